@@ -1,0 +1,60 @@
+"""Every network by name: ``config.model`` → a ``Network``.
+
+A builder is a function of keyword arguments; ``image_shape`` and ``num_classes`` come from the data, the
+others are the fields of ``config.model``, with the function's defaults.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from resjax.models.resnet import imagenet_resnet, resnet
+from resjax.network import Network
+
+MODELS: dict[str, Callable[..., Network]] = {
+    "resnet": resnet,
+    "imagenet_resnet": imagenet_resnet,
+}
+FROM_DATA = ("image_shape", "num_classes")
+
+
+def defaults(name: str, **changes: Any) -> ConfigDict:
+    """``config.model`` for network ``name``, every field declared, with ``changes`` to the defaults."""
+    fields = _fields(name)
+    _refuse_unknown(name, changes, fields)
+    return ConfigDict({"name": name, **fields, **changes})
+
+
+def build(
+    config: Mapping[str, Any], *, image_shape: tuple[int, int, int], num_classes: int
+) -> Network:
+    """The network that ``config`` (as ``defaults`` makes it) describes, for images (H, W, C) and classes.
+
+    Raises:
+      ValueError: an unknown name, field or value, or an impossible combination; the allowed ones are named.
+    """
+    values = dict(config)
+    name = values.pop("name", None)
+    fields = _fields(name)
+    _refuse_unknown(name, values, fields)
+    tuples = {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in values.items()}
+    return MODELS[name](image_shape=tuple(image_shape), num_classes=num_classes, **tuples)
+
+
+def _fields(name: Any) -> dict[str, Any]:
+    if name not in MODELS:
+        raise ValueError(f"model.name={name!r}; allowed: {', '.join(sorted(MODELS))}")
+    parameters = inspect.signature(MODELS[name]).parameters.values()
+    return {p.name: p.default for p in parameters if p.name not in FROM_DATA}
+
+
+def _refuse_unknown(name: Any, given: Mapping[str, Any], fields: Mapping[str, Any]) -> None:
+    unknown = sorted(set(given) - set(fields))
+    if unknown:
+        raise ValueError(
+            f"model {name!r} has no field {', '.join(map(repr, unknown))}; it has: {', '.join(fields)}"
+        )

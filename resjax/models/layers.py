@@ -1,0 +1,156 @@
+"""The layers that networks are built from: thin Linen modules with the defaults of this field.
+
+Parameters and batch statistics are float32 whatever ``dtype`` (the dtype of the computation) is. Every
+layer with a window or with weights is a module, so that ``resjax.inspect`` sees it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from resjax.models.conv import conv
+
+Dtype = Any
+Initializer = Callable[..., jax.Array]
+Padding = str | tuple[tuple[int, int], tuple[int, int]]
+
+# He et al. 2015 (1502.01852), Eq. 10: normal, variance 2 / fan-in.
+he_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+
+
+class Conv(nn.Module):
+    """Convolution [B, H, W, Cin] → [B, H', W', features]; no bias unless asked (BatchNorm has one).
+
+    ``padding`` is 'SAME', 'VALID', or explicit ((top, bottom), (left, right)). The default, 'torch', pads
+    (k − 1) // 2 on both sides, as the papers' own frameworks do; on strided layers 'SAME' would differ.
+    """
+
+    features: int
+    kernel: tuple[int, int] = (3, 3)
+    strides: tuple[int, int] = (1, 1)
+    padding: Padding = "torch"
+    groups: int = 1
+    use_bias: bool = False
+    kernel_init: Initializer = he_normal
+    bias_init: Initializer = nn.initializers.zeros
+    dtype: Dtype = jnp.float32
+    impl: str = "auto"
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shape = (*self.kernel, x.shape[-1] // self.groups, self.features)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        y = conv(
+            x.astype(self.dtype),
+            kernel.astype(self.dtype),
+            strides=self.strides,
+            padding=self.explicit_padding(x.shape[1:3]),
+            groups=self.groups,
+            impl=self.impl,
+        )
+        if self.use_bias:
+            bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
+            y = y + bias.astype(self.dtype).reshape(1, 1, 1, -1)
+        return y
+
+    def explicit_padding(self, size: tuple[int, ...]) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Zeros (before, after) in each direction for an input of ``size`` (H, W)."""
+        if self.padding == "torch":
+            return tuple(((k - 1) // 2, (k - 1) // 2) for k in self.kernel)  # type: ignore[return-value]
+        if isinstance(self.padding, str):
+            return tuple(lax.padtype_to_pads(size, self.kernel, self.strides, self.padding))  # type: ignore[return-value]
+        return self.padding
+
+
+class Dense(nn.Module):
+    """Fully connected layer [B, n] → [B, features], with bias."""
+
+    features: int
+    kernel_init: Initializer = he_normal
+    bias_init: Initializer = nn.initializers.zeros
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shape = (x.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
+        return x.astype(self.dtype) @ kernel.astype(self.dtype) + bias.astype(self.dtype)[None]
+
+
+class BatchNorm(nn.Module):
+    """Batch normalization over all axes but the last (Ioffe & Szegedy 2015), ε = 1e-5, running momentum 0.9.
+
+    Statistics are float32 and global over the batch that the module sees: under ``jit`` over a mesh that is
+    the whole batch, under ``pmap`` a device's share.
+    """
+
+    momentum: ClassVar[float] = 0.9
+    epsilon: ClassVar[float] = 1e-5
+
+    scale_init: Initializer = nn.initializers.ones
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        shape = (x.shape[-1],)
+        scale = self.param("scale", self.scale_init, shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
+        running_var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
+        if train:
+            axes = tuple(range(x.ndim - 1))
+            wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+            mean = jnp.mean(wide, axes)
+            # Not E[x²] − E[x]², which cancels where |mean| is large against the deviation.
+            var = jnp.mean(jnp.square(wide - _rows(mean, x.ndim)), axes)
+            if not self.is_initializing():
+                running_mean.value = _blend(running_mean.value, mean, self.momentum)
+                running_var.value = _blend(running_var.value, var, self.momentum)
+        else:
+            mean, var = running_mean.value, running_var.value
+        factor = scale * lax.rsqrt(var + self.epsilon)
+        offset = bias - mean * factor
+        return (x * _rows(factor, x.ndim) + _rows(offset, x.ndim)).astype(self.dtype)
+
+
+def _rows(v: jax.Array, ndim: int) -> jax.Array:
+    return v.reshape((1,) * (ndim - 1) + v.shape)
+
+
+def _blend(old: jax.Array, new: jax.Array, momentum: float) -> jax.Array:
+    return momentum * old + (1 - momentum) * new
+
+
+class Pool(nn.Module):
+    """Max or average pooling without parameters, [B, H, W, C] → [B, H', W', C]; no padding unless given.
+
+    Padded places count as −∞ in a maximum and not at all in an average.
+    """
+
+    kind: str
+    window: tuple[int, int] = (2, 2)
+    strides: tuple[int, int] = (2, 2)
+    padding: Padding = "VALID"
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        if self.kind == "max":
+            return nn.max_pool(x, self.window, self.strides, self.padding)
+        if self.kind == "average":
+            return nn.avg_pool(x, self.window, self.strides, self.padding, count_include_pad=False)
+        raise ValueError(f"pooling {self.kind!r}; allowed: max, average")
+
+
+class GlobalAveragePool(nn.Module):
+    """Mean over the image, [B, H, W, C] → [B, C], summed in float32."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return jnp.mean(x, axis=(1, 2), dtype=jnp.float32).astype(x.dtype)

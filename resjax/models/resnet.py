@@ -1,0 +1,346 @@
+"""Plain and residual networks for small images (He et al. 2015, §4.2; 2016) and for ImageNet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from resjax.models.ends import Head, Stem
+from resjax.models.layers import Dtype
+from resjax.models.residual import BRANCH_SCALES, PLACEMENTS, LayerSpec, ResidualUnit
+from resjax.models.shortcuts import ALTERATIONS, TRANSITIONS, Shortcut
+from resjax.network import Network, Stack
+from resjax.stochastic_depth import KINDS, UnitDropout
+
+BLOCKS = ("basic", "bottleneck")
+
+
+def one_of(name: str, value: object, allowed: Sequence[object]) -> None:
+    """Refuses a value that is not allowed, naming those that are."""
+    if value not in allowed:
+        raise ValueError(f"{name}={value!r}; allowed: {', '.join(map(str, allowed))}")
+
+
+def resnet(
+    *,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    depth: int = 56,
+    stage_sizes: tuple[int, ...] = (),
+    widths: tuple[int, ...] = (16, 32, 64),
+    widen: int = 1,
+    block: str = "basic",
+    block_layers: int = 2,
+    placement: str = "pre",
+    shortcut: str = "identity",
+    transition: str = "pad_subsample",
+    pad_centre: bool = False,
+    shortcut_scale: float = 1.0,
+    shortcut_branch_scale: float = 1.0,
+    gate_bias: float = -6.0,
+    norm: bool = True,
+    zero_gamma: bool = False,
+    branch_scale: str = "none",
+    unit_dropout: str = "none",
+    unit_survival: float = 0.5,
+    units_active: int = 0,
+    unit_scale_at_test: bool = True,
+    dtype: str = "float32",
+    conv: str = "auto",
+    unroll: int = 1,
+) -> Network:
+    """A residual network for small images, or its plain twin (``shortcut='none'``).
+
+    Args:
+      image_shape, num_classes: of the data.
+      depth: number of weighted layers of the main path; 3·n·m + 2 with m layers a unit (6n + 2 with two).
+      stage_sizes: units in each stage, instead of a depth; one number for each of ``widths``.
+      widths: channels of each stage (a bottleneck's output has four times as many); from the second stage
+        on, the first unit halves the image.
+      widen: factor on ``widths`` (Zagoruyko & Komodakis 2016).
+      block: 'basic' (3×3 convolutions) or 'bottleneck' (1×1, 3×3, 1×1).
+      block_layers: convolutions a basic unit, 1, 2 or 3.
+      placement: where BatchNorm and ReLU stand, see ``resjax.models.residual``.
+      shortcut: 'identity', an alteration of it, or 'none', see ``resjax.models.shortcuts``.
+      transition: the shortcut where shapes change, see there; ``pad_centre`` is Shortcut.centre.
+      shortcut_scale, shortcut_branch_scale: the constants of shortcut='scale'.
+      gate_bias: initial bias of the gates.
+      norm: with BatchNorm.
+      zero_gamma: the last BatchNorm of each branch starts at 0.
+      branch_scale: 'none', 'skipinit' (also ReZero) or 'fixup'.
+      unit_dropout: 'none', 'linear', 'uniform' or 'subset', with ``unit_survival`` (p_L), ``units_active``
+        (m) and ``unit_scale_at_test``, see ``resjax.stochastic_depth``.
+      dtype: of the computation, 'float32' or 'bfloat16'; parameters and statistics stay float32.
+      conv: 'auto', or 'lax' for the stock convolution and its gradients (forward mode needs it).
+      unroll: units per loop iteration, 0 for all.
+
+    Raises:
+      ValueError: an unknown value or an impossible combination, with the allowed ones.
+    """
+    one_of("model.block", block, BLOCKS)
+    one_of("model.block_layers", block_layers, (1, 2, 3))
+    layers_per_unit = 3 if block == "bottleneck" else block_layers
+    sizes = _stage_sizes(depth, stage_sizes, len(widths), layers_per_unit)
+    size = min(image_shape[:2])
+    if size < 2 ** (len(widths) - 1):
+        raise ValueError(
+            f"images of {image_shape[0]}×{image_shape[1]} are too small for {len(widths)} stages, which "
+            f"halve them {len(widths) - 1} times: use larger images or fewer model.widths"
+        )
+    return _residual_network(
+        num_classes=num_classes,
+        sizes=sizes,
+        widths=tuple(w * widen for w in widths),
+        stem_features=widths[0],
+        block=block,
+        block_layers=block_layers,
+        stride_at=0,
+        large=False,
+        placement=placement,
+        shortcut=shortcut,
+        transition=transition,
+        pad_centre=pad_centre,
+        shortcut_scale=shortcut_scale,
+        shortcut_branch_scale=shortcut_branch_scale,
+        gate_bias=gate_bias,
+        norm=norm,
+        zero_gamma=zero_gamma,
+        branch_scale=branch_scale,
+        unit_dropout=unit_dropout,
+        unit_survival=unit_survival,
+        units_active=units_active,
+        unit_scale_at_test=unit_scale_at_test,
+        dtype=dtype,
+        conv=conv,
+        unroll=unroll,
+    )
+
+
+IMAGENET_SIZES = {
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+    200: (3, 24, 36, 3),
+}
+VERSIONS = ("v1", "v1.5", "v2")
+
+
+def imagenet_resnet(
+    *,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    depth: int = 50,
+    version: str = "v1.5",
+    shortcut: str = "identity",
+    transition: str = "projection",
+    zero_gamma: bool = False,
+    dtype: str = "float32",
+    conv: str = "auto",
+    unroll: int = 1,
+) -> Network:
+    """An ImageNet ResNet, or its plain twin (``shortcut='none'``; the papers have plain 18 and 34).
+
+    Args:
+      image_shape, num_classes: of the data; the papers' are (224, 224, 3) and 1000.
+      depth: 18, 34 (basic units), 50, 101, 152 or 200 (bottlenecks).
+      version: 'v1' (He 2015: a bottleneck's stride in its first 1×1), 'v1.5' (in its 3×3, as torchvision
+        has it), 'v2' (He 2016: full pre-activation, stride in the 3×3).
+      shortcut, transition, zero_gamma, dtype, conv, unroll: as in ``resnet``.
+
+    Raises:
+      ValueError: an unknown value, with the allowed ones.
+    """
+    one_of("model.depth", depth, tuple(IMAGENET_SIZES))
+    one_of("model.version", version, VERSIONS)
+    if min(image_shape[:2]) < 32:
+        raise ValueError(
+            f"images of {image_shape[0]}×{image_shape[1]} are too small for imagenet_resnet, which halves "
+            "them five times: use at least 32×32 (data.image_size) or model.name='resnet'"
+        )
+    bottleneck = depth >= 50
+    return _residual_network(
+        num_classes=num_classes,
+        sizes=IMAGENET_SIZES[depth],
+        widths=(64, 128, 256, 512),
+        stem_features=64,
+        block="bottleneck" if bottleneck else "basic",
+        block_layers=2,
+        stride_at=1 if bottleneck and version != "v1" else 0,
+        large=True,
+        placement="pre" if version == "v2" else "post",
+        shortcut=shortcut,
+        transition=transition,
+        zero_gamma=zero_gamma,
+        dtype=dtype,
+        conv=conv,
+        unroll=unroll,
+    )
+
+
+def _residual_network(
+    *,
+    num_classes: int,
+    sizes: tuple[int, ...],
+    widths: tuple[int, ...],
+    stem_features: int,
+    block: str,
+    block_layers: int,
+    stride_at: int,
+    large: bool,
+    placement: str,
+    shortcut: str,
+    transition: str,
+    zero_gamma: bool,
+    dtype: str,
+    conv: str,
+    unroll: int,
+    pad_centre: bool = False,
+    shortcut_scale: float = 1.0,
+    shortcut_branch_scale: float = 1.0,
+    gate_bias: float = -6.0,
+    norm: bool = True,
+    branch_scale: str = "none",
+    unit_dropout: str = "none",
+    unit_survival: float = 0.5,
+    units_active: int = 0,
+    unit_scale_at_test: bool = True,
+) -> Network:
+    one_of("model.placement", placement, PLACEMENTS)
+    one_of("model.shortcut", shortcut, (*ALTERATIONS, "none"))
+    one_of("model.transition", transition, TRANSITIONS)
+    one_of("model.branch_scale", branch_scale, BRANCH_SCALES)
+    one_of("model.unit_dropout", unit_dropout, ("none", *KINDS))
+    _check_combination(placement, norm, zero_gamma, branch_scale, shortcut, unit_dropout)
+    compute = dtype_of(dtype)
+    pre = placement == "pre"
+    num_units = sum(sizes)
+
+    def unit(in_features: int, width: int, stride: int, first: bool) -> ResidualUnit:
+        layers = branch_layers(block, block_layers, width, stride, stride_at)
+        features = layers[-1][1]
+        path = Shortcut(
+            in_features,
+            features,
+            stride,
+            transition,
+            alteration=shortcut,
+            centre=pad_centre,
+            norm=norm and not pre,
+            scale=shortcut_scale,
+            branch_scale=shortcut_branch_scale,
+            gate_bias=gate_bias,
+            dtype=compute,
+        )
+        return ResidualUnit(
+            None if shortcut == "none" else path,
+            layers,
+            placement,
+            first=first and pre,
+            norm=norm,
+            zero_gamma=zero_gamma,
+            branch_scale=branch_scale,
+            depth=num_units,
+            dtype=compute,
+            conv_impl=conv,
+        )
+
+    stacks = []
+    features = stem_features
+    for stage, (n, width) in enumerate(zip(sizes, widths, strict=True), 1):
+        opening = unit(features, width, 1 if stage == 1 else 2, first=stage == 1)
+        features = opening.layers[-1][1]
+        following = unit(features, width, 1, first=False)
+        if opening == following:
+            stacks.append(Stack(f"stage{stage}", following, n, stage))
+            continue
+        stacks.append(Stack(f"stage{stage}_opening", opening, 1, stage))
+        if n > 1:
+            stacks.append(Stack(f"stage{stage}", following, n - 1, stage))
+
+    head_init = nn.initializers.zeros if branch_scale == "fixup" else Head.kernel_init
+    return Network(
+        stem=Stem(stem_features, norm, True, large, compute, conv),
+        stacks=tuple(stacks),
+        head=Head(
+            num_classes,
+            norm=norm and pre,
+            relu=placement in ("pre", "relu_pre"),
+            kernel_init=head_init,
+            dtype=compute,
+        ),
+        unit_dropout=None
+        if unit_dropout == "none"
+        else UnitDropout(unit_dropout, num_units, unit_survival, units_active, unit_scale_at_test),
+        unroll=unroll,
+    )
+
+
+def branch_layers(
+    block: str, block_layers: int, width: int, stride: int, stride_at: int
+) -> tuple[LayerSpec, ...]:
+    """(kernel, features, stride) of a branch's convolutions; ``stride_at`` is the one that strides."""
+    if block == "bottleneck":
+        layers = [(1, width), (3, width), (1, 4 * width)]
+    else:
+        layers = [(3, width)] * block_layers
+    return tuple((k, f, stride if j == stride_at else 1) for j, (k, f) in enumerate(layers))
+
+
+def dtype_of(name: str) -> Dtype:
+    """'float32' or 'bfloat16' → the dtype."""
+    one_of("model.dtype", name, ("float32", "bfloat16"))
+    return jnp.dtype(name)
+
+
+def _stage_sizes(
+    depth: int, stage_sizes: tuple[int, ...], stages: int, layers_per_unit: int
+) -> tuple[int, ...]:
+    if stage_sizes:
+        if len(stage_sizes) != stages or min(stage_sizes) < 1:
+            raise ValueError(
+                f"model.stage_sizes={tuple(stage_sizes)} does not go with {stages} model.widths; "
+                "give one number of units (1 or more) for each width"
+            )
+        return tuple(stage_sizes)
+    step = stages * layers_per_unit
+    n, rest = divmod(depth - 2, step)
+    if rest or n < 1:
+        near = max(n, 1) * step + 2
+        raise ValueError(
+            f"model.depth={depth}; with {stages} stages of {layers_per_unit}-layer units, allowed are "
+            f"{step}n + 2, e.g. {near} or {near + step}; or give model.stage_sizes"
+        )
+    return (n,) * stages
+
+
+def _check_combination(
+    placement: str,
+    norm: bool,
+    zero_gamma: bool,
+    branch_scale: str,
+    shortcut: str,
+    unit_dropout: str,
+) -> None:
+    if zero_gamma and not norm:
+        raise ValueError("model.zero_gamma needs model.norm=True: it is BatchNorm's scale")
+    if branch_scale == "fixup" and (norm or placement != "post"):
+        raise ValueError(
+            "model.branch_scale='fixup' is a network without normalization: it needs model.norm=False and "
+            f"model.placement='post', got {norm} and {placement!r}"
+        )
+    if placement == "bn_after_add" and not norm:
+        raise ValueError("model.placement='bn_after_add' needs model.norm=True")
+    if shortcut == "none" and unit_dropout != "none":
+        raise ValueError(
+            "model.unit_dropout needs shortcuts: a plain network's dropped unit leaves nothing; use "
+            "model.unit_dropout='none' or another model.shortcut"
+        )
+    if shortcut == "none" and branch_scale != "none":
+        raise ValueError(
+            f"model.branch_scale={branch_scale!r} starts branches at 0, which kills a network without "
+            "shortcuts; use 'none'"
+        )

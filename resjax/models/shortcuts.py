@@ -1,0 +1,109 @@
+"""Shortcuts of residual units: how the input travels past the branch.
+
+Where the shapes of input and output differ, a unit needs a *transition* (He et al. 2015, §3.3):
+
+* ``pad_subsample``: option A, every other pixel, new channels zero; no parameters;
+* ``pad_pool``: option A as Huang et al. 2016 and Wilber do it, 2×2 average pooling, new channels zero;
+* ``projection``: option B, a strided 1×1 convolution (with BatchNorm in post-activation networks).
+
+He et al. 2016 (Table 1) alter the shortcut of *every* unit, to show that it should be left alone:
+
+* ``scale``: λ on the shortcut (and another constant on the branch);
+* ``exclusive_gate``: (1 − g(x)) on the shortcut, g(x) on the branch, g = σ(W x + b), W a 1×1 convolution;
+* ``shortcut_gate``: (1 − g(x)) on the shortcut only;
+* ``projection`` everywhere is option C of He 2015, the table's "1×1 conv shortcut";
+* ``dropout``: dropout of rate ½ on the shortcut.
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from resjax.models.layers import BatchNorm, Conv, Dtype
+
+TRANSITIONS = ("pad_subsample", "pad_pool", "projection")
+ALTERATIONS = ("identity", "scale", "exclusive_gate", "shortcut_gate", "dropout", "projection")
+
+
+def pad_shortcut(
+    x: jax.Array, features: int, stride: int, *, pool: bool, centre: bool
+) -> jax.Array:
+    """Option A, [B, H, W, C] → [B, ⌈H/stride⌉, ⌈W/stride⌉, features], the new channels zero.
+
+    ``pool`` averages each window instead of taking its first pixel; windows cut by the border average what
+    is there. ``centre`` puts half of the zero channels before the old ones, else all stand behind.
+    """
+    if stride > 1:
+        window = (stride, stride)
+        if pool:
+            x = nn.avg_pool(x, window, window, "SAME", count_include_pad=False)
+        else:
+            x = x[:, ::stride, ::stride, :]
+    new = features - x.shape[-1]
+    before = new // 2 if centre else 0
+    return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (before, new - before)))
+
+
+class Shortcut(nn.Module):
+    """[B, H, W, in_features] → shortcut [B, H', W', features] and the branch's factor (None for 1).
+
+    Attributes:
+      transition: how shapes are changed where they must be, one of ``TRANSITIONS``.
+      alteration: what else happens to the shortcut, one of ``ALTERATIONS``.
+      centre: with a padded transition, zero channels on both sides instead of behind.
+      norm: BatchNorm behind a projection.
+      scale, branch_scale: the constants of alteration 'scale'.
+      gate_bias: initial bias b of the gates; −6 lets nearly everything pass.
+    """
+
+    in_features: int
+    features: int
+    stride: int
+    transition: str
+    alteration: str = "identity"
+    centre: bool = False
+    norm: bool = True
+    scale: float = 1.0
+    branch_scale: float = 1.0
+    gate_bias: float = -6.0
+    dtype: Dtype = jnp.float32
+
+    @property
+    def changes_shape(self) -> bool:
+        return self.stride != 1 or self.in_features != self.features
+
+    @property
+    def projects(self) -> bool:
+        """Whether the shortcut itself is a 1×1 convolution."""
+        return self.alteration == "projection" or (
+            self.changes_shape and self.transition == "projection"
+        )
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> tuple[jax.Array, jax.Array | float | None]:
+        if self.projects:
+            s = self._conv1x1(use_bias=not self.norm, name="conv")(x)
+            if self.norm:
+                s = BatchNorm(dtype=self.dtype, name="bn")(s, train)
+        elif self.changes_shape:
+            pool = self.transition == "pad_pool"
+            s = pad_shortcut(x, self.features, self.stride, pool=pool, centre=self.centre)
+        else:
+            s = x
+
+        if self.alteration == "scale":
+            return self.scale * s, self.branch_scale
+        if self.alteration == "dropout":
+            return nn.Dropout(0.5)(s, deterministic=not train), None
+        if self.alteration in ("exclusive_gate", "shortcut_gate"):
+            bias_init = nn.initializers.constant(self.gate_bias)
+            gate = self._conv1x1(use_bias=True, bias_init=bias_init, name="gate")
+            g = nn.sigmoid(gate(x))
+            return (1 - g) * s, g if self.alteration == "exclusive_gate" else None
+        return s, None
+
+    def _conv1x1(self, **kwargs: object) -> Conv:
+        strides = (self.stride, self.stride)
+        return Conv(self.features, (1, 1), strides, dtype=self.dtype, **kwargs)  # type: ignore[arg-type]

@@ -1,0 +1,405 @@
+"""A network as data: a stem, stacks of equal units, and a head.
+
+Every network of this project (residual, plain, VGG, AlexNet, LeNet, or one that you write) shows itself in
+the same way::
+
+    h = stem(image)
+    for unit in units:                       # n units, counted from 0
+        s, f = unit.split(h)                 # shortcut and branch
+        h = unit.merge(s + gate · f)         # a residual unit
+        h = unit.merge(gate · f + (1 − gate) · s)   # a plain unit: s only stands in for a deleted branch
+    logits = head(h)
+
+and analysis code knows nothing else of it. Runs of equal units form a ``Stack``: their variables are stored
+*stacked*, every leaf with a leading axis n, and the stack runs as one ``lax.scan``. So
+
+* deleting a unit is a gate of 0, scaling its branch is a gate of α,
+* reordering is indexing the leading axis,
+* per-unit gradient norms are a norm over the other axes,
+
+and because gates and orders are *traced* arrays, one compilation serves every lesion and every order. A
+program's size, and with it its compile time, depends on the number of stacks, not on the depth.
+``Network.unroll`` repeats the body inside the loop: a speed knob that changes neither variables nor results.
+
+Variables are a plain dict ``{"params": {"stem": …, "<stack>": …, "head": …}, "batch_stats": {…}}``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from resjax.stochastic_depth import UnitDropout
+
+Variables = Mapping[str, Any]
+Tap = Callable[["Parts"], Any]
+
+
+class Parts(NamedTuple):
+    """What one unit did to its input; arrays [B, …]. ``shortcut`` is None where a plain unit has no stand-in."""
+
+    x: jax.Array
+    shortcut: jax.Array | None
+    branch: jax.Array
+    y: jax.Array
+
+
+class Unit(nn.Module):
+    """Base class of units. A unit defines ``split`` and, if something follows the sum, ``merge``.
+
+    Define submodules in ``setup`` (not ``nn.compact``), because both methods may own some.
+    """
+
+    @property
+    def residual(self) -> bool:
+        """Whether the shortcut takes part in the intact network."""
+        return True
+
+    def split(self, x: jax.Array, train: bool) -> tuple[jax.Array | None, jax.Array]:
+        """[B, …] → (shortcut, branch), of equal shapes.
+
+        In a plain unit, the first is what stands in for the branch when the unit is deleted: the input, or
+        None where shapes forbid it.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define split(x, train)")
+
+    def merge(self, z: jax.Array, train: bool) -> jax.Array:
+        """What follows the sum (nothing, unless overridden): [B, …] → [B, …]."""
+        del train
+        return z
+
+    def parts(self, x: jax.Array, gate: jax.Array | None = None, train: bool = False) -> Parts:
+        """Runs the unit; ``gate`` is a scalar factor on the branch, None is an intact unit."""
+        s, f = self.split(x, train)
+        g = None if gate is None else jnp.asarray(gate, f.dtype)
+        gated = f if g is None else g * f
+        if self.residual:
+            z = s + gated
+        elif g is None or s is None:
+            z = gated
+        else:
+            z = gated + (1 - g) * s
+        return Parts(x, s, f, self.merge(z, train))
+
+    def skip(self, x: jax.Array, train: bool = False) -> jax.Array:
+        """The unit without its branch, which is then not computed at all."""
+        return self.merge(self.split(x, train)[0], train)
+
+    def __call__(
+        self, x: jax.Array, gate: jax.Array | None = None, train: bool = False
+    ) -> jax.Array:
+        return self.parts(x, gate, train).y
+
+
+@dataclasses.dataclass(frozen=True)
+class Stack:
+    """A run of ``n`` equal units, which share one module and hold their variables stacked.
+
+    ``stage`` numbers the resolution or width that the units belong to, from 1. Units that change the shape
+    stand alone (n = 1).
+    """
+
+    name: str
+    unit: Unit
+    n: int
+    stage: int
+
+
+class UnitInfo(NamedTuple):
+    """Where unit ``index`` lives: ``variables[stack.name]`` at ``position``; ``name`` is for people."""
+
+    index: int
+    stack: Stack
+    position: int
+    name: str
+
+
+class Output(NamedTuple):
+    """``logits`` float32 [B, classes]; ``batch_stats`` as they are after this pass (unchanged outside
+    training); ``taps``: one entry a stack, what ``tap`` returned with a leading axis n (in running order)."""
+
+    logits: jax.Array
+    batch_stats: Variables
+    taps: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """Stem, stacks of units, head; pure functions of variables that it does not hold.
+
+    Attributes:
+      stem: module ``(x, train) -> h``, image [B, H, W, C] to the first unit's input.
+      stacks: the units, in order. Names must be unique.
+      head: module ``(h, train) -> logits`` [B, classes].
+      unit_dropout: stochastic depth and its relatives, None for none.
+      unroll: units per loop iteration, from 1; 0 unrolls everything. Only speed depends on it.
+    """
+
+    stem: nn.Module
+    stacks: tuple[Stack, ...]
+    head: nn.Module
+    unit_dropout: UnitDropout | None = None
+    unroll: int = 1
+
+    def __post_init__(self) -> None:
+        names = ["stem", *(s.name for s in self.stacks), "head"]
+        if len(set(names)) != len(names):
+            raise ValueError(f"the parts of a network need different names, got {names}")
+        if self.unroll < 0:
+            raise ValueError(f"unroll={self.unroll}; allowed: 1, 2, … units a loop, or 0 for all")
+
+    @property
+    def num_units(self) -> int:
+        return sum(s.n for s in self.stacks)
+
+    @property
+    def units(self) -> tuple[UnitInfo, ...]:
+        """One entry a unit, in order; names like ``stage2/unit3``, counted from 1 within the stage."""
+        infos: list[UnitInfo] = []
+        seen: dict[int, int] = {}
+        for stack in self.stacks:
+            for position in range(stack.n):
+                seen[stack.stage] = seen.get(stack.stage, 0) + 1
+                name = f"stage{stack.stage}/unit{seen[stack.stage]}"
+                infos.append(UnitInfo(len(infos), stack, position, name))
+        return tuple(infos)
+
+    # --- the parts, for analyses that walk through the network themselves ---
+
+    def run_stem(
+        self, variables: Variables, x: jax.Array, *, train: bool = False, key: Any = None
+    ) -> tuple[jax.Array, Variables]:
+        """Image → first hidden state, and the stem's new batch statistics."""
+        return _run(self.stem, _part(variables, "stem"), x, train, key)
+
+    def run_head(
+        self, variables: Variables, h: jax.Array, *, train: bool = False, key: Any = None
+    ) -> tuple[jax.Array, Variables]:
+        """Last hidden state → float32 logits, and the head's new batch statistics."""
+        logits, stats = _run(self.head, _part(variables, "head"), h, train, key)
+        return logits.astype(jnp.promote_types(logits.dtype, jnp.float32)), stats
+
+    def run_stack(
+        self,
+        stack: Stack,
+        variables: Variables,
+        h: jax.Array,
+        *,
+        gates: jax.Array | None = None,
+        order: jax.Array | None = None,
+        train: bool = False,
+        keys: jax.Array | None = None,
+        tap: Tap | None = None,
+    ) -> tuple[jax.Array, Variables, Any]:
+        """Runs one stack: ``gates`` [n] and ``order`` int [n] are this stack's own.
+
+        A gate belongs to its unit and moves with it when ``order`` runs the units differently.
+        """
+        part = _part(variables, stack.name)
+        if order is not None:
+            part, gates, keys = jax.tree.map(lambda v: v[order], (part, gates, keys))
+        skips = train and self.unit_dropout is not None
+
+        def run_unit(h: jax.Array, xs: Any) -> tuple[jax.Array, Any]:
+            part, gate, key = xs
+
+            def run(h: jax.Array) -> tuple[Parts, Variables]:
+                return _run(stack.unit, part, h, train, key, gate, method="parts")
+
+            def skip(h: jax.Array) -> tuple[Parts, Variables]:
+                # The statistics of a unit that did not run stay as they are.
+                y, _ = _run(stack.unit, part, h, train, key, method="skip")
+                shapes = jax.eval_shape(run, h)[0]
+                zero = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
+                return zero._replace(x=h, y=y), part.get("batch_stats", {})
+
+            parts, stats = lax.cond(gate != 0, run, skip, h) if skips else run(h)
+            return parts.y, (stats, tap(parts) if tap else None)
+
+        xs = (part, gates, keys)
+        if stack.n == 1:  # no loop, because a single unit may change the shape
+            h, ys = run_unit(h, jax.tree.map(lambda v: v[0], xs))
+            stats, taps = jax.tree.map(lambda v: v[None], ys)
+        else:
+            h, (stats, taps) = lax.scan(run_unit, h, xs, unroll=self.unroll or stack.n)
+        if order is not None and train:
+            stats = jax.tree.map(
+                lambda old, new: old.at[order].set(new),
+                variables.get("batch_stats", {}).get(stack.name, {}),
+                stats,
+            )
+        return h, stats, taps
+
+    # --- the whole ---
+
+    def init(self, key: jax.Array, shape: tuple[int, ...]) -> dict[str, Any]:
+        """Fresh variables for images of ``shape`` (H, W, C). Jit it: then no forward pass is run.
+
+        Twins (a residual network and its plain one) get equal values from equal keys.
+        """
+        h: Any = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+        parts: dict[str, Any] = {}
+
+        def init_one(module: nn.Module, key: jax.Array, h: Any) -> Any:
+            rngs = dict(zip(("params", "dropout"), jax.random.split(key), strict=True))
+            return module.init(rngs, jnp.zeros(h.shape, h.dtype), train=False)
+
+        modules = [("stem", self.stem, 0), *((s.name, s.unit, s.n) for s in self.stacks)]
+        for i, (name, module, n) in enumerate([*modules, ("head", self.head, 0)]):
+            key_i = jax.random.fold_in(key, i)
+            if n:
+                keys = jax.random.split(key_i, n)
+                parts[name] = jax.vmap(lambda k, m=module, h=h: init_one(m, k, h))(keys)
+                single = jax.tree.map(lambda v: v[0], parts[name])
+            else:
+                parts[name] = single = init_one(module, key_i, h)
+            h = jax.eval_shape(lambda v, x, m=module: m.apply(v, x, train=False), single, h)
+        return {
+            collection: {name: v[collection] for name, v in parts.items() if collection in v}
+            for collection in ("params", "batch_stats")
+        }
+
+    def apply(
+        self,
+        variables: Variables,
+        x: jax.Array,
+        *,
+        train: bool = False,
+        gates: jax.Array | None = None,
+        order: jax.Array | None = None,
+        key: jax.Array | None = None,
+        tap: Tap | None = None,
+    ) -> Output:
+        """Runs the network.
+
+        Args:
+          variables: as ``init`` returns them.
+          x: images [B, H, W, C], float.
+          train: batch statistics are computed and updated, dropout and stochastic depth act.
+          gates: float [num_units], a factor on each unit's branch; 0 deletes, None and 1 leave intact.
+          order: int [num_units]: at place i runs unit ``order[i]``, which must be of the same stack.
+          key: random key, needed where dropout or stochastic depth act.
+          tap: ``Parts -> pytree`` of small arrays, evaluated at every unit, stacked in ``Output.taps``.
+
+        Raises:
+          ValueError: a wrong length of gates or order, an order that leaves its stack, a missing key.
+        """
+        gates = self._all_gates(gates, train, key)
+        self._check_order(order)
+        stats: dict[str, Any] = {}
+        taps: dict[str, Any] = {}
+        h, stats["stem"] = self.run_stem(variables, x, train=train, key=_fold(key, 0))
+        start = 0
+        for i, stack in enumerate(self.stacks, 1):
+            own = slice(start, start + stack.n)
+            h, stats[stack.name], taps[stack.name] = self.run_stack(
+                stack,
+                variables,
+                h,
+                gates=None if gates is None else gates[own],
+                order=None if order is None else order[own] - start,
+                train=train,
+                keys=None if key is None else jax.random.split(_fold(key, i), stack.n),
+                tap=tap,
+            )
+            start += stack.n
+        last = len(self.stacks) + 1
+        logits, stats["head"] = self.run_head(variables, h, train=train, key=_fold(key, last))
+        new_stats = {k: v for k, v in stats.items() if jax.tree.leaves(v)}
+        return Output(logits, new_stats if train else variables.get("batch_stats", {}), taps)
+
+    def deletable(self, variables: Variables, shape: tuple[int, ...]) -> np.ndarray:
+        """bool [num_units]: which units can be deleted in a network on images of ``shape`` (H, W, C).
+
+        A residual unit always can (its shortcut stays); a plain one where input and output shapes agree.
+        """
+        stand_ins: dict[str, bool] = {}
+
+        def tap(parts: Parts) -> tuple[()]:
+            stand_ins[current] = parts.shortcut is not None
+            return ()
+
+        x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+        h = jax.eval_shape(lambda v, x: self.run_stem(v, x)[0], variables, x)
+        for stack in self.stacks:
+            current = stack.name
+            h = jax.eval_shape(
+                lambda v, h, s=stack: self.run_stack(s, v, h, tap=tap)[0], variables, h
+            )
+        return np.array([stand_ins[info.stack.name] for info in self.units], bool)
+
+    def _all_gates(
+        self, gates: jax.Array | None, train: bool, key: jax.Array | None
+    ) -> jax.Array | None:
+        if gates is not None and jnp.shape(gates) != (self.num_units,):
+            raise ValueError(
+                f"gates have shape {jnp.shape(gates)}; this network has {self.num_units} units, "
+                f"so it takes ({self.num_units},)"
+            )
+        gates = None if gates is None else jnp.asarray(gates, jnp.float32)
+        if self.unit_dropout is None:
+            return gates
+        if train:
+            if key is None:
+                raise ValueError("stochastic depth draws units in training: pass key=")
+            # Folded apart from the keys of the parts, which count from 0.
+            own = self.unit_dropout.draw(_fold(key, 2**31 - 1))
+        else:
+            own = self.unit_dropout.at_test()
+        return own if gates is None else own * gates
+
+    def _check_order(self, order: jax.Array | None) -> None:
+        if order is None:
+            return
+        if jnp.shape(order) != (self.num_units,):
+            raise ValueError(
+                f"order has shape {jnp.shape(order)}; this network has {self.num_units} units, "
+                f"so it takes ({self.num_units},)"
+            )
+        if isinstance(order, jax.core.Tracer):
+            return  # values are unknown while tracing
+        units = self.units
+        for place, unit in enumerate(np.asarray(order)):
+            if not 0 <= unit < self.num_units or units[unit].stack != units[place].stack:
+                stack = units[place].stack
+                allowed = [u.index for u in units if u.stack == stack]
+                raise ValueError(
+                    f"order puts unit {unit} at place {place} ({units[place].name}); only equal units "
+                    f"can change places: there, {allowed[0]} to {allowed[-1]}"
+                )
+
+
+def _part(variables: Variables, name: str) -> dict[str, Any]:
+    """The variables of one part, as its module takes them."""
+    return {c: tree[name] for c, tree in variables.items() if name in tree}
+
+
+def _run(
+    module: nn.Module,
+    variables: Variables,
+    x: jax.Array,
+    train: bool,
+    key: jax.Array | None,
+    *args: Any,
+    method: str | None = None,
+) -> tuple[Any, Variables]:
+    """Applies one Linen module; returns its output and its batch statistics after the pass."""
+    rngs = None if key is None else {"dropout": key}
+    if not train:
+        out = module.apply(variables, x, *args, train=False, rngs=rngs, method=method)
+        return out, variables.get("batch_stats", {})
+    out, updates = module.apply(
+        variables, x, *args, train=True, rngs=rngs, method=method, mutable=["batch_stats"]
+    )
+    return out, updates.get("batch_stats", {})
+
+
+def _fold(key: jax.Array | None, i: int) -> jax.Array | None:
+    return None if key is None else jax.random.fold_in(key, i)

@@ -1,0 +1,69 @@
+"""Which units take part in a training step: stochastic depth, and training on effective paths only.
+
+A dropped unit is a gate of 0 for one mini-batch, so training with dropped units and lesions use the same
+mechanism. Three ways to draw the gates:
+
+* ``linear`` (Huang et al. 2016, Eq. 4): unit l of L survives with p_l = 1 − (l/L)(1 − p_L).
+* ``uniform`` (ibid.): every unit survives with p_L.
+* ``subset``: exactly m of the n units, uniformly (Veit et al. 2016, §5: 23 of 54, whose paths are
+  Binomial(23, ½), 11.5 modules long on average).
+
+At test every unit runs; with ``scale_at_test`` its branch is multiplied by its survival probability (Huang
+et al., Eq. 6). Veit et al. do not say whether they scale: try both.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+KINDS = ("linear", "uniform", "subset")
+
+
+@dataclasses.dataclass(frozen=True)
+class UnitDropout:
+    """How units are dropped in training.
+
+    Attributes:
+      kind: 'linear', 'uniform' or 'subset'.
+      num_units: n, the number of units of the network.
+      survival: p_L in (0, 1] ('linear', 'uniform').
+      active: m in 1 … n ('subset').
+      scale_at_test: multiply branches by their survival probability outside training.
+    """
+
+    kind: str
+    num_units: int
+    survival: float = 0.5
+    active: int = 0
+    scale_at_test: bool = True
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"unit dropout {self.kind!r}; allowed: {', '.join(KINDS)}")
+        if self.kind == "subset" and not 1 <= self.active <= self.num_units:
+            raise ValueError(f"active={self.active}; allowed: 1 … {self.num_units} (the units)")
+        if self.kind != "subset" and not 0 < self.survival <= 1:
+            raise ValueError(f"survival={self.survival}; allowed: 0 < survival ≤ 1")
+
+    def probabilities(self) -> jax.Array:
+        """float32 [n]: the probability that each unit takes part in a step."""
+        n = self.num_units
+        if self.kind == "linear":
+            return 1 - jnp.arange(1, n + 1, dtype=jnp.float32) / n * (1 - self.survival)
+        p = self.survival if self.kind == "uniform" else self.active / n
+        return jnp.full((n,), p, jnp.float32)
+
+    def draw(self, key: jax.Array) -> jax.Array:
+        """float32 [n] of 0 and 1: the units of one training step."""
+        if self.kind == "subset":
+            places = jax.random.permutation(key, self.num_units)
+            return (places < self.active).astype(jnp.float32)
+        return jax.random.bernoulli(key, self.probabilities()).astype(jnp.float32)
+
+    def at_test(self) -> jax.Array:
+        """float32 [n]: the gates outside training."""
+        p = self.probabilities()
+        return p if self.scale_at_test else jnp.ones_like(p)
