@@ -1,0 +1,44 @@
+# Every target sets up what it needs in .venv; nothing else on the machine is touched.
+#   make demo       train a deep residual network and its plain twin, take both apart, write a report
+#   make test       the fast tests          make test-all   all tests
+#   make lint       ruff and mypy           make setup      only .venv
+# Another interpreter or other versions: make test PYTHON=python3.13 REQUIREMENTS=requirements/colab.txt VENV=.venv-colab
+
+PYTHON ?= python3
+VENV ?= .venv
+REQUIREMENTS ?= requirements/pinned.txt
+DEMO_DIR ?= runs/demo
+BIN := $(VENV)/bin
+
+.PHONY: setup demo demo-smoke test test-all lint clean
+setup: $(VENV)/ready
+
+$(VENV)/ready: $(REQUIREMENTS) setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "resjax needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1)." \
+	       "Name another one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	@echo "Setting up $(VENV) (once; about 1 GB) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $(REQUIREMENTS)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+demo: setup
+	$(BIN)/python -m resjax.demo --workdir=$(DEMO_DIR)
+
+demo-smoke: setup
+	$(BIN)/python -m resjax.demo --smoke --workdir=$(DEMO_DIR)-smoke
+
+test: setup
+	$(BIN)/python -m pytest -n auto -m "not slow and not gpu"
+
+test-all: setup
+	$(BIN)/python -m pytest -n auto -m "not gpu"
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

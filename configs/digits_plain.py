@@ -1,0 +1,19 @@
+"""The plain twin of configs/digits.py: the same branches, parameters and recipe, no shortcuts.
+
+Command:  python -m resjax.train --config=configs/digits_plain.py --workdir=runs/digits_plain
+Hardware: @H@
+Time:     @T@
+Result:   @R@
+"""
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from resjax import config as configs
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    c = configs.load_file(Path(__file__).with_name("digits.py"), arg)
+    c.model.shortcut = "none"
+    return c

@@ -1,0 +1,202 @@
+"""Configurations: every field of a run with its default, and the checks that come before any work.
+
+A file under ``configs/`` defines ``get_config(arg="")``: it starts from ``default()``, sets the model, the
+data and the recipe, and returns the whole. Any field can be changed on the command line, e.g.
+``--config.train.batch_size=64``. Durations are strings with a unit: ``"64000 steps"`` or ``"20 epochs"``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from resjax import data, models
+
+# Sections and fields that change neither what is computed nor in which order, so that a run may continue
+# with other values of them.
+FREE = ("log", "checkpoint", "parallel.distributed", "eval.batch_size", "model.unroll", "data.data_dir",
+        "data.workers", "train.steps_per_dispatch")  # fmt: skip
+
+
+def default(model: str = "resnet", **model_fields: Any) -> ConfigDict:
+    """A complete configuration of ``model``, with changes to that model's defaults."""
+    c = ConfigDict()
+    c.seed = 0  # initial weights, order of the examples, augmentation, dropout
+    c.model = models.defaults(model, **model_fields)
+    c.data = data.defaults()
+
+    c.train = ConfigDict()
+    c.train.duration = "20 epochs"
+    c.train.batch_size = 128  # examples a step, over all devices of all hosts
+    c.train.loss = "cross_entropy"  # or 'rbf_map', of LeNet-5's original output
+    c.train.label_smoothing = 0.0  # probability that is spread evenly over the classes
+    c.train.steps_per_dispatch = 50  # at most so many steps run on the device before the host looks
+
+    c.optimizer = ConfigDict()
+    c.optimizer.learning_rate = 0.1  # of a whole batch, the peak of the schedule
+    c.optimizer.momentum = 0.9
+    c.optimizer.nesterov = False
+    c.optimizer.weight_decay = 1e-4  # × parameter, added to the gradient (L2 regularization)
+    c.optimizer.decay = "all"  # or 'kernels': neither BatchNorm nor biases nor scalars
+    c.optimizer.clip_norm = 0.0  # largest global gradient norm, 0 for no clipping
+    c.optimizer.scalar_factor = 1.0  # on the updates of Fixup's and SkipInit's biases and scales
+    c.optimizer.schedule = "step"  # or 'cosine', 'constant'
+    c.optimizer.boundaries = ("50 epochs",)  # 'step': where the rate is multiplied by `factor`
+    c.optimizer.factor = 0.1
+    c.optimizer.warmup = "0 steps"
+    c.optimizer.warmup_from = 0.1  # × learning_rate at the start of the warm-up
+    c.optimizer.warmup_shape = "linear"  # or 'constant' (He et al. 2015, §4.2)
+
+    c.eval = ConfigDict()
+    c.eval.every = "5 epochs"
+    c.eval.batch_size = 500
+
+    c.log = ConfigDict()
+    c.log.every = "50 steps"
+    c.log.activations = (
+        False  # also the norm of every unit's output, at the price of a forward pass
+    )
+    c.log.tensorboard = False  # also event files, with tensorboardX
+
+    c.checkpoint = ConfigDict()
+    c.checkpoint.every = "5 epochs"
+    c.checkpoint.keep = 2  # newest checkpoints that stay on disk
+
+    c.parallel = ConfigDict()
+    c.parallel.mode = "jit"  # BatchNorm over the whole batch; 'pmap': over each device's share
+    c.parallel.distributed = False  # many hosts: jax.distributed.initialize()
+    return c
+
+
+def steps_of(duration: str, steps_per_epoch: float, field: str) -> int:
+    """``"64000 steps"`` or ``"20 epochs"`` → whole steps (epochs are rounded to the nearest step).
+
+    Args:
+      duration: a number and a unit.
+      steps_per_epoch: training examples / batch size.
+      field: the field's name, for the error.
+
+    Raises:
+      ValueError: not a number ≥ 0 with a unit.
+    """
+    number, _, unit = duration.strip().partition(" ")
+    try:
+        value = float(number)
+    except ValueError:
+        value = -1.0
+    factors = {"steps": 1.0, "step": 1.0, "epochs": steps_per_epoch, "epoch": steps_per_epoch}
+    if value < 0 or value == float("inf") or unit.strip() not in factors:
+        raise ValueError(
+            f"{field}={duration!r}; a duration is a number and a unit: '500 steps', '20 epochs'"
+        )
+    return round(value * factors[unit.strip()])
+
+
+def check(config: ConfigDict) -> None:
+    """Raises ValueError for values that no run can have; those that depend on data are checked later."""
+    for field, allowed in {
+        "train.loss": ("cross_entropy", "rbf_map"),
+        "optimizer.decay": ("all", "kernels"),
+        "optimizer.schedule": ("step", "cosine", "constant"),
+        "optimizer.warmup_shape": ("linear", "constant"),
+        "parallel.mode": ("jit", "pmap"),
+    }.items():
+        section, name = field.split(".")
+        if config[section][name] not in allowed:
+            raise ValueError(
+                f"{field}={config[section][name]!r}; allowed: {', '.join(map(repr, allowed))}"
+            )
+    for field in (
+        "train.batch_size",
+        "train.steps_per_dispatch",
+        "eval.batch_size",
+        "checkpoint.keep",
+    ):
+        section, name = field.split(".")
+        if config[section][name] < 1:
+            raise ValueError(f"{field}={config[section][name]}; allowed: 1 or more")
+    if not 0 <= config.train.label_smoothing < 1:
+        raise ValueError(
+            f"train.label_smoothing={config.train.label_smoothing}; allowed: 0 ≤ value < 1"
+        )
+    if config.train.loss == "rbf_map" and config.train.label_smoothing:
+        raise ValueError(
+            "train.label_smoothing goes with train.loss='cross_entropy' only; set it to 0"
+        )
+    if config.seed < 0:
+        raise ValueError(f"seed={config.seed}; allowed: 0 or more")
+    durations = {
+        "train.duration": [config.train.duration],
+        "eval.every": [config.eval.every],
+        "log.every": [config.log.every],
+        "checkpoint.every": [config.checkpoint.every],
+        "optimizer.warmup": [config.optimizer.warmup],
+        "optimizer.boundaries": list(config.optimizer.boundaries),
+    }
+    for field, values in durations.items():
+        for value in values:
+            steps = steps_of(value, 1e6, field)
+            if not steps and field != "optimizer.warmup":
+                raise ValueError(f"{field}={value!r}; it must be longer than 0")
+
+
+def to_json(config: ConfigDict) -> str:
+    """The resolved configuration as JSON, for the workdir."""
+    return json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
+
+
+def load(workdir: str | Path) -> ConfigDict:
+    """The configuration that a workdir was made with.
+
+    Raises:
+      FileNotFoundError: there is no run in ``workdir``.
+    """
+    path = Path(workdir) / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} does not exist: {workdir} holds no run. Make one with "
+            f"python -m resjax.train --config=configs/digits.py --workdir={workdir}"
+        )
+    return ConfigDict(json.loads(path.read_text()), convert_dict=True)
+
+
+def load_file(path: str | Path, arg: str = "") -> ConfigDict:
+    """``get_config(arg)`` of a file such as configs/digits.py."""
+    spec = importlib.util.spec_from_file_location("resjax_experiment", path)
+    if spec is None or spec.loader is None or not Path(path).is_file():
+        raise FileNotFoundError(f"{path} is not a Python file with a get_config(arg)")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(arg)
+
+
+def smoke(arg: str) -> bool:
+    """Whether a configuration's argument asks for its small form; other arguments are refused."""
+    if arg not in ("", "smoke"):
+        raise ValueError(
+            f"configuration argument {arg!r}; allowed: none, or 'smoke' as in FILE.py:smoke"
+        )
+    return arg == "smoke"
+
+
+def differences(old: ConfigDict, new: ConfigDict) -> list[str]:
+    """Fields that change the results and differ, as ``field: old → new``."""
+    old_flat, new_flat = _flatten(json.loads(to_json(old))), _flatten(json.loads(to_json(new)))
+    return [
+        f"{field}: {old_flat.get(field, 'absent')!r} → {new_flat.get(field, 'absent')!r}"
+        for field in sorted({*old_flat, *new_flat})
+        if old_flat.get(field, "absent") != new_flat.get(field, "absent")
+        and not any(field == free or field.startswith(f"{free}.") for free in FREE)
+    ]
+
+
+def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        path = f"{prefix}.{name}" if prefix else name
+        flat.update(_flatten(value, path) if isinstance(value, dict) else {path: value})
+    return flat

@@ -1,0 +1,141 @@
+"""The training loop: dispatch, then report what the dispatch before has found.
+
+The host never waits for the device but to save a checkpoint: while the device runs one dispatch, the
+host prepares the next one's batches and writes the metrics of the last.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from resjax.checkpoint import Checkpoints
+from resjax.diagnose import first_nonfinite
+from resjax.experiment import Experiment
+from resjax.feed import Evaluation, Feed
+from resjax.parallel import Devices, any_process
+from resjax.step import Metrics, TrainState
+from resjax.stopping import StopRequest
+from resjax.writers import Writer
+
+
+class Stopped(Exception):
+    """A signal has ended the run; its state is saved."""
+
+
+def run(
+    experiment: Experiment,
+    devices: Devices,
+    checkpoints: Checkpoints,
+    state: TrainState,
+    writer: Writer,
+    stop: StopRequest,
+) -> TrainState:
+    """Trains from ``state`` to the end of the plan; returns the last state.
+
+    Raises:
+      FloatingPointError: a step was not finite; the state before it is saved.
+      Stopped: ``stop`` was asked for; the state is saved.
+    """
+    config, task, plan = experiment.config, experiment.task, experiment.plan
+    step = int(state.step)
+    run_steps = devices.train_steps(task)
+    evaluate = Evaluation(task, experiment.dataset, devices, config.eval.batch_size)
+    feed = Feed(config, experiment.dataset, devices, step)
+    reports = _Reports(experiment, feed, writer, checkpoints)
+    found = _Found(step, step, evaluation=evaluate(state) if step == 0 else None)
+
+    while step < plan.total and not any_process(stop.name is not None):
+        end = min(plan.next_event(step), step + config.train.steps_per_dispatch)
+        batches = feed.batches(step, end - step)
+        start, count = jnp.int32(step), jnp.int32(end - step)
+        state, metrics = run_steps(state, feed.images, batches, start, count)
+        reports.write(found, state)
+        evaluates = end % plan.evaluate == 0 or end == plan.total
+        found = _Found(step, end, metrics, evaluate(state) if evaluates else None)
+        step = end
+        if step % plan.save == 0 and step < plan.total:
+            checkpoints.save(state)
+    reports.write(found, state)
+    checkpoints.save(state)
+    if step < plan.total:
+        raise Stopped(
+            f"{stop.name or 'another host was stopped'}: saved at step {step} of {plan.total} in "
+            f"{checkpoints.directory}; the same command continues there"
+        )
+    return state
+
+
+@dataclasses.dataclass(frozen=True)
+class _Found:
+    """What a dispatch of steps ``start`` to ``end`` has found; arrays that may still be computed."""
+
+    start: int
+    end: int
+    metrics: Metrics | None = None
+    evaluation: Metrics | None = None
+
+
+class _Reports:
+    """Turns what was found into records; losses are means since the last record."""
+
+    def __init__(
+        self, experiment: Experiment, feed: Feed, writer: Writer, checkpoints: Checkpoints
+    ) -> None:
+        self._experiment = experiment
+        self._feed = feed
+        self._writer = writer
+        self._checkpoints = checkpoints
+        self._losses: list[float] = []
+        self._errors: list[float] = []
+
+    def write(self, found: _Found, state: TrainState) -> None:
+        """Waits for ``found`` and writes it. ``state`` is the newest, of a later step perhaps."""
+        if found.metrics is not None:
+            self._training(found, state)
+        if found.evaluation is not None:
+            split = "holdout" if self._experiment.config.data.holdout else "test"
+            sums = {k: float(v) for k, v in found.evaluation.items()}
+            means = {f"{split}_{k}": sums[k] / sums["count"] for k in ("loss", "error")}
+            self._writer.write({**self._at(found.end), **means})
+
+    def _training(self, found: _Found, state: TrainState) -> None:
+        assert found.metrics is not None
+        plan, end = self._experiment.plan, found.end
+        series = {k: v for k, v in found.metrics.items() if k != "norms"}
+        done = {k: np.asarray(v)[: end - found.start] for k, v in series.items()}
+        if not done["finite"].all():
+            self._stop_at(found.start + int(np.argmin(done["finite"])), done, state)
+        self._losses += done["loss"].tolist()
+        self._errors += done["error"].tolist()
+        self._writer.progress(end)
+        if end % plan.log == 0 or end == plan.total:
+            record: dict[str, Any] = {
+                **self._at(end),
+                "loss": float(np.mean(self._losses)),
+                "error": float(np.mean(self._errors)),
+                "learning_rate": float(done["learning_rate"][-1]),
+                "images_per_second": self._writer.speed(
+                    end, self._experiment.config.train.batch_size
+                ),
+            }
+            if end % plan.log == 0:
+                record["norms"] = found.metrics["norms"]
+            self._writer.write(record)
+            self._losses, self._errors = [], []
+
+    def _stop_at(self, bad: int, done: dict[str, np.ndarray], state: TrainState) -> None:
+        self._checkpoints.save(state)
+        where = first_nonfinite(state, self._feed.whole_batch(bad), task=self._experiment.task)
+        loss = done["loss"][int(np.argmin(done["finite"]))]
+        raise FloatingPointError(
+            f"step {bad} is not finite (loss {loss}); the first place is {where}. Nothing was updated: "
+            f"the last good state, step {int(state.step)}, is saved in {self._checkpoints.directory}. "
+            "Try a smaller optimizer.learning_rate, optimizer.warmup or optimizer.clip_norm."
+        )
+
+    def _at(self, step: int) -> dict[str, Any]:
+        return {"step": step, "epoch": round(step / self._experiment.plan.per_epoch, 4)}

@@ -1,0 +1,42 @@
+"""Losses by name: ``config.train.loss`` → (logits [B, classes], labels int32 [B]) → float32 [B]."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+Loss = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float = 0.0) -> jax.Array:
+    """−log softmax(logits)[label], [B]; smoothing spreads that probability evenly over all classes.
+
+    Args:
+      logits: float32 [B, classes].
+      labels: int32 [B], 0 … classes − 1.
+      label_smoothing: 0 ≤ ε < 1 (Szegedy et al. 2016, §7).
+    """
+    if not label_smoothing:
+        return optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
+    targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), label_smoothing)
+    return optax.losses.softmax_cross_entropy(logits, targets)
+
+
+def rbf_map(logits: jax.Array, labels: jax.Array, rubbish: float = 0.1) -> jax.Array:
+    """LeNet-5's maximum a posteriori criterion (LeCun et al. 1998, Eq. 9), [B].
+
+    With energies y_i = −logits_i, the squared distances to the codes of the classes, it is
+    y_label + log(e^(−j) + Σ_i e^(−y_i)). The constant j > 0 stands for a class of rubbish; it keeps energies
+    that are large already from being pushed up further, and bounds the loss.
+
+    Args:
+      logits: float32 [B, classes], minus the energies.
+      labels: int32 [B].
+      rubbish: j.
+    """
+    own = jnp.take_along_axis(logits, labels[:, None], axis=1)[:, 0]
+    all_classes = jnp.pad(logits, ((0, 0), (0, 1)), constant_values=-rubbish)
+    return jax.nn.logsumexp(all_classes, axis=1) - own

@@ -1,0 +1,71 @@
+"""SGD with momentum as the papers use it, from optax's parts: the order of which matters.
+
+clip the gradient → add weight_decay × parameter → momentum → × −learning rate. So weight decay is L2
+regularization, as in Caffe and Torch (He et al. 2015), and passes through the momentum.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import optax
+from ml_collections import ConfigDict
+
+from resjax.config import steps_of
+
+# Leaves by name that Fixup and SkipInit call scalars, biases and multipliers.
+SCALARS = ("alpha", "scale", "biases")
+
+
+def schedule(config: ConfigDict, total_steps: int, steps_per_epoch: float) -> optax.Schedule:
+    """Learning rate by step: a warm-up, then ``step``, ``cosine`` (to 0 at the end) or ``constant``."""
+    peak = config.learning_rate
+    warmup = steps_of(config.warmup, steps_per_epoch, "optimizer.warmup")
+    if config.schedule == "step":
+        steps = [steps_of(b, steps_per_epoch, "optimizer.boundaries") for b in config.boundaries]
+        if steps != sorted(set(steps)):
+            raise ValueError(f"optimizer.boundaries={tuple(config.boundaries)} must increase")
+        main = optax.piecewise_constant_schedule(peak, dict.fromkeys(steps, config.factor))
+    elif config.schedule == "cosine":
+        cosine = optax.cosine_decay_schedule(peak, max(total_steps - warmup, 1))
+        main = lambda step: cosine(step - warmup)  # noqa: E731
+    else:
+        main = optax.constant_schedule(peak)
+    if not warmup:
+        return main
+    start = peak * config.warmup_from
+    end = peak if config.warmup_shape == "linear" else start
+    first = optax.linear_schedule(start, end, warmup)
+    return lambda step: jax.numpy.where(step < warmup, first(step), main(step))
+
+
+def make_optimizer(config: ConfigDict, rate: optax.Schedule) -> optax.GradientTransformation:
+    """The chain of the module's docstring, for the ``optimizer`` section of a configuration."""
+    parts = []
+    if config.clip_norm:
+        parts.append(optax.clip_by_global_norm(config.clip_norm))
+    if config.weight_decay:
+        mask = _kernels if config.decay == "kernels" else None
+        parts.append(optax.add_decayed_weights(config.weight_decay, mask))
+    if config.momentum:
+        parts.append(optax.trace(config.momentum, config.nesterov))
+    if config.scalar_factor != 1:
+        parts.append(optax.masked(optax.scale(config.scalar_factor), _unit_scalars))
+    return optax.chain(*parts, optax.scale_by_learning_rate(rate))
+
+
+def _leaf_name(path: tuple[Any, ...]) -> str:
+    return str(path[-1].key)
+
+
+def _kernels(params: Any) -> Any:
+    return jax.tree_util.tree_map_with_path(lambda path, _: _leaf_name(path) == "kernel", params)
+
+
+def _unit_scalars(params: Any) -> Any:
+    # BatchNorm's scale lies a level deeper, in its own module.
+    def is_scalar(path: tuple[Any, ...], _: Any) -> bool:
+        return _leaf_name(path) in SCALARS and len(path) == 2
+
+    return jax.tree_util.tree_map_with_path(is_scalar, params)

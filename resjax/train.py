@@ -1,0 +1,101 @@
+"""Train a network: ``python -m resjax.train --config=configs/NAME.py --workdir=DIR``.
+
+The chain: ``load_experiment`` (data, network, loss, optimizer) → its first state, or the newest checkpoint of
+the workdir → ``loop.run``. Everything that the chain is made of can be imported and used alone; the step is
+``train_step(state, batch, task=…) -> (state, metrics)``.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+import jax
+from absl import app, flags
+from ml_collections import ConfigDict, config_flags
+
+from resjax import loop, workdir
+from resjax.checkpoint import Checkpoints
+from resjax.experiment import Experiment, load_experiment, make_experiment
+from resjax.parallel import Devices, start_processes
+from resjax.step import Task, TrainState, create_state, eval_step, train_step
+from resjax.stopping import StopRequest
+from resjax.writers import Writer
+
+__all__ = [
+    "Experiment",
+    "Task",
+    "TrainState",
+    "create_state",
+    "eval_step",
+    "load_experiment",
+    "make_experiment",
+    "train_and_evaluate",
+    "train_step",
+]
+
+
+def train_and_evaluate(config: ConfigDict, directory: str | Path) -> TrainState:
+    """Trains as ``config`` says, in a workdir, from the newest checkpoint there if there is one.
+
+    Returns:
+      The state after the last step, on all devices.
+
+    Raises:
+      ValueError, FileNotFoundError: what can't be; raised before any long work.
+      FloatingPointError: a step was not finite; the state before it is saved.
+      loop.Stopped: SIGTERM or Ctrl-C; the state is saved.
+    """
+    with StopRequest() as stop:
+        start_processes(config.parallel.distributed)
+        experiment = load_experiment(config)
+        devices = Devices(config.parallel.mode)
+        devices.check_batch_size(config.train.batch_size)
+        path = workdir.claim(directory, config)
+        with Checkpoints(path, config.checkpoint.keep) as checkpoints:
+            state = devices.copy(experiment.create_state())
+            if checkpoints.steps:
+                state = checkpoints.restore(state)
+            start, total = int(state.step), experiment.plan.total
+            with Writer(path, start, total, config.log.tensorboard) as writer:
+                writer.say(_summary(experiment, devices, state))
+                return loop.run(experiment, devices, checkpoints, state, writer, stop)
+
+
+def _summary(experiment: Experiment, devices: Devices, state: TrainState) -> str:
+    config, plan = experiment.config, experiment.plan
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    return (
+        f"{config.model.name} on {config.data.name}: {parameters:,} parameters, {devices.count} × "
+        f"{jax.devices()[0].device_kind}, steps {int(state.step)} to {plan.total} "
+        f"({plan.per_epoch:.1f} an epoch)"
+    )
+
+
+def _main(argv: list[str]) -> None:
+    directory = _WORKDIR.value
+    if len(argv) > 1 or not directory:
+        raise app.UsageError(f"unknown arguments {argv[1:]}, or an empty --workdir; see --help")
+    # orbax and jax report every save at this level; the run's own lines are enough.
+    logging.getLogger("absl").setLevel(logging.WARNING)
+    try:
+        train_and_evaluate(_CONFIG.value, directory)
+    except loop.Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        sys.exit(143)
+    except (ValueError, FileNotFoundError, FloatingPointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    print(
+        f"done: {_WORKDIR.value}. Look at it: python -m resjax.analyze --workdir={_WORKDIR.value}"
+    )
+
+
+if __name__ == "__main__":
+    _CONFIG = config_flags.DEFINE_config_file(
+        "config", help_string="configs/NAME.py, or NAME.py:smoke"
+    )
+    _WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run, made if absent")
+    flags.mark_flags_as_required(["config", "workdir"])
+    app.run(_main)

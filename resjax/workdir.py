@@ -1,0 +1,56 @@
+"""The folder of a run: which configuration owns it, and the files beside the checkpoints.
+
+``config.json``     the resolved configuration
+``runs.json``       one entry a start: commit, versions, device, date, command
+``metrics.jsonl``   one JSON object a line, see ``resjax.writers``
+``checkpoints/``    see ``resjax.checkpoint``
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+
+from resjax import config as configs
+from resjax.provenance import provenance
+
+
+def claim(workdir: str | Path, config: ConfigDict) -> Path:
+    """Makes ``workdir`` the home of ``config``, or continues there; returns its absolute path.
+
+    Raises:
+      ValueError: the folder belongs to another configuration (the differences are listed), or holds
+        files that are not a run's.
+    """
+    path = Path(workdir).expanduser().resolve()
+    if jax.process_index() > 0:  # the first host looks and writes for all
+        return path
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"--workdir={workdir} is a file; name a folder")
+    if (path / "config.json").is_file():
+        differences = configs.differences(configs.load(path), config)
+        if differences:
+            listed = "\n  ".join(differences)
+            raise ValueError(
+                f"{path} belongs to a run with another configuration:\n  {listed}\n"
+                "Use another --workdir, or set these fields back."
+            )
+    elif path.is_dir() and any(path.iterdir()):
+        raise ValueError(f"{path} is not empty and holds no run; use another --workdir")
+    path.mkdir(parents=True, exist_ok=True)
+    write(path / "config.json", configs.to_json(config))
+    runs_file = path / "runs.json"
+    runs = json.loads(runs_file.read_text()) if runs_file.is_file() else []
+    write(runs_file, json.dumps([*runs, provenance()], indent=2) + "\n")
+    return path
+
+
+def write(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text)
+    temporary.replace(path)

@@ -1,0 +1,110 @@
+"""Configurations: durations, checks, differences, and every file under configs/."""
+
+import json
+from pathlib import Path
+
+import jax
+import pytest
+
+from resjax import config as configs
+from resjax import data, models
+
+CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
+
+
+@pytest.mark.parametrize(
+    ("duration", "steps"),
+    [("64000 steps", 64000), ("2 epochs", 25), ("0.5 epochs", 6), ("1 step", 1), ("0 steps", 0)],
+)
+def test_durations_become_steps(duration, steps):
+    assert configs.steps_of(duration, 12.5, "train.duration") == steps
+
+
+@pytest.mark.parametrize(
+    "duration", ["64000", "many epochs", "-1 steps", "3 hours", "", "inf epochs"]
+)
+def test_a_duration_without_meaning_is_refused(duration):
+    with pytest.raises(ValueError, match=r"train\.duration.*'20 epochs'"):
+        configs.steps_of(duration, 12.5, "train.duration")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("train.loss", "hinge"),
+        ("optimizer.schedule", "triangle"),
+        ("optimizer.decay", "some"),
+        ("optimizer.warmup_shape", "bent"),
+        ("parallel.mode", "threads"),
+        ("train.batch_size", 0),
+        ("checkpoint.keep", 0),
+        ("train.label_smoothing", 1.0),
+        ("seed", -1),
+        ("log.every", "0 steps"),
+    ],
+)
+def test_values_that_no_run_can_have_are_refused_by_name(field, value):
+    c = configs.default()
+    section, _, name = field.rpartition(".")
+    (c[section] if section else c)[name] = value
+    with pytest.raises(ValueError, match=field.replace(".", r"\.")):
+        configs.check(c)
+
+
+def test_differences_name_fields_that_change_results_only():
+    old, new = configs.default(), configs.default()
+    new.log.every = "7 steps"
+    new.model.unroll = 0
+    new.train.steps_per_dispatch = 3
+    assert configs.differences(old, new) == []
+    new.train.batch_size = 7
+    new.model.widths = (1, 2, 3)
+    assert configs.differences(old, new) == [
+        "model.widths: [16, 32, 64] → [1, 2, 3]",
+        "train.batch_size: 128 → 7",
+    ]
+
+
+def test_a_configuration_survives_its_file(tmp_path):
+    c = configs.default("resnet", depth=20)
+    (tmp_path / "config.json").write_text(configs.to_json(c))
+    loaded = configs.load(tmp_path)
+    assert configs.differences(c, loaded) == []
+    configs.check(loaded)
+    models.build(loaded.model, image_shape=(32, 32, 3), num_classes=10)
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds no run"):
+        configs.load(tmp_path)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("arg", ["", "smoke"])
+def test_every_configuration_builds(path, arg):
+    c = configs.load_file(path, arg)
+    configs.check(c)
+    json.loads(configs.to_json(c))
+    info = data.info(c.data)
+    network = models.build(c.model, image_shape=info.image_shape, num_classes=info.num_classes)
+    jax.eval_shape(lambda k: network.init(k, info.image_shape), jax.random.key(0))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_every_configuration_says_how_it_is_run_and_what_came(path):
+    doc = path.read_text().split('"""')[1]
+    assert f"python -m resjax.train --config=configs/{path.name}" in doc
+    for word in ("Hardware:", "Time:", "Result:"):
+        assert word in doc, f"{path.name} does not say {word}"
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_an_unknown_argument_is_refused(path):
+    with pytest.raises(ValueError, match="smoke"):
+        configs.load_file(path, "smok")
+
+
+def test_the_digits_twins_differ_in_the_shortcut_only():
+    folder = CONFIGS[0].parent
+    residual, plain = (configs.load_file(folder / f"{n}.py") for n in ("digits", "digits_plain"))
+    assert configs.differences(residual, plain) == ["model.shortcut: 'identity' → 'none'"]

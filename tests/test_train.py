@@ -1,0 +1,394 @@
+"""Training: the pure step, devices around it, resuming, stopping."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from resjax import config as configs
+from resjax import data, loop
+from resjax.checkpoint import Checkpoints
+from resjax.feed import Evaluation, Feed
+from resjax.parallel import Devices, train_steps
+from resjax.stopping import StopRequest
+from resjax.train import load_experiment, make_experiment, train_and_evaluate, train_step
+from resjax.writers import read_records
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+def small_config(**model):
+    fields = {"depth": 8, "widths": (4, 4, 8)} | model
+    c = configs.default("resnet", **fields)
+    c.data.pad = 1
+    c.data.train_examples = 200
+    c.train.batch_size = 16
+    c.train.duration = "8 steps"
+    c.train.steps_per_dispatch = 4
+    c.log.every = "2 steps"
+    c.eval.every = "4 steps"
+    c.checkpoint.every = "4 steps"
+    return c
+
+
+def run_steps(config, devices, count=4):
+    """``count`` steps of ``config`` from its first state, and the metrics."""
+    experiment = load_experiment(config)
+    feed = Feed(config, experiment.dataset, devices, 0)
+    state = devices.copy(experiment.create_state())
+    batches = feed.batches(0, count)
+    run = devices.train_steps(experiment.task)
+    return run(state, feed.images, batches, jnp.int32(0), jnp.int32(count))
+
+
+def leaves(tree):
+    return [np.asarray(jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x)
+            for x in jax.tree.leaves(tree)]  # fmt: skip
+
+
+def assert_equal(a, b):
+    for x, y in zip(leaves(a), leaves(b), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def assert_close(a, b, rtol=2e-4, atol=2e-5):
+    for x, y in zip(leaves(a), leaves(b), strict=True):
+        np.testing.assert_allclose(x, y, rtol=rtol, atol=atol)
+
+
+@pytest.fixture(scope="module")
+def experiment():
+    return load_experiment(small_config())
+
+
+@pytest.fixture(scope="module")
+def one_device():
+    """Four steps on one device: what other layouts are compared with."""
+    return run_steps(small_config(), Devices(devices=jax.devices()[:1]))
+
+
+def test_the_step_is_pure_and_needs_no_devices(experiment):
+    c, task = experiment.config, experiment.task
+    feed = Feed(c, experiment.dataset, Devices(devices=jax.devices()[:1]), 0)
+    state = experiment.create_state()
+    before = jax.tree.map(np.array, leaves(state))
+    new, metrics = jax.jit(lambda s, b: train_step(s, b, task=task))(state, feed.whole_batch(0))
+    assert_equal(before, leaves(state))
+    assert int(new.step) == 1
+    assert np.isfinite(metrics["loss"])
+    assert 0 <= metrics["error"] <= 1
+    moved = [not np.array_equal(a, b) for a, b in
+             zip(leaves(state.batch_stats), leaves(new.batch_stats), strict=True)]  # fmt: skip
+    assert all(moved)
+
+
+def test_the_loop_of_one_dispatch_is_the_step_repeated(experiment):
+    c, task = experiment.config, experiment.task
+    feed = Feed(c, experiment.dataset, Devices(devices=jax.devices()[:1]), 0)
+    step = jax.jit(lambda s, b: train_step(s, b, task=task))
+    state = experiment.create_state()
+    losses = []
+    for i in range(3):
+        state, metrics = step(state, feed.whole_batch(i))
+        losses.append(metrics["loss"])
+    looped, found = run_steps(c, Devices(devices=jax.devices()[:1]), 3)
+    np.testing.assert_allclose(found["loss"][:3], losses, rtol=1e-4)
+    assert float(found["loss"][3]) == 0  # padding of the dispatch, not run
+    assert_close(looped, state)
+
+
+def test_eight_devices_under_jit_agree_with_one(one_device):
+    state, metrics = run_steps(small_config(), Devices("jit"))
+    assert len(jax.devices()) == 8
+    assert_close(state, one_device[0])
+    assert_close(metrics, one_device[1], rtol=1e-3, atol=1e-4)
+
+
+def test_pmap_agrees_with_one_device_where_there_is_no_batchnorm():
+    c = small_config(norm=False, branch_scale="skipinit")
+    c.optimizer.learning_rate = 0.01
+    a, _ = run_steps(c, Devices(devices=jax.devices()[:1]), 2)
+    b, _ = run_steps(c, Devices("pmap"), 2)
+    assert_close(a, b)
+
+
+def test_pmap_on_one_device_is_jit_on_one_device(one_device):
+    state, _ = run_steps(small_config(), Devices("pmap", jax.devices()[:1]))
+    assert_close(state, one_device[0])
+
+
+def test_pmap_normalizes_by_the_statistics_of_each_share(experiment):
+    """Batch statistics of two shares, computed by hand, are what pmap's running averages hold."""
+    devices = Devices("pmap", jax.devices()[:2])
+    c = experiment.config
+    state, _ = run_steps(c, devices, 1)
+    feed = Feed(c, experiment.dataset, devices, 0)
+    batch = feed.whole_batch(0)
+    means = []
+    for half in (slice(0, 8), slice(8, 16)):
+        share = {k: v[half] for k, v in batch.items()}
+        one, _ = train_step(experiment.create_state(), share, task=experiment.task)
+        means.append(one.batch_stats)
+    expected = jax.tree.map(lambda a, b: (a + b) / 2, *means)
+    assert_close(state.batch_stats, expected)
+    whole, _ = run_steps(c, Devices(devices=jax.devices()[:1]), 1)
+    different = [not np.allclose(a, b, rtol=1e-4) for a, b in
+                 zip(leaves(state.batch_stats), leaves(whole.batch_stats), strict=True)]  # fmt: skip
+    assert any(different)
+
+
+def test_a_batch_that_devices_cannot_share_is_refused():
+    with pytest.raises(ValueError, match=r"train\.batch_size=12 .* 8 devices.*16"):
+        Devices().check_batch_size(12)
+
+
+@pytest.mark.parametrize("batch_size", [7, 64, 1000])
+def test_evaluation_counts_every_example_once(experiment, batch_size):
+    state = experiment.create_state()
+    sums = Evaluation(experiment.task, experiment.dataset, Devices(), batch_size)(state)
+    dataset = experiment.dataset
+    x = data.standardize(jnp.asarray(dataset.test_images), experiment.task.constants)
+    logits = experiment.task.network.apply(state.variables, x).logits
+    assert float(sums["count"]) == len(dataset.test_labels)
+    wrong = np.argmax(logits, -1) != dataset.test_labels
+    assert float(sums["error"]) == wrong.sum()
+    loss = experiment.task.loss(logits, dataset.test_labels).sum()
+    np.testing.assert_allclose(sums["loss"], loss, rtol=1e-5)
+
+
+def test_a_run_leaves_its_files_and_says_what_it_found(tmp_path, capfd):
+    c = small_config()
+    c.log.activations = True
+    c.log.tensorboard = True
+    state = train_and_evaluate(c, tmp_path / "run")
+    assert int(state.step) == 8
+    records = read_records(tmp_path / "run")
+    trained = [r for r in records if "loss" in r]
+    tested = [r for r in records if "test_error" in r]
+    assert [r["step"] for r in trained] == [2, 4, 6, 8]
+    assert [r["step"] for r in tested] == [0, 4, 8]
+    norms = trained[-1]["norms"]
+    assert set(norms) == {"gradient", "parameter", "update", "activation"}
+    assert norms["gradient"]["stem/conv/kernel"] > 0
+    assert json.loads((tmp_path / "run/config.json").read_text())["train"]["batch_size"] == 16
+    start = json.loads((tmp_path / "run/runs.json").read_text())[0]
+    assert {"commit", "packages", "device", "date", "command"} <= set(start)
+    assert list((tmp_path / "run/tensorboard").glob("events*"))
+    with Checkpoints(tmp_path / "run") as checkpoints:
+        assert checkpoints.steps == [4, 8]
+    assert "step      8" in capfd.readouterr().err
+
+
+def test_update_norms_are_those_of_sgd(experiment):
+    """Without momentum and decay, update = learning rate × gradient, layer by layer."""
+    c = small_config()
+    c.optimizer.momentum = 0.0
+    c.optimizer.weight_decay = 0.0
+    c.log.every = "1 steps"
+    _, metrics = run_steps(c, Devices(devices=jax.devices()[:1]), 1)
+    norms = metrics["norms"]
+    for name, gradient in norms["gradient"].items():
+        np.testing.assert_allclose(norms["update"][name], 0.1 * gradient, rtol=1e-5)
+
+
+def test_resuming_is_bit_identical(tmp_path):
+    """Stopped after four steps and continued, or never stopped: the same state to the last bit."""
+    c = small_config(unit_dropout="linear")
+    whole = train_and_evaluate(c, tmp_path / "whole")
+    half = tmp_path / "half"
+    train_and_evaluate(c, half)
+    # What a run that was killed after its first checkpoint leaves: that, and lines beyond it.
+    _forget_last_checkpoint(half)
+    resumed = train_and_evaluate(c, half)
+    assert_equal(whole, resumed)
+    a, b = ([r for r in read_records(p) if "test_loss" in r] for p in (tmp_path / "whole", half))
+    assert a == b
+    assert [r["step"] for r in read_records(half) if "loss" in r] == [2, 4, 6, 8]
+
+
+def _forget_last_checkpoint(run):
+    import shutil
+
+    shutil.rmtree(run / "checkpoints" / "8")
+
+
+def test_dispatches_of_any_length_give_the_same_bits(one_device):
+    c = small_config()
+    c.train.steps_per_dispatch = 3
+    experiment = load_experiment(c)
+    devices = Devices(devices=jax.devices()[:1])
+    feed = Feed(c, experiment.dataset, devices, 0)
+    run = devices.train_steps(experiment.task)
+    state = devices.copy(experiment.create_state())
+    for start, count in ((0, 3), (3, 1)):
+        batches = feed.batches(start, count)
+        state, _ = run(state, feed.images, batches, jnp.int32(start), jnp.int32(count))
+    assert_equal(state, one_device[0])
+    assert run._cache_size() == 1
+
+
+def test_what_is_not_finite_stops_the_run_before_the_update(tmp_path):
+    c = small_config(norm=False)
+    c.optimizer.learning_rate = 1e30
+    c.optimizer.schedule = "constant"
+    with pytest.raises(
+        FloatingPointError, match=r"step \d+ is not finite.*first place is the .*saved"
+    ):
+        train_and_evaluate(c, tmp_path / "run")
+    with Checkpoints(tmp_path / "run") as checkpoints:
+        saved = checkpoints.restore(load_experiment(c).create_state())
+    assert int(saved.step) == checkpoints.steps[-1]
+    assert all(np.isfinite(leaf).all() for leaf in leaves(saved.params))
+
+
+def test_a_nan_is_traced_to_its_layer(tmp_path, experiment):
+    """A weight that is not a number makes the unit that owns it the first place."""
+    from resjax.diagnose import first_nonfinite
+
+    feed = Feed(experiment.config, experiment.dataset, Devices(), 0)
+    state = experiment.create_state()
+    name = experiment.task.network.stacks[1].name
+    params = jax.tree.map(lambda a: a, state.params)
+    params[name]["conv1"]["kernel"] = params[name]["conv1"]["kernel"].at[-1].set(jnp.nan)
+    unit = [u for u in experiment.task.network.units if u.stack.name == name][-1]
+    where = first_nonfinite(state.replace(params=params), feed.whole_batch(0), task=experiment.task)
+    assert where == f"the output of {unit.name}"
+
+
+def test_an_infinite_gradient_is_traced_to_its_layer(experiment):
+    from resjax.diagnose import first_nonfinite
+
+    def loss(logits, labels):  # finite, with an infinite slope
+        return jnp.sqrt(jnp.sum(logits * 0, -1)) + 1
+
+    task = dataclasses.replace(experiment.task, loss=loss)
+    feed = Feed(experiment.config, experiment.dataset, Devices(), 0)
+    where = first_nonfinite(experiment.create_state(), feed.whole_batch(0), task=task)
+    assert where.startswith("the gradient of head/")
+
+
+def test_a_dispatch_after_a_stopped_one_does_nothing(experiment):
+    c = experiment.config
+    feed = Feed(c, experiment.dataset, Devices(devices=jax.devices()[:1]), 0)
+    state = experiment.create_state()
+    later, metrics = jax.jit(
+        lambda s, b: train_steps(s, feed.images, b, 4, 4, task=experiment.task)
+    )(state, feed.batches(4, 4))
+    assert_equal(state, later)
+    assert bool(jnp.all(metrics["finite"]))
+
+
+def test_a_workdir_of_another_configuration_is_refused(tmp_path):
+    c = small_config()
+    c.train.duration = "2 steps"
+    train_and_evaluate(c, tmp_path / "run")
+    before = (tmp_path / "run/config.json").read_text()
+    c.optimizer.learning_rate = 0.2
+    with pytest.raises(ValueError, match=r"optimizer\.learning_rate: 0\.1 → 0\.2"):
+        train_and_evaluate(c, tmp_path / "run")
+    assert (tmp_path / "run/config.json").read_text() == before
+
+
+def test_a_folder_of_other_files_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(ValueError, match="holds no run"):
+        train_and_evaluate(small_config(), tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_stop_request_saves_and_the_run_goes_on_later(tmp_path):
+    c = small_config()
+    whole = train_and_evaluate(c, tmp_path / "whole")
+    experiment = load_experiment(c)
+    devices = Devices()
+    from resjax import workdir
+    from resjax.writers import Writer
+
+    path = workdir.claim(tmp_path / "run", c)
+    stop = StopRequest()
+    with Checkpoints(path) as checkpoints, Writer(path, 0, 8) as writer:
+        stop.name = "SIGTERM"
+        with pytest.raises(loop.Stopped, match="SIGTERM: saved at step 0 of 8"):
+            loop.run(
+                experiment,
+                devices,
+                checkpoints,
+                devices.copy(experiment.create_state()),
+                writer,
+                stop,
+            )
+    resumed = train_and_evaluate(c, path)
+    assert_equal(whole, resumed)
+
+
+def _command(config_path, run):
+    return [
+        sys.executable, "-m", "resjax.train", f"--config={config_path}", f"--workdir={run}",
+        "--config.train.duration=60 steps", "--config.checkpoint.every=7 steps",
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kill", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
+def test_a_killed_process_resumes_to_the_same_bits(tmp_path, kill):
+    """The real process, killed at moments of its life, then started again until it ends."""
+    config_path = tmp_path / "experiment.py"
+    config_path.write_text(
+        "from resjax import config as configs\n"
+        "def get_config(arg=''):\n"
+        "    c = configs.default('resnet', depth=8, widths=(4, 4, 8))\n"
+        "    c.train.batch_size = 16\n"
+        "    c.train.steps_per_dispatch = 3\n"
+        "    c.log.every = '5 steps'\n"
+        "    c.eval.every = '10 steps'\n"
+        "    return c\n"
+    )
+    env = {**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(REPOSITORY)}
+    whole = tmp_path / "whole"
+    subprocess.run(_command(config_path, whole), env=env, check=True, capture_output=True)
+    run = tmp_path / "run"
+    codes = []
+    for delay in (0.5, 4, 7, 9, 10, 11):
+        process = subprocess.Popen(_command(config_path, run), env=env, stderr=subprocess.PIPE)
+        time.sleep(delay)
+        process.send_signal(kill)
+        message = process.communicate()[1].decode()
+        codes.append(process.returncode)
+        if kill == signal.SIGTERM and process.returncode == 143:
+            assert "saved at step" in message
+    last = subprocess.run(_command(config_path, run), env=env, check=True, capture_output=True)
+    assert last.returncode == 0
+    assert any(code != 0 for code in codes)
+    experiment = load_experiment(configs.load(run))
+    like = experiment.create_state()
+    with Checkpoints(whole) as a, Checkpoints(run) as b:
+        assert a.steps[-1] == b.steps[-1] == 60
+        assert_equal(a.restore(like), b.restore(like))
+    a, b = ([r for r in read_records(p) if "test_loss" in r] for p in (whole, run))
+    assert a == b
+
+
+def test_training_imports_no_tensorflow():
+    code = (
+        "import sys, resjax.train, resjax.analyze, resjax.demo; "
+        "sys.exit('tensorflow' in sys.modules)"
+    )
+    env = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    assert subprocess.run([sys.executable, "-c", code], env=env).returncode == 0
+
+
+def test_small_training_sets_and_a_holdout():
+    c = small_config()
+    c.data.holdout = 50
+    experiment = make_experiment(c, data.load(c.data))
+    assert experiment.dataset.info.num_train == 200
+    assert len(experiment.dataset.test_labels) == 50
