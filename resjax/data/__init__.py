@@ -1,0 +1,27 @@
+"""Images and labels: where they come from, in which order, and what is done to them.
+
+`load(config)` gives `Arrays` (the whole set as uint8) or `Stream` (decoded on the way). Both are
+read in the order of `batch_indices`; `standardize` and `augment` run on the device.
+"""
+
+from resjax.data.arrays import Arrays
+from resjax.data.augment import Statistics, augment, standardize, statistics
+from resjax.data.config import defaults
+from resjax.data.info import Info
+from resjax.data.load import info, load
+from resjax.data.order import batch_indices
+from resjax.data.stream import Stream
+
+__all__ = [
+    "Arrays",
+    "Info",
+    "Statistics",
+    "Stream",
+    "augment",
+    "batch_indices",
+    "defaults",
+    "info",
+    "load",
+    "standardize",
+    "statistics",
+]

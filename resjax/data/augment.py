@@ -1,0 +1,134 @@
+"""Standardizing, cropping and flipping on the device, inside the compiled training step.
+
+Small data sets live on the device as uint8, a quarter of the memory of float32, and become network
+inputs only batch by batch: `standardize`, then in training `augment`. In that order, because He et
+al. (2015, §4.2) pad the mean-subtracted image with zeros: the border has the value of the mean, not
+of black. (LeNet's scale has no mean; its border is background, -0.1. See `Statistics.fill`.)
+
+Every example has its own random key, so an augmented batch is the same however it is split over
+devices. Cropping is a dynamic slice for each example, which XLA turns into one gather.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+
+from resjax.data.arrays import Arrays
+from resjax.data.stream import Stream
+
+
+class Statistics(NamedTuple):
+    """What `standardize` subtracts and divides by, in grey levels 0 .. 255.
+
+    Attributes:
+      mean: float32, [1, 1, 1, C] or [1, H, W, C].
+      std: float32, [1, 1, 1, C] or [1, 1, 1, 1]; positive.
+      fill: float32 scalar, what padding is worth after standardizing.
+    """
+
+    mean: np.ndarray
+    std: np.ndarray
+    fill: np.ndarray
+
+
+def statistics(data: Arrays | Stream, kind: str) -> Statistics:
+    """The constants of `config.data.standardize`, from the training images alone.
+
+    Args:
+      data: a loaded data set.
+      kind: 'channel': mean and standard deviation of each channel; 'pixel': the mean image, and one
+        standard deviation of all that is left when it is subtracted; 'unit': 0 and 255; 'lenet':
+        (x - 20) / 200, so that background 0 becomes -0.1 and foreground 255 becomes 1.175, hence
+        mean about 0 and variance about 1 on MNIST (LeCun et al. 1998, §II-B).
+
+    Raises:
+      ValueError: an unknown kind, or 'pixel' for a streamed set (its images are never all read).
+    """
+    channels = data.info.image_shape[-1]
+    if kind == "unit":
+        return _statistics(np.zeros((1, 1, 1, 1)), np.full((1, 1, 1, 1), 255.0), 0.0)
+    if kind == "lenet":
+        return _statistics(np.full((1, 1, 1, 1), 20.0), np.full((1, 1, 1, 1), 200.0), -0.1)
+    if kind == "channel":
+        mean = 255.0 * np.reshape(data.info.mean, (1, 1, 1, channels))
+        std = 255.0 * np.reshape(data.info.std, (1, 1, 1, channels))
+        return _statistics(mean, std, 0.0)
+    if kind == "pixel":
+        if not isinstance(data, Arrays):
+            raise ValueError(
+                f"data.standardize='pixel' needs the mean image, but {data.info.name} is streamed: "
+                "use 'channel'"
+            )
+        mean = data.train_images.mean(axis=0, dtype=np.float64, keepdims=True)
+        counts = np.bincount(data.train_images.reshape(-1), minlength=256)
+        mean_square = counts @ np.arange(256.0) ** 2 / counts.sum()
+        std = np.sqrt(max(mean_square - np.mean(mean**2), 0.0))
+        return _statistics(mean, std.reshape(1, 1, 1, 1), 0.0)
+    raise ValueError(f"standardize={kind!r}: choose one of channel, pixel, unit, lenet")
+
+
+def _statistics(mean: np.ndarray, std: np.ndarray, fill: float) -> Statistics:
+    # A channel that never varies carries nothing to scale; dividing by 0 would make it NaN.
+    std = np.where(std > 0, std, 1.0)
+    return Statistics(mean.astype(np.float32), std.astype(np.float32), np.asarray(fill, np.float32))
+
+
+def standardize(
+    images: jax.Array, constants: Statistics, dtype: DTypeLike = jnp.float32
+) -> jax.Array:
+    """(images - mean) / std, computed in float32.
+
+    Args:
+      images: uint8 [B, H, W, C].
+      constants: from `statistics`.
+      dtype: of the result, e.g. bfloat16 for compute in half precision.
+
+    Returns:
+      dtype [B, H, W, C].
+    """
+    x = images.astype(jnp.float32)
+    return ((x - jnp.asarray(constants.mean)) / jnp.asarray(constants.std)).astype(dtype)
+
+
+def augment(
+    images: jax.Array,
+    keys: jax.Array,
+    *,
+    pad: int,
+    flip: bool,
+    fill: jax.Array | np.ndarray | float = 0.0,
+) -> jax.Array:
+    """A random crop of the padded images, mirrored half of the time.
+
+    Of the (2 pad + 1)² crops each is equally likely (He et al. 2015, §4.2, with pad = 4).
+
+    Args:
+      images: standardized, floating [B, H, W, C].
+      keys: one random key an example, [B].
+      pad: pixels added on each side before cropping back to H x W; 0 = no crop.
+      flip: whether to mirror left to right with probability 1/2.
+      fill: what the padding is worth, `Statistics.fill`.
+
+    Returns:
+      The shape and dtype of `images`.
+    """
+    if not pad and not flip:
+        return images
+    return jax.vmap(lambda image, key: _augment_one(image, key, pad, flip, fill))(images, keys)
+
+
+def _augment_one(
+    image: jax.Array, key: jax.Array, pad: int, flip: bool, fill: jax.Array | np.ndarray | float
+) -> jax.Array:
+    crop_key, flip_key = jax.random.split(key)
+    if pad:
+        value = jnp.asarray(fill, image.dtype)
+        padded = jnp.pad(image, ((pad, pad), (pad, pad), (0, 0)), constant_values=value)
+        top, left = jax.random.randint(crop_key, (2,), 0, 2 * pad + 1)
+        image = jax.lax.dynamic_slice(padded, (top, left, 0), image.shape)
+    if flip:
+        image = jnp.where(jax.random.bernoulli(flip_key), image[:, ::-1], image)
+    return image

@@ -1,0 +1,133 @@
+"""From `config.data` to a data set: the one place that knows where each name leads."""
+
+import dataclasses
+import pathlib
+
+import ml_collections
+import numpy as np
+
+from resjax.data import arrays, folder, tfds
+from resjax.data.arrays import Arrays
+from resjax.data.config import SMALL, STREAMED, check
+from resjax.data.info import IMAGENET_MEAN, IMAGENET_STD, TABLE, Info
+from resjax.data.order import split_indices
+from resjax.data.stream import Source, Stream
+
+# The papers' crop, where config.data.image_size says nothing.
+_STREAM_SIZE = 224
+
+
+def info(config: ml_collections.ConfigDict) -> Info:
+    """What `load` would give, without reading data where the name is a known one.
+
+    Args:
+      config: the `config.data` section.
+
+    Raises:
+      ValueError, FileNotFoundError: as `load`, but a known set need not be there.
+    """
+    check(config)
+    if not _is_known(config.name):
+        return load(config).info
+    known = TABLE[config.name]
+    height, width, channels = known.image_shape
+    if config.image_size:
+        height = width = config.image_size
+    train, held_out = split_indices(
+        known.num_train, config.train_examples, config.holdout, config.split_seed
+    )
+    return dataclasses.replace(
+        known,
+        image_shape=(height, width, channels),
+        num_train=len(train),
+        num_test=len(held_out) or known.num_test,
+    )
+
+
+def load(config: ml_collections.ConfigDict) -> Arrays | Stream:
+    """Loads the data set that `config` names.
+
+    Args:
+      config: the `config.data` section.
+
+    Returns:
+      `Arrays` for small sets; `Stream` for `imagenet2012`, `imagenette` and folders of images
+      beyond 64 pixels a side or 1 GiB altogether.
+
+    Raises:
+      FileNotFoundError: the data are not there; the message says how to get them.
+      ValueError: an unknown name, a value out of range, or data that do not fit together.
+    """
+    check(config)
+    name = config.name
+    if not _is_known(name):
+        if name.endswith(".npz"):
+            return arrays.make(config, *arrays.read_npz(name))
+        return _load_folder(config)
+    if name == "digits":
+        return arrays.make(config, arrays.read_digits(), TABLE[name].class_names)
+    if name in SMALL:
+        raw, prepared_names = tfds.read_arrays(name, config.data_dir)
+        return arrays.make(config, raw, TABLE[name].class_names or prepared_names)
+    train = tfds.Records(name, config.data_dir, "train")
+    test = tfds.Records(name, config.data_dir, "test")
+    return _stream(config, train, test, train.class_names())
+
+
+def _is_known(name: str) -> bool:
+    """Whether `name` is in the table; else it must be a path.
+
+    Raises:
+      ValueError: it is neither.
+    """
+    if name in TABLE:
+        return True
+    if name.endswith(".npz") or "/" in name or pathlib.Path(name).is_dir():
+        return False
+    raise ValueError(
+        f"data.name={name!r}: choose one of {', '.join((*SMALL, *STREAMED))}, or give the path of "
+        "an .npz file or of a folder that holds train/CLASS/*.jpg and test/CLASS/*.jpg"
+    )
+
+
+def _load_folder(config: ml_collections.ConfigDict) -> Arrays | Stream:
+    train, test, names = folder.scan(config.name)
+    shape = folder.whole_shape(train, test, config.image_size)
+    if shape is None:
+        return _stream(config, train, test, names)
+    resize = bool(config.image_size)
+    if resize and config.fit == "pad":
+        raise ValueError(
+            "data.fit='pad' is not for folders: their pictures are resized by the shorter side and "
+            "cropped. Use fit='resize', or store padded pictures"
+        )
+    raw = {
+        "train_images": folder.read_whole(train, shape, resize),
+        "train_labels": train.labels,
+        "test_images": folder.read_whole(test, shape, resize),
+        "test_labels": test.labels,
+    }
+    return arrays.make(config, raw, names)
+
+
+def _stream(
+    config: ml_collections.ConfigDict, train: Source, test: Source, class_names: tuple[str, ...]
+) -> Stream:
+    size = config.image_size or _STREAM_SIZE
+    train_indices, held_out = split_indices(
+        len(train), config.train_examples, config.holdout, config.split_seed
+    )
+    source, test_indices = test, np.arange(len(test), dtype=np.int32)
+    if config.holdout:
+        source, test_indices = train, held_out
+    facts = Info(
+        name=config.name,
+        image_shape=(size, size, 3),
+        num_classes=len(class_names),
+        num_train=len(train_indices),
+        num_test=len(test_indices),
+        class_names=class_names,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+    )
+    return Stream(facts, train, train_indices, source, test_indices, config.crop, config.workers)

@@ -1,0 +1,85 @@
+"""The order of training examples as a function of (seed, step), without any state.
+
+Position p = step * batch_size + j of the endless training stream belongs to epoch p // n and to
+place p % n of that epoch, and each epoch is a permutation of its own, drawn from (seed, epoch). So
+every example is seen exactly once an epoch, none is dropped, a batch may straddle two epochs, and a
+run that resumes at step s needs to know nothing but s. All data sets use this one rule.
+"""
+
+import functools
+
+import numpy as np
+
+
+@functools.lru_cache(maxsize=4)
+def _permutation(seed: int, epoch: int, num_examples: int) -> np.ndarray:
+    # Four are kept: the batch that straddles two epochs, for a training and another order.
+    order = np.random.default_rng((seed, epoch)).permutation(num_examples).astype(np.int32)
+    order.setflags(write=False)
+    return order
+
+
+def batch_indices(seed: int, step: int, num_examples: int, batch_size: int) -> np.ndarray:
+    """Which examples training step `step` sees.
+
+    Args:
+      seed: 0 or more.
+      step: 0 or more.
+      num_examples: n, size of the training set; at least 1, at most 2**31 - 1.
+      batch_size: global batch; it may exceed n.
+
+    Returns:
+      int32 [batch_size], values in 0 .. n - 1.
+
+    Raises:
+      ValueError: an argument is out of its range.
+    """
+    if seed < 0 or step < 0:
+        raise ValueError(f"seed={seed}, step={step}: both must be 0 or more")
+    if not 1 <= num_examples < 2**31 or batch_size < 1:
+        raise ValueError(
+            f"num_examples={num_examples}, batch_size={batch_size}: both must be 1 or more, "
+            "and num_examples below 2**31"
+        )
+    epochs, places = np.divmod(
+        int(step) * batch_size + np.arange(batch_size, dtype=np.int64), num_examples
+    )
+    parts = [
+        _permutation(seed, int(epoch), num_examples)[places[epochs == epoch]]
+        for epoch in range(int(epochs[0]), int(epochs[-1]) + 1)
+    ]
+    return np.concatenate(parts)
+
+
+def split_indices(
+    num_examples: int, train_examples: int, holdout: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which training examples to train on and which to hold out.
+
+    One permutation of the training set, drawn from `seed`, serves both: the first `train_examples`
+    (0 = all that are not held out) are trained on, the last `holdout` are held out. So smaller
+    training sets are subsets of larger ones, and all share one held-out set.
+
+    Args:
+      num_examples: size of the whole training set.
+      train_examples: 0 or more.
+      holdout: 0 or more.
+      seed: 0 or more.
+
+    Returns:
+      (train int32 [train_examples or num_examples - holdout], held out int32 [holdout]). With
+      neither asked for, `train` is 0, 1, ..., num_examples - 1: the order as stored.
+
+    Raises:
+      ValueError: the two do not fit into the training set, or nothing is left to train on.
+    """
+    if train_examples + holdout > num_examples or holdout >= num_examples:
+        raise ValueError(
+            f"data.train_examples={train_examples} and data.holdout={holdout} need "
+            f"{max(train_examples, 1) + holdout} training examples; there are {num_examples}"
+        )
+    if not train_examples and not holdout:
+        return np.arange(num_examples, dtype=np.int32), np.empty(0, np.int32)
+    order = np.random.default_rng(seed).permutation(num_examples).astype(np.int32)
+    kept = num_examples - holdout
+    return order[: train_examples or kept], order[kept:]

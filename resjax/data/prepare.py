@@ -1,0 +1,213 @@
+"""Prepares a data set with tensorflow-datasets (TFDS), without TensorFlow.
+
+    python -m resjax.data.prepare cifar10 [--data_dir=DIR] [--source=FOLDER]
+
+Without --source the original files are downloaded from the addresses that TFDS registers; with it
+they are taken from FOLDER by name. Either way their size and SHA-256 must be those that TFDS
+registers, and the result is TFDS's own layout in array_record files, which the stock
+`tfds.builder(NAME, data_dir=DIR).as_data_source()` reads too. It is written to a temporary folder
+and renamed at the end, so that an interrupted preparation is never mistaken for a prepared set.
+
+All names that resjax knows can be prepared so: mnist, fashion_mnist, cifar10, cifar100,
+svhn_cropped (with its "extra" split, as in TFDS), imagenette (also /320px-v2 and /160px-v2) and
+imagenet2012, whose two archives must be fetched by hand from image-net.org and named by --source.
+For cifar10, FOLDER may also hold the six unpacked .bin files.
+"""
+
+import argparse
+import hashlib
+import pathlib
+import shlex
+from typing import Any, NamedTuple
+
+import rich.progress
+
+from resjax.data import originals, tfds
+from resjax.data.config import SMALL, STREAMED
+
+NAMES = (*(name for name in SMALL if name != "digits"), *STREAMED)
+
+
+class FileFacts(NamedTuple):
+    """What an original file must be. `url` is '' where it cannot be downloaded."""
+
+    url: str
+    size: int
+    sha256: str
+
+
+# The members of cifar-10-binary.tar.gz that hold images; 30,730,000 bytes each.
+_CIFAR10_UNPACKED = dict(
+    zip(
+        (*originals.CIFAR10_BATCHES, "test_batch.bin"),
+        (
+            FileFacts("", 30_730_000, sha256)
+            for sha256 in (
+                "cee916563c9f80d84e3cc88e17fdc0941787f1244f00a67874d45b261883ada5",
+                "a591ca11fa1708a91ee40f54b3da4784ccd871ecf2137de63f51ada8b3fa57ed",
+                "bbe8596564c0f86427f876058170b84dac6670ddf06d79402899d93ceea26f67",
+                "014e562d6e23c72197cc727519169a60359f5eccd8945ad5a09d710285ff4e48",
+                "755304fc0b379caeae8c14f0dac912fbc7d6cd469eb67a1029a08a39453a9add",
+                "8e2eb146ae340b09e24670f29cabc6326dba54da8789dab6768acf480273f65b",
+            )
+        ),
+        strict=True,
+    )
+)
+
+
+def prepare(name: str, data_dir: str = "", source: str = "") -> pathlib.Path:
+    """Prepares one set, or finds it prepared.
+
+    Args:
+      name: one of NAMES.
+      data_dir: where prepared sets lie, as `config.data.data_dir`.
+      source: folder of the original files; '' = download them.
+
+    Returns:
+      The folder of the prepared version.
+
+    Raises:
+      ValueError: an unknown name, or a file that is not the original.
+      FileNotFoundError: an original file is missing, or the set is there as TFRecord only.
+      RuntimeError: the download failed, or this environment lacks what TFDS needs; the message has
+        a command for another environment.
+    """
+    if name not in NAMES:
+        raise ValueError(f"name={name!r}: choose one of {', '.join(NAMES)} (digits needs nothing)")
+    root = tfds.data_root(data_dir)
+    try:
+        builder = tfds.library().builder(tfds.tfds_name(name), data_dir=root)
+        if pathlib.Path(builder.data_path).exists():
+            return tfds.prepared(name, str(root))
+        paths = _found(builder, name, source) if source or name == "imagenet2012" else None
+        _override(builder, name, paths)
+        download = tfds.library().download
+        builder.download_and_prepare(
+            file_format="array_record",
+            download_config=download.DownloadConfig(try_download_gcs=False),
+        )
+    except ImportError as error:
+        raise RuntimeError(
+            f"{name} cannot be prepared in this environment ({error}). With TensorFlow, in an "
+            f"environment of its own:\n  {isolated_prepare(name, root, source)}"
+        ) from error
+    return tfds.prepared(name, str(root))
+
+
+def isolated_prepare(name: str, root: pathlib.Path, source: str) -> str:
+    """The command that prepares a set with TensorFlow, outside this environment."""
+    manual = f", manual_dir={str(pathlib.Path(source).absolute())!r}" if source else ""
+    code = (
+        "import tensorflow_datasets as tfds; "
+        f"tfds.builder({tfds.tfds_name(name)!r}, data_dir={str(root)!r}).download_and_prepare("
+        "file_format='array_record', download_config=tfds.download.DownloadConfig("
+        f"try_download_gcs=False{manual}))"
+    )
+    return f"{tfds.isolated_environment()} && $V/bin/python -c {shlex.quote(code)}"
+
+
+def registered(builder: Any, name: str) -> dict[str, FileFacts]:
+    """The original files of a set by name, as TFDS registers them."""
+    facts = {
+        info.filename or url.rsplit("/", 1)[-1]: FileFacts(url, int(info.size), info.checksum)
+        for url, info in builder.url_infos.items()
+    }
+    if name.startswith("imagenette"):
+        archive = f"{builder.builder_config.dirname}.tgz"
+        return {archive: facts[archive]}
+    return facts
+
+
+def _override(builder: Any, name: str, paths: originals.Paths | None) -> None:
+    """Replaces the steps of a TFDS builder that need TensorFlow; the rest stays TFDS's.
+
+    They are replaced on the object: a second builder class of the same name cannot be registered.
+    """
+    base = name.split("/")[0]
+
+    def split_generators(dl_manager: Any) -> originals.Splits:
+        files = _downloaded(builder, name, dl_manager) if paths is None else paths
+        for feature, names in originals.label_names(base, files).items():
+            builder.info.features[feature].names = names
+        return originals.SPLITS[base](files)
+
+    builder._split_generators = split_generators
+
+
+def _downloaded(builder: Any, name: str, dl_manager: Any) -> dict[str, pathlib.Path]:
+    """The original files, downloaded and checked by TFDS."""
+    urls = {file: facts.url for file, facts in registered(builder, name).items()}
+    download = tfds.library().download
+    failures = (OSError, download.DownloadError, download.download_manager.NonMatchingChecksumError)
+    try:
+        return {file: pathlib.Path(path) for file, path in dl_manager.download(urls).items()}
+    except failures as error:
+        raise RuntimeError(
+            f"the original files of {name} could not be downloaded ({error}). Fetch them in another "
+            f"way and give their folder with --source=FOLDER: {', '.join(urls.values())}"
+        ) from error
+
+
+def _found(builder: Any, name: str, source: str) -> dict[str, pathlib.Path]:
+    """The original files in a folder, each checked against what is registered."""
+    needed = registered(builder, name)
+    if not source:
+        raise FileNotFoundError(
+            f"{name} cannot be downloaded by a program. Register at https://image-net.org, fetch "
+            f"{' and '.join(needed)}, and give their folder: --source=FOLDER"
+        )
+    folder = pathlib.Path(source).expanduser()
+    if not folder.is_dir():
+        raise FileNotFoundError(f"--source={source}: no such folder")
+    unpacked = any((folder / file).exists() for file in _CIFAR10_UNPACKED)
+    if name == "cifar10" and unpacked and not (folder / "cifar-10-binary.tar.gz").exists():
+        needed = _CIFAR10_UNPACKED
+    missing = [file for file in needed if not (folder / file).is_file()]
+    if missing:
+        present = ", ".join(sorted(child.name for child in folder.iterdir())[:20]) or "nothing"
+        raise FileNotFoundError(
+            f"--source={source} lacks {', '.join(missing)} (it holds {present}). Without --source "
+            "the files are downloaded"
+        )
+    for file, facts in needed.items():
+        _verify(folder / file, facts)
+    return {file: folder / file for file in needed}
+
+
+def _verify(path: pathlib.Path, facts: FileFacts) -> None:
+    """Raises ValueError unless the file has the expected size and SHA-256."""
+    digest = hashlib.sha256()
+    with rich.progress.open(path, "rb", description=f"Checking {path.name}") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    size, sha256 = path.stat().st_size, digest.hexdigest()
+    if (size, sha256) != (facts.size, facts.sha256):
+        raise ValueError(
+            f"{path} is not the original: {size:,} bytes with SHA-256 {sha256}, expected "
+            f"{facts.size:,} bytes with SHA-256 {facts.sha256}. Fetch it again"
+        )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line; errors end it with a message instead of a trace."""
+    parser = argparse.ArgumentParser(
+        prog="python -m resjax.data.prepare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("name", help=", ".join(NAMES))
+    parser.add_argument(
+        "--data_dir", default="", help="default: $TFDS_DATA_DIR, else ~/tensorflow_datasets"
+    )
+    parser.add_argument("--source", default="", help="folder of the original files")
+    flags = parser.parse_args(arguments)
+    try:
+        path = prepare(flags.name, flags.data_dir, flags.source)
+    except (FileNotFoundError, ValueError, RuntimeError) as error:
+        raise SystemExit(f"error: {error}") from error
+    print(f"{flags.name} is prepared in {path}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,204 @@
+"""Large data sets: decoded by worker processes while the device trains.
+
+grain runs the workers, keeps their results in order and passes them through shared memory. What a
+worker makes is one whole batch, addressed by its step, and everything random in it is drawn from
+(seed, position in the training stream). So the batch of step s is the same whatever the number of
+workers, whatever step the run started at, and however many hosts share it: each host decodes its
+own consecutive part of every global batch.
+"""
+
+import dataclasses
+import weakref
+from collections.abc import Iterator
+from typing import Any, Protocol, SupportsIndex
+
+import numpy as np
+from absl import flags
+
+from resjax.data.decode import center_crop, opened, train_crop
+from resjax.data.info import Info
+from resjax.data.order import batch_indices
+
+Batch = dict[str, np.ndarray]
+
+
+class Source(Protocol):
+    """Encoded pictures by number; picklable, for worker processes."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: SupportsIndex, /) -> tuple[bytes, int]: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Stream:
+    """A data set that is decoded on the way.
+
+    Attributes:
+      info: its facts; `image_shape` is the size of the crops.
+      train: encoded training pictures.
+      train_indices: int32 [num_train], which of them are trained on.
+      test: encoded pictures to evaluate on.
+      test_indices: int32 [num_test].
+      crop: 'resize' or 'inception', see `config.data.crop`.
+      workers: decoding processes on each host; 0 = threads of this process.
+    """
+
+    info: Info
+    train: Source
+    train_indices: np.ndarray
+    test: Source
+    test_indices: np.ndarray
+    crop: str
+    workers: int
+
+    def train_batches(
+        self,
+        seed: int,
+        batch_size: int,
+        start_step: int = 0,
+        process_index: int = 0,
+        process_count: int = 1,
+    ) -> Iterator[Batch]:
+        """Endless training batches from `start_step` on; starting late costs nothing.
+
+        Args:
+          seed: with the step, decides order and crops.
+          batch_size: global, over all hosts.
+          start_step: the first step wanted.
+          process_index: this host's number.
+          process_count: how many hosts share each batch.
+
+        Yields:
+          'image' uint8 [b, H, W, C] and 'label' int32 [b], b = batch_size // process_count.
+
+        Raises:
+          ValueError: the hosts cannot share the batch equally.
+        """
+        share = _share(batch_size, process_index, process_count)
+        return self._run(_TrainBatches(self, seed, batch_size, start_step, share))
+
+    def test_batches(
+        self, batch_size: int, process_index: int = 0, process_count: int = 1
+    ) -> Iterator[Batch]:
+        """Every test example exactly once over all hosts; all hosts yield equally many batches.
+
+        Args:
+          batch_size: global, over all hosts.
+          process_index: this host's number.
+          process_count: how many hosts share each batch.
+
+        Yields:
+          'image' uint8 [b, H, W, C], 'label' int32 [b] and 'mask' float32 [b], which is 0 where the
+          last batch is filled up (with zeros), else 1.
+
+        Raises:
+          ValueError: the hosts cannot share the batch equally.
+        """
+        share = _share(batch_size, process_index, process_count)
+        return self._run(_TestBatches(self, batch_size, share))
+
+    def _run(self, batches: "_TrainBatches | _TestBatches") -> Iterator[Batch]:
+        import grain  # not at the top: it takes a second that small sets need not wait for
+
+        # A record is a whole batch, so a few in flight suffice.
+        options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)
+        data = grain.MapDataset.source(batches).to_iter_dataset(options)
+        if self.workers:
+            if not flags.FLAGS.is_parsed():  # grain reads flags, which a notebook never parses
+                flags.FLAGS.mark_as_parsed()
+            data = data.mp_prefetch(
+                grain.multiprocessing.MultiprocessingOptions(
+                    num_workers=min(self.workers, len(batches)), per_worker_buffer_size=2
+                )
+            )
+        return _Batches(iter(data))
+
+
+class _Batches(Iterator[Batch]):
+    """grain's iterator, stopped together with its workers when nobody needs it any more.
+
+    That is when it is garbage, or when the program ends; workers stopped later than that leave shared
+    memory behind and complain. Batches are copied out of that memory for the same reason.
+    """
+
+    def __init__(self, iterator: Any):
+        self._running = [iterator]
+        weakref.finalize(self, _stop, self._running)
+
+    def __next__(self) -> Batch:
+        return {key: np.array(value) for key, value in next(self._running[0]).items()}
+
+
+def _stop(running: list[Any]) -> None:
+    running.pop().close()
+
+
+def _share(batch_size: int, process_index: int, process_count: int) -> slice:
+    if batch_size < 1 or batch_size % process_count:
+        raise ValueError(
+            f"batch_size={batch_size} cannot be shared by {process_count} processes: "
+            "choose a multiple of their number"
+        )
+    if not 0 <= process_index < process_count:
+        raise ValueError(f"process_index={process_index} is not in 0..{process_count - 1}")
+    size = batch_size // process_count
+    return slice(process_index * size, (process_index + 1) * size)
+
+
+@dataclasses.dataclass(frozen=True)
+class _TrainBatches:
+    """Training batches by number; picklable."""
+
+    data: Stream
+    seed: int
+    batch_size: int
+    start_step: int
+    share: slice
+
+    def __len__(self) -> int:
+        # Endless for every purpose, and within the range that grain multiplies by.
+        return 2**40
+
+    def __getitem__(self, number: SupportsIndex) -> Batch:
+        step = self.start_step + number.__index__()
+        num_train = len(self.data.train_indices)
+        places = batch_indices(self.seed, step, num_train, self.batch_size)[self.share]
+        first = step * self.batch_size + self.share.start
+        size, _, channels = self.data.info.image_shape
+        images = np.empty((len(places), size, size, channels), np.uint8)
+        labels = np.empty(len(places), np.int32)
+        for j, index in enumerate(self.data.train_indices[places]):
+            encoded, labels[j] = self.data.train[index]
+            # The word 1 separates crops from the shuffle, which draws from (seed, epoch).
+            rng = np.random.default_rng((self.seed, first + j, 1))
+            with opened(encoded, f"{self.data.info.name}, training example {index}") as image:
+                images[j] = train_crop(image, size, self.data.crop, rng, channels)
+        return {"image": images, "label": labels}
+
+
+@dataclasses.dataclass(frozen=True)
+class _TestBatches:
+    """Test batches by number; picklable."""
+
+    data: Stream
+    batch_size: int
+    share: slice
+
+    def __len__(self) -> int:
+        return -(-len(self.data.test_indices) // self.batch_size)
+
+    def __getitem__(self, number: SupportsIndex) -> Batch:
+        start = number.__index__() * self.batch_size
+        indices = self.data.test_indices[start + self.share.start : start + self.share.stop]
+        count = self.share.stop - self.share.start
+        size, _, channels = self.data.info.image_shape
+        images = np.zeros((count, size, size, channels), np.uint8)
+        labels = np.zeros(count, np.int32)
+        mask = np.zeros(count, np.float32)
+        for j, index in enumerate(indices):
+            encoded, labels[j] = self.data.test[index]
+            with opened(encoded, f"{self.data.info.name}, test example {index}") as image:
+                images[j] = center_crop(image, size, channels)
+            mask[j] = 1.0
+        return {"image": images, "label": labels, "mask": mask}

@@ -1,0 +1,202 @@
+"""Reading what tensorflow-datasets (TFDS) has prepared, without TensorFlow.
+
+TFDS keeps a prepared set in `data_dir/name[/variant]/version` as a few array_record files, with its
+features and splits in JSON beside them. Records are examples by number, so any order can be read.
+Nothing here downloads; `python -m resjax.data.prepare` does.
+"""
+
+import importlib.resources
+import os
+import pathlib
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any, SupportsIndex
+
+import numpy as np
+
+from resjax.data.decode import opened
+from resjax.data.info import TABLE
+
+# TFDS's name where ours leaves the variant out.
+_VARIANTS = {"imagenette": "imagenette/full-size-v2"}
+# The split that is evaluated on, where it is not "test". (ImageNet's test split has no labels.)
+_TEST_SPLITS = {"imagenet2012": "validation", "imagenette": "validation"}
+_CHUNK = 1000  # records read at once
+
+
+def library() -> Any:
+    """The tensorflow_datasets module, imported when first needed (0.6 s)."""
+    try:
+        import importlib_resources  # noqa: F401
+    except ImportError:
+        # tensorflow-datasets 4.9.10 uses this back-port on every Python but declares it only for
+        # old ones; since Python 3.11 the standard module has all that it uses.
+        sys.modules["importlib_resources"] = importlib.resources
+    import tensorflow_datasets
+
+    return tensorflow_datasets
+
+
+def tfds_name(name: str) -> str:
+    """The name under which TFDS knows `config.data.name`."""
+    return _VARIANTS.get(name, name)
+
+
+def data_root(data_dir: str) -> pathlib.Path:
+    """The folder of prepared sets: `data_dir`, else $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
+    chosen = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    return pathlib.Path(chosen).expanduser().absolute()
+
+
+def prepared(name: str, data_dir: str) -> pathlib.Path:
+    """The folder of the newest prepared version of a set.
+
+    An interrupted preparation leaves `VERSION.incomplete...`, which is never taken for a version.
+
+    Raises:
+      FileNotFoundError: there is none, or only as TFRecord, which cannot be read without
+        TensorFlow; the message holds the command that helps.
+    """
+    root = data_root(data_dir)
+    home = root / tfds_name(name)
+    versions = sorted(
+        (
+            child
+            for child in (home.iterdir() if home.is_dir() else ())
+            if re.fullmatch(r"\d+\.\d+\.\d+", child.name)
+            and (child / "dataset_info.json").is_file()
+        ),
+        key=lambda child: tuple(map(int, child.name.split("."))),
+    )
+    command = f"python -m resjax.data.prepare {name} --data_dir={root}"
+    if not versions:
+        raise FileNotFoundError(
+            f"{name} is not prepared in {root} (looked for {home}/VERSION/dataset_info.json). "
+            f"Prepare it with\n  {command}\n"
+            "(with --source=FOLDER if you have the original files), or set data.data_dir to the "
+            "folder that has it"
+        )
+    readable = [version for version in versions if any(version.glob("*.array_record*"))]
+    if not readable:
+        raise FileNotFoundError(
+            f"{versions[-1]} holds no array_record files; TFDS's other formats need TensorFlow. "
+            "Convert it in place, with TensorFlow in an environment of its own:\n"
+            f"  {isolated_convert(versions[-1])}\n"
+            f"or prepare it anew in another folder:\n  {command}-array_record"
+        )
+    return readable[-1]
+
+
+def isolated_environment(*more: str) -> str:
+    """Shell commands that leave the path of a throw-away environment with TensorFlow in $V."""
+    packages = " ".join(("tensorflow", "tensorflow-datasets", "importlib_resources", *more))
+    return f"V=$(mktemp -d) && python3 -m venv $V && $V/bin/pip install {packages}"
+
+
+def isolated_convert(version: pathlib.Path) -> str:
+    """The command that adds array_record files to a TFRecord version, outside this environment."""
+    return (
+        f"{isolated_environment('apache_beam')} && "
+        "$V/bin/python -m tensorflow_datasets.scripts.convert_format "
+        f"--dataset_version_dir={version} --out_file_format=array_record"
+    )
+
+
+class Records:
+    """The examples of one split by number: (encoded image, label).
+
+    It opens its files when first read and can be pickled before or after, so that worker processes
+    get their own.
+    """
+
+    def __init__(self, name: str, data_dir: str, part: str):
+        """Args: the data set, its folder, and 'train' or 'test' (whichever split TFDS calls so).
+
+        Raises:
+          FileNotFoundError: the set is not prepared, or files of it are gone.
+        """
+        self.path = prepared(name, data_dir)
+        base = name.split("/")[0]
+        self.split = "train" if part == "train" else _TEST_SPLITS.get(base, "test")
+        self._source: Any = None
+        splits = self.builder().info.splits
+        if self.split not in splits:
+            raise FileNotFoundError(
+                f"{self.path} has no split {self.split!r}, only {', '.join(splits)}: it was "
+                "prepared in part. Delete the folder and prepare it again"
+            )
+        split = splits[self.split]
+        self._length = int(split.num_examples)
+        files = [self.path / pathlib.Path(file).name for file in split.filenames]
+        gone = [file.name for file in files if "array_record" in file.name and not file.exists()]
+        if gone:
+            raise FileNotFoundError(
+                f"{self.path} lacks {', '.join(gone)}: copied in part? "
+                "Delete the folder and prepare it again"
+            )
+
+    def builder(self) -> Any:
+        """TFDS's read-only builder of the prepared folder."""
+        return library().builder_from_directory(self.path)
+
+    def class_names(self) -> tuple[str, ...]:
+        """The label names that the prepared data hold."""
+        return tuple(self.builder().info.features["label"].names)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: SupportsIndex) -> tuple[bytes, int]:
+        return self.read([index.__index__()])[0]
+
+    def read(self, indices: Sequence[int]) -> list[tuple[bytes, int]]:
+        """Several examples at once, which is faster for small ones."""
+        if self._source is None:
+            tfds = library()
+            self._source = self.builder().as_data_source(
+                self.split,
+                # TFDS's own parsing takes twenty times as long as what is needed here.
+                deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES,
+                file_format="array_record",
+            )
+        return [_parse(record) for record in self._source.__getitems__(list(indices))]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_source": None}
+
+
+def _parse(record: bytes) -> tuple[bytes, int]:
+    """The encoded image and the label of one record, which is a serialized tf.train.Example."""
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    feature = tf_example_pb2.Example.FromString(record).features.feature
+    return feature["image"].bytes_list.value[0], feature["label"].int64_list.value[0]
+
+
+def read_arrays(name: str, data_dir: str) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """All of a small set: the arrays named in `arrays.KEYS`, and the class names.
+
+    Raises:
+      FileNotFoundError: see `prepared`.
+      ValueError: a record is not an image of the set's shape.
+    """
+    height, width, channels = TABLE[name].image_shape
+    raw: dict[str, np.ndarray] = {}
+    for part in ("train", "test"):
+        records = Records(name, data_dir, part)
+        images = np.empty((len(records), height, width, channels), np.uint8)
+        labels = np.empty(len(records), np.int32)
+        for start in range(0, len(records), _CHUNK):
+            chunk = range(start, min(start + _CHUNK, len(records)))
+            for i, (encoded, label) in zip(chunk, records.read(chunk), strict=True):
+                with opened(encoded, f"{records.path}, {records.split} record {i}") as image:
+                    pixels = np.asarray(image)
+                if pixels.size != images[i].size:
+                    raise ValueError(
+                        f"{records.path}, {records.split} record {i}: an image of shape "
+                        f"{pixels.shape}, not {(height, width, channels)}; prepare the set again"
+                    )
+                images[i], labels[i] = pixels.reshape(height, width, channels), label
+        raw[f"{part}_images"], raw[f"{part}_labels"] = images, labels
+    return raw, records.class_names()
