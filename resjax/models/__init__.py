@@ -12,12 +12,19 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from resjax.models.alexnet import alexnet
+from resjax.models.lenet import lenet5
 from resjax.models.resnet import imagenet_resnet, resnet
+from resjax.models.vgg import veit_plain, vgg
 from resjax.network import Network
 
 MODELS: dict[str, Callable[..., Network]] = {
     "resnet": resnet,
     "imagenet_resnet": imagenet_resnet,
+    "lenet5": lenet5,
+    "alexnet": alexnet,
+    "vgg": vgg,
+    "veit_plain": veit_plain,
 }
 FROM_DATA = ("image_shape", "num_classes")
 

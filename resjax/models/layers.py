@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from resjax.models.conv import conv
@@ -154,3 +155,49 @@ class GlobalAveragePool(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         return jnp.mean(x, axis=(1, 2), dtype=jnp.float32).astype(x.dtype)
+
+
+class AdaptiveAveragePool(nn.Module):
+    """Averages of ``size`` × ``size`` windows that cover the image, [B, H, W, C] → [B, size, size, C].
+
+    Window i spans pixels ⌊i·H/size⌋ to ⌈(i + 1)·H/size⌉ − 1, as torchvision's AlexNet has it, so windows
+    overlap where sizes do not divide, and repeat pixels where the image is smaller than ``size``.
+    """
+
+    size: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        if x.shape[1:3] == (self.size, self.size):
+            return x
+        rows, columns = (jnp.asarray(self.weights(n), x.dtype) for n in x.shape[1:3])
+        return jnp.einsum("bhwc,ih,jw->bijc", x, rows, columns)
+
+    def weights(self, n: int) -> np.ndarray:
+        """Each window's weights on a side of ``n`` pixels, [size, n]."""
+        i, pixel = np.arange(self.size)[:, None], np.arange(n)[None]
+        inside = (pixel >= i * n // self.size) & (pixel < -(-(i + 1) * n // self.size))
+        return inside / inside.sum(1, keepdims=True)
+
+
+class LocalResponseNorm(nn.Module):
+    """Response normalization across channels (Krizhevsky et al. 2012, §3.3), [B, H, W, C] → the same::
+
+        b_c = a_c / (k + α Σ a_c'²)^β,   c' over the ``n`` channels around c (fewer at the ends)
+
+    with the paper's k = 2, n = 5, α = 1e-4, β = 0.75; α is not divided by n, as other software does.
+    """
+
+    k: ClassVar[float] = 2.0
+    n: ClassVar[int] = 5
+    alpha: ClassVar[float] = 1e-4
+    beta: ClassVar[float] = 0.75
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        half = self.n // 2
+        squares = jnp.pad(jnp.square(wide), ((0, 0), (0, 0), (0, 0), (half, half)))
+        channels = x.shape[-1]
+        total = sum(squares[..., i : i + channels] for i in range(self.n))
+        return (wide * (self.k + self.alpha * total) ** -self.beta).astype(x.dtype)

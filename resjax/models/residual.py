@@ -25,7 +25,7 @@ import jax.numpy as jnp
 
 from resjax.models.layers import BatchNorm, Conv, Dtype, Initializer, he_normal
 from resjax.models.shortcuts import Shortcut
-from resjax.network import Unit
+from resjax.unit import Unit
 
 PLACEMENTS = ("post", "bn_after_add", "relu_before_add", "relu_pre", "pre")
 BRANCH_SCALES = ("none", "skipinit", "fixup")
@@ -41,7 +41,8 @@ class ResidualUnit(Unit):
       placement: one of ``PLACEMENTS``.
       first: the first unit of a ``pre`` network, whose stem has already normalized and rectified.
       norm: with BatchNorm.
-      zero_gamma: the branch's last BatchNorm starts with scale 0 (Goyal et al. 2017, §5.1).
+      zero_gamma: the branch's last BatchNorm starts with scale 0 (Goyal et al. 2017, §5.1). It must end
+        the branch ('post', 'relu_pre'): a ReLU or convolution behind it would pass no gradient back.
       branch_scale: one of ``BRANCH_SCALES``.
       depth: L, the number of units of the network, which Fixup's initialization needs.
     """
@@ -100,9 +101,10 @@ class ResidualUnit(Unit):
                 h = h if self.first and j == 0 else nn.relu(h)
             elif self.placement == "relu_pre":
                 h = nn.relu(h)
+            h = self._bias(j, 0, h)
             if j == 0:
                 activated = h
-            h = getattr(self, f"conv{j + 1}")(self._bias(j, 0, h))
+            h = getattr(self, f"conv{j + 1}")(h)
             if self.placement != "pre":
                 h = self._norm(j, h, train)
             if self.placement in ("post", "bn_after_add", "relu_before_add") and (

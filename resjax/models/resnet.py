@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 
 import flax.linen as nn
-import jax.numpy as jnp
 
+from resjax.models.checks import IMPLEMENTATIONS, at_least, dtype_of, one_of
 from resjax.models.ends import Head, Stem
-from resjax.models.layers import Dtype
 from resjax.models.residual import BRANCH_SCALES, PLACEMENTS, LayerSpec, ResidualUnit
-from resjax.models.shortcuts import ALTERATIONS, TRANSITIONS, Shortcut
+from resjax.models.shortcuts import ALTERATIONS, PADDED, TRANSITIONS, Shortcut
 from resjax.network import Network, Stack
 from resjax.stochastic_depth import KINDS, UnitDropout
 
+STEMS = ("small", "large")
 BLOCKS = ("basic", "bottleneck")
-
-
-def one_of(name: str, value: object, allowed: Sequence[object]) -> None:
-    """Refuses a value that is not allowed, naming those that are."""
-    if value not in allowed:
-        raise ValueError(f"{name}={value!r}; allowed: {', '.join(map(str, allowed))}")
+VERSIONS = ("v1", "v1.5", "v2")
+IMAGENET_SIZES = {
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+    200: (3, 24, 36, 3),
+}
 
 
 def resnet(
@@ -31,8 +34,10 @@ def resnet(
     stage_sizes: tuple[int, ...] = (),
     widths: tuple[int, ...] = (16, 32, 64),
     widen: int = 1,
+    stem: str = "small",
     block: str = "basic",
     block_layers: int = 2,
+    bottleneck_stride: str = "1x1",
     placement: str = "pre",
     shortcut: str = "identity",
     transition: str = "pad_subsample",
@@ -51,7 +56,7 @@ def resnet(
     conv: str = "auto",
     unroll: int = 1,
 ) -> Network:
-    """A residual network for small images, or its plain twin (``shortcut='none'``).
+    """A residual network, or its plain twin (``shortcut='none'``); the defaults are for small images.
 
     Args:
       image_shape, num_classes: of the data.
@@ -59,9 +64,12 @@ def resnet(
       stage_sizes: units in each stage, instead of a depth; one number for each of ``widths``.
       widths: channels of each stage (a bottleneck's output has four times as many); from the second stage
         on, the first unit halves the image.
-      widen: factor on ``widths`` (Zagoruyko & Komodakis 2016).
+      widen: factor on ``widths`` behind the stem (Zagoruyko & Komodakis 2016). They count projections as
+        layers: WRN-28-10 is stage_sizes=(4, 4, 4), widen=10, transition='projection'.
+      stem: 'small' (3×3) or 'large' (7×7 and max pooling, which quarter the image).
       block: 'basic' (3×3 convolutions) or 'bottleneck' (1×1, 3×3, 1×1).
       block_layers: convolutions a basic unit, 1, 2 or 3.
+      bottleneck_stride: the convolution that halves, the first '1x1' (the papers) or the '3x3' (torchvision).
       placement: where BatchNorm and ReLU stand, see ``resjax.models.residual``.
       shortcut: 'identity', an alteration of it, or 'none', see ``resjax.models.shortcuts``.
       transition: the shortcut where shapes change, see there; ``pad_centre`` is Shortcut.centre.
@@ -79,54 +87,75 @@ def resnet(
     Raises:
       ValueError: an unknown value or an impossible combination, with the allowed ones.
     """
+    one_of("model.stem", stem, STEMS)
     one_of("model.block", block, BLOCKS)
     one_of("model.block_layers", block_layers, (1, 2, 3))
-    layers_per_unit = 3 if block == "bottleneck" else block_layers
-    sizes = _stage_sizes(depth, stage_sizes, len(widths), layers_per_unit)
-    size = min(image_shape[:2])
-    if size < 2 ** (len(widths) - 1):
-        raise ValueError(
-            f"images of {image_shape[0]}×{image_shape[1]} are too small for {len(widths)} stages, which "
-            f"halve them {len(widths) - 1} times: use larger images or fewer model.widths"
+    one_of("model.bottleneck_stride", bottleneck_stride, ("1x1", "3x3"))
+    one_of("model.placement", placement, PLACEMENTS)
+    one_of("model.shortcut", shortcut, (*ALTERATIONS, "none"))
+    one_of("model.transition", transition, TRANSITIONS)
+    one_of("model.branch_scale", branch_scale, BRANCH_SCALES)
+    one_of("model.unit_dropout", unit_dropout, ("none", *KINDS))
+    one_of("model.conv", conv, IMPLEMENTATIONS)
+    _check_start(placement, norm, zero_gamma, branch_scale, shortcut)
+    _check_widths(widths, widen, padded=transition != "projection" and shortcut in PADDED)
+    halvings = len(widths) - 1 + (2 if stem == "large" else 0)
+    at_least(image_shape, 2**halvings, "this network", f"which halves them {halvings} times")
+    sizes = _stage_sizes(
+        depth, stage_sizes, len(widths), 3 if block == "bottleneck" else block_layers
+    )
+    num_units = sum(sizes)
+    compute = dtype_of(dtype)
+    pre = placement == "pre"
+
+    def unit(in_features: int, width: int, stride: int, first: bool) -> ResidualUnit:
+        striding = 1 if block == "bottleneck" and bottleneck_stride == "3x3" else 0
+        layers = branch_layers(block, block_layers, width, stride, striding)
+        path = Shortcut(
+            in_features,
+            layers[-1][1],
+            stride,
+            transition,
+            alteration=shortcut,
+            centre=pad_centre,
+            norm=norm and not pre,
+            scale=shortcut_scale,
+            branch_scale=shortcut_branch_scale,
+            gate_bias=gate_bias,
+            dtype=compute,
+            conv_impl=conv,
         )
-    return _residual_network(
-        num_classes=num_classes,
-        sizes=sizes,
-        widths=tuple(w * widen for w in widths),
-        stem_features=widths[0],
-        block=block,
-        block_layers=block_layers,
-        stride_at=0,
-        large=False,
-        placement=placement,
-        shortcut=shortcut,
-        transition=transition,
-        pad_centre=pad_centre,
-        shortcut_scale=shortcut_scale,
-        shortcut_branch_scale=shortcut_branch_scale,
-        gate_bias=gate_bias,
-        norm=norm,
-        zero_gamma=zero_gamma,
-        branch_scale=branch_scale,
-        unit_dropout=unit_dropout,
-        unit_survival=unit_survival,
-        units_active=units_active,
-        unit_scale_at_test=unit_scale_at_test,
-        dtype=dtype,
-        conv=conv,
+        return ResidualUnit(
+            None if shortcut == "none" else path,
+            layers,
+            placement,
+            first=first and pre,
+            norm=norm,
+            zero_gamma=zero_gamma,
+            branch_scale=branch_scale,
+            depth=num_units,
+            dtype=compute,
+            conv_impl=conv,
+        )
+
+    dropout = None
+    if unit_dropout != "none":
+        dropout = UnitDropout(
+            unit_dropout, num_units, unit_survival, units_active, unit_scale_at_test
+        )
+    return Network(
+        stem=Stem(widths[0], norm, True, stem == "large", compute, conv),
+        stacks=_stacks(unit, sizes, tuple(w * widen for w in widths), widths[0]),
+        head=Head(
+            num_classes,
+            norm=norm and pre,
+            relu=placement in ("pre", "relu_pre"),
+            kernel_init=nn.initializers.zeros if branch_scale == "fixup" else Head.kernel_init,
+            dtype=compute,
+        ),
+        unit_dropout=dropout,
         unroll=unroll,
     )
-
-
-IMAGENET_SIZES = {
-    18: (2, 2, 2, 2),
-    34: (3, 4, 6, 3),
-    50: (3, 4, 6, 3),
-    101: (3, 4, 23, 3),
-    152: (3, 8, 36, 3),
-    200: (3, 24, 36, 3),
-}
-VERSIONS = ("v1", "v1.5", "v2")
 
 
 def imagenet_resnet(
@@ -142,7 +171,7 @@ def imagenet_resnet(
     conv: str = "auto",
     unroll: int = 1,
 ) -> Network:
-    """An ImageNet ResNet, or its plain twin (``shortcut='none'``; the papers have plain 18 and 34).
+    """An ImageNet ResNet by its name, or its plain twin (``shortcut='none'``; the papers have plain 18, 34).
 
     Args:
       image_shape, num_classes: of the data; the papers' are (224, 224, 3) and 1000.
@@ -156,21 +185,14 @@ def imagenet_resnet(
     """
     one_of("model.depth", depth, tuple(IMAGENET_SIZES))
     one_of("model.version", version, VERSIONS)
-    if min(image_shape[:2]) < 32:
-        raise ValueError(
-            f"images of {image_shape[0]}×{image_shape[1]} are too small for imagenet_resnet, which halves "
-            "them five times: use at least 32×32 (data.image_size) or model.name='resnet'"
-        )
-    bottleneck = depth >= 50
-    return _residual_network(
+    return resnet(
+        image_shape=image_shape,
         num_classes=num_classes,
-        sizes=IMAGENET_SIZES[depth],
+        stage_sizes=IMAGENET_SIZES[depth],
         widths=(64, 128, 256, 512),
-        stem_features=64,
-        block="bottleneck" if bottleneck else "basic",
-        block_layers=2,
-        stride_at=1 if bottleneck and version != "v1" else 0,
-        large=True,
+        stem="large",
+        block="bottleneck" if depth >= 50 else "basic",
+        bottleneck_stride="1x1" if version == "v1" else "3x3",
         placement="pre" if version == "v2" else "post",
         shortcut=shortcut,
         transition=transition,
@@ -181,102 +203,25 @@ def imagenet_resnet(
     )
 
 
-def _residual_network(
-    *,
-    num_classes: int,
+def _stacks(
+    unit: Callable[[int, int, int, bool], ResidualUnit],
     sizes: tuple[int, ...],
     widths: tuple[int, ...],
-    stem_features: int,
-    block: str,
-    block_layers: int,
-    stride_at: int,
-    large: bool,
-    placement: str,
-    shortcut: str,
-    transition: str,
-    zero_gamma: bool,
-    dtype: str,
-    conv: str,
-    unroll: int,
-    pad_centre: bool = False,
-    shortcut_scale: float = 1.0,
-    shortcut_branch_scale: float = 1.0,
-    gate_bias: float = -6.0,
-    norm: bool = True,
-    branch_scale: str = "none",
-    unit_dropout: str = "none",
-    unit_survival: float = 0.5,
-    units_active: int = 0,
-    unit_scale_at_test: bool = True,
-) -> Network:
-    one_of("model.placement", placement, PLACEMENTS)
-    one_of("model.shortcut", shortcut, (*ALTERATIONS, "none"))
-    one_of("model.transition", transition, TRANSITIONS)
-    one_of("model.branch_scale", branch_scale, BRANCH_SCALES)
-    one_of("model.unit_dropout", unit_dropout, ("none", *KINDS))
-    _check_combination(placement, norm, zero_gamma, branch_scale, shortcut, unit_dropout)
-    compute = dtype_of(dtype)
-    pre = placement == "pre"
-    num_units = sum(sizes)
-
-    def unit(in_features: int, width: int, stride: int, first: bool) -> ResidualUnit:
-        layers = branch_layers(block, block_layers, width, stride, stride_at)
-        features = layers[-1][1]
-        path = Shortcut(
-            in_features,
-            features,
-            stride,
-            transition,
-            alteration=shortcut,
-            centre=pad_centre,
-            norm=norm and not pre,
-            scale=shortcut_scale,
-            branch_scale=shortcut_branch_scale,
-            gate_bias=gate_bias,
-            dtype=compute,
-        )
-        return ResidualUnit(
-            None if shortcut == "none" else path,
-            layers,
-            placement,
-            first=first and pre,
-            norm=norm,
-            zero_gamma=zero_gamma,
-            branch_scale=branch_scale,
-            depth=num_units,
-            dtype=compute,
-            conv_impl=conv,
-        )
-
+    features: int,
+) -> tuple[Stack, ...]:
+    """Stages of equal units; a stage's first unit stands alone where it changes shape or form."""
     stacks = []
-    features = stem_features
     for stage, (n, width) in enumerate(zip(sizes, widths, strict=True), 1):
-        opening = unit(features, width, 1 if stage == 1 else 2, first=stage == 1)
-        features = opening.layers[-1][1]
-        following = unit(features, width, 1, first=False)
-        if opening == following:
+        opening = unit(features, width, 1 if stage == 1 else 2, stage == 1)
+        in_features, features = features, opening.layers[-1][1]
+        following = unit(features, width, 1, False)
+        if in_features == features and opening == following:
             stacks.append(Stack(f"stage{stage}", following, n, stage))
             continue
         stacks.append(Stack(f"stage{stage}_opening", opening, 1, stage))
         if n > 1:
             stacks.append(Stack(f"stage{stage}", following, n - 1, stage))
-
-    head_init = nn.initializers.zeros if branch_scale == "fixup" else Head.kernel_init
-    return Network(
-        stem=Stem(stem_features, norm, True, large, compute, conv),
-        stacks=tuple(stacks),
-        head=Head(
-            num_classes,
-            norm=norm and pre,
-            relu=placement in ("pre", "relu_pre"),
-            kernel_init=head_init,
-            dtype=compute,
-        ),
-        unit_dropout=None
-        if unit_dropout == "none"
-        else UnitDropout(unit_dropout, num_units, unit_survival, units_active, unit_scale_at_test),
-        unroll=unroll,
-    )
+    return tuple(stacks)
 
 
 def branch_layers(
@@ -288,12 +233,6 @@ def branch_layers(
     else:
         layers = [(3, width)] * block_layers
     return tuple((k, f, stride if j == stride_at else 1) for j, (k, f) in enumerate(layers))
-
-
-def dtype_of(name: str) -> Dtype:
-    """'float32' or 'bfloat16' → the dtype."""
-    one_of("model.dtype", name, ("float32", "bfloat16"))
-    return jnp.dtype(name)
 
 
 def _stage_sizes(
@@ -317,30 +256,36 @@ def _stage_sizes(
     return (n,) * stages
 
 
-def _check_combination(
-    placement: str,
-    norm: bool,
-    zero_gamma: bool,
-    branch_scale: str,
-    shortcut: str,
-    unit_dropout: str,
+def _check_widths(widths: tuple[int, ...], widen: int, padded: bool) -> None:
+    if not widths or min(widths) < 1 or widen < 1:
+        raise ValueError(f"model.widths={widths}, model.widen={widen}; allowed: 1 channel or more")
+    if padded and list(widths) != sorted(widths):
+        raise ValueError(
+            f"model.widths={widths} shrink, and padding can only add channels: use "
+            "model.transition='projection'"
+        )
+
+
+def _check_start(
+    placement: str, norm: bool, zero_gamma: bool, branch_scale: str, shortcut: str
 ) -> None:
-    if zero_gamma and not norm:
-        raise ValueError("model.zero_gamma needs model.norm=True: it is BatchNorm's scale")
+    """Refuses networks that could not start to learn."""
+    if placement == "bn_after_add" and not norm:
+        raise ValueError("model.placement='bn_after_add' needs model.norm=True")
     if branch_scale == "fixup" and (norm or placement != "post"):
         raise ValueError(
             "model.branch_scale='fixup' is a network without normalization: it needs model.norm=False and "
             f"model.placement='post', got {norm} and {placement!r}"
         )
-    if placement == "bn_after_add" and not norm:
-        raise ValueError("model.placement='bn_after_add' needs model.norm=True")
-    if shortcut == "none" and unit_dropout != "none":
+    if shortcut == "none" and (zero_gamma or branch_scale != "none"):
         raise ValueError(
-            "model.unit_dropout needs shortcuts: a plain network's dropped unit leaves nothing; use "
-            "model.unit_dropout='none' or another model.shortcut"
+            f"model.branch_scale={branch_scale!r}, model.zero_gamma={zero_gamma} start branches at 0, "
+            "which kills a network without shortcuts; use 'none' and False"
         )
-    if shortcut == "none" and branch_scale != "none":
+    if zero_gamma and not (norm and placement in ("post", "relu_pre") and branch_scale == "none"):
+        # Behind a ReLU, whose derivative at 0 is 0, or beside a second factor 0, γ gets no gradient.
         raise ValueError(
-            f"model.branch_scale={branch_scale!r} starts branches at 0, which kills a network without "
-            "shortcuts; use 'none'"
+            "model.zero_gamma needs model.norm=True, model.branch_scale='none' and model.placement='post' "
+            "or 'relu_pre', where the branch ends with BatchNorm: elsewhere γ = 0 never gets a gradient; "
+            f"for placement {placement!r} use model.branch_scale='skipinit'"
         )

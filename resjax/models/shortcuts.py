@@ -25,6 +25,7 @@ from resjax.models.layers import BatchNorm, Conv, Dtype
 
 TRANSITIONS = ("pad_subsample", "pad_pool", "projection")
 ALTERATIONS = ("identity", "scale", "exclusive_gate", "shortcut_gate", "dropout", "projection")
+PADDED = tuple(a for a in ALTERATIONS if a != "projection")  # where the transition may be a padding
 
 
 def pad_shortcut(
@@ -53,7 +54,8 @@ class Shortcut(nn.Module):
       transition: how shapes are changed where they must be, one of ``TRANSITIONS``.
       alteration: what else happens to the shortcut, one of ``ALTERATIONS``.
       centre: with a padded transition, zero channels on both sides instead of behind.
-      norm: BatchNorm behind a projection.
+      norm: BatchNorm behind a projection; it has no bias even without, since the branch ends with one, or
+        a BatchNorm follows.
       scale, branch_scale: the constants of alteration 'scale'.
       gate_bias: initial bias b of the gates; −6 lets nearly everything pass.
     """
@@ -69,6 +71,7 @@ class Shortcut(nn.Module):
     branch_scale: float = 1.0
     gate_bias: float = -6.0
     dtype: Dtype = jnp.float32
+    conv_impl: str = "auto"
 
     @property
     def changes_shape(self) -> bool:
@@ -84,7 +87,7 @@ class Shortcut(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> tuple[jax.Array, jax.Array | float | None]:
         if self.projects:
-            s = self._conv1x1(use_bias=not self.norm, name="conv")(x)
+            s = self._conv1x1(name="conv")(x)
             if self.norm:
                 s = BatchNorm(dtype=self.dtype, name="bn")(s, train)
         elif self.changes_shape:
@@ -106,4 +109,11 @@ class Shortcut(nn.Module):
 
     def _conv1x1(self, **kwargs: object) -> Conv:
         strides = (self.stride, self.stride)
-        return Conv(self.features, (1, 1), strides, dtype=self.dtype, **kwargs)  # type: ignore[arg-type]
+        return Conv(
+            self.features,
+            (1, 1),
+            strides,
+            dtype=self.dtype,
+            impl=self.conv_impl,
+            **kwargs,  # type: ignore[arg-type]
+        )

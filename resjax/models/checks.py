@@ -1,0 +1,45 @@
+"""Checks that builders share: a wrong value is refused early, with the allowed ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+
+from resjax.models.layers import Dtype
+
+# Of the convolution: what runs fastest on this device, JAX's own, or the one for CPU (resjax.models.conv).
+IMPLEMENTATIONS = ("auto", "lax", "cpu")
+
+
+def one_of(name: str, value: object, allowed: Sequence[object]) -> None:
+    """Raises ValueError for a value that is not allowed, naming those that are."""
+    if value not in allowed:
+        raise ValueError(f"{name}={value!r}; allowed: {', '.join(map(str, allowed))}")
+
+
+def dtype_of(name: str) -> Dtype:
+    """'float32' or 'bfloat16' → the dtype."""
+    one_of("model.dtype", name, ("float32", "bfloat16"))
+    return jnp.dtype(name)
+
+
+def rate(name: str, value: float) -> None:
+    """Raises ValueError for a dropout rate that is none."""
+    if not 0 <= value < 1:
+        raise ValueError(f"{name}={value}; allowed: 0 ≤ rate < 1")
+
+
+def positive(name: str, value: int) -> None:
+    """Raises ValueError for a number of channels or layers below 1."""
+    if value < 1:
+        raise ValueError(f"{name}={value}; allowed: 1 or more")
+
+
+def at_least(image_shape: tuple[int, int, int], size: int, network: str, why: str) -> None:
+    """Raises ValueError for images (H, W, C) with a side of less than ``size`` pixels."""
+    if min(image_shape[:2]) < size:
+        raise ValueError(
+            f"images of {image_shape[0]}×{image_shape[1]} are too small for {network}, {why}: use at "
+            f"least {size}×{size} (data.image_size)"
+        )

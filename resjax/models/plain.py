@@ -1,0 +1,150 @@
+"""Units of networks without shortcuts: one weight layer each.
+
+A chain of layers shows itself as units so that it can be cut like a residual network: a unit can be deleted
+where its input has its output's shape. A pooling between two layers belongs to the unit that it *opens*, and
+stays when that unit's weight layer is deleted, as the shortcut's subsampling stays in a residual network.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from resjax.models.layers import BatchNorm, Dense, Initializer, LocalResponseNorm
+from resjax.network import Stack
+from resjax.unit import Unit
+
+
+def scaled_tanh(a: jax.Array) -> jax.Array:
+    """1.7159·tanh(2a/3) (LeCun et al. 1998, Eq. 6 and Appendix A): ±1 maps to ±1, where it bends most."""
+    return 1.7159 * jnp.tanh(2 / 3 * a)
+
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "relu": nn.relu,
+    "tanh": jnp.tanh,
+    "scaled_tanh": scaled_tanh,
+}
+
+
+class ConvUnit(Unit):
+    """(pooling) → convolution → (BatchNorm) → activation → (LRN), [B, H, W, C] → [B, H', W', C'].
+
+    Attributes:
+      conv: the weight layer.
+      pool: the pooling in front, which deleting the unit leaves.
+      bn, lrn: what normalizes, None for nothing.
+      activation: one of ``ACTIVATIONS``.
+    """
+
+    conv: nn.Module
+    pool: nn.Module | None = None
+    bn: BatchNorm | None = None
+    lrn: LocalResponseNorm | None = None
+    activation: str = "relu"
+
+    @property
+    def residual(self) -> bool:
+        return False
+
+    def split(self, x: jax.Array, train: bool) -> tuple[jax.Array | None, jax.Array]:
+        x = x if self.pool is None else self.pool(x)
+        h = _conv_layer(self, x, train)
+        return (x if x.shape == h.shape else None), h
+
+
+class ConvStem(nn.Module):
+    """Convolution → (BatchNorm) → activation → (LRN) → (pooling); attributes as in ``ConvUnit``.
+
+    ``pad`` puts zeros around the image first, ((top, bottom), (left, right)).
+    """
+
+    conv: nn.Module
+    pool: nn.Module | None = None
+    bn: BatchNorm | None = None
+    lrn: LocalResponseNorm | None = None
+    activation: str = "relu"
+    pad: tuple[tuple[int, int], tuple[int, int]] = ((0, 0), (0, 0))
+
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        h = _conv_layer(self, jnp.pad(x, ((0, 0), *self.pad, (0, 0))), train)
+        return h if self.pool is None else self.pool(h)
+
+
+def _conv_layer(module: ConvUnit | ConvStem, x: jax.Array, train: bool) -> jax.Array:
+    h = module.conv(x)
+    h = h if module.bn is None else module.bn(h, train)
+    h = ACTIVATIONS[module.activation](h)
+    return h if module.lrn is None else module.lrn(h)
+
+
+class DenseUnit(Unit):
+    """(pooling) → flattening → fully connected layer → activation → dropout, [B, …] → [B, features].
+
+    Images are flattened in the order H, W, C.
+
+    Attributes:
+      dense: the weight layer.
+      pool, adaptive_pool: poolings in front, in this order, which deleting the unit leaves.
+      activation: one of ``ACTIVATIONS``.
+      dropout: rate, on the outputs.
+    """
+
+    dense: Dense
+    pool: nn.Module | None = None
+    adaptive_pool: nn.Module | None = None
+    activation: str = "relu"
+    dropout: float = 0.0
+
+    @property
+    def residual(self) -> bool:
+        return False
+
+    def setup(self) -> None:
+        self.drop = nn.Dropout(self.dropout)
+
+    def split(self, x: jax.Array, train: bool) -> tuple[jax.Array | None, jax.Array]:
+        for pool in (self.pool, self.adaptive_pool):
+            x = x if pool is None else pool(x)
+        x = x.reshape(x.shape[0], -1)
+        h = ACTIVATIONS[self.activation](self.dense(x))
+        h = self.drop(h, deterministic=not train)
+        return (x if x.shape == h.shape else None), h
+
+
+class Classifier(nn.Module):
+    """Head that is the last fully connected layer alone, in float32: [B, …] → logits [B, classes]."""
+
+    classes: int
+    kernel_init: Initializer
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        del train
+        x = x.reshape(x.shape[0], -1)
+        return Dense(self.classes, kernel_init=self.kernel_init, name="classifier")(x)
+
+
+class Layer(NamedTuple):
+    """A convolution of a chain, before equal neighbours are stacked; ``in_features`` is what it gets."""
+
+    name: str
+    stage: int
+    in_features: int
+    unit: ConvUnit
+
+
+def stacks(layers: Iterable[Layer]) -> tuple[Stack, ...]:
+    """Joins neighbours of one stage that are equal, input features included, into one stack."""
+    joined = []
+    # Modules have no order, and need none here: groupby only compares neighbours.
+    for (stage, _, unit), run in itertools.groupby(layers, lambda layer: layer[1:]):
+        names = [layer.name for layer in run]
+        name = names[0] if len(names) == 1 else f"{names[0]}_to_{names[-1].rpartition('_')[2]}"
+        joined.append(Stack(name, unit, len(names), stage))
+    return tuple(joined)

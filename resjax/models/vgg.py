@@ -1,0 +1,145 @@
+"""VGG networks (Simonyan & Zisserman 2015), and the plain control of Veit et al. 2016.
+
+Simonyan and Zisserman's Table 1: five stages of 3×3 convolutions, each ended by 2×2 max pooling, then three
+fully connected layers. Configuration C has 1×1 as the last convolution of stages 3 to 5.
+"""
+
+from __future__ import annotations
+
+from resjax.models.checks import IMPLEMENTATIONS, at_least, dtype_of, one_of, positive, rate
+from resjax.models.ends import Head
+from resjax.models.layers import BatchNorm, Conv, Dense, Dtype, Pool
+from resjax.models.plain import Classifier, ConvStem, ConvUnit, DenseUnit, Layer, stacks
+from resjax.network import Network, Stack
+
+# Kernel sizes of each stage's convolutions; A, B, D, E have 11, 13, 16, 19 weight layers, C has 16.
+CONFIGURATIONS = {
+    "A": ((3,), (3,), (3, 3), (3, 3), (3, 3)),
+    "B": ((3, 3),) * 5,
+    "C": ((3, 3), (3, 3), (3, 3, 1), (3, 3, 1), (3, 3, 1)),
+    "D": ((3, 3), (3, 3), (3, 3, 3), (3, 3, 3), (3, 3, 3)),
+    "E": ((3, 3), (3, 3), (3, 3, 3, 3), (3, 3, 3, 3), (3, 3, 3, 3)),
+}
+VGG_WIDTHS = (64, 128, 256, 512, 512)
+
+
+def vgg(
+    *,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    configuration: str = "D",
+    norm: bool = False,
+    fc_width: int = 4096,
+    dropout: float = 0.5,
+    dtype: str = "float32",
+    conv: str = "auto",
+    unroll: int = 1,
+) -> Network:
+    """A VGG network; the stem is the first convolution, the head the last fully connected layer.
+
+    Weights start He-normal, the classifier's with variance 1/fan-in: the paper's N(0, 0.01) trains only
+    configuration A, from which it starts the others. Dropout acts on the outputs of fc6 and fc7. fc6
+    follows the image: 7·7·512 inputs at 224×224, 512 at 32×32.
+
+    Args:
+      image_shape, num_classes: of the data; the paper's are (224, 224, 3) and 1000.
+      configuration: 'A' (VGG-11), 'B' (13), 'C' (16, with 1×1 convolutions), 'D' (16) or 'E' (19).
+      norm: BatchNorm behind every convolution, whose bias stays, as in torchvision.
+      fc_width: outputs of fc6 and fc7.
+      dropout: rate, 0 for none.
+      dtype, conv, unroll: as in ``resjax.models.resnet``.
+
+    Raises:
+      ValueError: an unknown value or images of less than 32×32.
+    """
+    one_of("model.configuration", configuration, tuple(CONFIGURATIONS))
+    one_of("model.conv", conv, IMPLEMENTATIONS)
+    positive("model.fc_width", fc_width)
+    rate("model.dropout", dropout)
+    at_least(image_shape, 32, "vgg", "which halves them five times")
+    compute = dtype_of(dtype)
+    stem, convs = _convolutions(CONFIGURATIONS[configuration], VGG_WIDTHS, norm, compute, conv)
+    fc6 = DenseUnit(Dense(fc_width, dtype=compute), Pool("max"), dropout=dropout)
+    fc7 = DenseUnit(Dense(fc_width, dtype=compute), dropout=dropout)
+    return Network(
+        stem=stem,
+        stacks=(*stacks(convs), Stack("fc6", fc6, 1, 6), Stack("fc7", fc7, 1, 6)),
+        head=Classifier(num_classes, Head.kernel_init),
+        unroll=unroll,
+    )
+
+
+def veit_plain(
+    *,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    depth: int = 15,
+    width: int = 128,
+    num_stages: int = 3,
+    norm: bool = False,
+    dtype: str = "float32",
+    conv: str = "auto",
+    unroll: int = 1,
+) -> Network:
+    """The plain control of Veit et al. 2016, §4.1: a VGG in which any layer can be removed.
+
+    The paper says: 15 layers, 128 channels in each. Left open there and chosen here: the 15 are weight
+    layers, counted as He and Simonyan count theirs, so 14 convolutions of 3×3 and the classifier; 2×2 max
+    poolings cut them into three stages of 5, 5 and 4, at the resolutions of the residual network that it is
+    compared with; global average pooling in front of the classifier. Every convolution but the first (the
+    stem) is a removable unit; a pooling in front stays. The paper's network has no BatchNorm: ``norm`` is
+    the control that it lacks.
+
+    Args:
+      image_shape, num_classes: of the data; the paper's are (32, 32, 3) and 10.
+      depth: weight layers, the classifier included.
+      width: channels of every convolution.
+      num_stages: resolutions, each half of the one before; earlier stages get the odd layers.
+      norm: BatchNorm behind every convolution, whose bias stays.
+      dtype, conv, unroll: as in ``resjax.models.resnet``.
+
+    Raises:
+      ValueError: fewer convolutions than stages, or images too small to be halved so often.
+    """
+    one_of("model.conv", conv, IMPLEMENTATIONS)
+    positive("model.width", width)
+    compute = dtype_of(dtype)
+    if num_stages < 1 or depth - 1 < num_stages:
+        raise ValueError(
+            f"model.depth={depth} has {depth - 1} convolutions and model.num_stages={num_stages}; each "
+            "stage needs at least one: use more layers or fewer stages (1 or more)"
+        )
+    why = f"whose {num_stages} stages halve them {num_stages - 1} times"
+    at_least(image_shape, 2 ** (num_stages - 1), "veit_plain", why)
+    each, odd = divmod(depth - 1, num_stages)
+    kernels = tuple((3,) * (each + (stage < odd)) for stage in range(num_stages))
+    stem, convs = _convolutions(kernels, (width,) * num_stages, norm, compute, conv)
+    return Network(stem=stem, stacks=stacks(convs), head=Head(num_classes), unroll=unroll)
+
+
+def _convolutions(
+    kernels: tuple[tuple[int, ...], ...],
+    widths: tuple[int, ...],
+    norm: bool,
+    dtype: Dtype,
+    impl: str,
+) -> tuple[ConvStem, list[Layer]]:
+    """The stem and the other convolutions; poolings stand between stages, none behind the last."""
+    stem: ConvStem | None = None
+    layers: list[Layer] = []
+    features = 0
+    for stage, (sizes, width) in enumerate(zip(kernels, widths, strict=True), 1):
+        for j, k in enumerate(sizes):
+            layer = Conv(width, (k, k), use_bias=True, dtype=dtype, impl=impl)
+            bn = BatchNorm(dtype=dtype) if norm else None
+            if stem is None:
+                # A lone first convolution takes the pooling behind it along, which opens no unit then.
+                lone = len(sizes) == 1 and len(kernels) > 1
+                stem = ConvStem(layer, Pool("max") if lone else None, bn)
+            else:
+                opens = j == 0 and not (stage == 2 and stem.pool)
+                unit = ConvUnit(layer, Pool("max") if opens else None, bn)
+                layers.append(Layer(f"conv{stage}_{j + 1}", stage, features, unit))
+            features = width
+    assert stem is not None
+    return stem, layers
