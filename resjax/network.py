@@ -34,68 +34,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.errors import InvalidRngError
 from jax import lax
 
 from resjax.stochastic_depth import UnitDropout
+from resjax.unit import Parts, Unit
 
 Variables = Mapping[str, Any]
-Tap = Callable[["Parts"], Any]
-
-
-class Parts(NamedTuple):
-    """What one unit did to its input; arrays [B, …]. ``shortcut`` is None where a plain unit has no stand-in."""
-
-    x: jax.Array
-    shortcut: jax.Array | None
-    branch: jax.Array
-    y: jax.Array
-
-
-class Unit(nn.Module):
-    """Base class of units. A unit defines ``split`` and, if something follows the sum, ``merge``.
-
-    Define submodules in ``setup`` (not ``nn.compact``), because both methods may own some.
-    """
-
-    @property
-    def residual(self) -> bool:
-        """Whether the shortcut takes part in the intact network."""
-        return True
-
-    def split(self, x: jax.Array, train: bool) -> tuple[jax.Array | None, jax.Array]:
-        """[B, …] → (shortcut, branch), of equal shapes.
-
-        In a plain unit, the first is what stands in for the branch when the unit is deleted: the input, or
-        None where shapes forbid it.
-        """
-        raise NotImplementedError(f"{type(self).__name__} must define split(x, train)")
-
-    def merge(self, z: jax.Array, train: bool) -> jax.Array:
-        """What follows the sum (nothing, unless overridden): [B, …] → [B, …]."""
-        del train
-        return z
-
-    def parts(self, x: jax.Array, gate: jax.Array | None = None, train: bool = False) -> Parts:
-        """Runs the unit; ``gate`` is a scalar factor on the branch, None is an intact unit."""
-        s, f = self.split(x, train)
-        g = None if gate is None else jnp.asarray(gate, f.dtype)
-        gated = f if g is None else g * f
-        if self.residual:
-            z = s + gated
-        elif g is None or s is None:
-            z = gated
-        else:
-            z = gated + (1 - g) * s
-        return Parts(x, s, f, self.merge(z, train))
-
-    def skip(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """The unit without its branch, which is then not computed at all."""
-        return self.merge(self.split(x, train)[0], train)
-
-    def __call__(
-        self, x: jax.Array, gate: jax.Array | None = None, train: bool = False
-    ) -> jax.Array:
-        return self.parts(x, gate, train).y
+Tap = Callable[[Parts], Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +58,8 @@ class Stack:
     stage: int
 
 
-class UnitInfo(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class UnitInfo:
     """Where unit ``index`` lives: ``variables[stack.name]`` at ``position``; ``name`` is for people."""
 
     index: int
@@ -154,6 +101,17 @@ class Network:
             raise ValueError(f"the parts of a network need different names, got {names}")
         if self.unroll < 0:
             raise ValueError(f"unroll={self.unroll}; allowed: 1, 2, … units a loop, or 0 for all")
+        if self.unit_dropout is not None:
+            if self.unit_dropout.num_units != self.num_units:
+                n = self.unit_dropout.num_units
+                raise ValueError(
+                    f"unit_dropout is for {n} units; this network has {self.num_units}"
+                )
+            if not all(stack.unit.residual for stack in self.stacks):
+                raise ValueError(
+                    "unit_dropout needs shortcuts: a plain unit that is dropped leaves nothing; use no "
+                    "unit_dropout or residual units"
+                )
 
     @property
     def num_units(self) -> int:
@@ -256,7 +214,8 @@ class Network:
             key_i = jax.random.fold_in(key, i)
             if n:
                 keys = jax.random.split(key_i, n)
-                parts[name] = jax.vmap(lambda k, m=module, h=h: init_one(m, k, h))(keys)
+                # Mapped, not vmapped: the same values, and random draws compile twice as fast on CPU.
+                parts[name] = lax.map(lambda k, m=module, h=h: init_one(m, k, h), keys)
                 single = jax.tree.map(lambda v: v[0], parts[name])
             else:
                 parts[name] = single = init_one(module, key_i, h)
@@ -284,7 +243,8 @@ class Network:
           x: images [B, H, W, C], float.
           train: batch statistics are computed and updated, dropout and stochastic depth act.
           gates: float [num_units], a factor on each unit's branch; 0 deletes, None and 1 leave intact.
-          order: int [num_units]: at place i runs unit ``order[i]``, which must be of the same stack.
+          order: int [num_units]: at place i runs unit ``order[i]``, which must be of the same stack. Outside
+            training a unit may run twice. A traced order is not checked.
           key: random key, needed where dropout or stochastic depth act.
           tap: ``Parts -> pytree`` of small arrays, evaluated at every unit, stacked in ``Output.taps``.
 
@@ -292,7 +252,7 @@ class Network:
           ValueError: a wrong length of gates or order, an order that leaves its stack, a missing key.
         """
         gates = self._all_gates(gates, train, key)
-        self._check_order(order)
+        self._check_order(order, train)
         stats: dict[str, Any] = {}
         taps: dict[str, Any] = {}
         h, stats["stem"] = self.run_stem(variables, x, train=train, key=_fold(key, 0))
@@ -306,7 +266,7 @@ class Network:
                 gates=None if gates is None else gates[own],
                 order=None if order is None else order[own] - start,
                 train=train,
-                keys=None if key is None else jax.random.split(_fold(key, i), stack.n),
+                keys=None if key is None else jax.random.split(jax.random.fold_in(key, i), stack.n),
                 tap=tap,
             )
             start += stack.n
@@ -320,20 +280,11 @@ class Network:
 
         A residual unit always can (its shortcut stays); a plain one where input and output shapes agree.
         """
-        stand_ins: dict[str, bool] = {}
-
-        def tap(parts: Parts) -> tuple[()]:
-            stand_ins[current] = parts.shortcut is not None
-            return ()
-
         x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-        h = jax.eval_shape(lambda v, x: self.run_stem(v, x)[0], variables, x)
-        for stack in self.stacks:
-            current = stack.name
-            h = jax.eval_shape(
-                lambda v, h, s=stack: self.run_stack(s, v, h, tap=tap)[0], variables, h
-            )
-        return np.array([stand_ins[info.stack.name] for info in self.units], bool)
+        shortcuts = jax.eval_shape(
+            lambda v, x: self.apply(v, x, tap=lambda parts: (parts.shortcut,)).taps, variables, x
+        )
+        return np.array([shortcuts[u.stack.name] != (None,) for u in self.units], bool)
 
     def _all_gates(
         self, gates: jax.Array | None, train: bool, key: jax.Array | None
@@ -343,37 +294,40 @@ class Network:
                 f"gates have shape {jnp.shape(gates)}; this network has {self.num_units} units, "
                 f"so it takes ({self.num_units},)"
             )
-        gates = None if gates is None else jnp.asarray(gates, jnp.float32)
+        if gates is not None:  # float64 stays so, for numerical checks
+            gates = jnp.asarray(gates, jnp.promote_types(jnp.result_type(gates), jnp.float32))
         if self.unit_dropout is None:
             return gates
         if train:
             if key is None:
                 raise ValueError("stochastic depth draws units in training: pass key=")
             # Folded apart from the keys of the parts, which count from 0.
-            own = self.unit_dropout.draw(_fold(key, 2**31 - 1))
+            own = self.unit_dropout.draw(jax.random.fold_in(key, 2**31 - 1))
         else:
             own = self.unit_dropout.at_test()
         return own if gates is None else own * gates
 
-    def _check_order(self, order: jax.Array | None) -> None:
+    def _check_order(self, order: jax.Array | None, train: bool) -> None:
         if order is None:
             return
-        if jnp.shape(order) != (self.num_units,):
+        n = self.num_units
+        if jnp.shape(order) != (n,) or not jnp.issubdtype(order.dtype, jnp.integer):
             raise ValueError(
-                f"order has shape {jnp.shape(order)}; this network has {self.num_units} units, "
-                f"so it takes ({self.num_units},)"
+                f"order has shape {jnp.shape(order)} and dtype {order.dtype}; this network has {n} "
+                f"units, so it takes integers ({n},)"
             )
         if isinstance(order, jax.core.Tracer):
             return  # values are unknown while tracing
-        units = self.units
-        for place, unit in enumerate(np.asarray(order)):
-            if not 0 <= unit < self.num_units or units[unit].stack != units[place].stack:
-                stack = units[place].stack
-                allowed = [u.index for u in units if u.stack == stack]
+        units, values = self.units, np.asarray(order).tolist()
+        for place, unit in enumerate(values):
+            if not 0 <= unit < n or units[unit].stack.name != units[place].stack.name:
+                allowed = [u.index for u in units if u.stack.name == units[place].stack.name]
                 raise ValueError(
                     f"order puts unit {unit} at place {place} ({units[place].name}); only equal units "
                     f"can change places: there, {allowed[0]} to {allowed[-1]}"
                 )
+        if train and len(set(values)) < n:
+            raise ValueError(f"order={values} repeats units; in training each must run once")
 
 
 def _part(variables: Variables, name: str) -> dict[str, Any]:
@@ -395,9 +349,12 @@ def _run(
     if not train:
         out = module.apply(variables, x, *args, train=False, rngs=rngs, method=method)
         return out, variables.get("batch_stats", {})
-    out, updates = module.apply(
-        variables, x, *args, train=True, rngs=rngs, method=method, mutable=["batch_stats"]
-    )
+    try:
+        out, updates = module.apply(
+            variables, x, *args, train=True, rngs=rngs, method=method, mutable=["batch_stats"]
+        )
+    except InvalidRngError as error:
+        raise ValueError("this network draws random numbers in training: pass key=") from error
     return out, updates.get("batch_stats", {})
 
 

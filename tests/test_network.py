@@ -1,0 +1,312 @@
+"""A network is data: gates, orders, stacked variables, and what each of them must leave alone."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from network_helpers import draw, equal, on_stack
+
+from resjax.models.resnet import resnet
+from resjax.network import Network
+from resjax.stochastic_depth import UnitDropout
+
+SHAPE = (6, 6, 3)
+# Units: 0 opens stage 1 (its form differs), 1–3 are a stack, 4 changes the shape.
+SIZES = (4, 1)
+N = 5
+
+
+def build(**fields) -> Network:
+    given = {"stage_sizes": SIZES, "widths": (4, 6), "block_layers": 1, **fields}
+    return resnet(image_shape=SHAPE, num_classes=3, **given)
+
+
+@pytest.fixture(scope="module")
+def net() -> Network:
+    return build()
+
+
+@pytest.fixture(scope="module")
+def variables(net):
+    return draw(net, SHAPE)
+
+
+@pytest.fixture(scope="module")
+def x():
+    return jax.random.normal(jax.random.key(1), (4, *SHAPE))
+
+
+class Counted:
+    """A jitted function and how often it was traced."""
+
+    def __init__(self, f):
+        self.traces = 0
+
+        def counted(*args):
+            self.traces += 1
+            return f(*args)
+
+        self.call = jax.jit(counted)
+
+    def __call__(self, *args):
+        return self.call(*args)
+
+
+@pytest.fixture(scope="module")
+def logits(net):
+    """(variables, x, gates, order) → logits, outside training; one compilation for them all."""
+    return Counted(lambda v, x, gates, order: net.apply(v, x, gates=gates, order=order).logits)
+
+
+@pytest.fixture(scope="module")
+def train(net):
+    """(variables, x, order) → (logits, new statistics) in training."""
+
+    def run(v, x, order):
+        out = net.apply(v, x, order=order, train=True)
+        return out.logits, out.batch_stats
+
+    return jax.jit(run)
+
+
+ONES = jnp.ones(N)
+AS_BUILT = jnp.arange(N)
+ORDERS = [(0, 2, 1, 3, 4), (0, 3, 1, 2, 4)]
+
+
+# --- gates ---
+
+
+def test_gates_of_one_and_the_built_order_change_nothing(net, logits, variables, x):
+    bare = jax.jit(lambda v, x: net.apply(v, x).logits)(variables, x)
+    assert bare.dtype == jnp.float32 and bare.shape == (4, 3)
+    assert equal(bare, logits(variables, x, ONES, AS_BUILT))
+
+
+@pytest.mark.parametrize("placement", ["pre", "post"])
+@pytest.mark.parametrize("shortcut", ["identity", "none"])
+def test_deleting_is_building_without(placement, shortcut, x):
+    """Gate 0 on a unit equals, to the last bit, a network that has one unit less."""
+    fields = {"placement": placement, "shortcut": shortcut}
+    whole, shorter = build(**fields), build(**fields, stage_sizes=(3, 1))
+    v = draw(whole, SHAPE)
+    with_gates = jax.jit(lambda v, x, g: whole.apply(v, x, gates=g).logits)
+    without = jax.jit(lambda v, x: shorter.apply(v, x).logits)
+    intact = with_gates(v, x, ONES)
+    for unit in [u for u in whole.units if u.stack.n > 1]:
+        fewer = on_stack(v, "stage1", lambda a, p=unit.position: jnp.delete(a, p, axis=0))
+        assert equal(with_gates(v, x, ONES.at[unit.index].set(0)), without(fewer, x))
+        assert not equal(intact, without(fewer, x))
+
+
+def test_one_compilation_serves_every_lesion_and_order(logits, variables, x):
+    outputs = [logits(variables, x, ONES.at[i].set(0), AS_BUILT) for i in range(N)]
+    outputs += [logits(variables, x, 0.5 * ONES, jnp.array(order)) for order in ORDERS]
+    assert len({np.asarray(o).tobytes() for o in outputs}) == len(outputs)
+    assert logits.traces == 1
+
+
+def test_vmap_over_gates(net, logits, variables, x):
+    gates = jnp.stack([ONES, ONES.at[2].set(0), 0.3 * ONES])
+    run = jax.vmap(lambda v, x, g: net.apply(v, x, gates=g).logits, (None, None, 0))
+    together = jax.jit(run)(variables, x, gates)
+    apart = jnp.stack([logits(variables, x, g, AS_BUILT) for g in gates])
+    np.testing.assert_allclose(together, apart, rtol=1e-5, atol=1e-5)
+
+
+def test_gates_take_other_types_than_float32(net, variables, x, logits):
+    booleans = jnp.arange(N) != 2
+    expected = logits(variables, x, booleans.astype(jnp.float32), AS_BUILT)
+    got = jax.jit(lambda v, x, g: net.apply(v, x, gates=g).logits)(variables, x, booleans)
+    assert equal(got, expected)
+
+
+# --- orders ---
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_reordering_is_permuting_the_variables(logits, variables, x, order):
+    permuted = on_stack(variables, "stage1", lambda a: a[jnp.array(order[1:4]) - 1])
+    reordered = logits(variables, x, ONES, jnp.array(order))
+    assert equal(reordered, logits(permuted, x, ONES, AS_BUILT))
+    assert not equal(reordered, logits(variables, x, ONES, AS_BUILT))
+
+
+def test_gates_follow_their_unit(logits, variables, x):
+    order = jnp.array(ORDERS[1])
+    gates = jnp.linspace(0, 1, N)
+    permuted = on_stack(variables, "stage1", lambda a: a[order[1:4] - 1])
+    expected = logits(permuted, x, gates[order], AS_BUILT)
+    assert equal(logits(variables, x, gates, order), expected)
+
+
+def test_statistics_return_to_their_unit(train, variables, x):
+    order = jnp.array(ORDERS[0])
+    back = jnp.argsort(order)
+    permuted = on_stack(variables, "stage1", lambda a: a[order[1:4] - 1])
+    got_logits, got = train(variables, x, order)
+    logits, new = train(permuted, x, AS_BUILT)
+    expected = on_stack({"batch_stats": new}, "stage1", lambda a: a[back[1:4] - 1])
+    assert equal(got_logits, logits)
+    assert equal(got, expected["batch_stats"])
+
+
+def test_a_unit_may_run_twice_outside_training(net, logits, variables, x):
+    twice = jnp.array([0, 1, 1, 3, 4])
+    expected = on_stack(variables, "stage1", lambda a: a[jnp.array([0, 0, 2])])
+    got = logits(variables, x, ONES, twice)
+    assert equal(got, logits(expected, x, ONES, AS_BUILT))
+    with pytest.raises(ValueError, match="repeats units"):
+        net.apply(variables, x, order=twice, train=True)
+
+
+# --- refusals ---
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"gates": np.ones(N + 1)}, r"gates have shape \(6,\); this network has 5 units"),
+        ({"gates": np.ones((2, N))}, r"takes \(5,\)"),
+        ({"order": np.arange(N - 1)}, r"order has shape \(4,\).*5 units"),
+        ({"order": np.arange(N) * 1.0}, r"dtype float64.*takes integers"),
+        ({"order": np.array([1, 0, 2, 3, 4])}, r"unit 1 at place 0 \(stage1/unit1\).*0 to 0"),
+        ({"order": np.array([0, 1, 2, 4, 3])}, r"unit 4 at place 3 \(stage1/unit4\).*1 to 3"),
+        ({"order": np.array([0, 1, 2, -1, 4])}, r"unit -1 at place 3"),
+        ({"order": np.array([0, 1, 2, 3, 5])}, r"unit 5 at place 4 \(stage2/unit1\).*4 to 4"),
+    ],
+)
+def test_wrong_gates_and_orders_are_refused(net, variables, x, change, message):
+    with pytest.raises(ValueError, match=message):
+        net.apply(variables, x, **change)
+
+
+@pytest.mark.parametrize("fields", [{"unit_dropout": "linear"}, {"shortcut": "dropout"}])
+def test_a_missing_key_is_refused(fields, x):
+    network = build(**fields)
+    v = draw(network, SHAPE)
+    jax.eval_shape(lambda v: network.apply(v, x).logits, v)  # none is needed outside training
+    with pytest.raises(ValueError, match="pass key="):
+        jax.eval_shape(lambda v: network.apply(v, x, train=True).logits, v)
+
+
+def test_impossible_networks_are_refused(net):
+    stack = net.stacks[1]
+    with pytest.raises(ValueError, match=r"different names.*'stage1', 'stage1'"):
+        dataclasses.replace(net, stacks=(stack, stack))
+    with pytest.raises(ValueError, match="unroll=-1; allowed: 1, 2"):
+        dataclasses.replace(net, unroll=-1)
+    with pytest.raises(ValueError, match="for 3 units; this network has 5"):
+        dataclasses.replace(net, unit_dropout=UnitDropout("uniform", 3))
+    with pytest.raises(ValueError, match="unit_dropout needs shortcuts"):
+        build(shortcut="none", unit_dropout="uniform")
+
+
+# --- loops ---
+
+
+@functools.cache
+def loss_and_gradient(unroll: int):
+    network = build(unroll=unroll)
+
+    def loss(params, stats, x):
+        out = network.apply({"params": params, "batch_stats": stats}, x, train=True)
+        return jnp.mean(jnp.square(out.logits)), out
+
+    return jax.jit(jax.value_and_grad(loss, has_aux=True))
+
+
+@pytest.mark.parametrize("unroll", [0, 2])
+def test_unroll_changes_neither_variables_nor_results(net, logits, variables, x, unroll):
+    """Variables and outputs to the last bit; gradients are sums that XLA may order differently."""
+    network = build(unroll=unroll)
+    key = jax.random.key(0)
+    shapes = [jax.eval_shape(lambda k, n=n: n.init(k, SHAPE), key) for n in (network, net)]
+    assert shapes[0] == shapes[1]
+    run = jax.jit(lambda v, x, g, o: network.apply(v, x, gates=g, order=o).logits)
+    args = (variables, x, 0.5 * ONES, jnp.array(ORDERS[0]))
+    assert equal(run(*args), logits(*args))
+
+    args = (variables["params"], variables["batch_stats"], x)
+    (_, out), gradient = loss_and_gradient(unroll)(*args)
+    (_, expected), expected_gradient = loss_and_gradient(1)(*args)
+    got = (out.logits, out.batch_stats, gradient)
+    expected = (expected.logits, expected.batch_stats, expected_gradient)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5), got, expected)
+
+
+# --- training ---
+
+
+def test_batch_statistics_move_in_training_only(net, train, variables, x):
+    same = jax.jit(lambda v, x: net.apply(v, x).batch_stats)(variables, x)
+    assert equal(same, variables["batch_stats"])
+    _, new = train(variables, x, AS_BUILT)
+    assert jax.tree.structure(new) == jax.tree.structure(variables["batch_stats"])
+    moved = jax.tree.map(lambda a, b: not np.allclose(a, b), new, variables["batch_stats"])
+    assert jax.tree.all(moved)
+
+
+# --- taps, names, walks ---
+
+
+def test_taps_see_every_unit_in_running_order(net, variables, x):
+    def tap(parts):
+        means = jax.tree.map(jnp.mean, parts)
+        return {"parts": means, "sum": jnp.mean(parts.shortcut + parts.branch)}
+
+    out = jax.jit(lambda v, x: net.apply(v, x, tap=tap))(variables, x)
+    assert set(out.taps) == {s.name for s in net.stacks}
+    for stack in net.stacks:
+        taps = out.taps[stack.name]
+        assert taps["sum"].shape == (stack.n,)
+        # A pre-activation unit is its sum, and each unit's output is the next one's input.
+        np.testing.assert_allclose(taps["sum"], taps["parts"].y, rtol=1e-6)
+        np.testing.assert_array_equal(taps["parts"].y[:-1], taps["parts"].x[1:])
+
+
+def test_walking_by_hand_is_apply(net, logits, variables, x):
+    @jax.jit
+    def walk(variables, x):
+        h, _ = net.run_stem(variables, x)
+        for stack in net.stacks:
+            h, _, _ = net.run_stack(stack, variables, h, gates=0.5 * jnp.ones(stack.n))
+        return net.run_head(variables, h)[0]
+
+    assert equal(walk(variables, x), logits(variables, x, 0.5 * ONES, AS_BUILT))
+
+
+def test_units_have_addresses(net):
+    assert [u.name for u in net.units] == [
+        *(f"stage1/unit{i}" for i in (1, 2, 3, 4)),
+        "stage2/unit1",
+    ]
+    assert [u.index for u in net.units] == list(range(N)) and net.num_units == N
+    places = [(u.stack.name, u.position) for u in net.units]
+    assert places == [
+        ("stage1_opening", 0),
+        *(("stage1", i) for i in range(3)),
+        ("stage2_opening", 0),
+    ]
+
+
+def test_deletable():
+    for shortcut, expected in (
+        ("identity", [True] * N),
+        ("none", [True] * 4 + [False]),
+    ):
+        network = build(shortcut=shortcut)
+        assert network.deletable(draw(network, SHAPE), SHAPE).tolist() == expected
+
+
+def test_a_program_does_not_grow_with_the_depth(x):
+    def operations(n):
+        network = build(stage_sizes=(n, n))
+        return str(
+            jax.make_jaxpr(lambda v: network.apply(v, x).logits)(draw(network, SHAPE))
+        ).count("\n")
+
+    assert operations(3) == operations(30)
