@@ -33,6 +33,7 @@ def default(model: str = "resnet", **model_fields: Any) -> ConfigDict:
     c.train.duration = "20 epochs"
     c.train.batch_size = 128  # examples a step, over all devices of all hosts
     c.train.loss = "cross_entropy"  # or 'rbf_map', of LeNet-5's original output
+    c.train.rbf_rubbish = 10.0  # j of Eq. 9 of LeCun et al. 1998, for 'rbf_map'
     c.train.label_smoothing = 0.0  # probability that is spread evenly over the classes
     c.train.steps_per_dispatch = 50  # at most so many steps run on the device before the host looks
 

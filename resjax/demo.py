@@ -17,6 +17,7 @@ from resjax import config as configs
 from resjax import loop
 from resjax.analyze import analyze
 from resjax.train import train_and_evaluate
+from resjax.writers import quiet_libraries
 
 TWINS = {"residual": "digits.py", "plain": "digits_plain.py"}
 
@@ -37,6 +38,7 @@ def demo(directory: Path, smoke: bool) -> Path:
 def _main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments {argv[1:]}; see --help")
+    quiet_libraries()
     start = time.perf_counter()
     try:
         report = demo(Path(_WORKDIR.value), _SMOKE.value)

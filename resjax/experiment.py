@@ -73,8 +73,10 @@ def make_experiment(config: ConfigDict, dataset: data.Arrays | data.Stream) -> E
         save=steps(config.checkpoint.every, "checkpoint.every"),
         per_epoch=per_epoch,
     )
-    loss: losses.Loss = losses.rbf_map
-    if config.train.loss == "cross_entropy":
+    loss: losses.Loss
+    if config.train.loss == "rbf_map":
+        loss = functools.partial(losses.rbf_map, rubbish=config.train.rbf_rubbish)
+    else:
         smoothing = config.train.label_smoothing
         loss = functools.partial(losses.cross_entropy, label_smoothing=smoothing)
     rate = schedule(config.optimizer, plan.total, per_epoch)

@@ -42,6 +42,9 @@ def run(
     """
     config, task, plan = experiment.config, experiment.task, experiment.plan
     step = int(state.step)
+    if step >= plan.total:
+        writer.say(f"nothing to do: the newest checkpoint is of the last step, {plan.total}")
+        return state
     run_steps = devices.train_steps(task)
     evaluate = Evaluation(task, experiment.dataset, devices, config.eval.batch_size)
     feed = Feed(config, experiment.dataset, devices, step)

@@ -29,13 +29,13 @@ def rbf_map(logits: jax.Array, labels: jax.Array, rubbish: float = 0.1) -> jax.A
     """LeNet-5's maximum a posteriori criterion (LeCun et al. 1998, Eq. 9), [B].
 
     With energies y_i = −logits_i, the squared distances to the codes of the classes, it is
-    y_label + log(e^(−j) + Σ_i e^(−y_i)). The constant j > 0 stands for a class of rubbish; it keeps energies
-    that are large already from being pushed up further, and bounds the loss.
+    y_label + log(e^(−j) + Σ_i e^(−y_i)) ≥ 0. The constant j > 0 stands for a class of rubbish; it keeps
+    energies that are large already from being pushed up further.
 
     Args:
       logits: float32 [B, classes], minus the energies.
       labels: int32 [B].
-      rubbish: j.
+      rubbish: j; the paper gives no value.
     """
     own = jnp.take_along_axis(logits, labels[:, None], axis=1)[:, 0]
     all_classes = jnp.pad(logits, ((0, 0), (0, 1)), constant_values=-rubbish)

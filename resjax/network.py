@@ -186,7 +186,8 @@ class Network:
             h, ys = run_unit(h, jax.tree.map(lambda v: v[0], xs))
             stats, taps = jax.tree.map(lambda v: v[None], ys)
         else:
-            h, (stats, taps) = lax.scan(run_unit, h, xs, unroll=self.unroll or stack.n)
+            body = _forgetful(run_unit) if train else run_unit
+            h, (stats, taps) = lax.scan(body, h, xs, unroll=self.unroll or stack.n)
         if order is not None and train:
             stats = jax.tree.map(
                 lambda old, new: old.at[order].set(new),
@@ -328,6 +329,16 @@ class Network:
                 )
         if train and len(set(values)) < n:
             raise ValueError(f"order={values} repeats units; in training each must run once")
+
+
+def _forgetful(run_unit: Callable[..., Any]) -> Callable[..., Any]:
+    """Keeps convolutions and statistics for the backward pass, and computes the rest of a unit again.
+
+    A loop stores everything that its backward pass needs. Normalized and rectified activations are cheaper
+    to make again than to write and read.
+    """
+    keep = jax.checkpoint_policies.save_only_these_names("convolution", "statistic")
+    return jax.checkpoint(run_unit, prevent_cse=False, policy=keep)
 
 
 def _part(variables: Variables, name: str) -> dict[str, Any]:

@@ -70,7 +70,10 @@ class Task:
 def create_state(task: Task, seed: int, image_shape: tuple[int, int, int]) -> TrainState:
     """The state before the first step; a function of the seed."""
     init_key, key = jax.random.split(jax.random.key(seed))
-    variables = jax.jit(lambda k: task.network.init(k, image_shape))(init_key)
+    # It runs once: a program that compiles fast is better than one that runs fast.
+    quick = {"xla_backend_optimization_level": 0}
+    init = jax.jit(lambda k: task.network.init(k, image_shape), compiler_options=quick)
+    variables = init(init_key)
     params = variables["params"]
     return TrainState(
         step=jnp.zeros((), jnp.int32),

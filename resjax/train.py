@@ -7,7 +7,6 @@ the workdir → ``loop.run``. Everything that the chain is made of can be import
 
 from __future__ import annotations
 
-import logging
 import sys
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from resjax.experiment import Experiment, load_experiment, make_experiment
 from resjax.parallel import Devices, start_processes
 from resjax.step import Task, TrainState, create_state, eval_step, train_step
 from resjax.stopping import StopRequest
-from resjax.writers import Writer
+from resjax.writers import Writer, quiet_libraries
 
 __all__ = [
     "Experiment",
@@ -77,8 +76,7 @@ def _main(argv: list[str]) -> None:
     directory = _WORKDIR.value
     if len(argv) > 1 or not directory:
         raise app.UsageError(f"unknown arguments {argv[1:]}, or an empty --workdir; see --help")
-    # orbax and jax report every save at this level; the run's own lines are enough.
-    logging.getLogger("absl").setLevel(logging.WARNING)
+    quiet_libraries()
     try:
         train_and_evaluate(_CONFIG.value, directory)
     except loop.Stopped as stopped:

@@ -5,11 +5,9 @@ features and splits in JSON beside them. Records are examples by number, so any 
 Nothing here downloads; `python -m resjax.data.prepare` does.
 """
 
-import importlib.resources
 import os
 import pathlib
 import re
-import sys
 from collections.abc import Sequence
 from typing import Any, SupportsIndex
 
@@ -27,12 +25,6 @@ _CHUNK = 1000  # records read at once
 
 def library() -> Any:
     """The tensorflow_datasets module, imported when first needed (0.6 s)."""
-    try:
-        import importlib_resources  # noqa: F401
-    except ImportError:
-        # tensorflow-datasets 4.9.10 uses this back-port on every Python but declares it only for
-        # old ones; since Python 3.11 the standard module has all that it uses.
-        sys.modules["importlib_resources"] = importlib.resources
     import tensorflow_datasets
 
     return tensorflow_datasets

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 
 from resjax.models.layers import Dtype
@@ -19,8 +20,12 @@ def one_of(name: str, value: object, allowed: Sequence[object]) -> None:
 
 
 def dtype_of(name: str) -> Dtype:
-    """'float32' or 'bfloat16' → the dtype."""
-    one_of("model.dtype", name, ("float32", "bfloat16"))
+    """'float32', 'bfloat16' or 'float64' → the dtype; the last one is for checks, and needs JAX's x64 mode."""
+    one_of("model.dtype", name, ("float32", "bfloat16", "float64"))
+    if name == "float64" and not jax.config.read("jax_enable_x64"):
+        raise ValueError(
+            "model.dtype='float64' needs the environment variable JAX_ENABLE_X64=1, else JAX computes in float32"
+        )
     return jnp.dtype(name)
 
 

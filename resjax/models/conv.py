@@ -11,7 +11,8 @@ On CPU they are slow, for two reasons:
 * XLA:CPU has a fast kernel (matmuls, many threads) only for the dimension order of the formula above.
   JAX writes the kernel gradient in another order. XLA transposes such a convolution into the fast
   order, but only in a program's entry computation: in the body of ``lax.scan`` or ``while_loop``, where
-  this project's networks run their units, it stays plain nested loops, 17 to 34 times slower.
+  this project's networks run their units, it stays plain nested loops, 15 to 130 times slower
+  (``benchmarks/conv.py``).
 * From jaxlib 0.10 on, many convolutions go to another library (YNNPACK), which runs on one thread the
   shapes that kernel gradients have.
 
@@ -171,7 +172,9 @@ def _kernel_gradient(
     b, h, w, channels = x.shape
     c = channels // groups
     if window == (1, 1) and groups == 1 and not any(map(any, pads)):
-        dk = jnp.einsum("bhwc,bhwo->co", x[:, :: strides[0], :: strides[1]], dy)
+        # Flat before the product: in a loop, XLA would not flatten the sum's three axes itself.
+        rows = x[:, :: strides[0], :: strides[1]].reshape(-1, c)
+        dk = lax.dot_general(rows, dy.reshape(-1, dy.shape[-1]), (((0,), (0,)), ((), ())))
         return dk.reshape(1, 1, c, -1).astype(dtype)
     images = x.reshape(b, h, w, groups, c).transpose(4, 1, 2, 3, 0).reshape(c, h, w, groups * b)
     # Behind, as much as leaves kh × kw results; negative where the forward pass left rows unread.

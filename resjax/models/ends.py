@@ -57,5 +57,6 @@ class Head(nn.Module):
         if self.relu:
             x = nn.relu(x)
         x = GlobalAveragePool(name="pool")(x)
-        # The classifier is float32: its cost is nothing, and logits in half precision lose digits.
-        return Dense(self.classes, kernel_init=self.kernel_init, name="classifier")(x)
+        # At least float32: the classifier costs nothing, and logits in half precision lose digits.
+        wide = jnp.promote_types(self.dtype, jnp.float32)
+        return Dense(self.classes, kernel_init=self.kernel_init, dtype=wide, name="classifier")(x)

@@ -14,10 +14,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 
 from resjax.models.conv import conv
 
 Dtype = Any
+
+# What a unit keeps for its backward pass; the rest is cheap to compute again (resjax.network).
+CONVOLUTION, STATISTIC = "convolution", "statistic"
 Initializer = Callable[..., jax.Array]
 Padding = str | tuple[tuple[int, int], tuple[int, int]]
 
@@ -55,6 +59,7 @@ class Conv(nn.Module):
             groups=self.groups,
             impl=self.impl,
         )
+        y = checkpoint_name(y, CONVOLUTION)
         if self.use_bias:
             bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
             y = y + bias.astype(self.dtype).reshape(1, 1, 1, -1)
@@ -108,9 +113,11 @@ class BatchNorm(nn.Module):
         if train:
             axes = tuple(range(x.ndim - 1))
             wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-            mean = jnp.mean(wide, axes)
-            # Not E[x²] − E[x]², which cancels where |mean| is large against the deviation.
-            var = jnp.mean(jnp.square(wide - _rows(mean, x.ndim)), axes)
+            mean = checkpoint_name(jnp.mean(wide, axes), STATISTIC)
+            # Not E[x²] − E[x]², which cancels where |mean| is large against the deviation. The derivative
+            # through the mean is 0, because Σ (x − mean) is: to say so saves two passes.
+            deviation = wide - _rows(lax.stop_gradient(mean), x.ndim)
+            var = checkpoint_name(jnp.mean(jnp.square(deviation), axes), STATISTIC)
             if not self.is_initializing():
                 running_mean.value = _blend(running_mean.value, mean, self.momentum)
                 running_var.value = _blend(running_var.value, var, self.momentum)
@@ -150,11 +157,12 @@ class Pool(nn.Module):
 
 
 class GlobalAveragePool(nn.Module):
-    """Mean over the image, [B, H, W, C] → [B, C], summed in float32."""
+    """Mean over the image, [B, H, W, C] → [B, C], summed in float32 at least."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        return jnp.mean(x, axis=(1, 2), dtype=jnp.float32).astype(x.dtype)
+        wide = jnp.promote_types(x.dtype, jnp.float32)
+        return jnp.mean(x, axis=(1, 2), dtype=wide).astype(x.dtype)
 
 
 class AdaptiveAveragePool(nn.Module):

@@ -1,0 +1,188 @@
+"""How fast the convolution and its gradients are, resjax's against JAX's own, alone and inside a scan.
+
+    python benchmarks/conv.py [--set cifar|imagenet|all] [--seconds 8] [--json PATH]
+
+For each shape: the forward pass (JAX's own in both), the input gradient and the kernel gradient, as one
+call, and as one turn of a ``lax.scan`` over stacked arguments. All of a row's contenders take turns, so
+that a busy machine slows them alike; the table has medians in milliseconds, the JSON also the fastest
+and the quartiles.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from rich.console import Console
+from rich.table import Table
+
+from resjax.models.conv import Padding, conv
+from resjax.provenance import provenance
+
+TURNS = 2  # of the scan
+OPERATIONS = ("forward", "input gradient", "kernel gradient")
+
+
+class Shape(NamedTuple):
+    """Images [batch, size, size, channels] and a kernel [window, window, channels / groups, features]."""
+
+    batch: int
+    size: int
+    channels: int
+    features: int
+    window: int = 3
+    stride: int = 1
+    groups: int = 1
+
+    @property
+    def padding(self) -> Padding:
+        p = 0 if self.window == 11 else (self.window - 1) // 2
+        return ((p, p), (p, p))
+
+    def __str__(self) -> str:
+        groups = f" groups {self.groups}" if self.groups > 1 else ""
+        stride = f" /{self.stride}" if self.stride > 1 else ""
+        return (
+            f"{self.batch}×{self.size}²  {self.window}×{self.window}{stride}  "
+            f"{self.channels}→{self.features}{groups}"
+        )
+
+
+SETS = {
+    "cifar": [
+        *(Shape(64, 32 // s, 16 * s, 16 * s) for s in (1, 2, 4)),
+        *(Shape(128, 32 // s, 16 * s, 16 * s) for s in (1, 2, 4)),
+        Shape(64, 32, 3, 16),
+        Shape(64, 32, 16, 32, stride=2),
+        Shape(64, 16, 32, 64, stride=2),
+        Shape(64, 32, 64, 16, window=1),
+        Shape(64, 16, 64, 128, window=1, stride=2),
+    ],
+    "imagenet": [
+        Shape(8, 224, 3, 64, window=7, stride=2),
+        Shape(8, 56, 64, 64),
+        Shape(8, 56, 64, 256, window=1),
+        Shape(8, 56, 256, 512, window=1, stride=2),
+        Shape(8, 28, 128, 128),
+        Shape(8, 14, 256, 256),
+        Shape(8, 7, 512, 512),
+        Shape(8, 227, 3, 96, window=11, stride=4),
+        Shape(8, 27, 96, 256, window=5, groups=2),
+        Shape(8, 56, 64, 64, groups=64),
+    ],
+}
+SETS["all"] = SETS["cifar"] + SETS["imagenet"]
+
+
+def contenders(shape: Shape) -> dict[tuple[str, str, str], tuple[Callable[[], jax.Array], int]]:
+    """(operation, implementation, place) → (a call, how many convolutions it is)."""
+    keys = jax.random.split(jax.random.key(0), 3)
+    side = (shape.batch, shape.size, shape.size, shape.channels)
+    window = (shape.window, shape.window, shape.channels // shape.groups, shape.features)
+    options = {
+        "strides": (shape.stride, shape.stride),
+        "padding": shape.padding,
+        "groups": shape.groups,
+    }
+    x = jax.random.normal(keys[0], (TURNS, *side))
+    kernel = jax.random.normal(keys[1], (TURNS, *window))
+    out = jax.eval_shape(partial(conv, **options), x[0], kernel[0])
+    dy = jax.random.normal(keys[2], (TURNS, *out.shape))
+
+    calls = {}
+    for impl in ("lax", "cpu"):
+        f = partial(conv, impl=impl, **options)
+        operations = {
+            "forward": lambda x, k, dy, f=f: f(x, k),
+            "input gradient": lambda x, k, dy, f=f: jax.vjp(lambda x: f(x, k), x)[1](dy)[0],
+            "kernel gradient": lambda x, k, dy, f=f: jax.vjp(lambda k: f(x, k), k)[1](dy)[0],
+        }
+        for name, operation in operations.items():
+            alone = partial(jax.jit(operation), x[0], kernel[0], dy[0])
+            looped = partial(jax.jit(partial(_scan, operation)), x, kernel, dy)
+            calls[name, impl, "alone"] = (alone, 1)
+            calls[name, impl, "in scan"] = (looped, TURNS)
+    return calls
+
+
+def _scan(operation: Callable[..., jax.Array], *stacked: jax.Array) -> jax.Array:
+    out = jax.eval_shape(operation, *(a[0] for a in stacked))
+    zero = jnp.zeros(out.shape, out.dtype)
+    return lax.scan(lambda total, a: (total + operation(*a), None), zero, stacked)[0]
+
+
+def measure(shape: Shape, seconds: float) -> dict[tuple[str, str, str], list[float]]:
+    """Milliseconds a convolution, from as many rounds as fit in ``seconds``, at least three."""
+    calls = contenders(shape)
+    for call, _ in calls.values():
+        jax.block_until_ready(call())
+    times: dict[tuple[str, str, str], list[float]] = {key: [] for key in calls}
+    end = time.perf_counter() + seconds
+    while min(map(len, times.values())) < 3 or time.perf_counter() < end:
+        for key, (call, count) in calls.items():
+            start = time.perf_counter()
+            jax.block_until_ready(call())
+            times[key].append(1e3 * (time.perf_counter() - start) / count)
+    return times
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--set", choices=SETS, default="cifar")
+    parser.add_argument("--seconds", type=float, default=8, help="for each shape, after compiling")
+    parser.add_argument("--json", type=Path, help="where to write the results")
+    args = parser.parse_args()
+
+    console = Console()
+    table = Table("shape", "operation", title="milliseconds (medians): JAX's own → resjax's")
+    table.add_column("alone", justify="right")
+    table.add_column("ratio", justify="right")
+    table.add_column("in scan", justify="right")
+    table.add_column("ratio", justify="right")
+    rows = []
+    with console.status("compiling and measuring") as status:
+        for shape in SETS[args.set]:
+            status.update(str(shape))
+            times = measure(shape, args.seconds)
+            for operation in OPERATIONS:
+                cells = []
+                for place in ("alone", "in scan"):
+                    stock, own = (times[operation, impl, place] for impl in ("lax", "cpu"))
+                    ratio = float(np.median(stock) / np.median(own))
+                    cells += [f"{np.median(stock):.1f} → {np.median(own):.1f}", f"{ratio:.1f}×"]
+                    rows.append(
+                        {
+                            "shape": shape._asdict(),
+                            "operation": operation,
+                            "place": place,
+                            "stock_ms": _summary(stock),
+                            "resjax_ms": _summary(own),
+                            "ratio": ratio,
+                        }
+                    )
+                first = operation == OPERATIONS[0]
+                table.add_row(str(shape) if first else "", operation, *cells)
+            table.add_section()
+    console.print(table)
+    if args.json:
+        record = {"provenance": provenance(), "turns": TURNS, "rows": rows}
+        args.json.write_text(json.dumps(record, indent=1) + "\n")
+        console.print(f"written: {args.json}")
+
+
+def _summary(times: list[float]) -> dict[str, float]:
+    low, middle, high = np.percentile(times, (25, 50, 75))
+    return {"median": middle, "min": min(times), "q1": low, "q3": high, "rounds": len(times)}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""The opponent: a residual network and its training step as most people write them in Flax.
+
+Linen modules one after the other in a Python loop, ``nn.Conv``, ``nn.BatchNorm``, Optax, one
+``jax.jit``. It is the same network as resjax's default: depth 6n + 2, full pre-activation (He et al.
+2016, Fig. 4e), zero-padded shortcuts that take every other pixel (option A), the same number of
+parameters, the same optimizer. It imports nothing of resjax.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from flax.training import train_state
+
+Conv = partial(nn.Conv, padding="SAME", use_bias=False, kernel_init=nn.initializers.he_normal())
+Norm = partial(nn.BatchNorm, momentum=0.9, epsilon=1e-5)
+
+
+class Unit(nn.Module):
+    """BN ReLU conv BN ReLU conv beside a shortcut.
+
+    The network's first unit finds its input already normalized and rectified.
+    """
+
+    features: int
+    stride: int = 1
+    normalize: bool = True
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        h = nn.relu(Norm(use_running_average=not train)(x)) if self.normalize else x
+        pad = ((1, 1), (1, 1))
+        h = Conv(self.features, (3, 3), (self.stride, self.stride), padding=pad)(h)
+        h = nn.relu(Norm(use_running_average=not train)(h))
+        h = Conv(self.features, (3, 3))(h)
+        if self.stride != 1 or x.shape[-1] != self.features:
+            x = x[:, :: self.stride, :: self.stride]
+            x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, self.features - x.shape[-1])))
+        return x + h
+
+
+class ResNet(nn.Module):
+    """Images [B, 32, 32, 3] → logits [B, classes]; ``depth`` is 6n + 2."""
+
+    depth: int
+    classes: int = 10
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        h = Conv(16, (3, 3))(x)
+        h = nn.relu(Norm(use_running_average=not train)(h))
+        for stage, width in enumerate((16, 32, 64)):
+            for i in range((self.depth - 2) // 6):
+                stride = 2 if stage and not i else 1
+                h = Unit(width, stride, normalize=bool(stage or i))(h, train)
+        h = nn.relu(Norm(use_running_average=not train)(h))
+        return nn.Dense(self.classes)(jnp.mean(h, (1, 2)))
+
+
+class TrainState(train_state.TrainState):
+    batch_stats: Any
+
+
+def create_state(depth: int, key: jax.Array) -> TrainState:
+    """Fresh parameters, SGD with momentum 0.9, weight decay 1e-4, rate 0.1."""
+    model = ResNet(depth)
+    variables = jax.jit(partial(model.init, train=False))(key, jnp.zeros((1, 32, 32, 3)))
+    optimizer = optax.chain(optax.add_decayed_weights(1e-4), optax.sgd(0.1, momentum=0.9))
+    return TrainState.create(
+        apply_fn=model.apply,
+        params=variables["params"],
+        tx=optimizer,
+        batch_stats=variables["batch_stats"],
+    )
+
+
+@partial(jax.jit, donate_argnums=0)
+def train_step(
+    state: TrainState, images: jax.Array, labels: jax.Array
+) -> tuple[TrainState, jax.Array]:
+    """One update; images float32 [B, 32, 32, 3], labels int32 [B]. Returns the new state and the loss."""
+
+    def loss_fn(params: Any) -> tuple[jax.Array, Any]:
+        logits, updates = state.apply_fn(
+            {"params": params, "batch_stats": state.batch_stats},
+            images,
+            train=True,
+            mutable=["batch_stats"],
+        )
+        loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+        return loss, updates["batch_stats"]
+
+    (loss, batch_stats), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+    return state.apply_gradients(grads=grads, batch_stats=batch_stats), loss

@@ -1,0 +1,219 @@
+"""Gradient norms layer by layer: does every layer get a signal to learn from?
+
+*Question.* Back-propagation multiplies one Jacobian a layer. If the factors are smaller than 1 the
+gradient of the first layers vanishes with depth, if larger it explodes. In x_{l+1} = x_l + F(x_l),
+
+    ∂L/∂x_l = ∂L/∂x_L · (1 + ∂/∂x_l Σ_i F(x_i)),
+
+the "1" carries the gradient past all weights (He et al. 2016, Eq. 5). Measured here is what training
+sees: ‖∂L/∂W‖₂ of each kernel, L the mean loss of one batch, for several batches.
+
+*Reading it.* Compare the first layers with the last ones of the same network; layers of other sizes differ
+by their size alone, so steps between stages mean little. With BatchNorm the gradient of a kernel also
+scales as 1/‖W‖, and plain networks *with* it have gradients that do not vanish (He et al. 2015, §4.1).
+A trained network that fits every example has small gradients everywhere.
+
+*Cost.* One forward and one backward pass for each batch; one compilation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import ArrayLike
+
+from resjax.analysis import style
+from resjax.analysis.batches import Progress, check_examples, check_images, count_classes
+from resjax.analysis.result import Result
+from resjax.losses import Loss, cross_entropy
+from resjax.network import Network, Variables
+from resjax.norms import flatten_norms, layer_norms
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+@dataclasses.dataclass(frozen=True)
+class GradientNorms(Result):
+    """Gradient norms of the kernels of one network at one or more moments of its training.
+
+    Attributes:
+      layer: names from the first layer to the last, like ``stage2/unit3/conv1/kernel``.
+      step: int [step], training steps done at each moment.
+      norm: [step, batch, layer], ‖∂L/∂W‖₂ of a batch's mean loss.
+      loss: [step, batch], that loss, nats.
+      residual: whether some unit has a shortcut.
+      batch_size: examples a batch.
+      choices: what the papers leave open.
+    """
+
+    AXES: ClassVar = {
+        "step": ("step",),
+        "norm": ("step", "batch", "layer"),
+        "loss": ("step", "batch"),
+    }
+
+    layer: tuple[str, ...]
+    step: np.ndarray
+    norm: np.ndarray
+    loss: np.ndarray
+    residual: bool
+    batch_size: int
+    choices: dict[str, Any]
+
+    @property
+    def mean(self) -> np.ndarray:
+        """[step, layer], the mean norm over batches."""
+        return self.norm.mean(axis=1)
+
+    @classmethod
+    def join(cls, moments: Iterable[GradientNorms]) -> GradientNorms:
+        """The same network at several moments as one result.
+
+        Raises:
+          ValueError: no moment, or other layers or batches.
+        """
+        moments = list(moments)
+        if not moments:
+            raise ValueError("no moment to join")
+        first = moments[0]
+        for other in moments[1:]:
+            if other.layer != first.layer or other.norm.shape[1:] != first.norm.shape[1:]:
+                raise ValueError("only moments of one network on the same batches can be joined")
+        return dataclasses.replace(
+            first,
+            step=np.concatenate([m.step for m in moments]),
+            norm=np.concatenate([m.norm for m in moments]),
+            loss=np.concatenate([m.loss for m in moments]),
+        )
+
+
+def gradient_norms(
+    network: Network,
+    variables: Variables,
+    images: ArrayLike,
+    labels: ArrayLike,
+    *,
+    loss: Loss = cross_entropy,
+    train: bool = True,
+    batch_size: int = 128,
+    max_batches: int = 8,
+    step: int = 0,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> GradientNorms:
+    """‖∂L/∂W‖₂ of every kernel, L the mean loss of a batch, for the first batches of the data.
+
+    Args:
+      network: any.
+      variables: at init, or from any checkpoint.
+      images: float [N, H, W, C], standardized as in training. Training images, in any fixed order.
+      labels: int [N].
+      loss: (logits [B, classes], labels [B]) → [B].
+      train: with the batch's own BatchNorm statistics, dropout and stochastic depth, as training sees it;
+        False: with running statistics, which at init are not those of any data.
+      batch_size: examples a batch; fewer only if there are fewer in all. Examples beyond the last whole
+        batch are not used, because batch statistics need batches of one size.
+      max_batches: most batches.
+      step: training steps done, to note in the result.
+      seed: of dropout and stochastic depth.
+      progress: called as ``progress(batches done, batches in all)``.
+
+    Raises:
+      ValueError: no example, images or labels of a wrong form, a network without a kernel.
+    """
+    images, labels = np.asarray(images), np.asarray(labels)
+    check_images(images)
+    shape = images.shape[1:]
+    check_examples(images, labels, count_classes(network, variables, shape))
+    if batch_size < 1 or max_batches < 1:
+        raise ValueError(
+            f"batch_size={batch_size}, max_batches={max_batches}; allowed: 1 or more of each"
+        )
+    size = min(batch_size, len(images))
+    count = min(max_batches, len(images) // size)
+    losses, rows, names = [], [], []
+    for i in range(count):
+        if progress:
+            progress(i, count)
+        batch = slice(i * size, (i + 1) * size)
+        key = jax.random.fold_in(jax.random.key(seed), i)
+        target = labels[batch].astype(np.int32)
+        value, norms = _batch_norms(network, loss, train, variables, images[batch], target, key)
+        kernels = {k: v for k, v in jax.device_get(norms).items() if k.endswith("/kernel")}
+        flat = flatten_norms(network, kernels, shape)
+        names = [name for name, _ in flat]
+        rows.append([value for _, value in flat])
+        losses.append(float(value))
+    if progress:
+        progress(count, count)
+    if not names:
+        raise ValueError("this network has no parameter of the name 'kernel'")
+    return GradientNorms(
+        layer=tuple(names),
+        step=np.array([step]),
+        norm=np.array([rows], np.float64),
+        loss=np.array([losses], np.float64),
+        residual=any(stack.unit.residual for stack in network.stacks),
+        batch_size=size,
+        choices={
+            "BatchNorm": "statistics of the batch" if train else "running statistics",
+            "loss": "mean of a batch, without weight decay",
+            "batches": f"{count} of {size} examples",
+            "seed": seed,
+        },
+    )
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _batch_norms(
+    network: Network,
+    loss: Loss,
+    train: bool,
+    variables: Variables,
+    images: jax.Array,
+    labels: jax.Array,
+    key: jax.Array,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def loss_of(params: Any) -> jax.Array:
+        out = network.apply({**variables, "params": params}, images, train=train, key=key)
+        return jnp.mean(loss(out.logits, labels))
+
+    value, grads = jax.value_and_grad(loss_of)(variables["params"])
+    return value, layer_norms(network, grads)
+
+
+def plot(results: GradientNorms | Mapping[str, GradientNorms], ax: Axes | None = None) -> Figure:
+    """Gradient norm of each kernel from the first layer to the last: colours tell runs, lines moments.
+
+    The line is the mean over batches, the band reaches from the smallest to the largest batch.
+    """
+    named = {"": results} if isinstance(results, GradientNorms) else dict(results)
+    fig, ax = style.axes(ax)
+    for i, (label, result) in enumerate(named.items()):
+        number = 1 + np.arange(len(result.layer))
+        for t, step in enumerate(result.step):
+            look: dict[str, Any] = {"color": style.color(i), "lw": 1.6 if t == 0 else 1.3}
+            name = f"{label}, {moment(int(step))}".strip(", ")
+            # A norm of exactly 0 has no place on a logarithmic axis.
+            low, mean, high = (
+                np.where(v > 0, v, np.nan)
+                for v in (result.norm[t].min(0), result.mean[t], result.norm[t].max(0))
+            )
+            ax.plot(number, mean, style.LINES[t % len(style.LINES)], label=name, **look)
+            ax.fill_between(number, low, high, color=look["color"], alpha=0.15, lw=0)
+    ax.set(xlabel="kernel, from the first layer to the last", ylabel="‖∂L/∂W‖", yscale="log")
+    style.legend_above(fig, ax)
+    return fig
+
+
+def moment(step: int) -> str:
+    """A step in words."""
+    return "at init" if step == 0 else f"after {step:,} steps"

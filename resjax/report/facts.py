@@ -1,0 +1,72 @@
+"""What was run, in words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from resjax import config as configs
+from resjax import models
+from resjax.analysis.run import Run
+
+
+def facts_of(run: Run, first: Run) -> dict[str, str]:
+    """Facts of one run; ``first`` is the one that others are compared with."""
+    config, info = run.config, run.experiment.dataset.info
+    plan = run.experiment.plan
+    height, width, channels = info.image_shape
+    facts = {
+        "network": _network(config.model.to_dict()),
+        "size": f"{run.num_parameters:,} parameters, {run.network.num_units} units",
+        "data": f"{info.name}: {info.num_train:,} training and {info.num_test:,} {run.split} examples of "
+        f"{height}×{width}×{channels}, {info.num_classes} classes",
+        "training": f"step {run.step:,} of {plan.total:,}, batch {config.train.batch_size}, learning rate "
+        f"{config.optimizer.learning_rate}, weight decay {config.optimizer.weight_decay}, "
+        f"seed {config.seed}",
+    }
+    if run is not first:
+        differences = configs.differences(first.config, config)
+        facts[f"differs from {first.label} in"] = "; ".join(differences) or "nothing that matters"
+    if run.starts:
+        last = run.starts[-1]
+        facts["trained on"] = f"{last['device_count']} × {last['device']} ({last['machine']})"
+        facts["trained at"] = f"{last['date']}, commit {short(last['commit'])}"
+        facts["command"] = str(last["command"])
+    facts["folder"] = str(run.workdir)
+    return facts
+
+
+def facts_of_report(made: Mapping[str, Any]) -> dict[str, str]:
+    """The same for ``resjax.provenance.provenance()``."""
+    packages = ", ".join(f"{name} {version}" for name, version in made["packages"].items())
+    return {
+        "made": f"{made['date']}, resjax {made['resjax']}, commit {short(made['commit'])}",
+        "on": f"{made['device_count']} × {made['device']} ({made['machine']})",
+        "with": f"Python {made['python']}, {packages}",
+    }
+
+
+def short(commit: str | None) -> str:
+    """A commit in eight letters, with its mark of changes."""
+    if not commit:
+        return "unknown"
+    name, _, changes = commit.partition("+")
+    return name[:8] + (" with changes" if changes else "")
+
+
+def title_of(labels: Sequence[str]) -> str:
+    """Of the whole report."""
+    return f"{' and '.join(labels) if len(labels) < 3 else ', '.join(labels)}, taken apart"
+
+
+def _network(model: dict[str, Any]) -> str:
+    """Its name, its depth, and each field that is not the default."""
+    usual = json.loads(configs.to_json(models.defaults(model["name"])))
+    own = json.loads(json.dumps(model))
+    told = [
+        f"{field}={value}"
+        for field, value in own.items()
+        if field != "name" and (field == "depth" or value != usual.get(field))
+    ]
+    return f"{model['name']}({', '.join(told)})"

@@ -1,0 +1,53 @@
+"""A study's figure in every form: PNG and PDF files, and SVG for light and dark, wide and narrow screens."""
+
+from __future__ import annotations
+
+import base64
+import io
+import logging
+from collections.abc import Callable
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from resjax.analysis import style
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Draw = Callable[[], "Figure"]
+
+
+def save(draw: Draw, directory: Path, name: str) -> list[Path]:
+    """Writes ``name.png`` (200 dots an inch) and ``name.pdf``, on white."""
+    # Every font that goes into a PDF is reported at length, at the level of absl's programs.
+    logging.getLogger("fontTools").setLevel(logging.WARNING)
+    directory.mkdir(parents=True, exist_ok=True)
+    paths = [directory / f"{name}.png", directory / f"{name}.pdf"]
+    with style.theme():
+        figure = draw()
+        figure.savefig(paths[0], dpi=200, facecolor="white")
+        figure.savefig(paths[1], facecolor="white", metadata={"CreationDate": None})
+    return paths
+
+
+def picture(draw: Draw, alt: str) -> str:
+    """An HTML <picture> that holds all four forms; the browser chooses."""
+    narrow, dark = "(max-width: 640px)", "(prefers-color-scheme: dark)"
+    sources = [
+        (f"{dark} and {narrow}", _svg(draw, dark=True, narrow=True)),
+        (dark, _svg(draw, dark=True, narrow=False)),
+        (narrow, _svg(draw, dark=False, narrow=True)),
+    ]
+    inner = "".join(f'<source media="{media}" srcset="{data}">\n' for media, data in sources)
+    return (
+        f"<picture>\n{inner}"
+        f'<img src="{_svg(draw, dark=False, narrow=False)}" alt="{escape(alt)}">\n</picture>'
+    )
+
+
+def _svg(draw: Draw, *, dark: bool, narrow: bool) -> str:
+    buffer = io.BytesIO()
+    with style.theme(dark=dark, narrow=narrow):
+        draw().savefig(buffer, format="svg", metadata={"Date": None})
+    return f"data:image/svg+xml;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,0 +1,115 @@
+"""From results to files: report.html, figures as PNG and PDF, one JSON file a study."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from resjax.analysis.result import Result
+from resjax.report import html
+from resjax.report.figures import picture, save
+from resjax.report.study import Finding, Study
+
+Results = Mapping[str, Result]
+"""{label of the run: result}."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """All that a report is made of.
+
+    Attributes:
+      title: of the page.
+      results: (study, results), in order; a study without results does not belong here.
+      runs: label → fact → text.
+      configs: label → the resolved configuration and starts of the run, JSON-ready.
+      left_out: sentences about what was not done, and why.
+      made: fact → text, about the analysis itself.
+      provenance: the same, JSON-ready.
+      command: study name → the command that makes its section again.
+    """
+
+    title: str
+    results: Sequence[tuple[Study, Results]]
+    runs: Mapping[str, Mapping[str, str]]
+    configs: Mapping[str, Mapping[str, Any]]
+    left_out: Sequence[str]
+    made: Mapping[str, str]
+    provenance: Mapping[str, Any]
+    command: Mapping[str, str]
+
+    @property
+    def findings(self) -> list[Finding]:
+        """One for each study."""
+        return [study.finding(results) for study, results in self.results]
+
+    @property
+    def summary(self) -> dict[str, dict[str, str]]:
+        """label → column → text, of all studies."""
+        merged: dict[str, dict[str, str]] = {label: {} for label in self.runs}
+        for study, results in self.results:
+            for label, columns in study.summary(results).items():
+                merged[label].update(columns)
+        return merged
+
+
+def write(report: Report, out: Path) -> Path:
+    """Writes everything under ``out``; returns the path of report.html."""
+    out.mkdir(parents=True, exist_ok=True)
+    sections = []
+    for (study, results), finding in zip(report.results, report.findings, strict=True):
+        draw = partial(study.plot, results)
+        figures = save(draw, out / "figures", study.name)
+        data = out / f"{study.name}.json"
+        data.write_text(json.dumps(_data(report, study, results), indent=1) + "\n", "utf-8")
+        section = html.Section(
+            study=study,
+            finding=finding,
+            picture=picture(draw, f"{study.title}. {finding.headline}"),
+            table=study.table(results),
+            choices={label: getattr(r, "choices", {}) for label, r in results.items()},
+            command=report.command[study.name],
+            files=[path.relative_to(out).as_posix() for path in (data, *figures)],
+        )
+        sections.append(section)
+    page = html.Page(
+        title=report.title,
+        runs=report.runs,
+        summary=report.summary,
+        sections=sections,
+        left_out=report.left_out,
+        made=report.made,
+    )
+    path = out / "report.html"
+    path.write_text(html.render(page), "utf-8")
+    return path
+
+
+def _data(report: Report, study: Study, results: Results) -> dict[str, Any]:
+    return {
+        "study": study.name,
+        "made": report.provenance,
+        "runs": {
+            label: {**report.configs[label], "result": result.to_json()}
+            for label, result in results.items()
+        },
+    }
+
+
+def read(path: Path, study: Study) -> dict[str, Result]:
+    """The results in a study's JSON file, by label of the run.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: it belongs to another study.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; make it with python -m resjax.analyze")
+    data = json.loads(path.read_text("utf-8"))
+    if data.get("study") != study.name:
+        raise ValueError(f"{path} holds the study {data.get('study')!r}, not {study.name!r}")
+    return {label: study.result.from_json(run["result"]) for label, run in data["runs"].items()}

@@ -1,0 +1,228 @@
+"""The convolution's own gradients against JAX's, in all its forms."""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from resjax.models.conv import conv
+
+
+class Case(NamedTuple):
+    """A convolution: image size (H, W), channels in and out, kernel size, and its other arguments."""
+
+    size: tuple[int, int]
+    channels: int
+    features: int
+    kernel: tuple[int, int] = (3, 3)
+    strides: tuple[int, int] = (1, 1)
+    padding: str | tuple = "SAME"
+    groups: int = 1
+    batch: int = 3
+
+    def options(self) -> dict:
+        return {"strides": self.strides, "padding": self.padding, "groups": self.groups}
+
+
+CASES = {
+    "cifar": Case((8, 8), 4, 6),
+    "odd sizes": Case((7, 9), 4, 6),
+    "stem": Case((12, 12), 3, 8),
+    "transition": Case((8, 8), 4, 8, strides=(2, 2), padding=((1, 1), (1, 1))),
+    "transition, odd": Case((7, 7), 4, 8, strides=(2, 2), padding=((1, 1), (1, 1))),
+    "strides differ": Case((9, 8), 2, 3, strides=(1, 3)),
+    "stride > kernel": Case((10, 11), 2, 3, (2, 3), (5, 4), "VALID"),
+    "projection": Case((6, 6), 4, 5, (1, 1)),
+    "strided projection": Case((7, 8), 4, 5, (1, 1), (2, 2), "VALID"),
+    "padded projection": Case((4, 4), 2, 3, (1, 1), padding=((1, 0), (2, 1))),
+    "grouped projection": Case((4, 5), 4, 6, (1, 1), groups=2),
+    "imagenet stem": Case((23, 22), 3, 4, (7, 7), (2, 2), ((3, 3), (3, 3))),
+    "alexnet 1": Case((31, 31), 3, 4, (11, 11), (4, 4), "VALID"),
+    "alexnet 2": Case((9, 9), 4, 6, (5, 5), groups=2),
+    "depthwise": Case((6, 7), 4, 8, groups=4),
+    "asymmetric": Case((6, 7), 2, 3, (2, 4), (2, 1), ((0, 3), (2, 0))),
+    "smaller than the kernel": Case((2, 1), 2, 3, (5, 3)),
+    "one pixel": Case((1, 1), 2, 3),
+    "as large as the kernel": Case((5, 5), 2, 3, (5, 5), padding="VALID"),
+    "one image": Case((6, 6), 1, 1, batch=1),
+}
+
+
+def arrays(case: Case, dtype=jnp.float32, seed: int = 0) -> tuple[jax.Array, jax.Array]:
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((case.batch, *case.size, case.channels))
+    kernel = rng.standard_normal((*case.kernel, case.channels // case.groups, case.features))
+    return jnp.asarray(x, dtype), jnp.asarray(kernel, dtype)
+
+
+@partial(jax.jit, static_argnums=(2, 3))
+def everything(x, kernel, case: Case, impl: str):
+    """Output, input gradient, kernel gradient, for a cotangent made of the output itself."""
+    y, vjp = jax.vjp(partial(conv, impl=impl, **case.options()), x, kernel)
+    return y, *vjp(jnp.sin(3 * y))
+
+
+@partial(jax.jit, static_argnums=2)
+def largest_error(x, kernel, case: Case) -> jax.Array:
+    """Largest relative error of output and gradients against JAX's in the same or a wider dtype."""
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    y, vjp = jax.vjp(partial(conv, impl="cpu", **case.options()), x, kernel)
+    dy = jnp.sin(3 * y)
+    stock = partial(conv, impl="lax", **case.options())
+    expected_y, expected_vjp = jax.vjp(stock, x.astype(wide), kernel.astype(wide))
+    errors = []
+    pairs = zip((y, *vjp(dy)), (expected_y, *expected_vjp(dy.astype(wide))), strict=True)
+    for actual, expected in pairs:
+        assert actual.dtype == x.dtype
+        error = jnp.max(jnp.abs(actual.astype(wide) - expected))
+        errors.append(error / (jnp.max(jnp.abs(expected)) + 1e-30))
+    return jnp.max(jnp.stack(errors))
+
+
+@pytest.fixture
+def x64():
+    # The context manager has another name in every second release of JAX; the flag is the same.
+    jax.config.update("jax_enable_x64", True)
+    yield
+    jax.config.update("jax_enable_x64", False)
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_gradients_are_exact_in_float64(case, x64):
+    assert largest_error(*arrays(case, jnp.float64), case) < 1e-12
+
+
+@pytest.mark.parametrize("name", ["cifar", "transition, odd", "projection", "alexnet 2"])
+@pytest.mark.parametrize("dtype, tolerance", [(jnp.float32, 1e-5), (jnp.bfloat16, 1e-2)])
+def test_gradients_in_the_dtypes_of_training(name, dtype, tolerance):
+    assert largest_error(*arrays(CASES[name], dtype), CASES[name]) < tolerance
+
+
+def test_bfloat16_kernel_gradient_is_summed_in_float32():
+    # 2,048 terms of 1 + 2^-7: eight bits would stop counting at 256.
+    x = jnp.full((8, 16, 16, 1), 1.0078125, jnp.bfloat16)
+    kernel = jnp.ones((1, 1, 1, 1), jnp.bfloat16)
+    for padding in ("VALID", ((0, 1), (0, 0))):  # as a matmul, as a convolution
+        gradient = jax.grad(
+            lambda k, p=padding: jnp.sum(conv(x, k, padding=p, impl="cpu").astype(jnp.float32))
+        )(kernel)
+        assert abs(float(gradient[0, 0, 0, 0]) / (2048 * 1.0078125) - 1) < 2**-8
+
+
+@settings(max_examples=12, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_any_shape(data):
+    draw = data.draw
+    groups = draw(st.sampled_from([1, 1, 2]))
+    pads = st.tuples(st.integers(0, 2), st.integers(0, 2))
+    kernel = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
+    padding = draw(st.one_of(st.just("SAME"), st.tuples(pads, pads)))
+    size = draw(st.tuples(st.integers(kernel[0], 8), st.integers(kernel[1], 8)))
+    case = Case(
+        size=size,
+        channels=groups * draw(st.integers(1, 3)),
+        features=groups * draw(st.integers(1, 3)),
+        kernel=kernel,
+        strides=draw(st.tuples(st.integers(1, 3), st.integers(1, 3))),
+        padding=padding,
+        groups=groups,
+        batch=draw(st.integers(1, 3)),
+    )
+    assert largest_error(*arrays(case, seed=draw(st.integers(0, 9))), case) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["cifar", "transition", "projection"])
+def test_many_cotangents_at_once(name):
+    case = CASES[name]
+    x, kernel = arrays(case)
+    y, vjp = jax.vjp(partial(conv, impl="cpu", **case.options()), x, kernel)
+    cotangents = jnp.asarray(np.random.default_rng(1).standard_normal((3, *y.shape)), y.dtype)
+    both = jax.jit(lambda dy: (jax.vmap(vjp)(dy), lax.map(vjp, dy)))(cotangents)
+    for together, one_by_one in zip(*both, strict=True):
+        np.testing.assert_allclose(together, one_by_one, rtol=1e-4, atol=1e-4)
+
+
+def test_under_scan_and_vmap_over_images():
+    x, kernel = arrays(Case((6, 6), 3, 3))
+    kernels = jnp.stack([kernel, 0.5 * kernel, -kernel]) / 5
+
+    def loss(kernels, x, impl, loop):
+        if loop:
+            x, _ = lax.scan(lambda h, k: (jnp.tanh(conv(h, k, impl=impl)), None), x, kernels)
+        else:
+            for k in kernels:
+                x = jnp.tanh(conv(x[None], k, impl=impl)[0])
+        return jnp.sum(jnp.square(x))
+
+    own = jax.value_and_grad(partial(loss, impl="cpu", loop=True), (0, 1))
+    stock = jax.value_and_grad(partial(loss, impl="lax", loop=False), (0, 1))
+    value, gradients = jax.jit(own)(kernels, x)
+    values, (over_kernels, over_x) = jax.jit(jax.vmap(stock, (None, 0)))(kernels, x)
+    np.testing.assert_allclose(value, jnp.sum(values), rtol=1e-5)
+    np.testing.assert_allclose(gradients[0], jnp.sum(over_kernels, 0), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(gradients[1], over_x, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["cifar", "transition", "projection"])
+def test_eight_devices_agree_with_one(name):
+    case = CASES[name]._replace(batch=16)
+    x, kernel = arrays(case)
+    mesh = Mesh(np.array(jax.devices()[:8]), ("data",))
+    batch = NamedSharding(mesh, PartitionSpec("data"))
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    shared = everything(jax.device_put(x, batch), jax.device_put(kernel, everywhere), case, "cpu")
+    for a, e in zip(shared, everything(x, kernel, case, "cpu"), strict=True):
+        np.testing.assert_allclose(a, e, rtol=1e-4, atol=1e-4)
+
+
+def test_kernel_gradient_of_a_batch_on_many_devices_moves_no_images():
+    case = CASES["cifar"]._replace(batch=16)
+    x, kernel = arrays(case)
+    mesh = Mesh(np.array(jax.devices()[:8]), ("data",))
+    x = jax.device_put(x, NamedSharding(mesh, PartitionSpec("data")))
+    kernel = jax.device_put(kernel, NamedSharding(mesh, PartitionSpec()))
+    program = everything.lower(x, kernel, case, "cpu").compile().as_text()
+    assert "all-reduce" in program
+    assert "all-gather" not in program and "all-to-all" not in program
+
+
+def test_forward_mode_needs_the_stock_convolution():
+    x, kernel = arrays(CASES["cifar"])
+    with pytest.raises(TypeError):
+        jax.jvp(lambda k: conv(x, k, impl="cpu"), (kernel,), (kernel,))
+    y, dy = jax.jvp(lambda k: conv(x, k, impl="lax"), (kernel,), (kernel,))
+    np.testing.assert_allclose(y, dy, rtol=1e-5)
+
+
+def test_auto_is_this_gradient_on_cpu():
+    x, kernel = arrays(CASES["cifar"])
+    assert "custom_vjp" in str(jax.make_jaxpr(conv)(x, kernel))
+    assert "custom_vjp" not in str(jax.make_jaxpr(partial(conv, impl="lax"))(x, kernel))
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"impl": "fast"}, "'auto', 'lax', 'cpu'"),
+        ({"padding": "FULL"}, "'SAME', 'VALID'"),
+        ({"padding": ((-1, 0), (0, 0))}, "negative"),
+        ({"strides": (0, 1)}, "strides"),
+        ({"groups": 3}, "groups=3"),
+        ({"x": jnp.zeros((8, 8, 4))}, "B, H, W, C"),
+        ({"x": jnp.zeros((2, 8, 8, 5))}, "5 channels"),
+        ({"x": jnp.zeros((2, 8, 8, 4), jnp.int32)}, "cast"),
+        ({"x": jnp.zeros((2, 8, 8, 4), jnp.bfloat16)}, "cast"),
+        ({"x": jnp.zeros((2, 2, 2, 4)), "padding": "VALID"}, "does not fit"),
+    ],
+)
+def test_bad_arguments_are_refused(changes, message):
+    arguments = {"x": jnp.zeros((2, 8, 8, 4)), "kernel": jnp.zeros((3, 3, 4, 6)), **changes}
+    with pytest.raises(ValueError, match=message):
+        conv(arguments.pop("x"), arguments.pop("kernel"), **arguments)

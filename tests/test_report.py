@@ -1,0 +1,378 @@
+"""The report: findings follow the numbers, and the page needs nothing but itself."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from resjax import config as configs
+from resjax.analysis.curves import Curves, training_curves
+from resjax.analysis.gradients import GradientNorms
+from resjax.analysis.lesion import DeleteEach
+from resjax.analyze import analyze
+from resjax.checkpoint import Checkpoints
+from resjax.experiment import load_experiment
+from resjax.report import STUDIES, Options, curves, gradients, lesion, words
+from resjax.report.write import Report, read, write
+from resjax.workdir import claim
+
+
+def deletions(error, intact=0.01, left_out=(), classes=10):
+    n = len(error)
+    error = np.array(error, float)
+    names = tuple(f"stage1/unit{i + 1}" for i in range(n))
+    error[[names.index(name) for name in left_out]] = np.nan
+    return DeleteEach(
+        unit=names,
+        residual=np.ones(n, bool),
+        error=error,
+        loss=error + 1,
+        kl=error / 2,
+        agreement=1 - error,
+        left_out=dict.fromkeys(left_out, "shapes differ"),
+        intact_error=intact,
+        intact_loss=0.1,
+        num_examples=1000,
+        num_classes=classes,
+        unit_evaluations=n,
+        choices={"BatchNorm": "running statistics"},
+    )
+
+
+def points(study, results):
+    return " ".join(study.finding(results).points)
+
+
+SPARE = deletions([0.4, *[0.012] * 9])
+NEEDED = deletions([0.9] * 10)
+
+
+def curve(train_error, eval_error, residual=True, examples=1000):
+    return Curves(
+        step=np.array([10, 20]),
+        train_loss=np.array([2.0, 1.0]),
+        train_error=np.array([0.8, train_error]),
+        eval_step=np.array([0, 20]),
+        eval_loss=np.array([2.3, 1.0]),
+        eval_error=np.array([0.9, eval_error]),
+        split="test",
+        num_examples=examples,
+        num_classes=10,
+        total_steps=20,
+        residual=residual,
+        choices={},
+    )
+
+
+def norms(first, last, steps=(0,), layers=8):
+    one = np.geomspace(first, last, layers)
+    return GradientNorms(
+        layer=tuple(f"stage1/unit{i + 1}/conv1/kernel" for i in range(layers)),
+        step=np.array(steps),
+        norm=np.tile(one, (len(steps), 3, 1)),
+        loss=np.ones((len(steps), 3)),
+        residual=True,
+        batch_size=4,
+        choices={},
+    )
+
+
+def test_deletion_finding_says_which_network_can_spare_units():
+    headline = lesion.finding({"deep": SPARE, "flat": NEEDED}).headline
+    assert headline == "A unit can go from deep, but not from flat."
+    swapped = lesion.finding({"deep": NEEDED, "flat": SPARE}).headline
+    assert swapped == "A unit can go from flat, but not from deep."
+    both = lesion.finding({"deep": SPARE, "flat": SPARE}).headline
+    assert both == "Most units can go, one at a time, from deep and flat."
+    neither = lesion.finding({"deep": NEEDED, "flat": NEEDED}).headline
+    assert neither == "Hardly any unit can go from deep and flat."
+
+
+def test_deletion_finding_between_the_extremes_counts():
+    mixed = deletions([0.5] * 7 + [0.01] * 3)
+    assert lesion.finding({"deep": mixed}).headline == "3 of 10 units can go from deep."
+
+
+def test_an_untrained_network_proves_nothing():
+    chance = deletions([0.88] * 10, intact=0.88)
+    headline = lesion.finding({"deep": SPARE, "flat": chance}).headline
+    assert "flat has learned too little for deletions to say anything" in headline
+    assert "not from" not in headline
+
+
+def test_deletion_text_has_the_numbers_and_what_was_left_out():
+    text = points(lesion, {"deep": deletions([0.4, 0.2, 0.012], left_out=["stage1/unit2"])})
+    for number in ("1.0 %", "40.0 %", "stage1/unit1", "20.6 %", "90.0 %"):
+        assert number in text
+    assert "Left out (×): stage1/unit2 (shapes differ)" in text
+    two_classes = points(lesion, {"deep": deletions([0.4] * 3, classes=2)})
+    assert "Chance is 50.0 %" in two_classes
+
+
+def test_deletion_summary_counts_units_that_may_go():
+    exactly_one_point = deletions([0.02, 0.0201, 0.03], intact=0.01)
+    assert lesion.may_go(exactly_one_point) == 2  # of 1,000 examples, 0.0201 is 20 as well
+    row = lesion.summary({"deep": SPARE})["deep"]
+    assert row["units that may go"] == "9 of 10"
+    assert "90" not in "".join(row.values())
+
+
+def test_training_finding_names_the_better_network_and_why():
+    good, bad = curve(0.0, 0.01), curve(0.3, 0.31, residual=False)
+    found = curves.finding({"deep": good, "flat": bad})
+    assert found.headline == "deep ends at 1.0 % test error, flat at 31.0 %."
+    assert "hard to train, not overfitted" in str(found.points) and "with shortcuts" in str(
+        found.points
+    )
+    found = curves.finding({"deep": bad, "flat": good})
+    assert found.headline.startswith("flat ends at 1.0 %")
+    overfitted = curve(0.0, 0.31, residual=True)
+    found = curves.finding({"deep": overfitted, "flat": curve(0.0, 0.01, residual=False)})
+    assert "generalizes worse" in str(found.points) and "without shortcuts" in str(found.points)
+
+
+def test_training_finding_knows_noise():
+    few = {"deep": curve(0.0, 0.02, examples=100), "flat": curve(0.0, 0.03, examples=100)}
+    assert curves.finding(few).headline == "The networks end alike."
+    many = {
+        "deep": curve(0.0, 0.02, examples=100_000),
+        "flat": curve(0.0, 0.03, examples=100_000),
+    }
+    assert curves.finding(many).headline.startswith("deep ends at 2.0 %")
+
+
+def test_training_finding_of_one_run():
+    assert curves.finding({"a": curve(0, 0.02)}).headline == "a reaches 2.0 % test error."
+    assert "close to chance" in curves.finding({"a": curve(0.8, 0.85)}).headline
+
+
+def test_gradient_finding_names_the_more_even_network():
+    even, fading, growing = norms(1, 1.2), norms(1e-4, 1), norms(1e4, 1)
+    for uneven in (fading, growing):
+        headline = gradients.finding({"deep": even, "flat": uneven}).headline
+        assert "more evenly in deep than in flat" in headline
+        headline = gradients.finding({"deep": uneven, "flat": even}).headline
+        assert "more evenly in flat than in deep" in headline
+    assert "alike" in gradients.finding({"deep": even, "flat": even}).headline
+
+
+def test_gradient_finding_of_one_run_says_which_way():
+    assert "smaller" in gradients.finding({"deep": norms(1e-4, 1)}).headline
+    assert "larger" in gradients.finding({"deep": norms(1e4, 1)}).headline
+    assert "about as large" in gradients.finding({"deep": norms(1, 1)}).headline
+    later = points(gradients, {"deep": norms(1, 1, steps=(0, 500))})
+    assert "at init" in later and "after 500 steps" in later
+
+
+def test_gradient_of_zero_is_survived():
+    dead = norms(1, 1)
+    dead.norm[..., :4] = 0
+    assert "more evenly in deep" in gradients.finding({"deep": norms(1, 1), "flat": dead}).headline
+    gradients.STUDY.plot({"flat": dead})
+
+
+def test_records_become_curves():
+    records = [
+        {"step": 0, "epoch": 0.0, "test_loss": 2.3, "test_error": 0.9},
+        {"step": 5, "epoch": 1.0, "loss": 1.5, "error": 0.5, "norms": {}},
+        {"step": 5, "epoch": 1.0, "test_loss": 1.4, "test_error": 0.4},
+    ]
+    facts = {"num_examples": 10, "num_classes": 10, "total_steps": 5, "residual": True}
+    result = training_curves(records, split="test", **facts)
+    assert list(result.step) == [5] and list(result.eval_step) == [0, 5]
+    assert list(result.eval_error) == [0.9, 0.4] and list(result.train_loss) == [1.5]
+    with pytest.raises(ValueError, match="0 evaluations"):
+        training_curves(records, split="holdout", **facts)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0"),
+        (1, "1.0"),
+        (0.0123, "0.012"),
+        (12.3, "12"),
+        (1234, "1,200"),
+        (1.234e-7, "1.2·10⁻⁷"),
+        (1e9, "1.0·10⁹"),
+        (float("inf"), "∞"),
+        (float("nan"), "–"),
+    ],
+)
+def test_factors_in_words(value, text):
+    assert words.factor(value) == text
+
+
+class Page(HTMLParser):
+    """Checks nesting, and collects what a browser would load or show."""
+
+    VOID = frozenset({"meta", "img", "source", "br", "link"})
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.loaded, self.links, self.ids, self.text = [], [], [], set(), ""
+        self.feed(text)
+        self.close()
+        assert not self.open, self.open
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        assert tag not in ("script", "link", "iframe", "object")
+        self.loaded += [attrs[k] for k in ("src", "srcset", "data") if k in attrs]
+        self.links += [attrs["href"]] if "href" in attrs else []
+        self.ids |= {attrs["id"]} if "id" in attrs else set()
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+LABELS = ("deep", "<b>flat</b>")
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    results = {
+        "curves": (curve(0, 0.01), curve(0.3, 0.31)),
+        "lesion": (SPARE, deletions([0.9] * 10, left_out=["stage1/unit3"])),
+        "gradients": (norms(1, 1.2, steps=(0, 20)), norms(1e-4, 1, steps=(0, 20))),
+    }
+    report = Report(
+        title="deep & <b>flat</b>",
+        results=[
+            (STUDIES[name], dict(zip(LABELS, pair, strict=True))) for name, pair in results.items()
+        ],
+        runs={label: {"network": f"of {label}"} for label in LABELS},
+        configs={label: {"config": {"seed": 3}, "starts": [], "step": 20} for label in LABELS},
+        left_out=["lesion, of another: it has no unit."],
+        made={"made": "today, commit 0123abcd"},
+        provenance={"commit": "0123abcd"},
+        command={name: f"python -m resjax.analyze --studies={name}" for name in STUDIES},
+    )
+    out = tmp_path_factory.mktemp("report")
+    return report, write(report, out), out
+
+
+def test_page_is_whole_and_refers_to_nothing_outside(written):
+    _, path, out = written
+    text = path.read_text("utf-8")
+    page = Page(text)
+    # Four forms of each figure: light and dark, for a page and for a phone.
+    assert len(page.loaded) == 4 * len(STUDIES)
+    assert len(set(page.loaded)) == len(page.loaded)
+    assert all(data.startswith("data:image/svg+xml;base64,") for data in page.loaded)
+    outside = [link for link in page.links if not link.startswith("#")]
+    assert all((out / link).is_file() for link in outside)
+    assert {link[1:] for link in page.links if link.startswith("#")} <= page.ids
+    style = text[text.index("<style>") : text.index("</style>")]
+    assert "prefers-color-scheme: dark" in style and "max-width: 640px" in style
+    assert "url(" not in style and "@import" not in style
+    assert 'name="viewport"' in text
+
+
+def test_page_says_everything(written):
+    report, path, _ = written
+    shown = re.sub(r"\s+", " ", Page(path.read_text("utf-8")).text)
+    for finding in report.findings:
+        assert finding.headline in shown
+        assert all(point in shown for point in finding.points)
+    for text in ("deep & <b>flat</b>", "of <b>flat</b>", "running statistics", "0123abcd"):
+        assert text in shown  # as text: labels are no markup
+    for text in (*report.left_out, *report.command.values(), "9 of 10", "stage1/unit7"):
+        assert text in shown
+
+
+def test_files_lie_beside_the_page(written):
+    _, _, out = written
+    for name in STUDIES:
+        assert (out / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert (out / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+        data = json.loads((out / f"{name}.json").read_text("utf-8"))
+        assert data["made"] == {"commit": "0123abcd"}
+        assert data["runs"]["deep"]["config"] == {"seed": 3}
+
+
+def test_results_are_read_back(written):
+    report, _, out = written
+    for study, results in report.results:
+        back = read(out / f"{study.name}.json", study)
+        assert study.finding(back) == study.finding(results)
+        assert study.table(back) == study.table(results)
+    with pytest.raises(ValueError, match="not 'lesion'"):
+        read(out / "curves.json", STUDIES["lesion"])
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        read(out / "nothing.json", STUDIES["lesion"])
+
+
+def test_unknown_study_and_bad_options_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"studies=lesions; allowed: curves, lesion, gradients"):
+        analyze([tmp_path], ["lesions"])
+    with pytest.raises(ValueError, match="max_examples=0"):
+        Options(max_examples=0)
+    with pytest.raises(FileNotFoundError, match="holds no run"):
+        analyze([tmp_path])
+    with pytest.raises(ValueError, match="different workdirs"):
+        analyze([tmp_path, tmp_path])
+
+
+RECORDS = """\
+{"step": 0, "epoch": 0.0, "test_loss": 2.3, "test_error": 0.9}
+{"step": 2, "epoch": 1.0, "loss": 1.5, "error": 0.5, "learning_rate": 0.1}
+{"step": 2, "epoch": 1.0, "test_loss": 1.4, "test_error": 0.4}
+"""
+
+
+@pytest.fixture(scope="module")
+def workdirs(tmp_path_factory):
+    """Two tiny networks as if after two steps; training itself would take longer than all the rest."""
+    root = tmp_path_factory.mktemp("runs")
+    for name, fields in {"deep": {}, "flat": {"shortcut": "none"}}.items():
+        config = configs.default(
+            "resnet", stage_sizes=(2,), widths=(4,), placement="post", norm=False, **fields
+        )
+        config.data.train_examples = 16
+        config.train.batch_size = 8
+        config.train.duration = "2 steps"
+        path = claim(root / name, config)
+        state = load_experiment(config).create_state()
+        with Checkpoints(path) as checkpoints:
+            checkpoints.save(state.replace(step=jnp.int32(2)))
+        (path / "metrics.jsonl").write_text(RECORDS)
+    return root
+
+
+def test_analyze_from_workdirs_to_report(workdirs, capsys):
+    path = analyze(
+        [workdirs / "deep", workdirs / "flat"],
+        out=workdirs / "report",
+        options=Options(max_examples=50, batch_size=32, gradient_batches=2),
+    )
+    assert path == workdirs / "report" / "report.html"
+    shown = re.sub(r"\s+", " ", Page(path.read_text("utf-8")).text)
+    assert "model.shortcut: 'identity' → 'none'" in shown
+    results = read(workdirs / "report" / "lesion.json", STUDIES["lesion"])
+    assert results["deep"].num_examples == 50
+    assert results["deep"].residual.all() and not results["flat"].residual.any()
+    norms = read(workdirs / "report" / "gradients.json", STUDIES["gradients"])
+    assert list(norms["deep"].step) == [0, 2] and norms["deep"].norm.shape[1] == 2
+    terminal = capsys.readouterr().out
+    assert "units that may go" in terminal and "deep" in terminal
+
+
+def test_analyze_one_study_into_the_workdir(workdirs):
+    path = analyze([workdirs / "deep"], ["curves"])
+    assert path == workdirs / "deep" / "analysis" / "report.html"
+    assert not (path.parent / "lesion.json").exists()
+
+
+def test_a_run_without_checkpoint_is_refused(workdirs, tmp_path):
+    (tmp_path / "config.json").write_text((workdirs / "deep" / "config.json").read_text())
+    with pytest.raises(FileNotFoundError, match="no checkpoint"):
+        analyze([tmp_path])
