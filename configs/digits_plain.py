@@ -1,9 +1,9 @@
 """The plain twin of configs/digits.py: the same branches, parameters and recipe, no shortcuts.
 
 Command:  python -m resjax.train --config=configs/digits_plain.py --workdir=runs/digits_plain
-Hardware: @H@
-Time:     @T@
-Result:   @R@
+Hardware: 2 CPU cores (Intel Xeon, Sapphire Rapids).
+Time:     57 s, compilation included.
+Result:   30.2 % test error, 34.8 % training error after 30 epochs, one seed (docs/results/README.md).
 """
 
 from pathlib import Path

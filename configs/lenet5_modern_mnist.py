@@ -2,9 +2,10 @@
 
 Command:  python -m resjax.data.prepare mnist
           python -m resjax.train --config=configs/lenet5_modern_mnist.py --workdir=runs/lenet5_modern
-Hardware: @H@
-Time:     @T@
-Result:   @R@
+Hardware: 2 CPU cores (Intel Xeon, Sapphire Rapids), shared.
+Time:     4 min (4 min 51 s of CPU time).
+Result:   0.77 % test error after the last of 20 epochs, one seed (docs/results/lenet5_modern_mnist.json);
+          nothing was tuned.
 """
 
 from ml_collections import ConfigDict

@@ -45,7 +45,7 @@ def _main(argv: list[str]) -> None:
     except loop.Stopped as stopped:
         print(stopped, file=sys.stderr)
         sys.exit(143)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, FileNotFoundError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     print(f"{time.perf_counter() - start:.0f} s. Open the report: {report}")

@@ -16,8 +16,10 @@ def first_nonfinite(state: TrainState, batch: Batch, *, task: Task) -> str:
 
     The forward pass is looked at first, part by part from the image on. If every activation is finite, the
     gradients are, from the loss back: what is not finite nearest to the loss has spoiled the others.
+    It runs on one device; of many hosts, each looks at its own ``batch``.
     """
     network = task.network
+    state = jax.tree.map(lambda leaf: leaf.addressable_data(0), state)
     x, network_key = training_input(state, batch, task=task)
 
     @jax.jit

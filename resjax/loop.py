@@ -61,6 +61,9 @@ def run(
         found = _Found(step, end, metrics, evaluate(state) if evaluates else None)
         step = end
         if step % plan.save == 0 and step < plan.total:
+            # Written first: a run that resumes here does not find it again.
+            reports.write(found, state)
+            found = _Found(step, step)
             checkpoints.save(state)
     reports.write(found, state)
     checkpoints.save(state)

@@ -36,7 +36,10 @@ def provenance() -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """The commit of this source tree, with ``+changes`` where files differ from it."""
+    """The commit of this source tree, with ``+changes`` where files differ from it or are new.
+
+    None where the package is not tracked: a checkout that only holds an environment is not its source.
+    """
 
     def git(*args: str) -> str:
         return subprocess.run(
@@ -49,7 +52,8 @@ def commit() -> str | None:
         ).stdout.strip()
 
     try:
-        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".")
+        git("ls-files", "--error-unmatch", Path(__file__).name)
+        changed = git("status", "--porcelain", "--", ".")
         return git("rev-parse", "HEAD") + ("+changes" if changed else "")
     except (OSError, subprocess.SubprocessError):
         return None

@@ -46,8 +46,9 @@ def train_and_evaluate(config: ConfigDict, directory: str | Path) -> TrainState:
       FloatingPointError: a step was not finite; the state before it is saved.
       loop.Stopped: SIGTERM or Ctrl-C; the state is saved.
     """
+    # First, because JAX's own service for many hosts takes SIGTERM for itself.
+    start_processes(config.parallel.distributed)
     with StopRequest() as stop:
-        start_processes(config.parallel.distributed)
         experiment = load_experiment(config)
         devices = Devices(config.parallel.mode)
         devices.check_batch_size(config.train.batch_size)

@@ -2,8 +2,8 @@
 
 ``metrics.jsonl`` has one object a line: ``{"step": …, "epoch": …, "loss": …}``; norms are nested,
 ``{"norms": {"gradient": {"stem/conv/kernel": x, "stage1/conv1/kernel": [x, …]}}}``, with a list where
-units are stacked. A run that resumes from a checkpoint first removes the lines behind it,
-which it will write again.
+units are stacked. A run that resumes from a checkpoint first removes the lines behind it, and one that
+begins again removes all, because it will write them again.
 """
 
 from __future__ import annotations
@@ -64,10 +64,12 @@ class Writer:
         first = jax.process_index() == 0
         path = workdir / "metrics.jsonl" if first else Path(os.devnull)
         if first:
-            kept = [r for r in read_records(workdir) if r["step"] <= start_step]
+            kept = [r for r in read_records(workdir) if r["step"] <= start_step and start_step > 0]
             workdirs.write(path, "".join(_line(record) for record in kept))
         self._file = path.open("a")
-        self._events = _event_writer(workdir / "tensorboard") if tensorboard and first else None
+        self._events = (
+            _event_writer(workdir / "tensorboard", start_step) if tensorboard and first else None
+        )
         self._console = Console(file=sys.stderr, quiet=not first, highlight=False, soft_wrap=True)
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -154,11 +156,12 @@ def _scalars(tree: Any, prefix: str = "") -> list[tuple[str, float]]:
     return [(prefix, float(tree))]
 
 
-def _event_writer(directory: Path) -> Any:
+def _event_writer(directory: Path, start_step: int) -> Any:
     try:
         from tensorboardX import SummaryWriter
     except ImportError as error:
-        raise ImportError(
+        raise ValueError(
             "log.tensorboard=True needs tensorboardX: pip install 'resjax[tensorboard]', or leave it off"
         ) from error
-    return SummaryWriter(str(directory))
+    # What an earlier start wrote behind this step is hidden: it will be written again.
+    return SummaryWriter(str(directory), purge_step=start_step + 1 if start_step else 0)

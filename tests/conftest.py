@@ -2,11 +2,13 @@
 
 import os
 
-# Before jax is imported: eight devices, so that data parallelism is tested on any machine.
+# Before jax is imported. Eight devices, so that data parallelism is tested on any machine; and a compiler in
+# a hurry, because compilation is most of the time of these tests. Tests that start processes clear the flags.
+FLAGS = ("--xla_force_host_platform_device_count=8", "--xla_backend_optimization_level=0")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-_FLAG = "--xla_force_host_platform_device_count=8"
-if _FLAG not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FLAG}".strip()
+for flag in FLAGS:
+    if flag.partition("=")[0] not in os.environ.get("XLA_FLAGS", ""):
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
 
 import jax
 import pytest

@@ -1,4 +1,4 @@
-"""What the README shows works: its Python runs, its files exist, its configurations are those that there are."""
+"""What the README shows works: its Python runs, its links lead somewhere, its table is complete."""
 
 import re
 from pathlib import Path

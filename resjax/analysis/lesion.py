@@ -298,9 +298,9 @@ def plot(results: DeleteEach | Mapping[str, DeleteEach], ax: Axes | None = None)
             "chance",
             (1, 100 * chance),
             xycoords=("axes fraction", "data"),
-            ha="right",
-            va="bottom",
-            xytext=(0, 1),
+            ha="left",
+            va="center",
+            xytext=(3, 0),  # beside the axes, where no point can lie under it
             textcoords="offset points",
             fontsize=8.5,
         )

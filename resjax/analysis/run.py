@@ -95,9 +95,15 @@ class Run:
         return {}
 
     def examples(self, split: str, most: int) -> Examples:
-        """At most ``most`` examples of the evaluation set, spread over it, or, for 'train', the first
-        that the run was trained on. Not augmented, but for the random crops of streamed training images.
+        """At most ``most`` examples: of ``run.split``, what the run is evaluated on, spread over it; of
+        'train', the first that it was trained on. Not augmented, but for the random crops of streamed
+        training images.
+
+        Raises:
+          ValueError: another split.
         """
+        if split not in ("train", self.split):
+            raise ValueError(f"split={split!r}; this run has: 'train', {self.split!r}")
         if (split, most) not in self._examples:
             images, labels = _read(self.experiment.dataset, split, most, self.config.seed)
             standardized = data.standardize(jnp.asarray(images), self.experiment.task.constants)

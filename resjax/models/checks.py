@@ -20,11 +20,12 @@ def one_of(name: str, value: object, allowed: Sequence[object]) -> None:
 
 
 def dtype_of(name: str) -> Dtype:
-    """'float32', 'bfloat16' or 'float64' → the dtype; the last one is for checks, and needs JAX's x64 mode."""
+    """'float32', 'bfloat16' or 'float64' → the dtype; the last is for checks, and needs JAX's x64 mode."""
     one_of("model.dtype", name, ("float32", "bfloat16", "float64"))
     if name == "float64" and not jax.config.read("jax_enable_x64"):
         raise ValueError(
-            "model.dtype='float64' needs the environment variable JAX_ENABLE_X64=1, else JAX computes in float32"
+            "model.dtype='float64' needs the environment variable JAX_ENABLE_X64=1; without it, JAX computes "
+            "in float32"
         )
     return jnp.dtype(name)
 

@@ -28,7 +28,7 @@ def _unsuited(run: Run) -> str | None:
 
 
 def _run(run: Run, options: Options, progress: Progress | None) -> DeleteEach:
-    images, labels = run.examples("evaluation", options.max_examples)
+    images, labels = run.examples(run.split, options.max_examples)
     result = delete_each(
         run.network,
         run.variables,
@@ -158,7 +158,7 @@ STUDY = Study(
         "trained again."
     ),
     code=(
-        "images, labels = run.examples('evaluation', 10_000)\n"
+        "images, labels = run.examples(run.split, 10_000)\n"
         "resjax.analysis.delete_each(run.network, run.variables, images, labels, loss=run.loss)"
     ),
     result=DeleteEach,
