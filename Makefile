@@ -2,7 +2,7 @@
 #   make demo       train a deep residual network and its plain twin, take both apart, write a report
 #   make test       the fast tests          make test-all   all tests
 #   make lint       ruff and mypy           make setup      only .venv
-# Another interpreter or other versions: make test PYTHON=python3.13 REQUIREMENTS=requirements/colab.txt VENV=.venv-colab
+# Another interpreter or other versions: make test PYTHON=python3.13 REQUIREMENTS=requirements/oldest.txt VENV=.venv-oldest
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -30,10 +30,10 @@ demo-smoke: setup
 	$(BIN)/python -m resjax.demo --smoke --workdir=$(DEMO_DIR)-smoke
 
 test: setup
-	$(BIN)/python -m pytest -n auto -m "not slow and not gpu"
+	$(BIN)/python -m pytest -n auto -m "not slow"
 
 test-all: setup
-	$(BIN)/python -m pytest -n auto -m "not gpu"
+	$(BIN)/python -m pytest -n auto
 
 lint: setup
 	$(BIN)/ruff check .

@@ -38,6 +38,6 @@ def get_config(arg: str = "") -> ConfigDict:
     if configs.smoke(arg):
         c.data.image_size = 67
         c.data.workers = 0
-        c.train.batch_size = 4
+        c.train.batch_size = 8
         c.train.duration = "2 steps"
     return c

@@ -4,7 +4,8 @@
 #   sbatch --nodes=2 --gpus-per-node=4 --ntasks-per-node=4 launch/slurm.sh configs/imagenet_resnet50.py runs/resnet50
 #
 # Further arguments go to the training, e.g. --config.train.batch_size=1024. The workdir must be on a disk that all
-# nodes see. A job that is requeued, or that Slurm ends with SIGTERM, continues from its newest checkpoint.
+# nodes see. A job that is preempted and requeued continues from its newest checkpoint; one that ran out of time saves,
+# and continues when it is submitted again.
 #SBATCH --job-name=resjax
 #SBATCH --output=%x-%j.log
 #SBATCH --signal=TERM@120

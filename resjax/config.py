@@ -90,7 +90,7 @@ def steps_of(duration: str, steps_per_epoch: float, field: str) -> int:
     except ValueError:
         value = -1.0
     factors = {"steps": 1.0, "step": 1.0, "epochs": steps_per_epoch, "epoch": steps_per_epoch}
-    if value < 0 or value == float("inf") or unit.strip() not in factors:
+    if not 0 <= value < float("inf") or unit.strip() not in factors:
         raise ValueError(
             f"{field}={duration!r}; a duration is a number and a unit: '500 steps', '20 epochs'"
         )
@@ -128,6 +128,10 @@ def check(config: ConfigDict) -> None:
         raise ValueError(
             "train.label_smoothing goes with train.loss='cross_entropy' only; set it to 0"
         )
+    for field in ("learning_rate", "momentum", "weight_decay", "clip_norm", "factor", "scalar_factor",
+                  "warmup_from"):  # fmt: skip
+        if not 0 <= config.optimizer[field] < float("inf"):
+            raise ValueError(f"optimizer.{field}={config.optimizer[field]}; allowed: 0 or more")
     if config.seed < 0:
         raise ValueError(f"seed={config.seed}; allowed: 0 or more")
     durations = {

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from resjax import config as configs
 from resjax import data, losses, models
+from resjax.data.info import TABLE
 from resjax.optimizer import make_optimizer, schedule
 from resjax.step import Task, TrainState, create_state
 
@@ -50,9 +51,11 @@ def load_experiment(config: ConfigDict) -> Experiment:
       ValueError, FileNotFoundError: what can't be, before any long work.
     """
     configs.check(config)
-    # The network first: an impossible one should not have to wait for the data.
-    info = data.info(config.data)
-    models.build(config.model, image_shape=info.image_shape, num_classes=info.num_classes)
+    if (
+        config.data.name in TABLE
+    ):  # known without its data, for which an impossible network need not wait
+        info = data.info(config.data)
+        models.build(config.model, image_shape=info.image_shape, num_classes=info.num_classes)
     return make_experiment(config, data.load(config.data))
 
 

@@ -1,7 +1,7 @@
 """The training loop: dispatch, then report what the dispatch before has found.
 
-The host never waits for the device but to save a checkpoint: while the device runs one dispatch, the
-host prepares the next one's batches and writes the metrics of the last.
+The host never waits for the device but to save a checkpoint (and, with many hosts, to agree on a stop): while
+the device runs one dispatch, the host prepares the next one's batches and writes the metrics of the last.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from resjax.checkpoint import Checkpoints
 from resjax.diagnose import first_nonfinite
-from resjax.experiment import Experiment
+from resjax.experiment import Experiment, Plan
 from resjax.feed import Evaluation, Feed
 from resjax.parallel import Devices, any_process
 from resjax.step import Metrics, TrainState
@@ -51,7 +52,7 @@ def run(
     reports = _Reports(experiment, feed, writer, checkpoints)
     found = _Found(step, step, evaluation=evaluate(state) if step == 0 else None)
 
-    while step < plan.total and not any_process(stop.name is not None):
+    while step < plan.total and not _stops(stop, step, plan):
         end = min(plan.next_event(step), step + config.train.steps_per_dispatch)
         batches = feed.batches(step, end - step)
         start, count = jnp.int32(step), jnp.int32(end - step)
@@ -73,6 +74,13 @@ def run(
             f"{checkpoints.directory}; the same command continues there"
         )
     return state
+
+
+def _stops(stop: StopRequest, step: int, plan: Plan) -> bool:
+    """Whether all leave here. To agree, many hosts wait for the device: they ask at log steps only."""
+    if jax.process_count() == 1:
+        return stop.name is not None
+    return step % plan.log == 0 and any_process(stop.name is not None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,7 +148,8 @@ class _Reports:
         raise FloatingPointError(
             f"step {bad} is not finite (loss {loss}); the first place is {where}. Nothing was updated: "
             f"the last good state, step {int(state.step)}, is saved in {self._checkpoints.directory}. "
-            "Try a smaller optimizer.learning_rate, optimizer.warmup or optimizer.clip_norm."
+            "Try a smaller optimizer.learning_rate, optimizer.warmup or optimizer.clip_norm, in another "
+            "--workdir."
         )
 
     def _at(self, step: int) -> dict[str, Any]:

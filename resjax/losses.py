@@ -25,7 +25,7 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float =
     return optax.losses.softmax_cross_entropy(logits, targets)
 
 
-def rbf_map(logits: jax.Array, labels: jax.Array, rubbish: float = 0.1) -> jax.Array:
+def rbf_map(logits: jax.Array, labels: jax.Array, rubbish: float) -> jax.Array:
     """LeNet-5's maximum a posteriori criterion (LeCun et al. 1998, Eq. 9), [B].
 
     With energies y_i = −logits_i, the squared distances to the codes of the classes, it is

@@ -6,7 +6,7 @@ results (up to the order of sums): BatchNorm sees the whole batch.
 
 ``pmap``: each device runs the step on its share and they average gradients. The one difference is
 that BatchNorm normalizes by the statistics of the share, as in He et al. 2015 (128 examples on two
-GPUs: statistics over 64), and that dropout draws the same masks on every device.
+GPUs: statistics over 64), and that dropout draws the same masks on every device. For one process.
 
 The steps of one dispatch are a ``while`` loop on the device with a *traced* number of rounds, so one
 compilation serves every number, and the loop ends at once where a result is not finite.
@@ -101,6 +101,8 @@ def start_processes(wanted: bool) -> None:
     Raises:
       ValueError: some of the three are given, not all.
     """
+    if jax.distributed.is_initialized():
+        return
     names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
     missing = [name for name in names if name not in os.environ]
     if not missing:
@@ -130,6 +132,10 @@ class Devices:
     """
 
     def __init__(self, mode: str = "jit", devices: list[jax.Device] | None = None) -> None:
+        if mode == "pmap" and jax.process_count() > 1:
+            raise ValueError(
+                f"parallel.mode='pmap' is for one process, this run has {jax.process_count()}: use 'jit'"
+            )
         self.mode = mode
         self._devices = jax.devices() if devices is None else devices
         self.count = len(self._devices)
@@ -148,7 +154,8 @@ class Devices:
 
     def copy(self, tree: Tree) -> Tree:
         """A copy of every array on every device."""
-        return jax.device_put(tree, self._copied)
+        # Not device_put, which refuses random keys where the devices belong to several processes.
+        return jax.jit(lambda tree: tree, out_shardings=self._copied)(tree)
 
     def split(self, batches: dict[str, np.ndarray]) -> Batch:
         """Arrays [n, B of this host, …] → [n, B, …], the batch axis split over the devices."""

@@ -162,7 +162,8 @@ def eval_step(variables: Any, batch: Batch, *, task: Task) -> Metrics:
       batch: ``image``, ``label`` as in training, and ``mask`` float32 [B], 0 for padding.
 
     Returns:
-      ``loss`` and ``error``: sums over the examples that count; ``count``: their number.
+      ``loss`` (as in training, so with its label smoothing) and ``error``: sums over the examples that
+      count; ``count``: their number.
     """
     x = standardize(batch["image"], task.constants)
     logits = task.network.apply(variables, x).logits

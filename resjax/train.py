@@ -14,10 +14,11 @@ import jax
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
+from resjax import config as configs
 from resjax import loop, workdir
 from resjax.checkpoint import Checkpoints
 from resjax.experiment import Experiment, load_experiment, make_experiment
-from resjax.parallel import Devices, start_processes
+from resjax.parallel import Devices, any_process, start_processes
 from resjax.step import Task, TrainState, create_state, eval_step, train_step
 from resjax.stopping import StopRequest
 from resjax.writers import Writer, quiet_libraries
@@ -49,10 +50,11 @@ def train_and_evaluate(config: ConfigDict, directory: str | Path) -> TrainState:
     # First, because JAX's own service for many hosts takes SIGTERM for itself.
     start_processes(config.parallel.distributed)
     with StopRequest() as stop:
-        experiment = load_experiment(config)
+        configs.check(config)
         devices = Devices(config.parallel.mode)
         devices.check_batch_size(config.train.batch_size)
-        path = workdir.claim(directory, config)
+        experiment = load_experiment(config)
+        path = _claim(directory, config)
         with Checkpoints(path, config.checkpoint.keep) as checkpoints:
             state = devices.copy(experiment.create_state())
             if checkpoints.steps:
@@ -61,6 +63,18 @@ def train_and_evaluate(config: ConfigDict, directory: str | Path) -> TrainState:
             with Writer(path, start, total, config.log.tensorboard) as writer:
                 writer.say(_summary(experiment, devices, state))
                 return loop.run(experiment, devices, checkpoints, state, writer, stop)
+
+
+def _claim(directory: str | Path, config: ConfigDict) -> Path:
+    """The workdir. The first host looks; if it refuses, all stop, instead of waiting for it."""
+    refusal: ValueError | None = None
+    try:
+        path = workdir.claim(directory, config)
+    except ValueError as error:
+        refusal = error
+    if any_process(refusal is not None):
+        raise refusal or ValueError(f"the first host refused --workdir={directory}")
+    return path
 
 
 def _summary(experiment: Experiment, devices: Devices, state: TrainState) -> str:

@@ -102,7 +102,7 @@ class Writer:
         self._bar.update(self._task, completed=step, description="training")
 
     def speed(self, step: int, batch_size: int) -> float:
-        """Images a second since the last call."""
+        """Images a second since the last call, with all that went on: compiling, evaluating, saving."""
         now = time.perf_counter()
         images = (step - self._clock_step) * batch_size
         speed = images / max(now - self._clock, 1e-9)

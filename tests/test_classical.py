@@ -256,7 +256,7 @@ def test_lenet_classifies_by_the_nearest_code():
     labels = jnp.arange(10)
     energies = -np.asarray(logits, np.float64)
     expected = np.diag(energies) + np.log(np.exp(-0.1) + np.exp(-energies).sum(1))
-    np.testing.assert_allclose(losses.rbf_map(logits, labels), expected, rtol=1e-5)
+    np.testing.assert_allclose(losses.rbf_map(logits, labels, 0.1), expected, rtol=1e-5)
 
 
 def test_lenet_starts_within_2_4_over_fan_in(key):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from network_helpers import draw, equal, on_stack
 
+from resjax import models
 from resjax.models.ends import Stem
 from resjax.models.layers import BatchNorm, Conv, Dense
 from resjax.models.residual import ResidualUnit
@@ -114,3 +115,23 @@ def test_loops_agree_with_one_another_and_with_a_python_loop_in_float64(x64):
         for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
             assert a.dtype == jnp.float64
             np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14)
+
+
+def test_a_builder_is_found_by_its_path(tmp_path, monkeypatch):
+    """What a user writes in a module of their own is a model like any other."""
+    (tmp_path / "my_networks.py").write_text(
+        "from resjax.models import resnet\n\n"
+        "def tiny(*, image_shape, num_classes, width=4):\n"
+        "    return resnet(image_shape=image_shape, num_classes=num_classes, depth=8, widths=(width,) * 3)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    config = models.defaults("my_networks:tiny", width=2)
+    assert config.to_dict() == {"name": "my_networks:tiny", "width": 2}
+    network = models.build(config, image_shape=(8, 8, 1), num_classes=10)
+    assert network.num_units == 3
+
+
+@pytest.mark.parametrize("name", ["mine", "no_such_module:tiny", "resjax.models:no_such_builder"])
+def test_a_builder_that_is_not_there_is_refused(name):
+    with pytest.raises(ValueError, match=r"package\.module:function"):
+        models.build({"name": name}, image_shape=(8, 8, 1), num_classes=10)

@@ -6,6 +6,7 @@ others are the fields of ``config.model``, with the function's defaults.
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -49,13 +50,28 @@ def build(
     fields = _fields(name)
     _refuse_unknown(name, values, fields)
     tuples = {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in values.items()}
-    return MODELS[name](image_shape=tuple(image_shape), num_classes=num_classes, **tuples)
+    return _builder(name)(image_shape=tuple(image_shape), num_classes=num_classes, **tuples)
+
+
+def _builder(name: Any) -> Callable[..., Network]:
+    if name in MODELS:
+        return MODELS[name]
+    module, colon, function = str(name).partition(":")
+    if not colon:
+        raise ValueError(
+            f"model.name={name!r}; allowed: {', '.join(sorted(MODELS))}, or your own builder as "
+            "'package.module:function'"
+        )
+    try:
+        return getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"model.name={name!r}: {error}. It must be 'package.module:function', importable from here"
+        ) from error
 
 
 def _fields(name: Any) -> dict[str, Any]:
-    if name not in MODELS:
-        raise ValueError(f"model.name={name!r}; allowed: {', '.join(sorted(MODELS))}")
-    parameters = inspect.signature(MODELS[name]).parameters.values()
+    parameters = inspect.signature(_builder(name)).parameters.values()
     return {p.name: p.default for p in parameters if p.name not in FROM_DATA}
 
 

@@ -50,8 +50,7 @@ def rise(result: DeleteEach) -> np.ndarray:
 
 def may_go(result: DeleteEach) -> int:
     """How many units can be deleted for at most one percentage point each."""
-    # Half an example of slack, so that rounding does not decide.
-    return int(np.sum(rise(result) <= MAY_GO + 0.5 / result.num_examples))
+    return int(np.sum(rise(result) <= MAY_GO + 1e-9))
 
 
 def _harmful(result: DeleteEach, most: int = 6) -> list[str]:
