@@ -38,7 +38,7 @@ from flax.errors import InvalidRngError
 from jax import lax
 
 from resjax.stochastic_depth import UnitDropout
-from resjax.unit import Parts, Unit
+from resjax.unit import CONVOLUTION, STATISTIC, Parts, Unit
 
 Variables = Mapping[str, Any]
 Tap = Callable[[Parts], Any]
@@ -335,9 +335,10 @@ def _forgetful(run_unit: Callable[..., Any]) -> Callable[..., Any]:
     """Keeps convolutions and statistics for the backward pass, and computes the rest of a unit again.
 
     A loop stores everything that its backward pass needs. Normalized and rectified activations are cheaper
-    to make again than to write and read.
+    to make again than to write and read. What the layers of ``resjax.models`` keep is marked by
+    ``checkpoint_name``; layers of other libraries are computed again as a whole.
     """
-    keep = jax.checkpoint_policies.save_only_these_names("convolution", "statistic")
+    keep = jax.checkpoint_policies.save_only_these_names(CONVOLUTION, STATISTIC)
     return jax.checkpoint(run_unit, prevent_cse=False, policy=keep)
 
 

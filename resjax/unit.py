@@ -20,6 +20,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+# Names of what a unit in a loop keeps for its backward pass; see ``Network.run_stack``.
+CONVOLUTION, STATISTIC = "convolution", "statistic"
+
 
 class Parts(NamedTuple):
     """What one unit did to its input; arrays [B, …].

@@ -17,11 +17,10 @@ from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
 from resjax.models.conv import conv
+from resjax.unit import CONVOLUTION, STATISTIC
 
 Dtype = Any
 
-# What a unit keeps for its backward pass; the rest is cheap to compute again (resjax.network).
-CONVOLUTION, STATISTIC = "convolution", "statistic"
 Initializer = Callable[..., jax.Array]
 Padding = str | tuple[tuple[int, int], tuple[int, int]]
 
@@ -114,9 +113,8 @@ class BatchNorm(nn.Module):
             axes = tuple(range(x.ndim - 1))
             wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
             mean = checkpoint_name(jnp.mean(wide, axes), STATISTIC)
-            # Not E[x²] − E[x]², which cancels where |mean| is large against the deviation. The derivative
-            # through the mean is 0, because Σ (x − mean) is: to say so saves two passes.
-            deviation = wide - _rows(lax.stop_gradient(mean), x.ndim)
+            # Not E[x²] − E[x]², which cancels where |mean| is large against the deviation.
+            deviation = wide - _rows(mean, x.ndim)
             var = checkpoint_name(jnp.mean(jnp.square(deviation), axes), STATISTIC)
             if not self.is_initializing():
                 running_mean.value = _blend(running_mean.value, mean, self.momentum)
