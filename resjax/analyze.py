@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
+from resjax import command
 from resjax.analysis.result import Result
 from resjax.analysis.run import Run, load_runs
 from resjax.provenance import provenance
@@ -23,7 +24,6 @@ from resjax.report import STUDIES, Options, Study
 from resjax.report.facts import facts_of, facts_of_report, title_of
 from resjax.report.html import rows_of
 from resjax.report.write import Report, write
-from resjax.writers import quiet_libraries
 
 
 def analyze(
@@ -54,6 +54,12 @@ def analyze(
     console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
     runs = load_runs(list(workdirs))
     results, left_out = run_studies(runs, chosen, options or Options(), console)
+    sets = {run.label: run.config.data.name for run in runs}
+    if len(set(sets.values())) > 1:
+        named = ", ".join(f"{label}: {name}" for label, name in sets.items())
+        left_out.append(
+            f"The runs saw different data ({named}), so their errors can't be compared."
+        )
     if not results:
         raise ValueError("nothing could be done: " + " ".join(left_out))
     made = provenance()
@@ -133,7 +139,6 @@ def _print(report: Report, console: Console) -> None:
 def _main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments {argv[1:]}; see --help")
-    quiet_libraries()
     try:
         options = Options(
             max_examples=_MAX_EXAMPLES.value, batch_size=_BATCH_SIZE.value, seed=_SEED.value
@@ -158,4 +163,4 @@ if __name__ == "__main__":
     _BATCH_SIZE = flags.DEFINE_integer("batch_size", _DEFAULT.batch_size, "examples at a time")
     _SEED = flags.DEFINE_integer("seed", _DEFAULT.seed, "of everything that is drawn")
     flags.mark_flags_as_required(["workdir"])
-    app.run(_main)
+    command.run(_main)

@@ -13,11 +13,10 @@ from pathlib import Path
 
 from absl import app, flags
 
+from resjax import command, loop
 from resjax import config as configs
-from resjax import loop
 from resjax.analyze import analyze
 from resjax.train import train_and_evaluate
-from resjax.writers import quiet_libraries
 
 TWINS = {"residual": "digits.py", "plain": "digits_plain.py"}
 
@@ -38,7 +37,6 @@ def demo(directory: Path, smoke: bool) -> Path:
 def _main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments {argv[1:]}; see --help")
-    quiet_libraries()
     start = time.perf_counter()
     try:
         report = demo(Path(_WORKDIR.value), _SMOKE.value)
@@ -56,4 +54,4 @@ if __name__ == "__main__":
         "smoke", False, "smaller networks and shorter training, to see that it runs"
     )
     _WORKDIR = flags.DEFINE_string("workdir", "runs/demo", "where everything goes")
-    app.run(_main)
+    command.run(_main)

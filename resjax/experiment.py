@@ -64,6 +64,11 @@ def make_experiment(config: ConfigDict, dataset: data.Arrays | data.Stream) -> E
     configs.check(config)
     info = dataset.info
     network = models.build(config.model, image_shape=info.image_shape, num_classes=info.num_classes)
+    if config.train.batch_size > info.num_train:
+        raise ValueError(
+            f"train.batch_size={config.train.batch_size} is more than the {info.num_train:,} examples that "
+            "there are to train on"
+        )
     per_epoch = info.num_train / config.train.batch_size
 
     def steps(duration: str, field: str) -> int:

@@ -20,7 +20,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from resjax import data, models
+from resjax import command, data, models
 from resjax.layer_table import LayerRow, Pair, layer_table, totals
 
 # Wide enough for the table where nobody tells how wide the paper is.
@@ -177,4 +177,4 @@ if __name__ == "__main__":
     _ALL = flags.DEFINE_bool("all", False, "every unit, equal ones too")
     _JSON = flags.DEFINE_bool("json", False, "JSON, with every unit, instead of a table")
     flags.mark_flag_as_required("config")
-    app.run(_main)
+    command.run(_main)

@@ -146,10 +146,10 @@ class _Reports:
         where = first_nonfinite(state, self._feed.whole_batch(bad), task=self._experiment.task)
         loss = done["loss"][int(np.argmin(done["finite"]))]
         raise FloatingPointError(
-            f"step {bad} is not finite (loss {loss}); the first place is {where}. Nothing was updated: "
-            f"the last good state, step {int(state.step)}, is saved in {self._checkpoints.directory}. "
-            "Try a smaller optimizer.learning_rate, optimizer.warmup or optimizer.clip_norm, in another "
-            "--workdir."
+            f"the update from step {bad} to {bad + 1} is not finite (loss {loss:.4g}); the first place is "
+            f"{where}. It was not made: the state of step {int(state.step)} is saved in "
+            f"{self._checkpoints.directory}. Try, in another --workdir, a smaller optimizer.learning_rate, a "
+            "longer optimizer.warmup, or an optimizer.clip_norm."
         )
 
     def _at(self, step: int) -> dict[str, Any]:

@@ -14,14 +14,14 @@ import jax
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
+from resjax import command, loop, workdir
 from resjax import config as configs
-from resjax import loop, workdir
 from resjax.checkpoint import Checkpoints
 from resjax.experiment import Experiment, load_experiment, make_experiment
 from resjax.parallel import Devices, any_process, start_processes
 from resjax.step import Task, TrainState, create_state, eval_step, train_step
 from resjax.stopping import StopRequest
-from resjax.writers import Writer, quiet_libraries
+from resjax.writers import Writer
 
 __all__ = [
     "Experiment",
@@ -91,7 +91,6 @@ def _main(argv: list[str]) -> None:
     directory = _WORKDIR.value
     if len(argv) > 1 or not directory:
         raise app.UsageError(f"unknown arguments {argv[1:]}, or an empty --workdir; see --help")
-    quiet_libraries()
     try:
         train_and_evaluate(_CONFIG.value, directory)
     except loop.Stopped as stopped:
@@ -111,4 +110,4 @@ if __name__ == "__main__":
     )
     _WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run, made if absent")
     flags.mark_flags_as_required(["config", "workdir"])
-    app.run(_main)
+    command.run(_main)

@@ -9,7 +9,6 @@ begins again removes all, because it will write them again.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import sys
 import time
@@ -25,11 +24,6 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from resjax import workdir as workdirs
 
 Record = Mapping[str, Any]
-
-
-def quiet_libraries() -> None:
-    """Keeps orbax and jax from reporting every save; a command's own lines are enough."""
-    logging.getLogger("absl").setLevel(logging.WARNING)
 
 
 def read_records(workdir: str | Path) -> list[dict[str, Any]]:

@@ -80,7 +80,7 @@ def _headline(results: Results, by_verdict: Mapping[str, list[str]]) -> str:
     spare, needed = by_verdict.get("spare", []), by_verdict.get("needed", [])
     parts = []
     if spare and needed:
-        parts.append(f"A unit can go from {join(spare)}, but not from {join(needed)}")
+        parts.append(f"Most units can go from {join(spare)}, hardly any from {join(needed)}")
     elif spare:
         parts.append(f"Most units can go, one at a time, from {join(spare)}")
     elif needed:
@@ -105,6 +105,11 @@ def _points(results: Results) -> list[str]:
             f"{percent(result.error[worst])} at worst ({result.unit[worst]}); "
             f"{count(may_go(result), 'unit')} may go for at most one percentage point."
         )
+        if np.median(rise(result)) < -MAY_GO:
+            text += (
+                " Most deletions lower the error: trained too little, or BatchNorm's running statistics are "
+                "not settled; that is no sign that units can be spared."
+            )
         if _verdict(result) == "spare" and (harmful := _harmful(result)):
             text += f" Those that may not: {join(harmful)}."
         if result.left_out:
@@ -142,7 +147,9 @@ def summary(results: Results) -> dict[str, dict[str, str]]:
             "error, intact": percent(r.intact_error),
             "one unit deleted: median": percent(float(np.nanmedian(r.error))),
             "one unit deleted: worst": percent(float(np.nanmax(r.error))),
-            "units that may go": f"{may_go(r)} of {int(r.deletable.sum())}",
+            "units that may go": "–"  # which says nothing of a network near chance
+            if _verdict(r) == "untrained"
+            else f"{may_go(r)} of {int(r.deletable.sum())}",
         }
         for label, r in results.items()
     }

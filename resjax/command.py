@@ -1,0 +1,47 @@
+"""What the commands have in common: quiet libraries, and errors in one line instead of a traceback."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+from absl import app, flags
+
+
+def run(main: Callable[[list[str]], None]) -> None:
+    """Runs ``main(argv)`` with absl's flags parsed; a wrong flag ends the process with status 2."""
+    app.run(_quietly(main), flags_parser=_parse)
+
+
+def _parse(argv: list[str]) -> list[str]:
+    for argument in argv[1:]:
+        name, equals, value = argument.partition("=")
+        if name.lstrip("-") == "config" and equals and not Path(value.partition(":")[0]).is_file():
+            there = ", ".join(sorted(str(path) for path in Path("configs").glob("*.py")))
+            _leave(
+                f"--config={value}: there is no such file; configs/ here has: {there or 'nothing'}"
+            )
+    try:
+        return flags.FLAGS(argv)
+    except (flags.Error, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+        # A configuration that refuses something is wrapped in the flag library's words: its own come last.
+        text = str(error).replace("\\n", " ").replace("\\'", "'").strip("\"'\n ")
+        _leave(text.splitlines()[-1] if "Traceback" in text else " ".join(text.split()))
+
+
+def _leave(text: str) -> NoReturn:
+    print(f"error: {text}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _quietly(main: Callable[[list[str]], None]) -> Callable[[list[str]], None]:
+    def quiet_main(argv: list[str]) -> None:
+        # absl.app makes every library talk: orbax of each save, jax of each platform that it misses.
+        for name in ("absl", "jax"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+        main(argv)
+
+    return quiet_main
