@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -42,6 +43,10 @@ def _quietly(main: Callable[[list[str]], None]) -> Callable[[list[str]], None]:
         # absl.app makes every library talk: orbax of each save, jax of each platform that it misses.
         for name in ("absl", "jax"):
             logging.getLogger(name).setLevel(logging.WARNING)
-        main(argv)
+        try:
+            main(argv)
+            sys.stdout.flush()
+        except BrokenPipeError:  # who reads, such as `head`, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     return quiet_main

@@ -27,6 +27,7 @@ def test_the_library_example_runs(tmp_path, monkeypatch, capsys):
     matplotlib.use("Agg")
     c = configs.default("resnet", depth=20, widths=(4, 4, 8))
     c.data.train_examples = 64
+    c.train.batch_size = 32
     c.train.duration = "2 steps"
     train_and_evaluate(c, tmp_path / "runs/demo/residual")
     names: dict = {}

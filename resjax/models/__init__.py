@@ -79,5 +79,6 @@ def _refuse_unknown(name: Any, given: Mapping[str, Any], fields: Mapping[str, An
     unknown = sorted(set(given) - set(fields))
     if unknown:
         raise ValueError(
-            f"model {name!r} has no field {', '.join(map(repr, unknown))}; it has: {', '.join(fields)}"
+            f"model {name!r} has no field {', '.join(map(repr, unknown))}; it has: {', '.join(fields)}. "
+            f"To use another model, start from a configuration of it: configs.default({name!r})"
         )
