@@ -139,14 +139,10 @@ def _print(report: Report, console: Console) -> None:
 def _main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments {argv[1:]}; see --help")
-    try:
-        options = Options(
-            max_examples=_MAX_EXAMPLES.value, batch_size=_BATCH_SIZE.value, seed=_SEED.value
-        )
-        report = analyze(_WORKDIR.value or [], _STUDIES.value or [], _OUT.value, options)
-    except (ValueError, FileNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+    options = Options(
+        max_examples=_MAX_EXAMPLES.value, batch_size=_BATCH_SIZE.value, seed=_SEED.value
+    )
+    report = analyze(_WORKDIR.value or [], _STUDIES.value or [], _OUT.value, options)
     print(f"report: {report}")
 
 

@@ -11,9 +11,12 @@ from typing import NoReturn
 
 from absl import app, flags
 
+from resjax.loop import Stopped
+
 
 def run(main: Callable[[list[str]], None]) -> None:
-    """Runs ``main(argv)`` with absl's flags parsed; a wrong flag ends the process with status 2."""
+    """Runs ``main(argv)`` with absl's flags parsed; the process ends with status 2 after a wrong flag, with 1
+    after what the functions behind the command refuse, and with 143 after a signal asked it to stop."""
     app.run(_quietly(main), flags_parser=_parse)
 
 
@@ -48,5 +51,11 @@ def _quietly(main: Callable[[list[str]], None]) -> Callable[[list[str]], None]:
             sys.stdout.flush()
         except BrokenPipeError:  # who reads, such as `head`, has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except Stopped as stopped:
+            print(stopped, file=sys.stderr)
+            sys.exit(143)
+        except (ValueError, FileNotFoundError, FloatingPointError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(1)
 
     return quiet_main

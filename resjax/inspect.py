@@ -11,7 +11,6 @@ import dataclasses
 import itertools
 import json
 import os
-import sys
 from typing import Any
 
 from absl import app, flags
@@ -146,11 +145,7 @@ def _main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments {argv[1:]}; see --help")
     config = _CONFIG.value
-    try:
-        info, rows = inspect(config)
-    except (ValueError, FileNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+    info, rows = inspect(config)
     if _JSON.value:
         print(as_json(config, info, rows))
         return

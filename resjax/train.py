@@ -7,7 +7,6 @@ the workdir → ``loop.run``. Everything that the chain is made of can be import
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import jax
@@ -91,14 +90,7 @@ def _main(argv: list[str]) -> None:
     directory = _WORKDIR.value
     if len(argv) > 1 or not directory:
         raise app.UsageError(f"unknown arguments {argv[1:]}, or an empty --workdir; see --help")
-    try:
-        train_and_evaluate(_CONFIG.value, directory)
-    except loop.Stopped as stopped:
-        print(stopped, file=sys.stderr)
-        sys.exit(143)
-    except (ValueError, FileNotFoundError, FloatingPointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+    train_and_evaluate(_CONFIG.value, directory)
     print(
         f"done: {_WORKDIR.value}. Look at it: python -m resjax.analyze --workdir={_WORKDIR.value}"
     )
