@@ -20,14 +20,15 @@ class Checkpoints:
 
     Args:
       workdir: of the run.
-      keep: how many of the newest stay on disk.
+      keep: how many of the newest stay on disk after a save; None for all.
     """
 
-    def __init__(self, workdir: str | Path, keep: int = 1) -> None:
+    def __init__(self, workdir: str | Path, keep: int | None = None) -> None:
         self.directory = Path(workdir).resolve() / "checkpoints"
+        policies = ocp.training.preservation_policies
         self._orbax = ocp.training.Checkpointer(
             self.directory,
-            preservation_policy=ocp.training.preservation_policies.LatestN(keep),
+            preservation_policy=policies.PreserveAll() if keep is None else policies.LatestN(keep),
         )
 
     def __enter__(self) -> Checkpoints:

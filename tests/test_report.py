@@ -32,6 +32,7 @@ def deletions(error, intact=0.01, left_out=(), classes=10):
         loss=error + 1,
         kl=error / 2,
         agreement=1 - error,
+        class_error=None,
         left_out=dict.fromkeys(left_out, "shapes differ"),
         intact_error=intact,
         intact_loss=0.1,

@@ -29,7 +29,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -46,6 +46,7 @@ from resjax.analysis.batches import (
     padded_batches,
 )
 from resjax.analysis.result import Result
+from resjax.analysis.scores import Scores, Sums, compare
 from resjax.losses import Loss, cross_entropy
 from resjax.network import Network, Stack, Variables
 
@@ -65,6 +66,8 @@ class DeleteEach(Result):
       loss: [unit], mean loss.
       kl: [unit], mean KL(p_intact ‖ p_lesioned), nats.
       agreement: [unit], share of examples for which intact and lesioned network name the same class.
+      class_error: [unit, class], the error among examples of each class (NaN for a class without
+        example), or None where it was not asked for.
       left_out: unit name → why it can't be deleted.
       intact_error, intact_loss: of the whole network.
       num_examples, num_classes: of the data and the network.
@@ -72,7 +75,10 @@ class DeleteEach(Result):
       choices: what the paper leaves open.
     """
 
-    AXES: ClassVar = dict.fromkeys(("residual", "error", "loss", "kl", "agreement"), ("unit",))
+    AXES: ClassVar = {
+        **dict.fromkeys(("residual", "error", "loss", "kl", "agreement"), ("unit",)),
+        "class_error": ("unit", "class"),
+    }
 
     unit: tuple[str, ...]
     residual: np.ndarray
@@ -80,6 +86,7 @@ class DeleteEach(Result):
     loss: np.ndarray
     kl: np.ndarray
     agreement: np.ndarray
+    class_error: np.ndarray | None
     left_out: dict[str, str]
     intact_error: float
     intact_loss: float
@@ -107,6 +114,7 @@ def delete_each(
     *,
     loss: Loss = cross_entropy,
     batch_size: int = 128,
+    per_class: bool = False,
     progress: Progress | None = None,
 ) -> DeleteEach:
     """Deletes each unit in turn and measures what is left, as Veit et al. 2016, Fig. 3.
@@ -118,6 +126,7 @@ def delete_each(
       labels: int [N].
       loss: (logits [B, classes], labels [B]) → [B].
       batch_size: most examples at a time; memory grows with it, the result does not depend on it.
+      per_class: also give the error of each class.
       progress: called as ``progress(batches done, batches in all)``.
 
     Raises:
@@ -143,10 +152,10 @@ def delete_each(
         part = jax.tree.map(np.float64, part)
         sums = part if sums is None else jax.tree.map(np.add, sums, part)
     assert sums is not None
-    intact, lesioned = jax.tree.map(lambda total: total / len(images), sums)
+    intact, lesioned = (Scores.of(part, labels) for part in sums)
 
     def over_units(values: np.ndarray) -> np.ndarray:
-        out = np.full(network.num_units, np.nan)
+        out = np.full((network.num_units, *values.shape[1:]), np.nan)
         out[deletable] = values
         return out
 
@@ -159,6 +168,7 @@ def delete_each(
         loss=over_units(lesioned.loss),
         kl=over_units(lesioned.kl),
         agreement=over_units(lesioned.agreement),
+        class_error=over_units(lesioned.class_error) if per_class else None,
         left_out={
             unit.name: "no shortcut, and its input and output differ in shape"
             for unit, can_go in zip(units, deletable, strict=True)
@@ -178,13 +188,6 @@ def delete_each(
     )
 
 
-class _Sums(NamedTuple):
-    error: jax.Array
-    loss: jax.Array
-    kl: jax.Array
-    agreement: jax.Array
-
-
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def _lesion_batch(
     network: Network,
@@ -194,7 +197,7 @@ def _lesion_batch(
     images: jax.Array,
     labels: jax.Array,
     mask: jax.Array,
-) -> tuple[_Sums, _Sums]:
+) -> tuple[Sums, Sums]:
     """Sums over a batch for the intact network (scalars) and for each deletion ([deletions])."""
     h, _ = network.run_stem(variables, images)
     gates = network.unit_dropout.at_test() if network.unit_dropout else None
@@ -207,17 +210,11 @@ def _lesion_batch(
         h, lesioned = _run_stack(stack, variables, stack_gates, h, lesioned, deletable[start])
         start += stack.n
     logits, _ = network.run_head(variables, h)
-    log_p = jax.nn.log_softmax(logits)
-    choice = jnp.argmax(logits, -1)
 
-    def compare(logits: jax.Array) -> _Sums:
-        log_q = jax.nn.log_softmax(logits)
-        own = jnp.argmax(logits, -1)
-        kl = jnp.sum(jnp.exp(log_p) * (log_p - log_q), -1)
-        values = _Sums(own != labels, loss(logits, labels), kl, own == choice)
-        return jax.tree.map(lambda v: jnp.sum(jnp.where(mask, v, 0.0)), values)
+    def against(own: jax.Array) -> Sums:
+        return compare(own, logits, labels, mask, loss)
 
-    return compare(logits), lax.map(lambda h: compare(network.run_head(variables, h)[0]), lesioned)
+    return against(logits), lax.map(lambda h: against(network.run_head(variables, h)[0]), lesioned)
 
 
 def _run_stack(

@@ -42,7 +42,7 @@ class Result:
 
     @classmethod
     def _restore(cls, name: str, value: Any) -> Any:
-        if name in cls.AXES:
+        if name in cls.AXES and value is not None:
             return np.asarray(_numbers(value))
         return tuple(value) if isinstance(value, list) else _number(value)
 

@@ -38,6 +38,7 @@ class Run:
       workdir: where it lives.
       experiment: what its configuration stands for.
       initial, newest: the state at step 0, and of the newest checkpoint.
+      steps: of all checkpoints that are on disk, oldest first; ``at`` opens one.
       records: the lines of metrics.jsonl.
       starts: one entry for each start of the training: commit, versions, device, date, command.
     """
@@ -47,6 +48,7 @@ class Run:
     experiment: Experiment
     initial: TrainState
     newest: TrainState
+    steps: tuple[int, ...]
     records: list[dict[str, Any]]
     starts: list[dict[str, Any]]
 
@@ -94,6 +96,18 @@ class Run:
     def _examples(self) -> dict[tuple[str, int], Examples]:
         return {}
 
+    def at(self, step: int) -> Variables:
+        """The variables of a checkpoint, or of step 0, which the seed gives.
+
+        Raises:
+          FileNotFoundError: no checkpoint of that step.
+        """
+        known = {0: self.initial, self.step: self.newest}
+        if step in known:
+            return known[step].variables
+        with Checkpoints(self.workdir) as checkpoints:
+            return checkpoints.restore(self.initial, step).variables
+
     def examples(self, split: str, most: int) -> Examples:
         """At most ``most`` examples: of ``run.split``, what the run is evaluated on, spread over it; of
         'train', the first that it was trained on. Not augmented, but for the random crops of streamed
@@ -127,7 +141,7 @@ def load_run(workdir: str | Path, label: str = "") -> Run:
     experiment = load_experiment(config)
     initial = experiment.create_state()
     with Checkpoints(path) as checkpoints:
-        newest = checkpoints.restore(initial)
+        newest, steps = checkpoints.restore(initial), tuple(checkpoints.steps)
     starts = path / "runs.json"
     return Run(
         label=label or path.name,
@@ -135,6 +149,7 @@ def load_run(workdir: str | Path, label: str = "") -> Run:
         experiment=experiment,
         initial=initial,
         newest=newest,
+        steps=steps,
         records=read_records(path),
         starts=json.loads(starts.read_text()) if starts.is_file() else [],
     )

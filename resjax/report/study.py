@@ -3,6 +3,10 @@
 A new study is a module of this package with a ``STUDY``, and a line in ``resjax.report.STUDIES``; the command
 line, the report and the summary then have it. A study computes in ``run`` only; what it says and draws is
 made from results alone, so that results of several runs, or read back from JSON, are shown the same way.
+
+A *claim* is shown like a study but needs no run of the user's: it makes its own networks or trains its own
+small ones (``python -m resjax.claims``). It is a module with a ``CLAIM``, and a line in
+``resjax.report.CLAIMS``.
 """
 
 from __future__ import annotations
@@ -28,18 +32,25 @@ class Options:
       max_examples: most examples of the evaluation set; a part is spread evenly over it.
       batch_size: examples at a time in inference; results do not depend on it.
       gradient_batches: training batches that gradients are measured on.
+      draws: random subsets, orders or committees of each size.
+      path_draws: random paths of each length.
       seed: of everything that a study draws.
     """
 
     max_examples: int = 10_000
     batch_size: int = 128
     gradient_batches: int = 8
+    draws: int = 30
+    path_draws: int = 100
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("max_examples", "batch_size", "gradient_batches"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}; allowed: 1 or more")
+        for field in dataclasses.fields(self):
+            least = {"seed": 0, "draws": 2, "path_draws": 2}.get(field.name, 1)
+            if getattr(self, field.name) < least:
+                raise ValueError(
+                    f"{field.name}={getattr(self, field.name)}; allowed: {least} or more"
+                )
 
 
 class Finding(NamedTuple):
@@ -56,22 +67,20 @@ class Table(NamedTuple):
     rows: Sequence[tuple[str, ...]]
 
 
-@dataclasses.dataclass(frozen=True)
-class Study:
-    """One analysis and its presentation. ``results`` are always {label of the run: result}.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Presentation:
+    """How results are shown. ``results`` are always {label of the run, or of the network: result}.
 
     Attributes:
       name: for the command line and file names.
       title: of the section.
       question: what it asks, in one or two sentences for a newcomer.
-      code: how to compute it in Python, given ``run = load_run(workdir)``.
+      code: how to compute it in Python (of a study: given ``run = load_run(workdir)``).
       result: the type of the results.
-      unsuited: run → why it can't be done there, or None.
-      run: (run, options, progress) → result.
       plot: results → figure, in the current theme.
       finding: results → what they say; computed, so it says the opposite when the numbers do.
       table: results → the numbers.
-      summary: results → {label: {column: text}}, for the short table.
+      summary: results → {label: {column: text}}, for the short table; {} where there is nothing short.
     """
 
     name: str
@@ -79,9 +88,31 @@ class Study:
     question: str
     code: str
     result: type[Result]
-    unsuited: Callable[[Run], str | None]
-    run: Callable[[Run, Options, Progress | None], Any]
     plot: Callable[[Mapping[str, Any]], Figure]
     finding: Callable[[Mapping[str, Any]], Finding]
     table: Callable[[Mapping[str, Any]], Table]
     summary: Callable[[Mapping[str, Any]], dict[str, dict[str, str]]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Study(Presentation):
+    """One analysis of a run.
+
+    Attributes:
+      unsuited: run → why it can't be done there, or None.
+      run: (run, options, progress) → result.
+    """
+
+    unsuited: Callable[[Run], str | None]
+    run: Callable[[Run, Options, Progress | None], Any]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Claim(Presentation):
+    """One statement about networks in general, shown on networks that it makes itself.
+
+    Attributes:
+      run: (smoke, seed, progress) → {label: result}; smoke makes it small and quick.
+    """
+
+    run: Callable[[bool, int, Progress | None], Mapping[str, Any]]

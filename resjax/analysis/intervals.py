@@ -1,0 +1,56 @@
+"""Intervals around what was estimated from draws, and around an error that was counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy import stats
+
+LEVEL = 0.95
+
+
+def bootstrap(
+    values: np.ndarray,
+    statistic: Callable[..., np.ndarray] = np.mean,
+    *,
+    level: float = LEVEL,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Percentile bootstrap over the last axis (Efron & Tibshirani 1993, §13.3): what other draws would give.
+
+    Args:
+      values: [..., draws], two draws or more.
+      statistic: (array, axis=) → array, such as ``np.mean`` or ``np.median``.
+      level: of the interval.
+      resamples: how many sets of draws are made from those that there are.
+      seed: of these.
+
+    Returns:
+      Lower and upper ends, each of shape [...].
+
+    Raises:
+      ValueError: fewer than two draws, which say nothing about their spread.
+    """
+    values = np.asarray(values, float)
+    draws = values.shape[-1]
+    if draws < 2:
+        raise ValueError(f"{draws} draw has no interval; take 2 or more")
+    rows = np.random.default_rng(seed).integers(0, draws, (resamples, draws))
+    # One resample at a time: all at once would be values × resamples numbers.
+    made = np.stack([statistic(values[..., row], axis=-1) for row in rows])
+    tail = (1 - level) / 2
+    low, high = np.quantile(made, (tail, 1 - tail), axis=0)
+    return low, high
+
+
+def wilson(
+    share: np.ndarray | float, count: int, level: float = LEVEL
+) -> tuple[np.ndarray, np.ndarray]:
+    """Wilson's score interval (1927) of a share, such as an error, among ``count`` examples."""
+    share = np.asarray(share, float)
+    z = stats.norm.ppf((1 + level) / 2)
+    centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z / (1 + z**2 / count) * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+    return np.clip(centre - half, 0, 1), np.clip(centre + half, 0, 1)
