@@ -2,7 +2,8 @@
 
 Looks at finished or running runs of ``resjax.train``, several of them side by side, and writes a report with
 findings, figures and tables (report.html, one file that holds everything), and beside it the figures as
-PNG and PDF and the numbers as JSON. What a network does not allow is left out, and named.
+PNG and PDF and the numbers as JSON. What a network does not allow is left out, and named. It can be stopped:
+the same command continues, and studies that are finished are not done again (``resjax.report.kept``).
 """
 
 from __future__ import annotations
@@ -13,14 +14,13 @@ from pathlib import Path
 
 from absl import app, flags
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from resjax import command
-from resjax.analysis.result import Result
-from resjax.analysis.run import Run, load_runs
+from resjax.analysis.run import load_runs
 from resjax.provenance import provenance
-from resjax.report import STUDIES, Options, Study
+from resjax.report import STUDIES, Options
+from resjax.report.compute import run_studies
 from resjax.report.facts import facts_of, facts_of_report, title_of
 from resjax.report.html import rows_of
 from resjax.report.write import Report, write
@@ -81,49 +81,11 @@ def analyze(
         },
     )
     path = write(report, Path(out) if out else runs[0].workdir / "analysis")
-    _print(report, Console(highlight=False))
+    print_findings(report, Console(highlight=False))
     return path
 
 
-def run_studies(
-    runs: Sequence[Run], studies: Sequence[Study], options: Options, console: Console
-) -> tuple[list[tuple[Study, dict[str, Result]]], list[str]]:
-    """Every study on every run that allows it.
-
-    Returns:
-      (study, {label: result}) for each study that was possible, and sentences on what was left out.
-    """
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:.0f}/{task.total:.0f} batches"),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
-    done, left_out = [], []
-    with bar:
-        for study in studies:
-            results: dict[str, Result] = {}
-            for run in runs:
-                if reason := study.unsuited(run):
-                    left_out.append(f"{study.title}, of {run.label}: {reason}.")
-                    console.print(f"left out: {left_out[-1]}", markup=False)
-                    continue
-                console.print(f"{study.title}: {run.label}", markup=False)
-                task = bar.add_task(run.label, total=None)
-
-                def tell(batches: int, of: int, task: int = task) -> None:
-                    bar.update(task, completed=batches, total=of)  # type: ignore[arg-type]
-
-                results[run.label] = study.run(run, options, tell)
-                bar.remove_task(task)
-            if results:
-                done.append((study, results))
-    return done, left_out
-
-
-def _print(report: Report, console: Console) -> None:
+def print_findings(report: Report, console: Console) -> None:
     """The short table and the findings, for the terminal."""
     table = Table(show_edge=False, pad_edge=False)
     table.add_column("")
@@ -139,9 +101,7 @@ def _print(report: Report, console: Console) -> None:
 def _main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments {argv[1:]}; see --help")
-    options = Options(
-        max_examples=_MAX_EXAMPLES.value, batch_size=_BATCH_SIZE.value, seed=_SEED.value
-    )
+    options = Options(**{name: flag.value for name, flag in _OPTIONS.items()})
     report = analyze(_WORKDIR.value or [], _STUDIES.value or [], _OUT.value, options)
     print(f"report: {report}")
 
@@ -153,10 +113,16 @@ if __name__ == "__main__":
     _OUT = flags.DEFINE_string(
         "out", None, "folder of the report; default: <first workdir>/analysis"
     )
-    _MAX_EXAMPLES = flags.DEFINE_integer(
-        "max_examples", _DEFAULT.max_examples, "most examples of the evaluation set"
-    )
-    _BATCH_SIZE = flags.DEFINE_integer("batch_size", _DEFAULT.batch_size, "examples at a time")
-    _SEED = flags.DEFINE_integer("seed", _DEFAULT.seed, "of everything that is drawn")
+    _OPTIONS = {
+        name: flags.DEFINE_integer(name, getattr(_DEFAULT, name), help)
+        for name, help in {
+            "max_examples": "most examples of the evaluation set",
+            "batch_size": "examples at a time",
+            "gradient_batches": "training batches that gradients are measured on",
+            "draws": "random subsets, orders or committees of each size",
+            "path_draws": "random paths of each length",
+            "seed": "of everything that is drawn",
+        }.items()
+    }
     flags.mark_flags_as_required(["workdir"])
     command.run(_main)

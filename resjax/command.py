@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from absl import app, flags
 
-from resjax.loop import Stopped
+from resjax.stopping import Stopped
 
 
 def run(main: Callable[[list[str]], None]) -> None:

@@ -19,12 +19,8 @@ from resjax.experiment import Experiment, Plan
 from resjax.feed import Evaluation, Feed
 from resjax.parallel import Devices, any_process
 from resjax.step import Metrics, TrainState
-from resjax.stopping import StopRequest
+from resjax.stopping import Stopped, StopRequest
 from resjax.writers import Writer
-
-
-class Stopped(Exception):
-    """A signal has ended the run; its state is saved."""
 
 
 def run(

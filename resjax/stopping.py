@@ -1,4 +1,4 @@
-"""Being stopped: SIGTERM or Ctrl-C ask a run to save and leave; a second one ends it at once."""
+"""Being stopped: SIGTERM or Ctrl-C ask work to save and leave; a second one ends it at once."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ from types import FrameType, TracebackType
 from typing import Any
 
 
+class Stopped(Exception):
+    """A signal has ended the work; what was done is saved."""
+
+
 class StopRequest:
-    """While it is entered, a first SIGTERM or SIGINT only sets ``name``; the run looks at it.
+    """While it is entered, a first SIGTERM or SIGINT only sets ``name``; the work looks at it.
 
     A signal that arrives during a long call into the compiler is seen when that call returns.
     """

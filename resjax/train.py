@@ -44,7 +44,7 @@ def train_and_evaluate(config: ConfigDict, directory: str | Path) -> TrainState:
     Raises:
       ValueError, FileNotFoundError: what can't be; raised before any long work.
       FloatingPointError: a step was not finite; the state before it is saved.
-      loop.Stopped: SIGTERM or Ctrl-C; the state is saved.
+      Stopped: SIGTERM or Ctrl-C; the state is saved.
     """
     # First, because JAX's own service for many hosts takes SIGTERM for itself.
     start_processes(config.parallel.distributed)

@@ -19,7 +19,7 @@ from resjax import data, loop
 from resjax.checkpoint import Checkpoints
 from resjax.feed import Evaluation, Feed
 from resjax.parallel import Devices, train_steps
-from resjax.stopping import StopRequest
+from resjax.stopping import Stopped, StopRequest
 from resjax.train import load_experiment, make_experiment, train_and_evaluate, train_step
 from resjax.writers import read_records
 
@@ -317,7 +317,7 @@ def test_a_stop_request_saves_and_the_run_goes_on_later(tmp_path):
     stop = StopRequest()
     with Checkpoints(path) as checkpoints, Writer(path, 0, 8) as writer:
         stop.name = "SIGTERM"
-        with pytest.raises(loop.Stopped, match="SIGTERM: saved at step 0 of 8"):
+        with pytest.raises(Stopped, match="SIGTERM: saved at step 0 of 8"):
             loop.run(
                 experiment,
                 devices,

@@ -8,7 +8,7 @@ from html import escape
 from importlib import resources
 from typing import Any
 
-from resjax.report.study import Finding, Study, Table
+from resjax.report.study import Finding, Presentation, Study, Table
 
 Facts = Mapping[str, str]
 
@@ -18,7 +18,7 @@ class Section:
     """One study as the report shows it.
 
     Attributes:
-      study: what was asked.
+      study: what was asked, a study or a claim.
       finding: what came out.
       picture: HTML of the figure.
       table: the numbers.
@@ -27,7 +27,7 @@ class Section:
       files: names, relative to the report, of the figure and data files beside it.
     """
 
-    study: Study
+    study: Presentation
     finding: Finding
     picture: str
     table: Table
@@ -82,12 +82,12 @@ def render(page: Page) -> str:
 <h1>{escape(page.title)}</h1>
 <ul class="findings">
 {points}</ul>
-{_facts(page.summary)}
+{_facts(page.summary) if page.summary else ""}
 </header>
 {"".join(_section(section) for section in page.sections)}
 <section id="runs">
 <h2>What was run</h2>
-{_facts(page.runs)}
+{_facts(page.runs) if page.runs else ""}
 {f"<h3>Left out</h3><ul>{left_out}</ul>" if left_out else ""}
 <h3>This report</h3>
 {_facts({"": page.made})}
@@ -100,6 +100,8 @@ def render(page: Page) -> str:
 
 def _section(section: Section) -> str:
     study, finding = section.study, section.finding
+    opening = "run = resjax.analysis.load_run(workdir)\n" if isinstance(study, Study) else ""
+    code = opening + study.code
     choices = merge_choices(section.choices)
     listed = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in choices.items())
     files = " · ".join(f'<a href="{escape(f)}">{escape(f)}</a>' for f in section.files)
@@ -121,8 +123,7 @@ def _section(section: Section) -> str:
 <p class="files">{files}</p>
 <pre><code>{escape(section.command)}</code></pre>
 <p>In Python:</p>
-<pre><code>run = resjax.analysis.load_run(workdir)
-{escape(study.code)}</code></pre>
+<pre><code>{escape(code)}</code></pre>
 </details>
 </section>
 """

@@ -12,7 +12,7 @@ from typing import Any
 from resjax.analysis.result import Result
 from resjax.report import html
 from resjax.report.figures import picture, save
-from resjax.report.study import Finding, Study
+from resjax.report.study import Finding, Presentation
 
 Results = Mapping[str, Result]
 """{label of the run: result}."""
@@ -24,8 +24,8 @@ class Report:
 
     Attributes:
       title: of the page.
-      results: (study, results), in order; a study without results does not belong here.
-      runs: label → fact → text.
+      results: (study or claim, results), in order; one without results does not belong here.
+      runs: label → fact → text; empty for claims, which make their own networks.
       configs: label → the resolved configuration and starts of the run, JSON-ready.
       left_out: sentences about what was not done, and why.
       made: fact → text, about the analysis itself.
@@ -34,7 +34,7 @@ class Report:
     """
 
     title: str
-    results: Sequence[tuple[Study, Results]]
+    results: Sequence[tuple[Presentation, Results]]
     runs: Mapping[str, Mapping[str, str]]
     configs: Mapping[str, Mapping[str, Any]]
     left_out: Sequence[str]
@@ -53,7 +53,7 @@ class Report:
         merged: dict[str, dict[str, str]] = {label: {} for label in self.runs}
         for study, results in self.results:
             for label, columns in study.summary(results).items():
-                merged[label].update(columns)
+                merged.setdefault(label, {}).update(columns)
         return merged
 
 
@@ -89,18 +89,18 @@ def write(report: Report, out: Path) -> Path:
     return path
 
 
-def _data(report: Report, study: Study, results: Results) -> dict[str, Any]:
+def _data(report: Report, study: Presentation, results: Results) -> dict[str, Any]:
     return {
         "study": study.name,
         "made": report.provenance,
         "runs": {
-            label: {**report.configs[label], "result": result.to_json()}
+            label: {**report.configs.get(label, {}), "result": result.to_json()}
             for label, result in results.items()
         },
     }
 
 
-def read(path: Path, study: Study) -> dict[str, Result]:
+def read(path: Path, study: Presentation) -> dict[str, Result]:
     """The results in a study's JSON file, by label of the run.
 
     Raises:
@@ -108,7 +108,9 @@ def read(path: Path, study: Study) -> dict[str, Result]:
       ValueError: it belongs to another study.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; make it with python -m resjax.analyze")
+        raise FileNotFoundError(
+            f"{path} does not exist; make it with python -m resjax.analyze or resjax.claims"
+        )
     data = json.loads(path.read_text("utf-8"))
     if data.get("study") != study.name:
         raise ValueError(f"{path} holds the study {data.get('study')!r}, not {study.name!r}")
