@@ -19,7 +19,7 @@ from rich.table import Table
 from resjax import command
 from resjax.analysis.run import load_runs
 from resjax.provenance import provenance
-from resjax.report import STUDIES, Options
+from resjax.report import GROUPS, STUDIES, Options
 from resjax.report.compute import run_studies
 from resjax.report.facts import facts_of, facts_of_report, title_of
 from resjax.report.html import rows_of
@@ -72,6 +72,7 @@ def analyze(
             run.label: {"step": run.step, "config": run.config.to_dict(), "starts": run.starts}
             for run in runs
         },
+        groups=GROUPS,
         left_out=left_out,
         made=facts_of_report(made),
         provenance=made,

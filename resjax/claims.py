@@ -16,7 +16,7 @@ from rich.console import Console
 from resjax import command
 from resjax.analyze import print_findings
 from resjax.provenance import provenance
-from resjax.report import CLAIMS
+from resjax.report import CLAIMS, GROUPS
 from resjax.report.compute import run_claims
 from resjax.report.facts import facts_of_report
 from resjax.report.write import Report, write
@@ -49,6 +49,7 @@ def show(names: Sequence[str], out: str | Path, *, smoke: bool = False, seed: in
         results=results,
         runs={},
         configs={},
+        groups=GROUPS,
         left_out=["This is the small form, to see that it runs."] if smoke else [],
         made=facts_of_report(made),
         provenance=made,

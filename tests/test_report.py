@@ -15,7 +15,7 @@ from resjax.analysis.lesion import DeleteEach
 from resjax.analyze import analyze
 from resjax.checkpoint import Checkpoints
 from resjax.experiment import load_experiment
-from resjax.report import STUDIES, Options, curves, gradients, lesion, words
+from resjax.report import GROUPS, STUDIES, Options, curves, gradients, lesion, words
 from resjax.report.write import Report, read, write
 from resjax.workdir import claim
 
@@ -253,6 +253,7 @@ def written(tmp_path_factory):
         ],
         runs={label: {"network": f"of {label}"} for label in LABELS},
         configs={label: {"config": {"seed": 3}, "starts": [], "step": 20} for label in LABELS},
+        groups=GROUPS,
         left_out=["lesion, of another: it has no unit."],
         made={"made": "today, commit 0123abcd"},
         provenance={"commit": "0123abcd"},

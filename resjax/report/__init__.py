@@ -9,11 +9,26 @@ from resjax.report.gradients import STUDY as GRADIENTS
 from resjax.report.lesion import STUDY as LESION
 from resjax.report.study import Claim, Finding, Options, Presentation, Study, Table
 
-STUDIES: dict[str, Study] = {study.name: study for study in (CURVES, LESION, GRADIENTS)}
-CLAIMS: dict[str, Claim] = {}
+_STUDIES: dict[str, tuple[Study, ...]] = {
+    "Training": (CURVES,),
+    "Lesions": (LESION,),
+    "Gradients and signal": (GRADIENTS,),
+}
+_CLAIMS: dict[str, tuple[Claim, ...]] = {}
+
+STUDIES = {study.name: study for group in _STUDIES.values() for study in group}
+CLAIMS = {claim.name: claim for group in _CLAIMS.values() for claim in group}
+GROUPS = {
+    shown.name: title
+    for groups in (_STUDIES, _CLAIMS)
+    for title, group in groups.items()
+    for shown in group
+}
+"""{name: the chapter of the report}."""
 
 __all__ = [
     "CLAIMS",
+    "GROUPS",
     "STUDIES",
     "Claim",
     "Finding",

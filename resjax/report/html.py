@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from html import escape
 from importlib import resources
@@ -23,6 +24,7 @@ class Section:
       picture: HTML of the figure.
       table: the numbers.
       choices: label of the run → choice → value.
+      group: the chapter that it belongs to.
       command: what to type to get this section again.
       files: names, relative to the report, of the figure and data files beside it.
     """
@@ -32,6 +34,7 @@ class Section:
     picture: str
     table: Table
     choices: Mapping[str, Mapping[str, Any]]
+    group: str
     command: str
     files: Sequence[str]
 
@@ -60,10 +63,7 @@ class Page:
 def render(page: Page) -> str:
     """The page as HTML; it refers to nothing outside of itself but the data files beside it."""
     css = resources.files("resjax.report").joinpath("report.css").read_text("utf-8")
-    points = "".join(
-        f'<li><a href="#{s.study.name}">{_prose(s.finding.headline)}</a></li>\n'
-        for s in page.sections
-    )
+    groups = [(g, list(own)) for g, own in itertools.groupby(page.sections, lambda s: s.group)]
     left_out = "".join(f"<li>{escape(text)}</li>\n" for text in page.left_out)
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -80,11 +80,11 @@ def render(page: Page) -> str:
 <header>
 <p class="kind">resjax report</p>
 <h1>{escape(page.title)}</h1>
-<ul class="findings">
-{points}</ul>
+<nav class="findings">
+{"".join(_headlines(group, own) for group, own in groups)}</nav>
 {_facts(page.summary) if page.summary else ""}
 </header>
-{"".join(_section(section) for section in page.sections)}
+{"".join(_chapter(group, own) for group, own in groups)}
 <section id="runs">
 <h2>What was run</h2>
 {_facts(page.runs) if page.runs else ""}
@@ -98,6 +98,17 @@ def render(page: Page) -> str:
 """
 
 
+def _headlines(group: str, sections: Sequence[Section]) -> str:
+    points = "".join(
+        f'<li><a href="#{s.study.name}">{_prose(s.finding.headline)}</a></li>\n' for s in sections
+    )
+    return f"<h2>{escape(group)}</h2>\n<ul>\n{points}</ul>\n"
+
+
+def _chapter(group: str, sections: Sequence[Section]) -> str:
+    return f'<h2 class="group">{escape(group)}</h2>\n{"".join(map(_section, sections))}'
+
+
 def _section(section: Section) -> str:
     study, finding = section.study, section.finding
     opening = "run = resjax.analysis.load_run(workdir)\n" if isinstance(study, Study) else ""
@@ -107,7 +118,7 @@ def _section(section: Section) -> str:
     files = " · ".join(f'<a href="{escape(f)}">{escape(f)}</a>' for f in section.files)
     points = "".join(f"<li>{_prose(point)}</li>\n" for point in finding.points)
     return f"""<section id="{study.name}">
-<h2>{escape(study.title)}</h2>
+<h3>{escape(study.title)}</h3>
 <p class="question">{escape(study.question)}</p>
 <figure>
 {section.picture}

@@ -27,6 +27,7 @@ class Report:
       results: (study or claim, results), in order; one without results does not belong here.
       runs: label → fact → text; empty for claims, which make their own networks.
       configs: label → the resolved configuration and starts of the run, JSON-ready.
+      groups: study name → the chapter that it belongs to.
       left_out: sentences about what was not done, and why.
       made: fact → text, about the analysis itself.
       provenance: the same, JSON-ready.
@@ -37,6 +38,7 @@ class Report:
     results: Sequence[tuple[Presentation, Results]]
     runs: Mapping[str, Mapping[str, str]]
     configs: Mapping[str, Mapping[str, Any]]
+    groups: Mapping[str, str]
     left_out: Sequence[str]
     made: Mapping[str, str]
     provenance: Mapping[str, Any]
@@ -72,6 +74,7 @@ def write(report: Report, out: Path) -> Path:
             picture=picture(draw, f"{study.title}. {finding.headline}"),
             table=study.table(results),
             choices={label: getattr(r, "choices", {}) for label, r in results.items()},
+            group=report.groups[study.name],
             command=report.command[study.name],
             files=[path.relative_to(out).as_posix() for path in (data, *figures)],
         )
