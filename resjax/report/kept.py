@@ -11,10 +11,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-import importlib.util
+import importlib
+import inspect
 import json
 from pathlib import Path
-from typing import Any
 
 import jax
 
@@ -74,8 +74,10 @@ def _hash(source: Path) -> str:
     return digest.hexdigest()
 
 
-def _own_builder(name: str) -> Any:
-    """The hash of the file of a user's own builder, 'package.module:function'."""
-    module, colon, _ = name.partition(":")
-    spec = importlib.util.find_spec(module) if colon else None
-    return _hash(Path(spec.origin)) if spec and spec.origin else None
+def _own_builder(name: str) -> str | None:
+    """The source of a user's own builder, 'package.module:function': its module, or in a notebook itself."""
+    module, colon, function = name.partition(":")
+    if not colon:
+        return None
+    own = importlib.import_module(module)
+    return inspect.getsource(getattr(own, function) if module == "__main__" else own)
