@@ -4,20 +4,14 @@ import json
 import re
 from html.parser import HTMLParser
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from resjax import config as configs
 from resjax.analysis.curves import Curves, training_curves
 from resjax.analysis.gradients import GradientNorms
 from resjax.analysis.lesion import DeleteEach
-from resjax.analyze import analyze
-from resjax.checkpoint import Checkpoints
-from resjax.experiment import load_experiment
-from resjax.report import GROUPS, STUDIES, Options, curves, gradients, lesion, words
+from resjax.report import GROUPS, STUDIES, curves, gradients, lesion, words
 from resjax.report.write import Report, read, write
-from resjax.workdir import claim
 
 
 def deletions(error, intact=0.01, left_out=(), classes=10):
@@ -237,6 +231,7 @@ class Page(HTMLParser):
 
 
 LABELS = ("deep", "<b>flat</b>")
+SHOWN = ("curves", "lesion", "gradients")
 
 
 @pytest.fixture(scope="module")
@@ -257,7 +252,7 @@ def written(tmp_path_factory):
         left_out=["lesion, of another: it has no unit."],
         made={"made": "today, commit 0123abcd"},
         provenance={"commit": "0123abcd"},
-        command={name: f"python -m resjax.analyze --studies={name}" for name in STUDIES},
+        command={name: f"python -m resjax.analyze --studies={name}" for name in SHOWN},
     )
     out = tmp_path_factory.mktemp("report")
     return report, write(report, out), out
@@ -268,7 +263,7 @@ def test_page_is_whole_and_refers_to_nothing_outside(written):
     text = path.read_text("utf-8")
     page = Page(text)
     # Four forms of each figure: light and dark, for a page and for a phone.
-    assert len(page.loaded) == 4 * len(STUDIES)
+    assert len(page.loaded) == 4 * len(SHOWN)
     assert len(set(page.loaded)) == len(page.loaded)
     assert all(data.startswith("data:image/svg+xml;base64,") for data in page.loaded)
     outside = [link for link in page.links if not link.startswith("#")]
@@ -294,7 +289,7 @@ def test_page_says_everything(written):
 
 def test_files_lie_beside_the_page(written):
     _, _, out = written
-    for name in STUDIES:
+    for name in SHOWN:
         assert (out / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert (out / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
         data = json.loads((out / f"{name}.json").read_text("utf-8"))
@@ -312,70 +307,3 @@ def test_results_are_read_back(written):
         read(out / "curves.json", STUDIES["lesion"])
     with pytest.raises(FileNotFoundError, match="does not exist"):
         read(out / "nothing.json", STUDIES["lesion"])
-
-
-def test_unknown_study_and_bad_options_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"studies=lesions; allowed: curves, lesion, gradients"):
-        analyze([tmp_path], ["lesions"])
-    with pytest.raises(ValueError, match="max_examples=0"):
-        Options(max_examples=0)
-    with pytest.raises(FileNotFoundError, match="holds no run"):
-        analyze([tmp_path])
-    with pytest.raises(ValueError, match="different workdirs"):
-        analyze([tmp_path, tmp_path])
-
-
-RECORDS = """\
-{"step": 0, "epoch": 0.0, "test_loss": 2.3, "test_error": 0.9}
-{"step": 2, "epoch": 1.0, "loss": 1.5, "error": 0.5, "learning_rate": 0.1}
-{"step": 2, "epoch": 1.0, "test_loss": 1.4, "test_error": 0.4}
-"""
-
-
-@pytest.fixture(scope="module")
-def workdirs(tmp_path_factory):
-    """Two tiny networks as if after two steps; training itself would take longer than all the rest."""
-    root = tmp_path_factory.mktemp("runs")
-    for name, fields in {"deep": {}, "flat": {"shortcut": "none"}}.items():
-        config = configs.default(
-            "resnet", stage_sizes=(2,), widths=(4,), placement="post", norm=False, **fields
-        )
-        config.data.train_examples = 16
-        config.train.batch_size = 8
-        config.train.duration = "2 steps"
-        path = claim(root / name, config)
-        state = load_experiment(config).create_state()
-        with Checkpoints(path) as checkpoints:
-            checkpoints.save(state.replace(step=jnp.int32(2)))
-        (path / "metrics.jsonl").write_text(RECORDS)
-    return root
-
-
-def test_analyze_from_workdirs_to_report(workdirs, capsys):
-    path = analyze(
-        [workdirs / "deep", workdirs / "flat"],
-        out=workdirs / "report",
-        options=Options(max_examples=50, batch_size=32, gradient_batches=2),
-    )
-    assert path == workdirs / "report" / "report.html"
-    shown = re.sub(r"\s+", " ", Page(path.read_text("utf-8")).text)
-    assert "model.shortcut: 'identity' → 'none'" in shown
-    results = read(workdirs / "report" / "lesion.json", STUDIES["lesion"])
-    assert results["deep"].num_examples == 50
-    assert results["deep"].residual.all() and not results["flat"].residual.any()
-    norms = read(workdirs / "report" / "gradients.json", STUDIES["gradients"])
-    assert list(norms["deep"].step) == [0, 2] and norms["deep"].norm.shape[1] == 2
-    terminal = capsys.readouterr().out
-    assert "units that may go" in terminal and "deep" in terminal
-
-
-def test_analyze_one_study_into_the_workdir(workdirs):
-    path = analyze([workdirs / "deep"], ["curves"])
-    assert path == workdirs / "deep" / "analysis" / "report.html"
-    assert not (path.parent / "lesion.json").exists()
-
-
-def test_a_run_without_checkpoint_is_refused(workdirs, tmp_path):
-    (tmp_path / "config.json").write_text((workdirs / "deep" / "config.json").read_text())
-    with pytest.raises(FileNotFoundError, match="no checkpoint"):
-        analyze([tmp_path])

@@ -1,0 +1,220 @@
+"""From workdirs to a report: what is done, what is left out, what is kept, and stopping on the way."""
+
+import dataclasses
+import json
+import re
+import signal
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from rich.console import Console
+
+from resjax import claims
+from resjax import config as configs
+from resjax.analysis import load_run
+from resjax.analysis.curves import Curves
+from resjax.analyze import analyze
+from resjax.checkpoint import Checkpoints
+from resjax.experiment import load_experiment
+from resjax.report import CLAIMS, GROUPS, STUDIES, Claim, Options, compute, kept
+from resjax.report.write import read
+from resjax.stopping import Stopped
+from resjax.workdir import claim
+
+RECORDS = """\
+{"step": 0, "epoch": 0.0, "test_loss": 2.3, "test_error": 0.9}
+{"step": 2, "epoch": 1.0, "loss": 1.5, "error": 0.5, "learning_rate": 0.1}
+{"step": 2, "epoch": 1.0, "test_loss": 1.4, "test_error": 0.4}
+"""
+QUICK = Options(max_examples=50, batch_size=32, gradient_batches=2)
+
+
+def text_of(path):
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", path.read_text("utf-8")))
+
+
+@pytest.fixture(scope="module")
+def workdirs(tmp_path_factory):
+    """Two tiny networks as if after two steps; training itself would take longer than all the rest."""
+    root = tmp_path_factory.mktemp("runs")
+    for name, fields in {"deep": {}, "flat": {"shortcut": "none"}}.items():
+        config = configs.default(
+            "resnet", stage_sizes=(2,), widths=(4,), placement="post", norm=False, **fields
+        )
+        config.data.train_examples = 16
+        config.train.batch_size = 8
+        config.train.duration = "2 steps"
+        path = claim(root / name, config)
+        state = load_experiment(config).create_state()
+        with Checkpoints(path) as checkpoints:
+            checkpoints.save(state.replace(step=jnp.int32(2)))
+        (path / "metrics.jsonl").write_text(RECORDS)
+    return root
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """The curves, which count how often they are made."""
+    calls, original = [], STUDIES["curves"]
+
+    def run(run, options, progress):
+        calls.append(run.label)
+        for i in range(3):
+            progress(i, 3)
+        return original.run(run, options, progress)
+
+    monkeypatch.setitem(STUDIES, "curves", dataclasses.replace(original, run=run))
+    return calls
+
+
+def test_unknown_study_and_bad_options_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"studies=lesions; allowed: curves, lesion, "):
+        analyze([tmp_path], ["lesions"])
+    for field, value in {"max_examples": 0, "draws": 1, "path_draws": 1, "seed": -1}.items():
+        with pytest.raises(ValueError, match=f"{field}={value}; allowed"):
+            Options(**{field: value})
+    with pytest.raises(FileNotFoundError, match="holds no run"):
+        analyze([tmp_path])
+    with pytest.raises(ValueError, match="different workdirs"):
+        analyze([tmp_path, tmp_path])
+
+
+def test_from_workdirs_to_report(workdirs, capsys):
+    path = analyze(
+        [workdirs / "deep", workdirs / "flat"],
+        ["lesion", "gradients"],
+        out=workdirs / "report",
+        options=QUICK,
+    )
+    assert path == workdirs / "report" / "report.html"
+    shown = text_of(path)
+    assert "model.shortcut: &#x27;identity&#x27; → &#x27;none&#x27;" in shown
+    results = read(workdirs / "report" / "lesion.json", STUDIES["lesion"])
+    assert results["deep"].num_examples == 50
+    assert results["deep"].residual.all() and not results["flat"].residual.any()
+    norms = read(workdirs / "report" / "gradients.json", STUDIES["gradients"])
+    assert list(norms["deep"].step) == [0, 2] and norms["deep"].norm.shape[1] == 2
+    terminal = capsys.readouterr().out
+    assert "units that may go" in terminal and "deep" in terminal
+
+
+def test_one_study_into_the_workdir(workdirs):
+    path = analyze([workdirs / "deep"], ["curves"])
+    assert path == workdirs / "deep" / "analysis" / "report.html"
+    assert not (path.parent / "lesion.json").exists()
+
+
+def test_a_run_without_checkpoint_is_refused(workdirs, tmp_path):
+    (tmp_path / "config.json").write_text((workdirs / "deep" / "config.json").read_text())
+    with pytest.raises(FileNotFoundError, match="no checkpoint"):
+        analyze([tmp_path])
+
+
+def test_finished_studies_are_not_repeated(workdirs, tmp_path, counted, capsys):
+    calls = counted
+    both = [workdirs / "deep", workdirs / "flat"]
+    kept_file = workdirs / "flat" / "studies" / "curves.json"
+    kept_file.unlink(missing_ok=True)
+    analyze([workdirs / "flat"], ["curves"], tmp_path)
+    calls.clear()
+    first = analyze(both, ["curves"], tmp_path)
+    assert "flat" not in calls
+    before = json.loads((tmp_path / "curves.json").read_text())["runs"]
+    calls.clear()
+    assert analyze(both, ["curves"], tmp_path) == first
+    assert calls == [] and capsys.readouterr().err.count("done before") >= 3
+    assert json.loads((tmp_path / "curves.json").read_text())["runs"] == before
+    analyze([workdirs / "flat"], ["curves"], tmp_path, Options(seed=1))
+    assert calls == ["flat"]
+
+
+def test_the_key_changes_with_whatever_could_change_a_result(workdirs, monkeypatch):
+    run, study = load_run(workdirs / "deep"), STUDIES["curves"]
+    keys = {kept.key(run, study, Options())}
+    keys.add(kept.key(run, STUDIES["lesion"], Options()))
+    keys.add(kept.key(run, study, Options(draws=7)))
+    keys.add(kept.key(dataclasses.replace(run, steps=(1, 2)), study, Options()))
+    keys.add(kept.key(dataclasses.replace(run, records=run.records[:1]), study, Options()))
+    keys.add(kept.key(load_run(workdirs / "flat"), study, Options()))
+    monkeypatch.setattr(kept, "_hash", lambda source: "other code")
+    keys.add(kept.key(run, study, Options()))
+    assert len(keys) == 7
+
+
+def test_a_signal_stops_between_batches_and_the_rest_is_kept(workdirs, counted):
+    study = STUDIES["curves"]
+    runs = [load_run(workdirs / "deep"), load_run(workdirs / "flat")]
+    options = Options(seed=5)
+    original = study.run
+
+    def interrupted(run, options, progress):
+        if run.label == "flat":
+            signal.raise_signal(signal.SIGTERM)
+        return original(run, options, progress)
+
+    cut = dataclasses.replace(study, run=interrupted)
+    with pytest.raises(Stopped, match="SIGTERM"):
+        compute.run_studies(runs, [cut], options, Console(quiet=True))
+    assert kept.load(runs[0], study, options) is not None
+    assert kept.load(runs[1], study, options) is None
+
+
+def test_what_an_analysis_refuses_is_left_out_and_the_others_go_on(workdirs):
+    def refuses(run, options, progress):
+        raise ValueError("no batch of that size; take another one")
+
+    bad = dataclasses.replace(STUDIES["gradients"], run=refuses)
+    results, left_out = compute.run_studies(
+        [load_run(workdirs / "deep")],
+        [bad, STUDIES["curves"]],
+        Options(seed=9),
+        Console(quiet=True),
+    )
+    assert [study.name for study, _ in results] == ["curves"]
+    assert left_out == [f"{bad.title}, of deep: no batch of that size; take another one."]
+
+
+def test_checkpoints_of_a_run_can_be_opened(workdirs):
+    run = load_run(workdirs / "deep")
+    assert run.steps == (2,)
+    assert run.at(0) == run.initial.variables
+    assert run.at(2) == run.newest.variables
+    with pytest.raises(FileNotFoundError, match="step 1"):
+        run.at(1)
+
+
+def test_claims_need_no_run(tmp_path, monkeypatch, capsys):
+    result = Curves(
+        *(np.array([2, 4]), np.array([2.0, 1.0]), np.array([0.8, 0.1])),
+        *(np.array([0, 4]), np.array([2.3, 1.0]), np.array([0.9, 0.2])),
+        **{"split": "test", "num_examples": 5, "num_classes": 10, "total_steps": 4},
+        **{"residual": True, "choices": {"how": "made up"}},
+    )
+    seen = []
+
+    def run(smoke, seed, progress):
+        seen.append((smoke, seed))
+        progress(1, 1)
+        return {"a network": result}
+
+    shown = {
+        f.name: getattr(STUDIES["curves"], f.name)
+        for f in dataclasses.fields(Claim)
+        if f.name != "run"
+    }
+    monkeypatch.setitem(CLAIMS, "curves", Claim(**shown, run=run))
+    path = claims.show(["curves"], tmp_path, smoke=True, seed=3)
+    assert seen == [(True, 3)]
+    text = text_of(path)
+    assert "python -m resjax.claims --names=curves --smoke --seed=3" in text
+    assert "made up" in text and "small form" in text
+    assert read(tmp_path / "curves.json", STUDIES["curves"]).keys() == {"a network"}
+    assert "a network" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="names=nothing; allowed: "):
+        claims.show(["nothing"], tmp_path)
+
+
+def test_every_study_and_claim_has_a_chapter_and_a_page():
+    assert set(GROUPS) >= set(STUDIES) | set(CLAIMS)
+    assert not set(STUDIES) & set(CLAIMS)
