@@ -167,6 +167,28 @@ def test_every_example_counts_once_whatever_the_batch_size():
     np.testing.assert_allclose(parts.error * 11, np.round(parts.error * 11), rtol=1e-12)
 
 
+def test_errors_of_each_class_on_request():
+    network, variables, images, labels, whole = lesions_of("plain")
+    assert whole.class_error is None
+    labels = np.where(labels == 2, 0, labels)  # a class without example
+    result = delete_each(network, variables, images, labels, batch_size=4, per_class=True)
+    assert result.class_error.shape == (network.num_units, CLASSES)
+    assert result.to_json()["axes"]["class_error"] == ["unit", "class"]
+    run = jax.jit(lambda gates: network.apply(variables, images, gates=gates).logits)
+    for i in range(network.num_units):
+        choice = np.asarray(run(jnp.ones(network.num_units).at[i].set(0))).argmax(-1)
+        for c in range(CLASSES):
+            among = labels == c
+            known = among.any() and result.deletable[i]
+            expected = np.mean(choice[among] != c) if known else np.nan
+            np.testing.assert_equal(result.class_error[i, c], expected)
+    share = np.bincount(labels, minlength=CLASSES) / len(labels)
+    total = np.nansum(result.class_error * share, -1)[result.deletable]
+    np.testing.assert_allclose(total, result.error[result.deletable], rtol=1e-12)
+    back = DeleteEach.from_json(json.loads(json.dumps(result.to_json(), allow_nan=False)))
+    np.testing.assert_array_equal(back.class_error, result.class_error)
+
+
 def counted(network, n_examples, batch_size):
     variables = variables_of(network)
     network.deletable(variables, SHAPE)
@@ -261,3 +283,14 @@ def test_plot_shows_each_network_its_intact_error_and_chance():
     np.testing.assert_allclose(ax.lines[0].get_ydata(), 100 * result.error)
     assert any("chance" in text.get_text() for text in ax.texts)
     assert isinstance(lesion.plot(result), Figure)
+
+
+def test_plot_names_the_cross_where_there_is_one():
+    plain, whole = lesions_of("plain")[-1], lesions_of("pre")[-1]
+
+    def entries(results):
+        return [text.get_text() for text in lesion.plot(results).legends[0].get_texts()]
+
+    assert entries({"a": whole, "b": plain})[-1] == "can't be deleted"
+    assert entries({"a": plain, "b": plain}).count("can't be deleted") == 1
+    assert "can't be deleted" not in entries({"a": whole})

@@ -1,22 +1,81 @@
 """Analyses: pure functions of a network, its variables and data, which return small results.
 
-``delete_each`` and ``gradient_norms`` know a network as stem, units and head only, so they work on every one.
-Each module tells its method; ``lesion.plot`` and its siblings draw results; ``load_run`` opens a workdir.
+    run = load_run("runs/demo/residual")
+    images, labels = run.examples("test", 10_000)
+    result = delete_each(run.network, run.variables, images, labels)
+    plot(result).savefig("lesion.png")              # or plot({"one": result, "another": other})
+
+They know a network as stem, units and head only, so they work on every one. Each module tells its method: the
+question, the formula, the cost, what a result means and what it does not. docs/analyses has a page for each.
 """
 
-from resjax.analysis.curves import Curves, training_curves
-from resjax.analysis.gradients import GradientNorms, gradient_norms
-from resjax.analysis.lesion import DeleteEach, delete_each
+from resjax.analysis.branch_variance import branch_variances
+from resjax.analysis.committee import vote
+from resjax.analysis.curves import training_curves
+from resjax.analysis.deletions import delete_random, delete_subsets
+from resjax.analysis.edges import edge_maps
+from resjax.analysis.gradients import gradient_norms
+from resjax.analysis.identity import measure_identity
+from resjax.analysis.insertion import insert
+from resjax.analysis.interventions import intervene_each
+from resjax.analysis.jacobians import jacobian_norms
+from resjax.analysis.lesion import delete_each
+from resjax.analysis.norms_over_training import training_norms
+from resjax.analysis.pairs import delete_pairs
+from resjax.analysis.path_counts import count_paths
+from resjax.analysis.path_exact import path_spectrum
+from resjax.analysis.path_gradients import measure_paths
+from resjax.analysis.path_growth import path_spectra
+from resjax.analysis.path_parameters import parameter_spectra
+from resjax.analysis.path_sampled import sample_paths
+from resjax.analysis.pruning import prune_greedily
+from resjax.analysis.recalibrate import delete_each_recalibrated, reestimate
+from resjax.analysis.reorder import reorder_units
+from resjax.analysis.responses import layer_responses
+from resjax.analysis.result import plot
 from resjax.analysis.run import Run, load_run, load_runs
+from resjax.analysis.sample_size import by_sample_size
+from resjax.analysis.sharing import layer_jacobian
+from resjax.analysis.shattering import gradients_along_line, shattered_gradients
+from resjax.analysis.signal import backpropagated_signal
+from resjax.analysis.surgery import operate
+from resjax.analysis.weight_decay import decay_alone
 
 __all__ = [
-    "Curves",
-    "DeleteEach",
-    "GradientNorms",
     "Run",
+    "backpropagated_signal",
+    "branch_variances",
+    "by_sample_size",
+    "count_paths",
+    "decay_alone",
     "delete_each",
+    "delete_each_recalibrated",
+    "delete_pairs",
+    "delete_random",
+    "delete_subsets",
+    "edge_maps",
     "gradient_norms",
+    "gradients_along_line",
+    "insert",
+    "intervene_each",
+    "jacobian_norms",
+    "layer_jacobian",
+    "layer_responses",
     "load_run",
     "load_runs",
+    "measure_identity",
+    "measure_paths",
+    "operate",
+    "parameter_spectra",
+    "path_spectra",
+    "path_spectrum",
+    "plot",
+    "prune_greedily",
+    "reestimate",
+    "reorder_units",
+    "sample_paths",
+    "shattered_gradients",
     "training_curves",
+    "training_norms",
+    "vote",
 ]

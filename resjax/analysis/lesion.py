@@ -288,6 +288,9 @@ def plot(results: DeleteEach | Mapping[str, DeleteEach], ax: Axes | None = None)
         )
         level = np.full(int(np.sum(~can_go)), 100 * result.intact_error)
         ax.plot(number[~can_go], level, "x", ms=6, **look)
+    crossed = not all(result.deletable.all() for result in named.values())
+    if crossed:  # one entry for all networks, whose colours the crosses have
+        ax.plot([], [], "x", ms=6, color=style.ink(), label="can't be deleted")
     chances = sorted({result.chance_error for result in named.values()})
     for chance in chances:
         ax.axhline(100 * chance, lw=1, ls=":", color=style.ink())
@@ -306,7 +309,8 @@ def plot(results: DeleteEach | Mapping[str, DeleteEach], ax: Axes | None = None)
     ax.set(xlabel="deleted unit", ylabel="error (%)", ylim=(-3, 104))
     ax.set_xlim(0.2, len(longest.unit) + 0.8)
     style.integer_ticks(ax)
-    style.legend_above(fig, ax)
+    # A column for each network, and one for the cross.
+    style.legend_above(fig, ax, min(len(named) + 1, 3) if crossed else 2)
     return fig
 
 

@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, ClassVar, Self
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class Result:
@@ -45,6 +50,23 @@ class Result:
         if name in cls.AXES and value is not None:
             return np.asarray(_numbers(value))
         return tuple(value) if isinstance(value, list) else _number(value)
+
+
+def plot(results: Result | Mapping[str, Result]) -> Figure:
+    """The picture of a result, or of several of one kind in one picture, by label.
+
+    It is drawn by ``plot`` of the module that the result comes from, which may take more arguments.
+
+    Raises:
+      ValueError: no result, or of a kind that has no picture.
+    """
+    some = list(results.values()) if isinstance(results, Mapping) else [results]
+    module = sys.modules[type(some[0]).__module__] if some else None
+    if module is None or not hasattr(module, "plot"):
+        kind = type(some[0]).__name__ if some else "nothing"
+        raise ValueError(f"{kind} has no picture of its own; see docs/analyses for what has")
+    figure: Figure = module.plot(results)
+    return figure
 
 
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}

@@ -36,6 +36,10 @@ def defaults() -> ml_collections.ConfigDict:
     # subtracted, divided by the one deviation of what is left; 'unit': x/255;
     # 'lenet': 0 -> -0.1 and 255 -> 1.175 (LeCun 1998 §II-B).
     c.standardize = "channel"
+    # 'channel' with these instead of the training set's own, for pixels in 0 .. 1: what a network that was
+    # trained elsewhere expects; () = measured.
+    c.mean = ()
+    c.std = ()
     # Streamed training images: 'resize' (shorter side random in 256..480 for a crop of 224, in
     # proportion for others, then a random crop: He 2015 §3.4) or 'inception' (a crop of 8-100 % of
     # the area with aspect ratio 3/4..4/3, resized: Szegedy 2015).
@@ -61,3 +65,19 @@ def check(config: ml_collections.ConfigDict) -> None:
     for field in ("image_size", "pad", "workers", "train_examples", "holdout", "split_seed"):
         if config[field] < 0:
             raise ValueError(f"data.{field}={config[field]}: must be 0 or more")
+    mean, std = constants(config)
+    if len(mean) != len(std) or min(std, default=1.0) <= 0:
+        raise ValueError(
+            f"data.mean={mean}, data.std={std}: give both one number for each channel, deviations "
+            "above 0, or leave both ()"
+        )
+    if mean and config.standardize != "channel":
+        raise ValueError(
+            f"data.mean={mean} goes with data.standardize='channel', not {config.standardize!r}"
+        )
+
+
+def constants(config: ml_collections.ConfigDict) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The mean and deviation that `config` fixes, or () and ()."""
+    # Workdirs that are older than these fields lack them.
+    return tuple(config.get("mean", ())), tuple(config.get("std", ()))

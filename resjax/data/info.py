@@ -25,7 +25,8 @@ class Info:
       num_train: examples in one training epoch (after `train_examples` and `holdout`).
       num_test: examples of one evaluation.
       class_names: one a class; () where only the prepared data know them.
-      mean: per channel, over the training set, in units of 255; () until the data are loaded.
+      mean: per channel, over the training set, in units of 255, or as `config.data.mean` says; ()
+        until the data are loaded.
       std: likewise, the standard deviation.
     """
 

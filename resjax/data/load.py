@@ -8,7 +8,7 @@ import numpy as np
 
 from resjax.data import arrays, folder, tfds
 from resjax.data.arrays import Arrays
-from resjax.data.config import SMALL, STREAMED, check
+from resjax.data.config import SMALL, STREAMED, check, constants
 from resjax.data.info import IMAGENET_MEAN, IMAGENET_STD, TABLE, Info
 from resjax.data.order import split_indices
 from resjax.data.stream import Source, Stream
@@ -59,6 +59,17 @@ def load(config: ml_collections.ConfigDict) -> Arrays | Stream:
       ValueError: an unknown name, a value out of range, or data that do not fit together.
     """
     check(config)
+    dataset = _load(config)
+    mean, std = constants(config)
+    if not mean:
+        return dataset
+    channels = dataset.info.image_shape[-1]
+    if len(mean) != channels:
+        raise ValueError(f"data.mean={mean}: these images have {channels} channels")
+    return dataclasses.replace(dataset, info=dataclasses.replace(dataset.info, mean=mean, std=std))
+
+
+def _load(config: ml_collections.ConfigDict) -> Arrays | Stream:
     name = config.name
     if not _is_known(name):
         if name.endswith(".npz"):

@@ -4,17 +4,63 @@
 both in the order of the report; ``resjax.report.study`` says what they are, and how to add one.
 """
 
-from resjax.report.curves import STUDY as CURVES
-from resjax.report.gradients import STUDY as GRADIENTS
-from resjax.report.lesion import STUDY as LESION
+from resjax.report import (
+    branch_variance,
+    committee,
+    curves,
+    deletions,
+    gradients,
+    identity,
+    interventions,
+    jacobians,
+    lesion,
+    norms_over_training,
+    pairs,
+    path_counts,
+    path_growth,
+    path_parameters,
+    paths,
+    pruning,
+    recalibrate,
+    reorder,
+    responses,
+    shattering,
+    signal,
+    surgery,
+    weight_decay,
+)
 from resjax.report.study import Claim, Finding, Options, Presentation, Study, Table
 
 _STUDIES: dict[str, tuple[Study, ...]] = {
-    "Training": (CURVES,),
-    "Lesions": (LESION,),
-    "Gradients and signal": (GRADIENTS,),
+    "Training": (curves.STUDY, norms_over_training.STUDY),
+    "Lesions": (
+        lesion.STUDY,
+        recalibrate.STUDY,
+        deletions.STUDY,
+        pairs.STUDY,
+        pruning.STUDY,
+        reorder.STUDY,
+        interventions.STUDY,
+    ),
+    "Paths": (
+        path_counts.STUDY,
+        paths.STUDY,
+        path_growth.STUDY,
+        path_parameters.STUDY,
+        committee.STUDY,
+    ),
+    "Gradients and signal": (
+        gradients.STUDY,
+        signal.STUDY,
+        jacobians.STUDY,
+        branch_variance.STUDY,
+        responses.STUDY,
+    ),
+    "What a unit does": (identity.STUDY, surgery.STUDY),
 }
-_CLAIMS: dict[str, tuple[Claim, ...]] = {}
+_CLAIMS: dict[str, tuple[Claim, ...]] = {
+    "Residual networks": (shattering.CLAIM, weight_decay.CLAIM),
+}
 
 STUDIES = {study.name: study for group in _STUDIES.values() for study in group}
 CLAIMS = {claim.name: claim for group in _CLAIMS.values() for claim in group}

@@ -1,0 +1,364 @@
+"""Committees: do sub-networks of one network vote like an ensemble?
+
+*Question.* Veit, Wilber & Belongie (2016) say that residual networks behave like ensembles of relatively
+shallow networks. An ensemble has members: so take sub-networks of the trained network, let each name a
+class, and compare one of them, a committee of them, and the whole network.
+
+*Voters.* A sub-network keeps some units and deletes the others (branch removed, shortcut kept; a plain unit
+that keeps its shape is replaced by its input). Two kinds:
+
+* each unit kept with probability ½: a random one of the 2ⁿ subsets of n units;
+* exactly d units deleted: a random one of the C(n, d) subsets, all of them where that is few enough.
+
+*Vote.* A committee of m voters decides by majority, or by the largest mean of its members' logits (or of
+their probabilities). **Ties**: where t classes have the most votes, one of them is drawn, and what is counted
+is the expected error, 1 − 1/t where the true class is among them and 1 where it is not. Many committees of
+each size are drawn from the voters without replacement.
+
+*Diversity* (Kuncheva & Whitaker 2003, Machine Learning 51: 181–207, Table 2). Of V voters and N examples, let
+l_j be the number of voters that are right about example j, and p the mean share of right answers:
+
+    disagreement  D = 2 / (N V (V − 1)) · Σ_j l_j (V − l_j)      of two voters exactly one is right
+    agreement     κ = 1 − D / (2 p (1 − p))                      interrater agreement (Fleiss 1981)
+
+κ = 1: they err on the same examples; κ = 0: as if independent; κ < 0: they avoid each other's errors. Beside
+them stands the share of (pair of voters, example) for which the two name different classes, right or wrong.
+
+*Reading it.* If the whole network were nothing but a vote, a committee would come close to it, and the more
+so the larger it is. What it does not show:
+
+* That the network *is* an ensemble. The reviewers of the paper noted that it defines none, and that the
+  forward pass is not a sum of 2ⁿ models; only the gradient is a sum over paths. A non-linear unit can't be
+  split over its inputs (Wu et al. 2016), so a single path has no output of its own: a voter of k units is
+  itself made of 2ᵏ paths.
+* That it is none. Voters were never trained as voters, and BatchNorm uses the statistics of the whole
+  network, which are wrong for a voter; a bad committee may be the fault of either.
+* That voters are independent: they share stem, head and every unit that both keep.
+
+*Cost.* One forward pass a voter, in one compilation; votes are counted on the host.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from resjax.analysis import style
+from resjax.analysis.batches import (
+    Progress,
+    check_examples,
+    check_images,
+    count_classes,
+    padded_batches,
+)
+from resjax.analysis.intervals import bootstrap
+from resjax.analysis.result import Result
+from resjax.analysis.variants import logits_of, with_gates
+from resjax.network import Network, Variables
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+AVERAGES = ("logits", "probabilities")
+HALF = "each kept with p = ½"
+
+
+@dataclasses.dataclass(frozen=True)
+class Committee(Result):
+    """Errors (0 … 1) of voters, of committees and of the whole network.
+
+    Attributes:
+      kind: what kind of sub-networks the voters are.
+      voters: [kind], how many.
+      kept: [kind], mean number of deletable units that a voter keeps.
+      voter_error: [kind, voter], each one alone; NaN beyond the voters of a kind.
+      size: [size] of committees.
+      majority_error, average_error: [kind, size, draw], of single committees; NaN where a kind has fewer
+        voters than the size.
+      majority_interval, average_interval: [kind, size, end], 95 % bootstrap interval of the mean over draws.
+      disagreement, different_answers, kappa: [kind], see the module; κ is NaN where all are always right.
+      whole_error: of the intact network.
+      num_units: units that could be deleted.
+      num_examples, num_classes: of the data and the network.
+      choices: what the paper leaves open.
+    """
+
+    AXES: ClassVar = {
+        **dict.fromkeys(
+            ("voters", "kept", "disagreement", "different_answers", "kappa"), ("kind",)
+        ),
+        "voter_error": ("kind", "voter"),
+        "size": ("size",),
+        **dict.fromkeys(("majority_error", "average_error"), ("kind", "size", "draw")),
+        **dict.fromkeys(("majority_interval", "average_interval"), ("kind", "size", "end")),
+    }
+
+    kind: tuple[str, ...]
+    voters: np.ndarray
+    kept: np.ndarray
+    voter_error: np.ndarray
+    size: np.ndarray
+    majority_error: np.ndarray
+    average_error: np.ndarray
+    majority_interval: np.ndarray
+    average_interval: np.ndarray
+    disagreement: np.ndarray
+    different_answers: np.ndarray
+    kappa: np.ndarray
+    whole_error: float
+    num_units: int
+    num_examples: int
+    num_classes: int
+    choices: dict[str, Any]
+
+    @property
+    def largest(self) -> np.ndarray:
+        """int [kind]: index of the largest size that the kind has committees of."""
+        return np.sum(np.isfinite(self.majority_error[..., 0]), axis=1) - 1
+
+
+def vote(
+    network: Network,
+    variables: Variables,
+    images: ArrayLike,
+    labels: ArrayLike,
+    *,
+    deleted: Sequence[int | None] = (None,),
+    voters: int = 65,
+    sizes: Sequence[int] | None = None,
+    draws: int = 30,
+    average: str = "logits",
+    batch_size: int = 128,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Committee:
+    """Lets sub-networks vote, alone and in committees.
+
+    Args:
+      network: any with two units or more that can be deleted.
+      variables: of the network.
+      images: float [N, H, W, C], standardized as in training; any N ≥ 1, each counted once.
+      labels: int [N].
+      deleted: the kinds of voters: so many units deleted from each, or None, where each is kept with p = ½.
+      voters: most voters of a kind; all subsets where there are no more, else so many different ones.
+      sizes: of the committees, at most ``voters``; None for 1, 3, 5, 9, 17, … up to half of the voters, so
+        that committees of one size differ.
+      draws: committees of each size, 2 or more.
+      average: what is averaged, 'logits' or 'probabilities'.
+      batch_size: most examples at a time; the result does not depend on it.
+      seed: of voters and committees.
+      progress: called as ``progress(forward passes done, passes in all)``.
+
+    Raises:
+      ValueError: no example, data of a wrong form, fewer than two deletable units, or impossible options.
+    """
+    images, labels = np.asarray(images), np.asarray(labels)
+    check_images(images)
+    num_classes = count_classes(network, variables, images.shape[1:])
+    check_examples(images, labels, num_classes)
+    can_go = network.deletable(variables, images.shape[1:])
+    if can_go.sum() < 2:
+        raise ValueError(
+            f"{can_go.sum()} of {network.num_units} units can be deleted, and voters differ in what they "
+            "delete; take a network with shortcuts, or with units that keep their shape"
+        )
+    if average not in AVERAGES:
+        raise ValueError(f"average={average!r}; allowed: {', '.join(AVERAGES)}")
+    if voters < 2:
+        raise ValueError(f"voters={voters}; allowed: 2 or more, who can differ")
+    sizes = tuple(_default_sizes(voters) if sizes is None else sizes)
+    if not sizes or min(sizes) < 1 or max(sizes) > voters:
+        raise ValueError(f"sizes={sizes}; allowed: 1 … {voters} (the voters)")
+
+    rng = np.random.default_rng(seed)
+    gates, members = [np.ones((1, network.num_units), np.float32)], []
+    for d in deleted:
+        kept = _subsets(rng, int(can_go.sum()), d, voters)
+        own = np.ones((len(kept), network.num_units), np.float32)
+        own[:, can_go] = kept
+        gates.append(own)
+        members.append(_committees(rng, len(kept), sizes, draws))
+    if not members:
+        raise ValueError("deleted=(); name one kind of voter or more: a number of units, or None")
+    counts = np.array([len(rows) for rows in gates[1:]])
+    ends = np.cumsum([1, *counts])
+    kinds = [slice(a, b) for a, b in itertools.pairwise(ends)]
+
+    wrong = np.zeros((2, len(kinds), len(sizes), draws))
+    answers = []
+    batches = list(padded_batches(images, labels, batch_size))
+    for i, batch in enumerate(batches):
+
+        def tell(done: int, of: int, i: int = i) -> None:
+            if progress:
+                progress(i * of + done, len(batches) * of)
+
+        logits = logits_of(
+            network,
+            variables,
+            batch.images,
+            with_gates,
+            np.concatenate(gates),
+            batch_size=batch_size,
+            progress=tell,
+        )[:, batch.mask]
+        true = batch.labels[batch.mask]
+        answers.append(np.argmax(logits, -1))
+        scores = logits if average == "logits" else _softmax(logits)
+        votes = np.eye(num_classes, dtype=np.float32)[answers[-1]]
+        for k, (rows, weights) in enumerate(zip(kinds, members, strict=True)):
+            wrong[0, k] += wrong_answers(_sum(weights, votes[rows]), true)
+            wrong[1, k] += wrong_answers(_sum(weights, scores[rows]), true)
+
+    answer = np.concatenate(answers, axis=1)
+    alone = np.full((len(kinds), counts.max()), np.nan)
+    diversity = np.zeros((3, len(kinds)))
+    for k, rows in enumerate(kinds):
+        alone[k, : counts[k]] = np.mean(answer[rows] != labels, axis=1)
+        diversity[:, k] = diversity_of(answer[rows], labels)
+        wrong[:, k, np.array(sizes) > counts[k]] = np.nan
+    wrong /= len(images)
+    low, high = bootstrap(wrong, seed=seed)
+    interval = np.stack([low, high], -1)
+    return Committee(
+        kind=tuple(HALF if d is None else f"{d} deleted" for d in deleted),
+        voters=counts,
+        kept=np.array([rows[:, can_go].sum(1).mean() for rows in gates[1:]]),
+        voter_error=alone,
+        size=np.array(sizes),
+        majority_error=wrong[0],
+        average_error=wrong[1],
+        majority_interval=interval[0],
+        average_interval=interval[1],
+        disagreement=diversity[0],
+        different_answers=diversity[1],
+        kappa=diversity[2],
+        whole_error=float(np.mean(answer[0] != labels)),
+        num_units=int(can_go.sum()),
+        num_examples=len(images),
+        num_classes=num_classes,
+        choices={
+            "average of": average,
+            "ties in a majority": "expected error of a draw among the classes with most votes",
+            "committees": "drawn from the voters of their kind without replacement",
+            "units that can't be deleted": "kept by every voter",
+            "BatchNorm": "running statistics of the whole network, not re-estimated for a voter",
+            "seed": seed,
+        },
+    )
+
+
+def wrong_answers(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """[..., N, classes] and int [N] → expected wrong answers [...], ties between best classes drawn."""
+    best = scores == scores.max(-1, keepdims=True)
+    right = np.take_along_axis(best, labels.reshape(*[1] * (best.ndim - 2), -1, 1), -1)[..., 0]
+    return np.sum(1 - right / best.sum(-1), axis=-1)
+
+
+def diversity_of(answers: np.ndarray, labels: np.ndarray) -> tuple[float, float, float]:
+    """int [V, N] and int [N] → disagreement D, share of pairs with different answers, and κ (module)."""
+    voters, count = answers.shape
+    right = (answers == labels).sum(0).astype(float)
+    pairs = count * voters * (voters - 1) / 2
+    disagreement = float(np.sum(right * (voters - right)) / pairs)
+    p = right.sum() / (voters * count)
+    alike = 0.0
+    for c in np.unique(answers):
+        same = (answers == c).sum(0)
+        alike += float(np.sum(same * (same - 1)) / 2)
+    spread = 2 * p * (1 - p)
+    kappa = 1 - disagreement / spread if spread else math.nan
+    return disagreement, 1 - alike / pairs, kappa
+
+
+def _default_sizes(voters: int) -> list[int]:
+    half = (voters + 1) // 2
+    return [1, *itertools.takewhile(lambda m: m <= half, (2**k + 1 for k in itertools.count(1)))]
+
+
+def _subsets(rng: np.random.Generator, n: int, deleted: int | None, most: int) -> np.ndarray:
+    """bool [V, n], True for what is kept: V different subsets, uniformly drawn, at most ``most``."""
+    if deleted is None:
+        total = 2**n
+    elif 0 < deleted <= n:
+        total = math.comb(n, deleted)
+    else:
+        raise ValueError(f"deleted={deleted}; allowed: 1 … {n} (the units that can go), or None")
+    if total < 2:
+        raise ValueError(
+            f"deleted={deleted} of {n} units leaves one sub-network; a vote takes two or more: delete fewer"
+        )
+    if total <= most:
+        counts = range(n + 1) if deleted is None else [deleted]
+        gone = [rows for d in counts for rows in itertools.combinations(range(n), d)]
+        return np.array([[i not in rows for i in range(n)] for rows in gone])
+    found: dict[bytes, np.ndarray] = {}
+    while len(found) < most:
+        row = rng.random(n) < 0.5 if deleted is None else rng.permutation(n) >= deleted
+        found.setdefault(row.tobytes(), row)
+    return np.stack(list(found.values()))
+
+
+def _committees(
+    rng: np.random.Generator, voters: int, sizes: Sequence[int], draws: int
+) -> np.ndarray:
+    """float32 [size, draw, voter] of 0 and 1: who sits in which committee (all 0 where too few exist)."""
+    out = np.zeros((len(sizes), draws, voters), np.float32)
+    for i, m in enumerate(sizes):
+        for j in range(draws if m <= voters else 0):
+            out[i, j, rng.choice(voters, m, replace=False)] = 1
+    return out
+
+
+def _sum(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """[size, draw, voter] and [voter, B, classes] → [size, draw, B, classes]."""
+    return np.tensordot(weights, values, 1)
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    p = np.exp(logits - logits.max(-1, keepdims=True))
+    return p / p.sum(-1, keepdims=True)
+
+
+def plot(results: Committee | Mapping[str, Committee]) -> Figure:
+    """Error by committee size, one panel a network; bands are 95 % intervals of the mean over committees."""
+    named = {"": results} if isinstance(results, Committee) else dict(results)
+    columns = 1 if style.is_narrow() else min(len(named), 2)
+    rows = -(-len(named) // columns)
+    fig, grid = style.axes_grid(rows, columns, sharey=True)
+    fig.set_figheight(fig.get_figheight() * (1 + 0.75 * (rows - 1)))
+    panels = [ax for row in grid for ax in row]
+    # The same colour for a kind in every panel.
+    kinds = list(dict.fromkeys(kind for r in named.values() for kind in r.kind))
+    for ax in panels[len(named) :]:
+        ax.set_visible(False)
+    for ax, (label, r) in zip(panels, named.items(), strict=False):
+        for k, kind in enumerate(r.kind):
+            i = kinds.index(kind)
+            look: dict[str, Any] = {"color": style.color(i)}
+            for name, error, interval, line in (
+                ("majority", r.majority_error, r.majority_interval, "-"),
+                ("average", r.average_error, r.average_interval, "--"),
+            ):
+                mean = 100 * error[k].mean(-1)
+                ax.plot(r.size, mean, line + style.marker(i), label=f"{kind}: {name}", **look)
+                low, high = 100 * interval[k].T
+                ax.fill_between(r.size, low, high, alpha=0.18, lw=0, **look)
+        ax.axhline(100 * r.whole_error, lw=1.4, color=style.ink(), label="whole network")
+        chance = 100 * (1 - 1 / r.num_classes)
+        ax.axhline(chance, lw=1, ls=":", color=style.ink(), label="chance")
+        ax.set_xscale("log", base=2)
+        ax.set_xticks(r.size, [str(m) for m in r.size])
+        ax.set(title=label, ylim=(-3, 104), xlabel="voters in the committee")
+        ax.minorticks_off()
+    for row in grid:
+        row[0].set_ylabel("error (%)")
+    fullest = max(zip(panels, named.values(), strict=False), key=lambda pair: len(pair[1].kind))[0]
+    style.legend_above(fig, fullest, columns=min(len(kinds) + 1, 3))
+    return fig

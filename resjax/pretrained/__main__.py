@@ -1,0 +1,78 @@
+"""Make a workdir of a network that others trained: ``python -m resjax.pretrained FILE --workdir=DIR``.
+
+FILE is safetensors or what PyTorch's ``torch.save`` wrote. The workdir then holds a run which
+``resjax.analyze`` takes apart as any other, and which ``resjax.train`` continues::
+
+    python -m resjax.analyze --workdir=DIR
+    python -m resjax.train --config=DIR/config.py --workdir=DIR
+
+Fields of the configuration are given as in training, e.g. ``--config.data.name=cifar10``; those of the
+network come from FILE. ``runs.json`` notes the file, its checksum and its layout under ``imported``.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import jax
+from absl import app, flags
+from ml_collections import config_flags
+
+from resjax import command
+from resjax.experiment import load_experiment
+from resjax.pretrained.files import read
+from resjax.pretrained.layouts import recognize
+from resjax.pretrained.workdirs import default_config, evaluate, make_workdir
+
+
+def _main(argv: list[str]) -> None:
+    if len(argv) != 2 or not _WORKDIR.value:
+        raise app.UsageError(f"one FILE and --workdir are needed, got {argv[1:]}; see --help")
+    experiment = load_experiment(_CONFIG.value)
+    state = make_workdir(argv[1], _WORKDIR.value, experiment, new_head=_NEW_HEAD.value)
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    print(
+        f"{argv[1]}: {_LAYOUT.name}, {_CONFIG.value.model.name}, {parameters:,} parameters",
+        flush=True,
+    )
+    if _EVALUATE.value:
+        sums = evaluate(experiment, state, _WORKDIR.value)
+        print(
+            f"error on {experiment.dataset.info.name}: {100 * sums['error'] / sums['count']:.2f} % "
+            f"({sums['error']:,.0f} of {sums['count']:,.0f})"
+        )
+    print(
+        f"done: {_WORKDIR.value}. Look at it: python -m resjax.analyze --workdir={_WORKDIR.value}\n"
+        f"Train on: python -m resjax.train --config={_WORKDIR.value}/config.py --workdir={_WORKDIR.value}"
+    )
+
+
+def _given_file() -> str:
+    """FILE: the fields that --config has depend on it, so it is looked at before the flags."""
+    given = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
+    if not given:
+        print(
+            __doc__ if "--help" in sys.argv else f"error: no FILE given.\n\n{__doc__}",
+            file=sys.stderr,
+        )
+        sys.exit(2)
+    return next((argument for argument in given if Path(argument).is_file()), given[0])
+
+
+if __name__ == "__main__":
+    try:
+        _LAYOUT = recognize(read(_given_file()))
+    except (ValueError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    _CONFIG = config_flags.DEFINE_config_dict("config", default_config(_LAYOUT))
+    _WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run, made if absent")
+    _NEW_HEAD = flags.DEFINE_bool("new_head", False, "draw a new classifier, for other classes")
+    _EVALUATE = flags.DEFINE_bool(
+        "evaluate",
+        True,
+        "measure the error on the data's evaluation set (long for ImageNet on a CPU)",
+    )
+    flags.mark_flags_as_required(["workdir"])
+    command.run(_main)

@@ -1,0 +1,121 @@
+"""Tensors of another framework → the variables of a network, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from resjax.network import Network, Variables
+from resjax.pretrained.files import Tensors
+from resjax.pretrained.places import Naming, Place, Shape, places
+
+# What PyTorch counts for itself and inference does not use.
+_COUNTERS = "num_batches_tracked"
+
+
+def to_variables(
+    tensors: Tensors, network: Network, image_shape: Shape, naming: Naming, *, head: bool = True
+) -> dict[str, Any]:
+    """The variables of ``network``, float32, as ``Network.init`` lays them out.
+
+    Args:
+      tensors: by name.
+      network: for images of ``image_shape`` (H, W, C).
+      naming: the names of its layers.
+      head: take the classifier along; without, its arrays are left out of the result.
+
+    Raises:
+      ValueError: tensors are missing, unexpected or of another shape; each kind is named.
+    """
+    wanted = {place.key(naming): place for place in places(network, image_shape)}
+    unexpected = sorted(k for k in tensors if k not in wanted and not k.endswith(_COUNTERS))
+    missing = [key for key in wanted if key not in tensors]
+    taken = {key: place for key, place in wanted.items() if head or not _is_classifier(place)}
+    arrays: dict[Place, np.ndarray] = {}
+    misshaped = []
+    for key, place in taken.items():
+        if key in tensors:
+            tensor = tensors[key]
+            if place.fits(tensor.shape):
+                arrays[place] = place.from_torch(tensor)
+            else:
+                misshaped.append(f"{key} {tensor.shape} instead of {place.torch_shape}")
+    if missing or unexpected or misshaped:
+        raise ValueError(
+            "the tensors do not fit the network. "
+            + " ".join(
+                f"{kind}: {_some(names)}."
+                for kind, names in (
+                    ("Missing", missing),
+                    ("Unexpected", unexpected),
+                    ("Of another shape", misshaped),
+                )
+                if names
+            )
+            + _hint(misshaped, taken)
+        )
+    return _tree(arrays)
+
+
+def to_tensors(
+    variables: Variables, network: Network, image_shape: Shape, naming: Naming
+) -> dict[str, np.ndarray]:
+    """The reverse: tensors by name, float32, in PyTorch's order of dimensions."""
+    tensors = {}
+    for place in places(network, image_shape):
+        tree: Any = variables[place.collection][place.module.part]
+        for name in (*place.module.path, place.leaf):
+            tree = tree[name]
+        array = np.asarray(tree[place.module.position] if place.units else tree)
+        tensors[place.key(naming)] = place.to_torch(array)
+    return tensors
+
+
+def with_new_head(variables: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, Any]:
+    """``variables`` without a classifier, which is taken from ``fresh``."""
+    taken = jax.tree_util.tree_flatten_with_path(variables)[0]
+    there = {jax.tree_util.keystr(path): leaf for path, leaf in taken}
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: there.get(jax.tree_util.keystr(path), leaf), dict(fresh)
+    )
+
+
+def _is_classifier(place: Place) -> bool:
+    return place.module.part == "head" and place.module.path == ("classifier",)
+
+
+def _tree(arrays: Mapping[Place, np.ndarray]) -> dict[str, Any]:
+    stacked: dict[tuple[str, ...], list[np.ndarray]] = {}
+    units: dict[tuple[str, ...], int] = {}
+    for place, array in arrays.items():  # positions come in order
+        path = (place.collection, place.module.part, *place.module.path, place.leaf)
+        stacked.setdefault(path, []).append(array)
+        units[path] = place.units
+    tree: dict[str, Any] = {"params": {}, "batch_stats": {}}
+    for path, found in stacked.items():
+        node = tree
+        for name in path[:-1]:
+            node = node.setdefault(name, {})
+        node[path[-1]] = np.stack(found) if units[path] else np.ascontiguousarray(found[0])
+    return tree
+
+
+def _some(names: Iterable[str], most: int = 6) -> str:
+    listed = list(names)
+    more = f" and {len(listed) - most} more" if len(listed) > most else ""
+    return ", ".join(listed[:most]) + more
+
+
+def _hint(misshaped: list[str], taken: Mapping[str, Place]) -> str:
+    """What helps where a fully connected layer follows an image."""
+    for text in misshaped:
+        key = text.split(" ")[0]
+        if taken[key].channels:
+            return (
+                " The size of the images decides how many inputs this fully connected layer has: use that of "
+                "the training (data.image_size)."
+            )
+    return ""

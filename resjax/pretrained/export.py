@@ -1,0 +1,61 @@
+"""Write a run's network for PyTorch: ``python -m resjax.pretrained.export --workdir=DIR --out=FILE``.
+
+FILE is safetensors. Its tensors have torchvision's names and shapes, so ``model.load_state_dict(
+safetensors.torch.load_file(FILE))`` takes those of a ResNet-50, VGG or AlexNet of torchvision. Networks for
+small images fit classes that follow the same names (their classifier is called ``fc``).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from absl import app, flags
+from safetensors.numpy import save_file
+
+from resjax import command
+from resjax.network import Network, Variables
+from resjax.pretrained import naming
+from resjax.pretrained.convert import to_tensors
+
+
+def export(
+    network: Network,
+    variables: Variables,
+    image_shape: tuple[int, int, int],
+    path: str | Path,
+    facts: dict[str, str] | None = None,
+) -> None:
+    """Writes ``variables`` as safetensors, float32, with torchvision's names.
+
+    Args:
+      network: whose variables they are, on images of ``image_shape`` (H, W, C).
+      variables: as ``network.init`` returns them.
+      path: of the file.
+      facts: kept in the file, as safetensors' metadata.
+
+    Raises:
+      ValueError: torchvision has no network of this kind.
+    """
+    names = naming.torchvision(network)
+    tensors = to_tensors(variables, network, image_shape, names)
+    save_file(tensors, path, metadata={"format": "pt", **(facts or {})})
+
+
+def _main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown arguments {argv[1:]}; see --help")
+    directory, out = _WORKDIR.value or "", _OUT.value or ""
+    from resjax.analysis.run import load_run
+
+    run = load_run(directory)
+    facts = {"step": str(run.step), "config": json.dumps(run.config.to_dict())}
+    export(run.network, run.variables, run.image_shape, out, facts)
+    print(f"written: {out} ({run.num_parameters:,} parameters, step {run.step:,})")
+
+
+if __name__ == "__main__":
+    _WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run")
+    _OUT = flags.DEFINE_string("out", None, "the file to write, FILE.safetensors")
+    flags.mark_flags_as_required(["workdir", "out"])
+    command.run(_main)

@@ -1,0 +1,118 @@
+"""Tensors by name, from the files that networks are passed on in.
+
+* safetensors: a table of names, dtypes and shapes before raw numbers; memory-mapped, so that a tensor is read
+  when it is asked for;
+* ``torch.save`` of today and of before 2020, through ``resjax.pretrained.torch_files``.
+
+A checkpoint of a training program holds more than a network: its ``state_dict`` is found under the usual
+names, and prefixes that wrappers leave (``module.`` of data parallelism) are taken off.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from resjax.pretrained.torch_files import read_torch
+
+Tensors = Mapping[str, np.ndarray]
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "module")
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
+
+
+def read(path: str | Path) -> Tensors:
+    """Every tensor of a checkpoint, by the name it has within the network.
+
+    Args:
+      path: safetensors, or what ``torch.save`` wrote. What the file is called does not matter.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: it is none of these, it holds no network, or it asks to run something.
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise FileNotFoundError(f"{path}: there is no such file")
+    tensors = _Mapped(file) if _is_safetensors(file) else _state_dict(read_torch(file), file)
+    return _Renamed(tensors, _without_prefixes(list(tensors)))
+
+
+def sha256(path: str | Path) -> str:
+    """Of a whole file, in hexadecimal digits."""
+    with Path(path).expanduser().open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _is_safetensors(file: Path) -> bool:
+    with file.open("rb") as opened:
+        head = opened.read(9)
+    length = int.from_bytes(head[:8], "little")
+    return len(head) == 9 and head[8:] == b"{" and length <= file.stat().st_size - 8
+
+
+class _Mapped(Mapping[str, np.ndarray]):
+    def __init__(self, file: Path) -> None:
+        try:
+            self._file = safe_open(file, framework="np")
+        except SafetensorError as error:
+            raise ValueError(f"{file} is a damaged safetensors file: {error}") from error
+        self._names = list(self._file.keys())
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._file.get_tensor(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+class _Renamed(Mapping[str, np.ndarray]):
+    def __init__(self, tensors: Tensors, names: dict[str, str]) -> None:
+        self._tensors, self._names = tensors, names
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._tensors[self._names[name]]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def _without_prefixes(names: list[str]) -> dict[str, str]:
+    """New name → name in the file; only what all names begin with is taken off."""
+    short = {name: name for name in names}
+    while names:
+        prefix = next((p for p in PREFIXES if all(n.startswith(p) for n in short)), None)
+        if prefix is None:
+            break
+        short = {name.removeprefix(prefix): whole for name, whole in short.items()}
+    return short
+
+
+def _state_dict(found: Any, file: Path) -> dict[str, np.ndarray]:
+    """The first dict of tensors, here or under one of WRAPPERS."""
+    here = found
+    while isinstance(here, dict):
+        tensors = {k: v for k, v in here.items() if isinstance(v, np.ndarray) and v.ndim}
+        inner = next((here[w] for w in WRAPPERS if isinstance(here.get(w), dict)), None)
+        if tensors or inner is None:
+            if not tensors:
+                break
+            return {k: v for k, v in here.items() if isinstance(v, np.ndarray)}
+        here = inner
+    keys = ", ".join(map(str, found)) if isinstance(found, dict) else type(found).__name__
+    raise ValueError(
+        f"{file} holds no network's tensors, neither at the top nor under {', '.join(WRAPPERS)}; it holds: "
+        f"{keys[:300]}"
+    )

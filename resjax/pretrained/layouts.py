@@ -1,0 +1,265 @@
+"""Recognizing what kind of network a set of tensors is, by their names and shapes.
+
+A file of tensors does not say how they were connected. What can't be seen in it is taken from the collection
+whose names it has, and can be changed as any field of the configuration can: where a bottleneck strides (in
+its 3×3, as everywhere since torchvision), on which side option A adds channels (both), that BatchNorm's ε is
+1e-5 and poolings are not blurred.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from resjax import models
+from resjax.data.info import IMAGENET_MEAN, IMAGENET_STD, Channels
+from resjax.models.resnet import IMAGENET_SIZES
+from resjax.models.vgg import CONFIGURATIONS
+from resjax.network import Network
+from resjax.pretrained import naming
+from resjax.pretrained.files import Tensors
+from resjax.pretrained.naming import ResidualNames
+from resjax.pretrained.places import Naming
+
+KNOWN = (
+    "torchvision and timm (ResNet, VGG; AlexNet), timm ResNetV2, Hugging Face microsoft/resnet-*, and the "
+    "CIFAR networks of akamaster/pytorch_resnet_cifar10 and chenyaofo/pytorch-cifar-models"
+)
+
+
+class Layout(NamedTuple):
+    """What a set of tensors was recognized as.
+
+    Attributes:
+      name: whose names they are, for people.
+      model: the configuration of the network.
+      naming: the names of a network's layers.
+      num_classes, image_size: what it was trained for, as far as shapes tell.
+      mean, std: what its authors standardize images with, per channel, for pixels in 0 … 1.
+    """
+
+    name: str
+    model: ConfigDict
+    naming: Callable[[Network], Naming]
+    num_classes: int
+    image_size: int
+    mean: Channels
+    std: Channels
+
+
+def recognize(tensors: Tensors) -> Layout:
+    """The layout of ``tensors``.
+
+    Raises:
+      ValueError: they are of no known layout, or of a network that ours can't represent; the reason is named.
+    """
+    if "stages.0.blocks.0.conv1.weight" in tensors:
+        return _timm_v2(tensors)
+    if "resnet.embedder.embedder.convolution.weight" in tensors:
+        return _residual("Hugging Face", tensors, naming.HUGGING_FACE)
+    if "layer1.0.conv1.weight" in tensors:
+        if "linear.weight" in tensors:
+            return _residual("akamaster", tensors, naming.CIFAR)
+        return _residual("torchvision", tensors, naming.TORCHVISION)
+    if "features.0.weight" in tensors:
+        return _chain(tensors)
+    first = ", ".join(itertools.islice(tensors, 5))
+    raise ValueError(
+        f"these tensors have no known layout: {len(tensors)} of them, {first}, … Known: {KNOWN}"
+    )
+
+
+def _residual(whose: str, tensors: Tensors, names: ResidualNames) -> Layout:
+    _refuse(
+        tensors,
+        {
+            "conv1.0.weight": "a stem of three convolutions (ResNet-D)",
+            "layer1.0.downsample.2.weight": "shortcuts with average pooling (ResNet-D)",
+            "layer2.0.downsample.2.weight": "shortcuts with average pooling (ResNet-D)",
+            "layer1.0.se.fc1.weight": "squeeze-and-excitation",
+            "layer1.0.conv2.fc1.weight": "split attention",
+        },
+    )
+    _need(tensors, (f"{names.stem}.weight", f"{names.head}.weight"), whose)
+    if f"{names.stem_bn}.weight" in tensors and f"{names.stem_bn}.running_mean" not in tensors:
+        raise ValueError("this network normalizes by groups or not by batches; ours by BatchNorm")
+    sizes, widths, block, projected = _stages(tensors, names)
+    kernel = tensors[f"{names.stem}.weight"].shape[-1]
+    if kernel not in (3, 7):
+        raise ValueError(
+            f"a stem with a {kernel}×{kernel} convolution; ours have 3×3 (small images) or 7×7"
+        )
+    large = kernel == 7
+    fields: dict[str, Any] = {
+        "placement": "post",
+        "widths": widths,
+        "block": block,
+        "bottleneck_stride": "3x3",
+        "transition": "projection" if projected else "pad_subsample",
+        "pad_centre": not projected,
+        "stem": "large" if large else "small",
+        "stage_sizes": sizes,
+    }
+    step = len(sizes) * (3 if block == "bottleneck" else 2)
+    depth = next(
+        (d for d, s in IMAGENET_SIZES.items() if s == sizes and (d >= 50) == (block != "basic")), 0
+    )
+    if large and projected and depth and widths == (64, 128, 256, 512):
+        model = models.defaults("imagenet_resnet", depth=depth)
+    elif len(set(sizes)) == 1:
+        fields |= {"stage_sizes": (), "depth": step * sizes[0] + 2}
+        model = models.defaults("resnet", **fields)
+    else:
+        model = models.defaults("resnet", **fields)
+    classes = tensors[f"{names.head}.weight"].shape[0]
+    mean, std = IMAGENET_MEAN, IMAGENET_STD
+    if whose == "torchvision" and not large:
+        whose = "chenyaofo"
+        mean, std = _CHENYAOFO.get(classes, (mean, std))
+    return Layout(
+        whose,
+        model,
+        lambda network: naming.residual(network, names),
+        classes,
+        224 if large else 32,
+        mean,
+        std,
+    )
+
+
+# By the number of classes: CIFAR-10 and CIFAR-100.
+_CHENYAOFO: dict[int, tuple[Channels, Channels]] = {
+    10: ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    100: ((0.5070, 0.4865, 0.4409), (0.2673, 0.2564, 0.2761)),
+}
+
+
+def _timm_v2(tensors: Tensors) -> Layout:
+    _refuse(
+        tensors,
+        {
+            "stem.conv1.weight": "a stem of three convolutions (d and t forms)",
+            "stem.norm.weight": "a normalized stem (not pre-activation)",
+        },
+    )
+    names = naming.TIMM_V2
+    _need(tensors, (f"{names.stem}.weight", f"{names.head}.weight"), "timm ResNetV2")
+    if "stages.0.blocks.0.norm1.running_mean" not in tensors:
+        raise ValueError(
+            "this ResNetV2 has GroupNorm or EvoNorm (and, in BiT, standardized weights); ours have BatchNorm "
+            "and weights as they are. Of timm's, resnetv2_18, _34, _50, _101 and _152 can be taken"
+        )
+    sizes, widths, block, _ = _stages(tensors, names)
+    if widths != (64, 128, 256, 512):
+        raise ValueError(f"a ResNetV2 of widths {widths}; ours has (64, 128, 256, 512)")
+    return Layout(
+        "timm ResNetV2",
+        models.defaults("resjax.pretrained.networks:timm_resnetv2", stage_sizes=sizes, block=block),
+        lambda network: naming.residual(network, names),
+        tensors[f"{names.head}.weight"].shape[0],
+        224,
+        (0.5, 0.5, 0.5),
+        (0.5, 0.5, 0.5),
+    )
+
+
+def _stages(
+    tensors: Tensors, names: ResidualNames
+) -> tuple[tuple[int, ...], tuple[int, ...], str, bool]:
+    """Units and channels of each stage, the kind of block, and whether a shortcut has weights."""
+
+    def key(stage: int, i: int, within: str) -> str:
+        unit = names.unit.format(stage=stage, stage1=stage + 1, i=i)
+        return f"{unit}.{within}.weight"
+
+    conv1, conv3 = (names.conv.format(j=j, j1=j + 1) for j in (0, 2))
+
+    def units(stage: int) -> int:
+        return next(i for i in itertools.count() if key(stage, i, conv1) not in tensors)
+
+    sizes = tuple(itertools.takewhile(bool, map(units, itertools.count())))
+    widths = tuple(tensors[key(stage, 0, conv1)].shape[0] for stage in range(len(sizes)))
+    bottleneck = key(0, 0, conv3) in tensors
+    if bottleneck:
+        middle = tensors[key(0, 0, names.conv.format(j=1, j1=2))].shape
+        out = tensors[key(0, 0, conv3)].shape[0]
+        if middle[1] != middle[0]:
+            raise ValueError("convolutions in groups (ResNeXt); ours see all channels")
+        if out != 4 * widths[0]:
+            raise ValueError(
+                f"bottlenecks of {widths[0]} channels for {out} (wide ResNet); ours are a quarter as wide "
+                "as their output"
+            )
+    projected = any(key(stage, 0, names.shortcut) in tensors for stage in range(len(sizes)))
+    return sizes, widths, "bottleneck" if bottleneck else "basic", projected
+
+
+def _chain(tensors: Tensors) -> Layout:
+    """VGG and AlexNet: convolutions ``features.N``, where N also counts ReLUs, BatchNorms and poolings."""
+    numbers = sorted(
+        int(key.split(".")[1])
+        for key, tensor in tensors.items()
+        if key.startswith("features.") and key.endswith(".weight") and tensor.ndim == 4
+    )
+    kernels = [tensors[f"features.{n}.weight"].shape[-1] for n in numbers]
+    if kernels[0] == 11:
+        _need(tensors, ("classifier.1.weight", "classifier.6.weight"), "torchvision")
+        return Layout(
+            "torchvision",
+            models.defaults("alexnet", form="one_column"),
+            lambda network: naming.chain(network, naming.ALEXNET_DENSE),
+            tensors["classifier.6.weight"].shape[0],
+            224,
+            IMAGENET_MEAN,
+            IMAGENET_STD,
+        )
+    timm = "pre_logits.fc1.weight" in tensors
+    whose, dense = ("timm", naming.TIMM_DENSE) if timm else ("torchvision", naming.VGG_DENSE)
+    _need(tensors, [f"{name}.weight" for name in dense], whose)
+    norm = "features.1.running_mean" in tensors
+    stages: list[list[int]] = []
+    for n, kernel, before in zip(numbers, kernels, [None, *numbers], strict=False):
+        if before is None or n - before > (3 if norm else 2):
+            stages.append([])
+        stages[-1].append(kernel)
+    form = tuple(map(tuple, stages))
+    found = [name for name, wanted in CONFIGURATIONS.items() if wanted == form]
+    if not found:
+        raise ValueError(
+            f"a chain of convolutions that is no VGG: kernels {form} between poolings; known: "
+            f"{', '.join(f'{k}: {v}' for k, v in CONFIGURATIONS.items())}"
+        )
+    fc6 = tensors[f"{dense[0]}.weight"]
+    classes = tensors[f"{dense[2]}.weight"].shape[0]
+    small = fc6.size == 512 * fc6.shape[0]  # one pixel is left of 32×32
+    mean, std = IMAGENET_MEAN, IMAGENET_STD
+    if small:
+        whose = "chenyaofo"
+        mean, std = _CHENYAOFO.get(classes, (mean, std))
+    return Layout(
+        whose,
+        models.defaults("vgg", configuration=found[0], norm=norm, fc_width=fc6.shape[0]),
+        lambda network: naming.chain(network, dense),
+        classes,
+        32 if small else 224,
+        mean,
+        std,
+    )
+
+
+def _refuse(tensors: Tensors, reasons: dict[str, str]) -> None:
+    for key, reason in reasons.items():
+        if key in tensors:
+            raise ValueError(f"{key}: this network has {reason}, which ours do not have")
+
+
+def _need(tensors: Tensors, keys: Any, whose: str) -> None:
+    missing = [key for key in keys if key not in tensors]
+    if missing:
+        raise ValueError(
+            f"{', '.join(missing)} missing, which every network with {whose}'s names has: is this only "
+            "a part of one?"
+        )

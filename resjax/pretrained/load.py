@@ -1,0 +1,58 @@
+"""One call from a file to a network with its variables."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from resjax import models
+from resjax.network import Network
+from resjax.pretrained.convert import to_variables
+from resjax.pretrained.files import Tensors, read
+from resjax.pretrained.layouts import Layout, recognize
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretrained:
+    """A network that was trained elsewhere.
+
+    Attributes:
+      layout: what it was recognized as; ``layout.mean`` and ``.std`` are what its images are standardized by.
+      model: its configuration, as ``resjax.models.build`` takes it.
+      network: what ``model`` builds.
+      variables: numpy float32, as ``network.apply`` takes them.
+      image_shape: (H, W, C) of the images that ``network`` was built for.
+    """
+
+    layout: Layout
+    model: ConfigDict
+    network: Network
+    variables: dict[str, Any]
+    image_shape: tuple[int, int, int]
+
+
+def load(path: str | Path, image_size: int = 0, **model_fields: Any) -> Pretrained:
+    """A network from a file of PyTorch tensors.
+
+    Args:
+      path: safetensors, or what ``torch.save`` wrote.
+      image_size: side of the images in pixels; 0 for what the network was trained on, 224 or 32.
+      **model_fields: changes to the recognized configuration, where a file can't show the truth.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: it can't be read without running something, its layout is unknown, ours can't represent its
+        network, or tensors are missing, unexpected or of another shape.
+    """
+    tensors: Tensors = read(path)
+    layout = recognize(tensors)
+    fields = layout.model.to_dict() | model_fields
+    model = models.defaults(fields.pop("name"), **fields)
+    size = image_size or layout.image_size
+    shape = (size, size, 3)
+    network = models.build(model, image_shape=shape, num_classes=layout.num_classes)
+    variables = to_variables(tensors, network, shape, layout.naming(network))
+    return Pretrained(layout, model, network, variables, shape)

@@ -1,0 +1,138 @@
+"""Where each array of a network lives, and what it is called and how it lies in PyTorch.
+
+PyTorch keeps a convolution's weights as (out, in, rows, columns), ours are (rows, columns, in, out); its
+fully connected weights are (out, in). A fully connected layer that follows an image reads its pixels in the
+order channel, row, column there and row, column, channel here, so its inputs are permuted. BatchNorm's
+``weight``, ``bias``, ``running_mean``, ``running_var`` are our scale, bias, mean, var; both divide by
+√(var + 1e-5), and PyTorch's momentum of 0.1 is our 0.9. (In training, PyTorch puts the unbiased variance of a
+batch into its running one, we the biased.) Convolutions pad (k − 1) // 2 zeros on each side in both.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from resjax.models.plain import ConvUnit, DenseUnit
+from resjax.network import Network
+
+Shape = tuple[int, ...]
+_SUFFIX = {
+    "kernel": "weight",
+    "scale": "weight",
+    "bias": "bias",
+    "mean": "running_mean",
+    "var": "running_var",
+}
+
+
+class Module(NamedTuple):
+    """A layer: the part that it belongs to ('stem', 'head' or a stack's name), the unit's position there (0
+    outside stacks), and the names down to it, such as ('shortcut', 'conv')."""
+
+    part: str
+    position: int
+    path: tuple[str, ...]
+
+
+# What a layout calls a layer.
+Naming = Callable[[Module], str]
+
+
+class Place(NamedTuple):
+    """One array of one unit, stem or head.
+
+    Attributes:
+      collection: 'params' or 'batch_stats'.
+      module, leaf: the layer, and which of its arrays.
+      units: of the stack that the layer is in, 0 outside stacks.
+      shape: ours, of one unit.
+      channels: of the image that a fully connected layer flattens; 0 for all others.
+    """
+
+    collection: str
+    module: Module
+    leaf: str
+    units: int
+    shape: Shape
+    channels: int
+
+    def key(self, naming: Naming) -> str:
+        """Its name in a layout."""
+        return f"{naming(self.module)}.{_SUFFIX[self.leaf]}"
+
+    @property
+    def torch_shape(self) -> Shape:
+        if len(self.shape) == 4:
+            rows, columns, in_, out = self.shape
+            return out, in_, rows, columns
+        return self.shape[::-1]
+
+    def fits(self, shape: Shape) -> bool:
+        """Whether a tensor of ``shape`` can be this array; some layouts have 1×1 or whole-image convolutions
+        where we have fully connected layers."""
+        wanted = self.torch_shape
+        if len(self.shape) == 2 and len(shape) == 4:
+            return (shape[0], math.prod(shape[1:])) == wanted
+        return shape == wanted
+
+    def from_torch(self, tensor: np.ndarray) -> np.ndarray:
+        """PyTorch's array as ours, float32."""
+        array = np.asarray(tensor).astype(np.float32)
+        if len(self.shape) == 4:
+            return array.transpose(2, 3, 1, 0)
+        if len(self.shape) < 2:
+            return array
+        side = self._side
+        images = array.reshape(self.shape[1], -1, side, side)
+        return images.transpose(2, 3, 1, 0).reshape(self.shape)
+
+    def to_torch(self, array: np.ndarray) -> np.ndarray:
+        """Our array as PyTorch's, float32."""
+        array = np.asarray(array, np.float32)
+        if len(self.shape) == 4:
+            return np.ascontiguousarray(array.transpose(3, 2, 0, 1))
+        if len(self.shape) < 2:
+            return array
+        side = self._side
+        images = array.reshape(side, side, -1, self.shape[1])
+        return np.ascontiguousarray(images.transpose(3, 2, 0, 1)).reshape(self.torch_shape)
+
+    @property
+    def _side(self) -> int:
+        """Of the square image that is flattened; 1 where there is none."""
+        side = math.isqrt(self.shape[0] // self.channels) if self.channels else 1
+        if self.channels and side * side * self.channels != self.shape[0]:
+            raise ValueError(
+                f"{self.module.part} flattens an image that is not square: {self.shape[0]} numbers in "
+                f"{self.channels} channels. PyTorch's networks have square ones there: use square images"
+            )
+        return side
+
+
+def places(network: Network, image_shape: Shape) -> Iterator[Place]:
+    """Every array of ``network`` on images (H, W, C), unit by unit."""
+    shapes = jax.eval_shape(lambda key: network.init(key, image_shape), jax.random.key(0))
+    units = {stack.name: stack.n for stack in network.stacks}
+    channels = _flattened_channels(network)
+    for collection, parts in shapes.items():
+        for part, tree in parts.items():
+            n = units.get(part, 0)
+            for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+                *modules, name = (entry.key for entry in path)
+                for position in range(n or 1):
+                    shape = leaf.shape[1:] if n else leaf.shape
+                    module = Module(part, position, tuple(modules))
+                    yield Place(collection, module, name, n, shape, channels.get(part, 0))
+
+
+def _flattened_channels(network: Network) -> dict[str, int]:
+    """Of a chain of layers: the first fully connected one, and the channels of what it flattens."""
+    for before, after in zip(network.stacks, network.stacks[1:], strict=False):
+        if isinstance(before.unit, ConvUnit) and isinstance(after.unit, DenseUnit):
+            return {after.name: before.unit.conv.features}
+    return {}

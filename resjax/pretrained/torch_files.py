@@ -1,0 +1,291 @@
+"""Files that ``torch.save`` wrote, read without PyTorch and without running anything in them.
+
+Such a file is a pickle beside raw numbers, and a pickle is a small program: it may name any function of any
+module and have it called. That is how a "checkpoint" runs code on the machine that opens it. This reader
+looks every name up in a short table of its own instead of importing it. The table holds stand-ins, which note
+down what a tensor is made of (storage, offset, shape, strides), and empty shells for the little that often
+lies beside tensors. Any other name refuses the file. No object of the interpreter or of numpy can be reached
+or changed: the stand-ins are made anew for each file.
+
+Two formats exist. Since PyTorch 1.6 a file is a zip archive with ``data.pkl`` and one member a storage.
+Before, it was a chain of pickles (a magic number, a protocol version, facts of the machine, the object, the
+order of the storages), followed by each storage's length and numbers.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import struct
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+_MAGIC = 0x1950A86A20F9469CFC6C
+_PROTOCOL = 1001
+_DTYPES = {
+    "FloatStorage": np.dtype(np.float32),
+    "DoubleStorage": np.dtype(np.float64),
+    "HalfStorage": np.dtype(np.float16),
+    "BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
+    "LongStorage": np.dtype(np.int64),
+    "IntStorage": np.dtype(np.int32),
+    "ShortStorage": np.dtype(np.int16),
+    "CharStorage": np.dtype(np.int8),
+    "ByteStorage": np.dtype(np.uint8),
+    "BoolStorage": np.dtype(np.bool_),
+}
+
+
+class TorchFileError(ValueError):
+    """The file is damaged, of another format, or asks for more than tensors."""
+
+
+class _Kind(NamedTuple):
+    """The type of a storage."""
+
+    dtype: np.dtype
+
+
+class _Storage(NamedTuple):
+    """Numbers ``start`` to ``start + length`` of the storage called ``key``."""
+
+    dtype: np.dtype
+    key: str
+    start: int
+    length: int
+
+
+class _Tensor(NamedTuple):
+    """A strided view of a storage; offsets and strides count numbers, not bytes."""
+
+    storage: _Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+def read_torch(path: str | Path) -> Any:
+    """What was saved: dicts, lists, tuples and plain values, with numpy arrays where tensors were.
+
+    Values that are neither tensors nor plain (numpy numbers, ``argparse.Namespace``, dtypes, devices) come
+    back as None.
+
+    Args:
+      path: a ``.pth``, ``.pt`` or ``.th`` file, of either format.
+
+    Raises:
+      TorchFileError (a ValueError): nothing of the file was run.
+    """
+    try:
+        with open(path, "rb") as file:
+            if zipfile.is_zipfile(file):
+                return _read_zip(file)
+            file.seek(0)
+            return _read_chain(file)
+    except TorchFileError as error:
+        raise TorchFileError(f"{path}: {error}") from error
+    except (MemoryError, OSError):
+        raise
+    except Exception as error:  # a damaged pickle can raise almost anything
+        raise TorchFileError(
+            f"{path} can't be read as a PyTorch file ({type(error).__name__}: {error}); it is damaged or of "
+            "another format"
+        ) from error
+
+
+def _read_zip(file: BinaryIO) -> Any:
+    with zipfile.ZipFile(file) as archive:
+        pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+        if len(pickles) != 1:
+            raise TorchFileError(
+                "this zip archive is no PyTorch checkpoint: it has no data.pkl. (TorchScript is not read: "
+                "save the state_dict())"
+            )
+        folder = pickles[0].removesuffix("data.pkl")
+        if f"{folder}constants.pkl" in archive.namelist():
+            raise TorchFileError(
+                "this is TorchScript, which holds a program: save the state_dict()"
+            )
+        order = "little"
+        if f"{folder}byteorder" in archive.namelist():
+            order = archive.read(f"{folder}byteorder").decode()
+        found = _Reader(io.BytesIO(archive.read(pickles[0])), _zip_storage).load()
+
+        def numbers(key: str, dtype: np.dtype) -> np.ndarray:
+            return _native(archive.read(f"{folder}data/{key}"), dtype, order)
+
+        return _resolve(found, _Cache(numbers))
+
+
+def _read_chain(file: BinaryIO) -> Any:
+    if _plain(file) != _MAGIC:
+        raise TorchFileError("it does not begin as a PyTorch file does")
+    version, machine = _plain(file), _plain(file)
+    if version != _PROTOCOL:
+        raise TorchFileError(f"protocol version {version}; known: {_PROTOCOL}")
+    reader = _Reader(file, _chain_storage)
+    found = reader.load()
+    order = "little" if machine.get("little_endian", True) else "big"
+    raw: dict[str, bytes] = {}
+    for key in _plain(file):
+        kind = reader.kinds.get(key)
+        if kind is None:
+            raise TorchFileError(f"storage {key!r} belongs to no tensor")
+        (count,) = struct.unpack("<q" if order == "little" else ">q", file.read(8))
+        raw[key] = file.read(count * kind.itemsize)
+    return _resolve(found, _Cache(lambda key, dtype: _native(raw[key], dtype, order)))
+
+
+def _zip_storage(pid: Any) -> _Storage:
+    tag, kind, key, _, count = pid
+    if tag != "storage":
+        raise TorchFileError(f"unknown kind of object {tag!r}")
+    return _Storage(kind.dtype, str(key), 0, int(count))
+
+
+def _chain_storage(pid: Any) -> _Storage:
+    if pid[0] == "module":
+        raise TorchFileError("it holds a whole model, not its numbers alone: save the state_dict()")
+    tag, kind, key, _, count, view = pid
+    if tag != "storage":
+        raise TorchFileError(f"unknown kind of object {tag!r}")
+    start, length = (0, count) if view is None else (view[1], view[2])
+    return _Storage(kind.dtype, str(key), int(start), int(length))
+
+
+class _Reader(pickle.Unpickler):
+    """A pickle machine that finds stand-ins only. ``kinds`` has the dtype of each storage it met."""
+
+    def __init__(self, file: BinaryIO, storage: Callable[[Any], _Storage]) -> None:
+        super().__init__(file, encoding="utf-8")
+        self.kinds: dict[str, np.dtype] = {}
+        self._storage = storage
+        self._known = _stand_ins()
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self._known:
+            raise TorchFileError(
+                f"it asks for {module}.{name}, which tensors do not need, so it was refused; nothing of it "
+                "was run. If you trust it, open it where it was made and save the state_dict() alone, best "
+                "as safetensors"
+            )
+        return self._known[module, name]
+
+    def persistent_load(self, pid: Any) -> _Storage:
+        storage = self._storage(pid)
+        self.kinds[storage.key] = storage.dtype
+        return storage
+
+
+def _plain(file: BinaryIO) -> Any:
+    """The next pickle of the chain, which may hold no names at all."""
+
+    class Plain(pickle.Unpickler):
+        def find_class(self, module: str, name: str) -> Any:
+            raise TorchFileError(f"it asks for {module}.{name} where a plain value belongs")
+
+    return Plain(file).load()
+
+
+def _stand_ins() -> dict[tuple[str, str], Any]:
+    class Dict(dict):
+        """An OrderedDict; what hangs on it besides its items (``_metadata``) is dropped."""
+
+        def __setstate__(self, state: object) -> None:
+            pass
+
+    class Shell:
+        """Something beside the tensors, of which nothing is kept."""
+
+        __slots__ = ()
+
+        def __init__(self, *args: object) -> None:
+            pass
+
+        def __setstate__(self, state: object) -> None:
+            pass
+
+    def tensor(storage: _Storage, offset: int, size: Any, stride: Any, *rest: object) -> _Tensor:
+        if not isinstance(storage, _Storage):
+            raise TorchFileError("a tensor without a storage")
+        return _Tensor(storage, int(offset), tuple(map(int, size)), tuple(map(int, stride)))
+
+    def parameter(data: Any, *rest: object) -> Any:
+        return data
+
+    def size(values: Any = ()) -> tuple[Any, ...]:
+        return tuple(values)
+
+    known: dict[tuple[str, str], Any] = {
+        ("collections", "OrderedDict"): Dict,
+        ("torch._utils", "_rebuild_tensor"): tensor,
+        ("torch._utils", "_rebuild_tensor_v2"): tensor,
+        ("torch._utils", "_rebuild_parameter"): parameter,
+        ("torch", "Size"): size,
+        ("torch", "device"): Shell,
+        ("argparse", "Namespace"): Shell,
+        ("numpy", "dtype"): Shell,
+        ("numpy.core.multiarray", "scalar"): Shell,
+        ("numpy._core.multiarray", "scalar"): Shell,
+        ("_codecs", "encode"): Shell,
+    }
+    for name, dtype in _DTYPES.items():
+        known["torch", name] = _Kind(dtype)
+    for name in ("float32", "float64", "float16", "bfloat16", "int64", "int32", "uint8", "bool"):
+        known["torch", name] = None
+    return known
+
+
+class _Cache:
+    """Storages by key, each read once: many tensors may share one."""
+
+    def __init__(self, read: Callable[[str, np.dtype], np.ndarray]) -> None:
+        self._read = read
+        self._there: dict[str, np.ndarray] = {}
+
+    def __getitem__(self, storage: _Storage) -> np.ndarray:
+        if storage.key not in self._there:
+            self._there[storage.key] = self._read(storage.key, storage.dtype)
+        whole = self._there[storage.key]
+        if not 0 <= storage.start <= storage.start + storage.length <= len(whole):
+            raise TorchFileError(f"storage {storage.key!r} is shorter than its tensors say")
+        return whole[storage.start : storage.start + storage.length]
+
+
+def _native(raw: bytes, dtype: np.dtype, order: str) -> np.ndarray:
+    if order not in ("little", "big"):
+        raise TorchFileError(f"byte order {order!r}; known: little, big")
+    numbers = np.frombuffer(raw, dtype)
+    return numbers if order == sys.byteorder else numbers.byteswap()
+
+
+def _resolve(found: Any, storages: _Cache) -> Any:
+    if isinstance(found, _Tensor):
+        return _array(found, storages[found.storage])
+    if isinstance(found, dict):
+        return {
+            key if isinstance(key, str | int) else str(key): _resolve(value, storages)
+            for key, value in dict.items(found)
+        }
+    if isinstance(found, list | tuple) and not isinstance(found, _Storage | _Kind):
+        return type(found)(_resolve(value, storages) for value in found)
+    return found if isinstance(found, str | int | float | bool | bytes) else None
+
+
+def _array(tensor: _Tensor, numbers: np.ndarray) -> np.ndarray:
+    shape, strides = tensor.shape, tensor.strides
+    last = tensor.offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
+    if min((0, tensor.offset, *shape, *strides)) < 0 or (0 not in shape and last >= len(numbers)):
+        raise TorchFileError(
+            f"a tensor of shape {shape} reaches over the end of its storage of {len(numbers)}"
+        )
+    if 0 in shape:
+        return np.zeros(shape, numbers.dtype)
+    bytes_ = [s * numbers.itemsize for s in strides]
+    return np.lib.stride_tricks.as_strided(numbers[tensor.offset :], shape, bytes_, writeable=False)

@@ -1,0 +1,141 @@
+"""A network that others trained as a run of ours: what ``resjax.analyze`` and ``resjax.train`` take.
+
+Step 0 of every run is the random network of its seed, which several studies compare with. The pretrained one
+is step 1: a run whose first step was to take it over.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from resjax import config as configs
+from resjax import workdir
+from resjax.checkpoint import Checkpoints
+from resjax.experiment import Experiment
+from resjax.feed import Evaluation
+from resjax.parallel import Devices
+from resjax.pretrained.convert import to_variables, with_new_head
+from resjax.pretrained.files import read, sha256
+from resjax.pretrained.layouts import Layout, recognize
+from resjax.step import TrainState
+
+# Data that networks with so many classes were most likely trained on.
+_DATA = {(10, 32): "cifar10", (100, 32): "cifar100", (1000, 224): "imagenet2012"}
+STEP = 1
+_CONFIG_FILE = '''"""The configuration of this workdir, which train takes."""
+
+from pathlib import Path
+
+from resjax import config as configs
+
+
+def get_config(arg=""):
+    if arg:
+        raise ValueError(f"configuration argument {arg!r}; this file takes none")
+    return configs.load(Path(__file__).parent)
+'''
+
+
+def default_config(layout: Layout) -> ConfigDict:
+    """A configuration for a network of this layout: its model, its authors' constants, gentle training."""
+    c = configs.default()
+    c.model = layout.model
+    c.data.name = _DATA.get((layout.num_classes, layout.image_size), c.data.name)
+    c.data.mean, c.data.std = layout.mean, layout.std
+    c.train.duration = "5 epochs"
+    c.optimizer.learning_rate = (
+        0.01  # a tenth of what networks start with: the weights are good already
+    )
+    c.optimizer.schedule = "cosine"
+    return c
+
+
+def make_workdir(
+    path: str | Path, directory: str | Path, experiment: Experiment, *, new_head: bool = False
+) -> TrainState:
+    """Puts a network into a workdir as its checkpoint of step 1.
+
+    Args:
+      path: of the file of tensors.
+      directory: the workdir, made if absent.
+      experiment: of the run; ``default_config`` makes its configuration.
+      new_head: draw the classifier from the run's seed, for data with other classes.
+
+    Returns:
+      The state that was saved.
+
+    Raises:
+      FileNotFoundError: no such file.
+      ValueError: the file does not fit the configuration, or the workdir holds another run.
+    """
+    if (Path(directory).expanduser() / "checkpoints").exists():
+        raise ValueError(f"{directory} holds a run already; use another --workdir")
+    tensors = read(path)
+    layout = recognize(tensors)
+    info, network = experiment.dataset.info, experiment.task.network
+    if info.num_classes != layout.num_classes and not new_head:
+        raise ValueError(
+            f"{path} tells {layout.num_classes} classes apart and {info.name} has {info.num_classes}: name "
+            "its own data with --config.data.name, or begin with a new classifier: --new_head"
+        )
+    naming = layout.naming(network)
+    variables = to_variables(tensors, network, info.image_shape, naming, head=not new_head)
+    state = experiment.create_state()
+    if new_head:
+        variables = with_new_head(variables, state.variables)
+    placed = jax.tree.map(jnp.asarray, variables)
+    state = TrainState(
+        step=jnp.full_like(state.step, STEP),
+        params=placed["params"],
+        batch_stats=placed["batch_stats"],
+        # The optimizer counts for itself how far its schedule is.
+        opt_state=optax.tree_utils.tree_set(state.opt_state, count=jnp.int32(STEP)),
+        key=state.key,
+    )
+
+    home = workdir.claim(directory, experiment.config)
+    with Checkpoints(home) as checkpoints:
+        checkpoints.save(state)
+    workdir.write(home / "config.py", _CONFIG_FILE)
+    _note(
+        home,
+        {
+            "file": Path(path).name,
+            "sha256": sha256(path),
+            "bytes": Path(path).expanduser().stat().st_size,
+            "layout": layout.name,
+            "new_head": new_head,
+        },
+    )
+    return state
+
+
+def _note(home: Path, imported: dict[str, Any]) -> None:
+    """Adds to this start's entry in runs.json where the network comes from."""
+    file = home / "runs.json"
+    *before, last = json.loads(file.read_text())
+    workdir.write(file, json.dumps([*before, {**last, "imported": imported}], indent=2) + "\n")
+
+
+def evaluate(experiment: Experiment, state: TrainState, directory: str | Path) -> dict[str, float]:
+    """``loss`` and ``error``: sums over the data's evaluation set; ``count``: the size of it.
+
+    Their means become the first line of the workdir's metrics.jsonl.
+    """
+    config = experiment.config
+    devices = Devices(config.parallel.mode)
+    measure = Evaluation(experiment.task, experiment.dataset, devices, config.eval.batch_size)
+    sums = {name: float(value) for name, value in measure(devices.copy(state)).items()}
+    split = "holdout" if config.data.holdout else "test"
+    means = {f"{split}_{name}": sums[name] / sums["count"] for name in ("loss", "error")}
+    record = {"step": STEP, "epoch": round(STEP / experiment.plan.per_epoch, 4), **means}
+    home = Path(directory).expanduser().resolve()
+    workdir.write(home / "metrics.jsonl", json.dumps(record) + "\n")
+    return sums

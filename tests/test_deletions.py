@@ -1,0 +1,387 @@
+"""Several units deleted at once: which sets, what is left, what is run for it, and what is said of it."""
+
+import dataclasses
+import functools
+import itertools
+import json
+import math
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from network_helpers import draw
+
+from resjax import models
+from resjax.analysis import deletions, pairs, prefixes
+from resjax.analysis.deletions import Deletions, by_number, delete_random, delete_subsets
+from resjax.analysis.lesion import delete_each
+from resjax.analysis.pairs import delete_pairs, interaction, pair_matrix, run_matrix
+from resjax.analysis.prefixes import measure_places
+from resjax.analysis.spread import spread
+from resjax.analysis.subsets import candidates, default_numbers, pairs_and_runs, random_subsets
+from resjax.analysis.variants import _intact, measure, with_gates
+from resjax.losses import cross_entropy
+from resjax.report import deletions as words
+from resjax.report import pairs as pair_words
+from resjax.report.study import Options
+
+SHAPE, CLASSES = (6, 6, 1), 4
+# One size of batches in all tests: compilation is most of their time.
+BATCH = 4
+# Unit 0 stands alone, 1 to 3 are a stack, 4 changes the shape.
+SIZES = {"stage_sizes": (4, 1), "widths": (4, 6)}
+KINDS = {
+    "pre": {},
+    "post": {"placement": "post", "transition": "projection"},
+    "plain": {"shortcut": "none"},
+    "stochastic depth": {"unit_dropout": "linear", "unit_survival": 0.6},
+}
+
+
+@functools.cache
+def network_of(kind):
+    config = models.defaults("resnet", **SIZES, **KINDS[kind])
+    network = models.build(config, image_shape=SHAPE, num_classes=CLASSES)
+    return network, draw(network, SHAPE)
+
+
+def examples(n=BATCH, seed=1):
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(n, *SHAPE)).astype(np.float32), rng.integers(0, CLASSES, n)
+
+
+@functools.cache
+def all_subsets_of(kind):
+    """Every set of units that can go, the empty one first."""
+    network, variables = network_of(kind)
+    allowed, _ = candidates(network, variables, SHAPE)
+    subsets = random_subsets(allowed, range(int(allowed.sum()) + 1), 100, 0)
+    assert len(subsets) == 2 ** allowed.sum()
+    return delete_subsets(network, variables, *examples(11), subsets, batch_size=BATCH)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_set_equals_the_network_with_gates_of_zero(kind):
+    network, variables = network_of(kind)
+    result = all_subsets_of(kind)
+    gates = 1 - result.deleted.astype(np.float32)
+    scores, intact = measure(network, variables, *examples(11), with_gates, gates, batch_size=BATCH)
+    np.testing.assert_array_equal(result.error, scores.error)
+    np.testing.assert_array_equal(result.agreement, scores.agreement)
+    np.testing.assert_allclose(result.loss, scores.loss, rtol=1e-5)
+    np.testing.assert_allclose(result.kl, scores.kl, rtol=1e-4, atol=1e-6)
+    assert result.intact_error == intact.error[0]
+    assert len(np.unique(result.loss)) > 8
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_deleting_nothing_changes_no_bit(kind):
+    network, variables = network_of(kind)
+    x, _ = examples()
+    logits = next(prefixes._walk(network, variables, x, [list(range(network.num_units))]))
+    whole = _intact(network, variables, x)
+    # A program that knows all gates may round s + gate · f once instead of twice.
+    np.testing.assert_allclose(logits, whole, rtol=2e-5 * (kind == "stochastic depth"))
+    result = all_subsets_of(kind)
+    assert not result.deleted[0].any()
+    assert (result.kl[0], result.agreement[0], result.loss[0]) == (0, 1, result.intact_loss)
+
+
+def test_equals_a_network_built_without_the_units():
+    network, variables = network_of("pre")
+    stack = network.stacks[1]
+    assert stack.n == 3
+    stacks = (network.stacks[0], dataclasses.replace(stack, n=1), *network.stacks[2:])
+    kept = {
+        collection: {**parts, stack.name: jax.tree.map(lambda v: v[1:2], parts[stack.name])}
+        for collection, parts in variables.items()
+    }
+    x, y = examples(11)
+    logits = dataclasses.replace(network, stacks=stacks).apply(kept, x).logits
+    result = all_subsets_of("pre")
+    (row,) = np.flatnonzero((result.deleted == [False, True, False, True, False]).all(1))
+    assert result.error[row] == np.mean(np.asarray(logits).argmax(-1) != y)
+    np.testing.assert_allclose(result.loss[row], cross_entropy(logits, y).mean(), rtol=1e-5)
+
+
+def test_only_what_differs_is_run_in_two_programs_a_stack(monkeypatch):
+    network, variables = network_of("pre")
+    run, programs, times = prefixes._run_unit, prefixes._run_unit._cache_size(), []
+    monkeypatch.setattr(prefixes, "_run_unit", lambda *a: times.append(1) or run(*a))
+    x, y = examples()
+    result = delete_pairs(network, variables, x, y)
+    rows = np.where(result.deleted, ~np.arange(5), np.arange(5))
+    beginnings = {tuple(row[: i + 1]) for row in [np.arange(5), *rows] for i in range(5)}
+    assert len(times) == sum(begin[-1] >= 0 for begin in beginnings)
+    assert len(times) < 0.5 * 5 * len(rows)
+    assert run._cache_size() <= programs + len(network.stacks)
+    delete_random(network, variables, x, y, draws=3)
+    assert run._cache_size() <= programs + len(network.stacks)
+
+
+@given(
+    allowed=st.lists(st.booleans(), min_size=1, max_size=7).filter(any),
+    draws=st.integers(1, 12),
+    seed=st.integers(0, 3),
+)
+@settings(deadline=None, max_examples=30)
+def test_random_sets_are_of_their_size_allowed_and_different(allowed, draws, seed):
+    pool = sum(allowed)
+    subsets = random_subsets(np.array(allowed), range(pool + 1), draws, seed)
+    assert len(np.unique(subsets, axis=0)) == len(subsets)
+    assert not subsets[:, ~np.array(allowed)].any()
+    counts = [min(draws, math.comb(pool, k)) for k in range(pool + 1)]
+    np.testing.assert_array_equal(np.bincount(subsets.sum(1)), counts)
+    alone = random_subsets(np.array(allowed), [pool // 2], draws, seed)
+    np.testing.assert_array_equal(alone, subsets[subsets.sum(1) == pool // 2])
+
+
+def test_random_sets_are_uniform():
+    subsets = random_subsets(np.ones(40, bool), [10], 3000, 0)
+    # Each unit is in a quarter of them; five standard errors.
+    np.testing.assert_allclose(subsets.mean(0), 0.25, atol=5 * np.sqrt(0.25 * 0.75 / 3000))
+
+
+def test_default_numbers_reach_the_paper_s_and_all():
+    assert default_numbers(54) == (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 54)
+    assert default_numbers(1) == (1,)
+    assert default_numbers(3) == (1, 2, 3)
+
+
+def test_pairs_and_runs_are_complete():
+    allowed = np.array([True, True, False, True, True, True])
+    subsets = {tuple(np.flatnonzero(s).tolist()) for s in pairs_and_runs(allowed)}
+    singles = {(i,) for i in (0, 1, 3, 4, 5)}
+    assert subsets == singles | set(itertools.combinations((0, 1, 3, 4, 5), 2)) | {(3, 4, 5)}
+    assert len(pairs_and_runs(allowed)) == len(subsets)
+
+
+def test_pairs_are_symmetric_and_single_deletions_on_the_diagonal():
+    network, variables = network_of("plain")
+    result = delete_pairs(network, variables, *examples(11), batch_size=BATCH)
+    single = delete_each(network, variables, *examples(11), batch_size=BATCH)
+    error, together, run = pair_matrix(result), interaction(result, "loss"), run_matrix(result)
+    np.testing.assert_array_equal(error, error.T)
+    np.testing.assert_array_equal(together, together.T)
+    np.testing.assert_array_equal(np.diag(error), single.error)
+    np.testing.assert_array_equal(np.diag(run), single.error)
+    np.testing.assert_array_equal(np.diag(run, 1), np.diag(error, 1))
+    assert np.isnan(run[np.tril_indices(5, -1)]).all()
+    assert np.isnan(error[4]).all()  # it changes the shape and has no shortcut
+    loss = pair_matrix(result, "loss")
+    expected = loss[0, 2] - loss[0, 0] - loss[2, 2] + result.intact_loss
+    np.testing.assert_allclose(together[0, 2], expected, rtol=1e-12)
+    everything = all_subsets_of("plain")
+    (row,) = np.flatnonzero((everything.deleted == [False, True, True, True, False]).all(1))
+    assert run[1, 3] == everything.error[row]
+
+
+def test_transitions_can_be_excluded_and_left_out_units_are_named():
+    network, variables = network_of("pre")
+    all_units, none = candidates(network, variables, SHAPE)
+    assert all_units.all()
+    assert not none
+    result = delete_random(network, variables, *examples(), draws=2, transitions=False)
+    assert set(result.left_out) == {"stage2/unit1"}
+    assert not result.deleted[:, 4].any()
+    assert result.number.max() == 4
+    assert result.choices["units that change the shape"] == "not deleted"
+    plain = all_subsets_of("plain")
+    assert set(plain.left_out) == {"stage2/unit1"}
+    assert "differ in shape" in plain.left_out["stage2/unit1"]
+
+
+def test_medians_have_intervals_and_complete_sets_have_none():
+    network, variables = network_of("pre")
+    seen = []
+    result = delete_random(
+        network, variables, *examples(), ks=(1, 2), draws=6, progress=lambda *a: seen.append(a)
+    )
+    curve = by_number(result)
+    np.testing.assert_array_equal(curve.amount, [0, 1, 2])
+    np.testing.assert_array_equal(curve.draws, [1, 5, 6])
+    assert curve.median[0] == result.intact_error
+    assert curve.low[1] == curve.median[1] == curve.high[1]
+    assert curve.low[2] <= curve.median[2] <= curve.high[2]
+    assert curve.median[2] == np.median(result.error[result.number == 2])
+    assert seen[-1] == (11, 11)
+    assert seen == sorted(seen)
+    assert np.isnan(spread(np.array([1]), np.array([0.5]), 0.0).low[1])
+
+
+def test_many_draws_narrow_the_interval():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=500)
+    few = spread(np.ones(20, int), values[:20], 0.0)
+    many = spread(np.ones(500, int), values, 0.0)
+    assert many.high[1] - many.low[1] < 0.5 * (few.high[1] - few.low[1])
+    assert many.low[1] < 0 < many.high[1]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"ks": (9,)}, "the 5 units that can be deleted"),
+        ({"ks": ()}, "one or more sizes"),
+        ({"draws": 0}, "1 draw or more"),
+    ],
+)
+def test_impossible_draws_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        delete_random(*network_of("pre"), *examples(), **change)
+
+
+@pytest.mark.parametrize(
+    ("subsets", "message"),
+    [
+        (np.zeros((2, 4), bool), r"bool \[m, 5\]"),
+        (np.zeros((0, 5), bool), "m ≥ 1"),
+        (np.zeros((1, 5)), "float64"),
+        (np.eye(5, dtype=bool), "stage2/unit1: no shortcut"),
+    ],
+)
+def test_impossible_sets_are_refused(subsets, message):
+    with pytest.raises(ValueError, match=message):
+        delete_subsets(*network_of("plain"), *examples(), subsets)
+
+
+@pytest.mark.parametrize(
+    ("places", "message"),
+    [
+        (np.array([[0, 4, 2, 3, 1]]), "puts unit 4 at place 1 .*there, 1 to 3"),
+        (np.array([[0, 1, 2, 3, 9]]), "puts unit 9"),
+        (np.zeros((1, 5)), "integers"),
+        (np.array([[0, 1, 2, 3, ~4]]), "Network.deletable"),
+    ],
+)
+def test_impossible_places_are_refused(places, message):
+    with pytest.raises(ValueError, match=message):
+        measure_places(*network_of("plain"), *examples(), places)
+
+
+def test_no_deletable_unit_and_no_example_are_refused():
+    config = models.defaults("lenet5")
+    lenet = models.build(config, image_shape=(28, 28, 1), num_classes=CLASSES)
+    variables = jax.eval_shape(lambda k: lenet.init(k, (28, 28, 1)), jax.random.key(0))
+    x = np.zeros((2, 28, 28, 1), np.float32)
+    with pytest.raises(ValueError, match="none of the"):
+        delete_random(lenet, variables, x, np.zeros(2, int))
+    with pytest.raises(ValueError, match="no example"):
+        delete_random(*network_of("pre"), *examples(0))
+
+
+def test_json_keeps_everything():
+    result = all_subsets_of("plain")
+    back = Deletions.from_json(json.loads(json.dumps(result.to_json(), allow_nan=False)))
+    for field in dataclasses.fields(result):
+        np.testing.assert_equal(getattr(back, field.name), getattr(result, field.name))
+
+
+def made(error, intact=0.05, examples=100):
+    """A network of 12 units with ``error(set of deleted units)`` for random sets, pairs and runs."""
+    allowed = np.ones(12, bool)
+    subsets = np.concatenate([random_subsets(allowed, range(1, 13), 9, 0), pairs_and_runs(allowed)])
+    subsets = np.unique(subsets, axis=0)
+    values = np.array([error(np.flatnonzero(s)) for s in subsets])
+    return Deletions(
+        unit=tuple(f"stage1/unit{i}" for i in range(1, 13)),
+        deleted=subsets,
+        error=values,
+        loss=2 * values,
+        kl=values,
+        agreement=1 - values,
+        left_out={},
+        intact_error=intact,
+        intact_loss=0.1,
+        num_examples=examples,
+        num_classes=10,
+        choices={},
+    )
+
+
+SMOOTH = made(lambda s: 0.05 + 0.06 * len(s))
+BROKEN = made(lambda s: 0.9)
+FLAT = made(lambda s: 0.05)
+LATE = made(lambda s: 0.05 if len(s) < 6 else 0.8)
+TANGLED = made(lambda s: 0.05 + 0.05 * len(s) ** 1.2)
+IGNORANT = made(lambda s: 0.9, intact=0.85)
+
+
+@pytest.mark.parametrize(
+    ("results", "said"),
+    [
+        (
+            {"a": SMOOTH, "b": BROKEN},
+            ["error of a rises smoothly", "of b jumps from 5.0 % to 90.0 %"],
+        ),
+        ({"a": FLAT}, ["a hardly rises"]),
+        ({"a": LATE}, ["jumps from 5.0 % to 80.0 % between 5 and 6 deleted units"]),
+        ({"a": IGNORANT}, ["no verdict on a"]),
+        ({"a": made(lambda s: 0.1 + 0.05 * (len(s) % 2))}, ["not rise steadily"]),
+    ],
+)
+def test_the_finding_says_what_the_numbers_say(results, said):
+    finding = words.finding(results)
+    for text in said:
+        assert text in finding.headline
+    assert len(finding.points) == len(results) + 1
+    rows = words.table(results).rows
+    assert len(rows) == 13 * len(results)
+    assert {len(row) for row in rows} == {len(words.table(results).columns)}
+    assert set(words.summary(results)) == set(results)
+
+
+@pytest.mark.parametrize(
+    ("results", "said"),
+    [
+        ({"a": SMOOTH, "b": BROKEN}, ["In a, most pairs of units cost what", "already breaks b"]),
+        ({"a": TANGLED}, ["cost more or less than the two alone"]),
+        ({"a": IGNORANT}, ["no verdict on a"]),
+    ],
+)
+def test_the_finding_on_pairs_says_what_the_numbers_say(results, said):
+    finding = pair_words.finding(results)
+    for text in said:
+        assert text in finding.headline
+    table = pair_words.table(results)
+    assert {len(row) for row in table.rows} == {len(table.columns)}
+
+
+def test_the_longest_run_that_may_go_is_counted():
+    tail = made(lambda s: 0.05 if min(s) >= 8 else 0.3)
+    assert pair_words.longest_run(tail) == 4
+    assert "as many as 4" in pair_words.finding({"a": tail}).points[0]
+    assert "stage1/unit9 to stage1/unit12" in pair_words.finding({"a": tail}).points[0]
+    assert pair_words.longest_run(BROKEN) == 0
+
+
+@pytest.mark.parametrize("study", [words.STUDY, pair_words.STUDY], ids=lambda s: s.name)
+def test_a_study_runs(study):
+    network, variables = network_of("pre")
+    run = SimpleNamespace(
+        network=network, variables=variables, image_shape=SHAPE, loss=cross_entropy, split="test",
+        step=7, examples=lambda split, most: examples(min(most, 9)),
+    )  # fmt: skip
+    assert study.unsuited(run) is None
+    result = study.run(run, Options(draws=2, max_examples=BATCH), None)
+    assert result.num_examples == BATCH
+    assert "4 test examples" in result.choices["data"]
+
+
+def test_plots_show_medians_and_matrices():
+    result = all_subsets_of("pre")
+    figure = deletions.plot({"a": result, "b": result})
+    (ax,) = figure.axes
+    curve = by_number(result)
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), 100 * curve.median)
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == [
+        "a: median and quartiles",
+        "b: median and quartiles",
+    ]
+    figure = pairs.plot({"a": result, "b": result})
+    images = [ax.images[0].get_array() for ax in figure.axes if ax.images]
+    np.testing.assert_allclose(images[0].filled(np.nan), 100 * interaction(result))
+    np.testing.assert_allclose(images[1].filled(np.nan), 100 * run_matrix(result).T)

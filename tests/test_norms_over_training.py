@@ -1,0 +1,137 @@
+"""Norms from the log: put in order, summarized, and what is said of them."""
+
+import json
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from resjax import models
+from resjax.analysis.norms_over_training import (
+    NormsOverTraining,
+    quarters,
+    training_norms,
+)
+from resjax.norms import layer_norms
+from resjax.report import norms_over_training as report
+
+SHAPE = (8, 8, 1)
+
+
+@pytest.fixture(scope="module")
+def network():
+    config = models.defaults("resnet", stage_sizes=(3, 1), widths=(2, 4))
+    return models.build(config, image_shape=SHAPE, num_classes=3)
+
+
+@pytest.fixture(scope="module")
+def records(network):
+    """What the training loop writes, each kernel filled with a number of its own, × the step."""
+    shapes = jax.eval_shape(lambda k: network.init(k, SHAPE), jax.random.key(0))["params"]
+    rng = np.random.default_rng(0)
+    found = [{"step": 0, "test_error": 0.9}]
+    for step in (10, 20, 30):
+        norms = {}
+        for kind in ("gradient", "parameter", "update"):
+            tree = jax.tree.map(lambda v: rng.random(v.shape).astype(np.float32), shapes)
+            norms[kind] = {k: np.asarray(v).tolist() for k, v in layer_norms(network, tree).items()}
+        found.append({"step": step, "loss": 1.0, "norms": norms})
+    return json.loads(json.dumps(found))
+
+
+def test_every_norm_finds_its_layer(network, records):
+    result = training_norms(network, records, SHAPE)
+    assert list(result.step) == [10, 20, 30]
+    units = [f"stage1/unit{i}/conv{j}" for i in (1, 2, 3) for j in (1, 2)]
+    units += ["stage2/unit1/conv1", "stage2/unit1/conv2"]
+    assert result.layer == (
+        "stem/conv/kernel",
+        *(f"{u}/kernel" for u in units),
+        "head/classifier/kernel",
+    )
+    for t, record in enumerate(records[1:]):
+        for kind in ("gradient", "parameter", "update"):
+            logged, own = record["norms"][kind], getattr(result, kind)[t]
+            assert own[0] == logged["stem/conv/kernel"]
+            assert own[1] == logged["stage1_opening/conv1/kernel"][0]
+            assert own[6] == logged["stage1/conv2/kernel"][1]  # stage1/unit3/conv2
+            assert own[-1] == logged["head/classifier/kernel"]
+    np.testing.assert_array_equal(result.relative_update, result.update / result.parameter)
+    assert result.unit == () and result.activation.shape == (3, 0)
+    back = NormsOverTraining.from_json(json.loads(json.dumps(result.to_json(), allow_nan=False)))
+    np.testing.assert_array_equal(back.gradient, result.gradient)
+
+
+def test_activations_where_they_were_logged(network, records):
+    changed = json.loads(json.dumps(records))
+    changed[2]["norms"]["activation"] = {
+        "stage1_opening": [1.0],
+        "stage1": [2.0, 3.0],
+        "stage2_opening": [4.0],
+    }
+    result = training_norms(network, changed, SHAPE)
+    assert result.unit == tuple(unit.name for unit in network.units)
+    np.testing.assert_array_equal(result.activation[1], [1, 2, 3, 4])
+    assert np.isnan(result.activation[[0, 2]]).all()
+    figure = report.STUDY.plot({"with": result, "without": training_norms(network, records, SHAPE)})
+    assert "‖y‖" in figure.axes[3].get_ylabel()
+
+
+def test_what_can_not_be_read_is_refused(network, records):
+    with pytest.raises(ValueError, match="no record has norms"):
+        training_norms(network, records[:1], SHAPE)
+    assert "log.every" in report.STUDY.unsuited(SimpleNamespace(records=records[:1]))
+    assert report.STUDY.unsuited(SimpleNamespace(records=records)) is None
+    config = models.defaults("resnet", stage_sizes=(1, 1), widths=(2, 4))
+    other = models.build(config, image_shape=SHAPE, num_classes=3)
+    with pytest.raises(ValueError, match="pass the network that was trained"):
+        training_norms(other, records, SHAPE)
+
+
+def test_quarters_are_geometric_means():
+    values = np.array([[1.0, 4.0, 9, 9, 9, 9, 2.0, 8.0], [0.0, 1, 1, 1, 1, 1, 1, 1]])
+    first, last = quarters(values)
+    np.testing.assert_allclose(first, [2, 0])
+    np.testing.assert_allclose(last, [4, 1])
+
+
+def made(first, last=1.0, records=10, layers=8):
+    """Gradients that run from ``first`` at the first layer to ``last`` at the last, at every record."""
+    gradient = np.tile(np.geomspace(first, last, layers), (records, 1))
+    return NormsOverTraining(
+        layer=tuple(f"stage1/unit{i}/conv1/kernel" for i in range(layers)),
+        unit=(),
+        step=10 * np.arange(1, records + 1),
+        gradient=gradient,
+        parameter=np.ones_like(gradient),
+        update=0.01 * gradient,
+        activation=np.zeros((records, 0)),
+        residual=True,
+        choices={},
+    )
+
+
+def test_finding_says_where_first_and_last_layers_get_gradients_of_one_size():
+    even, fading, dead = made(1), made(1e-4), made(1)
+    dead.gradient[:, 0] = 0
+    for bad in (fading, dead):
+        for order in ({"a": even, "b": bad}, {"b": bad, "a": even}):
+            headline = report.finding(order).headline
+            assert "more often in a (100.0 % of the logged steps) than in b (0.0 %)" in headline
+    assert "about equally often" in report.finding({"a": fading, "b": fading}).headline
+    assert "at 0.0 % of the logged steps" in report.finding({"b": fading}).headline
+    assert "at 100.0 % of the logged steps" in report.finding({"a": even}).headline
+    (point,) = report.finding({"a": even}).points
+    assert "at step 10" in point and "at step 100" in point and "moves by 0.010" in point
+    assert len(report.table({"a": even, "b": fading}).rows) == 20
+
+
+def test_study_and_plot(network, records):
+    run = SimpleNamespace(network=network, records=records, image_shape=SHAPE)
+    result = report.STUDY.run(run, None, None)
+    figure = report.STUDY.plot({f"run {i}": result for i in range(6)})
+    assert isinstance(figure, Figure) and len(figure.axes) == 4
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels[:2] == ["run 0", "run 1"] and labels[-1] == "last quarter"

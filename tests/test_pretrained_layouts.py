@@ -1,0 +1,226 @@
+"""Layouts: every block's activation is PyTorch's (committed references), and what does not fit is named."""
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from network_helpers import draw as draw_variables
+from network_helpers import equal
+from pretrained_helpers import activations, draw, images, summary
+from safetensors.numpy import save_file
+
+from resjax import models
+from resjax.pretrained import load, naming, read, recognize
+from resjax.pretrained.convert import to_tensors, to_variables
+from resjax.pretrained.export import export
+from resjax.pretrained.places import places
+
+REFERENCES = np.load(Path(__file__).parent / "data" / "pretrained.npz")
+NAMES = sorted(key.removesuffix(".facts") for key in REFERENCES if key.endswith(".facts"))
+RECOGNIZED = {
+    "akamaster_resnet20": ("akamaster", "resnet"),
+    "akamaster_option_b": ("akamaster", "resnet"),
+    "chenyaofo_resnet20": ("chenyaofo", "resnet"),
+    "chenyaofo_vgg11_bn": ("chenyaofo", "vgg"),
+    "huggingface_basic": ("Hugging Face", "resnet"),
+    "huggingface_bottleneck": ("Hugging Face", "resnet"),
+    "timm_bottleneck": ("torchvision", "resnet"),
+    "timm_v2_basic": ("timm ResNetV2", "resjax.pretrained.networks:timm_resnetv2"),
+    "timm_v2_bottleneck": ("timm ResNetV2", "resjax.pretrained.networks:timm_resnetv2"),
+    "timm_vgg11_bn": ("timm", "vgg"),
+    "torchvision_alexnet": ("torchvision", "alexnet"),
+    "torchvision_basic": ("torchvision", "resnet"),
+    "torchvision_bottleneck": ("torchvision", "resnet"),
+    "torchvision_vgg11": ("torchvision", "vgg"),
+}
+
+
+def facts_of(name):
+    return json.loads(REFERENCES[f"{name}.facts"].tobytes())
+
+
+def tensors_of(name):
+    """Drawn tensors with the names and shapes that PyTorch's module has."""
+    return {k: np.asarray(draw(k, tuple(shape))) for k, shape in facts_of(name)["tensors"].items()}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_activations_of_every_block_are_those_of_pytorch(name, tmp_path):
+    size = facts_of(name)["size"]
+    tensors = tensors_of(name)
+    layout = recognize(tensors)
+    assert (layout.name, layout.model.name) == RECOGNIZED[name]
+    shape = (size, size, 3)
+    network = models.build(layout.model, image_shape=shape, num_classes=layout.num_classes)
+    variables = to_variables(tensors, network, shape, layout.naming(network))
+    found = np.stack([summary(a) for a in activations(network, variables, images(size))])
+    wanted = REFERENCES[f"{name}.summaries"]
+    assert found.shape == wanted.shape  # the stem, every unit, the logits
+    # Of each activation, relative to its root mean square, which comes first.
+    assert np.all(np.abs(found - wanted) <= 3e-5 * wanted[:, :1])
+
+
+def small(**changes):
+    """Tensors of akamaster's ResNet-20, some replaced; None removes one."""
+    tensors = {**tensors_of("akamaster_resnet20"), **changes}
+    return {k: v for k, v in tensors.items() if v is not None}
+
+
+def convert(tensors, size=32):
+    layout = recognize(tensors)
+    shape = (size, size, 3)
+    network = models.build(layout.model, image_shape=shape, num_classes=layout.num_classes)
+    return to_variables(tensors, network, shape, layout.naming(network))
+
+
+def test_what_is_missing_unexpected_or_misshaped_is_named():
+    changes = {
+        "layer2.1.bn2.running_mean": None,
+        "layer2.1.alpha": np.zeros(3),
+        "layer3.0.conv1.weight": np.zeros((64, 31, 3, 3)),
+    }
+    with pytest.raises(ValueError) as refusal:
+        convert(small(**changes))
+    text = str(refusal.value)
+    assert "Missing: layer2.1.bn2.running_mean." in text
+    assert "Unexpected: layer2.1.alpha." in text
+    assert "layer3.0.conv1.weight (64, 31, 3, 3) instead of (64, 32, 3, 3)" in text
+
+
+def test_long_lists_are_cut():
+    gone = {k: None for k in small() if k.startswith("layer3.1.")}
+    with pytest.raises(ValueError, match=r"Unexpected: .* and \d+ more\."):
+        convert(small(**gone))
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"blocks.0.attn.qkv.weight": np.zeros((3, 3))}, "no known layout: 1 of them, blocks.0"),
+        (small(**{"linear.weight": None, "linear.bias": None}), "fc.weight missing"),
+        (small(**{"conv1.weight": np.zeros((16, 3, 5, 5))}), "5×5"),
+        (small(**{"bn1.running_mean": None}), "normalizes by groups"),
+        ({**tensors_of("timm_bottleneck"), "conv1.0.weight": np.zeros(1)}, "three convolutions"),
+        ({**tensors_of("timm_bottleneck"), "layer1.0.se.fc1.weight": np.zeros(1)}, "squeeze"),
+        (
+            {**tensors_of("timm_bottleneck"), "layer1.0.conv2.weight": np.zeros((64, 2, 3, 3))},
+            "groups",
+        ),
+        (
+            {**tensors_of("timm_bottleneck"), "layer1.0.conv3.weight": np.zeros((512, 64, 1, 1))},
+            "wide",
+        ),
+        (
+            {k: v for k, v in tensors_of("timm_v2_basic").items() if "running" not in k},
+            "GroupNorm",
+        ),
+        ({**tensors_of("timm_v2_basic"), "stem.conv1.weight": np.zeros(1)}, "d and t forms"),
+        (
+            {k: v for k, v in tensors_of("torchvision_vgg11").items() if "features.8." not in k},
+            "is no VGG",
+        ),
+    ],
+)
+def test_a_network_that_ours_can_not_represent_is_refused_with_the_reason(tensors, message):
+    with pytest.raises(ValueError, match=message):
+        recognize(tensors)
+
+
+def test_images_of_another_size_do_not_fit_a_vgg():
+    with pytest.raises(ValueError, match=r"data\.image_size"):
+        convert(tensors_of("torchvision_vgg11"), size=256)
+
+
+def test_unequal_stages_and_unknown_depths_are_kept():
+    layout = recognize(tensors_of("timm_bottleneck"))
+    assert layout.model.name == "resnet" and layout.model.stage_sizes == (1, 2, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "depth"),
+    [("resnet", 34), ("resnet", 101), ("resnet", 152), ("vgg", "D"), ("vgg", "E")],
+)
+def test_the_other_depths_are_recognized_by_shapes(name, depth):
+    if name == "resnet":
+        model = models.defaults("imagenet_resnet", depth=depth)
+    else:
+        model = models.defaults("vgg", configuration=depth, norm=True)
+    network = models.build(model, image_shape=(224, 224, 3), num_classes=1000)
+    names = naming.torchvision(network)
+    shapes = {
+        p.key(names): np.broadcast_to(0.0, p.torch_shape)
+        for p in places(network, (224,) * 2 + (3,))
+    }
+    layout = recognize(shapes)
+    assert layout.model.to_dict() == model.to_dict()
+    assert (layout.num_classes, layout.image_size) == (1000, 224)
+
+
+EXPORTED = {
+    "post": ("resnet", {"depth": 14, "placement": "post", "transition": "projection", "widths": (4, 6, 8)}),
+    "bottleneck": (
+        "resnet",
+        {"stage_sizes": (2, 1, 1, 1), "placement": "post", "transition": "projection", "block": "bottleneck",
+         "widths": (2, 2, 4, 4), "stem": "large", "bottleneck_stride": "3x3"},
+    ),
+    "vgg": ("vgg", {"configuration": "A", "norm": True, "fc_width": 8}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_what_is_exported_comes_back_bit_for_bit(name, tmp_path):
+    kind, fields = EXPORTED[name]
+    model = models.defaults(kind, **fields)
+    shape = (64, 64, 3)
+    network = models.build(model, image_shape=shape, num_classes=5)
+    variables = draw_variables(network, shape)
+    export(network, variables, shape, tmp_path / "x.safetensors", {"step": "7"})
+    tensors = read(tmp_path / "x.safetensors")
+    assert equal(to_variables(tensors, network, shape, naming.torchvision(network)), variables)
+    layout = recognize(tensors)
+    again = models.build(layout.model, image_shape=shape, num_classes=5)
+    assert jax.tree.structure(layout.naming(again)) and again.num_units == network.num_units
+    assert equal(to_variables(tensors, again, shape, layout.naming(again)), variables)
+
+
+def test_every_tensor_of_a_file_is_written_back():
+    tensors = tensors_of("torchvision_basic")
+    layout = recognize(tensors)
+    shape = (64, 64, 3)
+    network = models.build(layout.model, image_shape=shape, num_classes=7)
+    names = layout.naming(network)
+    back = to_tensors(to_variables(tensors, network, shape, names), network, shape, names)
+    assert set(back) == {k for k in tensors if "num_batches" not in k}
+    assert all(np.array_equal(back[k], tensors[k]) for k in back)
+
+
+@pytest.mark.parametrize(
+    ("model", "shape"),
+    [
+        (models.defaults("resnet", depth=8), (8, 8, 3)),
+        (models.defaults("resnet", depth=8, placement="post", shortcut="none"), (8, 8, 3)),
+        (models.defaults("alexnet"), (64, 64, 3)),
+        (models.defaults("veit_plain"), (8, 8, 3)),
+        (models.defaults("lenet5"), (32, 32, 1)),
+    ],
+)
+def test_networks_that_torchvision_lacks_are_not_exported(model, shape, tmp_path):
+    network = models.build(model, image_shape=shape, num_classes=10)
+    with pytest.raises(ValueError, match="torchvision"):
+        export(network, {}, shape, tmp_path / "x")
+
+
+def test_load_builds_the_network_and_takes_what_a_file_can_not_show(tmp_path):
+    save_file(tensors_of("akamaster_resnet20"), tmp_path / "x.safetensors")
+    found = load(tmp_path / "x.safetensors")
+    assert found.model.pad_centre and found.model.depth == 20 and found.image_shape == (32, 32, 3)
+    assert found.layout.mean == (0.485, 0.456, 0.406)
+    behind = load(tmp_path / "x.safetensors", image_size=16, pad_centre=False)
+    assert not behind.model.pad_centre and behind.image_shape == (16, 16, 3)
+    x = images(16)
+    a, b = (activations(n, found.variables, x) for n in (found.network, behind.network))
+    assert np.array_equal(a[3], b[3]) and not np.array_equal(a[4], b[4])  # the first transition
+    with pytest.raises(ValueError, match="has no field 'depht'"):
+        load(tmp_path / "x.safetensors", depht=3)

@@ -1,0 +1,180 @@
+"""From a checkpoint to a workdir that analyze and train take, with fixed standardization, and back."""
+
+import json
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import optax
+import pytest
+from network_helpers import draw as draw_variables
+from network_helpers import equal
+from pretrained_helpers import activations
+from safetensors.numpy import save_file
+
+from resjax import config as configs
+from resjax import data, models
+from resjax.analysis.run import load_run
+from resjax.experiment import load_experiment
+from resjax.pretrained import naming, read, recognize
+from resjax.pretrained.convert import to_tensors
+from resjax.pretrained.workdirs import default_config, evaluate, make_workdir
+from resjax.train import train_and_evaluate
+
+SHAPE, CLASSES = (8, 8, 3), 10
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A checkpoint of a small network with akamaster's names, its variables, and images of 8×8."""
+    folder = tmp_path_factory.mktemp("pretrained")
+    model = models.defaults(
+        "resnet", depth=6, widths=(4, 8), placement="post", pad_centre=True, bottleneck_stride="3x3"
+    )
+    network = models.build(model, image_shape=SHAPE, num_classes=CLASSES)
+    variables = draw_variables(network, SHAPE)
+    tensors = to_tensors(variables, network, SHAPE, naming.residual(network, naming.CIFAR))
+    save_file({f"module.{k}": v for k, v in tensors.items()}, folder / "net.safetensors")
+    rng = np.random.default_rng(0)
+    for classes in (CLASSES, 4):
+        arrays = {}
+        for part, n in (("train", 40), ("test", 30)):
+            arrays[f"{part}_images"] = rng.integers(0, 256, (n, *SHAPE), dtype=np.uint8)
+            arrays[f"{part}_labels"] = np.arange(n) % classes
+        np.savez(folder / f"images{classes}.npz", **arrays)
+    return folder, model, variables
+
+
+def config_of(folder, classes=CLASSES):
+    c = default_config(recognize(read(folder / "net.safetensors")))
+    c.data.name = str(folder / f"images{classes}.npz")
+    c.train.batch_size = 24
+    c.train.duration = "3 steps"
+    c.eval.batch_size = 8
+    return c
+
+
+def test_a_workdir_holds_the_network_and_where_it_comes_from(files, tmp_path):
+    folder, model, variables = files
+    experiment = load_experiment(config_of(folder))
+    state = make_workdir(folder / "net.safetensors", tmp_path / "run", experiment)
+    run = load_run(tmp_path / "run")
+    assert run.steps == (1,) and run.step == 1
+    assert equal(run.variables, variables)
+    assert equal(run.at(0), experiment.create_state().variables)  # random, to compare with
+    assert run.config.model.to_dict() == json.loads(json.dumps(model.to_dict()))
+    assert (tuple(run.config.data.mean), tuple(run.config.data.std)) == (MEAN, STD)
+    imported = run.starts[0]["imported"]
+    assert imported["file"] == "net.safetensors" and imported["layout"] == "akamaster"
+    assert len(imported["sha256"]) == 64
+
+    images, labels = run.examples("test", 30)
+    raw = experiment.dataset.test_images / 255
+    np.testing.assert_allclose(images, (raw - MEAN) / STD, rtol=1e-4, atol=1e-5)
+    logits = activations(run.network, run.variables, images)[-1]
+    wrong = np.sum(np.argmax(logits, -1) != labels)
+    sums = evaluate(experiment, state, tmp_path / "run")
+    assert (sums["error"], sums["count"]) == (wrong, 30)
+    (record,) = load_run(tmp_path / "run").records
+    assert record["step"] == 1 and record["test_error"] == wrong / 30
+    with pytest.raises(ValueError, match="holds a run already"):
+        make_workdir(folder / "net.safetensors", tmp_path / "run", experiment)
+
+
+def test_training_goes_on_from_the_pretrained_network(files, tmp_path):
+    folder, _, variables = files
+    home = tmp_path / "run"
+    experiment = load_experiment(config_of(folder))
+    make_workdir(folder / "net.safetensors", home, experiment)
+    (home / "metrics.jsonl").write_text('{"step": 1, "epoch": 0.6, "test_error": 0.5}\n')
+    config = configs.load_file(home / "config.py")
+    config.optimizer.learning_rate = 0.5
+    with pytest.raises(ValueError, match=r"another configuration:\n  optimizer.learning_rate"):
+        train_and_evaluate(config, home)
+    config = configs.load_file(home / "config.py")
+    state = train_and_evaluate(config, home)
+    run = load_run(home)
+    assert run.steps == (1, 3) and equal(run.at(1), variables)
+    assert [r["step"] for r in run.records if "test_error" in r] == [1, 3]
+    moved = jax.tree.map(lambda a, b: float(np.max(np.abs(a - b))), run.variables, variables)
+    assert 0 < max(jax.tree.leaves(moved["params"])) < 0.5
+    assert int(optax.tree_utils.tree_get(state.opt_state, "count")) == int(state.step) == 3
+
+
+def test_other_classes_need_a_new_head(files, tmp_path):
+    folder, _, variables = files
+    experiment = load_experiment(config_of(folder, 4))
+    file = folder / "net.safetensors"
+    with pytest.raises(ValueError, match=r"10 classes apart .* has 4.*--new_head"):
+        make_workdir(file, tmp_path / "run", experiment)
+    state = make_workdir(file, tmp_path / "run", experiment, new_head=True)
+    fresh = experiment.create_state()
+    assert equal(state.params["head"], fresh.params["head"])
+    assert all(equal(state.params[k], v) for k, v in variables["params"].items() if k != "head")
+    assert equal(state.batch_stats, variables["batch_stats"])
+
+
+def command(module, *arguments):
+    """Runs ``python -m module`` with arguments."""
+    made = [sys.executable, "-m", module, *arguments]
+    return subprocess.run(made, capture_output=True, text=True)
+
+
+def test_the_command_refuses_in_one_line(tmp_path):
+    refused = command("resjax.pretrained", str(tmp_path / "nothing.pth"), f"--workdir={tmp_path}/x")
+    assert refused.returncode == 1
+    assert refused.stderr == f"error: {tmp_path}/nothing.pth: there is no such file\n"
+
+
+@pytest.mark.slow
+def test_the_commands_end_to_end(files, tmp_path):
+    folder, _, variables = files
+    home, out = tmp_path / "run", tmp_path / "out.safetensors"
+    name = (f"--config.data.name={folder}/images10.npz", "--config.train.batch_size=24")
+    made = command(
+        "resjax.pretrained", str(folder / "net.safetensors"), f"--workdir={home}", *name,
+        "--config.data.mean=(0.5,0.5,0.5)", "--config.data.std=(0.5,0.5,0.5)",
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    assert "of 30)" in made.stdout and "akamaster, resnet" in made.stdout
+    assert list(configs.load(home).data.mean) == [0.5, 0.5, 0.5]
+    exported = command("resjax.pretrained.export", f"--workdir={home}", f"--out={out}")
+    assert exported.returncode == 0, exported.stderr
+    kernel = variables["params"]["stem"]["conv"]["kernel"]
+    np.testing.assert_array_equal(read(out)["conv1.weight"], kernel.transpose(3, 2, 0, 1))
+
+
+# --- data.mean, data.std ---
+
+
+def test_fixed_constants_replace_the_measured_ones(files):
+    config = data.defaults()
+    config.name = str(files[0] / "images10.npz")
+    measured = data.statistics(data.load(config), "channel")
+    config.mean, config.std = MEAN, STD
+    fixed = data.statistics(data.load(config), "channel")
+    np.testing.assert_allclose(fixed.mean.reshape(-1), 255 * np.array(MEAN), rtol=1e-6)
+    np.testing.assert_allclose(fixed.std.reshape(-1), 255 * np.array(STD), rtol=1e-6)
+    assert not np.allclose(fixed.mean, measured.mean)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mean": MEAN}, "both one number for each channel"),
+        ({"mean": MEAN, "std": (0.2, 0.0, 0.2)}, "deviations above 0"),
+        (
+            {"mean": MEAN, "std": STD, "standardize": "pixel"},
+            "goes with data.standardize='channel'",
+        ),
+        ({"mean": (0.5,), "std": (0.5,)}, "these images have 3 channels"),
+    ],
+)
+def test_constants_that_can_not_be_are_refused(files, changes, message):
+    config = data.defaults()
+    config.name = str(files[0] / "images10.npz")
+    config.update(changes)
+    with pytest.raises(ValueError, match=message):
+        data.load(config)

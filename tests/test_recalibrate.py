@@ -1,0 +1,235 @@
+"""BatchNorm statistics estimated anew: of the data, of the lesioned network, whatever the momentum."""
+
+import dataclasses
+import functools
+import json
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from network_helpers import draw
+
+from resjax import models
+from resjax.analysis import recalibrate, style
+from resjax.analysis.lesion import delete_each
+from resjax.analysis.recalibrate import Recalibrated, delete_each_recalibrated, reestimate
+from resjax.network import Network, Stack
+from resjax.report.recalibrate import STUDY, share_of_damage
+from resjax.unit import Unit
+
+SHAPE, CLASSES = (6, 6, 2), 3
+
+
+def build(**fields):
+    fields = {"stage_sizes": (2, 1), "widths": (4, 8), **fields}
+    return models.build(models.defaults("resnet", **fields), image_shape=SHAPE, num_classes=CLASSES)
+
+
+class Linens(Unit):
+    """A unit with Linen's own BatchNorm, of another momentum."""
+
+    momentum: float = 0.7
+
+    def setup(self):
+        self.conv = nn.Conv(4, (3, 3), use_bias=False)
+        self.bn = nn.BatchNorm(momentum=self.momentum)
+
+    def split(self, x, train):
+        return x, self.bn(self.conv(x), use_running_average=not train)
+
+
+class Mean(nn.Module):
+    @nn.compact
+    def __call__(self, x, train):
+        return nn.Dense(CLASSES)(x.mean((1, 2)))
+
+
+class Widen(nn.Module):
+    @nn.compact
+    def __call__(self, x, train):
+        return nn.Conv(4, (1, 1))(x)
+
+
+@functools.cache
+def made(name):
+    network = {
+        "pre": lambda: build(),
+        "post": lambda: build(placement="post", transition="projection"),
+        "plain": lambda: build(shortcut="none"),
+        "dropped": lambda: build(unit_dropout="uniform", unit_survival=0.5),
+        "linen": lambda: Network(Widen(), (Stack("blocks", Linens(), 2, 1),), Mean()),
+    }[name]()
+    return network, draw(network, SHAPE)
+
+
+def examples(n=12, seed=1):
+    rng = np.random.default_rng(seed)
+    images = 0.5 + rng.normal(size=(n, *SHAPE)).astype(np.float32) * 2
+    return images, rng.integers(0, CLASSES, n)
+
+
+def error_of(logits, labels):
+    return np.mean(np.asarray(logits).argmax(-1) != labels)
+
+
+def stem_outputs(network, variables, images):
+    """What the stem's BatchNorm normalizes, float64 [N·H·W, C]."""
+    kernel = np.asarray(variables["params"]["stem"]["conv"]["kernel"], np.float64)
+    padded = np.pad(images.astype(np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    rows = [
+        np.einsum("bhwc,co->bhwo", padded[:, i : i + 6, j : j + 6], kernel[i, j])
+        for i in range(3)
+        for j in range(3)
+    ]
+    return sum(rows).reshape(-1, kernel.shape[-1])
+
+
+@pytest.mark.parametrize("batch_size", [12, 4, 5])
+def test_the_first_statistics_are_those_of_the_data(batch_size):
+    network, v = made("pre")
+    images, _ = examples()
+    new = reestimate(network, v, images, batch_size=batch_size)["batch_stats"]["stem"]["bn"]
+    seen = stem_outputs(network, v, images)  # of 5, three batches of 4
+    np.testing.assert_allclose(new["mean"], seen.mean(0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(new["var"], seen.var(0), rtol=1e-4)
+    assert new["var"].dtype == v["batch_stats"]["stem"]["bn"]["var"].dtype
+
+
+def test_images_beyond_equal_batches_are_left():
+    network, v = made("pre")
+    images, _ = examples(11)
+    new = reestimate(network, v, images, batch_size=4)["batch_stats"]["stem"]["bn"]  # 3 · 3
+    seen = stem_outputs(network, v, images[:9])
+    np.testing.assert_allclose(new["mean"], seen.mean(0), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["pre", "post", "plain", "dropped", "linen"])
+def test_on_one_batch_evaluation_is_then_what_training_saw(name):
+    """Every layer's statistics at once: normalizing by them is normalizing by the batch's own."""
+    network, v = made(name)
+    images, _ = examples()
+    gates = np.ones(network.num_units, np.float32)
+    for lesion in (None, 1):
+        if lesion is not None:
+            gates[lesion] = 0
+        new = reestimate(network, v, images, gates=gates)
+        assert jax.tree.structure(new) == jax.tree.structure(dict(v))
+        actual = network.apply(new, images, gates=gates).logits
+        every = dataclasses.replace(network, unit_dropout=None)
+        own = gates * (network.unit_dropout.at_test() if network.unit_dropout else 1)
+        expected = every.apply(v, images, gates=jnp.asarray(own), train=True).logits
+        np.testing.assert_allclose(actual, expected, rtol=2e-4, atol=2e-4)
+        stale = network.apply(v, images, gates=gates).logits
+        assert np.abs(stale - expected).max() > 0.01
+
+
+def test_many_batches_follow_the_law_of_total_variance():
+    network, v = made("linen")
+    images, _ = examples()
+    new = reestimate(network, v, images, batch_size=4)["batch_stats"]["blocks"]["bn"]
+    own = [
+        reestimate(network, v, images[i : i + 4])["batch_stats"]["blocks"]["bn"]
+        for i in range(0, 12, 4)
+    ]
+    mean, var = (np.stack([np.asarray(s[k], np.float64) for s in own]) for k in ("mean", "var"))
+    np.testing.assert_allclose(new["mean"], mean.mean(0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(new["var"], var.mean(0) + mean.var(0), rtol=1e-5)
+
+
+@functools.cache
+def result_of(name):
+    network, v = made(name)
+    reference, _ = examples(10, seed=2)
+    return delete_each_recalibrated(network, v, *examples(), reference=reference, batch_size=5)
+
+
+@pytest.mark.parametrize("name", ["pre", "plain"])
+def test_rows_are_deletions_with_old_and_with_new_statistics(name):
+    network, v = made(name)
+    images, labels = examples()
+    result = result_of(name)
+    old = delete_each(network, v, images, labels)
+    np.testing.assert_array_equal(result.error[0], old.error)
+    np.testing.assert_allclose(result.kl[0], old.kl, rtol=1e-4, atol=1e-6)
+    assert result.intact_error[0] == old.intact_error
+    assert result.left_out == old.left_out
+    assert result.num_reference == 10
+    reference, _ = examples(10, seed=2)
+    run = jax.jit(lambda v, gates: network.apply(v, images, gates=gates).logits)
+    for i in np.flatnonzero(old.deletable):
+        gates = np.ones(network.num_units, np.float32)
+        gates[i] = 0
+        logits = run(reestimate(network, v, reference, gates=gates, batch_size=5), gates)
+        assert result.error[1, i] == error_of(logits, labels)
+
+
+def test_wrong_input_is_refused():
+    network, v = made("pre")
+    bare = build(norm=False)
+    with pytest.raises(ValueError, match="no BatchNorm"):
+        reestimate(bare, draw(bare, SHAPE), examples()[0])
+    with pytest.raises(ValueError, match="no example"):
+        reestimate(network, v, examples(0)[0])
+    with pytest.raises(ValueError, match="batch_size=0"):
+        reestimate(network, v, examples()[0], batch_size=0)
+    strange = {**v, "batch_stats": {"stem": {"sigma": jnp.ones(())}}}
+    with pytest.raises(ValueError, match="'sigma'"):
+        reestimate(network, strange, examples()[0])
+    frozen = Network(Widen(), (Stack("blocks", Linens(momentum=1.0), 2, 1),), Mean())
+    with pytest.raises(ValueError, match="do not change in training"):
+        reestimate(frozen, draw(frozen, SHAPE), examples()[0])
+
+
+def test_json_keeps_everything():
+    result = result_of("plain")
+    back = Recalibrated.from_json(json.loads(json.dumps(result.to_json(), allow_nan=False)))
+    for field in dataclasses.fields(result):
+        np.testing.assert_equal(getattr(back, field.name), getattr(result, field.name))
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+def test_plot(narrow):
+    with style.theme(narrow=narrow):
+        figure = recalibrate.plot({"a": result_of("pre"), "b": result_of("plain")})
+    (ax,) = figure.axes
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), 100 * result_of("pre").error[0])
+    assert len(figure.legends[0].get_texts()) == 4
+
+
+def hand_made(old, new, intact=(0.01, 0.01)):
+    result = result_of("pre")
+    return dataclasses.replace(
+        result,
+        error=np.array([old, new]),
+        intact_error=np.array(intact),
+        num_classes=10,
+    )
+
+
+def test_findings_follow_the_numbers():
+    stale = hand_made([0.51, 0.01, 0.01], [0.06, 0.01, 0.01])
+    own = hand_made([0.51, 0.21, 0.11], [0.51, 0.21, 0.11])
+    worse = hand_made([0.21, 0.01, 0.01], [0.41, 0.01, 0.01])
+    part = hand_made([0.51, 0.01, 0.01], [0.36, 0.01, 0.01])
+    none = hand_made([0.01] * 3, [0.01] * 3)
+    new = hand_made([0.9] * 3, [0.9] * 3, (0.88, 0.7))
+    assert share_of_damage(stale) == pytest.approx(0.9)
+    found = STUDY.finding(
+        {"stale": stale, "own": own, "worse": worse, "part": part, "none": none, "new": new}
+    )
+    assert found.headline.split("; ") == [
+        "90 % of the damage in stale was stale BatchNorm statistics",
+        "new statistics leave the damage in own as it was",
+        "new statistics make deletions in worse worse, by 100 %",
+        "new statistics take 30 % of the damage in part away",
+        "no deletion raises the error of none",
+        "new has learned too little for deletions to say anything.",
+    ]
+    assert "2 of 3 units may go" in found.points[0] and "not settled" not in found.points[0]
+    assert "not settled" in found.points[-1]
+    assert STUDY.summary({"stale": stale}) == {
+        "stale": {"one unit deleted: worst, BatchNorm re-estimated": "6.0 %"}
+    }
+    assert len(STUDY.table({"stale": stale, "own": own}).rows) == 6
