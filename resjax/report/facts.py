@@ -28,7 +28,13 @@ def facts_of(run: Run, first: Run) -> dict[str, str]:
     if run is not first:
         differences = configs.differences(first.config, config)
         facts[f"differs from {first.label} in"] = "; ".join(differences) or "nothing that matters"
-    if run.starts:
+    imports = [start["imported"] for start in run.starts if "imported" in start]
+    for source in imports:
+        facts["pretrained"] = (
+            f"{source['file']} ({source['layout']}), sha256 {source['sha256'][:12]}…; its step 1 stands for "
+            "training elsewhere, step 0 for the random network of the seed"
+        )
+    if run.starts and "imported" not in run.starts[-1]:
         last = run.starts[-1]
         facts["trained on"] = f"{last['device_count']} × {last['device']} ({last['machine']})"
         facts["trained at"] = f"{last['date']}, commit {short(last['commit'])}"
