@@ -1,8 +1,9 @@
 """The whole argument in minutes: ``make demo``, or ``python -m resjax.demo [--smoke] [--workdir=DIR]``.
 
 Trains a pre-activation ResNet-56 and its plain twin (the same branches, so the same parameters, without
-shortcuts) on scikit-learn's digits, deletes each unit of each in turn, compares the gradients of their
-layers at initialization and after training, and writes a report. No download.
+shortcuts) on scikit-learn's digits, takes units out of each, runs them in another order, sorts the gradient by
+the length of its paths, compares the gradients of layers, and writes a report. No download. These are the
+studies that fit into minutes, with few draws; ``python -m resjax.analyze`` on the same folders does them all.
 """
 
 from __future__ import annotations
@@ -15,9 +16,21 @@ from absl import app, flags
 from resjax import command
 from resjax import config as configs
 from resjax.analyze import analyze
+from resjax.report import Options
 from resjax.train import train_and_evaluate
 
 TWINS = {"residual": "digits.py", "plain": "digits_plain.py"}
+STUDIES = (
+    "curves",
+    "lesion",
+    "recalibrate",
+    "deletions",
+    "reorder",
+    "path_counts",
+    "paths",
+    "gradients",
+)
+OPTIONS = Options(draws=8, path_draws=30)
 
 
 def demo(directory: Path, smoke: bool) -> Path:
@@ -30,7 +43,7 @@ def demo(directory: Path, smoke: bool) -> Path:
         workdirs.append(directory / name)
         train_and_evaluate(config, workdirs[-1])
     print("[3/3] taking both apart", flush=True)
-    return analyze(workdirs, out=directory / "report")
+    return analyze(workdirs, STUDIES, directory / "report", OPTIONS)
 
 
 def _main(argv: list[str]) -> None:

@@ -187,7 +187,7 @@ class Network:
             stats, taps = jax.tree.map(lambda v: v[None], ys)
         else:
             body = _forgetful(run_unit) if train else run_unit
-            h, (stats, taps) = lax.scan(body, h, xs, unroll=self.unroll or stack.n)
+            h, (stats, taps) = lax.scan(body, h, xs, stack.n, unroll=self.unroll or stack.n)
         if order is not None and train:
             stats = jax.tree.map(
                 lambda old, new: old.at[order].set(new),

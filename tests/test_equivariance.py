@@ -15,7 +15,7 @@ from network_helpers import draw
 from resjax import models
 from resjax.analysis import equivariance as analysis
 from resjax.analysis import style
-from resjax.analysis.equivariance import Equivariance, equivariance
+from resjax.analysis.equivariance import Equivariance, equivariance_error
 from resjax.analysis.moves import DIRECTIONS, total_strides, translate
 from resjax.models.layers import Conv, Dense, Pool
 from resjax.models.local import twin
@@ -54,7 +54,7 @@ def test_a_valid_convolution_without_bias_is_exactly_equivariant():
     """Zeros all around: a move loses nothing, so not even the border makes a difference."""
     network = chain(Conv(3, padding="VALID"), Conv(2, (3, 2), padding="VALID"))
     images, labels = examples(5, (10, 11, 2), margin=4)
-    result = equivariance(network, integers(network, (10, 11, 2)), images, labels, most=1)
+    result = equivariance_error(network, integers(network, (10, 11, 2)), images, labels, most=1)
     assert result.place == ("stem", "stage1/unit1")
     np.testing.assert_array_equal(result.stride, 1)
     np.testing.assert_array_equal(result.whole, 0)
@@ -65,7 +65,7 @@ def test_a_valid_convolution_without_bias_is_exactly_equivariant():
 def test_padding_changes_nothing_that_no_border_reaches():
     network = chain(Conv(3), Conv(2))
     images, labels = examples(5, (12, 12, 2))
-    result = equivariance(network, integers(network, (12, 12, 2)), images, labels, most=1)
+    result = equivariance_error(network, integers(network, (12, 12, 2)), images, labels, most=1)
     np.testing.assert_array_equal(result.interior, 0)
     assert (result.whole > 0).all()
     # A frame of one pixel, then one more position on each side for each 3×3 window.
@@ -78,7 +78,7 @@ def test_behind_a_stride_only_its_multiples_are_equivariant():
     assert total_strides(network, shape) == ((2, 2), (2, 4))
     images, labels = examples(3, shape)
     variables = integers(network, shape)
-    result = equivariance(network, variables, images, labels, most=1)
+    result = equivariance_error(network, variables, images, labels, most=1)
     np.testing.assert_array_equal(result.stride, [2, 4])
     np.testing.assert_array_equal(result.interior, 0)
     # Half a position can't be met: the same network without the stride would be exact there.
@@ -97,7 +97,7 @@ def test_equals_a_loop():
     network = models.build(config, image_shape=shape, num_classes=CLASSES)
     variables = draw(network, shape)
     images, labels = examples(5, shape)
-    result = equivariance(network, variables, images, labels, most=2, batch_size=2)
+    result = equivariance_error(network, variables, images, labels, most=2, batch_size=2)
     np.testing.assert_array_equal(result.stride, [1, 1, 1, 2])
 
     @jax.jit
@@ -137,7 +137,7 @@ def test_equals_a_loop():
 def test_a_dense_layer_is_not_equivariant_and_has_no_interior():
     network = twin("dense", image_shape=(12, 12, 1), num_classes=CLASSES)
     images, labels = examples(4, (12, 12, 1), margin=3)
-    result = equivariance(network, draw(network, (12, 12, 1)), images, labels, most=1)
+    result = equivariance_error(network, draw(network, (12, 12, 1)), images, labels, most=1)
     assert np.isnan(result.interior).all()
     assert (result.whole > 0.5).all()
 
@@ -147,7 +147,7 @@ def test_features_that_are_no_map_or_too_small_are_left_out():
     network = chain(Conv(3), Conv(2, (8, 8), padding="VALID"), last=(dense,))
     images, labels = examples(3, (8, 8, 1))
     seen = []
-    result = equivariance(
+    result = equivariance_error(
         network,
         draw(network, (8, 8, 1)),
         images,
@@ -189,7 +189,7 @@ def test_bad_arguments_are_refused(change, message):
     images, labels = examples(2, (8, 8, 1))
     given = {"images": images, "labels": labels, **change}
     with pytest.raises(ValueError, match=message):
-        equivariance(network, draw(network, (8, 8, 1)), **given)
+        equivariance_error(network, draw(network, (8, 8, 1)), **given)
 
 
 def made(**changes):

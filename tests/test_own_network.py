@@ -135,3 +135,15 @@ def test_a_builder_is_found_by_its_path(tmp_path, monkeypatch):
 def test_a_builder_that_is_not_there_is_refused(name):
     with pytest.raises(ValueError, match=r"package\.module:function"):
         models.build({"name": name}, image_shape=(8, 8, 1), num_classes=10)
+
+
+def test_units_without_parameters_run_in_a_loop():
+    class Halve(Unit):
+        def split(self, x, train):
+            return x, -x / 2
+
+    network = Network(Stem(4), (Stack("halves", Halve(), 3, 1),), MeanHead(3))
+    v = draw(network, SHAPE)
+    x = jax.random.normal(jax.random.key(1), (2, *SHAPE))
+    h, _ = network.run_stem(v, x)
+    assert equal(network.apply(v, x).logits, network.run_head(v, h / 8)[0])

@@ -16,7 +16,7 @@ from network_helpers import draw
 from resjax import models
 from resjax.analysis import connections as per_layer
 from resjax.analysis import sharing, style
-from resjax.analysis.connections import Connections, connections
+from resjax.analysis.connections import Connections, connections_of
 from resjax.analysis.sharing import LayerJacobian, jacobian_rows, layer_jacobian
 from resjax.layer_table import layer_table
 from resjax.models.layers import Conv
@@ -193,7 +193,9 @@ def test_convolutions_of_a_residual_network(placement):
     )
     network = models.build(config, image_shape=SHAPE, num_classes=4)
     seen = []
-    result = connections(network, draw(network, SHAPE), SHAPE, progress=lambda *a: seen.append(a))
+    result = connections_of(
+        network, draw(network, SHAPE), SHAPE, progress=lambda *a: seen.append(a)
+    )
     assert seen[-1] == (len(result.layer),) * 2
     assert result.layer[0] == "stem/conv"
     rows = [row for row in layer_table(network, SHAPE) if row.kind == "conv"]
@@ -208,7 +210,7 @@ def test_convolutions_of_a_residual_network(placement):
 @pytest.mark.parametrize("kind", [Uneven, Leaking])
 def test_a_layer_that_is_no_convolution_is_found_out(kind):
     network = network_of(kind)
-    result = connections(network, draw(network, SHAPE), SHAPE)
+    result = connections_of(network, draw(network, SHAPE), SHAPE)
     assert connections_report.odd_layers(result) == ["stage1/unit1/conv"]
     assert (result.seen[1] > 27) == (kind is Leaking)
     said = connections_report.finding({"net": result})
@@ -217,7 +219,7 @@ def test_a_layer_that_is_no_convolution_is_found_out(kind):
 
 def test_maps_smaller_than_the_window_are_said_to_be():
     network = network_of(Conv)
-    result = connections(network, draw(network, (2, 2, 1)), (2, 2, 1))
+    result = connections_of(network, draw(network, (2, 2, 1)), (2, 2, 1))
     np.testing.assert_array_equal(result.different, -1)
     points = connections_report.finding({"net": result}).points
     assert "too small for two whole windows" in points[0]
@@ -227,7 +229,7 @@ def test_maps_smaller_than_the_window_are_said_to_be():
 def test_a_network_without_convolution_is_refused():
     network = twin("dense", image_shape=SHAPE, num_classes=2)
     with pytest.raises(ValueError, match="no convolution"):
-        connections(network, draw(network, SHAPE), SHAPE)
+        connections_of(network, draw(network, SHAPE), SHAPE)
 
 
 @functools.cache
@@ -246,7 +248,7 @@ def test_findings_say_the_opposite_when_numbers_do():
     assert len(sharing_report.table(results).rows) == 4
 
     network = network_of(Conv)
-    result = connections(network, draw(network, SHAPE), SHAPE)
+    result = connections_of(network, draw(network, SHAPE), SHAPE)
     said = connections_report.finding({"a": result, "b": result})
     assert "of a and b have 189 parameters" in said.headline
     assert "rows repeat bit for bit" in said.points[0]
@@ -264,7 +266,7 @@ def test_json_and_pictures():
             assert isinstance(figure, Figure)
             assert sum(len(ax.images) for ax in figure.axes) == 3
     network = network_of(Conv)
-    result = connections(network, draw(network, SHAPE), SHAPE)
+    result = connections_of(network, draw(network, SHAPE), SHAPE)
     back = Connections.from_json(json.loads(json.dumps(result.to_json())))
     np.testing.assert_array_equal(back.seen, result.seen)
     assert isinstance(per_layer.plot({"a": result, "b": back}), Figure)

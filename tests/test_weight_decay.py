@@ -67,34 +67,42 @@ def test_without_a_gradient_weights_decay_geometrically():
         np.testing.assert_allclose(now["scale"], params["scale"] * 0.95**power, rtol=1e-5)
 
 
+@pytest.fixture
+def x64():
+    before = jax.config.jax_enable_x64
+    jax.config.update("jax_enable_x64", True)
+    yield
+    jax.config.update("jax_enable_x64", before)
+
+
 @pytest.mark.parametrize("placement", POWERS)
 @pytest.mark.parametrize("case", range(len(CASES)))
-def test_the_powers_are_exact_where_batchnorm_has_no_epsilon(placement, case, monkeypatch):
-    """For any γ and β, in float64: scaling what decays by ρ scales the branch by ρ to the power."""
+def test_the_powers_are_exact_where_batchnorm_has_no_epsilon(placement, case, monkeypatch, x64):
+    """For any γ, in float64: scaling what decays by ρ scales the branch by ρ to the power."""
     monkeypatch.setattr(BatchNorm, "epsilon", 0.0)
     _, norm, what = CASES[case]
-    with jax.enable_x64(True):
-        x = jnp.abs(jnp.asarray(np.asarray(X), jnp.float64))
-        unit = unit_of(placement, norm, dtype=jnp.float64)
-        variables = unit.init(KEY, x, train=False)
-        rng = np.random.default_rng(0)
-        variables = jax.tree.map(lambda v: jnp.asarray(rng.normal(size=v.shape)), variables)
-        rho = 0.3
+    x = jnp.abs(jnp.asarray(np.asarray(X), jnp.float64))
+    unit = unit_of(placement, norm, dtype=jnp.float64)
+    variables = unit.init(KEY, x, train=False)
+    rng = np.random.default_rng(0)
+    # Biases of convolutions are 0; those of BatchNorm may be anything that decays with γ, or is kept.
+    variables = jax.tree_util.tree_map_with_path(
+        lambda path, v: jnp.asarray(rng.normal(size=v.shape)) * (norm or path[-1].key != "bias"),
+        variables,
+    )
 
-        def branch(factor):
-            def scaled(path, v):
-                name = path[-1].key
-                if name == "bias" and (not norm or (what == "kernels" and placement == "pre")):
-                    return 0 * v  # see the module: biases of convolutions are 0
-                return v * (factor if what == "all" or name == "kernel" else 1)
+    def branch(factor):
+        def scaled(path, v):
+            return v * (factor if what == "all" or path[-1].key == "kernel" else 1)
 
-            params = jax.tree_util.tree_map_with_path(scaled, variables["params"])
-            own = {**variables, "params": params}
-            parts, _ = unit.apply(own, x, None, True, method="parts", mutable=["batch_stats"])
-            return parts.branch
+        params = jax.tree_util.tree_map_with_path(scaled, variables["params"])
+        own = {**variables, "params": params}
+        parts, _ = unit.apply(own, x, None, True, method="parts", mutable=["batch_stats"])
+        return parts.branch
 
-        power = POWERS[placement][case]
-        np.testing.assert_allclose(branch(rho), rho**power * branch(1.0), rtol=1e-10, atol=1e-13)
+    rho = 0.3
+    expected = rho ** POWERS[placement][case] * branch(1.0)
+    np.testing.assert_allclose(branch(rho), expected, rtol=1e-10, atol=1e-13)
 
 
 @functools.cache
@@ -174,11 +182,11 @@ def test_the_finding_follows_the_numbers():
     np.testing.assert_allclose(left(made([0.5, 1, 0.1])), [0.5, 1, 0.1])
     mixed = finding({"unit": made([0.01, 1.0, 0.4])}).headline
     assert mixed == (
-        "Under weight decay alone, the unit decays to the identity with a, stays away from the identity "
-        "with b and nears the identity with c."
+        "Under weight decay alone, the unit decays to the identity with “a”, stays away from the identity "
+        "with “b” and nears the identity with “c”."
     )
     other = finding({"unit": made([1.0, 1.0, 0.01])}).headline
-    assert "stays away from the identity with a and b" in other and "decays to" in other
+    assert "stays away from the identity with “a” and “b”" in other and "decays to" in other
     late = dataclasses.replace(made([0.01, 1.0, 0.4]), closed_form=np.ones((3, 2)))
     points = finding({"unit": late}).points
     assert any("ε" in point for point in points)

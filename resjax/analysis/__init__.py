@@ -11,12 +11,14 @@ question, the formula, the cost, what a result means and what it does not. docs/
 
 from resjax.analysis.branch_variance import branch_variances
 from resjax.analysis.committee import vote
+from resjax.analysis.connections import connections_of
 from resjax.analysis.curves import training_curves
 from resjax.analysis.deletions import delete_random, delete_subsets
 from resjax.analysis.edges import edge_maps
+from resjax.analysis.equivariance import equivariance_error
 from resjax.analysis.gradients import gradient_norms
 from resjax.analysis.identity import measure_identity
-from resjax.analysis.insertion import insert
+from resjax.analysis.insertion import insert, start_from
 from resjax.analysis.interventions import intervene_each
 from resjax.analysis.jacobians import jacobian_norms
 from resjax.analysis.lesion import delete_each
@@ -46,6 +48,7 @@ __all__ = [
     "backpropagated_signal",
     "branch_variances",
     "by_sample_size",
+    "connections_of",
     "count_paths",
     "decay_alone",
     "delete_each",
@@ -54,6 +57,7 @@ __all__ = [
     "delete_random",
     "delete_subsets",
     "edge_maps",
+    "equivariance_error",
     "gradient_norms",
     "gradients_along_line",
     "insert",
@@ -75,6 +79,7 @@ __all__ = [
     "reorder_units",
     "sample_paths",
     "shattered_gradients",
+    "start_from",
     "training_curves",
     "training_norms",
     "vote",

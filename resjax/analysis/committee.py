@@ -342,23 +342,26 @@ def plot(results: Committee | Mapping[str, Committee]) -> Figure:
         for k, kind in enumerate(r.kind):
             i = kinds.index(kind)
             look: dict[str, Any] = {"color": style.color(i)}
-            for name, error, interval, line in (
-                ("majority", r.majority_error, r.majority_interval, "-"),
-                ("average", r.average_error, r.average_interval, "--"),
+            for error, interval, line in (
+                (r.majority_error, r.majority_interval, "-"),
+                (r.average_error, r.average_interval, "--"),
             ):
                 mean = 100 * error[k].mean(-1)
-                ax.plot(r.size, mean, line + style.marker(i), label=f"{kind}: {name}", **look)
+                ax.plot(r.size, mean, line + style.marker(i), **look)
                 low, high = 100 * interval[k].T
                 ax.fill_between(r.size, low, high, alpha=0.18, lw=0, **look)
-        ax.axhline(100 * r.whole_error, lw=1.4, color=style.ink(), label="whole network")
-        chance = 100 * (1 - 1 / r.num_classes)
-        ax.axhline(chance, lw=1, ls=":", color=style.ink(), label="chance")
+        ax.axhline(100 * r.whole_error, ls="-.", color=style.ink())
+        ax.axhline(100 * (1 - 1 / r.num_classes), lw=1, ls=":", color=style.ink())
         ax.set_xscale("log", base=2)
         ax.set_xticks(r.size, [str(m) for m in r.size])
         ax.set(title=label, ylim=(-3, 104), xlabel="voters in the committee")
         ax.minorticks_off()
     for row in grid:
         row[0].set_ylabel("error (%)")
-    fullest = max(zip(panels, named.values(), strict=False), key=lambda pair: len(pair[1].kind))[0]
-    style.legend_above(fig, fullest, columns=min(len(kinds) + 1, 3))
+    for i, kind in enumerate(kinds):
+        panels[0].plot([], [], style.marker(i), color=style.color(i), label=kind)
+    lines = {"majority": "-", "average": "--", "whole network": "-.", "chance": ":"}
+    for name, line in lines.items():
+        panels[0].plot([], [], line, lw=1.2, color=style.ink(), label=name)
+    style.legend_above(fig, panels[0], columns=4)
     return fig

@@ -94,7 +94,7 @@ class Connections(Result):
         return int(np.sum(getattr(self, what) * self.equal))
 
 
-def connections(
+def connections_of(
     network: Network,
     variables: Variables,
     image_shape: Shape3,

@@ -111,7 +111,7 @@ class Equivariance(Result):
         return 1 - 1 / self.num_classes
 
 
-def equivariance(
+def equivariance_error(
     network: Network,
     variables: Variables,
     images: ArrayLike,

@@ -236,7 +236,7 @@ def walk_back(
             (rows, carry), out = back((rows, carry), jax.tree.map(lambda v: v[0], of_units))
             out = jax.tree.map(lambda v: v[None], out)
         else:
-            (rows, carry), out = lax.scan(back, (rows, carry), of_units, reverse=True)
+            (rows, carry), out = lax.scan(back, (rows, carry), of_units, stack.n, reverse=True)
         outputs.append(out)
     units = jax.tree.map(lambda *v: jnp.concatenate(v), *reversed(outputs))
     to_input = _transpose(stem, images) if probe.at == "image" else lambda c: c

@@ -65,4 +65,6 @@ def over_units(
     if place.stack.n == 1:
         state, seen = step(state, *jax.tree.map(lambda v: v[0], own))
         return state, jax.tree.map(lambda v: v[None], seen)
-    return lax.scan(lambda state, own: step(state, *own), state, own, reverse=reverse)
+    return lax.scan(
+        lambda state, own: step(state, *own), state, own, place.stack.n, reverse=reverse
+    )

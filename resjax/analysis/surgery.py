@@ -13,11 +13,11 @@ compared is the mean training loss of the second half of the steps, deeper minus
 before each update.
 
 *Reading it.* An unchanged function is what the construction promises; the numbers check the software, and
-where a plain unit's arithmetic is not exact they say by how much. Training loss says whether the start
-does harm. It does not say that more depth helps, nor that a deeper network finds such units by itself when
-all of it starts at random: that is what plain networks fail at (He et al. 2015, §1: a constructed solution
-exists, and solvers do not find it). And a few dozen steps at a small rate stay near the start. How much new
-units come to do is the mean of ‖y − x‖ / ‖x‖ over examples, 0 at the start.
+where arithmetic is not exact (on a GPU, two programs may sum in another order) they say by how much. Training
+loss says whether the start does harm. It does not say that more depth helps, nor that a deeper network finds
+such units by itself when all of it starts at random: that is what plain networks fail at (He et al. 2015, §1:
+a constructed solution exists, and solvers do not find it). And a few dozen steps at a small rate stay near
+the start. How much new units come to do is the mean of ‖y − x‖ / ‖x‖ over examples, 0 at the start.
 
 *Cost.* Three forward passes of all examples, and the training of two networks, each of which is compiled.
 """

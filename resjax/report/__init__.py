@@ -7,8 +7,11 @@ both in the order of the report; ``resjax.report.study`` says what they are, and
 from resjax.report import (
     branch_variance,
     committee,
+    connections,
     curves,
     deletions,
+    edges,
+    equivariance,
     gradients,
     identity,
     interventions,
@@ -24,6 +27,8 @@ from resjax.report import (
     recalibrate,
     reorder,
     responses,
+    sample_size,
+    sharing,
     shattering,
     signal,
     surgery,
@@ -57,9 +62,11 @@ _STUDIES: dict[str, tuple[Study, ...]] = {
         responses.STUDY,
     ),
     "What a unit does": (identity.STUDY, surgery.STUDY),
+    "Why convolution works": (connections.STUDY, equivariance.STUDY),
 }
 _CLAIMS: dict[str, tuple[Claim, ...]] = {
-    "Residual networks": (shattering.CLAIM, weight_decay.CLAIM),
+    "Why residual networks train": (shattering.CLAIM, weight_decay.CLAIM),
+    "Why convolution may help": (edges.CLAIM, sharing.CLAIM, sample_size.CLAIM),
 }
 
 STUDIES = {study.name: study for group in _STUDIES.values() for study in group}

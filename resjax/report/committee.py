@@ -87,12 +87,12 @@ def _clause(label: str, result: Committee) -> str:
     if not near.any():
         return f"no majority of sub-networks comes close to the whole {label}"
     yes, no = (
-        [k for k, n in zip(result.kind, near, strict=True) if n == is_near]
+        [f"“{k}”" for k, n in zip(result.kind, near, strict=True) if n == is_near]
         for is_near in (True, False)
     )
     return (
         f"in {label}, majorities come close to the whole network with voters of the kind "
-        f"“{join(yes)}”, not with “{join(no)}”"
+        f"{join(yes)}, not with {join(no)}"
     )
 
 

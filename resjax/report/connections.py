@@ -8,7 +8,7 @@ import numpy as np
 
 from resjax.analysis import connections as analysis
 from resjax.analysis.batches import Progress
-from resjax.analysis.connections import Connections, connections
+from resjax.analysis.connections import Connections, connections_of
 from resjax.analysis.run import Run
 from resjax.layer_table import layer_table
 from resjax.report.study import Finding, Options, Study, Table
@@ -24,7 +24,7 @@ def _unsuited(run: Run) -> str | None:
 
 def _run(run: Run, options: Options, progress: Progress | None) -> Connections:
     del options
-    result = connections(run.network, run.variables, run.image_shape, progress=progress)
+    result = connections_of(run.network, run.variables, run.image_shape, progress=progress)
     result.choices["network"] = f"the checkpoint of step {run.step:,}"
     return result
 
@@ -109,7 +109,7 @@ STUDY = Study(
         "What do convolutions save in this network? Its layers are counted as they are, as if positions did "
         "not share weights, and as if everything were connected; and rows of their Jacobians are measured."
     ),
-    code="resjax.analysis.connections(run.network, run.variables, run.image_shape)",
+    code="resjax.analysis.connections_of(run.network, run.variables, run.image_shape)",
     result=Connections,
     unsuited=_unsuited,
     run=_run,

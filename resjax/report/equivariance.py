@@ -8,7 +8,7 @@ import numpy as np
 
 from resjax.analysis import equivariance as analysis
 from resjax.analysis.batches import Progress
-from resjax.analysis.equivariance import Equivariance, equivariance
+from resjax.analysis.equivariance import Equivariance, equivariance_error
 from resjax.analysis.run import Run
 from resjax.report.study import Finding, Options, Study, Table
 from resjax.report.words import factor, join, number, percent
@@ -23,7 +23,7 @@ NO_RISE, ROUNDING = 0.01, 1e-3
 
 def _run(run: Run, options: Options, progress: Progress | None) -> Equivariance:
     images, labels = run.examples(run.split, min(options.max_examples, _MOST_EXAMPLES))
-    result = equivariance(
+    result = equivariance_error(
         run.network,
         run.variables,
         images,
@@ -155,7 +155,7 @@ STUDY = Study(
     ),
     code=(
         "images, labels = run.examples(run.split, 256)\n"
-        "resjax.analysis.equivariance.equivariance(run.network, run.variables, images, labels)"
+        "resjax.analysis.equivariance_error(run.network, run.variables, images, labels)"
     ),
     result=Equivariance,
     unsuited=_unsuited,

@@ -53,7 +53,7 @@ def finding(results: Results) -> Finding:
     for label, r in results.items():
         by_verdict: dict[str, list[str]] = {}
         for case, share in zip(r.case, left(r), strict=True):
-            by_verdict.setdefault(_verdict(float(share)), []).append(case)
+            by_verdict.setdefault(_verdict(float(share)), []).append(f"“{case}”")
         said = [f"{verdict} the identity with {join(c)}" for verdict, c in by_verdict.items()]
         clauses.append(f"the {label} {join(said)}")
     return Finding(f"Under weight decay alone, {'; '.join(clauses)}.", _points(results))
@@ -95,7 +95,7 @@ def table(results: Results) -> Table:
                 (
                     label,
                     case,
-                    f"ρ^({r.power[i]}t)" if r.power[i] else "constant",
+                    ("constant", "ρᵗ", "ρ²ᵗ")[r.power[i]],
                     number(r.branch[i, 0]),
                     f"{r.step[moment(r)]:,}",
                     f"{number(r.branch[i, moment(r)])} ({number(low)} – {number(high)})",
