@@ -27,7 +27,8 @@ from rich.console import Console
 from rich.table import Table
 
 from resjax import models
-from resjax.analysis import lesion, path_exact
+from resjax.analysis.lesions import lesion
+from resjax.analysis.paths import path_exact
 from resjax.losses import cross_entropy
 
 

@@ -1,8 +1,8 @@
 """The whole argument in minutes: ``make demo``, or ``python -m resjax.demo [--smoke] [--workdir=DIR]``.
 
 Trains a pre-activation ResNet-56 and its plain twin (the same branches, so the same parameters, without
-shortcuts) on scikit-learn's digits, takes units out of each, runs them in another order, sorts the gradient by
-the length of its paths, compares the gradients of layers, and writes a report. No download. These are the
+shortcuts) on scikit-learn's digits, takes units out of each, runs them in another order, sorts the gradient
+by the length of its paths, compares the gradients of layers, and writes a report. No download. These are the
 studies that fit into minutes, with few draws; ``python -m resjax.analyze`` on the same folders does them all.
 """
 

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from network_helpers import draw
 
 from resjax import models
-from resjax.analysis import committee as module
 from resjax.analysis import variants
-from resjax.analysis.committee import HALF, Committee, diversity_of, plot, vote, wrong_answers
-from resjax.report.committee import STUDY, finding, summary, table
+from resjax.analysis.paths import committee as module
+from resjax.analysis.paths.committee import HALF, Committee, diversity_of, plot, vote, wrong_answers
+from resjax.report.paths.committee import STUDY, finding, summary, table
 
 SHAPE, CLASSES, N = (6, 6, 1), 3, 11
 

@@ -15,17 +15,22 @@ from hypothesis import strategies as st
 from network_helpers import draw
 
 from resjax import models
-from resjax.analysis import deletions, pairs, prefixes
-from resjax.analysis.deletions import Deletions, by_number, delete_random, delete_subsets
-from resjax.analysis.lesion import delete_each
-from resjax.analysis.pairs import delete_pairs, interaction, pair_matrix, run_matrix
-from resjax.analysis.prefixes import measure_places
+from resjax.analysis.lesions import deletions, pairs, prefixes
+from resjax.analysis.lesions.deletions import Deletions, by_number, delete_random, delete_subsets
+from resjax.analysis.lesions.lesion import delete_each
+from resjax.analysis.lesions.pairs import delete_pairs, interaction, pair_matrix, run_matrix
+from resjax.analysis.lesions.prefixes import measure_places
+from resjax.analysis.lesions.subsets import (
+    candidates,
+    default_numbers,
+    pairs_and_runs,
+    random_subsets,
+)
 from resjax.analysis.spread import spread
-from resjax.analysis.subsets import candidates, default_numbers, pairs_and_runs, random_subsets
 from resjax.analysis.variants import _intact, measure, with_gates
 from resjax.losses import cross_entropy
-from resjax.report import deletions as words
-from resjax.report import pairs as pair_words
+from resjax.report.lesions import deletions as words
+from resjax.report.lesions import pairs as pair_words
 from resjax.report.study import Options
 
 SHAPE, CLASSES = (6, 6, 1), 4

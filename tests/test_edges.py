@@ -8,9 +8,10 @@ import pytest
 from matplotlib.figure import Figure
 from scipy.signal import convolve2d, correlate2d
 
-from resjax.analysis import edges, style
-from resjax.analysis.edges import FILTERS, EdgeMaps, edge_maps
-from resjax.report.edges import CLAIM, finding
+from resjax.analysis import style
+from resjax.analysis.convolution import edges
+from resjax.analysis.convolution.edges import FILTERS, EdgeMaps, edge_maps
+from resjax.report.convolution.edges import CLAIM, finding
 
 
 def by_name(result):

@@ -13,15 +13,15 @@ from matplotlib.figure import Figure
 from network_helpers import draw
 
 from resjax import models
-from resjax.analysis import equivariance as analysis
 from resjax.analysis import style
-from resjax.analysis.equivariance import Equivariance, equivariance_error
-from resjax.analysis.moves import DIRECTIONS, total_strides, translate
+from resjax.analysis.convolution import equivariance as analysis
+from resjax.analysis.convolution.equivariance import Equivariance, equivariance_error
+from resjax.analysis.convolution.moves import DIRECTIONS, total_strides, translate
 from resjax.models.layers import Conv, Dense, Pool
 from resjax.models.local import twin
 from resjax.models.plain import Classifier, ConvStem, ConvUnit, DenseUnit
 from resjax.network import Network, Stack
-from resjax.report.equivariance import finding, summary, table
+from resjax.report.convolution.equivariance import finding, summary, table
 
 CLASSES = 4
 

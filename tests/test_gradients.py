@@ -10,8 +10,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from resjax import models
-from resjax.analysis import gradients
-from resjax.analysis.gradients import GradientNorms, gradient_norms
+from resjax.analysis.signals import gradients
+from resjax.analysis.signals.gradients import GradientNorms, gradient_norms
 from resjax.losses import cross_entropy
 from resjax.network import Network
 from resjax.norms import flatten_norms, layer_norms

@@ -12,11 +12,12 @@ import scipy.stats
 from network_helpers import draw, on_stack
 
 from resjax import models
-from resjax.analysis import identity, style
-from resjax.analysis.identity import Identity, measure_identity, spearman
-from resjax.analysis.lesion import delete_each
+from resjax.analysis import style
+from resjax.analysis.lesions.lesion import delete_each
+from resjax.analysis.units import identity
+from resjax.analysis.units.identity import Identity, measure_identity, spearman
 from resjax.losses import cross_entropy
-from resjax.report.identity import STUDY, downhill, openings, predictors, refining
+from resjax.report.units.identity import STUDY, downhill, openings, predictors, refining
 
 SHAPE, CLASSES = (6, 6, 2), 3
 FORMS = {

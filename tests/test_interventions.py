@@ -12,15 +12,16 @@ import pytest
 from network_helpers import draw, equal
 
 from resjax import models
-from resjax.analysis import forwards, interventions, style, variants
-from resjax.analysis.forwards import in_parallel, mean_branches, with_means, with_variables
-from resjax.analysis.interventions import Interventions, intervene_each
-from resjax.analysis.lesion import delete_each
+from resjax.analysis import style, variants
+from resjax.analysis.lesions import forwards, interventions
+from resjax.analysis.lesions.forwards import in_parallel, mean_branches, with_means, with_variables
+from resjax.analysis.lesions.interventions import Interventions, intervene_each
+from resjax.analysis.lesions.lesion import delete_each
 from resjax.analysis.variants import with_gates
 from resjax.models.layers import Dense
 from resjax.models.plain import DenseUnit
 from resjax.network import Network, Stack
-from resjax.report.interventions import STUDY, survived
+from resjax.report.lesions.interventions import STUDY, survived
 
 SHAPE, CLASSES = (6, 6, 2), 3
 FORMS = {

@@ -12,12 +12,12 @@ from matplotlib.figure import Figure
 from network_helpers import draw
 
 from resjax import models
-from resjax.analysis import jacobians
-from resjax.analysis.jacobians import JacobianNorms, jacobian_norms
+from resjax.analysis.signals import jacobians
+from resjax.analysis.signals.jacobians import JacobianNorms, jacobian_norms
 from resjax.losses import cross_entropy
 from resjax.network import Network, Stack
 from resjax.report import Options
-from resjax.report import jacobians as report
+from resjax.report.signals import jacobians as report
 from resjax.unit import Unit
 
 SHAPE, CLASSES = (4, 4, 2), 3

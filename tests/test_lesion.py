@@ -12,8 +12,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from resjax import models
-from resjax.analysis import lesion
-from resjax.analysis.lesion import DeleteEach, delete_each
+from resjax.analysis.lesions import lesion
+from resjax.analysis.lesions.lesion import DeleteEach, delete_each
 from resjax.losses import cross_entropy
 from resjax.network import Network, Stack
 from resjax.stochastic_depth import UnitDropout

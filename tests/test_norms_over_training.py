@@ -9,13 +9,13 @@ import pytest
 from matplotlib.figure import Figure
 
 from resjax import models
-from resjax.analysis.norms_over_training import (
+from resjax.analysis.signals.norms_over_training import (
     NormsOverTraining,
     quarters,
     training_norms,
 )
 from resjax.norms import layer_norms
-from resjax.report import norms_over_training as report
+from resjax.report.signals import norms_over_training as report
 
 SHAPE = (8, 8, 1)
 

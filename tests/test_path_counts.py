@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
 from resjax import models
-from resjax.analysis import path_counts as module
-from resjax.analysis.path_counts import PathCounts, count_paths
-from resjax.analysis.path_lengths import (
+from resjax.analysis.paths import path_counts as module
+from resjax.analysis.paths.path_counts import PathCounts, count_paths
+from resjax.analysis.paths.path_lengths import (
     attenuated_shares,
     central_range,
     fit_attenuation,

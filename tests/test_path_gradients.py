@@ -14,15 +14,15 @@ from jax import lax
 from network_helpers import draw
 
 from resjax import models
-from resjax.analysis import path_exact, path_sampled
-from resjax.analysis.path_exact import PathSpectrum, path_spectrum
-from resjax.analysis.path_gradients import PathGradients, measure_paths, plot
-from resjax.analysis.path_growth import path_spectra
-from resjax.analysis.path_growth import plot as plot_growth
-from resjax.analysis.path_parameters import PathParameters, parameter_spectra
-from resjax.analysis.path_parameters import plot as plot_parameters
-from resjax.analysis.path_sampled import path_norms, sample_paths
-from resjax.analysis.path_walk import Probe
+from resjax.analysis.paths import path_exact, path_sampled
+from resjax.analysis.paths.path_exact import PathSpectrum, path_spectrum
+from resjax.analysis.paths.path_gradients import PathGradients, measure_paths, plot
+from resjax.analysis.paths.path_growth import path_spectra
+from resjax.analysis.paths.path_growth import plot as plot_growth
+from resjax.analysis.paths.path_parameters import PathParameters, parameter_spectra
+from resjax.analysis.paths.path_parameters import plot as plot_parameters
+from resjax.analysis.paths.path_sampled import path_norms, sample_paths
+from resjax.analysis.paths.path_walk import Probe
 from resjax.losses import cross_entropy
 from resjax.models.ends import Stem
 from resjax.models.layers import BatchNorm, Conv, Dense

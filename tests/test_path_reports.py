@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 
 from resjax import models
-from resjax.analysis.path_counts import count_paths
-from resjax.analysis.path_exact import PathSpectrum
-from resjax.analysis.path_gradients import PathGradients
-from resjax.analysis.path_lengths import attenuated_shares, path_lengths
-from resjax.analysis.path_parameters import PathParameters
-from resjax.analysis.path_sampled import PathSample
-from resjax.report import path_counts as counts_report
-from resjax.report import path_growth as growth_report
-from resjax.report import path_parameters as parameters_report
-from resjax.report import paths as paths_report
+from resjax.analysis.paths.path_counts import count_paths
+from resjax.analysis.paths.path_exact import PathSpectrum
+from resjax.analysis.paths.path_gradients import PathGradients
+from resjax.analysis.paths.path_lengths import attenuated_shares, path_lengths
+from resjax.analysis.paths.path_parameters import PathParameters
+from resjax.analysis.paths.path_sampled import PathSample
+from resjax.report.paths import path_counts as counts_report
+from resjax.report.paths import path_growth as growth_report
+from resjax.report.paths import path_parameters as parameters_report
+from resjax.report.paths import paths as paths_report
 from resjax.report.words import factor
 
 N = 20

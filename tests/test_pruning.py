@@ -12,13 +12,13 @@ import pytest
 from network_helpers import draw
 
 from resjax import models
-from resjax.analysis import pruning
-from resjax.analysis.deletions import delete_subsets
-from resjax.analysis.pruning import Pruning, prune_greedily, random_curve
+from resjax.analysis.lesions import pruning
+from resjax.analysis.lesions.deletions import delete_subsets
+from resjax.analysis.lesions.pruning import Pruning, prune_greedily, random_curve
 from resjax.analysis.variants import measure, with_gates
 from resjax.losses import cross_entropy
 from resjax.network import Network, Stack
-from resjax.report import pruning as words
+from resjax.report.lesions import pruning as words
 from resjax.report.study import Options
 from resjax.unit import Unit
 

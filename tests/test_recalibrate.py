@@ -12,11 +12,12 @@ import pytest
 from network_helpers import draw
 
 from resjax import models
-from resjax.analysis import recalibrate, style
-from resjax.analysis.lesion import delete_each
-from resjax.analysis.recalibrate import Recalibrated, delete_each_recalibrated, reestimate
+from resjax.analysis import style
+from resjax.analysis.lesions import recalibrate
+from resjax.analysis.lesions.lesion import delete_each
+from resjax.analysis.lesions.recalibrate import Recalibrated, delete_each_recalibrated, reestimate
 from resjax.network import Network, Stack
-from resjax.report.recalibrate import STUDY, share_of_damage
+from resjax.report.lesions.recalibrate import STUDY, share_of_damage
 from resjax.unit import Unit
 
 SHAPE, CLASSES = (6, 6, 2), 3

@@ -14,9 +14,9 @@ from network_helpers import draw, on_stack
 from scipy import stats
 
 from resjax import models
-from resjax.analysis import reorder
-from resjax.analysis.prefixes import measure_places
-from resjax.analysis.reorder import (
+from resjax.analysis.lesions import reorder
+from resjax.analysis.lesions.prefixes import measure_places
+from resjax.analysis.lesions.reorder import (
     KINDS,
     Reordering,
     by_swaps,
@@ -29,7 +29,7 @@ from resjax.analysis.reorder import (
 )
 from resjax.analysis.variants import measure, with_order
 from resjax.losses import cross_entropy
-from resjax.report import reorder as words
+from resjax.report.lesions import reorder as words
 from resjax.report.study import Options
 
 SHAPE, CLASSES, BATCH = (6, 6, 1), 4, 4

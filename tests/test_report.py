@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from resjax.analysis.curves import Curves, training_curves
-from resjax.analysis.gradients import GradientNorms
-from resjax.analysis.lesion import DeleteEach
-from resjax.report import GROUPS, STUDIES, curves, gradients, lesion, words
+from resjax.analysis.lesions.lesion import DeleteEach
+from resjax.analysis.signals.gradients import GradientNorms
+from resjax.report import GROUPS, STUDIES, curves, words
+from resjax.report.lesions import lesion
+from resjax.report.signals import gradients
 from resjax.report.write import Report, read, write
 
 

@@ -12,10 +12,11 @@ import pytest
 from network_helpers import draw
 
 from resjax import models
-from resjax.analysis import responses, style
-from resjax.analysis.responses import Responses, layer_responses
+from resjax.analysis import style
+from resjax.analysis.units import responses
+from resjax.analysis.units.responses import Responses, layer_responses
 from resjax.network import Network, Stack
-from resjax.report.responses import STUDY
+from resjax.report.units.responses import STUDY
 from resjax.unit import Unit
 
 SHAPE, CLASSES = (6, 6, 2), 3

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from resjax.analysis import sample_size, style
-from resjax.analysis.sample_size import (
+from resjax.analysis import style
+from resjax.analysis.convolution import sample_size
+from resjax.analysis.convolution.sample_size import (
     SETTINGS,
     SampleSize,
     _at_places,
@@ -18,7 +19,7 @@ from resjax.analysis.sample_size import (
     difference,
 )
 from resjax.models.local import CONNECTIONS
-from resjax.report.sample_size import compare, finding, summary, table
+from resjax.report.convolution.sample_size import compare, finding, summary, table
 
 SMALL = {"sizes": (4, 24), "seeds": 2, "steps": 80, "batch_size": 8}
 

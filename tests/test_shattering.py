@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from network_helpers import draw
 
 from resjax import models
-from resjax.analysis import shattering as analysis
-from resjax.analysis.rectifiers import rectifier_network
-from resjax.analysis.shattering import Shattering, gradients_along_line, shattered_gradients
-from resjax.report import shattering as report
+from resjax.analysis.signals import shattering as analysis
+from resjax.analysis.signals.rectifiers import rectifier_network
+from resjax.analysis.signals.shattering import Shattering, gradients_along_line, shattered_gradients
+from resjax.report.signals import shattering as report
 
 
 def test_correlation_is_the_cosine_of_the_states_derivatives():

@@ -11,11 +11,12 @@ from matplotlib.figure import Figure
 from network_helpers import draw
 
 from resjax import models
-from resjax.analysis import moments, signal
-from resjax.analysis.signal import Signal, backpropagated_signal
+from resjax.analysis import moments
+from resjax.analysis.signals import signal
+from resjax.analysis.signals.signal import Signal, backpropagated_signal
 from resjax.losses import cross_entropy
 from resjax.report import Options
-from resjax.report import signal as report
+from resjax.report.signals import signal as report
 
 SHAPE, CLASSES = (6, 6, 2), 3
 

@@ -13,9 +13,9 @@ import pytest
 from network_helpers import draw, equal
 
 from resjax import models
-from resjax.analysis import insertion, surgery
-from resjax.analysis.insertion import insert, start_from
-from resjax.analysis.surgery import Surgery, operate
+from resjax.analysis.units import insertion, surgery
+from resjax.analysis.units.insertion import insert, start_from
+from resjax.analysis.units.surgery import Surgery, operate
 from resjax.losses import cross_entropy
 from resjax.models.ends import Head, Stem
 from resjax.models.layers import Conv, Dense
@@ -23,7 +23,7 @@ from resjax.models.plain import ConvUnit, DenseUnit
 from resjax.models.residual import ResidualUnit
 from resjax.models.shortcuts import Shortcut
 from resjax.network import Network, Stack
-from resjax.report.surgery import STUDY, finding, summary, table
+from resjax.report.units.surgery import STUDY, finding, summary, table
 from resjax.step import Task, train_step
 from resjax.stochastic_depth import UnitDropout
 from resjax.unit import Unit

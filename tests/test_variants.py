@@ -11,7 +11,7 @@ from scipy import stats
 
 from resjax import models
 from resjax.analysis import intervals, variants
-from resjax.analysis.lesion import delete_each
+from resjax.analysis.lesions.lesion import delete_each
 from resjax.losses import cross_entropy
 
 SHAPE, CLASSES = (6, 6, 1), 3

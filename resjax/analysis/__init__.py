@@ -9,39 +9,39 @@ They know a network as stem, units and head only, so they work on every one. Eac
 question, the formula, the cost, what a result means and what it does not. docs/analyses has a page for each.
 """
 
-from resjax.analysis.branch_variance import branch_variances
-from resjax.analysis.committee import vote
-from resjax.analysis.connections import connections_of
+from resjax.analysis.convolution.connections import connections_of
+from resjax.analysis.convolution.edges import edge_maps
+from resjax.analysis.convolution.equivariance import equivariance_error
+from resjax.analysis.convolution.sample_size import by_sample_size
+from resjax.analysis.convolution.sharing import layer_jacobian
 from resjax.analysis.curves import training_curves
-from resjax.analysis.deletions import delete_random, delete_subsets
-from resjax.analysis.edges import edge_maps
-from resjax.analysis.equivariance import equivariance_error
-from resjax.analysis.gradients import gradient_norms
-from resjax.analysis.identity import measure_identity
-from resjax.analysis.insertion import insert, start_from
-from resjax.analysis.interventions import intervene_each
-from resjax.analysis.jacobians import jacobian_norms
-from resjax.analysis.lesion import delete_each
-from resjax.analysis.norms_over_training import training_norms
-from resjax.analysis.pairs import delete_pairs
-from resjax.analysis.path_counts import count_paths
-from resjax.analysis.path_exact import path_spectrum
-from resjax.analysis.path_gradients import measure_paths
-from resjax.analysis.path_growth import path_spectra
-from resjax.analysis.path_parameters import parameter_spectra
-from resjax.analysis.path_sampled import sample_paths
-from resjax.analysis.pruning import prune_greedily
-from resjax.analysis.recalibrate import delete_each_recalibrated, reestimate
-from resjax.analysis.reorder import reorder_units
-from resjax.analysis.responses import layer_responses
+from resjax.analysis.lesions.deletions import delete_random, delete_subsets
+from resjax.analysis.lesions.interventions import intervene_each
+from resjax.analysis.lesions.lesion import delete_each
+from resjax.analysis.lesions.pairs import delete_pairs
+from resjax.analysis.lesions.pruning import prune_greedily
+from resjax.analysis.lesions.recalibrate import delete_each_recalibrated, reestimate
+from resjax.analysis.lesions.reorder import reorder_units
+from resjax.analysis.paths.committee import vote
+from resjax.analysis.paths.path_counts import count_paths
+from resjax.analysis.paths.path_exact import path_spectrum
+from resjax.analysis.paths.path_gradients import measure_paths
+from resjax.analysis.paths.path_growth import path_spectra
+from resjax.analysis.paths.path_parameters import parameter_spectra
+from resjax.analysis.paths.path_sampled import sample_paths
 from resjax.analysis.result import plot
 from resjax.analysis.run import Run, load_run, load_runs
-from resjax.analysis.sample_size import by_sample_size
-from resjax.analysis.sharing import layer_jacobian
-from resjax.analysis.shattering import gradients_along_line, shattered_gradients
-from resjax.analysis.signal import backpropagated_signal
-from resjax.analysis.surgery import operate
-from resjax.analysis.weight_decay import decay_alone
+from resjax.analysis.signals.branch_variance import branch_variances
+from resjax.analysis.signals.gradients import gradient_norms
+from resjax.analysis.signals.jacobians import jacobian_norms
+from resjax.analysis.signals.norms_over_training import training_norms
+from resjax.analysis.signals.shattering import gradients_along_line, shattered_gradients
+from resjax.analysis.signals.signal import backpropagated_signal
+from resjax.analysis.units.identity import measure_identity
+from resjax.analysis.units.insertion import insert, start_from
+from resjax.analysis.units.responses import layer_responses
+from resjax.analysis.units.surgery import operate
+from resjax.analysis.units.weight_decay import decay_alone
 
 __all__ = [
     "Run",

@@ -5,7 +5,7 @@ traced, so one compilation serves all variants, however many there are::
 
     scores = measure(network, variables, images, labels, with_gates, gates)     # gates [m, units]
 
-*Cost.* m + 1 forward passes. (``resjax.analysis.lesion`` shares prefixes, and takes half of that.)
+*Cost.* m + 1 forward passes. (``resjax.analysis.lesions.lesion`` shares prefixes, and takes half of that.)
 """
 
 from __future__ import annotations

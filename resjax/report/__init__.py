@@ -4,37 +4,28 @@
 both in the order of the report; ``resjax.report.study`` says what they are, and how to add one.
 """
 
-from resjax.report import (
-    branch_variance,
-    committee,
-    connections,
-    curves,
+from resjax.report import curves
+from resjax.report.convolution import connections, edges, equivariance, sample_size, sharing
+from resjax.report.lesions import (
     deletions,
-    edges,
-    equivariance,
-    gradients,
-    identity,
     interventions,
-    jacobians,
     lesion,
-    norms_over_training,
     pairs,
-    path_counts,
-    path_growth,
-    path_parameters,
-    paths,
     pruning,
     recalibrate,
     reorder,
-    responses,
-    sample_size,
-    sharing,
+)
+from resjax.report.paths import committee, path_counts, path_growth, path_parameters, paths
+from resjax.report.signals import (
+    branch_variance,
+    gradients,
+    jacobians,
+    norms_over_training,
     shattering,
     signal,
-    surgery,
-    weight_decay,
 )
 from resjax.report.study import Claim, Finding, Options, Presentation, Study, Table
+from resjax.report.units import identity, responses, surgery, weight_decay
 
 _STUDIES: dict[str, tuple[Study, ...]] = {
     "Training": (curves.STUDY, norms_over_training.STUDY),

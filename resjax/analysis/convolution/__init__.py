@@ -1,0 +1,1 @@
+"""Why convolution works, or does not: sparse connections, shared parameters, shifts."""

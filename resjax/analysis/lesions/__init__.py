@@ -1,0 +1,1 @@
+"""Units taken out, put in another order, or changed."""

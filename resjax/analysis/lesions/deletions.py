@@ -1,0 +1,224 @@
+"""Deletions of several units at once: how the error rises with their number.
+
+*Question.* If a residual network is a vote of its 2ⁿ paths, then k deleted units leave 2ⁿ⁻ᵏ of them, and
+the error should rise smoothly with k. Veit, Wilber & Belongie (2016, §4.2, Fig. 5a) delete k random units,
+k = 1 … 20 of 54, again and again: the error is about 0.2 at k = 10, and the drop severe at 20.
+``delete_random`` is that experiment, ``by_number`` its summary: median, interval of the median, quartiles.
+
+*Protocol.* As for single deletions (``resjax.analysis.lesions.lesion``): branch removed, shortcut kept, also
+where a unit changes the shape unless ``transitions=False``; running BatchNorm statistics; nothing is trained
+again. The k units are drawn uniformly, and no set twice; where there are no more sets than draws, all are
+taken.
+
+*Reading it.* A smooth rise is what an ensemble of paths would show, and no proof of one: any sum of many
+small branches does the same, and the forward pass is not a sum of 2ⁿ models (only the gradient is a sum
+over paths). Intervals are over draws of units, for these examples and this one network. Sets of one size
+differ much: see the quartiles, and ``resjax.analysis.lesions.pruning`` for sets that are chosen.
+
+*Cost.* At most a forward pass a deletion, in practice less than half: equal beginnings are run once and
+deleted branches not at all (``resjax.analysis.lesions.prefixes``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from resjax.analysis import style
+from resjax.analysis.batches import Progress, check_images
+from resjax.analysis.lesions.prefixes import measure_places
+from resjax.analysis.lesions.subsets import candidates, default_numbers, random_subsets
+from resjax.analysis.result import Result
+from resjax.analysis.spread import Spread, draw_spread, intact_value, spread, style_errors
+from resjax.losses import Loss, cross_entropy
+from resjax.network import Network, Variables
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+@dataclasses.dataclass(frozen=True)
+class Deletions(Result):
+    """Test performance after several deletions of some units each.
+
+    Attributes:
+      unit: names of all units in order.
+      deleted: bool [deletion, unit], True where a unit is out.
+      error: [deletion], share of examples whose most likely class is wrong, 0 … 1.
+      loss: [deletion], mean loss.
+      kl: [deletion], mean KL(p_intact ‖ p_lesioned), nats.
+      agreement: [deletion], share of examples for which intact and lesioned network name the same class.
+      left_out: unit name → why it is never deleted.
+      intact_error, intact_loss: of the whole network.
+      num_examples, num_classes: of the data and the network.
+      choices: what the papers leave open.
+    """
+
+    AXES: ClassVar = {
+        "deleted": ("deletion", "unit"),
+        **dict.fromkeys(("error", "loss", "kl", "agreement"), ("deletion",)),
+    }
+
+    unit: tuple[str, ...]
+    deleted: np.ndarray
+    error: np.ndarray
+    loss: np.ndarray
+    kl: np.ndarray
+    agreement: np.ndarray
+    left_out: dict[str, str]
+    intact_error: float
+    intact_loss: float
+    num_examples: int
+    num_classes: int
+    choices: dict[str, Any]
+
+    @property
+    def number(self) -> np.ndarray:
+        """int [deletion], how many units are out."""
+        return self.deleted.sum(1)
+
+    @property
+    def chance_error(self) -> float:
+        """Error of a guess among classes that are equally frequent."""
+        return 1 - 1 / self.num_classes
+
+
+def delete_subsets(
+    network: Network,
+    variables: Variables,
+    images: ArrayLike,
+    labels: ArrayLike,
+    subsets: np.ndarray,
+    *,
+    loss: Loss = cross_entropy,
+    batch_size: int = 128,
+    progress: Progress | None = None,
+) -> Deletions:
+    """Deletes each of the given sets of units and measures what is left.
+
+    Args:
+      network: any; a unit that can't be deleted is left out and named.
+      variables: of the network, as ``Network.init`` returns them.
+      images: float [N, H, W, C], standardized as in training; any N ≥ 1, each counted once.
+      labels: int [N].
+      subsets: bool [deletion, unit], True deletes; one deletion or more.
+      loss: (logits [B, classes], labels [B]) → [B].
+      batch_size: most examples at a time; memory grows with it, the result does not depend on it.
+      progress: called as ``progress(networks done, networks in all)``, counted in each batch.
+
+    Raises:
+      ValueError: no example, images or labels of a wrong form, no unit that could be deleted, or subsets of
+        a wrong form or with a unit that can't be.
+    """
+    images, labels, subsets = np.asarray(images), np.asarray(labels), np.asarray(subsets)
+    check_images(images)
+    n = network.num_units
+    if subsets.ndim != 2 or subsets.shape[1] != n or not len(subsets) or subsets.dtype != bool:
+        raise ValueError(
+            f"subsets must be bool [m, {n}], m ≥ 1: one column for each unit; got {subsets.dtype} "
+            f"{list(subsets.shape)}"
+        )
+    allowed, left_out = candidates(network, variables, images.shape[1:])
+    if wrong := sorted({network.units[u].name for u in np.flatnonzero(subsets.any(0) & ~allowed)}):
+        raise ValueError(f"subsets delete {', '.join(wrong)}: {left_out[wrong[0]]}")
+    lesioned, intact = measure_places(
+        network,
+        variables,
+        images,
+        labels,
+        np.where(subsets, ~np.arange(n), np.arange(n)),
+        loss=loss,
+        batch_size=batch_size,
+        progress=progress,
+    )
+    return Deletions(
+        unit=tuple(unit.name for unit in network.units),
+        deleted=subsets,
+        error=lesioned.error,
+        loss=lesioned.loss,
+        kl=lesioned.kl,
+        agreement=lesioned.agreement,
+        left_out=left_out,
+        intact_error=float(intact.error[0]),
+        intact_loss=float(intact.loss[0]),
+        num_examples=len(images),
+        num_classes=lesioned.class_error.shape[-1],
+        choices={
+            "BatchNorm": "running statistics of training, not re-estimated after the deletion",
+            "plain units": "replaced by their input where shapes agree",
+            "further training": "none",
+        },
+    )
+
+
+def delete_random(
+    network: Network,
+    variables: Variables,
+    images: ArrayLike,
+    labels: ArrayLike,
+    *,
+    ks: Sequence[int] | None = None,
+    draws: int = 30,
+    transitions: bool = True,
+    loss: Loss = cross_entropy,
+    batch_size: int = 128,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Deletions:
+    """Deletes k random units for each k, as Veit et al. 2016, Fig. 5a; see ``by_number``.
+
+    Args:
+      network, variables, images, labels, loss, batch_size, progress: as in ``delete_subsets``.
+      ks: how many units to delete; None for 1, 2, 3, 5, 7, 10, … all. The paper has 1 … 20.
+      draws: different random sets of each size; all of them where there are no more.
+      transitions: whether units that change the shape are among those drawn, as in the paper.
+      seed: of the draws.
+
+    Raises:
+      ValueError: as ``delete_subsets``, and k beyond the number of units that can be deleted.
+    """
+    images = np.asarray(images)
+    check_images(images)
+    shape = images.shape[1:]
+    allowed, left_out = candidates(network, variables, shape, transitions=transitions)
+    ks = default_numbers(int(allowed.sum())) if ks is None else ks
+    subsets = random_subsets(allowed, ks, draws, seed)
+    options: dict[str, Any] = {"loss": loss, "batch_size": batch_size, "progress": progress}
+    result = delete_subsets(network, variables, images, labels, subsets, **options)
+    result.choices.update(
+        {
+            "units that change the shape": "branch removed, shortcut kept"
+            if transitions
+            else "not deleted",
+            "draws": f"{draws} different sets of units of each size, or all where there are no more",
+            "seed": seed,
+        }
+    )
+    return dataclasses.replace(result, left_out=left_out)
+
+
+def by_number(result: Deletions, what: str = "error") -> Spread:
+    """``error``, ``loss``, ``kl`` or ``agreement`` by how many units were deleted."""
+    pool, number = len(result.unit) - len(result.left_out), result.number
+    exact = [k for k in np.unique(number).tolist() if math.comb(pool, k) == np.sum(number == k)]
+    return spread(number, getattr(result, what), intact_value(result, what), exact)
+
+
+def plot(results: Deletions | Mapping[str, Deletions], ax: Axes | None = None) -> Figure:
+    """Error by the number of deleted units: median with its interval, quartiles as a band, and chance."""
+    named = {"": results} if isinstance(results, Deletions) else dict(results)
+    fig, ax = style.axes(ax)
+    for i, (label, result) in enumerate(named.items()):
+        curve = by_number(result)
+        draw_spread(ax, i, curve, curve.amount, f"{label}: median and quartiles".strip(": "))
+    style_errors(ax, max(result.chance_error for result in named.values()))
+    ax.set(xlabel="deleted units", xlim=(-0.5, None))
+    style.integer_ticks(ax)
+    style.legend_above(fig, ax)
+    return fig

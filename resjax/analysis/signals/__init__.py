@@ -1,0 +1,1 @@
+"""Gradients and activations on their way through a network."""

@@ -1,0 +1,1 @@
+"""How claims about convolution are shown."""

@@ -1,0 +1,1 @@
+"""How lesions are shown."""

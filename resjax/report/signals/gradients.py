@@ -1,0 +1,147 @@
+"""How gradient norms are shown; the numbers are those of ``resjax.analysis.signals.gradients``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from resjax.analysis.batches import Progress
+from resjax.analysis.run import Run
+from resjax.analysis.signals import gradients
+from resjax.analysis.signals.gradients import GradientNorms, gradient_norms, moment
+from resjax.report.study import Finding, Options, Study, Table
+from resjax.report.words import factor, number
+
+Results = Mapping[str, GradientNorms]
+
+# Ratios that differ by less are called alike.
+ALIKE = 2.0
+
+
+def _run(run: Run, options: Options, progress: Progress | None) -> GradientNorms:
+    size = run.config.train.batch_size
+    images, labels = run.examples("train", size * options.gradient_batches)
+    moments = {0: run.initial.variables, run.step: run.variables}
+    results = []
+    for i, (step, variables) in enumerate(moments.items()):
+
+        def tell(done: int, of: int, i: int = i) -> None:
+            if progress:
+                progress(i * of + done, len(moments) * of)
+
+        one = gradient_norms(
+            run.network,
+            variables,
+            images,
+            labels,
+            loss=run.loss,
+            batch_size=size,
+            max_batches=options.gradient_batches,
+            step=step,
+            seed=options.seed,
+            progress=tell,
+        )
+        results.append(one)
+    result = GradientNorms.join(results)
+    result.choices["data"] = f"the first {len(images):,} training examples, not augmented"
+    return result
+
+
+def evenness(norms: np.ndarray) -> float:
+    """Geometric mean over the first quarter of the kernels ÷ that over the last quarter, from [layer].
+
+    Above 1 the gradient grows on its way back to the input, below 1 it fades.
+    """
+    quarter = max(len(norms) // 4, 1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float(np.exp(np.mean(np.log(norms[:quarter])) - np.mean(np.log(norms[-quarter:]))))
+
+
+def finding(results: Results) -> Finding:
+    """Whose gradients are most uneven from the first to the last layer."""
+    at_first = {label: evenness(r.mean[0]) for label, r in results.items()}
+    points = [_sentence(label, r) for label, r in results.items()]
+    (label, *others) = results
+    if not others:
+        when = moment(int(results[label].step[0]))
+        return Finding(f"{_upper(when)}, {_way(label, at_first[label])}.", points)
+    strays = {k: abs(np.log(v)) if v > 0 else np.inf for k, v in at_first.items()}
+    even, uneven = min(strays, key=strays.__getitem__), max(strays, key=strays.__getitem__)
+    when = moment(int(results[even].step[0]))
+    if strays[uneven] - strays[even] <= np.log(ALIKE):
+        headline = f"{_upper(when)}, gradients are spread alike over the layers of these networks."
+    else:
+        headline = (
+            f"{_upper(when)}, gradients are spread more evenly in {even} than in {uneven}: first ÷ "
+            f"last layers {factor(at_first[even])} against {factor(at_first[uneven])}."
+        )
+    return Finding(headline, points)
+
+
+def _way(label: str, ratio: float) -> str:
+    if 1 / ALIKE <= ratio <= ALIKE:
+        return f"gradients in {label} are about as large in the first layers as in the last"
+    if ratio > 1:
+        return f"gradients in {label} are {factor(ratio)} times larger in the first layers than in the last"
+    times = f"{factor(1 / ratio)} times smaller" if ratio > 0 else "0"
+    return f"gradients in {label} are {times} in the first layers than in the last"
+
+
+def _upper(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def _sentence(label: str, result: GradientNorms) -> str:
+    parts = []
+    for t, step in enumerate(result.step):
+        mean = result.mean[t]
+        ratio = evenness(mean)
+        parts.append(
+            f"{moment(int(step))} the median kernel's gradient has norm {factor(float(np.median(mean)))}, "
+            f"and the first quarter of the kernels gets {factor(ratio)} times that of the last quarter"
+        )
+    return f"{label}: {'; '.join(parts)}."
+
+
+def table(results: Results) -> Table:
+    """One row a kernel and run, one column a moment."""
+    steps = sorted({int(step) for r in results.values() for step in r.step})
+    rows = []
+    for label, r in results.items():
+        at = {int(step): t for t, step in enumerate(r.step)}
+        for i, layer in enumerate(r.layer):
+            cells = (number(r.mean[at[s], i]) if s in at else "–" for s in steps)
+            rows.append((label, layer, *cells))
+    return Table(("network", "kernel", *map(moment, steps)), rows)
+
+
+def summary(results: Results) -> dict[str, dict[str, str]]:
+    """First ÷ last layers at the first moment."""
+    return {
+        label: {"gradient at init, first ÷ last layers": factor(evenness(r.mean[0]))}
+        for label, r in results.items()
+        if r.step[0] == 0
+    }
+
+
+STUDY = Study(
+    name="gradients",
+    title="Gradients, layer by layer",
+    question=(
+        "Does every layer get a signal to learn from? Shown is the norm of the gradient of each kernel, for "
+        "batches of training images, before the first step and now."
+    ),
+    code=(
+        "images, labels = run.examples('train', 8 * run.config.train.batch_size)\n"
+        "resjax.analysis.gradient_norms(run.network, run.variables, images, labels, loss=run.loss,\n"
+        "                               batch_size=run.config.train.batch_size)"
+    ),
+    result=GradientNorms,
+    unsuited=lambda run: None,
+    run=_run,
+    plot=gradients.plot,
+    finding=finding,
+    table=table,
+    summary=summary,
+)

@@ -1,0 +1,158 @@
+"""How unit Jacobians are shown; the numbers are those of ``resjax.analysis.signals.jacobians``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+
+from resjax.analysis.batches import Progress
+from resjax.analysis.lesions.recalibrate import reestimate
+from resjax.analysis.moments import at_moments
+from resjax.analysis.run import Run
+from resjax.analysis.signals import jacobians
+from resjax.analysis.signals.gradients import moment
+from resjax.analysis.signals.jacobians import JacobianNorms, centre, jacobian_norms
+from resjax.network import Variables
+from resjax.report.study import Finding, Options, Study, Table
+from resjax.report.words import factor, number
+
+Results = Mapping[str, JacobianNorms]
+
+# Power iteration costs some eighty backward passes a unit, and examples differ little.
+EXAMPLES = 8
+# Typical gains that differ by no more from one another over the whole depth are called alike.
+ALIKE = 2.0
+
+
+def _run(run: Run, options: Options, progress: Progress | None) -> JacobianNorms:
+    images, labels = run.examples("train", run.config.train.batch_size)
+
+    def measure(step: int, variables: Variables, tell: Progress) -> JacobianNorms:
+        if jax.tree.leaves(variables["batch_stats"]):
+            variables = reestimate(
+                run.network, variables, images, batch_size=len(images), seed=options.seed
+            )
+        return jacobian_norms(
+            run.network,
+            variables,
+            images[:EXAMPLES],
+            labels[:EXAMPLES],
+            loss=run.loss,
+            batch_size=EXAMPLES,
+            step=step,
+            seed=options.seed,
+            progress=tell,
+        )
+
+    moments = {0: run.initial.variables, run.step: run.variables}
+    result = at_moments(moments, measure, progress)
+    result.choices["data"] = f"the first {len(result.gain[0]):,} training examples, not augmented"
+    result.choices["statistics of BatchNorm"] = f"of the first {len(images):,} training examples"
+    return result
+
+
+def whole(values: np.ndarray) -> tuple[float, float, float]:
+    """Mean and interval of a product over all units, from [draw, unit]."""
+    mean, low, high = centre(values)
+    return float(mean[0]), float(low[0]), float(high[0])
+
+
+def a_unit(values: np.ndarray) -> float:
+    """Geometric mean over the units of ``whole``: the factor that, in every unit, gives the product."""
+    return float(whole(values)[0] ** (1 / values.shape[-1]))
+
+
+def finding(results: Results) -> Finding:
+    """Whose product of Jacobians stays near 1 at the first moment, for a random gradient."""
+    typical = {label: whole(r.typical[0])[0] for label, r in results.items()}
+    points = [_sentence(label, r) for label, r in results.items()]
+    when = moment(int(next(iter(results.values())).step[0]))
+    text = {
+        label: f"{factor(typical[label])} ({factor(a_unit(r.typical[0]))} a unit)"
+        for label, r in results.items()
+    }
+    if len(results) == 1:
+        ((label, said),) = text.items()
+        return Finding(
+            f"{_upper(when)}, all units of {label} together lengthen a random gradient by a factor of "
+            f"{said}.",
+            points,
+        )
+    away = {k: abs(np.log(v)) if v > 0 else np.inf for k, v in typical.items()}
+    near, far = min(away, key=away.__getitem__), max(away, key=away.__getitem__)
+    if not away[far] - away[near] > np.log(ALIKE):
+        return Finding(
+            f"{_upper(when)}, the products of the units' Jacobians are alike in these networks.",
+            points,
+        )
+    return Finding(
+        f"{_upper(when)}, the product of the units' Jacobians is nearer to 1 in {near} than in {far}: a "
+        f"random gradient changes by a factor of {text[near]} against {text[far]}.",
+        points,
+    )
+
+
+def _upper(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def _sentence(label: str, r: JacobianNorms) -> str:
+    parts = []
+    for t, step in enumerate(r.step):
+        actual, low, high = whole(r.actual[t])
+        text = (
+            f"{moment(int(step))} the actual gradient changes by a factor of {factor(actual)} from the head "
+            f"to the first unit ({factor(low)} to {factor(high)}), a random one by "
+            f"{factor(whole(r.typical[t])[0])}, and no gradient by more than about "
+            f"{factor(whole(r.bound[t])[0])}, the product of the largest singular values "
+            f"({factor(a_unit(r.bound[t]))} a unit"
+        )
+        if r.residual.any():
+            own = centre(r.branch[t][:, r.residual])[0]
+            text += f"; of the branches alone, {factor(float(np.median(own)))} in the median"
+        parts.append(text + ")")
+    return f"{label}: {'; '.join(parts)}."
+
+
+def table(results: Results) -> Table:
+    """One row a unit, run and moment."""
+    columns = (
+        "network", "moment", "unit", "gain of the gradient", "root mean square", "largest singular value",
+        "of the branch alone",
+    )  # fmt: skip
+    rows = []
+    for label, r in results.items():
+        for t, step in enumerate(r.step):
+            kinds = (r.gain[t], np.sqrt(r.mean_square[t]), r.largest[t], r.branch[t])
+            means = [centre(v) for v in kinds]
+            for i, unit in enumerate(r.unit):
+                cells = (
+                    f"{number(float(m[i]))} ({number(float(low[i]))} to {number(float(high[i]))})"
+                    for m, low, high in means
+                )
+                rows.append((label, moment(int(step)), unit, *cells))
+    return Table(columns, rows)
+
+
+STUDY = Study(
+    name="jacobians",
+    title="Products of Jacobians",
+    question=(
+        "Back-propagation multiplies the gradient by one matrix a unit. How long do these matrices make it: "
+        "at most, in a random direction, and in fact? A little above 1 in each unit explodes in a deep "
+        "network, a little below vanishes."
+    ),
+    code=(
+        "images, labels = run.examples('train', 8)\n"
+        "resjax.analysis.jacobian_norms(run.network, run.variables, images, labels, loss=run.loss)"
+    ),
+    result=JacobianNorms,
+    unsuited=lambda run: None,
+    run=_run,
+    plot=jacobians.plot,
+    finding=finding,
+    table=table,
+    summary=lambda results: {},
+)

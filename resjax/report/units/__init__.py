@@ -1,0 +1,1 @@
+"""How single units are shown."""
