@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
+from resjax.analysis import style
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -53,7 +55,7 @@ class Result:
 
 
 def plot(results: Result | Mapping[str, Result]) -> Figure:
-    """The picture of a result, or of several of one kind in one picture, by label.
+    """The picture of a result, or of several of one kind by label; on white, in the style of the report.
 
     It is drawn by ``plot`` of the module that the result comes from, which may take more arguments.
 
@@ -65,7 +67,10 @@ def plot(results: Result | Mapping[str, Result]) -> Figure:
     if module is None or not hasattr(module, "plot"):
         kind = type(some[0]).__name__ if some else "nothing"
         raise ValueError(f"{kind} has no picture of its own; see docs/analyses for what has")
-    figure: Figure = module.plot(results)
+    with style.theme():
+        figure: Figure = module.plot(results)
+        figure.set_facecolor("white")
+        figure.draw_without_rendering()  # ticks are made when they are drawn, in the style of that moment
     return figure
 
 

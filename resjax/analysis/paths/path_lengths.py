@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from resjax.analysis.intervals import LEVEL
 from resjax.network import Network
@@ -59,7 +59,9 @@ def attenuated_shares(residual: int, g: float, plain: int = 0) -> np.ndarray:
     if not g >= 0:
         raise ValueError(f"attenuation g={g}; allowed: 0 or more")
     through = path_lengths(residual, plain) - plain
-    return np.asarray(stats.binom.pmf(through, residual, g / (1 + g)))
+    # Not scipy's binomial, which overflows where g is next to nothing.
+    log = log_path_counts(residual, plain) + special.xlogy(through, g) - residual * np.log1p(g)
+    return np.exp(log)
 
 
 def central_range(
