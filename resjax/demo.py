@@ -30,7 +30,7 @@ STUDIES = (
     "paths",
     "gradients",
 )
-OPTIONS = Options(draws=8, path_draws=30)
+OPTIONS = Options(draws=16, path_draws=30)
 
 
 def demo(directory: Path, smoke: bool) -> Path:
