@@ -69,7 +69,7 @@ def finding(results: Results) -> Finding:
     strays = {k: abs(np.log(v)) if v > 0 else np.inf for k, v in at_first.items()}
     even, uneven = min(strays, key=strays.__getitem__), max(strays, key=strays.__getitem__)
     when = moment(int(results[even].step[0]))
-    if strays[uneven] - strays[even] <= np.log(ALIKE):
+    if np.isinf(strays[even]) or strays[uneven] - strays[even] <= np.log(ALIKE):
         headline = f"{_upper(when)}, gradients are spread alike over the layers of these networks."
     else:
         headline = (
