@@ -39,6 +39,7 @@ def here(tmp_path_factory):
         c.data.train_examples = 600
         c.train.batch_size = 32
         c.train.duration = "4 steps"
+        c.log.every = "2 steps"
         train_and_evaluate(c, root / "runs/demo" / name)
     return root
 
