@@ -233,7 +233,7 @@ def test_findings_follow_the_numbers():
     assert (downhill(near), downhill(far)) == ((3, 4), (0, 4))
     assert (openings(near), openings(far)) == ((1, 1), (0, 1))
     assert (refining(near), refining(far)) == ((1, 1), (0, 1))
-    assert (predictors(near), predictors(far)) == (["ratio"], [])
+    assert predictors(near)[0] == ["ratio"] and predictors(far)[0] == []
     found = STUDY.finding({"near": near, "far": far})
     assert "near add at most 0.20 times" in found.headline
     assert "far add at most 2.0 times" in found.headline

@@ -429,3 +429,12 @@ def test_table_json_and_plot():
         np.testing.assert_equal(getattr(back, field.name), getattr(result(), field.name))
     assert len(STUDY.plot({"a": result(), "b": result(), "c": result()}).axes) == 4
     assert len(surgery.plot(result()).axes) == 1
+
+
+def test_a_place_where_no_copy_fits_is_refused_and_not_met_with_a_crash():
+    """LeNet's last unit, 120 → 84, would keep 84 numbers, with another kernel."""
+    network = models.build(models.defaults("lenet5"), image_shape=(28, 28, 1), num_classes=3)
+    variables = jax.jit(lambda k: network.init(k, (28, 28, 1)))(jax.random.key(0))
+    images = np.zeros((2, 28, 28, 1), np.float32)
+    with pytest.raises(ValueError, match="no copy of the units"):
+        insert(network, variables, images, after=network.num_units - 1, key=jax.random.key(1))

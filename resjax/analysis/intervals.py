@@ -8,6 +8,7 @@ import numpy as np
 from scipy import stats
 
 LEVEL = 0.95
+FEW = 20
 
 
 def bootstrap(
@@ -19,6 +20,10 @@ def bootstrap(
     seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Percentile bootstrap over the last axis (Efron & Tibshirani 1993, §13.3): what other draws would give.
+
+    The mean of fewer than 20 draws gets Student's t interval instead: resampled means never leave the range
+    of the draws, and with 3, 5 or 8 of them would cover the true mean in 76, 85 or 90 % of cases, not 95.
+    Of other statistics of few draws, the interval is that much too narrow.
 
     Args:
       values: [..., draws], two draws or more.
@@ -37,6 +42,10 @@ def bootstrap(
     draws = values.shape[-1]
     if draws < 2:
         raise ValueError(f"{draws} draw has no interval; take 2 or more")
+    if statistic is np.mean and draws < FEW:
+        mean, error = values.mean(-1), values.std(-1, ddof=1) / np.sqrt(draws)
+        half = stats.t.ppf((1 + level) / 2, draws - 1) * error
+        return mean - half, mean + half
     rows = np.random.default_rng(seed).integers(0, draws, (resamples, draws))
     # One resample at a time: all at once would be values × resamples numbers.
     made = np.stack([statistic(values[..., row], axis=-1) for row in rows])

@@ -83,6 +83,11 @@ class Run:
         return sum(leaf.size for leaf in jax.tree.leaves(self.newest.params))
 
     @property
+    def imported(self) -> bool:
+        """Whether it was trained elsewhere: ``initial`` is then a random network that it never was."""
+        return any("imported" in start for start in self.starts)
+
+    @property
     def residual(self) -> bool:
         """Whether some unit has a shortcut."""
         return any(stack.unit.residual for stack in self.network.stacks)

@@ -15,8 +15,10 @@ import importlib
 import inspect
 import json
 from pathlib import Path
+from typing import Any
 
 import jax
+import numpy as np
 
 import resjax
 from resjax import config as configs
@@ -29,13 +31,14 @@ from resjax.workdir import write
 
 def load(run: Run, study: Study, options: Options) -> Result | None:
     """The finished result, or None where there is none or it was made under another key."""
-    path = _path(run, study)
+    path, now = _path(run, study), key(run, study, options)
     if not path.is_file():
         return None
-    data = json.loads(path.read_text("utf-8"))
-    if data["key"] != key(run, study, options):
+    try:
+        data = json.loads(path.read_text("utf-8"))
+        return study.result.from_json(data["result"]) if data["key"] == now else None
+    except (ValueError, KeyError, TypeError):  # damaged, or of another kind: made anew
         return None
-    return study.result.from_json(data["result"])
 
 
 def save(run: Run, study: Study, options: Options, result: Result) -> None:
@@ -53,6 +56,8 @@ def key(run: Run, study: Study, options: Options) -> str:
         "options": dataclasses.asdict(options),
         "config": configs.to_json(run.config),
         "steps": run.steps,
+        "parameters": _fingerprint(run.newest.params),
+        "starts": [start.get("imported") for start in run.starts],
         "records": len(run.records),
         "versions": [jax.__version__, jax.default_backend()],
         "code": [_hash(Path(resjax.__file__).parent), _own_builder(run.config.model.name)],
@@ -62,6 +67,11 @@ def key(run: Run, study: Study, options: Options) -> str:
 
 def _path(run: Run, study: Study) -> Path:
     return run.workdir / "studies" / f"{study.name}.json"
+
+
+def _fingerprint(params: Any) -> list[float]:
+    """Changes with the parameters, but for changes that only an adversary would make."""
+    return [float(np.sum(np.abs(leaf), dtype=np.float64)) for leaf in jax.tree.leaves(params)]
 
 
 @functools.cache

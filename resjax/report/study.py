@@ -30,7 +30,8 @@ class Options:
 
     Attributes:
       max_examples: most examples of the evaluation set; a part is spread evenly over it.
-      batch_size: examples at a time in inference; results do not depend on it.
+      batch_size: examples at a time in inference; of the results, only re-estimated BatchNorm statistics
+        depend on it.
       gradient_batches: training batches that gradients are measured on.
       draws: random subsets, orders or committees of each size.
       path_draws: random paths of each length.

@@ -3,7 +3,8 @@
 *Question.* A network with BatchNorm remembers the mean and variance that each normalized value had during
 training. Take a unit out, and everything behind it is normalized by numbers that no longer fit. Veit et al.
 (2016) leave them; this control estimates them again for the network as it is after the lesion, without
-changing a parameter. Damage that goes away was the statistics'; what stays is the unit's.
+changing a parameter. Damage that goes away was no loss of what the unit computed. But new statistics are a
+second intervention: they may also make up for some of that loss, so what stays is a lower bound of it.
 
 *Method.* The lesioned network runs in training mode on training images, where each batch is normalized by
 its own mean and variance, and these are combined by the law of total variance, over batches of equal size:

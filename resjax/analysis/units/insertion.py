@@ -119,7 +119,7 @@ def insert_at(
             f"after={after}, count={count}; allowed: −1 … {network.num_units - 1}, and 1 or more"
         )
     h = states[after + 1]
-    stack, position = _place(network, after, h)
+    stack, position = _place(network, variables, after, h)
     make = _zero_branch if stack.unit.residual else _plain_identity
     new = [make(stack.unit, _fresh(stack.unit, h, k), h) for k in jax.random.split(key, count)]
 
@@ -154,7 +154,7 @@ def _more_units(dropout: UnitDropout | None, after: int, count: int) -> UnitDrop
     return more
 
 
-def _place(network: Network, after: int, h: jax.Array) -> tuple[Stack, int]:
+def _place(network: Network, variables: Variables, after: int, h: jax.Array) -> tuple[Stack, int]:
     """The stack that a unit behind unit ``after`` joins, and its position there."""
     units = network.units
     stacks = [(units[after].stack, units[after].position + 1)] if after >= 0 else []
@@ -162,23 +162,26 @@ def _place(network: Network, after: int, h: jax.Array) -> tuple[Stack, int]:
         stacks.append((units[after + 1].stack, 0))
     # A unit that stands alone differs in form from its neighbours: rather join a run of equal ones.
     for stack, position in sorted(stacks, key=lambda place: place[0].n == 1):
-        if _keeps_shape(stack.unit, h):
+        if _fits(stack, variables, h):
             return stack, position
     names = " and ".join(f"{stack.name!r}" for stack, _ in stacks)
     raise ValueError(
-        f"after={after}: the units of {names} change the shape, so no copy of them fits there; choose a "
-        "place beside a unit that keeps the shape"
+        f"after={after}: no copy of the units of {names} fits there: they change the shape, or take another "
+        "number of inputs; choose a place beside a unit that keeps the shape"
     )
 
 
-def _keeps_shape(unit: Unit, h: jax.Array) -> bool:
+def _fits(stack: Stack, variables: Variables, h: jax.Array) -> bool:
+    """Whether a unit on ``h`` returns its shape, and has the parameters of the others in the stack."""
     try:
-        y, _ = jax.eval_shape(
-            partial(unit.init_with_output, train=False), _keys(jax.random.key(0)), h
+        y, own = jax.eval_shape(
+            partial(stack.unit.init_with_output, train=False), _keys(jax.random.key(0)), h
         )
     except (TypeError, ValueError):  # such as a window that is larger than this state
         return False
-    return bool(y.shape == h.shape)
+    others = {c: tree[stack.name] for c, tree in variables.items() if stack.name in tree}
+    shapes = jax.tree.map(lambda v: v.shape, dict(own))
+    return bool(y.shape == h.shape and shapes == jax.tree.map(lambda v: v.shape[1:], others))
 
 
 @partial(jax.jit, static_argnums=0, compiler_options=_QUICK)

@@ -21,7 +21,10 @@ Results = Mapping[str, Deletions]
 
 # The error "rises smoothly" where no deleted unit adds more and the medians are in order.
 STEP, IN_ORDER = 0.15, 0.95
-BRACKETS = "In brackets: the 95 % interval of the median over other draws."
+BRACKETS = (
+    "In brackets: the 95 % interval of the median over other draws. A step between two measured numbers is "
+    "seen only as their mean slope."
+)
 
 
 def unsuited(run: Run) -> str | None:

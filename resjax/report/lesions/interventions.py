@@ -29,7 +29,7 @@ def _run(run: Run, options: Options, progress: Progress | None) -> Interventions
         run.variables,
         images,
         labels,
-        initial=run.initial.variables,
+        initial=None if run.imported else run.initial.variables,
         reference=reference,
         alphas=ALPHAS,
         draws=min(DRAWS, options.draws),

@@ -64,7 +64,7 @@ def share_of_damage(result: Recalibrated) -> float:
 
 
 def finding(results: Results) -> Finding:
-    """How much of the damage was stale statistics."""
+    """How much of the damage new statistics take away."""
     parts = []
     for label, r in results.items():
         share = share_of_damage(r)
@@ -73,7 +73,9 @@ def finding(results: Results) -> Finding:
         elif np.isnan(share):
             parts.append(f"no deletion raises the error of {label}")
         elif share >= 0.5:
-            parts.append(f"{_share(share)} of the damage in {label} was stale BatchNorm statistics")
+            parts.append(
+                f"new BatchNorm statistics take {_share(share)} of the damage in {label} away"
+            )
         elif share > 0.1:
             parts.append(f"new statistics take {_share(share)} of the damage in {label} away")
         elif share >= -0.1:
@@ -130,7 +132,8 @@ STUDY = Study(
     question=(
         "BatchNorm remembers the mean and variance of what it saw in training. When a unit is taken out, "
         "these no longer fit what comes behind it. Here they are estimated again, on training images and "
-        "with the unit missing; no weight is changed. What damage is left is the unit's own."
+        "with the unit missing; no weight is changed. Damage that goes away was no loss of what the unit "
+        "computed."
     ),
     code=(
         "images, labels = run.examples(run.split, 10_000)\n"

@@ -22,7 +22,7 @@ Results = Mapping[str, PathSpectrum]
 def _run(run: Run, options: Options, progress: Progress | None) -> PathSpectrum:
     size = min(run.config.train.batch_size, 32)
     images, labels = run.examples("train", size * max(2, options.gradient_batches // 2))
-    steps = sorted({0, *run.steps, run.step})
+    steps = sorted({*([] if run.imported else [0]), *run.steps, run.step})
 
     def moments() -> Iterator[tuple[int, Variables]]:
         for i, step in enumerate(steps):

@@ -57,10 +57,11 @@ def downhill(r: Identity) -> tuple[int, int]:
     return int(np.sum(r.cosine[known] < -2 * r.cosine_error[known])), int(known.sum())
 
 
-def predictors(r: Identity) -> list[str]:
-    """The measures that rank with the damage: the interval of ρ is above 0."""
-    assert r.low is not None
-    return [name for name, low in zip(r.measure, r.low, strict=True) if low > 0]
+def predictors(r: Identity) -> tuple[list[str], list[str]]:
+    """The measures that rank with the damage (the interval of ρ is above 0), and against it (below 0)."""
+    assert r.low is not None and r.high is not None
+    rows = list(zip(r.measure, r.low, r.high, strict=True))
+    return [name for name, low, _ in rows if low > 0], [name for name, _, high in rows if high < 0]
 
 
 def _stages(r: Identity) -> list[np.ndarray]:
@@ -121,9 +122,11 @@ def _point(label: str, r: Identity) -> str:
             for name, value, low, high in rows
             if np.isfinite(value)
         ]
-        found = [NAMES[name] for name in predictors(r)]
+        up, down_with = ([NAMES[name] for name in names] for names in predictors(r))
         text += f" Rank correlation with the damage: {', '.join(rho)}." if rho else ""
-        text += f" It rises with the {join(found)}." if found else " None of them predicts it."
+        text += f" It rises with the {join(up)}." if up else ""
+        text += f" It falls as the {join(down_with)} grows." if down_with else ""
+        text += " None of them predicts it." if not up + down_with else ""
     return text
 
 

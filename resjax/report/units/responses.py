@@ -69,7 +69,11 @@ def finding(results: Results) -> Finding:
     small, large = min(levels, key=levels.__getitem__), max(levels, key=levels.__getitem__)
     if levels[large] <= ALIKE * levels[small]:
         text = f"The {what} of {join(list(levels))} respond alike (median deviation {factor(levels[small])})"
-        text += ", unlike in He et al. 2015." if sides[True] and sides[False] else "."
+        text += (
+            ", unlike in the post-activation networks of He et al. 2015."
+            if all(sides.values())
+            else "."
+        )
         return Finding(text, points)
     if sides[True] and sides[False]:
         if max(sides[True]) < min(sides[False]):
