@@ -22,7 +22,7 @@ batches drawn with replacement, and one number of steps for all n and all networ
 examples, or nearly so (the training error is reported). The recipe was chosen for running time and training
 error, without a search. No augmentation, no weight decay.
 
-*Reading it.* Intervals are over seeds (percentile bootstrap of the mean); the test set is one. At n = all
+*Reading it.* Intervals are over seeds (``intervals.bootstrap``); the test set is one. At n = all
 images seeds share the examples, so the interval is that of initial weights and batches only. The three
 differ in their number of parameters by design. One small shape on one data set shows what can happen, not
 what must: a dense network also has more features to choose from, and many images at hand replace the

@@ -154,7 +154,7 @@ class Interventions(Result):
             yield "drawn afresh", mean, (low, high)
 
     def redrawn(self, measure: str = "error") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Mean over the draws and the ends of its interval (bootstrap, 95 %), each [unit]."""
+        """Mean over the draws and the ends of its 95 % interval, each [unit]."""
         draws = self.of("redraw", measure).T
         return draws.mean(-1), *bootstrap(draws)
 

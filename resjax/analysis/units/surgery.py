@@ -74,8 +74,8 @@ class Surgery(Result):
       refused: place → why no unit can be the identity there.
       count: units inserted at each place.
       deep_loss, untouched_loss: [repeat, step], training loss before each update.
-      gap, gap_interval: mean over repeats of deep − untouched loss in the second half, and its 95 %
-        bootstrap interval, [end].
+      gap, gap_interval: mean over repeats of deep − untouched loss in the second half, and its
+        95 % interval, [end].
       change: [repeat], mean ‖y − x‖ / ‖x‖ of the inserted units after training.
       error: of the untouched network before, 0 … 1.
       deep_error, untouched_error: [repeat], after training on.
