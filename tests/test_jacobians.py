@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from network_helpers import draw
+from scipy import stats
 
 from resjax import models
 from resjax.analysis.signals import jacobians
@@ -140,7 +141,9 @@ def test_centre_is_a_geometric_mean_and_leaves_out_what_has_no_logarithm():
     values = np.array([[1.0, 4.0], [4.0, 4.0], [np.nan, 4.0], [0.0, 4.0]])
     mean, low, high = jacobians.centre(values)
     np.testing.assert_allclose(mean, [2, 4])
-    np.testing.assert_allclose([low[0], high[0]], [1, 4])
+    # Student's t of the logarithms 0 and ln 4, with one degree of freedom.
+    factor = np.exp(stats.t.ppf(0.975, 1) * np.log(4) / 2)
+    np.testing.assert_allclose([low[0], high[0]], [2 / factor, 2 * factor])
     assert np.isnan(jacobians.centre(values[2:])).all()
 
 

@@ -221,7 +221,7 @@ def test_findings_follow_the_numbers():
         {"stale": stale, "own": own, "worse": worse, "part": part, "none": none, "new": new}
     )
     assert found.headline.split("; ") == [
-        "new BatchNorm statistics take 90 % of the damage in stale away",
+        "New BatchNorm statistics take 90 % of the damage in stale away",
         "new statistics leave the damage in own as it was",
         "new statistics make deletions in worse worse, by 100 %",
         "new statistics take 30 % of the damage in part away",
