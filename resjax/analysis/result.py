@@ -54,6 +54,17 @@ class Result:
         return tuple(value) if isinstance(value, list) else _number(value)
 
 
+class Classified(Result):
+    """Base of results about a classifier of ``num_classes`` classes."""
+
+    num_classes: int
+
+    @property
+    def chance_error(self) -> float:
+        """Error of a guess among classes that are equally frequent."""
+        return 1 - 1 / self.num_classes
+
+
 def plot(results: Result | Mapping[str, Result]) -> Figure:
     """The picture of a result, or of several of one kind by label; on white, in the style of the report.
 

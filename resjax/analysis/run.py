@@ -98,6 +98,12 @@ class Run:
         return "holdout" if self.config.data.holdout else "test"
 
     @functools.cached_property
+    def fingerprint(self) -> list[float]:
+        """Changes with the newest parameters, but for changes that only an adversary would make."""
+        leaves = jax.tree.leaves(self.newest.params)
+        return [float(np.sum(np.abs(leaf), dtype=np.float64)) for leaf in leaves]
+
+    @functools.cached_property
     def _examples(self) -> dict[tuple[str, int], Examples]:
         return {}
 

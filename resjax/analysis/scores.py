@@ -48,6 +48,9 @@ def compare(
     )
 
 
+compiled_compare = jax.jit(compare, static_argnums=4)
+
+
 @dataclasses.dataclass(frozen=True)
 class Scores:
     """Means over examples, of m changed networks.

@@ -25,7 +25,7 @@ from resjax.analysis.batches import (
     count_classes,
     padded_batches,
 )
-from resjax.analysis.scores import Scores, Sums, compare
+from resjax.analysis.scores import Scores, Sums, compare, compiled_compare
 from resjax.losses import Loss, cross_entropy
 from resjax.network import Network, Variables
 
@@ -91,7 +91,7 @@ def measure(
     for i, batch in enumerate(batches := list(padded_batches(images, labels, batch_size))):
         x, y, mask = jax.device_put(tuple(batch))
         intact = _intact(network, variables, x)
-        part = [_compare(loss, intact, intact, y, mask)]
+        part = [compiled_compare(intact, intact, y, mask, loss)]
         for j, variant in enumerate(rows):
             if progress:
                 progress(i * len(rows) + j, len(batches) * len(rows))
@@ -157,12 +157,6 @@ def split_variants(variants: Any) -> list[Any]:
 @partial(jax.jit, static_argnums=0)
 def _intact(network: Network, variables: Variables, images: jax.Array) -> jax.Array:
     return network.apply(variables, images).logits
-
-
-_compare = jax.jit(
-    lambda loss, logits, intact, labels, mask: compare(logits, intact, labels, mask, loss),
-    static_argnums=0,
-)
 
 
 @partial(jax.jit, static_argnums=(0, 1))

@@ -15,10 +15,8 @@ import importlib
 import inspect
 import json
 from pathlib import Path
-from typing import Any
 
 import jax
-import numpy as np
 
 import resjax
 from resjax import config as configs
@@ -56,7 +54,7 @@ def key(run: Run, study: Study, options: Options) -> str:
         "options": dataclasses.asdict(options),
         "config": configs.to_json(run.config),
         "steps": run.steps,
-        "parameters": _fingerprint(run.newest.params),
+        "parameters": run.fingerprint,
         "starts": [start.get("imported") for start in run.starts],
         "records": len(run.records),
         "versions": [jax.__version__, jax.default_backend()],
@@ -67,11 +65,6 @@ def key(run: Run, study: Study, options: Options) -> str:
 
 def _path(run: Run, study: Study) -> Path:
     return run.workdir / "studies" / f"{study.name}.json"
-
-
-def _fingerprint(params: Any) -> list[float]:
-    """Changes with the parameters, but for changes that only an adversary would make."""
-    return [float(np.sum(np.abs(leaf), dtype=np.float64)) for leaf in jax.tree.leaves(params)]
 
 
 @functools.cache

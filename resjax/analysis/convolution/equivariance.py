@@ -61,7 +61,7 @@ from resjax.analysis.convolution.moves import (
     reached,
     total_strides,
 )
-from resjax.analysis.result import Result
+from resjax.analysis.result import Classified
 from resjax.network import Network, Variables
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ _PROBES = 8
 
 
 @dataclasses.dataclass(frozen=True)
-class Equivariance(Result):
+class Equivariance(Classified):
     """How features and answers take a shift of the image.
 
     Attributes:
@@ -112,11 +112,6 @@ class Equivariance(Result):
     num_examples: int
     num_classes: int
     choices: dict[str, Any]
-
-    @property
-    def chance_error(self) -> float:
-        """Error of a guess among classes that are equally frequent."""
-        return 1 - 1 / self.num_classes
 
 
 def equivariance_error(

@@ -33,7 +33,7 @@ from resjax.analysis import style
 from resjax.analysis.batches import Progress, check_images
 from resjax.analysis.lesions.prefixes import measure_places
 from resjax.analysis.lesions.subsets import candidates, default_numbers, random_subsets
-from resjax.analysis.result import Result
+from resjax.analysis.result import Classified
 from resjax.analysis.spread import Spread, draw_spread, intact_value, spread, style_errors
 from resjax.losses import Loss, cross_entropy
 from resjax.network import Network, Variables
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class Deletions(Result):
+class Deletions(Classified):
     """Test performance after several deletions of some units each.
 
     Attributes:
@@ -82,11 +82,6 @@ class Deletions(Result):
     def number(self) -> np.ndarray:
         """int [deletion], how many units are out."""
         return self.deleted.sum(1)
-
-    @property
-    def chance_error(self) -> float:
-        """Error of a guess among classes that are equally frequent."""
-        return 1 - 1 / self.num_classes
 
 
 def delete_subsets(

@@ -55,7 +55,7 @@ from resjax.analysis.lesions.forwards import (
     with_means,
     with_variables,
 )
-from resjax.analysis.result import Result
+from resjax.analysis.result import Classified
 from resjax.analysis.stacks import places
 from resjax.analysis.variants import Forward, measure, with_gates
 from resjax.losses import Loss, cross_entropy
@@ -71,7 +71,7 @@ KINDS = ("scale", "freeze", "reset", "redraw")
 
 
 @dataclasses.dataclass(frozen=True)
-class Interventions(Result):
+class Interventions(Classified):
     """Test performance after each intervention on each unit; NaN where it is impossible.
 
     Attributes:
@@ -118,11 +118,6 @@ class Interventions(Result):
     num_examples: int
     num_classes: int
     choices: dict[str, Any]
-
-    @property
-    def chance_error(self) -> float:
-        """Error of a guess among classes that are equally frequent."""
-        return 1 - 1 / self.num_classes
 
     def of(self, kind: str, measure: str = "error") -> np.ndarray:
         """[rows of that kind, unit] of one measure; no row where it was not asked for.

@@ -45,7 +45,7 @@ from resjax.analysis.batches import (
     count_classes,
     padded_batches,
 )
-from resjax.analysis.result import Result
+from resjax.analysis.result import Classified
 from resjax.analysis.scores import Scores, Sums, compare
 from resjax.losses import Loss, cross_entropy
 from resjax.network import Network, Stack, Variables
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class DeleteEach(Result):
+class DeleteEach(Classified):
     """Test performance after the deletion of each unit, one at a time; NaN where a unit can't be deleted.
 
     Attributes:
@@ -94,11 +94,6 @@ class DeleteEach(Result):
     num_classes: int
     unit_evaluations: int
     choices: dict[str, Any]
-
-    @property
-    def chance_error(self) -> float:
-        """Error of a guess among classes that are equally frequent."""
-        return 1 - 1 / self.num_classes
 
     @property
     def deletable(self) -> np.ndarray:

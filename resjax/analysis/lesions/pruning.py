@@ -34,7 +34,7 @@ from resjax.analysis import style
 from resjax.analysis.batches import Progress, check_images
 from resjax.analysis.lesions.prefixes import measure_places
 from resjax.analysis.lesions.subsets import candidates, default_numbers, random_subsets
-from resjax.analysis.result import Result
+from resjax.analysis.result import Classified
 from resjax.analysis.spread import Spread, draw_spread, spread, style_errors
 from resjax.losses import Loss, cross_entropy
 from resjax.network import Network, Variables
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class Pruning(Result):
+class Pruning(Classified):
     """What is left of a network as more and more units go, the least harmful first.
 
     Attributes:
@@ -91,11 +91,6 @@ class Pruning(Result):
     def intact_error(self) -> float:
         """Of the whole network."""
         return float(self.error[0])
-
-    @property
-    def chance_error(self) -> float:
-        """Error of a guess among classes that are equally frequent."""
-        return 1 - 1 / self.num_classes
 
 
 def prune_greedily(

@@ -38,7 +38,7 @@ from numpy.typing import ArrayLike
 
 from resjax.analysis import style
 from resjax.analysis.batches import Progress, check_images, count_classes
-from resjax.analysis.result import Result
+from resjax.analysis.result import Classified
 from resjax.analysis.variants import measure
 from resjax.losses import Loss, cross_entropy
 from resjax.network import Network, Variables
@@ -51,7 +51,7 @@ _FAR = 2.0**20  # so large that its share m stands out from any statistic of a b
 
 
 @dataclasses.dataclass(frozen=True)
-class Recalibrated(Result):
+class Recalibrated(Classified):
     """Deletion of each unit with the trained statistics and with new ones; NaN where a unit can't go.
 
     Attributes:
@@ -86,11 +86,6 @@ class Recalibrated(Result):
     num_reference: int
     num_classes: int
     choices: dict[str, Any]
-
-    @property
-    def chance_error(self) -> float:
-        """Error of a guess among classes that are equally frequent."""
-        return 1 - 1 / self.num_classes
 
 
 def reestimate(

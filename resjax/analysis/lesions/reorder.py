@@ -39,7 +39,7 @@ from numpy.typing import ArrayLike
 from resjax.analysis import style
 from resjax.analysis.batches import Progress, check_images
 from resjax.analysis.lesions.prefixes import measure_places
-from resjax.analysis.result import Result
+from resjax.analysis.result import Classified
 from resjax.analysis.spread import Spread, draw_spread, intact_value, spread, style_errors
 from resjax.losses import Loss, cross_entropy
 from resjax.network import Network, Variables
@@ -52,7 +52,7 @@ KINDS = ("swaps", "neighbours", "shuffle", "reversal")
 
 
 @dataclasses.dataclass(frozen=True)
-class Reordering(Result):
+class Reordering(Classified):
     """Test performance with the units in other orders.
 
     Attributes:
@@ -91,11 +91,6 @@ class Reordering(Result):
     num_examples: int
     num_classes: int
     choices: dict[str, Any]
-
-    @property
-    def chance_error(self) -> float:
-        """Error of a guess among classes that are equally frequent."""
-        return 1 - 1 / self.num_classes
 
     def of_kind(self, kind: str) -> np.ndarray:
         """bool [variant]."""

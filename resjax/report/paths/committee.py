@@ -10,6 +10,7 @@ from resjax.analysis.batches import Progress
 from resjax.analysis.paths import committee
 from resjax.analysis.paths.committee import Committee, vote
 from resjax.analysis.run import Run
+from resjax.report.lesions.lesion import LEARNED
 from resjax.report.study import Finding, Options, Study, Table
 from resjax.report.words import factor, join, percent
 
@@ -19,8 +20,6 @@ Results = Mapping[str, Committee]
 CLOSE = 0.01
 # A committee "helps" where it errs less than the mean of its voters by more than this.
 HELPS = 0.01
-# Beyond this share of the error of a guess, a network has learned too little to vote.
-LEARNED = 0.8
 VOTERS = 17
 
 
