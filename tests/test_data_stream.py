@@ -157,9 +157,20 @@ def test_draft_decoding_changes_little():
     crops = []
     for form in ("JPEG", "PNG"):
         with opened(encoded(smooth, form), form) as image:
-            crops.append(center_crop(image, 196).astype(int))
+            crop = train_crop(image, 100, "resize", np.random.default_rng(0))
+            crops.append(crop.astype(int))
             assert (image.size != (1792, 1792)) == (form == "JPEG")
     assert np.abs(crops[0] - crops[1]).mean() < 2
+
+
+def test_the_centre_crop_is_that_of_the_whole_picture():
+    rough = Image.fromarray(images(1, 200, 200, 3)[0]).resize((800, 800), Image.Resampling.BICUBIC)
+    jpeg = encoded(rough, "JPEG")
+    with opened(jpeg, "whole") as image:
+        whole = image.convert("RGB")
+    with opened(jpeg, "to be cropped") as image:
+        np.testing.assert_array_equal(center_crop(image, 56), center_crop(whole, 56))
+        assert image.size == (800, 800)
 
 
 @pytest.mark.parametrize("mode", ["L", "CMYK", "P", "RGBA"])

@@ -1,8 +1,9 @@
 """From an encoded picture to a uint8 crop, with Pillow: what worker processes do for streamed sets.
 
 A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size almost for free ("draft mode": the inverse
-cosine transform simply makes fewer pixels). It is used whenever the draft is still at least as
-large as what will be kept, so a pixel is never enlarged because of it.
+cosine transform simply makes fewer pixels). Training crops use it whenever the draft is still at least as
+large as what will be kept, so a pixel is never enlarged because of it. Its pixels differ a little from those
+of the whole picture made smaller, so central crops, which are evaluated on, do without it.
 """
 
 import contextlib
@@ -51,7 +52,23 @@ def train_crop(
     Returns:
       uint8 [size, size, channels].
     """
-    width, height = image.size
+    return _resized(image, crop_box(image.size, crop, rng), size, channels, draft=True)
+
+
+def crop_box(
+    image_size: tuple[int, int], crop: str, rng: np.random.Generator
+) -> tuple[float, float, float, float]:
+    """Where a random training crop lies.
+
+    Args:
+      image_size: (width, height) in pixels.
+      crop: 'resize' or 'inception', see `config.data.crop`.
+      rng: decides scale and place.
+
+    Returns:
+      (left, top, right, bottom) in pixels of the image, fractions included.
+    """
+    width, height = image_size
     if crop == "resize":
         # The crop's side measured in pixels of the original: it slides inside the shorter side.
         side = min(width, height) / rng.uniform(*_SCALES)
@@ -60,7 +77,7 @@ def train_crop(
         box_width, box_height = _inception_box(width, height, rng)
     left = rng.uniform(0, width - box_width)
     top = rng.uniform(0, height - box_height)
-    return _resized(image, (left, top, left + box_width, top + box_height), size, channels)
+    return left, top, left + box_width, top + box_height
 
 
 def _inception_box(width: int, height: int, rng: np.random.Generator) -> tuple[float, float]:
@@ -85,17 +102,21 @@ def center_crop(
     width, height = image.size
     side = min(width, height) / margin
     left, top = (width - side) / 2, (height - side) / 2
-    return _resized(image, (left, top, left + side, top + side), size, channels)
+    return _resized(image, (left, top, left + side, top + side), size, channels, draft=False)
 
 
 def _resized(
-    image: Image.Image, box: tuple[float, float, float, float], size: int, channels: int
+    image: Image.Image,
+    box: tuple[float, float, float, float],
+    size: int,
+    channels: int,
+    draft: bool,
 ) -> np.ndarray:
     """Resizes the part of `image` inside `box` (left, top, right, bottom) to size x size."""
     mode = "L" if channels == 1 else "RGB"
     width, height = image.size
     shrink = size / min(box[2] - box[0], box[3] - box[1])
-    if shrink < 1:
+    if draft and shrink < 1:
         # Only JPEG files have a draft; for others this does nothing.
         image.draft(mode, (math.ceil(width * shrink), math.ceil(height * shrink)))
     scale_x, scale_y = image.size[0] / width, image.size[1] / height
