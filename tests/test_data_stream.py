@@ -1,6 +1,8 @@
 """Streamed sets: the same batches however they are made."""
 
 import itertools
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from resjax.data.decode import center_crop, opened, train_crop
 from resjax.data.folder import Files
 from resjax.data.info import Info
 from resjax.data.stream import Stream
+from resjax.data.tfds import Records
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +53,27 @@ def test_starting_late_gives_the_same_batches(files, crop):
 def test_a_worker_process_makes_the_same_batches(files):
     here, there = stream(files), stream(files, workers=1)
     assert_equal(take(here.train_batches(5, 4, 2), 3), take(there.train_batches(5, 4, 2), 3))
+
+
+def test_threads_of_a_worker_open_a_prepared_set_once(monkeypatch):
+    # Two threads that import TensorFlow Datasets at once can wait for each other for ever.
+    opened = []
+
+    class Nothing:
+        def __getitems__(self, indices):
+            return []
+
+    def slowly(self):
+        opened.append(self)
+        time.sleep(0.1)
+        return Nothing()
+
+    records = object.__new__(Records)
+    records._source = None
+    monkeypatch.setattr(Records, "_open", slowly)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(records.read, [[]] * 4))
+    assert opened == [records]
 
 
 def test_an_epoch_sees_each_training_picture_once(files):

@@ -8,6 +8,7 @@ Nothing here downloads; `python -m resjax.data.prepare` does.
 import os
 import pathlib
 import re
+import threading
 from collections.abc import Sequence
 from typing import Any, SupportsIndex
 
@@ -21,6 +22,9 @@ _VARIANTS = {"imagenette": "imagenette/full-size-v2"}
 # The split that is evaluated on, where it is not "test". (ImageNet's test split has no labels.)
 _TEST_SPLITS = {"imagenet2012": "validation", "imagenette": "validation"}
 _CHUNK = 1000  # records read at once
+# A worker reads with several threads, and two that import TFDS at once can wait for each other for ever: its
+# lazy imports hold a lock of their own beside Python's.
+_OPENING = threading.Lock()
 
 
 def library() -> Any:
@@ -145,14 +149,18 @@ class Records:
     def read(self, indices: Sequence[int]) -> list[tuple[bytes, int]]:
         """Several examples at once, which is faster for small ones."""
         if self._source is None:
-            tfds = library()
-            self._source = self.builder().as_data_source(
-                self.split,
-                # TFDS's own parsing takes twenty times as long as what is needed here.
-                deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES,
-                file_format="array_record",
-            )
+            with _OPENING:
+                if self._source is None:
+                    self._source = self._open()
         return [_parse(record) for record in self._source.__getitems__(list(indices))]
+
+    def _open(self) -> Any:
+        return self.builder().as_data_source(
+            self.split,
+            # TFDS's own parsing takes twenty times as long as what is needed here.
+            deserialize_method=library().decode.DeserializeMethod.RAW_BYTES,
+            file_format="array_record",
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_source": None}
