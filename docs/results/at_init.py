@@ -212,6 +212,11 @@ def zero_init(examples: Examples) -> Found:
     return {"depth 56, random halves of the units deleted": table, "verdicts": said(verdicts)}, {}
 
 
+def short(values: Any) -> Any:
+    """The same with five digits a number."""
+    return json.loads(json.dumps(values), parse_float=lambda digits: float(f"{float(digits):.5g}"))
+
+
 def said(verdicts: dict[str, Any]) -> dict[str, str]:
     return {k: "shown" if v else "contradicted" for k, v in verdicts.items()}
 
@@ -243,7 +248,7 @@ def main(argv: list[str]) -> None:
             "seeds": list(SEEDS),
             "limits": LIMITS,
             **numbers,
-            "results": {label: r.to_json() for label, r in results.items()},
+            "results": short({label: r.to_json() for label, r in results.items()}),
         }
         write(HERE / f"at_init_{name}.json", json.dumps(record) + "\n")
         if results:
