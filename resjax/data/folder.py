@@ -7,6 +7,7 @@ others are streamed.
 
 import dataclasses
 import pathlib
+from collections.abc import Sequence
 from typing import SupportsIndex
 
 import numpy as np
@@ -36,6 +37,10 @@ class Files:
     def __getitem__(self, index: SupportsIndex) -> tuple[bytes, int]:
         i = index.__index__()
         return pathlib.Path(self.paths[i]).read_bytes(), int(self.labels[i])
+
+    def read(self, indices: Sequence[int]) -> list[tuple[bytes, int]]:
+        """Several pictures."""
+        return [self[i] for i in indices]
 
 
 def scan(path: str) -> tuple[Files, Files, tuple[str, ...]]:

@@ -9,7 +9,7 @@ own consecutive part of every global batch.
 
 import dataclasses
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, SupportsIndex
 
 import numpy as np
@@ -21,13 +21,15 @@ from resjax.data.order import batch_indices
 
 Batch = dict[str, np.ndarray]
 
+_READ_AT_ONCE = 32
+
 
 class Source(Protocol):
     """Encoded pictures by number; picklable, for worker processes."""
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: SupportsIndex, /) -> tuple[bytes, int]: ...
+    def read(self, indices: Sequence[int], /) -> list[tuple[bytes, int]]: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,6 +148,12 @@ def _share(batch_size: int, process_index: int, process_count: int) -> slice:
     return slice(process_index * size, (process_index + 1) * size)
 
 
+def _examples(source: Source, indices: np.ndarray) -> Iterator[tuple[bytes, int]]:
+    # Some at once: array_record hands each call to threads of its own, which costs more than the reading.
+    for start in range(0, len(indices), _READ_AT_ONCE):
+        yield from source.read(indices[start : start + _READ_AT_ONCE].tolist())
+
+
 @dataclasses.dataclass(frozen=True)
 class _TrainBatches:
     """Training batches by number; picklable."""
@@ -168,11 +176,12 @@ class _TrainBatches:
         size, _, channels = self.data.info.image_shape
         images = np.empty((len(places), size, size, channels), np.uint8)
         labels = np.empty(len(places), np.int32)
-        for j, index in enumerate(self.data.train_indices[places]):
-            encoded, labels[j] = self.data.train[index]
+        indices = self.data.train_indices[places]
+        for j, (encoded, label) in enumerate(_examples(self.data.train, indices)):
+            labels[j] = label
             # The word 1 separates crops from the shuffle, which draws from (seed, epoch).
             rng = np.random.default_rng((self.seed, first + j, 1))
-            with opened(encoded, f"{self.data.info.name}, training example {index}") as image:
+            with opened(encoded, f"{self.data.info.name}, training example {indices[j]}") as image:
                 images[j] = train_crop(image, size, self.data.crop, rng, channels)
         return {"image": images, "label": labels}
 
@@ -196,9 +205,9 @@ class _TestBatches:
         images = np.zeros((count, size, size, channels), np.uint8)
         labels = np.zeros(count, np.int32)
         mask = np.zeros(count, np.float32)
-        for j, index in enumerate(indices):
-            encoded, labels[j] = self.data.test[index]
-            with opened(encoded, f"{self.data.info.name}, test example {index}") as image:
+        for j, (encoded, label) in enumerate(_examples(self.data.test, indices)):
+            labels[j] = label
+            with opened(encoded, f"{self.data.info.name}, test example {indices[j]}") as image:
                 images[j] = center_crop(image, size, channels)
             mask[j] = 1.0
         return {"image": images, "label": labels, "mask": mask}
