@@ -1,32 +1,35 @@
-"""Two-dimensional convolution whose gradients XLA runs fast on CPU, inside loops too.
+"""Two-dimensional convolution that XLA runs fast on CPU, with its gradients, inside loops too.
 
 Cross-correlation, as everywhere in deep learning (Goodfellow et al. 2016, eq. 9.6), NHWC and HWIO,
 with stride s and p zeros before the first row and column::
 
     y[b,h,w,o] = Σ_{i,j,c} x[b, s·h+i−p, s·w+j−p, c] · k[i,j,c,o]
 
-``lax.conv_general_dilated`` computes it well on every device, and on GPU and TPU its gradients too.
-On CPU they are slow, for two reasons:
+``lax.conv_general_dilated`` computes it and its gradients well on GPU and TPU. On CPU they are slow, for
+two reasons:
 
 * XLA:CPU has a fast kernel (matmuls, many threads) only for the dimension order of the formula above.
   JAX writes the kernel gradient in another order. XLA transposes such a convolution into the fast
   order, but only in a program's entry computation: in the body of ``lax.scan`` or ``while_loop``, where
   this project's networks run their units, it stays plain nested loops, 15 to 130 times slower
   (``benchmarks/conv.py``).
-* From jaxlib 0.10 on, many convolutions go to another library (YNNPACK), which runs on one thread the
-  shapes that kernel gradients have.
+* From jaxlib 0.10 on, convolutions of more than 16 channels go to another library (YNNPACK), which runs
+  them on one thread. It does not take dilated images. So rows are spread out where that pays: images
+  dilated by 2, a window dilated by 2 and a step of 2 is the same sum, and stays with the kernel of many
+  threads. (Few input channels do not pay: there the spread rows cost more than the threads bring.)
 
-So the gradients are spelled out here in the fast order::
+A 1×1 kernel needs no convolution: it is one matmul, and so are its gradients. The gradients of the others
+are spelled out in the fast order::
 
     dx[b,h,w,c] = Σ_{i,j,o} dy[b, (h+p−i)/s, (w+p−j)/s, o] · k[i,j,c,o]
     dk[i,j,c,o] = Σ_{h,w,b} x[b, s·h+i−p, s·w+j−p, c] · dy[b,h,w,o]
 
 The first is a convolution of dy, spread out by the stride, with the flipped kernel. The second is a
 convolution of x with dy as its window, spread out by the stride; the channels c play the batch, and
-the batch b plays the input features. Its rows are spread out once more: images and window dilated by
-2 and a step of 2 is the same sum, and of XLA's two libraries only the many-threaded one takes dilated
-images. A 1×1 kernel needs no convolution: dk is one matmul.
+the batch b plays the input features.
 """
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +40,8 @@ Pads = tuple[Pair, Pair]
 Padding = str | Pads
 Shape = tuple[int, ...]
 _NHWC_HWIO = ("NHWC", "HWIO", "NHWC")
-_SPREAD = 2  # any factor above 1 chooses the many-threaded library
+_SPREAD = 2  # any factor above 1 chooses the many-threaded kernel
+_FEW = 16  # up to so many channels XLA chooses it anyway
 _DTYPES = ("bfloat16", "float32", "float64")
 
 
@@ -117,13 +121,45 @@ def _conv(x: jax.Array, kernel: jax.Array, strides: Pair, pads: Pads, groups: in
     )
 
 
-_conv_cpu = jax.custom_vjp(_conv, nondiff_argnums=(2, 3, 4))
+def _threaded(
+    x: jax.Array,
+    kernel: jax.Array,
+    strides: Pair,
+    pads: Pads,
+    groups: int,
+    dilation: Pair = (1, 1),
+) -> jax.Array:
+    """The convolution of x, spread out by ``dilation``, by a kernel of XLA:CPU that uses all threads."""
+    kh, kw, c, o = kernel.shape
+    if (kh, kw) == (1, 1) and groups == 1 and dilation == (1, 1) and not any(map(any, pads)):
+        x = x[:, :: strides[0], :: strides[1]]
+        # Flat before the product: in a loop, XLA would not flatten the axes itself.
+        return (x.reshape(-1, c) @ kernel[0, 0]).reshape(*x.shape[:3], o)
+    s = 1
+    if groups == 1 and dilation == (1, 1) and x.dtype == jnp.float32:
+        s = _SPREAD if c >= _FEW and max(c, o) > _FEW else 1
+    (top, bottom), columns = pads
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (s * strides[0], strides[1]),
+        ((s * top, s * bottom), columns),
+        lhs_dilation=(s * dilation[0], dilation[1]),
+        rhs_dilation=(s, 1),
+        dimension_numbers=_NHWC_HWIO,
+        feature_group_count=groups,
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _conv_cpu(x: jax.Array, kernel: jax.Array, strides: Pair, pads: Pads, groups: int) -> jax.Array:
+    return _threaded(x, kernel, strides, pads, groups)
 
 
 def _forward(
     x: jax.Array, kernel: jax.Array, strides: Pair, pads: Pads, groups: int
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _conv(x, kernel, strides, pads, groups), (x, kernel)
+    return _threaded(x, kernel, strides, pads, groups), (x, kernel)
 
 
 def _backward(
@@ -147,19 +183,11 @@ def _input_gradient(
     flipped = kernel[::-1, ::-1].reshape(kh, kw, c, groups, o // groups)
     flipped = flipped.transpose(0, 1, 4, 3, 2).reshape(kh, kw, o // groups, groups * c)
     # Output pixel h meets dy at h + lo - i: padded by k-1-lo in front, and to full size behind.
-    around = [
+    rows, columns = (
         (k - 1 - lo, n + lo - (m - 1) * s - 1)
         for n, m, k, s, (lo, _) in zip(size, dy.shape[1:3], (kh, kw), strides, pads, strict=True)
-    ]
-    return lax.conv_general_dilated(
-        dy,
-        flipped,
-        (1, 1),
-        around,
-        lhs_dilation=strides,
-        dimension_numbers=_NHWC_HWIO,
-        feature_group_count=groups,
     )
+    return _threaded(dy, flipped, (1, 1), (rows, columns), groups, strides)
 
 
 def _kernel_gradient(
@@ -172,7 +200,7 @@ def _kernel_gradient(
     b, h, w, channels = x.shape
     c = channels // groups
     if window == (1, 1) and groups == 1 and not any(map(any, pads)):
-        # Flat before the product: in a loop, XLA would not flatten the sum's three axes itself.
+        # Flat before the product, as above.
         rows = x[:, :: strides[0], :: strides[1]].reshape(-1, c)
         dk = lax.dot_general(rows, dy.reshape(-1, dy.shape[-1]), (((0,), (0,)), ((), ())))
         return dk.reshape(1, 1, c, -1).astype(dtype)
