@@ -6,7 +6,7 @@ SOURCE.npz holds real images, ``train_images`` uint8 [N, 32, 32, 3] say, of whic
 makes the JPEG files; DATA_DIR gets them as TFDS stores imagenet2012. Parts:
   decode  pictures a second on one core: our crops against the same crops of Pillow without draft mode and of
           simplejpeg (libjpeg-turbo; left out if it is not installed), which take turns on the same files
-  memory  two training epochs and more through the worker processes: pictures a second, and the memory of all
+  memory  twelve training epochs through the worker processes: pictures a second, and the memory of all
           processes (each shared page counted once) while they run
   test    every test picture once, each the same as its own central crop
   train   steps of ResNet-50 on the stream, with standardizing, flips and an evaluation
@@ -154,13 +154,11 @@ def _versions() -> dict[str, str]:
     return {**found, "libjpeg-turbo in Pillow": str(turbo)}
 
 
-def memory(
-    data_dir: Path, workers: int = 2, epochs: float = 2.5, batch: int = 32
-) -> dict[str, Any]:
+def memory(data_dir: Path, workers: int = 2, epochs: int = 12, batch: int = 32) -> dict[str, Any]:
     """Pictures a second through the workers, and the memory of all processes."""
     stream = dataset(data_dir, workers)
     batches = stream.train_batches(0, batch)
-    count = int(epochs * stream.info.num_train / batch)
+    count = epochs * stream.info.num_train // batch
     curve = []
     for i in range(count):
         next(batches)
@@ -170,7 +168,7 @@ def memory(
             curve.append((i * batch, _megabytes()))
     seconds = time.perf_counter() - start
     seen, mb = (np.array(v, float) for v in zip(*curve, strict=True))
-    own = seen >= stream.info.num_train / 2  # by then, every buffer has been filled
+    own = seen >= seen[-1] / 3  # by then, every buffer has been filled
     slope, offset = np.polyfit(seen[own] / stream.info.num_train, mb[own], 1)
     return {
         "workers": workers,
@@ -178,7 +176,7 @@ def memory(
         "pictures an epoch": stream.info.num_train,
         "pictures": count * batch,
         "pictures a second of wall time": (count - 1) * batch / seconds,
-        "megabytes, from half an epoch on": {
+        "megabytes, from a third of the run on": {
             "median": float(np.median(mb[own])),
             "smallest": float(mb[own].min()),
             "largest": float(mb[own].max()),

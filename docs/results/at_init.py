@@ -81,14 +81,17 @@ def gradients(examples: Examples) -> Found:
 
 
 def branch_variance(examples: Examples) -> Found:
-    """The law 1/l with BatchNorm, and a constant ratio and doubling without it, depth 110."""
+    """The law 1/l with BatchNorm, and a constant ratio and doubling without it, depth 110.
+
+    Padded and projected: the shortcuts where a stage begins.
+    """
     images, _ = examples
     low, high = LIMITS["slope of log ratio against log place"]
     kinds: dict[str, dict[str, Any]] = {
-        "BatchNorm, zero-padded transitions": {},
-        "BatchNorm, projected transitions": {"transition": "projection"},
+        "BatchNorm, padded": {},
+        "BatchNorm, projected": {"transition": "projection"},
         "no BatchNorm": {"norm": False},
-        "no BatchNorm, 4 times as wide": {"norm": False, "widen": 4},
+        "no BatchNorm, 4× wider": {"norm": False, "widen": 4},
     }
     shown: dict[str, Result] = {}
     numbers: dict[str, Any] = {}

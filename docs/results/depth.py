@@ -96,9 +96,8 @@ def plot(rows: list[dict[str, Any]], title: str) -> Any:
             ax.plot(range(len(depths)), means, label=kind, **look)
             ax.plot(x, y, ls="", alpha=0.5, ms=3.5, **look)
             ax.set_xticks(range(len(depths)), [str(d) for d in depths])
-        ax.set(
-            xlabel="depth", title=f"{title}: {'training images' if split == 'train' else 'others'}"
-        )
+        shown = "training images" if split == "train" else "images not trained on"
+        ax.set(xlabel="depth", title=f"{title}: {shown}")
     left.set_ylabel("error (%)")
     left.set_ylim(bottom=-0.03 * left.get_ylim()[1])
     style.legend_above(fig, left)
@@ -113,7 +112,9 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         entry: dict[str, Any] = {"kind": kind, "depth": depth, "seeds": len(own)}
         for split in ("train", "test"):
             values = np.array([r[split] for r in own])
-            ends = [float(v) for v in bootstrap(values)] if len(values) > 1 else None
+            ends = None
+            if len(values) > 1:
+                ends = [float(np.clip(v, 0, 1)) for v in bootstrap(values)]
             entry[split] = {
                 "mean": float(values.mean()),
                 "interval_95": ends,

@@ -7,7 +7,9 @@ workers, whatever step the run started at, and however many hosts share it: each
 own consecutive part of every global batch.
 """
 
+import ctypes
 import dataclasses
+import os
 import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, SupportsIndex
@@ -22,6 +24,7 @@ from resjax.data.order import batch_indices
 Batch = dict[str, np.ndarray]
 
 _READ_AT_ONCE = 32
+_M_ARENA_MAX = -8  # of glibc's malloc.h
 
 
 class Source(Protocol):
@@ -112,9 +115,19 @@ class Stream:
             data = data.mp_prefetch(
                 grain.multiprocessing.MultiprocessingOptions(
                     num_workers=min(self.workers, len(batches)), per_worker_buffer_size=2
-                )
+                ),
+                worker_init_fn=_few_arenas,
             )
         return _Batches(iter(data))
+
+
+def _few_arenas(index: int, count: int) -> None:
+    """Keeps a worker's memory flat: glibc gives each of its many threads a heap of its own, and pictures of
+    all sizes fill these up with holes for epochs (from 135 to 205 MB a worker). Elsewhere nothing happens."""
+    del index, count
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if mallopt is not None:
+        mallopt(_M_ARENA_MAX, 2)
 
 
 class _Batches(Iterator[Batch]):
