@@ -2,7 +2,8 @@
 
 Looks at finished or running runs of ``resjax.train``, several of them side by side, and writes a report with
 findings, figures and tables (report.html, one file that holds everything), and beside it the figures as
-PNG and PDF and the numbers as JSON. What a network does not allow is left out, and named. It can be stopped:
+PNG and PDF and the numbers as JSON. What a network does not allow is left out, and named; a study that fails
+by an error is named as such, and the others go on. It can be stopped:
 the same command continues, and studies that are finished are not done again (``resjax.report.kept``).
 """
 
@@ -41,7 +42,7 @@ def analyze(
       options: choices for all studies.
 
     Returns:
-      The path of report.html.
+      The path of report.html; it names the studies that failed, and the others are in it.
 
     Raises:
       ValueError: an unknown study, a workdir twice, or nothing that could be done.
@@ -53,7 +54,7 @@ def analyze(
     chosen = [study for name, study in STUDIES.items() if not studies or name in studies]
     console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
     runs = load_runs(list(workdirs))
-    results, left_out = run_studies(runs, chosen, options or Options(), console)
+    results, left_out, failed = run_studies(runs, chosen, options or Options(), console)
     sets = {run.label: run.config.data.name for run in runs}
     if len(set(sets.values())) > 1:
         named = ", ".join(f"{label}: {name}" for label, name in sets.items())
@@ -61,7 +62,7 @@ def analyze(
             f"The runs saw different data ({named}), so their errors can't be compared."
         )
     if not results:
-        raise ValueError("nothing could be done: " + " ".join(left_out))
+        raise ValueError("nothing could be done: " + " ".join([*left_out, *failed]))
     made = provenance()
     folders = ",".join(str(workdir) for workdir in workdirs)
     report = Report(
@@ -74,6 +75,7 @@ def analyze(
         },
         groups=GROUPS,
         left_out=left_out,
+        failed=failed,
         made=facts_of_report(made),
         provenance=made,
         command={
@@ -97,6 +99,8 @@ def print_findings(report: Report, console: Console) -> None:
     console.print(table)
     for finding in report.findings:
         console.print(f"• {finding.headline}", markup=False)
+    for text in report.failed:
+        console.print(f"failed: {text}", markup=False)
 
 
 def _main(argv: list[str]) -> None:

@@ -51,6 +51,7 @@ def show(names: Sequence[str], out: str | Path, *, smoke: bool = False, seed: in
         configs={},
         groups=GROUPS,
         left_out=["This is the small form, to see that it runs."] if smoke else [],
+        failed=[],
         made=facts_of_report(made),
         provenance=made,
         command={c.name: f"python -m resjax.claims --names={c.name}{options}" for c in chosen},

@@ -14,6 +14,7 @@ from resjax import claims
 from resjax import config as configs
 from resjax.analysis import load_run
 from resjax.analysis.curves import Curves
+from resjax.analysis.refusal import Refusal
 from resjax.analyze import analyze
 from resjax.checkpoint import Checkpoints
 from resjax.experiment import load_experiment
@@ -160,19 +161,41 @@ def test_a_signal_stops_between_batches_and_the_rest_is_kept(workdirs, counted):
     assert kept.load(runs[1], study, options) is None
 
 
-def test_what_an_analysis_refuses_is_left_out_and_the_others_go_on(workdirs):
-    def refuses(run, options, progress):
-        raise ValueError("no batch of that size; take another one")
+def test_what_an_analysis_refuses_is_left_out_an_error_is_a_failure_and_the_others_go_on(workdirs):
+    def raises(error):
+        def run(run, options, progress):
+            raise error
 
-    bad = dataclasses.replace(STUDIES["gradients"], run=refuses)
-    results, left_out = compute.run_studies(
+        return run
+
+    refusing = dataclasses.replace(STUDIES["lesion"], run=raises(Refusal("no batch of that size.")))
+    wrong = dataclasses.replace(STUDIES["gradients"], run=raises(ValueError("batch_size=0")))
+    broken = dataclasses.replace(STUDIES["signal"], run=raises(KeyError("stage9")))
+    results, left_out, failed = compute.run_studies(
         [load_run(workdirs / "deep")],
-        [bad, STUDIES["curves"]],
+        [refusing, wrong, broken, STUDIES["curves"]],
         Options(seed=9),
         Console(quiet=True),
     )
     assert [study.name for study, _ in results] == ["curves"]
-    assert left_out == [f"{bad.title}, of deep: no batch of that size; take another one."]
+    assert left_out == [f"{refusing.title}, of deep: no batch of that size."]
+    assert failed == [
+        f"{wrong.title}, of deep: ValueError: batch_size=0.",
+        f"{broken.title}, of deep: KeyError: 'stage9'.",
+    ]
+
+
+def test_the_report_names_what_failed(workdirs, tmp_path, monkeypatch, capsys):
+    def fails(run, options, progress):
+        raise RuntimeError("out of <memory>")
+
+    bad = dataclasses.replace(STUDIES["lesion"], run=fails)
+    monkeypatch.setitem(STUDIES, "lesion", bad)
+    path = analyze([workdirs / "deep"], ["curves", "lesion"], tmp_path)
+    failure = f"{bad.title}, of deep: RuntimeError: out of"
+    assert failure in text_of(path) and "out of &lt;memory&gt;" in path.read_text("utf-8")
+    shown = capsys.readouterr()
+    assert "Traceback" in shown.err and failure in shown.out
 
 
 def test_checkpoints_of_a_run_can_be_opened(workdirs):

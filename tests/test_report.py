@@ -252,6 +252,7 @@ def written(tmp_path_factory):
         configs={label: {"config": {"seed": 3}, "starts": [], "step": 20} for label in LABELS},
         groups=GROUPS,
         left_out=["lesion, of another: it has no unit."],
+        failed=[],
         made={"made": "today, commit 0123abcd"},
         provenance={"commit": "0123abcd"},
         command={name: f"python -m resjax.analyze --studies={name}" for name in SHOWN},

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+from types import SimpleNamespace
 
 import flax.linen as nn
 import jax
@@ -13,6 +14,7 @@ import pytest
 from network_helpers import draw, equal
 
 from resjax import models
+from resjax.analysis.refusal import Refusal
 from resjax.analysis.units import insertion, surgery
 from resjax.analysis.units.insertion import insert, start_from
 from resjax.analysis.units.surgery import Surgery, operate
@@ -244,8 +246,20 @@ def test_residual_units_that_are_no_identity(fields, message):
 
 def test_survival_probabilities_that_depend_on_the_depth():
     network = own(residual_unit(), relu=True, unit_dropout=UnitDropout("linear", 2))
-    with pytest.raises(ValueError, match="unit_scale_at_test=False"):
+    with pytest.raises(Refusal, match="unit_scale_at_test=False"):
         insert(network, draw(network, SHAPE), images(), after=0, key=KEY)
+    assert "unit_scale_at_test=False" in STUDY.unsuited(SimpleNamespace(network=network))
+
+
+@pytest.mark.parametrize(
+    "dropout", [UnitDropout("uniform", 2), UnitDropout("linear", 2, scale_at_test=False), None]
+)
+def test_survival_probabilities_that_do_not(dropout):
+    network = own(residual_unit(), relu=True, unit_dropout=dropout)
+    assert STUDY.unsuited(SimpleNamespace(network=network)) is None
+    variables = draw(network, SHAPE)
+    deeper = insert(network, variables, images(), after=0, key=KEY)
+    assert same_function(network, variables, deeper)
 
 
 @pytest.mark.parametrize(("after", "count"), [(-2, 1), (5, 1), (0, 0)])

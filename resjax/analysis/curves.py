@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from resjax.analysis import style
+from resjax.analysis.refusal import Refusal
 from resjax.analysis.result import Result
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def training_curves(
     training = [r for r in records if "loss" in r]
     evaluations = [r for r in records if f"{split}_error" in r]
     if not training or not evaluations:
-        raise ValueError(
+        raise Refusal(
             f"metrics.jsonl has {len(training)} training records and {len(evaluations)} evaluations; "
             "curves need one of each"
         )

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from traceback import format_exc
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 from resjax.analysis.batches import Progress
+from resjax.analysis.refusal import Refusal
 from resjax.analysis.result import Result
 from resjax.analysis.run import Run
 from resjax.report import kept
@@ -20,19 +23,32 @@ Shown = list[tuple[Presentation, dict[str, Result]]]
 """What there is to show: (study or claim, {label: result})."""
 
 
+class Done(NamedTuple):
+    """What came of studies.
+
+    Attributes:
+      shown: each study that was possible, with its results.
+      left_out: sentences on what runs do not allow.
+      failed: sentences on what should have been possible, and ended with an error.
+    """
+
+    shown: Shown
+    left_out: list[str]
+    failed: list[str]
+
+
 def run_studies(
     runs: Sequence[Run], studies: Sequence[Study], options: Options, console: Console
-) -> tuple[Shown, list[str]]:
-    """Every study on every run that allows it; finished ones are read back.
-
-    Returns:
-      (study, {label: result}) for each study that was possible, and sentences on what was left out.
+) -> Done:
+    """Every study on every run that allows it; finished ones are read back, and after a failure the others
+    go on.
 
     Raises:
       Stopped: a signal came; what was finished is kept.
     """
     done: Shown = []
-    left_out = []
+    left_out: list[str] = []
+    failed: list[str] = []
     with _progress(console) as task:
         for study in studies:
             results: dict[str, Result] = {}
@@ -40,7 +56,7 @@ def run_studies(
                 name = f"{study.title}: {run.label}"
                 try:
                     if reason := study.unsuited(run):
-                        raise ValueError(reason)
+                        raise Refusal(reason)
                     result = kept.load(run, study, options)
                     if result is not None:
                         console.print(f"{name} (done before)", markup=False)
@@ -51,14 +67,20 @@ def run_studies(
                             kept.save(run, study, options, result)
                         except OSError as error:  # such as somebody else's run
                             console.print(f"not kept: {error}", markup=False)
-                except ValueError as error:  # what an analysis refuses; the others go on
+                except Refusal as error:
                     left_out.append(f"{study.title}, of {run.label}: {str(error).rstrip('.')}.")
                     console.print(f"left out: {left_out[-1]}", markup=False)
+                except Stopped:
+                    raise
+                except Exception as error:
+                    what = f"{type(error).__name__}: {str(error).rstrip('.')}"
+                    failed.append(f"{study.title}, of {run.label}: {what}.")
+                    console.print(f"{format_exc()}failed: {failed[-1]}", markup=False)
                 else:
                     results[run.label] = result
             if results:
                 done.append((study, results))
-    return done, left_out
+    return Done(done, left_out, failed)
 
 
 def run_claims(claims: Sequence[Claim], smoke: bool, seed: int, console: Console) -> Shown:

@@ -48,7 +48,7 @@ class Page:
       runs: label → fact → text, what was run.
       summary: label → column → text.
       sections: in order.
-      left_out: sentences.
+      left_out, failed: sentences.
       made: fact → text: date, commit, versions, device of the analysis.
     """
 
@@ -57,6 +57,7 @@ class Page:
     summary: Mapping[str, Facts]
     sections: Sequence[Section]
     left_out: Sequence[str]
+    failed: Sequence[str]
     made: Facts
 
 
@@ -64,7 +65,6 @@ def render(page: Page) -> str:
     """The page as HTML; it refers to nothing outside of itself but the data files beside it."""
     css = resources.files("resjax.report").joinpath("report.css").read_text("utf-8")
     groups = [(g, list(own)) for g, own in itertools.groupby(page.sections, lambda s: s.group)]
-    left_out = "".join(f"<li>{escape(text)}</li>\n" for text in page.left_out)
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -88,7 +88,8 @@ def render(page: Page) -> str:
 <section id="runs">
 <h2>What was run</h2>
 {_facts(page.runs) if page.runs else ""}
-{f"<h3>Left out</h3><ul>{left_out}</ul>" if left_out else ""}
+{_list("Left out", page.left_out)}
+{_list("Failed, where it should not", page.failed)}
 <h3>This report</h3>
 {_facts({"": page.made})}
 </section>
@@ -96,6 +97,11 @@ def render(page: Page) -> str:
 </body>
 </html>
 """
+
+
+def _list(title: str, sentences: Sequence[str]) -> str:
+    points = "".join(f"<li>{escape(text)}</li>\n" for text in sentences)
+    return f"<h3>{title}</h3><ul>{points}</ul>" if points else ""
 
 
 def _headlines(group: str, sections: Sequence[Section]) -> str:

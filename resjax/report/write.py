@@ -28,7 +28,8 @@ class Report:
       runs: label → fact → text; empty for claims, which make their own networks.
       configs: label → the resolved configuration and starts of the run, JSON-ready.
       groups: study name → the chapter that it belongs to.
-      left_out: sentences about what was not done, and why.
+      left_out: sentences about what runs do not allow, and why.
+      failed: sentences about what ended with an error.
       made: fact → text, about the analysis itself.
       provenance: the same, JSON-ready.
       command: study name → the command that makes its section again.
@@ -40,6 +41,7 @@ class Report:
     configs: Mapping[str, Mapping[str, Any]]
     groups: Mapping[str, str]
     left_out: Sequence[str]
+    failed: Sequence[str]
     made: Mapping[str, str]
     provenance: Mapping[str, Any]
     command: Mapping[str, str]
@@ -85,6 +87,7 @@ def write(report: Report, out: Path) -> Path:
         summary=report.summary,
         sections=sections,
         left_out=report.left_out,
+        failed=report.failed,
         made=report.made,
     )
     path = out / "report.html"

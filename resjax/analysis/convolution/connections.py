@@ -33,6 +33,7 @@ import numpy as np
 from resjax.analysis import style
 from resjax.analysis.batches import Progress
 from resjax.analysis.convolution.sharing import Shape3, jacobian_rows, moved_back
+from resjax.analysis.refusal import Refusal
 from resjax.analysis.result import Result
 from resjax.layer_facts import Facts, rule_of
 from resjax.network import Network, Variables
@@ -113,7 +114,7 @@ def connections_of(
     """
     found = list(_convolutions(network, variables, image_shape))
     if not found:
-        raise ValueError("this network has no convolution that resjax.inspect knows")
+        raise Refusal("this network has no convolution that resjax.inspect knows")
     measured = []
     for i, layer in enumerate(found):
         if progress:

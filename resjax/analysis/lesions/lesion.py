@@ -45,6 +45,7 @@ from resjax.analysis.batches import (
     count_classes,
     padded_batches,
 )
+from resjax.analysis.refusal import Refusal
 from resjax.analysis.result import Classified
 from resjax.analysis.scores import Scores, Sums, compare
 from resjax.losses import Loss, cross_entropy
@@ -134,7 +135,7 @@ def delete_each(
     check_examples(images, labels, num_classes)
     deletable = network.deletable(variables, shape)
     if not deletable.any():
-        raise ValueError(
+        raise Refusal(
             f"none of the {network.num_units} units can be deleted: a unit without a shortcut can go "
             "only where its input and output have one shape"
         )

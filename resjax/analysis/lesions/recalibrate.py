@@ -38,6 +38,7 @@ from numpy.typing import ArrayLike
 
 from resjax.analysis import style
 from resjax.analysis.batches import Progress, check_images, count_classes
+from resjax.analysis.refusal import Refusal
 from resjax.analysis.result import Classified
 from resjax.analysis.variants import measure
 from resjax.losses import Loss, cross_entropy
@@ -130,13 +131,13 @@ def _batches(variables: Variables, images: ArrayLike, batch_size: int) -> list[n
 
 def _check_kinds(tree: Mapping[str, Any]) -> None:
     if not jax.tree.leaves(tree):
-        raise ValueError(
+        raise Refusal(
             "this network has no batch statistics to estimate: it has no BatchNorm, so deletions are "
             "already measured without stale ones"
         )
     for path, _ in jax.tree_util.tree_leaves_with_path(tree):
         if path[-1].key not in ("mean", "var"):
-            raise ValueError(
+            raise Refusal(
                 f"batch statistic {path[-1].key!r}; only 'mean' and 'var' of a BatchNorm can be estimated"
             )
 
@@ -147,7 +148,7 @@ def _kept(network: Network, variables: Variables, images: np.ndarray, seed: int)
     # One number for a module; over its channels, the median is the least rounded.
     kept = jax.tree.map(lambda a, b: np.median((b - a) / _FAR), low, far)
     if max(jax.tree.leaves(kept)) > 1 - 1e-6:
-        raise ValueError("some statistics do not change in training, so they can't be estimated")
+        raise Refusal("some statistics do not change in training, so they can't be estimated")
     return kept
 
 
@@ -251,7 +252,7 @@ def delete_each_recalibrated(
     shape, n = images.shape[1:], network.num_units
     deletable = network.deletable(variables, shape)
     if not deletable.any():
-        raise ValueError(
+        raise Refusal(
             f"none of the {n} units can be deleted: none has a shortcut or keeps its shape"
         )
     gates = np.vstack([np.ones(n), (1 - np.eye(n))[deletable]]).astype(np.float32)

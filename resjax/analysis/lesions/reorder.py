@@ -39,6 +39,7 @@ from numpy.typing import ArrayLike
 from resjax.analysis import style
 from resjax.analysis.batches import Progress, check_images
 from resjax.analysis.lesions.prefixes import measure_places
+from resjax.analysis.refusal import Refusal
 from resjax.analysis.result import Classified
 from resjax.analysis.spread import Spread, draw_spread, intact_value, spread, style_errors
 from resjax.losses import Loss, cross_entropy
@@ -182,7 +183,7 @@ def reorder_units(
     check_images(images)
     sizes = [stack.n for stack in network.stacks]
     if max(sizes, default=0) < 2:
-        raise ValueError(
+        raise Refusal(
             f"the {network.num_units} units of this network are all different, and only equal units, those "
             "of one stack, can change places"
         )

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from resjax.analysis.refusal import Refusal
 from resjax.network import Network, Variables
 
 _STEPS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500)
@@ -44,7 +45,7 @@ def candidates(
             out[unit.name] = "changes the shape, and such units were excluded"
     allowed = np.array([unit.name not in out for unit in network.units], bool)
     if not allowed.any():
-        raise ValueError(
+        raise Refusal(
             f"none of the {network.num_units} units can be deleted: a unit without a shortcut can go "
             "only where its input and output have one shape"
         )

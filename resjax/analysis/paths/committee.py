@@ -58,6 +58,7 @@ from resjax.analysis.batches import (
     padded_batches,
 )
 from resjax.analysis.intervals import bootstrap
+from resjax.analysis.refusal import Refusal
 from resjax.analysis.result import Result
 from resjax.analysis.variants import logits_of, with_gates
 from resjax.network import Network, Variables
@@ -164,7 +165,7 @@ def vote(
     check_examples(images, labels, num_classes)
     can_go = network.deletable(variables, images.shape[1:])
     if can_go.sum() < 2:
-        raise ValueError(
+        raise Refusal(
             f"{can_go.sum()} of {network.num_units} units can be deleted, and voters differ in what they "
             "delete; take a network with shortcuts, or with units that keep their shape"
         )
@@ -291,7 +292,7 @@ def _subsets(rng: np.random.Generator, n: int, deleted: int | None, most: int) -
     else:
         raise ValueError(f"deleted={deleted}; allowed: 1 … {n} (the units that can go), or None")
     if total < 2:
-        raise ValueError(
+        raise Refusal(
             f"deleted={deleted} of {n} units leaves one sub-network; a vote takes two or more: delete fewer"
         )
     if total <= most:

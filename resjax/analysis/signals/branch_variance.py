@@ -43,6 +43,7 @@ from resjax.analysis import style
 from resjax.analysis.batches import Progress, check_images
 from resjax.analysis.intervals import LEVEL
 from resjax.analysis.marks import legend_by_colour_and_line, plain_log_ticks
+from resjax.analysis.refusal import Refusal
 from resjax.analysis.result import Result
 from resjax.analysis.signals.gradients import moment
 from resjax.network import Network, Variables
@@ -155,7 +156,7 @@ def branch_variances(
         )
     units = [unit for unit in network.units if unit.stack.unit.residual]
     if not units:
-        raise ValueError(
+        raise Refusal(
             f"none of the {network.num_units} units has a shortcut to compare its branch with; take a "
             "residual network"
         )

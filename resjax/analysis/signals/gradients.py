@@ -30,6 +30,7 @@ from numpy.typing import ArrayLike
 
 from resjax.analysis import style
 from resjax.analysis.batches import Progress, check_examples, check_images, count_classes
+from resjax.analysis.refusal import Refusal
 from resjax.analysis.result import Result
 from resjax.losses import Loss, cross_entropy
 from resjax.network import Network, Variables
@@ -155,7 +156,7 @@ def gradient_norms(
     if progress:
         progress(count, count)
     if not names:
-        raise ValueError("this network has no parameter of the name 'kernel'")
+        raise Refusal("this network has no parameter of the name 'kernel'")
     return GradientNorms(
         layer=tuple(names),
         step=np.array([step]),

@@ -26,6 +26,7 @@ import numpy as np
 
 from resjax.analysis import style
 from resjax.analysis.marks import legend_by_colour_and_line, plain_log_ticks
+from resjax.analysis.refusal import Refusal
 from resjax.analysis.result import Result
 from resjax.network import Network
 from resjax.norms import flatten_norms
@@ -89,7 +90,7 @@ def training_norms(
     """
     logged = [r for r in records if "norms" in r]
     if not logged:
-        raise ValueError(
+        raise Refusal(
             "no record has norms: they are written every log.every, so train for longer than that"
         )
     kernels = _kernels(logged[0]["norms"]["gradient"])

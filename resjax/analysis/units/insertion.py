@@ -34,11 +34,11 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from numpy.typing import ArrayLike
 
+from resjax.analysis.refusal import Refusal
 from resjax.models.layers import BatchNorm
 from resjax.network import Network, Stack, Variables
 from resjax.norms import layer_paths
 from resjax.step import Task, TrainState
-from resjax.stochastic_depth import UnitDropout
 from resjax.unit import Unit
 
 # Largest relative difference of a plain unit's output from its input that counts as float32 rounding.
@@ -71,7 +71,8 @@ def insert(
       The deeper network and its variables. In inference it computes what ``network`` computes.
 
     Raises:
-      ValueError: no such place, none where a unit keeps the shape, or a unit that can't be an identity.
+      ValueError: no such place.
+      Refusal: none where a unit keeps the shape, or a unit that can't be an identity.
     """
     images = jnp.asarray(images)
     states = states_of(network, variables, images)
@@ -137,21 +138,27 @@ def insert_at(
     }
     longer = replace(stack, n=stack.n + count)
     stacks = tuple(longer if s.name == stack.name else s for s in network.stacks)
-    dropout = _more_units(network.unit_dropout, after, count)
+    dropout = None
+    if network.unit_dropout is not None:
+        if reason := fixed_depth(network, after, count):
+            raise Refusal(reason)
+        dropout = replace(network.unit_dropout, num_units=network.num_units + count)
     return replace(network, stacks=stacks, unit_dropout=dropout), deeper
 
 
-def _more_units(dropout: UnitDropout | None, after: int, count: int) -> UnitDropout | None:
+def fixed_depth(network: Network, after: int = -1, count: int = 1) -> str | None:
+    """Why units of ``network`` would change with ``count`` more of them behind unit ``after``, or None."""
+    dropout = network.unit_dropout
     if dropout is None:
         return None
     more = replace(dropout, num_units=dropout.num_units + count)
     others = np.delete(np.asarray(more.at_test()), np.arange(count) + after + 1)
-    if not np.array_equal(others, dropout.at_test()):
-        raise ValueError(
-            f"stochastic depth {dropout.kind!r} scales branches at test by survival probabilities, which "
-            "change with the number of units; use a network with model.unit_scale_at_test=False"
-        )
-    return more
+    if np.array_equal(others, dropout.at_test()):
+        return None
+    return (
+        f"stochastic depth {dropout.kind!r} scales branches at test by survival probabilities, which "
+        "change with the number of units; use a network with model.unit_scale_at_test=False"
+    )
 
 
 def _place(network: Network, variables: Variables, after: int, h: jax.Array) -> tuple[Stack, int]:
@@ -165,7 +172,7 @@ def _place(network: Network, variables: Variables, after: int, h: jax.Array) -> 
         if _fits(stack, variables, h):
             return stack, position
     names = " and ".join(f"{stack.name!r}" for stack, _ in stacks)
-    raise ValueError(
+    raise Refusal(
         f"after={after}: no copy of the units of {names} fits there: they change the shape, or take another "
         "number of inputs; choose a place beside a unit that keeps the shape"
     )
@@ -252,7 +259,7 @@ def _zero_branch(unit: Unit, fresh: dict[str, Any], h: jax.Array) -> dict[str, A
         if not np.any(tried.branch) and any(learns):
             _check_identity(h, tried)
             return variables
-    raise ValueError(
+    raise Refusal(
         f"no single leaf of {type(unit).__name__} ({', '.join(paths)}) makes its branch 0 and still gets a "
         "gradient. A ReLU at the end of a branch blocks it: let the branch end with a weight layer, a "
         "BatchNorm or a trainable scalar"
@@ -271,7 +278,7 @@ def _check_identity(h: jax.Array, tried: _Tried) -> None:
             f"what follows its sum alters it by up to {_largest(tried.y, h):.2g} (the smallest input is "
             f"{np.min(h):.2g}); a ReLU there takes inputs ≥ 0, a BatchNorm there is no identity"
         )
-    raise ValueError(f"with a branch of 0 this residual unit is not the identity: {why}")
+    raise Refusal(f"with a branch of 0 this residual unit is not the identity: {why}")
 
 
 # --- plain units ---
@@ -302,7 +309,7 @@ def _plain_identity(unit: Unit, fresh: dict[str, Any], h: jax.Array) -> dict[str
     y: Any = unit.apply(variables, h, train=False)
     difference = _largest(y, h)
     if difference > ROUNDING * float(np.max(np.abs(h))):
-        raise ValueError(
+        raise Refusal(
             f"identity kernels do not make this plain unit the identity: it alters its input by up to "
             f"{difference:.2g} (the smallest input is {np.min(h):.2g}). It takes ReLUs and inputs ≥ 0; tanh, "
             "normalization across channels, or a ReLU on inputs of both signs never are"
@@ -314,7 +321,7 @@ def _dirac(path: str, shape: tuple[int, ...]) -> np.ndarray:
     """Kernel [..., in a group, out]: each channel to itself, at the centre of the window."""
     *window, inner, out = shape
     if out % inner:
-        raise ValueError(f"{path} maps {inner} to {out} channels, and an identity needs as many")
+        raise Refusal(f"{path} maps {inner} to {out} channels, and an identity needs as many")
     kernel = np.zeros(shape)
     channel = np.arange(out)
     centre: Any = tuple((k - 1) // 2 for k in window)

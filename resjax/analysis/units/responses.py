@@ -39,6 +39,7 @@ from numpy.typing import ArrayLike
 
 from resjax.analysis import style
 from resjax.analysis.batches import Progress, check_images, padded_batches
+from resjax.analysis.refusal import Refusal
 from resjax.analysis.result import Result
 from resjax.analysis.stacks import over_units, places
 from resjax.models.layers import BatchNorm
@@ -97,9 +98,7 @@ def layer_responses(
     check_images(images)
     layers = layers_of(network, variables, images.shape[1:])
     if not layers:
-        raise ValueError(
-            "neither the stem nor any unit of this network has a layer with a 'kernel'"
-        )
+        raise Refusal("neither the stem nor any unit of this network has a layer with a 'kernel'")
     none = np.zeros(len(images), np.int32)
     rows = []
     for batch in padded_batches(images, none, batch_size, progress):

@@ -44,6 +44,7 @@ from resjax.analysis.batches import (
     padded_batches,
 )
 from resjax.analysis.intervals import bootstrap
+from resjax.analysis.refusal import Refusal
 from resjax.analysis.result import Result
 from resjax.analysis.units.insertion import insert_at, start_from, states_of
 from resjax.data import Statistics
@@ -151,7 +152,8 @@ def operate(
       progress: called as ``progress(steps trained, steps in all)``.
 
     Raises:
-      ValueError: data of a wrong form, impossible options, or no place where a unit can be the identity.
+      ValueError: data of a wrong form, or impossible options.
+      Refusal: no place where a unit can be the identity.
     """
     images, labels = np.asarray(images), np.asarray(labels)
     check_images(images)
@@ -174,12 +176,10 @@ def operate(
         try:
             insert_at(network, variables, states, place, count, jax.random.key(seed))
             chosen.append(place)
-        except ValueError as error:
-            if not -1 <= place < network.num_units or count < 1:
-                raise
+        except Refusal as error:
             refused[_name(network, place)] = str(error)
     if not chosen:
-        raise ValueError(f"no unit can be inserted: {'; '.join(sorted(set(refused.values())))}")
+        raise Refusal(f"no unit can be inserted: {'; '.join(sorted(set(refused.values())))}")
 
     def enlarge(r: int) -> tuple[Network, Variables]:
         deep, own = network, variables

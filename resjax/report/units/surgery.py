@@ -9,6 +9,7 @@ import numpy as np
 from resjax.analysis.batches import Progress
 from resjax.analysis.run import Run
 from resjax.analysis.units import surgery
+from resjax.analysis.units.insertion import fixed_depth
 from resjax.analysis.units.surgery import Surgery, operate
 from resjax.report.study import Finding, Options, Study, Table
 from resjax.report.words import count, factor, join, number, percent
@@ -162,7 +163,7 @@ STUDY = Study(
         "                        train=run.examples('train', 512), loss=run.loss)"
     ),
     result=Surgery,
-    unsuited=lambda run: None,  # only trying tells; places without a way are named
+    unsuited=lambda run: fixed_depth(run.network),  # of others, only trying tells
     run=_run,
     plot=surgery.plot,
     finding=finding,
