@@ -126,6 +126,7 @@ if __name__ == "__main__":
             "gradient_batches": "training batches that gradients are measured on",
             "draws": "random subsets, orders or committees of each size",
             "path_draws": "random paths of each length",
+            "delete_up_to": "random deletions of every number of units from 1 to this; 0: 1, 2, 3, 5, 7, …",
             "seed": "of everything that is drawn",
         }.items()
     }

@@ -82,18 +82,21 @@ def test_kappa_at_its_ends():
     ("n", "deleted", "most", "count"),
     [(4, 1, 9, 4), (5, 2, 10, 10), (4, None, 16, 16), (40, 1, 40, 40)],
 )
-def test_all_subsets_where_there_are_no_more(n, deleted, most, count):
-    rows = module._subsets(np.random.default_rng(0), n, deleted, most)
-    assert rows.shape == (count, n) and len(np.unique(rows, axis=0)) == count
+def test_all_voters_where_there_are_no_more(n, deleted, most, count):
+    can_go = np.append(np.ones(n, bool), False)
+    rows = module._voters(can_go, deleted, most, 0)
+    assert rows.shape == (count, n + 1) and len(np.unique(rows, axis=0)) == count
+    assert (rows[:, -1] == 1).all()
     if deleted is not None:
-        assert (rows.sum(1) == n - deleted).all()
+        assert (rows.sum(1) == n + 1 - deleted).all()
 
 
-def test_random_subsets_differ_and_keep_half_of_the_units():
-    rows = module._subsets(np.random.default_rng(0), 30, None, 400)
+def test_random_voters_differ_and_keep_half_of_the_units():
+    can_go = np.ones(30, bool)
+    rows = module._voters(can_go, None, 400, 0)
     assert len(np.unique(rows, axis=0)) == 400
     assert abs(rows.mean() - 0.5) < 0.02 and np.abs(rows.mean(0) - 0.5).max() < 0.1
-    rows = module._subsets(np.random.default_rng(0), 30, 7, 400)
+    rows = module._voters(can_go, 7, 400, 0)
     assert len(np.unique(rows, axis=0)) == 400 and (rows.sum(1) == 23).all()
 
 

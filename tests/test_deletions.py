@@ -144,6 +144,43 @@ def test_random_sets_are_of_their_size_allowed_and_different(allowed, draws, see
     np.testing.assert_array_equal(alone, subsets[subsets.sum(1) == pool // 2])
 
 
+def test_the_passes_that_are_stated_are_those_that_are_run(monkeypatch):
+    network, variables = network_of("pre")
+    ran, original = [], prefixes._run_unit
+    monkeypatch.setattr(prefixes, "_run_unit", lambda *args: ran.append(args[0]) or original(*args))
+    out = np.array([[0, 0, 0, 1, 0], [0, 1, 0, 0, 0], [0, 1, 0, 1, 0], [1, 1, 1, 1, 1]], bool)
+    result = delete_subsets(network, variables, *examples(), out, batch_size=BATCH)
+    # 5 of the intact one; then units 4; 2, 3, 4; 4 again behind the shared 0, 2; and none.
+    assert len(ran) == 5 + 1 + 3 + 1
+    places = np.where(out, ~np.arange(5), np.arange(5))
+    assert prefixes.count_passes(places) == len(ran) / 5
+    assert result.choices["forward passes"].startswith("2.0 instead of 5,")
+
+
+def test_every_number_of_units_as_in_the_paper():
+    everything = np.ones(54, bool)
+    sets = random_subsets(everything, range(1, 21), 30, 0)
+    np.testing.assert_array_equal(sets.sum(1), np.repeat(np.arange(1, 21), 30))
+    places = np.where(sets, ~np.arange(54), np.arange(54))
+    kept = (~sets).sum() / 54  # passes without what is deleted, but with nothing shared
+    assert prefixes.count_passes(places) < 0.75 * kept < 0.65 * len(sets)
+    options = Options(max_examples=BATCH, batch_size=BATCH, draws=2, delete_up_to=3)
+    network, variables = network_of("pre")
+    run = SimpleNamespace(
+        network=network,
+        variables=variables,
+        image_shape=SHAPE,
+        split="test",
+        step=1,
+        loss=cross_entropy,
+        examples=lambda split, most: examples(),
+    )
+    result = words.STUDY.run(run, options, None)
+    assert set(result.number) == {1, 2, 3}
+    more = words.STUDY.run(run, dataclasses.replace(options, delete_up_to=20), None)
+    assert set(more.number) == {1, 2, 3, 4, 5}
+
+
 def test_random_sets_are_uniform():
     subsets = random_subsets(np.ones(40, bool), [10], 3000, 0)
     # Each unit is in a quarter of them; five standard errors.

@@ -35,6 +35,8 @@ class Options:
       gradient_batches: training batches that gradients are measured on.
       draws: random subsets, orders or committees of each size.
       path_draws: random paths of each length.
+      delete_up_to: random deletions of every number of units from 1 to this one (20 in Veit et al. 2016);
+        0 for 1, 2, 3, 5, 7, 10, … all.
       seed: of everything that a study draws.
     """
 
@@ -43,11 +45,12 @@ class Options:
     gradient_batches: int = 8
     draws: int = 30
     path_draws: int = 100
+    delete_up_to: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            least = {"seed": 0, "draws": 2, "path_draws": 2}.get(field.name, 1)
+            least = {"seed": 0, "draws": 2, "path_draws": 2, "delete_up_to": 0}.get(field.name, 1)
             if getattr(self, field.name) < least:
                 raise ValueError(
                     f"{field.name}={getattr(self, field.name)}; allowed: {least} or more"

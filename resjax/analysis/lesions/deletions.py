@@ -16,7 +16,7 @@ over paths). Intervals are over draws of units, for these examples and this one 
 differ much: see the quartiles, and ``resjax.analysis.lesions.pruning`` for sets that are chosen.
 
 *Cost.* At most a forward pass a deletion, in practice less than half: equal beginnings are run once and
-deleted branches not at all (``resjax.analysis.lesions.prefixes``).
+deleted branches not at all (``resjax.analysis.lesions.prefixes``). Each result says how many it took.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from numpy.typing import ArrayLike
 
 from resjax.analysis import style
 from resjax.analysis.batches import Progress, check_images
-from resjax.analysis.lesions.prefixes import measure_places
+from resjax.analysis.lesions.prefixes import count_passes, measure_places
 from resjax.analysis.lesions.subsets import candidates, default_numbers, random_subsets
 from resjax.analysis.result import Classified
 from resjax.analysis.spread import Spread, draw_spread, intact_value, spread, style_errors
@@ -122,12 +122,13 @@ def delete_subsets(
     allowed, left_out = candidates(network, variables, images.shape[1:])
     if wrong := sorted({network.units[u].name for u in np.flatnonzero(subsets.any(0) & ~allowed)}):
         raise ValueError(f"subsets delete {', '.join(wrong)}: {left_out[wrong[0]]}")
+    places = np.where(subsets, ~np.arange(n), np.arange(n))
     lesioned, intact = measure_places(
         network,
         variables,
         images,
         labels,
-        np.where(subsets, ~np.arange(n), np.arange(n)),
+        places,
         loss=loss,
         batch_size=batch_size,
         progress=progress,
@@ -148,6 +149,8 @@ def delete_subsets(
             "BatchNorm": "running statistics of training, not re-estimated after the deletion",
             "plain units": "replaced by their input where shapes agree",
             "further training": "none",
+            "forward passes": f"{count_passes(places):.1f} instead of {len(places) + 1}, counted in units "
+            "that run: equal beginnings run once, deleted branches not at all",
         },
     )
 
@@ -170,7 +173,7 @@ def delete_random(
 
     Args:
       network, variables, images, labels, loss, batch_size, progress: as in ``delete_subsets``.
-      ks: how many units to delete; None for 1, 2, 3, 5, 7, 10, … all. The paper has 1 … 20.
+      ks: how many units to delete, such as ``range(1, 21)``, the paper's; None for 1, 2, 3, 5, 7, 10, … all.
       draws: different random sets of each size; all of them where there are no more.
       transitions: whether units that change the shape are among those drawn, as in the paper.
       seed: of the draws.

@@ -93,6 +93,27 @@ def measure_places(
     return Scores.of(changed, labels), Scores.of(whole, labels)
 
 
+def count_passes(places: np.ndarray) -> float:
+    """Forward passes that ``measure_places`` takes for rows [m, units] and the intact network.
+
+    Counted are units that run, each as 1/n of a pass; stem and head are not. A whole pass for each row would
+    be m + 1.
+    """
+    n = places.shape[1]
+    rows = [list(range(n)), *(~np.unique(~places, axis=0)).tolist()]
+    run, previous = 0, [n] * n
+    for row in rows:
+        run += sum(place >= 0 for place in row[_shared(row, previous) :])
+        previous = row
+    return run / n
+
+
+def _shared(row: list[int], previous: list[int]) -> int:
+    """How many places two rows have in common from the first on."""
+    pairs = enumerate(zip(row, previous, strict=True))
+    return next((i for i, (new, old) in pairs if new != old), len(row))
+
+
 def _walk(
     network: Network, variables: Variables, x: jax.Array, rows: list[list[int]]
 ) -> Iterator[jax.Array]:
@@ -105,8 +126,7 @@ def _walk(
     gates = network.unit_dropout.at_test() if network.unit_dropout else [None] * len(units)
     states, previous = [_stem(network, variables, x)], [len(units)] * len(units)
     for row in rows:
-        pairs = enumerate(zip(row, previous, strict=True))
-        shared = next((i for i, (new, old) in pairs if new != old), len(row))
+        shared = _shared(row, previous)
         del states[shared + 1 :]
         for place in row[shared:]:
             u = place if place >= 0 else ~place

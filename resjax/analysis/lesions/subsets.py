@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -85,11 +86,32 @@ def random_subsets(allowed: np.ndarray, ks: Sequence[int], draws: int, seed: int
             subsets += list(itertools.combinations(pool.tolist(), k))
             continue
         rng = np.random.default_rng((seed, k))
-        drawn: dict[tuple[int, ...], None] = {}  # a set that keeps its order
-        while len(drawn) < draws:
-            drawn[tuple(np.sort(rng.permutation(pool)[:k]).tolist())] = None
-        subsets += list(drawn)
+        subsets += _different(partial(_first, rng, pool, k), draws)
     return _as_mask(subsets, len(allowed))
+
+
+def _first(rng: np.random.Generator, pool: np.ndarray, k: int) -> np.ndarray:
+    return rng.permutation(pool)[:k]
+
+
+def random_halves(allowed: np.ndarray, draws: int, seed: int) -> np.ndarray:
+    """``draws`` different random subsets, each allowed unit in with probability ½, or all where there are no
+    more: bool [subset, unit]."""
+    pool = np.flatnonzero(allowed)
+    if 2 ** len(pool) <= draws:
+        every = (itertools.combinations(pool.tolist(), k) for k in range(len(pool) + 1))
+        return _as_mask(list(itertools.chain(*every)), len(allowed))
+    rng = np.random.default_rng((seed, len(pool) + 1))  # apart from every size of subsets
+    subsets = _different(lambda: pool[rng.random(len(pool)) < 0.5], draws)
+    return _as_mask(subsets, len(allowed))
+
+
+def _different(draw: Callable[[], np.ndarray], count: int) -> list[tuple[int, ...]]:
+    """Draws sets until ``count`` different ones are there, in the order of their first appearance."""
+    drawn: dict[tuple[int, ...], None] = {}  # a set that keeps its order
+    while len(drawn) < count:
+        drawn[tuple(np.sort(draw()).tolist())] = None
+    return list(drawn)
 
 
 def pairs_and_runs(allowed: np.ndarray) -> np.ndarray:

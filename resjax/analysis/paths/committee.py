@@ -58,6 +58,7 @@ from resjax.analysis.batches import (
     padded_batches,
 )
 from resjax.analysis.intervals import bootstrap
+from resjax.analysis.lesions.subsets import random_halves, random_subsets
 from resjax.analysis.refusal import Refusal
 from resjax.analysis.result import Result
 from resjax.analysis.variants import logits_of, with_gates
@@ -82,7 +83,8 @@ class Committee(Result):
       size: [size] of committees.
       majority_error, average_error: [kind, size, draw], of single committees; NaN where a kind has fewer
         voters than the size.
-      majority_interval, average_interval: [kind, size, end], 95 % bootstrap interval of the mean over draws.
+      majority_interval, average_interval: [kind, size, end], 95 % bootstrap interval of the mean over draws:
+        what other committees of these voters would give, not what other voters would.
       disagreement, different_answers, kappa: [kind], see the module; κ is NaN where all are always right.
       whole_error: of the intact network.
       num_units: units that could be deleted.
@@ -180,11 +182,8 @@ def vote(
     rng = np.random.default_rng(seed)
     gates, members = [np.ones((1, network.num_units), np.float32)], []
     for d in deleted:
-        kept = _subsets(rng, int(can_go.sum()), d, voters)
-        own = np.ones((len(kept), network.num_units), np.float32)
-        own[:, can_go] = kept
-        gates.append(own)
-        members.append(_committees(rng, len(kept), sizes, draws))
+        gates.append(_voters(can_go, d, voters, seed))
+        members.append(_committees(rng, len(gates[-1]), sizes, draws))
     if not members:
         raise ValueError("deleted=(); name one kind of voter or more: a number of units, or None")
     counts = np.array([len(rows) for rows in gates[1:]])
@@ -248,6 +247,7 @@ def vote(
             "average of": average,
             "ties in a majority": "expected error of a draw among the classes with most votes",
             "committees": "drawn from the voters of their kind without replacement",
+            "intervals": "over committees of these voters; other voters are not covered",
             "units that can't be deleted": "kept by every voter",
             "BatchNorm": "running statistics of the whole network, not re-estimated for a voter",
             "seed": seed,
@@ -283,27 +283,20 @@ def _default_sizes(voters: int) -> list[int]:
     return [1, *itertools.takewhile(lambda m: m <= half, (2**k + 1 for k in itertools.count(1)))]
 
 
-def _subsets(rng: np.random.Generator, n: int, deleted: int | None, most: int) -> np.ndarray:
-    """bool [V, n], True for what is kept: V different subsets, uniformly drawn, at most ``most``."""
+def _voters(can_go: np.ndarray, deleted: int | None, most: int, seed: int) -> np.ndarray:
+    """float32 gates [voter, unit] of different voters of a kind, at most ``most``."""
+    n = int(can_go.sum())
     if deleted is None:
-        total = 2**n
+        gone = random_halves(can_go, most, seed)
     elif 0 < deleted <= n:
-        total = math.comb(n, deleted)
+        gone = random_subsets(can_go, (deleted,), most, seed)
     else:
         raise ValueError(f"deleted={deleted}; allowed: 1 … {n} (the units that can go), or None")
-    if total < 2:
+    if len(gone) < 2:
         raise Refusal(
             f"deleted={deleted} of {n} units leaves one sub-network; a vote takes two or more: delete fewer"
         )
-    if total <= most:
-        counts = range(n + 1) if deleted is None else [deleted]
-        gone = [rows for d in counts for rows in itertools.combinations(range(n), d)]
-        return np.array([[i not in rows for i in range(n)] for rows in gone])
-    found: dict[bytes, np.ndarray] = {}
-    while len(found) < most:
-        row = rng.random(n) < 0.5 if deleted is None else rng.permutation(n) >= deleted
-        found.setdefault(row.tobytes(), row)
-    return np.stack(list(found.values()))
+    return 1 - gone.astype(np.float32)
 
 
 def _committees(
@@ -328,7 +321,8 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def plot(results: Committee | Mapping[str, Committee]) -> Figure:
-    """Error by committee size, one panel a network; bands are 95 % intervals of the mean over committees."""
+    """Error by committee size, one panel a network; bands are 95 % intervals of the mean over committees of
+    these voters."""
     named = {"": results} if isinstance(results, Committee) else dict(results)
     columns = 1 if style.is_narrow() else min(len(named), 2)
     rows = -(-len(named) // columns)

@@ -45,7 +45,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from resjax.analysis import style
 from resjax.analysis.batches import (
@@ -58,6 +57,7 @@ from resjax.analysis.batches import (
 from resjax.analysis.intervals import bootstrap
 from resjax.analysis.lesions.lesion import DeleteEach
 from resjax.analysis.paths.path_walk import norm, wide
+from resjax.analysis.ranks import spearman
 from resjax.analysis.result import Result
 from resjax.analysis.stacks import over_units, places
 from resjax.losses import Loss, cross_entropy
@@ -309,23 +309,21 @@ def _against(result: Identity, damage: np.ndarray, seed: int) -> Identity:
         if pair.shape[1] < 4:
             found.append((np.nan, np.nan, np.nan))
             continue
-        ends = bootstrap(pair, spearman, seed=seed)
-        found.append((float(spearman(pair)), *map(float, ends)))
+        ends = bootstrap(pair, _rho, seed=seed)
+        found.append((float(_rho(pair)), *map(float, ends)))
     rho, low, high = np.array(found).T
     return dataclasses.replace(result, damage=damage, correlation=rho, low=low, high=high)
+
+
+def _rho(pair: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Spearman's ρ of the rows of [2, n]; 0 where one of both is constant, as some resample may be."""
+    del axis
+    return np.nan_to_num(spearman(*pair))
 
 
 def _is_last(result: Identity) -> np.ndarray:
     """bool [unit], the last of its stage, whose distance from itself is no measurement."""
     return np.append(np.diff(result.stage) != 0, True)
-
-
-def spearman(pairs: np.ndarray, axis: int = -1) -> np.ndarray:
-    """Rank correlation of the two rows of [2, n]; 0 where one of both is constant."""
-    ranks = stats.rankdata(pairs, axis=axis)
-    a, b = ranks - ranks.mean(axis, keepdims=True)
-    size = np.sqrt((a @ a) * (b @ b))
-    return np.asarray(a @ b / size if size > 0 else 0.0)
 
 
 _AXES = {

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from resjax.analysis.batches import Progress
 from resjax.analysis.lesions import deletions
 from resjax.analysis.lesions.deletions import Deletions, by_number, delete_random
+from resjax.analysis.ranks import spearman
 from resjax.analysis.run import Run
 from resjax.analysis.spread import Spread
 from resjax.report.lesions.lesion import LEARNED, MAY_GO
@@ -36,11 +36,14 @@ def unsuited(run: Run) -> str | None:
 
 def _run(run: Run, options: Options, progress: Progress | None) -> Deletions:
     images, labels = run.examples(run.split, options.max_examples)
+    can_go = int(run.network.deletable(run.variables, run.image_shape).sum())
+    every = range(1, min(options.delete_up_to, can_go) + 1)
     result = delete_random(
         run.network,
         run.variables,
         images,
         labels,
+        ks=every or None,
         draws=options.draws,
         loss=run.loss,
         batch_size=options.batch_size,
@@ -50,13 +53,6 @@ def _run(run: Run, options: Options, progress: Progress | None) -> Deletions:
     result.choices["data"] = f"{len(images):,} {run.split} examples, not augmented"
     result.choices["network"] = f"the checkpoint of step {run.step:,}"
     return result
-
-
-def correlation(x: np.ndarray, y: np.ndarray) -> float:
-    """Spearman's rank correlation; NaN where one of both is constant."""
-    if np.ptp(x) == 0 or np.ptp(y) == 0:
-        return float("nan")
-    return float(stats.spearmanr(x, y).statistic)
 
 
 def ranked(value: float) -> str:
@@ -109,7 +105,7 @@ def _verdict(result: Deletions) -> str:
         return "first" if at == 0 else "jump"
     if np.max(curve.median) - result.intact_error <= MAY_GO + 1e-9:
         return "hardly"
-    return "smooth" if correlation(curve.amount, curve.median) >= IN_ORDER else "uneven"
+    return "smooth" if spearman(curve.amount, curve.median) >= IN_ORDER else "uneven"
 
 
 def finding(results: Results) -> Finding:
@@ -160,7 +156,7 @@ def _point(label: str, result: Deletions) -> str:
         for i in _told(curve)
     ]
     at, slope = _steepest(curve)
-    rank = ranked(correlation(curve.amount, curve.median))
+    rank = ranked(spearman(curve.amount, curve.median))
     text = (
         f"{label}: {percent(result.intact_error)} error when intact; in the median {join(medians)}. "
         f"Rank correlation of number and median error: {rank}. Where it rises fastest, from "

@@ -10,11 +10,11 @@ from resjax.analysis.batches import Progress
 from resjax.analysis.intervals import bootstrap
 from resjax.analysis.lesions import reorder
 from resjax.analysis.lesions.reorder import Reordering, by_swaps, reorder_units
+from resjax.analysis.ranks import spearman
 from resjax.analysis.run import Run
 from resjax.report.lesions.deletions import (
     BRACKETS,
     STEP,
-    correlation,
     group,
     ranked,
     sentence,
@@ -60,7 +60,7 @@ def _run(run: Run, options: Options, progress: Progress | None) -> Reordering:
 
 def tau_and_error(result: Reordering) -> float:
     """Spearman's correlation of the medians of τ and of the error, by number of swaps."""
-    return correlation(by_swaps(result, "tau").median, by_swaps(result).median)
+    return spearman(by_swaps(result, "tau").median, by_swaps(result).median)
 
 
 def _verdict(result: Reordering) -> str:

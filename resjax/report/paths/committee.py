@@ -106,9 +106,10 @@ def _points(results: Results) -> list[str]:
             verb = "lower than" if gain > HELPS else "higher than" if gain < -HELPS else "about"
             points.append(
                 f"{label}, {kind} ({r.kept[k]:.3g} of {r.num_units} units kept): a majority of {size} errs "
-                f"on {percent(majority)} (95 % interval {percent(low)} to {percent(high)}), {verb} the "
-                f"{percent(single)} of one voter; two voters name different classes for "
-                f"{percent(r.different_answers[k])} of the examples, κ = {factor(r.kappa[k])}."
+                f"on {percent(majority)} (95 % interval {percent(low)} to {percent(high)} over "
+                f"committees of these voters), {verb} the {percent(single)} of one voter; two voters name "
+                f"different classes for {percent(r.different_answers[k])} of the examples, κ = "
+                f"{factor(r.kappa[k])}."
             )
     points.append(
         "Voters were never trained to vote, and use BatchNorm statistics of the whole network. A close "
