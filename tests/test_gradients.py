@@ -8,8 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from scipy import stats
 
 from resjax import models
+from resjax.analysis import moments
 from resjax.analysis.signals import gradients
 from resjax.analysis.signals.gradients import GradientNorms, gradient_norms
 from resjax.losses import cross_entropy
@@ -151,19 +153,27 @@ def test_few_examples_make_one_small_batch(network, variables):
 def test_moments_join_and_survive_json(network, variables):
     first = gradient_norms(network, variables, *examples(8), batch_size=4)
     later = gradient_norms(network, variables, *examples(8), batch_size=4, step=50)
-    both = GradientNorms.join([first, later])
+    both = moments.join([first, later])
     assert list(both.step) == [0, 50] and both.mean.shape == (2, len(both.layer))
     back = GradientNorms.from_json(json.loads(json.dumps(both.to_json(), allow_nan=False)))
     np.testing.assert_array_equal(back.norm, both.norm)
     assert back.layer == both.layer and back.choices == both.choices
 
     with pytest.raises(ValueError, match="no moment"):
-        GradientNorms.join([])
+        moments.join([])
     other = gradient_norms(network, variables, *examples(4), batch_size=4)
-    with pytest.raises(ValueError, match="one network on the same batches"):
-        GradientNorms.join([first, other])
+    with pytest.raises(ValueError, match="one network on the same examples"):
+        moments.join([first, other])
+
+    draws = both.norm[1].T  # [layer, batch]
+    half = stats.t.ppf(0.975, 1) * draws.std(1, ddof=1) / np.sqrt(2)
+    np.testing.assert_allclose(both.interval[:, 1], [draws.mean(1) - half, draws.mean(1) + half])
+    assert np.isnan(other.interval).all()  # one batch
 
     figure = gradients.plot({"a": both})
+    band = figure.axes[0].collections[0].get_paths()[0].vertices[:, 1]
+    np.testing.assert_allclose(band.max(), both.interval[1, 0].max())
+    assert band.min() > 0  # an end below 0 stays on the logarithmic axis
     assert isinstance(figure, Figure)
     assert figure.axes[0].get_yscale() == "log"
     labels = [text.get_text() for text in figure.legends[0].get_texts()]

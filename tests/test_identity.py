@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ from resjax.analysis.ranks import spearman
 from resjax.analysis.units import identity
 from resjax.analysis.units.identity import Identity, measure_identity
 from resjax.losses import cross_entropy
+from resjax.report.study import Options
 from resjax.report.units.identity import STUDY, downhill, openings, predictors, refining
 
 SHAPE, CLASSES = (6, 6, 2), 3
@@ -243,3 +245,19 @@ def test_findings_follow_the_numbers():
     assert "units of p change" in STUDY.finding({"p": plain}).headline.lower()
     assert len(STUDY.table({"near": near}).rows) == 5
     assert STUDY.summary({"near": near}) == {"near": {"‖F‖/‖x‖, median unit": "0.20"}}
+
+
+def test_progress_covers_the_deletions_too():
+    network, v = made("pre")
+    images, labels = examples()
+    run = SimpleNamespace(
+        network=network,
+        variables=v,
+        loss=cross_entropy,
+        step=1,
+        examples=lambda *_: (images, labels),
+    )
+    seen = []
+    STUDY.run(run, Options(batch_size=4), lambda done, of: seen.append(done / of))
+    assert seen[0] == 0 and seen[-1] == 1 and seen == sorted(seen)
+    assert sum(share < 0.5 for share in seen) > 1 and sum(share > 0.5 for share in seen) > 1

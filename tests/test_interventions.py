@@ -358,3 +358,19 @@ def test_the_rule_for_parallel_stacks():
         True,
         False,
     ]
+
+
+def test_progress_covers_the_means_too():
+    network, v = made("pre")
+    images, labels = examples()
+    seen = []
+    intervene_each(
+        *(network, v, images, labels),
+        reference=images,
+        alphas=(0.5,),
+        draws=0,
+        batch_size=4,
+        progress=lambda done, of: seen.append(done / of),
+    )
+    assert seen[0] == 0 and seen[-1] == 1 and seen == sorted(seen)
+    assert sum(0 <= share <= 1 / interventions.MEANS for share in seen) >= 4  # 3 batches

@@ -14,8 +14,10 @@ from jax import lax
 from network_helpers import draw
 
 from resjax import models
+from resjax.analysis import moments
+from resjax.analysis import plot as plot_of
 from resjax.analysis.paths import path_exact, path_sampled
-from resjax.analysis.paths.path_exact import PathSpectrum, path_spectrum
+from resjax.analysis.paths.path_exact import path_spectrum
 from resjax.analysis.paths.path_gradients import PathGradients, measure_paths, plot
 from resjax.analysis.paths.path_growth import path_spectra
 from resjax.analysis.paths.path_growth import plot as plot_growth
@@ -468,24 +470,39 @@ def test_long_paths_do_not_underflow():
 def test_moments_are_joined_and_compared():
     network, variables, images, labels = case("own")
     larger = jax.tree.map(lambda v: 1.5 * v, variables)
-    moments = [(0, variables), (10, larger)]
-    grown = path_spectra(network, iter(moments), images, labels, batch_size=1)
+    found, seen = {0: variables, 10: larger}, []
+    grown = path_spectra(
+        network,
+        (0, 10),
+        found.__getitem__,
+        images,
+        labels,
+        batch_size=1,
+        progress=lambda done, of: seen.append((done, of)),
+    )
+    assert seen[0] == (0, 6) and seen[-1] == (6, 6) and seen == sorted(seen)
     assert grown.norm.shape == (2, 3, 4)
     np.testing.assert_array_equal(grown.step, [0, 10])
-    for t, (_, v) in enumerate(moments):
+    for t, v in enumerate(found.values()):
         one = path_spectrum(network, v, images, labels, batch_size=1, probe=Probe(train=True))
         np.testing.assert_array_equal(grown.norm[t], one.norm[0])
         np.testing.assert_allclose(grown.mean_length[t], one.share[0] @ one.length)
     assert len(plot_growth({"a": grown, "b": grown}).axes) == 2
     with pytest.raises(ValueError, match="no moment"):
-        PathSpectrum.join([])
-    with pytest.raises(ValueError, match="same batches"):
-        PathSpectrum.join([grown, path_spectrum(network, variables, images, labels)])
+        moments.join([])
+    with pytest.raises(ValueError, match="one network on the same examples"):
+        moments.join([grown, path_spectrum(network, variables, images, labels)])
 
 
 def test_json_join_and_plots():
     network, variables, images, labels = case("own")
-    both = measure_paths(network, variables, images, labels, draws=2)
+    seen = []
+    both = measure_paths(
+        *(network, variables, images, labels),
+        draws=2,
+        progress=lambda done, of: seen.append((done, of)),
+    )
+    assert seen[0] == (0, 3) and seen[-1] == (3, 3) and seen == sorted(seen)
     assert both.modes == ("running statistics",)
     assert both.choices["draws"] == "2 paths of each length"
     text = json.dumps(both.to_json(), allow_nan=False)
@@ -502,6 +519,15 @@ def test_json_join_and_plots():
     with pytest.raises(ValueError, match="not a PathGradients"):
         PathGradients.from_json({"exact": {}})
     assert len(plot({"mine": both}).axes) == len(plot(both).axes) == 3
+    (exact,), (sample,) = both.exact.values(), both.sample.values()
+    own = plot_of({"mine": exact})
+    shares = own.axes[0].lines[0].get_ydata()
+    np.testing.assert_allclose(shares, 100 * exact.share[0])
+    np.testing.assert_allclose(own.axes[1].lines[0].get_ydata(), 100 * exact.mean_contribution[0])
+    zero = dataclasses.replace(exact, norm=0 * exact.norm)
+    assert len(plot_of(zero).axes) == 2
+    own = plot_of(sample)
+    np.testing.assert_allclose(own.axes[1].lines[0].get_ydata(), 100 * sample.share)
 
     parameters = parameter_spectra(network, variables, images, labels)
     back = PathParameters.from_json(json.loads(json.dumps(parameters.to_json(), allow_nan=False)))

@@ -15,6 +15,16 @@ Progress = Callable[[int, int], None]
 """Called as ``progress(batches done, batches in all)``, with 0 before the first."""
 
 
+def part(progress: Progress | None, i: int, of: int) -> Progress:
+    """The progress of part ``i`` of ``of`` parts of equal length, told as that of the whole."""
+
+    def tell(done: int, total: int) -> None:
+        if progress:
+            progress(i * total + done, of * total)
+
+    return tell
+
+
 class Batch(NamedTuple):
     """``images`` [B, H, W, C]; ``labels`` int32 [B]; ``mask`` bool [B], False where an example is padding."""
 

@@ -54,6 +54,15 @@ def bootstrap(
     return low, high
 
 
+def of_mean(values: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+    """Ends of the 95 % interval of the mean over ``axis``, such as batches; NaN where it has length 1."""
+    values = np.moveaxis(np.asarray(values, float), axis, -1)
+    if values.shape[-1] < 2:
+        nowhere = np.full(values.shape[:-1], np.nan)
+        return nowhere, nowhere
+    return bootstrap(values)
+
+
 def wilson(
     share: np.ndarray | float, count: int, level: float = LEVEL
 ) -> tuple[np.ndarray, np.ndarray]:

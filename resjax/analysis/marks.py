@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from resjax.analysis import style
 
 if TYPE_CHECKING:
@@ -37,6 +39,24 @@ def legend_by_colour_and_line(
     columns = 2 if style.is_narrow() else 4
     handles, labels = zip(*entries, strict=True)
     fig.legend(handles, labels, loc="outside upper left", ncols=columns, fontsize=9)
+
+
+def explain_lines(ax: Axes, looks: Mapping[str, tuple[str, str]]) -> None:
+    """What kinds of line mean, in neutral colour."""
+    from matplotlib.lines import Line2D
+
+    handles: list[Any] = [
+        Line2D([], [], color=style.ink(), ms=3, lw=1.2, label=name, marker=marker, ls=line)
+        for name, (marker, line) in looks.items()
+    ]
+    ax.legend(handles=handles, fontsize=8, loc="upper right")
+
+
+def band_on_log(ax: Axes, x: np.ndarray, low: np.ndarray, high: np.ndarray, color: str) -> None:
+    """An interval as a band on a logarithmic axis; one that reaches 0 or below ends at its bottom."""
+    bottom = ax.get_ylim()[0]
+    at_zero = low <= 0
+    ax.fill_between(x, np.where(at_zero, bottom, low), high, color=color, alpha=0.15, lw=0)
 
 
 def few_ticks(ax: Axes) -> None:

@@ -7,12 +7,12 @@ its arrays have a first axis ``step`` of length 1, along which moments are joine
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
-from resjax.analysis.batches import Progress
+from resjax.analysis.batches import Progress, part
 from resjax.analysis.result import Result
 from resjax.network import Variables
 
@@ -30,40 +30,44 @@ def join(results: Iterable[R]) -> R:
         raise ValueError("no moment to join")
     first = results[0]
     joined = {}
-    for name, axes in first.AXES.items():
-        if axes[0] != "step" or getattr(first, name) is None:
-            continue
+    for field in dataclasses.fields(first):  # type: ignore[arg-type]
+        name = field.name
         values = [getattr(r, name) for r in results]
-        if len({v.shape[1:] for v in values}) > 1:
+        if first.AXES.get(name, ("",))[0] == "step" and values[0] is not None:
+            alike = len({v.shape[1:] for v in values}) == 1
+            joined[name] = np.concatenate(values) if alike else None
+        else:
+            alike = name == "choices" or all(_equal(v, values[0]) for v in values)
+        if not alike:
             raise ValueError(
-                f"only moments of one network on the same examples can be joined; {name} has the shapes "
-                f"{[v.shape for v in values]}"
+                f"only moments of one network on the same examples can be joined; {name} differs"
             )
-        joined[name] = np.concatenate(values)
     return dataclasses.replace(first, **joined)  # type: ignore[type-var]
 
 
+def _equal(a: Any, b: Any) -> bool:
+    if isinstance(a, np.ndarray):
+        return np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
+    return bool(a == b)
+
+
 def at_moments(
-    moments: Mapping[int, Variables],
+    steps: Sequence[int],
+    at: Callable[[int], Variables],
     measure: Callable[[int, Variables, Progress], R],
     progress: Progress | None = None,
 ) -> R:
     """``measure(step, variables, progress)`` at each moment, joined.
 
     Args:
-      moments: {training steps done: variables}.
+      steps: training steps done.
+      at: the variables after so many, such as ``run.at``; one moment is held at a time.
       measure: gives a result of one moment.
       progress: called as ``progress(parts done, parts in all)`` over all moments.
 
     Raises:
       ValueError: as ``join``.
     """
-    results = []
-    for i, (step, variables) in enumerate(moments.items()):
-
-        def tell(done: int, of: int, i: int = i) -> None:
-            if progress:
-                progress(i * of + done, len(moments) * of)
-
-        results.append(measure(step, variables, tell))
-    return join(results)
+    return join(
+        measure(step, at(step), part(progress, i, len(steps))) for i, step in enumerate(steps)
+    )

@@ -46,7 +46,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from resjax.analysis import style
-from resjax.analysis.batches import Progress, check_images, count_classes
+from resjax.analysis.batches import Progress, check_images, count_classes, part
 from resjax.analysis.intervals import bootstrap
 from resjax.analysis.lesions.forwards import (
     can_run_in_parallel,
@@ -68,6 +68,8 @@ if TYPE_CHECKING:
 MEASURES = ("error", "loss", "kl", "agreement")
 # What became of one unit; a result has one row for each α, and one for each draw.
 KINDS = ("scale", "freeze", "reset", "redraw")
+# The mean branches of 'freeze' are told as this part of the work.
+MEANS = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,7 +188,7 @@ def intervene_each(
       loss: (logits [B, classes], labels [B]) → [B].
       batch_size: most examples at a time; memory grows with it, the result does not depend on it.
       seed: of the fresh initializations.
-      progress: called as ``progress(forward passes done, passes in all)``.
+      progress: called as ``progress(work done, work in all)``.
 
     Raises:
       ValueError: no example, images or labels of a wrong form, initial variables of another network, one
@@ -202,7 +204,13 @@ def intervene_each(
     can_go = network.deletable(variables, shape)
     means = None
     if reference is not None:
-        means = mean_branches(network, variables, reference, batch_size=batch_size)
+        means = mean_branches(
+            network,
+            variables,
+            reference,
+            batch_size=batch_size,
+            progress=part(progress, 0, MEANS),
+        )
     others = {} if initial is None else {"reset": initial}
     for draw in range(draws):
         # Folded apart from the split keys of training: the same seed must not draw step 0 again.
@@ -225,7 +233,8 @@ def intervene_each(
 
         def tell(passes: int, of: int, done: int = done, share: int = len(job.variants)) -> None:
             if progress:
-                progress(done + passes * share // of, total)
+                rest = done + passes * share // of
+                progress(total + (MEANS - 1) * rest, MEANS * total)
 
         scores[job.name], intact = measure(
             network,

@@ -33,9 +33,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Mapping
 from functools import partial
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -43,8 +43,9 @@ import numpy as np
 from jax import lax
 from numpy.typing import ArrayLike
 
+from resjax.analysis import style
 from resjax.analysis.batches import Progress
-from resjax.analysis.intervals import bootstrap
+from resjax.analysis.intervals import bootstrap, of_mean
 from resjax.analysis.paths.path_lengths import central_range, count_units, path_lengths, shares
 from resjax.analysis.paths.path_walk import (
     PAPER,
@@ -56,13 +57,18 @@ from resjax.analysis.paths.path_walk import (
     wide,
 )
 from resjax.analysis.result import Result
+from resjax.analysis.signals.gradients import moment
 from resjax.losses import Loss, cross_entropy
 from resjax.network import Network, Variables
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclasses.dataclass(frozen=True)
 class PathSpectrum(Result):
-    """The gradient by path length of one network, at one or more moments of its training.
+    """The gradient by path length of one network, at one or more moments of its training
+    (``resjax.analysis.moments.join``).
 
     Attributes:
       step: int [step], training steps done at each moment.
@@ -122,27 +128,37 @@ class PathSpectrum(Result):
         """[step, end]: first and last length of the central 95 % of the sum of norms."""
         return np.array([central_range(self.length, share) for share in self.share])
 
-    @classmethod
-    def join(cls, moments: Iterable[PathSpectrum]) -> PathSpectrum:
-        """The same network at several moments as one result.
 
-        Raises:
-          ValueError: no moment, or other lengths or batches.
-        """
-        moments = list(moments)
-        if not moments:
-            raise ValueError("no moment to join")
-        first = moments[0]
-        for other in moments[1:]:
-            if other.norm.shape[1:] != first.norm.shape[1:] or other.length[0] != first.length[0]:
-                raise ValueError("only moments of one network on the same batches can be joined")
-        return dataclasses.replace(
-            first,
-            step=np.concatenate([m.step for m in moments]),
-            norm=np.concatenate([m.norm for m in moments]),
-            contribution=np.concatenate([m.contribution for m in moments]),
-            total=np.concatenate([m.total for m in moments]),
-        )
+def plot(results: PathSpectrum | Mapping[str, PathSpectrum]) -> Figure:
+    """Left, the share of the norms by length; right, the contribution to the gradient, which can be negative.
+
+    Colours tell runs, lines moments. Lines are means over batches, bands their 95 % intervals.
+    """
+    named = {"": results} if isinstance(results, PathSpectrum) else dict(results)
+    narrow = style.is_narrow()
+    fig, grid = style.axes_grid(*((2, 1) if narrow else (1, 2)))
+    if narrow:
+        fig.set_size_inches(style.NARROW[0], 1.8 * style.NARROW[1])
+    left, right = (ax for row in grid for ax in row)
+    for i, (label, r) in enumerate(named.items()):
+        whole = r.norm.mean(1, keepdims=True).sum(-1, keepdims=True)
+        own = r.norm / np.where(whole > 0, whole, np.nan)
+        for t, step in enumerate(r.step):
+            look: dict[str, Any] = {"color": style.color(i), "ls": style.LINES[t % 4]}
+            name = f"{label}, {moment(int(step))}".strip(", ") if len(r.step) > 1 else label
+            for ax, values in ((left, own[t]), (right, r.contribution[t])):
+                ax.plot(r.length, 100 * values.mean(0), label=name, **look)
+                low, high = of_mean(100 * values, 0)
+                ax.fill_between(r.length, low, high, color=look["color"], alpha=0.18, lw=0)
+    left.set(ylabel="share of the norms (%)")
+    right.set(ylabel="contribution to the gradient (%)")
+    right.axhline(0, lw=1, color=style.ink())
+    for ax in (left, right):
+        ax.set_xlabel("length (branches crossed)")
+        style.integer_ticks(ax)
+    if any(left.get_legend_handles_labels()[1]):
+        style.legend_above(fig, left)
+    return fig
 
 
 def path_spectrum(

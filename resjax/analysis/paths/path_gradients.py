@@ -22,10 +22,11 @@ from numpy.typing import ArrayLike
 
 from resjax.analysis import style
 from resjax.analysis.batches import Progress
+from resjax.analysis.marks import explain_lines
 from resjax.analysis.paths.path_exact import PathSpectrum, path_spectrum
 from resjax.analysis.paths.path_lengths import log_path_counts, path_shares
-from resjax.analysis.paths.path_sampled import PathSample, sample_paths
-from resjax.analysis.paths.path_walk import PAPER, Probe
+from resjax.analysis.paths.path_sampled import PathSample, draw_single, sample_paths
+from resjax.analysis.paths.path_walk import PAPER, Probe, whole_batches
 from resjax.analysis.result import Result
 from resjax.losses import Loss, cross_entropy
 from resjax.network import Network, Variables
@@ -121,9 +122,16 @@ def measure_paths(
 ) -> PathGradients:
     """``path_spectrum`` and ``sample_paths`` on the same batches; the arguments are theirs.
 
+    ``progress`` is called as ``progress(batches and draws done, of both in all)``.
+
     Raises:
       ValueError: as they do.
     """
+    batches = len(whole_batches(network, variables, images, labels, batch_size))
+
+    def tell(before: int) -> Progress:
+        return lambda done, _: progress(before + done, batches + draws) if progress else None
+
     spectrum = path_spectrum(
         network,
         variables,
@@ -133,6 +141,7 @@ def measure_paths(
         probe=probe,
         batch_size=batch_size,
         seed=seed,
+        progress=tell(0),
     )
     sample = sample_paths(
         network,
@@ -144,7 +153,7 @@ def measure_paths(
         probe=probe,
         batch_size=batch_size,
         seed=seed,
-        progress=progress,
+        progress=tell(batches),
     )
     return PathGradients({probe.statistics: spectrum}, {probe.statistics: sample})
 
@@ -166,7 +175,7 @@ def plot(results: PathGradients | Mapping[str, PathGradients]) -> Figure:
     for i, (label, result) in enumerate(named.items()):
         exact, sample = result.exact[result.modes[0]], result.sample[result.modes[0]]
         _draw_counts(axes[0], exact, i, label)
-        _draw_single(axes[1], sample, i)
+        draw_single(axes[1], sample, i)
         _draw_totals(axes[2], exact, sample, i)
     axes[0].set(ylabel="share of all paths (%)", title="a  how many paths")
     axes[1].set(ylabel="‖gradient through one path‖", yscale="log", title="b  one path")
@@ -176,8 +185,8 @@ def plot(results: PathGradients | Mapping[str, PathGradients]) -> Figure:
         style.integer_ticks(ax)
     band = Patch(color=style.ink(), alpha=0.2, lw=0, label="95 % of the\nexact norms")
     axes[0].legend(handles=[band], fontsize=8, handlelength=1, loc="upper right")
-    _explain(axes[1], {"mean": ("o", "-"), "median": ("", "--")})
-    _explain(
+    explain_lines(axes[1], {"mean": ("o", "-"), "median": ("", "--")})
+    explain_lines(
         axes[2],
         {"number × mean": ("o", "-"), "exact norm": ("", "--"), "exact contribution": ("", ":")},
     )
@@ -194,33 +203,8 @@ def _draw_counts(ax: Axes, exact: PathSpectrum, i: int, label: str) -> None:
         ax.axvspan(low - 0.5, high + 0.5, color=style.color(i), alpha=0.12, lw=0)
 
 
-def _draw_single(ax: Axes, sample: PathSample, i: int) -> None:
-    low, mean, high, median = (
-        np.where(v > 0, v, np.nan)
-        for v in (sample.mean_interval[0], sample.mean, sample.mean_interval[1], sample.median)
-    )
-    color = style.color(i)
-    ax.fill_between(sample.length, low, high, color=color, alpha=0.25, lw=0)
-    ax.plot(sample.length, mean, style.marker(i) + "-", color=color, ms=3, lw=1)
-    ax.plot(sample.length, median, "--", color=color, lw=1)
-    if np.isfinite(sample.attenuation):
-        note, at = f"g = {sample.attenuation:.2f}", (0.05, 0.06 + 0.08 * i)
-        ax.annotate(note, at, xycoords="axes fraction", color=color, fontsize=9)
-
-
 def _draw_totals(ax: Axes, exact: PathSpectrum, sample: PathSample, i: int) -> None:
     color = style.color(i)
     ax.plot(sample.length, 100 * sample.share, style.marker(i) + "-", color=color, ms=3, lw=1)
     ax.plot(exact.length, 100 * exact.share[0], "--", color=color)
     ax.plot(exact.length, 100 * exact.mean_contribution[0], ":", color=color)
-
-
-def _explain(ax: Axes, looks: Mapping[str, tuple[str, str]]) -> None:
-    """What kinds of line mean, in neutral colour."""
-    from matplotlib.lines import Line2D
-
-    handles: list[Any] = [
-        Line2D([], [], color=style.ink(), ms=3, lw=1.2, label=name, marker=marker, ls=line)
-        for name, (marker, line) in looks.items()
-    ]
-    ax.legend(handles=handles, fontsize=8, loc="upper right")

@@ -18,12 +18,14 @@ because long paths gain or because short ones fade: see the spectra.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from numpy.typing import ArrayLike
 
 from resjax.analysis import style
+from resjax.analysis.batches import Progress
+from resjax.analysis.moments import at_moments
 from resjax.analysis.paths.path_exact import PathSpectrum, path_spectrum
 from resjax.analysis.paths.path_walk import TRAINING, Probe
 from resjax.analysis.signals.gradients import moment
@@ -36,7 +38,8 @@ if TYPE_CHECKING:
 
 def path_spectra(
     network: Network,
-    moments: Iterable[tuple[int, Variables]],
+    steps: Sequence[int],
+    at: Callable[[int], Variables],
     images: ArrayLike,
     labels: ArrayLike,
     *,
@@ -44,19 +47,23 @@ def path_spectra(
     probe: Probe = TRAINING,
     batch_size: int = 32,
     seed: int = 0,
+    progress: Progress | None = None,
 ) -> PathSpectrum:
     """The exact gradient by path length at several moments of a training.
 
     Args:
       network: any.
-      moments: (training steps done, variables), in order; a generator may load one checkpoint at a time.
+      steps: training steps done at each moment, in order.
+      at: the variables after so many steps, such as ``run.at``; one checkpoint is held at a time.
       images, labels, loss, probe, batch_size, seed: as for ``path_spectrum``.
+      progress: called as ``progress(batches done, batches in all)`` over all moments.
 
     Raises:
       ValueError: no moment, or as ``path_spectrum``.
     """
-    return PathSpectrum.join(
-        path_spectrum(
+
+    def measure(step: int, variables: Variables, tell: Progress) -> PathSpectrum:
+        return path_spectrum(
             network,
             variables,
             images,
@@ -66,9 +73,10 @@ def path_spectra(
             batch_size=batch_size,
             step=step,
             seed=seed,
+            progress=tell,
         )
-        for step, variables in moments
-    )
+
+    return at_moments(steps, at, measure, progress)
 
 
 def plot(results: PathSpectrum | Mapping[str, PathSpectrum]) -> Figure:

@@ -28,8 +28,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from functools import partial
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -37,8 +38,10 @@ import numpy as np
 from jax import lax
 from numpy.typing import ArrayLike
 
+from resjax.analysis import style
 from resjax.analysis.batches import Progress
 from resjax.analysis.intervals import bootstrap
+from resjax.analysis.marks import explain_lines
 from resjax.analysis.paths.path_lengths import (
     FITTED,
     central_range,
@@ -60,6 +63,10 @@ from resjax.analysis.paths.path_walk import (
 from resjax.analysis.result import Result
 from resjax.losses import Loss, cross_entropy
 from resjax.network import Network, Variables
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,6 +134,45 @@ class PathSample(Result):
     def effective(self) -> tuple[float, float]:
         """First and last length of the central 95 % of ``share``."""
         return central_range(self.length, self.share)
+
+
+def plot(results: PathSample | Mapping[str, PathSample]) -> Figure:
+    """Veit et al. 2016, Fig. 6b and 6c: the norm of the gradient through one path, by its length, and the
+    number of paths × that norm. Bands are 95 % intervals of the mean over draws."""
+    named = {"": results} if isinstance(results, PathSample) else dict(results)
+    narrow = style.is_narrow()
+    fig, grid = style.axes_grid(*((2, 1) if narrow else (1, 2)))
+    if narrow:
+        fig.set_size_inches(style.NARROW[0], 1.8 * style.NARROW[1])
+    left, right = (ax for row in grid for ax in row)
+    for i, (label, r) in enumerate(named.items()):
+        draw_single(left, r, i)
+        dots = style.marker(i) + "-"
+        right.plot(r.length, 100 * r.share, dots, color=style.color(i), ms=3, lw=1, label=label)
+    left.set(ylabel="‖gradient through one path‖", yscale="log")
+    right.set(ylabel="number × mean: share (%)")
+    explain_lines(left, {"mean": ("o", "-"), "median": ("", "--")})
+    for ax in (left, right):
+        ax.set_xlabel("length (branches crossed)")
+        style.integer_ticks(ax)
+    if "" not in named:
+        style.legend_above(fig, right)
+    return fig
+
+
+def draw_single(ax: Axes, sample: PathSample, i: int) -> None:
+    """Mean with its interval, median and g of run ``i``, on a logarithmic axis."""
+    low, mean, high, median = (
+        np.where(v > 0, v, np.nan)
+        for v in (sample.mean_interval[0], sample.mean, sample.mean_interval[1], sample.median)
+    )
+    color = style.color(i)
+    ax.fill_between(sample.length, low, high, color=color, alpha=0.25, lw=0)
+    ax.plot(sample.length, mean, style.marker(i) + "-", color=color, ms=3, lw=1)
+    ax.plot(sample.length, median, "--", color=color, lw=1)
+    if np.isfinite(sample.attenuation):
+        note, at = f"g = {sample.attenuation:.2f}", (0.05, 0.06 + 0.08 * i)
+        ax.annotate(note, at, xycoords="axes fraction", color=color, fontsize=9)
 
 
 def sample_paths(

@@ -19,7 +19,7 @@ A trained network that fits every example has small gradients everywhere.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -30,6 +30,8 @@ from numpy.typing import ArrayLike
 
 from resjax.analysis import style
 from resjax.analysis.batches import Progress, check_examples, check_images, count_classes
+from resjax.analysis.intervals import of_mean
+from resjax.analysis.marks import band_on_log
 from resjax.analysis.refusal import Refusal
 from resjax.analysis.result import Result
 from resjax.losses import Loss, cross_entropy
@@ -43,7 +45,8 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class GradientNorms(Result):
-    """Gradient norms of the kernels of one network at one or more moments of its training.
+    """Gradient norms of the kernels of one network at one or more moments of its training
+    (``resjax.analysis.moments.join``).
 
     Attributes:
       layer: names from the first layer to the last, like ``stage2/unit3/conv1/kernel``.
@@ -74,26 +77,10 @@ class GradientNorms(Result):
         """[step, layer], the mean norm over batches."""
         return self.norm.mean(axis=1)
 
-    @classmethod
-    def join(cls, moments: Iterable[GradientNorms]) -> GradientNorms:
-        """The same network at several moments as one result.
-
-        Raises:
-          ValueError: no moment, or other layers or batches.
-        """
-        moments = list(moments)
-        if not moments:
-            raise ValueError("no moment to join")
-        first = moments[0]
-        for other in moments[1:]:
-            if other.layer != first.layer or other.norm.shape[1:] != first.norm.shape[1:]:
-                raise ValueError("only moments of one network on the same batches can be joined")
-        return dataclasses.replace(
-            first,
-            step=np.concatenate([m.step for m in moments]),
-            norm=np.concatenate([m.norm for m in moments]),
-            loss=np.concatenate([m.loss for m in moments]),
-        )
+    @property
+    def interval(self) -> np.ndarray:
+        """[end, step, layer], 95 % interval of the mean over other batches; NaN with one batch."""
+        return np.stack(of_mean(self.norm, 1))
 
 
 def gradient_norms(
@@ -194,23 +181,22 @@ def _batch_norms(
 def plot(results: GradientNorms | Mapping[str, GradientNorms], ax: Axes | None = None) -> Figure:
     """Gradient norm of each kernel from the first layer to the last: colours tell runs, lines moments.
 
-    The line is the mean over batches, the band reaches from the smallest to the largest batch.
+    The line is the mean over batches, the band its 95 % interval.
     """
     named = {"": results} if isinstance(results, GradientNorms) else dict(results)
     fig, ax = style.axes(ax)
+    ax.set_yscale("log")
     for i, (label, result) in enumerate(named.items()):
         number = 1 + np.arange(len(result.layer))
         for t, step in enumerate(result.step):
             look: dict[str, Any] = {"color": style.color(i), "lw": 1.6 if t == 0 else 1.3}
             name = f"{label}, {moment(int(step))}".strip(", ")
             # A norm of exactly 0 has no place on a logarithmic axis.
-            low, mean, high = (
-                np.where(v > 0, v, np.nan)
-                for v in (result.norm[t].min(0), result.mean[t], result.norm[t].max(0))
-            )
+            mean = np.where(result.mean[t] > 0, result.mean[t], np.nan)
             ax.plot(number, mean, style.LINES[t % len(style.LINES)], label=name, **look)
-            ax.fill_between(number, low, high, color=look["color"], alpha=0.15, lw=0)
-    ax.set(xlabel="kernel, from the first layer to the last", ylabel="‖∂L/∂W‖", yscale="log")
+            low, high = result.interval[:, t]
+            band_on_log(ax, number, low, high, look["color"])
+    ax.set(xlabel="kernel, from the first layer to the last", ylabel="‖∂L/∂W‖")
     style.legend_above(fig, ax)
     return fig
 

@@ -44,7 +44,8 @@ from numpy.typing import ArrayLike
 
 from resjax.analysis import style
 from resjax.analysis.batches import Progress
-from resjax.analysis.marks import few_ticks, legend_by_colour_and_line
+from resjax.analysis.intervals import of_mean
+from resjax.analysis.marks import band_on_log, few_ticks, legend_by_colour_and_line
 from resjax.analysis.paths.path_walk import Crossing, Probe, norm, walk_back, whole_batches, wide
 from resjax.analysis.result import Result
 from resjax.analysis.signals.gradients import moment
@@ -220,14 +221,15 @@ def _measure(rows: jax.Array) -> tuple[jax.Array, ...]:
 def plot(results: Signal | Mapping[str, Signal]) -> Figure:
     """Above, ‖∂L/∂x_l‖ from the first unit to the head, relative to the head's; below, the share of the "1".
 
-    Colours tell runs, lines moments; dotted is the "1" itself, at the first moment. Bands reach from the
-    smallest to the largest batch.
+    Colours tell runs, lines moments; dotted is the "1" itself, at the first moment. Lines are means over
+    batches, bands their 95 % intervals.
     """
     named = {"": results} if isinstance(results, Signal) else dict(results)
     shares = any(r.residual for r in named.values())
     fig, grid = style.axes_grid(2 if shares else 1, 1, sharex=True)
     width, height = fig.get_size_inches()
     fig.set_size_inches(width, height * (1.45 if shares else 1))
+    grid[0][0].set_yscale("log")
     lines: dict[str, str] = {}
     for i, r in enumerate(named.values()):
         end = np.where(r.total[..., -1:] > 0, r.total[..., -1:], np.nan)
@@ -239,7 +241,7 @@ def plot(results: Signal | Mapping[str, Signal]) -> Figure:
                 _band(grid[1][0], 100 * r.share[t], look)
         if r.residual:
             _band(grid[0][0], (r.shortcut / end)[0], {"color": style.color(i), "ls": ":"})
-    grid[0][0].set(ylabel="‖∂L/∂xₗ‖ ÷ ‖∂L/∂xₙ‖", yscale="log")
+    grid[0][0].set_ylabel("‖∂L/∂xₗ‖ ÷ ‖∂L/∂xₙ‖")
     if shares:
         grid[1][0].set(ylabel='share of the "1" (%)')
         lines['the "1" alone'] = ":"
@@ -250,8 +252,12 @@ def plot(results: Signal | Mapping[str, Signal]) -> Figure:
 
 
 def _band(ax: Axes, values: np.ndarray, look: dict[str, str]) -> None:
-    """Mean over batches as a line, smallest to largest as a band; values [batch, place]."""
+    """Mean over batches as a line, its 95 % interval as a band; values [batch, place]."""
     place = 1 + np.arange(values.shape[-1])
     shown = np.where(np.isfinite(values) & (values != 0), values, np.nan)
     ax.plot(place, shown.mean(0), **look)  # type: ignore[arg-type]
-    ax.fill_between(place, shown.min(0), shown.max(0), color=look["color"], alpha=0.15, lw=0)
+    low, high = of_mean(shown, 0)
+    if ax.get_yscale() == "log":
+        band_on_log(ax, place, low, high, look["color"])
+    else:
+        ax.fill_between(place, low, high, color=look["color"], alpha=0.15, lw=0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -11,7 +11,6 @@ from resjax.analysis.paths import path_growth
 from resjax.analysis.paths.path_exact import PathSpectrum
 from resjax.analysis.run import Run
 from resjax.analysis.signals.gradients import moment
-from resjax.network import Variables
 from resjax.report.paths.path_counts import between, one_path
 from resjax.report.study import Finding, Options, Study, Table
 from resjax.report.words import join, number
@@ -23,24 +22,17 @@ def _run(run: Run, options: Options, progress: Progress | None) -> PathSpectrum:
     size = min(run.config.train.batch_size, 32)
     images, labels = run.examples("train", size * max(2, options.gradient_batches // 2))
     steps = sorted({*([] if run.imported else [0]), *run.steps, run.step})
-
-    def moments() -> Iterator[tuple[int, Variables]]:
-        for i, step in enumerate(steps):
-            if progress:
-                progress(i, len(steps))
-            yield step, run.at(step)
-
     result = path_growth.path_spectra(
         run.network,
-        moments(),
+        steps,
+        run.at,
         images,
         labels,
         loss=run.loss,
         batch_size=size,
         seed=options.seed,
+        progress=progress,
     )
-    if progress:
-        progress(len(steps), len(steps))
     result.choices["data"] = f"the first {len(images):,} training examples, not augmented"
     return result
 
@@ -135,8 +127,8 @@ STUDY = Study(
     ),
     code=(
         "images, labels = run.examples('train', 128)\n"
-        "moments = ((step, run.at(step)) for step in (0, *run.steps))\n"
-        "resjax.analysis.path_spectra(run.network, moments, images, labels, loss=run.loss)"
+        "resjax.analysis.path_spectra(run.network, (0, *run.steps), run.at, images, labels,\n"
+        "                             loss=run.loss)"
     ),
     result=PathSpectrum,
     unsuited=one_path,

@@ -20,9 +20,9 @@ from resjax.report.words import factor, join, number
 
 Results = Mapping[str, PathGradients]
 
-# Examples a draw: few, because a draw costs what its batch costs, but enough for statistics of the batch,
-# with which a part of the draws is repeated.
-_BATCH = {PAPER: 8, TRAINING: 32}
+# Examples a draw, in both modes: a batch's norm depends on its size. Few, because a draw costs what its batch
+# costs, but enough for statistics of the batch, with which a part of the draws is repeated.
+_BATCH = 16
 _LEAST, _PART = 5, 10
 # From this R² on, a fall is called exponential (a straight line on a logarithmic axis).
 STRAIGHT = 0.95
@@ -31,13 +31,15 @@ STRAIGHT = 0.95
 def _run(run: Run, options: Options, progress: Progress | None) -> PathGradients:
     repeated = min(options.path_draws, max(_LEAST, options.path_draws // _PART))
     draws = {PAPER: options.path_draws, TRAINING: repeated}
-    images, labels = run.examples("train", _BATCH[TRAINING] * max(2, options.gradient_batches // 2))
-    modes, before = [], 0
+    images, labels = run.examples("train", _BATCH * max(2, options.gradient_batches))
+    batches, before = max(1, len(images) // _BATCH), 0
+    total = sum(draws.values()) + len(draws) * batches
+    modes = []
     for probe, count in draws.items():
 
         def tell(done: int, of: int, before: int = before) -> None:
             if progress:
-                progress(before + done, sum(draws.values()))
+                progress(before + done, total)
 
         one = path_gradients.measure_paths(
             run.network,
@@ -47,11 +49,11 @@ def _run(run: Run, options: Options, progress: Progress | None) -> PathGradients
             draws=count,
             loss=run.loss,
             probe=probe,
-            batch_size=_BATCH[probe],
+            batch_size=_BATCH,
             seed=options.seed,
             progress=tell,
         )
-        before += count
+        before += count + batches
         parts: list[PathSpectrum | PathSample] = [*one.exact.values(), *one.sample.values()]
         for part in parts:
             part.choices["data"] = f"the first {len(images):,} training examples, not augmented"

@@ -44,8 +44,7 @@ def _run(run: Run, options: Options, progress: Progress | None) -> BranchVarianc
             progress=tell,
         )
 
-    moments = {0: run.initial.variables, run.step: run.variables}
-    result = at_moments(moments, measure, progress)
+    result = at_moments(sorted({0, run.step}), run.at, measure, progress)
     result.choices["data"] = f"the first {len(images):,} training examples, not augmented"
     return result
 

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 import numpy as np
 
 from resjax.analysis.batches import Progress
+from resjax.analysis.moments import at_moments
 from resjax.analysis.run import Run
 from resjax.analysis.signals import gradients
 from resjax.analysis.signals.gradients import GradientNorms, gradient_norms, moment
+from resjax.network import Variables
 from resjax.report.study import Finding, Options, Study, Table
 from resjax.report.words import factor, number
 
@@ -22,15 +24,9 @@ ALIKE = 2.0
 def _run(run: Run, options: Options, progress: Progress | None) -> GradientNorms:
     size = run.config.train.batch_size
     images, labels = run.examples("train", size * options.gradient_batches)
-    moments = {0: run.initial.variables, run.step: run.variables}
-    results = []
-    for i, (step, variables) in enumerate(moments.items()):
 
-        def tell(done: int, of: int, i: int = i) -> None:
-            if progress:
-                progress(i * of + done, len(moments) * of)
-
-        one = gradient_norms(
+    def measure(step: int, variables: Variables, tell: Progress) -> GradientNorms:
+        return gradient_norms(
             run.network,
             variables,
             images,
@@ -42,8 +38,8 @@ def _run(run: Run, options: Options, progress: Progress | None) -> GradientNorms
             seed=options.seed,
             progress=tell,
         )
-        results.append(one)
-    result = GradientNorms.join(results)
+
+    result = at_moments(sorted({0, run.step}), run.at, measure, progress)
     result.choices["data"] = f"the first {len(images):,} training examples, not augmented"
     return result
 

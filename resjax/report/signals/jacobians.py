@@ -46,8 +46,7 @@ def _run(run: Run, options: Options, progress: Progress | None) -> JacobianNorms
             progress=tell,
         )
 
-    moments = {0: run.initial.variables, run.step: run.variables}
-    result = at_moments(moments, measure, progress)
+    result = at_moments(sorted({0, run.step}), run.at, measure, progress)
     result.choices["data"] = f"the first {len(result.gain[0]):,} training examples, not augmented"
     result.choices["statistics of BatchNorm"] = f"of the first {len(images):,} training examples"
     return result

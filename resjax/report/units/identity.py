@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from resjax.analysis.batches import Progress
+from resjax.analysis.batches import Progress, part
 from resjax.analysis.lesions.lesion import delete_each
 from resjax.analysis.run import Run
 from resjax.analysis.units import identity
@@ -34,7 +34,15 @@ def _unsuited(run: Run) -> str | None:
 def _run(run: Run, options: Options, progress: Progress | None) -> Identity:
     images, labels = run.examples("train", min(EXAMPLES, options.max_examples))
     loss, size = run.loss, options.batch_size
-    lesions = delete_each(run.network, run.variables, images, labels, loss=loss, batch_size=size)
+    lesions = delete_each(
+        run.network,
+        run.variables,
+        images,
+        labels,
+        loss=loss,
+        batch_size=size,
+        progress=part(progress, 0, 2),
+    )
     result = measure_identity(
         run.network,
         run.variables,
@@ -44,7 +52,7 @@ def _run(run: Run, options: Options, progress: Progress | None) -> Identity:
         loss=loss,
         batch_size=size,
         seed=options.seed,
-        progress=progress,
+        progress=part(progress, 1, 2),
     )
     result.choices["data"] = f"the first {len(images):,} training examples, not augmented"
     result.choices["network"] = f"the checkpoint of step {run.step:,}"
