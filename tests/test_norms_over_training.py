@@ -1,5 +1,6 @@
 """Norms from the log: put in order, summarized, and what is said of them."""
 
+import dataclasses
 import json
 from types import SimpleNamespace
 
@@ -131,7 +132,24 @@ def test_finding_says_where_first_and_last_layers_get_gradients_of_one_size():
 def test_study_and_plot(network, records):
     run = SimpleNamespace(network=network, records=records, image_shape=SHAPE)
     result = report.STUDY.run(run, None, None)
-    figure = report.STUDY.plot({f"run {i}": result for i in range(6)})
+    figure = report.STUDY.plot({f"run {i}": result for i in range(3)})
     assert isinstance(figure, Figure) and len(figure.axes) == 4
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels[:2] == ["run 0", "run 1"] and labels[-1] == "last quarter"
+
+
+def test_many_runs_are_maps_of_every_layer(network, records):
+    result = training_norms(network, records, SHAPE)
+    larger = dataclasses.replace(result, gradient=10 * result.gradient)
+    gone = dataclasses.replace(result, gradient=0 * result.gradient)
+    named = {"a": result, "b": larger, "c": gone, "d": result, "e": result}
+    figure = report.STUDY.plot(named)
+    axes = [ax for ax in figure.axes if ax.get_label() != "<colorbar>"]
+    assert len(axes) == 4 * 5 and [ax.get_title() for ax in axes[:5]] == list(named)
+    first, second, third = (ax.collections[0] for ax in axes[:3])
+    shown = np.reshape(first.get_array(), (len(result.layer), 3))
+    np.testing.assert_array_equal(shown, result.gradient.T)  # the first layer is the first row
+    assert axes[0].yaxis_inverted()
+    assert first.norm is second.norm and first.norm.vmax == larger.gradient.max()
+    assert np.ma.getmaskarray(np.ma.masked_invalid(third.get_array())).all()
+    figure.draw_without_rendering()

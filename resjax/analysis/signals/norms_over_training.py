@@ -161,17 +161,21 @@ def quarters(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.exp(logs[:, :size].mean(-1)), np.exp(logs[:, -size:].mean(-1))
 
 
+def panels_of(named: Mapping[str, NormsOverTraining]) -> dict[str, str]:
+    """Four kinds of norm to show, and how they are written."""
+    panels = {"gradient": "‖∂L/∂W‖", "parameter": "‖W‖", "update": "‖ΔW‖"}
+    if any(r.unit for r in named.values()):
+        return panels | {"activation": "‖y‖ of a unit"}
+    return panels | {"relative_update": "‖ΔW‖ ÷ ‖W‖"}
+
+
 def plot(results: NormsOverTraining | Mapping[str, NormsOverTraining]) -> Figure:
     """Norms against the training step: solid the first quarter of the layers, dashed the last.
 
     Lines are geometric means over the layers of a quarter; colours tell runs.
     """
     named = {"": results} if isinstance(results, NormsOverTraining) else dict(results)
-    panels = {"gradient": "‖∂L/∂W‖", "parameter": "‖W‖", "update": "‖ΔW‖"}
-    if any(r.unit for r in named.values()):
-        panels["activation"] = "‖y‖ of a unit"
-    else:
-        panels["relative_update"] = "‖ΔW‖ ÷ ‖W‖"
+    panels = panels_of(named)
     narrow = style.is_narrow()
     fig, grid = style.axes_grid(4 if narrow else 2, 1 if narrow else 2, sharex=True)
     width, height = fig.get_size_inches()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from resjax.analysis.batches import Progress
 from resjax.analysis.run import Run
 from resjax.analysis.signals import norms_over_training as analysis
+from resjax.analysis.signals.norm_maps import plot_maps
 from resjax.analysis.signals.norms_over_training import (
     NormsOverTraining,
     quarters,
@@ -17,10 +19,15 @@ from resjax.analysis.signals.norms_over_training import (
 from resjax.report.study import Finding, Options, Study, Table
 from resjax.report.words import factor, number, percent
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 Results = Mapping[str, NormsOverTraining]
 
 # First and last layers' gradients that differ by no more are called alike.
 ALIKE = 3.0
+# More runs than these would be a tangle of lines.
+FEW = 3
 
 
 def _unsuited(run: Run) -> str | None:
@@ -32,6 +39,11 @@ def _unsuited(run: Run) -> str | None:
 def _run(run: Run, options: Options, progress: Progress | None) -> NormsOverTraining:
     del options, progress
     return training_norms(run.network, run.records, run.image_shape)
+
+
+def plot(results: Results) -> Figure:
+    """Lines for a few runs, a map of every layer for more."""
+    return analysis.plot(results) if len(results) <= FEW else plot_maps(results)
 
 
 def evenness(result: NormsOverTraining) -> np.ndarray:
@@ -115,7 +127,7 @@ STUDY = Study(
     result=NormsOverTraining,
     unsuited=_unsuited,
     run=_run,
-    plot=analysis.plot,
+    plot=plot,
     finding=finding,
     table=table,
     summary=lambda results: {},

@@ -1,0 +1,66 @@
+"""Norms of every layer over training, of many runs in one picture: depth × plain or residual, say.
+
+The lines of ``resjax.analysis.signals.norms_over_training`` show the first and the last layers of a few
+runs. Here each run is a column and each kind of norm a row; within a map, training goes from left to right
+and the network from its first layer, at the top, to its last. A row has one scale of colours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from resjax.analysis import style
+from resjax.analysis.marks import plain_log_ticks
+from resjax.analysis.signals.norms_over_training import NormsOverTraining, panels_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def plot_maps(results: NormsOverTraining | Mapping[str, NormsOverTraining]) -> Figure:
+    """Logarithmic maps [kind of norm, run] of layer by training step; blank where a norm is 0 or unknown."""
+    from matplotlib.colors import LogNorm
+
+    named = {"": results} if isinstance(results, NormsOverTraining) else dict(results)
+    kinds = panels_of(named)
+    narrow = style.is_narrow()
+    fig, grid = style.axes_grid(len(kinds), len(named), sharex="col")
+    width = style.NARROW[0] if narrow else max(style.WIDE[0], 1.5 * len(named))
+    fig.set_size_inches(width, (0.9 if narrow else 1.35) * len(kinds) + 0.5)
+    for row, (kind, name) in zip(grid, kinds.items(), strict=True):
+        maps = [_shown(getattr(r, kind)) for r in named.values()]
+        every = np.concatenate([m[np.isfinite(m)] for m in maps])
+        if not len(every):
+            every = np.ones(1)
+        scale = LogNorm(every.min(), max(every.max(), every.min() * 1.01))
+        image = None
+        for i, (ax, (label, r), values) in enumerate(zip(row, named.items(), maps, strict=True)):
+            ax.grid(False)
+            if values.shape[-1]:
+                number = 1 + np.arange(values.shape[-1])
+                image = ax.pcolormesh(
+                    r.step, number, values.T, norm=scale, cmap="viridis", rasterized=True
+                )
+                ax.set_yticks([1, len(number)])
+            ax.invert_yaxis()
+            ax.tick_params(labelsize=8)
+            ax.locator_params(axis="x", nbins=2)
+            if row is grid[0]:
+                ax.set_title(label, fontsize=8 if narrow else 9)
+            if row is grid[-1] and i == len(named) // 2:
+                ax.set_xlabel("training step")
+        row[0].set_ylabel("unit" if kind == "activation" else "layer")
+        if image is not None:
+            bar = fig.colorbar(image, ax=row, aspect=12, pad=0.01)
+            bar.set_label(name, fontsize=8 if narrow else 9)
+            bar.ax.tick_params(labelsize=8)
+            if every.max() < 100 * every.min():
+                plain_log_ticks(bar.ax.yaxis)
+    return fig
+
+
+def _shown(values: np.ndarray) -> np.ndarray:
+    return np.where(np.isfinite(values) & (values > 0), values, np.nan)
