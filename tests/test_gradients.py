@@ -1,5 +1,6 @@
 """Norms by layer: of any tree, and of gradients."""
 
+import dataclasses
 import json
 
 import flax.linen as nn
@@ -17,6 +18,7 @@ from resjax.analysis.signals.gradients import GradientNorms, gradient_norms
 from resjax.losses import cross_entropy
 from resjax.network import Network
 from resjax.norms import flatten_norms, layer_norms
+from resjax.report.signals import gradients as report
 
 SHAPE, CLASSES = (8, 8, 1), 4
 SMALL = {"stage_sizes": (3, 1), "widths": (4, 8)}
@@ -192,3 +194,21 @@ def test_bad_options_are_refused(network, variables, options, message):
 def test_no_example_is_refused(network, variables):
     with pytest.raises(ValueError, match="no example"):
         gradient_norms(network, variables, *examples(0))
+
+
+def test_the_report_puts_intervals_around_ratios():
+    layers = np.array([[8.0, 1, 1, 2], [4.0, 1, 1, 1]])  # first ÷ last: 4 and 4
+    made = GradientNorms(
+        layer=tuple("abcd"),
+        step=np.array([0]),
+        norm=layers[None],
+        loss=np.zeros((1, 2)),
+        residual=True,
+        batch_size=2,
+        choices={},
+    )
+    assert "gets 4.0 (95 % interval 4.0 to 4.0) times" in report.finding({"a": made}).points[0]
+    one = dataclasses.replace(made, norm=layers[None, :1])
+    assert "gets 4.0 times" in report.finding({"a": one}).points[0]
+    zero = dataclasses.replace(made, norm=np.array([[[0.0, 1, 1, 2], [4.0, 1, 1, 1]]]))
+    assert "interval" not in report.finding({"a": zero}).points[0]

@@ -28,6 +28,13 @@ def factor(value: float) -> str:
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
+def around(ends: tuple[np.ndarray | float, np.ndarray | float]) -> str:
+    """' (95 % interval 1.2 to 1.9)', to stand behind the factor that it surrounds; '' where there is none."""
+    low, high = (float(end) for end in ends)
+    known = np.isfinite([low, high]).all()
+    return f" (95 % interval {factor(low)} to {factor(high)})" if known else ""
+
+
 def number(value: float) -> str:
     """Four digits, for tables; not a number → '–'."""
     return "–" if np.isnan(value) else f"{value:.4g}"

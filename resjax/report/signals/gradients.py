@@ -7,13 +7,14 @@ from collections.abc import Mapping
 import numpy as np
 
 from resjax.analysis.batches import Progress
+from resjax.analysis.intervals import of_mean
 from resjax.analysis.moments import at_moments
 from resjax.analysis.run import Run
 from resjax.analysis.signals import gradients
 from resjax.analysis.signals.gradients import GradientNorms, gradient_norms, moment
 from resjax.network import Variables
 from resjax.report.study import Finding, Options, Study, Table
-from resjax.report.words import factor, number
+from resjax.report.words import around, factor, number
 
 Results = Mapping[str, GradientNorms]
 
@@ -52,6 +53,13 @@ def evenness(norms: np.ndarray) -> float:
     quarter = max(len(norms) // 4, 1)
     with np.errstate(divide="ignore", invalid="ignore"):
         return float(np.exp(np.mean(np.log(norms[:quarter])) - np.mean(np.log(norms[-quarter:]))))
+
+
+def _ends(norms: np.ndarray) -> tuple[float, float]:
+    """95 % interval of ``evenness`` over batches, from [batch, layer]: Student's t of its logarithm."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        low, high = of_mean(np.log([evenness(batch) for batch in norms]), 0)
+    return float(np.exp(low)), float(np.exp(high))
 
 
 def finding(results: Results) -> Finding:
@@ -95,7 +103,8 @@ def _sentence(label: str, result: GradientNorms) -> str:
         ratio = evenness(mean)
         parts.append(
             f"{moment(int(step))} the median kernel's gradient has norm {factor(float(np.median(mean)))}, "
-            f"and the first quarter of the kernels gets {factor(ratio)} times that of the last quarter"
+            f"and the first quarter of the kernels gets {factor(ratio)}{around(_ends(result.norm[t]))} times "
+            "that of the last quarter"
         )
     return f"{label}: {'; '.join(parts)}."
 

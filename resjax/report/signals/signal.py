@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from resjax.analysis.batches import Progress
+from resjax.analysis.intervals import of_mean
 from resjax.analysis.moments import at_moments
 from resjax.analysis.run import Run
 from resjax.analysis.signals import signal
@@ -14,7 +15,7 @@ from resjax.analysis.signals.gradients import moment
 from resjax.analysis.signals.signal import Signal, backpropagated_signal
 from resjax.network import Variables
 from resjax.report.study import Finding, Options, Study, Table
-from resjax.report.words import factor, join, number, percent
+from resjax.report.words import around, factor, join, number, percent
 
 Results = Mapping[str, Signal]
 
@@ -85,8 +86,8 @@ def _sentence(label: str, r: Signal) -> str:
     middle = len(r.unit) // 2
     for t, step in enumerate(r.step):
         text = (
-            f"{moment(int(step))} the gradient is {factor(gain(r, t))} times as large at the first unit as "
-            "at the head"
+            f"{moment(int(step))} the gradient is {factor(gain(r, t))}{around(of_mean(r.gain[t], 0))} times "
+            "as large at the first unit as at the head"
         )
         if r.residual:
             share = r.share[t].mean(0)
