@@ -1,4 +1,4 @@
-"""What the commands have in common: quiet libraries, and errors in one line instead of a traceback."""
+"""What the commands have in common: quiet libraries, kept compilations, and errors in one line."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from absl import app, flags
 
+from resjax.compiled import keep_compiled
 from resjax.stopping import Stopped
 
 
@@ -47,6 +48,7 @@ def _quietly(main: Callable[[list[str]], None]) -> Callable[[list[str]], None]:
         for name in ("absl", "jax"):
             logging.getLogger(name).setLevel(logging.WARNING)
         try:
+            keep_compiled()
             main(argv)
             sys.stdout.flush()
         except BrokenPipeError:  # who reads, such as `head`, has seen enough

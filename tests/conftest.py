@@ -1,4 +1,5 @@
-"""Every test runs strict: no silent rank promotion, eight virtual CPU devices, nothing from the network."""
+"""Every test runs strict: no silent rank promotion, eight virtual CPU devices, nothing from the network or
+compiled by an earlier run."""
 
 import os
 
@@ -6,6 +7,8 @@ import os
 # a hurry, because compilation is most of the time of these tests. Tests that start processes clear the flags.
 FLAGS = ("--xla_force_host_platform_device_count=8", "--xla_backend_optimization_level=0")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["RESJAX_CACHE_DIR"] = "off"
+os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
 for flag in FLAGS:
     if flag.partition("=")[0] not in os.environ.get("XLA_FLAGS", ""):
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()

@@ -1,0 +1,184 @@
+"""Seconds until a step is compiled: at a first start, at a second one from kept programs, and in stock Flax.
+
+    python benchmarks/compile.py [--depths 20 56 110 1202] [--stock-depths 20 56 110] [--rounds 2] [--json P]
+
+The programs are those of ``python -m resjax.train`` at CIFAR-10's image size: many training steps a dispatch,
+and the evaluation of many batches. Each start is a process of its own: a cold one with an empty folder for
+compiled programs (``resjax.compiled``), then a warm one with what the cold one left there. A start counts
+from the Python function on: tracing, lowering, and XLA or reading. Stock Flax (``stock.py``) has one step a
+dispatch and starts cold. "init" is the first state, compiled and computed; the steps are not run, so their
+numbers do not depend on how fast they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+PROGRAMS = ("init", "train", "eval")
+
+
+def start_resjax(depth: int, batch: int) -> dict[str, float]:
+    """Seconds for both programs, in this process."""
+    from resjax.compiled import keep_compiled
+
+    keep_compiled()
+    import jax
+
+    from resjax import config as configs
+    from resjax import data
+    from resjax.data.info import Info
+    from resjax.parallel import Devices
+    from resjax.train import make_experiment
+
+    config = configs.default("resnet", depth=depth)
+    config.train.batch_size = batch
+    images, labels = np.zeros((1024, 32, 32, 3), np.uint8), np.zeros(1024, np.int32)
+    info = Info("random", (32, 32, 3), 10, 1024, 1024, mean=(0.5,) * 3, std=(0.25,) * 3)
+    experiment = make_experiment(config, data.Arrays(info, images, labels, images, labels))
+    devices = Devices()
+    started = time.perf_counter()
+    state = jax.block_until_ready(experiment.create_state())
+    init = time.perf_counter() - started
+
+    def shaped(*shape: int, dtype: Any = np.int32) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, dtype)
+
+    most = config.train.steps_per_dispatch
+    batches = {"index": shaped(most, batch), "slot": shaped(most, batch)}
+    train_set = {"image": shaped(1024, 32, 32, 3, dtype=np.uint8), "label": shaped(1024)}
+    test_set = {
+        "image": shaped(2, 512, 32, 32, 3, dtype=np.uint8),
+        "label": shaped(2, 512),
+        "mask": shaped(2, 512, dtype=np.float32),
+    }
+    arguments = (state, train_set, batches, shaped(), shaped())
+    train, evaluate = devices.train_steps(experiment.task), devices.eval_steps(experiment.task)
+    return {
+        "init": init,
+        "train": _seconds(train, *arguments),
+        "eval": _seconds(evaluate, state.variables, test_set),
+    }
+
+
+def start_stock(depth: int, batch: int) -> dict[str, float]:
+    """The same for stock Flax."""
+    import jax
+    import jax.numpy as jnp
+    import stock
+
+    started = time.perf_counter()
+    state = jax.block_until_ready(stock.create_state(depth, jax.random.key(0)))
+    init = time.perf_counter() - started
+    x = jax.ShapeDtypeStruct((batch, 32, 32, 3), jnp.float32)
+    y = jax.ShapeDtypeStruct((batch,), jnp.int32)
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    evaluate = jax.jit(lambda v, x: stock.ResNet(depth).apply(v, x, train=False))
+    return {
+        "init": init,
+        "train": _seconds(stock.train_step, state, x, y),
+        "eval": _seconds(evaluate, variables, x),
+    }
+
+
+def _seconds(function: Any, *arguments: Any) -> float:
+    start = time.perf_counter()
+    function.lower(*arguments).compile()
+    return time.perf_counter() - start
+
+
+STARTS = {"resjax": start_resjax, "stock": start_stock}
+
+
+def start(name: str, depth: int, batch: int, folder: str) -> dict[str, float]:
+    """One start in a process of its own; what it says on stderr is an error, for a start is silent."""
+    command = [
+        sys.executable,
+        __file__,
+        "--start",
+        name,
+        "--depths",
+        str(depth),
+        "--batch",
+        str(batch),
+    ]
+    env = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
+    done = subprocess.run(
+        command, env={**env, "RESJAX_CACHE_DIR": folder}, capture_output=True, text=True
+    )
+    if done.returncode or done.stderr:
+        raise RuntimeError(f"{' '.join(command)} said: {done.stderr}")
+    return json.loads(done.stdout)
+
+
+def measure(depth: int, batch: int, rounds: int, with_stock: bool) -> dict[str, Any]:
+    """Seconds of every round, by kind of start and program; contenders take turns."""
+    kinds = ("cold", "warm", "stock") if with_stock else ("cold", "warm")
+    seconds: dict[str, Any] = {kind: {name: [] for name in PROGRAMS} for kind in kinds}
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory() as folder:
+            for kind in kinds:
+                name = "stock" if kind == "stock" else "resjax"
+                found = start(name, depth, batch, "off" if kind == "stock" else folder)
+                for program, value in found.items():
+                    seconds[kind][program].append(value)
+            size = sum(path.stat().st_size for path in Path(folder).rglob("*-cache"))
+    return {"depth": depth, "seconds": seconds, "kept_bytes": size}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--depths", type=int, nargs="*", default=[20, 56, 110, 1202])
+    parser.add_argument("--stock-depths", type=int, nargs="*", default=[20, 56, 110])
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--json", type=Path, help="where to write the results")
+    parser.add_argument("--start", choices=STARTS, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.start:
+        print(json.dumps(STARTS[args.start](args.depths[0], args.batch)))
+        return
+
+    title = (
+        f"seconds to compile, batch {args.batch}, 32×32×3: stock Flax, cold, warm (best of rounds)"
+    )
+    table = Table("depth", title=title)
+    for column in (*PROGRAMS, "kept"):
+        table.add_column(column, justify="right")
+    rows = []
+    console = Console()
+    with console.status("") as status:
+        for depth in args.depths:
+            status.update(f"depth {depth}")
+            row = measure(depth, args.batch, args.rounds, depth in args.stock_depths)
+            rows.append(row)
+            cells = [
+                " / ".join(
+                    f"{min(row['seconds'][kind][program]):.2f}" if kind in row["seconds"] else "–"
+                    for kind in ("stock", "cold", "warm")
+                )
+                for program in PROGRAMS
+            ]
+            table.add_row(str(depth), *cells, f"{row['kept_bytes'] / 1e6:.1f} MB")
+    console.print(table)
+    if args.json:
+        from resjax.provenance import provenance
+
+        record = {"provenance": provenance(), "batch": args.batch, "rows": rows}
+        args.json.write_text(json.dumps(record, indent=1) + "\n")
+        console.print(f"written: {args.json}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""Compiled programs that are kept: where, for whom, and that they change nothing but the time."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from resjax.checkpoint import Checkpoints
+from resjax.compiled import _remove_unused, cache_folder
+from resjax.train import load_experiment
+
+REPOSITORY = Path(__file__).parent.parent
+PROGRAM = """
+from resjax.compiled import keep_compiled
+keep_compiled()
+import jax
+hits = []
+def listen(name, **_):
+    if name.endswith("cache_hits"):
+        hits.append(name)
+jax.monitoring.register_event_listener(listen)
+f = jax.jit(lambda x: jax.lax.fori_loop(0, 9, lambda i, y: jax.numpy.tanh(y @ x), x).sum())
+print(float(f(jax.random.normal(jax.random.key(0), (40, 40)))).hex(), bool(hits))
+"""
+
+
+def environment(**changes):
+    own = {k: v for k, v in os.environ.items() if not k.startswith("RESJAX_")}
+    # Programs of a test compile in no time.
+    fixed = {"XLA_FLAGS": "", "PYTHONPATH": str(REPOSITORY),
+             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}  # fmt: skip
+    return {**own, **fixed, **changes}
+
+
+def start(**changes):
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM],
+        env=environment(**changes),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(**changes):
+    """What the program says on stdout, [value, whether anything was in the cache], and on stderr."""
+    process = start(**changes)
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    return out.split(), err
+
+
+def test_where_programs_lie(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    own = cache_folder({})
+    assert own.is_relative_to(tmp_path / ".cache/resjax/compiled")
+    assert cache_folder({"XDG_CACHE_HOME": "/x"}) == Path("/x/resjax/compiled") / own.name
+    assert cache_folder({"XDG_CACHE_HOME": "relative"}) == own
+    assert cache_folder({"RESJAX_CACHE_DIR": "/y"}) == Path("/y/compiled") / own.name
+    assert cache_folder({"RESJAX_CACHE_DIR": "/y", "XDG_CACHE_HOME": "/x"}).parts[1] == "y"
+    assert cache_folder({"RESJAX_CACHE_DIR": "off"}) is None
+    with pytest.raises(ValueError, match="RESJAX_CACHE_DIR=here: allowed are an absolute path"):
+        cache_folder({"RESJAX_CACHE_DIR": "here"})
+
+
+def test_a_second_start_reads_what_the_first_compiled_and_says_nothing(tmp_path):
+    (value, hit), err = run(XDG_CACHE_HOME=str(tmp_path))
+    assert (hit, err) == ("False", "")
+    kept = sorted(tmp_path.rglob("*-cache"))
+    assert kept
+    assert kept[0].parent.stat().st_mode & 0o077 == 0
+    assert run(XDG_CACHE_HOME=str(tmp_path)) == ([value, "True"], "")
+    assert sorted(tmp_path.rglob("*-cache")) == kept
+
+
+def test_no_place_is_said_and_no_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    (_, hit), err = run(RESJAX_CACHE_DIR=str(tmp_path / "file/folder"))
+    assert hit == "False"
+    assert err.startswith("compiled programs are not kept")
+    assert "RESJAX_CACHE_DIR" in err
+    assert err.count("\n") == 1
+
+
+def test_jax_own_variables_win(tmp_path):
+    places = {"RESJAX_CACHE_DIR": str(tmp_path / "ours")}
+    run(**places, JAX_COMPILATION_CACHE_DIR=str(tmp_path / "jax"))
+    assert list((tmp_path / "jax").glob("*-cache"))
+    run(**places, JAX_ENABLE_COMPILATION_CACHE="0")
+    assert not (tmp_path / "ours").exists()
+
+
+def test_many_processes_may_start_at_once(tmp_path):
+    started = [start(XDG_CACHE_HOME=str(tmp_path)) for _ in range(4)]
+    values = {process.communicate()[0].split()[0] for process in started}
+    assert [process.returncode for process in started] == [0] * 4
+    assert len(values) == 1
+    assert run(XDG_CACHE_HOME=str(tmp_path))[0] == [values.pop(), "True"]
+
+
+def test_a_broken_program_is_compiled_again(tmp_path):
+    (value, _), _ = run(XDG_CACHE_HOME=str(tmp_path))
+    for program in tmp_path.rglob("*-cache"):
+        program.write_bytes(program.read_bytes()[:100])
+    assert run(XDG_CACHE_HOME=str(tmp_path))[0] == [value, "False"]
+
+
+def test_programs_that_nobody_used_are_removed(tmp_path):
+    old, used, other = (tmp_path / name for name in ("a-cache", "b-cache", "notes.txt"))
+    for path, times in ((old, (100, 100)), (used, (2000, 100)), (other, (100, 100))):
+        path.write_text("")
+        os.utime(path, times)
+    _remove_unused(tmp_path, since=1000)
+    assert sorted(tmp_path.iterdir()) == [used, other]
+
+
+@pytest.mark.slow
+def test_a_run_resumed_with_kept_programs_has_the_same_bits(tmp_path):
+    """Twelve steps in one go without a cache; and six, then six more by programs from the cache."""
+    from test_train import assert_equal
+
+    config_path = tmp_path / "experiment.py"
+    config_path.write_text(
+        "from resjax import config as configs\n"
+        "def get_config(arg=''):\n"
+        "    c = configs.default('resnet', depth=8, widths=(4, 4, 8))\n"
+        "    c.data.pad = 1\n"
+        "    c.train.batch_size = 16\n"
+        "    c.train.duration = '12 steps'\n"
+        "    c.checkpoint.every = '6 steps'\n"
+        "    return c\n"
+    )
+    cache = {"RESJAX_CACHE_DIR": str(tmp_path / "cache")}
+    for name, place in (("off", {"RESJAX_CACHE_DIR": "off"}), ("cold", cache), ("warm", cache)):
+        command = [sys.executable, "-m", "resjax.train", f"--config={config_path}",
+                   f"--workdir={tmp_path / name}"]  # fmt: skip
+        if name == "warm":  # from the checkpoint in the middle, as after a kill
+            (tmp_path / "warm/checkpoints").mkdir(parents=True)
+            for path in ("config.json", "checkpoints/6"):
+                (tmp_path / "cold" / path).rename(tmp_path / "warm" / path)
+            programs = sorted((tmp_path / "cache").rglob("*-cache"))
+            assert any("train_steps" in path.name for path in programs)
+        done = subprocess.run(command, env=environment(**place), capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert sorted((tmp_path / "cache").rglob("*-cache")) == programs
+    states = []
+    for name in ("off", "cold", "warm"):
+        with Checkpoints(tmp_path / name) as checkpoints:
+            like = load_experiment(_config(config_path)).create_state()
+            states.append(checkpoints.restore(like, 12))
+    assert_equal(states[0], states[1])
+    assert_equal(states[0], states[2])
+
+
+def _config(path):
+    from resjax import config as configs
+
+    return configs.load_file(path)

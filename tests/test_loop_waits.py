@@ -1,0 +1,103 @@
+"""The device never waits for the host within an epoch: the next dispatch is there before one ends."""
+
+import threading
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental import io_callback
+from test_train import small_config
+
+from resjax import loop
+from resjax.checkpoint import Checkpoints
+from resjax.feed import Feed
+from resjax.parallel import Devices
+from resjax.stopping import StopRequest
+from resjax.train import load_experiment
+from resjax.writers import Writer
+
+
+class Gated(Devices):
+    """Every dispatch ends only after the host has made the next one.
+
+    A dispatch's number of steps comes out of a callback that waits for the next dispatch. A host that waited
+    for a dispatch (a metric read back, ``block_until_ready``, a print) before it made the next would wait for
+    ever; here, until the callback gives up and notes the dispatch in ``late``. This holds on a CPU as well,
+    where reading an array copies nothing, so that no transfer guard would see it.
+    """
+
+    def __init__(self, patience):
+        super().__init__(devices=jax.devices()[:1])
+        self.patience, self.made, self.late = patience, 0, []
+        self.changed = threading.Condition()
+
+    def train_steps(self, task):
+        steps = super().train_steps(task)
+
+        def wait(number, count):
+            number = int(number)
+            with self.changed:
+                if not self.changed.wait_for(lambda: self.made > number + 1, self.patience):
+                    self.late.append(number)
+            return np.int32(count)
+
+        @jax.jit
+        def gate(number, count):
+            return io_callback(wait, jax.ShapeDtypeStruct((), jnp.int32), number, count)
+
+        def run(state, images, batches, start, count):
+            with self.changed:
+                number, self.made = self.made, self.made + 1
+                self.changed.notify_all()
+            return steps(state, images, batches, start, gate(np.int32(number), count))
+
+        return run
+
+
+def train(tmp_path, patience):
+    """Eight dispatches in one epoch, with log lines and evaluations in between; the gate that watched."""
+    config = small_config()
+    config.train.duration = "16 steps"
+    config.train.steps_per_dispatch = 2
+    config.log.every, config.eval.every = "2 steps", "6 steps"
+    config.checkpoint.every = "100 steps"
+    config.data.train_examples = 400
+    experiment = load_experiment(config)
+    devices = Gated(patience)
+    with Checkpoints(tmp_path) as checkpoints, Writer(tmp_path, 0, 16) as writer:
+        state = devices.copy(experiment.create_state())
+        loop.run(experiment, devices, checkpoints, state, writer, StopRequest())
+    assert devices.made == 8
+    return devices
+
+
+def test_no_dispatch_waits_for_the_host(tmp_path):
+    """Only the last one has no successor."""
+    assert train(tmp_path, patience=20).late == [7]
+
+
+def test_a_host_that_waits_would_be_seen(tmp_path, monkeypatch):
+    """The same with a loop that reads each dispatch's loss before it prepares the next batches."""
+    newest = []
+    found, batches = loop._Found, Feed.batches
+
+    def remember(*args, **kwargs):
+        newest.append(found(*args, **kwargs))
+        return newest[-1]
+
+    def impatient(self, *args):
+        if newest and newest[-1].metrics is not None:
+            float(newest[-1].metrics["loss"][0])
+        return batches(self, *args)
+
+    monkeypatch.setattr(loop, "_Found", remember)
+    monkeypatch.setattr(Feed, "batches", impatient)
+    assert len(train(tmp_path, patience=0.5).late) == 8
+
+
+@pytest.fixture(autouse=True)
+def _enough_threads():
+    """Callbacks wait in threads of the runtime; make sure that they end before the next test."""
+    yield
+    jax.effects_barrier()
