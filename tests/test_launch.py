@@ -1,5 +1,6 @@
 """What stands under launch/, and runs on many processes."""
 
+import importlib.util
 import json
 import os
 import socket
@@ -9,10 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_smoke import make_npz
 
 from resjax import config as configs
+from resjax import models
 from resjax.checkpoint import Checkpoints
 from resjax.parallel import start_processes
+from resjax.report import STUDIES
 from resjax.train import load_experiment, train_and_evaluate
 
 REPOSITORY = Path(__file__).parent.parent
@@ -122,3 +126,58 @@ def test_the_notebook_runs(tmp_path):
     shown = [o for c in notebook.cells if c.cell_type == "code" for o in c.outputs]
     assert any("image/png" in o.get("data", {}) for o in shown)
     assert any("srcdoc" in "".join(o.get("data", {}).get("text/html", "")) for o in shown)
+
+
+def reproduction():
+    spec = importlib.util.spec_from_file_location("reproduce", REPOSITORY / "launch/reproduce.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_network_of_the_papers_has_a_configuration_that_builds():
+    module = reproduction()
+    shape = {"image_shape": (32, 32, 3), "num_classes": 10}
+    for nets in module.RUNS.values():
+        for net in nets.values():
+            config = module.make_config(net, "", smoke=False)
+            configs.check(config)
+            models.build(config.model, **shape)
+            assert set(net.studies) <= set(STUDIES)
+    shortcuts = module.RUNS["shortcuts"]
+    fields = module.make_config(shortcuts["scale_half_half"], "", smoke=False).model
+    assert (fields.depth, fields.placement, fields.shortcut_branch_scale) == (110, "post", 0.5)
+
+
+def test_unknown_runs_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="nothing_such; allowed: veit, "):
+        reproduction().reproduce(["nothing_such"], tmp_path)
+    with pytest.raises(ValueError, match=r"resnet21; allowed: .*resnet20"):
+        reproduction().reproduce(["degradation"], tmp_path, only=("resnet21",))
+
+
+@pytest.mark.slow
+def test_a_papers_run_leaves_results_and_is_not_repeated(tmp_path, monkeypatch):
+    module = reproduction()
+    monkeypatch.setitem(
+        module.RUNS,
+        "tiny",
+        {"one": module.Net("cifar10_veit", {"seed": 3}, ("lesion", "identity"))},
+    )
+    data, out = make_npz(tmp_path / "data.npz", 32, 3), tmp_path / "out"
+    module.reproduce(["tiny"], out, data, smoke=True)
+    result = json.loads((out / "one.json").read_text())
+    assert result["config"]["seed"] == 3 and result["evaluations"][-1]["step"] == 4
+    texts = [path.read_text() for path in out.glob("**/*.json") if "runs" not in path.parts]
+    assert not any(str(tmp_path) in text for text in texts)
+    assert (out / "one" / "lesion.png").is_file()
+    rows = json.loads((out / "one" / "tolerances.json").read_text())["one"]
+    assert set(rows) == {"2", "20"}
+    assert rows["2"]["share of those that cost at most 5 points"]["met"] in (True, False)
+
+    def twice(*_):
+        raise AssertionError("done again")
+
+    monkeypatch.setattr(module, "train_and_evaluate", twice)
+    monkeypatch.setattr(module, "analyze", twice)
+    module.reproduce(["tiny"], out, data, smoke=True)

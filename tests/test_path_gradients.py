@@ -59,9 +59,13 @@ def in_float64(module):
     return module.clone(**changes)
 
 
-def build(**fields):
+def in_float32(**fields):
     config = models.defaults("resnet", **fields)
-    net = models.build(config, image_shape=SHAPE, num_classes=CLASSES)
+    return models.build(config, image_shape=SHAPE, num_classes=CLASSES)
+
+
+def build(**fields):
+    net = in_float32(**fields)
     stacks = tuple(dataclasses.replace(s, unit=in_float64(s.unit)) for s in net.stacks)
     return dataclasses.replace(
         net, stem=in_float64(net.stem), stacks=stacks, head=in_float64(net.head)
@@ -240,6 +244,18 @@ def test_all_lengths_sum_to_the_gradient_of_the_network_as_it_is_trained():
     true = np.linalg.norm(jax.jit(jax.grad(loss_of))(images))
     found = path_spectrum(network, variables, images, labels)
     np.testing.assert_allclose(found.total[0, 0], true, rtol=1e-12)
+
+
+def test_single_precision_finds_the_same_sums():
+    _, variables, images, labels = case("resnet-20")
+    network = in_float32(depth=20, widths=(2, 3, 4))
+    variables, images = jax.tree.map(np.float32, (variables, images))
+    found = path_spectrum(network, variables, images, labels)
+    exact = path_spectrum(*case("resnet-20"))
+    assert found.norm.shape == exact.norm.shape and np.any(found.norm != exact.norm)
+    np.testing.assert_allclose(found.norm, exact.norm, rtol=1e-4)
+    np.testing.assert_allclose(found.total, exact.total, rtol=1e-4)
+    np.testing.assert_allclose(found.contribution, exact.contribution, atol=1e-4)
 
 
 def test_draws_agree_with_the_512_paths_of_resnet_20():

@@ -1,0 +1,189 @@
+"""What studies say to the claims of claims.md: ``python docs/results/tolerances.py FOLDER [FOLDER …]``.
+
+FOLDER is a report of ``resjax.analyze``, or what ``collect.py`` made of one. Writes FOLDER/tolerances.json:
+network → row of that table → criteria, each with what was measured, what is allowed and whether it was met.
+Whether network and protocol are those that the row asks for is for the reader to see. Rows of studies that
+are not there are left out.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from resjax.analysis.lesions.deletions import Deletions, by_number
+from resjax.analysis.lesions.lesion import DeleteEach
+from resjax.analysis.lesions.reorder import Reordering, by_swaps
+from resjax.analysis.paths.path_gradients import PathGradients
+from resjax.analysis.paths.path_lengths import share_between
+from resjax.analysis.units.identity import Identity
+from resjax.analysis.units.responses import Responses
+from resjax.report import STUDIES
+from resjax.report.lesions.deletions import correlation
+from resjax.report.lesions.reorder import tau_and_error
+from resjax.report.units.identity import openings, refining
+from resjax.report.write import read
+
+Criteria = dict[str, dict[str, Any]]
+
+
+def criterion(measured: Any, allowed: str, met: bool | None) -> dict[str, Any]:
+    """One line; ``met`` is None where nothing can fail."""
+    measured = json.loads(json.dumps(measured, default=lambda v: np.asarray(v).tolist()))
+    return {"measured": measured, "allowed": allowed, "met": None if met is None else bool(met)}
+
+
+def transitions(unit: tuple[str, ...]) -> np.ndarray:
+    """bool [unit]: those that open a stage behind the first, and change the shape."""
+    return np.array([u.endswith("/unit1") and not u.startswith("stage1/") for u in unit])
+
+
+def single_deletions(r: DeleteEach) -> Criteria:
+    """Row 2. The interval of a rise is at most that of a share 1 − agreement of the images that change."""
+    rise, opening = 100 * (r.error - r.intact_error), transitions(r.unit)
+    half = 196 * np.sqrt((1 - r.agreement) / r.num_examples)
+    other = rise[~opening]
+    worst = [r.unit[i] for i in np.argsort(-rise)[:5]]
+    exceptions = {
+        r.unit[i]: [round(float(rise[i]), 2), round(float(half[i]), 2)]
+        for i in np.flatnonzero(rise > 1)
+    }
+    return {
+        "median rise where the shape stays, points": criterion(
+            round(float(np.median(other)), 2), "≤ 1", np.median(other) <= 1
+        ),
+        "share of those that cost at most 5 points": criterion(
+            round(float(np.mean(other <= 5)), 3), "≥ 0.9", np.mean(other <= 5) >= 0.9
+        ),
+        "the five worst hold all that change the shape": criterion(
+            worst, "all of them", all(u in worst for u in np.array(r.unit)[opening])
+        ),
+        "units that cost more than 1 point (rise, ± at most)": criterion(exceptions, "", None),
+    }
+
+
+def many_deletions(r: Deletions) -> Criteria:
+    """Row 5."""
+    curve = by_number(r)
+    k, median = curve.amount, curve.median
+    steps = np.diff(median) / np.diff(k)
+    at = {int(n): float(m) for n, m in zip(k, median, strict=True)}
+    rank = correlation(k[1:], median[1:])
+    found = {
+        "rank correlation of k and the median": criterion(round(rank, 3), "≥ 0.95", rank >= 0.95),
+        "largest step of the median from k to k + 1": criterion(
+            round(float(steps.max()), 3), "≤ 0.15", steps.max() <= 0.15
+        ),
+        "median error by k": criterion({n: round(m, 4) for n, m in at.items()}, "", None),
+    }
+    if 10 in at:
+        found["median at k = 10"] = criterion(
+            round(at[10], 3), "0.08 to 0.40", 0.08 <= at[10] <= 0.40
+        )
+    if 20 in at and 10 in at:
+        ratio = at[20] / at[10]
+        found["median at k = 20 ÷ at k = 10"] = criterion(round(ratio, 2), "≥ 2", ratio >= 2)
+    return found
+
+
+def orders(r: Reordering) -> Criteria:
+    """Row 6."""
+    rank = tau_and_error(r)
+    tau, error = by_swaps(r, "tau"), by_swaps(r)
+    curve = {
+        int(k): [round(float(t), 3), round(float(e), 4)]
+        for k, t, e in zip(tau.amount, tau.median, error.median, strict=True)
+    }
+    return {
+        "rank correlation of τ and the error, medians": criterion(
+            round(rank, 3), "≤ −0.9", rank <= -0.9
+        ),
+        "swaps → median τ, median error": criterion(curve, "", None),
+    }
+
+
+def paths(r: PathGradients) -> Criteria:
+    """Rows 8 and 9, for each mode of BatchNorm."""
+    found = {}
+    for mode in r.modes:
+        sample, exact = r.sample[mode], r.exact[mode]
+        g, (low, high) = sample.attenuation, sample.attenuation_interval
+        first, last = sample.effective
+        share = share_between(sample.num_residual, first, last, sample.num_plain)
+        found[f"{mode}: R² of log mean norm over length"] = criterion(
+            round(sample.r_squared, 4), "≥ 0.95", sample.r_squared >= 0.95
+        )
+        found[f"{mode}: g"] = criterion([round(float(v), 4) for v in (g, low, high)], "", None)
+        found[f"{mode}: number × mean norm, central 95 %, of {sample.num_residual}"] = criterion(
+            [first, last], "5 ± 3 to 17 ± 3 of 54", abs(first - 5) <= 3 and abs(last - 17) <= 3
+        )
+        found[f"{mode}: share of all paths in there"] = criterion(
+            round(share, 5), "< 0.05", share < 0.05
+        )
+        found[f"{mode}: exact norms, central 95 %"] = criterion(exact.effective[0], "", None)
+        found[f"{mode}: exact mean length, interval over batches"] = criterion(
+            np.round([exact.mean_length[0], *(e[0] for e in exact.mean_length_interval)], 2),
+            "",
+            None,
+        )
+    return found
+
+
+def refinement(r: Identity) -> Criteria:
+    """Row 20."""
+    known = np.isfinite(r.cosine)
+    down = float(np.mean(r.cosine[known] < 0))
+    clear = int(np.sum(r.cosine[known] < -2 * r.cosine_error[known]))
+    (first, stages), (less, of) = openings(r), refining(r)
+    return {
+        "share of units with a mean cosine below 0": criterion(
+            round(down, 3), "≥ 0.8", down >= 0.8
+        ),
+        "of these beyond two standard errors": criterion(f"{clear} of {known.sum()}", "", None),
+        "stages whose first unit has the largest ‖F‖/‖x‖": criterion(
+            f"{first} of {stages}", "all", first == stages
+        ),
+        "stages along which the estimation error shrinks": criterion(
+            f"{less} of {of}", "≥ 2 of 3", less >= 2
+        ),
+    }
+
+
+def responses(results: dict[str, Responses]) -> Criteria:
+    """Row 15, in the order of the networks that were given; deeper ones should answer more weakly."""
+    medians = {
+        label: round(float(np.median(r.std[r.normalized])), 3) for label, r in results.items()
+    }
+    return {"median response": criterion(medians, "smaller the deeper", None)}
+
+
+ROWS: dict[str, tuple[str, Callable[[Any], Criteria]]] = {
+    "lesion": ("2", single_deletions),
+    "deletions": ("5", many_deletions),
+    "reorder": ("6", orders),
+    "paths": ("8, 9", paths),
+    "identity": ("20", refinement),
+}
+
+
+def tolerances(folder: Path) -> dict[str, dict[str, Criteria]]:
+    """network → row → criterion, of the studies in a folder."""
+    found: dict[str, dict[str, Criteria]] = {}
+    for study, (row, judge) in ROWS.items():
+        if (path := folder / f"{study}.json").is_file():
+            for label, result in read(path, STUDIES[study]).items():
+                found.setdefault(label, {})[row] = judge(result)
+    if (path := folder / "responses.json").is_file():
+        found["all"] = {"15": responses(read(path, STUDIES["responses"]))}  # type: ignore[arg-type]
+    return found
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        made = tolerances(Path(name))
+        text = json.dumps(made, indent=1, ensure_ascii=False)
+        (Path(name) / "tolerances.json").write_text(text + "\n", "utf-8")
+        print(text)
