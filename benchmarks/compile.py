@@ -79,7 +79,7 @@ def start_stock(depth: int, batch: int) -> dict[str, float]:
     import stock
 
     started = time.perf_counter()
-    state = jax.block_until_ready(stock.create_state(depth, jax.random.key(0)))
+    state = jax.block_until_ready(stock.create_state(stock.ResNet(depth), 32, jax.random.key(0)))
     init = time.perf_counter() - started
     x = jax.ShapeDtypeStruct((batch, 32, 32, 3), jnp.float32)
     y = jax.ShapeDtypeStruct((batch,), jnp.int32)

@@ -1,9 +1,9 @@
-"""The opponent: a residual network and its training step as most people write them in Flax.
+"""The opponent: residual networks and their training step as most people write them in Flax.
 
 Linen modules one after the other in a Python loop, ``nn.Conv``, ``nn.BatchNorm``, Optax, one
-``jax.jit``. It is the same network as resjax's default: depth 6n + 2, full pre-activation (He et al.
-2016, Fig. 4e), zero-padded shortcuts that take every other pixel (option A), the same number of
-parameters, the same optimizer. It imports nothing of resjax.
+``jax.jit``. For small images it is resjax's default network: depth 6n + 2, full pre-activation (He et al.
+2016, Fig. 4e), zero-padded shortcuts that take every other pixel (option A); for large ones ResNet-50 v1.5.
+The same number of parameters, the same optimizer. It imports nothing of resjax.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ import jax.numpy as jnp
 import optax
 from flax.training import train_state
 
-Conv = partial(nn.Conv, padding="SAME", use_bias=False, kernel_init=nn.initializers.he_normal())
+Conv = partial(nn.Conv, use_bias=False, kernel_init=nn.initializers.he_normal())
 Norm = partial(nn.BatchNorm, momentum=0.9, epsilon=1e-5)
+PAD = ((1, 1), (1, 1))
 
 
 class Unit(nn.Module):
@@ -34,8 +35,7 @@ class Unit(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         h = nn.relu(Norm(use_running_average=not train)(x)) if self.normalize else x
-        pad = ((1, 1), (1, 1))
-        h = Conv(self.features, (3, 3), (self.stride, self.stride), padding=pad)(h)
+        h = Conv(self.features, (3, 3), (self.stride, self.stride), padding=PAD)(h)
         h = nn.relu(Norm(use_running_average=not train)(h))
         h = Conv(self.features, (3, 3))(h)
         if self.stride != 1 or x.shape[-1] != self.features:
@@ -62,14 +62,47 @@ class ResNet(nn.Module):
         return nn.Dense(self.classes)(jnp.mean(h, (1, 2)))
 
 
+class Bottleneck(nn.Module):
+    """1×1, 3×3, 1×1 with BatchNorm after each, a projection where the shape changes (v1.5)."""
+
+    features: int
+    stride: int = 1
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        norm = partial(Norm, use_running_average=not train)
+        strides, out = (self.stride, self.stride), 4 * self.features
+        h = nn.relu(norm()(Conv(self.features, (1, 1))(x)))
+        h = nn.relu(norm()(Conv(self.features, (3, 3), strides, padding=PAD)(h)))
+        h = norm()(Conv(out, (1, 1))(h))
+        if self.stride != 1 or x.shape[-1] != out:
+            x = norm()(Conv(out, (1, 1), strides)(x))
+        return nn.relu(x + h)
+
+
+class ResNet50(nn.Module):
+    """Images [B, H, W, 3] → logits [B, classes]."""
+
+    classes: int = 1000
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        h = Conv(64, (7, 7), (2, 2), padding=((3, 3), (3, 3)))(x)
+        h = nn.relu(Norm(use_running_average=not train)(h))
+        h = nn.max_pool(h, (3, 3), (2, 2), padding=PAD)
+        for stage, n in enumerate((3, 4, 6, 3)):
+            for i in range(n):
+                h = Bottleneck(64 * 2**stage, 2 if stage and not i else 1)(h, train)
+        return nn.Dense(self.classes)(jnp.mean(h, (1, 2)))
+
+
 class TrainState(train_state.TrainState):
     batch_stats: Any
 
 
-def create_state(depth: int, key: jax.Array) -> TrainState:
+def create_state(model: nn.Module, size: int, key: jax.Array) -> TrainState:
     """Fresh parameters, SGD with momentum 0.9, weight decay 1e-4, rate 0.1."""
-    model = ResNet(depth)
-    variables = jax.jit(partial(model.init, train=False))(key, jnp.zeros((1, 32, 32, 3)))
+    variables = jax.jit(partial(model.init, train=False))(key, jnp.zeros((1, size, size, 3)))
     optimizer = optax.chain(optax.add_decayed_weights(1e-4), optax.sgd(0.1, momentum=0.9))
     return TrainState.create(
         apply_fn=model.apply,
@@ -83,7 +116,7 @@ def create_state(depth: int, key: jax.Array) -> TrainState:
 def train_step(
     state: TrainState, images: jax.Array, labels: jax.Array
 ) -> tuple[TrainState, jax.Array]:
-    """One update; images float32 [B, 32, 32, 3], labels int32 [B]. Returns the new state and the loss."""
+    """One update; images float32 [B, H, W, 3], labels int32 [B]. Returns the new state and the loss."""
 
     def loss_fn(params: Any) -> tuple[jax.Array, Any]:
         logits, updates = state.apply_fn(

@@ -1,68 +1,64 @@
-"""A training step of resjax against the same network in stock Flax: time a step, and time to compile it.
+"""A training step of resjax against stock Flax and PyTorch: images a second, and seconds to compile.
 
-    python benchmarks/train_step.py [--depths 20 56 110] [--batch 64] [--rounds 5] [--json PATH]
+    python benchmarks/train_step.py [--networks 20 56 110 resnet50] [--batch 128] [--large-batch 16]
+        [--rounds 5] [--torch-python INTERPRETER-WITH-TORCH] [--json PATH]
 
 Every contender has a process of its own and waits while another one runs; they take turns, so that a busy
-machine slows them alike. ``stock.py`` is the opponent: Linen, unrolled, JAX's own convolution and BatchNorm,
-one dispatch a step. resjax runs the program of ``python -m resjax.train``: a round is one dispatch of several
-steps, which take their images from the data set on the device, standardize them, measure norms where a log
-line is due, and check that the update is finite. Compiling counts from the Python function on: tracing,
-lowering and XLA. The last line compiles resjax's program at depth 1202 against depth 20.
+machine slows them alike. All of them use every core, or the one GPU.
+
+* ``resjax`` runs the program of ``python -m resjax.train``: a round is one dispatch of several steps, which
+  take their images from the data set on the device, standardize them, measure norms where a log line is
+  due, and check that the update is finite.
+* ``stock`` (``stock.py``): Linen, unrolled, JAX's own convolution and BatchNorm, one dispatch a step.
+* ``torch``, ``torch.compile`` (``torch_step.py``, where an interpreter is named): channels_last.
+
+Networks are pre-activation ResNets of depth 6n + 2 on 32×32 images, and ResNet-50 on 224×224. Compiling
+counts from the Python function on: tracing, lowering and XLA; in PyTorch, the first step. Ratios are medians
+over rounds of (seconds of the other / seconds of resjax) in the same round. ``compile.py`` has more on
+compilation.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from serving import STEPS, Contender, serve
 
-STEPS = 5  # a round
-COMPILED_DEEP = (20, 1202)
-Contestant = tuple[Callable[[], Any], Callable[[Any, int], None]]
-
-
-def serve(connection: Connection, name: str, depth: int, batch: int) -> None:
-    """A contender: compiles, says how long that took, then times a round whenever it is asked to."""
-    compile_it, run_round = _CONTENDERS[name](depth, batch)
-    start = time.perf_counter()
-    compiled = compile_it()
-    connection.send(time.perf_counter() - start)
-    done = 0
-    while connection.recv() == "go":
-        start = time.perf_counter()
-        run_round(compiled, done)
-        connection.send((time.perf_counter() - start) / STEPS)
-        done += STEPS
+HERE = Path(__file__).parent
 
 
-def _stock(depth: int, batch: int) -> Contestant:
+def _stock(network: str, batch: int) -> tuple[float, Callable[[], None]]:
     import jax
     import stock
 
-    images, labels = _examples(batch)
-    arguments = (images.astype(np.float32) / 64 - 2, labels)
-    state = stock.create_state(depth, jax.random.key(0))
+    images, labels, size = _examples(network, batch)
+    arguments = jax.device_put((images.astype(np.float32) / 64 - 2, labels))
+    model = stock.ResNet50() if network == "resnet50" else stock.ResNet(int(network))
+    state = stock.create_state(model, size, jax.random.key(0))
+    start = time.perf_counter()
+    compiled = stock.train_step.lower(state, *arguments).compile()
+    seconds = time.perf_counter() - start
 
-    def run_round(compiled: Any, _: int) -> None:
+    def run_round() -> None:
         nonlocal state
         for _ in range(STEPS):
             state = compiled(state, *arguments)[0]
         jax.block_until_ready(state)
 
-    return lambda: stock.train_step.lower(state, *arguments).compile(), run_round
+    return seconds, run_round
 
 
-def _resjax(depth: int, batch: int) -> Contestant:
+def _resjax(network: str, batch: int) -> tuple[float, Callable[[], None]]:
     import jax
     import jax.numpy as jnp
     import optax
@@ -72,9 +68,14 @@ def _resjax(depth: int, batch: int) -> Contestant:
     from resjax.parallel import train_steps
     from resjax.train import Task, create_state
 
-    network = models.build(
-        models.defaults("resnet", depth=depth), image_shape=(32, 32, 3), num_classes=10
+    large = network == "resnet50"
+    images, labels, size = _examples(network, batch)
+    model = (
+        models.defaults("imagenet_resnet")
+        if large
+        else models.defaults("resnet", depth=int(network))
     )
+    built = models.build(model, image_shape=(size, size, 3), num_classes=1000 if large else 10)
     constants = Statistics(
         np.full((1, 1, 1, 1), 128, np.float32),
         np.full((1, 1, 1, 1), 64, np.float32),
@@ -82,63 +83,45 @@ def _resjax(depth: int, batch: int) -> Contestant:
     )
     optimizer = optax.chain(optax.add_decayed_weights(1e-4), optax.sgd(0.1, momentum=0.9))
     task = Task(
-        network, losses.cross_entropy, optimizer, lambda step: 0.1, constants, norms_every=100
+        built, losses.cross_entropy, optimizer, lambda step: 0.1, constants, norms_every=100
     )
-    images, labels = _examples(batch)
     data = {"image": jnp.asarray(images), "label": jnp.asarray(labels)}
     places = jnp.tile(jnp.arange(batch, dtype=jnp.int32), (STEPS, 1))
     batches = {"index": places, "slot": places}
     steps = jax.jit(partial(train_steps, task=task), donate_argnums=0)
-    state = create_state(task, 0, (32, 32, 3))
+    state = create_state(task, 0, (size, size, 3))
+    done, count = 0, jnp.int32(STEPS)
+    start = time.perf_counter()
+    compiled = steps.lower(state, data, batches, jnp.int32(0), count).compile()
+    seconds = time.perf_counter() - start
 
-    def compile_it() -> Any:
-        return steps.lower(state, data, batches, jnp.int32(0), jnp.int32(STEPS)).compile()
+    def run_round() -> None:
+        nonlocal state, done
+        state = jax.block_until_ready(compiled(state, data, batches, jnp.int32(done), count)[0])
+        done += STEPS
 
-    def run_round(compiled: Any, done: int) -> None:
-        nonlocal state
-        counts = (jnp.int32(done), jnp.int32(STEPS))
-        state = jax.block_until_ready(compiled(state, data, batches, *counts)[0])
-
-    return compile_it, run_round
-
-
-_CONTENDERS = {"stock": _stock, "resjax": _resjax}
+    return seconds, run_round
 
 
-def _examples(size: int) -> tuple[np.ndarray, np.ndarray]:
+def _examples(network: str, batch: int) -> tuple[np.ndarray, np.ndarray, int]:
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (size, 32, 32, 3), np.uint8)
-    return images, rng.integers(0, 10, size, np.int32)
+    size, classes = (224, 1000) if network == "resnet50" else (32, 10)
+    images = rng.integers(0, 256, (batch, size, size, 3), np.uint8)
+    return images, rng.integers(0, classes, batch, np.int32), size
 
 
-class Contender:
-    """A process that serves one contender."""
-
-    def __init__(self, name: str, depth: int, batch: int) -> None:
-        spawn = multiprocessing.get_context("spawn")
-        self._connection, other = spawn.Pipe()
-        self._process = spawn.Process(target=serve, args=(other, name, depth, batch), daemon=True)
-        self._process.start()
-        other.close()
-        self.compile_seconds: float = self._connection.recv()
-        self.step_seconds: list[float] = []
-
-    def round(self) -> None:
-        self._connection.send("go")
-        self.step_seconds.append(self._connection.recv())
-
-    def close(self) -> None:
-        self._connection.send("stop")
-        self._process.join()
-
-
-def compete(depth: int, batch: int, rounds: int) -> dict[str, Any]:
-    """Both at one depth: seconds a step (first round dropped) and to compile."""
-    contenders = {name: Contender(name, depth, batch) for name in _CONTENDERS}
+def compete(network: str, batch: int, rounds: int, torch_python: str | None) -> dict[str, Any]:
+    """All of them on one network: seconds a step (first round dropped) and to compile."""
+    own = (sys.executable, __file__, "--serve")
+    commands = {name: (*own, name) for name in ("resjax", "stock")}
+    if torch_python:
+        side = (torch_python, str(HERE / "torch_step.py"))
+        commands |= {"torch": (*side, "eager"), "torch.compile": (*side, "compile")}
+    contenders = {k: Contender(*v, network, str(batch)) for k, v in commands.items()}
     for _ in range(rounds + 1):
         for contender in contenders.values():
             contender.round()
-    row: dict[str, Any] = {"depth": depth}
+    row: dict[str, Any] = {"network": network, "batch": batch}
     for name, contender in contenders.items():
         contender.close()
         times = contender.step_seconds[1:]
@@ -148,65 +131,52 @@ def compete(depth: int, batch: int, rounds: int) -> dict[str, Any]:
             "compile_seconds": contender.compile_seconds,
             "images_per_second": batch / float(np.median(times)),
         }
-    ratios = [a / b for a, b in zip(row["stock"]["rounds"], row["resjax"]["rounds"], strict=True)]
-    row["step_ratio"] = float(np.median(ratios))
-    row["step_ratio_range"] = [min(ratios), max(ratios)]
-    row["compile_ratio"] = row["stock"]["compile_seconds"] / row["resjax"]["compile_seconds"]
+        ratios = np.divide(times, row["resjax"]["rounds"])
+        row[name] |= {"ratio": float(np.median(ratios)), "range": [min(ratios), max(ratios)]}
     return row
-
-
-def compile_deep(batch: int, rounds: int) -> dict[str, Any]:
-    """Seconds to compile the shallow and the very deep network, in turns."""
-    times: dict[int, list[float]] = {depth: [] for depth in COMPILED_DEEP}
-    for _ in range(rounds):
-        for depth in COMPILED_DEEP:
-            contender = Contender("resjax", depth, batch)
-            times[depth].append(contender.compile_seconds)
-            contender.close()
-    shallow, deep = (float(np.median(times[depth])) for depth in COMPILED_DEEP)
-    return {"depths": COMPILED_DEEP, "compile_seconds": times, "ratio": deep / shallow}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--depths", type=int, nargs="*", default=[20, 56, 110])
-    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--networks", nargs="*", default=["20", "56", "110", "resnet50"])
+    parser.add_argument("--batch", type=int, default=128, help="of the small images")
+    parser.add_argument("--large-batch", type=int, default=16, help="of ResNet-50's")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--deep-rounds", type=int, default=2, help="0 leaves depth 1202 out")
-    parser.add_argument("--json", type=Path, help="where to write the results")
+    parser.add_argument("--torch-python", help="an interpreter that has torch")
+    parser.add_argument("--json", type=Path, help="where to write the results, after each network")
+    parser.add_argument("--serve", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.serve:
+        name, network, batch = args.serve
+        serve(*{"resjax": _resjax, "stock": _stock}[name](network, int(batch)))
+        return
 
     console = Console()
-    table = Table("depth", title=f"training step, batch {args.batch}, 32×32×3: stock Flax → resjax")
-    for column in ("seconds a step", "ratio (range)", "images/s", "seconds to compile", "ratio"):
+    table = Table("network", "contender", title="one training step; ratio: resjax's speed / theirs")
+    for column in ("seconds", "images/s", "ratio (range)", "seconds to compile"):
         table.add_column(column, justify="right")
     rows = []
-    with console.status("") as status:
-        for depth in args.depths:
-            status.update(f"depth {depth}: compiling and measuring")
-            row = compete(depth, args.batch, args.rounds)
-            rows.append(row)
-            stock, own = row["stock"], row["resjax"]
-            low, high = row["step_ratio_range"]
+    for network in args.networks:
+        batch = args.large_batch if network == "resnet50" else args.batch
+        with console.status(f"{network}: compiling and measuring"):
+            row = compete(network, batch, args.rounds, args.torch_python)
+        rows.append(row)
+        for name in (k for k in row if k not in ("network", "batch")):
+            it = row[name]
             table.add_row(
-                str(depth),
-                f"{stock['step_seconds']:.2f} → {own['step_seconds']:.2f}",
-                f"{row['step_ratio']:.2f}× ({low:.2f} to {high:.2f})",
-                f"{stock['images_per_second']:.0f} → {own['images_per_second']:.0f}",
-                f"{stock['compile_seconds']:.0f} → {own['compile_seconds']:.0f}",
-                f"{row['compile_ratio']:.1f}×",
+                f"{network}, batch {batch}" if name == "resjax" else "",
+                name,
+                f"{it['step_seconds']:.3f}",
+                f"{it['images_per_second']:.0f}",
+                "{:.2f}× ({:.2f} to {:.2f})".format(it["ratio"], *it["range"]),
+                f"{it['compile_seconds']:.1f}",
             )
-        status.update(f"compiling depths {COMPILED_DEEP}")
-        deep = compile_deep(args.batch, args.deep_rounds) if args.deep_rounds else None
-    console.print(table)
-    if deep:
-        console.print(f"compiling depth 1202 takes {deep['ratio']:.2f}× as long as depth 20")
-    if args.json:
-        from resjax.provenance import provenance
+        if args.json:
+            from resjax.provenance import provenance
 
-        record = {"provenance": provenance(), "batch": args.batch, "rows": rows, "deep": deep}
-        args.json.write_text(json.dumps(record, indent=1) + "\n")
-        console.print(f"written: {args.json}")
+            record = {"provenance": provenance(), "steps_a_round": STEPS, "rows": rows}
+            args.json.write_text(json.dumps(record, indent=1) + "\n")
+    console.print(table)
 
 
 if __name__ == "__main__":

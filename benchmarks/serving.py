@@ -1,0 +1,50 @@
+"""Contenders in processes of their own, which take turns; they speak JSON lines over their pipes.
+
+Standard library only: every interpreter can serve.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+STEPS = 5  # a round
+
+
+def serve(compile_seconds: float, run_round: Callable[[], None]) -> None:
+    """Answers with seconds: first to compile, then of a step, whenever a line asks for a round."""
+    print(json.dumps({"seconds": compile_seconds}), flush=True)
+    while sys.stdin.readline().strip() == "go":
+        start = time.perf_counter()
+        run_round()
+        print(json.dumps({"seconds": (time.perf_counter() - start) / STEPS}), flush=True)
+
+
+class Contender:
+    """A process that serves one contender."""
+
+    def __init__(self, *command: str) -> None:
+        self._command = command
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
+        self.compile_seconds = self._answer()
+        self.step_seconds: list[float] = []
+
+    def round(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write("go\n")
+        self._process.stdin.flush()
+        self.step_seconds.append(self._answer())
+
+    def close(self) -> None:
+        self._process.communicate("stop\n")
+
+    def _answer(self) -> float:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.startswith('{"seconds"'):  # libraries print, too
+                return float(json.loads(line)["seconds"])
+        raise RuntimeError(f"{' '.join(self._command)} ended without an answer")
