@@ -204,6 +204,7 @@ def _kernel_gradient(
         rows = x[:, :: strides[0], :: strides[1]].reshape(-1, c)
         dk = lax.dot_general(rows, dy.reshape(-1, dy.shape[-1]), (((0,), (0,)), ((), ())))
         return dk.reshape(1, 1, c, -1).astype(dtype)
+    x, dy = _apart(x, dy)
     images = x.reshape(b, h, w, groups, c).transpose(4, 1, 2, 3, 0).reshape(c, h, w, groups * b)
     # Behind, as much as leaves kh × kw results; negative where the forward pass left rows unread.
     (top, bottom), columns = (
@@ -221,3 +222,18 @@ def _kernel_gradient(
         feature_group_count=groups,
     )
     return dk.transpose(1, 2, 0, 3).astype(dtype)
+
+
+def _apart(x: jax.Array, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The same arrays, but computed before they are transposed.
+
+    XLA would fuse the two, and then each operand is read in strides, several times slower. It can't fuse
+    across a branch. (Where x begins with NaN the gradient has one anyway, and is all NaN.)
+    """
+    return lax.cond(
+        jnp.isnan(x[0, 0, 0, 0]),
+        lambda *arrays: tuple(jnp.full_like(a, jnp.nan) for a in arrays),
+        lambda *arrays: arrays,
+        x,
+        dy,
+    )
