@@ -10,6 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from resjax import models
+from resjax.analysis import style
 from resjax.analysis.signals.norms_over_training import (
     NormsOverTraining,
     quarters,
@@ -153,3 +154,8 @@ def test_many_runs_are_maps_of_every_layer(network, records):
     assert first.norm is second.norm and first.norm.vmax == larger.gradient.max()
     assert np.ma.getmaskarray(np.ma.masked_invalid(third.get_array())).all()
     figure.draw_without_rendering()
+    with style.theme(narrow=True):  # on a phone runs are rows
+        figure = report.STUDY.plot(named)
+        figure.draw_without_rendering()
+    axes = [ax for ax in figure.axes if ax.get_label() != "<colorbar>"]
+    assert [ax.get_ylabel() for ax in axes[::4]] == list(named)

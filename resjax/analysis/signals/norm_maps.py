@@ -8,7 +8,7 @@ and the network from its first layer, at the top, to its last. A row has one sca
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,23 +21,30 @@ if TYPE_CHECKING:
 
 
 def plot_maps(results: NormsOverTraining | Mapping[str, NormsOverTraining]) -> Figure:
-    """Logarithmic maps [kind of norm, run] of layer by training step; blank where a norm is 0 or unknown."""
+    """Logarithmic maps [kind of norm, run] of layer by training step; blank where a norm is 0 or unknown.
+
+    On a phone runs are rows and kinds columns.
+    """
     from matplotlib.colors import LogNorm
 
     named = {"": results} if isinstance(results, NormsOverTraining) else dict(results)
-    kinds = panels_of(named)
-    narrow = style.is_narrow()
-    fig, grid = style.axes_grid(len(kinds), len(named), sharex="col")
-    width = style.NARROW[0] if narrow else max(style.WIDE[0], 1.5 * len(named))
-    fig.set_size_inches(width, (0.9 if narrow else 1.35) * len(kinds) + 0.5)
-    for row, (kind, name) in zip(grid, kinds.items(), strict=True):
+    kinds, narrow = panels_of(named), style.is_narrow()
+    if narrow:
+        fig, grid = style.axes_grid(len(named), len(kinds))
+        fig.set_size_inches(style.NARROW[0], 1.0 * len(named) + 1)
+        rows = [list(column) for column in zip(*grid, strict=True)]
+    else:
+        fig, rows = style.axes_grid(len(kinds), len(named), sharex="col")
+        width = max(style.WIDE[0], 1.5 * len(named))
+        fig.set_size_inches(width, 1.35 * len(kinds) + 0.5)
+    for row, (kind, name) in zip(rows, kinds.items(), strict=True):
         maps = [_shown(getattr(r, kind)) for r in named.values()]
         every = np.concatenate([m[np.isfinite(m)] for m in maps])
         if not len(every):
             every = np.ones(1)
         scale = LogNorm(every.min(), max(every.max(), every.min() * 1.01))
         image = None
-        for i, (ax, (label, r), values) in enumerate(zip(row, named.items(), maps, strict=True)):
+        for ax, (label, r), values in zip(row, named.items(), maps, strict=True):
             ax.grid(False)
             if values.shape[-1]:
                 number = 1 + np.arange(values.shape[-1])
@@ -46,19 +53,31 @@ def plot_maps(results: NormsOverTraining | Mapping[str, NormsOverTraining]) -> F
                 )
                 ax.set_yticks([1, len(number)])
             ax.invert_yaxis()
-            ax.tick_params(labelsize=8)
-            ax.locator_params(axis="x", nbins=2)
-            if row is grid[0]:
-                ax.set_title(label, fontsize=8 if narrow else 9)
-            if row is grid[-1] and i == len(named) // 2:
-                ax.set_xlabel("training step")
-        row[0].set_ylabel("unit" if kind == "activation" else "layer")
+            ax.tick_params(labelsize=7 if narrow else 8)
+            if narrow:
+                ax.set_xticks(r.step[-1:])
+            else:
+                ax.locator_params(axis="x", nbins=2)
+            if row is rows[0] and narrow:
+                ax.set_ylabel(label, fontsize=8)
+            elif row is rows[0]:
+                ax.set_title(label, fontsize=9)
+        if not narrow:
+            row[0].set_ylabel("unit" if kind == "activation" else "layer")
         if image is not None:
-            bar = fig.colorbar(image, ax=row, aspect=12, pad=0.01)
-            bar.set_label(name, fontsize=8 if narrow else 9)
-            bar.ax.tick_params(labelsize=8)
-            if every.max() < 100 * every.min():
+            side: dict[str, Any] = {"location": "top" if narrow else "right"}
+            bar = fig.colorbar(image, ax=row, aspect=8 if narrow else 12, pad=0.01, **side)
+            bar.set_label(name.removesuffix(" of a unit") if narrow else name, fontsize=9)
+            bar.ax.tick_params(labelsize=6.5 if narrow else 8)
+            if narrow:
+                ends = [float(every.min()), float(every.max())]
+                bar.set_ticks(ends, labels=[f"{end:.0e}" for end in ends])
+                bar.minorticks_off()
+            elif every.max() < 100 * every.min():
                 plain_log_ticks(bar.ax.yaxis)
+    fig.supxlabel("training step", fontsize=9)
+    if narrow:
+        fig.supylabel("layer or unit, from the first to the last", fontsize=8)
     return fig
 
 

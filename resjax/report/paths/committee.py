@@ -74,6 +74,8 @@ def finding(results: Results) -> Finding:
     """Whose committees come close to the whole network, and with which voters."""
     parts = [_clause(label, result) for label, result in results.items()]
     text = "; ".join(parts) + "."
+    if not _learned(next(iter(results.values()))):  # it begins with a label, which stays as it is
+        return Finding(text, _points(results))
     return Finding(text[0].upper() + text[1:], _points(results))
 
 
