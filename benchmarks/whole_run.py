@@ -3,7 +3,7 @@
     python benchmarks/whole_run.py [--epochs 5] [--depth 8] [--rounds 2] [--json PATH]
 
 The data have CIFAR-10's size: 50,000 training and 10,000 test images of 32×32×3, random bytes, padded and
-flipped. The network is scaled down (depth 8, widths 4, 8, 16), so that it fits into minutes on a CPU; its
+flipped. The network is scaled down (depth 8, widths 2, 4, 8), so that it fits into minutes on a CPU; its
 steps are short, and what a run does besides weighs more than it would at full size.
 
 * *Bare loop*: the compiled program of ``resjax.train``, dispatched again and again on batches that are
@@ -41,7 +41,7 @@ def _experiment(depth: int, epochs: int) -> Any:
     from resjax.data.info import Info
     from resjax.train import make_experiment
 
-    config = configs.default("resnet", depth=depth, widths=(4, 8, 16))
+    config = configs.default("resnet", depth=depth, widths=(2, 4, 8))
     config.data.pad, config.data.flip = 4, True
     config.train.duration = f"{epochs} epochs"
     config.train.steps_per_dispatch = MOST
