@@ -23,11 +23,25 @@ def test_every_study_and_claim_has_a_page():
 
 
 @pytest.mark.parametrize(
-    "page", [*PAGES, *(REPOSITORY / "docs").glob("*.md")], ids=lambda p: p.stem
+    "page",
+    [*PAGES, *(REPOSITORY / "docs").glob("*.md"), *(REPOSITORY / "docs/results").glob("*.md")],
+    ids=lambda p: p.stem,
 )
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(((?!http)[^)#]+)\)", page.read_text()):
         assert (page.parent / target).exists(), target
+
+
+def test_the_tests_behind_the_claims_are_there():
+    file, found = "", 0
+    claims = (REPOSITORY / "docs/results/claims.md").read_text()
+    for path, name in re.findall(r"`(tests/\w+\.py)?(?:::(\w+))?`", claims):
+        file = path or file
+        if file:
+            text = (REPOSITORY / file).read_text()
+            assert not name or f"def {name}(" in text, f"{file}::{name}"
+            found += 1
+    assert found > 10
 
 
 @pytest.fixture(scope="module")

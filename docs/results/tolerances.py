@@ -19,10 +19,10 @@ from resjax.analysis.lesions.lesion import DeleteEach
 from resjax.analysis.lesions.reorder import Reordering, by_swaps
 from resjax.analysis.paths.path_gradients import PathGradients
 from resjax.analysis.paths.path_lengths import share_between
+from resjax.analysis.ranks import spearman
 from resjax.analysis.units.identity import Identity
 from resjax.analysis.units.responses import Responses
 from resjax.report import STUDIES
-from resjax.report.lesions.deletions import correlation
 from resjax.report.lesions.reorder import tau_and_error
 from resjax.report.units.identity import openings, refining
 from resjax.report.write import read
@@ -71,7 +71,7 @@ def many_deletions(r: Deletions) -> Criteria:
     k, median = curve.amount, curve.median
     steps = np.diff(median) / np.diff(k)
     at = {int(n): float(m) for n, m in zip(k, median, strict=True)}
-    rank = correlation(k[1:], median[1:])
+    rank = spearman(k[1:], median[1:])
     found = {
         "rank correlation of k and the median": criterion(round(rank, 3), "≥ 0.95", rank >= 0.95),
         "largest step of the median from k to k + 1": criterion(
