@@ -160,8 +160,7 @@ def test_plot_and_study():
         network=network,
         config=SimpleNamespace(train=SimpleNamespace(batch_size=4)),
         examples=lambda split, most: (images(most), np.zeros(most, int)),
-        initial=SimpleNamespace(variables=variables),
-        variables=variables,
+        at=lambda step: variables,
         step=5,
         loss=cross_entropy,
     )

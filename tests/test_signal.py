@@ -183,8 +183,7 @@ def test_plot_and_study():
         network=network,
         config=SimpleNamespace(train=SimpleNamespace(batch_size=4)),
         examples=lambda split, most: examples(most),
-        initial=SimpleNamespace(variables=variables),
-        variables=jax.tree.map(lambda v: 1.1 * v, variables),
+        at={0: variables, 5: jax.tree.map(lambda v: 1.1 * v, variables)}.get,
         step=5,
         loss=cross_entropy,
     )
