@@ -3,7 +3,8 @@
 Linen modules one after the other in a Python loop, ``nn.Conv``, ``nn.BatchNorm``, Optax, one
 ``jax.jit``. For small images it is resjax's default network: depth 6n + 2, full pre-activation (He et al.
 2016, Fig. 4e), zero-padded shortcuts that take every other pixel (option A); for large ones ResNet-50 v1.5.
-The same number of parameters, the same optimizer. It imports nothing of resjax.
+The same number of parameters, the same optimizer. ``dtype`` is that of the computation. It imports nothing of
+resjax.
 """
 
 from __future__ import annotations
@@ -31,13 +32,16 @@ class Unit(nn.Module):
     features: int
     stride: int = 1
     normalize: bool = True
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        h = nn.relu(Norm(use_running_average=not train)(x)) if self.normalize else x
-        h = Conv(self.features, (3, 3), (self.stride, self.stride), padding=PAD)(h)
-        h = nn.relu(Norm(use_running_average=not train)(h))
-        h = Conv(self.features, (3, 3))(h)
+        conv = partial(Conv, dtype=self.dtype)
+        norm = partial(Norm, use_running_average=not train, dtype=self.dtype)
+        h = nn.relu(norm()(x)) if self.normalize else x
+        h = conv(self.features, (3, 3), (self.stride, self.stride), padding=PAD)(h)
+        h = nn.relu(norm()(h))
+        h = conv(self.features, (3, 3))(h)
         if self.stride != 1 or x.shape[-1] != self.features:
             x = x[:, :: self.stride, :: self.stride]
             x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, self.features - x.shape[-1])))
@@ -49,16 +53,17 @@ class ResNet(nn.Module):
 
     depth: int
     classes: int = 10
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        h = Conv(16, (3, 3))(x)
-        h = nn.relu(Norm(use_running_average=not train)(h))
+        norm = partial(Norm, use_running_average=not train, dtype=self.dtype)
+        h = nn.relu(norm()(Conv(16, (3, 3), dtype=self.dtype)(x)))
         for stage, width in enumerate((16, 32, 64)):
             for i in range((self.depth - 2) // 6):
                 stride = 2 if stage and not i else 1
-                h = Unit(width, stride, normalize=bool(stage or i))(h, train)
-        h = nn.relu(Norm(use_running_average=not train)(h))
+                h = Unit(width, stride, bool(stage or i), self.dtype)(h, train)
+        h = nn.relu(norm()(h)).astype(jnp.float32)
         return nn.Dense(self.classes)(jnp.mean(h, (1, 2)))
 
 
@@ -67,16 +72,18 @@ class Bottleneck(nn.Module):
 
     features: int
     stride: int = 1
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        norm = partial(Norm, use_running_average=not train)
+        conv = partial(Conv, dtype=self.dtype)
+        norm = partial(Norm, use_running_average=not train, dtype=self.dtype)
         strides, out = (self.stride, self.stride), 4 * self.features
-        h = nn.relu(norm()(Conv(self.features, (1, 1))(x)))
-        h = nn.relu(norm()(Conv(self.features, (3, 3), strides, padding=PAD)(h)))
-        h = norm()(Conv(out, (1, 1))(h))
+        h = nn.relu(norm()(conv(self.features, (1, 1))(x)))
+        h = nn.relu(norm()(conv(self.features, (3, 3), strides, padding=PAD)(h)))
+        h = norm()(conv(out, (1, 1))(h))
         if self.stride != 1 or x.shape[-1] != out:
-            x = norm()(Conv(out, (1, 1), strides)(x))
+            x = norm()(conv(out, (1, 1), strides)(x))
         return nn.relu(x + h)
 
 
@@ -84,16 +91,17 @@ class ResNet50(nn.Module):
     """Images [B, H, W, 3] → logits [B, classes]."""
 
     classes: int = 1000
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        h = Conv(64, (7, 7), (2, 2), padding=((3, 3), (3, 3)))(x)
-        h = nn.relu(Norm(use_running_average=not train)(h))
+        h = Conv(64, (7, 7), (2, 2), padding=((3, 3), (3, 3)), dtype=self.dtype)(x)
+        h = nn.relu(Norm(use_running_average=not train, dtype=self.dtype)(h))
         h = nn.max_pool(h, (3, 3), (2, 2), padding=PAD)
         for stage, n in enumerate((3, 4, 6, 3)):
             for i in range(n):
-                h = Bottleneck(64 * 2**stage, 2 if stage and not i else 1)(h, train)
-        return nn.Dense(self.classes)(jnp.mean(h, (1, 2)))
+                h = Bottleneck(64 * 2**stage, 2 if stage and not i else 1, self.dtype)(h, train)
+        return nn.Dense(self.classes)(jnp.mean(h.astype(jnp.float32), (1, 2)))
 
 
 class TrainState(train_state.TrainState):

@@ -1,8 +1,8 @@
 """PyTorch's side of ``train_step.py``: the same networks, the same step, in an interpreter that has torch.
 
-Serves one contender: ``python torch_step.py eager|compile NETWORK BATCH``. channels_last throughout, the fast
-layout of PyTorch on CPU and GPU; ``compile`` is ``torch.compile`` of the forward pass and the loss, and so of
-their gradients. It imports nothing of resjax.
+Serves one contender: ``python torch_step.py eager|compile NETWORK BATCH DTYPE``. channels_last throughout,
+the fast layout of PyTorch on CPU and GPU; ``compile`` is ``torch.compile`` of the forward pass and the loss,
+and so of their gradients; bfloat16 is autocast. It imports nothing of resjax.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def head(width: int, classes: int) -> tuple[nn.Module, ...]:
     return nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, classes)
 
 
-def contender(form: str, network: str, batch: int) -> tuple[float, Callable[[], None]]:
+def contender(form: str, network: str, batch: int, dtype: str) -> tuple[float, Callable[[], None]]:
     """Seconds of the first step (compilation, or choosing kernels), and a round of steps."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(0)
@@ -97,7 +97,8 @@ def contender(form: str, network: str, batch: int) -> tuple[float, Callable[[], 
     optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9, weight_decay=1e-4)
 
     def loss(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        return F.cross_entropy(model(x), y)
+        with torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16"):
+            return F.cross_entropy(model(x), y)
 
     forward = torch.compile(loss) if form == "compile" else loss
 
@@ -115,5 +116,5 @@ def contender(form: str, network: str, batch: int) -> tuple[float, Callable[[], 
 
 
 if __name__ == "__main__":
-    form, network, batch = sys.argv[1:]
-    serve(*contender(form, network, int(batch)))
+    form, network, batch, dtype = sys.argv[1:]
+    serve(*contender(form, network, int(batch), dtype))

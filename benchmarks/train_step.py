@@ -1,7 +1,7 @@
 """A training step of resjax against stock Flax and PyTorch: images a second, and seconds to compile.
 
     python benchmarks/train_step.py [--networks 20 56 110 resnet50] [--batch 128] [--large-batch 16]
-        [--rounds 5] [--torch-python INTERPRETER-WITH-TORCH] [--json PATH]
+        [--rounds 5] [--dtype bfloat16] [--torch-python INTERPRETER-WITH-TORCH] [--json PATH]
 
 Every contender has a process of its own and waits while another one runs; they take turns, so that a busy
 machine slows them alike. All of them use every core, or the one GPU.
@@ -15,13 +15,15 @@ machine slows them alike. All of them use every core, or the one GPU.
 Networks are pre-activation ResNets of depth 6n + 2 on 32×32 images, and ResNet-50 on 224×224. Compiling
 counts from the Python function on: tracing, lowering and XLA; in PyTorch, the first step. Ratios are medians
 over rounds of (seconds of the other / seconds of resjax) in the same round. ``compile.py`` has more on
-compilation.
+compilation. Bounds: a step's multiply-adds (three times the forward pass's) against the rate of a large
+matrix product, measured on the same machine in the same dtype; the rate of copying memory stands beside it.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -37,13 +39,14 @@ from serving import STEPS, Contender, serve
 HERE = Path(__file__).parent
 
 
-def _stock(network: str, batch: int) -> tuple[float, Callable[[], None]]:
+def _stock(network: str, batch: int, dtype: str) -> tuple[float, Callable[[], None]]:
     import jax
     import stock
 
     images, labels, size = _examples(network, batch)
     arguments = jax.device_put((images.astype(np.float32) / 64 - 2, labels))
-    model = stock.ResNet50() if network == "resnet50" else stock.ResNet(int(network))
+    large = network == "resnet50"
+    model = stock.ResNet50(dtype=dtype) if large else stock.ResNet(int(network), dtype=dtype)
     state = stock.create_state(model, size, jax.random.key(0))
     start = time.perf_counter()
     compiled = stock.train_step.lower(state, *arguments).compile()
@@ -58,24 +61,28 @@ def _stock(network: str, batch: int) -> tuple[float, Callable[[], None]]:
     return seconds, run_round
 
 
-def _resjax(network: str, batch: int) -> tuple[float, Callable[[], None]]:
+def _network(name: str, dtype: str) -> Any:
+    from resjax import models
+
+    if name == "resnet50":
+        model = models.defaults("imagenet_resnet", dtype=dtype)
+        return models.build(model, image_shape=(224, 224, 3), num_classes=1000)
+    model = models.defaults("resnet", depth=int(name), dtype=dtype)
+    return models.build(model, image_shape=(32, 32, 3), num_classes=10)
+
+
+def _resjax(network: str, batch: int, dtype: str) -> tuple[float, Callable[[], None]]:
     import jax
     import jax.numpy as jnp
     import optax
 
-    from resjax import losses, models
+    from resjax import losses
     from resjax.data import Statistics
     from resjax.parallel import train_steps
     from resjax.train import Task, create_state
 
-    large = network == "resnet50"
     images, labels, size = _examples(network, batch)
-    model = (
-        models.defaults("imagenet_resnet")
-        if large
-        else models.defaults("resnet", depth=int(network))
-    )
-    built = models.build(model, image_shape=(size, size, 3), num_classes=1000 if large else 10)
+    built = _network(network, dtype)
     constants = Statistics(
         np.full((1, 1, 1, 1), 128, np.float32),
         np.full((1, 1, 1, 1), 64, np.float32),
@@ -110,18 +117,50 @@ def _examples(network: str, batch: int) -> tuple[np.ndarray, np.ndarray, int]:
     return images, rng.integers(0, classes, batch, np.int32), size
 
 
-def compete(network: str, batch: int, rounds: int, torch_python: str | None) -> dict[str, Any]:
+def bounds(dtype: str) -> dict[str, float]:
+    """Operations a second of a large matrix product, and bytes a second of a copy (read and written)."""
+    import jax
+    import jax.numpy as jnp
+
+    def fastest(run: Callable[[jax.Array], jax.Array], x: jax.Array) -> float:
+        jax.block_until_ready(run(x))
+        times = []
+        for _ in range(10):
+            start = time.perf_counter()
+            jax.block_until_ready(run(x))
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+    matrix, vector = jnp.ones((4096, 4096), dtype), jnp.ones(2**26, jnp.float32)
+    return {
+        "product_flops": 2 * 4096**3 / fastest(jax.jit(lambda a: a @ a), matrix),
+        "copy_bytes": 2 * vector.nbytes / fastest(jax.jit(jnp.negative), vector),
+    }
+
+
+def _multiply_adds(network: str) -> int:
+    """Of one image, forward."""
+    from resjax.layer_table import layer_table, totals
+
+    size = 224 if network == "resnet50" else 32
+    return totals(layer_table(_network(network, "float32"), (size, size, 3))).multiply_adds
+
+
+def compete(
+    network: str, batch: int, rounds: int, dtype: str, torch_python: str | None
+) -> dict[str, Any]:
     """All of them on one network: seconds a step (first round dropped) and to compile."""
     own = (sys.executable, __file__, "--serve")
     commands = {name: (*own, name) for name in ("resjax", "stock")}
     if torch_python:
         side = (torch_python, str(HERE / "torch_step.py"))
         commands |= {"torch": (*side, "eager"), "torch.compile": (*side, "compile")}
-    contenders = {k: Contender(*v, network, str(batch)) for k, v in commands.items()}
+    contenders = {k: Contender(*v, network, str(batch), dtype) for k, v in commands.items()}
     for _ in range(rounds + 1):
         for contender in contenders.values():
             contender.round()
-    row: dict[str, Any] = {"network": network, "batch": batch}
+    operations = 3 * 2 * batch * _multiply_adds(network)  # backward twice as many as forward
+    row: dict[str, Any] = {"network": network, "batch": batch, "operations": operations}
     for name, contender in contenders.items():
         contender.close()
         times = contender.step_seconds[1:]
@@ -142,15 +181,18 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=128, help="of the small images")
     parser.add_argument("--large-batch", type=int, default=16, help="of ResNet-50's")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--torch-python", help="an interpreter that has torch")
     parser.add_argument("--json", type=Path, help="where to write the results, after each network")
-    parser.add_argument("--serve", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--serve", nargs=4, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve:
-        name, network, batch = args.serve
-        serve(*{"resjax": _resjax, "stock": _stock}[name](network, int(batch)))
+        name, network, batch, dtype = args.serve
+        serve(*{"resjax": _resjax, "stock": _stock}[name](network, int(batch), dtype))
         return
 
+    # Contenders share a GPU's memory.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     console = Console()
     table = Table("network", "contender", title="one training step; ratio: resjax's speed / theirs")
     for column in ("seconds", "images/s", "ratio (range)", "seconds to compile"):
@@ -159,9 +201,9 @@ def main() -> None:
     for network in args.networks:
         batch = args.large_batch if network == "resnet50" else args.batch
         with console.status(f"{network}: compiling and measuring"):
-            row = compete(network, batch, args.rounds, args.torch_python)
+            row = compete(network, batch, args.rounds, args.dtype, args.torch_python)
         rows.append(row)
-        for name in (k for k in row if k not in ("network", "batch")):
+        for name in (k for k in row if isinstance(row[k], dict)):
             it = row[name]
             table.add_row(
                 f"{network}, batch {batch}" if name == "resjax" else "",
@@ -171,12 +213,27 @@ def main() -> None:
                 "{:.2f}× ({:.2f} to {:.2f})".format(it["ratio"], *it["range"]),
                 f"{it['compile_seconds']:.1f}",
             )
-        if args.json:
-            from resjax.provenance import provenance
-
-            record = {"provenance": provenance(), "steps_a_round": STEPS, "rows": rows}
-            args.json.write_text(json.dumps(record, indent=1) + "\n")
+        record = {"dtype": args.dtype, "steps_a_round": STEPS, "rows": rows}
+        _save(args.json, record)
     console.print(table)
+    limits = bounds(args.dtype)
+    _save(args.json, record | {"bounds": limits})
+    console.print(
+        "a large matrix product: {product_flops:.3g} operations a second; "
+        "a copy: {copy_bytes:.3g} bytes a second".format(**limits)
+    )
+    for row in rows:
+        share = row["operations"] / row["resjax"]["step_seconds"] / limits["product_flops"]
+        console.print(f"{row['network']}: resjax's step does {share:.0%} of such a product's rate")
+
+
+def _save(path: Path | None, record: dict[str, Any]) -> None:
+    """The numbers so far, whole or not at all."""
+    from resjax.provenance import provenance
+    from resjax.workdir import write
+
+    if path is not None:
+        write(path, json.dumps({"provenance": provenance(), **record}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

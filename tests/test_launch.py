@@ -181,3 +181,19 @@ def test_a_papers_run_leaves_results_and_is_not_repeated(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "train_and_evaluate", twice)
     monkeypatch.setattr(module, "analyze", twice)
     module.reproduce(["tiny"], out, data, smoke=True)
+
+
+def test_the_accelerator_check_compares_and_sees_a_difference(monkeypatch, capsys):
+    spec = importlib.util.spec_from_file_location(
+        "accelerator", REPOSITORY / "launch/accelerator.py"
+    )
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    monkeypatch.setattr(script, "NETWORKS", {"LeNet-5": script.NETWORKS["LeNet-5"]})
+    rows = script.compare()
+    assert [row["dtype"] for row in rows] == ["float32", "bfloat16"]
+    assert all(row["agree"] and row["loss, gradient norm"][1] > 0 for row in rows)
+    answers = iter([(2.3, 1.0), (2.3, 1.2), (float("nan"), 1.0), (2.3, 1.0)])
+    monkeypatch.setattr(script, "one_step", lambda *_: next(answers))
+    assert not any(row["agree"] for row in script.compare())
+    assert capsys.readouterr().out.count("DIFFER") == 2
