@@ -3,7 +3,7 @@
 Parts, each with a file of numbers at_init_<part>.json beside this one, and all but the last with a picture:
   gradients        norms of every kernel's gradient, depth 20, 56, 110, with and without shortcuts, BatchNorm
   branch_variance  Var(branch) ÷ Var(shortcut) in each unit at depth 110, with and without BatchNorm
-  shattering       correlation of gradients at different inputs, fully connected, to depth 50
+  shattering       correlation of gradients at different inputs, fully connected, to depth 50, and at 110
   zero_init        deletion of random sets of units from networks whose branches start at 0
 Verdicts are computed from the tolerances in ``LIMITS``, which were fixed before anything was measured.
 """
@@ -23,6 +23,7 @@ from resjax.analysis import plot
 from resjax.analysis.result import Result
 from resjax.analysis.signals.branch_variance import branch_variances
 from resjax.analysis.signals.gradients import gradient_norms
+from resjax.analysis.signals.shattering import shattered_gradients
 from resjax.network import Network
 from resjax.provenance import provenance
 from resjax.report.signals import shattering
@@ -152,7 +153,11 @@ def _doubling(results: list[Any], stage: str) -> tuple[dict[str, Any], dict[str,
 
 def shattered(_: Examples) -> Found:
     """The claim as ``python -m resjax.claims --names=shattering`` has it, 20 networks a kind."""
-    results = shattering.CLAIM.run(False, 0, lambda done, of: print(f"{done}/{of}", flush=True))
+    results = shattering.CLAIM.run(False, 0, _tell)
+    deeper = {
+        label: shattered_gradients(**kind, depths=(50, 110), shown_depth=110, progress=_tell)
+        for label, kind in shattering.NETWORKS.items()
+    }
     rates = {label: r.exponential() for label, r in results.items()}
     limit = LIMITS["plain: rate of decay, relative to ln 2"]
     far = LIMITS["residual with BatchNorm ÷ plain, correlation at depth 24"]
@@ -171,10 +176,17 @@ def shattered(_: Examples) -> Found:
         "correlation at depth 24 and its interval": {
             k: shattering.at_shown_depth(r) for k, r in results.items()
         },
+        "correlation at depth 110 and its interval": {
+            k: shattering.at_shown_depth(r) for k, r in deeper.items()
+        },
         "residual, BatchNorm ÷ plain at depth 24 (at least, where the plain one is noise)": ratios,
         "verdicts": said(verdicts),
     }
     return numbers, results
+
+
+def _tell(done: int, of: int) -> None:
+    print(f"{done}/{of}", flush=True)
 
 
 def zero_init(examples: Examples) -> Found:
