@@ -130,6 +130,8 @@ def test_training_finding_names_the_better_network_and_why():
     overfitted = curve(0.0, 0.31, residual=True)
     found = curves.finding({"deep": overfitted, "flat": curve(0.0, 0.01, residual=False)})
     assert "generalizes worse" in str(found.points) and "without shortcuts" in str(found.points)
+    both_fail = {"deep": curve(0.4, 0.41), "flat": curve(0.4, 0.6)}
+    assert "(40.0 % and 40.0 %) make less than half" in str(curves.finding(both_fail).points)
 
 
 def test_training_finding_knows_noise():
@@ -155,6 +157,9 @@ def test_gradient_finding_names_the_more_even_network():
         headline = gradients.finding({"deep": uneven, "flat": even}).headline
         assert "more evenly in flat than in deep" in headline
     assert "alike" in gradients.finding({"deep": even, "flat": even}).headline
+    headline = gradients.finding({"deep": fading, "flat": growing}).headline
+    assert "alike" not in headline and "not the same way" in headline
+    assert "2,700 in flat, 3.7·10⁻⁴ in deep" in headline
 
 
 def test_gradient_finding_of_one_run_says_which_way():
@@ -169,6 +174,9 @@ def test_gradient_of_zero_is_survived():
     dead = norms(1, 1)
     dead.norm[..., :4] = 0
     assert "more evenly in deep" in gradients.finding({"deep": norms(1, 1), "flat": dead}).headline
+    assert "get no gradient" in gradients.finding({"flat": dead}).headline
+    both = gradients.finding({"deep": dead, "flat": dead}).headline
+    assert "alike" not in both and "layers of deep and flat get no gradient" in both
     gradients.STUDY.plot({"flat": dead})
 
 

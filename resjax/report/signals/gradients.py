@@ -14,7 +14,7 @@ from resjax.analysis.signals import gradients
 from resjax.analysis.signals.gradients import GradientNorms, gradient_norms, moment
 from resjax.network import Variables
 from resjax.report.study import Finding, Options, Study, Table
-from resjax.report.words import around, factor, number
+from resjax.report.words import around, factor, join, number
 
 Results = Mapping[str, GradientNorms]
 
@@ -73,8 +73,16 @@ def finding(results: Results) -> Finding:
     strays = {k: abs(np.log(v)) if v > 0 else np.inf for k, v in at_first.items()}
     even, uneven = min(strays, key=strays.__getitem__), max(strays, key=strays.__getitem__)
     when = moment(int(results[even].step[0]))
-    if np.isinf(strays[even]) or strays[uneven] - strays[even] <= np.log(ALIKE):
+    low, high = min(at_first, key=at_first.__getitem__), max(at_first, key=at_first.__getitem__)
+    if np.isinf(strays[even]):
+        headline = f"{_upper(when)}, {_way(join(list(results)), np.nan)}."
+    elif np.isfinite(strays[uneven]) and at_first[high] <= ALIKE * at_first[low]:
         headline = f"{_upper(when)}, gradients are spread alike over the layers of these networks."
+    elif strays[uneven] - strays[even] <= np.log(ALIKE):
+        headline = (
+            f"{_upper(when)}, gradients are about as uneven in these networks, but not the same way: first ÷ "
+            f"last layers {factor(at_first[high])} in {high}, {factor(at_first[low])} in {low}."
+        )
     else:
         headline = (
             f"{_upper(when)}, gradients are spread more evenly in {even} than in {uneven}: first ÷ "
@@ -84,12 +92,13 @@ def finding(results: Results) -> Finding:
 
 
 def _way(label: str, ratio: float) -> str:
+    if not np.isfinite(ratio) or ratio <= 0:
+        return f"some of the first or last layers of {label} get no gradient"
     if 1 / ALIKE <= ratio <= ALIKE:
         return f"gradients in {label} are about as large in the first layers as in the last"
     if ratio > 1:
         return f"gradients in {label} are {factor(ratio)} times larger in the first layers than in the last"
-    times = f"{factor(1 / ratio)} times smaller" if ratio > 0 else "0"
-    return f"gradients in {label} are {times} in the first layers than in the last"
+    return f"gradients in {label} are {factor(1 / ratio)} times smaller in the first layers than in the last"
 
 
 def _upper(text: str) -> str:
