@@ -12,6 +12,7 @@ from resjax.analysis.moments import at_moments
 from resjax.analysis.run import Run
 from resjax.analysis.signals import gradients
 from resjax.analysis.signals.gradients import GradientNorms, gradient_norms, moment
+from resjax.analysis.signals.norms_over_training import quarters
 from resjax.network import Variables
 from resjax.report.study import Finding, Options, Study, Table
 from resjax.report.words import around, factor, join, number
@@ -33,6 +34,7 @@ def _run(run: Run, options: Options, progress: Progress | None) -> GradientNorms
             images,
             labels,
             loss=run.loss,
+            optimizer=run.experiment.task.optimizer,
             batch_size=size,
             max_batches=options.gradient_batches,
             step=step,
@@ -115,19 +117,46 @@ def _sentence(label: str, result: GradientNorms) -> str:
             f"and the first quarter of the kernels gets {factor(ratio)}{around(_ends(result.norm[t]))} times "
             "that of the last quarter"
         )
-    return f"{label}: {'; '.join(parts)}."
+    return f"{label}: {'; '.join(parts)}.{_others(result)}"
+
+
+def _others(r: GradientNorms) -> str:
+    """The other norms at init, where that is a moment."""
+    at = np.flatnonzero(r.step == 0)
+    if not len(at):
+        return ""
+    weights, update = r.parameter[at[0]], r.update[at[0]].mean(0)
+    first, last = (factor(float(q)) for q in quarters(weights))
+    text = f" At init the first quarter of the kernels has norm {first}, the last {last}"
+    if np.isfinite(update).all() and weights.all():
+        first, last = (factor(float(q)) for q in quarters(update / weights))
+        text += f", and the first update changes them by {first} and {last} of that"
+    if r.unit:
+        outputs = r.activation[at[0]].mean(0)
+        first, last = (factor(float(outputs[i])) for i in (0, -1))
+        text += f"; the output of the first unit has norm {first}, that of the last {last}"
+    return f"{text}."
 
 
 def table(results: Results) -> Table:
-    """One row a kernel and run, one column a moment."""
+    """One row a kernel and run, then one a unit: means over batches, one column a kind of norm and moment."""
     steps = sorted({int(step) for r in results.values() for step in r.step})
+    kinds = ("‖∂L/∂W‖", "‖W‖", "‖y‖")
+    columns = [f"{kind} {moment(step)}" for kind in kinds for step in steps]
     rows = []
     for label, r in results.items():
         at = {int(step): t for t, step in enumerate(r.step)}
+
+        def cells(values: np.ndarray, i: int, at: dict[int, int] = at) -> list[str]:
+            return [number(float(values[at[s], i])) if s in at else "–" for s in steps]
+
+        update, outputs, none = r.update[0].mean(0), r.activation.mean(1), ["–"] * len(steps)
         for i, layer in enumerate(r.layer):
-            cells = (number(r.mean[at[s], i]) if s in at else "–" for s in steps)
-            rows.append((label, layer, *cells))
-    return Table(("network", "kernel", *map(moment, steps)), rows)
+            own = (*cells(r.mean, i), *cells(r.parameter, i), *none, number(float(update[i])))
+            rows.append((label, layer, *own))
+        for i, unit in enumerate(r.unit):
+            rows.append((label, unit, *none, *none, *cells(outputs, i), "–"))
+    return Table(("network", "kernel or unit", *columns, "‖ΔW‖ of the first step"), rows)
 
 
 def summary(results: Results) -> dict[str, dict[str, str]]:
@@ -144,7 +173,8 @@ STUDY = Study(
     title="Gradients, layer by layer",
     question=(
         "Does every layer get a signal to learn from? Shown is the norm of the gradient of each kernel, for "
-        "batches of training images, before the first step and now."
+        "batches of training images, before the first step and now; the table has the norms of kernels, of "
+        "their first update and of units' outputs, too."
     ),
     code=(
         "images, labels = run.examples('train', 8 * run.config.train.batch_size)\n"
