@@ -9,6 +9,8 @@ the same command continues, and studies that are finished are not done again (``
 
 from __future__ import annotations
 
+import dataclasses
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -64,7 +66,6 @@ def analyze(
     if not results:
         raise ValueError("nothing could be done: " + " ".join([*left_out, *failed]))
     made = provenance()
-    folders = ",".join(str(workdir) for workdir in workdirs)
     report = Report(
         title=title_of([run.label for run in runs]),
         results=results,
@@ -79,13 +80,21 @@ def analyze(
         made=facts_of_report(made),
         provenance=made,
         command={
-            study.name: f"python -m resjax.analyze --workdir={folders} --studies={study.name}"
-            for study in chosen
+            study.name: command_of(workdirs, study.name, options or Options()) for study in chosen
         },
     )
     path = write(report, Path(out) if out else runs[0].workdir / "analysis")
     print_findings(report, Console(highlight=False))
     return path
+
+
+def command_of(workdirs: Sequence[str | Path], study: str, options: Options) -> str:
+    """The command that makes one study's numbers again: with every option that is not the default."""
+    folders = shlex.quote(",".join(str(workdir) for workdir in workdirs))
+    usual, chosen = dataclasses.asdict(Options()), dataclasses.asdict(options)
+    changed = [f"--{name}={value}" for name, value in chosen.items() if value != usual[name]]
+    command = f"python -m resjax.analyze --workdir={folders} --studies={study}"
+    return " ".join([command, *changed])
 
 
 def print_findings(report: Report, console: Console) -> None:

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from resjax.network import Network
+from resjax.network import Network, Parts
 
 
 def layer_norms(network: Network, tree: Mapping[str, Any]) -> dict[str, jax.Array]:
@@ -72,6 +72,17 @@ def flatten_norms(
             if value is not None:
                 flat.append((f"{unit.name}/{path}", float(value[unit.position])))
     return flat + _of_part("head", values, leaves)
+
+
+def output_norm(parts: Parts) -> jax.Array:
+    """Mean over the examples of the L2 norm of a unit's output, float32 []; for ``Network.apply(tap=…)``."""
+    y = parts.y.astype(jnp.float32)
+    return jnp.mean(jnp.sqrt(jnp.sum(jnp.square(y), axis=tuple(range(1, y.ndim)))))
+
+
+def flatten_taps(network: Network, taps: Mapping[str, Any]) -> np.ndarray:
+    """One number a unit from taps of numbers, {stack: [n]} → [unit] in the order of ``Network.units``."""
+    return np.concatenate([np.zeros(0), *(np.ravel(taps[stack.name]) for stack in network.stacks)])
 
 
 def layer_paths(network: Network, shape: tuple[int, ...]) -> dict[str, list[str]]:

@@ -18,8 +18,8 @@ from jax import lax
 
 from resjax.data import Statistics, augment, standardize
 from resjax.losses import Loss
-from resjax.network import Network, Parts
-from resjax.norms import layer_norms
+from resjax.network import Network
+from resjax.norms import layer_norms, output_norm
 
 Batch = Mapping[str, jax.Array]
 Metrics = dict[str, Any]
@@ -116,7 +116,7 @@ def train_step(
 
     def loss_fn(params: Any) -> tuple[jax.Array, Any]:
         variables = {"params": params, "batch_stats": state.batch_stats}
-        tap = _activation_norm if task.activations else None
+        tap = output_norm if task.activations else None
         out = network.apply(variables, x, train=True, key=network_key, tap=tap)
         error = jnp.mean(jnp.argmax(out.logits, -1) != batch["label"])
         loss = jnp.mean(task.loss(out.logits, batch["label"]))
@@ -180,9 +180,3 @@ def all_finite(tree: Any) -> jax.Array:
     """bool scalar: whether every element of every leaf is a finite number."""
     leaves = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]
     return jnp.all(jnp.stack(leaves)) if leaves else jnp.array(True)
-
-
-def _activation_norm(parts: Parts) -> jax.Array:
-    """Mean over the examples of the L2 norm of a unit's output."""
-    y = parts.y.astype(jnp.float32)
-    return jnp.mean(jnp.sqrt(jnp.sum(jnp.square(y), axis=tuple(range(1, y.ndim)))))

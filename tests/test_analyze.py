@@ -15,7 +15,7 @@ from resjax import config as configs
 from resjax.analysis import load_run
 from resjax.analysis.curves import Curves
 from resjax.analysis.refusal import Refusal
-from resjax.analyze import analyze
+from resjax.analyze import analyze, command_of
 from resjax.checkpoint import Checkpoints
 from resjax.experiment import load_experiment
 from resjax.report import CLAIMS, GROUPS, STUDIES, Claim, Options, compute, kept
@@ -94,10 +94,22 @@ def test_from_workdirs_to_report(workdirs, capsys):
     results = read(workdirs / "report" / "lesion.json", STUDIES["lesion"])
     assert results["deep"].num_examples == 50
     assert results["deep"].residual.all() and not results["flat"].residual.any()
+    folders = f"{workdirs / 'deep'},{workdirs / 'flat'}"
+    own = "--max_examples=50 --batch_size=32 --gradient_batches=2"
+    assert f"resjax.analyze --workdir={folders} --studies=lesion {own}" in shown
     norms = read(workdirs / "report" / "gradients.json", STUDIES["gradients"])
     assert list(norms["deep"].step) == [0, 2] and norms["deep"].norm.shape[1] == 2
     terminal = capsys.readouterr().out
     assert "units that may go" in terminal and "deep" in terminal
+
+
+def test_the_command_of_a_section_has_the_options_that_differ():
+    start = "python -m resjax.analyze --workdir=a,b --studies=paths"
+    assert command_of(["a", "b"], "paths", Options()) == start
+    own = {f.name: 1 + f.default for f in dataclasses.fields(Options)}
+    words = command_of(["a", "b"], "paths", Options(**own)).removeprefix(start).split()
+    assert words == [f"--{name}={value}" for name, value in own.items()]
+    assert command_of(["a b"], "paths", Options()).count("'a b'") == 1
 
 
 def test_one_study_into_the_workdir(workdirs):

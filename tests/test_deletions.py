@@ -388,6 +388,7 @@ def test_the_finding_on_pairs_says_what_the_numbers_say(results, said):
     finding = pair_words.finding(results)
     for text in said:
         assert text in finding.headline
+    assert ("Most beyond their sum" in finding.points[0]) == (results.get("a") is TANGLED)
     table = pair_words.table(results)
     assert {len(row) for row in table.rows} == {len(table.columns)}
 

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from matplotlib.figure import Figure
 from scipy import stats
@@ -136,6 +137,38 @@ def test_gradient_norms_are_those_of_each_batch(network, variables, train):
             np.testing.assert_allclose(norms[name], np.linalg.norm(np.ravel(grad)), rtol=1e-4)
 
 
+def test_other_norms_beside_the_gradient(network, variables):
+    """Kernels, units' outputs, and the first update of SGD with decay: −η (∂L/∂W + λ W)."""
+    images, labels = examples(4)
+    sgd = optax.chain(optax.add_decayed_weights(0.5), optax.sgd(0.1, momentum=0.9))
+    result = gradient_norms(network, variables, images, labels, optimizer=sgd)
+    params = variables["params"]
+
+    @jax.jit
+    def measure(params):
+        def loss(params):
+            out = network.apply(
+                {**variables, "params": params}, images, train=True, tap=lambda parts: parts.y
+            )
+            return cross_entropy(out.logits, labels).mean(), out.taps
+
+        return jax.grad(loss, has_aux=True)(params)
+
+    grads, outputs = measure(params)
+    at = result.layer.index("stage1/unit3/conv1/kernel")
+    kernel, grad = (np.asarray(tree["stage1"]["conv1"]["kernel"][1]) for tree in (params, grads))
+    np.testing.assert_allclose(result.parameter[0, at], np.linalg.norm(kernel), rtol=1e-6)
+    change = np.linalg.norm(0.1 * (grad + 0.5 * kernel))
+    np.testing.assert_allclose(result.update[0, 0, at], change, rtol=1e-4)
+    assert result.unit == ("stage1/unit1", "stage1/unit2", "stage1/unit3", "stage2/unit1")
+    y = np.asarray(outputs["stage1"][1]).reshape(4, -1)
+    np.testing.assert_allclose(
+        result.activation[0, 0, 2], np.linalg.norm(y, axis=1).mean(), rtol=1e-4
+    )
+    later = gradient_norms(network, variables, images, labels, optimizer=sgd, step=5)
+    assert np.isnan(later.update).all() and np.isfinite(later.parameter).all()
+
+
 def test_both_batchnorm_modes_are_told_apart(network, variables):
     batch = gradient_norms(network, variables, *examples(4))
     running = gradient_norms(network, variables, *examples(4), train=False)
@@ -203,6 +236,10 @@ def test_the_report_puts_intervals_around_ratios():
         step=np.array([0]),
         norm=layers[None],
         loss=np.zeros((1, 2)),
+        parameter=np.ones((1, 4)),
+        update=np.full((1, 2, 4), np.nan),
+        unit=(),
+        activation=np.zeros((1, 2, 0)),
         residual=True,
         batch_size=2,
         choices={},

@@ -169,11 +169,31 @@ def test_finding_says_whose_product_is_nearer_to_one():
     assert "nearer to 1 in b than in a" in report.finding({"a": bad, "b": good}).headline
     assert "nearer to 1 in a than in b" in report.finding({"a": good, "b": made(0.1)}).headline
     assert "alike" in report.finding({"a": good, "b": good}).headline
+    for order in ({"a": bad, "b": made(0.5)}, {"b": made(0.5), "a": bad}):  # 1000 and 1/1000
+        headline = report.finding(order).headline
+        assert "alike" not in headline and "not on one side" in headline
+        assert "1,000 (2.0 a unit) in a, 9.8·10⁻⁴ (0.50 a unit) in b" in headline
     found = report.finding({"a": bad})
-    assert "by a factor of 1,000 (2.0 a unit)" in found.headline
+    assert "lengthen a random gradient by a factor of 1,000 (2.0 a unit)" in found.headline
     assert "of the branches alone, 1.0 in the median" in found.points[0]
     assert "branches" not in report.finding({"a": made(2, residual=False)}).points[0]
     assert len(report.table({"a": good}).rows) == 20
+
+
+def test_finding_of_one_network_says_which_way():
+    headline = {one: report.finding({"a": made(one)}).headline for one in (2, 1.01, 0.99, 0.5)}
+    assert ["lengthen" in text for text in headline.values()] == [True, False, False, False]
+    assert "shorten a random gradient: they change it by a factor of 9.8·10⁻⁴" in headline[0.5]
+    assert "shorten" not in headline[1.01] + headline[0.99]
+    for one, product in ((1.01, "1.1"), (0.99, "0.90")):
+        assert (
+            f"keep the length of a random gradient: they change it by a factor of {product}"
+            in (headline[one])
+        )
+    dead = made(0)
+    assert "no random gradient keeps" in report.finding({"a": dead}).headline
+    assert "through all units of a and b" in report.finding({"a": dead, "b": dead}).headline
+    assert "nearer to 1 in a than in b" in report.finding({"a": made(2), "b": dead}).headline
 
 
 def test_plot_and_study():

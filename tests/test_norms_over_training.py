@@ -77,6 +77,10 @@ def test_activations_where_they_were_logged(network, records):
     assert result.unit == tuple(unit.name for unit in network.units)
     np.testing.assert_array_equal(result.activation[1], [1, 2, 3, 4])
     assert np.isnan(result.activation[[0, 2]]).all()
+    shown = report.table({"with": result, "without": training_norms(network, records, SHAPE)})
+    assert shown.columns[-2:] == ("‖y‖, first units", "‖y‖, last units")
+    assert {len(row) for row in shown.rows} == {len(shown.columns)}
+    assert [row[-2:] for row in shown.rows] == [("–", "–"), ("1", "4"), *[("–", "–")] * 4]
     figure = report.STUDY.plot({"with": result, "without": training_norms(network, records, SHAPE)})
     assert "‖y‖" in figure.axes[3].get_ylabel()
 

@@ -242,7 +242,7 @@ def made(error, intact=0.05):
             {"a": made(lambda t: 0.05 + 0.3 * (1 - t)), "b": made(lambda t: 0.9)},
             ["error of a rises smoothly", "raises the error of b from 5.0 % to 90.0 %"],
         ),
-        ({"a": made(lambda t: 0.055)}, ["hardly changes a"]),
+        ({"a": made(lambda t: 0.055)}, ["hardly raises the error of a"]),
         ({"a": made(lambda t: 0.1 + 0.1 * t)}, ["does not rise steadily"]),
         ({"a": made(lambda t: 0.9, intact=0.88)}, ["no verdict on a"]),
     ],

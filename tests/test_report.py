@@ -4,77 +4,21 @@ import json
 import re
 from html.parser import HTMLParser
 
-import numpy as np
 import pytest
+from report_helpers import SHOWN, SPARE, curve, deletions, norms, report_of_two
 
-from resjax.analysis.curves import Curves, training_curves
-from resjax.analysis.lesions.lesion import DeleteEach
-from resjax.analysis.signals.gradients import GradientNorms
-from resjax.report import GROUPS, STUDIES, curves, words
+from resjax.analysis.curves import training_curves
+from resjax.report import STUDIES, curves, words
 from resjax.report.lesions import lesion
 from resjax.report.signals import gradients
-from resjax.report.write import Report, read, write
-
-
-def deletions(error, intact=0.01, left_out=(), classes=10):
-    n = len(error)
-    error = np.array(error, float)
-    names = tuple(f"stage1/unit{i + 1}" for i in range(n))
-    error[[names.index(name) for name in left_out]] = np.nan
-    return DeleteEach(
-        unit=names,
-        residual=np.ones(n, bool),
-        error=error,
-        loss=error + 1,
-        kl=error / 2,
-        agreement=1 - error,
-        class_error=None,
-        left_out=dict.fromkeys(left_out, "shapes differ"),
-        intact_error=intact,
-        intact_loss=0.1,
-        num_examples=1000,
-        num_classes=classes,
-        unit_evaluations=n,
-        choices={"BatchNorm": "running statistics"},
-    )
+from resjax.report.write import read, write
 
 
 def points(study, results):
     return " ".join(study.finding(results).points)
 
 
-SPARE = deletions([0.4, *[0.012] * 9])
 NEEDED = deletions([0.9] * 10)
-
-
-def curve(train_error, eval_error, residual=True, examples=1000):
-    return Curves(
-        step=np.array([10, 20]),
-        train_loss=np.array([2.0, 1.0]),
-        train_error=np.array([0.8, train_error]),
-        eval_step=np.array([0, 20]),
-        eval_loss=np.array([2.3, 1.0]),
-        eval_error=np.array([0.9, eval_error]),
-        split="test",
-        num_examples=examples,
-        num_classes=10,
-        total_steps=20,
-        residual=residual,
-        choices={},
-    )
-
-
-def norms(first, last, steps=(0,), layers=8):
-    one = np.geomspace(first, last, layers)
-    return GradientNorms(
-        layer=tuple(f"stage1/unit{i + 1}/conv1/kernel" for i in range(layers)),
-        step=np.array(steps),
-        norm=np.tile(one, (len(steps), 3, 1)),
-        loss=np.ones((len(steps), 3)),
-        residual=True,
-        batch_size=4,
-        choices={},
-    )
 
 
 def test_deletion_finding_says_which_network_can_spare_units():
@@ -130,6 +74,8 @@ def test_training_finding_names_the_better_network_and_why():
     overfitted = curve(0.0, 0.31, residual=True)
     found = curves.finding({"deep": overfitted, "flat": curve(0.0, 0.01, residual=False)})
     assert "generalizes worse" in str(found.points) and "without shortcuts" in str(found.points)
+    both_fail = {"deep": curve(0.4, 0.41), "flat": curve(0.4, 0.6)}
+    assert "(40.0 % and 40.0 %) make less than half" in str(curves.finding(both_fail).points)
 
 
 def test_training_finding_knows_noise():
@@ -155,6 +101,9 @@ def test_gradient_finding_names_the_more_even_network():
         headline = gradients.finding({"deep": uneven, "flat": even}).headline
         assert "more evenly in flat than in deep" in headline
     assert "alike" in gradients.finding({"deep": even, "flat": even}).headline
+    headline = gradients.finding({"deep": fading, "flat": growing}).headline
+    assert "alike" not in headline and "not the same way" in headline
+    assert "2,700 in flat, 3.7·10⁻⁴ in deep" in headline
 
 
 def test_gradient_finding_of_one_run_says_which_way():
@@ -163,12 +112,28 @@ def test_gradient_finding_of_one_run_says_which_way():
     assert "about as large" in gradients.finding({"deep": norms(1, 1)}).headline
     later = points(gradients, {"deep": norms(1, 1, steps=(0, 500))})
     assert "at init" in later and "after 500 steps" in later
+    assert (
+        "kernels has norm 2.0, the last 2.0, and the first update changes them by 0.0050" in later
+    )
+    assert "output of the first unit has norm 5.0, that of the last 6.0" in later
+    assert "first update" not in points(gradients, {"deep": norms(1, 1, steps=(500,))})
+
+
+def test_gradient_table_has_all_norms_at_init():
+    shown = gradients.table({"deep": norms(3, 3, steps=(0, 20)), "flat": norms(3, 3)})
+    assert shown.columns[2:4] == ("‖∂L/∂W‖ at init", "‖∂L/∂W‖ after 20 steps")
+    assert len(shown.rows) == 2 * (8 + 2) and {len(row) for row in shown.rows} == {9}
+    assert shown.rows[0][2:] == ("3", "3", "2", "2", "–", "–", "0.03")
+    assert shown.rows[-1] == ("flat", "stage1/unit2", "–", "–", "–", "–", "6", "–", "–")
 
 
 def test_gradient_of_zero_is_survived():
     dead = norms(1, 1)
     dead.norm[..., :4] = 0
     assert "more evenly in deep" in gradients.finding({"deep": norms(1, 1), "flat": dead}).headline
+    assert "get no gradient" in gradients.finding({"flat": dead}).headline
+    both = gradients.finding({"deep": dead, "flat": dead}).headline
+    assert "alike" not in both and "layers of deep and flat get no gradient" in both
     gradients.STUDY.plot({"flat": dead})
 
 
@@ -232,31 +197,9 @@ class Page(HTMLParser):
         self.text += data
 
 
-LABELS = ("deep", "<b>flat</b>")
-SHOWN = ("curves", "lesion", "gradients")
-
-
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    results = {
-        "curves": (curve(0, 0.01), curve(0.3, 0.31)),
-        "lesion": (SPARE, deletions([0.9] * 10, left_out=["stage1/unit3"])),
-        "gradients": (norms(1, 1.2, steps=(0, 20)), norms(1e-4, 1, steps=(0, 20))),
-    }
-    report = Report(
-        title="deep & <b>flat</b>",
-        results=[
-            (STUDIES[name], dict(zip(LABELS, pair, strict=True))) for name, pair in results.items()
-        ],
-        runs={label: {"network": f"of {label}"} for label in LABELS},
-        configs={label: {"config": {"seed": 3}, "starts": [], "step": 20} for label in LABELS},
-        groups=GROUPS,
-        left_out=["lesion, of another: it has no unit."],
-        failed=[],
-        made={"made": "today, commit 0123abcd"},
-        provenance={"commit": "0123abcd"},
-        command={name: f"python -m resjax.analyze --studies={name}" for name in SHOWN},
-    )
+    report = report_of_two()
     out = tmp_path_factory.mktemp("report")
     return report, write(report, out), out
 

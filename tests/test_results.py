@@ -1,6 +1,7 @@
 """Scripts of docs/results: the networks that they would train, without training them."""
 
 import importlib.util
+import json
 from pathlib import Path
 
 import jax
@@ -8,7 +9,9 @@ import numpy as np
 import pytest
 
 from resjax import config as configs
+from resjax.analysis.convolution.sample_size import SampleSize
 from resjax.experiment import load_experiment
+from resjax.report.convolution import sample_size
 
 SCRIPTS = Path(__file__).parent.parent / "docs/results"
 
@@ -18,6 +21,13 @@ def script(name):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def test_a_recorded_finding_is_what_its_numbers_say():
+    record = json.loads((SCRIPTS / "sample_size_fashion_mnist.json").read_text("utf-8"))
+    results = {k: SampleSize.from_json(r) for k, r in record["results"].items()}
+    said = sample_size.finding(results)
+    assert record["finding"] == [said.headline, *said.points]
 
 
 CONTROLS = script("digits_controls")

@@ -171,6 +171,20 @@ def test_findings_say_the_opposite_when_numbers_do():
     )
     said = finding({"convolution": crossing, "dense": dense})
     assert "lower or higher by the number of examples (centred, shifted and moved)" in said.headline
+    once = np.array([-0.1, 0, 0]).reshape(1, 3, 1)
+    for sign, side in ((1, "lower"), (-1, "higher")):
+        three = {
+            name: dataclasses.replace(
+                dense,
+                size=np.array([50, 100, 200]),
+                train_error=np.zeros((3, 3, 4)),
+                test_error=np.repeat(dense.test_error[:, :1], 3, axis=1) + shift,
+            )
+            for name, shift in {"convolution": sign * once, "dense": 0 * once}.items()
+        }
+        assert (
+            f"a {side} test error at 1 of 3 sizes only (centred, shifted" in finding(three).headline
+        )
     assert "nothing about sharing" in finding({"dense": dense}).headline
     assert len(table({"a": dense, "b": good}).rows) == 2 * 3 * 2
     column, text = next(iter(summary({"a": dense})["a"].items()))

@@ -216,6 +216,9 @@ def test_a_layer_that_is_no_convolution_is_found_out(kind):
     assert (result.seen[1] > 27) == (kind is Leaking)
     said = connections_report.finding({"net": result})
     assert "Not what their windows say: stage1/unit1/conv" in said.points[0]
+    assert said.headline.startswith(
+        "The measured Jacobians of 1 layer in net (stage1/unit1/conv) are not"
+    )
 
 
 def test_maps_smaller_than_the_window_are_said_to_be():
@@ -251,7 +254,7 @@ def test_findings_say_the_opposite_when_numbers_do():
     network = network_of(Conv)
     result = connections_of(network, draw(network, SHAPE), SHAPE)
     said = connections_report.finding({"a": result, "b": result})
-    assert "of a and b have 189 parameters" in said.headline
+    assert said.headline.startswith("The convolutions of a and b have 189 parameters")
     assert "rows repeat bit for bit" in said.points[0]
     assert len(connections_report.table({"a": result}).rows) == 2
 

@@ -147,6 +147,9 @@ def test_finding_compares_with_and_without_shortcuts():
     assert report.finding(mixed).headline.startswith("It depends on BatchNorm")
     fast = report.finding({"plain": made(np.exp(-2.0 * DEPTH)), "residual": strong}).points[0]
     assert "2.9 times the ln 2 of halving" in fast
+    for rising, said in ((np.exp(0.1 * DEPTH), "exp(0.100)"), (DEPTH**0.5, "L^0.50")):
+        text = report.finding({"plain": made(0.1 * rising), "residual": strong}).points[0]
+        assert "grows" in text and said in text and "decays" not in text
     lost = made(0.5**DEPTH)
     lost.correlation[:, 1:] = np.array([-1, 1, -1, 1])[:, None]
     assert "too few for a law" in report.finding({"plain": lost, "residual": strong}).points[0]

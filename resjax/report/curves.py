@@ -77,7 +77,8 @@ def _explain(results: Results, best: str, worst: str) -> str:
     if train[worst] - train[best] >= gap / 2:
         text = f"{worst} fails on its training data already: it is hard to train, not overfitted."
     else:
-        text = f"The training errors differ less: {worst} fits its data and generalizes worse."
+        errors = " and ".join(percent(train[k]) for k in (best, worst))
+        text = f"Training errors ({errors}) make less than half of that gap: {worst} generalizes worse."
     if results[best].residual != results[worst].residual:
         kind = "with" if results[best].residual else "without"
         text += f" The better one is the network {kind} shortcuts."

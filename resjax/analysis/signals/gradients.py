@@ -6,7 +6,9 @@ gradient of the first layers vanishes with depth, if larger it explodes. In x_{l
     ∂L/∂x_l = ∂L/∂x_L · (1 + ∂/∂x_l Σ_i F(x_i)),
 
 the "1" carries the gradient past all weights (He et al. 2016, Eq. 5). Measured here is what training
-sees: ‖∂L/∂W‖₂ of each kernel, L the mean loss of one batch, for several batches.
+sees: ‖∂L/∂W‖₂ of each kernel, L the mean loss of one batch, for several batches; and beside it ‖W‖₂ of each
+kernel, the mean over examples of ‖y‖₂ of each unit's output, and at step 0, given the optimizer, ‖ΔW‖₂ of
+the first step that a batch would make. (At later moments an optimizer has a memory that is not at hand.)
 
 *Reading it.* Compare the first layers with the last ones of the same network; layers of other sizes differ
 by their size alone, so steps between stages mean little. With BatchNorm the gradient of a kernel also
@@ -26,6 +28,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from numpy.typing import ArrayLike
 
 from resjax.analysis import style
@@ -36,7 +39,7 @@ from resjax.analysis.refusal import Refusal
 from resjax.analysis.result import Result
 from resjax.losses import Loss, cross_entropy
 from resjax.network import Network, Variables
-from resjax.norms import flatten_norms, layer_norms
+from resjax.norms import flatten_norms, flatten_taps, layer_norms, output_norm
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,6 +56,11 @@ class GradientNorms(Result):
       step: int [step], training steps done at each moment.
       norm: [step, batch, layer], ‖∂L/∂W‖₂ of a batch's mean loss.
       loss: [step, batch], that loss, nats.
+      parameter: [step, layer], ‖W‖₂.
+      update: [step, batch, layer], ‖ΔW‖₂ of the optimizer's first step; NaN at other moments than step 0,
+        and without an optimizer.
+      unit: names of the units, like ``stage2/unit3``.
+      activation: [step, batch, unit], mean over the examples of ‖y‖₂ of a unit's output.
       residual: whether some unit has a shortcut.
       batch_size: examples a batch.
       choices: what the papers leave open.
@@ -62,12 +70,19 @@ class GradientNorms(Result):
         "step": ("step",),
         "norm": ("step", "batch", "layer"),
         "loss": ("step", "batch"),
+        "parameter": ("step", "layer"),
+        "update": ("step", "batch", "layer"),
+        "activation": ("step", "batch", "unit"),
     }
 
     layer: tuple[str, ...]
     step: np.ndarray
     norm: np.ndarray
     loss: np.ndarray
+    parameter: np.ndarray
+    update: np.ndarray
+    unit: tuple[str, ...]
+    activation: np.ndarray
     residual: bool
     batch_size: int
     choices: dict[str, Any]
@@ -90,6 +105,7 @@ def gradient_norms(
     labels: ArrayLike,
     *,
     loss: Loss = cross_entropy,
+    optimizer: optax.GradientTransformation | None = None,
     train: bool = True,
     batch_size: int = 128,
     max_batches: int = 8,
@@ -97,7 +113,8 @@ def gradient_norms(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> GradientNorms:
-    """‖∂L/∂W‖₂ of every kernel, L the mean loss of a batch, for the first batches of the data.
+    """‖∂L/∂W‖₂ of every kernel, L the mean loss of a batch, for the first batches of the data; and the norms
+    of kernels, of outputs of units, and of the first update.
 
     Args:
       network: any.
@@ -105,6 +122,7 @@ def gradient_norms(
       images: float [N, H, W, C], standardized as in training. Training images, in any fixed order.
       labels: int [N].
       loss: (logits [B, classes], labels [B]) → [B].
+      optimizer: that of the training, for the norms of its first update; None for none.
       train: with the batch's own BatchNorm statistics, dropout and stochastic depth, as training sees it;
         False: with running statistics, which at init are not those of any data.
       batch_size: examples a batch; fewer only if there are fewer in all. Examples beyond the last whole
@@ -127,28 +145,36 @@ def gradient_norms(
         )
     size = min(batch_size, len(images))
     count = min(max_batches, len(images) // size)
-    losses, rows, names = [], [], []
+    optimizer = optimizer if step == 0 else None
+    losses, rows, updates, outputs = [], [], [], []
+    names, weights = _of_kernels(network, jax.device_get(_kernel_norms(network, variables)), shape)
+    if not names:
+        raise Refusal("this network has no parameter of the name 'kernel'")
     for i in range(count):
         if progress:
             progress(i, count)
         batch = slice(i * size, (i + 1) * size)
         key = jax.random.fold_in(jax.random.key(seed), i)
         target = labels[batch].astype(np.int32)
-        value, norms = _batch_norms(network, loss, train, variables, images[batch], target, key)
-        kernels = {k: v for k, v in jax.device_get(norms).items() if k.endswith("/kernel")}
-        flat = flatten_norms(network, kernels, shape)
-        names = [name for name, _ in flat]
-        rows.append([value for _, value in flat])
+        measured = _batch_norms(
+            network, loss, optimizer, train, variables, images[batch], target, key
+        )
+        value, norms, changes, taps = jax.device_get(measured)
+        rows.append(_of_kernels(network, norms, shape)[1])
+        updates.append(_of_kernels(network, changes, shape)[1] or [np.nan] * len(names))
+        outputs.append(flatten_taps(network, taps))
         losses.append(float(value))
     if progress:
         progress(count, count)
-    if not names:
-        raise Refusal("this network has no parameter of the name 'kernel'")
     return GradientNorms(
         layer=tuple(names),
         step=np.array([step]),
         norm=np.array([rows], np.float64),
         loss=np.array([losses], np.float64),
+        parameter=np.array([weights], np.float64),
+        update=np.array([updates], np.float64),
+        unit=tuple(unit.name for unit in network.units),
+        activation=np.array([outputs], np.float64),
         residual=any(stack.unit.residual for stack in network.stacks),
         batch_size=size,
         choices={
@@ -160,22 +186,44 @@ def gradient_norms(
     )
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
+def _of_kernels(
+    network: Network, norms: Mapping[str, Any], shape: tuple[int, ...]
+) -> tuple[list[str], list[float]]:
+    """Names and norms of the kernels among all parameters, from the first layer to the last."""
+    kernels = {name: value for name, value in norms.items() if name.endswith("/kernel")}
+    flat = flatten_norms(network, kernels, shape)
+    return [name for name, _ in flat], [value for _, value in flat]
+
+
+@partial(jax.jit, static_argnums=0)
+def _kernel_norms(network: Network, variables: Variables) -> dict[str, jax.Array]:
+    return layer_norms(network, variables["params"])
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _batch_norms(
     network: Network,
     loss: Loss,
+    optimizer: optax.GradientTransformation | None,
     train: bool,
     variables: Variables,
     images: jax.Array,
     labels: jax.Array,
     key: jax.Array,
-) -> tuple[jax.Array, dict[str, jax.Array]]:
-    def loss_of(params: Any) -> jax.Array:
-        out = network.apply({**variables, "params": params}, images, train=train, key=key)
-        return jnp.mean(loss(out.logits, labels))
+) -> tuple[jax.Array, dict[str, jax.Array], dict[str, jax.Array], dict[str, Any]]:
+    params = variables["params"]
 
-    value, grads = jax.value_and_grad(loss_of)(variables["params"])
-    return value, layer_norms(network, grads)
+    def loss_of(params: Any) -> tuple[jax.Array, dict[str, Any]]:
+        own = {**variables, "params": params}
+        out = network.apply(own, images, train=train, key=key, tap=output_norm)
+        return jnp.mean(loss(out.logits, labels)), out.taps
+
+    (value, taps), grads = jax.value_and_grad(loss_of, has_aux=True)(params)
+    changes = {}
+    if optimizer is not None:
+        updates, _ = optimizer.update(grads, optimizer.init(params), params)
+        changes = layer_norms(network, updates)
+    return value, layer_norms(network, grads), changes, taps
 
 
 def plot(results: GradientNorms | Mapping[str, GradientNorms], ax: Axes | None = None) -> Figure:

@@ -29,7 +29,7 @@ from resjax.analysis.marks import legend_by_colour_and_line, plain_log_ticks
 from resjax.analysis.refusal import Refusal
 from resjax.analysis.result import Result
 from resjax.network import Network
-from resjax.norms import flatten_norms
+from resjax.norms import flatten_norms, flatten_taps
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -139,11 +139,7 @@ def _activations(
     rows = []
     for record in logged:
         by_stack = record["norms"].get("activation")
-        rows.append(
-            np.concatenate([np.ravel(by_stack[stack.name]) for stack in network.stacks])
-            if by_stack
-            else missing
-        )
+        rows.append(flatten_taps(network, by_stack) if by_stack else missing)
     activation = np.array(rows, np.float64)
     if np.isnan(activation).all():
         return (), activation[:, :0]
@@ -151,14 +147,14 @@ def _activations(
 
 
 def quarters(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Geometric means over the first and over the last quarter of the layers, [step, layer] → two of [step].
+    """Geometric means over the first and over the last quarter of the layers, […, layer] → two of […].
 
     A layer whose norm is 0 makes the mean 0.
     """
     size = max(values.shape[-1] // 4, 1)
     with np.errstate(divide="ignore"):
         logs = np.log(values)
-    return np.exp(logs[:, :size].mean(-1)), np.exp(logs[:, -size:].mean(-1))
+    return np.exp(logs[..., :size].mean(-1)), np.exp(logs[..., -size:].mean(-1))
 
 
 def panels_of(named: Mapping[str, NormsOverTraining]) -> dict[str, str]:

@@ -12,9 +12,12 @@ from resjax.analysis.convolution.connections import Connections, connections_of
 from resjax.analysis.run import Run
 from resjax.layer_table import layer_table
 from resjax.report.study import Finding, Options, Study, Table
-from resjax.report.words import factor, join
+from resjax.report.words import count, factor, join
 
 Results = Mapping[str, Connections]
+
+# A headline names so many odd layers; the points name all.
+MOST_NAMED = 3
 
 
 def _unsuited(run: Run) -> str | None:
@@ -40,6 +43,7 @@ def finding(results: Results) -> Finding:
     """What sharing and sparseness save, and whether the measurement agrees."""
     points: list[str] = []
     saved: dict[str, list[str]] = {}
+    warnings: list[str] = []
     for label, r in results.items():
         own, unshared, dense = map(r.total, ("parameters", "locally_connected", "dense"))
         saved.setdefault(
@@ -51,6 +55,11 @@ def finding(results: Results) -> Finding:
         text = f"{label}: {int(r.rows.sum()):,} rows of the Jacobians of {len(r.layer)} layers. "
         if odd:
             text += f"Not what their windows say: {join(odd)}."
+            named = ", ".join([*odd[:MOST_NAMED], *(["…"] if odd[MOST_NAMED:] else [])])
+            warnings.append(
+                f"The measured Jacobians of {count(len(odd), 'layer')} in {label} ({named}) are not what the "
+                "windows say, so the count may not hold"
+            )
         else:
             text += (
                 "None reaches out of its window"
@@ -70,7 +79,7 @@ def finding(results: Results) -> Finding:
                 "windows with weights of their own, some of which only ever see the padding."
             )
     parts = [f"The convolutions of {join(labels)} {text}" for text, labels in saved.items()]
-    return Finding(". ".join(parts) + ".", points)
+    return Finding(". ".join([*warnings, *parts]) + ".", points)
 
 
 def table(results: Results) -> Table:

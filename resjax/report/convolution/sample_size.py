@@ -56,6 +56,19 @@ def _against(a: str, b: str, results: Results) -> list[str]:
     return phrases
 
 
+def _verdict(lower: int, higher: int, sizes: int) -> str:
+    """What is said of one setting; a difference at less than half of the sizes is told with their number."""
+    if lower and higher:
+        return "a test error that is lower or higher by the number of examples"
+    if not lower and not higher:
+        return "no clearly different test error"
+    side = "lower" if lower else "higher"
+    where = (
+        "" if max(lower, higher) >= sizes / 2 else f" at {max(lower, higher)} of {sizes} sizes only"
+    )
+    return f"a {side} test error{where}"
+
+
 def finding(results: Results) -> Finding:
     """Where the first network of the results generalizes better than the last, and where not."""
     names = list(results)
@@ -68,22 +81,9 @@ def finding(results: Results) -> Finding:
     for setting, (lower, higher) in zip(
         results[first].setting, compare(results[first], results[last]), strict=True
     ):
-        half = len(results[first].size) / 2
-        verdict = "mixed"
-        if lower >= half and not higher:
-            verdict = "lower"
-        elif higher >= half and not lower:
-            verdict = "higher"
-        elif not lower and not higher:
-            verdict = "alike"
+        verdict = _verdict(lower, higher, len(results[first].size))
         verdicts.setdefault(verdict, []).append(setting)
-    words = {
-        "lower": "a lower test error",
-        "higher": "a higher test error",
-        "alike": "no clearly different test error",
-        "mixed": "a test error that is lower or higher by the number of examples",
-    }
-    parts = [f"{words[v]} ({join(settings)})" for v, settings in verdicts.items()]
+    parts = [f"{verdict} ({join(settings)})" for verdict, settings in verdicts.items()]
     points = [
         f"Test error of {a} against {b}: {'; '.join(_against(a, b, results))}."
         for i, a in enumerate(names)

@@ -110,7 +110,8 @@ def _point(label: str, result: Deletions) -> str:
         text += (
             f"Errors add up to within one point in {percent(additive(result))} of {len(values):,} pairs; "
             f"{percent(float(np.mean(values > MAY_GO + 1e-9)))} cost more than that. "
-            f"Most beyond their sum: {result.unit[i]} and {result.unit[j]}, "
+            f"{'Most beyond their sum' if together[i, j] > 0 else 'No pair costs more than its sum; nearest'}"
+            f": {result.unit[i]} and {result.unit[j]}, "
             f"{percent(error[i, j])} without both, {percent(error[i, i])} and {percent(error[j, j])} without "
             "one. "
         )

@@ -81,7 +81,7 @@ def finding(results: Results) -> Finding:
     if labels := groups.get("smooth"):
         parts.append(f"the error of {join(labels)} rises smoothly as its units are reordered")
     if labels := groups.get("hardly"):
-        parts.append(f"swapping equal units hardly changes {join(labels)}")
+        parts.append(f"swapping equal units hardly raises the error of {join(labels)}")
     for label in groups.get("breaks", []):
         curve = by_swaps(results[label])
         parts.append(

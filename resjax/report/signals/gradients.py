@@ -12,9 +12,10 @@ from resjax.analysis.moments import at_moments
 from resjax.analysis.run import Run
 from resjax.analysis.signals import gradients
 from resjax.analysis.signals.gradients import GradientNorms, gradient_norms, moment
+from resjax.analysis.signals.norms_over_training import quarters
 from resjax.network import Variables
 from resjax.report.study import Finding, Options, Study, Table
-from resjax.report.words import around, factor, number
+from resjax.report.words import around, factor, join, number
 
 Results = Mapping[str, GradientNorms]
 
@@ -33,6 +34,7 @@ def _run(run: Run, options: Options, progress: Progress | None) -> GradientNorms
             images,
             labels,
             loss=run.loss,
+            optimizer=run.experiment.task.optimizer,
             batch_size=size,
             max_batches=options.gradient_batches,
             step=step,
@@ -73,8 +75,16 @@ def finding(results: Results) -> Finding:
     strays = {k: abs(np.log(v)) if v > 0 else np.inf for k, v in at_first.items()}
     even, uneven = min(strays, key=strays.__getitem__), max(strays, key=strays.__getitem__)
     when = moment(int(results[even].step[0]))
-    if np.isinf(strays[even]) or strays[uneven] - strays[even] <= np.log(ALIKE):
+    low, high = min(at_first, key=at_first.__getitem__), max(at_first, key=at_first.__getitem__)
+    if np.isinf(strays[even]):
+        headline = f"{_upper(when)}, {_way(join(list(results)), np.nan)}."
+    elif np.isfinite(strays[uneven]) and at_first[high] <= ALIKE * at_first[low]:
         headline = f"{_upper(when)}, gradients are spread alike over the layers of these networks."
+    elif strays[uneven] - strays[even] <= np.log(ALIKE):
+        headline = (
+            f"{_upper(when)}, gradients are about as uneven in these networks, but not the same way: first ÷ "
+            f"last layers {factor(at_first[high])} in {high}, {factor(at_first[low])} in {low}."
+        )
     else:
         headline = (
             f"{_upper(when)}, gradients are spread more evenly in {even} than in {uneven}: first ÷ "
@@ -84,12 +94,13 @@ def finding(results: Results) -> Finding:
 
 
 def _way(label: str, ratio: float) -> str:
+    if not np.isfinite(ratio) or ratio <= 0:
+        return f"some of the first or last layers of {label} get no gradient"
     if 1 / ALIKE <= ratio <= ALIKE:
         return f"gradients in {label} are about as large in the first layers as in the last"
     if ratio > 1:
         return f"gradients in {label} are {factor(ratio)} times larger in the first layers than in the last"
-    times = f"{factor(1 / ratio)} times smaller" if ratio > 0 else "0"
-    return f"gradients in {label} are {times} in the first layers than in the last"
+    return f"gradients in {label} are {factor(1 / ratio)} times smaller in the first layers than in the last"
 
 
 def _upper(text: str) -> str:
@@ -106,19 +117,46 @@ def _sentence(label: str, result: GradientNorms) -> str:
             f"and the first quarter of the kernels gets {factor(ratio)}{around(_ends(result.norm[t]))} times "
             "that of the last quarter"
         )
-    return f"{label}: {'; '.join(parts)}."
+    return f"{label}: {'; '.join(parts)}.{_others(result)}"
+
+
+def _others(r: GradientNorms) -> str:
+    """The other norms at init, where that is a moment."""
+    at = np.flatnonzero(r.step == 0)
+    if not len(at):
+        return ""
+    weights, update = r.parameter[at[0]], r.update[at[0]].mean(0)
+    first, last = (factor(float(q)) for q in quarters(weights))
+    text = f" At init the first quarter of the kernels has norm {first}, the last {last}"
+    if np.isfinite(update).all() and weights.all():
+        first, last = (factor(float(q)) for q in quarters(update / weights))
+        text += f", and the first update changes them by {first} and {last} of that"
+    if r.unit:
+        outputs = r.activation[at[0]].mean(0)
+        first, last = (factor(float(outputs[i])) for i in (0, -1))
+        text += f"; the output of the first unit has norm {first}, that of the last {last}"
+    return f"{text}."
 
 
 def table(results: Results) -> Table:
-    """One row a kernel and run, one column a moment."""
+    """One row a kernel and run, then one a unit: means over batches, one column a kind of norm and moment."""
     steps = sorted({int(step) for r in results.values() for step in r.step})
+    kinds = ("‖∂L/∂W‖", "‖W‖", "‖y‖")
+    columns = [f"{kind} {moment(step)}" for kind in kinds for step in steps]
     rows = []
     for label, r in results.items():
         at = {int(step): t for t, step in enumerate(r.step)}
+
+        def cells(values: np.ndarray, i: int, at: dict[int, int] = at) -> list[str]:
+            return [number(float(values[at[s], i])) if s in at else "–" for s in steps]
+
+        update, outputs, none = r.update[0].mean(0), r.activation.mean(1), ["–"] * len(steps)
         for i, layer in enumerate(r.layer):
-            cells = (number(r.mean[at[s], i]) if s in at else "–" for s in steps)
-            rows.append((label, layer, *cells))
-    return Table(("network", "kernel", *map(moment, steps)), rows)
+            own = (*cells(r.mean, i), *cells(r.parameter, i), *none, number(float(update[i])))
+            rows.append((label, layer, *own))
+        for i, unit in enumerate(r.unit):
+            rows.append((label, unit, *none, *none, *cells(outputs, i), "–"))
+    return Table(("network", "kernel or unit", *columns, "‖ΔW‖ of the first step"), rows)
 
 
 def summary(results: Results) -> dict[str, dict[str, str]]:
@@ -135,7 +173,8 @@ STUDY = Study(
     title="Gradients, layer by layer",
     question=(
         "Does every layer get a signal to learn from? Shown is the norm of the gradient of each kernel, for "
-        "batches of training images, before the first step and now."
+        "batches of training images, before the first step and now; the table has the norms of kernels, of "
+        "their first update and of units' outputs, too."
     ),
     code=(
         "images, labels = run.examples('train', 8 * run.config.train.batch_size)\n"

@@ -16,7 +16,7 @@ from resjax.analysis.signals.gradients import moment
 from resjax.analysis.signals.jacobians import JacobianNorms, centre, jacobian_norms
 from resjax.network import Variables
 from resjax.report.study import Finding, Options, Study, Table
-from resjax.report.words import factor, number
+from resjax.report.words import factor, join, number
 
 Results = Mapping[str, JacobianNorms]
 
@@ -72,24 +72,34 @@ def finding(results: Results) -> Finding:
         label: f"{factor(typical[label])} ({factor(a_unit(r.typical[0]))} a unit)"
         for label, r in results.items()
     }
-    if len(results) == 1:
-        ((label, said),) = text.items()
-        return Finding(
-            f"{_upper(when)}, all units of {label} together lengthen a random gradient by a factor of "
-            f"{said}.",
-            points,
-        )
     away = {k: abs(np.log(v)) if v > 0 else np.inf for k, v in typical.items()}
     near, far = min(away, key=away.__getitem__), max(away, key=away.__getitem__)
-    if not away[far] - away[near] > np.log(ALIKE):
-        return Finding(
-            f"{_upper(when)}, the products of the units' Jacobians are alike in these networks.",
-            points,
+    if np.isinf(away[near]):
+        said = f"no random gradient keeps a finite length above 0 through all units of {join(list(text))}"
+    elif len(results) == 1:
+        ((label, said),) = text.items()
+        said = f"all units of {label} together {_way(typical[label])} by a factor of {said}"
+    elif np.isfinite(away[far]) and max(typical.values()) <= ALIKE * min(typical.values()):
+        said = "the products of the units' Jacobians are alike in these networks"
+    elif away[far] - away[near] > np.log(ALIKE):
+        said = (
+            f"the product of the units' Jacobians is nearer to 1 in {near} than in {far}: a random gradient "
+            f"changes by a factor of {text[near]} against {text[far]}"
         )
-    return Finding(
-        f"{_upper(when)}, the product of the units' Jacobians is nearer to 1 in {near} than in {far}: a "
-        f"random gradient changes by a factor of {text[near]} against {text[far]}.",
-        points,
+    else:
+        low, high = (pick(typical, key=typical.__getitem__) for pick in (min, max))
+        said = (
+            f"the products of the units' Jacobians are about as far from 1 in these networks, but not on one "
+            f"side: a random gradient changes by a factor of {text[high]} in {high}, {text[low]} in {low}"
+        )
+    return Finding(f"{_upper(when)}, {said}.", points)
+
+
+def _way(product: float) -> str:
+    if 1 / ALIKE <= product <= ALIKE:
+        return "keep the length of a random gradient: they change it"
+    return (
+        "lengthen a random gradient" if product > 1 else "shorten a random gradient: they change it"
     )
 
 

@@ -104,13 +104,19 @@ def _median(values: np.ndarray, *, first: bool) -> float:
 
 
 def table(results: Results) -> Table:
-    """One row a record and run: geometric means of the first and the last quarter of the layers."""
+    """One row a record and run: geometric means of the first and the last quarter of the layers, and of the
+    units where their outputs were logged."""
     columns = ["network", "step"]
     for name in ("gradient", "weights", "update"):
         columns += [f"{name}, first layers", f"{name}, last layers"]
+    outputs = any(r.unit for r in results.values())
+    columns += ["‖y‖, first units", "‖y‖, last units"] if outputs else []
     rows = []
     for label, r in results.items():
         means = [q for kind in analysis.KINDS for q in quarters(getattr(r, kind))]
+        if outputs:
+            missing = np.full(len(r.step), np.nan)
+            means += quarters(r.activation) if r.unit else (missing, missing)
         for t, step in enumerate(r.step):
             rows.append((label, f"{int(step):,}", *(number(float(q[t])) for q in means)))
     return Table(tuple(columns), rows)

@@ -103,16 +103,20 @@ def _sentence(label: str, r: Shattering) -> str:
     if max(fit, fit_power) < GOOD_FIT:
         kind = (
             f"; neither an exponential (rate {rate:.3f}, r² {fit:.3f}) nor a power law (exponent "
-            f"{power:.2f}, r² {fit_power:.3f}) describes its decay"
+            f"{power:.2f}, r² {fit_power:.3f}) describes its course"
         )
     elif fit >= fit_power:
-        kind = f"; it decays exponentially, by exp(−{rate:.3f}) a layer (r² {fit:.3f})"
-        if abs(rate / HALVING - 1) <= TOLERANCE:
+        way, sign = ("decays", "−") if rate > 0 else ("grows", "")
+        kind = f"; it {way} exponentially, by exp({sign}{abs(rate):.3f}) a layer (r² {fit:.3f})"
+        if rate <= 0:
+            kind += ", where halving would be a decay"
+        elif abs(rate / HALVING - 1) <= TOLERANCE:
             kind += f", within {100 * TOLERANCE:.0f} % of the ln 2 = {HALVING:.3f} of halving"
         else:
             kind += f", {factor(rate / HALVING)} times the ln 2 of halving"
     else:
-        kind = f"; it decays like L^−{power:.2f} (r² {fit_power:.3f})"
+        way, sign = ("decays", "−") if power > 0 else ("grows", "")
+        kind = f"; it {way} like L^{sign}{abs(power):.2f} (r² {fit_power:.3f})"
     return f"{text}{kind}, over the {told} where it differs from 0."
 
 

@@ -79,8 +79,8 @@ def _points(results: Results) -> list[str]:
         ]
         if ends:
             points.append(
-                f"{label}: at the last step, {r.step[-1]:,}, the branch has {join(ends)} its closed form, "
-                "where BatchNorm has no ε: the variance in front of it has fallen to that of ε = 1e-5."
+                f"{label}: at the last step, {r.step[-1]:,}, the branch has {join(ends)} its closed form. "
+                "That leaves out BatchNorm's ε = 1e-5, which counts once the variance in front is as small."
             )
     return points
 
