@@ -373,7 +373,7 @@ def _run(
             variables, x, *args, train=True, rngs=rngs, method=method, mutable=["batch_stats"]
         )
     except ScopeParamShapeError as error:
-        raise ValueError(misfit.explain(module, variables, x)) from error
+        raise ValueError(misfit.explain(module, x, error)) from error
     except InvalidRngError as error:
         if not train:
             raise

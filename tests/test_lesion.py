@@ -243,7 +243,7 @@ def test_no_deletable_unit_is_an_error():
         (lambda x, y: (x[0], y), r"\[N, H, W, C\]"),
         (
             lambda x, y: (x.repeat(3, -1), y),
-            r"shape \[B, 192\], .*dense/kernel .*\(192, 64\); the variables have \(64, 64\)",
+            r"shape \[B, 192\], .*dense/kernel .*\[192, 64\]; the variables have \[64, 64\]",
         ),
     ],
 )

@@ -203,7 +203,7 @@ def test_images_of_other_channels_are_refused(net, variables, x, train):
         net.apply(variables, x[..., :1], train=train)
     message = str(error.value)
     assert "Stem gets an input of shape [B, 6, 6, 1]" in message
-    assert "conv/kernel of shape (3, 3, 1, 4); the variables have (3, 3, 3, 4)" in message
+    assert "conv/kernel of shape [3, 3, 1, 4]; the variables have [3, 3, 3, 4]" in message
     assert "give an input of shape [B, H, W, 3]" in message
 
 
@@ -211,7 +211,7 @@ def test_images_of_another_size_are_refused_where_that_matters():
     network = models.build(models.defaults("lenet5"), image_shape=(28, 28, 1), num_classes=3)
     v = jax.eval_shape(lambda k: network.init(k, (28, 28, 1)), jax.random.key(0))
     larger = jax.ShapeDtypeStruct((2, 32, 32, 1), jnp.float32)
-    with pytest.raises(ValueError, match=r"DenseUnit .*\[B, 2, 2, 120\].*\(480, 84\).*\(120, 84\)"):
+    with pytest.raises(ValueError, match=r"DenseUnit .*\[B, 2, 2, 120\].*\[480, 84\].*\[120, 84\]"):
         jax.eval_shape(lambda v, x: network.apply(v, x).logits, v, larger)
 
 
