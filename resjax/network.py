@@ -34,9 +34,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.errors import InvalidRngError
+from flax.errors import InvalidRngError, ScopeParamShapeError
 from jax import lax
+from numpy.typing import ArrayLike
 
+from resjax import misfit
 from resjax.stochastic_depth import UnitDropout
 from resjax.unit import CONVOLUTION, STATISTIC, Parts, Unit
 
@@ -232,8 +234,8 @@ class Network:
         x: jax.Array,
         *,
         train: bool = False,
-        gates: jax.Array | None = None,
-        order: jax.Array | None = None,
+        gates: ArrayLike | None = None,
+        order: ArrayLike | None = None,
         key: jax.Array | None = None,
         tap: Tap | None = None,
     ) -> Output:
@@ -245,15 +247,16 @@ class Network:
           train: batch statistics are computed and updated, dropout and stochastic depth act.
           gates: float [num_units], a factor on each unit's branch; 0 deletes, None and 1 leave intact.
           order: int [num_units]: at place i runs unit ``order[i]``, which must be of the same stack. Outside
-            training a unit may run twice. A traced order is not checked.
+            training a unit may run twice. The values of a traced order are not checked.
           key: random key, needed where dropout or stochastic depth act.
           tap: ``Parts -> pytree`` of small arrays, evaluated at every unit, stacked in ``Output.taps``.
 
         Raises:
-          ValueError: a wrong length of gates or order, an order that leaves its stack, a missing key.
+          ValueError: a wrong length of gates or order, an order that leaves its stack, a missing key, images
+            that the variables are not for.
         """
         gates = self._all_gates(gates, train, key)
-        self._check_order(order, train)
+        order = self._checked_order(order, train)
         stats: dict[str, Any] = {}
         taps: dict[str, Any] = {}
         h, stats["stem"] = self.run_stem(variables, x, train=train, key=_fold(key, 0))
@@ -288,15 +291,16 @@ class Network:
         return np.array([shortcuts[u.stack.name] != (None,) for u in self.units], bool)
 
     def _all_gates(
-        self, gates: jax.Array | None, train: bool, key: jax.Array | None
+        self, gates: ArrayLike | None, train: bool, key: jax.Array | None
     ) -> jax.Array | None:
-        if gates is not None and jnp.shape(gates) != (self.num_units,):
-            raise ValueError(
-                f"gates have shape {jnp.shape(gates)}; this network has {self.num_units} units, "
-                f"so it takes ({self.num_units},)"
-            )
         if gates is not None:  # float64 stays so, for numerical checks
-            gates = jnp.asarray(gates, jnp.promote_types(jnp.result_type(gates), jnp.float32))
+            gates = jnp.asarray(gates)
+            gates = gates.astype(jnp.promote_types(gates.dtype, jnp.float32))
+            if gates.shape != (self.num_units,):
+                raise ValueError(
+                    f"gates have shape {gates.shape}; this network has {self.num_units} units, "
+                    f"so it takes ({self.num_units},)"
+                )
         if self.unit_dropout is None:
             return gates
         if train:
@@ -308,17 +312,19 @@ class Network:
             own = self.unit_dropout.at_test()
         return own if gates is None else own * gates
 
-    def _check_order(self, order: jax.Array | None, train: bool) -> None:
+    def _checked_order(self, order: ArrayLike | None, train: bool) -> jax.Array | None:
         if order is None:
-            return
+            return None
         n = self.num_units
+        if not isinstance(order, jax.Array | np.ndarray):
+            order = jnp.asarray(order)  # a list, which may hold traced numbers
         if jnp.shape(order) != (n,) or not jnp.issubdtype(order.dtype, jnp.integer):
             raise ValueError(
                 f"order has shape {jnp.shape(order)} and dtype {order.dtype}; this network has {n} "
                 f"units, so it takes integers ({n},)"
             )
         if isinstance(order, jax.core.Tracer):
-            return  # values are unknown while tracing
+            return order  # values are unknown while tracing
         units, values = self.units, np.asarray(order).tolist()
         for place, unit in enumerate(values):
             if not 0 <= unit < n or units[unit].stack.name != units[place].stack.name:
@@ -329,6 +335,7 @@ class Network:
                 )
         if train and len(set(values)) < n:
             raise ValueError(f"order={values} repeats units; in training each must run once")
+        return jnp.asarray(order)
 
 
 def _forgetful(run_unit: Callable[..., Any]) -> Callable[..., Any]:
@@ -358,14 +365,18 @@ def _run(
 ) -> tuple[Any, Variables]:
     """Applies one Linen module; returns its output and its batch statistics after the pass."""
     rngs = None if key is None else {"dropout": key}
-    if not train:
-        out = module.apply(variables, x, *args, train=False, rngs=rngs, method=method)
-        return out, variables.get("batch_stats", {})
     try:
+        if not train:
+            out = module.apply(variables, x, *args, train=False, rngs=rngs, method=method)
+            return out, variables.get("batch_stats", {})
         out, updates = module.apply(
             variables, x, *args, train=True, rngs=rngs, method=method, mutable=["batch_stats"]
         )
+    except ScopeParamShapeError as error:
+        raise ValueError(misfit.explain(module, x, error)) from error
     except InvalidRngError as error:
+        if not train:
+            raise
         raise ValueError("this network draws random numbers in training: pass key=") from error
     return out, updates.get("batch_stats", {})
 

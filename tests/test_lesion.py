@@ -241,6 +241,10 @@ def test_no_deletable_unit_is_an_error():
         (lambda x, y: (x, y + CLASSES), "labels must lie in 0 … 3"),
         (lambda x, y: ((255 * x).astype(np.uint8), y), "standardized"),
         (lambda x, y: (x[0], y), r"\[N, H, W, C\]"),
+        (
+            lambda x, y: (x.repeat(3, -1), y),
+            r"shape \[B, 192\], .*dense/kernel .*\[192, 64\]; the variables have \[64, 64\]",
+        ),
     ],
 )
 def test_bad_examples_are_refused(change, message):

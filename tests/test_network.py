@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from network_helpers import draw, equal, on_stack
 
+from resjax import models
 from resjax.models.resnet import resnet
 from resjax.network import Network
 from resjax.stochastic_depth import UnitDropout
@@ -143,6 +144,14 @@ def test_gates_follow_their_unit(logits, variables, x):
     assert equal(logits(variables, x, gates, order), expected)
 
 
+def test_lists_are_taken_as_arrays(logits, net, variables, x):
+    expected = logits(variables, x, ONES.at[2].set(0), jnp.array(ORDERS[0]))
+    run = jax.jit(
+        lambda v, x: net.apply(v, x, gates=[1, 1, 0, True, 1.0], order=list(ORDERS[0])).logits
+    )
+    assert equal(run(variables, x), expected)
+
+
 def test_statistics_return_to_their_unit(train, variables, x):
     order = jnp.array(ORDERS[0])
     back = jnp.argsort(order)
@@ -172,7 +181,11 @@ def test_a_unit_may_run_twice_outside_training(net, logits, variables, x):
         ({"gates": np.ones(N + 1)}, r"gates have shape \(6,\); this network has 5 units"),
         ({"gates": np.ones((2, N))}, r"takes \(5,\)"),
         ({"order": np.arange(N - 1)}, r"order has shape \(4,\).*5 units"),
+        ({"gates": [1, 0]}, r"gates have shape \(2,\).*5 units"),
         ({"order": np.arange(N) * 1.0}, r"dtype float64.*takes integers"),
+        ({"order": [1, 0]}, r"order has shape \(2,\).*5 units"),
+        ({"order": [0.0, 1.0, 2.0, 3.0, 4.0]}, r"dtype float32.*takes integers"),
+        ({"order": [1, 0, 2, 3, 4]}, r"unit 1 at place 0 \(stage1/unit1\).*0 to 0"),
         ({"order": np.array([1, 0, 2, 3, 4])}, r"unit 1 at place 0 \(stage1/unit1\).*0 to 0"),
         ({"order": np.array([0, 1, 2, 4, 3])}, r"unit 4 at place 3 \(stage1/unit4\).*1 to 3"),
         ({"order": np.array([0, 1, 2, -1, 4])}, r"unit -1 at place 3"),
@@ -182,6 +195,29 @@ def test_a_unit_may_run_twice_outside_training(net, logits, variables, x):
 def test_wrong_gates_and_orders_are_refused(net, variables, x, change, message):
     with pytest.raises(ValueError, match=message):
         net.apply(variables, x, **change)
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_images_of_other_channels_are_refused(net, variables, x, train):
+    with pytest.raises(ValueError) as error:
+        net.apply(variables, x[..., :1], train=train)
+    message = str(error.value)
+    assert "Stem gets an input of shape [B, 6, 6, 1]" in message
+    assert "conv/kernel of shape [3, 3, 1, 4]; the variables have [3, 3, 3, 4]" in message
+    assert "give an input of shape [B, H, W, 3]" in message
+
+
+def test_images_of_another_size_are_refused_where_that_matters():
+    network = models.build(models.defaults("lenet5"), image_shape=(28, 28, 1), num_classes=3)
+    v = jax.eval_shape(lambda k: network.init(k, (28, 28, 1)), jax.random.key(0))
+    larger = jax.ShapeDtypeStruct((2, 32, 32, 1), jnp.float32)
+    with pytest.raises(ValueError, match=r"DenseUnit .*\[B, 2, 2, 120\].*\[480, 84\].*\[120, 84\]"):
+        jax.eval_shape(lambda v, x: network.apply(v, x).logits, v, larger)
+
+
+def test_variables_of_another_network_are_refused(variables, x):
+    with pytest.raises(ValueError, match=r"the variables have .*the network's own variables"):
+        build(widths=(2, 6)).apply(variables, x)
 
 
 @pytest.mark.parametrize("fields", [{"unit_dropout": "linear"}, {"shortcut": "dropout"}])
