@@ -42,10 +42,11 @@ def result():
 
 
 def test_ties_are_shared_equally():
-    votes = np.array([[[2.0, 2, 1], [3, 0, 0], [1, 1, 1]]])  # one committee of 3, 3 examples
+    # One committee of 3, 3 examples: the columns.
+    votes = np.array([[[2.0, 2, 1], [3, 0, 0], [1, 1, 1]]]).swapaxes(1, 2)
     wrong = wrong_answers(votes, np.array([0, 1, 2]))
     np.testing.assert_allclose(wrong, [1 / 2 + 1 + 2 / 3])
-    np.testing.assert_allclose(wrong_answers(votes[:, :1], np.array([2])), [1.0])
+    np.testing.assert_allclose(wrong_answers(votes[..., :1], np.array([2])), [1.0])
 
 
 @given(st.integers(2, 5), st.integers(1, 6), st.integers(0, 2**31))
@@ -117,7 +118,7 @@ def test_equals_a_loop_over_networks_with_gates():
     logits = np.stack([logits_of(jnp.ones(4).at[i].set(0)) for i in range(4)])
     answers = logits.argmax(-1)
     np.testing.assert_allclose(got.voter_error[0], np.mean(answers != labels, axis=1))
-    counts = np.stack([(answers == c).sum(0) for c in range(CLASSES)], -1)
+    counts = np.stack([(answers == c).sum(0) for c in range(CLASSES)])
     expected = wrong_answers(counts.astype(float), labels) / N
     np.testing.assert_allclose(got.majority_error[0, 2], expected)  # all four, in every draw
     np.testing.assert_allclose(

@@ -28,7 +28,8 @@ def population():
 
 
 def errors_of(weights, answers):
-    return wrong_answers(_sum(weights, np.eye(CLASSES, dtype=np.float32)[answers]), LABELS) / N
+    votes = np.eye(CLASSES, dtype=np.float32)[answers].swapaxes(1, 2)
+    return wrong_answers(_sum(weights, votes), LABELS) / N
 
 
 @functools.cache
