@@ -17,7 +17,8 @@ from network_helpers import draw
 from resjax import models
 from resjax.analysis import variants
 from resjax.analysis.paths import committee as module
-from resjax.analysis.paths.committee import HALF, Committee, diversity_of, plot, vote, wrong_answers
+from resjax.analysis.paths.committee import HALF, Committee, plot, vote, wrong_answers
+from resjax.analysis.paths.voters import diversity_of
 from resjax.report.paths.committee import STUDY, finding, summary, table
 
 SHAPE, CLASSES, N = (6, 6, 1), 3, 11
@@ -41,10 +42,11 @@ def result():
 
 
 def test_ties_are_shared_equally():
-    votes = np.array([[[2.0, 2, 1], [3, 0, 0], [1, 1, 1]]])  # one committee of 3, 3 examples
+    # One committee of 3, 3 examples: the columns.
+    votes = np.array([[[2.0, 2, 1], [3, 0, 0], [1, 1, 1]]]).swapaxes(1, 2)
     wrong = wrong_answers(votes, np.array([0, 1, 2]))
     np.testing.assert_allclose(wrong, [1 / 2 + 1 + 2 / 3])
-    np.testing.assert_allclose(wrong_answers(votes[:, :1], np.array([2])), [1.0])
+    np.testing.assert_allclose(wrong_answers(votes[..., :1], np.array([2])), [1.0])
 
 
 @given(st.integers(2, 5), st.integers(1, 6), st.integers(0, 2**31))
@@ -116,7 +118,7 @@ def test_equals_a_loop_over_networks_with_gates():
     logits = np.stack([logits_of(jnp.ones(4).at[i].set(0)) for i in range(4)])
     answers = logits.argmax(-1)
     np.testing.assert_allclose(got.voter_error[0], np.mean(answers != labels, axis=1))
-    counts = np.stack([(answers == c).sum(0) for c in range(CLASSES)], -1)
+    counts = np.stack([(answers == c).sum(0) for c in range(CLASSES)])
     expected = wrong_answers(counts.astype(float), labels) / N
     np.testing.assert_allclose(got.majority_error[0, 2], expected)  # all four, in every draw
     np.testing.assert_allclose(
@@ -169,6 +171,26 @@ def test_sizes_kinds_and_intervals():
     mean = r.majority_error[1].mean(-1)
     low, high = r.majority_interval[1].T
     assert np.all(low <= mean + 1e-12) and np.all(mean <= high + 1e-12)
+    # All four networks without one unit vote, so their number is no estimate.
+    for name in ("disagreement", "different_answers", "kappa"):
+        low, high = getattr(r, f"{name}_interval").T
+        assert low[0] == high[0] == getattr(r, name)[0]
+        assert low[1] < getattr(r, name)[1] < high[1]
+    low, high = r.voter_error_interval.T
+    assert low[0] == high[0] and low[1] < np.mean(r.voter_error[1]) < high[1]
+    assert "other voters" in r.choices["intervals"]
+
+
+def test_files_without_intervals_of_voters_are_read():
+    data = result().to_json()
+    old = {k: v for k, v in data.items() if k not in module._OF_VOTERS}
+    back = Committee.from_json(json.loads(json.dumps(old)))
+    assert back.kappa_interval.shape == (2, 2) and np.isnan(back.kappa_interval).all()
+    assert "κ = " in finding({"net": back}).points[1] and "nan" not in str(table({"net": back}))
+    older = dataclasses.replace(back, choices={})
+    assert "over committees of these voters" in finding({"net": older}).points[0]
+    with pytest.raises(ValueError, match="not a Committee: missing"):
+        Committee.from_json({"kind": ["a"]})
 
 
 def test_voters_that_are_the_whole_network_vote_as_it_does():
@@ -234,23 +256,28 @@ def made(together, alone, whole, classes=10):
         disagreement=one,
         different_answers=one,
         kappa=one,
+        voter_error_interval=np.array([[alone, alone]]),
+        disagreement_interval=np.array([[0.0, 0.2]]),
+        different_answers_interval=np.array([[0.0, 0.2]]),
+        kappa_interval=np.array([[-0.1, 0.3]]),
         whole_error=whole,
         num_units=9,
         num_examples=100,
         num_classes=classes,
-        choices={},
+        choices={"intervals": "over other voters"},
     )
 
 
 def test_the_finding_follows_the_numbers():
     near = finding({"net": made(0.02, 0.2, 0.015)})
     assert near.headline == "Majorities of sub-networks of every kind come close to the whole net."
-    assert "lower than the 20.0 % of one voter" in near.points[1]
+    assert "lower than the 20.0 % (20.0 % to 20.0 %) of one voter" in near.points[1]
     far = finding({"net": made(0.5, 0.4, 0.015)})
     assert far.headline == "No majority of sub-networks comes close to the whole net."
-    assert "higher than the 40.0 % of one voter" in far.points[1]
+    assert "higher than the 40.0 % (40.0 % to 40.0 %) of one voter" in far.points[1]
     assert finding({"net": made(0.9, 0.9, 0.85)}).headline.startswith("net has learned too little")
-    assert "over committees of these voters" in near.points[1]
+    assert "Intervals (95 %) are over other voters." in near.points[0]
+    assert "κ = 0.10 (-0.10 to 0.30)" in near.points[1]
     both = dataclasses.replace(
         result(), whole_error=0.0, majority_error=np.array([[[0.0] * 2] * 3, [[0.5] * 2] * 3])
     )

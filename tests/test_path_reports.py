@@ -89,7 +89,7 @@ def test_paths_tell_networks_apart_and_doubt_a_bad_fit():
     finding = paths_report.finding(results)
     assert finding.headline.startswith("The gradient of a and c comes through short paths")
     assert "the gradient of b comes through paths as long as most" in finding.headline.lower()
-    assert "not exponential (R² = 0.500)" in finding.points[1]
+    assert "not exponential (R² = 0.500, " in finding.points[1]
     assert len(paths_report.table(results).rows) == 3 * (N + 1)
     assert {len(row) for row in paths_report.table(results).rows} == {9}
 

@@ -15,7 +15,8 @@ from resjax import models
 from resjax.analysis import style
 from resjax.analysis.lesions import recalibrate
 from resjax.analysis.lesions.lesion import delete_each
-from resjax.analysis.lesions.recalibrate import Recalibrated, delete_each_recalibrated, reestimate
+from resjax.analysis.lesions.recalibrate import Recalibrated, delete_each_recalibrated
+from resjax.analysis.lesions.statistics import reestimate
 from resjax.network import Network, Stack
 from resjax.report.lesions.recalibrate import STUDY, share_of_damage
 from resjax.unit import Unit

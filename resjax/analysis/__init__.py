@@ -20,8 +20,9 @@ from resjax.analysis.lesions.interventions import intervene_each
 from resjax.analysis.lesions.lesion import delete_each
 from resjax.analysis.lesions.pairs import delete_pairs
 from resjax.analysis.lesions.pruning import prune_greedily
-from resjax.analysis.lesions.recalibrate import delete_each_recalibrated, reestimate
+from resjax.analysis.lesions.recalibrate import delete_each_recalibrated
 from resjax.analysis.lesions.reorder import reorder_units
+from resjax.analysis.lesions.statistics import reestimate
 from resjax.analysis.paths.committee import vote
 from resjax.analysis.paths.path_counts import count_paths
 from resjax.analysis.paths.path_exact import path_spectrum

@@ -43,15 +43,35 @@ def bootstrap(
     if draws < 2:
         raise ValueError(f"{draws} draw has no interval; take 2 or more")
     if statistic is np.mean and draws < FEW:
-        mean, error = values.mean(-1), values.std(-1, ddof=1) / np.sqrt(draws)
-        half = stats.t.ppf((1 + level) / 2, draws - 1) * error
-        return mean - half, mean + half
+        error = values.std(-1, ddof=1) / np.sqrt(draws)
+        return student(values.mean(-1), error, draws - 1, level)
     rows = np.random.default_rng(seed).integers(0, draws, (resamples, draws))
     # One resample at a time: all at once would be values × resamples numbers.
     made = np.stack([statistic(values[..., row], axis=-1) for row in rows])
     tail = (1 - level) / 2
     low, high = np.quantile(made, (tail, 1 - tail), axis=0)
     return low, high
+
+
+def student(
+    estimate: np.ndarray, error: np.ndarray, degrees: np.ndarray | float, level: float = LEVEL
+) -> tuple[np.ndarray, np.ndarray]:
+    """Student's t interval of an estimate with a standard error, of so many degrees of freedom."""
+    half = stats.t.ppf((1 + level) / 2, degrees) * error
+    return estimate - half, estimate + half
+
+
+def reflected(
+    estimate: np.ndarray | float, ends: tuple[np.ndarray, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Basic bootstrap interval (Davison & Hinkley 1997, §5.2), from the ``ends`` that ``bootstrap`` returns.
+
+    For statistics that noise pushes one way, such as the R² of a fit to means, which noise lowers. Resampled
+    means have the noise twice, so that percentiles lie on the wrong side of the estimate; their distance from
+    it, taken to the other side, leads back. The estimate itself can lie outside.
+    """
+    low, high = ends
+    return 2 * estimate - high, 2 * estimate - low
 
 
 def of_mean(values: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:

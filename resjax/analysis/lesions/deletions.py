@@ -6,7 +6,8 @@ k = 1 … 20 of 54, again and again: the error is about 0.2 at k = 10, and the d
 ``delete_random`` is that experiment, ``by_number`` its summary: median, interval of the median, quartiles.
 
 *Protocol.* As for single deletions (``resjax.analysis.lesions.lesion``): branch removed, shortcut kept, also
-where a unit changes the shape unless ``transitions=False``; running BatchNorm statistics; nothing is trained
+where a unit changes the shape unless ``transitions=False``; running BatchNorm statistics, or with
+``recalibrate_on`` those of the lesioned network (``resjax.analysis.lesions.statistics``); nothing is trained
 again. The k units are drawn uniformly, and no set twice; where there are no more sets than draws, all are
 taken.
 
@@ -16,7 +17,8 @@ over paths). Intervals are over draws of units, for these examples and this one 
 differ much: see the quartiles, and ``resjax.analysis.lesions.pruning`` for sets that are chosen.
 
 *Cost.* At most a forward pass a deletion, in practice less than half: equal beginnings are run once and
-deleted branches not at all (``resjax.analysis.lesions.prefixes``). Each result says how many it took.
+deleted branches not at all (``resjax.analysis.lesions.prefixes``). Each result says how many it took. With
+``recalibrate_on``, every deletion takes a whole pass, and others over the images that statistics come from.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from numpy.typing import ArrayLike
 from resjax.analysis import style
 from resjax.analysis.batches import Progress, check_images
 from resjax.analysis.lesions.prefixes import count_passes, measure_places
+from resjax.analysis.lesions.statistics import measure_recalibrated
 from resjax.analysis.lesions.subsets import candidates, default_numbers, random_subsets
 from resjax.analysis.result import Classified
 from resjax.analysis.spread import Spread, draw_spread, intact_value, spread, style_errors
@@ -92,6 +95,7 @@ def delete_subsets(
     subsets: np.ndarray,
     *,
     loss: Loss = cross_entropy,
+    recalibrate_on: ArrayLike | None = None,
     batch_size: int = 128,
     progress: Progress | None = None,
 ) -> Deletions:
@@ -104,12 +108,16 @@ def delete_subsets(
       labels: int [N].
       subsets: bool [deletion, unit], True deletes; one deletion or more.
       loss: (logits [B, classes], labels [B]) → [B].
-      batch_size: most examples at a time; memory grows with it, the result does not depend on it.
+      recalibrate_on: float [M, H, W, C], training images on which BatchNorm statistics are estimated anew for
+        each set, also an empty one (``resjax.analysis.lesions.statistics``); None for running statistics, as
+        in the paper.
+      batch_size: most examples at a time; memory grows with it, the result does not depend on it, but
+        statistics do a little.
       progress: called as ``progress(networks done, networks in all)``, counted in each batch.
 
     Raises:
       ValueError: no example, images or labels of a wrong form, no unit that could be deleted, or subsets of
-        a wrong form or with a unit that can't be.
+        a wrong form or with a unit that can't be; with ``recalibrate_on``, a network without BatchNorm.
     """
     images, labels, subsets = np.asarray(images), np.asarray(labels), np.asarray(subsets)
     check_images(images)
@@ -122,17 +130,19 @@ def delete_subsets(
     allowed, left_out = candidates(network, variables, images.shape[1:])
     if wrong := sorted({network.units[u].name for u in np.flatnonzero(subsets.any(0) & ~allowed)}):
         raise ValueError(f"subsets delete {', '.join(wrong)}: {left_out[wrong[0]]}")
-    places = np.where(subsets, ~np.arange(n), np.arange(n))
-    lesioned, intact = measure_places(
-        network,
-        variables,
-        images,
-        labels,
-        places,
-        loss=loss,
-        batch_size=batch_size,
-        progress=progress,
-    )
+    options: dict[str, Any] = {"loss": loss, "batch_size": batch_size, "progress": progress}
+    given = network, variables, images, labels
+    if recalibrate_on is None:
+        places = np.where(subsets, ~np.arange(n), np.arange(n))
+        lesioned, intact = measure_places(*given, places, **options)
+        choices = {
+            "BatchNorm": "running statistics of training, not re-estimated after the deletion",
+            "forward passes": f"{count_passes(places):.1f} instead of {len(places) + 1}, counted in units "
+            "that run: equal beginnings run once, deleted branches not at all",
+        }
+    else:
+        gates = {"gates": 1 - subsets.astype(np.float32)}
+        lesioned, intact, choices = measure_recalibrated(*given, gates, recalibrate_on, **options)
     return Deletions(
         unit=tuple(unit.name for unit in network.units),
         deleted=subsets,
@@ -146,11 +156,10 @@ def delete_subsets(
         num_examples=len(images),
         num_classes=lesioned.class_error.shape[-1],
         choices={
-            "BatchNorm": "running statistics of training, not re-estimated after the deletion",
+            "BatchNorm": choices["BatchNorm"],
             "plain units": "replaced by their input where shapes agree",
             "further training": "none",
-            "forward passes": f"{count_passes(places):.1f} instead of {len(places) + 1}, counted in units "
-            "that run: equal beginnings run once, deleted branches not at all",
+            "forward passes": choices["forward passes"],
         },
     )
 
@@ -165,6 +174,7 @@ def delete_random(
     draws: int = 30,
     transitions: bool = True,
     loss: Loss = cross_entropy,
+    recalibrate_on: ArrayLike | None = None,
     batch_size: int = 128,
     seed: int = 0,
     progress: Progress | None = None,
@@ -172,7 +182,8 @@ def delete_random(
     """Deletes k random units for each k, as Veit et al. 2016, Fig. 5a; see ``by_number``.
 
     Args:
-      network, variables, images, labels, loss, batch_size, progress: as in ``delete_subsets``.
+      network, variables, images, labels, loss, recalibrate_on, batch_size, progress: as in
+        ``delete_subsets``.
       ks: how many units to delete, such as ``range(1, 21)``, the paper's; None for 1, 2, 3, 5, 7, 10, … all.
       draws: different random sets of each size; all of them where there are no more.
       transitions: whether units that change the shape are among those drawn, as in the paper.
@@ -187,8 +198,17 @@ def delete_random(
     allowed, left_out = candidates(network, variables, shape, transitions=transitions)
     ks = default_numbers(int(allowed.sum())) if ks is None else ks
     subsets = random_subsets(allowed, ks, draws, seed)
-    options: dict[str, Any] = {"loss": loss, "batch_size": batch_size, "progress": progress}
-    result = delete_subsets(network, variables, images, labels, subsets, **options)
+    result = delete_subsets(
+        network,
+        variables,
+        images,
+        labels,
+        subsets,
+        loss=loss,
+        recalibrate_on=recalibrate_on,
+        batch_size=batch_size,
+        progress=progress,
+    )
     result.choices.update(
         {
             "units that change the shape": "branch removed, shortcut kept"

@@ -20,13 +20,13 @@ be deleted is left out.
 was drawn. One example more or less is 1 ÷ examples of error. The largest of n²/2 numbers is in part luck.
 
 *Cost.* About n² deletions, of which shared beginnings leave n³/3 evaluations of a unit
-(``resjax.analysis.lesions.prefixes``): take few examples.
+(``resjax.analysis.lesions.prefixes``): take few examples. With ``recalibrate_on`` nothing is shared.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -51,6 +51,7 @@ def delete_pairs(
     labels: ArrayLike,
     *,
     loss: Loss = cross_entropy,
+    recalibrate_on: ArrayLike | None = None,
     batch_size: int = 128,
     progress: Progress | None = None,
 ) -> Deletions:
@@ -64,8 +65,17 @@ def delete_pairs(
     images = np.asarray(images)
     check_images(images)
     allowed, _ = candidates(network, variables, images.shape[1:])
-    options: dict[str, Any] = {"loss": loss, "batch_size": batch_size, "progress": progress}
-    return delete_subsets(network, variables, images, labels, pairs_and_runs(allowed), **options)
+    return delete_subsets(
+        network,
+        variables,
+        images,
+        labels,
+        pairs_and_runs(allowed),
+        loss=loss,
+        recalibrate_on=recalibrate_on,
+        batch_size=batch_size,
+        progress=progress,
+    )
 
 
 def pair_matrix(result: Deletions, what: str = "error") -> np.ndarray:

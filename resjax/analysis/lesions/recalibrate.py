@@ -6,14 +6,9 @@ training. Take a unit out, and everything behind it is normalized by numbers tha
 changing a parameter. Damage that goes away was no loss of what the unit computed. But new statistics are a
 second intervention: they may also make up for some of that loss, so what stays is a lower bound of it.
 
-*Method.* The lesioned network runs in training mode on training images, where each batch is normalized by
-its own mean and variance, and these are combined by the law of total variance, over batches of equal size:
-
-    mean = E[mean of a batch],    variance = E[variance of a batch] + Var[mean of a batch].
-
-In a first layer this is the mean and variance of the whole set. Further on it depends a little on the
-batches, as in training. An exponential average does not come into it: Linen's BatchNorm keeps
-m·old + (1 − m)·new, so the network is run with old = 0, and once with old = 2²⁰ to find m.
+*Method.* The lesioned network runs in training mode on training images; means and variances of its batches
+are combined (``resjax.analysis.lesions.statistics``). Several deletions and other orders have it as an
+option: ``recalibrate_on`` of ``delete_random``, ``delete_subsets``, ``delete_pairs`` and ``reorder_units``.
 
 *Reading it.* On an intact network new statistics should change little; if they do, the running ones were not
 settled (few steps, a high m), and differences after lesions are to be read against that. Units whose deletion
@@ -28,16 +23,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
 from resjax.analysis import style
 from resjax.analysis.batches import Progress, check_images, count_classes
+from resjax.analysis.lesions.statistics import (
+    equal_batches,
+    estimates,
+    halves,
+    with_statistics,
+)
 from resjax.analysis.refusal import Refusal
 from resjax.analysis.result import Classified
 from resjax.analysis.variants import measure
@@ -48,7 +47,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 STATISTICS = ("running", "re-estimated")
-_FAR = 2.0**20  # so large that its share m stands out from any statistic of a batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,135 +87,6 @@ class Recalibrated(Classified):
     choices: dict[str, Any]
 
 
-def reestimate(
-    network: Network,
-    variables: Variables,
-    images: ArrayLike,
-    *,
-    gates: ArrayLike | None = None,
-    batch_size: int = 128,
-    seed: int = 0,
-) -> dict[str, Any]:
-    """``variables`` with BatchNorm statistics of the network with these gates on these images.
-
-    Args:
-      network: any with BatchNorm (``resjax.models.layers`` or Linen's own).
-      variables: of the network.
-      images: float [N, H, W, C], standardized as in training. Batches have one size, so up to one image less
-        than there are batches is not used.
-      gates: float [units], as for ``Network.apply``; None for the intact network.
-      batch_size: most images at a time. Normalization is by batch, so a little of the result depends on it.
-      seed: of dropout inside of layers, which acts as in training; stochastic depth does not.
-
-    Raises:
-      ValueError: no image or images of a wrong form, no batch statistics, or some of an unknown kind.
-    """
-    batches = _batches(variables, images, batch_size)
-    kept = _kept(network, variables, batches[0], seed)
-    return {**variables, "batch_stats": _estimate(network, variables, batches, gates, kept, seed)}
-
-
-def _batches(variables: Variables, images: ArrayLike, batch_size: int) -> list[np.ndarray]:
-    """Equal batches, after all checks."""
-    images = np.asarray(images)
-    check_images(images)
-    _check_kinds(variables.get("batch_stats", {}))
-    if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size}; allowed: 1 or more")
-    count = -(-len(images) // batch_size)
-    size = len(images) // count
-    return [images[i * size : (i + 1) * size] for i in range(count)]
-
-
-def _check_kinds(tree: Mapping[str, Any]) -> None:
-    if not jax.tree.leaves(tree):
-        raise Refusal(
-            "this network has no batch statistics to estimate: it has no BatchNorm, so deletions are "
-            "already measured without stale ones"
-        )
-    for path, _ in jax.tree_util.tree_leaves_with_path(tree):
-        if path[-1].key not in ("mean", "var"):
-            raise Refusal(
-                f"batch statistic {path[-1].key!r}; only 'mean' and 'var' of a BatchNorm can be estimated"
-            )
-
-
-def _kept(network: Network, variables: Variables, images: np.ndarray, seed: int) -> Any:
-    """m of each statistic: new = m·old + (1 − m)·batch."""
-    low, far = (_update(network, variables, images, None, start, seed, 0) for start in (0, _FAR))
-    # One number for a module; over its channels, the median is the least rounded.
-    kept = jax.tree.map(lambda a, b: np.median((b - a) / _FAR), low, far)
-    if max(jax.tree.leaves(kept)) > 1 - 1e-6:
-        raise Refusal("some statistics do not change in training, so they can't be estimated")
-    return kept
-
-
-def _estimate(
-    network: Network,
-    variables: Variables,
-    batches: list[np.ndarray],
-    gates: ArrayLike | None,
-    kept: Any,
-    seed: int,
-) -> Any:
-    seen = []
-    for i, images in enumerate(batches):
-        first = _update(network, variables, images, gates, 0, seed, i)
-        seen.append(jax.tree.map(lambda a, m: a / (1 - m), first, kept))
-    total = _combine(jax.tree.map(lambda *v: np.stack(v), *seen))
-    return jax.tree.map(lambda v, old: v.astype(old.dtype), total, variables["batch_stats"])
-
-
-def _combine(tree: Any) -> Any:
-    """{'mean': [batches, …], 'var': [batches, …]} anywhere in a tree → those of all batches together."""
-    if "mean" not in tree:
-        return {name: _combine(inner) for name, inner in tree.items()}
-    mean = tree["mean"]
-    return {"mean": mean.mean(0), "var": tree["var"].mean(0) + mean.var(0)}
-
-
-def _update(
-    network: Network,
-    variables: Variables,
-    images: np.ndarray,
-    gates: ArrayLike | None,
-    start: float,
-    seed: int,
-    i: int,
-) -> Any:
-    """Statistics float64 after batch i, if all of them were ``start`` before it."""
-    gates = jnp.ones(network.num_units) if gates is None else jnp.asarray(gates)
-    if network.unit_dropout is not None:  # a lesion is measured with all other units
-        gates = gates * network.unit_dropout.at_test()
-        network = dataclasses.replace(network, unit_dropout=None)
-    key = jax.random.fold_in(jax.random.key(seed), i)
-    new = _train_mode(network, variables, np.float32(start), gates, images, key)
-    return jax.tree.map(np.float64, jax.device_get(new))
-
-
-@partial(jax.jit, static_argnums=0)
-def _train_mode(
-    network: Network,
-    variables: Variables,
-    start: jax.Array,
-    gates: jax.Array,
-    images: jax.Array,
-    key: jax.Array,
-) -> Variables:
-    filled = jax.tree.map(lambda v: jnp.full_like(v, start), variables["batch_stats"])
-    mixed = {**variables, "batch_stats": filled}
-    return network.apply(mixed, images, train=True, gates=gates, key=key).batch_stats
-
-
-def with_statistics(
-    network: Network, variables: Variables, images: jax.Array, variant: Any, extra: Any
-) -> jax.Array:
-    """A variant is {"gates": [units], "batch_stats": …}: a lesion, and the statistics it runs with."""
-    del extra
-    own = {**variables, "batch_stats": variant["batch_stats"]}
-    return network.apply(own, images, gates=variant["gates"]).logits
-
-
 def delete_each_recalibrated(
     network: Network,
     variables: Variables,
@@ -248,7 +117,7 @@ def delete_each_recalibrated(
     """
     images = np.asarray(images)
     check_images(images)
-    batches = _batches(variables, reference, batch_size)
+    batches = equal_batches(variables, reference, batch_size)
     shape, n = images.shape[1:], network.num_units
     deletable = network.deletable(variables, shape)
     if not deletable.any():
@@ -256,11 +125,8 @@ def delete_each_recalibrated(
             f"none of the {n} units can be deleted: none has a shortcut or keeps its shape"
         )
     gates = np.vstack([np.ones(n), (1 - np.eye(n))[deletable]]).astype(np.float32)
-    kept, made = _kept(network, variables, batches[0], seed), []
-    for i, row in enumerate(gates):
-        if progress:
-            progress(i, 2 * len(gates))
-        made.append(_estimate(network, variables, batches, row, kept, seed))
+    first, second = halves(progress)
+    made = estimates(network, variables, batches, {"gates": gates}, seed, first)
     running = jax.tree.map(np.asarray, variables["batch_stats"])
     scores, _ = measure(
         network,
@@ -274,7 +140,7 @@ def delete_each_recalibrated(
         },
         loss=loss,
         batch_size=batch_size,
-        progress=(lambda done, of: progress(of // 2 + done // 2, of)) if progress else None,
+        progress=second,
     )
 
     def by_statistics(values: np.ndarray) -> np.ndarray:

@@ -18,13 +18,16 @@ over all n units, also those that never move. Over the units that move alone it 
 not say which it takes. Of 54 units, in stacks of 18, 17 and 17 and two that stay, ten swaps give 0.88 in the
 mean, a full shuffle 0.70, the reversal 0.41.
 
-*Protocol.* The parameters and BatchNorm statistics of a unit move with it. Nothing is trained again.
+*Protocol.* The parameters and BatchNorm statistics of a unit move with it; with ``recalibrate_on``,
+statistics are those of the reordered network (``resjax.analysis.lesions.statistics``). Nothing is trained
+again.
 
 *Reading it.* An order that does not matter is what a vote would show, and also what small branches on a
 slowly changing state show (Greff et al. 2017: the units of a stage refine one estimate). τ counts wrong pairs
 and knows nothing of how much a unit does.
 
 *Cost.* At most a forward pass an order; equal beginnings are run once (``resjax.analysis.lesions.prefixes``).
+With ``recalibrate_on``, whole passes, and others over the images that statistics come from.
 """
 
 from __future__ import annotations
@@ -39,6 +42,7 @@ from numpy.typing import ArrayLike
 from resjax.analysis import style
 from resjax.analysis.batches import Progress, check_images
 from resjax.analysis.lesions.prefixes import measure_places
+from resjax.analysis.lesions.statistics import measure_recalibrated
 from resjax.analysis.refusal import Refusal
 from resjax.analysis.result import Classified
 from resjax.analysis.spread import Spread, draw_spread, intact_value, spread, style_errors
@@ -157,6 +161,7 @@ def reorder_units(
     swaps: Sequence[int] = SWAPS,
     draws: int = 30,
     loss: Loss = cross_entropy,
+    recalibrate_on: ArrayLike | None = None,
     batch_size: int = 128,
     seed: int = 0,
     progress: Progress | None = None,
@@ -171,13 +176,17 @@ def reorder_units(
       swaps: how many random pairs to swap.
       draws: random orders for each number of swaps, and full shuffles.
       loss: (logits [B, classes], labels [B]) → [B].
-      batch_size: most examples at a time; memory grows with it, the result does not depend on it.
+      recalibrate_on: float [M, H, W, C], training images on which BatchNorm statistics are estimated anew for
+        each order (``resjax.analysis.lesions.statistics``); None for running statistics, which move with
+        their unit, as in the paper.
+      batch_size: most examples at a time; memory grows with it, the result does not depend on it, but
+        statistics do a little.
       seed: of the draws.
       progress: called as ``progress(networks done, networks in all)``, counted in each batch.
 
     Raises:
       ValueError: no two equal units, no example, images or labels of a wrong form, a number of swaps or of
-        draws below 1.
+        draws below 1; with ``recalibrate_on``, a network without BatchNorm.
     """
     images = np.asarray(images)
     check_images(images)
@@ -195,16 +204,14 @@ def reorder_units(
     made.append(("shuffle", 0, shuffled(sizes, draws, np.random.default_rng((seed, 0)))))
     made.append(("reversal", 0, reverse(sizes)))
     orders = np.concatenate([orders for _, _, orders in made])
-    scores, intact = measure_places(
-        network,
-        variables,
-        images,
-        labels,
-        orders,
-        loss=loss,
-        batch_size=batch_size,
-        progress=progress,
-    )
+    options: dict[str, Any] = {"loss": loss, "batch_size": batch_size, "progress": progress}
+    given = network, variables, images, labels
+    if recalibrate_on is None:
+        scores, intact = measure_places(*given, orders, **options)
+        choices = {"BatchNorm": "running statistics of training, which move with their unit"}
+    else:
+        lesions = {"order": orders}
+        scores, intact, choices = measure_recalibrated(*given, lesions, recalibrate_on, **options)
     return Reordering(
         unit=tuple(unit.name for unit in network.units),
         kind=tuple(kind for kind, _, orders in made for _ in orders),
@@ -225,7 +232,7 @@ def reorder_units(
             "units that change places": "equal ones, of one stack; not those that change the shape",
             "swaps": "pairs drawn uniformly from all pairs of equal units, swapped one after the other",
             "draws": f"{draws} for each number of swaps, and {draws} full shuffles",
-            "BatchNorm": "running statistics of training, which move with their unit",
+            **choices,
             "seed": seed,
             "further training": "none",
         },

@@ -35,7 +35,8 @@ so the larger it is. What it does not show:
   network, which are wrong for a voter; a bad committee may be the fault of either.
 * That voters are independent: they share stem, head and every unit that both keep.
 
-*Cost.* One forward pass a voter, in one compilation; votes are counted on the host.
+*Cost.* One forward pass a voter, in one compilation; votes are counted on the host, and for intervals
+counted again with 50 other drawings of the voters.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -57,8 +58,14 @@ from resjax.analysis.batches import (
     count_classes,
     padded_batches,
 )
-from resjax.analysis.intervals import bootstrap
 from resjax.analysis.lesions.subsets import random_halves, random_subsets
+from resjax.analysis.paths.voters import (
+    committee_interval,
+    diversity_intervals,
+    diversity_of,
+    refill,
+    voter_interval,
+)
 from resjax.analysis.refusal import Refusal
 from resjax.analysis.result import Result
 from resjax.analysis.variants import logits_of, with_gates
@@ -69,6 +76,12 @@ if TYPE_CHECKING:
 
 AVERAGES = ("logits", "probabilities")
 HALF = "each kept with p = ½"
+_OF_VOTERS = (
+    "voter_error_interval",
+    "disagreement_interval",
+    "different_answers_interval",
+    "kappa_interval",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,13 +96,18 @@ class Committee(Result):
       size: [size] of committees.
       majority_error, average_error: [kind, size, draw], of single committees; NaN where a kind has fewer
         voters than the size.
-      majority_interval, average_interval: [kind, size, end], 95 % bootstrap interval of the mean over draws:
-        what other committees of these voters would give, not what other voters would.
+      majority_interval, average_interval: [kind, size, end], 95 % intervals of the means over draws.
       disagreement, different_answers, kappa: [kind], see the module; κ is NaN where all are always right.
+      voter_error_interval, disagreement_interval, different_answers_interval, kappa_interval: [kind, end],
+        95 % intervals of the mean ``voter_error`` and of these three.
       whole_error: of the intact network.
       num_units: units that could be deleted.
       num_examples, num_classes: of the data and the network.
       choices: what the paper leaves open.
+
+    All intervals cover the draw of voters from their kind, and of committees from them; neither the draw of
+    examples nor that of the network (``resjax.analysis.paths.voters``). ``choices['intervals']`` says so: in
+    files of earlier versions they cover committees alone, and those of voters are NaN.
     """
 
     AXES: ClassVar = {
@@ -100,6 +118,7 @@ class Committee(Result):
         "size": ("size",),
         **dict.fromkeys(("majority_error", "average_error"), ("kind", "size", "draw")),
         **dict.fromkeys(("majority_interval", "average_interval"), ("kind", "size", "end")),
+        **dict.fromkeys(_OF_VOTERS, ("kind", "end")),
     }
 
     kind: tuple[str, ...]
@@ -114,6 +133,10 @@ class Committee(Result):
     disagreement: np.ndarray
     different_answers: np.ndarray
     kappa: np.ndarray
+    voter_error_interval: np.ndarray
+    disagreement_interval: np.ndarray
+    different_answers_interval: np.ndarray
+    kappa_interval: np.ndarray
     whole_error: float
     num_units: int
     num_examples: int
@@ -124,6 +147,12 @@ class Committee(Result):
     def largest(self) -> np.ndarray:
         """int [kind]: index of the largest size that the kind has committees of."""
         return np.sum(np.isfinite(self.majority_error[..., 0]), axis=1) - 1
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        """As ``Result.from_json``; earlier versions had no intervals of voters, which are NaN then."""
+        unknown = [[math.nan] * 2 for _ in data.get("kind", ())]
+        return super().from_json({**dict.fromkeys(_OF_VOTERS, unknown), **data})
 
 
 def vote(
@@ -155,7 +184,7 @@ def vote(
       draws: committees of each size, 2 or more.
       average: what is averaged, 'logits' or 'probabilities'.
       batch_size: most examples at a time; the result does not depend on it.
-      seed: of voters and committees.
+      seed: of voters, of committees, and of voters that are drawn anew.
       progress: called as ``progress(forward passes done, passes in all)``.
 
     Raises:
@@ -175,6 +204,8 @@ def vote(
         raise ValueError(f"average={average!r}; allowed: {', '.join(AVERAGES)}")
     if voters < 2:
         raise ValueError(f"voters={voters}; allowed: 2 or more, who can differ")
+    if draws < 2:
+        raise ValueError(f"draws={draws}; allowed: 2 or more, because one draw has no interval")
     sizes = tuple(_default_sizes(voters) if sizes is None else sizes)
     if not sizes or min(sizes) < 1 or max(sizes) > voters:
         raise ValueError(f"sizes={sizes}; allowed: 1 … {voters} (the voters)")
@@ -190,7 +221,9 @@ def vote(
     ends = np.cumsum([1, *counts])
     kinds = [slice(a, b) for a, b in itertools.pairwise(ends)]
 
+    others = [refill(rows, seed) for rows in members]
     wrong = np.zeros((2, len(kinds), len(sizes), draws))
+    again = np.zeros((2, len(kinds), *others[0].shape[:3]))
     answers = []
     batches = list(padded_batches(images, labels, batch_size))
     for i, batch in enumerate(batches):
@@ -212,20 +245,25 @@ def vote(
         answers.append(np.argmax(logits, -1))
         scores = logits if average == "logits" else _softmax(logits)
         votes = np.eye(num_classes, dtype=np.float32)[answers[-1]]
-        for k, (rows, weights) in enumerate(zip(kinds, members, strict=True)):
-            wrong[0, k] += wrong_answers(_sum(weights, votes[rows]), true)
-            wrong[1, k] += wrong_answers(_sum(weights, scores[rows]), true)
+        for (rule, values), k in itertools.product(enumerate((votes, scores)), range(len(kinds))):
+            own = np.ascontiguousarray(values[kinds[k]].swapaxes(1, 2))
+            wrong[rule, k] += wrong_answers(_sum(members[k], own), true)
+            for r, weights in enumerate(others[k]):
+                again[rule, k, r] += wrong_answers(_sum(weights, own), true)
 
     answer = np.concatenate(answers, axis=1)
     alone = np.full((len(kinds), counts.max()), np.nan)
-    diversity = np.zeros((3, len(kinds)))
+    diversity, around = np.zeros((3, len(kinds))), np.zeros((4, len(kinds), 2))
+    interval = np.zeros((*wrong.shape[:-1], 2))
+    wrong, again = wrong / len(images), np.moveaxis(again, 2, 0) / len(images)
     for k, rows in enumerate(kinds):
         alone[k, : counts[k]] = np.mean(answer[rows] != labels, axis=1)
         diversity[:, k] = diversity_of(answer[rows], labels)
+        possible = _possible(int(can_go.sum()), deleted[k])
+        around[0, k] = voter_interval(alone[k, : counts[k]], possible)
+        around[1:, k] = diversity_intervals(answer[rows], labels, possible, seed)
         wrong[:, k, np.array(sizes) > counts[k]] = np.nan
-    wrong /= len(images)
-    low, high = bootstrap(wrong, seed=seed)
-    interval = np.stack([low, high], -1)
+        interval[:, k] = committee_interval(wrong[:, k], again[:, :, k], int(counts[k]), possible)
     return Committee(
         kind=tuple(HALF if d is None else f"{d} deleted" for d in deleted),
         voters=counts,
@@ -239,6 +277,10 @@ def vote(
         disagreement=diversity[0],
         different_answers=diversity[1],
         kappa=diversity[2],
+        voter_error_interval=around[0],
+        disagreement_interval=around[1],
+        different_answers_interval=around[2],
+        kappa_interval=around[3],
         whole_error=float(np.mean(answer[0] != labels)),
         num_units=int(can_go.sum()),
         num_examples=len(images),
@@ -247,7 +289,8 @@ def vote(
             "average of": average,
             "ties in a majority": "expected error of a draw among the classes with most votes",
             "committees": "drawn from the voters of their kind without replacement",
-            "intervals": "over committees of these voters; other voters are not covered",
+            "intervals": "over other voters of the same kind and other committees of them; not over "
+            "examples or networks",
             "units that can't be deleted": "kept by every voter",
             "BatchNorm": "running statistics of the whole network, not re-estimated for a voter",
             "seed": seed,
@@ -256,26 +299,13 @@ def vote(
 
 
 def wrong_answers(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """[..., N, classes] and int [N] → expected wrong answers [...], ties between best classes drawn."""
-    best = scores == scores.max(-1, keepdims=True)
-    right = np.take_along_axis(best, labels.reshape(*[1] * (best.ndim - 2), -1, 1), -1)[..., 0]
-    return np.sum(1 - right / best.sum(-1), axis=-1)
+    """[..., classes, N] and int [N] → expected wrong answers [...], ties between best classes drawn.
 
-
-def diversity_of(answers: np.ndarray, labels: np.ndarray) -> tuple[float, float, float]:
-    """int [V, N] and int [N] → disagreement D, share of pairs with different answers, and κ (module)."""
-    voters, count = answers.shape
-    right = (answers == labels).sum(0).astype(float)
-    pairs = count * voters * (voters - 1) / 2
-    disagreement = float(np.sum(right * (voters - right)) / pairs)
-    p = right.sum() / (voters * count)
-    alike = 0.0
-    for c in np.unique(answers):
-        same = (answers == c).sum(0)
-        alike += float(np.sum(same * (same - 1)) / 2)
-    spread = 2 * p * (1 - p)
-    kappa = 1 - disagreement / spread if spread else math.nan
-    return disagreement, 1 - alike / pairs, kappa
+    Examples come last, because a maximum over an axis of few classes is slow where that axis is the last.
+    """
+    best = scores == scores.max(-2, keepdims=True)
+    right = np.take_along_axis(best, labels.reshape(*[1] * (best.ndim - 1), -1), -2)[..., 0, :]
+    return np.sum(1 - right / best.sum(-2), axis=-1)
 
 
 def _default_sizes(voters: int) -> list[int]:
@@ -299,6 +329,11 @@ def _voters(can_go: np.ndarray, deleted: int | None, most: int, seed: int) -> np
     return 1 - gone.astype(np.float32)
 
 
+def _possible(n: int, deleted: int | None) -> int:
+    """How many different voters of a kind there are."""
+    return 2**n if deleted is None else math.comb(n, deleted)
+
+
 def _committees(
     rng: np.random.Generator, voters: int, sizes: Sequence[int], draws: int
 ) -> np.ndarray:
@@ -311,7 +346,7 @@ def _committees(
 
 
 def _sum(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """[size, draw, voter] and [voter, B, classes] → [size, draw, B, classes]."""
+    """[size, draw, voter] and [voter, classes, B] → [size, draw, classes, B]."""
     return np.tensordot(weights, values, 1)
 
 
@@ -321,8 +356,7 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def plot(results: Committee | Mapping[str, Committee]) -> Figure:
-    """Error by committee size, one panel a network; bands are 95 % intervals of the mean over committees of
-    these voters."""
+    """Error by committee size, one panel a network; bands are the 95 % intervals of the result."""
     named = {"": results} if isinstance(results, Committee) else dict(results)
     columns = 1 if style.is_narrow() else min(len(named), 2)
     rows = -(-len(named) // columns)

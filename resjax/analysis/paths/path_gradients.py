@@ -72,10 +72,24 @@ class PathGradients(Result):
 
     def alignment(self, mode: str) -> np.ndarray:
         """[length]: norm of the sum over all paths ÷ (number of paths × mean norm of one)."""
-        exact, sample = self.exact[mode], self.sample[mode]
+        return self._over_product(mode, self.sample[mode].mean)
+
+    def alignment_interval(self, mode: str) -> np.ndarray:
+        """[end, length]: 95 % interval of ``alignment`` over draws of paths.
+
+        The exact norm is that of these batches and has no draw. The mean norm has the interval of the sample,
+        whose draws spread over batches too, so this one is rather too wide. It is unbounded above where that
+        reaches down to 0.
+        """
+        low, high = self.sample[mode].mean_interval
+        return np.stack([self._over_product(mode, mean) for mean in (high, np.maximum(low, 0))])
+
+    def _over_product(self, mode: str, mean: np.ndarray) -> np.ndarray:
+        """[length]: exact norm ÷ (number of paths × ``mean``)."""
+        sample, norm = self.sample[mode], self.exact[mode].norm[0].mean(0)
         logs = log_path_counts(sample.num_residual, sample.num_plain)
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.exp(np.log(exact.norm[0].mean(0)) - np.log(sample.mean) - logs)
+            return np.exp(np.log(norm) - np.log(mean) - logs)
 
     @classmethod
     def join(cls, modes: Iterable[PathGradients]) -> PathGradients:

@@ -28,8 +28,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Callable, Mapping
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
@@ -40,7 +40,7 @@ from numpy.typing import ArrayLike
 
 from resjax.analysis import style
 from resjax.analysis.batches import Progress
-from resjax.analysis.intervals import bootstrap
+from resjax.analysis.intervals import bootstrap, reflected
 from resjax.analysis.marks import explain_lines
 from resjax.analysis.paths.path_lengths import (
     FITTED,
@@ -113,27 +113,57 @@ class PathSample(Result):
     @property
     def share(self) -> np.ndarray:
         """[length]: number of paths × mean norm, in parts of the sum; the paper's Fig. 6c."""
-        return totals(self.mean, self.num_residual, self.num_plain)
+        return self._totals(self.mean)
 
     @property
     def mean_length(self) -> float:
         """Weighted by ``share``."""
         return float(self.share @ self.length)
 
-    @property
+    @cached_property
     def mean_length_interval(self) -> tuple[float, float]:
         """Bootstrap 95 % interval over draws."""
-
-        def statistic(v: np.ndarray, axis: int) -> np.ndarray:
-            return totals(v.mean(axis), self.num_residual, self.num_plain) @ self.length
-
-        low, high = bootstrap(self.norm, statistic)
+        low, high = self._over_draws(lambda mean: self._totals(mean) @ self.length)
         return float(low), float(high)
 
     @property
     def effective(self) -> tuple[float, float]:
         """First and last length of the central 95 % of ``share``."""
         return central_range(self.length, self.share)
+
+    @cached_property
+    def effective_interval(self) -> np.ndarray:
+        """[end, 2]: bootstrap 95 % intervals over draws of the two numbers of ``effective``.
+
+        Rounded outwards to lengths: they cover in 95 % of cases or more.
+        """
+        low, high = self._over_draws(
+            lambda m: np.array(central_range(self.length, self._totals(m)))
+        )
+        return np.stack([np.floor(low), np.ceil(high)])
+
+    @cached_property
+    def r_squared_interval(self) -> tuple[float, float]:
+        """Basic bootstrap 95 % interval over draws: of the R² that ever more draws lead to, not of these.
+
+        Noise of the means lowers R², so that with few draws the interval can begin above ``r_squared``.
+        """
+        units = self.num_residual, self.num_plain
+        ends = self._over_draws(
+            lambda mean: np.array(fit_attenuation(mean, self.length, *units)[1])
+        )
+        low, high = np.clip(reflected(self.r_squared, ends), 0, 1)
+        return float(low), float(high)
+
+    def _totals(self, mean: np.ndarray) -> np.ndarray:
+        return totals(mean, self.num_residual, self.num_plain)
+
+    def _over_draws(
+        self, statistic: Callable[[np.ndarray], np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Percentile interval of a function of the means [length]; a draw keeps all its lengths."""
+        seed = self.choices.get("seed", 0)
+        return bootstrap(self.norm, lambda v, axis: statistic(v.mean(axis)), seed=seed)
 
 
 def plot(results: PathSample | Mapping[str, PathSample]) -> Figure:
@@ -200,7 +230,7 @@ def sample_paths(
       probe: BatchNorm's mode, reduction, norm, and where the gradient is measured.
       batch_size: examples a batch; fewer only if there are fewer in all. A gradient belongs to a batch, so
         examples beyond the last whole batch are not used. Memory grows with it.
-      seed: of paths, and of dropout where ``probe.train``.
+      seed: of paths, of resampled draws, and of dropout where ``probe.train``.
       progress: called as ``progress(draws done, draws in all)``.
 
     Raises:
@@ -228,17 +258,16 @@ def sample_paths(
     fit = partial(fit_attenuation, length=length, num_residual=residual, num_plain=plain)
     g, r_squared = fit(norms.mean(1))
     size = len(batches[0][0])
+    interval = partial(bootstrap, norms, seed=seed)
     return PathSample(
         length=length,
         norm=norms,
         mean=norms.mean(1),
         median=np.median(norms, axis=1),
-        mean_interval=np.stack(bootstrap(norms, np.mean)),
-        median_interval=np.stack(bootstrap(norms, np.median)),
+        mean_interval=np.stack(interval(np.mean)),
+        median_interval=np.stack(interval(np.median)),
         attenuation=g,
-        attenuation_interval=np.stack(
-            bootstrap(norms, lambda v, axis: np.array(fit(v.mean(axis))[0]))
-        ),
+        attenuation_interval=np.stack(interval(lambda v, axis: np.array(fit(v.mean(axis))[0]))),
         r_squared=r_squared,
         num_residual=residual,
         num_plain=plain,

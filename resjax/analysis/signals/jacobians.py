@@ -20,7 +20,7 @@ Jᵀw is one reverse-mode product. Jv is the reverse-mode derivative of w ↦ J�
 transpose J: so no layer needs a forward-mode derivative (this project's convolution on CPU has none).
 
 *Protocol.* Per example: BatchNorm's statistics are constants, those in ``variables``. At init these are
-of no data: take ``resjax.analysis.lesions.recalibrate.reestimate`` first.
+of no data: take ``resjax.analysis.lesions.statistics.reestimate`` first.
 
 *Reading it.* Largest singular values bound the gain from above, ∏‖J_l‖, often by far: the worst direction
 of one unit is not that of the next. The root of the mean square is the gain of a *random* gradient; real

@@ -44,7 +44,7 @@ from scipy import stats
 from resjax.analysis import style
 from resjax.analysis.batches import Progress, check_examples, count_classes
 from resjax.analysis.intervals import bootstrap
-from resjax.analysis.lesions.recalibrate import reestimate
+from resjax.analysis.lesions.statistics import reestimate
 from resjax.analysis.marks import plain_log_ticks
 from resjax.analysis.result import Result
 from resjax.analysis.signals.rectifiers import rectifier_network
@@ -223,7 +223,7 @@ def gradients_along_line(
     """Correlation of a network's input gradients along the straight line between two images.
 
     The gradient is that of one logit in inference mode. Before training, take
-    ``resjax.analysis.lesions.recalibrate.reestimate`` first.
+    ``resjax.analysis.lesions.statistics.reestimate`` first.
 
     Args:
       network: any.

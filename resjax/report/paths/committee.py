@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -100,7 +100,11 @@ def _clause(label: str, result: Committee) -> str:
 def _points(results: Results) -> list[str]:
     points = []
     for label, r in results.items():
-        points.append(f"{label}: the whole network errs on {percent(r.whole_error)}.")
+        covered = r.choices.get("intervals", "over committees of these voters")  # early files
+        points.append(
+            f"{label}: the whole network errs on {percent(r.whole_error)}. Intervals (95 %) are "
+            f"{covered}."
+        )
         for k, kind in enumerate(r.kind):
             single, majority, size = alone(r)[k], together(r)[k], r.size[r.largest[k]]
             low, high = r.majority_interval[k, r.largest[k]]
@@ -108,16 +112,22 @@ def _points(results: Results) -> list[str]:
             verb = "lower than" if gain > HELPS else "higher than" if gain < -HELPS else "about"
             points.append(
                 f"{label}, {kind} ({r.kept[k]:.3g} of {r.num_units} units kept): a majority of {size} errs "
-                f"on {percent(majority)} (95 % interval {percent(low)} to {percent(high)} over "
-                f"committees of these voters), {verb} the {percent(single)} of one voter; two voters name "
-                f"different classes for {percent(r.different_answers[k])} of the examples, κ = "
-                f"{factor(r.kappa[k])}."
+                f"on {percent(majority)} ({percent(low)} to {percent(high)}), {verb} the {percent(single)}"
+                f"{_range(r.voter_error_interval[k])} of one voter; two voters name different classes for "
+                f"{percent(r.different_answers[k])}{_range(r.different_answers_interval[k])} of the "
+                f"examples, κ = {factor(r.kappa[k])}{_range(r.kappa_interval[k], factor)}."
             )
     points.append(
         "Voters were never trained to vote, and use BatchNorm statistics of the whole network. A close "
         "committee does not prove that the network is an ensemble: the forward pass is no sum of models."
     )
     return points
+
+
+def _range(ends: np.ndarray, text: Callable[[float], str] = percent) -> str:
+    """' (1.2 % to 1.9 %)', or nothing where there is no interval."""
+    low, high = ends
+    return "" if np.isnan(low) else f" ({text(low)} to {text(high)})"
 
 
 def table(results: Results) -> Table:
@@ -135,8 +145,12 @@ def table(results: Results) -> Table:
                     cells.append(
                         f"{percent(error[k, m].mean())} ({percent(low)} – {percent(high)})"
                     )
-                diversity = percent(r.disagreement[k]), factor(r.kappa[k])
-                rows.append((label, kind, str(r.size[m]), *cells, percent(alone(r)[k]), *diversity))
+                cells += [
+                    percent(alone(r)[k]) + _range(r.voter_error_interval[k]),
+                    percent(r.disagreement[k]) + _range(r.disagreement_interval[k]),
+                    factor(r.kappa[k]) + _range(r.kappa_interval[k], factor),
+                ]
+                rows.append((label, kind, str(r.size[m]), *cells))
     columns = ("network", "voters", "size", "error of the majority", "error of the average")
     return Table((*columns, "error of one voter", "disagreement", "κ"), rows)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from resjax.analysis.batches import Progress
 from resjax.analysis.paths import path_gradients
@@ -16,7 +17,7 @@ from resjax.analysis.paths.path_walk import PAPER, TRAINING
 from resjax.analysis.run import Run
 from resjax.report.paths.path_counts import between, number_of_paths, one_path
 from resjax.report.study import Finding, Options, Study, Table
-from resjax.report.words import factor, join, number
+from resjax.report.words import around, factor, join, number
 
 Results = Mapping[str, PathGradients]
 
@@ -113,24 +114,27 @@ def _point(label: str, result: PathGradients) -> str:
     text = f"{label}: {_fall(sample)}"
     text += (
         f" Number of paths × mean norm, as in the paper, puts 95 % of the gradient at "
-        f"{between(sample.effective)} units (mean {sample.mean_length:.1f}), the "
-        f"lengths of {factor(100 * share)} % of all {number_of_paths(sample.num_residual)} paths. The exact "
-        f"sum of all paths of each length puts it at {between(tuple(exact.effective[0]))} (mean "
-        f"{exact.mean_length[0]:.1f}{_around(exact.mean_length_interval)})"
+        f"{between(sample.effective)} units (mean {sample.mean_length:.1f}"
+        f"{_around(sample.mean_length_interval, 'draws')}; {_ends(sample)}), the lengths of "
+        f"{factor(100 * share)} % of all {number_of_paths(sample.num_residual)} paths. The exact sum of all "
+        f"paths of each length puts it at {between(tuple(exact.effective[0]))} (mean "
+        f"{exact.mean_length[0]:.1f}{_around(exact.mean_length_interval, 'batches')})"
     )
     top = int(np.nanargmax(sample.share))
     together = float(result.alignment(mode)[top])
+    ends = result.alignment_interval(mode)[:, top]
     unrelated = float(np.exp(-log_path_counts(sample.num_residual, sample.num_plain)[top] / 2))
     text += (
         f": at length {sample.length[top]}, where the product is largest, paths cancel to "
-        f"{factor(together)} of what they would be if all pointed one way (unrelated directions would leave "
-        f"{factor(unrelated)})."
+        f"{factor(together)}{around(tuple(ends))} of what they would be if all pointed one way (unrelated "
+        f"directions would leave {factor(unrelated)})."
     )
     for other in result.modes[1:]:
         more, spectrum = result.sample[other], result.exact[other]
         text += (
-            f" With {other} instead of {mode}: g = {factor(more.attenuation)}, "
-            f"{between(more.effective)} by the product, {between(tuple(spectrum.effective[0]))} exactly."
+            f" With {other} instead of {mode}: g = {factor(more.attenuation)}"
+            f"{around(tuple(more.attenuation_interval))}, {between(more.effective)} by the product "
+            f"({_ends(more)}), {between(tuple(spectrum.effective[0]))} exactly."
         )
     return text
 
@@ -144,13 +148,24 @@ def _fall(sample: PathSample) -> str:
     straight = "exponential" if sample.r_squared >= STRAIGHT else "not exponential"
     return (
         f"the gradient through one path {way} to g = {g:.3f} ({low:.3f} to {high:.3f}) of itself with each "
-        f"branch that it crosses; that is {straight} (R² = {sample.r_squared:.3f})."
+        f"branch that it crosses; that is {straight} (R² = {sample.r_squared:.3f}{_straight(sample)})."
     )
 
 
-def _around(ends: tuple[np.ndarray, np.ndarray]) -> str:
-    low, high = (float(end[0]) for end in ends)
-    return "" if np.isnan(low) else f", {low:.1f} to {high:.1f} over batches"
+def _straight(sample: PathSample) -> str:
+    low, high = sample.r_squared_interval
+    return "" if np.isnan(low) else f", {low:.3f} to {high:.3f} over draws"
+
+
+def _ends(sample: PathSample) -> str:
+    """Intervals of the first and the last length."""
+    first, last = (between(tuple(ends)) for ends in sample.effective_interval.T)
+    return f"over draws, the first is {first} and the last {last}"
+
+
+def _around(ends: tuple[ArrayLike, ArrayLike], what: str) -> str:
+    low, high = (float(np.ravel(end)[0]) for end in ends)
+    return "" if np.isnan(low) else f", {low:.1f} to {high:.1f} over {what}"
 
 
 def table(results: Results) -> Table:

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from resjax.analysis.batches import Progress
-from resjax.analysis.lesions.recalibrate import reestimate
+from resjax.analysis.lesions.statistics import reestimate
 from resjax.analysis.moments import at_moments
 from resjax.analysis.run import Run
 from resjax.analysis.signals import jacobians
