@@ -14,7 +14,6 @@ step.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from results import save
 from rich.console import Console
 from rich.table import Table
 
@@ -136,6 +136,7 @@ def main() -> None:
             status.update(f"depth {depth}: compiling and measuring")
             row = compete(depth, args.batch, args.size, args.rounds)
             rows.append(row)
+            save(args.json, {"batch": args.batch, "size": args.size, "rows": rows})
             cells = (
                 f"{r['median']:.2f} ({r['range'][0]:.2f} to {r['range'][1]:.2f})"
                 for r in (row["ratios"][column] for column in columns)
@@ -143,10 +144,6 @@ def main() -> None:
             table.add_row(str(depth), *cells, *(f"{v:.2f}×" for v in row["memory_ratios"].values()))
     console.print(table)
     if args.json:
-        from resjax.provenance import provenance
-
-        record = {"provenance": provenance(), "batch": args.batch, "size": args.size, "rows": rows}
-        args.json.write_text(json.dumps(record, indent=1) + "\n")
         console.print(f"written: {args.json}")
 
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from results import save
 from rich.console import Console
 from rich.table import Table
 
@@ -150,6 +151,8 @@ def main() -> None:
         print(json.dumps(STARTS[args.start](args.depths[0], args.batch)))
         return
 
+    # Saving starts JAX here, and the starts that follow need the GPU's memory.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     title = (
         f"seconds to compile, batch {args.batch}, 32×32×3: stock Flax, cold, warm (best of rounds)"
     )
@@ -163,6 +166,7 @@ def main() -> None:
             status.update(f"depth {depth}")
             row = measure(depth, args.batch, args.rounds, depth in args.stock_depths)
             rows.append(row)
+            save(args.json, {"batch": args.batch, "rows": rows})
             cells = [
                 " / ".join(
                     f"{min(row['seconds'][kind][program]):.2f}" if kind in row["seconds"] else "–"
@@ -173,10 +177,6 @@ def main() -> None:
             table.add_row(str(depth), *cells, f"{row['kept_bytes'] / 1e6:.1f} MB")
     console.print(table)
     if args.json:
-        from resjax.provenance import provenance
-
-        record = {"provenance": provenance(), "batch": args.batch, "rows": rows}
-        args.json.write_text(json.dumps(record, indent=1) + "\n")
         console.print(f"written: {args.json}")
 
 

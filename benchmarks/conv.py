@@ -11,7 +11,6 @@ and the quartiles.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable
 from functools import partial
@@ -22,11 +21,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from results import save
 from rich.console import Console
 from rich.table import Table
 
 from resjax.models.conv import Padding, conv
-from resjax.provenance import provenance
 
 TURNS = 2  # of the scan
 OPERATIONS = ("forward", "input gradient", "kernel gradient")
@@ -172,10 +171,9 @@ def main() -> None:
                 first = operation == OPERATIONS[0]
                 table.add_row(str(shape) if first else "", operation, *cells)
             table.add_section()
+            save(args.json, {"turns": TURNS, "rows": rows})
     console.print(table)
     if args.json:
-        record = {"provenance": provenance(), "turns": TURNS, "rows": rows}
-        args.json.write_text(json.dumps(record, indent=1) + "\n")
         console.print(f"written: {args.json}")
 
 

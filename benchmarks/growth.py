@@ -15,9 +15,8 @@ multiplies channels on both sides of a kernel: 2 where convolutions bound it, 1 
 from __future__ import annotations
 
 import argparse
-import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from results import save
 from rich.console import Console
 from rich.table import Table
 
@@ -122,10 +122,9 @@ def prepare(program: str, factor: str, value: int) -> Measured:
     return training_step(**sizes) if program == "training step" else _analysis(program, **sizes)
 
 
-def measure(rounds: int, status: Any) -> list[dict[str, Any]]:
+def measure(rounds: int, status: Any) -> Iterator[dict[str, Any]]:
     """A row for each program and factor; what several rows share is measured once."""
     known: dict[Any, tuple[list[float], int | None]] = {}
-    rows = []
     for program, factors in VALUES.items():
         for factor, values in factors.items():
             found = []
@@ -137,19 +136,16 @@ def measure(rounds: int, status: Any) -> list[dict[str, Any]]:
                 found.append(known[case])
             seconds, memory = ([part[i] for part in found] for i in range(2))
             medians = [float(np.median(times)) for times in seconds]
-            rows.append(
-                {
-                    "program": program,
-                    "factor": factor,
-                    "values": list(values),
-                    "seconds": medians,
-                    "rounds": seconds,
-                    "temporary_bytes": memory,
-                    "slope_seconds": slope(values, medians),
-                    "slope_bytes": None if memory[0] is None else slope(values, memory),
-                }
-            )
-    return rows
+            yield {
+                "program": program,
+                "factor": factor,
+                "values": list(values),
+                "seconds": medians,
+                "rounds": seconds,
+                "temporary_bytes": memory,
+                "slope_seconds": slope(values, medians),
+                "slope_bytes": None if memory[0] is None else slope(values, memory),
+            }
 
 
 def _timed(
@@ -213,8 +209,11 @@ def main() -> None:
     parser.add_argument("--figure", type=Path, help="where to draw them")
     args = parser.parse_args()
     console = Console()
+    rows = []
     with console.status("") as status:
-        rows = measure(args.rounds, status)
+        for row in measure(args.rounds, status):
+            rows.append(row)
+            save(args.json, {"base": BASE, "rows": rows})
     table = Table("program", "factor", title="from depth 20, width 1, batch 8")
     for column in ("values", "seconds", "slope", "MB", "slope"):
         table.add_column(column, justify="right")
@@ -231,10 +230,6 @@ def main() -> None:
         )
     console.print(table)
     if args.json:
-        from resjax.provenance import provenance
-
-        record = {"provenance": provenance(), "base": BASE, "rows": rows}
-        args.json.write_text(json.dumps(record, indent=1) + "\n")
         console.print(f"written: {args.json}")
     if args.figure:
         draw(rows, args.figure)

@@ -1,10 +1,12 @@
 """Lesions and path gradients of a trained network against PyTorch, one study after the other.
 
     python benchmarks/lesion.py FILE IMAGES.npz [--torch-python PATH] [--images 128] [--rounds 3] [--json P]
+    python benchmarks/lesion.py --depth=110 IMAGES.npz …
 
-FILE is a CIFAR ResNet of the akamaster collection (see docs/pretrained.md), IMAGES.npz has ``images`` uint8
-[N, 32, 32, 3] and ``labels``. Five studies on the same images, with the same units deleted or moved and the
-same paths:
+FILE is a CIFAR ResNet of the akamaster collection (see docs/pretrained.md); --depth makes one of any depth
+6n + 2 instead, with random weights and the BatchNorm statistics that these images give, for timings do not
+depend on weights. IMAGES.npz has ``images`` uint8 [N, 32, 32, 3] and ``labels``. Five studies on the same
+images, with the same units deleted or moved and the same paths:
 
 * ``delete_each``: each of n units in turn, and the whole network;
 * ``delete_k``: random sets of 2, 5 and 10 units;
@@ -13,41 +15,62 @@ same paths:
 * ``sampled_spectrum``: the gradient along one random path of each length.
 
 The opponent, ``lesion_torch.py``, runs in a process of its own (any interpreter that has PyTorch; without
---torch-python, this project is timed alone), in its faster memory format. Both use all cores, wait while the
-other one runs, and take turns; the first round, which compiles, is reported apart. Answers must agree: losses
-and norms to 1e-3 of their size, errors to one image. ``forward`` is one pass through the whole network; the
-floor of deleting each unit is (n + 1)/2 of ours.
+--torch-python, this project is timed alone), in its faster memory format. Both use all cores, or the one GPU,
+in float32 without TF32; they wait while the other one runs, and take turns; the first round, which compiles,
+is reported apart. Answers must agree: losses and norms to 1e-3 of their size, errors to one image.
+``forward`` is one pass through the whole network; the floor of deleting each unit is (n + 1)/2 of ours. The
+results are written after each study.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from results import save
 from rich.console import Console
 from rich.table import Table
+from safetensors.numpy import save_file
 
-from resjax import pretrained
+from resjax import models, pretrained
 from resjax.analysis.batches import padded_batches
 from resjax.analysis.lesions.deletions import delete_random, delete_subsets
 from resjax.analysis.lesions.lesion import delete_each
+from resjax.analysis.lesions.recalibrate import reestimate
 from resjax.analysis.lesions.reorder import reorder_units
 from resjax.analysis.paths.path_exact import path_spectrum
 from resjax.analysis.paths.path_sampled import path_norms
+from resjax.pretrained import naming
+from resjax.pretrained.convert import to_tensors
 
 KS, DRAWS = (2, 5, 10), 8
 SWAPS, ORDERS = (1, 5), 4
 STUDIES = ("delete_each", "delete_k", "reorder", "exact_spectrum", "sampled_spectrum")
 Studies = dict[str, Callable[[], Any]]
+
+
+def random_network(depth: int, images: np.ndarray, path: Path) -> Path:
+    """Writes a network with random weights as akamaster's are; ``images`` uint8 give its statistics."""
+    shape = (32, 32, 3)
+    fields = {"placement": "post", "transition": "pad_subsample", "pad_centre": True}
+    network = models.build(
+        models.defaults("resnet", depth=depth, **fields), image_shape=shape, num_classes=10
+    )
+    variables = network.init(jax.random.key(0), shape)
+    x = ((images / 255 - images.mean() / 255) / (images.std() / 255)).astype(np.float32)
+    variables = reestimate(network, variables, x[:128])
+    save_file(to_tensors(variables, network, shape, naming.residual(network, naming.CIFAR)), path)
+    return path
 
 
 def own_studies(
@@ -146,12 +169,13 @@ def check(study: str, ours: Any, theirs: Any, number: int) -> float:
     return difference
 
 
-def compete(studies: Studies, torch: Torch | None, rounds: int, number: int) -> dict[str, Any]:
-    """By study: first seconds, seconds of each later round, ratios, and how well answers agree."""
+def compete(
+    studies: Studies, torch: Torch | None, rounds: int, number: int
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each study: first seconds, seconds of each later round, ratios, and how well answers agree."""
     contenders: dict[str, Callable[[str], tuple[float, Any]]] = {"resjax": partial(own, studies)}
     if torch:
         contenders["torch"] = torch
-    rows: dict[str, Any] = {}
     for study in studies:
         times: dict[str, list[float]] = {name: [] for name in contenders}
         for _ in range(rounds + 1):
@@ -168,14 +192,14 @@ def compete(studies: Studies, torch: Torch | None, rounds: int, number: int) -> 
             ratios = np.divide(times["torch"][1:], times["resjax"][1:])
             row["ratio"] = float(np.median(ratios))
             row["ratio_range"] = [float(ratios.min()), float(ratios.max())]
-        rows[study] = row
-    return rows
+        yield study, row
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("file", type=Path, help="trained network")
+    parser.add_argument("file", type=Path, nargs="?", help="trained network")
     parser.add_argument("data", type=Path, help=".npz with images and labels")
+    parser.add_argument("--depth", type=int, help="a network with random weights instead of FILE")
     parser.add_argument("--torch-python", help="interpreter that has PyTorch")
     parser.add_argument("--studies", nargs="*", default=STUDIES, choices=STUDIES)
     parser.add_argument("--images", type=int, default=128, help="for lesions")
@@ -185,35 +209,64 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="where to write the results")
     args = parser.parse_args()
 
-    net = pretrained.load(args.file)
-    if net.layout.name != "akamaster":
-        parser.error(f"{args.file} is of {net.layout.name}; the opponent is built for akamaster's")
-    with np.load(args.data) as file:
-        images, labels = (
-            file["images"][: args.images],
-            file["labels"][: args.images].astype(np.int32),
+    if (args.file is None) == (args.depth is None):
+        parser.error("name FILE or --depth, one of them")
+    if args.depth and (args.depth < 26 or args.depth % 6 != 2):
+        parser.error(
+            f"--depth={args.depth}; allowed: 6n + 2, from 26 (up to {max(KS)} units are deleted)"
         )
+
+    # Both contenders share a GPU's memory, and compute in float32.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    jax.config.update("jax_default_matmul_precision", "highest")
+    with np.load(args.data) as data:
+        images = data["images"][: args.images]
+        labels = data["labels"][: args.images].astype(np.int32)
+    with tempfile.TemporaryDirectory() as folder:
+        file = args.file or random_network(args.depth, images, Path(folder) / "net.safetensors")
+        compare(args, file, images, labels, Path(folder))
+
+
+def compare(
+    args: argparse.Namespace, file: Path, images: np.ndarray, labels: np.ndarray, folder: Path
+) -> None:
+    """All studies of the network in ``file``, as a table and as JSON."""
+    net, name = pretrained.load(file), args.file.name if args.file else f"random-{args.depth}"
+    if net.layout.name != "akamaster":
+        raise SystemExit(f"{name} is of {net.layout.name}; the opponent is built for akamaster's")
     x = ((images / 255 - net.layout.mean) / net.layout.std).astype(np.float32)
     studies, same = own_studies(net, x, labels, args.batch, args.path_images)
     studies = {k: v for k, v in studies.items() if k in ("forward", *args.studies)}
-    tensors = {f"tensor/{k}": v for k, v in pretrained.read(args.file).items()}
-    with tempfile.TemporaryDirectory() as folder:
-        work = Path(folder) / "work.npz"
-        np.savez(work, **same, **tensors)
-        torch = Torch(args.torch_python, work) if args.torch_python else None
-        rows = compete(studies, torch, args.rounds, len(x))
-        if torch:
-            torch.close()
-
+    tensors = {f"tensor/{k}": v for k, v in pretrained.read(file).items()}
+    work = folder / "work.npz"
+    np.savez(work, **same, **tensors)
+    torch = Torch(args.torch_python, work) if args.torch_python else None
     n = net.network.num_units
-    medians = {study: float(np.median(row["seconds"]["resjax"])) for study, row in rows.items()}
     networks = {
         "delete_each": n + 1,
         "delete_k": len(same["deleted"]),
         "reorder": len(same["order"]),
     }
-    passes = {k: medians[k] / (medians["forward"] * m) for k, m in networks.items() if k in medians}
-    table = Table("study", title=f"{args.file.name}, {n} units, {len(x)} images, medians")
+    record = {
+        "file": name,
+        "units": n,
+        "images": len(x),
+        "path_images": args.path_images,
+        "networks": networks,
+        "torch": torch.facts if torch else None,
+    }
+    rows: dict[str, Any] = {}
+    medians: dict[str, float] = {}
+    passes: dict[str, float] = {}
+    for study, row in compete(studies, torch, args.rounds, len(x)):
+        rows[study], medians[study] = row, float(np.median(row["seconds"]["resjax"]))
+        if study in networks:
+            passes[study] = medians[study] / (medians["forward"] * networks[study])
+        save(args.json, record | {"studies": rows, "forwards_a_network": passes})
+    if torch:
+        torch.close()
+
+    table = Table("study", title=f"{name}, {n} units, {len(x)} images, medians")
     for column in (
         "PyTorch, s",
         "resjax, s",
@@ -235,20 +288,6 @@ def main() -> None:
     costs = ", ".join(f"{study} {cost:.2f}" for study, cost in passes.items())
     console.print(f"our own forward passes a network: {costs}; the floor of delete_each is 0.50")
     if args.json:
-        from resjax.provenance import provenance
-
-        record = {
-            "provenance": provenance(),
-            "file": args.file.name,
-            "units": n,
-            "images": len(x),
-            "path_images": args.path_images,
-            "networks": networks,
-            "torch": torch.facts if torch else None,
-            "studies": rows,
-            "forwards_a_network": passes,
-        }
-        args.json.write_text(json.dumps(record, indent=1) + "\n")
         console.print(f"written: {args.json}")
 
 

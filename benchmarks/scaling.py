@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from results import save
 from rich.console import Console
 from rich.table import Table
 
@@ -184,6 +185,7 @@ def main() -> None:
         apart = np.abs(np.subtract(facts["losses"], first[0]["losses"]))
         facts["losses_differ"] = float(np.max(apart / np.abs(first[0]["losses"])))
         rows.append(facts)
+        save(args.json, {"depth": args.depth, "batch": args.batch, "rows": rows})
         sums = facts["collectives"].get("all-reduce", {"number": 0, "bytes": 0})
         table.add_row(
             str(devices),
@@ -199,15 +201,6 @@ def main() -> None:
     if others := {k for row in rows for k in row["collectives"]} - {"all-reduce"}:
         console.print(f"also: {', '.join(sorted(others))}; see the JSON file")
     if args.json:
-        from resjax.provenance import provenance
-
-        record = {
-            "provenance": provenance(),
-            "depth": args.depth,
-            "batch": args.batch,
-            "rows": rows,
-        }
-        args.json.write_text(json.dumps(record, indent=1) + "\n")
         console.print(f"written: {args.json}")
 
 

@@ -14,9 +14,9 @@ from collections.abc import Callable
 STEPS = 5  # a round
 
 
-def serve(compile_seconds: float, run_round: Callable[[], None]) -> None:
-    """Answers with seconds: first to compile, then of a step, whenever a line asks for a round."""
-    print(json.dumps({"seconds": compile_seconds}), flush=True)
+def serve(compile_seconds: float, run_round: Callable[[], None], **facts: float) -> None:
+    """Answers with seconds: first to compile, with facts; then of a step, whenever a line asks."""
+    print(json.dumps({"seconds": compile_seconds, **facts}), flush=True)
     while sys.stdin.readline().strip() == "go":
         start = time.perf_counter()
         run_round()
@@ -30,21 +30,22 @@ class Contender:
         self._command = command
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
-        self.compile_seconds = self._answer()
+        self.facts = self._answer()
+        self.compile_seconds = self.facts.pop("seconds")
         self.step_seconds: list[float] = []
 
     def round(self) -> None:
         assert self._process.stdin is not None
         self._process.stdin.write("go\n")
         self._process.stdin.flush()
-        self.step_seconds.append(self._answer())
+        self.step_seconds.append(self._answer()["seconds"])
 
     def close(self) -> None:
         self._process.communicate("stop\n")
 
-    def _answer(self) -> float:
+    def _answer(self) -> dict[str, float]:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             if line.startswith('{"seconds"'):  # libraries print, too
-                return float(json.loads(line)["seconds"])
+                return dict(json.loads(line))
         raise RuntimeError(f"{' '.join(self._command)} ended without an answer")

@@ -2,6 +2,7 @@
 
     python benchmarks/train_step.py [--networks 20 56 110 resnet50] [--batch 128] [--large-batch 16]
         [--rounds 5] [--dtype bfloat16] [--torch-python INTERPRETER-WITH-TORCH] [--json PATH]
+        [--contenders resjax unrolled stock torch torch.compile]
 
 Every contender has a process of its own and waits while another one runs; they take turns, so that a busy
 machine slows them alike. All of them use every core, or the one GPU.
@@ -10,28 +11,31 @@ machine slows them alike. All of them use every core, or the one GPU.
   take their images from the data set on the device, standardize them, measure norms where a log line is
   due, and check that the update is finite.
 * ``stock`` (``stock.py``): Linen, unrolled, JAX's own convolution and BatchNorm, one dispatch a step.
+* ``unrolled`` (only by --contenders): ``resjax`` with ``model.unroll=0``, all units one after the other.
 * ``torch``, ``torch.compile`` (``torch_step.py``, where an interpreter is named): channels_last.
 
 Networks are pre-activation ResNets of depth 6n + 2 on 32×32 images, and ResNet-50 on 224×224. Compiling
 counts from the Python function on: tracing, lowering and XLA; in PyTorch, the first step. Ratios are medians
 over rounds of (seconds of the other / seconds of resjax) in the same round. ``compile.py`` has more on
 compilation. Bounds: a step's multiply-adds (three times the forward pass's) against the rate of a large
-matrix product, measured on the same machine in the same dtype; the rate of copying memory stands beside it.
+matrix product, measured on the same machine in the same dtype; the rate of copying memory stands beside it,
+and, of ``stock`` and ``unrolled``, the bytes that XLA estimates for the compiled step (its "bytes accessed"
+counts the body of a loop once, which says nothing about ``resjax``, a loop over units).
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from results import save
 from rich.console import Console
 from rich.table import Table
 from serving import STEPS, Contender, serve
@@ -39,7 +43,12 @@ from serving import STEPS, Contender, serve
 HERE = Path(__file__).parent
 
 
-def _stock(network: str, batch: int, dtype: str) -> tuple[float, Callable[[], None]]:
+Served = tuple[float, Callable[[], None], dict[str, float]]
+"""Seconds to compile, a round, and XLA's estimate of the bytes of a step where it has one."""
+DEFAULT = ("resjax", "stock", "torch", "torch.compile")
+
+
+def _stock(network: str, batch: int, dtype: str) -> Served:
     import jax
     import stock
 
@@ -58,20 +67,25 @@ def _stock(network: str, batch: int, dtype: str) -> tuple[float, Callable[[], No
             state = compiled(state, *arguments)[0]
         jax.block_until_ready(state)
 
-    return seconds, run_round
+    return seconds, run_round, _bytes(compiled)
 
 
-def _network(name: str, dtype: str) -> Any:
+def _bytes(compiled: Any) -> dict[str, float]:
+    found = (compiled.cost_analysis() or {}).get("bytes accessed")
+    return {"xla_bytes_accessed": found} if found else {}
+
+
+def _network(name: str, dtype: str, unroll: int = 1) -> Any:
     from resjax import models
 
     if name == "resnet50":
-        model = models.defaults("imagenet_resnet", dtype=dtype)
+        model = models.defaults("imagenet_resnet", dtype=dtype, unroll=unroll)
         return models.build(model, image_shape=(224, 224, 3), num_classes=1000)
-    model = models.defaults("resnet", depth=int(name), dtype=dtype)
+    model = models.defaults("resnet", depth=int(name), dtype=dtype, unroll=unroll)
     return models.build(model, image_shape=(32, 32, 3), num_classes=10)
 
 
-def _resjax(network: str, batch: int, dtype: str) -> tuple[float, Callable[[], None]]:
+def _resjax(network: str, batch: int, dtype: str, unroll: int = 1) -> Served:
     import jax
     import jax.numpy as jnp
     import optax
@@ -82,7 +96,7 @@ def _resjax(network: str, batch: int, dtype: str) -> tuple[float, Callable[[], N
     from resjax.train import Task, create_state
 
     images, labels, size = _examples(network, batch)
-    built = _network(network, dtype)
+    built = _network(network, dtype, unroll)
     constants = Statistics(
         np.full((1, 1, 1, 1), 128, np.float32),
         np.full((1, 1, 1, 1), 64, np.float32),
@@ -107,7 +121,15 @@ def _resjax(network: str, batch: int, dtype: str) -> tuple[float, Callable[[], N
         state = jax.block_until_ready(compiled(state, data, batches, jnp.int32(done), count)[0])
         done += STEPS
 
-    return seconds, run_round
+    # The loop over the steps of a dispatch counts once, so without a loop over units this is one step's.
+    return seconds, run_round, {} if unroll else _bytes(compiled)
+
+
+OWN: dict[str, Callable[[str, int, str], Served]] = {
+    "resjax": _resjax,
+    "unrolled": partial(_resjax, unroll=0),
+    "stock": _stock,
+}
 
 
 def _examples(network: str, batch: int) -> tuple[np.ndarray, np.ndarray, int]:
@@ -147,14 +169,20 @@ def _multiply_adds(network: str) -> int:
 
 
 def compete(
-    network: str, batch: int, rounds: int, dtype: str, torch_python: str | None
+    network: str,
+    batch: int,
+    rounds: int,
+    dtype: str,
+    torch_python: str | None,
+    names: Sequence[str],
 ) -> dict[str, Any]:
-    """All of them on one network: seconds a step (first round dropped) and to compile."""
+    """The named ones on one network: seconds a step (first round dropped) and to compile."""
     own = (sys.executable, __file__, "--serve")
-    commands = {name: (*own, name) for name in ("resjax", "stock")}
+    commands = {name: (*own, name) for name in OWN}
     if torch_python:
         side = (torch_python, str(HERE / "torch_step.py"))
         commands |= {"torch": (*side, "eager"), "torch.compile": (*side, "compile")}
+    commands = {name: command for name, command in commands.items() if name in names}
     contenders = {k: Contender(*v, network, str(batch), dtype) for k, v in commands.items()}
     for _ in range(rounds + 1):
         for contender in contenders.values():
@@ -172,6 +200,7 @@ def compete(
         }
         ratios = np.divide(times, row["resjax"]["rounds"])
         row[name] |= {"ratio": float(np.median(ratios)), "range": [min(ratios), max(ratios)]}
+        row[name] |= contender.facts
     return row
 
 
@@ -183,13 +212,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--torch-python", help="an interpreter that has torch")
+    parser.add_argument(
+        "--contenders", nargs="*", default=DEFAULT, choices=(*OWN, "torch", "torch.compile")
+    )
     parser.add_argument("--json", type=Path, help="where to write the results, after each network")
     parser.add_argument("--serve", nargs=4, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve:
         name, network, batch, dtype = args.serve
-        serve(*{"resjax": _resjax, "stock": _stock}[name](network, int(batch), dtype))
+        seconds, run_round, facts = OWN[name](network, int(batch), dtype)
+        serve(seconds, run_round, **facts)
         return
+    if "resjax" not in args.contenders:
+        parser.error("--contenders without resjax: ratios are to it; name it too")
 
     # Contenders share a GPU's memory.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
@@ -201,7 +236,9 @@ def main() -> None:
     for network in args.networks:
         batch = args.large_batch if network == "resnet50" else args.batch
         with console.status(f"{network}: compiling and measuring"):
-            row = compete(network, batch, args.rounds, args.dtype, args.torch_python)
+            row = compete(
+                network, batch, args.rounds, args.dtype, args.torch_python, args.contenders
+            )
         rows.append(row)
         for name in (k for k in row if isinstance(row[k], dict)):
             it = row[name]
@@ -214,10 +251,10 @@ def main() -> None:
                 f"{it['compile_seconds']:.1f}",
             )
         record = {"dtype": args.dtype, "steps_a_round": STEPS, "rows": rows}
-        _save(args.json, record)
+        save(args.json, record)
     console.print(table)
     limits = bounds(args.dtype)
-    _save(args.json, record | {"bounds": limits})
+    save(args.json, record | {"bounds": limits})
     console.print(
         "a large matrix product: {product_flops:.3g} operations a second; "
         "a copy: {copy_bytes:.3g} bytes a second".format(**limits)
@@ -225,15 +262,11 @@ def main() -> None:
     for row in rows:
         share = row["operations"] / row["resjax"]["step_seconds"] / limits["product_flops"]
         console.print(f"{row['network']}: resjax's step does {share:.0%} of such a product's rate")
-
-
-def _save(path: Path | None, record: dict[str, Any]) -> None:
-    """The numbers so far, whole or not at all."""
-    from resjax.provenance import provenance
-    from resjax.workdir import write
-
-    if path is not None:
-        write(path, json.dumps({"provenance": provenance(), **record}, indent=1) + "\n")
+        for name in (k for k in row if isinstance(row[k], dict) and "xla_bytes_accessed" in row[k]):
+            rate = row[name]["xla_bytes_accessed"] / row[name]["step_seconds"]
+            console.print(
+                f"  {name}: {rate / limits['copy_bytes']:.0%} of the copy's rate, by XLA's estimate of bytes"
+            )
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from results import save
 from rich.console import Console
 from rich.table import Table
 
@@ -232,22 +233,20 @@ def main() -> None:
 
     console = Console()
     began = starts(args.depth)
+    record = {"depth": args.depth, "epochs": args.epochs, "starts": began}
+    save(args.json, record)
     table = Table("start", *began["cold"], title="seconds from process start to the first step")
     for kind, parts in began.items():
         table.add_row(kind, *(f"{seconds:.2f}" for seconds in parts.values()))
     console.print(table)
     found = compete(args.depth, args.epochs, args.rounds)
+    save(args.json, record | found)
     table = Table("over the bare loop", "median", "rounds", title=f"{found['steps']} steps")
     for name, shares in found["shares"].items():
         cells = ", ".join(f"{100 * share:+.1f} %" for share in shares)
         table.add_row(name, f"{100 * float(np.median(shares)):+.1f} %", cells)
     console.print(table)
     if args.json:
-        from resjax.provenance import provenance
-
-        facts = {"provenance": provenance(), "depth": args.depth, "epochs": args.epochs}
-        record = {**facts, "starts": began, **found}
-        args.json.write_text(json.dumps(record, indent=1) + "\n")
         console.print(f"written: {args.json}")
 
 

@@ -3,11 +3,18 @@
     python launch/reproduce.py veit --data=cifar10.npz --out=runs/reproduced
     timeout 580 python launch/reproduce.py degradation …     # where a machine is lent for minutes
 
-A name (see ``RUNS``) stands for some networks and the studies of each. They are trained one after another.
-After each network and each study the numbers lie under OUT: ``NAME.json`` (configuration, commit, versions,
-device, every evaluation) and ``NAME/`` (a JSON file and a picture for each study, and ``tolerances.json``:
-what they say to docs/results/claims.md). ``timeout`` sends SIGTERM: the training saves and ends. The same
-command continues there, and does nothing twice.
+A name (see ``RUNS``) stands for some networks and the studies of each. They are trained one after another,
+all of the first seed before the next seed. Rows 1, 11, 13 and 16 of docs/results/claims.md ask for three
+seeds, so ``veit``, ``parts`` and ``shortcuts`` take three (``SEEDS``), the others one; --seeds=N for another
+number. A seed other than 0 has workdir and results of its own, ``NETWORK_seed1``, and the first four studies.
+
+After each network and each study the numbers lie under OUT: ``NETWORK.json`` (configuration, commit,
+versions, device, every evaluation, and at the end the minutes to the last figure) and ``NETWORK/`` (a JSON
+file and a picture for each study, ``minutes.json``, and ``tolerances.json``: what they say to
+docs/results/claims.md). When all networks of a name are through, ``NAME/`` has them side by side (the page is
+``reports/NAME/report.html``): training curves, the studies that all of them have, and ``tolerances.json``
+with rows that compare networks. ``timeout`` sends SIGTERM: the training saves and ends. The same command
+continues there, and does nothing twice.
 
 Without --data, CIFAR-10 is read as ``python -m resjax.data.prepare cifar10`` left it. --smoke trains small
 networks for four steps, to see that everything runs.
@@ -16,7 +23,11 @@ networks for four steps, to see that everything runs.
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -35,7 +46,9 @@ HOME = Path(__file__).resolve().parent.parent
 # In the order of what is worth most, for a host that may be gone before the last.
 EVERYTHING = ("lesion", "paths", "deletions", "reorder", "path_growth", "recalibrate", "identity",
               "responses", "path_counts", "committee", "gradients")  # fmt: skip
-OPTIONS = Options(path_draws=1000)
+FOR_OTHER_SEEDS = 4
+# Veit et al. 2016 delete every number of units from 1 to 20.
+OPTIONS = Options(path_draws=1000, delete_up_to=20)
 SMOKE = Options(max_examples=20, gradient_batches=1, draws=2, path_draws=2)
 
 
@@ -47,6 +60,7 @@ class Net(NamedTuple):
     studies: tuple[str, ...] = ()
 
 
+TOTAL = "minutes_from_start_to_last_figure"
 POST = {"model.placement": "post"}
 SCALE = {**POST, "model.shortcut": "scale"}
 
@@ -62,6 +76,13 @@ RUNS: dict[str, dict[str, Net]] = {
         f"{kind}{depth}": Net(f"cifar10_{kind}", {"model.depth": depth}, ("lesion", "responses"))
         for depth in (20, 32, 44, 56)
         for kind in ("resnet", "plain")
+    }
+    | {
+        "resnet110": Net(
+            "cifar10_resnet",
+            {"model.depth": 110, "optimizer.warmup": "400 steps"},
+            ("lesion", "responses"),
+        )
     },
     # Veit et al. 2016, §5 (both choices for the test) and §4.1; Huang et al. 2016.
     "parts": {
@@ -75,10 +96,6 @@ RUNS: dict[str, dict[str, Net]] = {
         "depth110_constant": Net(
             "cifar10_stochastic_depth", {"model.unit_dropout": "none"}, ("lesion",)
         ),
-    },
-    "seeds": {
-        f"veit110_seed{seed}": Net("cifar10_veit", {"seed": seed}, EVERYTHING[:4])
-        for seed in (1, 2)
     },
     # He et al. 2016, Table 1.
     "shortcuts": {
@@ -106,12 +123,17 @@ RUNS: dict[str, dict[str, Net]] = {
         for placement in ("bn_after_add", "relu_before_add", "relu_pre")
     },
 }
+# What the rows of claims.md ask for: 1 (veit), 11 and 13 (parts), 16 (shortcuts).
+SEEDS = {"veit": 3, "degradation": 1, "parts": 3, "shortcuts": 3, "placements": 1}
+# Networks of other names that a claim compares with, shown beside once they are trained.
+BESIDE = {"parts": ("veit110",), "placements": ("veit110", "original")}
 
 
-def make_config(net: Net, data: str, smoke: bool) -> Any:
+def make_config(net: Net, data: str, smoke: bool, seed: int = 0) -> Any:
     """The configuration of one training; the small form keeps its depth and its length."""
     path = HOME / "configs" / f"{net.config}.py"
     config = configs.load_file(path, "smoke" if smoke else "")
+    config.seed = seed
     for field, value in net.changes.items():
         if not (smoke and field in ("model.depth", "checkpoint.every")):
             section, _, name = field.rpartition(".")
@@ -131,56 +153,132 @@ def script(name: str) -> ModuleType:
 
 
 def reproduce(
-    names: list[str], out: Path, data: str = "", smoke: bool = False, only: tuple[str, ...] = ()
+    names: Sequence[str],
+    out: Path,
+    data: str = "",
+    smoke: bool = False,
+    only: Sequence[str] = (),
+    seeds: int = 0,
 ) -> None:
     """Trains and studies all networks of some runs; what is finished is not done again.
 
     Args:
       names: of ``RUNS``.
-      out: for workdirs (OUT/runs) and results.
+      out: for workdirs (OUT/runs), reports (OUT/reports) and results.
       data: an .npz file of CIFAR-10, '' for the prepared set.
       smoke: the small form.
       only: names of networks, to leave out others; () for all.
+      seeds: 0, 1, … of each network; 0 for as many as ``SEEDS`` says.
 
     Raises:
       ValueError: an unknown name.
       Stopped: a signal came; what was finished is kept.
     """
-    chosen = {label: net for name in names for label, net in RUNS.get(name, {}).items()}
-    wrong = [name for name in names if name not in RUNS] + [n for n in only if n not in chosen]
+    known = [label for name in names for label in RUNS.get(name, {})]
+    wrong = [name for name in names if name not in RUNS] + [n for n in only if n not in known]
     if wrong or not names:
         raise ValueError(
             f"{', '.join(wrong) or 'no name'}; allowed: {', '.join(RUNS)}; of networks in "
-            f"{', '.join(names)}: {', '.join(chosen)}"
+            f"{', '.join(names)}: {', '.join(known)}"
         )
-    collect, tolerances = script("collect"), script("tolerances")
-    for label, net in chosen.items():
-        if only and label not in only:
+    wanted = {name: seeds or SEEDS.get(name, 1) for name in names}
+    for seed in range(max(wanted.values())):
+        for name in (name for name in names if seed < wanted[name]):
+            for label, net in RUNS[name].items():
+                if not only or label in only:
+                    one_network(_seeded(label, seed), net, out, data, smoke, seed)
+            side_by_side(name, out, smoke)
+
+
+def one_network(label: str, net: Net, out: Path, data: str, smoke: bool, seed: int) -> None:
+    """Trains one network of one seed, studies it, and leaves its results as OUT/label."""
+    workdir, done, folder = out / "runs" / label, out / f"{label}.json", out / label
+    folder.mkdir(parents=True, exist_ok=True)
+    collect = script("collect")
+    if not done.is_file():
+        with _minutes(folder, "training"):
+            train_and_evaluate(make_config(net, data, smoke, seed), workdir)
+        collect.collect_run(workdir, done)
+    studies = studies_of(net, seed)
+    for i, study in enumerate(studies):
+        if (folder / f"{study}.json").is_file():
             continue
-        workdir, done = out / "runs" / label, out / f"{label}.json"
-        if not done.is_file():
-            train_and_evaluate(make_config(net, data, smoke), workdir)
-            collect.collect_run(workdir, done)
-        for i in range(len(net.studies)):
-            study = net.studies[i]
-            if (out / label / f"{study}.json").is_file():
-                continue
+        with _minutes(folder, study):
             # A report of all so far: studies that are done are read back.
-            report = analyze([workdir], net.studies[: i + 1], None, SMOKE if smoke else OPTIONS)
-            found = tolerances.tolerances(report.parent)
-            text = json.dumps(found, indent=1, ensure_ascii=False)
-            write(report.parent / "tolerances.json", text + "\n")
-            collect.collect_report(report.parent, out / label)
-        print(f"{label}: {done}", flush=True)
+            report = _analyze([workdir], studies[: i + 1], None, smoke)
+        collect.collect_report(report.parent, folder)
+    result = json.loads(done.read_text())
+    spent = json.loads((folder / "minutes.json").read_text())
+    total = round(sum(spent.values()), 2)
+    if result.get(TOTAL) != total:
+        write(done, json.dumps({**result, TOTAL: total}, indent=1) + "\n")
+    print(f"{label}: {done}", flush=True)
+
+
+def studies_of(net: Net, seed: int) -> tuple[str, ...]:
+    """What is looked at; of other seeds than 0 the first, of which claims want an interval."""
+    return net.studies if seed == 0 else net.studies[:FOR_OTHER_SEEDS]
+
+
+def side_by_side(name: str, out: Path, smoke: bool) -> None:
+    """One report of all networks of a name, and those beside it, that are trained, of every seed."""
+    known = {label: net for run in RUNS.values() for label, net in run.items()}
+    nets: dict[str, tuple[Net, int]] = {}
+    for label in (*RUNS[name], *BESIDE.get(name, ())):
+        for seed in itertools.count():
+            if not (out / f"{_seeded(label, seed)}.json").is_file():
+                break
+            nets[_seeded(label, seed)] = known[label], seed
+    shown = out / name / "networks.json"
+    text = json.dumps(list(nets)) + "\n"
+    if len(nets) < 2 or (shown.is_file() and shown.read_text() == text):
+        return
+    shared = set.intersection(*(set(studies_of(*chosen)) for chosen in nets.values()))
+    studies = ("curves", *(s for s in EVERYTHING if s in shared))
+    report = _analyze(
+        [out / "runs" / label for label in nets], studies, out / "reports" / name, smoke
+    )
+    script("collect").collect_report(report.parent, out / name)
+    write(shown, text)
+    print(f"{name}: {report}", flush=True)
+
+
+def _seeded(label: str, seed: int) -> str:
+    return f"{label}_seed{seed}" if seed else label
+
+
+def _analyze(workdirs: list[Path], studies: Sequence[str], out: Path | None, smoke: bool) -> Path:
+    """A report, and beside it what it says to claims.md."""
+    report = analyze(workdirs, studies, out, SMOKE if smoke else OPTIONS)
+    found = script("tolerances").tolerances(report.parent)
+    text = json.dumps(found, indent=1, ensure_ascii=False)
+    write(report.parent / "tolerances.json", text + "\n")
+    return report
+
+
+@contextmanager
+def _minutes(folder: Path, part: str) -> Iterator[None]:
+    """Adds the minutes spent to folder/minutes.json, also where a signal ends them early."""
+    path, start = folder / "minutes.json", time.monotonic()
+    try:
+        yield
+    finally:
+        spent = json.loads(path.read_text()) if path.is_file() else {}
+        spent[part] = round(spent.get(part, 0) + (time.monotonic() - start) / 60, 3)
+        write(path, json.dumps(spent, indent=1) + "\n")
 
 
 def _main(argv: list[str]) -> None:
-    reproduce(argv[1:], Path(_OUT.value), _DATA.value, _SMOKE.value, tuple(_ONLY.value))
+    out = Path(_OUT.value)
+    reproduce(argv[1:], out, _DATA.value, _SMOKE.value, _ONLY.value, _SEEDS.value)
 
 
 if __name__ == "__main__":
     _OUT = flags.DEFINE_string("out", "runs/reproduced", "where everything goes")
     _DATA = flags.DEFINE_string("data", "", ".npz file of CIFAR-10; default: the prepared set")
     _ONLY = flags.DEFINE_list("only", [], "names of networks, to leave out the others")
+    _SEEDS = flags.DEFINE_integer(
+        "seeds", 0, "of each network; 0: as many as the claims ask for", lower_bound=0
+    )
     _SMOKE = flags.DEFINE_bool("smoke", False, "small networks, few steps, to see that it runs")
     command.run(_main)

@@ -1,7 +1,8 @@
 """What holds for networks in general: ``python -m resjax.claims [--names=edges,…] [--out=DIR] [--smoke]``.
 
 Claims need no run: each makes its own networks, or trains its own small ones, on random or embedded data. The
-report is like that of ``resjax.analyze``.
+report is like that of ``resjax.analyze``. It can be stopped: the same command continues, and claims that are
+finished are not done again (``resjax.report.kept``).
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ def show(names: Sequence[str], out: str | Path, *, smoke: bool = False, seed: in
     if unknown:
         raise ValueError(f"names={', '.join(unknown)}; allowed: {', '.join(CLAIMS)}")
     chosen = [claim for name, claim in CLAIMS.items() if not names or name in names]
-    results = run_claims(chosen, smoke, seed, Console(file=sys.stderr, highlight=False))
+    console = Console(file=sys.stderr, highlight=False)
+    results = run_claims(chosen, smoke, seed, Path(out), console)
     made = provenance()
     options = f"{' --smoke' if smoke else ''}{f' --seed={seed}' if seed else ''}"
     report = Report(

@@ -5,13 +5,15 @@ import os
 
 # Before jax is imported. Eight devices, so that data parallelism is tested on any machine; and a compiler in
 # a hurry, because compilation is most of the time of these tests. Tests that start processes clear the flags.
+# RESJAX_ACCELERATOR=1 leaves all that as it is, for the tests marked gpu and for no others.
 FLAGS = ("--xla_force_host_platform_device_count=8", "--xla_backend_optimization_level=0")
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["RESJAX_CACHE_DIR"] = "off"
 os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
-for flag in FLAGS:
-    if flag.partition("=")[0] not in os.environ.get("XLA_FLAGS", ""):
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
+if not os.environ.get("RESJAX_ACCELERATOR"):
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    for flag in FLAGS:
+        if flag.partition("=")[0] not in os.environ.get("XLA_FLAGS", ""):
+            os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
 
 import hypothesis
 import jax

@@ -246,6 +246,15 @@ def test_claims_need_no_run(tmp_path, monkeypatch, capsys):
     assert "made up" in text and "small form" in text
     assert read(tmp_path / "curves.json", STUDIES["curves"]).keys() == {"a network"}
     assert "a network" in capsys.readouterr().out
+    claims.show(["curves"], tmp_path, smoke=True, seed=3)  # finished: only read back
+    assert seen == [(True, 3)] and text_of(path).count("made up") == text.count("made up")
+    claims.show(["curves"], tmp_path, smoke=True, seed=4)
+    assert seen == [(True, 3), (True, 4)]
+    monkeypatch.setattr(kept, "_hash", lambda _: "other code")
+    claims.show(["curves"], tmp_path, smoke=True, seed=4)
+    (tmp_path / "kept" / "curves.json").write_text("[]")
+    claims.show(["curves"], tmp_path, smoke=True, seed=4)
+    assert len(seen) == 4
     with pytest.raises(ValueError, match="names=nothing; allowed: "):
         claims.show(["nothing"], tmp_path)
 

@@ -156,24 +156,61 @@ def test_unknown_runs_are_refused(tmp_path):
         reproduction().reproduce(["degradation"], tmp_path, only=("resnet21",))
 
 
+def test_the_papers_runs_follow_the_claims():
+    """Rows 1, 5, 8, 11, 13, 15 and 16 of docs/results/claims.md."""
+    module = reproduction()
+    assert module.OPTIONS.delete_up_to == 20 and module.OPTIONS.path_draws == 1000
+    assert set(module.SEEDS) == set(module.RUNS)
+    assert min(module.SEEDS[name] for name in ("veit", "parts", "shortcuts")) == 3
+    veit = module.RUNS["veit"]["veit110"]
+    assert module.make_config(veit, "", smoke=False, seed=2).seed == 2
+    assert set(module.studies_of(veit, 2)) == {"lesion", "paths", "deletions", "reorder"}
+    assert "resnet110" in module.RUNS["degradation"]
+    labels = [label for nets in module.RUNS.values() for label in nets]
+    assert len(labels) == len(set(labels)) and not set(labels) & set(module.RUNS)
+
+
 @pytest.mark.slow
 def test_a_papers_run_leaves_results_and_is_not_repeated(tmp_path, monkeypatch):
     module = reproduction()
-    monkeypatch.setitem(
-        module.RUNS,
-        "tiny",
-        {"one": module.Net("cifar10_veit", {"seed": 3}, ("lesion", "identity"))},
-    )
+    tiny = {
+        "one": module.Net("cifar10_veit", {}, ("lesion", "responses", "identity")),
+        "two": module.Net("cifar10_plain", {}, ("lesion", "responses")),
+    }
+    monkeypatch.setitem(module.RUNS, "tiny", tiny)
+    monkeypatch.setitem(module.SEEDS, "tiny", 2)
     data, out = make_npz(tmp_path / "data.npz", 32, 3), tmp_path / "out"
-    module.reproduce(["tiny"], out, data, smoke=True)
+    module.reproduce(["tiny"], out, data, smoke=True, only=["one"])
+    result = json.loads((out / "one_seed1.json").read_text())
+    assert result["config"]["seed"] == 1 and result["evaluations"][-1]["step"] == 4
     result = json.loads((out / "one.json").read_text())
-    assert result["config"]["seed"] == 3 and result["evaluations"][-1]["step"] == 4
-    texts = [path.read_text() for path in out.glob("**/*.json") if "runs" not in path.parts]
-    assert not any(str(tmp_path) in text for text in texts)
+    assert result["config"]["seed"] == 0
+    minutes = json.loads((out / "one" / "minutes.json").read_text())
+    assert set(minutes) == {"training", "lesion", "responses", "identity"}
+    assert result[module.TOTAL] == pytest.approx(sum(minutes.values()), abs=0.01)
+    assert result[module.TOTAL] > 0
     assert (out / "one" / "lesion.png").is_file()
-    rows = json.loads((out / "one" / "tolerances.json").read_text())["one"]
-    assert set(rows) == {"2", "20"}
-    assert rows["2"]["share of those that cost at most 5 points"]["met"] in (True, False)
+    rows = json.loads((out / "one" / "tolerances.json").read_text())
+    assert set(rows) == {"one", "all"} and set(rows["one"]) == {"2", "20"}
+    assert rows["one"]["2"]["share of those that cost at most 5 points"]["met"] in (True, False)
+    assert json.loads((out / "tiny" / "networks.json").read_text()) == ["one", "one_seed1"]
+
+    module.reproduce(["tiny"], out, data, smoke=True)
+    everything = ["one", "one_seed1", "two", "two_seed1"]
+    assert json.loads((out / "tiny" / "networks.json").read_text()) == everything
+    together = json.loads((out / "tiny" / "responses.json").read_text())
+    assert list(together["runs"]) == everything
+    (pair,) = (
+        c
+        for name, c in json.loads((out / "tiny" / "tolerances.json").read_text())["all"][
+            "15"
+        ].items()
+        if "plain" in name
+    )
+    assert pair["met"] in (True, False)
+    assert (out / "tiny" / "lesion.png").is_file() and (out / "reports/tiny/report.html").is_file()
+    outside = [path for path in out.glob("**/*.json") if not {"runs", "reports"} & set(path.parts)]
+    assert not any(str(tmp_path) in path.read_text() for path in outside)
 
     def twice(*_):
         raise AssertionError("done again")
@@ -181,6 +218,17 @@ def test_a_papers_run_leaves_results_and_is_not_repeated(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "train_and_evaluate", twice)
     monkeypatch.setattr(module, "analyze", twice)
     module.reproduce(["tiny"], out, data, smoke=True)
+
+
+def test_minutes_add_up_also_where_a_run_is_stopped(tmp_path, monkeypatch):
+    module = reproduction()
+    clock = iter([0.0, 60.0, 100.0, 190.0])
+    monkeypatch.setattr(module.time, "monotonic", lambda: next(clock))
+    with pytest.raises(KeyboardInterrupt), module._minutes(tmp_path, "training"):
+        raise KeyboardInterrupt
+    with module._minutes(tmp_path, "training"):
+        pass
+    assert json.loads((tmp_path / "minutes.json").read_text()) == {"training": 2.5}
 
 
 def test_the_accelerator_check_compares_and_sees_a_difference(monkeypatch, capsys):

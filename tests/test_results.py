@@ -10,6 +10,7 @@ import pytest
 
 from resjax import config as configs
 from resjax.analysis.convolution.sample_size import SampleSize
+from resjax.analysis.units.responses import Responses
 from resjax.experiment import load_experiment
 from resjax.report.convolution import sample_size
 
@@ -54,3 +55,44 @@ def test_controls_differ_in_what_they_say(name):
     assert residual == (name in ("full", "stochastic", "effective"))
     if name == "effective":
         np.testing.assert_allclose(network.unit_dropout.at_test(), 4 / 9)
+
+
+def responses_file(folder, networks):
+    """What a report holds of networks {label: (depth, residual, level)}."""
+    runs = {}
+    for label, (depth, residual, level) in networks.items():
+        n = depth - 1
+        result = Responses(
+            layer=tuple(f"layer{i}" for i in range(n)),
+            normalized=np.arange(n) > 0,
+            std=np.where(np.arange(n) > 0, level, 100.0),
+            residual=residual,
+            num_examples=10,
+            choices={},
+        )
+        runs[label] = {"result": result.to_json()}
+    (folder / "responses.json").write_text(json.dumps({"study": "responses", "runs": runs}))
+
+
+@pytest.mark.parametrize(
+    ("networks", "pairs", "depths"),
+    [
+        ({"a": (20, True, 0.7), "b": (56, True, 0.4), "c": (110, True, 0.3)}, None, True),
+        ({"a": (20, True, 0.7), "b": (56, True, 0.4), "c": (110, True, 0.5)}, None, False),
+        ({"a": (20, True, 0.7), "p": (20, False, 0.9), "q": (56, False, 0.2)}, True, None),
+        ({"a": (20, True, 0.7), "p": (20, False, 0.6), "b": (56, True, 0.4)}, False, True),
+        # The mean of two seeds counts, and depths that the row does not name do not.
+        ({"a": (20, True, 0.2), "a1": (20, True, 0.8), "x": (44, True, 0.9), "b": (56, True, 0.4)},
+         None, True),
+        ({"a": (20, True, 0.7)}, None, None),
+    ],
+)  # fmt: skip
+def test_row_15_is_judged_where_its_networks_are_there(tmp_path, networks, pairs, depths):
+    responses_file(tmp_path, networks)
+    found = script("tolerances").tolerances(tmp_path)["all"]["15"]
+    assert found["depth → plain, residual"]["met"] is pairs
+    assert found["residual networks by depth"]["met"] is depths
+    for one in (found["depth → plain, residual"], found["residual networks by depth"]):
+        assert ("why" in one) == (one["met"] is None)
+    medians = {label: level for label, (_, _, level) in networks.items()}
+    assert found["median response"]["measured"] == medians

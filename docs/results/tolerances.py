@@ -3,9 +3,11 @@
 FOLDER is a report of ``resjax.analyze``, or what ``collect.py`` made of one. Writes FOLDER/tolerances.json:
 network → row of that table → criteria, each with what was measured, what is allowed and whether it was met.
 Whether network and protocol are those that the row asks for is for the reader to see. Rows of studies that
-are not there are left out.
+are not there are left out. Row 15 compares networks: it is judged in a report of several, under "all", by
+those of its depths that are there; otherwise "met" is null, and "why" says what is missing.
 """
 
+import itertools
 import json
 import sys
 from collections.abc import Callable
@@ -26,14 +28,16 @@ from resjax.report import STUDIES
 from resjax.report.lesions.reorder import tau_and_error
 from resjax.report.units.identity import openings, refining
 from resjax.report.write import read
+from resjax.workdir import write
 
 Criteria = dict[str, dict[str, Any]]
 
 
-def criterion(measured: Any, allowed: str, met: bool | None) -> dict[str, Any]:
-    """One line; ``met`` is None where nothing can fail."""
+def criterion(measured: Any, allowed: str, met: bool | None, why: str = "") -> dict[str, Any]:
+    """One line; ``met`` is None where nothing can fail, or where ``why`` says that it can't be judged."""
     measured = json.loads(json.dumps(measured, default=lambda v: np.asarray(v).tolist()))
-    return {"measured": measured, "allowed": allowed, "met": None if met is None else bool(met)}
+    found = {"measured": measured, "allowed": allowed, "met": None if met is None else bool(met)}
+    return found | ({"why": why} if met is None and why else {})
 
 
 def transitions(unit: tuple[str, ...]) -> np.ndarray:
@@ -153,11 +157,33 @@ def refinement(r: Identity) -> Criteria:
 
 
 def responses(results: dict[str, Responses]) -> Criteria:
-    """Row 15, in the order of the networks that were given; deeper ones should answer more weakly."""
-    medians = {
-        label: round(float(np.median(r.std[r.normalized])), 3) for label, r in results.items()
+    """Row 15, which compares networks: medians of normalized responses, at equal depth their mean."""
+    medians = {label: float(np.median(r.std[r.normalized])) for label, r in results.items()}
+    levels: dict[bool, dict[int, float]] = {False: {}, True: {}}
+    for residual, by_depth in levels.items():
+        # Every layer but the classifier has a response, so a network of depth d has d − 1.
+        depths = {k: len(r.layer) + 1 for k, r in results.items() if r.residual == residual}
+        for depth in sorted(set(depths.values())):
+            by_depth[depth] = float(np.mean([medians[k] for k, d in depths.items() if d == depth]))
+    plain, residual = levels[False], levels[True]
+    both = {d: [round(plain[d], 3), round(residual[d], 3)] for d in plain if d in residual}
+    deeper = {d: round(residual[d], 3) for d in (20, 56, 110) if d in residual}
+    falls = all(b < a for a, b in itertools.pairwise(residual[d] for d in deeper))
+    return {
+        "median response": criterion({k: round(v, 3) for k, v in medians.items()}, "", None),
+        "depth → plain, residual": criterion(
+            both,
+            "plain > residual",
+            all(plain[d] > residual[d] for d in both) if both else None,
+            "no plain and residual network of equal depth among these",
+        ),
+        "residual networks by depth": criterion(
+            deeper,
+            "20 > 56 > 110",
+            falls if len(deeper) > 1 else None,
+            "fewer than two of the depths 20, 56 and 110 among these",
+        ),
     }
-    return {"median response": criterion(medians, "smaller the deeper", None)}
 
 
 ROWS: dict[str, tuple[str, Callable[[Any], Criteria]]] = {
@@ -185,5 +211,5 @@ if __name__ == "__main__":
     for name in sys.argv[1:]:
         made = tolerances(Path(name))
         text = json.dumps(made, indent=1, ensure_ascii=False)
-        (Path(name) / "tolerances.json").write_text(text + "\n", "utf-8")
+        write(Path(name) / "tolerances.json", text + "\n")
         print(text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from traceback import format_exc
 from typing import NamedTuple
 
@@ -83,17 +84,25 @@ def run_studies(
     return Done(done, left_out, failed)
 
 
-def run_claims(claims: Sequence[Claim], smoke: bool, seed: int, console: Console) -> Shown:
-    """Every claim in turn.
+def run_claims(
+    claims: Sequence[Claim], smoke: bool, seed: int, out: Path, console: Console
+) -> Shown:
+    """Every claim in turn; finished ones are read back from ``out``, the folder of the report.
 
     Raises:
-      Stopped: a signal came.
+      Stopped: a signal came; what was finished is kept.
     """
     done: Shown = []
     with _progress(console) as task:
         for claim in claims:
-            with task(claim.title) as tell:
-                done.append((claim, dict(claim.run(smoke, seed, tell))))
+            results = kept.load_claim(out, claim, smoke, seed)
+            if results is not None:
+                console.print(f"{claim.title} (done before)", markup=False)
+            else:
+                with task(claim.title) as tell:
+                    results = dict(claim.run(smoke, seed, tell))
+                kept.save_claim(out, claim, smoke, seed, results)
+            done.append((claim, results))
     return done
 
 
