@@ -75,6 +75,7 @@ def networks(draw_from):
         "placement": placement,
         "shortcut": shortcut,
         "shortcut_scale": one_of(1.0, 0.5),
+        "shortcut_branch_scale": one_of(1.0, 2.0),
         "gate_bias": one_of(-1.0, 0.0),
         "transition": one_of(*TRANSITIONS),
         "pad_centre": one_of(True, False),
