@@ -47,8 +47,8 @@ from resjax import models, pretrained
 from resjax.analysis.batches import padded_batches
 from resjax.analysis.lesions.deletions import delete_random, delete_subsets
 from resjax.analysis.lesions.lesion import delete_each
-from resjax.analysis.lesions.recalibrate import reestimate
 from resjax.analysis.lesions.reorder import reorder_units
+from resjax.analysis.lesions.statistics import reestimate
 from resjax.analysis.paths.path_exact import path_spectrum
 from resjax.analysis.paths.path_sampled import path_norms
 from resjax.pretrained import naming
@@ -61,7 +61,10 @@ Studies = dict[str, Callable[[], Any]]
 
 
 def random_network(depth: int, images: np.ndarray, path: Path) -> Path:
-    """Writes a network with random weights as akamaster's are; ``images`` uint8 give its statistics."""
+    """Writes a network with random weights as akamaster's are.
+
+    Its BatchNorm statistics are of ``images``, uint8, standardized by their own mean and deviation.
+    """
     shape = (32, 32, 3)
     fields = {"placement": "post", "transition": "pad_subsample", "pad_centre": True}
     network = models.build(

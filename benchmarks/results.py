@@ -13,9 +13,8 @@ def save(path: Path | None, record: dict[str, Any]) -> None:
     It starts JAX. Where other processes measure afterwards, leave them the memory of a GPU: set
     XLA_PYTHON_CLIENT_PREALLOCATE=false before.
     """
-    from resjax.provenance import (
-        provenance,  # here: processes that time their own start import this file
-    )
+    # Not above: processes that time their own start import this file.
+    from resjax.provenance import provenance
     from resjax.workdir import write
 
     if path is not None:

@@ -225,6 +225,12 @@ def main() -> None:
         return
     if "resjax" not in args.contenders:
         parser.error("--contenders without resjax: ratios are to it; name it too")
+    if (
+        args.contenders != DEFAULT
+        and "torch" in " ".join(args.contenders)
+        and not args.torch_python
+    ):
+        parser.error("torch and torch.compile need --torch-python")
 
     # Contenders share a GPU's memory.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")

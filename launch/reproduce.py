@@ -13,7 +13,8 @@ versions, device, every evaluation, and at the end the minutes to the last figur
 file and a picture for each study, ``minutes.json``, and ``tolerances.json``: what they say to
 docs/results/claims.md). When all networks of a name are through, ``NAME/`` has them side by side (the page is
 ``reports/NAME/report.html``): training curves, the studies that all of them have, and ``tolerances.json``
-with rows that compare networks. ``timeout`` sends SIGTERM: the training saves and ends. The same command
+with rows that compare networks. Where a training or a study fails, ``NETWORK.failed.txt`` says why, and the
+others go on. ``timeout`` sends SIGTERM: the training saves and ends. The same command
 continues there, and does nothing twice.
 
 Without --data, CIFAR-10 is read as ``python -m resjax.data.prepare cifar10`` left it. --smoke trains small
@@ -186,7 +187,9 @@ def reproduce(
         for name in (name for name in names if seed < wanted[name]):
             for label, net in RUNS[name].items():
                 if not only or label in only:
-                    one_network(_seeded(label, seed), net, out, data, smoke, seed)
+                    # One that fails, as some are expected to, must not keep the others from their turn.
+                    with _noted(out / f"{_seeded(label, seed)}.failed.txt"):
+                        one_network(_seeded(label, seed), net, out, data, smoke, seed)
             side_by_side(name, out, smoke)
 
 
@@ -208,7 +211,8 @@ def one_network(label: str, net: Net, out: Path, data: str, smoke: bool, seed: i
             report = _analyze([workdir], studies[: i + 1], None, smoke)
         collect.collect_report(report.parent, folder)
     result = json.loads(done.read_text())
-    spent = json.loads((folder / "minutes.json").read_text())
+    minutes = folder / "minutes.json"  # not there in results of earlier versions
+    spent = json.loads(minutes.read_text()) if minutes.is_file() else {}
     total = round(sum(spent.values()), 2)
     if result.get(TOTAL) != total:
         write(done, json.dumps({**result, TOTAL: total}, indent=1) + "\n")
@@ -254,6 +258,19 @@ def _analyze(workdirs: list[Path], studies: Sequence[str], out: Path | None, smo
     text = json.dumps(found, indent=1, ensure_ascii=False)
     write(report.parent / "tolerances.json", text + "\n")
     return report
+
+
+@contextmanager
+def _noted(failure: Path) -> Iterator[None]:
+    """Writes what went wrong to a file, which goes away where it goes well the next time."""
+    try:
+        yield
+    except (ValueError, FloatingPointError) as error:
+        failure.parent.mkdir(parents=True, exist_ok=True)
+        write(failure, f"{error}\n")
+        print(f"{failure}: {error}", flush=True)
+    else:
+        failure.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -89,7 +89,7 @@ def analyze(
 
 
 def command_of(workdirs: Sequence[str | Path], study: str, options: Options) -> str:
-    """The command that makes one study's numbers again: with every option that is not the default."""
+    """The command that makes one study's numbers again: with the studies' options that are not defaults."""
     folders = shlex.quote(",".join(str(workdir) for workdir in workdirs))
     usual, chosen = dataclasses.asdict(Options()), dataclasses.asdict(options)
     changed = [f"--{name}={value}" for name, value in chosen.items() if value != usual[name]]

@@ -9,19 +9,20 @@ import jax
 from flax.errors import ScopeParamShapeError
 
 # As Flax words it, which keeps nothing of it but the text.
-TEXT = re.compile(r'"(\w+)" in "/?([^"]*)".* shape \(([\d, ]*)\).* shape \(([\d, ]*)\)')
+_TEXT = re.compile(r'"(\w+)" in "/?([^"]*)".* shape \(([\d, ]*)\).* shape \(([\d, ]*)\)')
 
 
 def explain(module: nn.Module, x: jax.Array, error: ScopeParamShapeError) -> str:
     """One line about an input [B, …] that does not fit a parameter: both shapes, and what to give instead."""
     who = f"{type(module).__name__} gets an input of shape [{_row(('B', *x.shape[1:]))}]"
-    found = TEXT.search(str(error))
+    found = _TEXT.search(str(error))
     if found is None:
         return f"{who}, and its variables are for another: {error}"
     name, path = found[1], found[2]
     needs, has = (tuple(map(int, re.findall(r"\d+", found[i]))) for i in (3, 4))
     remedy = "images as the network was trained on"
-    if len(has) == 4 and (*needs[:2], needs[3]) == (*has[:2], has[3]):  # a convolution
+    # A convolution of the input itself, without groups.
+    if len(has) == 4 and needs == (*has[:2], x.shape[-1], has[3]):
         remedy = f"an input of shape [B, H, W, {has[2]}]"
     return (
         f"{who}, which needs {f'{path}/{name}'.lstrip('/')} of shape [{_row(needs)}]; the variables have "

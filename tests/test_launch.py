@@ -241,7 +241,7 @@ def test_the_accelerator_check_compares_and_sees_a_difference(monkeypatch, capsy
     rows = script.compare()
     assert [row["dtype"] for row in rows] == ["float32", "bfloat16"]
     assert all(row["agree"] and row["loss, gradient norm"][1] > 0 for row in rows)
-    answers = iter([(2.3, 1.0), (2.3, 1.2), (float("nan"), 1.0), (2.3, 1.0)])
+    answers = iter([(2.3, 1.0), (2.3, 1.2), (2.3, float("nan")), (2.3, 1.0)])
     monkeypatch.setattr(script, "one_step", lambda *_: next(answers))
     assert not any(row["agree"] for row in script.compare())
     assert capsys.readouterr().out.count("DIFFER") == 2

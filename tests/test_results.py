@@ -12,6 +12,7 @@ from resjax import config as configs
 from resjax.analysis.convolution.sample_size import SampleSize
 from resjax.analysis.units.responses import Responses
 from resjax.experiment import load_experiment
+from resjax.report import STUDIES
 from resjax.report.convolution import sample_size
 
 SCRIPTS = Path(__file__).parent.parent / "docs/results"
@@ -29,6 +30,23 @@ def test_a_recorded_finding_is_what_its_numbers_say():
     results = {k: SampleSize.from_json(r) for k, r in record["results"].items()}
     said = sample_size.finding(results)
     assert record["finding"] == [said.headline, *said.points]
+
+
+STUDY_FILES = [
+    path
+    for path in sorted(SCRIPTS.rglob("*.json"))
+    if "study" in json.loads(path.read_text("utf-8"))
+]
+
+
+@pytest.mark.parametrize("path", STUDY_FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_recorded_studies_are_read_back_and_have_a_finding(path):
+    record = json.loads(path.read_text("utf-8"))
+    study = STUDIES[record["study"]]
+    results = {
+        label: study.result.from_json(run["result"]) for label, run in record["runs"].items()
+    }
+    assert study.finding(results).headline
 
 
 CONTROLS = script("digits_controls")

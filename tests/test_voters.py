@@ -64,18 +64,6 @@ def test_intervals_hold_the_value_of_all_voters():
     assert np.mean(held) <= 0.995, held  # and they are not merely wide
 
 
-def test_committees_of_the_same_voters_miss_it():
-    """What an interval that does not resample voters would be, for the largest size."""
-    held = []
-    for seed in range(SAMPLES):
-        rng = np.random.default_rng(seed)
-        answers = population()[rng.choice(ALL, V, replace=False)]
-        errors = errors_of(_committees(rng, V, SIZES, DRAWS), answers)[-1]
-        half = 2.1 * errors.std(ddof=1) / np.sqrt(DRAWS)
-        held.append(abs(errors.mean() - truth()[-1]) <= half)
-    assert np.mean(held) < 0.8
-
-
 def test_where_all_voters_are_there_only_committees_are_drawn():
     answers = population()[:V]
     np.testing.assert_array_equal(

@@ -3,7 +3,8 @@
 The learning rate of configs/digits.py was once chosen with an eye on the test images. This chooses it again
 without them: the residual network at each rate of ``RATES`` and seed of ``SEEDS`` learns from all but 300
 training images and is evaluated on those. The rate with the lowest mean loss wins. Finished runs are not
-repeated; digits_recipe.json beside this file is written anew after each.
+repeated (take another WORKDIR after a change of the recipe); digits_recipe.json beside this file is written
+anew after each.
 """
 
 import json
@@ -30,9 +31,15 @@ def finish(rate: float, seed: int, workdir: Path) -> dict[str, float]:
         c = configs.load_file(HERE.parents[1] / "configs/digits.py")
         c.seed, c.data.holdout, c.optimizer.learning_rate = seed, HOLDOUT, rate
         c.checkpoint.every, c.checkpoint.keep = c.train.duration, 1
-        train_and_evaluate(c, workdir)
-        last = [r for r in load_run(workdir).records if "holdout_loss" in r][-1]
-        write(kept, json.dumps({k: last[f"holdout_{k}"] for k in ("loss", "error")}))
+        found = {"loss": float("inf"), "error": 1.0}  # of a run that diverges
+        try:
+            train_and_evaluate(c, workdir)
+        except FloatingPointError as error:
+            print(error, flush=True)
+        else:
+            last = [r for r in load_run(workdir).records if "holdout_loss" in r][-1]
+            found = {k: last[f"holdout_{k}"] for k in found}
+        write(kept, json.dumps(found))
     return json.loads(kept.read_text())
 
 
@@ -54,7 +61,9 @@ def main(workdir: Path) -> None:
                 "held out": f"{HOLDOUT} of the training images",
                 "finished": f"{len(runs)} of {len(RATES) * len(SEEDS)} runs",
                 "mean loss by rate": means,
-                "chosen": min(means, key=lambda r: means[r]),
+                "chosen": min(means, key=lambda r: means[r])
+                if len(runs) == len(RATES) * len(SEEDS)
+                else None,
                 "runs": runs,
             }
             write(HERE / "digits_recipe.json", json.dumps(record, indent=1) + "\n")

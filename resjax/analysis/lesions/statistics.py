@@ -29,7 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
-from resjax.analysis.batches import Progress, check_images
+from resjax.analysis.batches import Progress, check_examples, check_images, count_classes
 from resjax.analysis.refusal import Refusal
 from resjax.analysis.scores import Scores
 from resjax.analysis.variants import measure, split_variants
@@ -204,7 +204,10 @@ def measure_recalibrated(
     Raises:
       ValueError: no BatchNorm, images to estimate on of another shape than the others, and as ``reestimate``.
     """
-    reference, shape = np.asarray(recalibrate_on), np.shape(images)[1:]
+    reference, images, labels = (np.asarray(a) for a in (recalibrate_on, images, labels))
+    check_images(images)
+    shape = images.shape[1:]
+    check_examples(images, labels, count_classes(network, variables, shape))
     if not jax.tree.leaves(variables.get("batch_stats", {})):
         raise Refusal(
             "recalibrate_on: this network has no BatchNorm, so there are no statistics to estimate anew; "

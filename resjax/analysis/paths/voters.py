@@ -25,7 +25,7 @@ import numpy as np
 from resjax.analysis.intervals import student
 
 # Resamples for what costs next to nothing, and for what costs votes; committees of each size in these.
-_PAIRS, VOTES, _COMMITTEES = 2000, 50, 10
+_PAIRS, _VOTES, _COMMITTEES = 2000, 50, 10
 
 
 def diversity_of(answers: np.ndarray, labels: np.ndarray) -> tuple[float, float, float]:
@@ -83,10 +83,10 @@ def refill(members: np.ndarray, seed: int = 0) -> np.ndarray:
       seed: of the resamples.
 
     Returns:
-      float32 [``VOTES``, size, draw, voter], how many votes a voter has; of 10 draws or fewer.
+      float32 [50, size, draw, voter], how many votes a voter has; of 10 draws or fewer.
     """
     voters = members.shape[-1]
-    picks = np.random.default_rng((seed, voters, 1)).integers(0, voters, (VOTES, voters))
+    picks = np.random.default_rng((seed, voters, 1)).integers(0, voters, (_VOTES, voters))
     filled = np.eye(voters, dtype=np.float32)[picks]
     return members[:, :_COMMITTEES].astype(np.float32) @ filled[:, None]
 

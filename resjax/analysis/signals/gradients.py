@@ -15,7 +15,7 @@ by their size alone, so steps between stages mean little. With BatchNorm the gra
 scales as 1/‖W‖, and plain networks *with* it have gradients that do not vanish (He et al. 2015, §4.1).
 A trained network that fits every example has small gradients everywhere.
 
-*Cost.* One forward and one backward pass for each batch; one compilation.
+*Cost.* One forward and one backward pass for each batch; a compilation with the first update, one without.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
@@ -86,6 +86,18 @@ class GradientNorms(Result):
     residual: bool
     batch_size: int
     choices: dict[str, Any]
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        """As ``Result.from_json``; earlier versions had norms of gradients alone, the others are NaN then."""
+        steps, batches, layers = np.shape(data["norm"])
+        unknown = {
+            "parameter": np.full((steps, layers), np.nan).tolist(),
+            "update": np.full((steps, batches, layers), np.nan).tolist(),
+            "unit": [],
+            "activation": np.zeros((steps, batches, 0)).tolist(),
+        }
+        return super().from_json({**unknown, **data})
 
     @property
     def mean(self) -> np.ndarray:

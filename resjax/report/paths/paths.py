@@ -160,7 +160,7 @@ def _straight(sample: PathSample) -> str:
 def _ends(sample: PathSample) -> str:
     """Intervals of the first and the last length."""
     first, last = (between(tuple(ends)) for ends in sample.effective_interval.T)
-    return f"over draws, the first is {first} and the last {last}"
+    return f"the ends are {first} and {last} over draws"
 
 
 def _around(ends: tuple[ArrayLike, ArrayLike], what: str) -> str:
