@@ -17,9 +17,20 @@ from resjax import models
 from resjax.checkpoint import Checkpoints
 from resjax.parallel import start_processes
 from resjax.report import STUDIES
+from resjax.stopping import Stopped
 from resjax.train import load_experiment, train_and_evaluate
 
 REPOSITORY = Path(__file__).parent.parent
+
+
+def load(name):
+    """A script of launch/ as a module."""
+    spec = importlib.util.spec_from_file_location(name, REPOSITORY / f"launch/{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 SCRIPTS = sorted((REPOSITORY / "launch").glob("*.sh"))
 
 EXPERIMENT = """
@@ -129,9 +140,7 @@ def test_the_notebook_runs(tmp_path):
 
 
 def reproduction():
-    spec = importlib.util.spec_from_file_location("reproduce", REPOSITORY / "launch/reproduce.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load("reproduce")
     return module
 
 
@@ -232,11 +241,7 @@ def test_minutes_add_up_also_where_a_run_is_stopped(tmp_path, monkeypatch):
 
 
 def test_the_accelerator_check_compares_and_sees_a_difference(monkeypatch, capsys):
-    spec = importlib.util.spec_from_file_location(
-        "accelerator", REPOSITORY / "launch/accelerator.py"
-    )
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    script = load("accelerator")
     monkeypatch.setattr(script, "NETWORKS", {"LeNet-5": script.NETWORKS["LeNet-5"]})
     rows = script.compare()
     assert [row["dtype"] for row in rows] == ["float32", "bfloat16"]
@@ -245,3 +250,16 @@ def test_the_accelerator_check_compares_and_sees_a_difference(monkeypatch, capsy
     monkeypatch.setattr(script, "one_step", lambda *_: next(answers))
     assert not any(row["agree"] for row in script.compare())
     assert capsys.readouterr().out.count("DIFFER") == 2
+
+
+def test_a_network_that_fails_leaves_word_and_the_others_their_turn(tmp_path):
+    module = load("reproduce")
+    note = tmp_path / "net.failed.txt"
+    with module._noted(note):
+        raise FloatingPointError("the update is not finite")
+    assert "not finite" in note.read_text()
+    with pytest.raises(Stopped), module._noted(note):
+        raise Stopped("SIGTERM")
+    with module._noted(note):
+        pass
+    assert not note.exists()
