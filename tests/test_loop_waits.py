@@ -1,6 +1,5 @@
 """The device never waits for the host within an epoch: the next dispatch is there before one ends."""
 
-import functools
 import threading
 
 import jax
@@ -37,7 +36,8 @@ class Gated(Devices):
     def train_steps(self, task):
         steps = super().train_steps(task)
 
-        def wait(number, count):
+        def wait(number, count, before):
+            del before
             number = int(number)
 
             def next_is_made():
@@ -48,18 +48,18 @@ class Gated(Devices):
                     self.late.append(number)
             return np.int32(count)
 
-        @functools.partial(jax.jit, donate_argnums=1)
-        def gated(number, state, images, batches, start, count):
-            count = io_callback(wait, jax.ShapeDtypeStruct((), jnp.int32), number, count)
-            return steps(state, images, batches, start, count)
+        @jax.jit
+        def gate(number, count, before):
+            return io_callback(wait, jax.ShapeDtypeStruct((), jnp.int32), number, count, before)
 
-        def run(*args):
-            # A CPU calls back in the thread that asks, unless the arguments are still being computed: those
-            # of the first dispatch are for a second, of the others until ``made`` is one more.
-            if not self.made:
-                self.compiled = gated.lower(busy(0), *args).compile()
-            number = busy(100_000) if not self.made else np.int32(self.made)
-            found = self.compiled(number, *args)
+        gate.lower(np.int32(0), np.int32(0), busy(0)).compile()
+
+        def run(state, images, batches, start, count):
+            # A CPU calls back in the thread that asks, unless an argument is still being computed: for the
+            # first dispatch a second long, for the others until ``made`` is one more.
+            before = state.step if self.made else busy(100_000)
+            count = gate(np.int32(self.made), count, before)
+            found = steps(state, images, batches, start, count)
             with self.changed:
                 self.made += 1
                 self.changed.notify_all()
@@ -92,8 +92,12 @@ def train(tmp_path, patience):
     return devices
 
 
+@pytest.mark.skipif(
+    jax.__version_info__ < (0, 8),
+    reason="with jax 0.7 on a CPU a callback that waits holds up the next dispatch, so this gate says nothing",
+)
 def test_no_dispatch_waits_for_the_host(tmp_path):
-    assert train(tmp_path, patience=120).late == []
+    assert train(tmp_path, patience=60).late == []
 
 
 def test_a_host_that_waits_would_be_seen(tmp_path, monkeypatch):

@@ -142,6 +142,6 @@ def test_the_report_names_every_interval_and_they_outlive_a_file():
     assert f"(R² = {sample.r_squared:.3f}, {low:.3f} to {high:.3f} over draws)" in point
     low, high = sample.mean_length_interval
     assert f"(mean {sample.mean_length:.1f}, {low:.1f} to {high:.1f} over draws; " in point
-    assert "; over draws, the first is " in point and point.count("95 % interval") == 1
+    assert "; the ends are " in point and point.count("95 % interval") == 1
     back = PathGradients.from_json(json.loads(json.dumps(result.to_json())))
     assert finding({"net": back}).points == [point]
