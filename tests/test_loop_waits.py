@@ -94,7 +94,7 @@ def train(tmp_path, patience):
 
 @pytest.mark.skipif(
     jax.__version_info__ < (0, 8),
-    reason="with jax 0.7 on a CPU a callback that waits holds up the next dispatch, so this gate says nothing",
+    reason="with jax 0.7 on a CPU a callback that waits holds up the next dispatch",
 )
 def test_no_dispatch_waits_for_the_host(tmp_path):
     assert train(tmp_path, patience=60).late == []
