@@ -4,8 +4,8 @@ The learning rate of configs/digits.py was once chosen with an eye on the test i
 without them: the residual network at each rate of ``RATES`` learns from all but 300 training images and is
 evaluated on those; the lowest mean loss wins. Then the residual network and its plain twin learn from all
 training images at that rate and are tested. Finished runs are not repeated (take another WORKDIR after a
-change of the recipe); digits_recipe.json beside this file is written anew after each. Half an hour on two busy
-cores.
+change of the recipe); digits_recipe.json beside this file is written anew after each. Half an hour on two
+busy cores.
 """
 
 import json
