@@ -83,7 +83,7 @@ CLAIM = Claim(
         "Orange is positive, violet negative."
     ),
     code=(
-        "from resjax.analysis import edges\n"
+        "from resjax.analysis.convolution import edges\n"
         "edges.edge_maps(edges.LECTURE_IMAGE, expected=edges.LECTURE_RESULT).exact"
     ),
     result=EdgeMaps,

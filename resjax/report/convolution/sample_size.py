@@ -161,7 +161,7 @@ CLAIM = Claim(
     ),
     code=(
         "from resjax import data\n"
-        "from resjax.analysis import sample_size\n"
+        "from resjax.analysis.convolution import sample_size\n"
         "digits = data.load(data.defaults())\n"
         "constants = data.statistics(digits, 'channel')\n"
         "train = data.standardize(digits.train_images, constants), digits.train_labels\n"

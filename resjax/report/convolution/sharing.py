@@ -113,7 +113,7 @@ CLAIM = Claim(
     ),
     code=(
         "import jax, numpy as np\n"
-        "from resjax.analysis import sharing\n"
+        "from resjax.analysis.convolution import sharing\n"
         "from resjax.models.local import layer\n"
         "conv = layer('convolution', 6, 5, (32, 32), pad=False)\n"
         "variables = conv.init(jax.random.key(0), np.zeros((1, 32, 32, 3)))\n"
