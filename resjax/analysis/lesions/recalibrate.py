@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from resjax.analysis import style
-from resjax.analysis.batches import Progress, check_images, count_classes
+from resjax.analysis.batches import Progress, check_examples, check_images, count_classes
 from resjax.analysis.lesions.statistics import (
     equal_batches,
     estimates,
@@ -115,10 +115,12 @@ def delete_each_recalibrated(
     Raises:
       ValueError: as ``delete_each`` and ``reestimate``.
     """
-    images = np.asarray(images)
+    images, labels = np.asarray(images), np.asarray(labels)
     check_images(images)
-    batches = equal_batches(variables, reference, batch_size)
     shape, n = images.shape[1:], network.num_units
+    num_classes = count_classes(network, variables, shape)
+    check_examples(images, labels, num_classes)
+    batches = equal_batches(variables, reference, batch_size)
     deletable = network.deletable(variables, shape)
     if not deletable.any():
         raise Refusal(
@@ -167,7 +169,7 @@ def delete_each_recalibrated(
         },
         num_examples=len(images),
         num_reference=sum(map(len, batches)),
-        num_classes=count_classes(network, variables, shape),
+        num_classes=num_classes,
         choices={
             "statistics": f"by the law of total variance, from batches of {len(batches[0])}",
             "KL and agreement": "to the intact network with its running statistics",
