@@ -47,6 +47,11 @@ def join(names: Sequence[str]) -> str:
     return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
+def capital(text: str) -> str:
+    """'at init' → 'At init'."""
+    return text[0].upper() + text[1:]
+
+
 def count(n: int, noun: str) -> str:
     """'1 unit', '2 units', 'no unit'."""
     return f"no {noun}" if n == 0 else f"{n:,} {noun}{'' if n == 1 else 's'}"

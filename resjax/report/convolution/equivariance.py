@@ -11,7 +11,7 @@ from resjax.analysis.convolution import equivariance as analysis
 from resjax.analysis.convolution.equivariance import Equivariance, equivariance_error
 from resjax.analysis.run import Run
 from resjax.report.study import Finding, Options, Study, Table
-from resjax.report.words import factor, join, number, percent
+from resjax.report.words import capital, factor, join, number, percent
 
 Results = Mapping[str, Equivariance]
 
@@ -58,7 +58,7 @@ def finding(results: Results) -> Finding:
     if safe:
         parts.append(f"moving images by one pixel hardly raises the error of {join(safe)}")
     headline = "; ".join(parts) + "."
-    return Finding(headline[0].upper() + headline[1:], points)
+    return Finding(capital(headline), points)
 
 
 def _points(label: str, r: Equivariance) -> list[str]:

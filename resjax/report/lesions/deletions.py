@@ -15,7 +15,7 @@ from resjax.analysis.run import Run
 from resjax.analysis.spread import Spread
 from resjax.report.lesions.lesion import LEARNED, MAY_GO
 from resjax.report.study import Finding, Options, Study, Table
-from resjax.report.words import count, join, number, percent
+from resjax.report.words import capital, count, join, number, percent
 
 Results = Mapping[str, Deletions]
 
@@ -81,7 +81,7 @@ def too_little(labels: list[str]) -> str:
 def sentence(parts: list[str]) -> str:
     """Clauses as one sentence; none may begin with a label."""
     text = "; ".join(parts)
-    return f"{text[0].upper()}{text[1:]}."
+    return f"{capital(text)}."
 
 
 def with_interval(curve: Spread, i: int, show: Callable[[float], str] = percent) -> str:

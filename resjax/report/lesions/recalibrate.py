@@ -13,7 +13,7 @@ from resjax.analysis.lesions.recalibrate import Recalibrated, delete_each_recali
 from resjax.analysis.run import Run
 from resjax.report.lesions.lesion import LEARNED, MAY_GO
 from resjax.report.study import Finding, Options, Study, Table
-from resjax.report.words import join, number, percent
+from resjax.report.words import capital, join, number, percent
 
 Results = Mapping[str, Recalibrated]
 
@@ -83,7 +83,7 @@ def finding(results: Results) -> Finding:
         else:
             parts.append(f"new statistics make deletions in {label} worse, by {_share(-share)}")
     text = "; ".join(parts)
-    return Finding(f"{text[0].upper()}{text[1:]}.", [_point(*item) for item in results.items()])
+    return Finding(f"{capital(text)}.", [_point(*item) for item in results.items()])
 
 
 def _share(share: float) -> str:

@@ -12,7 +12,7 @@ from resjax.analysis.paths.committee import Committee, vote
 from resjax.analysis.run import Run
 from resjax.report.lesions.lesion import LEARNED
 from resjax.report.study import Finding, Options, Study, Table
-from resjax.report.words import factor, join, percent
+from resjax.report.words import capital, factor, join, percent
 
 Results = Mapping[str, Committee]
 
@@ -76,7 +76,7 @@ def finding(results: Results) -> Finding:
     text = "; ".join(parts) + "."
     if not _learned(next(iter(results.values()))):  # it begins with a label, which stays as it is
         return Finding(text, _points(results))
-    return Finding(text[0].upper() + text[1:], _points(results))
+    return Finding(capital(text), _points(results))
 
 
 def _clause(label: str, result: Committee) -> str:

@@ -14,7 +14,7 @@ from resjax.analysis.signals.branch_variance import BranchVariance, branch_varia
 from resjax.analysis.signals.gradients import moment
 from resjax.network import Variables
 from resjax.report.study import Finding, Options, Study, Table
-from resjax.report.words import factor, join, number
+from resjax.report.words import capital, factor, join, number
 
 Results = Mapping[str, BranchVariance]
 
@@ -84,7 +84,7 @@ def finding(results: Results) -> Finding:
         by_verdict.setdefault(_verdict(r), []).append(label)
     parts = [text.format(join(by_verdict[v])) for v, text in SAID.items() if v in by_verdict]
     when = moment(int(next(iter(results.values())).step[0]))
-    headline = f"{when[0].upper()}{when[1:]}, {'; '.join(parts)}."
+    headline = f"{capital(when)}, {'; '.join(parts)}."
     return Finding(headline, [_sentence(label, r) for label, r in results.items()])
 
 
@@ -107,7 +107,7 @@ def _sentence(label: str, r: BranchVariance) -> str:
             text += f"; slope of log ratio against log place: {join(slopes)}"
         growth = float(np.median(r.output[t].mean(0) / r.shortcut[t].mean(0)))
         parts.append(f"{text}; a unit multiplies the variance by {factor(growth)} in the median")
-    return f"{label}: {'. '.join(p[0].upper() + p[1:] for p in parts)}."
+    return f"{label}: {'. '.join(map(capital, parts))}."
 
 
 def table(results: Results) -> Table:

@@ -14,13 +14,11 @@ from resjax.analysis.signals import gradients
 from resjax.analysis.signals.gradients import GradientNorms, gradient_norms, moment
 from resjax.analysis.signals.norms_over_training import quarters
 from resjax.network import Variables
+from resjax.report.signals.near_one import ALIKE, places
 from resjax.report.study import Finding, Options, Study, Table
-from resjax.report.words import around, factor, join, number
+from resjax.report.words import around, capital, factor, join, number
 
 Results = Mapping[str, GradientNorms]
-
-# Ratios that differ by less are called alike.
-ALIKE = 2.0
 
 
 def _run(run: Run, options: Options, progress: Progress | None) -> GradientNorms:
@@ -71,26 +69,24 @@ def finding(results: Results) -> Finding:
     (label, *others) = results
     if not others:
         when = moment(int(results[label].step[0]))
-        return Finding(f"{_upper(when)}, {_way(label, at_first[label])}.", points)
-    strays = {k: abs(np.log(v)) if v > 0 else np.inf for k, v in at_first.items()}
-    even, uneven = min(strays, key=strays.__getitem__), max(strays, key=strays.__getitem__)
+        return Finding(f"{capital(when)}, {_way(label, at_first[label])}.", points)
+    verdict, even, uneven, low, high = places(at_first)
     when = moment(int(results[even].step[0]))
-    low, high = min(at_first, key=at_first.__getitem__), max(at_first, key=at_first.__getitem__)
-    if np.isinf(strays[even]):
-        headline = f"{_upper(when)}, {_way(join(list(results)), np.nan)}."
-    elif np.isfinite(strays[uneven]) and at_first[high] <= ALIKE * at_first[low]:
-        headline = f"{_upper(when)}, gradients are spread alike over the layers of these networks."
-    elif strays[uneven] - strays[even] <= np.log(ALIKE):
-        headline = (
-            f"{_upper(when)}, gradients are about as uneven in these networks, but not the same way: first ÷ "
-            f"last layers {factor(at_first[high])} in {high}, {factor(at_first[low])} in {low}."
+    if verdict == "none":
+        said = _way(join(list(results)), np.nan)
+    elif verdict == "alike":
+        said = "gradients are spread alike over the layers of these networks"
+    elif verdict == "opposite":
+        said = (
+            "gradients are about as uneven in these networks, but not the same way: first ÷ last layers "
+            f"{factor(at_first[high])} in {high}, {factor(at_first[low])} in {low}"
         )
     else:
-        headline = (
-            f"{_upper(when)}, gradients are spread more evenly in {even} than in {uneven}: first ÷ "
-            f"last layers {factor(at_first[even])} against {factor(at_first[uneven])}."
+        said = (
+            f"gradients are spread more evenly in {even} than in {uneven}: first ÷ last layers "
+            f"{factor(at_first[even])} against {factor(at_first[uneven])}"
         )
-    return Finding(headline, points)
+    return Finding(f"{capital(when)}, {said}.", points)
 
 
 def _way(label: str, ratio: float) -> str:
@@ -101,10 +97,6 @@ def _way(label: str, ratio: float) -> str:
     if ratio > 1:
         return f"gradients in {label} are {factor(ratio)} times larger in the first layers than in the last"
     return f"gradients in {label} are {factor(1 / ratio)} times smaller in the first layers than in the last"
-
-
-def _upper(text: str) -> str:
-    return text[0].upper() + text[1:]
 
 
 def _sentence(label: str, result: GradientNorms) -> str:

@@ -15,15 +15,14 @@ from resjax.analysis.signals import jacobians
 from resjax.analysis.signals.gradients import moment
 from resjax.analysis.signals.jacobians import JacobianNorms, centre, jacobian_norms
 from resjax.network import Variables
+from resjax.report.signals.near_one import ALIKE, places
 from resjax.report.study import Finding, Options, Study, Table
-from resjax.report.words import factor, join, number
+from resjax.report.words import capital, factor, join, number
 
 Results = Mapping[str, JacobianNorms]
 
 # Power iteration costs some eighty backward passes a unit, and examples differ little.
 EXAMPLES = 8
-# Typical gains that differ by no more from one another over the whole depth are called alike.
-ALIKE = 2.0
 
 
 def _run(run: Run, options: Options, progress: Progress | None) -> JacobianNorms:
@@ -72,27 +71,24 @@ def finding(results: Results) -> Finding:
         label: f"{factor(typical[label])} ({factor(a_unit(r.typical[0]))} a unit)"
         for label, r in results.items()
     }
-    away = {k: abs(np.log(v)) if v > 0 else np.inf for k, v in typical.items()}
-    near, far = min(away, key=away.__getitem__), max(away, key=away.__getitem__)
-    if np.isinf(away[near]):
+    verdict, near, far, low, high = places(typical)
+    if verdict == "none":
         said = f"no random gradient keeps a finite length above 0 through all units of {join(list(text))}"
     elif len(results) == 1:
-        ((label, said),) = text.items()
-        said = f"all units of {label} together {_way(typical[label])} by a factor of {said}"
-    elif np.isfinite(away[far]) and max(typical.values()) <= ALIKE * min(typical.values()):
+        said = f"all units of {near} together {_way(typical[near])} by a factor of {text[near]}"
+    elif verdict == "alike":
         said = "the products of the units' Jacobians are alike in these networks"
-    elif away[far] - away[near] > np.log(ALIKE):
+    elif verdict == "apart":
         said = (
             f"the product of the units' Jacobians is nearer to 1 in {near} than in {far}: a random gradient "
             f"changes by a factor of {text[near]} against {text[far]}"
         )
     else:
-        low, high = (pick(typical, key=typical.__getitem__) for pick in (min, max))
         said = (
             f"the products of the units' Jacobians are about as far from 1 in these networks, but not on one "
             f"side: a random gradient changes by a factor of {text[high]} in {high}, {text[low]} in {low}"
         )
-    return Finding(f"{_upper(when)}, {said}.", points)
+    return Finding(f"{capital(when)}, {said}.", points)
 
 
 def _way(product: float) -> str:
@@ -101,10 +97,6 @@ def _way(product: float) -> str:
     return (
         "lengthen a random gradient" if product > 1 else "shorten a random gradient: they change it"
     )
-
-
-def _upper(text: str) -> str:
-    return text[0].upper() + text[1:]
 
 
 def _sentence(label: str, r: JacobianNorms) -> str:

@@ -12,7 +12,7 @@ from resjax.analysis.run import Run
 from resjax.analysis.units import identity
 from resjax.analysis.units.identity import Identity, measure_identity
 from resjax.report.study import Finding, Options, Study, Table
-from resjax.report.words import factor, join, number
+from resjax.report.words import capital, factor, join, number
 
 Results = Mapping[str, Identity]
 
@@ -104,7 +104,7 @@ def finding(results: Results) -> Finding:
                 f"units of {label} change their input by {factor(middle)} times itself (median)"
             )
     text = "; ".join(parts)
-    return Finding(f"{text[0].upper()}{text[1:]}.", [_point(*item) for item in results.items()])
+    return Finding(f"{capital(text)}.", [_point(*item) for item in results.items()])
 
 
 def _point(label: str, r: Identity) -> str:
