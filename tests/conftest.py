@@ -29,3 +29,23 @@ hypothesis.settings.load_profile("any machine")
 def key() -> jax.Array:
     """A fixed random key."""
     return jax.random.key(0)
+
+
+def _in_float64():
+    # The context manager has another name in every second release of JAX; the flag is the same.
+    before = jax.config.jax_enable_x64
+    jax.config.update("jax_enable_x64", True)
+    yield
+    jax.config.update("jax_enable_x64", before)
+
+
+@pytest.fixture
+def x64():
+    """float64 for a test."""
+    yield from _in_float64()
+
+
+@pytest.fixture(scope="module")
+def x64_throughout():
+    """float64 for a file whose ``pytestmark`` uses it."""
+    yield from _in_float64()

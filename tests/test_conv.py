@@ -86,14 +86,6 @@ def largest_error(x, kernel, case: Case) -> jax.Array:
     return jnp.max(jnp.stack(errors))
 
 
-@pytest.fixture
-def x64():
-    # The context manager has another name in every second release of JAX; the flag is the same.
-    jax.config.update("jax_enable_x64", True)
-    yield
-    jax.config.update("jax_enable_x64", False)
-
-
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 def test_gradients_are_exact_in_float64(case, x64):
     assert largest_error(*arrays(case, jnp.float64), case) < 1e-12

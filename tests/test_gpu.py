@@ -1,13 +1,11 @@
 """What an accelerator computes, beside the CPU; all other tests run on the CPU."""
 
-import importlib.util
 import os
-from pathlib import Path
 
 import jax
 import pytest
+from script_helpers import load_script
 
-SCRIPT = Path(__file__).parent.parent / "launch/accelerator.py"
 COMMAND = "RESJAX_ACCELERATOR=1 python -m pytest -m gpu tests/test_gpu.py"
 
 
@@ -19,9 +17,7 @@ def test_one_step_of_every_network_agrees_with_the_cpu():
     assert jax.devices()[0].platform != "cpu", (
         "RESJAX_ACCELERATOR is set, and JAX sees only the CPU"
     )
-    spec = importlib.util.spec_from_file_location("accelerator", SCRIPT)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    script = load_script("launch/accelerator.py")
     rows = script.compare()
     assert len(rows) == len(script.NETWORKS) * len(script.TOLERANCE)
     apart = [

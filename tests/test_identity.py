@@ -47,14 +47,6 @@ def examples(n=7, seed=1):
     return rng.normal(size=(n, *SHAPE)).astype(np.float32), rng.integers(0, CLASSES, n)
 
 
-@pytest.fixture
-def x64():
-    before = jax.config.jax_enable_x64
-    jax.config.update("jax_enable_x64", True)
-    yield
-    jax.config.update("jax_enable_x64", before)
-
-
 def loop(network, variables, images, labels):
     """Every measure, unit by unit and example by example."""
     gates = network.unit_dropout.at_test() if network.unit_dropout else np.ones(network.num_units)

@@ -59,14 +59,6 @@ def other(variables):
     return jax.tree.map(lambda v: jnp.flip(v) * 1.25, variables)
 
 
-@pytest.fixture
-def x64():
-    before = jax.config.jax_enable_x64
-    jax.config.update("jax_enable_x64", True)
-    yield
-    jax.config.update("jax_enable_x64", before)
-
-
 def run(network, variables, x, forward, variant, extra=None):
     return jax.jit(forward, static_argnums=0)(network, variables, x, variant, extra)
 

@@ -1,15 +1,14 @@
 """What stands under launch/, and runs on many processes."""
 
-import importlib.util
 import json
 import os
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from script_helpers import REPOSITORY, load_script
 from test_smoke import make_npz
 
 from resjax import config as configs
@@ -19,17 +18,6 @@ from resjax.parallel import start_processes
 from resjax.report import STUDIES
 from resjax.stopping import Stopped
 from resjax.train import load_experiment, train_and_evaluate
-
-REPOSITORY = Path(__file__).parent.parent
-
-
-def load(name):
-    """A script of launch/ as a module."""
-    spec = importlib.util.spec_from_file_location(name, REPOSITORY / f"launch/{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
 
 SCRIPTS = sorted((REPOSITORY / "launch").glob("*.sh"))
 
@@ -140,7 +128,7 @@ def test_the_notebook_runs(tmp_path):
 
 
 def reproduction():
-    module = load("reproduce")
+    module = load_script("launch/reproduce.py")
     return module
 
 
@@ -241,7 +229,7 @@ def test_minutes_add_up_also_where_a_run_is_stopped(tmp_path, monkeypatch):
 
 
 def test_the_accelerator_check_compares_and_sees_a_difference(monkeypatch, capsys):
-    script = load("accelerator")
+    script = load_script("launch/accelerator.py")
     monkeypatch.setattr(script, "NETWORKS", {"LeNet-5": script.NETWORKS["LeNet-5"]})
     rows = script.compare()
     assert [row["dtype"] for row in rows] == ["float32", "bfloat16"]
@@ -253,7 +241,7 @@ def test_the_accelerator_check_compares_and_sees_a_difference(monkeypatch, capsy
 
 
 def test_a_network_that_fails_leaves_word_and_the_others_their_turn(tmp_path):
-    module = load("reproduce")
+    module = load_script("launch/reproduce.py")
     note = tmp_path / "net.failed.txt"
     with module._noted(note):
         raise FloatingPointError("the update is not finite")

@@ -70,14 +70,6 @@ def test_a_unit_must_say_what_it_does():
 # --- float64: where two ways differ in float32 by rounding, here they must not ---
 
 
-@pytest.fixture
-def x64():
-    before = jax.config.jax_enable_x64
-    jax.config.update("jax_enable_x64", True)
-    yield
-    jax.config.update("jax_enable_x64", before)
-
-
 def test_loops_agree_with_one_another_and_with_a_python_loop_in_float64(x64):
     """Gradients of scan, of the unrolled loop and of a plain Python loop over the units, to 1e-12."""
     unit = ResidualUnit(

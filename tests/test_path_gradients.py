@@ -36,12 +36,7 @@ SMALL = {"stage_sizes": (2, 1), "widths": (2, 3), "placement": "post"}
 BOTH, BRANCH, SHORTCUT = 0, 1, 2
 
 
-@pytest.fixture(scope="module", autouse=True)
-def x64():
-    before = jax.config.jax_enable_x64
-    jax.config.update("jax_enable_x64", True)
-    yield
-    jax.config.update("jax_enable_x64", before)
+pytestmark = pytest.mark.usefixtures("x64_throughout")
 
 
 # --- networks ---

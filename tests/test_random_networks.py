@@ -29,12 +29,7 @@ FEW_AND_MANY = pytest.mark.parametrize("count", [4, pytest.param(30, marks=pytes
 SEEDS = st.integers(0, 999)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def x64():
-    before = jax.config.jax_enable_x64
-    jax.config.update("jax_enable_x64", True)
-    yield
-    jax.config.update("jax_enable_x64", before)
+pytestmark = pytest.mark.usefixtures("x64_throughout")
 
 
 class Drawn(NamedTuple):

@@ -1,12 +1,11 @@
 """Scripts of docs/results: the networks that they would train, without training them."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from script_helpers import REPOSITORY, load_script
 
 from resjax import config as configs
 from resjax.analysis.convolution.sample_size import SampleSize
@@ -15,14 +14,7 @@ from resjax.experiment import load_experiment
 from resjax.report import STUDIES
 from resjax.report.convolution import sample_size
 
-SCRIPTS = Path(__file__).parent.parent / "docs/results"
-
-
-def script(name):
-    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+SCRIPTS = REPOSITORY / "docs/results"
 
 
 def test_a_recorded_finding_is_what_its_numbers_say():
@@ -49,7 +41,7 @@ def test_recorded_studies_are_read_back_and_have_a_finding(path):
     assert study.finding(results).headline
 
 
-CONTROLS = script("digits_controls")
+CONTROLS = load_script("docs/results/digits_controls.py")
 
 
 @pytest.mark.parametrize("name", CONTROLS.CONTROLS)
@@ -107,7 +99,7 @@ def responses_file(folder, networks):
 )  # fmt: skip
 def test_row_15_is_judged_where_its_networks_are_there(tmp_path, networks, pairs, depths):
     responses_file(tmp_path, networks)
-    found = script("tolerances").tolerances(tmp_path)["all"]["15"]
+    found = load_script("docs/results/tolerances.py").tolerances(tmp_path)["all"]["15"]
     assert found["depth → plain, residual"]["met"] is pairs
     assert found["residual networks by depth"]["met"] is depths
     for one in (found["depth → plain, residual"], found["residual networks by depth"]):

@@ -74,14 +74,6 @@ def test_without_a_gradient_weights_decay_geometrically():
         np.testing.assert_allclose(now["scale"], params["scale"] * 0.95**power, rtol=1e-5)
 
 
-@pytest.fixture
-def x64():
-    before = jax.config.jax_enable_x64
-    jax.config.update("jax_enable_x64", True)
-    yield
-    jax.config.update("jax_enable_x64", before)
-
-
 @pytest.mark.parametrize("placement", POWERS)
 @pytest.mark.parametrize("case", range(len(CASES)))
 def test_the_powers_are_exact_where_batchnorm_has_no_epsilon(placement, case, monkeypatch, x64):
