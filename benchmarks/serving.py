@@ -11,28 +11,33 @@ import sys
 import time
 from collections.abc import Callable
 
-STEPS = 5  # a round
 
-
-def serve(compile_seconds: float, run_round: Callable[[], None], **facts: float) -> None:
+def serve(
+    compile_seconds: float, run_round: Callable[[], None], steps: int, **facts: float
+) -> None:
     """Answers with seconds: first to compile, with facts; then of a step, whenever a line asks."""
     print(json.dumps({"seconds": compile_seconds, **facts}), flush=True)
     while sys.stdin.readline().strip() == "go":
         start = time.perf_counter()
         run_round()
-        print(json.dumps({"seconds": (time.perf_counter() - start) / STEPS}), flush=True)
+        print(json.dumps({"seconds": (time.perf_counter() - start) / steps}), flush=True)
 
 
 class Contender:
-    """A process that serves one contender."""
+    """A process that serves one contender; ``ready`` waits until it has compiled."""
 
     def __init__(self, *command: str) -> None:
         self._command = command
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
+        self.facts: dict[str, float] = {}
+        self.compile_seconds = float("nan")
+        self.step_seconds: list[float] = []
+
+    def ready(self) -> Contender:
         self.facts = self._answer()
         self.compile_seconds = self.facts.pop("seconds")
-        self.step_seconds: list[float] = []
+        return self
 
     def round(self) -> None:
         assert self._process.stdin is not None

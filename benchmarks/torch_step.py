@@ -1,8 +1,8 @@
 """PyTorch's side of ``train_step.py``: the same networks, the same step, in an interpreter that has torch.
 
-Serves one contender: ``python torch_step.py eager|compile NETWORK BATCH DTYPE``. channels_last throughout,
-the fast layout of PyTorch on CPU and GPU; ``compile`` is ``torch.compile`` of the forward pass and the loss,
-and so of their gradients; bfloat16 is autocast. It imports nothing of resjax.
+Serves one contender: ``python torch_step.py eager|compile NETWORK BATCH DTYPE STEPS-A-ROUND``. channels_last
+throughout, the fast layout of PyTorch on CPU and GPU; ``compile`` is ``torch.compile`` of the forward pass
+and the loss, and so of their gradients; bfloat16 is autocast. It imports nothing of resjax.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from serving import STEPS, serve
+from serving import serve
 from torch import nn
 
 
@@ -84,7 +84,9 @@ def head(width: int, classes: int) -> tuple[nn.Module, ...]:
     return nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, classes)
 
 
-def contender(form: str, network: str, batch: int, dtype: str) -> tuple[float, Callable[[], None]]:
+def contender(
+    form: str, network: str, batch: int, dtype: str, steps: int
+) -> tuple[float, Callable[[], None]]:
     """Seconds of the first step (compilation, or choosing kernels), and a round of steps."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(0)
@@ -102,7 +104,7 @@ def contender(form: str, network: str, batch: int, dtype: str) -> tuple[float, C
 
     forward = torch.compile(loss) if form == "compile" else loss
 
-    def steps(count: int) -> None:
+    def run(count: int) -> None:
         for _ in range(count):
             optimizer.zero_grad()
             forward(x, y).backward()
@@ -111,10 +113,10 @@ def contender(form: str, network: str, batch: int, dtype: str) -> tuple[float, C
             torch.cuda.synchronize()
 
     start = time.perf_counter()
-    steps(1)
-    return time.perf_counter() - start, lambda: steps(STEPS)
+    run(1)
+    return time.perf_counter() - start, lambda: run(steps)
 
 
 if __name__ == "__main__":
-    form, network, batch, dtype = sys.argv[1:]
-    serve(*contender(form, network, int(batch), dtype))
+    form, network, batch, dtype, steps = sys.argv[1:]
+    serve(*contender(form, network, int(batch), dtype, int(steps)), int(steps))

@@ -1,8 +1,8 @@
 """A training step of resjax against stock Flax and PyTorch: images a second, and seconds to compile.
 
     python benchmarks/train_step.py [--networks 20 56 110 resnet50] [--batch 128] [--large-batch 16]
-        [--rounds 5] [--dtype bfloat16] [--torch-python INTERPRETER-WITH-TORCH] [--json PATH]
-        [--contenders resjax unrolled stock torch torch.compile]
+        [--rounds 5] [--steps 5] [--dtype float32 bfloat16] [--torch-python INTERPRETER-WITH-TORCH]
+        [--contenders resjax unrolled stock torch torch.compile] [--together] [--json PATH]
 
 Every contender has a process of its own and waits while another one runs; they take turns, so that a busy
 machine slows them alike. All of them use every core, or the one GPU.
@@ -38,7 +38,7 @@ import numpy as np
 from results import save
 from rich.console import Console
 from rich.table import Table
-from serving import STEPS, Contender, serve
+from serving import Contender, serve
 
 HERE = Path(__file__).parent
 
@@ -48,7 +48,7 @@ Served = tuple[float, Callable[[], None], dict[str, float]]
 DEFAULT = ("resjax", "stock", "torch", "torch.compile")
 
 
-def _stock(network: str, batch: int, dtype: str) -> Served:
+def _stock(network: str, batch: int, dtype: str, steps: int) -> Served:
     import jax
     import stock
 
@@ -63,7 +63,7 @@ def _stock(network: str, batch: int, dtype: str) -> Served:
 
     def run_round() -> None:
         nonlocal state
-        for _ in range(STEPS):
+        for _ in range(steps):
             state = compiled(state, *arguments)[0]
         jax.block_until_ready(state)
 
@@ -85,7 +85,7 @@ def _network(name: str, dtype: str, unroll: int = 1) -> Any:
     return models.build(model, image_shape=(32, 32, 3), num_classes=10)
 
 
-def _resjax(network: str, batch: int, dtype: str, unroll: int = 1) -> Served:
+def _resjax(network: str, batch: int, dtype: str, steps: int, unroll: int = 1) -> Served:
     import jax
     import jax.numpy as jnp
     import optax
@@ -107,25 +107,25 @@ def _resjax(network: str, batch: int, dtype: str, unroll: int = 1) -> Served:
         built, losses.cross_entropy, optimizer, lambda step: 0.1, constants, norms_every=100
     )
     data = {"image": jnp.asarray(images), "label": jnp.asarray(labels)}
-    places = jnp.tile(jnp.arange(batch, dtype=jnp.int32), (STEPS, 1))
+    places = jnp.tile(jnp.arange(batch, dtype=jnp.int32), (steps, 1))
     batches = {"index": places, "slot": places}
-    steps = jax.jit(partial(train_steps, task=task), donate_argnums=0)
+    program = jax.jit(partial(train_steps, task=task), donate_argnums=0)
     state = create_state(task, 0, (size, size, 3))
-    done, count = 0, jnp.int32(STEPS)
+    done, count = 0, jnp.int32(steps)
     start = time.perf_counter()
-    compiled = steps.lower(state, data, batches, jnp.int32(0), count).compile()
+    compiled = program.lower(state, data, batches, jnp.int32(0), count).compile()
     seconds = time.perf_counter() - start
 
     def run_round() -> None:
         nonlocal state, done
         state = jax.block_until_ready(compiled(state, data, batches, jnp.int32(done), count)[0])
-        done += STEPS
+        done += steps
 
     # The loop over the steps of a dispatch counts once, so without a loop over units this is one step's.
     return seconds, run_round, {} if unroll else _bytes(compiled)
 
 
-OWN: dict[str, Callable[[str, int, str], Served]] = {
+OWN: dict[str, Callable[[str, int, str, int], Served]] = {
     "resjax": _resjax,
     "unrolled": partial(_resjax, unroll=0),
     "stock": _stock,
@@ -147,13 +147,17 @@ def bounds(dtype: str) -> dict[str, float]:
     def fastest(run: Callable[[jax.Array], jax.Array], x: jax.Array) -> float:
         jax.block_until_ready(run(x))
         times = []
-        for _ in range(10):
+        for _ in range(5):
             start = time.perf_counter()
-            jax.block_until_ready(run(x))
-            times.append(time.perf_counter() - start)
+            jax.block_until_ready(
+                [run(x) for _ in range(4)]
+            )  # asked for at once: nothing waits for us
+            times.append((time.perf_counter() - start) / 4)
         return min(times)
 
-    matrix, vector = jnp.ones((4096, 4096), dtype), jnp.ones(2**26, jnp.float32)
+    # Random, for a GPU multiplies zeros and ones faster.
+    matrix = jax.random.normal(jax.random.key(0), (4096, 4096), dtype)
+    vector = jnp.ones(2**26, jnp.float32)
     return {
         "product_flops": 2 * 4096**3 / fastest(jax.jit(lambda a: a @ a), matrix),
         "copy_bytes": 2 * vector.nbytes / fastest(jax.jit(jnp.negative), vector),
@@ -168,27 +172,38 @@ def _multiply_adds(network: str) -> int:
     return totals(layer_table(_network(network, "float32"), (size, size, 3))).multiply_adds
 
 
-def compete(
+def start(
     network: str,
     batch: int,
-    rounds: int,
     dtype: str,
+    steps: int,
     torch_python: str | None,
     names: Sequence[str],
-) -> dict[str, Any]:
-    """The named ones on one network: seconds a step (first round dropped) and to compile."""
+    together: bool,
+) -> dict[str, Contender]:
+    """The named contenders' processes: compiled one after the other, or ``together`` and not awaited."""
     own = (sys.executable, __file__, "--serve")
     commands = {name: (*own, name) for name in OWN}
     if torch_python:
         side = (torch_python, str(HERE / "torch_step.py"))
         commands |= {"torch": (*side, "eager"), "torch.compile": (*side, "compile")}
     commands = {name: command for name, command in commands.items() if name in names}
-    contenders = {k: Contender(*v, network, str(batch), dtype) for k, v in commands.items()}
+    given = (network, str(batch), dtype, str(steps))
+    if together:
+        return {k: Contender(*v, *given) for k, v in commands.items()}
+    return {k: Contender(*v, *given).ready() for k, v in commands.items()}
+
+
+def compete(
+    network: str, batch: int, dtype: str, rounds: int, contenders: dict[str, Contender]
+) -> dict[str, Any]:
+    """Their seconds a step (first round dropped) and to compile."""
     for _ in range(rounds + 1):
         for contender in contenders.values():
             contender.round()
     operations = 3 * 2 * batch * _multiply_adds(network)  # backward twice as many as forward
-    row: dict[str, Any] = {"network": network, "batch": batch, "operations": operations}
+    row: dict[str, Any] = {"network": network, "batch": batch, "dtype": dtype}
+    row["operations"] = operations
     for name, contender in contenders.items():
         contender.close()
         times = contender.step_seconds[1:]
@@ -210,18 +225,29 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=128, help="of the small images")
     parser.add_argument("--large-batch", type=int, default=16, help="of ResNet-50's")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--steps", type=int, default=5, help="of a round; many on a fast device")
+    parser.add_argument(
+        "--dtype",
+        nargs="*",
+        default=["float32"],
+        choices=("float32", "bfloat16"),
+        help="of each row",
+    )
+    parser.add_argument(
+        "--together", action="store_true", help="all contenders of a network compile at once: "
+        "sooner, where there are many cores, but their seconds to compile say nothing"
+    )  # fmt: skip
     parser.add_argument("--torch-python", help="an interpreter that has torch")
     parser.add_argument(
         "--contenders", nargs="*", default=DEFAULT, choices=(*OWN, "torch", "torch.compile")
     )
     parser.add_argument("--json", type=Path, help="where to write the results, after each network")
-    parser.add_argument("--serve", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--serve", nargs=5, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve:
-        name, network, batch, dtype = args.serve
-        seconds, run_round, facts = OWN[name](network, int(batch), dtype)
-        serve(seconds, run_round, **facts)
+        name, network, batch, dtype, steps = args.serve
+        seconds, run_round, facts = OWN[name](network, int(batch), dtype, int(steps))
+        serve(seconds, run_round, int(steps), **facts)
         return
     if "resjax" not in args.contenders:
         parser.error("--contenders without resjax: ratios are to it; name it too")
@@ -238,41 +264,55 @@ def main() -> None:
     table = Table("network", "contender", title="one training step; ratio: resjax's speed / theirs")
     for column in ("seconds", "images/s", "ratio (range)", "seconds to compile"):
         table.add_column(column, justify="right")
-    rows = []
+    record: dict[str, Any] = {"steps_a_round": args.steps, "together": args.together, "rows": []}
     for network in args.networks:
         batch = args.large_batch if network == "resnet50" else args.batch
-        with console.status(f"{network}: compiling and measuring"):
-            row = compete(
-                network, batch, args.rounds, args.dtype, args.torch_python, args.contenders
-            )
-        rows.append(row)
-        for name in (k for k in row if isinstance(row[k], dict)):
-            it = row[name]
-            table.add_row(
-                f"{network}, batch {batch}" if name == "resjax" else "",
-                name,
-                f"{it['step_seconds']:.3f}",
-                f"{it['images_per_second']:.0f}",
-                "{:.2f}× ({:.2f} to {:.2f})".format(it["ratio"], *it["range"]),
-                f"{it['compile_seconds']:.1f}",
-            )
-        record = {"dtype": args.dtype, "steps_a_round": STEPS, "rows": rows}
-        save(args.json, record)
+        given = (args.steps, args.torch_python, args.contenders, args.together)
+        started = {}
+        if args.together:
+            started = {dtype: start(network, batch, dtype, *given) for dtype in args.dtype}
+            for dtype, contenders in started.items():
+                for name, contender in contenders.items():
+                    seconds = contender.ready().compile_seconds
+                    console.print(f"{network}, {dtype}, {name}: compiled in {seconds:.0f} s")
+        for dtype in args.dtype:
+            with console.status(f"{network}, {dtype}: compiling and measuring"):
+                contenders = started.get(dtype) or start(network, batch, dtype, *given)
+                row = compete(network, batch, dtype, args.rounds, contenders)
+            record["rows"].append(row)
+            add_rows(table, row)
+            save(args.json, record)
     console.print(table)
-    limits = bounds(args.dtype)
-    save(args.json, record | {"bounds": limits})
-    console.print(
-        "a large matrix product: {product_flops:.3g} operations a second; "
-        "a copy: {copy_bytes:.3g} bytes a second".format(**limits)
-    )
-    for row in rows:
+    record["bounds"] = {dtype: bounds(dtype) for dtype in args.dtype}
+    save(args.json, record)
+    for dtype, limits in record["bounds"].items():
+        console.print(
+            "{dtype}: a large matrix product: {product_flops:.3g} operations a second; "
+            "a copy: {copy_bytes:.3g} bytes a second".format(dtype=dtype, **limits)
+        )
+    for row in record["rows"]:
+        limits = record["bounds"][row["dtype"]]
         share = row["operations"] / row["resjax"]["step_seconds"] / limits["product_flops"]
-        console.print(f"{row['network']}: resjax's step does {share:.0%} of such a product's rate")
-        for name in (k for k in row if isinstance(row[k], dict) and "xla_bytes_accessed" in row[k]):
-            rate = row[name]["xla_bytes_accessed"] / row[name]["step_seconds"]
+        name = f"{row['network']}, {row['dtype']}"
+        console.print(f"{name}: resjax's step does {share:.0%} of such a product's rate")
+        for it in (k for k in row if isinstance(row[k], dict) and "xla_bytes_accessed" in row[k]):
+            rate = row[it]["xla_bytes_accessed"] / row[it]["step_seconds"]
             console.print(
-                f"  {name}: {rate / limits['copy_bytes']:.0%} of the copy's rate, by XLA's estimate of bytes"
+                f"  {it}: {rate / limits['copy_bytes']:.0%} of the copy's rate, by XLA's estimate of bytes"
             )
+
+
+def add_rows(table: Table, row: dict[str, Any]) -> None:
+    for name in (k for k in row if isinstance(row[k], dict)):
+        it = row[name]
+        table.add_row(
+            "{network}, batch {batch}, {dtype}".format(**row) if name == "resjax" else "",
+            name,
+            f"{it['step_seconds']:.4f}",
+            f"{it['images_per_second']:.0f}",
+            "{:.2f}× ({:.2f} to {:.2f})".format(it["ratio"], *it["range"]),
+            f"{it['compile_seconds']:.1f}",
+        )
 
 
 if __name__ == "__main__":
