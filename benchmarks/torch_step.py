@@ -1,8 +1,9 @@
 """PyTorch's side of ``train_step.py``: the same networks, the same step, in an interpreter that has torch.
 
-Serves one contender: ``python torch_step.py eager|compile NETWORK BATCH DTYPE STEPS-A-ROUND``. channels_last
-throughout, the fast layout of PyTorch on CPU and GPU; ``compile`` is ``torch.compile`` of the forward pass
-and the loss, and so of their gradients; bfloat16 is autocast. It imports nothing of resjax.
+Serves one contender: ``python torch_step.py FORM NETWORK BATCH DTYPE STEPS-A-ROUND``. FORM is eager; compile,
+which is ``torch.compile`` of the forward pass and the loss, and so of their gradients; or graphs, the same
+with CUDA graphs. channels_last throughout, the fast layout of PyTorch on CPU and GPU; bfloat16 is autocast.
+It imports nothing of resjax.
 """
 
 from __future__ import annotations
@@ -102,7 +103,8 @@ def contender(
         with torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16"):
             return F.cross_entropy(model(x), y)
 
-    forward = torch.compile(loss) if form == "compile" else loss
+    modes = {"compile": "default", "graphs": "reduce-overhead"}
+    forward = torch.compile(loss, mode=modes[form]) if form in modes else loss
 
     def run(count: int) -> None:
         for _ in range(count):

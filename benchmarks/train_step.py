@@ -1,8 +1,8 @@
 """A training step of resjax against stock Flax and PyTorch: images a second, and seconds to compile.
 
     python benchmarks/train_step.py [--networks 20 56 110 resnet50] [--batch 128] [--large-batch 16]
-        [--rounds 5] [--steps 5] [--dtype float32 bfloat16] [--torch-python INTERPRETER-WITH-TORCH]
-        [--contenders resjax unrolled stock torch torch.compile] [--together] [--json PATH]
+        [--rounds 5] [--steps 5] [--torch-python INTERPRETER-WITH-TORCH] [--together] [--json PATH]
+        [--contenders resjax loop unrolled stock torch torch.compile torch.compile-graphs]
 
 Every contender has a process of its own and waits while another one runs; they take turns, so that a busy
 machine slows them alike. All of them use every core, or the one GPU.
@@ -11,10 +11,12 @@ machine slows them alike. All of them use every core, or the one GPU.
   take their images from the data set on the device, standardize them, measure norms where a log line is
   due, and check that the update is finite.
 * ``stock`` (``stock.py``): Linen, unrolled, JAX's own convolution and BatchNorm, one dispatch a step.
-* ``unrolled`` (only by --contenders): ``resjax`` with ``model.unroll=0``, all units one after the other.
-* ``torch``, ``torch.compile`` (``torch_step.py``, where an interpreter is named): channels_last.
+* ``loop``, ``unrolled`` (only by --contenders): ``resjax`` with one unit a loop iteration, or all of them.
+* ``torch``, ``torch.compile`` (``torch_step.py``, where an interpreter is named): channels_last;
+  ``torch.compile-graphs`` (only by --contenders) has mode="reduce-overhead", which means CUDA graphs.
 
-Networks are pre-activation ResNets of depth 6n + 2 on 32×32 images, and ResNet-50 on 224×224. Compiling
+Networks are pre-activation ResNets of depth 6n + 2 on 32×32 images, and ResNet-50 on 224×224, in float32 or,
+written as ``110:bfloat16``, in that. Compiling
 counts from the Python function on: tracing, lowering and XLA; in PyTorch, the first step. Ratios are medians
 over rounds of (seconds of the other / seconds of resjax) in the same round. ``compile.py`` has more on
 compilation. Bounds: a step's multiply-adds (three times the forward pass's) against the rate of a large
@@ -43,9 +45,12 @@ from serving import Contender, serve
 HERE = Path(__file__).parent
 
 
+_ALL = 1000  # units a loop iteration: more than a stack has
+
 Served = tuple[float, Callable[[], None], dict[str, float]]
 """Seconds to compile, a round, and XLA's estimate of the bytes of a step where it has one."""
 DEFAULT = ("resjax", "stock", "torch", "torch.compile")
+TORCH = {"torch": "eager", "torch.compile": "compile", "torch.compile-graphs": "graphs"}
 
 
 def _stock(network: str, batch: int, dtype: str, steps: int) -> Served:
@@ -75,7 +80,7 @@ def _bytes(compiled: Any) -> dict[str, float]:
     return {"xla_bytes_accessed": found} if found else {}
 
 
-def _network(name: str, dtype: str, unroll: int = 1) -> Any:
+def _network(name: str, dtype: str, unroll: int = 0) -> Any:
     from resjax import models
 
     if name == "resnet50":
@@ -85,7 +90,7 @@ def _network(name: str, dtype: str, unroll: int = 1) -> Any:
     return models.build(model, image_shape=(32, 32, 3), num_classes=10)
 
 
-def _resjax(network: str, batch: int, dtype: str, steps: int, unroll: int = 1) -> Served:
+def _resjax(network: str, batch: int, dtype: str, steps: int, unroll: int = 0) -> Served:
     import jax
     import jax.numpy as jnp
     import optax
@@ -122,12 +127,13 @@ def _resjax(network: str, batch: int, dtype: str, steps: int, unroll: int = 1) -
         done += steps
 
     # The loop over the steps of a dispatch counts once, so without a loop over units this is one step's.
-    return seconds, run_round, {} if unroll else _bytes(compiled)
+    return seconds, run_round, _bytes(compiled) if unroll == _ALL else {}
 
 
 OWN: dict[str, Callable[[str, int, str, int], Served]] = {
     "resjax": _resjax,
-    "unrolled": partial(_resjax, unroll=0),
+    "loop": partial(_resjax, unroll=1),
+    "unrolled": partial(_resjax, unroll=_ALL),
     "stock": _stock,
 }
 
@@ -186,7 +192,7 @@ def start(
     commands = {name: (*own, name) for name in OWN}
     if torch_python:
         side = (torch_python, str(HERE / "torch_step.py"))
-        commands |= {"torch": (*side, "eager"), "torch.compile": (*side, "compile")}
+        commands |= {name: (*side, form) for name, form in TORCH.items()}
     commands = {name: command for name, command in commands.items() if name in names}
     given = (network, str(batch), dtype, str(steps))
     if together:
@@ -221,26 +227,19 @@ def compete(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--networks", nargs="*", default=["20", "56", "110", "resnet50"])
+    parser.add_argument(
+        "--networks", nargs="*", default=["20", "56", "110", "resnet50"], help="depth[:dtype]"
+    )
     parser.add_argument("--batch", type=int, default=128, help="of the small images")
     parser.add_argument("--large-batch", type=int, default=16, help="of ResNet-50's")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=5, help="of a round; many on a fast device")
     parser.add_argument(
-        "--dtype",
-        nargs="*",
-        default=["float32"],
-        choices=("float32", "bfloat16"),
-        help="of each row",
-    )
-    parser.add_argument(
         "--together", action="store_true", help="all contenders of a network compile at once: "
         "sooner, where there are many cores, but their seconds to compile say nothing"
     )  # fmt: skip
     parser.add_argument("--torch-python", help="an interpreter that has torch")
-    parser.add_argument(
-        "--contenders", nargs="*", default=DEFAULT, choices=(*OWN, "torch", "torch.compile")
-    )
+    parser.add_argument("--contenders", nargs="*", default=DEFAULT, choices=(*OWN, *TORCH))
     parser.add_argument("--json", type=Path, help="where to write the results, after each network")
     parser.add_argument("--serve", nargs=5, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -264,26 +263,37 @@ def main() -> None:
     table = Table("network", "contender", title="one training step; ratio: resjax's speed / theirs")
     for column in ("seconds", "images/s", "ratio (range)", "seconds to compile"):
         table.add_column(column, justify="right")
-    record: dict[str, Any] = {"steps_a_round": args.steps, "together": args.together, "rows": []}
-    for network in args.networks:
-        batch = args.large_batch if network == "resnet50" else args.batch
+    rows = [
+        (name, dtype or "float32") for name, _, dtype in (n.partition(":") for n in args.networks)
+    ]
+    wrong = {dtype for _, dtype in rows} - {"float32", "bfloat16"}
+    if wrong:
+        parser.error(f"{', '.join(wrong)}; allowed: float32, bfloat16")
+
+    def begin(network: str, dtype: str) -> dict[str, Contender]:
         given = (args.steps, args.torch_python, args.contenders, args.together)
-        started = {}
-        if args.together:
-            started = {dtype: start(network, batch, dtype, *given) for dtype in args.dtype}
-            for dtype, contenders in started.items():
-                for name, contender in contenders.items():
-                    seconds = contender.ready().compile_seconds
-                    console.print(f"{network}, {dtype}, {name}: compiled in {seconds:.0f} s")
-        for dtype in args.dtype:
-            with console.status(f"{network}, {dtype}: compiling and measuring"):
-                contenders = started.get(dtype) or start(network, batch, dtype, *given)
-                row = compete(network, batch, dtype, args.rounds, contenders)
-            record["rows"].append(row)
-            add_rows(table, row)
-            save(args.json, record)
+        return start(network, sizes(network), dtype, *given)
+
+    def sizes(network: str) -> int:
+        return int(args.large_batch if network == "resnet50" else args.batch)
+
+    record: dict[str, Any] = {"steps_a_round": args.steps, "together": args.together, "rows": []}
+    started = {}
+    if args.together:
+        started = {row: begin(*row) for row in rows}
+        for row, contenders in started.items():
+            for name, contender in contenders.items():
+                seconds = contender.ready().compile_seconds
+                console.print(f"{', '.join(row)}, {name}: compiled in {seconds:.0f} s")
+    for network, dtype in rows:
+        with console.status(f"{network}, {dtype}: compiling and measuring"):
+            contenders = started.get((network, dtype)) or begin(network, dtype)
+            row = compete(network, sizes(network), dtype, args.rounds, contenders)
+        record["rows"].append(row)
+        add_rows(table, row)
+        save(args.json, record)
     console.print(table)
-    record["bounds"] = {dtype: bounds(dtype) for dtype in args.dtype}
+    record["bounds"] = {dtype: bounds(dtype) for dtype in dict.fromkeys(d for _, d in rows)}
     save(args.json, record)
     for dtype, limits in record["bounds"].items():
         console.print(

@@ -54,7 +54,7 @@ def test_values_that_no_run_can_have_are_refused_by_name(field, value):
 def test_differences_name_fields_that_change_results_only():
     old, new = configs.default(), configs.default()
     new.log.every = "7 steps"
-    new.model.unroll = 0
+    new.model.unroll = 2
     new.train.steps_per_dispatch = 3
     assert configs.differences(old, new) == []
     new.train.batch_size = 7

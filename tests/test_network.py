@@ -255,7 +255,7 @@ def loss_and_gradient(unroll: int):
     return jax.jit(jax.value_and_grad(loss, has_aux=True))
 
 
-@pytest.mark.parametrize("unroll", [0, 2])
+@pytest.mark.parametrize("unroll", [99, 2])
 def test_unroll_changes_neither_variables_nor_results(net, logits, variables, x, unroll):
     """Variables and outputs to the last bit; gradients are sums that XLA may order differently."""
     network = build(unroll=unroll)
@@ -272,6 +272,21 @@ def test_unroll_changes_neither_variables_nor_results(net, logits, variables, x,
     got = (out.logits, out.batch_stats, gradient)
     expected = (expected.logits, expected.batch_stats, expected_gradient)
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5), got, expected)
+
+
+@pytest.mark.parametrize(
+    ("platform", "train", "units", "each"),
+    [("cpu", True, 3, 1), ("tpu", True, 3, 1), ("gpu", True, 3, 3), ("gpu", False, 3, 1),
+     ("gpu", True, 65, 1)],
+)  # fmt: skip
+def test_units_a_turn_are_what_is_fast_on_the_device(monkeypatch, platform, train, units, each):
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)
+    network = build(stage_sizes=(1 + units, 1))
+    v = jax.eval_shape(lambda k: network.init(k, SHAPE), jax.random.key(0))
+    x = jax.ShapeDtypeStruct((2, *SHAPE), jnp.float32)
+    traced = jax.make_jaxpr(lambda v, x: network.apply(v, x, train=train).logits)(v, x)
+    loops = [e.params for e in traced.eqns if e.primitive.name == "scan"]
+    assert [(loop["length"], loop["unroll"]) for loop in loops] == [(units, each)]
 
 
 # --- training ---

@@ -51,7 +51,7 @@ def alexnet(
     dropout: float = 0.5,
     dtype: str = "float32",
     conv: str = "auto",
-    unroll: int = 1,
+    unroll: int = 0,
 ) -> Network:
     """AlexNet; the stem is the first convolution with its pooling, the head fc8.
 

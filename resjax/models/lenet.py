@@ -45,7 +45,7 @@ def lenet5(
     pad: bool = True,
     dtype: str = "float32",
     conv: str = "auto",
-    unroll: int = 1,
+    unroll: int = 0,
 ) -> Network:
     """LeNet-5; the stem is C1 and S2, the units are C3, C5 (which S4 opens) and F6, the head is the output.
 

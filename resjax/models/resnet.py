@@ -54,7 +54,7 @@ def resnet(
     unit_scale_at_test: bool = True,
     dtype: str = "float32",
     conv: str = "auto",
-    unroll: int = 1,
+    unroll: int = 0,
 ) -> Network:
     """A residual network, or its plain twin (``shortcut='none'``); the defaults are for small images.
 
@@ -82,7 +82,7 @@ def resnet(
         (m) and ``unit_scale_at_test``, see ``resjax.stochastic_depth``.
       dtype: of the computation, 'float32' or 'bfloat16'; parameters and statistics stay float32.
       conv: 'auto', or 'lax' for the stock convolution and its gradients (forward mode needs it).
-      unroll: units per loop iteration, 0 for all.
+      unroll: units per loop iteration, 0 for what is fast on the device, see ``resjax.network``.
 
     Raises:
       ValueError: an unknown value or an impossible combination, with the allowed ones.
@@ -169,7 +169,7 @@ def imagenet_resnet(
     zero_gamma: bool = False,
     dtype: str = "float32",
     conv: str = "auto",
-    unroll: int = 1,
+    unroll: int = 0,
 ) -> Network:
     """An ImageNet ResNet by its name, or its plain twin (``shortcut='none'``; the papers have plain 18, 34).
 

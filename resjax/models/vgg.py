@@ -33,7 +33,7 @@ def vgg(
     dropout: float = 0.5,
     dtype: str = "float32",
     conv: str = "auto",
-    unroll: int = 1,
+    unroll: int = 0,
 ) -> Network:
     """A VGG network; the stem is the first convolution, the head the last fully connected layer.
 
@@ -79,7 +79,7 @@ def veit_plain(
     norm: bool = False,
     dtype: str = "float32",
     conv: str = "auto",
-    unroll: int = 1,
+    unroll: int = 0,
 ) -> Network:
     """The plain control of Veit et al. 2016, §4.1: a VGG in which any layer can be removed.
 

@@ -38,7 +38,7 @@ def timm_resnetv2(
     block: str = "bottleneck",
     dtype: str = "float32",
     conv: str = "auto",
-    unroll: int = 1,
+    unroll: int = 0,
 ) -> Network:
     """A pre-activation ResNet as timm's ``resnetv2_*`` has it.
 
