@@ -1,11 +1,12 @@
 """Checkpoints through orbax: one folder a step, complete or absent, the newest kept.
 
 A checkpoint is written to a temporary folder and renamed when it is whole, so a run that is killed in a
-save loses that save and nothing else.
+save loses that save and nothing else. The next start removes what it left.
 """
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,11 @@ class Checkpoints:
     def steps(self) -> list[int]:
         """Steps that there are checkpoints of, oldest first."""
         return sorted(c.step for c in self._orbax.checkpoints)
+
+    def remove_unfinished(self) -> None:
+        """Removes what killed saves have left; for the one process that writes, and only before it does."""
+        for folder in self.directory.glob("*.orbax-checkpoint-tmp*"):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def save(self, state: TrainState) -> None:
         """Writes ``state`` and waits until it is whole; a step that is there already is left alone."""

@@ -55,6 +55,8 @@ def train_and_evaluate(config: ConfigDict, directory: str | Path) -> TrainState:
         experiment = load_experiment(config)
         path = _claim(directory, config)
         with Checkpoints(path, config.checkpoint.keep) as checkpoints:
+            if jax.process_index() == 0:
+                checkpoints.remove_unfinished()
             state = devices.copy(experiment.create_state())
             if checkpoints.steps:
                 state = checkpoints.restore(state)

@@ -23,8 +23,8 @@ def claim(workdir: str | Path, config: ConfigDict) -> Path:
     """Makes ``workdir`` the home of ``config``, or continues there; returns its absolute path.
 
     Raises:
-      ValueError: the folder belongs to another configuration (the differences are listed), or holds
-        files that are not a run's.
+      ValueError: the folder belongs to another configuration (the differences are listed), to a run on
+        another number of devices whose results depend on it, or holds files that are not a run's.
     """
     path = Path(workdir).expanduser().resolve()
     if jax.process_index() > 0:  # the first host looks and writes for all
@@ -41,10 +41,16 @@ def claim(workdir: str | Path, config: ConfigDict) -> Path:
             )
     elif path.is_dir() and any(path.iterdir()):
         raise ValueError(f"{path} is not empty and holds no run; use another --workdir")
-    path.mkdir(parents=True, exist_ok=True)
-    write(path / "config.json", configs.to_json(config))
     runs_file = path / "runs.json"
     runs = json.loads(runs_file.read_text()) if runs_file.is_file() else []
+    before, now = runs[-1]["device_count"] if runs else 0, jax.device_count()
+    if config.parallel.mode == "pmap" and before not in (0, now):
+        raise ValueError(
+            f"{path} was trained on {before} devices with parallel.mode=pmap, where BatchNorm sees the "
+            f"share of one device; this start has {now}. Continue on {before}, or use another --workdir."
+        )
+    path.mkdir(parents=True, exist_ok=True)
+    write(path / "config.json", configs.to_json(config))
     write(runs_file, json.dumps([*runs, provenance()], indent=2) + "\n")
     return path
 

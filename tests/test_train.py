@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from resjax import config as configs
-from resjax import data, loop
+from resjax import data, loop, workdir
 from resjax.checkpoint import Checkpoints
 from resjax.feed import Evaluation, Feed
 from resjax.parallel import Devices, train_steps
@@ -296,6 +296,33 @@ def test_a_workdir_of_another_configuration_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"optimizer\.learning_rate: 0\.1 → 0\.2"):
         train_and_evaluate(c, tmp_path / "run")
     assert (tmp_path / "run/config.json").read_text() == before
+
+
+def test_pmap_does_not_continue_on_another_number_of_devices(tmp_path):
+    """There, BatchNorm's shares would be of another size."""
+    c = small_config()
+    c.parallel.mode = "pmap"
+    home = workdir.claim(tmp_path / "run", c)
+    workdir.claim(home, c)
+    starts = json.loads((home / "runs.json").read_text())
+    starts[-1]["device_count"] = 2
+    (home / "runs.json").write_text(json.dumps(starts))
+    with pytest.raises(
+        ValueError, match=r"on 2 devices with parallel\.mode=pmap.*has 8\. Continue on 2"
+    ):
+        workdir.claim(home, c)
+    c.parallel.mode = "jit"
+    workdir.claim(workdir.claim(tmp_path / "other", c), c)
+
+
+def test_what_a_killed_save_left_goes_at_the_next_start(tmp_path):
+    left = tmp_path / "run/checkpoints/6.orbax-checkpoint-tmp/array"
+    workdir.claim(tmp_path / "run", small_config())
+    left.mkdir(parents=True)
+    train_and_evaluate(small_config(), tmp_path / "run")
+    with Checkpoints(tmp_path / "run") as checkpoints:
+        assert checkpoints.steps == [4, 8]
+    assert not left.parent.exists()
 
 
 def test_a_folder_of_other_files_is_refused(tmp_path):
