@@ -1,11 +1,11 @@
 """A training step of resjax against stock Flax and PyTorch: images a second, and seconds to compile.
 
     python benchmarks/train_step.py [--networks 20 56 110 resnet50] [--batch 128] [--large-batch 16]
-        [--rounds 5] [--steps 5] [--torch-python INTERPRETER-WITH-TORCH] [--together] [--json PATH]
+        [--rounds 5] [--steps 20] [--torch-python INTERPRETER-WITH-TORCH] [--together] [--json PATH]
         [--contenders resjax loop unrolled stock torch torch.compile torch.compile-graphs]
 
-Every contender has a process of its own and waits while another one runs; they take turns, so that a busy
-machine slows them alike. All of them use every core, or the one GPU.
+Every contender has a process of its own and waits while another one runs; once all have compiled they take
+turns, so that a busy machine slows them alike. All of them use every core, or the one GPU.
 
 * ``resjax`` runs the program of ``python -m resjax.train``: a round is one dispatch of several steps, which
   take their images from the data set on the device, standardize them, measure norms where a log line is
@@ -21,8 +21,8 @@ counts from the Python function on: tracing, lowering and XLA; in PyTorch, the f
 over rounds of (seconds of the other / seconds of resjax) in the same round. ``compile.py`` has more on
 compilation. Bounds: a step's multiply-adds (three times the forward pass's) against the rate of a large
 matrix product, measured on the same machine in the same dtype; the rate of copying memory stands beside it,
-and, of ``stock`` and ``unrolled``, the bytes that XLA estimates for the compiled step (its "bytes accessed"
-counts the body of a loop once, which says nothing about ``resjax``, a loop over units).
+and the bytes that XLA estimates for the compiled step of those that have no loop over units (its "bytes
+accessed" counts the body of a loop once).
 """
 
 from __future__ import annotations
@@ -127,7 +127,8 @@ def _resjax(network: str, batch: int, dtype: str, steps: int, unroll: int = 0) -
         done += steps
 
     # The loop over the steps of a dispatch counts once, so without a loop over units this is one step's.
-    return seconds, run_round, _bytes(compiled) if unroll == _ALL else {}
+    looped = unroll == 1 or (unroll == 0 and jax.default_backend() != "gpu")
+    return seconds, run_round, {} if looped else _bytes(compiled)
 
 
 OWN: dict[str, Callable[[str, int, str, int], Served]] = {
@@ -154,11 +155,10 @@ def bounds(dtype: str) -> dict[str, float]:
         jax.block_until_ready(run(x))
         times = []
         for _ in range(5):
-            start = time.perf_counter()
-            jax.block_until_ready(
-                [run(x) for _ in range(4)]
-            )  # asked for at once: nothing waits for us
-            times.append((time.perf_counter() - start) / 4)
+            begun = time.perf_counter()
+            # Asked for at once, so that none waits for us.
+            jax.block_until_ready([run(x) for _ in range(4)])
+            times.append((time.perf_counter() - begun) / 4)
         return min(times)
 
     # Random, for a GPU multiplies zeros and ones faster.
@@ -178,7 +178,7 @@ def _multiply_adds(network: str) -> int:
     return totals(layer_table(_network(network, "float32"), (size, size, 3))).multiply_adds
 
 
-def start(
+def contenders_of(
     network: str,
     batch: int,
     dtype: str,
@@ -233,10 +233,10 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=128, help="of the small images")
     parser.add_argument("--large-batch", type=int, default=16, help="of ResNet-50's")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=5, help="of a round; many on a fast device")
+    parser.add_argument("--steps", type=int, default=20, help="of a round, one dispatch")
     parser.add_argument(
-        "--together", action="store_true", help="all contenders of a network compile at once: "
-        "sooner, where there are many cores, but their seconds to compile say nothing"
+        "--together", action="store_true", help="all contenders of all networks compile at once: "
+        "sooner, where there are many cores and memory, but their seconds to compile say little"
     )  # fmt: skip
     parser.add_argument("--torch-python", help="an interpreter that has torch")
     parser.add_argument("--contenders", nargs="*", default=DEFAULT, choices=(*OWN, *TORCH))
@@ -263,16 +263,15 @@ def main() -> None:
     table = Table("network", "contender", title="one training step; ratio: resjax's speed / theirs")
     for column in ("seconds", "images/s", "ratio (range)", "seconds to compile"):
         table.add_column(column, justify="right")
-    rows = [
-        (name, dtype or "float32") for name, _, dtype in (n.partition(":") for n in args.networks)
-    ]
+    named = (name.partition(":") for name in dict.fromkeys(args.networks))
+    rows = [(network, dtype or "float32") for network, _, dtype in named]
     wrong = {dtype for _, dtype in rows} - {"float32", "bfloat16"}
     if wrong:
         parser.error(f"{', '.join(wrong)}; allowed: float32, bfloat16")
 
     def begin(network: str, dtype: str) -> dict[str, Contender]:
         given = (args.steps, args.torch_python, args.contenders, args.together)
-        return start(network, sizes(network), dtype, *given)
+        return contenders_of(network, sizes(network), dtype, *given)
 
     def sizes(network: str) -> int:
         return int(args.large_batch if network == "resnet50" else args.batch)

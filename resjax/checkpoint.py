@@ -1,12 +1,11 @@
 """Checkpoints through orbax: one folder a step, complete or absent, the newest kept.
 
 A checkpoint is written to a temporary folder and renamed when it is whole, so a run that is killed in a
-save loses that save and nothing else. The next start removes what it left.
+save loses that save and nothing else.
 """
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +21,17 @@ class Checkpoints:
     Args:
       workdir: of the run.
       keep: how many of the newest stay on disk after a save; None for all.
+      tidy: remove what killed saves have left. For the run that trains here, and no other: a save that is
+        still being written by somebody else looks like one that was killed.
     """
 
-    def __init__(self, workdir: str | Path, keep: int | None = None) -> None:
+    def __init__(self, workdir: str | Path, keep: int | None = None, tidy: bool = False) -> None:
         self.directory = Path(workdir).resolve() / "checkpoints"
         policies = ocp.training.preservation_policies
         self._orbax = ocp.training.Checkpointer(
             self.directory,
             preservation_policy=policies.PreserveAll() if keep is None else policies.LatestN(keep),
+            cleanup_tmp_directories=tidy,
         )
 
     def __enter__(self) -> Checkpoints:
@@ -42,11 +44,6 @@ class Checkpoints:
     def steps(self) -> list[int]:
         """Steps that there are checkpoints of, oldest first."""
         return sorted(c.step for c in self._orbax.checkpoints)
-
-    def remove_unfinished(self) -> None:
-        """Removes what killed saves have left; for the one process that writes, and only before it does."""
-        for folder in self.directory.glob("*.orbax-checkpoint-tmp*"):
-            shutil.rmtree(folder, ignore_errors=True)
 
     def save(self, state: TrainState) -> None:
         """Writes ``state`` and waits until it is whole; a step that is there already is left alone."""

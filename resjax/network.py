@@ -20,7 +20,8 @@ and analysis code knows nothing else of it. Runs of equal units form a ``Stack``
 and because gates and orders are *traced* arrays, one compilation serves every lesion and every order. A
 program's size, and with it its compile time, depends on the number of stacks, not on the depth.
 ``Network.unroll`` repeats the body inside the loop: a speed knob that changes neither variables nor results.
-On a GPU, where each turn of a loop costs launches and copies, units train without one (``_each_turn``).
+On a GPU, where each turn of a loop costs launches and copies, units train without one (``_each_turn``), and
+the program grows with the depth.
 
 Variables are a plain dict ``{"params": {"stem": …, "<stack>": …, "head": …}, "batch_stats": {…}}``.
 """
@@ -45,7 +46,7 @@ from resjax.unit import CONVOLUTION, STATISTIC, Parts, Unit
 
 Variables = Mapping[str, Any]
 Tap = Callable[[Parts], Any]
-_MOST_UNROLLED = 64  # units of a stack
+_MOST_UNROLLED = 64  # units of a stack; ResNet-200 has 36, ResNet-1202 would compile for minutes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -345,11 +346,12 @@ class Network:
 
 
 def _each_turn(n: int, train: bool) -> int:
-    """Units per loop iteration that are fast on the default device, for a stack of ``n``.
+    """Units per loop iteration that are fast on JAX's default backend, for a stack of ``n``.
 
-    On a GPU a training step of ResNet-110 takes 0.8 times as long without loops (docs/performance.md): a turn
-    launches its kernels anew, and copies what the backward pass needs into an array over all turns. A CPU and
-    stacks that would compile for minutes keep the loop; so does a forward pass alone, which keeps nothing.
+    On a GPU a training step of ResNet-110 takes 0.8 times as long without loops, twice the memory, and twice
+    the time to compile (docs/performance.md): a turn launches its kernels anew, and copies what the backward
+    pass needs into an array over all turns. A CPU and stacks that would compile for minutes keep the loop; so
+    does whatever is not ``train``, which mostly has no backward pass.
     """
     return n if train and n <= _MOST_UNROLLED and jax.default_backend() == "gpu" else 1
 

@@ -54,9 +54,7 @@ def train_and_evaluate(config: ConfigDict, directory: str | Path) -> TrainState:
         devices.check_batch_size(config.train.batch_size)
         experiment = load_experiment(config)
         path = _claim(directory, config)
-        with Checkpoints(path, config.checkpoint.keep) as checkpoints:
-            if jax.process_index() == 0:
-                checkpoints.remove_unfinished()
+        with Checkpoints(path, config.checkpoint.keep, tidy=True) as checkpoints:
             state = devices.copy(experiment.create_state())
             if checkpoints.steps:
                 state = checkpoints.restore(state)

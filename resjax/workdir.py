@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
@@ -43,16 +44,25 @@ def claim(workdir: str | Path, config: ConfigDict) -> Path:
         raise ValueError(f"{path} is not empty and holds no run; use another --workdir")
     runs_file = path / "runs.json"
     runs = json.loads(runs_file.read_text()) if runs_file.is_file() else []
-    before, now = runs[-1]["device_count"] if runs else 0, jax.device_count()
-    if config.parallel.mode == "pmap" and before not in (0, now):
-        raise ValueError(
-            f"{path} was trained on {before} devices with parallel.mode=pmap, where BatchNorm sees the "
-            f"share of one device; this start has {now}. Continue on {before}, or use another --workdir."
-        )
+    if config.parallel.mode == "pmap":
+        _check_devices(path, runs)
     path.mkdir(parents=True, exist_ok=True)
     write(path / "config.json", configs.to_json(config))
     write(runs_file, json.dumps([*runs, provenance()], indent=2) + "\n")
     return path
+
+
+def _check_devices(path: Path, runs: list[dict[str, Any]]) -> None:
+    """Under pmap BatchNorm sees the share of one device: results depend on the number of devices."""
+    trained = [run for run in runs if "imported" not in run]
+    if not trained or not any((path / "checkpoints").glob("[0-9]*")):
+        return  # nothing there that a device has trained
+    before, now = trained[-1].get("device_count"), jax.device_count()
+    if before != now:
+        raise ValueError(
+            f"{path} was trained on {before} devices with parallel.mode=pmap, where BatchNorm sees the "
+            f"share of one device; this start has {now}. Continue on {before}, or use another --workdir."
+        )
 
 
 def write(path: Path, text: str) -> None:

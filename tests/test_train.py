@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from orbax.checkpoint._src.path.atomicity_types import TMP_DIR_SUFFIX
 
 from resjax import config as configs
 from resjax import data, loop, workdir
@@ -304,9 +305,18 @@ def test_pmap_does_not_continue_on_another_number_of_devices(tmp_path):
     c.parallel.mode = "pmap"
     home = workdir.claim(tmp_path / "run", c)
     workdir.claim(home, c)
-    starts = json.loads((home / "runs.json").read_text())
-    starts[-1]["device_count"] = 2
-    (home / "runs.json").write_text(json.dumps(starts))
+
+    start = json.loads((home / "runs.json").read_text())[0]
+
+    def start_was(**facts):
+        (home / "runs.json").write_text(json.dumps([{**start, **facts}]))
+
+    start_was(device_count=2)
+    workdir.claim(home, c)  # there is nothing yet that it has trained
+    (home / "checkpoints/4").mkdir(parents=True)
+    start_was(device_count=2, imported={})
+    workdir.claim(home, c)
+    start_was(device_count=2)
     with pytest.raises(
         ValueError, match=r"on 2 devices with parallel\.mode=pmap.*has 8\. Continue on 2"
     ):
@@ -316,7 +326,7 @@ def test_pmap_does_not_continue_on_another_number_of_devices(tmp_path):
 
 
 def test_what_a_killed_save_left_goes_at_the_next_start(tmp_path):
-    left = tmp_path / "run/checkpoints/6.orbax-checkpoint-tmp/array"
+    left = tmp_path / f"run/checkpoints/6{TMP_DIR_SUFFIX}/array"
     workdir.claim(tmp_path / "run", small_config())
     left.mkdir(parents=True)
     train_and_evaluate(small_config(), tmp_path / "run")
