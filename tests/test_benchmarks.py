@@ -1,6 +1,12 @@
-"""Benchmarks are run by hand; here they are only imported, so that no name in them is of yesterday."""
+"""Benchmarks are run by hand; here they are imported, so that no name in them is of yesterday.
+
+Slow tests also run the one that has contenders in processes of their own, as small as it can be.
+"""
 
 import importlib
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,3 +19,20 @@ NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if "torch" not in path.
 def test_it_can_be_imported(name, monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
     importlib.import_module(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("together", [True, False])
+def test_contenders_take_turns_and_leave_their_numbers(tmp_path, together):
+    found = tmp_path / "found.json"
+    command = [sys.executable, FOLDER / "train_step.py", "--networks", "8", "8:bfloat16"]
+    command += ["--contenders", "resjax", "stock", "--batch", "4", "--rounds", "2", "--steps", "1"]
+    command += ["--json", found] + ["--together"] * together
+    subprocess.run(command, check=True, capture_output=True)
+    rows = json.loads(found.read_text())["rows"]
+    assert [(row["network"], row["dtype"]) for row in rows] == [("8", "float32"), ("8", "bfloat16")]
+    for row in rows:
+        resjax, stock = row["resjax"]["rounds"], row["stock"]["rounds"]
+        assert len(resjax) == len(stock) == 2 and min(resjax + stock) > 0
+        low, high = row["stock"]["range"]
+        assert low <= row["stock"]["ratio"] <= high

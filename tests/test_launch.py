@@ -228,7 +228,7 @@ def test_minutes_add_up_also_where_a_run_is_stopped(tmp_path, monkeypatch):
     assert json.loads((tmp_path / "minutes.json").read_text()) == {"training": 2.5}
 
 
-def test_the_accelerator_check_compares_and_sees_a_difference(monkeypatch, capsys):
+def test_the_accelerator_check_compares_and_sees_a_difference(monkeypatch, capsys, tmp_path):
     script = load_script("launch/accelerator.py")
     monkeypatch.setattr(script, "NETWORKS", {"LeNet-5": script.NETWORKS["LeNet-5"]})
     rows = script.compare()
@@ -236,8 +236,20 @@ def test_the_accelerator_check_compares_and_sees_a_difference(monkeypatch, capsy
     assert all(row["agree"] and row["loss, gradient norm"][1] > 0 for row in rows)
     answers = iter([(2.3, 1.0), (2.3, 1.2), (2.3, float("nan")), (2.3, 1.0)])
     monkeypatch.setattr(script, "one_step", lambda *_: next(answers))
-    assert not any(row["agree"] for row in script.compare())
+    out = tmp_path / "found.json"
+    assert not any(row["agree"] for row in script.compare(out))
     assert capsys.readouterr().out.count("DIFFER") == 2
+    assert len(json.loads(out.read_text())["rows"]) == 2
+
+    def dies(*_):
+        if len(json.loads(out.read_text())["rows"]) == 1:
+            raise KeyboardInterrupt
+        return 2.3, 1.0
+
+    monkeypatch.setattr(script, "one_step", dies)
+    with pytest.raises(KeyboardInterrupt):
+        script.compare(out)
+    assert len(json.loads(out.read_text())["rows"]) == 1  # what was found before is there
 
 
 def test_a_network_that_fails_leaves_word_and_the_others_their_turn(tmp_path):

@@ -104,10 +104,10 @@ def ink() -> str:
 
 
 def integer_ticks(ax: Axes) -> None:
-    """Only whole numbers below the x axis."""
+    """Only whole numbers below the x axis, as many as have room."""
     from matplotlib.ticker import MaxNLocator
 
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
 
 
 def is_narrow() -> bool:
