@@ -127,7 +127,7 @@ def _resjax(network: str, batch: int, dtype: str, steps: int, unroll: int = 0) -
         done += steps
 
     # The loop over the steps of a dispatch counts once, so without a loop over units this is one step's.
-    looped = unroll == 1 or (unroll == 0 and jax.default_backend() != "gpu")
+    looped = any(built.units_a_turn(stack.n, train=True) < stack.n for stack in built.stacks)
     return seconds, run_round, {} if looped else _bytes(compiled)
 
 

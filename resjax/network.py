@@ -20,7 +20,7 @@ and analysis code knows nothing else of it. Runs of equal units form a ``Stack``
 and because gates and orders are *traced* arrays, one compilation serves every lesion and every order. A
 program's size, and with it its compile time, depends on the number of stacks, not on the depth.
 ``Network.unroll`` repeats the body inside the loop: a speed knob that changes neither variables nor results.
-On a GPU, where each turn of a loop costs launches and copies, units train without one (``_each_turn``), and
+On a GPU, where each turn of a loop costs launches and copies, units train without one (``units_a_turn``), and
 the program grows with the depth.
 
 Variables are a plain dict ``{"params": {"stem": …, "<stack>": …, "head": …}, "batch_stats": {…}}``.
@@ -92,7 +92,7 @@ class Network:
       head: module ``(h, train) -> logits`` [B, classes].
       unit_dropout: stochastic depth and its relatives, None for none.
       unroll: units per loop iteration, from 1, at most all of a stack; 0 for what is fast on the device, see
-        ``_each_turn``. Only speed depends on it.
+        ``units_a_turn``. Only speed depends on it.
     """
 
     stem: nn.Module
@@ -195,7 +195,7 @@ class Network:
             stats, taps = jax.tree.map(lambda v: v[None], ys)
         else:
             body = _forgetful(run_unit) if train else run_unit
-            each = min(self.unroll or _each_turn(stack.n, train), stack.n)
+            each = self.units_a_turn(stack.n, train)
             h, (stats, taps) = lax.scan(body, h, xs, stack.n, unroll=each)
         if order is not None and train:
             stats = jax.tree.map(
@@ -204,6 +204,18 @@ class Network:
                 stats,
             )
         return h, stats, taps
+
+    def units_a_turn(self, n: int, train: bool) -> int:
+        """Units that one iteration of the loop over a stack of ``n`` runs; n means that there is no loop.
+
+        On a GPU a training step of ResNet-110 takes 0.8 times as long without loops, twice the memory, and
+        twice the time to compile (docs/performance.md): a turn launches its kernels anew, and copies what the
+        backward pass needs into an array over all turns. A CPU and stacks that would compile for minutes keep
+        the loop; so does whatever is not ``train``, which mostly has no backward pass.
+        """
+        if self.unroll:
+            return min(self.unroll, n)
+        return n if train and n <= _MOST_UNROLLED and jax.default_backend() == "gpu" else 1
 
     # --- the whole ---
 
@@ -343,17 +355,6 @@ class Network:
         if train and len(set(values)) < n:
             raise ValueError(f"order={values} repeats units; in training each must run once")
         return jnp.asarray(order)
-
-
-def _each_turn(n: int, train: bool) -> int:
-    """Units per loop iteration that are fast on JAX's default backend, for a stack of ``n``.
-
-    On a GPU a training step of ResNet-110 takes 0.8 times as long without loops, twice the memory, and twice
-    the time to compile (docs/performance.md): a turn launches its kernels anew, and copies what the backward
-    pass needs into an array over all turns. A CPU and stacks that would compile for minutes keep the loop; so
-    does whatever is not ``train``, which mostly has no backward pass.
-    """
-    return n if train and n <= _MOST_UNROLLED and jax.default_backend() == "gpu" else 1
 
 
 def _forgetful(run_unit: Callable[..., Any]) -> Callable[..., Any]:

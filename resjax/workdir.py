@@ -55,7 +55,8 @@ def claim(workdir: str | Path, config: ConfigDict) -> Path:
 def _check_devices(path: Path, runs: list[dict[str, Any]]) -> None:
     """Under pmap BatchNorm sees the share of one device: results depend on the number of devices."""
     trained = [run for run in runs if "imported" not in run]
-    if not trained or not any((path / "checkpoints").glob("[0-9]*")):
+    saved = any(folder.name.isdigit() for folder in (path / "checkpoints").glob("*"))
+    if not trained or not saved:
         return  # nothing there that a device has trained
     before, now = trained[-1].get("device_count"), jax.device_count()
     if before != now:

@@ -312,8 +312,9 @@ def test_pmap_does_not_continue_on_another_number_of_devices(tmp_path):
         (home / "runs.json").write_text(json.dumps([{**start, **facts}]))
 
     start_was(device_count=2)
+    (home / f"checkpoints/4{TMP_DIR_SUFFIX}").mkdir(parents=True)
     workdir.claim(home, c)  # there is nothing yet that it has trained
-    (home / "checkpoints/4").mkdir(parents=True)
+    (home / "checkpoints/4").mkdir()
     start_was(device_count=2, imported={})
     workdir.claim(home, c)
     start_was(device_count=2)
