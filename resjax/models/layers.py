@@ -113,9 +113,7 @@ class BatchNorm(nn.Module):
             axes = tuple(range(x.ndim - 1))
             wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
             mean = checkpoint_name(jnp.mean(wide, axes), STATISTIC)
-            # Not E[x²] − E[x]², which cancels where |mean| is large against the deviation.
-            deviation = wide - _rows(mean, x.ndim)
-            var = checkpoint_name(jnp.mean(jnp.square(deviation), axes), STATISTIC)
+            var = checkpoint_name(_variance(wide, mean), STATISTIC)
             if not self.is_initializing():
                 running_mean.value = _blend(running_mean.value, mean, self.momentum)
                 running_var.value = _blend(running_var.value, var, self.momentum)
@@ -124,6 +122,26 @@ class BatchNorm(nn.Module):
         factor = scale * lax.rsqrt(var + self.epsilon)
         offset = bias - mean * factor
         return (x * _rows(factor, x.ndim) + _rows(offset, x.ndim)).astype(self.dtype)
+
+
+@jax.custom_jvp
+def _variance(x: jax.Array, mean: jax.Array) -> jax.Array:
+    """Of each channel, [..., C] and its means [C] → [C].
+
+    Not E[x²] − E[x]², which cancels where |mean| is large against the deviation.
+    """
+    return jnp.mean(jnp.square(x - _rows(mean, x.ndim)), tuple(range(x.ndim - 1)))
+
+
+@_variance.defjvp
+def _variance_jvp(
+    primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    """Without the derivative by the mean, which is the mean deviation, so 0: JAX would sum it up."""
+    (x, mean), (dx, _) = primals, tangents
+    deviation = x - _rows(mean, x.ndim)
+    slope = jnp.mean(2 * deviation * dx, tuple(range(x.ndim - 1)))
+    return _variance(x, mean), slope
 
 
 def _rows(v: jax.Array, ndim: int) -> jax.Array:
