@@ -39,12 +39,14 @@ def start_resjax(depth: int, batch: int) -> dict[str, float]:
 
     from resjax import config as configs
     from resjax import data
+    from resjax.cores import share_cores
     from resjax.data.info import Info
     from resjax.parallel import Devices
     from resjax.train import make_experiment
 
     config = configs.default("resnet", depth=depth)
-    config.train.batch_size = batch
+    config.train.batch_size, config.data.image_size = batch, 32
+    share_cores(config)  # as the command does
     images, labels = np.zeros((1024, 32, 32, 3), np.uint8), np.zeros(1024, np.int32)
     info = Info("random", (32, 32, 3), 10, 1024, 1024, mean=(0.5,) * 3, std=(0.25,) * 3)
     experiment = make_experiment(config, data.Arrays(info, images, labels, images, labels))

@@ -2,14 +2,15 @@
 
     python benchmarks/train_step.py [--networks 20 56 110 resnet50] [--batch 128] [--large-batch 16]
         [--rounds 5] [--steps 20] [--torch-python INTERPRETER-WITH-TORCH] [--together] [--json PATH]
-        [--contenders resjax loop unrolled stock torch torch.compile torch.compile-graphs]
+        [--contenders resjax resjax-1 loop unrolled stock torch torch.compile torch.compile-graphs]
 
 Every contender has a process of its own and waits while another one runs; once all have compiled they take
 turns, so that a busy machine slows them alike. All of them use every core, or the one GPU.
 
 * ``resjax`` runs the program of ``python -m resjax.train``: a round is one dispatch of several steps, which
   take their images from the data set on the device, standardize them, measure norms where a log line is
-  due, and check that the update is finite.
+  due, and check that the update is finite. A CPU's cores are devices of their own, as the command makes them.
+* ``resjax-1`` (only by --contenders): the same on one device.
 * ``stock`` (``stock.py``): Linen, unrolled, JAX's own convolution and BatchNorm, one dispatch a step.
 * ``loop``, ``unrolled`` (only by --contenders): ``resjax`` with one unit a loop iteration, or all of them.
 * ``torch``, ``torch.compile`` (``torch_step.py``, where an interpreter is named): channels_last;
@@ -90,17 +91,26 @@ def _network(name: str, dtype: str, unroll: int = 0) -> Any:
     return models.build(model, image_shape=(32, 32, 3), num_classes=10)
 
 
-def _resjax(network: str, batch: int, dtype: str, steps: int, unroll: int = 0) -> Served:
+def _resjax(
+    network: str, batch: int, dtype: str, steps: int, unroll: int = 0, cpu_devices: int = 0
+) -> Served:
     import jax
     import jax.numpy as jnp
     import optax
 
+    from resjax import config as configs
     from resjax import losses
+    from resjax.cores import share_cores
     from resjax.data import Statistics
-    from resjax.parallel import train_steps
+    from resjax.parallel import Devices
     from resjax.train import Task, create_state
 
     images, labels, size = _examples(network, batch)
+    config = configs.default()
+    config.train.batch_size, config.data.image_size = batch, size
+    config.parallel.cpu_devices = cpu_devices
+    share_cores(config)
+    devices = Devices()
     built = _network(network, dtype, unroll)
     constants = Statistics(
         np.full((1, 1, 1, 1), 128, np.float32),
@@ -111,11 +121,11 @@ def _resjax(network: str, batch: int, dtype: str, steps: int, unroll: int = 0) -
     task = Task(
         built, losses.cross_entropy, optimizer, lambda step: 0.1, constants, norms_every=100
     )
-    data = {"image": jnp.asarray(images), "label": jnp.asarray(labels)}
-    places = jnp.tile(jnp.arange(batch, dtype=jnp.int32), (steps, 1))
-    batches = {"index": places, "slot": places}
-    program = jax.jit(partial(train_steps, task=task), donate_argnums=0)
-    state = create_state(task, 0, (size, size, 3))
+    data = devices.copy({"image": images, "label": labels})
+    places = np.tile(np.arange(batch, dtype=np.int32), (steps, 1))
+    batches = devices.split({"index": places, "slot": places})
+    program = devices.train_steps(task)
+    state = devices.copy(create_state(task, 0, (size, size, 3)))
     done, count = 0, jnp.int32(steps)
     start = time.perf_counter()
     compiled = program.lower(state, data, batches, jnp.int32(0), count).compile()
@@ -133,6 +143,7 @@ def _resjax(network: str, batch: int, dtype: str, steps: int, unroll: int = 0) -
 
 OWN: dict[str, Callable[[str, int, str, int], Served]] = {
     "resjax": _resjax,
+    "resjax-1": partial(_resjax, cpu_devices=1),
     "loop": partial(_resjax, unroll=1),
     "unrolled": partial(_resjax, unroll=_ALL),
     "stock": _stock,

@@ -16,10 +16,10 @@ from ml_collections import ConfigDict
 
 from resjax import data, models
 
-# Sections and fields that change neither what is computed nor in which order, so that a run may continue
+# Sections and fields that change nothing that is computed but the order of sums, so that a run may continue
 # with other values of them.
-FREE = ("log", "checkpoint", "parallel.distributed", "eval.batch_size", "model.unroll", "data.data_dir",
-        "data.workers", "train.steps_per_dispatch")  # fmt: skip
+FREE = ("log", "checkpoint", "parallel.distributed", "parallel.cpu_devices", "eval.batch_size",
+        "model.unroll", "data.data_dir", "data.workers", "train.steps_per_dispatch")  # fmt: skip
 
 
 def default(model: str = "resnet", **model_fields: Any) -> ConfigDict:
@@ -70,6 +70,7 @@ def default(model: str = "resnet", **model_fields: Any) -> ConfigDict:
     c.parallel = ConfigDict()
     c.parallel.mode = "jit"  # BatchNorm over the whole batch; 'pmap': over each device's share
     c.parallel.distributed = False  # many hosts: jax.distributed.initialize()
+    c.parallel.cpu_devices = 0  # cores of a CPU that are devices; 0: see resjax.cores
     return c
 
 
@@ -120,6 +121,11 @@ def check(config: ConfigDict) -> None:
         section, name = field.split(".")
         if config[section][name] < 1:
             raise ValueError(f"{field}={config[section][name]}; allowed: 1 or more")
+    cpu_devices = config.parallel.get("cpu_devices", 0)  # workdirs of before have no such field
+    if cpu_devices < 0:
+        raise ValueError(
+            f"parallel.cpu_devices={cpu_devices}; allowed: 1, 2, … devices, or 0 to choose"
+        )
     if not 0 <= config.train.label_smoothing < 1:
         raise ValueError(
             f"train.label_smoothing={config.train.label_smoothing}; allowed: 0 ≤ value < 1"

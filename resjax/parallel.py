@@ -26,6 +26,7 @@ from jax import lax
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from resjax.models.conv import one_thread
 from resjax.step import Batch, Metrics, Task, TrainState, eval_step, train_step
 
 Tree = Any
@@ -139,6 +140,7 @@ class Devices:
         self.mode = mode
         self._devices = jax.devices() if devices is None else devices
         self.count = len(self._devices)
+        self._one_thread = self.count > 1 and self._devices[0].platform == "cpu"
         mesh = Mesh(np.array(self._devices), ("data",))
         self._copied = NamedSharding(mesh, PartitionSpec())
         self._split = NamedSharding(mesh, PartitionSpec(None, "data"))
@@ -176,13 +178,13 @@ class Devices:
         if self.mode == "jit":
             rest = (self._copied, self._split, self._copied, self._copied)
             return jax.jit(
-                functools.partial(train_steps, task=task),
+                self._traced(train_steps, task=task),
                 in_shardings=(self._copied, *rest),
                 out_shardings=self._copied,
                 donate_argnums=0,
             )
         return jax.pmap(
-            functools.partial(train_steps, task=task, axis_name="device"),
+            self._traced(train_steps, task=task, axis_name="device"),
             axis_name="device",
             in_axes=(None, None, 1, None, None),
             out_axes=None,
@@ -192,7 +194,19 @@ class Devices:
     def eval_steps(self, task: Task) -> Callable[[Tree, Batch], Metrics]:
         """``parallel.eval_steps`` compiled for the devices."""
         return jax.jit(
-            functools.partial(eval_steps, task=task),
+            self._traced(eval_steps, task=task),
             in_shardings=(self._copied, self._split),
             out_shardings=self._copied,
         )
+
+    def _traced(self, steps: Callable[..., Any], **fixed: Any) -> Callable[..., Any]:
+        """``steps`` with arguments fixed, and convolutions for the threads that a device has."""
+        if not self._one_thread:
+            return functools.partial(steps, **fixed)
+
+        @functools.wraps(steps)
+        def traced(*args: Any) -> Any:
+            with one_thread():
+                return steps(*args, **fixed)
+
+        return traced

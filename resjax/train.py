@@ -16,6 +16,7 @@ from ml_collections import ConfigDict, config_flags
 from resjax import command, loop, workdir
 from resjax import config as configs
 from resjax.checkpoint import Checkpoints
+from resjax.cores import share_cores
 from resjax.experiment import Experiment, load_experiment, make_experiment
 from resjax.parallel import Devices, any_process, start_processes
 from resjax.step import Task, TrainState, create_state, eval_step, train_step
@@ -90,6 +91,8 @@ def _main(argv: list[str]) -> None:
     directory = _WORKDIR.value
     if len(argv) > 1 or not directory:
         raise app.UsageError(f"unknown arguments {argv[1:]}, or an empty --workdir; see --help")
+    configs.check(_CONFIG.value)
+    share_cores(_CONFIG.value)
     train_and_evaluate(_CONFIG.value, directory)
     print(
         f"done: {_WORKDIR.value}. Look at it: python -m resjax.analyze --workdir={_WORKDIR.value}"

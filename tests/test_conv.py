@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from resjax.models.conv import conv
+from resjax.models.conv import conv, one_thread
 
 
 class Case(NamedTuple):
@@ -52,6 +52,8 @@ CASES = {
     "one pixel": Case((1, 1), 2, 3),
     "as large as the kernel": Case((5, 5), 2, 3, (5, 5), padding="VALID"),
     "one image": Case((6, 6), 1, 1, batch=1),
+    "sixteen channels": Case((6, 8), 16, 16),
+    "sixteen channels, odd": Case((5, 7), 16, 16, (2, 3), padding=((1, 0), (2, 1))),
 }
 
 
@@ -128,6 +130,17 @@ def test_any_shape(data):
         batch=draw(st.integers(1, 3)),
     )
     assert largest_error(*arrays(case, seed=draw(st.integers(0, 9))), case) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "name", ["cifar", "transition", "sixteen channels", "sixteen channels, odd"]
+)
+def test_on_one_thread_it_is_the_same(name, x64):
+    x, kernel = arrays(CASES[name], jnp.float64)
+    with one_thread():
+        actual = jax.jit(lambda *args: everything.__wrapped__(*args, CASES[name], "cpu"))(x, kernel)
+    for a, e in zip(actual, everything(x, kernel, CASES[name], "lax"), strict=True):
+        np.testing.assert_allclose(a, e, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["cifar", "transition", "projection"])

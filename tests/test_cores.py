@@ -1,0 +1,126 @@
+"""Cores of a CPU as devices: how many, where not, and that a run computes the same on them."""
+
+import os
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from test_train import REPOSITORY
+
+from resjax import config as configs
+from resjax import cores
+from resjax.checkpoint import Checkpoints
+from resjax.train import load_experiment
+
+
+@pytest.fixture
+def six_cores(monkeypatch):
+    """A machine of six cores whose number of devices is not set; the numbers that JAX is told."""
+    monkeypatch.setenv("XLA_FLAGS", "")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(6)), raising=False)
+    told = []
+    monkeypatch.setattr(jax.config, "update", lambda name, value: told.append((name, value)))
+    return told
+
+
+def config(name="cifar10", **fields):
+    c = configs.default()
+    c.data.name = name
+    for field, value in fields.items():
+        section, _, rest = field.partition("_")
+        c[section][rest] = value
+    return c
+
+
+@pytest.mark.parametrize(
+    "fields, count",
+    [
+        ({}, 4),  # of 128 images
+        ({"train_batch_size": 120}, 6),
+        ({"name": "fashion_mnist"}, 4),
+        ({"name": "digits", "data_image_size": 32}, 4),
+        ({"name": "my_images.npz"}, 4),
+        ({"parallel_cpu_devices": 3, "parallel_mode": "pmap"}, 3),
+        ({"name": "digits", "parallel_cpu_devices": 2}, 2),
+    ],
+)
+def test_cores_become_devices(six_cores, fields, count):
+    cores.share_cores(config(**fields))
+    assert six_cores == [("jax_num_cpu_devices", count)]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"name": "digits"},  # small images
+        {"train_batch_size": 127},  # a prime
+        {"parallel_mode": "pmap"},
+        {"parallel_distributed": True},
+        {"parallel_cpu_devices": 1},
+    ],
+)
+def test_they_stay_one_device(six_cores, fields):
+    cores.share_cores(config(**fields))
+    assert six_cores == []
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("XLA_FLAGS", "--xla_force_host_platform_device_count=2"),
+        ("JAX_COORDINATOR_ADDRESS", "localhost:1"),
+    ],
+)
+def test_the_environment_decides(six_cores, monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    cores.share_cores(config())
+    assert six_cores == []
+
+
+def test_no_more_devices_than_were_tried(six_cores, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)), raising=False)
+    assert cores.number_of_devices(128) == 8
+
+
+def test_the_command_trains_on_cores_as_on_one_device(tmp_path):
+    """And goes on with another number of them."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (64, 32, 32, 3), np.uint8)
+    labels = np.arange(64) % 10
+    np.savez(tmp_path / "images.npz", train_images=images, train_labels=labels,
+             test_images=images[:16], test_labels=labels[:16])  # fmt: skip
+    path = tmp_path / "experiment.py"
+    path.write_text(
+        "from resjax import config as configs\n"
+        "def get_config(arg=''):\n"
+        "    c = configs.default('resnet', depth=8, widths=(16, 16, 32))\n"
+        f"    c.data.name = {str(tmp_path / 'images.npz')!r}\n"
+        "    c.train.batch_size = 16\n"
+        "    c.train.duration = '3 steps'\n"
+        "    c.optimizer.learning_rate = 0.01\n"
+        "    return c\n"
+    )
+    env = {**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(REPOSITORY)}
+
+    def train(run, count):
+        command = (sys.executable, "-m", "resjax.train", f"--config={path}",
+                   f"--workdir={tmp_path / run}", f"--config.parallel.cpu_devices={count}")  # fmt: skip
+        done = subprocess.run(command, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert f", {count} × cpu, " in done.stderr
+
+    train("cores", 2)
+    train("one", 1)
+    like = load_experiment(configs.load(tmp_path / "one")).create_state()
+    with Checkpoints(tmp_path / "cores") as a, Checkpoints(tmp_path / "one") as b:
+        shared, alone = (x.restore(like) for x in (a, b))
+    for x, y in zip(jax.tree.leaves(shared.params), jax.tree.leaves(alone.params), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-4)
+    train("cores", 1)
+
+
+def test_a_negative_number_is_refused():
+    with pytest.raises(ValueError, match=r"parallel\.cpu_devices=-1; allowed: 1, 2, …"):
+        configs.check(config(parallel_cpu_devices=-1))
