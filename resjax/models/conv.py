@@ -217,7 +217,7 @@ def _backward(
     x, kernel = residuals
     return (
         _input_gradient(dy, kernel, x.shape[1:3], strides, pads, groups, alone),
-        _kernel_gradient(x, dy, kernel.shape[:2], strides, pads, groups),
+        _kernel_gradient(x, dy, kernel, strides, pads, groups),
     )
 
 
@@ -246,10 +246,10 @@ def _input_gradient(
 
 
 def _kernel_gradient(
-    x: jax.Array, dy: jax.Array, window: Shape, strides: Pair, pads: Pads, groups: int
+    x: jax.Array, dy: jax.Array, kernel: jax.Array, strides: Pair, pads: Pads, groups: int
 ) -> jax.Array:
     """x convolved with dy spread out by the stride; channels as batch, batch as features."""
-    dtype = x.dtype
+    window, dtype = kernel.shape[:2], x.dtype
     if dtype == jnp.bfloat16:  # the sum runs over batch and positions: too long for 8 bits
         x, dy = x.astype(jnp.float32), dy.astype(jnp.float32)
     b, h, w, channels = x.shape
@@ -259,7 +259,7 @@ def _kernel_gradient(
         rows = x[:, :: strides[0], :: strides[1]].reshape(-1, c)
         dk = lax.dot_general(rows, dy.reshape(-1, dy.shape[-1]), (((0,), (0,)), ((), ())))
         return dk.reshape(1, 1, c, -1).astype(dtype)
-    x, dy = _apart(x, dy)
+    x, dy = _apart(x, dy, kernel)
     images = x.reshape(b, h, w, groups, c).transpose(4, 1, 2, 3, 0).reshape(c, h, w, groups * b)
     # Behind, as much as leaves kh × kw results; negative where the forward pass left rows unread.
     (top, bottom), columns = (
@@ -279,14 +279,15 @@ def _kernel_gradient(
     return dk.transpose(1, 2, 0, 3).astype(dtype)
 
 
-def _apart(x: jax.Array, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The same arrays, but computed before they are transposed.
+def _apart(x: jax.Array, dy: jax.Array, kernel: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """x and dy, but computed before they are transposed.
 
     XLA would fuse the two, and then each operand is read in strides, several times slower. It can't fuse
-    across a branch. (Where x begins with NaN the gradient has one anyway, and is all NaN.)
+    across a branch. The branch asks the kernel, which every device has (where it begins with NaN, so is the
+    gradient).
     """
     return lax.cond(
-        jnp.isnan(x[0, 0, 0, 0]),
+        jnp.isnan(kernel[0, 0, 0, 0]),
         lambda *arrays: tuple(jnp.full_like(a, jnp.nan) for a in arrays),
         lambda *arrays: arrays,
         x,
