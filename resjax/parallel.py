@@ -140,7 +140,8 @@ class Devices:
         self.mode = mode
         self._devices = jax.devices() if devices is None else devices
         self.count = len(self._devices)
-        self._one_thread = self.count > 1 and self._devices[0].platform == "cpu"
+        shared = self.count > jax.process_count()  # the same answer in every process
+        self._one_thread = shared and self._devices[0].platform == "cpu"
         mesh = Mesh(np.array(self._devices), ("data",))
         self._copied = NamedSharding(mesh, PartitionSpec())
         self._split = NamedSharding(mesh, PartitionSpec(None, "data"))

@@ -39,7 +39,6 @@ def config(name="cifar10", **fields):
     [
         ({}, 4),  # of 128 images
         ({"train_batch_size": 120}, 6),
-        ({"name": "fashion_mnist"}, 4),
         ({"name": "digits", "data_image_size": 32}, 4),
         ({"name": "my_images.npz"}, 4),
         ({"parallel_cpu_devices": 3, "parallel_mode": "pmap"}, 3),
@@ -55,6 +54,7 @@ def test_cores_become_devices(six_cores, fields, count):
     "fields",
     [
         {"name": "digits"},  # small images
+        {"name": "fashion_mnist"},
         {"train_batch_size": 127},  # a prime
         {"parallel_mode": "pmap"},
         {"parallel_distributed": True},
