@@ -202,12 +202,4 @@ class Devices:
 
     def _traced(self, steps: Callable[..., Any], **fixed: Any) -> Callable[..., Any]:
         """``steps`` with arguments fixed, and convolutions for the threads that a device has."""
-        if not self._one_thread:
-            return functools.partial(steps, **fixed)
-
-        @functools.wraps(steps)
-        def traced(*args: Any) -> Any:
-            with one_thread():
-                return steps(*args, **fixed)
-
-        return traced
+        return functools.partial(one_thread()(steps) if self._one_thread else steps, **fixed)

@@ -91,7 +91,6 @@ def _main(argv: list[str]) -> None:
     directory = _WORKDIR.value
     if len(argv) > 1 or not directory:
         raise app.UsageError(f"unknown arguments {argv[1:]}, or an empty --workdir; see --help")
-    configs.check(_CONFIG.value)
     share_cores(_CONFIG.value)
     train_and_evaluate(_CONFIG.value, directory)
     print(

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from test_train import REPOSITORY
@@ -12,6 +13,8 @@ from test_train import REPOSITORY
 from resjax import config as configs
 from resjax import cores
 from resjax.checkpoint import Checkpoints
+from resjax.models.conv import conv
+from resjax.parallel import Devices
 from resjax.train import load_experiment
 
 
@@ -119,6 +122,15 @@ def test_the_command_trains_on_cores_as_on_one_device(tmp_path):
     for x, y in zip(jax.tree.leaves(shared.params), jax.tree.leaves(alone.params), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-4)
     train("cores", 1)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_convolutions_on_shared_cores_are_of_one_thread(count):
+    x, kernel = jnp.zeros((2, 8, 8, 16)), jnp.zeros((3, 3, 16, 16))
+    traced = Devices(devices=jax.devices()[:count])._traced(conv)
+    pairs = "window_strides=(1, 2)"  # the form that 16 channels take on one thread
+    assert (pairs in str(jax.make_jaxpr(traced)(x, kernel))) == (count == 2)
+    assert pairs not in str(jax.make_jaxpr(conv)(x, kernel))  # and not what is traced afterwards
 
 
 def test_a_negative_number_is_refused():
