@@ -1,4 +1,4 @@
-"""BatchNorm's derivatives, of which one leaves out what is 0."""
+"""BatchNorm's statistics, around the batch's or the running mean, and their derivatives."""
 
 import jax
 import jax.numpy as jnp
@@ -26,10 +26,12 @@ def plain(x):
     return (x - mean) / jnp.sqrt(var + 1e-5)
 
 
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
 @pytest.mark.parametrize(
     "derivative", [jax.grad, jax.jacfwd, jax.hessian], ids=["reverse", "forward", "second"]
 )
-def test_derivatives_are_those_of_the_formula(derivative):
+def test_derivatives_are_those_of_the_formula(derivative, backend, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
     rng = np.random.default_rng(0)
     # A mean far from 0, so that a forgotten term shows.
     x, weights = (
@@ -41,3 +43,31 @@ def test_derivatives_are_those_of_the_formula(derivative):
         for layer in (own, plain)
     )
     np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("backend, offset", [("cpu", 1e3), ("gpu", 30)])
+def test_statistics_far_from_the_running_mean(backend, offset, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    x = offset + np.random.default_rng(0).standard_normal((8, 4, 4, 2)).astype(np.float32)
+    module = BatchNorm()
+    variables = module.init(jax.random.key(0), x, train=False)  # running mean 0
+    y, new = module.apply(variables, x, train=True, mutable=["batch_stats"])
+    wide = x.astype(np.float64)
+    mean, var = wide.mean((0, 1, 2)), wide.var((0, 1, 2))
+    np.testing.assert_allclose(new["batch_stats"]["var"], 0.9 + 0.1 * var, rtol=1e-4)
+    np.testing.assert_allclose(y, (wide - mean) / np.sqrt(var + 1e-5), atol=1e-3)
+
+
+def test_equal_values_have_no_negative_variance(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    x = jnp.full((8, 4, 4, 2), 33.3, jnp.float32)  # without a bound the variance is -0.0016
+    y = BatchNorm().apply(
+        {
+            "params": {"scale": jnp.ones(2), "bias": jnp.zeros(2)},
+            "batch_stats": {"mean": jnp.zeros(2), "var": jnp.ones(2)},
+        },
+        x,
+        train=True,
+        mutable=["batch_stats"],
+    )[0]
+    assert np.all(np.abs(y) < 0.1)

@@ -94,6 +94,10 @@ class BatchNorm(nn.Module):
 
     Statistics are float32 and global over the batch that the module sees: under ``jit`` over a mesh that is
     the whole batch, under ``pmap`` a device's share.
+
+    The variance is E[(x − m)²] around the batch's mean m on a CPU, which reads x once for m and once more.
+    Elsewhere, where memory is what layers wait for, one pass gives both: E[(x − r)²] − (m − r)² around the
+    running mean r. It cancels digits only while |m − r| is large against the deviation, in the first steps.
     """
 
     momentum: ClassVar[float] = 0.9
@@ -113,7 +117,8 @@ class BatchNorm(nn.Module):
             axes = tuple(range(x.ndim - 1))
             wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
             mean = checkpoint_name(jnp.mean(wide, axes), STATISTIC)
-            var = checkpoint_name(_variance(wide, mean), STATISTIC)
+            near = mean if jax.default_backend() == "cpu" else running_mean.value
+            var = checkpoint_name(_variance(wide, mean, near), STATISTIC)
             if not self.is_initializing():
                 running_mean.value = _blend(running_mean.value, mean, self.momentum)
                 running_var.value = _blend(running_var.value, var, self.momentum)
@@ -125,23 +130,25 @@ class BatchNorm(nn.Module):
 
 
 @jax.custom_jvp
-def _variance(x: jax.Array, mean: jax.Array) -> jax.Array:
-    """Of each channel, [..., C] and its means [C] → [C].
-
-    Not E[x²] − E[x]², which cancels where |mean| is large against the deviation.
-    """
-    return jnp.mean(jnp.square(x - _rows(mean, x.ndim)), tuple(range(x.ndim - 1)))
+def _variance(x: jax.Array, mean: jax.Array, near: jax.Array) -> jax.Array:
+    """Of each channel, [..., C] and its means [C] → [C], computed around values ``near`` them [C]."""
+    square = jnp.mean(jnp.square(x - _rows(near, x.ndim)), tuple(range(x.ndim - 1)))
+    return jnp.maximum(square - jnp.square(mean - near), 0)
 
 
 @_variance.defjvp
 def _variance_jvp(
-    primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]
+    primals: tuple[jax.Array, jax.Array, jax.Array],
+    tangents: tuple[jax.Array, jax.Array, jax.Array],
 ) -> tuple[jax.Array, jax.Array]:
-    """Without the derivative by the mean, which is the mean deviation, so 0: JAX would sum it up."""
-    (x, mean), (dx, _) = primals, tangents
+    """By x alone: the mean is x's, at which the variance has its minimum, and ``near`` changes nothing.
+
+    JAX would sum up both of these zeros.
+    """
+    (x, mean, near), (dx, _, _) = primals, tangents
     deviation = x - _rows(mean, x.ndim)
     slope = jnp.mean(2 * deviation * dx, tuple(range(x.ndim - 1)))
-    return _variance(x, mean), slope
+    return _variance(x, mean, near), slope
 
 
 def _rows(v: jax.Array, ndim: int) -> jax.Array:
