@@ -123,8 +123,10 @@ class Evaluation:
         hosts = (jax.process_index(), jax.process_count())
         total: Metrics = {}
         for batch in self._dataset.test_batches(self._size, *hosts):
-            one = {k: v[None] for k, v in batch.items()}
-            sums = self._run(variables, self._devices.split(one))
+            one = self._devices.split({k: v[None] for k, v in batch.items()})
+            if self._devices.on_cores:
+                jax.block_until_ready(total)
+            sums = self._run(variables, one)
             total = jax.tree.map(lambda a, b: a + b, total, sums) if total else sums
         return total
 

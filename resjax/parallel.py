@@ -130,6 +130,8 @@ class Devices:
     Attributes:
       mode: 'jit' or 'pmap', see the module's docstring.
       count: number of devices over all hosts.
+      on_cores: whether they share a CPU (``resjax.cores``). Of programs that add up over such devices, only
+        one may be under way: XLA gives them one thread a device, so two can wait for each other for ever.
     """
 
     def __init__(self, mode: str = "jit", devices: list[jax.Device] | None = None) -> None:
@@ -141,7 +143,7 @@ class Devices:
         self._devices = jax.devices() if devices is None else devices
         self.count = len(self._devices)
         shared = self.count > jax.process_count()  # the same answer in every process
-        self._one_thread = shared and self._devices[0].platform == "cpu"
+        self.on_cores = shared and self._devices[0].platform == "cpu"
         mesh = Mesh(np.array(self._devices), ("data",))
         self._copied = NamedSharding(mesh, PartitionSpec())
         self._split = NamedSharding(mesh, PartitionSpec(None, "data"))
@@ -202,4 +204,4 @@ class Devices:
 
     def _traced(self, steps: Callable[..., Any], **fixed: Any) -> Callable[..., Any]:
         """``steps`` with arguments fixed, and convolutions for the threads that a device has."""
-        return functools.partial(one_thread()(steps) if self._one_thread else steps, **fixed)
+        return functools.partial(one_thread()(steps) if self.on_cores else steps, **fixed)

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +12,10 @@ import pytest
 from test_train import REPOSITORY
 
 from resjax import config as configs
-from resjax import cores
+from resjax import cores, data
 from resjax.checkpoint import Checkpoints
+from resjax.data.info import Info
+from resjax.feed import Evaluation
 from resjax.models.conv import conv
 from resjax.parallel import Devices
 from resjax.train import load_experiment
@@ -131,6 +134,32 @@ def test_convolutions_on_shared_cores_are_of_one_thread(count):
     pairs = "window_strides=(1, 2)"  # the form that 16 channels take on one thread
     assert (pairs in str(jax.make_jaxpr(traced)(x, kernel))) == (count == 2)
     assert pairs not in str(jax.make_jaxpr(conv)(x, kernel))  # and not what is traced afterwards
+
+
+class Streamed(data.Stream):
+    """Four batches to evaluate on."""
+
+    def __init__(self):
+        object.__setattr__(self, "info", Info("streamed", (8, 8, 3), 10, 0, 32))
+
+    def test_batches(self, size, index=0, count=1):
+        for _ in range(4):
+            yield {"image": np.zeros((size, 8, 8, 3), np.uint8)}
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_streamed_evaluation_has_one_program_under_way_on_cores(count, monkeypatch):
+    events = []
+    devices = Devices(devices=jax.devices()[:count])
+    run = lambda variables, batch: events.append("run") or {"count": jnp.ones(())}  # noqa: E731
+    monkeypatch.setattr(devices, "eval_steps", lambda task: run)
+    monkeypatch.setattr(
+        jax, "block_until_ready", lambda tree: events.append("wait") if tree else None
+    )
+    state = SimpleNamespace(variables={})
+    sums = Evaluation(None, Streamed(), devices, 8)(state)
+    assert float(sums["count"]) == 4
+    assert events == (["run"] + 3 * ["wait", "run"] if count == 2 else 4 * ["run"])
 
 
 def test_a_negative_number_is_refused():
