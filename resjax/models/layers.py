@@ -96,8 +96,9 @@ class BatchNorm(nn.Module):
     the whole batch, under ``pmap`` a device's share.
 
     The variance is E[(x − m)²] around the batch's mean m on a CPU, which reads x once for m and once more.
-    Elsewhere, where memory is what layers wait for, one pass gives both: E[(x − r)²] − (m − r)² around the
-    running mean r. It cancels digits only while |m − r| is large against the deviation, in the first steps.
+    Elsewhere, where memory is what layers wait for, one pass gives both: E[(x − s)²] − (m − s)² around the
+    first of the values s, which lies some deviations from m. (The running mean need not be near: analyses
+    start it from anywhere.)
     """
 
     momentum: ClassVar[float] = 0.9
@@ -117,7 +118,7 @@ class BatchNorm(nn.Module):
             axes = tuple(range(x.ndim - 1))
             wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
             mean = checkpoint_name(jnp.mean(wide, axes), STATISTIC)
-            near = mean if jax.default_backend() == "cpu" else running_mean.value
+            near = mean if jax.default_backend() == "cpu" else wide[(0,) * (x.ndim - 1)]
             var = checkpoint_name(_variance(wide, mean, near), STATISTIC)
             if not self.is_initializing():
                 running_mean.value = _blend(running_mean.value, mean, self.momentum)
