@@ -137,7 +137,7 @@ def train_step(
         step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state
     )
     # A branch, not a choice leaf by leaf: XLA would compute ``finite`` anew in each leaf's kernel, from the
-    # flags of all leaves, which took a third of the time to compile.
+    # flags of all leaves, which took a quarter of the time to compile.
     new = lax.cond(finite, lambda: new, lambda: state)
 
     def norms() -> Metrics:
