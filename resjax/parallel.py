@@ -26,7 +26,7 @@ from jax import lax
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from resjax.models.conv import one_thread
+from resjax.models.one_thread import one_thread
 from resjax.step import Batch, Metrics, Task, TrainState, eval_step, train_step
 
 Tree = Any
@@ -144,9 +144,9 @@ class Devices:
         self.count = len(self._devices)
         shared = self.count > jax.process_count()  # the same answer in every process
         self.on_cores = shared and self._devices[0].platform == "cpu"
-        mesh = Mesh(np.array(self._devices), ("data",))
-        self._copied = NamedSharding(mesh, PartitionSpec())
-        self._split = NamedSharding(mesh, PartitionSpec(None, "data"))
+        self._mesh = Mesh(np.array(self._devices), ("data",))
+        self._copied = NamedSharding(self._mesh, PartitionSpec())
+        self._split = NamedSharding(self._mesh, PartitionSpec(None, "data"))
 
     def check_batch_size(self, batch_size: int) -> None:
         """Raises ValueError where devices can't share a batch equally."""
@@ -204,4 +204,6 @@ class Devices:
 
     def _traced(self, steps: Callable[..., Any], **fixed: Any) -> Callable[..., Any]:
         """``steps`` with arguments fixed, and convolutions for the threads that a device has."""
-        return functools.partial(one_thread()(steps) if self.on_cores else steps, **fixed)
+        if self.on_cores:
+            steps = one_thread(self._mesh if self.mode == "jit" else None)(steps)
+        return functools.partial(steps, **fixed)

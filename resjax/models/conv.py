@@ -18,10 +18,8 @@ two reasons:
   dilated by 2, a window dilated by 2 and a step of 2 is the same sum, and stays with the kernel of many
   threads. (Few input channels do not pay: there the spread rows cost more than the threads bring.)
 
-Where every core is a device of its own (``resjax.cores``), one thread is all that there is, and on one thread
-the other library is up to 1.7 times as fast. Functions traced under ``one_thread`` let it have what it wants
-but for kernel gradients, where it is slower. Convolutions of 16 channels, for which it is not chosen, take a
-form with 32: a window that is one column wider computes two neighbouring pixels at once.
+Where every core is a device of its own (``resjax.cores``), one thread is all that there is, and functions
+traced under ``one_thread`` take the forms of ``resjax.models.one_thread``.
 
 A 1×1 kernel needs no convolution: it is one matmul, and so are its gradients. The gradients of the others
 are spelled out in the fast order::
@@ -34,34 +32,19 @@ convolution of x with dy as its window, spread out by the stride; the channels c
 the batch b plays the input features.
 """
 
-import contextlib
-import contextvars
 import functools
-from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-Pair = tuple[int, int]
-Pads = tuple[Pair, Pair]
+from resjax.models import one_thread
+from resjax.models.one_thread import FEW, NHWC_HWIO, OneThread, Pads, Pair
+
 Padding = str | Pads
 Shape = tuple[int, ...]
-_NHWC_HWIO = ("NHWC", "HWIO", "NHWC")
 _SPREAD = 2  # any factor above 1 chooses the many-threaded kernel
-_FEW = 16  # up to so many channels XLA chooses it anyway
-_one_thread = contextvars.ContextVar("one thread", default=False)
 _DTYPES = ("bfloat16", "float32", "float64")
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Convolutions traced under it are for CPU devices of one thread each. Only speed depends on it."""
-    token = _one_thread.set(True)
-    try:
-        yield
-    finally:
-        _one_thread.reset(token)
 
 
 def conv(
@@ -98,7 +81,7 @@ def conv(
     if impl == "lax":
         return _conv(x, kernel, strides, pads, groups)
     # Read here, for the backward pass may be traced elsewhere.
-    return _conv_cpu(x, kernel, strides, pads, groups, _one_thread.get())
+    return _conv_cpu(x, kernel, strides, pads, groups, one_thread.threads())
 
 
 def _check(x: jax.Array, kernel: jax.Array, strides: Pair, groups: int, impl: str) -> None:
@@ -139,7 +122,7 @@ def _explicit(padding: Padding, size: Shape, window: Shape, strides: Pair) -> Pa
 
 def _conv(x: jax.Array, kernel: jax.Array, strides: Pair, pads: Pads, groups: int) -> jax.Array:
     return lax.conv_general_dilated(
-        x, kernel, strides, pads, dimension_numbers=_NHWC_HWIO, feature_group_count=groups
+        x, kernel, strides, pads, dimension_numbers=NHWC_HWIO, feature_group_count=groups
     )
 
 
@@ -149,20 +132,20 @@ def _fast(
     strides: Pair,
     pads: Pads,
     groups: int,
-    alone: bool,
+    alone: OneThread | None,
     dilation: Pair = (1, 1),
 ) -> jax.Array:
-    """The convolution of x, spread out by ``dilation``; ``alone``: on one thread, otherwise on all."""
+    """The convolution of x, spread out by ``dilation``; ``alone``: on one thread, None: on all."""
     kh, kw, c, o = kernel.shape
     plain = groups == 1 and dilation == (1, 1)
     if (kh, kw) == (1, 1) and plain and not any(map(any, pads)):
         x = x[:, :: strides[0], :: strides[1]]
         # Flat before the product: in a loop, XLA would not flatten the axes itself.
         return (x.reshape(-1, c) @ kernel[0, 0]).reshape(*x.shape[:3], o)
-    if alone and plain and c == o == _FEW and strides == (1, 1):
-        return _in_pairs(x, kernel, pads)
+    if alone is not None and plain and c == o == FEW and strides == (1, 1):
+        return one_thread.in_pairs(x, kernel, pads)
     s = 1
-    if not alone and plain and x.dtype == jnp.float32 and c >= _FEW and max(c, o) > _FEW:
+    if alone is None and plain and x.dtype == jnp.float32 and c >= FEW and max(c, o) > FEW:
         s = _SPREAD
     (top, bottom), columns = pads
     return lax.conv_general_dilated(
@@ -172,36 +155,20 @@ def _fast(
         ((s * top, s * bottom), columns),
         lhs_dilation=(s * dilation[0], dilation[1]),
         rhs_dilation=(s, 1),
-        dimension_numbers=_NHWC_HWIO,
+        dimension_numbers=NHWC_HWIO,
         feature_group_count=groups,
     )
 
 
-def _in_pairs(x: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Array:
-    """The convolution, two neighbouring pixels of its result at once, as channels of one."""
-    kw, o = kernel.shape[1], kernel.shape[3]
-    left, right = (jnp.pad(kernel, ((0, 0), (i, 1 - i), (0, 0), (0, 0))) for i in (0, 1))
-    rows, (before, after) = pads
-    width = x.shape[2] + before + after - kw + 1
-    y = lax.conv_general_dilated(
-        x,
-        jnp.concatenate((left, right), 3),
-        (1, 2),
-        (rows, (before, after + width % 2)),
-        dimension_numbers=_NHWC_HWIO,
-    )
-    return y.reshape(*y.shape[:2], -1, o)[:, :, :width]
-
-
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
 def _conv_cpu(
-    x: jax.Array, kernel: jax.Array, strides: Pair, pads: Pads, groups: int, alone: bool
+    x: jax.Array, kernel: jax.Array, strides: Pair, pads: Pads, groups: int, alone: OneThread | None
 ) -> jax.Array:
     return _fast(x, kernel, strides, pads, groups, alone)
 
 
 def _forward(
-    x: jax.Array, kernel: jax.Array, strides: Pair, pads: Pads, groups: int, alone: bool
+    x: jax.Array, kernel: jax.Array, strides: Pair, pads: Pads, groups: int, alone: OneThread | None
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     return _fast(x, kernel, strides, pads, groups, alone), (x, kernel)
 
@@ -210,14 +177,14 @@ def _backward(
     strides: Pair,
     pads: Pads,
     groups: int,
-    alone: bool,
+    alone: OneThread | None,
     residuals: tuple[jax.Array, jax.Array],
     dy: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     x, kernel = residuals
     return (
         _input_gradient(dy, kernel, x.shape[1:3], strides, pads, groups, alone),
-        _kernel_gradient(x, dy, kernel, strides, pads, groups),
+        _kernel_gradient(x, dy, kernel, strides, pads, groups, alone),
     )
 
 
@@ -231,7 +198,7 @@ def _input_gradient(
     strides: Pair,
     pads: Pads,
     groups: int,
-    alone: bool,
+    alone: OneThread | None,
 ) -> jax.Array:
     """dy spread out by the stride, convolved with the kernel flipped and its channels swapped."""
     kh, kw, c, o = kernel.shape
@@ -246,10 +213,16 @@ def _input_gradient(
 
 
 def _kernel_gradient(
-    x: jax.Array, dy: jax.Array, kernel: jax.Array, strides: Pair, pads: Pads, groups: int
+    x: jax.Array,
+    dy: jax.Array,
+    kernel: jax.Array,
+    strides: Pair,
+    pads: Pads,
+    groups: int,
+    alone: OneThread | None,
 ) -> jax.Array:
     """x convolved with dy spread out by the stride; channels as batch, batch as features."""
-    window, dtype = kernel.shape[:2], x.dtype
+    window, dtype = (kernel.shape[0], kernel.shape[1]), x.dtype
     if dtype == jnp.bfloat16:  # the sum runs over batch and positions: too long for 8 bits
         x, dy = x.astype(jnp.float32), dy.astype(jnp.float32)
     b, h, w, channels = x.shape
@@ -259,6 +232,9 @@ def _kernel_gradient(
         rows = x[:, :: strides[0], :: strides[1]].reshape(-1, c)
         dk = lax.dot_general(rows, dy.reshape(-1, dy.shape[-1]), (((0,), (0,)), ((), ())))
         return dk.reshape(1, 1, c, -1).astype(dtype)
+    if alone is not None and groups == 1 and one_thread.suits(x, dy):
+        mesh = alone.mesh
+        return one_thread.kernel_gradient(x, dy, window, strides, pads, mesh).astype(dtype)
     x, dy = _apart(x, dy, kernel)
     images = x.reshape(b, h, w, groups, c).transpose(4, 1, 2, 3, 0).reshape(c, h, w, groups * b)
     # Behind, as much as leaves kh × kw results; negative where the forward pass left rows unread.
@@ -273,7 +249,7 @@ def _kernel_gradient(
         ((_SPREAD * top, _SPREAD * bottom), columns),
         lhs_dilation=(_SPREAD, 1),
         rhs_dilation=(_SPREAD * strides[0], strides[1]),
-        dimension_numbers=_NHWC_HWIO,
+        dimension_numbers=NHWC_HWIO,
         feature_group_count=groups,
     )
     return dk.transpose(1, 2, 0, 3).astype(dtype)
