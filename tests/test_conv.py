@@ -17,6 +17,12 @@ from resjax.models import one_thread
 from resjax.models.conv import conv
 
 
+@pytest.fixture(autouse=True)
+def forms_of_one_thread(monkeypatch):
+    """In every version of JAX: they are right everywhere, and fast in some."""
+    monkeypatch.setattr(one_thread, "_PAYS", True)
+
+
 class Case(NamedTuple):
     """A convolution: image size (H, W), channels in and out, kernel size, and its other arguments."""
 

@@ -16,6 +16,7 @@ from resjax import cores, data
 from resjax.checkpoint import Checkpoints
 from resjax.data.info import Info
 from resjax.feed import Evaluation
+from resjax.models import one_thread
 from resjax.models.conv import conv
 from resjax.parallel import Devices
 from resjax.train import load_experiment
@@ -127,12 +128,14 @@ def test_the_command_trains_on_cores_as_on_one_device(tmp_path):
     train("cores", 1)
 
 
+@pytest.mark.parametrize("pays", [False, True])
 @pytest.mark.parametrize("count", [1, 2])
-def test_convolutions_on_shared_cores_are_of_one_thread(count):
+def test_convolutions_on_shared_cores_are_of_one_thread(count, pays, monkeypatch):
+    monkeypatch.setattr(one_thread, "_PAYS", pays)
     x, kernel = jnp.zeros((2, 8, 8, 16)), jnp.zeros((3, 3, 16, 16))
     traced = Devices(devices=jax.devices()[:count])._traced(conv)
     pairs = "window_strides=(1, 2)"  # the form that 16 channels take on one thread
-    assert (pairs in str(jax.make_jaxpr(traced)(x, kernel))) == (count == 2)
+    assert (pairs in str(jax.make_jaxpr(traced)(x, kernel))) == (count == 2 and pays)
     assert pairs not in str(jax.make_jaxpr(conv)(x, kernel))  # and not what is traced afterwards
 
 

@@ -10,8 +10,11 @@ stay in the cache. Two forms give it that:
 * ``kernel_gradient``: images are convolved with gradients as windows, and batch and channels change their
   roles (``resjax.models.conv``). The result has as few pixels as the kernel, 3×3. So columns and channels of
   the images are one axis here, over which the window, spread out by the number of channels, moves by one: a
-  row of the result has 3 × channels pixels. A few images at a time are put into that order and
-  used while they are in the cache.
+  row of the result has 3 × channels pixels. A few images at a time are put into that order and used while
+  they are in the cache.
+
+Before JAX 0.10, XLA had no such library; from 0.11 on, it is slower for few channels. There nothing is
+gained, and the forms are not used (docs/performance.md has numbers for four versions).
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import jaxlib.version
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 from jax.typing import ArrayLike
@@ -31,6 +35,7 @@ Pair = tuple[int, int]
 Pads = tuple[Pair, Pair]
 NHWC_HWIO = ("NHWC", "HWIO", "NHWC")
 FEW = 16  # up to so many channels XLA takes its own kernel
+_PAYS = jaxlib.version.__version_info__[:2] == (0, 10)
 _AT_ONCE = 2**16  # numbers of images or gradients at a time, 256 kB: a part of a core's cache
 _MANY = 128  # channels from which on a product is large enough without
 
@@ -56,8 +61,11 @@ def one_thread(mesh: Mesh | None = None) -> Iterator[None]:
 
 
 def threads() -> OneThread | None:
-    """What is being traced for: ``OneThread``, or None for devices that have all threads."""
-    return _current.get()
+    """What is being traced for: ``OneThread``, or None for devices that have all threads.
+
+    None as well with a version of JAX in which one thread has no forms of its own.
+    """
+    return _current.get() if _PAYS else None
 
 
 def in_pairs(x: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Array:
