@@ -59,10 +59,10 @@ def run(
         step = end
         if step % plan.save == 0 and step < plan.total:
             # Written first: a run that resumes here does not find it again.
-            reports.write(found, state)
+            reports.write(found, state, saves=True)
             found = _Found(step, step)
             checkpoints.save(state)
-    reports.write(found, state)
+    reports.write(found, state, saves=True)
     checkpoints.save(state)
     if step < plan.total:
         raise Stopped(
@@ -90,7 +90,10 @@ class _Found:
 
 
 class _Reports:
-    """Turns what was found into records; losses are means since the last record."""
+    """Turns what was found into records; losses are means since the last record.
+
+    There is one where a checkpoint is saved, too: a run that resumes there has no steps to remember.
+    """
 
     def __init__(
         self, experiment: Experiment, feed: Feed, writer: Writer, checkpoints: Checkpoints
@@ -102,17 +105,20 @@ class _Reports:
         self._losses: list[float] = []
         self._errors: list[float] = []
 
-    def write(self, found: _Found, state: TrainState) -> None:
-        """Waits for ``found`` and writes it. ``state`` is the newest, of a later step perhaps."""
+    def write(self, found: _Found, state: TrainState, saves: bool = False) -> None:
+        """Waits for ``found`` and writes it.
+
+        ``state`` is the newest, of a later step perhaps; with ``saves`` it is about to be saved.
+        """
         if found.metrics is not None:
-            self._training(found, state)
+            self._training(found, state, saves)
         if found.evaluation is not None:
             split = "holdout" if self._experiment.config.data.holdout else "test"
             sums = {k: float(v) for k, v in found.evaluation.items()}
             means = {f"{split}_{k}": sums[k] / sums["count"] for k in ("loss", "error")}
             self._writer.write({**self._at(found.end), **means})
 
-    def _training(self, found: _Found, state: TrainState) -> None:
+    def _training(self, found: _Found, state: TrainState, saves: bool) -> None:
         assert found.metrics is not None
         plan, end = self._experiment.plan, found.end
         series = {k: v for k, v in found.metrics.items() if k != "norms"}
@@ -122,7 +128,7 @@ class _Reports:
         self._losses += done["loss"].tolist()
         self._errors += done["error"].tolist()
         self._writer.progress(end)
-        if end % plan.log == 0 or end == plan.total:
+        if end % plan.log == 0 or saves:
             record: dict[str, Any] = {
                 **self._at(end),
                 "loss": float(np.mean(self._losses)),

@@ -216,6 +216,22 @@ def test_resuming_is_bit_identical(tmp_path):
     assert [r["step"] for r in read_records(half) if "loss" in r] == [2, 4, 6, 8]
 
 
+def test_records_of_a_resumed_run_are_those_of_one_that_was_never_stopped(tmp_path):
+    """A checkpoint in the middle of a record's steps closes the record."""
+    c = small_config()
+    c.log.every = "3 steps"
+    train_and_evaluate(c, tmp_path / "whole")
+    train_and_evaluate(c, tmp_path / "half")
+    _forget_last_checkpoint(tmp_path / "half")
+    train_and_evaluate(c, tmp_path / "half")
+    whole, resumed = (
+        [(r["step"], r["loss"], r["error"], r.get("norms")) for r in read_records(p) if "loss" in r]
+        for p in (tmp_path / "whole", tmp_path / "half")
+    )
+    assert [r[0] for r in whole] == [3, 4, 6, 8]
+    assert whole == resumed
+
+
 def _forget_last_checkpoint(run):
     import shutil
 
