@@ -27,6 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from resjax import models
+from resjax.analysis.cores import Cores
 from resjax.analysis.lesions import lesion
 from resjax.analysis.paths import path_exact
 from resjax.losses import cross_entropy
@@ -63,11 +64,11 @@ def programs(
         "gradient": (gradient(False).lower(*by_parameters), by_parameters),
         "training gradient": (gradient(True).lower(*by_parameters), by_parameters),
         "delete_each": (
-            lesion._lesion_batch.lower(network, loss, everything, variables, x, y, mask),
+            lesion._lesion_batch.lower(Cores(), network, loss, everything, variables, x, y, mask),
             (variables, x, y, mask),
         ),
         "path_spectrum": (
-            path_exact._spectrum.lower(network, loss, probe, variables, x, y, key),
+            path_exact._spectrum.lower(Cores(), network, loss, probe, variables, x, y, key),
             (variables, x, y, key),
         ),
     }

@@ -31,6 +31,7 @@ from rich.table import Table
 
 from resjax import losses, models
 from resjax.analysis import style
+from resjax.analysis.cores import Cores
 from resjax.analysis.lesions import lesion
 from resjax.analysis.lesions.deletions import delete_random
 from resjax.analysis.paths import path_exact
@@ -98,7 +99,9 @@ def _analysis(name: str, depth: int, width: int, batch: int) -> Measured:
     if name == "delete each":
         arguments = (variables, x, y, jnp.ones(batch, bool))
         all_units = (True,) * network.num_units
-        lowered = lesion._lesion_batch.lower(network, losses.cross_entropy, all_units, *arguments)
+        lowered = lesion._lesion_batch.lower(
+            Cores(), network, losses.cross_entropy, all_units, *arguments
+        )
     else:
         arguments = (variables, x, y, jax.random.key(0))
         lowered = path_exact._spectrum.lower(

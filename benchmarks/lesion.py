@@ -43,6 +43,7 @@ from rich.console import Console
 from rich.table import Table
 from safetensors.numpy import save_file
 
+from resjax import config as configs
 from resjax import models, pretrained
 from resjax.analysis.batches import padded_batches
 from resjax.analysis.lesions.deletions import delete_random, delete_subsets
@@ -51,6 +52,7 @@ from resjax.analysis.lesions.reorder import reorder_units
 from resjax.analysis.lesions.statistics import reestimate
 from resjax.analysis.paths.path_exact import path_spectrum
 from resjax.analysis.paths.path_sampled import path_norms
+from resjax.cores import share_cores
 from resjax.pretrained import naming
 from resjax.pretrained.convert import to_tensors
 
@@ -224,6 +226,9 @@ def main() -> None:
     # Both contenders share a GPU's memory, and compute in float32.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     jax.config.update("jax_default_matmul_precision", "highest")
+    config = configs.default()
+    config.data.image_size, config.train.batch_size = 32, args.batch
+    share_cores(config)  # as the command does
     with np.load(args.data) as data:
         images = data["images"][: args.images]
         labels = data["labels"][: args.images].astype(np.int32)

@@ -5,7 +5,8 @@ the kernel of XLA that has threads. Devices of one core each split a step once, 
 kernel of one thread, which does up to 1.7 times as much with it (``resjax/models/conv.py``). In return they
 must add up BatchNorm's statistics and the gradients, tens of microseconds a layer: small images are not
 worth it. The result is the same but for the order of sums, since BatchNorm sees the whole batch
-(``resjax/parallel.py``). The data set is in memory once a device. Measurements: docs/performance.md.
+(``resjax/parallel.py``). The data set is in memory once a device. Analyses share their batches in the same
+way (``resjax/analysis/cores.py``). Measurements: docs/performance.md.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ def share_cores(config: ConfigDict) -> None:
     """
     if _FLAG in os.environ.get("XLA_FLAGS", ""):
         return
-    count = config.parallel.cpu_devices or _suitable(config)
+    # Runs from before there was the field can be analysed, too.
+    count = config.parallel.get("cpu_devices", 0) or _suitable(config)
     if count > 1:
         jax.config.update("jax_num_cpu_devices", count)
 

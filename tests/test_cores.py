@@ -41,6 +41,13 @@ def config(name="cifar10", **fields):
     return c
 
 
+def test_a_run_from_before_there_was_the_choice(six_cores):
+    older = config()
+    del older.parallel.cpu_devices
+    cores.share_cores(older)
+    assert six_cores == [("jax_num_cpu_devices", 4)]
+
+
 @pytest.mark.parametrize(
     "fields, count",
     [
@@ -126,6 +133,10 @@ def test_the_command_trains_on_cores_as_on_one_device(tmp_path):
     for x, y in zip(jax.tree.leaves(shared.params), jax.tree.leaves(alone.params), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-4)
     train("cores", 1)
+    command = (sys.executable, "-m", "resjax.analyze", f"--workdir={tmp_path / 'cores'}",
+               "--studies=lesion,gradients", "--max_examples=40")  # fmt: skip
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("pays", [False, True])

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from network_helpers import draw
 
 from resjax import models
+from resjax.analysis.cores import Cores
 from resjax.analysis.lesions import deletions, pairs, prefixes
 from resjax.analysis.lesions.deletions import Deletions, by_number, delete_random, delete_subsets
 from resjax.analysis.lesions.lesion import delete_each
@@ -87,7 +88,7 @@ def test_deleting_nothing_changes_no_bit(kind):
     network, variables = network_of(kind)
     x, _ = examples()
     logits = next(prefixes._walk(network, variables, x, [list(range(network.num_units))]))
-    whole = _intact(network, variables, x)
+    whole = _intact(Cores(), network, variables, x)
     # A program that knows all gates may round s + gate · f once instead of twice.
     np.testing.assert_allclose(logits, whole, rtol=2e-5 * (kind == "stochastic depth"))
     result = all_subsets_of(kind)

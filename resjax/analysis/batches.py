@@ -72,9 +72,15 @@ def check_images(images: np.ndarray) -> None:
 
 
 def padded_batches(
-    images: np.ndarray, labels: np.ndarray, batch_size: int, progress: Progress | None = None
+    images: np.ndarray,
+    labels: np.ndarray,
+    batch_size: int,
+    progress: Progress | None = None,
+    multiple: int = 1,
 ) -> Iterator[Batch]:
     """Batches of one size, at most ``batch_size``, as even as possible; the last is padded.
+
+    The size is a multiple of ``multiple``, for which it may become larger.
 
     Raises:
       ValueError: a batch size below 1.
@@ -82,7 +88,7 @@ def padded_batches(
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}; allowed: 1 or more")
     count = -(-len(images) // batch_size)
-    size = -(-len(images) // count)
+    size = -(-len(images) // (count * multiple)) * multiple
     for i in range(count):
         if progress:
             progress(i, count)

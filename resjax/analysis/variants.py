@@ -11,13 +11,13 @@ traced, so one compilation serves all variants, however many there are::
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
+from resjax.analysis import cores as on_cores
 from resjax.analysis.batches import (
     Progress,
     check_examples,
@@ -88,16 +88,20 @@ def measure(
     check_examples(images, labels, count_classes(network, variables, images.shape[1:]))
     rows = split_variants(variants)
     sums: Any = None
-    for i, batch in enumerate(batches := list(padded_batches(images, labels, batch_size))):
-        x, y, mask = jax.device_put(tuple(batch))
-        intact = _intact(network, variables, x)
-        part = [compiled_compare(intact, intact, y, mask, loss)]
+    cores = on_cores.shared_cores()
+    variables, extra = cores.copy((variables, extra))
+    batches = list(padded_batches(images, labels, batch_size, multiple=cores.count))
+    for i, batch in enumerate(batches):
+        x, y, mask = cores.split(jax.device_put(tuple(batch)))
+        intact = _intact(cores, network, variables, x)
+        part = [cores.wait(compiled_compare(intact, intact, y, mask, loss))]
         for j, variant in enumerate(rows):
             if progress:
                 progress(i * len(rows) + j, len(batches) * len(rows))
-            part.append(
-                _score(network, forward, loss, variables, extra, variant, x, y, mask, intact)
+            found = _score(
+                cores, network, forward, loss, variables, extra, variant, x, y, mask, intact
             )
+            part.append(cores.wait(found))
         stacked = jax.tree.map(lambda *v: np.stack(v).astype(np.float64), *jax.device_get(part))
         sums = stacked if sums is None else jax.tree.map(np.add, sums, stacked)
     if progress:
@@ -125,15 +129,17 @@ def logits_of(
     images = np.asarray(images)
     check_images(images)
     rows = split_variants(variants)
-    out = []
+    out, cores = [], on_cores.shared_cores()
+    variables, extra = cores.copy((variables, extra))
     none = np.zeros(len(images), np.int32)
-    for i, batch in enumerate(batches := list(padded_batches(images, none, batch_size))):
-        x = jax.device_put(batch.images)
+    batches = list(padded_batches(images, none, batch_size, multiple=cores.count))
+    for i, batch in enumerate(batches):
+        x = cores.split(jax.device_put(batch.images))
         part = []
         for j, variant in enumerate(rows):
             if progress:
                 progress(i * len(rows) + j, len(batches) * len(rows))
-            part.append(_logits(network, forward, variables, extra, variant, x))
+            part.append(cores.wait(_logits(cores, network, forward, variables, extra, variant, x)))
         out.append(np.stack(jax.device_get(part))[:, batch.mask])
     if progress:
         progress(len(batches) * len(rows), len(batches) * len(rows))
@@ -154,19 +160,19 @@ def split_variants(variants: Any) -> list[Any]:
     return [jax.tree.map(lambda v, i=i: v[i], variants) for i in range(lengths.pop())]
 
 
-@partial(jax.jit, static_argnums=0)
+@on_cores.jit(1)
 def _intact(network: Network, variables: Variables, images: jax.Array) -> jax.Array:
     return network.apply(variables, images).logits
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@on_cores.jit(2)
 def _logits(
     network: Network, forward: Forward, variables: Variables, extra: Any, variant: Any, x: jax.Array
 ) -> jax.Array:
     return forward(network, variables, x, variant, extra)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
+@on_cores.jit(3)
 def _score(
     network: Network,
     forward: Forward,

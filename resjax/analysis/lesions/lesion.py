@@ -28,7 +28,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
@@ -37,6 +36,7 @@ import numpy as np
 from jax import lax
 from numpy.typing import ArrayLike
 
+from resjax.analysis import cores as on_cores
 from resjax.analysis import style
 from resjax.analysis.batches import (
     Progress,
@@ -140,10 +140,11 @@ def delete_each(
             "only where its input and output have one shape"
         )
 
-    sums = None
-    for batch in padded_batches(images, labels, batch_size, progress):
+    sums, cores, can_go = None, on_cores.shared_cores(), tuple(map(bool, deletable))
+    variables = cores.copy(variables)
+    for batch in padded_batches(images, labels, batch_size, progress, cores.count):
         part = jax.device_get(
-            _lesion_batch(network, loss, tuple(map(bool, deletable)), variables, *batch)
+            _lesion_batch(cores, network, loss, can_go, variables, *cores.split(batch))
         )
         part = jax.tree.map(np.float64, part)
         sums = part if sums is None else jax.tree.map(np.add, sums, part)
@@ -184,7 +185,7 @@ def delete_each(
     )
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
+@on_cores.jit(3)
 def _lesion_batch(
     network: Network,
     loss: Loss,

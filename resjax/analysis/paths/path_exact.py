@@ -34,7 +34,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
@@ -43,6 +42,7 @@ import numpy as np
 from jax import lax
 from numpy.typing import ArrayLike
 
+from resjax.analysis import cores as on_cores
 from resjax.analysis import style
 from resjax.analysis.batches import Progress
 from resjax.analysis.intervals import bootstrap, of_mean
@@ -195,13 +195,16 @@ def path_spectrum(
     batches = whole_batches(network, variables, images, labels, batch_size)
     residual, plain = count_units(network)
     found: list[tuple[np.ndarray, ...]] = []
+    cores = on_cores.shared_cores().if_shared(len(batches[0][0]))
+    variables = cores.copy(variables)
     for i, (x, y) in enumerate(batches):
         if progress:
             progress(i, len(batches))
+        x, y = cores.split((x, y))
         key = jax.random.fold_in(jax.random.key(seed), i)
         norms, parts, total, scale = (
             np.asarray(v, np.float64)
-            for v in jax.device_get(_spectrum(network, loss, probe, variables, x, y, key))
+            for v in jax.device_get(_spectrum(cores, network, loss, probe, variables, x, y, key))
         )
         found.append((scale * probe.of_examples(norms), parts, scale * probe.of_examples(total)))
     if progress:
@@ -221,7 +224,7 @@ def path_spectrum(
     )
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
+@on_cores.jit(3)
 def _spectrum(
     network: Network,
     loss: Loss,

@@ -31,6 +31,7 @@ import numpy as np
 import optax
 from numpy.typing import ArrayLike
 
+from resjax.analysis import cores as on_cores
 from resjax.analysis import style
 from resjax.analysis.batches import Progress, check_examples, check_images, count_classes
 from resjax.analysis.intervals import of_mean
@@ -162,15 +163,15 @@ def gradient_norms(
     names, weights = _of_kernels(network, jax.device_get(_kernel_norms(network, variables)), shape)
     if not names:
         raise Refusal("this network has no parameter of the name 'kernel'")
+    cores = on_cores.shared_cores().if_shared(size)
+    variables = cores.copy(variables)
     for i in range(count):
         if progress:
             progress(i, count)
         batch = slice(i * size, (i + 1) * size)
         key = jax.random.fold_in(jax.random.key(seed), i)
-        target = labels[batch].astype(np.int32)
-        measured = _batch_norms(
-            network, loss, optimizer, train, variables, images[batch], target, key
-        )
+        x, y = cores.split((images[batch], labels[batch].astype(np.int32)))
+        measured = _batch_norms(cores, network, loss, optimizer, train, variables, x, y, key)
         value, norms, changes, taps = jax.device_get(measured)
         rows.append(_of_kernels(network, norms, shape)[1])
         updates.append(_of_kernels(network, changes, shape)[1] or [np.nan] * len(names))
@@ -212,7 +213,7 @@ def _kernel_norms(network: Network, variables: Variables) -> dict[str, jax.Array
     return layer_norms(network, variables["params"])
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+@on_cores.jit(4)
 def _batch_norms(
     network: Network,
     loss: Loss,

@@ -1,0 +1,90 @@
+"""Analyses find the same where the cores of a CPU share their batches."""
+
+import os
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from test_train import REPOSITORY
+
+from resjax.analysis import cores
+
+STUDIES = """
+import sys
+
+import jax
+
+jax.config.update("jax_num_cpu_devices", int(sys.argv[1]))
+import numpy as np
+
+from resjax import models
+from resjax.analysis.cores import shared_cores
+from resjax.analysis.lesions.lesion import delete_each
+from resjax.analysis.paths.path_exact import path_spectrum
+from resjax.analysis.paths.path_walk import TRAINING
+from resjax.analysis.signals.gradients import gradient_norms
+from resjax.analysis.variants import logits_of, measure, with_gates
+
+assert shared_cores().count == int(sys.argv[1])
+network = models.build(
+    models.defaults("resnet", depth=14, widths=(16, 16, 32)), image_shape=(8, 8, 3), num_classes=4
+)
+variables = jax.jit(lambda key: network.init(key, (8, 8, 3)))(jax.random.key(0))
+rng = np.random.default_rng(0)
+x, y = rng.standard_normal((13, 8, 8, 3)).astype(np.float32), rng.integers(0, 4, 13)
+gates = rng.random((7, network.num_units)).astype(np.float32)
+args = (network, variables, x, y)
+each = delete_each(*args, batch_size=5)
+scores, _ = measure(*args, with_gates, gates, batch_size=5)
+exact = path_spectrum(*args, batch_size=4)
+alone = path_spectrum(*args, batch_size=3)  # which two can't share
+training = path_spectrum(*args, batch_size=4, probe=TRAINING)
+norms = gradient_norms(*args, batch_size=6)
+np.savez(
+    sys.argv[2],
+    each=np.stack([each.error, each.loss, each.kl, each.agreement]),
+    scores=np.stack([scores.error, scores.loss, scores.kl, scores.agreement]),
+    logits=logits_of(network, variables, x, with_gates, gates, batch_size=5),
+    exact=exact.norm,
+    contribution=exact.contribution,
+    alone=alone.norm,
+    training=training.norm,
+    norms=norms.norm,
+    activation=norms.activation,
+)
+"""
+
+
+def test_two_cores_find_what_one_device_does(tmp_path):
+    env = {**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(REPOSITORY)}
+    found = []
+    for count in (1, 2):
+        path = tmp_path / f"{count}.npz"
+        command = (sys.executable, "-c", STUDIES, str(count), str(path))
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=500)
+        assert done.returncode == 0, done.stderr
+        found.append(np.load(path))
+    one, two = found
+    for name in one:
+        assert np.isfinite(one[name]).any(), name
+        np.testing.assert_allclose(two[name], one[name], rtol=2e-4, atol=2e-5, err_msg=name)
+
+
+def test_devices_that_are_no_cores_are_left_alone():
+    # The tests' eight, which a flag makes.
+    assert len(jax.devices()) == 8
+    assert cores.shared_cores() == cores.Cores()
+
+
+@pytest.mark.parametrize("size, count", [(6, 2), (5, 1)])
+def test_cores_share_only_what_they_can_share_equally(size, count):
+    two = cores.Cores(jax.sharding.Mesh(np.array(jax.devices()[:2]), ("data",)))
+    assert two.if_shared(size).count == count
+
+
+def test_what_is_not_shared_is_not_touched():
+    tree = {"a": np.ones(3)}
+    alone = cores.Cores()
+    assert alone.copy(tree) is tree and alone.split(tree) is tree and alone.wait(tree) is tree
