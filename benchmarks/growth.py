@@ -105,7 +105,7 @@ def _analysis(name: str, depth: int, width: int, batch: int) -> Measured:
     else:
         arguments = (variables, x, y, jax.random.key(0))
         lowered = path_exact._spectrum.lower(
-            network, losses.cross_entropy, path_exact.PAPER, *arguments
+            Cores(), network, losses.cross_entropy, path_exact.PAPER, *arguments
         )
     compiled = lowered.compile()
     return lambda: compiled(*arguments), compiled.memory_analysis().temp_size_in_bytes, 1

@@ -2,9 +2,9 @@
 
 One device computes with many threads, which meet after every small operation, and its convolutions go to
 the kernel of XLA that has threads. Devices of one core each split a step once, by examples, and take a
-kernel of one thread, which does up to 1.7 times as much with it (``resjax/models/conv.py``). In return they
-must add up BatchNorm's statistics and the gradients, tens of microseconds a layer: small images are not
-worth it. The result is the same but for the order of sums, since BatchNorm sees the whole batch
+kernel of one thread, which does up to 1.7 times as much with it (``resjax/models/one_thread.py``). In
+return they must add up BatchNorm's statistics and the gradients, tens of microseconds a layer: small images
+are not worth it. The result is the same but for the order of sums, since BatchNorm sees the whole batch
 (``resjax/parallel.py``). The data set is in memory once a device. Analyses share their batches in the same
 way (``resjax/analysis/cores.py``). Measurements: docs/performance.md.
 """
