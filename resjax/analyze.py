@@ -22,7 +22,7 @@ from rich.table import Table
 from resjax import command
 from resjax import config as configs
 from resjax.analysis.run import load_runs
-from resjax.cores import share_cores
+from resjax.cores import share_cores_to_analyse
 from resjax.provenance import provenance
 from resjax.report import GROUPS, STUDIES, Options
 from resjax.report.compute import run_studies
@@ -118,7 +118,7 @@ def _main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments {argv[1:]}; see --help")
     if _WORKDIR.value:
-        share_cores(configs.load(_WORKDIR.value[0]))
+        share_cores_to_analyse(configs.load(_WORKDIR.value[0]))
     options = Options(**{name: flag.value for name, flag in _OPTIONS.items()})
     report = analyze(_WORKDIR.value or [], _STUDIES.value or [], _OUT.value, options)
     print(f"report: {report}")

@@ -34,10 +34,19 @@ def share_cores(config: ConfigDict) -> None:
     """
     if _FLAG in os.environ.get("XLA_FLAGS", ""):
         return
-    # Runs from before there was the field can be analysed, too.
-    count = config.parallel.get("cpu_devices", 0) or _suitable(config)
+    count = config.parallel.cpu_devices or _suitable(config)
     if count > 1:
         jax.config.update("jax_num_cpu_devices", count)
+
+
+def share_cores_to_analyse(config: ConfigDict) -> None:
+    """As ``share_cores``, for a run that was trained elsewhere perhaps, or before there was the field.
+
+    Its 1 is kept; any other number was for the machine that it was trained on.
+    """
+    here = config.copy_and_resolve_references()
+    here.parallel.cpu_devices = int(config.parallel.get("cpu_devices", 0) == 1)
+    share_cores(here)
 
 
 def _suitable(config: ConfigDict) -> int:

@@ -92,7 +92,7 @@ class _Found:
 class _Reports:
     """Turns what was found into records; losses are means since the last record.
 
-    There is one where a checkpoint is saved, too: a run that resumes there has no steps to remember.
+    Every checkpoint closes one: a run that resumes there has no steps to remember.
     """
 
     def __init__(
@@ -104,6 +104,7 @@ class _Reports:
         self._checkpoints = checkpoints
         self._losses: list[float] = []
         self._errors: list[float] = []
+        self._rate = 0.0
 
     def write(self, found: _Found, state: TrainState, saves: bool = False) -> None:
         """Waits for ``found`` and writes it.
@@ -123,30 +124,37 @@ class _Reports:
         plan, end = self._experiment.plan, found.end
         series = {k: v for k, v in found.metrics.items() if k != "norms"}
         done = {k: np.asarray(v)[: end - found.start] for k, v in series.items()}
-        if not done["finite"].all():
-            self._stop_at(found.start + int(np.argmin(done["finite"])), done, state)
+        finite = bool(done["finite"].all())
+        if not finite:
+            bad = int(np.argmin(done["finite"]))
+            loss, end = done["loss"][bad], found.start + bad
+            done = {k: v[:bad] for k, v in done.items()}
+        if len(done["loss"]):
+            self._rate = float(done["learning_rate"][-1])
         self._losses += done["loss"].tolist()
         self._errors += done["error"].tolist()
         self._writer.progress(end)
-        if end % plan.log == 0 or saves:
+        closes = end % plan.log == 0 or saves or not finite
+        if closes and self._losses:
             record: dict[str, Any] = {
                 **self._at(end),
                 "loss": float(np.mean(self._losses)),
                 "error": float(np.mean(self._errors)),
-                "learning_rate": float(done["learning_rate"][-1]),
+                "learning_rate": self._rate,
                 "images_per_second": self._writer.speed(
                     end, self._experiment.config.train.batch_size
                 ),
             }
-            if end % plan.log == 0:
+            if end % plan.log == 0 and finite:
                 record["norms"] = found.metrics["norms"]
             self._writer.write(record)
             self._losses, self._errors = [], []
+        if not finite:
+            self._stop_at(end, float(loss), state)
 
-    def _stop_at(self, bad: int, done: dict[str, np.ndarray], state: TrainState) -> None:
+    def _stop_at(self, bad: int, loss: float, state: TrainState) -> None:
         self._checkpoints.save(state)
         where = first_nonfinite(state, self._feed.whole_batch(bad), task=self._experiment.task)
-        loss = done["loss"][int(np.argmin(done["finite"]))]
         raise FloatingPointError(
             f"the update from step {bad} to {bad + 1} is not finite (loss {loss:.4g}); the first place is "
             f"{where}. It was not made: the state of step {int(state.step)} is saved in "

@@ -10,6 +10,7 @@ import pytest
 from test_train import REPOSITORY
 
 from resjax.analysis import cores
+from resjax.analysis.batches import padded_batches
 
 STUDIES = """
 import sys
@@ -76,6 +77,18 @@ def test_devices_that_are_no_cores_are_left_alone():
     # The tests' eight, which a flag makes.
     assert len(jax.devices()) == 8
     assert cores.shared_cores() == cores.Cores()
+
+
+@pytest.mark.parametrize(
+    "examples, most, multiple, sizes",
+    [(100, 10, 8, [8] * 13), (3, 1, 2, [2, 2]), (13, 5, 2, [4] * 4), (13, 5, 1, [5] * 3)],
+)
+def test_batches_of_a_multiple(examples, most, multiple, sizes):
+    images, labels = np.zeros((examples, 1, 1, 1)), np.zeros(examples)
+    batches = list(padded_batches(images, labels, most, multiple=multiple))
+    assert [len(batch.images) for batch in batches] == sizes
+    counted = [int(batch.mask.sum()) for batch in batches]
+    assert sum(counted) == examples and min(counted) > 0
 
 
 @pytest.mark.parametrize("size, count", [(6, 2), (5, 1)])

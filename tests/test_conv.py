@@ -216,6 +216,26 @@ def test_eight_devices_agree_with_one(name, alone, x64):
         np.testing.assert_allclose(a, e, rtol=1e-11, atol=1e-11)
 
 
+def test_one_thread_takes_images_that_its_devices_cannot_share(x64):
+    """A gradient for each example, or for a part of the batch, inside of what is shared."""
+    case = CASES["cifar"]._replace(batch=16)
+    *shared, threads = on_eight_devices(*arrays(case, jnp.float64), True)
+
+    def gradient(kernel, x):
+        return jax.grad(lambda k: jnp.sum(jnp.sin(conv(x, k, **case.options()))))(kernel)
+
+    def each(x, kernel):
+        by_example = jax.vmap(lambda one: gradient(kernel, one[None]))(x)
+        return by_example, jnp.sum(by_example[:3], 0) - gradient(kernel, x[:3])
+
+    with threads:
+        by_example, difference = jax.jit(each)(*shared)
+    np.testing.assert_allclose(difference, 0, atol=1e-11)
+    np.testing.assert_allclose(
+        jnp.sum(by_example, 0), gradient(shared[1], shared[0]), rtol=1e-10, atol=1e-10
+    )
+
+
 @pytest.mark.parametrize("alone", [False, True])
 def test_kernel_gradient_of_a_batch_on_many_devices_moves_no_images(alone):
     case = CASES["cifar"]._replace(batch=16)

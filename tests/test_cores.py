@@ -41,11 +41,15 @@ def config(name="cifar10", **fields):
     return c
 
 
-def test_a_run_from_before_there_was_the_choice(six_cores):
-    older = config()
+def test_a_run_is_analysed_on_the_cores_that_are_here(six_cores):
+    older, elsewhere, off = config(), config(), config()
     del older.parallel.cpu_devices
-    cores.share_cores(older)
-    assert six_cores == [("jax_num_cpu_devices", 4)]
+    elsewhere.parallel.cpu_devices = 16
+    off.parallel.cpu_devices = 1
+    for run in (older, elsewhere, off):
+        cores.share_cores_to_analyse(run)
+    assert six_cores == 2 * [("jax_num_cpu_devices", 4)]
+    assert elsewhere.parallel.cpu_devices == 16
 
 
 @pytest.mark.parametrize(

@@ -265,6 +265,8 @@ def test_what_is_not_finite_stops_the_run_before_the_update(tmp_path):
         saved = checkpoints.restore(load_experiment(c).create_state())
     assert int(saved.step) == checkpoints.steps[-1]
     assert all(np.isfinite(leaf).all() for leaf in leaves(saved.params))
+    *_, last = [r for r in read_records(tmp_path / "run") if "loss" in r]
+    assert last["step"] == saved.step and np.isfinite(last["loss"])
 
 
 def test_a_nan_is_traced_to_its_layer(tmp_path, experiment):

@@ -80,15 +80,17 @@ def padded_batches(
 ) -> Iterator[Batch]:
     """Batches of one size, at most ``batch_size``, as even as possible; the last is padded.
 
-    The size is a multiple of ``multiple``, for which it may become larger.
+    The size is a multiple of ``multiple``; that itself, where ``batch_size`` is smaller.
 
     Raises:
       ValueError: a batch size below 1.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}; allowed: 1 or more")
-    count = -(-len(images) // batch_size)
+    most = max(batch_size // multiple, 1) * multiple
+    count = -(-len(images) // most)
     size = -(-len(images) // (count * multiple)) * multiple
+    count = -(-len(images) // size)  # fewer, where multiples are large
     for i in range(count):
         if progress:
             progress(i, count)

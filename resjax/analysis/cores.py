@@ -1,9 +1,9 @@
 """Batches of an analysis shared by the cores of a CPU, where each is a device (``resjax.cores``).
 
 Every core has its part of the examples, and convolutions for one thread. What an analysis sums up over
-examples is then summed up over cores, too. Of programs that do that, one may be under way: XLA gives them one
-thread a device, so two can take one each and wait for the other for ever. So an analysis waits for what one
-has found before it asks for the next. Where cores are not devices, nothing here does anything::
+examples is then summed up over cores, too. Only one such program may run at a time: XLA has one thread a
+device, so two programs could each hold one and wait for the other for ever. So an analysis waits for what
+one has found before it asks for the next. Where cores are not devices, nothing here does anything::
 
     @jit(1)
     def _run(network, variables, images, labels, mask): ...
@@ -52,7 +52,7 @@ class Cores:
         return self._put(tree, PartitionSpec(*self.mesh.axis_names))
 
     def wait(self, tree: Tree) -> Tree:
-        """Waits until nothing is under way, where that matters."""
+        """Waits until ``tree`` is computed, where the next program must not start before."""
         return tree if self.mesh is None else jax.block_until_ready(tree)
 
     def if_shared(self, size: int) -> Cores:

@@ -232,9 +232,9 @@ def _kernel_gradient(
         rows = x[:, :: strides[0], :: strides[1]].reshape(-1, c)
         dk = lax.dot_general(rows, dy.reshape(-1, dy.shape[-1]), (((0,), (0,)), ((), ())))
         return dk.reshape(1, 1, c, -1).astype(dtype)
-    if alone is not None and groups == 1 and one_thread.suits(x, dy):
-        mesh = alone.mesh
-        return one_thread.kernel_gradient(x, dy, window, strides, pads, mesh).astype(dtype)
+    if alone is not None and groups == 1 and one_thread.suits(x, dy, alone.mesh):
+        dk = one_thread.kernel_gradient(x, dy, window, strides, pads, alone.mesh)
+        return dk.astype(dtype)
     x, dy = _apart(x, dy, kernel)
     images = x.reshape(b, h, w, groups, c).transpose(4, 1, 2, 3, 0).reshape(c, h, w, groups * b)
     # Behind, as much as leaves kh × kw results; negative where the forward pass left rows unread.

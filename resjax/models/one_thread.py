@@ -9,9 +9,10 @@ and operands that stay in the cache. Two forms give it that:
   neighbouring pixels at once, as 32 channels of one pixel: a third more arithmetic, in 0.6 of the time.
 * ``kernel_gradient``: images are convolved with gradients as windows, and batch and channels change their
   roles (``resjax.models.conv``). The result has as few pixels as the kernel, 3×3. So columns and channels of
-  the images are one axis here, over which the window, spread out by the number of channels, moves by one: a
-  row of the result has 3 × channels pixels. A few images at a time are put into that order and used while
-  they are in the cache. (Large images do not fit, and many channels are a product large enough without.)
+  the images are one axis here, [1, H, W·C, batch], over which a window with holes, of every C-th place, moves
+  by one: a row of the result has 3·C pixels. With 16 channels, two columns of the window are one of 32, as
+  above. A few images at a time are put into that order and used while they are in the cache. (Large images
+  do not fit, and many channels are a product large enough without.)
 
 Before JAX 0.10, XLA had no such library; from 0.11 on, it is slower for few channels. There nothing is
 gained, and the forms are not used (docs/performance.md has numbers for four versions).
@@ -85,9 +86,13 @@ def in_pairs(x: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Array:
     return y.reshape(*y.shape[:2], -1, o)[:, :, :width]
 
 
-def suits(x: jax.Array, dy: jax.Array) -> bool:
-    """Whether ``kernel_gradient`` is the faster form for images and gradients [B, H, W, C] like these."""
-    return _at_once(x, dy) > 1 and max(x.shape[3], dy.shape[3]) <= _MANY
+def suits(x: jax.Array, dy: jax.Array, mesh: Mesh | None) -> bool:
+    """Whether ``kernel_gradient`` takes images and gradients [B, H, W, C] like these, and is the faster form.
+
+    A mesh can't share every number of them, such as the one image of a gradient for each example.
+    """
+    shared = mesh is None or len(x) % mesh.size == 0
+    return shared and _at_once(x, dy) > 1 and max(x.shape[3], dy.shape[3]) <= _MANY
 
 
 def _at_once(x: jax.Array, dy: jax.Array) -> int:
