@@ -90,7 +90,6 @@ def padded_batches(
     most = max(batch_size // multiple, 1) * multiple
     count = -(-len(images) // most)
     size = -(-len(images) // (count * multiple)) * multiple
-    count = -(-len(images) // size)  # fewer, where multiples are large
     for i in range(count):
         if progress:
             progress(i, count)

@@ -39,7 +39,7 @@ NHWC_HWIO = ("NHWC", "HWIO", "NHWC")
 FEW = 16  # up to so many channels XLA takes its own kernel
 _PAYS = jaxlib.version.__version_info__[:2] == (0, 10)
 _AT_ONCE = 2**16  # numbers of images or gradients at a time, 256 kB: a part of a core's cache
-_MANY = 128  # channels
+_MANY = 128  # channels; from there on any product is large
 
 
 class OneThread(NamedTuple):
