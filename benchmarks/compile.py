@@ -2,17 +2,20 @@
 
     python benchmarks/compile.py [--depths 20 56 110 1202] [--stock-depths 20 56 110] [--rounds 2] [--json P]
 
-The programs are those of ``python -m resjax.train`` at CIFAR-10's image size: many training steps a dispatch,
-and the evaluation of many batches. Each start is a process of its own: a cold one with an empty folder for
-compiled programs (``resjax.compiled``), then a warm one with what the cold one left there. A start counts
-from the Python function on: tracing, lowering, and XLA or reading. Stock Flax (``stock.py``) has one step a
-dispatch and starts cold. "init" is the first state, compiled and computed; the steps are not run, so their
-numbers do not depend on how fast they are.
+The programs are those of ``python -m resjax.train`` at CIFAR-10's image size: the first state, many training
+steps a dispatch, and the evaluation of many batches. Each start is a process of its own: a cold one with an
+empty folder for compiled programs (``resjax.compiled``), then a warm one with what the cold one left there. A
+start counts from the Python function on: tracing, lowering, and XLA or reading. Stock Flax (``stock.py``) has
+one step a dispatch and starts cold; "stock, flag" has the compiler's flag that the commands set. "init" is
+the first state, compiled and computed; the others are not run, so their numbers do not depend on how fast
+they are. "start" is what training needs, the first state and the steps: of stock Flax the sum, and of resjax
+as ``loop.begin`` makes them, side by side.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import subprocess
@@ -27,30 +30,37 @@ from results import save
 from rich.console import Console
 from rich.table import Table
 
-PROGRAMS = ("init", "train", "eval")
+PROGRAMS = ("init", "train", "start", "eval")
+KINDS = ("cold", "warm", "stock", "stock, flag")
 
 
-def start_resjax(depth: int, batch: int) -> dict[str, float]:
-    """Seconds for both programs, in this process."""
-    from resjax.compiled import keep_compiled
-
-    keep_compiled()
-    import jax
-
+def _experiment(depth: int, batch: int) -> tuple[Any, Any]:
+    """As the command makes it, on random images."""
     from resjax import config as configs
     from resjax import data
+    from resjax.compiled import compile_quickly, keep_compiled
     from resjax.cores import share_cores
     from resjax.data.info import Info
     from resjax.parallel import Devices
     from resjax.train import make_experiment
 
+    compile_quickly()
+    keep_compiled()
+    gc.freeze()
     config = configs.default("resnet", depth=depth)
     config.train.batch_size, config.data.image_size = batch, 32
     share_cores(config)  # as the command does
     images, labels = np.zeros((1024, 32, 32, 3), np.uint8), np.zeros(1024, np.int32)
     info = Info("random", (32, 32, 3), 10, 1024, 1024, mean=(0.5,) * 3, std=(0.25,) * 3)
-    experiment = make_experiment(config, data.Arrays(info, images, labels, images, labels))
-    devices = Devices()
+    arrays = data.Arrays(info, images, labels, images, labels)
+    return make_experiment(config, arrays), Devices()
+
+
+def start_programs(depth: int, batch: int) -> dict[str, float]:
+    """Seconds for each program alone, in this process."""
+    experiment, devices = _experiment(depth, batch)
+    import jax
+
     started = time.perf_counter()
     state = jax.block_until_ready(experiment.create_state())
     init = time.perf_counter() - started
@@ -58,7 +68,7 @@ def start_resjax(depth: int, batch: int) -> dict[str, float]:
     def shaped(*shape: int, dtype: Any = np.int32) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, dtype)
 
-    most = config.train.steps_per_dispatch
+    most = experiment.config.train.steps_per_dispatch
     batches = {"index": shaped(most, batch), "slot": shaped(most, batch)}
     train_set = {"image": shaped(1024, 32, 32, 3, dtype=np.uint8), "label": shaped(1024)}
     test_set = {
@@ -75,6 +85,25 @@ def start_resjax(depth: int, batch: int) -> dict[str, float]:
     }
 
 
+def start_run(depth: int, batch: int) -> dict[str, float]:
+    """Seconds for the first state and the steps, as a run begins."""
+    experiment, devices = _experiment(depth, batch)
+    import jax
+
+    from resjax import loop
+    from resjax.checkpoint import Checkpoints
+    from resjax.feed import Feed
+
+    feed = Feed(experiment.config, experiment.dataset, devices, 0)
+    batches = feed.batches(0, 1)
+    with tempfile.TemporaryDirectory() as folder, Checkpoints(folder) as checkpoints:
+        started = time.perf_counter()
+        nothing = lambda state: {}  # noqa: E731
+        begun = loop.begin(experiment, devices, checkpoints, nothing, feed.images, batches)
+        jax.block_until_ready(begun[0])
+        return {"start": time.perf_counter() - started}
+
+
 def start_stock(depth: int, batch: int) -> dict[str, float]:
     """The same for stock Flax."""
     import jax
@@ -88,11 +117,20 @@ def start_stock(depth: int, batch: int) -> dict[str, float]:
     y = jax.ShapeDtypeStruct((batch,), jnp.int32)
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     evaluate = jax.jit(lambda v, x: stock.ResNet(depth).apply(v, x, train=False))
+    train = _seconds(stock.train_step, state, x, y)
     return {
         "init": init,
-        "train": _seconds(stock.train_step, state, x, y),
+        "train": train,
+        "start": init + train,
         "eval": _seconds(evaluate, variables, x),
     }
+
+
+def start_stock_with_flag(depth: int, batch: int) -> dict[str, float]:
+    from resjax.compiled import compile_quickly
+
+    compile_quickly()
+    return start_stock(depth, batch)
 
 
 def _seconds(function: Any, *arguments: Any) -> float:
@@ -101,7 +139,12 @@ def _seconds(function: Any, *arguments: Any) -> float:
     return time.perf_counter() - start
 
 
-STARTS = {"resjax": start_resjax, "stock": start_stock}
+STARTS = {
+    "programs": start_programs,
+    "run": start_run,
+    "stock": start_stock,
+    "stock, flag": start_stock_with_flag,
+}
 
 
 def start(name: str, depth: int, batch: int, folder: str) -> dict[str, float]:
@@ -127,16 +170,18 @@ def start(name: str, depth: int, batch: int, folder: str) -> dict[str, float]:
 
 def measure(depth: int, batch: int, rounds: int, with_stock: bool) -> dict[str, Any]:
     """Seconds of every round, by kind of start and program; contenders take turns."""
-    kinds = ("cold", "warm", "stock") if with_stock else ("cold", "warm")
+    kinds = KINDS if with_stock else KINDS[:2]
     seconds: dict[str, Any] = {kind: {name: [] for name in PROGRAMS} for kind in kinds}
     for _ in range(rounds):
-        with tempfile.TemporaryDirectory() as folder:
-            for kind in kinds:
-                name = "stock" if kind == "stock" else "resjax"
-                found = start(name, depth, batch, "off" if kind == "stock" else folder)
-                for program, value in found.items():
-                    seconds[kind][program].append(value)
-            size = sum(path.stat().st_size for path in Path(folder).rglob("*-cache"))
+        for kind in kinds[2:]:
+            for program, value in start(kind, depth, batch, "off").items():
+                seconds[kind][program].append(value)
+        for name in ("run", "programs"):
+            with tempfile.TemporaryDirectory() as folder:
+                for kind in kinds[:2]:
+                    for program, value in start(name, depth, batch, folder).items():
+                        seconds[kind][program].append(value)
+                size = sum(path.stat().st_size for path in Path(folder).rglob("*-cache"))
     return {"depth": depth, "seconds": seconds, "kept_bytes": size}
 
 
@@ -155,9 +200,7 @@ def main() -> None:
 
     # Saving starts JAX here, and the starts that follow need the GPU's memory.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    title = (
-        f"seconds to compile, batch {args.batch}, 32×32×3: stock Flax, cold, warm (best of rounds)"
-    )
+    title = f"seconds to compile, batch {args.batch}, 32×32×3: stock Flax, cold, warm (median of rounds)"
     table = Table("depth", title=title)
     for column in (*PROGRAMS, "kept"):
         table.add_column(column, justify="right")
@@ -171,7 +214,9 @@ def main() -> None:
             save(args.json, {"batch": args.batch, "rows": rows})
             cells = [
                 " / ".join(
-                    f"{min(row['seconds'][kind][program]):.2f}" if kind in row["seconds"] else "–"
+                    f"{np.median(row['seconds'][kind][program]):.2f}"
+                    if kind in row["seconds"]
+                    else "–"
                     for kind in ("stock", "cold", "warm")
                 )
                 for program in PROGRAMS

@@ -45,6 +45,11 @@ class Checkpoints:
         """Steps that there are checkpoints of, oldest first."""
         return sorted(c.step for c in self._orbax.checkpoints)
 
+    @property
+    def newest(self) -> int | None:
+        """The step of the newest checkpoint, None for no checkpoint."""
+        return max(self.steps, default=None)
+
     def save(self, state: TrainState) -> None:
         """Writes ``state`` and waits until it is whole; a step that is there already is left alone."""
         step = int(state.step)
@@ -52,7 +57,8 @@ class Checkpoints:
             self._orbax.save(step, state, force=True)
 
     def restore(self, like: TrainState, step: int | None = None) -> TrainState:
-        """The checkpoint of ``step``, or the newest, with the shapes and devices of ``like``.
+        """The checkpoint of ``step``, or the newest, with the shapes and devices of ``like``, a state or an
+        abstract one (``Devices.abstract``).
 
         Raises:
           FileNotFoundError: there is none, or not of that step.

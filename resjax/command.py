@@ -1,7 +1,8 @@
-"""What the commands have in common: quiet libraries, kept compilations, and errors in one line."""
+"""What the commands have in common: quiet libraries, quick and kept compilations, and errors in one line."""
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
@@ -11,7 +12,7 @@ from typing import NoReturn
 
 from absl import app, flags
 
-from resjax.compiled import keep_compiled
+from resjax.compiled import compile_quickly, keep_compiled
 from resjax.stopping import Stopped
 
 
@@ -48,6 +49,9 @@ def _quietly(main: Callable[[list[str]], None]) -> Callable[[list[str]], None]:
         for name in ("absl", "jax"):
             logging.getLogger(name).setLevel(logging.WARNING)
         try:
+            compile_quickly()
+            # The collector need not walk the libraries again and again: tracing makes many objects.
+            gc.freeze()
             keep_compiled()
             main(argv)
             sys.stdout.flush()

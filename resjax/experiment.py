@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 
+import jax
 from ml_collections import ConfigDict
 
 from resjax import config as configs
 from resjax import data, losses, models
 from resjax.data.info import TABLE
 from resjax.optimizer import make_optimizer, schedule
-from resjax.step import Task, TrainState, create_state
+from resjax.step import Task, TrainState, state_maker
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,9 +40,19 @@ class Experiment:
     task: Task
     plan: Plan
 
+    @functools.cached_property
+    def _first_state(self) -> jax.stages.Lowered:
+        make = state_maker(self.task, self.dataset.info.image_shape)
+        return make.lower(jax.eval_shape(jax.random.key, 0))
+
     def create_state(self) -> TrainState:
         """The state at step 0, a function of the configuration."""
-        return create_state(self.task, self.config.seed, self.dataset.info.image_shape)
+        return self._first_state.compile()(jax.random.key(self.config.seed))
+
+    @property
+    def state_shapes(self) -> TrainState:
+        """A state whose leaves have a shape and a dtype, and no values; nothing is compiled for it."""
+        return self._first_state.out_info
 
 
 def load_experiment(config: ConfigDict) -> Experiment:

@@ -1,12 +1,15 @@
-"""The training loop: dispatch, then report what the dispatch before has found.
+"""The training loop: a state and compiled steps, then dispatch and report, again and again.
 
-The host never waits for the device but to save a checkpoint (and, with many hosts, to agree on a stop): while
-the device runs one dispatch, the host prepares the next one's batches and writes the metrics of the last.
+The host never waits for the device but to save a checkpoint (and, with many hosts, to agree on a stop):
+while the device runs one dispatch, the host writes what the dispatch before has found and prepares the next
+one's batches.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -17,8 +20,8 @@ from resjax.checkpoint import Checkpoints
 from resjax.diagnose import first_nonfinite
 from resjax.experiment import Experiment, Plan
 from resjax.feed import Evaluation, Feed
-from resjax.parallel import Devices, any_process
-from resjax.step import Metrics, TrainState
+from resjax.parallel import Devices, TrainSteps, any_process
+from resjax.step import Batch, Metrics, TrainState
 from resjax.stopping import Stopped, StopRequest
 from resjax.writers import Writer
 
@@ -27,30 +30,35 @@ def run(
     experiment: Experiment,
     devices: Devices,
     checkpoints: Checkpoints,
-    state: TrainState,
     writer: Writer,
     stop: StopRequest,
 ) -> TrainState:
-    """Trains from ``state`` to the end of the plan; returns the last state.
+    """Trains from the newest checkpoint, or a first state, to the end of the plan; returns the last state.
 
     Raises:
       FloatingPointError: a step was not finite; the state before it is saved.
       Stopped: ``stop`` was asked for; the state is saved.
     """
     config, task, plan = experiment.config, experiment.task, experiment.plan
-    step = int(state.step)
+    step = checkpoints.newest or 0
     if step >= plan.total:
         writer.say(f"nothing to do: the newest checkpoint is of the last step, {plan.total}")
-        return state
-    run_steps = devices.train_steps(task)
+        return checkpoints.restore(devices.abstract(experiment.state_shapes))
     evaluate = Evaluation(task, experiment.dataset, devices, config.eval.batch_size)
     feed = Feed(config, experiment.dataset, devices, step)
     reports = _Reports(experiment, feed, writer, checkpoints)
-    found = _Found(step, step, evaluation=evaluate(state) if step == 0 else None)
+
+    def next_dispatch() -> tuple[int, Batch]:
+        end = min(plan.next_event(step), step + config.train.steps_per_dispatch)
+        return end, feed.batches(step, end - step)
+
+    end, batches = next_dispatch()
+    state, evaluation, run_steps = begin(
+        experiment, devices, checkpoints, evaluate, feed.images, batches
+    )
+    found = _Found(step, step, evaluation=evaluation)
 
     while step < plan.total and not _stops(stop, step, plan):
-        end = min(plan.next_event(step), step + config.train.steps_per_dispatch)
-        batches = feed.batches(step, end - step)
         start, count = jnp.int32(step), jnp.int32(end - step)
         state, metrics = run_steps(state, feed.images, batches, start, count)
         reports.write(found, state)
@@ -62,6 +70,8 @@ def run(
             reports.write(found, state, saves=True)
             found = _Found(step, step)
             checkpoints.save(state)
+        if step < plan.total:
+            end, batches = next_dispatch()
     reports.write(found, state, saves=True)
     checkpoints.save(state)
     if step < plan.total:
@@ -70,6 +80,30 @@ def run(
             f"{checkpoints.directory}; the same command continues there"
         )
     return state
+
+
+def begin(
+    experiment: Experiment,
+    devices: Devices,
+    checkpoints: Checkpoints,
+    evaluate: Callable[[TrainState], Metrics],
+    images: Batch | None,
+    batches: Batch,
+) -> tuple[TrainState, Metrics | None, TrainSteps]:
+    """The state to train from, its evaluation where it is the first, and the compiled steps.
+
+    All are made side by side, since Python and half of XLA's work take one core: while the steps are traced,
+    the first state is compiled, and it is evaluated while they are. ``images`` and ``batches`` are those of
+    any dispatch, for their shapes.
+    """
+    shapes = devices.abstract(experiment.state_shapes)
+    with ThreadPoolExecutor(2) as pool:
+        making = pool.submit(experiment.create_state) if checkpoints.newest is None else None
+        # Traced in this thread, whose settings of JAX are the caller's.
+        lowered = devices.lower_steps(experiment.task, shapes, images, batches)
+        steps = pool.submit(lowered.compile)
+        state = devices.copy(making.result()) if making else checkpoints.restore(shapes)
+        return state, None if checkpoints.newest else evaluate(state), steps.result()
 
 
 def _stops(stop: StopRequest, step: int, plan: Plan) -> bool:

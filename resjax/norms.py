@@ -11,7 +11,7 @@ A stack of n units holds its leaves stacked, so its norms are vectors: one numbe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -36,17 +36,27 @@ def layer_norms(network: Network, tree: Mapping[str, Any]) -> dict[str, jax.Arra
     Raises:
       ValueError: a part that the network does not have.
     """
+    norms = {}
+    for name, first, leaf in _leaves(network, tree):
+        wide = leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
+        norms[name] = jnp.sqrt(jnp.sum(jnp.square(wide), tuple(range(first, leaf.ndim))))
+    return norms
+
+
+def zero_norms(network: Network, tree: Mapping[str, Any]) -> dict[str, jax.Array]:
+    """Zeros in the place of ``layer_norms``; for float32 leaves or shorter ones."""
+    return {name: jnp.zeros(leaf.shape[:first]) for name, first, leaf in _leaves(network, tree)}
+
+
+def _leaves(network: Network, tree: Mapping[str, Any]) -> Iterator[tuple[str, int, Any]]:
+    """(name, number of axes that go over units, leaf)."""
     stacks = {stack.name for stack in network.stacks}
     known = ["stem", *(stack.name for stack in network.stacks), "head"]
-    norms = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         part, *rest = (str(entry.key) for entry in path)
         if part not in known:
             raise ValueError(f"the tree has a part {part!r}; this network has {', '.join(known)}")
-        wide = leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
-        axes = tuple(range(1 if part in stacks else 0, leaf.ndim))
-        norms["/".join((part, *rest))] = jnp.sqrt(jnp.sum(jnp.square(wide), axes))
-    return norms
+        yield "/".join((part, *rest)), int(part in stacks), leaf
 
 
 def flatten_norms(

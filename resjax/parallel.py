@@ -27,7 +27,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from resjax.models.one_thread import one_thread
-from resjax.step import Batch, Metrics, Task, TrainState, eval_step, train_step
+from resjax.step import Batch, Metrics, Task, TrainState, eval_step, no_norms, train_step
 
 Tree = Any
 TrainSteps = Callable[..., tuple[TrainState, Metrics]]
@@ -79,10 +79,8 @@ def train_steps(
     most = batches["slot"].shape[0]
     numbers = {k: jnp.zeros((most,), jnp.float32) for k in ("loss", "error", "learning_rate")}
     series = {**numbers, "finite": jnp.ones((most,), bool)}
-    # Outside of pmap, whose axis does not exist here, the shapes are the same.
-    shapes = jax.eval_shape(functools.partial(train_step, task=task), state, batch_at(jnp.int32(0)))
-    norms = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes[1]["norms"])
-    _, state, series, norms = lax.while_loop(goes_on, run, (jnp.int32(0), state, series, norms))
+    first = (jnp.int32(0), state, series, no_norms(state.params, task=task))
+    _, state, series, norms = lax.while_loop(goes_on, run, first)
     return state, {**series, "norms": norms}
 
 
@@ -162,6 +160,12 @@ class Devices:
         # Not device_put, which refuses random keys where the devices belong to several processes.
         return jax.jit(lambda tree: tree, out_shardings=self._copied)(tree)
 
+    def abstract(self, shapes: Tree) -> Tree:
+        """What ``copy`` would return, without values."""
+        return jax.tree.map(
+            lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=self._copied), shapes
+        )
+
     def split(self, batches: dict[str, np.ndarray]) -> Batch:
         """Arrays [n, B of this host, …] → [n, B, …], the batch axis split over the devices."""
         return {
@@ -193,6 +197,13 @@ class Devices:
             out_axes=None,
             devices=self._devices,
         )
+
+    def lower_steps(
+        self, task: Task, state: TrainState, images: Tree, batches: Batch
+    ) -> jax.stages.Lowered:
+        """``train_steps`` for arguments of these shapes, to be compiled; a state may be ``abstract``."""
+        program: Any = self.train_steps(task)
+        return program.lower(state, images, batches, jnp.int32(0), jnp.int32(0))
 
     def eval_steps(self, task: Task) -> Callable[[Tree, Batch], Metrics]:
         """``parallel.eval_steps`` compiled for the devices."""

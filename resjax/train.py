@@ -1,8 +1,8 @@
 """Train a network: ``python -m resjax.train --config=configs/NAME.py --workdir=DIR``.
 
-The chain: ``load_experiment`` (data, network, loss, optimizer) → its first state, or the newest checkpoint of
-the workdir → ``loop.run``. Everything that the chain is made of can be imported and used alone; the step is
-``train_step(state, batch, task=…) -> (state, metrics)``.
+The chain: ``load_experiment`` (data, network, loss, optimizer) → ``loop.run``, from its first state or the
+newest checkpoint of the workdir. Everything that the chain is made of can be imported and used alone; the
+step is ``train_step(state, batch, task=…) -> (state, metrics)``.
 """
 
 from __future__ import annotations
@@ -56,13 +56,10 @@ def train_and_evaluate(config: ConfigDict, directory: str | Path) -> TrainState:
         experiment = load_experiment(config)
         path = _claim(directory, config)
         with Checkpoints(path, config.checkpoint.keep, tidy=True) as checkpoints:
-            state = devices.copy(experiment.create_state())
-            if checkpoints.steps:
-                state = checkpoints.restore(state)
-            start, total = int(state.step), experiment.plan.total
+            start, total = checkpoints.newest or 0, experiment.plan.total
             with Writer(path, start, total, config.log.tensorboard) as writer:
-                writer.say(_summary(experiment, devices, state))
-                return loop.run(experiment, devices, checkpoints, state, writer, stop)
+                writer.say(_summary(experiment, devices, start))
+                return loop.run(experiment, devices, checkpoints, writer, stop)
 
 
 def _claim(directory: str | Path, config: ConfigDict) -> Path:
@@ -77,12 +74,12 @@ def _claim(directory: str | Path, config: ConfigDict) -> Path:
     return path
 
 
-def _summary(experiment: Experiment, devices: Devices, state: TrainState) -> str:
+def _summary(experiment: Experiment, devices: Devices, start: int) -> str:
     config, plan = experiment.config, experiment.plan
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(experiment.state_shapes.params))
     return (
         f"{config.model.name} on {config.data.name}: {parameters:,} parameters, {devices.count} × "
-        f"{jax.devices()[0].device_kind}, steps {int(state.step)} to {plan.total} "
+        f"{jax.devices()[0].device_kind}, steps {start} to {plan.total} "
         f"({plan.per_epoch:.1f} an epoch)"
     )
 

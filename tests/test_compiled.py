@@ -158,3 +158,20 @@ def _config(path):
     from resjax import config as configs
 
     return configs.load_file(path)
+
+
+def test_a_choice_of_the_compiler_is_added_once_and_never_overrules():
+    from resjax.compiled import compile_quickly
+
+    environment = {"XLA_FLAGS": "--xla_cpu_enable_fast_math=false"}
+    compile_quickly(environment)
+    first, own = environment["XLA_FLAGS"].split()
+    assert first == "--xla_cpu_enable_fast_math=false" and "unrolling" in own
+    compile_quickly(environment)
+    assert environment["XLA_FLAGS"].split() == [first, own]
+    chosen = {"XLA_FLAGS": "--xla_backend_extra_options=xla_cpu_optimize_for_size"}
+    compile_quickly(chosen)
+    assert chosen == {"XLA_FLAGS": "--xla_backend_extra_options=xla_cpu_optimize_for_size"}
+    empty = {}
+    compile_quickly(empty)
+    assert empty == {"XLA_FLAGS": own}

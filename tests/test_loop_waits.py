@@ -1,6 +1,7 @@
 """The device never waits for the host within an epoch: the next dispatch is there before one ends."""
 
 import threading
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -33,8 +34,11 @@ class Gated(Devices):
         self.dispatches, self.patience, self.made, self.late = dispatches, patience, 0, []
         self.changed = threading.Condition()
 
-    def train_steps(self, task):
-        steps = super().train_steps(task)
+    def lower_steps(self, *arguments):
+        lowered = super().lower_steps(*arguments)
+        return SimpleNamespace(compile=lambda: self.gated(lowered.compile()))
+
+    def gated(self, steps):
 
         def wait(number, count, before):
             del before
@@ -86,8 +90,7 @@ def train(tmp_path, patience):
     experiment = load_experiment(config)
     devices = Gated(8, patience)
     with Checkpoints(tmp_path) as checkpoints, Writer(tmp_path, 0, 16) as writer:
-        state = devices.copy(experiment.create_state())
-        loop.run(experiment, devices, checkpoints, state, writer, StopRequest())
+        loop.run(experiment, devices, checkpoints, writer, StopRequest())
     assert devices.made == 8
     return devices
 

@@ -361,3 +361,21 @@ def test_a_program_does_not_grow_with_the_depth(x):
         ).count("\n")
 
     assert operations(3) == operations(30)
+
+
+def test_first_values_are_those_of_one_draw_after_another(net, key):
+    """A unit's own key is a split of its part's, as if every part were made alone."""
+    variables = net.init(key, SHAPE)
+    i, stack = next((i, s) for i, s in enumerate(net.stacks, 1) if s.n > 1)
+    h = jax.ShapeDtypeStruct((1, *SHAPE), jnp.float32)
+    for module in (net.stem, *(s.unit for s in net.stacks[: i - 1])):
+        h = jax.eval_shape(
+            lambda x, m=module: m.init_with_output(jax.random.key(0), x, train=False)[0], h
+        )
+    for unit, own in enumerate(jax.random.split(jax.random.fold_in(key, i), stack.n)):
+        rngs = dict(zip(("params", "dropout"), jax.random.split(own), strict=True))
+        alone = stack.unit.init(rngs, jnp.zeros(h.shape), train=False)["params"]
+        for one, all_units in zip(
+            jax.tree.leaves(alone), jax.tree.leaves(variables["params"][stack.name]), strict=True
+        ):
+            np.testing.assert_array_equal(one, all_units[unit])

@@ -20,6 +20,7 @@ from resjax import data, loop, workdir
 from resjax.checkpoint import Checkpoints
 from resjax.feed import Evaluation, Feed
 from resjax.parallel import Devices, train_steps
+from resjax.step import all_finite, no_norms
 from resjax.stopping import Stopped, StopRequest
 from resjax.train import load_experiment, make_experiment, train_and_evaluate, train_step
 from resjax.writers import read_records
@@ -238,6 +239,44 @@ def _forget_last_checkpoint(run):
     shutil.rmtree(run / "checkpoints" / "8")
 
 
+def test_a_state_is_known_by_its_shapes_before_it_is_made(experiment):
+    shapes, state = experiment.state_shapes, experiment.create_state()
+    assert jax.tree.structure(shapes) == jax.tree.structure(state)
+    for like, leaf in zip(jax.tree.leaves(shapes), jax.tree.leaves(state), strict=True):
+        assert (like.shape, like.dtype) == (leaf.shape, leaf.dtype)
+
+
+@pytest.mark.parametrize("activations", [False, True])
+def test_no_norms_have_the_shapes_of_norms(experiment, activations):
+    task = dataclasses.replace(experiment.task, activations=activations)
+    state = experiment.create_state()
+    batch = Feed(experiment.config, experiment.dataset, Devices(), 0).whole_batch(0)
+    norms = jax.eval_shape(lambda s, b: train_step(s, b, task=task)[1]["norms"], state, batch)
+    zeros = no_norms(state.params, task=task)
+    assert set(zeros) == {"gradient", "parameter", "update"} | (
+        {"activation"} if activations else set()
+    )
+    assert jax.tree.map(lambda a: (a.shape, a.dtype), zeros) == jax.tree.map(
+        lambda a: (a.shape, a.dtype), norms
+    )
+
+
+@pytest.mark.parametrize(
+    "values, finite",
+    [
+        ([1.0, -2.0], True),
+        ([1.0, np.nan], False),
+        ([np.inf, 1.0], False),
+        ([np.inf, -np.inf], False),
+        ([3e38, 3e38], False),  # its sum is not
+    ],
+)
+def test_all_finite(values, finite):
+    tree = {"a": jnp.ones((2, 3)), "b": (jnp.array(values, jnp.float32), jnp.zeros(()))}
+    assert bool(all_finite(tree)) is finite
+    assert bool(all_finite({}))
+
+
 def test_dispatches_of_any_length_give_the_same_bits(one_device):
     c = small_config()
     c.train.steps_per_dispatch = 3
@@ -374,14 +413,7 @@ def test_a_stop_request_saves_and_the_run_goes_on_later(tmp_path):
     with Checkpoints(path) as checkpoints, Writer(path, 0, 8) as writer:
         stop.name = "SIGTERM"
         with pytest.raises(Stopped, match="SIGTERM: saved at step 0 of 8"):
-            loop.run(
-                experiment,
-                devices,
-                checkpoints,
-                devices.copy(experiment.create_state()),
-                writer,
-                stop,
-            )
+            loop.run(experiment, devices, checkpoints, writer, stop)
     resumed = train_and_evaluate(c, path)
     assert_equal(whole, resumed)
 
