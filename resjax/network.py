@@ -40,7 +40,7 @@ from flax.errors import InvalidRngError, ScopeParamShapeError
 from jax import lax
 from numpy.typing import ArrayLike
 
-from resjax import misfit
+from resjax import misfit, running_order
 from resjax.stochastic_depth import UnitDropout
 from resjax.unit import CONVOLUTION, STATISTIC, Parts, Unit
 
@@ -275,7 +275,7 @@ class Network:
             that the variables are not for.
         """
         gates = self._all_gates(gates, train, key)
-        order = self._checked_order(order, train)
+        order = None if order is None else running_order.checked(order, self.units, train)
         stats: dict[str, Any] = {}
         taps: dict[str, Any] = {}
         h, stats["stem"] = self.run_stem(variables, x, train=train, key=_fold(key, 0))
@@ -330,31 +330,6 @@ class Network:
         else:
             own = self.unit_dropout.at_test()
         return own if gates is None else own * gates
-
-    def _checked_order(self, order: ArrayLike | None, train: bool) -> jax.Array | None:
-        if order is None:
-            return None
-        n = self.num_units
-        if not isinstance(order, jax.Array | np.ndarray):
-            order = jnp.asarray(order)  # a list, which may hold traced numbers
-        if jnp.shape(order) != (n,) or not jnp.issubdtype(order.dtype, jnp.integer):
-            raise ValueError(
-                f"order has shape {jnp.shape(order)} and dtype {order.dtype}; this network has {n} "
-                f"units, so it takes integers ({n},)"
-            )
-        if isinstance(order, jax.core.Tracer):
-            return order  # values are unknown while tracing
-        units, values = self.units, np.asarray(order).tolist()
-        for place, unit in enumerate(values):
-            if not 0 <= unit < n or units[unit].stack.name != units[place].stack.name:
-                allowed = [u.index for u in units if u.stack.name == units[place].stack.name]
-                raise ValueError(
-                    f"order puts unit {unit} at place {place} ({units[place].name}); only equal units "
-                    f"can change places: there, {allowed[0]} to {allowed[-1]}"
-                )
-        if train and len(set(values)) < n:
-            raise ValueError(f"order={values} repeats units; in training each must run once")
-        return jnp.asarray(order)
 
 
 def _forgetful(run_unit: Callable[..., Any]) -> Callable[..., Any]:
