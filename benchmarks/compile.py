@@ -6,7 +6,7 @@ The programs are those of ``python -m resjax.train`` at CIFAR-10's image size: t
 steps a dispatch, and the evaluation of many batches. Each start is a process of its own: a cold one with an
 empty folder for compiled programs (``resjax.compiled``), then a warm one with what the cold one left there. A
 start counts from the Python function on: tracing, lowering, and XLA or reading. Stock Flax (``stock.py``) has
-one step a dispatch and starts cold; "stock, flag" has the compiler's flag that the commands set. "init" is
+one step a dispatch and starts cold; "stock, flag" has what the commands set. "init" is
 the first state, compiled and computed; the others are not run, so their numbers do not depend on how fast
 they are. "start" is what training needs, the first state and the steps: of stock Flax the sum, and of resjax
 as ``loop.begin`` makes them, side by side.
@@ -130,6 +130,7 @@ def start_stock_with_flag(depth: int, batch: int) -> dict[str, float]:
     from resjax.compiled import compile_quickly
 
     compile_quickly()
+    gc.freeze()
     return start_stock(depth, batch)
 
 

@@ -11,9 +11,9 @@ steps are short, and what a run does besides weighs more than it would at full s
 * *Whole run*: ``loop.run`` with the default cadence (a log line every 50 steps, evaluation and checkpoint
   every 5 epochs and at the end, evaluation at the start), to the last checkpoint on disk.
 
-Both take turns in one process, with everything compiled. Evaluation is arithmetic of its own, not overhead,
-so it is timed alone and reported apart. Starts are processes of their own, cold (no compiled programs kept)
-and warm, to the end of the first step.
+Both take turns in one process, with everything compiled; a whole run also makes its first state. Evaluation
+is arithmetic of its own, not overhead, so it is timed alone and reported apart. Starts are processes of their
+own, cold (no compiled programs kept) and warm, to the end of the first step.
 """
 
 from __future__ import annotations

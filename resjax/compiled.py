@@ -95,7 +95,7 @@ def keep_compiled(environment: Mapping[str, str] = os.environ) -> Path | None:
 
 
 def compile_quickly(environment: MutableMapping[str, str] = os.environ) -> None:
-    """XLA no longer unrolls the loops of a CPU's kernels: a fifth less time to compile, none more to run.
+    """XLA no longer unrolls the loops of a CPU's kernels: a sixth less time to compile, none more to run.
 
     Call it before anything is compiled. ``xla_backend_extra_options`` that are there already are left alone.
     """

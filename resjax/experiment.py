@@ -40,19 +40,25 @@ class Experiment:
     task: Task
     plan: Plan
 
+    @property
+    def key(self) -> jax.Array:
+        """The random key that everything is drawn from."""
+        return jax.random.key(self.config.seed)
+
     @functools.cached_property
-    def _first_state(self) -> jax.stages.Lowered:
+    def lowered_state(self) -> jax.stages.Lowered:
+        """The program from a random key to the state at step 0, to be compiled."""
         make = state_maker(self.task, self.dataset.info.image_shape)
-        return make.lower(jax.eval_shape(jax.random.key, 0))
+        return make.lower(jax.eval_shape(lambda: jax.random.key(0)))
 
     def create_state(self) -> TrainState:
         """The state at step 0, a function of the configuration."""
-        return self._first_state.compile()(jax.random.key(self.config.seed))
+        return self.lowered_state.compile()(self.key)
 
     @property
     def state_shapes(self) -> TrainState:
         """A state whose leaves have a shape and a dtype, and no values; nothing is compiled for it."""
-        return self._first_state.out_info
+        return self.lowered_state.out_info
 
 
 def load_experiment(config: ConfigDict) -> Experiment:

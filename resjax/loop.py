@@ -92,18 +92,22 @@ def begin(
 ) -> tuple[TrainState, Metrics | None, TrainSteps]:
     """The state to train from, its evaluation where it is the first, and the compiled steps.
 
-    All are made side by side, since Python and half of XLA's work take one core: while the steps are traced,
-    the first state is compiled, and it is evaluated while they are. ``images`` and ``batches`` are those of
-    any dispatch, for their shapes.
+    All are made side by side, since Python and half of XLA's work take one core: the first state is compiled
+    while the steps are traced, and evaluated while the steps are compiled. ``images`` and ``batches`` are
+    those of any dispatch, for their shapes.
     """
+    newest = checkpoints.newest
     shapes = devices.abstract(experiment.state_shapes)
     with ThreadPoolExecutor(2) as pool:
-        making = pool.submit(experiment.create_state) if checkpoints.newest is None else None
-        # Traced in this thread, whose settings of JAX are the caller's.
+        # Other threads only compile: JAX's settings of the caller are those of this one.
+        making = pool.submit(experiment.lowered_state.compile) if newest is None else None
         lowered = devices.lower_steps(experiment.task, shapes, images, batches)
         steps = pool.submit(lowered.compile)
-        state = devices.copy(making.result()) if making else checkpoints.restore(shapes)
-        return state, None if checkpoints.newest else evaluate(state), steps.result()
+        if making is None:
+            state = checkpoints.restore(shapes)
+        else:
+            state = devices.copy(making.result()(experiment.key))
+        return state, None if newest else evaluate(state), steps.result()
 
 
 def _stops(stop: StopRequest, step: int, plan: Plan) -> bool:

@@ -379,7 +379,7 @@ def _init_keys(key: jax.Array, units: Sequence[int]) -> tuple[jax.Array, jax.Arr
     """Keys for parameters and dropout, [part, 2] of whole parts and [part, unit, 2], from numbers of units.
 
     All are drawn at once: each draw is ten kernels, and part by part they took a third of the time to compile
-    the first state. (The first keys of a split do not depend on how many there are.)
+    the first state. (With JAX's default, the first keys of a split do not depend on their number.)
     """
     own = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(units)))
     split = jax.vmap(lambda k: jax.random.split(k, max(2, *units)))(own)

@@ -44,8 +44,11 @@ def layer_norms(network: Network, tree: Mapping[str, Any]) -> dict[str, jax.Arra
 
 
 def zero_norms(network: Network, tree: Mapping[str, Any]) -> dict[str, jax.Array]:
-    """Zeros in the place of ``layer_norms``; for float32 leaves or shorter ones."""
-    return {name: jnp.zeros(leaf.shape[:first]) for name, first, leaf in _leaves(network, tree)}
+    """Zeros of the shapes and dtypes of ``layer_norms``."""
+    return {
+        name: jnp.zeros(leaf.shape[:first], jnp.promote_types(leaf.dtype, jnp.float32))
+        for name, first, leaf in _leaves(network, tree)
+    }
 
 
 def _leaves(network: Network, tree: Mapping[str, Any]) -> Iterator[tuple[str, int, Any]]:

@@ -83,7 +83,7 @@ def first_state(key: jax.Array, *, task: Task, image_shape: tuple[int, int, int]
 
 
 def state_maker(task: Task, image_shape: tuple[int, int, int]) -> jax.stages.Wrapped:
-    """``first_state`` as a compiled function of a random key."""
+    """``first_state`` as a jitted function of a random key."""
     # It runs once: a program that compiles fast is better than one that runs fast.
     quick = {"xla_backend_optimization_level": 0}
     make = functools.partial(first_state, task=task, image_shape=image_shape)
@@ -171,7 +171,8 @@ def no_norms(params: Any, *, task: Task) -> Metrics:
     """Zeros in the place of a step's norms."""
     zeros: Metrics = dict.fromkeys(_NORMS, zero_norms(task.network, params))
     if task.activations:
-        zeros["activation"] = {stack.name: jnp.zeros(stack.n) for stack in task.network.stacks}
+        stacks = task.network.stacks
+        zeros["activation"] = {stack.name: jnp.zeros(stack.n, jnp.float32) for stack in stacks}
     return zeros
 
 

@@ -261,6 +261,16 @@ def test_no_norms_have_the_shapes_of_norms(experiment, activations):
     )
 
 
+def test_norms_in_float64_mode(x64):
+    c = small_config()
+    c.log.activations = True
+    experiment = load_experiment(c)
+    batch = Feed(c, experiment.dataset, Devices(), 0).whole_batch(0)
+    jax.eval_shape(
+        lambda s, b: train_step(s, b, task=experiment.task), experiment.state_shapes, batch
+    )
+
+
 @pytest.mark.parametrize(
     "values, finite",
     [
