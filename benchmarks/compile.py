@@ -6,16 +6,15 @@ The programs are those of ``python -m resjax.train`` at CIFAR-10's image size: t
 steps a dispatch, and the evaluation of many batches. Each start is a process of its own: a cold one with an
 empty folder for compiled programs (``resjax.compiled``), then a warm one with what the cold one left there. A
 start counts from the Python function on: tracing, lowering, and XLA or reading. Stock Flax (``stock.py``) has
-one step a dispatch and starts cold; "stock, flag" has what the commands set. "init" is
-the first state, compiled and computed; the others are not run, so their numbers do not depend on how fast
-they are. "start" is what training needs, the first state and the steps: of stock Flax the sum, and of resjax
-as ``loop.begin`` makes them, side by side.
+one step a dispatch and starts cold; "stock, flag" compiles as quickly as the commands do. "init" is the first
+state, compiled and computed; the others are not run, so their numbers do not depend on how fast they are.
+"start" is what training needs, the first state and the steps: of stock Flax the sum, and of resjax as
+``loop.begin`` makes them, side by side.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import os
 import subprocess
@@ -46,7 +45,6 @@ def _experiment(depth: int, batch: int) -> tuple[Any, Any]:
 
     compile_quickly()
     keep_compiled()
-    gc.freeze()
     config = configs.default("resnet", depth=depth)
     config.train.batch_size, config.data.image_size = batch, 32
     share_cores(config)  # as the command does
@@ -130,7 +128,6 @@ def start_stock_with_flag(depth: int, batch: int) -> dict[str, float]:
     from resjax.compiled import compile_quickly
 
     compile_quickly()
-    gc.freeze()
     return start_stock(depth, batch)
 
 

@@ -19,7 +19,6 @@ own, cold (no compiled programs kept) and warm, to the end of the first step.
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import os
 import subprocess
@@ -78,7 +77,6 @@ def start(depth: int) -> dict[str, float]:
 
     compile_quickly()
     keep_compiled()
-    gc.freeze()  # as the command does
     marks.append(("imports", time.time()))
     experiment = _experiment(depth, 1)
     config = experiment.config

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import sys
@@ -50,8 +49,6 @@ def _quietly(main: Callable[[list[str]], None]) -> Callable[[list[str]], None]:
             logging.getLogger(name).setLevel(logging.WARNING)
         try:
             compile_quickly()
-            # The collector need not walk the libraries again and again: tracing makes many objects.
-            gc.freeze()
             keep_compiled()
             main(argv)
             sys.stdout.flush()
