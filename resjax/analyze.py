@@ -21,14 +21,15 @@ from rich.table import Table
 
 from resjax import command
 from resjax import config as configs
-from resjax.analysis.run import load_runs
-from resjax.cores import share_cores_to_analyse
-from resjax.provenance import provenance
-from resjax.report import GROUPS, STUDIES, Options
+from resjax.cpu.cores import share_cores_to_analyse
 from resjax.report.compute import run_studies
 from resjax.report.facts import facts_of, facts_of_report, title_of
-from resjax.report.html import rows_of
+from resjax.report.page import rows_of
 from resjax.report.write import Report, write
+from resjax.studies.catalogue import GROUPS, STUDIES
+from resjax.studies.run import load_runs
+from resjax.studies.study import Options
+from resjax.workdir.provenance import provenance
 
 
 def analyze(

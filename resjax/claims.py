@@ -16,11 +16,11 @@ from rich.console import Console
 
 from resjax import command
 from resjax.analyze import print_findings
-from resjax.provenance import provenance
-from resjax.report import CLAIMS, GROUPS
 from resjax.report.compute import run_claims
 from resjax.report.facts import facts_of_report
 from resjax.report.write import Report, write
+from resjax.studies.catalogue import CLAIMS, GROUPS
+from resjax.workdir.provenance import provenance
 
 
 def show(names: Sequence[str], out: str | Path, *, smoke: bool = False, seed: int = 0) -> Path:

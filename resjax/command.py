@@ -11,8 +11,8 @@ from typing import NoReturn
 
 from absl import app, flags
 
-from resjax.compiled import compile_quickly, keep_compiled
-from resjax.stopping import Stopped
+from resjax.cpu.compilation import compile_quickly, keep_compiled
+from resjax.workdir.stopping import Stopped
 
 
 def run(main: Callable[[list[str]], None]) -> None:

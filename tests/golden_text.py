@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.collections import LineCollection, PathCollection, PolyCollection
 from matplotlib.patches import Rectangle
 
-from resjax.analysis import style
+from resjax.studies import style
 
 MOST = 200  # numbers of one line; hand-made results are small
 

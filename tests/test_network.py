@@ -12,7 +12,7 @@ from network_helpers import draw, equal, on_stack
 from resjax import models
 from resjax.models.resnet import resnet
 from resjax.network import Network
-from resjax.stochastic_depth import UnitDropout
+from resjax.network.stochastic_depth import UnitDropout
 
 SHAPE = (6, 6, 3)
 # Units: 0 opens stage 1 (its form differs), 1–3 are a stack, 4 changes the shape.

@@ -12,13 +12,13 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from resjax.analysis.batches import Progress
-from resjax.analysis.refusal import Refusal
-from resjax.analysis.result import Result
-from resjax.analysis.run import Run
 from resjax.report import kept
-from resjax.report.study import Claim, Options, Presentation, Study
-from resjax.stopping import Stopped, StopRequest
+from resjax.studies.batches import Progress
+from resjax.studies.refusal import Refusal
+from resjax.studies.result import Result
+from resjax.studies.run import Run
+from resjax.studies.study import Claim, Options, Presentation, Study
+from resjax.workdir.stopping import Stopped, StopRequest
 
 Shown = list[tuple[Presentation, dict[str, Result]]]
 """What there is to show: (study or claim, {label: result})."""

@@ -23,11 +23,11 @@ import jax
 
 import resjax
 from resjax import config as configs
-from resjax.analysis.result import Result
-from resjax.analysis.run import Run
-from resjax.provenance import provenance
-from resjax.report.study import Claim, Options, Study
-from resjax.workdir import write
+from resjax.studies.result import Result
+from resjax.studies.run import Run
+from resjax.studies.study import Claim, Options, Study
+from resjax.workdir.provenance import provenance
+from resjax.workdir.workdir import write
 
 T = TypeVar("T")
 

@@ -9,10 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from resjax.analysis.result import Result
-from resjax.report import html
+from resjax.report import page as html
 from resjax.report.figures import picture, save
-from resjax.report.study import Finding, Presentation
+from resjax.studies.result import Result
+from resjax.studies.study import Finding, Presentation
 
 Results = Mapping[str, Result]
 """{label of the run: result}."""

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from resjax.analysis.lesions.lesion import DeleteEach
+from resjax.studies.lesions.lesion import DeleteEach
 
 
 def result(error, intact=0.125, classes=10, left_out=(), residual=True):
