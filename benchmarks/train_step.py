@@ -137,7 +137,7 @@ def _resjax(
         done += steps
 
     # The loop over the steps of a dispatch counts once, so without a loop over units this is one step's.
-    looped = any(built.units_a_turn(stack.n, train=True) < stack.n for stack in built.stacks)
+    looped = any(built.scan_unroll(stack.n, train=True) < stack.n for stack in built.stacks)
     return seconds, run_round, {} if looped else _bytes(compiled)
 
 

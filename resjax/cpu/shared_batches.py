@@ -5,8 +5,8 @@ examples is then summed up over cores, too. Only one such program may run at a t
 device, so two programs could each hold one and wait for the other for ever. So an analysis waits for what
 one has found before it asks for the next. Where cores are not devices, nothing here does anything::
 
-    @jit(1)
-    def _run(network, variables, images, labels, mask): ...
+    @jit(static=2)
+    def _run(cores, network, variables, images, labels, mask): ...
 
     cores = shared_cores()
     variables = cores.copy(variables)
@@ -65,16 +65,16 @@ class Cores:
 
 
 def jit(static: int) -> Callable[[Callable[..., Any]], Any]:
-    """``jax.jit`` of a function whose first ``static`` arguments are static; what it makes takes Cores before
-    them, which decide the form of convolutions."""
+    """``jax.jit`` of a function whose first argument is a ``Cores`` and whose first ``static`` arguments are
+    static. The cores decide the form in which convolutions are traced."""
 
     def decorate(function: Callable[..., Any]) -> Any:
-        def on(cores: Cores, *args: Any) -> Any:
+        def on_cores(cores: Cores, *args: Any) -> Any:
             with nullcontext() if cores.mesh is None else one_thread(cores.mesh):
-                return function(*args)
+                return function(cores, *args)
 
-        on.__name__ = function.__name__  # not all of functools.wraps, for JAX reads signatures
-        return jax.jit(on, static_argnums=tuple(range(static + 1)))
+        on_cores.__name__ = function.__name__  # not all of functools.wraps: JAX reads signatures
+        return jax.jit(on_cores, static_argnums=tuple(range(static)))
 
     return decorate
 

@@ -20,7 +20,7 @@ and analysis code knows nothing else of it. Runs of equal units form a ``Stack``
 and because gates and orders are *traced* arrays, one compilation serves every lesion and every order. A
 program's size, and with it its compile time, depends on the number of stacks, not on the depth.
 ``Network.unroll`` repeats the body inside the loop: a speed knob that changes neither variables nor results.
-On a GPU, where each turn of a loop costs launches and copies, units train without one (``units_a_turn``), and
+On a GPU, where each turn of a loop costs launches and copies, units train without one (``scan_unroll``), and
 the program grows with the depth.
 
 Variables are a plain dict ``{"params": {"stem": …, "<stack>": …, "head": …}, "batch_stats": {…}}``.
@@ -42,6 +42,7 @@ from numpy.typing import ArrayLike
 
 from resjax.network import order as orders
 from resjax.network import shape_errors
+from resjax.network.parts import Place, part_of, scan_units
 from resjax.network.stochastic_depth import UnitDropout
 from resjax.network.unit import CONVOLUTION, STATISTIC, Parts, Stack, UnitInfo
 
@@ -69,7 +70,7 @@ class Network:
       head: module ``(h, train) -> logits`` [B, classes].
       unit_dropout: stochastic depth and its relatives, None for none.
       unroll: units per loop iteration, from 1, at most all of a stack; 0 for what is fast on the device, see
-        ``units_a_turn``. Only speed depends on it.
+        ``scan_unroll``. Only speed depends on it.
     """
 
     stem: nn.Module
@@ -116,17 +117,32 @@ class Network:
 
     # --- the parts, for analyses that walk through the network themselves ---
 
+    @property
+    def test_gates(self) -> jax.Array | None:
+        """float32 [num_units]: the gates of stochastic depth outside training; None without it."""
+        return None if self.unit_dropout is None else self.unit_dropout.at_test()
+
+    def places(self, variables: Variables) -> list[Place]:
+        """The stacks in order, each with its variables and its gates outside training."""
+        gates, found, start = self.test_gates, [], 0
+        for stack in self.stacks:
+            own = slice(start, start + stack.n)
+            part = part_of(variables, stack.name)
+            found.append(Place(stack, own, part, None if gates is None else gates[own]))
+            start += stack.n
+        return found
+
     def run_stem(
         self, variables: Variables, x: jax.Array, *, train: bool = False, key: Any = None
     ) -> tuple[jax.Array, Variables]:
         """Image → first hidden state, and the stem's new batch statistics."""
-        return _run(self.stem, _part(variables, "stem"), x, train, key)
+        return _run(self.stem, part_of(variables, "stem"), x, train, key)
 
     def run_head(
         self, variables: Variables, h: jax.Array, *, train: bool = False, key: Any = None
     ) -> tuple[jax.Array, Variables]:
         """Last hidden state → float32 logits, and the head's new batch statistics."""
-        logits, stats = _run(self.head, _part(variables, "head"), h, train, key)
+        logits, stats = _run(self.head, part_of(variables, "head"), h, train, key)
         return logits.astype(jnp.promote_types(logits.dtype, jnp.float32)), stats
 
     def run_stack(
@@ -145,7 +161,7 @@ class Network:
 
         A gate belongs to its unit and moves with it when ``order`` runs the units differently.
         """
-        part = _part(variables, stack.name)
+        part = part_of(variables, stack.name)
         if order is not None:
             part, gates, keys = jax.tree.map(lambda v: v[order], (part, gates, keys))
         skips = train and self.unit_dropout is not None
@@ -166,14 +182,14 @@ class Network:
             parts, stats = lax.cond(gate != 0, run, skip, h) if skips else run(h)
             return parts.y, (stats, tap(parts) if tap else None)
 
-        xs = (part, gates, keys)
-        if stack.n == 1:  # no loop, because a single unit may change the shape
-            h, ys = run_unit(h, jax.tree.map(lambda v: v[0], xs))
-            stats, taps = jax.tree.map(lambda v: v[None], ys)
-        else:
-            body = _forgetful(run_unit) if train else run_unit
-            each = self.units_a_turn(stack.n, train)
-            h, (stats, taps) = lax.scan(body, h, xs, stack.n, unroll=each)
+        looped = train and stack.n > 1
+        h, (stats, taps) = scan_units(
+            stack.n,
+            _rematerialized(run_unit) if looped else run_unit,
+            h,
+            (part, gates, keys),
+            unroll=self.scan_unroll(stack.n, train),
+        )
         if order is not None and train:
             stats = jax.tree.map(
                 lambda old, new: old.at[order].set(new),
@@ -182,8 +198,8 @@ class Network:
             )
         return h, stats, taps
 
-    def units_a_turn(self, n: int, train: bool) -> int:
-        """Units that one iteration of the loop over a stack of ``n`` runs; n means that there is no loop.
+    def scan_unroll(self, n: int, train: bool) -> int:
+        """``unroll`` of the scan over a stack of ``n`` units: units in one iteration; n means no loop.
 
         On a GPU a training step of ResNet-110 takes 0.8 times as long without loops, twice the memory, and
         twice the time to compile (docs/performance.md): a turn launches its kernels anew, and copies what the
@@ -200,6 +216,9 @@ class Network:
         """Fresh variables for images of ``shape`` (H, W, C). Jit it: then no forward pass is run.
 
         Twins (a residual network and its plain one) get equal values from equal keys.
+
+        Raises:
+          ValueError: a unit that changes the shape in a stack of two units or more.
         """
         h: Any = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
         parts: dict[str, Any] = {}
@@ -218,7 +237,15 @@ class Network:
                 single = jax.tree.map(lambda v: v[0], parts[name])
             else:
                 parts[name] = single = init_one(module, of_parts[i], h)
-            h = jax.eval_shape(lambda v, x, m=module: m.apply(v, x, train=False), single, h)
+            out = jax.eval_shape(lambda v, x, m=module: m.apply(v, x, train=False), single, h)
+            if n > 1 and out.shape != h.shape:
+                first = next(unit.name for unit in self.units if unit.stack.name == name)
+                raise ValueError(
+                    f"{first}, a {type(module).__name__} of stack {name!r}, turns {list(h.shape[1:])} into "
+                    f"{list(out.shape[1:])}, so {n - 1} more of its kind can't follow it: give a unit that "
+                    "changes the shape a stack of its own (n=1)"
+                )
+            h = out
         return {
             collection: {name: v[collection] for name, v in parts.items() if collection in v}
             for collection in ("params", "batch_stats")
@@ -309,7 +336,7 @@ class Network:
         return own if gates is None else own * gates
 
 
-def _forgetful(run_unit: Callable[..., Any]) -> Callable[..., Any]:
+def _rematerialized(run_unit: Callable[..., Any]) -> Callable[..., Any]:
     """Keeps convolutions and statistics for the backward pass, and computes the rest of a unit again.
 
     A loop stores everything that its backward pass needs. Normalized and rectified activations are cheaper
@@ -318,11 +345,6 @@ def _forgetful(run_unit: Callable[..., Any]) -> Callable[..., Any]:
     """
     keep = jax.checkpoint_policies.save_only_these_names(CONVOLUTION, STATISTIC)
     return jax.checkpoint(run_unit, prevent_cse=False, policy=keep)
-
-
-def _part(variables: Variables, name: str) -> dict[str, Any]:
-    """The variables of one part, as its module takes them."""
-    return {c: tree[name] for c, tree in variables.items() if name in tree}
 
 
 def _run(

@@ -160,20 +160,29 @@ def split_variants(variants: Any) -> list[Any]:
     return [jax.tree.map(lambda v, i=i: v[i], variants) for i in range(lengths.pop())]
 
 
-@on_cores.jit(1)
-def _intact(network: Network, variables: Variables, images: jax.Array) -> jax.Array:
+@on_cores.jit(static=2)
+def _intact(
+    cores: on_cores.Cores, network: Network, variables: Variables, images: jax.Array
+) -> jax.Array:
     return network.apply(variables, images).logits
 
 
-@on_cores.jit(2)
+@on_cores.jit(static=3)
 def _logits(
-    network: Network, forward: Forward, variables: Variables, extra: Any, variant: Any, x: jax.Array
+    cores: on_cores.Cores,
+    network: Network,
+    forward: Forward,
+    variables: Variables,
+    extra: Any,
+    variant: Any,
+    x: jax.Array,
 ) -> jax.Array:
     return forward(network, variables, x, variant, extra)
 
 
-@on_cores.jit(3)
+@on_cores.jit(static=4)
 def _score(
+    cores: on_cores.Cores,
     network: Network,
     forward: Forward,
     loss: Loss,

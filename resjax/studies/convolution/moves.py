@@ -141,17 +141,12 @@ def _walk(
     steps: tuple[Steps, ...],
 ) -> tuple[list[Any], jax.Array]:
     """``look(features, total strides)`` at the stem and behind every unit, and the logits."""
-    gates = network.unit_dropout.at_test() if network.unit_dropout else None
     h, _ = network.run_stem(variables, x)
-    seen, start = [look(h, steps[0])], 0
-    for stack in network.stacks:
-        own = slice(start, start + stack.n)
-        tap: Tap = partial(lambda step, parts: look(parts.y, step), steps[1 + start])
-        h, _, taps = network.run_stack(
-            stack, variables, h, gates=None if gates is None else gates[own], tap=tap
-        )
-        seen += [jax.tree.map(lambda v, i=i: v[i], taps) for i in range(stack.n)]
-        start += stack.n
+    seen = [look(h, steps[0])]
+    for place in network.places(variables):
+        tap: Tap = partial(lambda step, parts: look(parts.y, step), steps[1 + place.units.start])
+        h, _, taps = network.run_stack(place.stack, variables, h, gates=place.gates, tap=tap)
+        seen += [jax.tree.map(lambda v, i=i: v[i], taps) for i in range(place.stack.n)]
     return seen, network.run_head(variables, h)[0]
 
 

@@ -143,8 +143,8 @@ def _update(
 ) -> Any:
     """Statistics float64 after batch i, if all of them were ``start`` before it."""
     gates = jnp.asarray(lesion.get("gates", np.ones(network.num_units)))
-    if network.unit_dropout is not None:  # a lesion is measured with all other units
-        gates = gates * network.unit_dropout.at_test()
+    if network.test_gates is not None:  # a lesion is measured with all other units
+        gates = gates * network.test_gates
         network = dataclasses.replace(network, unit_dropout=None)
     key = jax.random.fold_in(jax.random.key(seed), i)
     lesion = {**lesion, "gates": gates}

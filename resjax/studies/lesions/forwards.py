@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from resjax.network import Network, Stack, Variables
-from resjax.network.walk import over_units, places
+from resjax.network.parts import scan_units
 from resjax.studies.batches import Progress, check_images, padded_batches
 
 
@@ -28,7 +28,7 @@ def with_variables(
     """
 
     mixed = {collection: dict(tree) for collection, tree in variables.items()}
-    for place in places(network, variables):
+    for place in network.places(variables):
         own, name = changed[place.units], place.stack.name
 
         def leaf(old: jax.Array, new: jax.Array, own: jax.Array = own) -> jax.Array:
@@ -45,19 +45,19 @@ def with_means(
 ) -> jax.Array:
     """A variant is bool [units]: whose branch is replaced by its entry in ``means`` (``mean_branches``)."""
     h, _ = network.run_stem(variables, images)
-    for place in places(network, variables):
+    for place in network.places(variables):
         unit = place.stack.unit
 
-        def step(h: jax.Array, part: Any, gate: Any, x: Any, unit: Any = unit) -> Any:
-            is_frozen, mean = x
+        def step(h: jax.Array, own: Any, unit: Any = unit) -> Any:
+            part, gate, is_frozen, mean = own
             s, f = unit.apply(part, h, False, method="split")
             f = jnp.where(is_frozen, mean[None].astype(f.dtype), f)
             f = f if gate is None else gate.astype(f.dtype) * f
             z = s + f if unit.residual else f
             return unit.apply(part, z, False, method="merge"), None
 
-        xs = (frozen[place.units], means[place.stack.name])
-        h, _ = over_units(place, step, h, xs)
+        own = (place.variables, place.gates, frozen[place.units], means[place.stack.name])
+        h, _ = scan_units(place.stack.n, step, h, own)
     return network.run_head(variables, h)[0]
 
 
@@ -117,21 +117,21 @@ def in_parallel(
     """
     del extra
     h, _ = network.run_stem(variables, images)
-    for i, place in enumerate(places(network, variables)):
+    for i, place in enumerate(network.places(variables)):
         stack = place.stack
         if not can_run_in_parallel(stack):
             h, _, _ = network.run_stack(stack, variables, h, gates=place.gates)
             continue
 
-        def step(
-            carry: Any, part: Any, gate: Any, _: Any, x: Any = h, unit: Any = stack.unit, i: int = i
-        ) -> Any:
-            h, others = carry  # what the units before have added to x
+        def step(carry: Any, own: Any, x: Any = h, unit: Any = stack.unit, i: int = i) -> Any:
+            part, gate = own
+            h, others = carry  # the sum of what earlier units have added to x
             s, f = unit.apply(part, jnp.where(together[i], x, h), False, method="split")
             f = f if gate is None else gate.astype(f.dtype) * f
             y = unit.apply(part, s + f + others, False, method="merge")
             added = others + (s - x) + f
             return (y, jnp.where(together[i], added, 0)), None
 
-        (h, _), _ = over_units(place, step, (h, jnp.zeros_like(h)))
+        own = (place.variables, place.gates)
+        (h, _), _ = scan_units(stack.n, step, (h, jnp.zeros_like(h)), own)
     return network.run_head(variables, h)[0]

@@ -47,7 +47,6 @@ from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
 from resjax.network.losses import Loss, cross_entropy
-from resjax.network.walk import places
 from resjax.studies import style
 from resjax.studies.batches import Progress, check_images, count_classes, part
 from resjax.studies.intervals import bootstrap
@@ -254,7 +253,7 @@ def intervene_each(
         values[job.which] = getattr(scores[job.name], m)
         return values
 
-    found = [place for place in places(network, variables) if can_run_in_parallel(place.stack)]
+    found = [place for place in network.places(variables) if can_run_in_parallel(place.stack)]
     return Interventions(
         unit=tuple(unit.name for unit in network.units),
         residual=np.array([unit.stack.unit.residual for unit in network.units]),

@@ -37,8 +37,9 @@ from jax import lax
 from numpy.typing import ArrayLike
 
 from resjax.cpu import shared_batches as on_cores
-from resjax.network import Network, Stack, Variables
+from resjax.network import Network, Variables
 from resjax.network.losses import Loss, cross_entropy
+from resjax.network.parts import Place, scan_units
 from resjax.studies import style
 from resjax.studies.batches import (
     Progress,
@@ -185,8 +186,9 @@ def delete_each(
     )
 
 
-@on_cores.jit(3)
+@on_cores.jit(static=4)
 def _lesion_batch(
+    cores: on_cores.Cores,
     network: Network,
     loss: Loss,
     deletable: tuple[bool, ...],
@@ -197,15 +199,10 @@ def _lesion_batch(
 ) -> tuple[Sums, Sums]:
     """Sums over a batch for the intact network (scalars) and for each deletion ([deletions])."""
     h, _ = network.run_stem(variables, images)
-    gates = network.unit_dropout.at_test() if network.unit_dropout else None
     # [deletions so far, B, …]: the state of each lesioned network at this place.
     lesioned = jnp.zeros((0, *h.shape), h.dtype)
-    start = 0
-    for stack in network.stacks:
-        own = slice(start, start + stack.n)
-        stack_gates = None if gates is None else gates[own]
-        h, lesioned = _run_stack(stack, variables, stack_gates, h, lesioned, deletable[start])
-        start += stack.n
+    for place in network.places(variables):
+        h, lesioned = _run_stack(place, h, lesioned, deletable[place.units.start])
     logits, _ = network.run_head(variables, h)
 
     def against(own: jax.Array) -> Sums:
@@ -215,16 +212,11 @@ def _lesion_batch(
 
 
 def _run_stack(
-    stack: Stack,
-    variables: Variables,
-    gates: jax.Array | None,
-    h: jax.Array,
-    lesioned: jax.Array,
-    deletable: bool,
+    place: Place, h: jax.Array, lesioned: jax.Array, deletable: bool
 ) -> tuple[jax.Array, jax.Array]:
     """Runs one stack on the intact state ``h`` and on the ``lesioned`` ones, adding its own deletions."""
-    part = {c: tree[stack.name] for c, tree in variables.items() if stack.name in tree}
-    before = lesioned.shape[0]
+    stack, before = place.stack, lesioned.shape[0]
+    own = (jnp.arange(stack.n), place.variables, place.gates)
 
     def parts_of(part: Any, gate: jax.Array | None, h: jax.Array) -> Any:
         return stack.unit.apply(part, h, gate, method="parts")
@@ -232,8 +224,8 @@ def _run_stack(
     def without(part: Any, shortcut: jax.Array) -> Any:
         return stack.unit.apply(part, shortcut, False, method="merge")
 
-    if stack.n == 1:  # may change the shape
-        part, gate = jax.tree.map(lambda v: v[0], (part, gates))
+    if stack.n == 1:  # a single unit may change the shape, so the lesioned states need new room
+        _, part, gate = jax.tree.map(lambda v: v[0], own)
         parts = parts_of(part, gate, h)
         lesioned = lax.map(lambda h: parts_of(part, gate, h).y, lesioned)
         if deletable:
@@ -258,7 +250,7 @@ def _run_stack(
             lesioned = lesioned.at[before + j].set(without(part, parts.shortcut))
         return (parts.y, lesioned), None
 
-    (h, lesioned), _ = lax.scan(step, (h, lesioned), (jnp.arange(stack.n), part, gates))
+    (h, lesioned), _ = scan_units(stack.n, step, (h, lesioned), own)
     return h, lesioned
 
 

@@ -26,6 +26,7 @@ from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
 from resjax.network.losses import Loss, cross_entropy
+from resjax.network.parts import part_of
 from resjax.network.unit import Unit
 from resjax.studies.batches import (
     Progress,
@@ -119,11 +120,8 @@ def _walk(
 ) -> Iterator[jax.Array]:
     """The logits of each row in turn; neighbours should begin alike."""
     units = network.units
-    own = [
-        {c: tree[u.stack.name] for c, tree in variables.items() if u.stack.name in tree}
-        for u in units
-    ]
-    gates = network.unit_dropout.at_test() if network.unit_dropout else [None] * len(units)
+    own = [part_of(variables, unit.stack.name) for unit in units]
+    gates = [None] * len(units) if network.test_gates is None else network.test_gates
     states, previous = [_stem(network, variables, x)], [len(units)] * len(units)
     for row in rows:
         shared = _shared(row, previous)

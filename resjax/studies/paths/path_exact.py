@@ -224,8 +224,9 @@ def path_spectrum(
     )
 
 
-@on_cores.jit(3)
+@on_cores.jit(static=4)
 def _spectrum(
+    cores: on_cores.Cores,
     network: Network,
     loss: Loss,
     probe: Probe,

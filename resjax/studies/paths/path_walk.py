@@ -20,10 +20,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from resjax.network import Network, Variables
 from resjax.network.losses import Loss
+from resjax.network.parts import scan_units
 from resjax.network.unit import Unit
 from resjax.studies.batches import check_examples, check_images, count_classes
 
@@ -194,28 +194,24 @@ def walk_back(
     """
     train = probe.train
     keys = _keys(network, key) if train else {}
-    gates = network.unit_dropout.at_test() if network.unit_dropout else None
 
     def stem(x: jax.Array) -> jax.Array:
         return network.run_stem(variables, x, train=train, key=keys.get("stem"))[0]
 
-    h, stacks, first = stem(images), [], 0
-    for stack in network.stacks:
-        own = slice(first, first + stack.n)
-        first += stack.n
-        own_gates, own_xs = jax.tree.map(lambda v, own=own: v[own], (gates, xs))
-        own_keys = keys.get(stack.name)
+    h, stacks = stem(images), []
+    for place in network.places(variables):
+        own_xs = jax.tree.map(lambda v, own=place.units: v[own], xs)
+        own_keys = keys.get(place.stack.name)
         h, _, inputs = network.run_stack(
-            stack,
+            place.stack,
             variables,
             h,
-            gates=own_gates,
+            gates=place.gates,
             train=train,
             keys=own_keys,
             tap=lambda parts: parts.x,
         )
-        part = {c: tree[stack.name] for c, tree in variables.items() if stack.name in tree}
-        stacks.append((stack, (part, inputs, own_gates, own_keys, own_xs)))
+        stacks.append((place.stack, (place.variables, inputs, place.gates, own_keys, own_xs)))
 
     def loss_of(h: jax.Array) -> jax.Array:
         logits, _ = network.run_head(variables, h, train=train, key=keys.get("head"))
@@ -232,11 +228,7 @@ def walk_back(
             rows, carry, out = cross(Crossing(unit, part, x, gate, key, train), rows, carry, xs)
             return (rows, carry), out
 
-        if stack.n == 1:  # no loop, because a single unit may change the shape
-            (rows, carry), out = back((rows, carry), jax.tree.map(lambda v: v[0], of_units))
-            out = jax.tree.map(lambda v: v[None], out)
-        else:
-            (rows, carry), out = lax.scan(back, (rows, carry), of_units, stack.n, reverse=True)
+        (rows, carry), out = scan_units(stack.n, back, (rows, carry), of_units, reverse=True)
         outputs.append(out)
     units = jax.tree.map(lambda *v: jnp.concatenate(v), *reversed(outputs))
     to_input = _transpose(stem, images) if probe.at == "image" else lambda c: c

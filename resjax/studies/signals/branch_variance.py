@@ -193,7 +193,7 @@ def _batch(
     network: Network, train: bool, variables: Variables, images: jax.Array, key: jax.Array
 ) -> jax.Array:
     """[3, residual units]: variance of shortcut, branch and output."""
-    gates = network.unit_dropout.at_test() if network.unit_dropout else None
+    gates = network.test_gates
     whole = dataclasses.replace(network, unit_dropout=None)
     out = whole.apply(
         variables, images, train=train, gates=gates, key=key if train else None, tap=_variances

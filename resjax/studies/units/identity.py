@@ -48,8 +48,8 @@ from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
 from resjax.network.losses import Loss, cross_entropy
+from resjax.network.parts import scan_units
 from resjax.network.unit import Parts, Unit
-from resjax.network.walk import over_units, places
 from resjax.studies import style
 from resjax.studies.batches import (
     Progress,
@@ -214,7 +214,7 @@ def _look(
 ) -> dict[str, jax.Array]:
     """Each number of each unit and example, [unit, B]."""
     h, _ = network.run_stem(variables, images)
-    stacks, inputs = places(network, variables), {}
+    stacks, inputs = network.places(variables), {}
     for place in stacks:
         h, _, inputs[place.stack.name] = network.run_stack(
             place.stack, variables, h, gates=place.gates, tap=lambda parts: parts.x
@@ -224,17 +224,17 @@ def _look(
     for place in reversed(stacks):
 
         def step(
-            gradient: jax.Array, part: Any, gate: Any, x: jax.Array, unit: Unit = place.stack.unit
+            gradient: jax.Array, own: Any, unit: Unit = place.stack.unit
         ) -> tuple[jax.Array, dict[str, jax.Array]]:
             """From ∂L/∂y to ∂L/∂x."""
+            part, gate, x = own
             run = partial(unit.apply, part, method="parts")
             _, pull, parts = jax.vjp(lambda x: _with_output(run(x, gate)), x, has_aux=True)
             (gradient,) = pull(gradient)
             return gradient, _compare(parts, gate, unit.residual, gradient)
 
-        gradient, of_units = over_units(
-            place, step, gradient, inputs[place.stack.name], reverse=True
-        )
+        xs = (place.variables, place.gates, inputs[place.stack.name])
+        gradient, of_units = scan_units(place.stack.n, step, gradient, xs, reverse=True)
         found.append(of_units)
     units = {name: jnp.concatenate([f[name] for f in reversed(found)]) for name in found[0]}
     return units | _estimation(network, inputs, h)

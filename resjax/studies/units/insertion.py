@@ -37,6 +37,7 @@ from numpy.typing import ArrayLike
 from resjax.models.layers import BatchNorm
 from resjax.network import Network, Stack, Variables
 from resjax.network.norms import layer_paths
+from resjax.network.parts import part_of
 from resjax.network.unit import Unit
 from resjax.studies.refusal import Refusal
 from resjax.training.step import Task, TrainState
@@ -186,7 +187,7 @@ def _fits(stack: Stack, variables: Variables, h: jax.Array) -> bool:
         )
     except (TypeError, ValueError):  # such as a window that is larger than this state
         return False
-    others = {c: tree[stack.name] for c, tree in variables.items() if stack.name in tree}
+    others = part_of(variables, stack.name)
     shapes = jax.tree.map(lambda v: v.shape, dict(own))
     return bool(y.shape == h.shape and shapes == jax.tree.map(lambda v: v.shape[1:], others))
 

@@ -39,7 +39,7 @@ from numpy.typing import ArrayLike
 
 from resjax.models.layers import BatchNorm
 from resjax.network import Network, Stack, Variables
-from resjax.network.walk import over_units, places
+from resjax.network.parts import part_of, scan_units
 from resjax.studies import style
 from resjax.studies.batches import Progress, check_images, padded_batches
 from resjax.studies.refusal import Refusal
@@ -163,22 +163,23 @@ def _listen(
 ) -> jax.Array:
     """Moments of all responses [layer, 2, B]; notes in ``heard`` which layers each part has."""
     count = len(images)
-    ear = _Ear({c: tree["stem"] for c, tree in variables.items() if "stem" in tree})
+    ear = _Ear(part_of(variables, "stem"))
     with nn.intercept_methods(ear):
         h, _ = network.run_stem(variables, images)
     heard["stem"] = ear.normalized()
     found = [ear.moments(count)]
-    for place in places(network, variables):
+    for place in network.places(variables):
         stack = place.stack
 
-        def step(h: Any, part: Any, gate: Any, _: Any, stack: Stack = stack) -> Any:
+        def step(h: Any, own: Any, stack: Stack = stack) -> Any:
+            part, gate = own
             ear = _Ear(part)
             with nn.intercept_methods(ear):
                 parts: Any = stack.unit.apply(part, h, gate, method="parts")
             heard[stack.name] = ear.normalized()
             return parts.y, ear.moments(count)
 
-        h, moments = over_units(place, step, h)
+        h, moments = scan_units(stack.n, step, h, (place.variables, place.gates))
         found.append(moments.reshape(-1, 2, count))
     return jnp.concatenate(found)
 
