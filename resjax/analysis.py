@@ -9,6 +9,7 @@ They know a network as stem, units and head only, so they work on every one. Eac
 question, the formula, the cost, what a result means and what it does not. docs/analyses has a page for each.
 """
 
+from resjax.studies.catalogue import plot
 from resjax.studies.convolution.connections import connections_of
 from resjax.studies.convolution.edges import edge_maps
 from resjax.studies.convolution.equivariance import equivariance_error
@@ -30,7 +31,6 @@ from resjax.studies.paths.path_growth import path_spectra
 from resjax.studies.paths.path_parameters import parameter_spectra
 from resjax.studies.paths.path_sampled import sample_paths
 from resjax.studies.paths.paths import measure_paths
-from resjax.studies.result import plot
 from resjax.studies.run import Run, load_run, load_runs
 from resjax.studies.signals.backward_signal import backpropagated_signal
 from resjax.studies.signals.branch_variance import branch_variances

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.collections import LineCollection, PathCollection, PolyCollection
 from matplotlib.patches import Rectangle
 
+from resjax.report import compare
 from resjax.studies import style
 
 MOST = 200  # numbers of one line; hand-made results are small
@@ -15,10 +16,10 @@ MOST = 200  # numbers of one line; hand-made results are small
 
 def shown(study, results):
     """Everything that ``study`` says of ``results``, {label: result}."""
-    finding, table = study.finding(results), study.table(results)
+    finding, table = compare.finding(study, results), compare.table(study, results)
     lines = [f"finding: {finding.headline}", *(f"  - {point}" for point in finding.points)]
     lines.append("summary:")
-    for label, columns in study.summary(results).items():
+    for label, columns in compare.summary(study, results).items():
         lines += [f"  {label}: {column} = {text}" for column, text in columns.items()]
     lines += ["table:", *(f"  {' | '.join(row)}" for row in (table.columns, *table.rows))]
     with style.theme():

@@ -31,7 +31,7 @@ from resjax.studies.lesions.subsets import (
     random_subsets,
 )
 from resjax.studies.spread import spread
-from resjax.studies.study import Options
+from resjax.studies.options import Options
 from resjax.studies.variants import _intact, measure, with_gates
 
 SHAPE, CLASSES = (6, 6, 1), 4

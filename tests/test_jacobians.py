@@ -19,7 +19,7 @@ from resjax.network.unit import Unit
 from resjax.studies.signals import jacobians
 from resjax.studies.signals import jacobians_shown as report
 from resjax.studies.signals.jacobians import JacobianNorms, jacobian_norms
-from resjax.studies.study import Options
+from resjax.studies.options import Options
 
 SHAPE, CLASSES = (4, 4, 2), 3
 

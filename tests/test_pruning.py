@@ -19,7 +19,7 @@ from resjax.studies.lesions import pruning
 from resjax.studies.lesions import pruning_shown as words
 from resjax.studies.lesions.deletions import delete_subsets
 from resjax.studies.lesions.pruning import Pruning, prune_greedily, random_curve
-from resjax.studies.study import Options
+from resjax.studies.options import Options
 from resjax.studies.variants import measure, with_gates
 
 SHAPE, CLASSES, BATCH = (6, 6, 1), 4, 4

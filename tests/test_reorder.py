@@ -29,7 +29,7 @@ from resjax.studies.lesions.reorder import (
     shuffled,
     swapped,
 )
-from resjax.studies.study import Options
+from resjax.studies.options import Options
 from resjax.studies.variants import measure, with_order
 
 SHAPE, CLASSES, BATCH = (6, 6, 1), 4, 4

@@ -16,7 +16,7 @@ from resjax.studies import moments
 from resjax.studies.signals import backward_signal as signal
 from resjax.studies.signals import backward_signal_shown as report
 from resjax.studies.signals.backward_signal import Signal, backpropagated_signal
-from resjax.studies.study import Options
+from resjax.studies.options import Options
 
 SHAPE, CLASSES = (6, 6, 2), 3
 

@@ -9,7 +9,8 @@ from html import escape
 from importlib import resources
 from typing import Any
 
-from resjax.studies.study import Finding, Presentation, Study, Table
+from resjax.report.compare import Finding, Table
+from resjax.studies.study import Claim, Study
 
 Facts = Mapping[str, str]
 
@@ -29,7 +30,7 @@ class Section:
       files: names, relative to the report, of the figure and data files beside it.
     """
 
-    study: Presentation
+    study: Study
     finding: Finding
     picture: str
     table: Table
@@ -117,7 +118,7 @@ def _chapter(group: str, sections: Sequence[Section]) -> str:
 
 def _section(section: Section) -> str:
     study, finding = section.study, section.finding
-    opening = "run = resjax.analysis.load_run(workdir)\n" if isinstance(study, Study) else ""
+    opening = "" if isinstance(study, Claim) else "run = resjax.analysis.load_run(workdir)\n"
     code = opening + study.code
     choices = merge_choices(section.choices)
     listed = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in choices.items())

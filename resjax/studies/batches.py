@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from resjax.network import Network, Variables
+from resjax.network.losses import Loss
 
+BATCH_SIZE = 128
 Progress = Callable[[int, int], None]
-"""Called as ``progress(batches done, batches in all)``, with 0 before the first."""
+"""Called as ``progress(parts done, parts in all)``, with 0 before the first."""
+
+
+class Inference(TypedDict, total=False):
+    """How examples are run: arguments that every analysis takes, passed on as ``**how``."""
+
+    loss: Loss  # (logits [B, classes], labels int32 [B]) → float32 [B]; default: cross-entropy
+    batch_size: int  # most examples at a time; memory grows with it, results do not depend on it
+    progress: Progress | None
 
 
 def part(progress: Progress | None, i: int, of: int) -> Progress:
@@ -25,7 +35,7 @@ def part(progress: Progress | None, i: int, of: int) -> Progress:
     return tell
 
 
-class Batch(NamedTuple):
+class PaddedBatch(NamedTuple):
     """``images`` [B, H, W, C]; ``labels`` int32 [B]; ``mask`` bool [B], False where an example is padding."""
 
     images: np.ndarray
@@ -77,7 +87,7 @@ def padded_batches(
     batch_size: int,
     progress: Progress | None = None,
     multiple: int = 1,
-) -> Iterator[Batch]:
+) -> Iterator[PaddedBatch]:
     """Batches of one size, at most ``batch_size``, as even as possible; the last is padded.
 
     The size is a multiple of ``multiple``; that itself, where ``batch_size`` is smaller.
@@ -97,6 +107,6 @@ def padded_batches(
         rows = np.arange(i * size, (i + 1) * size)
         mask = rows < len(images)
         rows = np.where(mask, rows, 0)
-        yield Batch(images[rows], labels[rows].astype(np.int32), mask)
+        yield PaddedBatch(images[rows], labels[rows].astype(np.int32), mask)
     if progress:
         progress(count, count)

@@ -9,8 +9,8 @@ import numpy as np
 from resjax.studies import curves
 from resjax.studies.batches import Progress
 from resjax.studies.curves import Curves, training_curves
+from resjax.studies.old_study import Finding, Options, Study, Table
 from resjax.studies.run import Run
-from resjax.studies.study import Finding, Options, Study, Table
 from resjax.studies.words import number, percent
 
 Results = Mapping[str, Curves]

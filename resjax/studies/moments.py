@@ -29,11 +29,11 @@ def join(results: Iterable[R]) -> R:
     if not results:
         raise ValueError("no moment to join")
     first = results[0]
-    joined = {}
-    for field in dataclasses.fields(first):  # type: ignore[arg-type]
+    joined: dict[str, Any] = {}
+    for field in dataclasses.fields(first):
         name = field.name
         values = [getattr(r, name) for r in results]
-        if first.AXES.get(name, ("",))[0] == "step" and values[0] is not None:
+        if first.axes().get(name, ("",))[0] == "step" and values[0] is not None:
             alike = len({v.shape[1:] for v in values}) == 1
             joined[name] = np.concatenate(values) if alike else None
         else:
@@ -42,7 +42,7 @@ def join(results: Iterable[R]) -> R:
             raise ValueError(
                 f"only moments of one network on the same examples can be joined; {name} differs"
             )
-    return dataclasses.replace(first, **joined)  # type: ignore[type-var]
+    return dataclasses.replace(first, **joined)
 
 
 def _equal(a: Any, b: Any) -> bool:

@@ -16,6 +16,8 @@ import numpy as np
 
 from resjax.network.losses import Loss
 
+MEASURES = ("error", "loss", "kl", "agreement")
+
 
 class Sums(NamedTuple):
     """Sums over examples: ``wrong`` [classes], by true class; ``loss``, ``kl`` and ``agree`` scalars."""
@@ -68,6 +70,17 @@ class Scores:
     kl: np.ndarray
     agreement: np.ndarray
     class_error: np.ndarray
+
+    @property
+    def means(self) -> dict[str, np.ndarray]:
+        """``error``, ``loss``, ``kl`` and ``agreement`` [m] by name, to build a result from."""
+        return {name: getattr(self, name) for name in MEASURES}
+
+    @property
+    def as_intact(self) -> dict[str, float]:
+        """``intact_error`` and ``intact_loss``, where these are the scores of the intact network."""
+        error, loss = np.ravel(self.error)[0], np.ravel(self.loss)[0]
+        return {"intact_error": float(error), "intact_loss": float(loss)}
 
     @classmethod
     def of(cls, sums: Sums, labels: np.ndarray) -> Scores:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from resjax.studies import style
 from resjax.studies.intervals import bootstrap
+from resjax.studies.words import percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,6 +29,15 @@ class Spread(NamedTuple):
     high: np.ndarray
     quartiles: np.ndarray
     draws: np.ndarray
+
+    def told(self, i: int, show: Callable[[float], str] = percent) -> str:
+        """'41.6 % (25.7 % to 65.9 %)': median ``i`` and its interval; without draws, the median alone."""
+        median, low, high = (show(float(v[i])) for v in (self.median, self.low, self.high))
+        return median if low == high else f"{median} ({low} to {high})"
+
+    def cells(self, show: Callable[[float], str] = percent) -> list[str]:
+        """``told`` of every amount."""
+        return [self.told(i, show) for i in range(len(self.amount))]
 
 
 def spread(
@@ -80,15 +90,5 @@ def draw_spread(ax: Axes, i: int, curve: Spread, x: np.ndarray, label: str) -> N
 
 def style_errors(ax: Axes, chance: float) -> None:
     """The axis of errors, and the error of a guess."""
-    ax.axhline(100 * chance, lw=1, ls=":", color=style.ink())
-    ax.annotate(
-        "chance",
-        (1, 100 * chance),
-        xycoords=("axes fraction", "data"),
-        ha="left",
-        va="center",
-        xytext=(3, 0),  # beside the axes, where no point can lie under it
-        textcoords="offset points",
-        fontsize=8.5,
-    )
+    style.draw_chance(ax, chance)
     ax.set(ylabel="error (%)", ylim=(-3, 104))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if (
     TYPE_CHECKING
-):  # matplotlib takes a second to import, which analyses without pictures need not pay
+):  # matplotlib takes a second to import, and analyses without pictures do not need it
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -108,6 +108,28 @@ def integer_ticks(ax: Axes) -> None:
     from matplotlib.ticker import MaxNLocator
 
     ax.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
+
+
+def count_axis(fig: Figure, ax: Axes, label: str) -> None:
+    """The finished x axis of a curve over numbers of units or swaps, and the legend above it."""
+    ax.set(xlabel=label, xlim=(-0.5, None))
+    integer_ticks(ax)
+    legend_above(fig, ax)
+
+
+def draw_chance(ax: Axes, chance: float) -> None:
+    """The error of a guess, as a dotted line with its name."""
+    ax.axhline(100 * chance, lw=1, ls=":", color=ink())
+    ax.annotate(
+        "chance",
+        (1, 100 * chance),
+        xycoords=("axes fraction", "data"),
+        ha="left",
+        va="center",
+        xytext=(3, 0),  # beside the axes, where no point can lie under it
+        textcoords="offset points",
+        fontsize=8.5,
+    )
 
 
 def is_narrow() -> bool:

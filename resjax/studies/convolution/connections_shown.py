@@ -10,8 +10,8 @@ from resjax.models.layer_table import layer_table
 from resjax.studies.batches import Progress
 from resjax.studies.convolution import connections as analysis
 from resjax.studies.convolution.connections import Connections, connections_of
+from resjax.studies.old_study import Finding, Options, Study, Table
 from resjax.studies.run import Run
-from resjax.studies.study import Finding, Options, Study, Table
 from resjax.studies.words import count, factor, join
 
 Results = Mapping[str, Connections]

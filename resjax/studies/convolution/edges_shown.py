@@ -10,7 +10,7 @@ from resjax.data.arrays import read_digits
 from resjax.studies.batches import Progress
 from resjax.studies.convolution import edges
 from resjax.studies.convolution.edges import EdgeMaps, edge_maps
-from resjax.studies.study import Claim, Finding, Table
+from resjax.studies.old_study import Claim, Finding, Table
 from resjax.studies.words import join, number
 
 Results = Mapping[str, EdgeMaps]

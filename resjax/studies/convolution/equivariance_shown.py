@@ -9,8 +9,8 @@ import numpy as np
 from resjax.studies.batches import Progress
 from resjax.studies.convolution import equivariance as analysis
 from resjax.studies.convolution.equivariance import Equivariance, equivariance_error
+from resjax.studies.old_study import Finding, Options, Study, Table
 from resjax.studies.run import Run
-from resjax.studies.study import Finding, Options, Study, Table
 from resjax.studies.words import capital, factor, join, number, percent
 
 Results = Mapping[str, Equivariance]

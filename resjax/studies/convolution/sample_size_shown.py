@@ -13,7 +13,7 @@ from resjax.studies.batches import Progress
 from resjax.studies.convolution import sample_size
 from resjax.studies.convolution.sample_size import SampleSize, by_sample_size, difference
 from resjax.studies.intervals import bootstrap
-from resjax.studies.study import Claim, Finding, Table
+from resjax.studies.old_study import Claim, Finding, Table
 from resjax.studies.words import join, percent
 
 Results = Mapping[str, SampleSize]

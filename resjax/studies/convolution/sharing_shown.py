@@ -11,7 +11,7 @@ from resjax.models.local import CONNECTIONS, layer
 from resjax.studies.batches import Progress
 from resjax.studies.convolution import sharing
 from resjax.studies.convolution.sharing import LayerJacobian, layer_jacobian
-from resjax.studies.study import Claim, Finding, Table
+from resjax.studies.old_study import Claim, Finding, Table
 from resjax.studies.words import count, join, percent
 
 Results = Mapping[str, LayerJacobian]

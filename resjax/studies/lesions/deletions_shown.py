@@ -11,10 +11,10 @@ from resjax.studies.batches import Progress
 from resjax.studies.lesions import deletions
 from resjax.studies.lesions.deletions import Deletions, by_number, delete_random
 from resjax.studies.lesions.lesion_shown import LEARNED, MAY_GO
+from resjax.studies.old_study import Finding, Options, Study, Table
 from resjax.studies.ranks import spearman
 from resjax.studies.run import Run
 from resjax.studies.spread import Spread
-from resjax.studies.study import Finding, Options, Study, Table
 from resjax.studies.words import capital, count, join, number, percent
 
 Results = Mapping[str, Deletions]

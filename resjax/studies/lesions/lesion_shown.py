@@ -9,8 +9,8 @@ import numpy as np
 from resjax.studies.batches import Progress
 from resjax.studies.lesions import lesion
 from resjax.studies.lesions.lesion import DeleteEach, delete_each
+from resjax.studies.old_study import Finding, Options, Study, Table
 from resjax.studies.run import Run
-from resjax.studies.study import Finding, Options, Study, Table
 from resjax.studies.words import count, join, number, percent
 
 Results = Mapping[str, DeleteEach]

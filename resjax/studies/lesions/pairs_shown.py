@@ -13,8 +13,8 @@ from resjax.studies.lesions.deletions import Deletions
 from resjax.studies.lesions.deletions_shown import group, sentence, too_little, untrained
 from resjax.studies.lesions.lesion_shown import LEARNED, MAY_GO
 from resjax.studies.lesions.pairs import delete_pairs, interaction, pair_matrix, run_matrix
+from resjax.studies.old_study import Finding, Options, Study, Table
 from resjax.studies.run import Run
-from resjax.studies.study import Finding, Options, Study, Table
 from resjax.studies.words import count, join, percent
 
 Results = Mapping[str, Deletions]

@@ -18,8 +18,8 @@ from resjax.studies.lesions.deletions_shown import (
 )
 from resjax.studies.lesions.lesion_shown import MAY_GO
 from resjax.studies.lesions.pruning import Pruning, prune_greedily, random_curve
+from resjax.studies.old_study import Finding, Options, Study, Table
 from resjax.studies.run import Run
-from resjax.studies.study import Finding, Options, Study, Table
 from resjax.studies.words import join, number, percent
 
 Results = Mapping[str, Pruning]

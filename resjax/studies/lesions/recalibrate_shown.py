@@ -11,8 +11,8 @@ from resjax.studies.batches import Progress
 from resjax.studies.lesions import recalibrate
 from resjax.studies.lesions.lesion_shown import LEARNED, MAY_GO
 from resjax.studies.lesions.recalibrate import Recalibrated, delete_each_recalibrated
+from resjax.studies.old_study import Finding, Options, Study, Table
 from resjax.studies.run import Run
-from resjax.studies.study import Finding, Options, Study, Table
 from resjax.studies.words import capital, join, number, percent
 
 Results = Mapping[str, Recalibrated]

@@ -21,9 +21,9 @@ from resjax.studies.lesions.deletions_shown import (
 )
 from resjax.studies.lesions.lesion_shown import MAY_GO
 from resjax.studies.lesions.reorder import Reordering, by_swaps, reorder_units
+from resjax.studies.old_study import Finding, Options, Study, Table
 from resjax.studies.ranks import spearman
 from resjax.studies.run import Run
-from resjax.studies.study import Finding, Options, Study, Table
 from resjax.studies.words import count, join, number, percent
 
 Results = Mapping[str, Reordering]

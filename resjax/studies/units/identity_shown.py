@@ -8,8 +8,8 @@ import numpy as np
 
 from resjax.studies.batches import Progress, part
 from resjax.studies.lesions.lesion import delete_each
+from resjax.studies.old_study import Finding, Options, Study, Table
 from resjax.studies.run import Run
-from resjax.studies.study import Finding, Options, Study, Table
 from resjax.studies.units import identity
 from resjax.studies.units.identity import Identity, measure_identity
 from resjax.studies.words import capital, factor, join, number

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from resjax.studies.batches import Progress
+from resjax.studies.old_study import Finding, Options, Study, Table
 from resjax.studies.run import Run
-from resjax.studies.study import Finding, Options, Study, Table
 from resjax.studies.units import responses
 from resjax.studies.units.responses import Responses, layer_responses, layers_of
 from resjax.studies.words import count, factor, join, number

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from resjax.studies.batches import Progress
+from resjax.studies.old_study import Finding, Options, Study, Table
 from resjax.studies.run import Run
-from resjax.studies.study import Finding, Options, Study, Table
 from resjax.studies.units import surgery
 from resjax.studies.units.insertion import fixed_depth
 from resjax.studies.units.surgery import Surgery, operate

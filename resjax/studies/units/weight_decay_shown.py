@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from resjax.studies.batches import Progress
-from resjax.studies.study import Claim, Finding, Table
+from resjax.studies.old_study import Claim, Finding, Table
 from resjax.studies.units import weight_decay
 from resjax.studies.units.weight_decay import PLACEMENTS, WeightDecay, decay_alone
 from resjax.studies.words import factor, join, number, percent
