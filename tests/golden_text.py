@@ -27,6 +27,9 @@ def shown(study, results):
         figure.draw_without_rendering()
     lines.append("figure:")
     for number, ax in enumerate(figure.axes, 1):
+        if ax.get_label() == "<colorbar>":
+            lines.append(f"  axes {number}: colours from {_numbers(ax.get_ylim())}")
+            continue
         lines += [f"  axes {number}: {_axes(ax)}", *(f"    {text}" for text in _drawn(ax))]
     for legend in figure.legends:
         lines.append(f"  legend: {', '.join(text.get_text() for text in legend.get_texts())}")
@@ -60,7 +63,10 @@ def _drawn(ax):
         if isinstance(patch, Rectangle):
             yield f"bar: {_numbers([*patch.get_xy(), patch.get_width(), patch.get_height()])}"
     for image in ax.images:
-        yield f"image: {_numbers(image.get_array())}"
+        extent, (rows, columns) = image.get_extent(), image.get_array().shape[:2]
+        usual = [-0.5, columns - 0.5, rows - 0.5, -0.5]
+        place = "" if list(extent) == usual else f" at {_numbers(extent)}"
+        yield f"image{place}: {_numbers(image.get_array())}"
     if texts := [text.get_text() for text in ax.texts if text.get_text()]:
         yield f"texts: {', '.join(texts)}"
     if (legend := ax.get_legend()) is not None:
