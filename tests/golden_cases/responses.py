@@ -30,9 +30,9 @@ CASES = {
     "one, normalized in part": {"deep": HALF},
     "one, raw": {"deep": RAW},
     "alike, both kinds": {"deep": level(1.0), "flat": level(1.1, False)},
-    "not alike, just": {"deep": level(1.0), "flat": level(1.101, False)},
+    "not alike, just": {"deep": level(1.0), "flat": level(1.1001, False)},
     "alike, one kind": {"deep": level(1.1), "deeper": level(1.0), "deepest": level(1.05)},
-    "one kind, just not alike": {"deep": level(1.101), "deeper": level(1.0)},
+    "one kind, just not alike": {"deep": level(1.1001), "deeper": level(1.0)},
     "more strongly": {"a": level(1.5), "p": level(1.2, False)},
     "up to the plain": {
         "a": level(1.0),

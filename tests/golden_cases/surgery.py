@@ -36,13 +36,13 @@ def result(gap=0.0, interval=(-0.3, 0.2), place=(FRONT, BEHIND), deep=None, **ch
 
 
 LOWER = result(-0.3, (-0.5, -0.1), deep=UNTOUCHED * [1, 1.1, 0.9, 0.8, 0.85])
-HIGHER = result(0.101, (0.001, 0.4), difference=0.0034, count=2, place=(FRONT,), residual=False)
+HIGHER = result(0.1002, (0.001, 0.4), difference=0.0034, count=2, place=(FRONT,), residual=False)
 CASES = {
     "no bit, and less loss": {"deep": LOWER},
     "the same, just": {"deep": result(0.1, (0.02, 0.3), difference=2e-5)},
     "harm, just": {"deep": HIGHER},
     "unclear, from 0": {
-        "deep": result(0.101, (0.0, 0.4), place=(FRONT,), difference=1.5, changed=1)
+        "deep": result(0.1002, (0.0, 0.4), place=(FRONT,), difference=1.5, changed=1)
     },
     "one unit harms, three answers": {
         "deep": result(0.7, (0.4, 0.9), place=(BEHIND,), changed=3, difference=0.2)
