@@ -52,7 +52,8 @@ def _drawn(ax):
         if isinstance(drawn, PathCollection):
             yield f"{name}: {_numbers(drawn.get_offsets())}"
         elif isinstance(drawn, LineCollection):
-            segments = drawn.get_segments()
+            # One with a number that is missing has no points.
+            segments = [np.reshape(segment, (-1, 2)) for segment in drawn.get_segments()]
             yield f"{name}: {_numbers(np.concatenate(segments) if segments else [])}"
         elif isinstance(drawn, PolyCollection):
             paths = [path.vertices for path in drawn.get_paths()]
