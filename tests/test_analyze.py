@@ -18,8 +18,8 @@ from resjax.report import compute, kept
 from resjax.report.write import read
 from resjax.studies.catalogue import CLAIMS, GROUPS, STUDIES
 from resjax.studies.curves import Curves
-from resjax.studies.refusal import Refusal
 from resjax.studies.options import Options
+from resjax.studies.refusal import Refusal
 from resjax.studies.study import Claim
 from resjax.training.checkpoint import Checkpoints
 from resjax.training.experiment import load_experiment

@@ -30,8 +30,8 @@ from resjax.studies.lesions.subsets import (
     pairs_and_runs,
     random_subsets,
 )
-from resjax.studies.spread import spread
 from resjax.studies.options import Options
+from resjax.studies.spread import spread
 from resjax.studies.variants import _intact, measure, with_gates
 
 SHAPE, CLASSES = (6, 6, 1), 4

@@ -16,8 +16,8 @@ from resjax import models
 from resjax.network.losses import cross_entropy
 from resjax.studies import style
 from resjax.studies.lesions.lesion import delete_each
-from resjax.studies.ranks import spearman
 from resjax.studies.options import Options
+from resjax.studies.ranks import spearman
 from resjax.studies.units import identity
 from resjax.studies.units.identity import Identity, measure_identity
 from resjax.studies.units.identity_shown import STUDY, downhill, openings, predictors, refining

@@ -4,7 +4,7 @@ that were not compared; three and four odd layers; dense layers as large as unsh
 
 import numpy as np
 
-from resjax.analysis.convolution.connections import Connections
+from resjax.studies.convolution.connections import Connections
 
 WINDOW = np.array([27, 9, 18, 25, 50])
 

@@ -3,7 +3,7 @@ the gap there on training data already, or just less."""
 
 import numpy as np
 
-from resjax.analysis.curves import Curves
+from resjax.studies.curves import Curves
 
 
 def result(train, evaluated, examples=1000, residual=True, steps=(10, 25, 40), **fields):

@@ -4,7 +4,7 @@ beyond; sizes with all sets, some, or one."""
 
 import numpy as np
 
-from resjax.analysis.lesions.deletions import Deletions
+from resjax.studies.lesions.deletions import Deletions
 
 
 def result(errors, n=12, intact=0.04, classes=10, left_out=()):

@@ -4,7 +4,7 @@ of 16 numbers, which are written into the picture, and of 17, which are not.
 
 import numpy as np
 
-from resjax.analysis.convolution.edges import FILTERS, EdgeMaps
+from resjax.studies.convolution.edges import FILTERS, EdgeMaps
 
 # Two rows of three numbers from each filter; uneven, so that no order of them is another one.
 FIRST = np.array([[-5.0, 2.5, 0.0], [31.25, -0.0, 7.0]])

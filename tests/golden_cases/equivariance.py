@@ -4,8 +4,8 @@ rounding, and just more; features as near to where they were as to where they sh
 
 import numpy as np
 
-from resjax.analysis.convolution.equivariance import Equivariance
-from resjax.analysis.convolution.moves import DIRECTIONS
+from resjax.studies.convolution.equivariance import Equivariance
+from resjax.studies.convolution.moves import DIRECTIONS
 
 NAN = np.nan
 # Errors of one number of pixels in four directions: their mean is 0, and their median is not.

@@ -3,7 +3,7 @@ just beside; stages of two and three units; a distance that stays, and one that 
 
 import numpy as np
 
-from resjax.analysis.units.identity import MEASURES, Identity
+from resjax.studies.units.identity import MEASURES, Identity
 
 NAN = np.nan
 

@@ -3,7 +3,7 @@ that were not asked for; stacks in parallel; networks that learned just enough a
 
 import numpy as np
 
-from resjax.analysis.lesions.interventions import Interventions
+from resjax.studies.lesions.interventions import Interventions
 
 
 def result(rows, parallel=None, intact=0.125, classes=10, names=None):

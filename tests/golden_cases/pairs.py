@@ -6,8 +6,8 @@ import itertools
 
 import numpy as np
 
-from resjax.analysis.lesions.deletions import Deletions
-from resjax.analysis.lesions.subsets import pairs_and_runs
+from resjax.studies.lesions.deletions import Deletions
+from resjax.studies.lesions.subsets import pairs_and_runs
 
 
 def result(alone, extra, intact=0.05, classes=10, left_out=()):

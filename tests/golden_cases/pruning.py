@@ -3,7 +3,7 @@ curves that come back; fewer units that do better by just one point, and by more
 
 import numpy as np
 
-from resjax.analysis.lesions.pruning import Pruning
+from resjax.studies.lesions.pruning import Pruning
 
 
 def result(error, random, left_out=0, unused=0, classes=10):

@@ -3,7 +3,7 @@ that cost one point and just more; an intact network changed by two points, and 
 
 import numpy as np
 
-from resjax.analysis.lesions.recalibrate import Recalibrated
+from resjax.studies.lesions.recalibrate import Recalibrated
 
 
 def result(old, new, intact=(0.125, 0.1375), classes=10):

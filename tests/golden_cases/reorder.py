@@ -4,7 +4,7 @@ more; one draw, one number of swaps, no unit that never moves."""
 
 import numpy as np
 
-from resjax.analysis.lesions.reorder import Reordering, kendall_tau
+from resjax.studies.lesions.reorder import Reordering, kendall_tau
 
 NEAR = (0.01, 0.0102, 0.03)  # how much the error rises with each swap of neighbours
 

@@ -3,7 +3,7 @@ among and level with the plain ones; with, without and with some normalization."
 
 import numpy as np
 
-from resjax.analysis.units.responses import Responses
+from resjax.studies.units.responses import Responses
 
 
 def result(std, residual=True, raw=()):

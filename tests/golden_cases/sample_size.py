@@ -4,7 +4,7 @@ and at both; an interval that just leaves out 0, and just not; errors that are e
 
 import numpy as np
 
-from resjax.analysis.convolution.sample_size import SETTINGS, SampleSize
+from resjax.studies.convolution.sample_size import SETTINGS, SampleSize
 
 # Of three seeds, so that Student's interval of the mean is ±2.4842 deviations, here ±0.02766.
 SPREAD = 0.01 * np.array([-1, -0.2, 1.2])

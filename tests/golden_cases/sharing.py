@@ -4,7 +4,7 @@ zeros that are fewer; rows that differ once too often; one weight; no matrix tha
 
 import numpy as np
 
-from resjax.analysis.convolution.sharing import LayerJacobian
+from resjax.studies.convolution.sharing import LayerJacobian
 
 KERNEL = (0.5, -1.25)
 

@@ -3,7 +3,7 @@ several; functions that keep every bit, some logits or lose answers; a training 
 
 import numpy as np
 
-from resjax.analysis.units.surgery import Surgery
+from resjax.studies.units.surgery import Surgery
 
 # Three repeats of five steps: the second half are the last three.
 UNTOUCHED = np.array([[9, 7, 2.5, 1.5, 1], [8, 6.5, 1, 1.75, 4.5], [4, 5, 3.5, 0.5, 1.75]])

@@ -3,8 +3,8 @@
 
 import numpy as np
 
-from resjax.analysis.units.weight_decay import CASES as KINDS
-from resjax.analysis.units.weight_decay import WeightDecay
+from resjax.studies.units.weight_decay import CASES as KINDS
+from resjax.studies.units.weight_decay import WeightDecay
 
 # [case, point]; at point 2 all are down to 5 %, at point 1 not yet.
 KERNEL = np.array([[1, 0.0501, 0.02, 0.003], [1, 0.04, 0.05, 0.004], [1, 0.03, 0.01, 0.001]])
