@@ -3,7 +3,7 @@ two units and of three; branches of 0; runs of one batch and of three, at one mo
 
 import numpy as np
 
-from resjax.analysis.signals.branch_variance import BranchVariance
+from resjax.studies.signals.branch_variance import BranchVariance
 
 # Of two moments, three batches, and stages of four, two and three units.
 RATIO = np.array(

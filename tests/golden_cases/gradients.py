@@ -4,7 +4,7 @@ an update, without a start."""
 
 import numpy as np
 
-from resjax.analysis.signals.gradients import GradientNorms
+from resjax.studies.signals.gradients import GradientNorms
 
 # Of two moments, three batches and twelve kernels: a quarter is three of them.
 MANY = np.array(

@@ -4,7 +4,7 @@ draws that have no logarithm."""
 
 import numpy as np
 
-from resjax.analysis.signals.jacobians import JacobianNorms
+from resjax.studies.signals.jacobians import JacobianNorms
 
 # Of two moments, three draws and four units.
 GROWTH = np.array(

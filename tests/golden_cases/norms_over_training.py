@@ -4,7 +4,7 @@ or of some runs; three runs and four."""
 
 import numpy as np
 
-from resjax.analysis.signals.norms_over_training import NormsOverTraining
+from resjax.studies.signals.norms_over_training import NormsOverTraining
 
 
 def result(ratios, layers=13, units=0, start=100):

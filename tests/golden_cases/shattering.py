@@ -4,7 +4,7 @@ intervals that reach 0; fits just good enough and just not; rates just within an
 
 import numpy as np
 
-from resjax.analysis.signals.shattering import Shattering
+from resjax.studies.signals.shattering import Shattering
 
 SPREAD = np.array([-0.9, -0.3, 0.1, 1.1]) / 10  # of four networks, of mean 0
 LN2 = np.log(2)

@@ -4,7 +4,7 @@ start."""
 
 import numpy as np
 
-from resjax.analysis.signals.signal import Signal
+from resjax.studies.signals.backward_signal import Signal
 
 # Of two moments, three batches, and the places before five units and the head.
 TOTAL = np.array(
