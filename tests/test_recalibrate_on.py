@@ -8,14 +8,11 @@ import pytest
 from network_helpers import draw
 
 from resjax import models
+from resjax.analysis import delete_subsets, deletions, pairs, reestimate, reorder
 from resjax.network.losses import cross_entropy
 from resjax.studies import variants
 from resjax.studies.lesions import batch_statistics as statistics
-from resjax.studies.lesions.batch_statistics import reestimate
-from resjax.studies.lesions.deletions import delete_subsets, deletions
-from resjax.studies.lesions.pairs import pairs
 from resjax.studies.lesions.prefixes import measure_places
-from resjax.studies.lesions.reorder import reorder
 
 SHAPE, CLASSES, BATCH = (6, 6, 1), 4, 4
 
@@ -130,7 +127,7 @@ def test_none_is_the_paper_s_choice_to_the_bit():
 @pytest.mark.parametrize("analysis", [deletions, pairs, reorder])
 def test_what_can_t_be_estimated_is_refused(analysis):
     network, variables = network_of(norm=False)
-    with pytest.raises(ValueError, match=r"no BatchNorm.* leave recalibrate_on at None"):
+    with pytest.raises(ValueError, match="no BatchNorm"):
         analysis(network, variables, *examples(), recalibrate_on=REFERENCE)
     network, variables = network_of()
     with pytest.raises(

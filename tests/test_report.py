@@ -5,14 +5,13 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from report_helpers import SHOWN, curve, deletions, norms, report_of_two
+from report_helpers import SHOWN, deletions, norms, report_of_two
 
 from resjax.report import compare
 from resjax.report.write import read, write
-from resjax.studies import curves_shown as curves
 from resjax.studies import words
 from resjax.studies.catalogue import STUDIES
-from resjax.studies.curves import training_curves
+from resjax.studies.curves import curves
 from resjax.studies.lesions.lesion import may_go
 from resjax.studies.signals import gradients_shown as gradients
 
@@ -33,37 +32,6 @@ def test_deletion_text_has_the_numbers_and_what_was_left_out():
 def test_rounding_does_not_decide_what_may_go():
     assert 0.13 - 0.12 > 0.01
     assert may_go(deletions([0.13, 0.131, 0.2], intact=0.12)) == 1
-
-
-def test_training_finding_names_the_better_network_and_why():
-    good, bad = curve(0.0, 0.01), curve(0.3, 0.31, residual=False)
-    found = curves.finding({"deep": good, "flat": bad})
-    assert found.headline == "deep ends at 1.0 % test error, flat at 31.0 %."
-    assert "hard to train, not overfitted" in str(found.points) and "with shortcuts" in str(
-        found.points
-    )
-    found = curves.finding({"deep": bad, "flat": good})
-    assert found.headline.startswith("flat ends at 1.0 %")
-    overfitted = curve(0.0, 0.31, residual=True)
-    found = curves.finding({"deep": overfitted, "flat": curve(0.0, 0.01, residual=False)})
-    assert "generalizes worse" in str(found.points) and "without shortcuts" in str(found.points)
-    both_fail = {"deep": curve(0.4, 0.41), "flat": curve(0.4, 0.6)}
-    assert "(40.0 % and 40.0 %) make less than half" in str(curves.finding(both_fail).points)
-
-
-def test_training_finding_knows_noise():
-    few = {"deep": curve(0.0, 0.02, examples=100), "flat": curve(0.0, 0.03, examples=100)}
-    assert curves.finding(few).headline == "The networks end alike."
-    many = {
-        "deep": curve(0.0, 0.02, examples=100_000),
-        "flat": curve(0.0, 0.03, examples=100_000),
-    }
-    assert curves.finding(many).headline.startswith("deep ends at 2.0 %")
-
-
-def test_training_finding_of_one_run():
-    assert curves.finding({"a": curve(0, 0.02)}).headline == "a reaches 2.0 % test error."
-    assert "close to chance" in curves.finding({"a": curve(0.8, 0.85)}).headline
 
 
 def test_gradient_finding_names_the_more_even_network():
@@ -117,11 +85,11 @@ def test_records_become_curves():
         {"step": 5, "epoch": 1.0, "test_loss": 1.4, "test_error": 0.4},
     ]
     facts = {"num_examples": 10, "num_classes": 10, "total_steps": 5, "residual": True}
-    result = training_curves(records, split="test", **facts)
+    result = curves(records, split="test", **facts)
     assert list(result.step) == [5] and list(result.eval_step) == [0, 5]
     assert list(result.eval_error) == [0.9, 0.4] and list(result.train_loss) == [1.5]
     with pytest.raises(ValueError, match="0 evaluations"):
-        training_curves(records, split="holdout", **facts)
+        curves(records, split="holdout", **facts)
 
 
 @pytest.mark.parametrize(
