@@ -25,7 +25,7 @@ last convolution nothing normalizes, decays either way. The closed form has ε =
 factor only while the variance in front of it is large against ε = 1e-5: once ρ^{2t} times the variance falls
 below ε, the branch decays after all, long after the kernels are negligible.
 
-*Reading it.* It shows what decay alone does, in 1/(ηλ) steps. In training, gradients work against it, and with
+*Reading it.* It shows what decay alone does, in 1/(ηλ) steps. In training, gradients oppose it, and with
 BatchNorm smaller kernels get larger gradients (‖∂L/∂W‖ ∝ 1/‖W‖), so decay sets the effective learning rate
 (van Laarhoven 2017) instead of the function. With momentum μ the effective rate is η/(1 − μ). At η = 0.1,
 λ = 1e-4, μ = 0 a factor of e takes 100,000 steps, more than the 64,000 of He et al.
