@@ -27,10 +27,10 @@ from rich.console import Console
 from rich.table import Table
 
 from resjax import models
-from resjax.analysis.cores import Cores
-from resjax.analysis.lesions import lesion
-from resjax.analysis.paths import path_exact
-from resjax.losses import cross_entropy
+from resjax.cpu.shared_batches import Cores
+from resjax.network.losses import cross_entropy
+from resjax.studies.lesions import lesion
+from resjax.studies.paths import path_exact
 
 
 def programs(

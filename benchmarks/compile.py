@@ -4,7 +4,7 @@
 
 The programs are those of ``python -m resjax.train`` at CIFAR-10's image size: the first state, many training
 steps a dispatch, and the evaluation of many batches. Each start is a process of its own: a cold one with an
-empty folder for compiled programs (``resjax.compiled``), then a warm one with what the cold one left there. A
+empty folder for compiled programs (``resjax.cpu.compilation``), then a warm one with what the cold one left there. A
 start counts from the Python function on: tracing, lowering, and XLA or reading. Stock Flax (``stock.py``) has
 one step a dispatch and starts cold; "stock, flag" compiles as quickly as the commands do. "init" is the first
 state, compiled and computed; the others are not run, so their numbers do not depend on how fast they are.
@@ -37,11 +37,11 @@ def _experiment(depth: int, batch: int) -> tuple[Any, Any]:
     """As the command makes it, on random images."""
     from resjax import config as configs
     from resjax import data
-    from resjax.compiled import compile_quickly, keep_compiled
-    from resjax.cores import share_cores
+    from resjax.cpu.compilation import compile_quickly, keep_compiled
+    from resjax.cpu.cores import share_cores
     from resjax.data.info import Info
-    from resjax.parallel import Devices
     from resjax.train import make_experiment
+    from resjax.training.devices import Devices
 
     compile_quickly()
     keep_compiled()
@@ -88,9 +88,9 @@ def start_run(depth: int, batch: int) -> dict[str, float]:
     experiment, devices = _experiment(depth, batch)
     import jax
 
-    from resjax import loop
-    from resjax.checkpoint import Checkpoints
-    from resjax.feed import Feed
+    from resjax.training import loop
+    from resjax.training.checkpoint import Checkpoints
+    from resjax.training.feed import Feed
 
     feed = Feed(experiment.config, experiment.dataset, devices, 0)
     batches = feed.batches(0, 1)
@@ -125,7 +125,7 @@ def start_stock(depth: int, batch: int) -> dict[str, float]:
 
 
 def start_stock_with_flag(depth: int, batch: int) -> dict[str, float]:
-    from resjax.compiled import compile_quickly
+    from resjax.cpu.compilation import compile_quickly
 
     compile_quickly()
     return start_stock(depth, batch)

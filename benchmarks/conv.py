@@ -25,7 +25,7 @@ from results import save
 from rich.console import Console
 from rich.table import Table
 
-from resjax.models.conv import Padding, conv
+from resjax.cpu.conv import Padding, conv
 
 TURNS = 2  # of the scan
 OPERATIONS = ("forward", "input gradient", "kernel gradient")

@@ -29,15 +29,16 @@ from results import save
 from rich.console import Console
 from rich.table import Table
 
-from resjax import losses, models
-from resjax.analysis import style
-from resjax.analysis.cores import Cores
-from resjax.analysis.lesions import lesion
-from resjax.analysis.lesions.deletions import delete_random
-from resjax.analysis.paths import path_exact
+from resjax import models
+from resjax.cpu.shared_batches import Cores
 from resjax.data import Statistics
-from resjax.parallel import train_steps
-from resjax.step import Task, create_state
+from resjax.network import losses
+from resjax.studies import style
+from resjax.studies.lesions import lesion
+from resjax.studies.lesions.deletions import delete_random
+from resjax.studies.paths import path_exact
+from resjax.training.devices import train_steps
+from resjax.training.step import Task, create_state
 
 SHAPE, STEPS = (32, 32, 3), 2
 BASE = {"depth": 20, "width": 1, "batch": 8}

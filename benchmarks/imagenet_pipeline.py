@@ -213,7 +213,7 @@ def _children() -> list[str]:
 
 
 def plot(found: dict[str, Any], path: Path) -> None:
-    from resjax.analysis import style
+    from resjax.studies import style
 
     with style.theme():
         fig, ax = style.axes()
@@ -242,7 +242,7 @@ def test(data_dir: Path, batch: int = 64) -> dict[str, Any]:
 def train(data_dir: Path, size: int = 96, batch: int = 16, steps: int = 3) -> dict[str, Any]:
     """Some steps of ResNet-50 from the stream; what the log says."""
     from resjax.train import train_and_evaluate
-    from resjax.writers import read_records
+    from resjax.workdir.writers import read_records
 
     c = configs.load_file(Path(__file__).parents[1] / "configs/imagenet_resnet50.py")
     c.model.dtype = "float32"
@@ -292,10 +292,8 @@ def main() -> None:
         found = PARTS[name](args.data_dir)
         CONSOLE.print_json(json.dumps({k: v for k, v in found.items() if k != "curve"}))
         if args.json:
-            from resjax.provenance import (
-                provenance,
-            )  # here: it starts JAX, which workers do without
-            from resjax.workdir import write
+            from resjax.workdir.provenance import provenance
+            from resjax.workdir.workdir import write
 
             made = {k: v for k, v in provenance().items() if k != "command"}
             record[name] = {"made": made, **found}

@@ -45,16 +45,16 @@ from safetensors.numpy import save_file
 
 from resjax import config as configs
 from resjax import models, pretrained
-from resjax.analysis.batches import padded_batches
-from resjax.analysis.lesions.deletions import delete_random, delete_subsets
-from resjax.analysis.lesions.lesion import delete_each
-from resjax.analysis.lesions.reorder import reorder_units
-from resjax.analysis.lesions.statistics import reestimate
-from resjax.analysis.paths.path_exact import path_spectrum
-from resjax.analysis.paths.path_sampled import path_norms
-from resjax.cores import share_cores
+from resjax.cpu.cores import share_cores
 from resjax.pretrained import naming
 from resjax.pretrained.convert import to_tensors
+from resjax.studies.batches import padded_batches
+from resjax.studies.lesions.batch_statistics import reestimate
+from resjax.studies.lesions.deletions import delete_random, delete_subsets
+from resjax.studies.lesions.lesion import delete_each
+from resjax.studies.lesions.reorder import reorder_units
+from resjax.studies.paths.path_exact import path_spectrum
+from resjax.studies.paths.path_sampled import path_norms
 
 KS, DRAWS = (2, 5, 10), 8
 SWAPS, ORDERS = (1, 5), 4

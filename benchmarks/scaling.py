@@ -82,7 +82,7 @@ def _bytes(shapes: str) -> int:
 
 def serve(depth: int, batch: int, steps: int, out: Path) -> None:
     """The steps on all devices of this process, or of all processes; process 0 writes what was found."""
-    from resjax.parallel import start_processes
+    from resjax.training.devices import start_processes
 
     start_processes(False)
     import jax
@@ -91,9 +91,9 @@ def serve(depth: int, batch: int, steps: int, out: Path) -> None:
     from resjax import config as configs
     from resjax import data
     from resjax.data.info import Info
-    from resjax.feed import Feed
-    from resjax.parallel import Devices
     from resjax.train import make_experiment
+    from resjax.training.devices import Devices
+    from resjax.training.feed import Feed
 
     config = configs.default("resnet", depth=depth)
     config.train.batch_size, config.train.steps_per_dispatch = batch, steps

@@ -99,11 +99,11 @@ def _resjax(
     import optax
 
     from resjax import config as configs
-    from resjax import losses
-    from resjax.cores import share_cores
+    from resjax.cpu.cores import share_cores
     from resjax.data import Statistics
-    from resjax.parallel import Devices
+    from resjax.network import losses
     from resjax.train import Task, create_state
+    from resjax.training.devices import Devices
 
     images, labels, size = _examples(network, batch)
     config = configs.default()
@@ -137,7 +137,7 @@ def _resjax(
         done += steps
 
     # The loop over the steps of a dispatch counts once, so without a loop over units this is one step's.
-    looped = any(built.units_a_turn(stack.n, train=True) < stack.n for stack in built.stacks)
+    looped = any(built.scan_unroll(stack.n, train=True) < stack.n for stack in built.stacks)
     return seconds, run_round, {} if looped else _bytes(compiled)
 
 
@@ -183,7 +183,7 @@ def bounds(dtype: str) -> dict[str, float]:
 
 def _multiply_adds(network: str) -> int:
     """Of one image, forward."""
-    from resjax.layer_table import layer_table, totals
+    from resjax.models.layer_table import layer_table, totals
 
     size = 224 if network == "resnet50" else 32
     return totals(layer_table(_network(network, "float32"), (size, size, 3))).multiply_adds

@@ -40,7 +40,7 @@ MOST = 50  # steps a dispatch
 def _experiment(depth: int, epochs: int) -> Any:
     from resjax import config as configs
     from resjax import data
-    from resjax.cores import share_cores
+    from resjax.cpu.cores import share_cores
     from resjax.data.info import Info
     from resjax.train import make_experiment
 
@@ -66,14 +66,12 @@ def start(depth: int) -> dict[str, float]:
     import jax
     import jax.numpy as jnp
 
-    from resjax import (
-        loop,
-        train,  # noqa: F401  (what the command imports)
-    )
-    from resjax.checkpoint import Checkpoints
-    from resjax.compiled import compile_quickly, keep_compiled
-    from resjax.feed import Evaluation, Feed
-    from resjax.parallel import Devices
+    from resjax import train  # noqa: F401  (what the command imports)
+    from resjax.cpu.compilation import compile_quickly, keep_compiled
+    from resjax.training import loop
+    from resjax.training.checkpoint import Checkpoints
+    from resjax.training.devices import Devices
+    from resjax.training.feed import Evaluation, Feed
 
     compile_quickly()
     keep_compiled()
@@ -147,10 +145,10 @@ def bare(experiment: Any, devices: Any, run: Any, feed: Any) -> float:
 
 def whole(experiment: Any, devices: Any) -> dict[str, float]:
     """Seconds of ``loop.run``, and of what it waits for."""
-    from resjax import loop
-    from resjax.checkpoint import Checkpoints
-    from resjax.stopping import StopRequest
-    from resjax.writers import Writer
+    from resjax.training import loop
+    from resjax.training.checkpoint import Checkpoints
+    from resjax.workdir.stopping import StopRequest
+    from resjax.workdir.writers import Writer
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
@@ -167,8 +165,8 @@ def whole(experiment: Any, devices: Any) -> dict[str, float]:
 def compete(depth: int, epochs: int, rounds: int) -> dict[str, Any]:
     import jax
 
-    from resjax.feed import Evaluation, Feed
-    from resjax.parallel import Devices
+    from resjax.training.devices import Devices
+    from resjax.training.feed import Evaluation, Feed
 
     experiment = _experiment(depth, epochs)
 

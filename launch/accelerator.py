@@ -23,9 +23,10 @@ import numpy as np
 import optax
 from absl import flags
 
-from resjax import command, losses, models
-from resjax.provenance import provenance
-from resjax.workdir import write
+from resjax import command, models
+from resjax.network import losses
+from resjax.workdir.provenance import provenance
+from resjax.workdir.workdir import write
 
 # Builder, image size, fields: small forms of what the configurations train.
 NETWORKS: dict[str, tuple[str, tuple[int, int, int], dict[str, Any]]] = {

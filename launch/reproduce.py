@@ -38,9 +38,9 @@ from absl import flags
 from resjax import command
 from resjax import config as configs
 from resjax.analyze import analyze
-from resjax.report import Options
+from resjax.studies.options import Options
 from resjax.train import train_and_evaluate
-from resjax.workdir import write
+from resjax.workdir.workdir import write
 
 HOME = Path(__file__).resolve().parent.parent
 

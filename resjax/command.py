@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import app, flags
 
-from resjax.compiled import compile_quickly, keep_compiled
-from resjax.stopping import Stopped
+from resjax.cpu.compilation import compile_quickly, keep_compiled
+from resjax.workdir.stopping import Stopped
+
+
+def define_options(options: type[Any]) -> dict[str, flags.FlagHolder[Any]]:
+    """A flag for each field of an options class (``resjax.studies.options``), with its default and help."""
+    define: dict[str, Callable[..., Any]] = {
+        "int": flags.DEFINE_integer,
+        "bool": flags.DEFINE_bool,
+    }
+    return {
+        field.name: define[str(field.type)](field.name, field.default, field.metadata["help"])
+        for field in dataclasses.fields(options)
+    }
+
+
+def chosen(options: type[Any], given: dict[str, flags.FlagHolder[Any]]) -> Any:
+    """The options as given on the command line."""
+    return options(**{name: flag.value for name, flag in given.items()})
 
 
 def run(main: Callable[[list[str]], None]) -> None:

@@ -16,7 +16,7 @@ from absl import app, flags
 from resjax import command
 from resjax import config as configs
 from resjax.analyze import analyze
-from resjax.report import Options
+from resjax.studies.options import Options
 from resjax.train import train_and_evaluate
 
 TWINS = {"residual": "digits.py", "plain": "digits_plain.py"}

@@ -13,15 +13,17 @@ import jax
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
-from resjax import command, loop, workdir
+from resjax import command
 from resjax import config as configs
-from resjax.checkpoint import Checkpoints
-from resjax.cores import share_cores
-from resjax.experiment import Experiment, load_experiment, make_experiment
-from resjax.parallel import Devices, any_process, start_processes
-from resjax.step import Task, TrainState, create_state, eval_step, train_step
-from resjax.stopping import StopRequest
-from resjax.writers import Writer
+from resjax.cpu.cores import share_cores
+from resjax.training import loop
+from resjax.training.checkpoint import Checkpoints
+from resjax.training.devices import Devices, any_process, start_processes
+from resjax.training.experiment import Experiment, load_experiment, make_experiment
+from resjax.training.step import Task, TrainState, create_state, eval_step, train_step
+from resjax.workdir import workdir
+from resjax.workdir.stopping import StopRequest
+from resjax.workdir.writers import Writer
 
 __all__ = [
     "Experiment",

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from resjax.analysis.curves import Curves
-from resjax.analysis.lesions.lesion import DeleteEach
-from resjax.analysis.signals.gradients import GradientNorms
-from resjax.report import GROUPS, STUDIES
 from resjax.report.write import Report
+from resjax.studies.catalogue import GROUPS, STUDIES
+from resjax.studies.curves import Curves
+from resjax.studies.lesions.lesion import DeleteEach
+from resjax.studies.signals.gradients import GradientNorms
 
 
 def deletions(error, intact=0.01, left_out=(), classes=10):

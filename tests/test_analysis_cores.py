@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from test_train import REPOSITORY
 
-from resjax.analysis import cores
-from resjax.analysis.batches import padded_batches
+from resjax.cpu import shared_batches as cores
+from resjax.studies.batches import padded_batches
 
 STUDIES = """
 import sys

@@ -13,15 +13,18 @@ from rich.console import Console
 from resjax import claims
 from resjax import config as configs
 from resjax.analysis import load_run
-from resjax.analysis.curves import Curves
-from resjax.analysis.refusal import Refusal
 from resjax.analyze import analyze, command_of
-from resjax.checkpoint import Checkpoints
-from resjax.experiment import load_experiment
-from resjax.report import CLAIMS, GROUPS, STUDIES, Claim, Options, compute, kept
+from resjax.report import compute, kept
 from resjax.report.write import read
-from resjax.stopping import Stopped
-from resjax.workdir import claim
+from resjax.studies.catalogue import CLAIMS, GROUPS, STUDIES
+from resjax.studies.curves import Curves
+from resjax.studies.options import Options
+from resjax.studies.refusal import Refusal
+from resjax.studies.study import Claim
+from resjax.training.checkpoint import Checkpoints
+from resjax.training.experiment import load_experiment
+from resjax.workdir.stopping import Stopped
+from resjax.workdir.workdir import claim
 
 RECORDS = """\
 {"step": 0, "epoch": 0.0, "test_loss": 2.3, "test_error": 0.9}

@@ -11,12 +11,13 @@ from matplotlib.figure import Figure
 
 from resjax import config as configs
 from resjax.analysis import load_run
-from resjax.analysis.refusal import Refusal
 from resjax.models.layers import Conv, Dense
 from resjax.network import Network, Stack
-from resjax.report import STUDIES, Options
+from resjax.network.unit import Unit
+from resjax.studies.catalogue import STUDIES
+from resjax.studies.options import Options
+from resjax.studies.refusal import Refusal
 from resjax.train import train_and_evaluate
-from resjax.unit import Unit
 
 QUICK = Options(max_examples=12, batch_size=8, gradient_batches=1, draws=2, path_draws=2)
 

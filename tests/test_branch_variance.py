@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 from network_helpers import draw
 
 from resjax import models
-from resjax.analysis.signals.branch_variance import BranchVariance, branch_variances
-from resjax.analysis.signals.rectifiers import rectifier_network
-from resjax.losses import cross_entropy
-from resjax.report import Options
-from resjax.report.signals import branch_variance as report
+from resjax.network.losses import cross_entropy
+from resjax.studies.options import Options
+from resjax.studies.signals import branch_variance_shown as report
+from resjax.studies.signals.branch_variance import BranchVariance, branch_variances
+from resjax.studies.signals.rectifiers import rectifier_network
 
 SHAPE, CLASSES = (6, 6, 2), 3
 

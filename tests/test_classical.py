@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from resjax import losses, models
+from resjax import models
 from resjax.models.layers import AdaptiveAveragePool, LocalResponseNorm
 from resjax.models.lenet_layers import C3_TABLE, PartialConv, TrainableSubsampling, rbf_codes
-from resjax.network import Network
+from resjax.network import Network, losses
 
 MNIST, CIFAR, IMAGENET = (28, 28, 1), (32, 32, 3), (224, 224, 3)
 

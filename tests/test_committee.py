@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from network_helpers import draw
 
 from resjax import models
-from resjax.analysis import variants
-from resjax.analysis.paths import committee as module
-from resjax.analysis.paths.committee import HALF, Committee, plot, vote, wrong_answers
-from resjax.analysis.paths.voters import diversity_of
-from resjax.report.paths.committee import STUDY, finding, summary, table
+from resjax.studies import variants
+from resjax.studies.paths import committee as module
+from resjax.studies.paths.committee import HALF, Committee, plot, vote, wrong_answers
+from resjax.studies.paths.committee_shown import STUDY, finding, summary, table
+from resjax.studies.paths.voters import diversity_of
 
 SHAPE, CLASSES, N = (6, 6, 1), 3, 11
 

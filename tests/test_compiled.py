@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from resjax.checkpoint import Checkpoints
-from resjax.compiled import _remove_unused, cache_folder
+from resjax.cpu.compilation import _remove_unused, cache_folder
 from resjax.train import load_experiment
+from resjax.training.checkpoint import Checkpoints
 
 REPOSITORY = Path(__file__).parent.parent
 PROGRAM = """
@@ -161,7 +161,7 @@ def _config(path):
 
 
 def test_a_choice_of_the_compiler_is_added_once_and_never_overrules():
-    from resjax.compiled import compile_quickly
+    from resjax.cpu.compilation import compile_quickly
 
     environment = {"XLA_FLAGS": "--xla_cpu_enable_fast_math=false"}
     compile_quickly(environment)

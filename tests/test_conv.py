@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from resjax.models import one_thread
-from resjax.models.conv import conv
+from resjax.cpu import one_thread
+from resjax.cpu.conv import conv
 
 
 @pytest.fixture(autouse=True)

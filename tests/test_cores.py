@@ -12,14 +12,14 @@ import pytest
 from test_train import REPOSITORY
 
 from resjax import config as configs
-from resjax import cores, data
-from resjax.checkpoint import Checkpoints
+from resjax import data
+from resjax.cpu import cores, one_thread
+from resjax.cpu.conv import conv
 from resjax.data.info import Info
-from resjax.feed import Evaluation
-from resjax.models import one_thread
-from resjax.models.conv import conv
-from resjax.parallel import Devices
 from resjax.train import load_experiment
+from resjax.training.checkpoint import Checkpoints
+from resjax.training.devices import Devices
+from resjax.training.feed import Evaluation
 
 
 @pytest.fixture

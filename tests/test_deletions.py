@@ -15,24 +15,24 @@ from hypothesis import strategies as st
 from network_helpers import draw
 
 from resjax import models
-from resjax.analysis.cores import Cores
-from resjax.analysis.lesions import deletions, pairs, prefixes
-from resjax.analysis.lesions.deletions import Deletions, by_number, delete_random, delete_subsets
-from resjax.analysis.lesions.lesion import delete_each
-from resjax.analysis.lesions.pairs import delete_pairs, interaction, pair_matrix, run_matrix
-from resjax.analysis.lesions.prefixes import measure_places
-from resjax.analysis.lesions.subsets import (
+from resjax.cpu.shared_batches import Cores
+from resjax.network.losses import cross_entropy
+from resjax.studies.lesions import deletions, pairs, prefixes
+from resjax.studies.lesions import deletions_shown as words
+from resjax.studies.lesions import pairs_shown as pair_words
+from resjax.studies.lesions.deletions import Deletions, by_number, delete_random, delete_subsets
+from resjax.studies.lesions.lesion import delete_each
+from resjax.studies.lesions.pairs import delete_pairs, interaction, pair_matrix, run_matrix
+from resjax.studies.lesions.prefixes import measure_places
+from resjax.studies.lesions.subsets import (
     candidates,
     default_numbers,
     pairs_and_runs,
     random_subsets,
 )
-from resjax.analysis.spread import spread
-from resjax.analysis.variants import _intact, measure, with_gates
-from resjax.losses import cross_entropy
-from resjax.report.lesions import deletions as words
-from resjax.report.lesions import pairs as pair_words
-from resjax.report.study import Options
+from resjax.studies.options import Options
+from resjax.studies.spread import spread
+from resjax.studies.variants import _intact, measure, with_gates
 
 SHAPE, CLASSES = (6, 6, 1), 4
 # One size of batches in all tests: compilation is most of their time.

@@ -7,7 +7,7 @@ import matplotlib
 import pytest
 
 from resjax import config as configs
-from resjax.report import CLAIMS, STUDIES
+from resjax.studies.catalogue import CLAIMS, STUDIES
 from resjax.train import train_and_evaluate
 
 REPOSITORY = Path(__file__).parent.parent

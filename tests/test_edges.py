@@ -8,10 +8,10 @@ import pytest
 from matplotlib.figure import Figure
 from scipy.signal import convolve2d, correlate2d
 
-from resjax.analysis import style
-from resjax.analysis.convolution import edges
-from resjax.analysis.convolution.edges import FILTERS, EdgeMaps, edge_maps
-from resjax.report.convolution.edges import CLAIM, finding
+from resjax.studies import style
+from resjax.studies.convolution import edges
+from resjax.studies.convolution.edges import FILTERS, EdgeMaps, edge_maps
+from resjax.studies.convolution.edges_shown import CLAIM, finding
 
 
 def by_name(result):

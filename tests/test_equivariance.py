@@ -13,15 +13,15 @@ from matplotlib.figure import Figure
 from network_helpers import draw
 
 from resjax import models
-from resjax.analysis import style
-from resjax.analysis.convolution import equivariance as analysis
-from resjax.analysis.convolution.equivariance import Equivariance, equivariance_error
-from resjax.analysis.convolution.moves import DIRECTIONS, total_strides, translate
 from resjax.models.layers import Conv, Dense, Pool
 from resjax.models.local import twin
 from resjax.models.plain import Classifier, ConvStem, ConvUnit, DenseUnit
 from resjax.network import Network, Stack
-from resjax.report.convolution.equivariance import finding, summary, table
+from resjax.studies import style
+from resjax.studies.convolution import equivariance as analysis
+from resjax.studies.convolution.equivariance import Equivariance, equivariance_error
+from resjax.studies.convolution.equivariance_shown import finding, summary, table
+from resjax.studies.convolution.moves import DIRECTIONS, total_strides, translate
 
 CLASSES = 4
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from golden_text import shown
 
-from resjax.report import CLAIMS, STUDIES
+from resjax.studies.catalogue import CLAIMS, STUDIES
 
 FOLDER = Path(__file__).parent / "goldens"
 SHOWN = {**STUDIES, **CLAIMS}

@@ -13,13 +13,13 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from resjax import models
-from resjax.analysis import moments
-from resjax.analysis.signals import gradients
-from resjax.analysis.signals.gradients import GradientNorms, gradient_norms
-from resjax.losses import cross_entropy
 from resjax.network import Network
-from resjax.norms import flatten_norms, layer_norms
-from resjax.report.signals import gradients as report
+from resjax.network.losses import cross_entropy
+from resjax.network.norms import flatten_norms, layer_norms
+from resjax.studies import moments
+from resjax.studies.signals import gradients
+from resjax.studies.signals import gradients_shown as report
+from resjax.studies.signals.gradients import GradientNorms, gradient_norms
 
 SHAPE, CLASSES = (8, 8, 1), 4
 SMALL = {"stage_sizes": (3, 1), "widths": (4, 8)}

@@ -13,14 +13,14 @@ import scipy.stats
 from network_helpers import draw, on_stack
 
 from resjax import models
-from resjax.analysis import style
-from resjax.analysis.lesions.lesion import delete_each
-from resjax.analysis.ranks import spearman
-from resjax.analysis.units import identity
-from resjax.analysis.units.identity import Identity, measure_identity
-from resjax.losses import cross_entropy
-from resjax.report.study import Options
-from resjax.report.units.identity import STUDY, downhill, openings, predictors, refining
+from resjax.network.losses import cross_entropy
+from resjax.studies import style
+from resjax.studies.lesions.lesion import delete_each
+from resjax.studies.options import Options
+from resjax.studies.ranks import spearman
+from resjax.studies.units import identity
+from resjax.studies.units.identity import Identity, measure_identity
+from resjax.studies.units.identity_shown import STUDY, downhill, openings, predictors, refining
 
 SHAPE, CLASSES = (6, 6, 2), 3
 FORMS = {

@@ -14,11 +14,11 @@ from rich.console import Console
 
 from resjax import config as configs
 from resjax import models
-from resjax.inspect import as_table, inspect
-from resjax.layer_table import layer_table, totals
+from resjax.describe import as_table, inspect
+from resjax.models.layer_table import layer_table, totals
 from resjax.models.layers import Conv, Dense, Pool
 from resjax.network import Network, Stack
-from resjax.unit import Unit
+from resjax.network.unit import Unit
 
 CIFAR, IMAGENET = (32, 32, 3), (224, 224, 3)
 
@@ -273,7 +273,7 @@ def get_config(arg=""):
 def run(tmp_path, *arguments):
     path = tmp_path / "lenet.py"
     path.write_text(CONFIG)
-    command = [sys.executable, "-m", "resjax.inspect", f"--config={path}", *arguments]
+    command = [sys.executable, "-m", "resjax.describe", f"--config={path}", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 

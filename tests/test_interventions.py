@@ -12,16 +12,16 @@ import pytest
 from network_helpers import draw, equal
 
 from resjax import models
-from resjax.analysis import style, variants
-from resjax.analysis.lesions import forwards, interventions
-from resjax.analysis.lesions.forwards import in_parallel, mean_branches, with_means, with_variables
-from resjax.analysis.lesions.interventions import Interventions, intervene_each
-from resjax.analysis.lesions.lesion import delete_each
-from resjax.analysis.variants import with_gates
 from resjax.models.layers import Dense
 from resjax.models.plain import DenseUnit
 from resjax.network import Network, Stack
-from resjax.report.lesions.interventions import STUDY, survived
+from resjax.studies import style, variants
+from resjax.studies.lesions import forwards, interventions
+from resjax.studies.lesions.forwards import in_parallel, mean_branches, with_means, with_variables
+from resjax.studies.lesions.interventions import Interventions, intervene_each
+from resjax.studies.lesions.interventions_shown import STUDY, survived
+from resjax.studies.lesions.lesion import delete_each
+from resjax.studies.variants import with_gates
 
 SHAPE, CLASSES = (6, 6, 2), 3
 FORMS = {

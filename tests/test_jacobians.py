@@ -13,13 +13,13 @@ from network_helpers import draw
 from scipy import stats
 
 from resjax import models
-from resjax.analysis.signals import jacobians
-from resjax.analysis.signals.jacobians import JacobianNorms, jacobian_norms
-from resjax.losses import cross_entropy
 from resjax.network import Network, Stack
-from resjax.report import Options
-from resjax.report.signals import jacobians as report
-from resjax.unit import Unit
+from resjax.network.losses import cross_entropy
+from resjax.network.unit import Unit
+from resjax.studies.options import Options
+from resjax.studies.signals import jacobians
+from resjax.studies.signals import jacobians_shown as report
+from resjax.studies.signals.jacobians import JacobianNorms, jacobian_norms
 
 SHAPE, CLASSES = (4, 4, 2), 3
 

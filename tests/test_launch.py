@@ -13,11 +13,11 @@ from test_smoke import make_npz
 
 from resjax import config as configs
 from resjax import models
-from resjax.checkpoint import Checkpoints
-from resjax.parallel import start_processes
-from resjax.report import STUDIES
-from resjax.stopping import Stopped
+from resjax.studies.catalogue import STUDIES
 from resjax.train import load_experiment, train_and_evaluate
+from resjax.training.checkpoint import Checkpoints
+from resjax.training.devices import start_processes
+from resjax.workdir.stopping import Stopped
 
 SCRIPTS = sorted((REPOSITORY / "launch").glob("*.sh"))
 

@@ -12,12 +12,12 @@ import pytest
 from matplotlib.figure import Figure
 
 from resjax import models
-from resjax.analysis.lesions import lesion
-from resjax.analysis.lesions.lesion import DeleteEach, delete_each
-from resjax.losses import cross_entropy
 from resjax.network import Network, Stack
-from resjax.stochastic_depth import UnitDropout
-from resjax.unit import Unit
+from resjax.network.losses import cross_entropy
+from resjax.network.stochastic_depth import UnitDropout
+from resjax.network.unit import Unit
+from resjax.studies.lesions import lesion
+from resjax.studies.lesions.lesion import DeleteEach, delete_each
 
 SHAPE, CLASSES = (8, 8, 1), 4
 # Units 0 and 3 stand alone, 1 and 2 are a stack, 4 stands alone and keeps its shape.

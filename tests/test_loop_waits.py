@@ -10,13 +10,13 @@ import pytest
 from jax.experimental import io_callback
 from test_train import small_config
 
-from resjax import loop
-from resjax.checkpoint import Checkpoints
-from resjax.feed import Feed
-from resjax.parallel import Devices
-from resjax.stopping import StopRequest
 from resjax.train import load_experiment
-from resjax.writers import Writer
+from resjax.training import loop
+from resjax.training.checkpoint import Checkpoints
+from resjax.training.devices import Devices
+from resjax.training.feed import Feed
+from resjax.workdir.stopping import StopRequest
+from resjax.workdir.writers import Writer
 
 
 class Gated(Devices):

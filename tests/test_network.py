@@ -12,7 +12,7 @@ from network_helpers import draw, equal, on_stack
 from resjax import models
 from resjax.models.resnet import resnet
 from resjax.network import Network
-from resjax.stochastic_depth import UnitDropout
+from resjax.network.stochastic_depth import UnitDropout
 
 SHAPE = (6, 6, 3)
 # Units: 0 opens stage 1 (its form differs), 1–3 are a stack, 4 changes the shape.
@@ -279,7 +279,7 @@ def test_unroll_changes_neither_variables_nor_results(net, logits, variables, x,
     [("cpu", True, 3, 1), ("tpu", True, 3, 1), ("gpu", True, 3, 3), ("gpu", False, 3, 1),
      ("gpu", True, 65, 1)],
 )  # fmt: skip
-def test_units_a_turn_are_what_is_fast_on_the_device(monkeypatch, platform, train, units, each):
+def test_scan_unroll_are_what_is_fast_on_the_device(monkeypatch, platform, train, units, each):
     monkeypatch.setattr(jax, "default_backend", lambda: platform)
     network = build(stage_sizes=(1 + units, 1))
     v = jax.eval_shape(lambda k: network.init(k, SHAPE), jax.random.key(0))

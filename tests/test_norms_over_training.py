@@ -10,14 +10,10 @@ import pytest
 from matplotlib.figure import Figure
 
 from resjax import models
-from resjax.analysis import style
-from resjax.analysis.signals.norms_over_training import (
-    NormsOverTraining,
-    quarters,
-    training_norms,
-)
-from resjax.norms import layer_norms
-from resjax.report.signals import norms_over_training as report
+from resjax.network.norms import layer_norms
+from resjax.studies import style
+from resjax.studies.signals import norms_over_training_shown as report
+from resjax.studies.signals.norms_over_training import NormsOverTraining, quarters, training_norms
 
 SHAPE = (8, 8, 1)
 

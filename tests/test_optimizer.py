@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from resjax import config as configs
-from resjax.losses import cross_entropy, rbf_map
-from resjax.optimizer import make_optimizer, schedule
+from resjax.network.losses import cross_entropy, rbf_map
+from resjax.training.optimizer import make_optimizer, schedule
 
 
 def section(**changes):

@@ -11,12 +11,12 @@ import pytest
 from network_helpers import draw, equal, on_stack
 
 from resjax import models
-from resjax.models.ends import Stem
 from resjax.models.layers import BatchNorm, Conv, Dense
 from resjax.models.residual import ResidualUnit
 from resjax.models.shortcuts import Shortcut
+from resjax.models.stem_head import Stem
 from resjax.network import Network, Stack
-from resjax.unit import Unit
+from resjax.network.unit import Unit
 
 SHAPE = (6, 6, 3)
 

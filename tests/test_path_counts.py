@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
 from resjax import models
-from resjax.analysis.paths import path_counts as module
-from resjax.analysis.paths.path_counts import PathCounts, count_paths
-from resjax.analysis.paths.path_lengths import (
+from resjax.network import Network, Stack
+from resjax.studies.paths import path_counts as module
+from resjax.studies.paths.path_counts import PathCounts, count_paths
+from resjax.studies.paths.path_lengths import (
     attenuated_shares,
     central_range,
     fit_attenuation,
@@ -25,7 +26,6 @@ from resjax.analysis.paths.path_lengths import (
     surviving_share,
     totals,
 )
-from resjax.network import Network, Stack
 
 
 def network(*sizes, **fields):

@@ -14,22 +14,22 @@ from jax import lax
 from network_helpers import draw
 
 from resjax import models
-from resjax.analysis import moments
 from resjax.analysis import plot as plot_of
-from resjax.analysis.paths import path_exact, path_sampled
-from resjax.analysis.paths.path_exact import path_spectrum
-from resjax.analysis.paths.path_gradients import PathGradients, measure_paths, plot
-from resjax.analysis.paths.path_growth import path_spectra
-from resjax.analysis.paths.path_growth import plot as plot_growth
-from resjax.analysis.paths.path_parameters import PathParameters, parameter_spectra
-from resjax.analysis.paths.path_parameters import plot as plot_parameters
-from resjax.analysis.paths.path_sampled import path_norms, sample_paths
-from resjax.analysis.paths.path_walk import Probe
-from resjax.losses import cross_entropy
-from resjax.models.ends import Stem
 from resjax.models.layers import BatchNorm, Conv, Dense
+from resjax.models.stem_head import Stem
 from resjax.network import Network, Stack
-from resjax.unit import Unit
+from resjax.network.losses import cross_entropy
+from resjax.network.unit import Unit
+from resjax.studies import moments
+from resjax.studies.paths import path_exact, path_sampled
+from resjax.studies.paths.path_exact import path_spectrum
+from resjax.studies.paths.path_growth import path_spectra
+from resjax.studies.paths.path_growth import plot as plot_growth
+from resjax.studies.paths.path_parameters import PathParameters, parameter_spectra
+from resjax.studies.paths.path_parameters import plot as plot_parameters
+from resjax.studies.paths.path_sampled import path_norms, sample_paths
+from resjax.studies.paths.path_walk import Probe
+from resjax.studies.paths.paths import PathGradients, measure_paths, plot
 
 SHAPE, CLASSES, BATCH = (6, 6, 2), 3, 3
 SMALL = {"stage_sizes": (2, 1), "widths": (2, 3), "placement": "post"}

@@ -7,19 +7,19 @@ import json
 import numpy as np
 import pytest
 
-from resjax.analysis.intervals import bootstrap, reflected
-from resjax.analysis.paths import path_sampled
-from resjax.analysis.paths.path_exact import PathSpectrum
-from resjax.analysis.paths.path_gradients import PathGradients
-from resjax.analysis.paths.path_lengths import (
+from resjax.studies.intervals import bootstrap, reflected
+from resjax.studies.paths import path_sampled
+from resjax.studies.paths.path_exact import PathSpectrum
+from resjax.studies.paths.path_lengths import (
     central_range,
     fit_attenuation,
     log_path_counts,
     path_lengths,
     totals,
 )
-from resjax.analysis.paths.path_sampled import PathSample
-from resjax.report.paths.paths import finding
+from resjax.studies.paths.path_sampled import PathSample
+from resjax.studies.paths.paths import PathGradients
+from resjax.studies.paths.paths_shown import finding
 
 N, DRAWS, SAMPLES = 12, 40, 12
 LENGTH = path_lengths(N)

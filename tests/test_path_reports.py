@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 
 from resjax import models
-from resjax.analysis.paths.path_counts import count_paths
-from resjax.analysis.paths.path_exact import PathSpectrum
-from resjax.analysis.paths.path_gradients import PathGradients
-from resjax.analysis.paths.path_lengths import attenuated_shares, path_lengths
-from resjax.analysis.paths.path_parameters import PathParameters
-from resjax.analysis.paths.path_sampled import PathSample
-from resjax.report.paths import path_counts as counts_report
-from resjax.report.paths import path_growth as growth_report
-from resjax.report.paths import path_parameters as parameters_report
-from resjax.report.paths import paths as paths_report
-from resjax.report.words import factor
+from resjax.studies.paths import path_counts_shown as counts_report
+from resjax.studies.paths import path_growth_shown as growth_report
+from resjax.studies.paths import path_parameters_shown as parameters_report
+from resjax.studies.paths import paths_shown as paths_report
+from resjax.studies.paths.path_counts import count_paths
+from resjax.studies.paths.path_exact import PathSpectrum
+from resjax.studies.paths.path_lengths import attenuated_shares, path_lengths
+from resjax.studies.paths.path_parameters import PathParameters
+from resjax.studies.paths.path_sampled import PathSample
+from resjax.studies.paths.paths import PathGradients
+from resjax.studies.words import factor
 
 N = 20
 LENGTH = path_lengths(N)

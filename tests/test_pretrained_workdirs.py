@@ -15,12 +15,12 @@ from safetensors.numpy import save_file
 
 from resjax import config as configs
 from resjax import data, models
-from resjax.analysis.run import load_run
-from resjax.experiment import load_experiment
 from resjax.pretrained import naming, read, recognize
 from resjax.pretrained.convert import to_tensors
 from resjax.pretrained.workdirs import default_config, evaluate, make_workdir
+from resjax.studies.run import load_run
 from resjax.train import train_and_evaluate
+from resjax.training.experiment import load_experiment
 
 SHAPE, CLASSES = (8, 8, 3), 10
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

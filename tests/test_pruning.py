@@ -12,15 +12,15 @@ import pytest
 from network_helpers import draw
 
 from resjax import models
-from resjax.analysis.lesions import pruning
-from resjax.analysis.lesions.deletions import delete_subsets
-from resjax.analysis.lesions.pruning import Pruning, prune_greedily, random_curve
-from resjax.analysis.variants import measure, with_gates
-from resjax.losses import cross_entropy
 from resjax.network import Network, Stack
-from resjax.report.lesions import pruning as words
-from resjax.report.study import Options
-from resjax.unit import Unit
+from resjax.network.losses import cross_entropy
+from resjax.network.unit import Unit
+from resjax.studies.lesions import pruning
+from resjax.studies.lesions import pruning_shown as words
+from resjax.studies.lesions.deletions import delete_subsets
+from resjax.studies.lesions.pruning import Pruning, prune_greedily, random_curve
+from resjax.studies.options import Options
+from resjax.studies.variants import measure, with_gates
 
 SHAPE, CLASSES, BATCH = (6, 6, 1), 4, 4
 

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from network_helpers import draw, equal, on_stack
 
 from resjax import models
-from resjax.analysis.paths import path_exact
-from resjax.analysis.paths.path_walk import PAPER, walk_back
-from resjax.losses import cross_entropy
 from resjax.models.residual import PLACEMENTS
 from resjax.models.shortcuts import ALTERATIONS, TRANSITIONS
 from resjax.network import Network
+from resjax.network.losses import cross_entropy
+from resjax.studies.paths import path_exact
+from resjax.studies.paths.path_walk import PAPER, walk_back
 
 BATCH, CLASSES = 2, 3
 FEW_AND_MANY = pytest.mark.parametrize("count", [4, pytest.param(30, marks=pytest.mark.slow)])

@@ -12,14 +12,14 @@ import pytest
 from network_helpers import draw
 
 from resjax import models
-from resjax.analysis import style
-from resjax.analysis.lesions import recalibrate
-from resjax.analysis.lesions.lesion import delete_each
-from resjax.analysis.lesions.recalibrate import Recalibrated, delete_each_recalibrated
-from resjax.analysis.lesions.statistics import reestimate
 from resjax.network import Network, Stack
-from resjax.report.lesions.recalibrate import STUDY, share_of_damage
-from resjax.unit import Unit
+from resjax.network.unit import Unit
+from resjax.studies import style
+from resjax.studies.lesions import recalibrate
+from resjax.studies.lesions.batch_statistics import reestimate
+from resjax.studies.lesions.lesion import delete_each
+from resjax.studies.lesions.recalibrate import Recalibrated, delete_each_recalibrated
+from resjax.studies.lesions.recalibrate_shown import STUDY, share_of_damage
 
 SHAPE, CLASSES = (6, 6, 2), 3
 

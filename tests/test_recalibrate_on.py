@@ -8,14 +8,14 @@ import pytest
 from network_helpers import draw
 
 from resjax import models
-from resjax.analysis import variants
-from resjax.analysis.lesions import statistics
-from resjax.analysis.lesions.deletions import delete_random, delete_subsets
-from resjax.analysis.lesions.pairs import delete_pairs
-from resjax.analysis.lesions.prefixes import measure_places
-from resjax.analysis.lesions.reorder import reorder_units
-from resjax.analysis.lesions.statistics import reestimate
-from resjax.losses import cross_entropy
+from resjax.network.losses import cross_entropy
+from resjax.studies import variants
+from resjax.studies.lesions import batch_statistics as statistics
+from resjax.studies.lesions.batch_statistics import reestimate
+from resjax.studies.lesions.deletions import delete_random, delete_subsets
+from resjax.studies.lesions.pairs import delete_pairs
+from resjax.studies.lesions.prefixes import measure_places
+from resjax.studies.lesions.reorder import reorder_units
 
 SHAPE, CLASSES, BATCH = (6, 6, 1), 4, 4
 

@@ -14,9 +14,11 @@ from network_helpers import draw, on_stack
 from scipy import stats
 
 from resjax import models
-from resjax.analysis.lesions import reorder
-from resjax.analysis.lesions.prefixes import measure_places
-from resjax.analysis.lesions.reorder import (
+from resjax.network.losses import cross_entropy
+from resjax.studies.lesions import reorder
+from resjax.studies.lesions import reorder_shown as words
+from resjax.studies.lesions.prefixes import measure_places
+from resjax.studies.lesions.reorder import (
     KINDS,
     Reordering,
     by_swaps,
@@ -27,10 +29,8 @@ from resjax.analysis.lesions.reorder import (
     shuffled,
     swapped,
 )
-from resjax.analysis.variants import measure, with_order
-from resjax.losses import cross_entropy
-from resjax.report.lesions import reorder as words
-from resjax.report.study import Options
+from resjax.studies.options import Options
+from resjax.studies.variants import measure, with_order
 
 SHAPE, CLASSES, BATCH = (6, 6, 1), 4, 4
 # 54 units: the two that change the shape stand alone.

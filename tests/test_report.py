@@ -7,11 +7,13 @@ from html.parser import HTMLParser
 import pytest
 from report_helpers import SHOWN, SPARE, curve, deletions, norms, report_of_two
 
-from resjax.analysis.curves import training_curves
-from resjax.report import STUDIES, curves, words
-from resjax.report.lesions import lesion
-from resjax.report.signals import gradients
 from resjax.report.write import read, write
+from resjax.studies import curves_shown as curves
+from resjax.studies import words
+from resjax.studies.catalogue import STUDIES
+from resjax.studies.curves import training_curves
+from resjax.studies.lesions import lesion_shown as lesion
+from resjax.studies.signals import gradients_shown as gradients
 
 
 def points(study, results):

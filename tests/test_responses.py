@@ -12,12 +12,12 @@ import pytest
 from network_helpers import draw
 
 from resjax import models
-from resjax.analysis import style
-from resjax.analysis.units import responses
-from resjax.analysis.units.responses import Responses, layer_responses
 from resjax.network import Network, Stack
-from resjax.report.units.responses import STUDY
-from resjax.unit import Unit
+from resjax.network.unit import Unit
+from resjax.studies import style
+from resjax.studies.units import responses
+from resjax.studies.units.responses import Responses, layer_responses
+from resjax.studies.units.responses_shown import STUDY
 
 SHAPE, CLASSES = (6, 6, 2), 3
 FORMS = {

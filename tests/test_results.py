@@ -8,11 +8,11 @@ import pytest
 from script_helpers import REPOSITORY, load_script
 
 from resjax import config as configs
-from resjax.analysis.convolution.sample_size import SampleSize
-from resjax.analysis.units.responses import Responses
-from resjax.experiment import load_experiment
-from resjax.report import STUDIES
-from resjax.report.convolution import sample_size
+from resjax.studies.catalogue import STUDIES
+from resjax.studies.convolution import sample_size_shown as sample_size
+from resjax.studies.convolution.sample_size import SampleSize
+from resjax.studies.units.responses import Responses
+from resjax.training.experiment import load_experiment
 
 SCRIPTS = REPOSITORY / "docs/results"
 

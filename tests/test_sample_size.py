@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from resjax.analysis import style
-from resjax.analysis.convolution import sample_size
-from resjax.analysis.convolution.sample_size import (
+from resjax.models.local import CONNECTIONS
+from resjax.studies import style
+from resjax.studies.convolution import sample_size
+from resjax.studies.convolution.sample_size import (
     SETTINGS,
     SampleSize,
     _at_places,
@@ -18,8 +19,7 @@ from resjax.analysis.convolution.sample_size import (
     by_sample_size,
     difference,
 )
-from resjax.models.local import CONNECTIONS
-from resjax.report.convolution.sample_size import compare, finding, summary, table
+from resjax.studies.convolution.sample_size_shown import compare, finding, summary, table
 
 SMALL = {"sizes": (4, 24), "seeds": 2, "steps": 80, "batch_size": 8}
 

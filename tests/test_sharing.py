@@ -14,18 +14,18 @@ from matplotlib.figure import Figure
 from network_helpers import draw
 
 from resjax import models
-from resjax.analysis import style
-from resjax.analysis.convolution import connections as per_layer
-from resjax.analysis.convolution import sharing
-from resjax.analysis.convolution.connections import Connections, connections_of
-from resjax.analysis.convolution.sharing import LayerJacobian, jacobian_rows, layer_jacobian
-from resjax.layer_table import layer_table
+from resjax.models.layer_table import layer_table
 from resjax.models.layers import Conv
 from resjax.models.local import CONNECTIONS, he_normal_of, layer, twin
 from resjax.models.plain import ConvStem, ConvUnit
 from resjax.network import Network, Stack
-from resjax.report.convolution import connections as connections_report
-from resjax.report.convolution import sharing as sharing_report
+from resjax.studies import style
+from resjax.studies.convolution import connections as per_layer
+from resjax.studies.convolution import connections_shown as connections_report
+from resjax.studies.convolution import sharing
+from resjax.studies.convolution import sharing_shown as sharing_report
+from resjax.studies.convolution.connections import Connections, connections_of
+from resjax.studies.convolution.sharing import LayerJacobian, jacobian_rows, layer_jacobian
 
 SHAPE = (8, 8, 1)
 

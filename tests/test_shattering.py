@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from network_helpers import draw
 
 from resjax import models
-from resjax.analysis.signals import shattering as analysis
-from resjax.analysis.signals.rectifiers import rectifier_network
-from resjax.analysis.signals.shattering import Shattering, gradients_along_line, shattered_gradients
-from resjax.report.signals import shattering as report
+from resjax.studies.signals import shattering as analysis
+from resjax.studies.signals import shattering_shown as report
+from resjax.studies.signals.rectifiers import rectifier_network
+from resjax.studies.signals.shattering import Shattering, gradients_along_line, shattered_gradients
 
 
 def test_correlation_is_the_cosine_of_the_states_derivatives():

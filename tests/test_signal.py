@@ -11,12 +11,12 @@ from matplotlib.figure import Figure
 from network_helpers import draw
 
 from resjax import models
-from resjax.analysis import moments
-from resjax.analysis.signals import signal
-from resjax.analysis.signals.signal import Signal, backpropagated_signal
-from resjax.losses import cross_entropy
-from resjax.report import Options
-from resjax.report.signals import signal as report
+from resjax.network.losses import cross_entropy
+from resjax.studies import moments
+from resjax.studies.options import Options
+from resjax.studies.signals import backward_signal as signal
+from resjax.studies.signals import backward_signal_shown as report
+from resjax.studies.signals.backward_signal import Signal, backpropagated_signal
 
 SHAPE, CLASSES = (6, 6, 2), 3
 

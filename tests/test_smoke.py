@@ -8,7 +8,7 @@ from PIL import Image
 
 from resjax import config as configs
 from resjax.train import train_and_evaluate
-from resjax.writers import read_records
+from resjax.workdir.writers import read_records
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
 

@@ -8,7 +8,7 @@ from network_helpers import draw, equal
 
 from resjax.models.resnet import resnet
 from resjax.network import Network
-from resjax.stochastic_depth import UnitDropout
+from resjax.network.stochastic_depth import UnitDropout
 
 SHAPE = (6, 6, 3)
 N = 6  # a stack of five units, and one that changes the shape

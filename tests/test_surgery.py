@@ -14,21 +14,21 @@ import pytest
 from network_helpers import draw, equal
 
 from resjax import models
-from resjax.analysis.refusal import Refusal
-from resjax.analysis.units import insertion, surgery
-from resjax.analysis.units.insertion import insert, start_from
-from resjax.analysis.units.surgery import Surgery, operate
-from resjax.losses import cross_entropy
-from resjax.models.ends import Head, Stem
 from resjax.models.layers import Conv, Dense
 from resjax.models.plain import ConvUnit, DenseUnit
 from resjax.models.residual import ResidualUnit
 from resjax.models.shortcuts import Shortcut
+from resjax.models.stem_head import Head, Stem
 from resjax.network import Network, Stack
-from resjax.report.units.surgery import STUDY, finding, summary, table
-from resjax.step import Task, train_step
-from resjax.stochastic_depth import UnitDropout
-from resjax.unit import Unit
+from resjax.network.losses import cross_entropy
+from resjax.network.stochastic_depth import UnitDropout
+from resjax.network.unit import Unit
+from resjax.studies.refusal import Refusal
+from resjax.studies.units import insertion, surgery
+from resjax.studies.units.insertion import insert, start_from
+from resjax.studies.units.surgery import Surgery, operate
+from resjax.studies.units.surgery_shown import STUDY, finding, summary, table
+from resjax.training.step import Task, train_step
 
 SHAPE, CLASSES, N = (6, 6, 2), 3, 12
 KEY = jax.random.key(3)

@@ -16,14 +16,16 @@ import pytest
 from orbax.checkpoint._src.path.atomicity_types import TMP_DIR_SUFFIX
 
 from resjax import config as configs
-from resjax import data, loop, workdir
-from resjax.checkpoint import Checkpoints
-from resjax.feed import Evaluation, Feed
-from resjax.parallel import Devices, train_steps
-from resjax.step import all_finite, no_norms
-from resjax.stopping import Stopped, StopRequest
+from resjax import data
 from resjax.train import load_experiment, make_experiment, train_and_evaluate, train_step
-from resjax.writers import read_records
+from resjax.training import loop
+from resjax.training.checkpoint import Checkpoints
+from resjax.training.devices import Devices, train_steps
+from resjax.training.feed import Evaluation, Feed
+from resjax.training.step import all_finite, no_norms
+from resjax.workdir import workdir
+from resjax.workdir.stopping import Stopped, StopRequest
+from resjax.workdir.writers import read_records
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -320,7 +322,7 @@ def test_what_is_not_finite_stops_the_run_before_the_update(tmp_path):
 
 def test_a_nan_is_traced_to_its_layer(tmp_path, experiment):
     """A weight that is not a number makes the unit that owns it the first place."""
-    from resjax.diagnose import first_nonfinite
+    from resjax.training.diagnosis import first_nonfinite
 
     feed = Feed(experiment.config, experiment.dataset, Devices(), 0)
     state = experiment.create_state()
@@ -333,7 +335,7 @@ def test_a_nan_is_traced_to_its_layer(tmp_path, experiment):
 
 
 def test_an_infinite_gradient_is_traced_to_its_layer(experiment):
-    from resjax.diagnose import first_nonfinite
+    from resjax.training.diagnosis import first_nonfinite
 
     def loss(logits, labels):  # finite, with an infinite slope
         return jnp.sqrt(jnp.sum(logits * 0, -1)) + 1
@@ -415,8 +417,8 @@ def test_a_stop_request_saves_and_the_run_goes_on_later(tmp_path):
     whole = train_and_evaluate(c, tmp_path / "whole")
     experiment = load_experiment(c)
     devices = Devices()
-    from resjax import workdir
-    from resjax.writers import Writer
+    from resjax.workdir import workdir
+    from resjax.workdir.writers import Writer
 
     path = workdir.claim(tmp_path / "run", c)
     stop = StopRequest()

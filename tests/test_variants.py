@@ -10,9 +10,9 @@ from network_helpers import draw
 from scipy import stats
 
 from resjax import models
-from resjax.analysis import intervals, variants
-from resjax.analysis.lesions.lesion import delete_each
-from resjax.losses import cross_entropy
+from resjax.network.losses import cross_entropy
+from resjax.studies import intervals, variants
+from resjax.studies.lesions.lesion import delete_each
 
 SHAPE, CLASSES = (6, 6, 1), 3
 

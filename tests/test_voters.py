@@ -5,8 +5,8 @@ import functools
 import numpy as np
 import pytest
 
-from resjax.analysis.paths.committee import _committees, _sum, wrong_answers
-from resjax.analysis.paths.voters import (
+from resjax.studies.paths.committee import _committees, _sum, wrong_answers
+from resjax.studies.paths.voters import (
     committee_interval,
     diversity_intervals,
     diversity_of,

@@ -11,7 +11,12 @@ import optax
 import pytest
 from network_helpers import draw
 
-from resjax.analysis.units.weight_decay import (
+from resjax.models.layers import BatchNorm
+from resjax.models.residual import ResidualUnit
+from resjax.models.shortcuts import Shortcut
+from resjax.models.stem_head import Head, Stem
+from resjax.network import Network, Stack
+from resjax.studies.units.weight_decay import (
     CASES,
     POWERS,
     WeightDecay,
@@ -19,12 +24,7 @@ from resjax.analysis.units.weight_decay import (
     decay_alone,
     plot,
 )
-from resjax.models.ends import Head, Stem
-from resjax.models.layers import BatchNorm
-from resjax.models.residual import ResidualUnit
-from resjax.models.shortcuts import Shortcut
-from resjax.network import Network, Stack
-from resjax.report.units.weight_decay import CLAIM, finding, left, moment, summary, table
+from resjax.studies.units.weight_decay_shown import CLAIM, finding, left, moment, summary, table
 
 KEY = jax.random.key(0)
 X = jax.random.normal(jax.random.key(1), (5, 4, 4, 3))
@@ -197,7 +197,7 @@ def test_claim_table_summary_json_and_plot(monkeypatch):
         assert (seed, draws, width, size) == (4, 2, 4, 4)
         return result(placement)
 
-    monkeypatch.setattr("resjax.report.units.weight_decay.decay_alone", short)
+    monkeypatch.setattr("resjax.studies.units.weight_decay_shown.decay_alone", short)
     seen = []
     results = CLAIM.run(True, 4, lambda *a: seen.append(a))
     assert list(results) == ["post-activation unit", "pre-activation unit"] and seen[-1] == (2, 2)

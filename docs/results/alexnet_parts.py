@@ -16,11 +16,11 @@ from ml_collections import ConfigDict
 
 from resjax import config as configs
 from resjax import data
-from resjax.analysis.intervals import bootstrap, wilson
-from resjax.provenance import provenance
+from resjax.studies.intervals import bootstrap, wilson
 from resjax.train import train_and_evaluate
-from resjax.workdir import write
-from resjax.writers import read_records
+from resjax.workdir.provenance import provenance
+from resjax.workdir.workdir import write
+from resjax.workdir.writers import read_records
 
 HERE = Path(__file__).parent
 FORMS: dict[str, dict[str, Any]] = {

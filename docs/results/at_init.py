@@ -20,15 +20,15 @@ from absl import app, flags
 
 from resjax import command, data, models
 from resjax.analysis import plot
-from resjax.analysis.result import Result
-from resjax.analysis.signals.branch_variance import branch_variances
-from resjax.analysis.signals.gradients import gradient_norms
-from resjax.analysis.signals.shattering import shattered_gradients
 from resjax.network import Network
-from resjax.provenance import provenance
-from resjax.report.signals import shattering
-from resjax.report.signals.gradients import evenness
-from resjax.workdir import write
+from resjax.studies.result import Result
+from resjax.studies.signals import shattering_shown as shattering
+from resjax.studies.signals.branch_variance import branch_variances
+from resjax.studies.signals.gradients import gradient_norms
+from resjax.studies.signals.gradients_shown import evenness
+from resjax.studies.signals.shattering import shattered_gradients
+from resjax.workdir.provenance import provenance
+from resjax.workdir.workdir import write
 
 HERE = Path(__file__).parent
 SEEDS, BATCH = (0, 1, 2), 128

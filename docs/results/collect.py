@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 
 from resjax import config as configs
-from resjax.workdir import write
-from resjax.writers import read_records
+from resjax.workdir.workdir import write
+from resjax.workdir.writers import read_records
 
 HERE = Path(__file__).parent
 

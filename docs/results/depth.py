@@ -16,12 +16,13 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from resjax import config as configs
-from resjax.analysis import load_run, style
-from resjax.analysis.intervals import bootstrap
-from resjax.analysis.run import Run
-from resjax.provenance import provenance
+from resjax.analysis import load_run
+from resjax.studies import style
+from resjax.studies.intervals import bootstrap
+from resjax.studies.run import Run
 from resjax.train import train_and_evaluate
-from resjax.workdir import write
+from resjax.workdir.provenance import provenance
+from resjax.workdir.workdir import write
 
 HERE = Path(__file__).parent
 KINDS = {"residual": "identity", "plain": "none"}

@@ -19,10 +19,10 @@ from ml_collections import ConfigDict
 from resjax import config as configs
 from resjax import models
 from resjax.analysis import delete_each, load_run, path_spectrum
-from resjax.analysis.run import Run
-from resjax.provenance import provenance
+from resjax.studies.run import Run
 from resjax.train import train_and_evaluate
-from resjax.workdir import write
+from resjax.workdir.provenance import provenance
+from resjax.workdir.workdir import write
 
 HERE = Path(__file__).parent
 DEPTH = 20  # 9 units

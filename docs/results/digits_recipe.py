@@ -18,9 +18,9 @@ from ml_collections import ConfigDict
 
 from resjax import config as configs
 from resjax.analysis import load_run
-from resjax.provenance import provenance
 from resjax.train import train_and_evaluate
-from resjax.workdir import write
+from resjax.workdir.provenance import provenance
+from resjax.workdir.workdir import write
 
 HERE = Path(__file__).parent
 RATES, HOLDOUT = (0.02, 0.05, 0.1), 300

@@ -13,10 +13,10 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from resjax.analysis.intervals import wilson
-from resjax.analysis.run import Run, load_run
 from resjax.pretrained import read
-from resjax.provenance import provenance
+from resjax.studies.intervals import wilson
+from resjax.studies.run import Run, load_run
+from resjax.workdir.provenance import provenance
 
 HERE = Path(__file__).parent
 

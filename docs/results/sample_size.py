@@ -12,10 +12,10 @@ import numpy as np
 
 from resjax import data
 from resjax.analysis import plot
-from resjax.analysis.convolution.sample_size import by_sample_size
-from resjax.provenance import provenance
-from resjax.report.convolution import sample_size
-from resjax.workdir import write
+from resjax.studies.convolution import sample_size_shown as sample_size
+from resjax.studies.convolution.sample_size import by_sample_size
+from resjax.workdir.provenance import provenance
+from resjax.workdir.workdir import write
 
 HERE = Path(__file__).parent
 SIZES, SEEDS, TEST, SIDE = (100, 300, 1000, 3000, 10_000), 3, 2000, 14

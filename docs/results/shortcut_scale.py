@@ -16,10 +16,10 @@ import numpy as np
 from resjax import config as configs
 from resjax import data
 from resjax.analysis import backpropagated_signal
-from resjax.analysis.intervals import of_mean
-from resjax.experiment import load_experiment
-from resjax.provenance import provenance
-from resjax.workdir import write
+from resjax.studies.intervals import of_mean
+from resjax.training.experiment import load_experiment
+from resjax.workdir.provenance import provenance
+from resjax.workdir.workdir import write
 
 HERE = Path(__file__).parent
 SCALES, SEEDS = (1.0, 0.9, 0.5), (0, 1, 2)

@@ -16,19 +16,19 @@ from typing import Any
 
 import numpy as np
 
-from resjax.analysis.lesions.deletions import Deletions, by_number
-from resjax.analysis.lesions.lesion import DeleteEach
-from resjax.analysis.lesions.reorder import Reordering, by_swaps
-from resjax.analysis.paths.path_gradients import PathGradients
-from resjax.analysis.paths.path_lengths import share_between
-from resjax.analysis.ranks import spearman
-from resjax.analysis.units.identity import Identity
-from resjax.analysis.units.responses import Responses
-from resjax.report import STUDIES
-from resjax.report.lesions.reorder import tau_and_error
-from resjax.report.units.identity import openings, refining
 from resjax.report.write import read
-from resjax.workdir import write
+from resjax.studies.catalogue import STUDIES
+from resjax.studies.lesions.deletions import Deletions, by_number
+from resjax.studies.lesions.lesion import DeleteEach
+from resjax.studies.lesions.reorder import Reordering, by_swaps
+from resjax.studies.lesions.reorder_shown import tau_and_error
+from resjax.studies.paths.path_lengths import share_between
+from resjax.studies.paths.paths import PathGradients
+from resjax.studies.ranks import spearman
+from resjax.studies.units.identity import Identity
+from resjax.studies.units.identity_shown import openings, refining
+from resjax.studies.units.responses import Responses
+from resjax.workdir.workdir import write
 
 Criteria = dict[str, dict[str, Any]]
 

@@ -1,6 +1,6 @@
 """What is known of a data set before any of its pixels is read.
 
-The table below lets `python -m resjax.inspect` size a network for ImageNet on a machine that has no
+The table below lets `python -m resjax.describe` size a network for ImageNet on a machine that has no
 ImageNet. Counts and shapes are those of the TFDS builders of the same name.
 """
 

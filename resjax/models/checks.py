@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from resjax.models.layers import Dtype
 
-# Of the convolution: what runs fastest on this device, JAX's own, or the one for CPU (resjax.models.conv).
+# Of the convolution: what runs fastest on this device, JAX's own, or the one for CPU (resjax.cpu.conv).
 IMPLEMENTATIONS = ("auto", "lax", "cpu")
 
 

@@ -1,7 +1,7 @@
 """The layers that networks are built from: thin Linen modules with the defaults of this field.
 
 Parameters and batch statistics are float32 whatever ``dtype`` (the dtype of the computation) is. Every
-layer with a window or with weights is a module, so that ``resjax.inspect`` sees it.
+layer with a window or with weights is a module, so that ``resjax.describe`` sees it.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import numpy as np
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
-from resjax.models.conv import conv
-from resjax.unit import CONVOLUTION, STATISTIC
+from resjax.cpu.conv import conv
+from resjax.network.unit import CONVOLUTION, STATISTIC
 
 Dtype = Any
 

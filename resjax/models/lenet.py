@@ -24,10 +24,10 @@ in the paper.
 from __future__ import annotations
 
 from resjax.models.checks import IMPLEMENTATIONS, dtype_of, one_of
-from resjax.models.ends import Head
 from resjax.models.layers import Conv, Dense, Pool, he_normal
 from resjax.models.lenet_layers import RBF, PartialConv, TrainableSubsampling, uniform_by_fan_in
 from resjax.models.plain import Classifier, ConvStem, ConvUnit, DenseUnit
+from resjax.models.stem_head import Head
 from resjax.network import Network, Stack
 
 VARIANTS = ("original", "modern")

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from resjax.models.conv import conv
+from resjax.cpu.conv import conv
 from resjax.models.layers import Dtype
 from resjax.models.plain import scaled_tanh
 

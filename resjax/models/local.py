@@ -24,9 +24,9 @@ import jax
 import jax.numpy as jnp
 
 from resjax.models.checks import one_of, positive
-from resjax.models.ends import Head
 from resjax.models.layers import Conv, Dense, Dtype, Initializer, Pool
 from resjax.models.plain import Classifier, ConvStem, ConvUnit
+from resjax.models.stem_head import Head
 from resjax.network import Network, Stack
 
 CONNECTIONS = ("convolution", "locally connected", "dense")

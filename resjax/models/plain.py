@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from resjax.models.layers import BatchNorm, Dense, Initializer, LocalResponseNorm
 from resjax.network import Stack
-from resjax.unit import Unit
+from resjax.network.unit import Unit
 
 
 def scaled_tanh(a: jax.Array) -> jax.Array:

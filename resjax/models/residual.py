@@ -25,7 +25,7 @@ import jax.numpy as jnp
 
 from resjax.models.layers import BatchNorm, Conv, Dtype, Initializer, he_normal
 from resjax.models.shortcuts import Shortcut
-from resjax.unit import Unit
+from resjax.network.unit import Unit
 
 PLACEMENTS = ("post", "bn_after_add", "relu_before_add", "relu_pre", "pre")
 BRANCH_SCALES = ("none", "skipinit", "fixup")

@@ -7,11 +7,11 @@ from collections.abc import Callable
 import flax.linen as nn
 
 from resjax.models.checks import IMPLEMENTATIONS, at_least, dtype_of, one_of
-from resjax.models.ends import Head, Stem
 from resjax.models.residual import BRANCH_SCALES, PLACEMENTS, LayerSpec, ResidualUnit
 from resjax.models.shortcuts import ALTERATIONS, PADDED, TRANSITIONS, Shortcut
+from resjax.models.stem_head import Head, Stem
 from resjax.network import Network, Stack
-from resjax.stochastic_depth import KINDS, UnitDropout
+from resjax.network.stochastic_depth import KINDS, UnitDropout
 
 STEMS = ("small", "large")
 BLOCKS = ("basic", "bottleneck")
@@ -79,7 +79,7 @@ def resnet(
       zero_gamma: the last BatchNorm of each branch starts at 0.
       branch_scale: 'none', 'skipinit' (also ReZero) or 'fixup'.
       unit_dropout: 'none', 'linear', 'uniform' or 'subset', with ``unit_survival`` (p_L), ``units_active``
-        (m) and ``unit_scale_at_test``, see ``resjax.stochastic_depth``.
+        (m) and ``unit_scale_at_test``, see ``resjax.network.stochastic_depth``.
       dtype: of the computation, 'float32' or 'bfloat16'; parameters and statistics stay float32.
       conv: 'auto', or 'lax' for the stock convolution and its gradients (forward mode needs it).
       unroll: units per loop iteration, 0 for what is fast on the device, see ``resjax.network``.

@@ -7,9 +7,9 @@ fully connected layers. Configuration C has 1×1 as the last convolution of stag
 from __future__ import annotations
 
 from resjax.models.checks import IMPLEMENTATIONS, at_least, dtype_of, one_of, positive, rate
-from resjax.models.ends import Head
 from resjax.models.layers import BatchNorm, Conv, Dense, Dtype, Pool
 from resjax.models.plain import Classifier, ConvStem, ConvUnit, DenseUnit, Layer, stacks
+from resjax.models.stem_head import Head
 from resjax.network import Network, Stack
 
 # Kernel sizes of each stage's convolutions; A, B, D, E have 11, 13, 16, 19 weight layers, C has 16.

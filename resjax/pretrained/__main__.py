@@ -20,10 +20,10 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from resjax import command
-from resjax.experiment import load_experiment
 from resjax.pretrained.files import read
 from resjax.pretrained.layouts import recognize
 from resjax.pretrained.workdirs import default_config, evaluate, make_workdir
+from resjax.training.experiment import load_experiment
 
 
 def _main(argv: list[str]) -> None:

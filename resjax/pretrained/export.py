@@ -46,7 +46,7 @@ def _main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments {argv[1:]}; see --help")
     directory, out = _WORKDIR.value or "", _OUT.value or ""
-    from resjax.analysis.run import load_run
+    from resjax.studies.run import load_run
 
     run = load_run(directory)
     facts = {"step": str(run.step), "config": json.dumps(run.config.to_dict())}

@@ -16,15 +16,15 @@ import optax
 from ml_collections import ConfigDict
 
 from resjax import config as configs
-from resjax import workdir
-from resjax.checkpoint import Checkpoints
-from resjax.experiment import Experiment
-from resjax.feed import Evaluation
-from resjax.parallel import Devices
 from resjax.pretrained.convert import to_variables, with_new_head
 from resjax.pretrained.files import read, sha256
 from resjax.pretrained.layouts import Layout, recognize
-from resjax.step import TrainState
+from resjax.training.checkpoint import Checkpoints
+from resjax.training.devices import Devices
+from resjax.training.experiment import Experiment
+from resjax.training.feed import Evaluation
+from resjax.training.step import TrainState
+from resjax.workdir import workdir
 
 # Data that networks with so many classes were most likely trained on.
 _DATA = {(10, 32): "cifar10", (100, 32): "cifar100", (1000, 224): "imagenet2012"}

@@ -12,15 +12,16 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from resjax.analysis.batches import Progress
-from resjax.analysis.refusal import Refusal
-from resjax.analysis.result import Result
-from resjax.analysis.run import Run
 from resjax.report import kept
-from resjax.report.study import Claim, Options, Presentation, Study
-from resjax.stopping import Stopped, StopRequest
+from resjax.studies.batches import Progress
+from resjax.studies.options import ClaimOptions, Options
+from resjax.studies.refusal import Refusal
+from resjax.studies.result import Result
+from resjax.studies.run import Run
+from resjax.studies.study import Claim, Study
+from resjax.workdir.stopping import Stopped, StopRequest
 
-Shown = list[tuple[Presentation, dict[str, Result]]]
+Shown = list[tuple[Study, dict[str, Result]]]
 """What there is to show: (study or claim, {label: result})."""
 
 
@@ -85,7 +86,7 @@ def run_studies(
 
 
 def run_claims(
-    claims: Sequence[Claim], smoke: bool, seed: int, out: Path, console: Console
+    claims: Sequence[Claim], options: ClaimOptions, out: Path, console: Console
 ) -> Shown:
     """Every claim in turn; finished ones are read back from ``out``, the folder of the report.
 
@@ -95,13 +96,17 @@ def run_claims(
     done: Shown = []
     with _progress(console) as task:
         for claim in claims:
-            results = kept.load_claim(out, claim, smoke, seed)
+            results = kept.load_claim(out, claim, options)
             if results is not None:
                 console.print(f"{claim.title} (done before)", markup=False)
             else:
                 with task(claim.title) as tell:
-                    results = dict(claim.run(smoke, seed, tell))
-                kept.save_claim(out, claim, smoke, seed, results)
+                    results = dict(
+                        claim.measure(options, tell)
+                        if isinstance(claim, Claim)
+                        else claim.run(options.smoke, options.seed, tell)
+                    )
+                kept.save_claim(out, claim, options, results)
             done.append((claim, results))
     return done
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from resjax import config as configs
 from resjax import models
-from resjax.analysis.run import Run
+from resjax.studies.run import Run
 
 
 def facts_of(run: Run, first: Run) -> dict[str, str]:
@@ -44,7 +44,7 @@ def facts_of(run: Run, first: Run) -> dict[str, str]:
 
 
 def facts_of_report(made: Mapping[str, Any]) -> dict[str, str]:
-    """The same for ``resjax.provenance.provenance()``."""
+    """The same for ``resjax.workdir.provenance.provenance()``."""
     packages = ", ".join(f"{name} {version}" for name, version in made["packages"].items())
     return {
         "made": f"{made['date']}, resjax {made['resjax']}, commit {short(made['commit'])}",

@@ -10,7 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from resjax.analysis import style
+from resjax.studies import style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

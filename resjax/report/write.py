@@ -9,10 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from resjax.analysis.result import Result
-from resjax.report import html
+from resjax.report import compare
+from resjax.report import page as html
+from resjax.report.compare import Finding
 from resjax.report.figures import picture, save
-from resjax.report.study import Finding, Presentation
+from resjax.studies.result import Result
+from resjax.studies.study import Study
 
 Results = Mapping[str, Result]
 """{label of the run: result}."""
@@ -36,7 +38,7 @@ class Report:
     """
 
     title: str
-    results: Sequence[tuple[Presentation, Results]]
+    results: Sequence[tuple[Study, Results]]
     runs: Mapping[str, Mapping[str, str]]
     configs: Mapping[str, Mapping[str, Any]]
     groups: Mapping[str, str]
@@ -49,14 +51,14 @@ class Report:
     @property
     def findings(self) -> list[Finding]:
         """One for each study."""
-        return [study.finding(results) for study, results in self.results]
+        return [compare.finding(study, results) for study, results in self.results]
 
     @property
     def summary(self) -> dict[str, dict[str, str]]:
         """label → column → text, of all studies."""
         merged: dict[str, dict[str, str]] = {label: {} for label in self.runs}
         for study, results in self.results:
-            for label, columns in study.summary(results).items():
+            for label, columns in compare.summary(study, results).items():
                 merged.setdefault(label, {}).update(columns)
         return merged
 
@@ -74,8 +76,8 @@ def write(report: Report, out: Path) -> Path:
             study=study,
             finding=finding,
             picture=picture(draw, f"{study.title}. {finding.headline}"),
-            table=study.table(results),
-            choices={label: getattr(r, "choices", {}) for label, r in results.items()},
+            table=compare.table(study, results),
+            choices={label: result.choices for label, result in results.items()},
             group=report.groups[study.name],
             command=report.command[study.name],
             files=[path.relative_to(out).as_posix() for path in (data, *figures)],
@@ -95,7 +97,7 @@ def write(report: Report, out: Path) -> Path:
     return path
 
 
-def _data(report: Report, study: Presentation, results: Results) -> dict[str, Any]:
+def _data(report: Report, study: Study, results: Results) -> dict[str, Any]:
     return {
         "study": study.name,
         "made": report.provenance,
@@ -106,7 +108,7 @@ def _data(report: Report, study: Presentation, results: Results) -> dict[str, An
     }
 
 
-def read(path: Path, study: Presentation) -> dict[str, Result]:
+def read(path: Path, study: Study) -> dict[str, Result]:
     """The results in a study's JSON file, by label of the run.
 
     Raises:

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from resjax.analysis.paths.committee import Committee
+from resjax.studies.paths.committee import Committee
 
 NAN = float("nan")
 DRAWS = np.array([-0.006, -0.002, -0.001, 0.009])  # around a mean: the median is another

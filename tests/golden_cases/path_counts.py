@@ -3,7 +3,7 @@ or none, g that are told and not, one deletion and several, networks that share 
 
 import numpy as np
 
-from resjax.analysis.paths.path_counts import PathCounts
+from resjax.studies.paths.path_counts import PathCounts
 
 NAN = float("nan")
 

@@ -3,7 +3,7 @@ unit and just less, both ways; one batch, one moment, none with a gradient."""
 
 import numpy as np
 
-from resjax.analysis.paths.path_exact import PathSpectrum
+from resjax.studies.paths.path_exact import PathSpectrum
 
 
 def result(*moments, plain=1):

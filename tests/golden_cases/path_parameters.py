@@ -3,7 +3,7 @@ the units, and just beside; first units without a gradient, plain units, few uni
 
 import numpy as np
 
-from resjax.analysis.paths.path_parameters import PathParameters
+from resjax.studies.paths.path_parameters import PathParameters
 
 
 def result(*lengths, plain=(), batches=3, last=0):

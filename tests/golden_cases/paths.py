@@ -3,9 +3,9 @@ half a unit from the middle and just beside, R² of 0.95 and just less, g of 1 a
 
 import numpy as np
 
-from resjax.analysis.paths.path_exact import PathSpectrum
-from resjax.analysis.paths.path_gradients import PathGradients
-from resjax.analysis.paths.path_sampled import PathSample
+from resjax.studies.paths.path_exact import PathSpectrum
+from resjax.studies.paths.path_sampled import PathSample
+from resjax.studies.paths.paths import PathGradients
 
 LENGTH = np.arange(1, 6)  # 4 residual units and a plain one: the middle is 3
 SPREAD = np.array([0.7, 0.85, 0.9, 1.55])  # of draws, otherwise at every length

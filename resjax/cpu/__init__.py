@@ -1,0 +1,1 @@
+"""What makes a CPU fast: its forms of the convolution, cores as devices, quick compilation."""

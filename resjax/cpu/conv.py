@@ -1,0 +1,271 @@
+"""Two-dimensional convolution that XLA runs fast on CPU, with its gradients, inside loops too.
+
+Cross-correlation, as everywhere in deep learning (Goodfellow et al. 2016, eq. 9.6), NHWC and HWIO,
+with stride s and p zeros before the first row and column::
+
+    y[b,h,w,o] = Σ_{i,j,c} x[b, s·h+i−p, s·w+j−p, c] · k[i,j,c,o]
+
+``lax.conv_general_dilated`` computes it and its gradients well on GPU and TPU. On CPU they are slow, for
+two reasons:
+
+* XLA:CPU has a fast kernel (matmuls, many threads) only for the dimension order of the formula above.
+  JAX writes the kernel gradient in another order. XLA transposes such a convolution into the fast
+  order, but only in a program's entry computation: in the body of ``lax.scan`` or ``while_loop``, where
+  this project's networks run their units, it stays plain nested loops, 15 to 130 times slower
+  (``benchmarks/conv.py``).
+* From jaxlib 0.10 on, convolutions of more than 16 channels go to another library (YNNPACK), which runs
+  them on one thread. It does not take dilated images. So rows are spread out where that pays: images
+  dilated by 2, a window dilated by 2 and a step of 2 is the same sum, and stays with the kernel of many
+  threads. (Few input channels do not pay: there the spread rows cost more than the threads bring.)
+
+Where every core is a device of its own (``resjax.cpu.cores``), one thread is all that there is, and functions
+traced under ``one_thread`` take the forms of ``resjax.cpu.one_thread``.
+
+A 1×1 kernel needs no convolution: it is one matmul, and so are its gradients. The gradients of the others
+are spelled out in the fast order::
+
+    dx[b,h,w,c] = Σ_{i,j,o} dy[b, (h+p−i)/s, (w+p−j)/s, o] · k[i,j,c,o]
+    dk[i,j,c,o] = Σ_{h,w,b} x[b, s·h+i−p, s·w+j−p, c] · dy[b,h,w,o]
+
+The first is a convolution of dy, spread out by the stride, with the flipped kernel. The second is a
+convolution of x with dy as its window, spread out by the stride; the channels c play the batch, and
+the batch b plays the input features.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from resjax.cpu import one_thread
+from resjax.cpu.one_thread import FEW, NHWC_HWIO, OneThread, Pads, Pair
+
+Padding = str | Pads
+Shape = tuple[int, ...]
+_SPREAD = 2  # any factor above 1 chooses the many-threaded kernel
+_DTYPES = ("bfloat16", "float32", "float64")
+
+
+def conv(
+    x: jax.Array,
+    kernel: jax.Array,
+    *,
+    strides: Pair = (1, 1),
+    padding: Padding = "SAME",
+    groups: int = 1,
+    impl: str = "auto",
+) -> jax.Array:
+    """Convolves images with a kernel.
+
+    Args:
+      x: images [B, H, W, C]; bfloat16, float32 or float64.
+      kernel: [kh, kw, C // groups, O], of the same dtype.
+      strides: steps down and across.
+      padding: "SAME", "VALID" or zeros added as ((top, bottom), (left, right)).
+      groups: the channels are cut in so many groups that do not see each other.
+      impl: "cpu" is this module's gradient, "lax" JAX's own, "auto" takes "cpu" where the default
+        device is a CPU.  The values are the same.  Only "lax" has forward-mode derivatives
+        (``jax.jvp``, ``jax.jacfwd``); with "cpu" JAX refuses them with a TypeError.
+
+    Returns:
+      [B, H', W', O], dtype of x.
+
+    Raises:
+      ValueError: for arguments that do not fit, and says which.
+    """
+    _check(x, kernel, strides, groups, impl)
+    pads = _explicit(padding, x.shape[1:3], kernel.shape[:2], strides)
+    if impl == "auto":
+        impl = "cpu" if jax.default_backend() == "cpu" else "lax"
+    if impl == "lax":
+        return _conv(x, kernel, strides, pads, groups)
+    # Read here, for the backward pass may be traced elsewhere.
+    return _conv_cpu(x, kernel, strides, pads, groups, one_thread.threads())
+
+
+def _check(x: jax.Array, kernel: jax.Array, strides: Pair, groups: int, impl: str) -> None:
+    if impl not in ("auto", "lax", "cpu"):
+        raise ValueError(f"impl {impl!r} is not known; allowed: 'auto', 'lax', 'cpu'")
+    if x.ndim != 4 or kernel.ndim != 4:
+        raise ValueError(
+            "conv takes images [B, H, W, C] and a kernel [kh, kw, C // groups, O], "
+            f"not shapes {x.shape} and {kernel.shape}"
+        )
+    if x.dtype != kernel.dtype or x.dtype.name not in _DTYPES:
+        raise ValueError(
+            f"images are {x.dtype} and the kernel {kernel.dtype}; cast both to one of {_DTYPES}"
+        )
+    if len(strides) != 2 or min(strides) < 1:
+        raise ValueError(f"strides are two positive integers, not {strides!r}")
+    if groups < 1 or x.shape[3] != groups * kernel.shape[2] or kernel.shape[3] % groups:
+        raise ValueError(
+            f"{x.shape[3]} channels, groups={groups} and a kernel of shape {kernel.shape} do not "
+            "fit: the kernel's third size must be channels / groups, its fourth a multiple of groups"
+        )
+
+
+def _explicit(padding: Padding, size: Shape, window: Shape, strides: Pair) -> Pads:
+    """Padding as numbers."""
+    if isinstance(padding, str):
+        if padding not in ("SAME", "VALID"):
+            raise ValueError(f"padding {padding!r} is not known; allowed: 'SAME', 'VALID', numbers")
+        rows, columns = lax.padtype_to_pads(size, window, strides, padding)
+    else:
+        rows, columns = padding
+    if min(*rows, *columns) < 0:
+        raise ValueError(f"padding {padding!r} is negative; crop the images instead")
+    if any(n + sum(p) < k for n, p, k in zip(size, (rows, columns), window, strict=True)):
+        raise ValueError(f"a {window} kernel does not fit in {size} images padded by {padding!r}")
+    return (rows[0], rows[1]), (columns[0], columns[1])
+
+
+def _conv(x: jax.Array, kernel: jax.Array, strides: Pair, pads: Pads, groups: int) -> jax.Array:
+    return lax.conv_general_dilated(
+        x, kernel, strides, pads, dimension_numbers=NHWC_HWIO, feature_group_count=groups
+    )
+
+
+def _fast(
+    x: jax.Array,
+    kernel: jax.Array,
+    strides: Pair,
+    pads: Pads,
+    groups: int,
+    alone: OneThread | None,
+    dilation: Pair = (1, 1),
+) -> jax.Array:
+    """The convolution of x, spread out by ``dilation``; ``alone``: on one thread, None: on all."""
+    kh, kw, c, o = kernel.shape
+    plain = groups == 1 and dilation == (1, 1)
+    if (kh, kw) == (1, 1) and plain and not any(map(any, pads)):
+        x = x[:, :: strides[0], :: strides[1]]
+        # Flat before the product: in a loop, XLA would not flatten the axes itself.
+        return (x.reshape(-1, c) @ kernel[0, 0]).reshape(*x.shape[:3], o)
+    if alone is not None and plain and c == o == FEW and strides == (1, 1):
+        return one_thread.in_pairs(x, kernel, pads)
+    s = 1
+    if alone is None and plain and x.dtype == jnp.float32 and c >= FEW and max(c, o) > FEW:
+        s = _SPREAD
+    (top, bottom), columns = pads
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (s * strides[0], strides[1]),
+        ((s * top, s * bottom), columns),
+        lhs_dilation=(s * dilation[0], dilation[1]),
+        rhs_dilation=(s, 1),
+        dimension_numbers=NHWC_HWIO,
+        feature_group_count=groups,
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
+def _conv_cpu(
+    x: jax.Array, kernel: jax.Array, strides: Pair, pads: Pads, groups: int, alone: OneThread | None
+) -> jax.Array:
+    return _fast(x, kernel, strides, pads, groups, alone)
+
+
+def _forward(
+    x: jax.Array, kernel: jax.Array, strides: Pair, pads: Pads, groups: int, alone: OneThread | None
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _fast(x, kernel, strides, pads, groups, alone), (x, kernel)
+
+
+def _backward(
+    strides: Pair,
+    pads: Pads,
+    groups: int,
+    alone: OneThread | None,
+    residuals: tuple[jax.Array, jax.Array],
+    dy: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    x, kernel = residuals
+    return (
+        _input_gradient(dy, kernel, x.shape[1:3], strides, pads, groups, alone),
+        _kernel_gradient(x, dy, kernel, strides, pads, groups, alone),
+    )
+
+
+_conv_cpu.defvjp(_forward, _backward)
+
+
+def _input_gradient(
+    dy: jax.Array,
+    kernel: jax.Array,
+    size: Shape,
+    strides: Pair,
+    pads: Pads,
+    groups: int,
+    alone: OneThread | None,
+) -> jax.Array:
+    """dy spread out by the stride, convolved with the kernel flipped and its channels swapped."""
+    kh, kw, c, o = kernel.shape
+    flipped = kernel[::-1, ::-1].reshape(kh, kw, c, groups, o // groups)
+    flipped = flipped.transpose(0, 1, 4, 3, 2).reshape(kh, kw, o // groups, groups * c)
+    # Output pixel h meets dy at h + lo - i: padded by k-1-lo in front, and to full size behind.
+    rows, columns = (
+        (k - 1 - lo, n + lo - (m - 1) * s - 1)
+        for n, m, k, s, (lo, _) in zip(size, dy.shape[1:3], (kh, kw), strides, pads, strict=True)
+    )
+    return _fast(dy, flipped, (1, 1), (rows, columns), groups, alone, strides)
+
+
+def _kernel_gradient(
+    x: jax.Array,
+    dy: jax.Array,
+    kernel: jax.Array,
+    strides: Pair,
+    pads: Pads,
+    groups: int,
+    alone: OneThread | None,
+) -> jax.Array:
+    """x convolved with dy spread out by the stride; channels as batch, batch as features."""
+    window, dtype = (kernel.shape[0], kernel.shape[1]), x.dtype
+    if dtype == jnp.bfloat16:  # the sum runs over batch and positions: too long for 8 bits
+        x, dy = x.astype(jnp.float32), dy.astype(jnp.float32)
+    b, h, w, channels = x.shape
+    c = channels // groups
+    if window == (1, 1) and groups == 1 and not any(map(any, pads)):
+        # Flat before the product, as above.
+        rows = x[:, :: strides[0], :: strides[1]].reshape(-1, c)
+        dk = lax.dot_general(rows, dy.reshape(-1, dy.shape[-1]), (((0,), (0,)), ((), ())))
+        return dk.reshape(1, 1, c, -1).astype(dtype)
+    if alone is not None and groups == 1 and one_thread.suits(x, dy, alone.mesh):
+        dk = one_thread.kernel_gradient(x, dy, window, strides, pads, alone.mesh)
+        return dk.astype(dtype)
+    x, dy = _apart(x, dy, kernel)
+    images = x.reshape(b, h, w, groups, c).transpose(4, 1, 2, 3, 0).reshape(c, h, w, groups * b)
+    # Behind, as much as leaves kh × kw results; negative where the forward pass left rows unread.
+    (top, bottom), columns = (
+        (lo, (m - 1) * s + k - n - lo)
+        for n, m, k, s, (lo, _) in zip((h, w), dy.shape[1:3], window, strides, pads, strict=True)
+    )
+    dk = lax.conv_general_dilated(
+        images,
+        dy.transpose(1, 2, 0, 3),
+        (_SPREAD, 1),
+        ((_SPREAD * top, _SPREAD * bottom), columns),
+        lhs_dilation=(_SPREAD, 1),
+        rhs_dilation=(_SPREAD * strides[0], strides[1]),
+        dimension_numbers=NHWC_HWIO,
+        feature_group_count=groups,
+    )
+    return dk.transpose(1, 2, 0, 3).astype(dtype)
+
+
+def _apart(x: jax.Array, dy: jax.Array, kernel: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """x and dy, but computed before they are transposed.
+
+    XLA would fuse the two, and then each operand is read in strides, several times slower. It can't fuse
+    across a branch. The branch asks the kernel, which every device has (where it begins with NaN, so is the
+    gradient).
+    """
+    return lax.cond(
+        jnp.isnan(kernel[0, 0, 0, 0]),
+        lambda *arrays: tuple(jnp.full_like(a, jnp.nan) for a in arrays),
+        lambda *arrays: arrays,
+        x,
+        dy,
+    )

@@ -1,0 +1,157 @@
+"""Convolutions for CPU devices that have one thread each (``resjax.cpu.cores``).
+
+On one thread, the library that XLA gives convolutions of more than 16 channels to (YNNPACK) is up to 1.7
+times as fast as its own kernel. It is a matrix product that goes over the window's pixels and the channels.
+It likes a product with many columns (output channels) and many rows (neighbouring pixels of the result),
+and operands that stay in the cache. Two forms give it that:
+
+* ``in_pairs``: 16 channels are too few for it to be chosen. A window that is one column wider computes two
+  neighbouring pixels at once, as 32 channels of one pixel: a third more arithmetic, in 0.6 of the time.
+* ``kernel_gradient``: images are convolved with gradients as windows, and batch and channels change their
+  roles (``resjax.cpu.conv``). The result has as few pixels as the kernel, 3×3. So columns and channels of
+  the images are one axis here, [1, H, W·C, batch], over which a window with holes, of every C-th place, moves
+  by one: a row of the result has 3·C pixels. With 16 channels, two columns of the window are one of 32, as
+  above. A few images at a time are put into that order and used while they are in the cache. (Large images
+  do not fit, and many channels are a product large enough without.)
+
+Before JAX 0.10, XLA had no such library; from 0.11 on, it is slower for few channels. There nothing is
+gained, and the forms are not used (docs/performance.md has numbers for four versions).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import jaxlib.version
+from jax import lax
+from jax.sharding import Mesh, PartitionSpec
+from jax.typing import ArrayLike
+
+Pair = tuple[int, int]
+Pads = tuple[Pair, Pair]
+NHWC_HWIO = ("NHWC", "HWIO", "NHWC")
+FEW = 16  # up to so many channels XLA takes its own kernel
+_PAYS = jaxlib.version.__version_info__[:2] == (0, 10)
+_AT_ONCE = 2**16  # numbers of images or gradients at a time, 256 kB: a part of a core's cache
+_MANY = 128  # channels; from there on any product is large
+
+
+class OneThread(NamedTuple):
+    """Devices of one thread each; ``mesh`` has one axis, which batches are split over, or is None for a batch
+    that belongs to the device alone."""
+
+    mesh: Mesh | None
+
+
+_current: contextvars.ContextVar[OneThread | None] = contextvars.ContextVar("threads", default=None)
+
+
+@contextlib.contextmanager
+def one_thread(mesh: Mesh | None = None) -> Iterator[None]:
+    """Convolutions traced under it are for CPU devices of one thread each. Only speed depends on it."""
+    token = _current.set(OneThread(mesh))
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+def threads() -> OneThread | None:
+    """What is being traced for: ``OneThread``, or None for devices that have all threads.
+
+    None as well with a version of JAX in which one thread has no forms of its own.
+    """
+    return _current.get() if _PAYS else None
+
+
+def in_pairs(x: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Array:
+    """The convolution with strides 1, two neighbouring pixels of its result at once."""
+    kw, o = kernel.shape[1], kernel.shape[3]
+    left, right = (jnp.pad(kernel, ((0, 0), (i, 1 - i), (0, 0), (0, 0))) for i in (0, 1))
+    rows, (before, after) = pads
+    width = x.shape[2] + before + after - kw + 1
+    y = lax.conv_general_dilated(
+        x,
+        jnp.concatenate((left, right), 3),
+        (1, 2),
+        (rows, (before, after + width % 2)),
+        dimension_numbers=NHWC_HWIO,
+    )
+    return y.reshape(*y.shape[:2], -1, o)[:, :, :width]
+
+
+def suits(x: jax.Array, dy: jax.Array, mesh: Mesh | None) -> bool:
+    """Whether ``kernel_gradient`` takes images and gradients [B, H, W, C] like these, and is the faster form.
+
+    A mesh can't share every number of them, such as the one image of a gradient for each example.
+    """
+    shared = mesh is None or len(x) % mesh.size == 0
+    return shared and _at_once(x, dy) > 1 and max(x.shape[3], dy.shape[3]) <= _MANY
+
+
+def _at_once(x: jax.Array, dy: jax.Array) -> int:
+    """How many images to take at a time."""
+    return _AT_ONCE // max(math.prod(x.shape[1:]), math.prod(dy.shape[1:]))
+
+
+def kernel_gradient(
+    x: jax.Array, dy: jax.Array, window: Pair, strides: Pair, pads: Pads, mesh: Mesh | None
+) -> jax.Array:
+    """Gradient [kh, kw, C, O] from images x [B, H, W, C] and gradients dy [B, H', W', O], of their dtype.
+
+    Each device of ``mesh`` sums over its share of the batch, then they add up.
+    """
+
+    def share(x: jax.Array, dy: jax.Array) -> jax.Array:
+        return _of_own_images(x, dy, window, strides, pads)
+
+    if mesh is None:
+        return share(x, dy)
+    (axis,) = mesh.axis_names
+    split = PartitionSpec(axis)
+    total = jax.shard_map(
+        lambda x, dy: lax.psum(share(x, dy), axis),
+        mesh=mesh,
+        in_specs=(split, split),
+        out_specs=PartitionSpec(),
+        check_vma=False,  # it would want the sums' start to be marked as each device's own
+    )
+    return total(x, dy)
+
+
+def _of_own_images(
+    x: jax.Array, dy: jax.Array, window: Pair, strides: Pair, pads: Pads
+) -> jax.Array:
+    (b, h, w, c), (m, n, o) = x.shape, dy.shape[1:]
+    (kh, kw), (s, t), ((top, _), (left, _)) = window, strides, pads
+    # Two neighbouring pixels of dy as one, where it has too few channels.
+    two = 2 if o == FEW and n % 2 == 0 else 1
+    # Behind, as much as leaves the kernel's pixels; negative where the forward pass left rows unread.
+    bottom, right = (m - 1) * s + kh - h - top, (n - 1) * t + kw - w - left
+
+    def gradient_of(first: ArrayLike, size: int) -> jax.Array:
+        images, gradients = (lax.dynamic_slice_in_dim(a, first, size) for a in (x, dy))
+        return lax.conv_general_dilated(
+            images.transpose(1, 2, 3, 0).reshape(1, h, w * c, size),
+            gradients.reshape(size, m, n // two, two * o).transpose(1, 2, 0, 3),
+            (1, 1),
+            ((top, bottom), (left * c, right * c)),
+            rhs_dilation=(s, two * t * c),
+            dimension_numbers=NHWC_HWIO,
+        )
+
+    size = min(b, _at_once(x, dy))
+    rest = b % size
+    zeros = jnp.zeros(jax.eval_shape(lambda: gradient_of(0, size)).shape, x.dtype)
+    total = lax.fori_loop(0, b // size, lambda i, sums: sums + gradient_of(i * size, size), zeros)
+    if rest:
+        total = total + gradient_of(b - rest, rest)
+    # Pixel i of two sees the kernel's columns i · t further on.
+    sums = total.reshape(kh, -1, c, two, o)
+    return sum(sums[:, i * t : i * t + kw, :, i] for i in range(two))

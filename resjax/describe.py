@@ -1,0 +1,175 @@
+"""What a network is made of: ``python -m resjax.describe --config=configs/NAME.py [--all] [--json]``.
+
+Prints a table of every layer, with what it would cost if it shared no parameters or were dense, before any
+training, data or memory; ``resjax.models.layer_table`` has the arithmetic. Fields of the configuration can be
+changed as in training, e.g. ``--config.model.depth=110``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import os
+from typing import Any
+
+from absl import app, flags
+from ml_collections import ConfigDict, config_flags
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from resjax import command, data, models
+from resjax.models.layer_table import LayerRow, Pair, layer_table, totals
+
+# Wide enough for the table where nobody tells how wide the paper is.
+PIPE_WIDTH = 140
+
+
+def inspect(config: ConfigDict) -> tuple[data.Info, list[LayerRow]]:
+    """The data that ``config`` names and the layers of its network on them.
+
+    Raises:
+      ValueError, FileNotFoundError: as ``models.build`` and ``data.info``.
+    """
+    info = data.info(config.data)
+    network = models.build(config.model, image_shape=info.image_shape, num_classes=info.num_classes)
+    return info, layer_table(network, info.image_shape)
+
+
+def as_json(config: ConfigDict, info: data.Info, rows: list[LayerRow]) -> str:
+    """The whole table as JSON: model, image_shape, num_classes, layers (one entry each) and totals."""
+    document = {
+        "model": config.model.to_dict(),
+        "image_shape": info.image_shape,
+        "num_classes": info.num_classes,
+        "layers": [{"name": row.name, **dataclasses.asdict(row)} for row in rows],
+        "totals": totals(rows)._asdict(),
+    }
+    return json.dumps(document, indent=2)
+
+
+def as_table(
+    title: str, rows: list[LayerRow], *, every: bool = False, tight: bool = False
+) -> Table:
+    """The table for a terminal; equal units that follow each other share one entry unless ``every``.
+
+    Columns lie one blank apart if ``tight``, else two.
+    """
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        show_footer=True,
+        padding=(0, 0) if tight else (0, 1, 0, 0),
+    )
+    all_rows = totals(rows)
+    exact, about = f"{all_rows.parameters:,}", _about
+    for head, right, foot in (
+        ("layer", False, "total"),
+        ("kind", False, ""),
+        ("output", True, ""),
+        ("kernel", True, ""),
+        ("stride", True, ""),
+        ("parameters", True, exact),
+        ("unshared", True, about(all_rows.locally_connected)),
+        ("dense", True, about(all_rows.dense)),
+        ("sees", True, ""),
+        ("field", True, _pair(all_rows.receptive_field)),
+        ("MACs", True, about(all_rows.multiply_adds)),
+    ):
+        justify: Any = "right" if right else "left"
+        table.add_column(head, foot, justify=justify, no_wrap=True)
+    runs = _runs(rows) if not every else [(unit, unit) for unit in _units(rows)]
+    for i, (first, last) in enumerate(runs):
+        stage = first[0].unit.partition("/")[0]
+        following = runs[i + 1][0][0].unit.partition("/")[0] if i + 1 < len(runs) else ""
+        for j, (a, z) in enumerate(zip(first, last, strict=True)):
+            ends = stage != following and j == len(first) - 1
+            table.add_row(*_cells(a, z), end_section=ends)
+    return table
+
+
+def _cells(first: LayerRow, last: LayerRow) -> tuple[str, ...]:
+    name = first.name
+    if first.unit != last.unit:
+        name = f"{first.unit}–{last.unit.rpartition('unit')[2]}/{first.layer}"
+    fields = list(dict.fromkeys((_pair(first.receptive_field), _pair(last.receptive_field))))
+    return (
+        name,
+        first.kind,
+        "×".join(map(str, first.output_shape)),
+        "" if first.kernel is None else "×".join(map(str, first.kernel)),
+        "" if first.stride is None else _pair(first.stride),
+        f"{first.parameters:,}" if first.parameters else "",
+        _about(first.locally_connected),
+        _about(first.dense),
+        f"{first.connections:,}",
+        "–".join(fields),
+        _about(first.multiply_adds),
+    )
+
+
+def _units(rows: list[LayerRow]) -> list[list[LayerRow]]:
+    return [list(group) for _, group in itertools.groupby(rows, lambda row: row.unit)]
+
+
+def _runs(rows: list[LayerRow]) -> list[tuple[list[LayerRow], list[LayerRow]]]:
+    """First and last of each run of units of one stage that differ in name and receptive field only."""
+
+    def form(unit: list[LayerRow]) -> Any:
+        stage = unit[0].unit.partition("/")[0]
+        return stage, [dataclasses.replace(r, unit="", receptive_field=(0, 0)) for r in unit]
+
+    runs = [list(group) for _, group in itertools.groupby(_units(rows), form)]
+    return [(run[0], run[-1]) for run in runs]
+
+
+def _pair(value: Pair) -> str:
+    return str(value[0]) if value[0] == value[1] else f"{value[0]}×{value[1]}"
+
+
+def _about(number: int) -> str:
+    """A number in at most six places: 14,450 stays, 14,450,688 is 14.45 M; nothing for 0."""
+    if number < 100_000:
+        return f"{number:,}" if number else ""
+    for unit in ("k", "M", "G", "T", "P"):
+        number_in_unit = number / 1000 ** (1 + "kMGTP".index(unit))
+        if number_in_unit < 999.95 or unit == "P":
+            return f"{number_in_unit:.4g} {unit}"
+    raise AssertionError("unreachable")
+
+
+def _main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown arguments {argv[1:]}; see --help")
+    config = _CONFIG.value
+    info, rows = inspect(config)
+    if _JSON.value:
+        print(as_json(config, info, rows))
+        return
+    console = Console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = PIPE_WIDTH
+    height, width, channels = info.image_shape
+    title = (
+        f"{config.model.name}, {info.name}: images {height}×{width}×{channels}, "
+        f"{info.num_classes:,} classes"
+    )
+    console.print(as_table(title, rows, every=_ALL.value, tight=console.width < PIPE_WIDTH))
+    console.print(LEGEND)
+
+
+LEGEND = """\
+unshared, dense: parameters if a convolution kept its window but had weights of its own at every position;
+if it connected everything with everything. sees: inputs of one output. field: side of its receptive field
+in pixels. MACs: multiply-adds of one image, forward. A row of several units has the numbers of each."""
+
+
+if __name__ == "__main__":
+    _CONFIG = config_flags.DEFINE_config_file("config", help_string="configs/NAME.py")
+    _ALL = flags.DEFINE_bool("all", False, "every unit, equal ones too")
+    _JSON = flags.DEFINE_bool("json", False, "JSON, with every unit, instead of a table")
+    flags.mark_flag_as_required("config")
+    command.run(_main)

@@ -1,0 +1,169 @@
+"""What each kind of layer is and costs, one rule a kind; ``resjax.models.layer_table`` has the formulae."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+
+from resjax.models import layers, lenet_layers
+
+Pair = tuple[int, int]
+Shape = tuple[int, ...]
+
+
+class Facts(NamedTuple):
+    """A layer wherever it stands.
+
+    Attributes:
+      kind: what it is, for people.
+      parameters: trainable numbers.
+      connections: inputs that an output sees, the most where outputs differ.
+      window, steps: how the receptive field grows, and the distance of neighbours; an empty window sees all
+        that is left of the image, None is one position alone.
+      kernel, stride: of the window as people know it, None where there is none.
+      locally_connected, dense: parameters of these replacements, None for ``parameters``.
+      multiply_adds: for one image.
+    """
+
+    kind: str
+    parameters: int
+    connections: int
+    window: tuple[Any, Any] | tuple[()] | None = None
+    steps: tuple[Any, Any] = (1, 1)
+    kernel: Pair | None = None
+    stride: Pair | None = None
+    locally_connected: int | None = None
+    dense: int | None = None
+    multiply_adds: int = 0
+
+
+Rule = Callable[[Any, Any, Shape, Shape], Facts]
+
+
+def rule_of(module: nn.Module) -> Rule | None:
+    """(layer, its parameters or their shapes, input shape, output shape) → facts, for ``module``.
+
+    Shapes are without the batch axis. None for a module that is no layer, but may hold some.
+    """
+    return next((rule for kind, rule in RULES.items() if isinstance(module, kind)), None)
+
+
+def _count(tree: Any) -> int:
+    """Numbers in a pytree of arrays or of their shapes."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+def _weights(
+    kind: str,
+    params: Any,
+    x: Shape,
+    y: Shape,
+    connections: int,
+    window: Pair | tuple[()],
+    stride: Pair = (1, 1),
+) -> Facts:
+    """A convolution or (with the empty window) a fully connected layer."""
+    kernel, outputs = math.prod(params["kernel"].shape), math.prod(y)
+    positions = math.prod(y[:-1])
+    biases = outputs if "bias" in params else 0
+    return Facts(
+        kind,
+        _count(params),
+        connections,
+        window,
+        stride,
+        window or None,
+        stride if window else None,
+        positions * kernel + biases,
+        math.prod(x) * outputs + biases,
+        positions * kernel,
+    )
+
+
+def _conv(module: Any, params: Any, x: Shape, y: Shape) -> Facts:
+    kh, kw, seen, _ = params["kernel"].shape
+    return _weights("conv", params, x, y, kh * kw * seen, (kh, kw), _pair(module.strides))
+
+
+def _partial_conv(module: Any, params: Any, x: Shape, y: Shape) -> Facts:
+    k = module.kernel
+    most = k * k * max(map(len, module.connections))
+    return _weights("partial conv", params, x, y, most, (k, k))
+
+
+def _dense(module: Any, params: Any, x: Shape, y: Shape) -> Facts:
+    del module
+    return _weights("dense", params, x, y, x[-1], ())
+
+
+def _rbf(module: Any, params: Any, x: Shape, y: Shape) -> Facts:
+    del module, params
+    return Facts("rbf", 0, x[-1], (), multiply_adds=x[-1] * y[-1])
+
+
+def _norm(module: Any, params: Any, x: Shape, y: Shape) -> Facts:
+    del module, x, y
+    return Facts("norm", _count(params), 1)
+
+
+def _lrn(module: Any, params: Any, x: Shape, y: Shape) -> Facts:
+    del params, x, y
+    return Facts("lrn", 0, module.n)
+
+
+def _pool(module: Any, params: Any, x: Shape, y: Shape) -> Facts:
+    del params, x, y
+    window, stride = module.window, module.strides
+    return Facts(f"{module.kind} pool", 0, math.prod(window), window, stride, window, stride)
+
+
+def _subsampling(module: Any, params: Any, x: Shape, y: Shape) -> Facts:
+    del module, x
+    two = (2, 2)
+    # One multiplication an output, with the map's coefficient.
+    products = math.prod(y)
+    return Facts("subsampling", _count(params), 4, two, two, two, two, multiply_adds=products)
+
+
+def _global_pool(module: Any, params: Any, x: Shape, y: Shape) -> Facts:
+    del module, params, y
+    return Facts("global pool", 0, math.prod(x[:2]), (), kernel=(x[0], x[1]))
+
+
+def _adaptive_pool(module: Any, params: Any, x: Shape, y: Shape) -> Facts:
+    del params, y
+    (kh, step_h), (kw, step_w) = (_spread(module.weights(n)) for n in x[:2])
+    return Facts("adaptive pool", 0, kh * kw, (kh, kw), (step_h, step_w), (kh, kw))
+
+
+def _spread(weights: Any) -> tuple[int, Fraction]:
+    """The widest of some windows that differ, and the step at which all of them together span the side."""
+    windows, n = weights.shape
+    widest = int((weights > 0).sum(1).max())
+    return widest, Fraction(n - widest, max(windows - 1, 1))
+
+
+def _pair(value: Any) -> Pair:
+    return (1, 1) if value is None else (value, value) if isinstance(value, int) else tuple(value)
+
+
+RULES: dict[type[nn.Module], Rule] = {
+    layers.Conv: _conv,
+    nn.Conv: _conv,
+    lenet_layers.PartialConv: _partial_conv,
+    layers.Dense: _dense,
+    nn.Dense: _dense,
+    lenet_layers.RBF: _rbf,
+    layers.BatchNorm: _norm,
+    nn.BatchNorm: _norm,
+    layers.LocalResponseNorm: _lrn,
+    layers.Pool: _pool,
+    lenet_layers.TrainableSubsampling: _subsampling,
+    layers.GlobalAveragePool: _global_pool,
+    layers.AdaptiveAveragePool: _adaptive_pool,
+}

@@ -1,0 +1,135 @@
+"""Norms layer by layer, of any tree that is shaped like a network's parameters.
+
+The same function serves gradients, parameters, updates and momenta, inside a compiled step or outside::
+
+    norms = layer_norms(network, grads)     # {"stem/conv/kernel": (), "stage2/conv1/kernel": [n], …}
+    for name, value in flatten_norms(network, norms, image_shape):
+        print(name, value)                  # stage2/unit3/conv1/kernel 0.0123
+
+A stack of n units holds its leaves stacked, so its norms are vectors: one number a unit, without a loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from resjax.network.network import Network
+from resjax.network.unit import Parts
+
+
+def layer_norms(network: Network, tree: Mapping[str, Any]) -> dict[str, jax.Array]:
+    """L2 norm ‖v‖₂ of every leaf; of a stack's leaves, one for each unit.
+
+    Args:
+      network: gives the stacks, whose leaves have a leading axis of n units.
+      tree: as ``variables["params"]``: {part: {…: leaf}}; parts may be missing. Arrays of any float dtype.
+
+    Returns:
+      {"<part>/<path of the leaf>": float32 (float64 for float64 leaves)}, of shape [] in stem and head,
+      [n] in a stack. Half-precision leaves are summed in float32.
+
+    Raises:
+      ValueError: a part that the network does not have.
+    """
+    norms = {}
+    for name, first, leaf in _leaves(network, tree):
+        wide = leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
+        norms[name] = jnp.sqrt(jnp.sum(jnp.square(wide), tuple(range(first, leaf.ndim))))
+    return norms
+
+
+def zero_norms(network: Network, tree: Mapping[str, Any]) -> dict[str, jax.Array]:
+    """Zeros of the shapes and dtypes of ``layer_norms``."""
+    return {
+        name: jnp.zeros(leaf.shape[:first], jnp.promote_types(leaf.dtype, jnp.float32))
+        for name, first, leaf in _leaves(network, tree)
+    }
+
+
+def _leaves(network: Network, tree: Mapping[str, Any]) -> Iterator[tuple[str, int, Any]]:
+    """(name, number of axes that go over units, leaf)."""
+    stacks = {stack.name for stack in network.stacks}
+    known = ["stem", *(stack.name for stack in network.stacks), "head"]
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        part, *rest = (str(entry.key) for entry in path)
+        if part not in known:
+            raise ValueError(f"the tree has a part {part!r}; this network has {', '.join(known)}")
+        yield "/".join((part, *rest)), int(part in stacks), leaf
+
+
+def flatten_norms(
+    network: Network, norms: Mapping[str, Any], shape: tuple[int, ...]
+) -> list[tuple[str, float]]:
+    """What ``layer_norms`` returned as a list from the first layer to the last, for people and pictures.
+
+    Args:
+      network: the network.
+      norms: from ``layer_norms``, on the host or on a device; leaves may be missing.
+      shape: (H, W, C) of the images, because only a running network tells the order of its layers.
+
+    Returns:
+      [(name, value)], names like ``stem/conv/kernel`` or ``stage2/unit3/conv1/kernel``: units are counted
+      within their stage from 1, as in ``Network.units``.
+    """
+    leaves = layer_paths(network, shape)
+    values = {key: np.asarray(value) for key, value in norms.items()}
+    flat = _of_part("stem", values, leaves)
+    for unit in network.units:
+        for path in leaves[unit.stack.name]:
+            value = values.get(f"{unit.stack.name}/{path}")
+            if value is not None:
+                flat.append((f"{unit.name}/{path}", float(value[unit.position])))
+    return flat + _of_part("head", values, leaves)
+
+
+def output_norm(parts: Parts) -> jax.Array:
+    """Mean over the examples of the L2 norm of a unit's output, float32 []; for ``Network.apply(tap=…)``."""
+    y = parts.y.astype(jnp.float32)
+    return jnp.mean(jnp.sqrt(jnp.sum(jnp.square(y), axis=tuple(range(1, y.ndim)))))
+
+
+def flatten_taps(network: Network, taps: Mapping[str, Any]) -> np.ndarray:
+    """One number a unit from taps of numbers, {stack: [n]} → [unit] in the order of ``Network.units``."""
+    return np.concatenate([np.zeros(0), *(np.ravel(taps[stack.name]) for stack in network.stacks)])
+
+
+def layer_paths(network: Network, shape: tuple[int, ...]) -> dict[str, list[str]]:
+    """{part: paths of its parameters} in the order in which one unit runs, for images (H, W, C).
+
+    Nothing is computed: the modules are traced with abstract arrays.
+    """
+    order: dict[str, list[str]] = {}
+
+    def run(module: nn.Module, name: str, h: jax.Array) -> jax.Array:
+        # Trees lose the order of their keys on the way out of a trace, so it is noted in here.
+        keys = {"params": jax.random.key(0), "dropout": jax.random.key(0)}
+        y, variables = module.init_with_output(keys, h, train=False)
+        order[name] = _paths(variables.get("params", {}))
+        return y
+
+    h: Any = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    parts = [("stem", network.stem), *((s.name, s.unit) for s in network.stacks)]
+    for name, module in [*parts, ("head", network.head)]:
+        h = jax.eval_shape(lambda x, m=module, n=name: run(m, n, x), h)
+    return order
+
+
+def _paths(tree: Mapping[str, Any]) -> list[str]:
+    paths = []
+    for key, value in tree.items():
+        inner = _paths(value) if isinstance(value, Mapping) else [""]
+        paths += [f"{key}/{path}".rstrip("/") for path in inner]
+    return paths
+
+
+def _of_part(
+    part: str, values: Mapping[str, np.ndarray], leaves: Mapping[str, list[str]]
+) -> list[tuple[str, float]]:
+    keys = [f"{part}/{path}" for path in leaves[part]]
+    return [(key, float(values[key])) for key in keys if key in values]

@@ -1,0 +1,107 @@
+"""One unit of a network: a branch beside a shortcut, and what follows their sum.
+
+Write a network of your own by subclassing ``Unit``::
+
+    class Block(Unit):
+        def setup(self):
+            self.conv = Conv(16)
+
+        def split(self, x, train):
+            return x, nn.relu(self.conv(x))      # shortcut, branch
+
+and by putting it into a ``resjax.network.Network``: gates, orders and every analysis then work.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+# Names of what a unit in a loop keeps for its backward pass; see ``Network.run_stack``.
+CONVOLUTION, STATISTIC = "convolution", "statistic"
+
+
+class Parts(NamedTuple):
+    """What one unit did to its input; arrays [B, …].
+
+    ``shortcut`` is None where a plain unit has no stand-in. Of a unit that stochastic depth dropped, only
+    ``x`` and ``y`` are real; the others are zeros.
+    """
+
+    x: jax.Array
+    shortcut: jax.Array | None
+    branch: jax.Array
+    y: jax.Array
+
+
+class Unit(nn.Module):
+    """Base class of units. A unit defines ``split`` and, if something follows the sum, ``merge``.
+
+    Define submodules in ``setup`` (not ``nn.compact``), because both methods may own some.
+    """
+
+    @property
+    def residual(self) -> bool:
+        """Whether the shortcut takes part in the intact network."""
+        return True
+
+    def split(self, x: jax.Array, train: bool) -> tuple[Any, jax.Array]:
+        """[B, …] → (shortcut, branch), of equal shapes.
+
+        In a plain unit, the first is what stands in for the branch when the unit is deleted: the input, or
+        None where shapes forbid it.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define split(x, train)")
+
+    def merge(self, z: jax.Array, train: bool) -> jax.Array:
+        """What follows the sum (nothing, unless overridden): [B, …] → [B, …]."""
+        del train
+        return z
+
+    def parts(self, x: jax.Array, gate: jax.Array | None = None, train: bool = False) -> Parts:
+        """Runs the unit; ``gate`` is a scalar factor on the branch, None is an intact unit."""
+        s, f = self.split(x, train)
+        g = None if gate is None else jnp.asarray(gate, f.dtype)
+        z = f if g is None else g * f
+        if self.residual:
+            z = s + z
+        elif g is not None and s is not None:
+            z = z + (1 - g) * s
+        return Parts(x, s, f, self.merge(z, train))
+
+    def skip(self, x: jax.Array, train: bool = False) -> jax.Array:
+        """The unit without its branch, which is then not computed at all."""
+        return self.merge(self.split(x, train)[0], train)
+
+    def __call__(
+        self, x: jax.Array, gate: jax.Array | None = None, train: bool = False
+    ) -> jax.Array:
+        return self.parts(x, gate, train).y
+
+
+@dataclasses.dataclass(frozen=True)
+class Stack:
+    """A run of ``n`` equal units, which share one module and hold their variables stacked.
+
+    ``stage`` numbers the resolution or width that the units belong to, from 1. Units that change the shape
+    stand alone (n = 1).
+    """
+
+    name: str
+    unit: Unit
+    n: int
+    stage: int
+
+
+@dataclasses.dataclass(frozen=True)
+class UnitInfo:
+    """Where unit ``index`` lives: ``variables[stack.name]`` at ``position``; ``name`` is for people."""
+
+    index: int
+    stack: Stack
+    position: int
+    name: str

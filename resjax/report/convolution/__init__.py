@@ -1,1 +1,0 @@
-"""How claims about convolution are shown."""

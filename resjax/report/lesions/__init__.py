@@ -1,1 +1,0 @@
-"""How lesions are shown."""

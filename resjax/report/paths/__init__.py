@@ -1,1 +1,0 @@
-"""How paths are shown."""

@@ -1,1 +1,0 @@
-"""How gradients and signals are shown."""

@@ -1,1 +1,0 @@
-"""How single units are shown."""

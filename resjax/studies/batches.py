@@ -1,0 +1,112 @@
+"""Cutting examples into equal batches, and checking them first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, TypedDict
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from resjax.network import Network, Variables
+from resjax.network.losses import Loss
+
+BATCH_SIZE = 128
+Progress = Callable[[int, int], None]
+"""Called as ``progress(parts done, parts in all)``, with 0 before the first."""
+
+
+class Inference(TypedDict, total=False):
+    """How examples are run: arguments that every analysis takes, passed on as ``**how``."""
+
+    loss: Loss  # (logits [B, classes], labels int32 [B]) → float32 [B]; default: cross-entropy
+    batch_size: int  # most examples at a time; memory grows with it, results do not depend on it
+    progress: Progress | None
+
+
+def part(progress: Progress | None, i: int, of: int) -> Progress:
+    """The progress of part ``i`` of ``of`` parts of equal length, told as that of the whole."""
+
+    def tell(done: int, total: int) -> None:
+        if progress:
+            progress(i * total + done, of * total)
+
+    return tell
+
+
+class PaddedBatch(NamedTuple):
+    """``images`` [B, H, W, C]; ``labels`` int32 [B]; ``mask`` bool [B], False where an example is padding."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    mask: np.ndarray
+
+
+def count_classes(network: Network, variables: Variables, shape: tuple[int, ...]) -> int:
+    """The number of logits for images of ``shape`` (H, W, C); nothing is computed."""
+    x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    logits = jax.eval_shape(lambda v, x: network.apply(v, x).logits, variables, x)
+    return int(logits.shape[-1])
+
+
+def check_examples(images: np.ndarray, labels: np.ndarray, num_classes: int) -> None:
+    """Refuses what no analysis can use.
+
+    Raises:
+      ValueError: no example, images that are not float [N, H, W, C], another number of labels, or labels
+        that are no class of the network.
+    """
+    check_images(images)
+    if labels.shape != images.shape[:1]:
+        raise ValueError(
+            f"{len(images)} images need labels of shape [{len(images)}], got {list(labels.shape)}"
+        )
+    if labels.min() < 0 or labels.max() >= num_classes:
+        raise ValueError(
+            f"labels must lie in 0 … {num_classes - 1}, the classes of the network, got "
+            f"{labels.min()} … {labels.max()}"
+        )
+
+
+def check_images(images: np.ndarray) -> None:
+    """The part of ``check_examples`` that concerns images alone."""
+    shape = list(images.shape)
+    if images.ndim != 4 or not jnp.issubdtype(images.dtype, jnp.floating):
+        raise ValueError(
+            f"images must be float [N, H, W, C], standardized as in training "
+            f"(resjax.data.standardize), got {images.dtype} {shape}"
+        )
+    if len(images) == 0:
+        raise ValueError(f"there is no example to run: images have the shape {shape}")
+
+
+def padded_batches(
+    images: np.ndarray,
+    labels: np.ndarray,
+    batch_size: int,
+    progress: Progress | None = None,
+    multiple: int = 1,
+) -> Iterator[PaddedBatch]:
+    """Batches of one size, at most ``batch_size``, as even as possible; the last is padded.
+
+    The size is a multiple of ``multiple``; that itself, where ``batch_size`` is smaller.
+
+    Raises:
+      ValueError: a batch size below 1.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size}; allowed: 1 or more")
+    most = max(batch_size // multiple, 1) * multiple
+    count = -(-len(images) // most)
+    size = -(-len(images) // (count * multiple)) * multiple
+    for i in range(count):
+        if progress:
+            progress(i, count)
+        # Padded with a real example: zeros could be outside of what a network can digest.
+        rows = np.arange(i * size, (i + 1) * size)
+        mask = rows < len(images)
+        rows = np.where(mask, rows, 0)
+        yield PaddedBatch(images[rows], labels[rows].astype(np.int32), mask)
+    if progress:
+        progress(count, count)

@@ -1,0 +1,162 @@
+"""A network on images and on their moved copies, side by side: the device's part of ``equivariance``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from resjax.models.layer_table import layer_table
+from resjax.network import Network, Tap, Variables
+
+DIRECTIONS = {"down": (1, 0), "up": (-1, 0), "right": (0, 1), "left": (0, -1)}
+# What counts as a change, relative to the largest feature: more than rounding.
+_CHANGED = 1e-5
+_MOVES = tuple(DIRECTIONS.values())
+
+Steps = tuple[int, int]
+
+
+def translate(images: jax.Array, down: Any, right: Any) -> jax.Array:
+    """Moves [B, H, W, C] by whole pixels (negative: up, left); what enters repeats the outermost pixels."""
+    rows, columns = (
+        jnp.clip(jnp.arange(n) - by, 0, n - 1)
+        for n, by in zip(images.shape[1:3], (down, right), strict=True)
+    )
+    return images[:, rows][:, :, columns]
+
+
+class Map(NamedTuple):
+    """Of one place, sums over examples, directions and channels at each position [h, w] before the move:
+    (f(Tx) − Tf(x))², (Tf(x))², (f(Tx) − f(x))² and f(x)²; 0 where a position leaves the map."""
+
+    off: Any
+    size: Any
+    off_in_place: Any
+    size_in_place: Any
+
+
+class Sums(NamedTuple):
+    """``maps``: one entry a place; ``wrong`` and ``agree`` [direction]; squares of logits and changes."""
+
+    maps: list[Map]
+    wrong: Any
+    agree: Any
+    change: Any
+    size: Any
+
+
+def _roll(x: jax.Array, by: jax.Array, axis: int) -> jax.Array:
+    return jnp.roll(x, by, axis)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def moved_batch(
+    network: Network,
+    steps: tuple[Steps, ...],
+    variables: Variables,
+    pixels: jax.Array,
+    images: jax.Array,
+    labels: jax.Array,
+    mask: jax.Array,
+) -> Sums:
+    """One batch beside its four moved copies."""
+    copies = [translate(images, pixels * down, pixels * right) for down, right in _MOVES]
+    x = jnp.concatenate([images, *copies])
+    weight = mask.astype(jnp.float32)
+
+    def squares(a: jax.Array) -> jax.Array:
+        return jnp.einsum("bhwc,b->hw", jnp.square(a), weight.astype(a.dtype))
+
+    def look(y: jax.Array, step: Steps) -> Map:
+        if y.ndim != 4:
+            return Map(*(jnp.zeros((0, 0)),) * 4)
+        y = y.astype(jnp.promote_types(y.dtype, jnp.float32))
+        before, *after = y.reshape(5, -1, *y.shape[1:])
+        sums = []
+        for move, moved in zip(_MOVES, after, strict=True):
+            by = [pixels * m // s for m, s in zip(move, step, strict=True)]
+            # Moved back, a feature is compared at the position where it was.
+            back = _roll(_roll(moved, -by[0], 1), -by[1], 2)
+            rows, columns = (
+                (jnp.arange(n) + b >= 0) & (jnp.arange(n) + b < n)
+                for n, b in zip(y.shape[1:3], by, strict=True)
+            )
+            inside = rows[:, None] & columns[None]
+            here = _roll(_roll(inside, by[0], 0), by[1], 1)
+            off, size = squares(back - before), squares(before)
+            sums.append(
+                Map(
+                    jnp.where(inside, off, 0),
+                    jnp.where(inside, size, 0),
+                    jnp.where(here, squares(moved - before), 0),
+                    jnp.where(here, size, 0),
+                )
+            )
+        return jax.tree.map(lambda *v: sum(v), *sums)
+
+    maps, logits = _walk(network, variables, x, look, steps)
+    before, *after = logits.reshape(5, -1, logits.shape[-1])
+    answer, answers = before.argmax(-1), jnp.stack(after).argmax(-1)
+    squared = jnp.square(jnp.stack(after) - before[None])
+    return Sums(
+        maps,
+        jnp.sum(weight[None] * (answers != labels[None]), 1),
+        jnp.sum(weight[None] * (answers == answer[None]), 1),
+        jnp.sum(weight[None, :, None] * squared),
+        len(after) * jnp.sum(weight[:, None] * jnp.square(before)),
+    )
+
+
+@partial(jax.jit, static_argnums=0)
+def reached(
+    network: Network, variables: Variables, images: jax.Array, noise: jax.Array, width: jax.Array
+) -> list[jax.Array]:
+    """bool [h, w] of each place: whether noise in a frame of ``width`` pixels changes the features there."""
+    rows, columns = (
+        (jnp.arange(n) < width) | (jnp.arange(n) >= n - width) for n in images.shape[1:3]
+    )
+    frame = (rows[:, None] | columns[None])[None, :, :, None]
+    x = jnp.concatenate([images, jnp.where(frame, noise, images)])
+
+    def look(y: jax.Array, step: Steps) -> jax.Array:
+        if y.ndim != 4:
+            return jnp.zeros((0, 0), bool)
+        before, after = jnp.split(y, 2)
+        change = jnp.abs(after - before).max((0, 3))
+        return change > _CHANGED * jnp.abs(before).max()
+
+    return _walk(network, variables, x, look, ((1, 1),) * (1 + network.num_units))[0]
+
+
+def _walk(
+    network: Network,
+    variables: Variables,
+    x: jax.Array,
+    look: Callable[[jax.Array, Steps], Any],
+    steps: tuple[Steps, ...],
+) -> tuple[list[Any], jax.Array]:
+    """``look(features, total strides)`` at the stem and behind every unit, and the logits."""
+    h, _ = network.run_stem(variables, x)
+    seen = [look(h, steps[0])]
+    for place in network.places(variables):
+        tap: Tap = partial(lambda step, parts: look(parts.y, step), steps[1 + place.units.start])
+        h, _, taps = network.run_stack(place.stack, variables, h, gates=place.gates, tap=tap)
+        seen += [jax.tree.map(lambda v, i=i: v[i], taps) for i in range(place.stack.n)]
+    return seen, network.run_head(variables, h)[0]
+
+
+def total_strides(network: Network, image_shape: tuple[int, ...]) -> tuple[Steps, ...]:
+    """(down, across) of the stem and of each unit, by the layers that ``resjax.describe`` sees."""
+    shape = (image_shape[0], image_shape[1], image_shape[2])
+    own = {name: [1, 1] for name in ("stem", *(unit.name for unit in network.units))}
+    for row in layer_table(network, shape):
+        if row.unit in own and row.stride and "shortcut" not in row.layer.split("/"):
+            own[row.unit][0] *= row.stride[0]
+            own[row.unit][1] *= row.stride[1]
+    down, across = np.cumprod(list(own.values()), axis=0).T
+    return tuple(zip(down.tolist(), across.tolist(), strict=True))

@@ -1,0 +1,227 @@
+"""Parameter sharing and sparse connections: counted from shapes, and measured on the Jacobian.
+
+*Question.* "Why convolutions?" A convolution is a matrix product with two restrictions. It is *sparse*:
+an output sees the k·k·C inputs of its window and no others. And it *shares*: all positions use the same
+k·k·C·O weights (LeCun 1989, *Generalization and network design strategies*; Goodfellow et al. 2016,
+§9.2). From 32×32×3 to 28×28×6 a dense layer has 3,072 · 4,704 = 14,450,688 weights, a 5×5 convolution 450
+(456 with biases), and each of its outputs sees 75 inputs. A *locally connected* layer is the one without
+the other: as sparse, but unshared.
+
+*Method.* The Jacobian J[o, i] = ∂y_o/∂x_i of a layer, exact, a row for each output: reverse mode applied
+to unit vectors. J is a weight matrix here, because these layers are affine, so it does not depend on x.
+
+* Sparse: the share of zeros in a row is 1 − k·k·C/(H·W·C), wherever the window lies within the image.
+* Shared: the rows of one output channel are one row, moved. Rows are compared after moving them back by
+  (s·h, s·w) for output position (h, w) and stride s; (different rows) × (inputs of each) = weights.
+
+*Protocol.* Every row of one layer without padding (a row whose window a padded border cuts off has fewer
+entries). Bit patterns are compared: a copied weight is copied exactly.
+``resjax.studies.convolution.connections`` does the same for the convolutions of a trained network.
+
+*Reading it.* This says how a layer is built, which training can't change; the counts say what the
+restrictions save, not that they help. Whether they do is another experiment
+(``resjax.studies.convolution.sample_size``).
+
+*Cost.* One backward pass of the layer for each row, in one compilation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from resjax.studies import style
+from resjax.studies.result import Result
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Shape3 = tuple[int, int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerJacobian(Result):
+    """Every row of the Jacobian of one layer.
+
+    Attributes:
+      input_shape, output_shape: (H, W, C) of one image.
+      weights: trainable numbers without the biases.
+      biases: the others.
+      window: inputs that an output sees by the layer's design.
+      connections: the most nonzero entries of a row, which should be ``window``.
+      zeros: share of zeros in the Jacobian, 0 … 1.
+      distinct: rows that differ by more than a translation.
+      jacobian: [output, input], in the order H, W, C; None where it was not kept.
+    """
+
+    AXES: ClassVar = {"jacobian": ("output", "input")}
+
+    input_shape: Shape3
+    output_shape: Shape3
+    weights: int
+    biases: int
+    window: int
+    connections: int
+    zeros: float
+    distinct: int
+    jacobian: np.ndarray | None
+
+    @property
+    def inputs(self) -> int:
+        return math.prod(self.input_shape)
+
+    @property
+    def outputs(self) -> int:
+        return math.prod(self.output_shape)
+
+    @property
+    def predicted_zeros(self) -> float:
+        """By the arithmetic of windows, of a layer without padding."""
+        return 1 - self.window / self.inputs
+
+    @property
+    def unshared_weights(self) -> int:
+        """If every position had weights of its own."""
+        return self.outputs * self.window
+
+    @property
+    def dense_weights(self) -> int:
+        """If every output saw every input, too."""
+        return self.outputs * self.inputs
+
+    @property
+    def values(self) -> int:
+        """Numbers that the Jacobian is made of, up to translation; by design, the weights."""
+        return self.distinct * self.connections
+
+
+def layer_jacobian(
+    layer: nn.Module,
+    variables: Mapping[str, Any],
+    input_shape: Shape3,
+    *,
+    window: int,
+    strides: tuple[int, int] = (1, 1),
+    keep: bool = True,
+) -> LayerJacobian:
+    """The exact Jacobian of an affine layer.
+
+    Args:
+      layer: module [B, H, W, C] → [B, H', W', O].
+      variables: of the layer.
+      input_shape: (H, W, C).
+      window: inputs that an output sees by design, such as k·k·C.
+      strides: of the layer.
+      keep: whether the result holds the matrix itself, outputs × inputs.
+
+    Raises:
+      ValueError: a layer whose outputs are no maps.
+    """
+    outputs = jax.eval_shape(layer.apply, variables, jnp.zeros((1, *input_shape))).shape[1:]
+    if len(outputs) != 3:
+        raise ValueError(f"a layer must return maps [B, H, W, C], got outputs of shape {outputs}")
+    rows = jacobian_rows(layer, variables, input_shape, np.arange(math.prod(outputs)))
+    seen = np.count_nonzero(rows.reshape(len(rows), -1), axis=1)
+    leaves = jax.tree_util.tree_leaves_with_path(variables["params"])
+    biases = sum(leaf.size for path, leaf in leaves if path[-1].key == "bias")
+    return LayerJacobian(
+        input_shape=input_shape,
+        output_shape=outputs,
+        weights=sum(leaf.size for _, leaf in leaves) - biases,
+        biases=biases,
+        window=window,
+        connections=int(seen.max()),
+        zeros=float(1 - seen.sum() / rows.size),
+        distinct=len({moved_back(*row) for row in _with_places(rows, outputs, strides)}),
+        jacobian=rows.reshape(len(rows), -1) if keep else None,
+    )
+
+
+def jacobian_rows(
+    layer: nn.Module, variables: Any, input_shape: Shape3, outputs: np.ndarray
+) -> np.ndarray:
+    """Rows [rows, H, W, C] of the Jacobian at x = 0; ``outputs`` [rows] are flat indices of y [H', W', O]."""
+    return np.asarray(_rows(layer, input_shape, variables, jnp.asarray(outputs)))
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _rows(layer: nn.Module, shape: Shape3, variables: Any, outputs: jax.Array) -> jax.Array:
+    def run(x: jax.Array) -> Any:
+        return layer.apply(variables, x)
+
+    y, back = jax.vjp(run, jnp.zeros((1, *shape)))
+
+    def row(output: jax.Array) -> jax.Array:
+        unit = (jnp.arange(y.size) == output).astype(y.dtype).reshape(y.shape)
+        return back(unit)[0][0]
+
+    return lax.map(row, outputs, batch_size=min(64, len(outputs)))
+
+
+def _with_places(
+    rows: np.ndarray, outputs: Shape3, strides: tuple[int, int]
+) -> Iterator[tuple[np.ndarray, int, int]]:
+    """Each row with the place of its window in the image."""
+    for row, (h, w, _) in zip(rows, np.ndindex(outputs), strict=True):
+        yield row, h * strides[0], w * strides[1]
+
+
+def moved_back(row: np.ndarray, top: int, left: int) -> tuple[bytes, ...]:
+    """What a row [H, W, C] holds, and where, relative to its window."""
+    h, w, c = np.nonzero(row)
+    return (h - top).tobytes(), (w - left).tobytes(), c.tobytes(), row[h, w, c].tobytes()
+
+
+def plot(results: LayerJacobian | Mapping[str, LayerJacobian]) -> Figure:
+    """The matrices that were kept, and the weights of the largest layer, also if unshared or dense."""
+    named = {"": results} if isinstance(results, LayerJacobian) else dict(results)
+    kept = {label: r for label, r in named.items() if r.jacobian is not None}
+    columns = 1 if style.is_narrow() or not kept else 2
+    rows = -(-(len(kept) + 1) // columns)
+    fig, grid = style.axes_grid(rows, columns)
+    fig.set_size_inches(fig.get_figwidth(), 2.3 * rows)
+    axes = [ax for row in grid for ax in row]
+    for ax, (label, result) in zip(axes, kept.items(), strict=False):
+        _spy(ax, label, result)
+    _weigh(axes[len(kept)], max(named.values(), key=lambda result: result.outputs))
+    for ax in axes[len(kept) + 1 :]:
+        ax.set_axis_off()
+    return fig
+
+
+def _weigh(ax: Axes, result: LayerJacobian) -> None:
+    """Bars: weights as they are, as many if unshared, if dense."""
+    forms = {
+        "as it is": result.weights,
+        "unshared": result.unshared_weights,
+        "dense": result.dense_weights,
+    }
+    y = np.arange(len(forms))[::-1]
+    ax.barh(y, list(forms.values()), color=[style.color(i) for i in range(len(y))], height=0.6)
+    for level, count in zip(y, forms.values(), strict=True):
+        ax.annotate(f" {count:,}", (count, level), va="center", fontsize=8.5)
+    ax.set_yticks(y, list(forms))
+    ax.grid(False, axis="y")
+    shapes = ("×".join(map(str, shape)) for shape in (result.input_shape, result.output_shape))
+    ax.set(xscale="log", xlabel="weights", title=" → ".join(shapes))
+    ax.set_xlim(1, 100 * max(forms.values()))
+
+
+def _spy(ax: Axes, label: str, result: LayerJacobian) -> None:
+    assert result.jacobian is not None
+    # Zeros are left blank, and no weight has the colour of paper.
+    shown = np.where(result.jacobian == 0, np.nan, result.jacobian)
+    ax.imshow(shown, cmap="viridis", interpolation="none", aspect="auto")
+    name = f"{label}: {result.weights:,} weights".strip(": ")
+    ax.set(title=name, xlabel="input", ylabel="output")
+    ax.grid(False)

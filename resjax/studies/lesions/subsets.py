@@ -1,0 +1,129 @@
+"""Which sets of units to delete: which units can go at all, random sets, all pairs, runs of neighbours.
+
+Pure functions of what may be deleted; ``resjax.studies.lesions.deletions`` measures what is left of a
+network.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from resjax.network import Network, Variables
+from resjax.studies.refusal import Refusal
+
+_STEPS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500)
+
+
+def candidates(
+    network: Network, variables: Variables, shape: tuple[int, ...], *, transitions: bool = True
+) -> tuple[np.ndarray, dict[str, str]]:
+    """Which units can be deleted in a network on images of ``shape`` (H, W, C); nothing is computed.
+
+    Returns:
+      bool [units], and name → reason for those that can't. With ``transitions=False`` that is also every
+      unit whose input and output differ in shape.
+
+    Raises:
+      ValueError: none can.
+    """
+    x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    taps = jax.eval_shape(
+        lambda v, x: network.apply(v, x, tap=lambda parts: (parts.x, parts.y)).taps, variables, x
+    )
+    keeps = {name: x.shape == y.shape for name, (x, y) in taps.items()}
+    out = {}
+    for unit, can_go in zip(network.units, network.deletable(variables, shape), strict=True):
+        if not can_go:
+            out[unit.name] = "no shortcut, and its input and output differ in shape"
+        elif not transitions and not keeps[unit.stack.name]:
+            out[unit.name] = "changes the shape, and such units were excluded"
+    allowed = np.array([unit.name not in out for unit in network.units], bool)
+    if not allowed.any():
+        raise Refusal(
+            f"none of the {network.num_units} units can be deleted: a unit without a shortcut can go "
+            "only where its input and output have one shape"
+        )
+    return allowed, out
+
+
+def default_numbers(n: int) -> tuple[int, ...]:
+    """1, 2, 3, 5, 7, 10, 15, 20, 30, … as far as n, and n itself."""
+    return tuple(sorted({k for k in _STEPS if k < n} | {n}))
+
+
+def random_subsets(allowed: np.ndarray, ks: Sequence[int], draws: int, seed: int) -> np.ndarray:
+    """``draws`` different random subsets of each size, or all where there are no more.
+
+    Args:
+      allowed: bool [units], what may be in a subset.
+      ks: sizes. Each has its own random numbers, so its subsets do not depend on the other sizes.
+      draws: of each size.
+      seed: of the draws.
+
+    Returns:
+      bool [subset, unit], by size.
+
+    Raises:
+      ValueError: no size, one below 0 or beyond the number of allowed units, or no draw.
+    """
+    pool = np.flatnonzero(allowed)
+    wrong = sorted(k for k in ks if not 0 <= k <= len(pool))
+    if wrong or not len(ks) or draws < 1:
+        raise ValueError(
+            f"ks={tuple(ks)}, draws={draws}; allowed: one or more sizes from 0 to the {len(pool)} units "
+            "that can be deleted, and 1 draw or more"
+        )
+    subsets = []
+    for k in sorted(set(ks)):
+        if math.comb(len(pool), k) <= draws:
+            subsets += list(itertools.combinations(pool.tolist(), k))
+            continue
+        rng = np.random.default_rng((seed, k))
+        subsets += _different(partial(_first, rng, pool, k), draws)
+    return _as_mask(subsets, len(allowed))
+
+
+def _first(rng: np.random.Generator, pool: np.ndarray, k: int) -> np.ndarray:
+    return rng.permutation(pool)[:k]
+
+
+def random_halves(allowed: np.ndarray, draws: int, seed: int) -> np.ndarray:
+    """``draws`` different random subsets, each allowed unit in with probability ½, or all where there are no
+    more: bool [subset, unit]."""
+    pool = np.flatnonzero(allowed)
+    if 2 ** len(pool) <= draws:
+        every = (itertools.combinations(pool.tolist(), k) for k in range(len(pool) + 1))
+        return _as_mask(list(itertools.chain(*every)), len(allowed))
+    rng = np.random.default_rng((seed, len(pool) + 1))  # apart from every size of subsets
+    subsets = _different(lambda: pool[rng.random(len(pool)) < 0.5], draws)
+    return _as_mask(subsets, len(allowed))
+
+
+def _different(draw: Callable[[], np.ndarray], count: int) -> list[tuple[int, ...]]:
+    """Draws sets until ``count`` different ones are there, in the order of their first appearance."""
+    drawn: dict[tuple[int, ...], None] = {}  # a set that keeps its order
+    while len(drawn) < count:
+        drawn[tuple(np.sort(draw()).tolist())] = None
+    return list(drawn)
+
+
+def pairs_and_runs(allowed: np.ndarray) -> np.ndarray:
+    """Every allowed unit alone, every two of them, and every run of neighbours: bool [subset, unit]."""
+    pool, n = np.flatnonzero(allowed).tolist(), len(allowed)
+    runs = [range(i, j + 1) for i in range(n) for j in range(i, n) if allowed[i : j + 1].all()]
+    subsets = [*((i,) for i in pool), *itertools.combinations(pool, 2), *map(tuple, runs)]
+    return _as_mask(list(dict.fromkeys(subsets)), n)
+
+
+def _as_mask(subsets: Sequence[tuple[int, ...]], n: int) -> np.ndarray:
+    mask = np.zeros((len(subsets), n), bool)
+    for row, units in enumerate(subsets):
+        mask[row, list(units)] = True
+    return mask

@@ -1,0 +1,73 @@
+"""One network at several moments of its training, as one result.
+
+A moment is a number of steps and the variables that the network had then. An analysis measures one moment;
+its arrays have a first axis ``step`` of length 1, along which moments are joined.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+
+from resjax.network import Variables
+from resjax.studies.batches import Progress, part
+from resjax.studies.result import Result
+
+R = TypeVar("R", bound=Result)
+
+
+def join(results: Iterable[R]) -> R:
+    """Joins results along the axis ``step``; everything else is taken from the first.
+
+    Raises:
+      ValueError: no result, or results of different networks or examples.
+    """
+    results = list(results)
+    if not results:
+        raise ValueError("no moment to join")
+    first = results[0]
+    joined: dict[str, Any] = {}
+    for field in dataclasses.fields(first):
+        name = field.name
+        values = [getattr(r, name) for r in results]
+        if first.axes().get(name, ("",))[0] == "step" and values[0] is not None:
+            alike = len({v.shape[1:] for v in values}) == 1
+            joined[name] = np.concatenate(values) if alike else None
+        else:
+            alike = name == "choices" or all(_equal(v, values[0]) for v in values)
+        if not alike:
+            raise ValueError(
+                f"only moments of one network on the same examples can be joined; {name} differs"
+            )
+    return dataclasses.replace(first, **joined)
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if isinstance(a, np.ndarray):
+        return np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
+    return bool(a == b)
+
+
+def at_moments(
+    steps: Sequence[int],
+    at: Callable[[int], Variables],
+    measure: Callable[[int, Variables, Progress], R],
+    progress: Progress | None = None,
+) -> R:
+    """``measure(step, variables, progress)`` at each moment, joined.
+
+    Args:
+      steps: training steps done.
+      at: the variables after so many, such as ``run.at``; one moment is held at a time.
+      measure: gives a result of one moment.
+      progress: called as ``progress(parts done, parts in all)`` over all moments.
+
+    Raises:
+      ValueError: as ``join``.
+    """
+    return join(
+        measure(step, at(step), part(progress, i, len(steps))) for i, step in enumerate(steps)
+    )

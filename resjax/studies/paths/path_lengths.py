@@ -1,0 +1,128 @@
+"""The arithmetic of path lengths: how many paths there are, and what weights on lengths amount to.
+
+``path_counts`` tells what the closed forms mean. A network has r residual units, which offer two ways, and p
+plain ones, which every path crosses.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from scipy import special
+
+from resjax.network import Network
+from resjax.studies.intervals import LEVEL
+
+# The lengths on which the attenuation is fitted, as a share of the residual units.
+FITTED = 40 / 54
+
+
+def path_lengths(residual: int, plain: int = 0) -> np.ndarray:
+    """int [length]: the lengths that paths can have, ``plain`` … ``plain + residual``."""
+    if residual < 0 or plain < 0 or residual + plain < 1:
+        raise ValueError(f"residual={residual}, plain={plain}; allowed: 0 or more, 1 unit in all")
+    return np.arange(plain, plain + residual + 1)
+
+
+def path_shares(residual: int, plain: int = 0) -> np.ndarray:
+    """[length]: the share of all paths that has each of the ``path_lengths``; sums to 1."""
+    lengths = path_lengths(residual, plain)
+    return np.array([math.comb(residual, int(k) - plain) / 2**residual for k in lengths])
+
+
+def log_path_counts(residual: int, plain: int = 0) -> np.ndarray:
+    """[length]: the natural logarithm of the number of paths of each of the ``path_lengths``."""
+    lengths = path_lengths(residual, plain)
+    return np.array([math.log(math.comb(residual, int(k) - plain)) for k in lengths])
+
+
+def surviving_share(residual: int, deleted: int, plain: int = 0) -> np.ndarray:
+    """[length]: the share of the paths of each length that avoids ``deleted`` residual units.
+
+    Raises:
+      ValueError: more deletions than residual units.
+    """
+    if not 0 <= deleted <= residual:
+        raise ValueError(f"deleted={deleted}; allowed: 0 … {residual}, the residual units")
+    through = path_lengths(residual, plain) - plain
+    left = residual - deleted
+    return np.array([math.comb(left, int(j)) / math.comb(residual, int(j)) for j in through])
+
+
+def attenuated_shares(residual: int, g: float, plain: int = 0) -> np.ndarray:
+    """[length]: the share of the total gradient if each branch multiplies a path's gradient by ``g``.
+
+    Raises:
+      ValueError: a negative attenuation.
+    """
+    if not g >= 0:
+        raise ValueError(f"attenuation g={g}; allowed: 0 or more")
+    through = path_lengths(residual, plain) - plain
+    # Not scipy's binomial, which overflows where g is next to nothing.
+    log = log_path_counts(residual, plain) + special.xlogy(through, g) - residual * np.log1p(g)
+    return np.exp(log)
+
+
+def central_range(
+    lengths: np.ndarray, weights: np.ndarray, level: float = LEVEL
+) -> tuple[float, float]:
+    """The lengths between which the central ``level`` of the non-negative weights lies, both included.
+
+    NaN where the weights are all 0 or not finite.
+    """
+    total = np.sum(weights)
+    if not (np.isfinite(total) and total > 0):
+        return math.nan, math.nan
+    below = np.cumsum(weights) / total
+    tail = (1 - level) / 2
+    # A share that is exactly the tail may be rounded to either side of it.
+    low, high = (int(np.argmax(below >= edge - 1e-12)) for edge in (tail, 1 - tail))
+    return float(lengths[low]), float(lengths[high])
+
+
+def share_between(residual: int, low: float, high: float, plain: int = 0) -> float:
+    """The share of all paths whose length is ``low`` … ``high``, both included; NaN for a NaN end."""
+    if np.isnan(low) or np.isnan(high):
+        return math.nan
+    lengths = path_lengths(residual, plain)
+    inside = [math.comb(residual, int(k) - plain) for k in lengths if low <= k <= high]
+    return sum(inside) / 2**residual
+
+
+def count_units(network: Network) -> tuple[int, int]:
+    """How many residual and how many plain units a network has."""
+    residual = sum(stack.n for stack in network.stacks if stack.unit.residual)
+    return residual, network.num_units - residual
+
+
+def shares(values: np.ndarray) -> np.ndarray:
+    """[..., length] in parts of their sum; NaN where that is 0 or not finite."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return values / values.sum(-1, keepdims=True)
+
+
+def fit_attenuation(
+    mean: np.ndarray, length: np.ndarray, num_residual: int, num_plain: int
+) -> tuple[float, float]:
+    """g and R² of the least-squares line log(mean) = a + k·log(g), for lengths k from 1 to ``FITTED``.
+
+    NaN where fewer than three of the means are positive and finite.
+    """
+    last = num_plain + math.ceil(FITTED * num_residual)
+    use = (length > num_plain) & (length <= last) & np.isfinite(mean) & (mean > 0)
+    if use.sum() < 3:
+        return math.nan, math.nan
+    k, y = length[use].astype(float), np.log(mean[use])
+    slope, offset = np.polyfit(k, y, 1)
+    spread = np.sum((y - y.mean()) ** 2)
+    rest = np.sum((y - offset - slope * k) ** 2)
+    flat = spread < 1e-20  # then what is left over is rounding
+    return float(np.exp(slope)), 1.0 if flat else float(1 - rest / spread)
+
+
+def totals(mean: np.ndarray, num_residual: int, num_plain: int) -> np.ndarray:
+    """Number of paths × mean norm [..., length] in parts of the sum; NaN where all means are 0."""
+    logs = log_path_counts(num_residual, num_plain)
+    # Numbers of paths overflow in deep networks: relative to the most frequent length.
+    return shares(np.exp(logs - logs.max()) * mean)

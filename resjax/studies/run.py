@@ -1,0 +1,208 @@
+"""A run of ``resjax.train`` as analyses see it: the network, its variables then and now, the data, the log.
+
+Everything that analyses know of workdirs, configurations and checkpoints is in this file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from resjax import config as configs
+from resjax import data
+from resjax.network import Network, Variables
+from resjax.network.losses import Loss
+from resjax.training.checkpoint import Checkpoints
+from resjax.training.experiment import Experiment, load_experiment
+from resjax.training.step import TrainState
+from resjax.workdir.writers import read_records
+
+Examples = tuple[np.ndarray, np.ndarray]
+"""Standardized images float32 [N, H, W, C] and labels int32 [N]."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run:
+    """One finished or running run; use ``load_run``.
+
+    Attributes:
+      label: its name in figures and tables.
+      workdir: where it lives.
+      experiment: what its configuration stands for.
+      initial, newest: the state at step 0, and of the newest checkpoint.
+      steps: of all checkpoints that are on disk, oldest first; ``at`` opens one.
+      records: the lines of metrics.jsonl.
+      starts: one entry for each start of the training: commit, versions, device, date, command.
+    """
+
+    label: str
+    workdir: Path
+    experiment: Experiment
+    initial: TrainState
+    newest: TrainState
+    steps: tuple[int, ...]
+    records: list[dict[str, Any]]
+    starts: list[dict[str, Any]]
+
+    @property
+    def config(self) -> ConfigDict:
+        return self.experiment.config
+
+    @property
+    def network(self) -> Network:
+        return self.experiment.task.network
+
+    @property
+    def loss(self) -> Loss:
+        return self.experiment.task.loss
+
+    @property
+    def variables(self) -> Variables:
+        """Of the newest checkpoint."""
+        return self.newest.variables
+
+    @property
+    def step(self) -> int:
+        """Training steps of the newest checkpoint."""
+        return int(self.newest.step)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return self.experiment.dataset.info.image_shape
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(leaf.size for leaf in jax.tree.leaves(self.newest.params))
+
+    @property
+    def imported(self) -> bool:
+        """Whether it was trained elsewhere; ``initial`` is then unrelated to the trained network."""
+        return any("imported" in start for start in self.starts)
+
+    @property
+    def residual(self) -> bool:
+        """Whether some unit has a shortcut."""
+        return any(stack.unit.residual for stack in self.network.stacks)
+
+    @property
+    def split(self) -> str:
+        """What the run is evaluated on: 'test', or 'holdout' where training images were held out for it."""
+        return "holdout" if self.config.data.holdout else "test"
+
+    @functools.cached_property
+    def fingerprint(self) -> list[float]:
+        """Cheap, non-cryptographic checksum of the newest parameters, one number for each array."""
+        leaves = jax.tree.leaves(self.newest.params)
+        return [float(np.sum(np.abs(leaf), dtype=np.float64)) for leaf in leaves]
+
+    @functools.cached_property
+    def _examples(self) -> dict[tuple[str, int], Examples]:
+        return {}
+
+    def at(self, step: int) -> Variables:
+        """The variables of a checkpoint, or of step 0, which the seed gives.
+
+        Raises:
+          FileNotFoundError: no checkpoint of that step.
+        """
+        known = {0: self.initial, self.step: self.newest}
+        if step in known:
+            return known[step].variables
+        with Checkpoints(self.workdir) as checkpoints:
+            return checkpoints.restore(self.initial, step).variables
+
+    def evaluation(self, most: int) -> tuple[Network, Variables, np.ndarray, np.ndarray]:
+        """Network, newest variables, and images and labels of at most ``most`` examples of the evaluation
+        set: what most analyses begin with."""
+        return self.network, self.variables, *self.examples(self.split, most)
+
+    def examples(self, split: str, most: int) -> Examples:
+        """At most ``most`` examples: of ``run.split``, what the run is evaluated on, spread over it; of
+        'train', the first that it was trained on. Not augmented, but for the random crops of streamed
+        training images.
+
+        Raises:
+          ValueError: another split.
+        """
+        if split not in ("train", self.split):
+            raise ValueError(f"split={split!r}; this run has: 'train', {self.split!r}")
+        if (split, most) not in self._examples:
+            images, labels = _read(self.experiment.dataset, split, most, self.config.seed)
+            standardized = data.standardize(jnp.asarray(images), self.experiment.task.constants)
+            self._examples[split, most] = np.asarray(standardized), labels
+        return self._examples[split, most]
+
+
+def load_run(workdir: str | Path, label: str = "") -> Run:
+    """Opens ``workdir`` with its newest checkpoint.
+
+    Raises:
+      FileNotFoundError: no run there, no checkpoint yet, or no data.
+    """
+    path = Path(workdir).expanduser().resolve()
+    config = configs.load(path)
+    # Opening the folder of checkpoints would make it.
+    if not (path / "checkpoints").is_dir():
+        raise FileNotFoundError(
+            f"{path} has no checkpoint yet; the first comes after {config.checkpoint.every}"
+        )
+    experiment = load_experiment(config)
+    initial = experiment.create_state()
+    with Checkpoints(path) as checkpoints:
+        newest, steps = checkpoints.restore(initial), tuple(checkpoints.steps)
+    starts = path / "runs.json"
+    return Run(
+        label=label or path.name,
+        workdir=path,
+        experiment=experiment,
+        initial=initial,
+        newest=newest,
+        steps=steps,
+        records=read_records(path),
+        starts=json.loads(starts.read_text()) if starts.is_file() else [],
+    )
+
+
+def load_runs(workdirs: list[str | Path]) -> list[Run]:
+    """Opens several; labels are the shortest ends of the paths that tell them apart.
+
+    Raises:
+      ValueError: none, or the same one twice.
+      FileNotFoundError: as ``load_run``.
+    """
+    paths = [Path(w).expanduser().resolve() for w in workdirs]
+    if not paths or len(set(paths)) < len(paths):
+        raise ValueError(f"name one or more different workdirs, got {[str(w) for w in workdirs]}")
+    length = 1
+    while len({path.parts[-length:] for path in paths}) < len(paths):
+        length += 1
+    return [load_run(path, "/".join(path.parts[-length:])) for path in paths]
+
+
+def _read(dataset: data.Arrays | data.Stream, split: str, most: int, seed: int) -> Examples:
+    train = split == "train"
+    total = dataset.info.num_train if train else dataset.info.num_test
+    count = min(most, total)
+    # A part of the evaluation set is taken evenly from all of it, which may be sorted by class.
+    spread = np.linspace(0, total - 1, count).round().astype(int)
+    if isinstance(dataset, data.Arrays):
+        if train:
+            rows = data.batch_indices(seed, 0, total, count)
+            return dataset.train_images[rows], dataset.train_labels[rows]
+        return dataset.test_images[spread], dataset.test_labels[spread]
+    if train:
+        batch = next(dataset.train_batches(seed, count))
+        return batch["image"], batch["label"]
+    part = dataclasses.replace(dataset, test_indices=dataset.test_indices[spread])
+    batches = list(part.test_batches(min(count, 256)))
+    real = np.concatenate([b["mask"] for b in batches]) > 0
+    images, labels = (np.concatenate([b[key] for b in batches]) for key in ("image", "label"))
+    return images[real], labels[real]

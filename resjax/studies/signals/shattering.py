@@ -1,0 +1,300 @@
+"""Shattered gradients: how alike the gradients at neighbouring inputs are, by depth.
+
+*Question.* A step of gradient descent helps other examples as far as their gradients point the same way.
+In a deep network without shortcuts, gradients at different inputs resemble white noise, although each has
+a sound norm: Balduzzi et al. (2017) call them shattered. Do shortcuts prevent it?
+
+*Method.* Networks of one input x ∈ [−2, 2] and one output f(x), fully connected, at initialization; the
+gradient f'(x) at the points of a grid; its correlation between two points, E[f'(x) f'(x̃)] over
+√(E[f'(x)²] E[f'(x̃)²]), averaged over all pairs of points, or over those at one distance
+(autocorrelation). The expectation over the output's weights is taken exactly: for f = w·h it is the
+cosine between h'(x) and h'(x̃). The others are drawn (seeds), and intervals are over seeds. The prefix of
+a deep network at init is a shallower network at init, so one network gives all depths.
+
+*What theory says.* A rectifier lets a pair's common gradient pass where both inputs switch it on. If that
+is a quarter of the units, half as many as for one input, each layer halves the correlation: 2^−L in plain
+networks, (3/4)^L with shortcuts, and about 1/√L with shortcuts and BatchNorm (ibid., §3). The quarter is
+an assumption about the *states*: BatchNorm keeps it up, and without it the states of all inputs become
+alike with depth, so that correlations fall more slowly (ibid., Fig. 3, on co-activations). So plain
+networks are shown with and without.
+
+*Protocol.* Width 200; He initialization (variance 2/fan-in); the first layer's weights and biases are
+N(0, 1), which spreads its kinks over the grid, other biases are 0; branches are BatchNorm? – ReLU –
+linear, times β; BatchNorm's statistics are those of the grid, held constant.
+
+*Reading it.* Correlation says nothing of norms, and a high one is no virtue by itself: a linear network
+has 1. These are networks at initialization, narrow in input.
+
+*Cost.* Forward passes with one tangent, width² · points · depth each.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+
+from resjax.network import Network, Variables
+from resjax.studies import style
+from resjax.studies.batches import Progress, check_examples, count_classes
+from resjax.studies.intervals import bootstrap
+from resjax.studies.lesions.batch_statistics import reestimate
+from resjax.studies.marks import plain_log_ticks
+from resjax.studies.result import Result
+from resjax.studies.signals.rectifiers import rectifier_network
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+EDGE = 2.0  # the grid reaches from −EDGE to EDGE
+
+
+@dataclasses.dataclass(frozen=True)
+class Shattering(Result):
+    """Correlation of gradients between points of a grid, of one kind of network at initialization.
+
+    Attributes:
+      depth: int [depth], units.
+      correlation: [seed, depth], mean over all pairs of different points.
+      shown_depth: that of ``by_distance``.
+      distance: [distance], between two points.
+      by_distance: [seed, distance], mean over pairs at that distance, the autocorrelation.
+      residual, norm, beta: the kind of network.
+      choices: what the paper leaves open.
+    """
+
+    AXES: ClassVar = {
+        "depth": ("depth",),
+        "correlation": ("seed", "depth"),
+        "distance": ("distance",),
+        "by_distance": ("seed", "distance"),
+    }
+
+    depth: np.ndarray
+    correlation: np.ndarray
+    shown_depth: int
+    distance: np.ndarray
+    by_distance: np.ndarray
+    residual: bool
+    norm: bool
+    beta: float
+    choices: dict[str, Any]
+
+    @functools.cached_property
+    def interval(self) -> tuple[np.ndarray, np.ndarray]:
+        """95 % interval of the mean over seeds, two of [depth]."""
+        return bootstrap(self.correlation.T)
+
+    @property
+    def resolved(self) -> np.ndarray:
+        """bool [depth]: up to the first depth whose interval reaches 0 (beyond, it is noise)."""
+        return np.logical_and.accumulate(self.interval[0] > 0)
+
+    def exponential(self) -> tuple[float, float]:
+        """Rate r and the fit's r², correlation ∝ exp(−r·L), over resolved depths; NaN with fewer than 3."""
+        return self._line(np.asarray(self.depth, float))
+
+    def power(self) -> tuple[float, float]:
+        """Exponent p and the fit's r², correlation ∝ L^−p, over resolved depths; NaN with fewer than 3."""
+        return self._line(np.log(self.depth))
+
+    def _line(self, x: np.ndarray) -> tuple[float, float]:
+        ok = self.resolved
+        if ok.sum() < 3:
+            return np.nan, np.nan
+        fit = stats.linregress(x[ok], np.log(self.correlation.mean(0)[ok]))
+        return float(-fit.slope), float(fit.rvalue**2)
+
+
+def shattered_gradients(
+    *,
+    shortcut: bool,
+    norm: bool,
+    beta: float = 1.0,
+    depths: tuple[int, ...] = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 50),
+    shown_depth: int = 24,
+    width: int = 200,
+    points: int = 256,
+    seeds: int = 20,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Shattering:
+    """Correlation of f'(x) along a grid on [−2, 2], by depth, for one kind of network (see the module).
+
+    Args:
+      shortcut, norm, beta, width: as in ``rectifier_network``.
+      depths: units, rising.
+      shown_depth: one of them, whose autocorrelation is given, too.
+      points: of the grid.
+      seeds: networks, 2 or more.
+      seed: of their weights.
+      progress: called as ``progress(networks done, networks in all)``.
+
+    Raises:
+      ValueError: depths that do not rise, or fewer than two seeds or points.
+    """
+    if list(depths) != sorted(set(depths)) or shown_depth not in depths or depths[0] < 1:
+        raise ValueError(
+            f"depths={depths}, shown_depth={shown_depth}; allowed: rising numbers from 1, one of them"
+        )
+    if seeds < 2 or points < 2:
+        raise ValueError(f"seeds={seeds}, points={points}; allowed: 2 or more of each")
+    network = rectifier_network(depths[-1], width, shortcut=shortcut, norm=norm, beta=beta)
+    # The fullest kind: all kinds get the same weights, and those without BatchNorm leave its variables.
+    fullest = rectifier_network(depths[-1], width, shortcut=True, norm=True)
+    grid = np.linspace(-EDGE, EDGE, points, dtype=np.float32)[:, None, None, None]
+    pairs, lags = [], []
+    for i in range(seeds):
+        if progress:
+            progress(i, seeds)
+        variables = _init(fullest, jax.random.fold_in(jax.random.key(seed), i))
+        if norm:
+            variables = reestimate(network, variables, grid, batch_size=points)
+        alike = np.asarray(_cosines(network, depths, variables, grid), np.float64)
+        pairs.append([_off_diagonal(c) for c in alike])
+        shown = alike[depths.index(shown_depth)]
+        lags.append([np.diagonal(shown, lag).mean() for lag in range(points)])
+    if progress:
+        progress(seeds, seeds)
+    return Shattering(
+        depth=np.array(depths),
+        correlation=np.array(pairs),
+        shown_depth=shown_depth,
+        distance=np.linspace(0, 2 * EDGE, points),
+        by_distance=np.array(lags),
+        residual=shortcut,
+        norm=norm,
+        beta=beta,
+        choices={
+            "networks": f"{seeds} of width {width}, He initialization; every kind gets the same weights",
+            "grid": f"{points} points from −{EDGE:g} to {EDGE:g}",
+            "first layer": "weights and biases N(0, 1), other biases 0",
+            "BatchNorm": "statistics of the grid, held constant" if norm else "none",
+            "output": "expectation over its weights taken exactly",
+            "mean over seeds": "of correlations, so that no network weighs more than another",
+            "seed": seed,
+        },
+    )
+
+
+def _off_diagonal(c: np.ndarray) -> float:
+    return float((c.sum() - np.trace(c)) / (c.size - len(c)))
+
+
+_init = jax.jit(lambda network, key: network.init(key, (1, 1, 1)), static_argnums=0)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _cosines(
+    network: Network, depths: tuple[int, ...], variables: Variables, grid: jax.Array
+) -> jax.Array:
+    """[depth, point, point]: cosine between dh/dx at two points, h the state behind that many units."""
+
+    def states(x: jax.Array) -> jax.Array:
+        return network.apply(variables, x, tap=lambda parts: parts.y).taps["units"]
+
+    slopes = jax.jvp(states, (grid,), (jnp.ones_like(grid),))[1][jnp.array(depths) - 1]
+    return cosines(slopes)
+
+
+def cosines(vectors: jax.Array) -> jax.Array:
+    """[…, points, d] → [..., points, points], cosines; 0 for a vector of zeros."""
+    lengths = jnp.linalg.norm(vectors, axis=-1, keepdims=True)
+    directions = vectors / jnp.where(lengths > 0, lengths, 1)
+    return jnp.einsum("...id,...jd->...ij", directions, directions)
+
+
+def gradients_along_line(
+    network: Network,
+    variables: Variables,
+    start: ArrayLike,
+    end: ArrayLike,
+    *,
+    output: int,
+    points: int = 64,
+) -> np.ndarray:
+    """Correlation of a network's input gradients along the straight line between two images.
+
+    The gradient is that of one logit in inference mode. Before training, take
+    ``resjax.studies.lesions.batch_statistics.reestimate`` first.
+
+    Args:
+      network: any.
+      variables: of the network.
+      start, end: float [H, W, C], standardized as in training.
+      output: the logit, 0 … classes − 1.
+      points: on the line, its ends included, 2 or more.
+
+    Returns:
+      [points, points], cosines between the gradients at two points; 0 where a gradient is 0. The mean of
+      its k-th diagonal is the autocorrelation at k/(points − 1) of the way.
+
+    Raises:
+      ValueError: images of a wrong form, no such logit, fewer than two points.
+    """
+    ends = np.stack([np.asarray(start), np.asarray(end)])
+    check_examples(ends, np.full(2, output), count_classes(network, variables, ends.shape[1:]))
+    if points < 2:
+        raise ValueError(f"points={points}; allowed: 2 or more")
+    share = np.linspace(0, 1, points, dtype=ends.dtype).reshape(-1, 1, 1, 1)
+    line = (1 - share) * ends[:1] + share * ends[1:]
+    return np.asarray(_line_cosines(network, variables, line, jnp.asarray(output)))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _line_cosines(
+    network: Network, variables: Variables, line: jax.Array, output: jax.Array
+) -> jax.Array:
+    def logits(x: jax.Array) -> jax.Array:
+        return jnp.sum(jnp.take(network.apply(variables, x).logits, output, axis=1))
+
+    gradients = jax.grad(logits)(line)
+    return cosines(gradients.reshape(len(line), -1))
+
+
+def plot(results: Shattering | Mapping[str, Shattering]) -> Figure:
+    """Left, correlation of all pairs of inputs against depth; right, against their distance at one depth.
+
+    Bands are 95 % intervals over networks. Left, depths whose interval reaches 0 are not shown: there is
+    nothing but noise. The dotted line halves with every layer.
+    """
+    named = {"": results} if isinstance(results, Shattering) else dict(results)
+    narrow = style.is_narrow()
+    fig, grid = style.axes_grid(2 if narrow else 1, 1 if narrow else 2)
+    if narrow:
+        width, height = fig.get_size_inches()
+        fig.set_size_inches(width, height * 1.7)
+    left, right = [ax for row in grid for ax in row]
+    for i, (label, r) in enumerate(named.items()):
+        look: dict[str, Any] = {"color": style.color(i)}
+        ok, (low, high) = r.resolved, r.interval
+        left.plot(
+            r.depth[ok], r.correlation.mean(0)[ok], marker=style.marker(i), label=label, **look
+        )
+        left.fill_between(r.depth[ok], low[ok], high[ok], alpha=0.2, lw=0, **look)
+        # Few pairs are far apart, so their mean says little.
+        near = r.distance <= EDGE
+        low, high = bootstrap(r.by_distance.T)
+        right.plot(r.distance[near], r.by_distance.mean(0)[near], **look)
+        right.fill_between(r.distance[near], low[near], high[near], alpha=0.2, lw=0, **look)
+    deepest = max(int(r.depth[-1]) for r in named.values())
+    bottom = min(float(r.correlation.mean(0)[r.resolved].min()) for r in named.values())
+    depth = np.arange(1, deepest + 1)
+    halves = 0.5**depth
+    shown = halves > bottom / 2
+    left.plot(depth[shown], halves[shown], ":", color=style.ink(), label="half with each layer")
+    left.set(xscale="log", yscale="log", xlabel="depth L", ylabel="correlation of all pairs")
+    plain_log_ticks(left.xaxis)
+    right.axhline(0, lw=0.8, color=style.ink(), alpha=0.5)
+    shown_depths = sorted({r.shown_depth for r in named.values()})
+    at = ", ".join(map(str, shown_depths))
+    right.set(xlabel="distance of two inputs", ylabel=f"autocorrelation at L = {at}")
+    style.legend_above(fig, left, columns=3)
+    return fig

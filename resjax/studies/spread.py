@@ -1,0 +1,94 @@
+"""Draws summarized by how much was changed: median, its interval, quartiles; and how that is drawn."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from resjax.studies import style
+from resjax.studies.intervals import bootstrap
+from resjax.studies.words import percent
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+class Spread(NamedTuple):
+    """How a number is spread over draws, by how much was changed; arrays [amount], the first of them 0.
+
+    ``low`` and ``high`` are the 95 % interval of the median over other draws (percentile bootstrap); they are
+    the median itself where there are no other draws, and NaN where a single one was made.
+    """
+
+    amount: np.ndarray
+    median: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    quartiles: np.ndarray
+    draws: np.ndarray
+
+    def told(self, i: int, show: Callable[[float], str] = percent) -> str:
+        """'41.6 % (25.7 % to 65.9 %)': median ``i`` and its interval; without draws, the median alone."""
+        median, low, high = (show(float(v[i])) for v in (self.median, self.low, self.high))
+        return median if low == high else f"{median} ({low} to {high})"
+
+    def cells(self, show: Callable[[float], str] = percent) -> list[str]:
+        """``told`` of every amount."""
+        return [self.told(i, show) for i in range(len(self.amount))]
+
+
+def spread(
+    amount: np.ndarray, values: np.ndarray, intact: float, exact: Collection[int] = ()
+) -> Spread:
+    """Summarizes draws.
+
+    Args:
+      amount: int [draw], 1 or more: how many units were deleted, or pairs swapped.
+      values: [draw].
+      intact: value of the intact network, which becomes the entry of amount 0.
+      exact: amounts of which all possible draws are here.
+    """
+    amounts = np.unique(amount[amount > 0])
+    rows = [(intact, intact, intact, intact, intact, 1.0)]
+    for k in amounts.tolist():
+        own = values[amount == k]
+        median = float(np.median(own))
+        low, high = (median, median) if k in exact else (np.nan, np.nan)
+        if k not in exact and len(own) > 1:
+            low, high = _interval_of_median(tuple(own.tolist()))
+        rows.append((median, low, high, *np.quantile(own, (0.25, 0.75)).tolist(), len(own)))
+    median, low, high, lower, upper, draws = np.array(rows).T
+    quartiles = np.stack([lower, upper], axis=1)
+    return Spread(np.append(0, amounts), median, low, high, quartiles, draws.astype(int))
+
+
+@functools.lru_cache(maxsize=4096)  # figure, finding and table of a report ask for the same ones
+def _interval_of_median(values: tuple[float, ...]) -> tuple[float, float]:
+    low, high = bootstrap(np.array(values), np.median, resamples=1000)
+    return float(low), float(high)
+
+
+def intact_value(result: Any, what: str) -> float:
+    """``error``, ``loss``, ``kl``, ``agreement`` or ``tau`` of the network that a result compares with."""
+    of_itself = {"kl": 0.0, "agreement": 1.0, "tau": 1.0}
+    return of_itself[what] if what in of_itself else float(getattr(result, f"intact_{what}"))
+
+
+def draw_spread(ax: Axes, i: int, curve: Spread, x: np.ndarray, label: str) -> None:
+    """The curve of run ``i``, in percent, over ``x``."""
+    look: dict[str, Any] = {"color": style.color(i)}
+    ax.fill_between(x, *(100 * curve.quartiles.T), alpha=0.22, lw=0, **look)
+    below, above = curve.median - curve.low, curve.high - curve.median
+    bars = 100 * np.nan_to_num(np.stack([below, above]).clip(0))
+    ax.errorbar(
+        x, 100 * curve.median, bars, fmt=f"{style.marker(i)}-", capsize=2.5, label=label, **look
+    )
+
+
+def style_errors(ax: Axes, chance: float) -> None:
+    """The axis of errors, and the error of a guess."""
+    style.draw_chance(ax, chance)
+    ax.set(ylabel="error (%)", ylim=(-3, 104))

@@ -1,0 +1,115 @@
+"""What a study is: one analysis in one file, with its result, its measuring function, its figure and its words.
+
+A study speaks of *one* result. The report puts the results of several networks side by side, groups their
+labels, and adds the column "network" (``resjax.report.compare``). A new study is one file with a ``STUDY``, and
+a line in ``resjax.studies.catalogue``; CONTRIBUTING.md has the recipe.
+
+Two rules keep a study's halves apart. Functions that measure call nothing that draws or words: they meet only
+in ``STUDY``, and only a change of what ``measure`` reaches makes kept results be computed again. Figures and
+words are made from results alone, so results of several runs, or results read back from JSON, are shown alike.
+
+A *claim* is a study that needs no run of the user's: it makes its own networks, or trains its own small ones,
+and returns one result for each of them (``python -m resjax.claims``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from resjax.network import Network, Variables
+from resjax.studies.batches import Inference, Progress
+from resjax.studies.options import ClaimOptions, Options
+from resjax.studies.result import Result
+from resjax.studies.run import Run
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Clause = str | Callable[[str, Any], str]
+"""What is said of networks with one verdict. A text has ``{}`` for their labels: "the error of {} rises". A
+function makes one clause for each network, from its label and its result."""
+Columns = Mapping[str, Iterable[str]]
+"""A table: {name of the column: cells from top to bottom}."""
+
+
+@dataclasses.dataclass
+class Bench:
+    """A run with all that a study measures it with. What a study takes from here is noted in ``choices``,
+    which the machinery adds to the choices of the result."""
+
+    run: Run
+    options: Options
+    progress: Progress | None = None
+    choices: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def how(self) -> Inference:
+        """How examples are run: the run's loss, the batch size, the progress."""
+        return Inference(
+            loss=self.run.loss, batch_size=self.options.batch_size, progress=self.progress
+        )
+
+    def network(self) -> tuple[Network, Variables]:
+        """The network and its newest variables."""
+        self.choices["network"] = f"the checkpoint of step {self.run.step:,}"
+        return self.run.network, self.run.variables
+
+    def evaluation(
+        self, most: int | None = None
+    ) -> tuple[Network, Variables, np.ndarray, np.ndarray]:
+        """Network, variables, images and labels: the evaluation set, at most ``most`` of its examples and at
+        most ``options.max_examples``."""
+        count = min(self.options.max_examples, self.options.max_examples if most is None else most)
+        images, labels = self.run.examples(self.run.split, count)
+        self.choices["data"] = f"{len(images):,} {self.run.split} examples, not augmented"
+        return *self.network(), images, labels
+
+    def training(self, most: int) -> tuple[np.ndarray, np.ndarray]:
+        """Images and labels of the first ``most`` training examples; nothing is noted."""
+        return self.run.examples("train", most)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Study:
+    """One analysis of a run.
+
+    Give either ``verdict`` and ``says``, or ``headline`` where networks are compared with each other.
+    """
+
+    name: str  # of the study everywhere: command line, module, function, page, JSON
+    title: str  # of its section in the report
+    question: str  # what it asks, in one or two sentences for a newcomer
+    code: str  # how to compute it in Python, given run = load_run(workdir)
+    result: type[Result]
+    measure: Callable[[Bench], Any]
+    plot: Callable[[Mapping[str, Any]], Figure]  # {label: result} → figure, in the current theme
+    points: Callable[[str, Any], Sequence[str]]  # (label, result) → the numbers behind the finding
+    table: Callable[[Any], Columns]  # of one result
+    verdict: Callable[[Any], str] | None = None  # result → a key of ``says``
+    says: Mapping[str, Clause] = dataclasses.field(default_factory=dict)
+    headline: Callable[[Mapping[str, Any]], str] | None = None  # {label: result} → a sentence
+    summary: Callable[[Any], Mapping[str, str]] = lambda result: {}  # result → {row: cell}
+    notes: Callable[[Mapping[str, Any]], Sequence[str]] = (
+        lambda results: ()
+    )  # points on all results
+    unsuited: Callable[[Run], str | None] = lambda run: None  # why a run does not allow it, or None
+    labels: str = "network"  # what the labels of results name, for the first column of tables
+
+    def run(self, run: Run, options: Options, progress: Progress | None = None) -> Any:
+        """The result for ``run``, with the choices that its bench noted."""
+        bench = Bench(run, options, progress)
+        result = self.measure(bench)
+        result.choices.update(bench.choices)
+        return result
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Claim(Study):
+    """One statement about networks in general, shown on networks that it makes itself."""
+
+    measure: Callable[[ClaimOptions, Progress | None], Mapping[str, Any]]  # type: ignore[assignment]
+    """(options, progress) → {label: result}."""

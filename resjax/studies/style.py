@@ -1,0 +1,146 @@
+"""How figures look: one palette, told apart without colour vision, on light and on dark paper.
+
+Colours are those of Okabe & Ito (2008), chosen to stay distinct for every common kind of colour
+blindness; runs also differ in marker, and moments of a run in the kind of line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if (
+    TYPE_CHECKING
+):  # matplotlib takes a second to import, and analyses without pictures do not need it
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+BLUE, VERMILION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
+PURPLE, SKY, YELLOW = "#CC79A7", "#56B4E9", "#F0E442"
+_ON_LIGHT = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
+# On dark paper the lighter ones of the same palette come first.
+_ON_DARK = (SKY, ORANGE, GREEN, PURPLE, YELLOW, VERMILION)
+_MARKERS = ("o", "s", "^", "D", "v", "P")
+LINES = ("-", "--", "-.", ":")
+
+WIDE, NARROW = (7.6, 3.6), (4.2, 3.5)
+
+
+@contextmanager
+def theme(*, dark: bool = False, narrow: bool = False) -> Iterator[None]:
+    """Figures that are made inside are for dark or light paper, for a page or for a phone."""
+    import matplotlib as mpl
+    from cycler import cycler
+
+    ink, faint = ("#e6e6e6", "#5c6470") if dark else ("#1f2328", "#b4bac2")
+    settings: dict[str, Any] = {
+        "figure.figsize": NARROW if narrow else WIDE,
+        "figure.dpi": 100,
+        "figure.facecolor": "none",
+        "savefig.facecolor": "none",
+        "axes.facecolor": "none",
+        "axes.edgecolor": faint,
+        "axes.labelcolor": ink,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "axes.prop_cycle": cycler(color=_ON_DARK if dark else _ON_LIGHT),
+        "grid.color": faint,
+        "grid.alpha": 0.35,
+        "grid.linewidth": 0.6,
+        "text.color": ink,
+        "xtick.color": ink,
+        "ytick.color": ink,
+        "font.size": 9.5,
+        "axes.titlesize": 10,
+        "legend.frameon": False,
+        "lines.linewidth": 1.6,
+        "lines.markersize": 4.5,
+        "svg.fonttype": "path",
+        "svg.hashsalt": "resjax",  # equal figures, equal files
+        "pdf.fonttype": 42,
+    }
+    with mpl.rc_context(settings):  # type: ignore[arg-type]
+        yield
+
+
+def axes(ax: Axes | None = None) -> tuple[Figure, Axes]:
+    """The given axes and their figure, or new ones that no window manager knows."""
+    if ax is not None:
+        return ax.get_figure(root=True), ax  # type: ignore[return-value]
+    fig, grid = axes_grid(1, 1)
+    return fig, grid[0][0]
+
+
+def axes_grid(rows: int, columns: int, **options: Any) -> tuple[Figure, list[list[Axes]]]:
+    """A new figure with rows × columns axes; it needs no closing, unlike pyplot's."""
+    from matplotlib.figure import Figure
+
+    fig = Figure(layout="constrained")
+    grid = fig.subplots(rows, columns, squeeze=False, **options)
+    return fig, [list(row) for row in grid]
+
+
+def color(i: int) -> str:
+    """The colour of run ``i`` in the current theme."""
+    import matplotlib as mpl
+
+    colors: list[str] = mpl.rcParams["axes.prop_cycle"].by_key()["color"]
+    return colors[i % len(colors)]
+
+
+def marker(i: int) -> str:
+    """The marker of run ``i``."""
+    return _MARKERS[i % len(_MARKERS)]
+
+
+def ink() -> str:
+    """The colour of text in the current theme."""
+    import matplotlib as mpl
+
+    return str(mpl.rcParams["text.color"])
+
+
+def integer_ticks(ax: Axes) -> None:
+    """Only whole numbers below the x axis, as many as have room."""
+    from matplotlib.ticker import MaxNLocator
+
+    ax.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
+
+
+def count_axis(fig: Figure, ax: Axes, label: str) -> None:
+    """The finished x axis of a curve over numbers of units or swaps, and the legend above it."""
+    ax.set(xlabel=label, xlim=(-0.5, None))
+    integer_ticks(ax)
+    legend_above(fig, ax)
+
+
+def draw_chance(ax: Axes, chance: float) -> None:
+    """The error of a guess, as a dotted line with its name."""
+    ax.axhline(100 * chance, lw=1, ls=":", color=ink())
+    ax.annotate(
+        "chance",
+        (1, 100 * chance),
+        xycoords=("axes fraction", "data"),
+        ha="left",
+        va="center",
+        xytext=(3, 0),  # beside the axes, where no point can lie under it
+        textcoords="offset points",
+        fontsize=8.5,
+    )
+
+
+def is_narrow() -> bool:
+    """Whether the current theme is for a phone."""
+    import matplotlib as mpl
+
+    return bool(mpl.rcParams["figure.figsize"][0] <= NARROW[0])
+
+
+def legend_above(fig: Figure, ax: Axes, columns: int = 2) -> None:
+    """One legend above the axes, where it hides no data."""
+    handles, labels = ax.get_legend_handles_labels()
+    columns = 1 if is_narrow() else columns
+    fig.legend(handles, labels, loc="outside upper left", ncols=columns, fontsize=9)

@@ -1,0 +1,340 @@
+"""Inserting units that do nothing, yet can learn: a deeper network that starts as the same function.
+
+*Residual units.* The new unit is a copy of the module of the stack that it joins, freshly initialized. Then
+its branch is made 0 **without making it untrainable**: a gate of 0 is no weight, and where two factors in a
+row are 0 neither gets a gradient. Fixup (Zhang et al. 2019) starts with a last convolution of 0, Goyal et al.
+(2017, §5.1) with a last BatchNorm of γ = 0, ReZero and SkipInit with a scalar of 0. Which leaf that is in a
+given unit is found by trial: leaf by leaf from the last in running order, one is set to 0, until on real
+states the branch is exactly 0, in inference and in training, while the gradient of that leaf is not. A branch
+that ends with a ReLU has no such leaf, because the ReLU's derivative at 0 is 0.
+
+Then y = x + 0 is x, if the shortcut is the identity. A post-activation unit gives y = ReLU(x + 0), which is x
+only where x ≥ 0: behind another ReLU it is, elsewhere it is not. A pre-activation unit needs no such thing.
+
+*Plain units* must be the identity as a whole: kernels of 0 but for a 1 from each channel to itself, at the
+centre tap (Dirac); biases 0; BatchNorm with running statistics μ, σ² of the states there and β = μ, γ =
+√(σ² + ε). So it changes nothing in inference, and in training only as much as one batch differs from the
+images that μ and σ² were taken from. γ is rounded to five binary digits (at most 3 %) and σ² follows it:
+then γ / √(σ² + ε) is 1 in float32 to the last bit. A ReLU lets x pass where x ≥ 0; tanh never does.
+
+All of this is tried on real states, and refused with the reason where it does not hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+from numpy.typing import ArrayLike
+
+from resjax.models.layers import BatchNorm
+from resjax.network import Network, Stack, Variables
+from resjax.network.norms import layer_paths
+from resjax.network.parts import part_of
+from resjax.network.unit import Unit
+from resjax.studies.refusal import Refusal
+from resjax.training.step import Task, TrainState
+
+# Largest relative difference of a plain unit's output from its input that counts as float32 rounding.
+ROUNDING = 1e-5
+# What runs once or twice: a program that compiles fast is better than one that runs fast.
+_QUICK = {"xla_backend_optimization_level": 0}
+
+
+def insert(
+    network: Network,
+    variables: Variables,
+    images: ArrayLike,
+    *,
+    after: int,
+    count: int = 1,
+    key: jax.Array,
+) -> tuple[Network, Variables]:
+    """A deeper network that computes the same: ``count`` new units behind unit ``after``.
+
+    Args:
+      network, variables: what is operated on; neither is changed.
+      images: float [B, H, W, C], some dozens, standardized as in training: the states that new units are
+        tried on are made from them, and statistics of a plain unit's BatchNorm.
+      after: number of the unit from 0, or −1 for a place in front of all. New units join that unit's stack,
+        or the stack that follows, where only that one keeps the shape.
+      count: how many units.
+      key: of their initialization.
+
+    Returns:
+      The deeper network and its variables. In inference it computes what ``network`` computes.
+
+    Raises:
+      ValueError: no such place.
+      Refusal: none where a unit keeps the shape, or a unit that can't be an identity.
+    """
+    images = jnp.asarray(images)
+    states = states_of(network, variables, images)
+    return insert_at(network, variables, states, after, count, key)
+
+
+def start_from(task: Task, variables: Variables, seed: int = 0) -> TrainState:
+    """A state from which ``resjax.training.step.train_step`` trains given variables on.
+
+    The optimizer starts anew, because its moments belong to other parameters, and so does its schedule: give
+    the task one that fits, usually a small constant rate::
+
+        network, variables = insert(run.network, run.variables, images, after=5, key=jax.random.key(0))
+        task = dataclasses.replace(run.experiment.task, network=network, optimizer=optax.sgd(1e-3, 0.9))
+        state, metrics = train_step(start_from(task, variables), batch, task=task)
+    """
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=variables["params"],
+        batch_stats=variables.get("batch_stats", {}),
+        opt_state=task.optimizer.init(variables["params"]),
+        key=jax.random.key(seed),
+    )
+
+
+@partial(jax.jit, static_argnums=0, compiler_options=_QUICK)
+def states_of(network: Network, variables: Variables, images: jax.Array) -> list[jax.Array]:
+    """The state at each place: in front of the first unit, then behind each one; arrays [B, …]."""
+    stem, _ = network.run_stem(variables, images)
+    taps = network.apply(variables, images, tap=lambda parts: parts.y).taps
+    return [stem, *(y for stack in network.stacks for y in taps[stack.name])]
+
+
+def insert_at(
+    network: Network,
+    variables: Variables,
+    states: Sequence[jax.Array],
+    after: int,
+    count: int,
+    key: jax.Array,
+) -> tuple[Network, Variables]:
+    """``insert`` where ``states_of`` the network are known."""
+    if not -1 <= after < network.num_units or count < 1:
+        raise ValueError(
+            f"after={after}, count={count}; allowed: −1 … {network.num_units - 1}, and 1 or more"
+        )
+    h = states[after + 1]
+    stack, position = _place(network, variables, after, h)
+    make = _zero_branch if stack.unit.residual else _plain_identity
+    new = [make(stack.unit, _fresh(stack.unit, h, k), h) for k in jax.random.split(key, count)]
+
+    def join(old: jax.Array, *own: jax.Array) -> jax.Array:
+        return jnp.concatenate([old[:position], jnp.stack(own), old[position:]])
+
+    deeper = {
+        collection: {
+            name: jax.tree.map(join, part, *(v[collection] for v in new))
+            if name == stack.name
+            else part
+            for name, part in tree.items()
+        }
+        for collection, tree in variables.items()
+    }
+    longer = replace(stack, n=stack.n + count)
+    stacks = tuple(longer if s.name == stack.name else s for s in network.stacks)
+    dropout = None
+    if network.unit_dropout is not None:
+        if reason := fixed_depth(network, after, count):
+            raise Refusal(reason)
+        dropout = replace(network.unit_dropout, num_units=network.num_units + count)
+    return replace(network, stacks=stacks, unit_dropout=dropout), deeper
+
+
+def fixed_depth(network: Network, after: int = -1, count: int = 1) -> str | None:
+    """Why units of ``network`` would change with ``count`` more of them behind unit ``after``, or None."""
+    dropout = network.unit_dropout
+    if dropout is None:
+        return None
+    more = replace(dropout, num_units=dropout.num_units + count)
+    others = np.delete(np.asarray(more.at_test()), np.arange(count) + after + 1)
+    if np.array_equal(others, dropout.at_test()):
+        return None
+    return (
+        f"stochastic depth {dropout.kind!r} scales branches at test by survival probabilities, which "
+        "change with the number of units; use a network with model.unit_scale_at_test=False"
+    )
+
+
+def _place(network: Network, variables: Variables, after: int, h: jax.Array) -> tuple[Stack, int]:
+    """The stack that a unit behind unit ``after`` joins, and its position there."""
+    units = network.units
+    stacks = [(units[after].stack, units[after].position + 1)] if after >= 0 else []
+    if after + 1 < len(units) and units[after + 1].position == 0:
+        stacks.append((units[after + 1].stack, 0))
+    # A unit that stands alone differs in form from its neighbours: rather join a run of equal ones.
+    for stack, position in sorted(stacks, key=lambda place: place[0].n == 1):
+        if _fits(stack, variables, h):
+            return stack, position
+    names = " and ".join(f"{stack.name!r}" for stack, _ in stacks)
+    raise Refusal(
+        f"after={after}: no copy of the units of {names} fits there: they change the shape, or take another "
+        "number of inputs; choose a place beside a unit that keeps the shape"
+    )
+
+
+def _fits(stack: Stack, variables: Variables, h: jax.Array) -> bool:
+    """Whether a unit on ``h`` returns its shape, and has the parameters of the others in the stack."""
+    try:
+        y, own = jax.eval_shape(
+            partial(stack.unit.init_with_output, train=False), _keys(jax.random.key(0)), h
+        )
+    except (TypeError, ValueError):  # such as a window that is larger than this state
+        return False
+    others = part_of(variables, stack.name)
+    shapes = jax.tree.map(lambda v: v.shape, dict(own))
+    return bool(y.shape == h.shape and shapes == jax.tree.map(lambda v: v.shape[1:], others))
+
+
+@partial(jax.jit, static_argnums=0, compiler_options=_QUICK)
+def _fresh(unit: Unit, h: jax.Array, key: jax.Array) -> dict[str, Any]:
+    return dict(unit.init(_keys(key), h, train=False))
+
+
+def _keys(key: jax.Array) -> dict[str, jax.Array]:
+    return dict(zip(("params", "dropout"), jax.random.split(key), strict=True))
+
+
+# --- residual units ---
+
+
+class _Tried(NamedTuple):
+    """Of a unit on states: largest |branch| (inference, training), gradients, and what it makes of them."""
+
+    branch: jax.Array
+    gradients: Any
+    shortcut: jax.Array
+    y: jax.Array
+
+
+@partial(jax.jit, static_argnums=0, compiler_options=_QUICK)
+def _try(unit: Unit, variables: Variables, h: jax.Array) -> _Tried:
+    def parts(params: Any, train: bool) -> Any:
+        rngs = {"dropout": jax.random.key(0)}
+        changed = {**variables, "params": params}
+        return unit.apply(
+            changed, h, None, train, rngs=rngs, method="parts", mutable=["batch_stats"]
+        )[0]
+
+    def along_some_direction(params: Any) -> tuple[jax.Array, jax.Array]:
+        f = parts(params, True).branch.astype(jnp.float32)
+        return jnp.vdot(f, jax.random.normal(jax.random.key(1), f.shape)), jnp.max(jnp.abs(f))
+
+    params = variables["params"]
+    gradients, trained = jax.grad(along_some_direction, has_aux=True)(params)
+    whole = parts(params, False)
+    largest = jnp.stack([jnp.max(jnp.abs(whole.branch)).astype(jnp.float32), trained])
+    return _Tried(largest, gradients, whole.shortcut, whole.y)
+
+
+class _Same(nn.Module):
+    @nn.compact
+    def __call__(self, h: jax.Array, train: bool) -> jax.Array:
+        del train
+        return h
+
+
+@lru_cache(maxsize=64)
+def _running_order(unit: Unit, shape: tuple[int, ...]) -> list[str]:
+    alone = Network(_Same(), (Stack("unit", unit, 1, 1),), _Same())
+    return layer_paths(alone, shape)["unit"]
+
+
+def _zero_branch(unit: Unit, fresh: dict[str, Any], h: jax.Array) -> dict[str, Any]:
+    """``fresh`` with the leaf set to 0 that makes the branch 0 and still gets a gradient; see the module."""
+    paths = _running_order(unit, h.shape[1:])
+    for path in (None, *reversed(paths)):  # None: some units start with a branch of 0
+        flat = flatten_dict(fresh["params"], sep="/")
+        if path is not None:
+            flat[path] = jnp.zeros_like(flat[path])
+        variables = {**fresh, "params": unflatten_dict(flat, sep="/")}
+        tried = _try(unit, variables, h)
+        gradients = flatten_dict(tried.gradients, sep="/")
+        learns = [np.any(np.asarray(gradients[p])) for p in ([path] if path else gradients)]
+        if not np.any(tried.branch) and any(learns):
+            _check_identity(h, tried)
+            return variables
+    raise Refusal(
+        f"no single leaf of {type(unit).__name__} ({', '.join(paths)}) makes its branch 0 and still gets a "
+        "gradient. A ReLU at the end of a branch blocks it: let the branch end with a weight layer, a "
+        "BatchNorm or a trainable scalar"
+    )
+
+
+def _check_identity(h: jax.Array, tried: _Tried) -> None:
+    """Refuses a residual unit that is no identity even with a branch of 0."""
+    if np.array_equal(tried.y, h):
+        return
+    beside = _largest(tried.shortcut, h)
+    if beside:
+        why = f"its shortcut alters its input by up to {beside:.2g}; it takes an identity shortcut"
+    else:
+        why = (
+            f"what follows its sum alters it by up to {_largest(tried.y, h):.2g} (the smallest input is "
+            f"{np.min(h):.2g}); a ReLU there takes inputs ≥ 0, a BatchNorm there is no identity"
+        )
+    raise Refusal(f"with a branch of 0 this residual unit is not the identity: {why}")
+
+
+# --- plain units ---
+
+
+def _plain_identity(unit: Unit, fresh: dict[str, Any], h: jax.Array) -> dict[str, Any]:
+    """``fresh`` with layers that are the identity on states ≥ 0; see the module."""
+    params = flatten_dict(fresh["params"], sep="/")
+    stats = flatten_dict(fresh.get("batch_stats", {}), sep="/")
+    axes = tuple(range(h.ndim - 1))
+    # All layers are identities, so each BatchNorm sees h itself.
+    mean, deviation = jnp.mean(h, axes), jnp.sqrt(jnp.var(h, axes) + BatchNorm.epsilon)
+    gamma = _few_digits(np.asarray(deviation, np.float64))
+    for path, leaf in params.items():
+        layer, _, name = path.rpartition("/")
+        normalizes = f"{layer}/var" in stats
+        if name == "kernel":
+            params[path] = jnp.asarray(_dirac(path, leaf.shape), leaf.dtype)
+        elif name == "bias":
+            params[path] = (mean if normalizes else jnp.zeros(leaf.shape)).astype(leaf.dtype)
+        elif name == "scale" and normalizes:
+            params[path] = jnp.asarray(gamma, leaf.dtype)
+            stats[f"{layer}/mean"] = mean.astype(leaf.dtype)
+            stats[f"{layer}/var"] = jnp.asarray(gamma**2 - BatchNorm.epsilon, leaf.dtype)
+    variables = {**fresh, "params": unflatten_dict(params, sep="/")}
+    if stats:
+        variables["batch_stats"] = unflatten_dict(stats, sep="/")
+    y: Any = unit.apply(variables, h, train=False)
+    difference = _largest(y, h)
+    if difference > ROUNDING * float(np.max(np.abs(h))):
+        raise Refusal(
+            f"identity kernels do not make this plain unit the identity: it alters its input by up to "
+            f"{difference:.2g} (the smallest input is {np.min(h):.2g}). It takes ReLUs and inputs ≥ 0; tanh, "
+            "normalization across channels, or a ReLU on inputs of both signs never are"
+        )
+    return variables
+
+
+def _dirac(path: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Kernel [..., in a group, out]: each channel to itself, at the centre of the window."""
+    *window, inner, out = shape
+    if out % inner:
+        raise Refusal(f"{path} maps {inner} to {out} channels, and an identity needs as many")
+    kernel = np.zeros(shape)
+    channel = np.arange(out)
+    centre: Any = tuple((k - 1) // 2 for k in window)
+    kernel[centre][channel % inner, channel] = 1
+    return kernel
+
+
+def _few_digits(values: np.ndarray) -> np.ndarray:
+    """Positive numbers rounded to five binary digits, 2⁻⁸ or more: their squares are exact, and above ε."""
+    fraction, exponent = np.frexp(np.maximum(values, 2.0**-8))
+    return np.ldexp(np.round(fraction * 32) / 32, exponent)
+
+
+def _largest(a: ArrayLike, b: ArrayLike) -> float:
+    return float(np.max(np.abs(np.asarray(a, np.float64) - np.asarray(b, np.float64))))

@@ -1,0 +1,78 @@
+"""Numbers and lists in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+
+def percent(share: float) -> str:
+    """0.0123 → '1.2 %'; not a number → '–'."""
+    return "–" if np.isnan(share) else f"{100 * share:.1f} %"
+
+
+def factor(value: float) -> str:
+    """A ratio with two digits: '0.013', '1.3', '130', '1.3·10⁷', '∞'."""
+    if np.isnan(value):
+        return "–"
+    if np.isinf(value):
+        return "∞"
+    if value and not 1e-3 <= abs(value) < 1e5:
+        mantissa, exponent = f"{value:.1e}".split("e")
+        return f"{mantissa}·10{str(int(exponent)).translate(_SUPERSCRIPT)}"
+    digits = 0 if value == 0 else max(0, 1 - int(np.floor(np.log10(abs(value)))))
+    return f"{round(value, digits):,.{digits}f}" if digits else f"{float(f'{value:.2g}'):,.0f}"
+
+
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def around(ends: tuple[np.ndarray | float, np.ndarray | float]) -> str:
+    """' (95 % interval 1.2 to 1.9)', to stand behind the factor that it surrounds; '' where there is none."""
+    low, high = (float(end) for end in ends)
+    known = np.isfinite([low, high]).all()
+    return f" (95 % interval {factor(low)} to {factor(high)})" if known else ""
+
+
+def number(value: float) -> str:
+    """Four digits, for tables; not a number → '–'."""
+    return "–" if np.isnan(value) else f"{value:.4g}"
+
+
+def join(names: Sequence[str]) -> str:
+    """'a', 'a and b', 'a, b and c'."""
+    if len(names) < 2:
+        return "".join(names)
+    return f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def capital(text: str) -> str:
+    """'at init' → 'At init'."""
+    return text[0].upper() + text[1:]
+
+
+def count(n: int, noun: str) -> str:
+    """'1 unit', '2 units', 'no unit'."""
+    return f"no {noun}" if n == 0 else f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def percents(shares: Iterable[float]) -> list[str]:
+    """``percent`` of each."""
+    return [percent(float(share)) for share in shares]
+
+
+def numbers(values: Iterable[float]) -> list[str]:
+    """``number`` of each."""
+    return [number(float(value)) for value in values]
+
+
+def correlation(value: float) -> str:
+    """A correlation with two digits: '0.95'; not a number → '–'."""
+    return "–" if np.isnan(value) else f"{value:.2f}"
+
+
+def columns(names: Sequence[str], rows: Iterable[Sequence[str]]) -> dict[str, list[str]]:
+    """Rows of cells as {name of the column: cells}."""
+    rows = list(rows)
+    return {name: [row[i] for row in rows] for i, name in enumerate(names)}

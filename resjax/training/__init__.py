@@ -1,0 +1,1 @@
+"""Training: the step, the optimizer, batches for the devices, the loop, checkpoints."""

@@ -1,0 +1,54 @@
+"""Where a training step stops being finite: the first activation, or else the gradient next to the loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from resjax.network.norms import flatten_norms, layer_norms
+from resjax.training.step import Batch, Task, TrainState, training_input
+
+
+def first_nonfinite(state: TrainState, batch: Batch, *, task: Task) -> str:
+    """Names the layer at which the step from ``state`` on ``batch`` is not finite.
+
+    The forward pass is looked at first, part by part from the image on. If every activation is finite, the
+    gradients are, from the loss back: what is not finite nearest to the loss has spoiled the others.
+    It runs on one device; of many hosts, each looks at its own ``batch``.
+    """
+    network = task.network
+    state = jax.tree.map(lambda leaf: leaf.addressable_data(0), state)
+    x, network_key = training_input(state, batch, task=task)
+
+    @jax.jit
+    def forward(variables: Any) -> jax.Array:
+        stem, _ = network.run_stem(variables, x, train=True, key=network_key)
+        out = network.apply(
+            variables, x, train=True, key=network_key, tap=lambda p: jnp.all(jnp.isfinite(p.y))
+        )
+        loss = jnp.mean(task.loss(out.logits, batch["label"]))
+        units = [out.taps[stack.name] for stack in network.stacks]
+        ends = jnp.stack([jnp.all(jnp.isfinite(out.logits)), jnp.isfinite(loss)])
+        return jnp.concatenate([jnp.all(jnp.isfinite(stem))[None], *units, ends])
+
+    names = ["stem", *(u.name for u in network.units), "head", "loss"]
+    for name, finite in zip(names, forward(state.variables), strict=True):
+        if not finite:
+            return f"the output of {name}" if name != "loss" else "the loss"
+
+    @jax.jit
+    def gradients(params: Any) -> Any:
+        def loss_fn(params: Any) -> jax.Array:
+            variables = {"params": params, "batch_stats": state.batch_stats}
+            logits = network.apply(variables, x, train=True, key=network_key).logits
+            return jnp.mean(task.loss(logits, batch["label"]))
+
+        return layer_norms(network, jax.grad(loss_fn)(params))
+
+    norms = gradients(state.params)
+    for name, value in reversed(flatten_norms(network, norms, x.shape[1:])):
+        if not jnp.isfinite(value):
+            return f"the gradient of {name}"
+    return "the update (loss and gradients are finite: the learning rate is too large)"

@@ -1,0 +1,120 @@
+"""What a configuration stands for: data, network, loss, optimizer, and durations in steps."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import jax
+from ml_collections import ConfigDict
+
+from resjax import config as configs
+from resjax import data, models
+from resjax.data.info import TABLE
+from resjax.network import losses
+from resjax.training.optimizer import make_optimizer, schedule
+from resjax.training.step import Task, TrainState, state_maker
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Durations in steps; ``per_epoch`` is a fraction where the batch size does not divide the set."""
+
+    total: int
+    log: int
+    evaluate: int
+    save: int
+    per_epoch: float
+
+    def next_event(self, step: int) -> int:
+        """The first step after ``step`` at which the host has something to do."""
+        events = (self.log, self.evaluate, self.save)
+        return min(self.total, *((step // every + 1) * every for every in events))
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """A configuration, and all that it stands for."""
+
+    config: ConfigDict
+    dataset: data.Arrays | data.Stream
+    task: Task
+    plan: Plan
+
+    @property
+    def key(self) -> jax.Array:
+        """The random key that everything is drawn from."""
+        return jax.random.key(self.config.seed)
+
+    @functools.cached_property
+    def lowered_state(self) -> jax.stages.Lowered:
+        """The program from a random key to the state at step 0, to be compiled."""
+        make = state_maker(self.task, self.dataset.info.image_shape)
+        return make.lower(jax.eval_shape(lambda: jax.random.key(0)))
+
+    def create_state(self) -> TrainState:
+        """The state at step 0, a function of the configuration."""
+        return self.lowered_state.compile()(self.key)
+
+    @property
+    def state_shapes(self) -> TrainState:
+        """A state whose leaves have a shape and a dtype, and no values; nothing is compiled for it."""
+        return self.lowered_state.out_info
+
+
+def load_experiment(config: ConfigDict) -> Experiment:
+    """Reads the data and builds everything else.
+
+    Raises:
+      ValueError, FileNotFoundError: what can't be, before any long work.
+    """
+    configs.check(config)
+    if (
+        config.data.name in TABLE
+    ):  # known without its data, for which an impossible network need not wait
+        info = data.info(config.data)
+        models.build(config.model, image_shape=info.image_shape, num_classes=info.num_classes)
+    return make_experiment(config, data.load(config.data))
+
+
+def make_experiment(config: ConfigDict, dataset: data.Arrays | data.Stream) -> Experiment:
+    """As ``load_experiment``, with data that are in memory already."""
+    configs.check(config)
+    info = dataset.info
+    network = models.build(config.model, image_shape=info.image_shape, num_classes=info.num_classes)
+    if config.train.batch_size > info.num_train:
+        raise ValueError(
+            f"train.batch_size={config.train.batch_size} is more than the {info.num_train:,} examples that "
+            "there are to train on"
+        )
+    per_epoch = info.num_train / config.train.batch_size
+
+    def steps(duration: str, field: str) -> int:
+        return max(configs.steps_of(duration, per_epoch, field), 1)
+
+    plan = Plan(
+        total=steps(config.train.duration, "train.duration"),
+        log=steps(config.log.every, "log.every"),
+        evaluate=steps(config.eval.every, "eval.every"),
+        save=steps(config.checkpoint.every, "checkpoint.every"),
+        per_epoch=per_epoch,
+    )
+    loss: losses.Loss
+    if config.train.loss == "rbf_map":
+        loss = functools.partial(losses.rbf_map, rubbish=config.train.rbf_rubbish)
+    else:
+        smoothing = config.train.label_smoothing
+        loss = functools.partial(losses.cross_entropy, label_smoothing=smoothing)
+    rate = schedule(config.optimizer, plan.total, per_epoch)
+    task = Task(
+        network=network,
+        loss=loss,
+        optimizer=make_optimizer(config.optimizer, rate),
+        rate=rate,
+        constants=data.statistics(dataset, config.data.standardize),
+        pad=config.data.pad,
+        flip=config.data.flip,
+        norms_every=plan.log,
+        activations=config.log.activations,
+    )
+    return Experiment(config, dataset, task, plan)

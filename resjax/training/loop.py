@@ -1,0 +1,204 @@
+"""The training loop: a state and compiled steps, then dispatch and report, again and again.
+
+The host never waits for the device but to save a checkpoint (and, with many hosts, to agree on a stop):
+while the device runs one dispatch, the host writes what the dispatch before has found and prepares the next
+one's batches.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from resjax.training.checkpoint import Checkpoints
+from resjax.training.devices import Devices, TrainSteps, any_process
+from resjax.training.diagnosis import first_nonfinite
+from resjax.training.experiment import Experiment, Plan
+from resjax.training.feed import Evaluation, Feed
+from resjax.training.step import Batch, Metrics, TrainState
+from resjax.workdir.stopping import Stopped, StopRequest
+from resjax.workdir.writers import Writer
+
+
+def run(
+    experiment: Experiment,
+    devices: Devices,
+    checkpoints: Checkpoints,
+    writer: Writer,
+    stop: StopRequest,
+) -> TrainState:
+    """Trains from the newest checkpoint, or a first state, to the end of the plan; returns the last state.
+
+    Raises:
+      FloatingPointError: a step was not finite; the state before it is saved.
+      Stopped: ``stop`` was asked for; the state is saved.
+    """
+    config, task, plan = experiment.config, experiment.task, experiment.plan
+    step = checkpoints.newest or 0
+    if step >= plan.total:
+        writer.say(f"nothing to do: the newest checkpoint is of the last step, {plan.total}")
+        return checkpoints.restore(devices.abstract(experiment.state_shapes))
+    evaluate = Evaluation(task, experiment.dataset, devices, config.eval.batch_size)
+    feed = Feed(config, experiment.dataset, devices, step)
+    reports = _Reports(experiment, feed, writer, checkpoints)
+
+    def next_dispatch() -> tuple[int, Batch]:
+        end = min(plan.next_event(step), step + config.train.steps_per_dispatch)
+        return end, feed.batches(step, end - step)
+
+    end, batches = next_dispatch()
+    state, evaluation, run_steps = begin(
+        experiment, devices, checkpoints, evaluate, feed.images, batches
+    )
+    found = _Found(step, step, evaluation=evaluation)
+
+    while step < plan.total and not _stops(stop, step, plan):
+        start, count = jnp.int32(step), jnp.int32(end - step)
+        state, metrics = run_steps(state, feed.images, batches, start, count)
+        reports.write(found, state)
+        evaluates = end % plan.evaluate == 0 or end == plan.total
+        found = _Found(step, end, metrics, evaluate(state) if evaluates else None)
+        step = end
+        if step % plan.save == 0 and step < plan.total:
+            # Written first: a run that resumes here does not find it again.
+            reports.write(found, state, saves=True)
+            found = _Found(step, step)
+            checkpoints.save(state)
+        if step < plan.total:
+            end, batches = next_dispatch()
+    reports.write(found, state, saves=True)
+    checkpoints.save(state)
+    if step < plan.total:
+        raise Stopped(
+            f"{stop.name or 'another host was stopped'}: saved at step {step} of {plan.total} in "
+            f"{checkpoints.directory}; the same command continues there"
+        )
+    return state
+
+
+def begin(
+    experiment: Experiment,
+    devices: Devices,
+    checkpoints: Checkpoints,
+    evaluate: Callable[[TrainState], Metrics],
+    images: Batch | None,
+    batches: Batch,
+) -> tuple[TrainState, Metrics | None, TrainSteps]:
+    """The state to train from, its evaluation where it is the first, and the compiled steps.
+
+    All are made side by side, since Python and half of XLA's work take one core: the first state is compiled
+    while the steps are traced, and evaluated while the steps are compiled. ``images`` and ``batches`` are
+    those of any dispatch, for their shapes.
+    """
+    newest = checkpoints.newest
+    shapes = devices.abstract(experiment.state_shapes)
+    with ThreadPoolExecutor(2) as pool:
+        # Other threads only compile: JAX's settings of the caller are those of this one.
+        making = pool.submit(experiment.lowered_state.compile) if newest is None else None
+        lowered = devices.lower_steps(experiment.task, shapes, images, batches)
+        steps = pool.submit(lowered.compile)
+        if making is None:
+            state = checkpoints.restore(shapes)
+        else:
+            state = devices.copy(making.result()(experiment.key))
+        return state, None if newest else evaluate(state), steps.result()
+
+
+def _stops(stop: StopRequest, step: int, plan: Plan) -> bool:
+    """Whether all leave here. To agree, many hosts wait for the device: they ask at log steps only."""
+    if jax.process_count() == 1:
+        return stop.name is not None
+    return step % plan.log == 0 and any_process(stop.name is not None)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Found:
+    """What a dispatch of steps ``start`` to ``end`` has found; arrays that may still be computed."""
+
+    start: int
+    end: int
+    metrics: Metrics | None = None
+    evaluation: Metrics | None = None
+
+
+class _Reports:
+    """Turns what was found into records; losses are means since the last record.
+
+    Every checkpoint closes one: a run that resumes there has no steps to remember.
+    """
+
+    def __init__(
+        self, experiment: Experiment, feed: Feed, writer: Writer, checkpoints: Checkpoints
+    ) -> None:
+        self._experiment = experiment
+        self._feed = feed
+        self._writer = writer
+        self._checkpoints = checkpoints
+        self._losses: list[float] = []
+        self._errors: list[float] = []
+        self._rate = 0.0
+
+    def write(self, found: _Found, state: TrainState, saves: bool = False) -> None:
+        """Waits for ``found`` and writes it.
+
+        ``state`` is the newest, of a later step perhaps; with ``saves`` it is about to be saved.
+        """
+        if found.metrics is not None:
+            self._training(found, state, saves)
+        if found.evaluation is not None:
+            split = "holdout" if self._experiment.config.data.holdout else "test"
+            sums = {k: float(v) for k, v in found.evaluation.items()}
+            means = {f"{split}_{k}": sums[k] / sums["count"] for k in ("loss", "error")}
+            self._writer.write({**self._at(found.end), **means})
+
+    def _training(self, found: _Found, state: TrainState, saves: bool) -> None:
+        assert found.metrics is not None
+        plan, end = self._experiment.plan, found.end
+        series = {k: v for k, v in found.metrics.items() if k != "norms"}
+        done = {k: np.asarray(v)[: end - found.start] for k, v in series.items()}
+        finite = bool(done["finite"].all())
+        if not finite:
+            bad = int(np.argmin(done["finite"]))
+            loss, end = done["loss"][bad], found.start + bad
+            done = {k: v[:bad] for k, v in done.items()}
+        if len(done["loss"]):
+            self._rate = float(done["learning_rate"][-1])
+        self._losses += done["loss"].tolist()
+        self._errors += done["error"].tolist()
+        self._writer.progress(end)
+        closes = end % plan.log == 0 or saves or not finite
+        if closes and self._losses:
+            record: dict[str, Any] = {
+                **self._at(end),
+                "loss": float(np.mean(self._losses)),
+                "error": float(np.mean(self._errors)),
+                "learning_rate": self._rate,
+                "images_per_second": self._writer.speed(
+                    end, self._experiment.config.train.batch_size
+                ),
+            }
+            if end % plan.log == 0 and finite:
+                record["norms"] = found.metrics["norms"]
+            self._writer.write(record)
+            self._losses, self._errors = [], []
+        if not finite:
+            self._stop_at(end, float(loss), state)
+
+    def _stop_at(self, bad: int, loss: float, state: TrainState) -> None:
+        self._checkpoints.save(state)
+        where = first_nonfinite(state, self._feed.whole_batch(bad), task=self._experiment.task)
+        raise FloatingPointError(
+            f"the update from step {bad} to {bad + 1} is not finite (loss {loss:.4g}); the first place is "
+            f"{where}. It was not made: the state of step {int(state.step)} is saved in "
+            f"{self._checkpoints.directory}. Try, in another --workdir, a smaller optimizer.learning_rate, a "
+            "longer optimizer.warmup, or an optimizer.clip_norm."
+        )
+
+    def _at(self, step: int) -> dict[str, Any]:
+        return {"step": step, "epoch": round(step / self._experiment.plan.per_epoch, 4)}

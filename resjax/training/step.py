@@ -1,0 +1,207 @@
+"""One training step and one evaluation, as pure functions; devices are added around them elsewhere.
+
+A step is decided by (seed, step): which examples it sees, how they are augmented, which units and
+activations drop out. So a run that resumes repeats nothing and skips nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jax import lax
+
+from resjax.data import Statistics, augment, standardize
+from resjax.network import Network
+from resjax.network.losses import Loss
+from resjax.network.norms import layer_norms, output_norm, zero_norms
+
+Batch = Mapping[str, jax.Array]
+Metrics = dict[str, Any]
+_NORMS = ("gradient", "parameter", "update")
+
+
+class TrainState(struct.PyTreeNode):
+    """All that changes while training, and the key that everything random is drawn from.
+
+    Attributes:
+      step: int32 scalar, the number of updates so far.
+      params, batch_stats: the network's variables.
+      opt_state: optax's.
+      key: the run's root key; step t draws from ``fold_in(key, t)``.
+    """
+
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+    key: jax.Array
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Task:
+    """What stays the same from step to step: network, loss, optimizer, and how images are prepared.
+
+    Attributes:
+      norms_every: norms of gradients, parameters and updates are measured at steps that are a
+        multiple of it, and are 0 at the others.
+      activations: also measure the norm of every unit's output, at those steps.
+    """
+
+    network: Network
+    loss: Loss
+    optimizer: optax.GradientTransformation
+    rate: optax.Schedule
+    constants: Statistics
+    pad: int = 0
+    flip: bool = False
+    norms_every: int = 1
+    activations: bool = False
+
+
+def first_state(key: jax.Array, *, task: Task, image_shape: tuple[int, int, int]) -> TrainState:
+    """The state before the first step, a pure function of a random key."""
+    init_key, key = jax.random.split(key)
+    variables = task.network.init(init_key, image_shape)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=variables["params"],
+        batch_stats=variables["batch_stats"],
+        opt_state=task.optimizer.init(variables["params"]),
+        key=key,
+    )
+
+
+def state_maker(task: Task, image_shape: tuple[int, int, int]) -> jax.stages.Wrapped:
+    """``first_state`` as a jitted function of a random key."""
+    # It runs once: a program that compiles fast is better than one that runs fast.
+    quick = {"xla_backend_optimization_level": 0}
+    make = functools.partial(first_state, task=task, image_shape=image_shape)
+    return jax.jit(make, compiler_options=quick)
+
+
+def create_state(task: Task, seed: int, image_shape: tuple[int, int, int]) -> TrainState:
+    """The state before the first step, a function of the seed."""
+    return state_maker(task, image_shape)(jax.random.key(seed))
+
+
+def training_input(state: TrainState, batch: Batch, *, task: Task) -> tuple[jax.Array, jax.Array]:
+    """What the network gets at this step: augmented images float32 [B, H, W, C], and its random key."""
+    augment_key, network_key = jax.random.split(jax.random.fold_in(state.key, state.step))
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(augment_key, batch["slot"])
+    x = standardize(batch["image"], task.constants)
+    x = augment(x, keys, pad=task.pad, flip=task.flip, fill=task.constants.fill)
+    return x, network_key
+
+
+def train_step(
+    state: TrainState, batch: Batch, *, task: Task, axis_name: str | None = None
+) -> tuple[TrainState, Metrics]:
+    """One update, or none: a step whose result is not finite leaves the state as it was.
+
+    Args:
+      state: before the step.
+      batch: ``image`` uint8 [B, H, W, C], ``label`` int32 [B], and ``slot`` int32 [B], the place of
+        each example in the global batch, which its augmentation is drawn from.
+      task: what stays the same.
+      axis_name: under ``pmap``, its axis. Gradients, metrics and running statistics are averaged over
+        it, while BatchNorm normalizes by the statistics of each device's own share. Each device then
+        draws the same dropout masks for its share.
+
+    Returns:
+      The state after the step, and ``loss``, ``error`` (fractions of the batch, before the update),
+      ``learning_rate``, ``finite``, and ``norms``: L2 norms by layer, see ``Task.norms_every``.
+    """
+    network = task.network
+    x, network_key = training_input(state, batch, task=task)
+
+    def loss_fn(params: Any) -> tuple[jax.Array, Any]:
+        variables = {"params": params, "batch_stats": state.batch_stats}
+        tap = output_norm if task.activations else None
+        out = network.apply(variables, x, train=True, key=network_key, tap=tap)
+        error = jnp.mean(jnp.argmax(out.logits, -1) != batch["label"])
+        loss = jnp.mean(task.loss(out.logits, batch["label"]))
+        return loss, (error, out.batch_stats, out.taps)
+
+    (loss, (error, batch_stats, taps)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
+        state.params
+    )
+    if axis_name is not None:
+        averaged = (loss, error, grads, batch_stats, taps)
+        loss, error, grads, batch_stats, taps = lax.pmean(averaged, axis_name)
+    updates, opt_state = task.optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+
+    # A gradient that is not finite makes a parameter that is not.
+    finite = jnp.isfinite(loss) & all_finite((params, batch_stats))
+    new = state.replace(
+        step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state
+    )
+    # A branch, not a choice leaf by leaf: XLA would compute ``finite`` anew in each leaf's kernel, from the
+    # flags of all leaves, which took a quarter of the time to compile.
+    new = lax.cond(finite, lambda: new, lambda: state)
+
+    def norms() -> Metrics:
+        trees = dict(zip(_NORMS, (grads, state.params, updates), strict=True))
+        measured = {kind: layer_norms(network, tree) for kind, tree in trees.items()}
+        return measured | ({"activation": taps} if task.activations else {})
+
+    measure = (state.step + 1) % task.norms_every == 0
+    metrics = {
+        "loss": loss,
+        "error": error,
+        "learning_rate": jnp.asarray(task.rate(state.step), jnp.float32),
+        "finite": finite,
+        "norms": lax.cond(measure, norms, lambda: no_norms(state.params, task=task)),
+    }
+    return new, metrics
+
+
+def no_norms(params: Any, *, task: Task) -> Metrics:
+    """Zeros in the place of a step's norms."""
+    zeros: Metrics = dict.fromkeys(_NORMS, zero_norms(task.network, params))
+    if task.activations:
+        stacks = task.network.stacks
+        zeros["activation"] = {stack.name: jnp.zeros(stack.n, jnp.float32) for stack in stacks}
+    return zeros
+
+
+def eval_step(variables: Any, batch: Batch, *, task: Task) -> Metrics:
+    """Sums over one batch, in inference mode.
+
+    Args:
+      batch: ``image``, ``label`` as in training, and ``mask`` float32 [B], 0 for padding.
+
+    Returns:
+      ``loss`` (as in training, so with its label smoothing) and ``error``: sums over the examples that
+      count; ``count``: their number.
+    """
+    x = standardize(batch["image"], task.constants)
+    logits = task.network.apply(variables, x).logits
+    mask = batch["mask"]
+    wrong = jnp.argmax(logits, -1) != batch["label"]
+    return {
+        "loss": jnp.sum(jnp.where(mask > 0, task.loss(logits, batch["label"]), 0)),
+        "error": jnp.sum(wrong * mask),
+        "count": jnp.sum(mask),
+    }
+
+
+def all_finite(tree: Any) -> jax.Array:
+    """bool scalar: whether every leaf has a finite sum, so every element is a finite number.
+
+    A leaf of finite elements whose sum overflows counts as not finite. To ask each element would take twice
+    as many kernels.
+    """
+    sums = [jnp.sum(leaf) for leaf in jax.tree.leaves(tree)]
+    return jnp.all(jnp.isfinite(jnp.stack(sums))) if sums else jnp.array(True)

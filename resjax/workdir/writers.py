@@ -1,0 +1,161 @@
+"""What a run says: JSON lines for programs, lines and a progress bar for people, TensorBoard if asked.
+
+``metrics.jsonl`` has one object a line: ``{"step": …, "epoch": …, "loss": …}``; norms are nested,
+``{"norms": {"gradient": {"stem/conv/kernel": x, "stage1/conv1/kernel": [x, …]}}}``, with a list where
+units are stacked. A run that resumes from a checkpoint first removes the lines behind it, and one that
+begins again removes all, because it will write them again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from resjax.workdir import workdir as workdirs
+
+Record = Mapping[str, Any]
+
+
+def read_records(workdir: str | Path) -> list[dict[str, Any]]:
+    """The records of ``metrics.jsonl``, oldest first; a last line that was cut off is left out."""
+    path = Path(workdir) / "metrics.jsonl"
+    records = []
+    for line in path.read_text().splitlines() if path.is_file() else []:
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records
+
+
+class Writer:
+    """Writes the records of one run; use it as a context. On many hosts, only the first one writes.
+
+    Args:
+      workdir: of the run.
+      start_step: the step that this start continues from.
+      total_steps: of the whole run.
+      tensorboard: also write event files under ``workdir/tensorboard``.
+    """
+
+    def __init__(
+        self,
+        workdir: Path,
+        start_step: int,
+        total_steps: int,
+        tensorboard: bool = False,
+    ) -> None:
+        first = jax.process_index() == 0
+        path = workdir / "metrics.jsonl" if first else Path(os.devnull)
+        if first:
+            kept = [r for r in read_records(workdir) if r["step"] <= start_step and start_step > 0]
+            workdirs.write(path, "".join(_line(record) for record in kept))
+        self._file = path.open("a")
+        self._events = (
+            _event_writer(workdir / "tensorboard", start_step) if tensorboard and first else None
+        )
+        self._console = Console(file=sys.stderr, quiet=not first, highlight=False, soft_wrap=True)
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed}/{task.total} steps"),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task("compiling", total=total_steps, completed=start_step)
+        self._clock, self._clock_step = time.perf_counter(), start_step
+
+    def __enter__(self) -> Writer:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+        self._file.close()
+        if self._events:
+            self._events.close()
+
+    def say(self, text: str) -> None:
+        """A line for people only."""
+        self._console.print(text, markup=False)
+
+    def progress(self, step: int) -> None:
+        """The device has done ``step`` steps."""
+        self._bar.update(self._task, completed=step, description="training")
+
+    def speed(self, step: int, batch_size: int) -> float:
+        """Images a second since the last call, with all that went on: compiling, evaluating, saving."""
+        now = time.perf_counter()
+        images = (step - self._clock_step) * batch_size
+        speed = images / max(now - self._clock, 1e-9)
+        self._clock, self._clock_step = now, step
+        return speed
+
+    def write(self, record: Record) -> None:
+        """One record: to the file, to TensorBoard, and its scalars to the terminal."""
+        plain = _plain(record)
+        self._file.write(_line(plain))
+        self._file.flush()
+        if self._events:
+            for name, value in _scalars(plain):
+                self._events.add_scalar(name, value, plain["step"])
+        self.say(describe(plain))
+
+
+def describe(record: Record) -> str:
+    """A record in one line, for people."""
+    text = f"step {record['step']:>6}  epoch {record['epoch']:>6.1f}"
+    for name, value in record.items():
+        if name in ("step", "epoch", "norms"):
+            continue
+        label = name.replace("_", " ")
+        if name.endswith("error"):
+            text += f"  {label} {100 * value:.2f} %"
+        elif name == "images_per_second":
+            text += f"  {value:,.0f} images/s"
+        else:
+            text += f"  {label} {value:.4g}"
+    return text
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    if hasattr(value, "shape"):
+        return np.asarray(value).tolist()
+    return value
+
+
+def _line(record: Record) -> str:
+    return json.dumps(record) + "\n"
+
+
+def _scalars(tree: Any, prefix: str = "") -> list[tuple[str, float]]:
+    if isinstance(tree, Mapping):
+        return [s for k, v in tree.items() for s in _scalars(v, f"{prefix}/{k}" if prefix else k)]
+    if isinstance(tree, list):
+        return [s for i, v in enumerate(tree) for s in _scalars(v, f"{prefix}/{i}")]
+    return [(prefix, float(tree))]
+
+
+def _event_writer(directory: Path, start_step: int) -> Any:
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError as error:
+        raise ValueError(
+            "log.tensorboard=True needs tensorboardX: pip install 'resjax[tensorboard]', or leave it off"
+        ) from error
+    # What an earlier start wrote behind this step is hidden: it will be written again.
+    return SummaryWriter(str(directory), purge_step=start_step + 1 if start_step else 0)
