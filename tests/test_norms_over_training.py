@@ -88,7 +88,7 @@ def test_activations_where_they_were_logged(network, records):
 
 
 def test_what_can_not_be_read_is_refused(network, records):
-    with pytest.raises(ValueError, match="no record has norms"):
+    with pytest.raises(ValueError, match="no record of metrics"):
         norms_over_training(network, records[:1], SHAPE)
     assert "log.every" in study.STUDY.unsuited(SimpleNamespace(records=records[:1]))
     assert study.STUDY.unsuited(SimpleNamespace(records=records)) is None

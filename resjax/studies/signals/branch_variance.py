@@ -210,10 +210,10 @@ def plot(results: Mapping[str, BranchVariance]) -> Figure:
                 look: dict[str, Any] = {"color": style.color(i), "marker": style.marker(i)}
                 ax.plot(r.position[own], np.where(y > 0, y, np.nan), ls=ls, **look)
         _law(ax)
-        ax.set(xscale="log", yscale="log", title=stage.replace("stage", "stage "))
-        if any(
-            np.isfinite(line.get_ydata()).any() for line in ax.lines
-        ):  # else there are no limits
+        ax.set_title(stage.replace("stage", "stage "))
+        if np.isfinite([y for line in ax.lines for y in line.get_ydata()]).any():
+            # A logarithmic axis without a point can't be drawn.
+            ax.set(xscale="log", yscale="log")
             plain_log_ticks(ax.xaxis)
     for ax in grid[-1]:
         ax.set_xlabel("unit of the stage")

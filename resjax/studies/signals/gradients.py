@@ -179,8 +179,9 @@ def _kernel_norms(network: Network, variables: Variables) -> dict[str, jax.Array
     return layer_norms(network, variables["params"])
 
 
-@on_cores.jit(4)
+@on_cores.jit(static=5)
 def _batch_norms(
+    cores: on_cores.Cores,
     network: Network,
     loss: Loss,
     optimizer: optax.GradientTransformation | None,

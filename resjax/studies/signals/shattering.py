@@ -268,7 +268,7 @@ def plot(results: Mapping[str, Shattering]) -> Figure:
     drawn = np.concatenate([r.correlation.mean(0)[r.resolved] for r in results.values()])
     depth = np.arange(1, 1 + max(int(r.depth[-1]) for r in results.values()))
     halves = 0.5**depth
-    shown = halves > drawn.min(initial=1.0) / 2
+    shown = halves > (drawn.min() / 2 if len(drawn) else 0)
     left.plot(depth[shown], halves[shown], ":", color=style.ink(), label="half with each layer")
     left.set(xscale="log", yscale="log", xlabel="depth L", ylabel="correlation of all pairs")
     plain_log_ticks(left.xaxis)
@@ -325,7 +325,8 @@ def points(label: str, r: Shattering) -> list[str]:
     text = f"{label}: correlation {value} ({low} to {high}) at depth {r.shown_depth}"
     told = count(int(r.resolved.sum()), "depth")
     if np.isnan(r.exponential()[0]):
-        return [f"{text}; it differs from 0 at {told} only, too few for a law."]
+        only = " only" if r.resolved.any() else ""
+        return [f"{text}; it differs from 0 at {told}{only}, too few for a law."]
     return [f"{text}; {_law(r)}, over the {told} where it differs from 0."]
 
 
