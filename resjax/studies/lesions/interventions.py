@@ -192,9 +192,7 @@ def interventions(
             row[job.which] = values[m]
 
     places = [place for place in network.places(variables) if can_run_in_parallel(place.stack)]
-    frozen = "mean of the branch over examples, one for each position and channel"
-    if reference is not None:
-        frozen += f"; {len(np.asarray(reference)):,} reference images"
+    count = "" if reference is None else f"; {len(np.asarray(reference)):,} reference images"
     return Interventions(
         **measured,
         **intact.as_intact,
@@ -213,7 +211,7 @@ def interventions(
             if reset_statistics
             else "parameters alone; BatchNorm keeps its trained running statistics",
             "fresh draws": f"{draws}, seed {seed}",
-            "frozen units": frozen,
+            "frozen units": f"mean branch over examples, one for each position and channel{count}",
             "in parallel": "x + Σ f_i(x) over a stack's units, then what follows the last one's sum",
             "BatchNorm elsewhere": "running statistics of training, not re-estimated",
         },
@@ -271,8 +269,7 @@ def _by_unit(ax: Axes, result: Interventions, label: str) -> None:
         look: dict[str, Any] = {"color": style.color(i)}
         ax.plot(number, 100 * error, style.marker(i) + "-", lw=1, label=name, **look)
         if interval is not None:
-            low, high = interval
-            ax.fill_between(number, 100 * low, 100 * high, alpha=0.2, lw=0, **look)
+            ax.fill_between(number, *(100 * end for end in interval), alpha=0.2, lw=0, **look)
     ends = zip(result.first, result.size, result.parallel_error, strict=True)
     for j, (first, size, error) in enumerate(ends):
         look = {"color": style.ink(), "lw": 4, "alpha": 0.45, "zorder": 1.5}
