@@ -12,7 +12,6 @@ import pytest
 from network_helpers import draw, equal
 
 from resjax import models
-from resjax.analysis import lesion
 from resjax.models.layers import Dense
 from resjax.models.plain import DenseUnit
 from resjax.network import Network, Stack
@@ -20,6 +19,7 @@ from resjax.studies import variants
 from resjax.studies.lesions import forwards
 from resjax.studies.lesions.forwards import in_parallel, mean_branches, with_means, with_variables
 from resjax.studies.lesions.interventions import MEANS, Interventions, interventions
+from resjax.studies.lesions.lesion import lesion
 from resjax.studies.variants import with_gates
 
 SHAPE, CLASSES = (6, 6, 2), 3

@@ -16,7 +16,7 @@ from resjax.network import Network, Stack
 from resjax.network.unit import Unit
 from resjax.studies import style
 from resjax.studies.lesions.batch_statistics import reestimate
-from resjax.studies.lesions.lesion import delete_each
+from resjax.studies.lesions.lesion import lesion
 from resjax.studies.lesions.recalibrate import Recalibrated, plot, recalibrate
 
 SHAPE, CLASSES = (6, 6, 2), 3
@@ -111,9 +111,9 @@ def test_on_one_batch_evaluation_is_then_what_training_saw(name):
     network, v = made(name)
     images, _ = examples()
     gates = np.ones(network.num_units, np.float32)
-    for lesion in (None, 1):
-        if lesion is not None:
-            gates[lesion] = 0
+    for deleted in (None, 1):
+        if deleted is not None:
+            gates[deleted] = 0
         new = reestimate(network, v, images, gates=gates)
         assert jax.tree.structure(new) == jax.tree.structure(dict(v))
         actual = network.apply(new, images, gates=gates).logits
@@ -150,7 +150,7 @@ def test_rows_are_deletions_with_old_and_with_new_statistics(name):
     network, v = made(name)
     images, labels = examples()
     result = result_of(name)
-    old = delete_each(network, v, images, labels)
+    old = lesion(network, v, images, labels)
     np.testing.assert_array_equal(result.error[0], old.error)
     np.testing.assert_allclose(result.kl[0], old.kl, rtol=1e-4, atol=1e-6)
     assert result.intact_error[0] == old.intact_error
