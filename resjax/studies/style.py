@@ -83,6 +83,15 @@ def axes_grid(rows: int, columns: int, **options: Any) -> tuple[Figure, list[lis
     return fig, [list(row) for row in grid]
 
 
+def panels(count: int) -> tuple[Figure, list[Axes]]:
+    """A new figure with axes side by side, one below the other on a phone."""
+    narrow = is_narrow()
+    fig, grid = axes_grid(*((count, 1) if narrow else (1, count)))
+    if narrow:
+        fig.set_size_inches(NARROW[0], 0.9 * count * NARROW[1])
+    return fig, [ax for row in grid for ax in row]
+
+
 def color(i: int) -> str:
     """The colour of run ``i`` in the current theme."""
     import matplotlib as mpl
