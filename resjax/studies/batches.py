@@ -1,13 +1,14 @@
-"""Cutting examples into equal batches, and checking them first."""
+"""Checks examples and cuts them into equal batches."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import NamedTuple, TypedDict
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple, TypedDict
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
 from resjax.network.losses import Loss
@@ -26,7 +27,7 @@ class Inference(TypedDict, total=False):
 
 
 def part(progress: Progress | None, i: int, of: int) -> Progress:
-    """The progress of part ``i`` of ``of`` parts of equal length, told as that of the whole."""
+    """A progress function for part ``i`` of ``of`` equal parts, which reports the progress of the whole."""
 
     def tell(done: int, total: int) -> None:
         if progress:
@@ -51,7 +52,7 @@ def count_classes(network: Network, variables: Variables, shape: tuple[int, ...]
 
 
 def check_examples(images: np.ndarray, labels: np.ndarray, num_classes: int) -> None:
-    """Refuses what no analysis can use.
+    """Refuses examples that no analysis can use.
 
     Raises:
       ValueError: no example, images that are not float [N, H, W, C], another number of labels, or labels
@@ -69,8 +70,28 @@ def check_examples(images: np.ndarray, labels: np.ndarray, num_classes: int) -> 
         )
 
 
+def checked_examples(
+    network: Network, variables: Variables, images: ArrayLike, labels: ArrayLike
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Images and labels as arrays after ``check_examples``, and the number of classes of the network."""
+    images, labels = np.asarray(images), np.asarray(labels)
+    check_images(images)
+    num_classes = count_classes(network, variables, images.shape[1:])
+    check_examples(images, labels, num_classes)
+    return images, labels, num_classes
+
+
+def total(parts: Iterable[Any]) -> Any:
+    """The sum of equal pytrees, on the host and in float64."""
+    summed: Any = None
+    for part in parts:
+        part = jax.tree.map(np.float64, jax.device_get(part))
+        summed = part if summed is None else jax.tree.map(np.add, summed, part)
+    return summed
+
+
 def check_images(images: np.ndarray) -> None:
-    """The part of ``check_examples`` that concerns images alone."""
+    """The checks of ``check_examples`` on images alone."""
     shape = list(images.shape)
     if images.ndim != 4 or not jnp.issubdtype(images.dtype, jnp.floating):
         raise ValueError(
@@ -103,7 +124,7 @@ def padded_batches(
     for i in range(count):
         if progress:
             progress(i, count)
-        # Padded with a real example: zeros could be outside of what a network can digest.
+        # Padding repeats a real example: zeros could be outside the range a network was trained on.
         rows = np.arange(i * size, (i + 1) * size)
         mask = rows < len(images)
         rows = np.where(mask, rows, 0)

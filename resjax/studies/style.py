@@ -1,4 +1,4 @@
-"""How figures look: one palette, told apart without colour vision, on light and on dark paper.
+"""How figures look: one palette for colour-blind readers, on light and on dark backgrounds.
 
 Colours are those of Okabe & Ito (2008), chosen to stay distinct for every common kind of colour
 blindness; runs also differ in marker, and moments of a run in the kind of line.
@@ -19,7 +19,7 @@ if (
 BLUE, VERMILION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
 PURPLE, SKY, YELLOW = "#CC79A7", "#56B4E9", "#F0E442"
 _ON_LIGHT = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
-# On dark paper the lighter ones of the same palette come first.
+# On a dark background the lighter colours of the same palette come first.
 _ON_DARK = (SKY, ORANGE, GREEN, PURPLE, YELLOW, VERMILION)
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 LINES = ("-", "--", "-.", ":")
@@ -29,7 +29,7 @@ WIDE, NARROW = (7.6, 3.6), (4.2, 3.5)
 
 @contextmanager
 def theme(*, dark: bool = False, narrow: bool = False) -> Iterator[None]:
-    """Figures that are made inside are for dark or light paper, for a page or for a phone."""
+    """Figures made in this context are for a dark or light background, for a page or for a phone."""
     import matplotlib as mpl
     from cycler import cycler
 
@@ -67,7 +67,7 @@ def theme(*, dark: bool = False, narrow: bool = False) -> Iterator[None]:
 
 
 def axes(ax: Axes | None = None) -> tuple[Figure, Axes]:
-    """The given axes and their figure, or new ones that no window manager knows."""
+    """The given axes and their figure, or a new figure outside pyplot."""
     if ax is not None:
         return ax.get_figure(root=True), ax  # type: ignore[return-value]
     fig, grid = axes_grid(1, 1)
@@ -75,7 +75,7 @@ def axes(ax: Axes | None = None) -> tuple[Figure, Axes]:
 
 
 def axes_grid(rows: int, columns: int, **options: Any) -> tuple[Figure, list[list[Axes]]]:
-    """A new figure with rows × columns axes; it needs no closing, unlike pyplot's."""
+    """A new figure with rows × columns axes, outside pyplot, so it need not be closed."""
     from matplotlib.figure import Figure
 
     fig = Figure(layout="constrained")
@@ -83,13 +83,35 @@ def axes_grid(rows: int, columns: int, **options: Any) -> tuple[Figure, list[lis
     return fig, [list(row) for row in grid]
 
 
-def panels(count: int) -> tuple[Figure, list[Axes]]:
-    """A new figure with axes side by side, one below the other on a phone."""
+def panels(
+    count: int, *, height: float = 0.8, wide: float = 1.0, **options: Any
+) -> tuple[Figure, list[Axes]]:
+    """A new figure with panels side by side, or on a phone one below the other.
+
+    Args:
+      count: number of panels.
+      height: on a phone, the height of each panel but the first as a share of the figure's usual height.
+      wide: on a page, the figure's height as a multiple of the usual height.
+      **options: of ``axes_grid``, such as ``sharey``.
+    """
     narrow = is_narrow()
-    fig, grid = axes_grid(*((count, 1) if narrow else (1, count)))
-    if narrow:
-        fig.set_size_inches(NARROW[0], 0.9 * count * NARROW[1])
+    fig, grid = axes_grid(*((count, 1) if narrow else (1, count)), **options)
+    fig.set_figheight(fig.get_figheight() * (1 + height * (count - 1) if narrow else wide))
     return fig, [ax for row in grid for ax in row]
+
+
+def label_above(ax: Axes, x: float, text: str) -> None:
+    """A small text above the axes at ``x``."""
+    ax.annotate(
+        text,
+        (x, 1),
+        xycoords=("data", "axes fraction"),
+        xytext=(0, 2),
+        textcoords="offset points",
+        ha="center",
+        va="bottom",
+        fontsize=8.5,
+    )
 
 
 def color(i: int) -> str:
@@ -113,7 +135,7 @@ def ink() -> str:
 
 
 def integer_ticks(ax: Axes) -> None:
-    """Only whole numbers below the x axis, as many as have room."""
+    """Only whole numbers below the x axis, as many as fit."""
     from matplotlib.ticker import MaxNLocator
 
     ax.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
@@ -149,7 +171,7 @@ def is_narrow() -> bool:
 
 
 def legend_above(fig: Figure, ax: Axes, columns: int = 2) -> None:
-    """One legend above the axes, where it hides no data."""
+    """One legend above the axes, where it covers no data."""
     handles, labels = ax.get_legend_handles_labels()
     columns = 1 if is_narrow() else columns
     fig.legend(handles, labels, loc="outside upper left", ncols=columns, fontsize=9)
