@@ -48,9 +48,7 @@ from resjax.studies import style
 from resjax.studies.batches import (
     BATCH_SIZE,
     Progress,
-    check_examples,
-    check_images,
-    count_classes,
+    checked_examples,
     padded_batches,
     part,
 )
@@ -152,10 +150,7 @@ def committee(
     Raises:
       ValueError: no example, data of a wrong form, fewer than two deletable units, or impossible options.
     """
-    images, labels = np.asarray(images), np.asarray(labels)
-    check_images(images)
-    num_classes = count_classes(network, variables, images.shape[1:])
-    check_examples(images, labels, num_classes)
+    images, labels, num_classes = checked_examples(network, variables, images, labels)
     can_go = network.deletable(variables, images.shape[1:])
     if can_go.sum() < 2:
         raise Refusal(

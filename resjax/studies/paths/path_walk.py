@@ -25,7 +25,7 @@ from resjax.network import Network, Variables
 from resjax.network.losses import Loss
 from resjax.network.parts import scan_units
 from resjax.network.unit import Unit
-from resjax.studies.batches import check_examples, check_images, count_classes
+from resjax.studies.batches import checked_examples
 
 INPUTS = ("image", "first unit")
 REDUCTIONS = ("mean", "sum")
@@ -269,9 +269,7 @@ def whole_batches(
     Raises:
       ValueError: no example, a wrong form, or a batch size below 1.
     """
-    images, labels = np.asarray(images), np.asarray(labels)
-    check_images(images)
-    check_examples(images, labels, count_classes(network, variables, images.shape[1:]))
+    images, labels, _ = checked_examples(network, variables, images, labels)
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}; allowed: 1 or more")
     size = min(batch_size, len(images))
