@@ -16,7 +16,7 @@ from resjax import models
 from resjax.network.losses import cross_entropy
 from resjax.report import compare
 from resjax.studies import style
-from resjax.studies.lesions.lesion import delete_each
+from resjax.studies.lesions.lesion import lesion
 from resjax.studies.options import Options
 from resjax.studies.ranks import spearman
 from resjax.studies.units.identity import (
@@ -163,7 +163,7 @@ def test_spearman_counts_ranks_and_says_nothing_of_constants():
 @functools.cache
 def result_of(form):
     network, v = made(form)
-    lesions = delete_each(network, v, *examples())
+    lesions = lesion(network, v, *examples())
     return identity(network, v, *examples(), lesions=lesions), lesions
 
 

@@ -23,8 +23,8 @@ from resjax.studies.paths.path_walk import norm, wide
 def additions(
     network: Network, loss: Loss, variables: Variables, images: jax.Array, labels: jax.Array
 ) -> dict[str, jax.Array]:
-    """Numbers of each unit and example, [unit, B], NaN where there is none: ratio, cosine, novelty; estimation
-    and square, the mean and mean square of a_i − a_last; last, the mean square of a_last."""
+    """Numbers of each unit and example, [unit, B], NaN where there is none: ratio, cosine, novelty;
+    estimation and square, the mean and mean square of a_i − a_last; last, the mean square of a_last."""
     h, _ = network.run_stem(variables, images)
     stacks, inputs = network.places(variables), {}
     for place in stacks:

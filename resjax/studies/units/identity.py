@@ -53,7 +53,7 @@ from resjax.studies.batches import (
     part,
 )
 from resjax.studies.intervals import bootstrap
-from resjax.studies.lesions.lesion import DeleteEach, delete_each
+from resjax.studies.lesions.lesion import Lesion, lesion
 from resjax.studies.ranks import spearman
 from resjax.studies.result import Result
 from resjax.studies.study import Bench, Columns, Study
@@ -104,7 +104,7 @@ def identity(
     images: ArrayLike,
     labels: ArrayLike,
     *,
-    lesions: DeleteEach | None = None,
+    lesions: Lesion | None = None,
     seed: int = 0,
     loss: Loss = cross_entropy,
     batch_size: int = BATCH_SIZE,
@@ -328,7 +328,7 @@ def measure(bench: Bench) -> Identity:
     bench.choices["data"] = f"the first {len(images):,} training examples, not augmented"
     given, how = (*bench.network(), images, labels), bench.how
     how["progress"] = part(bench.progress, 0, 2)
-    lesions = delete_each(*given, **how)
+    lesions = lesion(*given, **how)
     how["progress"] = part(bench.progress, 1, 2)
     return identity(*given, lesions=lesions, seed=bench.options.seed, **how)
 
