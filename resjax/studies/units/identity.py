@@ -304,7 +304,9 @@ def _ranks(rows: list[tuple[str, float, float, float]]) -> list[str]:
     ]
     up = [NAMES[name] for name, _, low, _ in rows if low > 0]
     down = [NAMES[name] for name, _, _, high in rows if high < 0]
-    told = [f"Rank correlation with the damage: {', '.join(rho)}."] if rho else []
+    if not rho:
+        return ["Too few units were measured to rank them against the damage."]
+    told = [f"Rank correlation with the damage: {', '.join(rho)}."]
     told += [f"It rises with the {join(up)}."] if up else []
     told += [f"It falls as the {join(down)} grows."] if down else []
     return told if up or down else [*told, "None of them predicts it."]
