@@ -124,7 +124,7 @@ def _resjax(
     data = devices.copy({"image": images, "label": labels})
     places = np.tile(np.arange(batch, dtype=np.int32), (steps, 1))
     batches = devices.split({"index": places, "slot": places})
-    program = devices.train_steps(task)
+    program = devices.train_program(task)
     state = devices.copy(create_state(task, 0, (size, size, 3)))
     done, count = 0, jnp.int32(steps)
     start = time.perf_counter()

@@ -34,9 +34,14 @@ class Gated(Devices):
         self.dispatches, self.patience, self.made, self.late = dispatches, patience, 0, []
         self.changed = threading.Condition()
 
-    def lower_steps(self, *arguments):
-        lowered = super().lower_steps(*arguments)
-        return SimpleNamespace(compile=lambda: self.gated(lowered.compile()))
+    def train_program(self, task):
+        program = super().train_program(task)
+
+        def lower(*arguments):
+            lowered = program.lower(*arguments)
+            return SimpleNamespace(compile=lambda: self.gated(lowered.compile()))
+
+        return SimpleNamespace(lower=lower)
 
     def gated(self, steps):
 

@@ -21,7 +21,7 @@ from resjax.data.decode import center_crop, opened, train_crop
 from resjax.data.info import Info
 from resjax.data.order import batch_indices
 
-Batch = dict[str, np.ndarray]
+HostBatch = dict[str, np.ndarray]
 
 _READ_AT_ONCE = 32
 _M_ARENA_MAX = -8  # of glibc's malloc.h
@@ -64,7 +64,7 @@ class Stream:
         start_step: int = 0,
         process_index: int = 0,
         process_count: int = 1,
-    ) -> Iterator[Batch]:
+    ) -> Iterator[HostBatch]:
         """Endless training batches from `start_step` on; starting late costs nothing.
 
         Args:
@@ -85,7 +85,7 @@ class Stream:
 
     def test_batches(
         self, batch_size: int, process_index: int = 0, process_count: int = 1
-    ) -> Iterator[Batch]:
+    ) -> Iterator[HostBatch]:
         """Every test example exactly once over all hosts; all hosts yield equally many batches.
 
         Args:
@@ -103,7 +103,7 @@ class Stream:
         share = _share(batch_size, process_index, process_count)
         return self._run(_TestBatches(self, batch_size, share))
 
-    def _run(self, batches: "_TrainBatches | _TestBatches") -> Iterator[Batch]:
+    def _run(self, batches: "_TrainBatches | _TestBatches") -> Iterator[HostBatch]:
         import grain  # not at the top: it takes a second that small sets need not wait for
 
         # A record is a whole batch, so a few in flight suffice.
@@ -130,7 +130,7 @@ def _few_arenas(index: int, count: int) -> None:
         mallopt(_M_ARENA_MAX, 2)
 
 
-class _Batches(Iterator[Batch]):
+class _Batches(Iterator[HostBatch]):
     """grain's iterator, stopped together with its workers when nobody needs it any more.
 
     That is when it is garbage, or when the program ends; workers stopped later than that leave shared
@@ -141,7 +141,7 @@ class _Batches(Iterator[Batch]):
         self._running = [iterator]
         weakref.finalize(self, _stop, self._running)
 
-    def __next__(self) -> Batch:
+    def __next__(self) -> HostBatch:
         return {key: np.array(value) for key, value in next(self._running[0]).items()}
 
 
@@ -181,7 +181,7 @@ class _TrainBatches:
         # Endless for every purpose, and within the range that grain multiplies by.
         return 2**40
 
-    def __getitem__(self, number: SupportsIndex) -> Batch:
+    def __getitem__(self, number: SupportsIndex) -> HostBatch:
         step = self.start_step + number.__index__()
         num_train = len(self.data.train_indices)
         places = batch_indices(self.seed, step, num_train, self.batch_size)[self.share]
@@ -210,7 +210,7 @@ class _TestBatches:
     def __len__(self) -> int:
         return -(-len(self.data.test_indices) // self.batch_size)
 
-    def __getitem__(self, number: SupportsIndex) -> Batch:
+    def __getitem__(self, number: SupportsIndex) -> HostBatch:
         start = number.__index__() * self.batch_size
         indices = self.data.test_indices[start + self.share.start : start + self.share.stop]
         count = self.share.stop - self.share.start

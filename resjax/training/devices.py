@@ -20,74 +20,14 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from resjax.cpu.one_thread import one_thread
-from resjax.training.step import Batch, Metrics, Task, TrainState, eval_step, no_norms, train_step
+from resjax.training.step import Batch, Task, eval_steps, train_steps
 
 Tree = Any
-TrainSteps = Callable[..., tuple[TrainState, Metrics]]
-
-
-def train_steps(
-    state: TrainState,
-    images: Tree,
-    batches: Batch,
-    start: jax.Array,
-    count: jax.Array,
-    *,
-    task: Task,
-    axis_name: str | None = None,
-) -> tuple[TrainState, Metrics]:
-    """Up to ``count`` training steps, from step ``start``.
-
-    Args:
-      state: before the first of them. If its step is not ``start`` (an earlier dispatch has stopped),
-        nothing is done.
-      images: None, or a data set ``image`` uint8 [N, H, W, C], ``label`` int32 [N] on the device.
-      batches: one entry a step, [most, B, …]: ``slot`` and either ``index`` int32 (into ``images``) or
-        ``image`` and ``label``.
-      start, count: int32 scalars, count ≤ most.
-
-    Returns:
-      The state, and metrics: ``loss``, ``error``, ``learning_rate``, ``finite`` [most] (0 and True
-      where no step was done), and ``norms`` of the last step.
-    """
-
-    def batch_at(i: jax.Array) -> Batch:
-        batch = {k: lax.dynamic_index_in_dim(v, i, keepdims=False) for k, v in batches.items()}
-        if images is None:
-            return batch
-        chosen = {k: jnp.take(v, batch["index"], axis=0) for k, v in images.items()}
-        return {"slot": batch["slot"], **chosen}
-
-    def run(carry: tuple[jax.Array, TrainState, Metrics, Metrics]) -> Any:
-        i, state, series, _ = carry
-        state, metrics = train_step(state, batch_at(i), task=task, axis_name=axis_name)
-        norms = metrics.pop("norms")
-        series = {k: v.at[i].set(metrics[k]) for k, v in series.items()}
-        return i + 1, state, series, norms
-
-    def goes_on(carry: tuple[jax.Array, TrainState, Metrics, Metrics]) -> jax.Array:
-        i, state, _, _ = carry
-        return (i < count) & (state.step == start + i)
-
-    most = batches["slot"].shape[0]
-    numbers = {k: jnp.zeros((most,), jnp.float32) for k in ("loss", "error", "learning_rate")}
-    series = {**numbers, "finite": jnp.ones((most,), bool)}
-    first = (jnp.int32(0), state, series, no_norms(state.params, task=task))
-    _, state, series, norms = lax.while_loop(goes_on, run, first)
-    return state, {**series, "norms": norms}
-
-
-def eval_steps(variables: Tree, batches: Batch, *, task: Task) -> Metrics:
-    """Sums of ``eval_step`` over batches [n, B, …], in one dispatch."""
-    sums = lax.map(lambda batch: eval_step(variables, batch, task=task), batches)
-    return jax.tree.map(jnp.sum, sums)
 
 
 def start_processes(wanted: bool) -> None:
@@ -173,15 +113,15 @@ class Devices:
         }
 
     def split_for_training(self, batches: dict[str, np.ndarray]) -> Batch:
-        """As ``split``, in the layout that ``train_steps`` of this mode takes."""
+        """As ``split``, in the layout that ``train_program`` takes."""
         if self.mode == "jit":
             return self.split(batches)
         own = sum(d.process_index == jax.process_index() for d in self._devices)
         shared = {k: v.reshape(v.shape[0], own, -1, *v.shape[2:]) for k, v in batches.items()}
         return cast(Batch, shared)  # pmap places host arrays itself
 
-    def train_steps(self, task: Task) -> TrainSteps:
-        """``parallel.train_steps`` compiled for the devices; the state that goes in is used up."""
+    def train_program(self, task: Task) -> jax.stages.Wrapped:
+        """``step.train_steps`` for the devices, to be called or compiled; the state that goes in is used up."""
         if self.mode == "jit":
             rest = (self._copied, self._split, self._copied, self._copied)
             return jax.jit(
@@ -198,15 +138,8 @@ class Devices:
             devices=self._devices,
         )
 
-    def lower_steps(
-        self, task: Task, state: TrainState, images: Tree, batches: Batch
-    ) -> jax.stages.Lowered:
-        """``train_steps`` for arguments of these shapes, to be compiled; a state may be ``abstract``."""
-        program: Any = self.train_steps(task)
-        return program.lower(state, images, batches, jnp.int32(0), jnp.int32(0))
-
-    def eval_steps(self, task: Task) -> Callable[[Tree, Batch], Metrics]:
-        """``parallel.eval_steps`` compiled for the devices."""
+    def eval_program(self, task: Task) -> jax.stages.Wrapped:
+        """``step.eval_steps`` for the devices."""
         return jax.jit(
             self._traced(eval_steps, task=task),
             in_shardings=(self._copied, self._split),

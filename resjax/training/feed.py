@@ -14,10 +14,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from resjax import data
+from resjax.data.stream import HostBatch
 from resjax.training.devices import Devices
 from resjax.training.step import Batch, Metrics, Task, TrainState
-
-HostBatch = dict[str, np.ndarray]
 
 
 class Feed:
@@ -107,7 +106,7 @@ class Evaluation:
         self._dataset = dataset
         self._devices = devices
         self._size = -(-min(batch_size, dataset.info.num_test) // devices.count) * devices.count
-        self._run = devices.eval_steps(task)
+        self._run = devices.eval_program(task)
         self._batches: Batch | None = None
         if isinstance(dataset, data.Arrays):
             self._batches = devices.split(

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from resjax.training.checkpoint import Checkpoints
-from resjax.training.devices import Devices, TrainSteps, any_process
+from resjax.training.devices import Devices, any_process
 from resjax.training.diagnosis import first_nonfinite
 from resjax.training.experiment import Experiment, Plan
 from resjax.training.feed import Evaluation, Feed
@@ -53,14 +53,15 @@ def run(
         return end, feed.batches(step, end - step)
 
     end, batches = next_dispatch()
-    state, evaluation, run_steps = begin(
-        experiment, devices, checkpoints, evaluate, feed.images, batches
+    program = devices.train_program(task)
+    state, evaluation, train_steps = prepare(
+        program, experiment, devices, checkpoints, evaluate, (feed.images, batches)
     )
     found = _Found(step, step, evaluation=evaluation)
 
     while step < plan.total and not _stops(stop, step, plan):
         start, count = jnp.int32(step), jnp.int32(end - step)
-        state, metrics = run_steps(state, feed.images, batches, start, count)
+        state, metrics = train_steps(state, feed.images, batches, start, count)
         reports.write(found, state)
         evaluates = end % plan.evaluate == 0 or end == plan.total
         found = _Found(step, end, metrics, evaluate(state) if evaluates else None)
@@ -82,26 +83,26 @@ def run(
     return state
 
 
-def begin(
+def prepare(
+    program: jax.stages.Wrapped,
     experiment: Experiment,
     devices: Devices,
     checkpoints: Checkpoints,
     evaluate: Callable[[TrainState], Metrics],
-    images: Batch | None,
-    batches: Batch,
-) -> tuple[TrainState, Metrics | None, TrainSteps]:
-    """The state to train from, its evaluation where it is the first, and the compiled steps.
+    data: tuple[Batch | None, Batch],
+) -> tuple[TrainState, Metrics | None, jax.stages.Compiled]:
+    """The state to train from, its evaluation if it is the initial one, and the compiled ``program``.
 
-    All are made side by side, since Python and half of XLA's work take one core: the first state is compiled
-    while the steps are traced, and evaluated while the steps are compiled. ``images`` and ``batches`` are
-    those of any dispatch, for their shapes.
+    All are made concurrently, since Python and half of XLA's work take one core: the initial state is
+    compiled while the steps are traced, and evaluated while the steps are compiled. ``data`` are the images
+    and the batches of any dispatch, for their shapes.
     """
     newest = checkpoints.newest
     shapes = devices.abstract(experiment.state_shapes)
     with ThreadPoolExecutor(2) as pool:
         # Other threads only compile: JAX's settings of the caller are those of this one.
         making = pool.submit(experiment.lowered_state.compile) if newest is None else None
-        lowered = devices.lower_steps(experiment.task, shapes, images, batches)
+        lowered = program.lower(shapes, *data, jnp.int32(0), jnp.int32(0))
         steps = pool.submit(lowered.compile)
         if making is None:
             state = checkpoints.restore(shapes)

@@ -167,6 +167,61 @@ def train_step(
     return new, metrics
 
 
+def train_steps(
+    state: TrainState,
+    images: Batch | None,
+    batches: Batch,
+    start: jax.Array,
+    count: jax.Array,
+    *,
+    task: Task,
+    axis_name: str | None = None,
+) -> tuple[TrainState, Metrics]:
+    """Up to ``count`` training steps from step ``start``, in one program.
+
+    They are a ``while`` loop with a *traced* number of rounds, so one compilation serves every ``count``. The
+    loop ends at the first step whose result is not finite.
+
+    Args:
+      state: before the first of the steps. If ``state.step`` is not ``start``, because an earlier call has
+        stopped, nothing is done.
+      images: None, or a whole data set ``image`` uint8 [N, H, W, C], ``label`` int32 [N].
+      batches: one entry for each step, [most, B, …]: ``slot`` and either ``index`` int32 (into ``images``) or
+        ``image`` and ``label``.
+      start, count: int32 scalars, count ≤ most.
+      task, axis_name: as in ``train_step``.
+
+    Returns:
+      The state, and the metrics of ``train_step``: ``loss``, ``error``, ``learning_rate``, ``finite`` [most]
+      (0 and True where no step was done), and ``norms`` of the last step.
+    """
+
+    def batch_at(i: jax.Array) -> Batch:
+        batch = {k: lax.dynamic_index_in_dim(v, i, keepdims=False) for k, v in batches.items()}
+        if images is None:
+            return batch
+        chosen = {k: jnp.take(v, batch["index"], axis=0) for k, v in images.items()}
+        return {"slot": batch["slot"], **chosen}
+
+    def run(carry: tuple[jax.Array, TrainState, Metrics, Metrics]) -> Any:
+        i, state, series, _ = carry
+        state, metrics = train_step(state, batch_at(i), task=task, axis_name=axis_name)
+        norms = metrics.pop("norms")
+        series = {k: v.at[i].set(metrics[k]) for k, v in series.items()}
+        return i + 1, state, series, norms
+
+    def goes_on(carry: tuple[jax.Array, TrainState, Metrics, Metrics]) -> jax.Array:
+        i, state, _, _ = carry
+        return (i < count) & (state.step == start + i)
+
+    most = batches["slot"].shape[0]
+    numbers = {k: jnp.zeros((most,), jnp.float32) for k in ("loss", "error", "learning_rate")}
+    series = {**numbers, "finite": jnp.ones((most,), bool)}
+    first = (jnp.int32(0), state, series, no_norms(state.params, task=task))
+    _, state, series, norms = lax.while_loop(goes_on, run, first)
+    return state, {**series, "norms": norms}
+
+
 def no_norms(params: Any, *, task: Task) -> Metrics:
     """Zeros in the place of a step's norms."""
     zeros: Metrics = dict.fromkeys(_NORMS, zero_norms(task.network, params))
@@ -195,6 +250,12 @@ def eval_step(variables: Any, batch: Batch, *, task: Task) -> Metrics:
         "error": jnp.sum(wrong * mask),
         "count": jnp.sum(mask),
     }
+
+
+def eval_steps(variables: Any, batches: Batch, *, task: Task) -> Metrics:
+    """The sums of ``eval_step`` over batches [n, B, …], in one program."""
+    sums = lax.map(lambda batch: eval_step(variables, batch, task=task), batches)
+    return jax.tree.map(jnp.sum, sums)
 
 
 def all_finite(tree: Any) -> jax.Array:
