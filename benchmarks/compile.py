@@ -38,9 +38,9 @@ def _experiment(depth: int, batch: int) -> tuple[Any, Any]:
     from resjax import config as configs
     from resjax import data
     from resjax.cpu.compilation import compile_quickly, keep_compiled
-    from resjax.cpu.cores import share_cores
     from resjax.data.info import Info
     from resjax.train import make_experiment
+    from resjax.training.cores import share_cores
     from resjax.training.devices import Devices
 
     compile_quickly()

@@ -99,10 +99,10 @@ def _resjax(
     import optax
 
     from resjax import config as configs
-    from resjax.cpu.cores import share_cores
     from resjax.data import Statistics
     from resjax.network import losses
     from resjax.train import Task, create_state
+    from resjax.training.cores import share_cores
     from resjax.training.devices import Devices
 
     images, labels, size = _examples(network, batch)

@@ -40,9 +40,9 @@ MOST = 50  # steps a dispatch
 def _experiment(depth: int, epochs: int) -> Any:
     from resjax import config as configs
     from resjax import data
-    from resjax.cpu.cores import share_cores
     from resjax.data.info import Info
     from resjax.train import make_experiment
+    from resjax.training.cores import share_cores
 
     config = configs.default("resnet", depth=depth, widths=(2, 4, 8))
     config.data.pad, config.data.flip = 4, True

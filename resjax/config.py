@@ -70,7 +70,7 @@ def default(model: str = "resnet", **model_fields: Any) -> ConfigDict:
     c.parallel = ConfigDict()
     c.parallel.mode = "jit"  # BatchNorm over the whole batch; 'pmap': over each device's share
     c.parallel.distributed = False  # many hosts: jax.distributed.initialize()
-    c.parallel.cpu_devices = 0  # cores of a CPU that are devices; 0: see resjax.cpu.cores
+    c.parallel.cpu_devices = 0  # cores of a CPU that are devices; 0: see resjax.training.cores
     return c
 
 

@@ -15,9 +15,9 @@ from ml_collections import ConfigDict, config_flags
 
 from resjax import command
 from resjax import config as configs
-from resjax.cpu.cores import share_cores
 from resjax.training import loop
 from resjax.training.checkpoint import Checkpoints
+from resjax.training.cores import share_cores
 from resjax.training.devices import Devices, any_process, start_processes
 from resjax.training.experiment import Experiment, load_experiment, make_experiment
 from resjax.training.step import Task, TrainState, create_state, eval_step, train_step

@@ -13,10 +13,11 @@ from test_train import REPOSITORY
 
 from resjax import config as configs
 from resjax import data
-from resjax.cpu import cores, one_thread
+from resjax.cpu import one_thread
 from resjax.cpu.conv import conv
 from resjax.data.info import Info
 from resjax.train import load_experiment
+from resjax.training import cores
 from resjax.training.checkpoint import Checkpoints
 from resjax.training.devices import Devices
 from resjax.training.feed import Evaluation

@@ -18,7 +18,7 @@ two reasons:
   dilated by 2, a window dilated by 2 and a step of 2 is the same sum, and stays with the kernel of many
   threads. (Few input channels do not pay: there the spread rows cost more than the threads bring.)
 
-Where every core is a device of its own (``resjax.cpu.cores``), one thread is all that there is, and functions
+Where every core is a device of its own (``resjax.training.cores``), one thread is all that there is, and functions
 traced under ``one_thread`` take the forms of ``resjax.cpu.one_thread``.
 
 A 1×1 kernel needs no convolution: it is one matmul, and so are its gradients. The gradients of the others

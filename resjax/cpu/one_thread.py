@@ -1,4 +1,4 @@
-"""Convolutions for CPU devices that have one thread each (``resjax.cpu.cores``).
+"""Convolutions for CPU devices that have one thread each (``resjax.training.cores``).
 
 On one thread, the library that XLA gives convolutions of more than 16 channels to (YNNPACK) is up to 1.7
 times as fast as its own kernel. It is a matrix product that goes over the window's pixels and the channels.

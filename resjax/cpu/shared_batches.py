@@ -1,4 +1,4 @@
-"""Batches of an analysis shared by the cores of a CPU, where each is a device (``resjax.cpu.cores``).
+"""Batches of an analysis shared by the cores of a CPU, where each is a device (``resjax.training.cores``).
 
 Every core has its part of the examples, and convolutions for one thread. What an analysis sums up over
 examples is then summed up over cores, too. Only one such program may run at a time: XLA has one thread a
@@ -80,7 +80,7 @@ def jit(static: int) -> Callable[[Callable[..., Any]], Any]:
 
 
 def shared_cores() -> Cores:
-    """The cores that were made devices of this process, by ``resjax.cpu.cores`` or ``jax_num_cpu_devices``."""
+    """The cores that were made devices of this process, by ``resjax.training.cores`` or ``jax_num_cpu_devices``."""
     count: int = jax.config.jax_num_cpu_devices  # type: ignore[attr-defined]
     if count < 2 or jax.default_backend() != "cpu" or jax.process_count() > 1:
         return Cores()

@@ -68,7 +68,7 @@ class Devices:
     Attributes:
       mode: 'jit' or 'pmap', see the module's docstring.
       count: number of devices over all hosts.
-      on_cores: whether they share a CPU (``resjax.cpu.cores``). Of programs that add up over such devices, only
+      on_cores: whether they share a CPU (``resjax.training.cores``). Of programs that add up over such devices, only
         one may be under way: XLA gives them one thread a device, so two can wait for each other for ever.
     """
 
