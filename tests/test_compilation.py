@@ -80,7 +80,7 @@ def test_no_place_is_said_and_no_error(tmp_path):
     (tmp_path / "file").write_text("")
     (_, hit), err = run(RESJAX_CACHE_DIR=str(tmp_path / "file/folder"))
     assert hit == "False"
-    assert err.startswith("compiled programs are not kept")
+    assert err.startswith("compiled programs are not cached")
     assert "RESJAX_CACHE_DIR" in err
     assert err.count("\n") == 1
 
