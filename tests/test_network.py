@@ -236,8 +236,8 @@ class Growing(Unit):
 def test_a_unit_that_changes_the_shape_needs_a_stack_of_its_own(net):
     key = jax.random.key(0)
     message = (
-        r"stage1/unit1, a Growing of stack 'body', turns \[6, 6, 8\] into \[6, 6, 10\], so 2 more of its "
-        r"kind can't follow it: .* a stack of its own \(n=1\)"
+        r"stage1/unit1, a Growing of stack 'body', maps \[6, 6, 8\] to \[6, 6, 10\], so 2 more of the "
+        r"same form can't follow it: .* a stack of its own \(n=1\)"
     )
     stem = Conv8()
     with pytest.raises(ValueError, match=message):

@@ -163,11 +163,11 @@ def test_fixed_constants_replace_the_measured_ones(files):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"mean": MEAN}, "both one number for each channel"),
+        ({"mean": MEAN}, "one number per channel in both"),
         ({"mean": MEAN, "std": (0.2, 0.0, 0.2)}, "deviations above 0"),
         (
             {"mean": MEAN, "std": STD, "standardize": "pixel"},
-            "goes with data.standardize='channel'",
+            "requires data.standardize='channel'",
         ),
         ({"mean": (0.5,), "std": (0.5,)}, "these images have 3 channels"),
     ],

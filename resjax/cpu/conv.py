@@ -1,4 +1,4 @@
-"""Two-dimensional convolution that XLA runs fast on CPU, with its gradients, inside loops too.
+"""Two-dimensional convolution whose values and gradients are fast on CPU, inside loops too.
 
 Cross-correlation, as everywhere in deep learning (Goodfellow et al. 2016, eq. 9.6), NHWC and HWIO,
 with stride s and p zeros before the first row and column::
@@ -8,28 +8,27 @@ with stride s and p zeros before the first row and column::
 ``lax.conv_general_dilated`` computes it and its gradients well on GPU and TPU. On CPU they are slow, for
 two reasons:
 
-* XLA:CPU has a fast kernel (matmuls, many threads) only for the dimension order of the formula above.
-  JAX writes the kernel gradient in another order. XLA transposes such a convolution into the fast
-  order, but only in a program's entry computation: in the body of ``lax.scan`` or ``while_loop``, where
-  this project's networks run their units, it stays plain nested loops, 15 to 130 times slower
-  (``benchmarks/conv.py``).
-* From jaxlib 0.10 on, convolutions of more than 16 channels go to another library (YNNPACK), which runs
-  them on one thread. It does not take dilated images. So rows are spread out where that pays: images
-  dilated by 2, a window dilated by 2 and a step of 2 is the same sum, and stays with the kernel of many
-  threads. (Few input channels do not pay: there the spread rows cost more than the threads bring.)
+* XLA:CPU has a fast kernel (matmuls, many threads) only for the dimension order of the formula above. JAX
+  writes the kernel gradient in another order. XLA transposes such a convolution into the fast order, but only
+  in a program's entry computation: in the body of ``lax.scan`` or ``while_loop``, where this project's
+  networks run their units, it stays plain nested loops, 15 to 130 times slower (``benchmarks/conv.py``).
+* From jaxlib 0.10 on, convolutions of more than 16 channels use another library (YNNPACK), which runs them on
+  one thread. It does not support dilated images. So rows are dilated where that is faster: images dilated by
+  2, a window dilated by 2 and a stride of 2 give the same sum with the multi-threaded kernel. (With few input
+  channels, the dilated rows cost more than the threads save.)
 
-Where every core is a device of its own (``resjax.training.cores``), one thread is all that there is, and functions
-traced under ``one_thread`` take the forms of ``resjax.cpu.one_thread``.
+Where every core is a device (``resjax.training.cores``), each has one thread, and functions traced under
+``one_thread`` use the forms of ``resjax.cpu.one_thread``.
 
-A 1×1 kernel needs no convolution: it is one matmul, and so are its gradients. The gradients of the others
-are spelled out in the fast order::
+A 1×1 convolution is one matmul, and so are its gradients. The gradients of the others are written in the fast
+order::
 
     dx[b,h,w,c] = Σ_{i,j,o} dy[b, (h+p−i)/s, (w+p−j)/s, o] · k[i,j,c,o]
     dk[i,j,c,o] = Σ_{h,w,b} x[b, s·h+i−p, s·w+j−p, c] · dy[b,h,w,o]
 
-The first is a convolution of dy, spread out by the stride, with the flipped kernel. The second is a
-convolution of x with dy as its window, spread out by the stride; the channels c play the batch, and
-the batch b plays the input features.
+The first is a convolution of dy, dilated by the stride, with the flipped kernel. The second is a convolution
+of x with dy as its window, dilated by the stride; the channels c take the role of the batch, and the batch b
+that of the input features.
 """
 
 import functools
@@ -43,7 +42,7 @@ from resjax.cpu.one_thread import FEW, NHWC_HWIO, OneThread, Pads, Pair
 
 Padding = str | Pads
 Shape = tuple[int, ...]
-_SPREAD = 2  # any factor above 1 chooses the many-threaded kernel
+_SPREAD = 2  # any dilation above 1 selects the multi-threaded kernel
 _DTYPES = ("bfloat16", "float32", "float64")
 
 
@@ -61,18 +60,18 @@ def conv(
     Args:
       x: images [B, H, W, C]; bfloat16, float32 or float64.
       kernel: [kh, kw, C // groups, O], of the same dtype.
-      strides: steps down and across.
+      strides: vertical and horizontal.
       padding: "SAME", "VALID" or zeros added as ((top, bottom), (left, right)).
-      groups: the channels are cut in so many groups that do not see each other.
-      impl: "cpu" is this module's gradient, "lax" JAX's own, "auto" takes "cpu" where the default
-        device is a CPU.  The values are the same.  Only "lax" has forward-mode derivatives
-        (``jax.jvp``, ``jax.jacfwd``); with "cpu" JAX refuses them with a TypeError.
+      groups: number of independent groups of channels.
+      impl: "cpu" is this module's gradient, "lax" JAX's own, "auto" is "cpu" if the default device is a CPU.
+        The values are equal. Only "lax" has forward-mode derivatives (``jax.jvp``, ``jax.jacfwd``); with
+        "cpu" JAX raises a TypeError.
 
     Returns:
       [B, H', W', O], dtype of x.
 
     Raises:
-      ValueError: for arguments that do not fit, and says which.
+      ValueError: arguments that do not fit together.
     """
     _check(x, kernel, strides, groups, impl)
     pads = _explicit(padding, x.shape[1:3], kernel.shape[:2], strides)
@@ -80,7 +79,7 @@ def conv(
         impl = "cpu" if jax.default_backend() == "cpu" else "lax"
     if impl == "lax":
         return _conv(x, kernel, strides, pads, groups)
-    # Read here, for the backward pass may be traced elsewhere.
+    # Read here, since the backward pass may be traced elsewhere.
     return _conv_cpu(x, kernel, strides, pads, groups, one_thread.threads())
 
 
@@ -106,7 +105,6 @@ def _check(x: jax.Array, kernel: jax.Array, strides: Pair, groups: int, impl: st
 
 
 def _explicit(padding: Padding, size: Shape, window: Shape, strides: Pair) -> Pads:
-    """Padding as numbers."""
     if isinstance(padding, str):
         if padding not in ("SAME", "VALID"):
             raise ValueError(f"padding {padding!r} is not known; allowed: 'SAME', 'VALID', numbers")
@@ -135,12 +133,12 @@ def _fast(
     alone: OneThread | None,
     dilation: Pair = (1, 1),
 ) -> jax.Array:
-    """The convolution of x, spread out by ``dilation``; ``alone``: on one thread, None: on all."""
+    """The convolution of x, dilated by ``dilation``; on one thread if ``alone``, else on all."""
     kh, kw, c, o = kernel.shape
     plain = groups == 1 and dilation == (1, 1)
     if (kh, kw) == (1, 1) and plain and not any(map(any, pads)):
         x = x[:, :: strides[0], :: strides[1]]
-        # Flat before the product: in a loop, XLA would not flatten the axes itself.
+        # Flattened before the product: in a loop, XLA does not flatten the axes itself.
         return (x.reshape(-1, c) @ kernel[0, 0]).reshape(*x.shape[:3], o)
     if alone is not None and plain and c == o == FEW and strides == (1, 1):
         return one_thread.in_pairs(x, kernel, pads)
@@ -200,11 +198,11 @@ def _input_gradient(
     groups: int,
     alone: OneThread | None,
 ) -> jax.Array:
-    """dy spread out by the stride, convolved with the kernel flipped and its channels swapped."""
+    """dy dilated by the stride, convolved with the flipped kernel whose channels are swapped."""
     kh, kw, c, o = kernel.shape
     flipped = kernel[::-1, ::-1].reshape(kh, kw, c, groups, o // groups)
     flipped = flipped.transpose(0, 1, 4, 3, 2).reshape(kh, kw, o // groups, groups * c)
-    # Output pixel h meets dy at h + lo - i: padded by k-1-lo in front, and to full size behind.
+    # Output pixel h uses dy at h + lo - i: padded by k-1-lo before, and to full size after.
     rows, columns = (
         (k - 1 - lo, n + lo - (m - 1) * s - 1)
         for n, m, k, s, (lo, _) in zip(size, dy.shape[1:3], (kh, kw), strides, pads, strict=True)
@@ -221,14 +219,13 @@ def _kernel_gradient(
     groups: int,
     alone: OneThread | None,
 ) -> jax.Array:
-    """x convolved with dy spread out by the stride; channels as batch, batch as features."""
+    """x convolved with dy dilated by the stride; channels as batch, batch as features."""
     window, dtype = (kernel.shape[0], kernel.shape[1]), x.dtype
     if dtype == jnp.bfloat16:  # the sum runs over batch and positions: too long for 8 bits
         x, dy = x.astype(jnp.float32), dy.astype(jnp.float32)
     b, h, w, channels = x.shape
     c = channels // groups
     if window == (1, 1) and groups == 1 and not any(map(any, pads)):
-        # Flat before the product, as above.
         rows = x[:, :: strides[0], :: strides[1]].reshape(-1, c)
         dk = lax.dot_general(rows, dy.reshape(-1, dy.shape[-1]), (((0,), (0,)), ((), ())))
         return dk.reshape(1, 1, c, -1).astype(dtype)
@@ -237,7 +234,7 @@ def _kernel_gradient(
         return dk.astype(dtype)
     x, dy = _apart(x, dy, kernel)
     images = x.reshape(b, h, w, groups, c).transpose(4, 1, 2, 3, 0).reshape(c, h, w, groups * b)
-    # Behind, as much as leaves kh × kw results; negative where the forward pass left rows unread.
+    # Padding after is chosen for kh × kw results; negative where the forward pass left rows unread.
     (top, bottom), columns = (
         (lo, (m - 1) * s + k - n - lo)
         for n, m, k, s, (lo, _) in zip((h, w), dy.shape[1:3], window, strides, pads, strict=True)
@@ -256,11 +253,11 @@ def _kernel_gradient(
 
 
 def _apart(x: jax.Array, dy: jax.Array, kernel: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """x and dy, but computed before they are transposed.
+    """x and dy, computed before they are transposed.
 
-    XLA would fuse the two, and then each operand is read in strides, several times slower. It can't fuse
-    across a branch. The branch asks the kernel, which every device has (where it begins with NaN, so is the
-    gradient).
+    XLA would fuse their computation with the transposition and read each operand in strides, several times
+    slower. It can't fuse across a branch. The branch tests the kernel, which every device has (if its
+    first element is NaN, so is the gradient).
     """
     return lax.cond(
         jnp.isnan(kernel[0, 0, 0, 0]),

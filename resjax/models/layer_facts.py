@@ -1,4 +1,4 @@
-"""What each kind of layer is and costs, one rule a kind; ``resjax.models.layer_table`` has the formulae."""
+"""Kind and cost of each type of layer, one rule per type; ``resjax.models.layer_table`` has the formulas."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ Shape = tuple[int, ...]
 
 
 class Facts(NamedTuple):
-    """A layer wherever it stands.
+    """A layer, independent of its position in the network.
 
     Attributes:
-      kind: what it is, for people.
-      parameters: trainable numbers.
-      connections: inputs that an output sees, the most where outputs differ.
-      window, steps: how the receptive field grows, and the distance of neighbours; an empty window sees all
-        that is left of the image, None is one position alone.
-      kernel, stride: of the window as people know it, None where there is none.
+      kind: its name.
+      parameters: number of trainable numbers.
+      connections: inputs that an output sees; the maximum if outputs differ.
+      window, steps: growth of the receptive field, and distance of neighbours; an empty window covers the
+        whole input, None is a single position.
+      kernel, stride: of the window, None if there is none.
       locally_connected, dense: parameters of these replacements, None for ``parameters``.
       multiply_adds: for one image.
     """
@@ -46,15 +46,14 @@ Rule = Callable[[Any, Any, Shape, Shape], Facts]
 
 
 def rule_of(module: nn.Module) -> Rule | None:
-    """(layer, its parameters or their shapes, input shape, output shape) → facts, for ``module``.
+    """The function (layer, its parameters or their shapes, input shape, output shape) → facts of ``module``.
 
-    Shapes are without the batch axis. None for a module that is no layer, but may hold some.
+    Shapes are without the batch axis. None if the module is not a layer; it may contain some.
     """
     return next((rule for kind, rule in RULES.items() if isinstance(module, kind)), None)
 
 
 def _count(tree: Any) -> int:
-    """Numbers in a pytree of arrays or of their shapes."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
 
@@ -125,7 +124,7 @@ def _pool(module: Any, params: Any, x: Shape, y: Shape) -> Facts:
 def _subsampling(module: Any, params: Any, x: Shape, y: Shape) -> Facts:
     del module, x
     two = (2, 2)
-    # One multiplication an output, with the map's coefficient.
+    # One multiplication per output, with the map's coefficient.
     products = math.prod(y)
     return Facts("subsampling", _count(params), 4, two, two, two, two, multiply_adds=products)
 
@@ -142,7 +141,7 @@ def _adaptive_pool(module: Any, params: Any, x: Shape, y: Shape) -> Facts:
 
 
 def _spread(weights: Any) -> tuple[int, Fraction]:
-    """The widest of some windows that differ, and the step at which all of them together span the side."""
+    """The largest of windows of different sizes, and the step at which together they cover the side."""
     windows, n = weights.shape
     widest = int((weights > 0).sum(1).max())
     return widest, Fraction(n - widest, max(windows - 1, 1))

@@ -1,11 +1,11 @@
-"""Tensors by name, from the files that networks are passed on in.
+"""Reading tensors by name, from two kinds of files:
 
 * safetensors: a table of names, dtypes and shapes before raw numbers; memory-mapped, so that a tensor is read
-  when it is asked for;
-* ``torch.save`` of today and of before 2020, through ``resjax.pretrained.torch_files``.
+  on demand;
+* ``torch.save``, of today and of before 2020, with ``resjax.pretrained.torch_files``.
 
-A checkpoint of a training program holds more than a network: its ``state_dict`` is found under the usual
-names, and prefixes that wrappers leave (``module.`` of data parallelism) are taken off.
+A checkpoint of a training program contains more than a network: its ``state_dict`` is searched under the
+usual names, and prefixes of wrappers (``module.`` of data parallelism) are removed.
 """
 
 from __future__ import annotations
@@ -26,14 +26,11 @@ PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
 
 
 def read(path: str | Path) -> Tensors:
-    """Every tensor of a checkpoint, by the name it has within the network.
-
-    Args:
-      path: safetensors, or what ``torch.save`` wrote. What the file is called does not matter.
+    """Every tensor of a file of safetensors or ``torch.save``, by its name within the network.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: it is none of these, it holds no network, or it asks to run something.
+      ValueError: it is of another format, it contains no network, or it would run code.
     """
     file = Path(path).expanduser()
     if not file.is_file():
@@ -43,7 +40,6 @@ def read(path: str | Path) -> Tensors:
 
 
 def sha256(path: str | Path) -> str:
-    """Of a whole file, in hexadecimal digits."""
     with Path(path).expanduser().open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -90,7 +86,7 @@ class _Renamed(Mapping[str, np.ndarray]):
 
 
 def _without_prefixes(names: list[str]) -> dict[str, str]:
-    """New name → name in the file; only what all names begin with is taken off."""
+    """New name → name in the file; only prefixes of all names are removed."""
     short = {name: name for name in names}
     while names:
         prefix = next((p for p in PREFIXES if all(n.startswith(p) for n in short)), None)

@@ -1,15 +1,12 @@
-"""Many steps in one dispatch, on one device, many devices, or many hosts.
+"""Arrays and programs on one device, many devices, or many hosts.
 
-``jit`` over a mesh with one axis, ``data``: the batch is split over the devices, everything else is
-copied to each, and XLA inserts the sums. The program is the same as on one device, so are its
-results (up to the order of sums): BatchNorm sees the whole batch.
+``jit`` over a mesh with one axis, ``data``: the batch is split over the devices, everything else is copied to
+each, and XLA inserts the sums. The program is that of one device, and so are its results (up to the order of
+sums): BatchNorm sees the whole batch.
 
-``pmap``: each device runs the step on its share and they average gradients. The one difference is
-that BatchNorm normalizes by the statistics of the share, as in He et al. 2015 (128 examples on two
-GPUs: statistics over 64), and that dropout draws the same masks on every device. For one process.
-
-The steps of one dispatch are a ``while`` loop on the device with a *traced* number of rounds, so one
-compilation serves every number, and the loop ends at once where a result is not finite.
+``pmap``: each device runs the step on its share of the batch, and gradients are averaged. There are two
+differences: BatchNorm normalizes by the statistics of the share, as in He et al. 2015 (128 examples on two
+GPUs: statistics over 64), and dropout draws the same masks on every device. For one process only.
 """
 
 from __future__ import annotations
@@ -31,14 +28,14 @@ Tree = Any
 
 
 def start_processes(wanted: bool) -> None:
-    """Joins the processes of many hosts into one run, where asked for; call it before anything uses a device.
+    """Joins the processes of many hosts into one run, if requested; call it before anything uses a device.
 
     ``wanted`` (``config.parallel.distributed``) is enough on TPU pods and under Slurm or MPI, where JAX finds
-    the others. Elsewhere give each process ``JAX_COORDINATOR_ADDRESS``, ``JAX_NUM_PROCESSES`` and
-    ``JAX_PROCESS_ID`` in its environment.
+    the other processes. Elsewhere set the environment variables ``JAX_COORDINATOR_ADDRESS``,
+    ``JAX_NUM_PROCESSES`` and ``JAX_PROCESS_ID`` of each process.
 
     Raises:
-      ValueError: some of the three are given, not all.
+      ValueError: some of the three are set, but not all.
     """
     if jax.distributed.is_initialized():
         return
@@ -56,20 +53,20 @@ def start_processes(wanted: bool) -> None:
 
 
 def any_process(flag: bool) -> bool:
-    """Whether ``flag`` is set in any process; all of them must ask at the same point."""
+    """Whether ``flag`` is set in any process; all processes must call it at the same point."""
     if jax.process_count() == 1:
         return flag
     return bool(np.any(multihost_utils.process_allgather(np.array(flag))))
 
 
 class Devices:
-    """The devices of a run, and how arrays and functions are laid over them.
+    """The devices of a run; places arrays on them and compiles programs for them.
 
     Attributes:
       mode: 'jit' or 'pmap', see the module's docstring.
       count: number of devices over all hosts.
-      on_cores: whether they share a CPU (``resjax.training.cores``). Of programs that add up over such devices, only
-        one may be under way: XLA gives them one thread a device, so two can wait for each other for ever.
+      on_cores: whether they share a CPU (``resjax.training.cores``). Never run two programs with sums over
+        such devices concurrently: XLA has one thread per device, so they deadlock.
     """
 
     def __init__(self, mode: str = "jit", devices: list[jax.Device] | None = None) -> None:
@@ -87,7 +84,7 @@ class Devices:
         self._split = NamedSharding(self._mesh, PartitionSpec(None, "data"))
 
     def check_batch_size(self, batch_size: int) -> None:
-        """Raises ValueError where devices can't share a batch equally."""
+        """Raises ValueError if the devices can't share a batch equally."""
         if batch_size % self.count:
             fitting = -(-batch_size // self.count) * self.count
             raise ValueError(
@@ -101,7 +98,7 @@ class Devices:
         return jax.jit(lambda tree: tree, out_shardings=self._copied)(tree)
 
     def abstract(self, shapes: Tree) -> Tree:
-        """What ``copy`` would return, without values."""
+        """The shapes and shardings of what ``copy`` returns."""
         return jax.tree.map(
             lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=self._copied), shapes
         )
@@ -113,7 +110,7 @@ class Devices:
         }
 
     def split_for_training(self, batches: dict[str, np.ndarray]) -> Batch:
-        """As ``split``, in the layout that ``train_program`` takes."""
+        """As ``split``, in the layout of ``train_program``."""
         if self.mode == "jit":
             return self.split(batches)
         own = sum(d.process_index == jax.process_index() for d in self._devices)
@@ -121,7 +118,7 @@ class Devices:
         return cast(Batch, shared)  # pmap places host arrays itself
 
     def train_program(self, task: Task) -> jax.stages.Wrapped:
-        """``step.train_steps`` for the devices, to be called or compiled; the state that goes in is used up."""
+        """``step.train_steps`` on these devices, to be called or compiled; it donates the state."""
         if self.mode == "jit":
             rest = (self._copied, self._split, self._copied, self._copied)
             return jax.jit(
@@ -139,7 +136,7 @@ class Devices:
         )
 
     def eval_program(self, task: Task) -> jax.stages.Wrapped:
-        """``step.eval_steps`` for the devices."""
+        """``step.eval_steps`` on these devices."""
         return jax.jit(
             self._traced(eval_steps, task=task),
             in_shardings=(self._copied, self._split),
@@ -147,7 +144,7 @@ class Devices:
         )
 
     def _traced(self, steps: Callable[..., Any], **fixed: Any) -> Callable[..., Any]:
-        """``steps`` with arguments fixed, and convolutions for the threads that a device has."""
+        """``steps`` with fixed arguments, and convolutions for the threads that a device has."""
         if self.on_cores:
             steps = one_thread(self._mesh if self.mode == "jit" else None)(steps)
         return functools.partial(steps, **fixed)

@@ -1,8 +1,7 @@
-"""The training loop: a state and compiled steps, then dispatch and report, again and again.
+"""The training loop: dispatches of several steps, and reports of what they found.
 
-The host never waits for the device but to save a checkpoint (and, with many hosts, to agree on a stop):
-while the device runs one dispatch, the host writes what the dispatch before has found and prepares the next
-one's batches.
+The host waits for the device only to save a checkpoint (and, with many hosts, to agree on a stop): while the
+device runs one dispatch, the host writes the results of the previous one and prepares the next batches.
 """
 
 from __future__ import annotations
@@ -33,11 +32,11 @@ def run(
     writer: Writer,
     stop: StopRequest,
 ) -> TrainState:
-    """Trains from the newest checkpoint, or a first state, to the end of the plan; returns the last state.
+    """Trains from the newest checkpoint or the initial state to the end of the plan; returns the last state.
 
     Raises:
       FloatingPointError: a step was not finite; the state before it is saved.
-      Stopped: ``stop`` was asked for; the state is saved.
+      Stopped: ``stop`` was requested; the state is saved.
     """
     config, task, plan = experiment.config, experiment.task, experiment.plan
     step = checkpoints.newest or 0
@@ -67,7 +66,7 @@ def run(
         found = _Found(step, end, metrics, evaluate(state) if evaluates else None)
         step = end
         if step % plan.save == 0 and step < plan.total:
-            # Written first: a run that resumes here does not find it again.
+            # Written first: a run that resumes here does not compute it again.
             reports.write(found, state, saves=True)
             found = _Found(step, step)
             checkpoints.save(state)
@@ -100,7 +99,7 @@ def prepare(
     newest = checkpoints.newest
     shapes = devices.abstract(experiment.state_shapes)
     with ThreadPoolExecutor(2) as pool:
-        # Other threads only compile: JAX's settings of the caller are those of this one.
+        # Other threads only compile: JAX's settings of the caller hold in this thread alone.
         making = pool.submit(experiment.lowered_state.compile) if newest is None else None
         lowered = program.lower(shapes, *data, jnp.int32(0), jnp.int32(0))
         steps = pool.submit(lowered.compile)
@@ -112,7 +111,7 @@ def prepare(
 
 
 def _stops(stop: StopRequest, step: int, plan: Plan) -> bool:
-    """Whether all leave here. To agree, many hosts wait for the device: they ask at log steps only."""
+    """Whether all hosts stop here. To agree, many hosts wait for the device, so only at log steps."""
     if jax.process_count() == 1:
         return stop.name is not None
     return step % plan.log == 0 and any_process(stop.name is not None)
@@ -120,7 +119,7 @@ def _stops(stop: StopRequest, step: int, plan: Plan) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class _Found:
-    """What a dispatch of steps ``start`` to ``end`` has found; arrays that may still be computed."""
+    """Results of a dispatch of steps ``start`` to ``end``; its arrays may not be computed yet."""
 
     start: int
     end: int
@@ -129,9 +128,9 @@ class _Found:
 
 
 class _Reports:
-    """Turns what was found into records; losses are means since the last record.
+    """Writes results as records; losses are means since the last record.
 
-    Every checkpoint closes one: a run that resumes there has no steps to remember.
+    Every checkpoint ends a record, so a run that resumes there needs no earlier losses.
     """
 
     def __init__(
@@ -148,7 +147,7 @@ class _Reports:
     def write(self, found: _Found, state: TrainState, saves: bool = False) -> None:
         """Waits for ``found`` and writes it.
 
-        ``state`` is the newest, of a later step perhaps; with ``saves`` it is about to be saved.
+        ``state`` is the newest state, possibly of a later step; with ``saves`` it is about to be saved.
         """
         if found.metrics is not None:
             self._training(found, state, saves)
