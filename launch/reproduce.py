@@ -38,7 +38,7 @@ from absl import flags
 from resjax import command
 from resjax import config as configs
 from resjax.analyze import analyze
-from resjax.studies.study import Options
+from resjax.studies.options import Options
 from resjax.train import train_and_evaluate
 from resjax.workdir.workdir import write
 

@@ -1,15 +1,14 @@
 """Take trained networks apart: ``python -m resjax.analyze --workdir=DIR[,DIR2…] [--studies=lesion,…]``.
 
-Looks at finished or running runs of ``resjax.train``, several of them side by side, and writes a report with
-findings, figures and tables (report.html, one file that holds everything), and beside it the figures as
-PNG and PDF and the numbers as JSON. What a network does not allow is left out, and named; a study that fails
-by an error is named as such, and the others go on. It can be stopped:
-the same command continues, and studies that are finished are not done again (``resjax.report.kept``).
+Analyzes finished or running runs of ``resjax.train``, several side by side, and writes a report: findings,
+figures and tables in one file (report.html), the figures as PNG and PDF, and the numbers as JSON. The report
+names each study that a network does not allow, with the reason, and each study that failed; the others go on.
+The command can be stopped: started again, it continues, and finished studies are not repeated
+(``resjax.report.kept``).
 """
 
 from __future__ import annotations
 
-import dataclasses
 import shlex
 import sys
 from collections.abc import Sequence
@@ -26,8 +25,8 @@ from resjax.report.facts import facts_of, facts_of_report, title_of
 from resjax.report.page import rows_of
 from resjax.report.write import Report, write
 from resjax.studies.catalogue import GROUPS, STUDIES
+from resjax.studies.options import Options
 from resjax.studies.run import load_runs
-from resjax.studies.study import Options
 from resjax.training.cores import share_cores_to_analyse
 from resjax.workdir.provenance import provenance
 
@@ -92,23 +91,22 @@ def analyze(
 
 
 def command_of(workdirs: Sequence[str | Path], study: str, options: Options) -> str:
-    """The command that makes one study's numbers again: with the studies' options that are not defaults."""
+    """The command that makes one study's numbers again: with the options that are not at their default."""
     folders = shlex.quote(",".join(str(workdir) for workdir in workdirs))
-    usual, chosen = dataclasses.asdict(Options()), dataclasses.asdict(options)
-    changed = [f"--{name}={value}" for name, value in chosen.items() if value != usual[name]]
     command = f"python -m resjax.analyze --workdir={folders} --studies={study}"
-    return " ".join([command, *changed])
+    return " ".join([command, *options.arguments()])
 
 
 def print_findings(report: Report, console: Console) -> None:
     """The short table and the findings, for the terminal."""
-    table = Table(show_edge=False, pad_edge=False)
-    table.add_column("")
-    for label in report.runs:
-        table.add_column(label, justify="right")
-    for row in rows_of(report.summary):
-        table.add_row(*row)
-    console.print(table)
+    rows = rows_of(report.summary)
+    if rows:  # some studies have nothing short to tell
+        table = Table("", show_edge=False, pad_edge=False)
+        for label in report.summary:
+            table.add_column(label, justify="right")
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
     for finding in report.findings:
         console.print(f"• {finding.headline}", markup=False)
     for text in report.failed:
@@ -120,29 +118,17 @@ def _main(argv: list[str]) -> None:
         raise app.UsageError(f"unknown arguments {argv[1:]}; see --help")
     if _WORKDIR.value:
         share_cores_to_analyse(configs.load(_WORKDIR.value[0]))
-    options = Options(**{name: flag.value for name, flag in _OPTIONS.items()})
+    options = command.chosen(Options, _OPTIONS)
     report = analyze(_WORKDIR.value or [], _STUDIES.value or [], _OUT.value, options)
     print(f"report: {report}")
 
 
 if __name__ == "__main__":
-    _DEFAULT = Options()
     _WORKDIR = flags.DEFINE_list("workdir", None, "folders of one or more runs, with commas")
     _STUDIES = flags.DEFINE_list("studies", [], f"of {', '.join(STUDIES)}; default all")
     _OUT = flags.DEFINE_string(
         "out", None, "folder of the report; default: <first workdir>/analysis"
     )
-    _OPTIONS = {
-        name: flags.DEFINE_integer(name, getattr(_DEFAULT, name), help)
-        for name, help in {
-            "max_examples": "most examples of the evaluation set",
-            "batch_size": "examples at a time",
-            "gradient_batches": "training batches that gradients are measured on",
-            "draws": "random subsets, orders or committees of each size",
-            "path_draws": "random paths of each length",
-            "delete_up_to": "random deletions of every number of units from 1 to this; 0: 1, 2, 3, 5, 7, …",
-            "seed": "of everything that is drawn",
-        }.items()
-    }
+    _OPTIONS = command.define_options(Options)
     flags.mark_flags_as_required(["workdir"])
     command.run(_main)

@@ -1,8 +1,8 @@
 """What holds for networks in general: ``python -m resjax.claims [--names=edges,…] [--out=DIR] [--smoke]``.
 
 Claims need no run: each makes its own networks, or trains its own small ones, on random or embedded data. The
-report is like that of ``resjax.analyze``. It can be stopped: the same command continues, and claims that are
-finished are not done again (``resjax.report.kept``).
+report is like that of ``resjax.analyze``. The command can be stopped: started again, it continues, and finished
+claims are not repeated (``resjax.report.kept``).
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from resjax.report.compute import run_claims
 from resjax.report.facts import facts_of_report
 from resjax.report.write import Report, write
 from resjax.studies.catalogue import CLAIMS, GROUPS
+from resjax.studies.options import ClaimOptions
 from resjax.workdir.provenance import provenance
 
 
-def show(names: Sequence[str], out: str | Path, *, smoke: bool = False, seed: int = 0) -> Path:
+def show(names: Sequence[str], out: str | Path, options: ClaimOptions | None = None) -> Path:
     """Runs claims and writes their report.
 
     Args:
       names: see ``resjax.report.CLAIMS``; none for all.
       out: folder of the report.
-      smoke: smaller and quicker, to see that it runs.
-      seed: of everything that is drawn.
+      options: of all claims.
 
     Returns:
       The path of report.html.
@@ -43,20 +43,25 @@ def show(names: Sequence[str], out: str | Path, *, smoke: bool = False, seed: in
         raise ValueError(f"names={', '.join(unknown)}; allowed: {', '.join(CLAIMS)}")
     chosen = [claim for name, claim in CLAIMS.items() if not names or name in names]
     console = Console(file=sys.stderr, highlight=False)
-    results = run_claims(chosen, smoke, seed, Path(out), console)
+    options = options or ClaimOptions()
+    results = run_claims(chosen, options, Path(out), console)
     made = provenance()
-    options = f"{' --smoke' if smoke else ''}{f' --seed={seed}' if seed else ''}"
     report = Report(
         title="What holds for networks in general",
         results=results,
         runs={},
         configs={},
         groups=GROUPS,
-        left_out=["This is the small form, to see that it runs."] if smoke else [],
+        left_out=["This is the small form, which only shows that the claims run."]
+        if options.smoke
+        else [],
         failed=[],
         made=facts_of_report(made),
         provenance=made,
-        command={c.name: f"python -m resjax.claims --names={c.name}{options}" for c in chosen},
+        command={
+            c.name: " ".join(["python -m resjax.claims", f"--names={c.name}", *options.arguments()])
+            for c in chosen
+        },
     )
     path = write(report, Path(out))
     print_findings(report, Console(highlight=False))
@@ -66,12 +71,12 @@ def show(names: Sequence[str], out: str | Path, *, smoke: bool = False, seed: in
 def _main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments {argv[1:]}; see --help")
-    print(f"report: {show(_NAMES.value, _OUT.value, smoke=_SMOKE.value, seed=_SEED.value)}")
+    options = command.chosen(ClaimOptions, _OPTIONS)
+    print(f"report: {show(_NAMES.value, _OUT.value, options)}")
 
 
 if __name__ == "__main__":
     _NAMES = flags.DEFINE_list("names", [], f"of {', '.join(CLAIMS)}; default all")
     _OUT = flags.DEFINE_string("out", "runs/claims", "folder of the report")
-    _SMOKE = flags.DEFINE_bool("smoke", False, "smaller and quicker, to see that it runs")
-    _SEED = flags.DEFINE_integer("seed", 0, "of everything that is drawn", lower_bound=0)
+    _OPTIONS = command.define_options(ClaimOptions)
     command.run(_main)

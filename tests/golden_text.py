@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.collections import LineCollection, PathCollection, PolyCollection
 from matplotlib.patches import Rectangle
 
+from resjax.report import compare
 from resjax.studies import style
 
 MOST = 200  # numbers of one line; hand-made results are small
@@ -15,10 +16,10 @@ MOST = 200  # numbers of one line; hand-made results are small
 
 def shown(study, results):
     """Everything that ``study`` says of ``results``, {label: result}."""
-    finding, table = study.finding(results), study.table(results)
+    finding, table = compare.finding(study, results), compare.table(study, results)
     lines = [f"finding: {finding.headline}", *(f"  - {point}" for point in finding.points)]
     lines.append("summary:")
-    for label, columns in study.summary(results).items():
+    for label, columns in compare.summary(study, results).items():
         lines += [f"  {label}: {column} = {text}" for column, text in columns.items()]
     lines += ["table:", *(f"  {' | '.join(row)}" for row in (table.columns, *table.rows))]
     with style.theme():
@@ -26,6 +27,9 @@ def shown(study, results):
         figure.draw_without_rendering()
     lines.append("figure:")
     for number, ax in enumerate(figure.axes, 1):
+        if ax.get_label() == "<colorbar>":
+            lines.append(f"  axes {number}: colours from {_numbers(ax.get_ylim())}")
+            continue
         lines += [f"  axes {number}: {_axes(ax)}", *(f"    {text}" for text in _drawn(ax))]
     for legend in figure.legends:
         lines.append(f"  legend: {', '.join(text.get_text() for text in legend.get_texts())}")
@@ -48,7 +52,8 @@ def _drawn(ax):
         if isinstance(drawn, PathCollection):
             yield f"{name}: {_numbers(drawn.get_offsets())}"
         elif isinstance(drawn, LineCollection):
-            segments = drawn.get_segments()
+            # One with a number that is missing has no points.
+            segments = [np.reshape(segment, (-1, 2)) for segment in drawn.get_segments()]
             yield f"{name}: {_numbers(np.concatenate(segments) if segments else [])}"
         elif isinstance(drawn, PolyCollection):
             paths = [path.vertices for path in drawn.get_paths()]
@@ -59,7 +64,10 @@ def _drawn(ax):
         if isinstance(patch, Rectangle):
             yield f"bar: {_numbers([*patch.get_xy(), patch.get_width(), patch.get_height()])}"
     for image in ax.images:
-        yield f"image: {_numbers(image.get_array())}"
+        extent, (rows, columns) = image.get_extent(), image.get_array().shape[:2]
+        usual = [-0.5, columns - 0.5, rows - 0.5, -0.5]
+        place = "" if list(extent) == usual else f" at {_numbers(extent)}"
+        yield f"image{place}: {_numbers(image.get_array())}"
     if texts := [text.get_text() for text in ax.texts if text.get_text()]:
         yield f"texts: {', '.join(texts)}"
     if (legend := ax.get_legend()) is not None:

@@ -15,8 +15,8 @@ from resjax.models.layers import Conv, Dense
 from resjax.network import Network, Stack
 from resjax.network.unit import Unit
 from resjax.studies.catalogue import STUDIES
+from resjax.studies.options import Options
 from resjax.studies.refusal import Refusal
-from resjax.studies.study import Options
 from resjax.train import train_and_evaluate
 
 QUICK = Options(max_examples=12, batch_size=8, gradient_batches=1, draws=2, path_draws=2)

@@ -11,10 +11,10 @@ from network_helpers import draw
 
 from resjax import models
 from resjax.network.losses import cross_entropy
+from resjax.studies.options import Options
 from resjax.studies.signals import branch_variance_shown as report
 from resjax.studies.signals.branch_variance import BranchVariance, branch_variances
 from resjax.studies.signals.rectifiers import rectifier_network
-from resjax.studies.study import Options
 
 SHAPE, CLASSES = (6, 6, 2), 3
 

@@ -16,10 +16,10 @@ from resjax import models
 from resjax.network import Network, Stack
 from resjax.network.losses import cross_entropy
 from resjax.network.unit import Unit
+from resjax.studies.options import Options
 from resjax.studies.signals import jacobians
 from resjax.studies.signals import jacobians_shown as report
 from resjax.studies.signals.jacobians import JacobianNorms, jacobian_norms
-from resjax.studies.study import Options
 
 SHAPE, CLASSES = (4, 4, 2), 3
 

@@ -13,10 +13,10 @@ from network_helpers import draw
 from resjax import models
 from resjax.network.losses import cross_entropy
 from resjax.studies import moments
+from resjax.studies.options import Options
 from resjax.studies.signals import backward_signal as signal
 from resjax.studies.signals import backward_signal_shown as report
 from resjax.studies.signals.backward_signal import Signal, backpropagated_signal
-from resjax.studies.study import Options
 
 SHAPE, CLASSES = (6, 6, 2), 3
 

@@ -1,16 +1,14 @@
 """Finished results stay on disk, so that no study or claim is repeated without need.
 
-``WORKDIR/studies/NAME.json`` holds a result and the key that it was made under: study, options,
-configuration, checkpoints, log, version of JAX, and a hash of all source code. Another key, and it is
-computed anew. So ``analyze`` can be stopped and started again, and a run that is compared with another one
-is not analysed twice. Claims have no run: theirs are in the folder of the report, ``OUT/kept/NAME.json``,
-under the claim, its size, the seed, versions and code.
+``WORKDIR/studies/NAME.json`` holds a result and the key under which it was made: study, options, configuration,
+checkpoints, log, versions, and a hash of the code that measures (``resjax.report.fingerprint``). With another
+key, the result is computed again. So ``analyze`` can be stopped and started again, and a run that is compared
+with another one is not analyzed twice. Results of claims are in the folder of the report, ``OUT/kept/NAME.json``.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import importlib
 import inspect
@@ -21,11 +19,12 @@ from typing import Any, TypeVar
 
 import jax
 
-import resjax
 from resjax import config as configs
+from resjax.report.fingerprint import code_fingerprint
+from resjax.studies.options import ClaimOptions, Options
 from resjax.studies.result import Result
 from resjax.studies.run import Run
-from resjax.studies.study import Claim, Options, Study
+from resjax.studies.study import Claim, Study
 from resjax.workdir.provenance import provenance
 from resjax.workdir.workdir import write
 
@@ -42,53 +41,50 @@ def save(run: Run, study: Study, options: Options, result: Result) -> None:
     _save(_path(run, study), key(run, study, options), result.to_json())
 
 
-def load_claim(out: Path, claim: Claim, smoke: bool, seed: int) -> dict[str, Result] | None:
+def load_claim(out: Path, claim: Claim, options: ClaimOptions) -> dict[str, Result] | None:
     """{label: result} as finished before, or None as ``load``."""
 
     def results(data: dict[str, Any]) -> dict[str, Result]:
         return {label: claim.result.from_json(one) for label, one in data.items()}
 
-    return _load(_claim_path(out, claim), claim_key(claim, smoke, seed), results)
+    return _load(_claim_path(out, claim), claim_key(claim, options), results)
 
 
 def save_claim(
-    out: Path, claim: Claim, smoke: bool, seed: int, results: Mapping[str, Result]
+    out: Path, claim: Claim, options: ClaimOptions, results: Mapping[str, Result]
 ) -> None:
     """Keeps the results of a claim, whole or not at all."""
     data = {label: result.to_json() for label, result in results.items()}
-    _save(_claim_path(out, claim), claim_key(claim, smoke, seed), data)
+    _save(_claim_path(out, claim), claim_key(claim, options), data)
 
 
 def key(run: Run, study: Study, options: Options) -> str:
-    """Changes with all that could change the result."""
-    facts = {
-        "study": study.name,
-        "options": dataclasses.asdict(options),
-        "config": configs.to_json(run.config),
-        "steps": run.steps,
-        "parameters": run.fingerprint,
-        "starts": [start.get("imported") for start in run.starts],
-        "records": len(run.records),
-        "versions": _versions(),
-        "code": [_hash(Path(resjax.__file__).parent), _own_builder(run.config.model.name)],
-    }
-    return _digest(facts)
-
-
-def claim_key(claim: Claim, smoke: bool, seed: int) -> str:
-    """Changes with all that could change the results of a claim."""
-    code = [_hash(Path(resjax.__file__).parent)]
+    """Changes with everything that could change the result."""
     return _digest(
-        {"claim": claim.name, "smoke": smoke, "seed": seed, "versions": _versions(), "code": code}
+        study,
+        options,
+        config=configs.to_json(run.config),
+        steps=run.steps,
+        parameters=run.fingerprint,
+        starts=[start.get("imported") for start in run.starts],
+        records=len(run.records),
+        builder=_own_builder(run.config.model.name),
     )
 
 
-def _digest(facts: dict[str, Any]) -> str:
+def claim_key(claim: Claim, options: ClaimOptions) -> str:
+    """Changes with everything that could change the results of a claim."""
+    return _digest(claim, options)
+
+
+def _digest(study: Study, options: Options | ClaimOptions, **facts: Any) -> str:
+    facts |= {
+        "study": study.name,
+        "options": dataclasses.asdict(options),
+        "versions": [jax.__version__, jax.default_backend()],
+        "code": code_fingerprint(study.measure),
+    }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
-def _versions() -> list[str]:
-    return [jax.__version__, jax.default_backend()]
 
 
 def _load(path: Path, key: str, restore: Callable[[dict[str, Any]], T]) -> T | None:
@@ -97,7 +93,7 @@ def _load(path: Path, key: str, restore: Callable[[dict[str, Any]], T]) -> T | N
     try:
         data = json.loads(path.read_text("utf-8"))
         return restore(data["result"]) if data["key"] == key else None
-    except (ValueError, KeyError, TypeError, AttributeError):  # damaged, or another kind: made anew
+    except (ValueError, KeyError, TypeError, AttributeError):  # damaged, or of another kind
         return None
 
 
@@ -112,16 +108,6 @@ def _path(run: Run, study: Study) -> Path:
 
 def _claim_path(out: Path, claim: Claim) -> Path:
     return out / "kept" / f"{claim.name}.json"
-
-
-@functools.cache
-def _hash(source: Path) -> str:
-    """Of one file, or of all Python files of a package."""
-    files = sorted(source.rglob("*.py")) if source.is_dir() else [source]
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(str(file.relative_to(source.parent)).encode() + b"\0" + file.read_bytes())
-    return digest.hexdigest()
 
 
 def _own_builder(name: str) -> str | None:

@@ -1,22 +1,32 @@
-"""Cutting examples into equal batches, and checking them first."""
+"""Checks examples and cuts them into equal batches."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from resjax.network import Network, Variables
+from resjax.network.losses import Loss
 
+BATCH_SIZE = 128
 Progress = Callable[[int, int], None]
-"""Called as ``progress(batches done, batches in all)``, with 0 before the first."""
+"""Called as ``progress(parts done, parts in all)``, with 0 before the first."""
+
+
+class Inference(TypedDict, total=False):
+    """How examples are run: arguments that every analysis takes, passed on as ``**how``."""
+
+    loss: Loss  # (logits [B, classes], labels int32 [B]) → float32 [B]; default: cross-entropy
+    batch_size: int  # most examples at a time; memory grows with it, results do not depend on it
+    progress: Progress | None
 
 
 def part(progress: Progress | None, i: int, of: int) -> Progress:
-    """The progress of part ``i`` of ``of`` parts of equal length, told as that of the whole."""
+    """A progress function for part ``i`` of ``of`` equal parts, which reports the progress of the whole."""
 
     def tell(done: int, total: int) -> None:
         if progress:
@@ -25,7 +35,7 @@ def part(progress: Progress | None, i: int, of: int) -> Progress:
     return tell
 
 
-class Batch(NamedTuple):
+class PaddedBatch(NamedTuple):
     """``images`` [B, H, W, C]; ``labels`` int32 [B]; ``mask`` bool [B], False where an example is padding."""
 
     images: np.ndarray
@@ -41,7 +51,7 @@ def count_classes(network: Network, variables: Variables, shape: tuple[int, ...]
 
 
 def check_examples(images: np.ndarray, labels: np.ndarray, num_classes: int) -> None:
-    """Refuses what no analysis can use.
+    """Refuses examples that no analysis can use.
 
     Raises:
       ValueError: no example, images that are not float [N, H, W, C], another number of labels, or labels
@@ -60,7 +70,7 @@ def check_examples(images: np.ndarray, labels: np.ndarray, num_classes: int) -> 
 
 
 def check_images(images: np.ndarray) -> None:
-    """The part of ``check_examples`` that concerns images alone."""
+    """The checks of ``check_examples`` on images alone."""
     shape = list(images.shape)
     if images.ndim != 4 or not jnp.issubdtype(images.dtype, jnp.floating):
         raise ValueError(
@@ -77,7 +87,7 @@ def padded_batches(
     batch_size: int,
     progress: Progress | None = None,
     multiple: int = 1,
-) -> Iterator[Batch]:
+) -> Iterator[PaddedBatch]:
     """Batches of one size, at most ``batch_size``, as even as possible; the last is padded.
 
     The size is a multiple of ``multiple``; that itself, where ``batch_size`` is smaller.
@@ -93,10 +103,10 @@ def padded_batches(
     for i in range(count):
         if progress:
             progress(i, count)
-        # Padded with a real example: zeros could be outside of what a network can digest.
+        # Padding repeats a real example: zeros could be outside the range a network was trained on.
         rows = np.arange(i * size, (i + 1) * size)
         mask = rows < len(images)
         rows = np.where(mask, rows, 0)
-        yield Batch(images[rows], labels[rows].astype(np.int32), mask)
+        yield PaddedBatch(images[rows], labels[rows].astype(np.int32), mask)
     if progress:
         progress(count, count)

@@ -1,90 +1,98 @@
-"""The report: what analyses found, as words, figures and tables.
+"""All studies and claims, in the order of the report.
 
-``STUDIES`` lists what ``python -m resjax.analyze`` runs, ``CLAIMS`` what ``python -m resjax.claims`` runs,
-both in the order of the report; ``resjax.studies.study`` says what they are, and how to add one.
+``STUDIES`` is what ``python -m resjax.analyze`` runs, ``CLAIMS`` what ``python -m resjax.claims`` runs.
 """
 
-from resjax.studies import curves_shown as curves
-from resjax.studies.convolution import connections_shown as connections
-from resjax.studies.convolution import edges_shown as edges
-from resjax.studies.convolution import equivariance_shown as equivariance
-from resjax.studies.convolution import sample_size_shown as sample_size
-from resjax.studies.convolution import sharing_shown as sharing
-from resjax.studies.lesions import deletions_shown as deletions
-from resjax.studies.lesions import interventions_shown as interventions
-from resjax.studies.lesions import lesion_shown as lesion
-from resjax.studies.lesions import pairs_shown as pairs
-from resjax.studies.lesions import pruning_shown as pruning
-from resjax.studies.lesions import recalibrate_shown as recalibrate
-from resjax.studies.lesions import reorder_shown as reorder
-from resjax.studies.paths import committee_shown as committee
-from resjax.studies.paths import path_counts_shown as path_counts
-from resjax.studies.paths import path_growth_shown as path_growth
-from resjax.studies.paths import path_parameters_shown as path_parameters
-from resjax.studies.paths import paths_shown as paths
-from resjax.studies.signals import backward_signal_shown as signal
-from resjax.studies.signals import branch_variance_shown as branch_variance
-from resjax.studies.signals import gradients_shown as gradients
-from resjax.studies.signals import jacobians_shown as jacobians
-from resjax.studies.signals import norms_over_training_shown as norms_over_training
-from resjax.studies.signals import shattering_shown as shattering
-from resjax.studies.study import Claim, Finding, Options, Presentation, Study, Table
-from resjax.studies.units import identity_shown as identity
-from resjax.studies.units import responses_shown as responses
-from resjax.studies.units import surgery_shown as surgery
-from resjax.studies.units import weight_decay_shown as weight_decay
+from __future__ import annotations
 
-_STUDIES: dict[str, tuple[Study, ...]] = {
-    "Training": (curves.STUDY, norms_over_training.STUDY),
+import importlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from resjax.studies import style
+from resjax.studies.result import Result
+from resjax.studies.study import Claim, Study
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_MODULES: dict[str, tuple[str, ...]] = {
+    "Training": ("curves", "signals.norms_over_training"),
     "Lesions": (
-        lesion.STUDY,
-        recalibrate.STUDY,
-        deletions.STUDY,
-        pairs.STUDY,
-        pruning.STUDY,
-        reorder.STUDY,
-        interventions.STUDY,
+        "lesions.lesion",
+        "lesions.recalibrate",
+        "lesions.deletions",
+        "lesions.pairs",
+        "lesions.pruning",
+        "lesions.reorder",
+        "lesions.interventions",
     ),
     "Paths": (
-        path_counts.STUDY,
-        paths.STUDY,
-        path_growth.STUDY,
-        path_parameters.STUDY,
-        committee.STUDY,
+        "paths.path_counts",
+        "paths.paths",
+        "paths.path_growth",
+        "paths.path_parameters",
+        "paths.committee",
     ),
     "Gradients and signal": (
-        gradients.STUDY,
-        signal.STUDY,
-        jacobians.STUDY,
-        branch_variance.STUDY,
-        responses.STUDY,
+        "signals.gradients",
+        "signals.backward_signal",
+        "signals.jacobians",
+        "signals.branch_variance",
+        "units.responses",
     ),
-    "What a unit does": (identity.STUDY, surgery.STUDY),
-    "Why convolution works": (connections.STUDY, equivariance.STUDY),
+    "What a unit does": ("units.identity", "units.surgery"),
+    "Why convolution works": ("convolution.connections", "convolution.equivariance"),
+    "Why residual networks train": ("signals.shattering", "units.weight_decay"),
+    "Why convolution may help": (
+        "convolution.edges",
+        "convolution.sharing",
+        "convolution.sample_size",
+    ),
 }
-_CLAIMS: dict[str, tuple[Claim, ...]] = {
-    "Why residual networks train": (shattering.CLAIM, weight_decay.CLAIM),
-    "Why convolution may help": (edges.CLAIM, sharing.CLAIM, sample_size.CLAIM),
-}
+"""{chapter of the report: modules of ``resjax.studies``}; a new study is one line here."""
 
-STUDIES = {study.name: study for group in _STUDIES.values() for study in group}
-CLAIMS = {claim.name: claim for group in _CLAIMS.values() for claim in group}
-GROUPS = {
-    shown.name: title
-    for groups in (_STUDIES, _CLAIMS)
-    for title, group in groups.items()
-    for shown in group
-}
-"""{name: the chapter of the report}."""
 
-__all__ = [
-    "CLAIMS",
-    "GROUPS",
-    "STUDIES",
-    "Claim",
-    "Finding",
-    "Options",
-    "Presentation",
-    "Study",
-    "Table",
-]
+def _load(module: str) -> Study:
+    own = importlib.import_module(f"resjax.studies.{module}")
+    if not hasattr(own, "STUDY"):
+        own = importlib.import_module(f"resjax.studies.{module}_shown")
+    found: Study = own.STUDY if hasattr(own, "STUDY") else own.CLAIM
+    return found
+
+
+_ALL = [(chapter, _load(module)) for chapter, own in _MODULES.items() for module in own]
+_IS_CLAIM = {id(s): isinstance(s, Claim) or type(s).__name__ == "Claim" for _, s in _ALL}
+
+STUDIES: dict[str, Study] = {s.name: s for _, s in _ALL if not _IS_CLAIM[id(s)]}
+CLAIMS: dict[str, Claim] = {s.name: s for _, s in _ALL if _IS_CLAIM[id(s)]}  # type: ignore[misc]
+GROUPS = {study.name: chapter for chapter, study in _ALL}
+"""{name: chapter of the report}."""
+
+
+def plot(results: Result | Mapping[str, Any], study: str | None = None) -> Figure:
+    """The figure of a result, or of several of one kind by label; on white, in the style of the report.
+
+    Args:
+      results: one result, or {label: result}.
+      study: the study that draws; None for the first one whose results are of this class.
+
+    Raises:
+      ValueError: no result, results of a class that no study has, or an unknown study.
+    """
+    some = dict(results) if isinstance(results, Mapping) else {"": results}
+    known = {**STUDIES, **CLAIMS}
+    if study is not None and study not in known:
+        raise ValueError(f"study={study!r}; allowed: {', '.join(known)}")
+    kind = type(next(iter(some.values()), None))
+    fitting = [s for s in known.values() if s.result is kind and study in (None, s.name)]
+    if not fitting:
+        name = "nothing" if kind is type(None) else kind.__name__
+        raise ValueError(
+            f"{name} has no figure{f' in {study}' if study else ''}; docs/analyses shows what has"
+        )
+    with style.theme():
+        figure = fitting[0].plot(some)
+        figure.set_facecolor("white")
+        figure.draw_without_rendering()  # ticks are made when they are drawn, in the style of that moment
+    return figure

@@ -1,63 +1,73 @@
 """What an analysis returns: a frozen dataclass of numpy arrays whose axes have names.
 
-A result holds numbers and the choices behind them, nothing else; pictures and words are made from it
-afterwards, so that a figure can be redrawn, or compared with that of another run, without computing again.
+A result holds numbers and the choices behind them, nothing else. Pictures and words are made from it
+afterwards, so a figure can be redrawn, or compared with that of another run, without computing again.
+
+The axes of an array stand in its annotation, and a comment says what it holds::
+
+    @dataclasses.dataclass(frozen=True)
+    class Deletions(Result):
+        unit: tuple[str, ...]  # names of all units in order
+        deleted: Annotated[np.ndarray, "deletion", "unit"]  # bool, True where a unit is deleted
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-import sys
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+import typing
+from typing import Annotated, Any, ClassVar, Self
 
 import numpy as np
 
-from resjax.studies import style
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-
+@dataclasses.dataclass(frozen=True)
 class Result:
-    """Base of results. A subclass is a frozen dataclass and names the axes of its arrays in ``AXES``."""
+    """Base of results. ``choices`` says what the papers leave open, and how it was chosen."""
 
     AXES: ClassVar[dict[str, tuple[str, ...]]] = {}
 
+    choices: dict[str, Any] = dataclasses.field(default_factory=dict, kw_only=True)
+
+    @classmethod
+    def axes(cls) -> dict[str, tuple[str, ...]]:
+        """{field: names of its axes}, of the fields that are arrays."""
+        found = dict(cls.AXES)
+        for name, hint in typing.get_type_hints(cls, include_extras=True).items():
+            if typing.get_origin(hint) is Annotated:
+                found[name] = tuple(axis for axis in hint.__metadata__ if isinstance(axis, str))
+        return found
+
     def to_json(self) -> dict[str, Any]:
         """Only dicts, lists, str, int, float, bool and None; numbers that are not finite become strings."""
-        values = {}
-        for field in dataclasses.fields(self):  # type: ignore[arg-type]
-            values[field.name] = _plain(getattr(self, field.name))
-        return {"axes": {name: list(axes) for name, axes in self.AXES.items()}, **values}
+        values = {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+        return {"axes": {name: list(axes) for name, axes in self.axes().items()}, **values}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
         """The inverse of ``to_json``.
 
         Raises:
-          ValueError: a field is missing or unknown.
+          ValueError: a field without a default is missing, or a field is unknown.
         """
-        names = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        fields, arrays = {f.name: f for f in dataclasses.fields(cls)}, cls.axes()
+        needed = {
+            n for n, f in fields.items() if f.default_factory is f.default is dataclasses.MISSING
+        }
         given = set(data) - {"axes"}
-        if given != names:
+        if needed - given or given - set(fields):
             raise ValueError(
-                f"not a {cls.__name__}: missing {sorted(names - given)}, unknown {sorted(given - names)}"
+                f"not a {cls.__name__}: missing {sorted(needed - given)}, unknown "
+                f"{sorted(given - set(fields))}"
             )
-        return cls(**{name: cls._restore(name, data[name]) for name in names})
-
-    @classmethod
-    def _restore(cls, name: str, value: Any) -> Any:
-        if name in cls.AXES and value is not None:
-            return np.asarray(_numbers(value))
-        return tuple(value) if isinstance(value, list) else _number(value)
+        return cls(**{name: _restore(data[name], name in arrays) for name in given})
 
 
+@dataclasses.dataclass(frozen=True)
 class Classified(Result):
     """Base of results about a classifier of ``num_classes`` classes."""
 
-    num_classes: int
+    num_classes: int = dataclasses.field(kw_only=True)
 
     @property
     def chance_error(self) -> float:
@@ -65,24 +75,13 @@ class Classified(Result):
         return 1 - 1 / self.num_classes
 
 
-def plot(results: Result | Mapping[str, Result]) -> Figure:
-    """The picture of a result, or of several of one kind by label; on white, in the style of the report.
+@dataclasses.dataclass(frozen=True)
+class Compared(Classified):
+    """Base of results that compare changed networks with the intact one on ``num_examples`` examples."""
 
-    It is drawn by ``plot`` of the module that the result comes from, which may take more arguments.
-
-    Raises:
-      ValueError: no result, or of a kind that has no picture.
-    """
-    some = list(results.values()) if isinstance(results, Mapping) else [results]
-    module = sys.modules[type(some[0]).__module__] if some else None
-    if module is None or not hasattr(module, "plot"):
-        kind = type(some[0]).__name__ if some else "nothing"
-        raise ValueError(f"{kind} has no picture of its own; see docs/analyses for what has")
-    with style.theme():
-        figure: Figure = module.plot(results)
-        figure.set_facecolor("white")
-        figure.draw_without_rendering()  # ticks are made when they are drawn, in the style of that moment
-    return figure
+    intact_error: float = dataclasses.field(kw_only=True)  # share of wrong predictions, 0 … 1
+    intact_loss: float = dataclasses.field(kw_only=True)
+    num_examples: int = dataclasses.field(kw_only=True)
 
 
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
@@ -98,6 +97,12 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
     return value
+
+
+def _restore(value: Any, is_array: bool) -> Any:
+    if is_array and value is not None:
+        return np.asarray(_numbers(value))
+    return tuple(value) if isinstance(value, list) else _number(value)
 
 
 def _numbers(value: Any) -> Any:

@@ -1,20 +1,22 @@
 """How a changed network is compared with the intact one, example by example.
 
-Four numbers, because they disagree (Gromov et al. 2024; Lad et al. 2024): the error asks whether the answer
-is right, the loss how sure it is, KL(p_intact ‖ p_changed) how far all probabilities moved, and the agreement
-whether the answer is still the same one, right or wrong.
+There are four numbers, because they disagree (Gromov et al. 2024; Lad et al. 2024). The error says whether the
+prediction is right, the loss how confident it is, KL(p_intact ‖ p_changed) how far all probabilities moved, and
+the agreement whether the prediction is still the same, right or wrong.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from resjax.network.losses import Loss
+
+MEASURES = ("error", "loss", "kl", "agreement")
 
 
 class Sums(NamedTuple):
@@ -34,7 +36,7 @@ def compare(
     Args:
       logits, intact: float [B, classes].
       labels: int32 [B].
-      mask: bool [B], False for padding, which counts nowhere.
+      mask: bool [B], False for padding, which is not counted.
       loss: (logits, labels) → [B].
     """
     log_p, log_q = jax.nn.log_softmax(intact), jax.nn.log_softmax(logits)
@@ -59,7 +61,7 @@ class Scores:
       error: [m], share of examples whose most likely class is wrong, 0 … 1.
       loss: [m].
       kl: [m], KL(p_intact ‖ p_changed), nats.
-      agreement: [m], share of examples for which both networks name the same class.
+      agreement: [m], share of examples for which both networks predict the same class.
       class_error: [m, classes], the error among examples of each class; NaN for a class without example.
     """
 
@@ -68,6 +70,17 @@ class Scores:
     kl: np.ndarray
     agreement: np.ndarray
     class_error: np.ndarray
+
+    @property
+    def means(self) -> dict[str, Any]:
+        """``error``, ``loss``, ``kl`` and ``agreement`` [m] by name, to build a result from."""
+        return {name: getattr(self, name) for name in MEASURES}
+
+    @property
+    def as_intact(self) -> dict[str, Any]:
+        """``intact_error`` and ``intact_loss``, where these are the scores of the intact network."""
+        error, loss = np.ravel(self.error)[0], np.ravel(self.loss)[0]
+        return {"intact_error": float(error), "intact_loss": float(loss)}
 
     @classmethod
     def of(cls, sums: Sums, labels: np.ndarray) -> Scores:

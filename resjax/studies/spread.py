@@ -1,25 +1,26 @@
-"""Draws summarized by how much was changed: median, its interval, quartiles; and how that is drawn."""
+"""Summary of random draws by the number of changes: median with its interval, quartiles; and its curve."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from resjax.studies import style
 from resjax.studies.intervals import bootstrap
+from resjax.studies.words import percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
 class Spread(NamedTuple):
-    """How a number is spread over draws, by how much was changed; arrays [amount], the first of them 0.
+    """How a number is spread over draws, by the amount of change; arrays [amount], of which the first is 0.
 
     ``low`` and ``high`` are the 95 % interval of the median over other draws (percentile bootstrap); they are
-    the median itself where there are no other draws, and NaN where a single one was made.
+    the median itself where all possible draws were made, and NaN where a single one was made.
     """
 
     amount: np.ndarray
@@ -28,6 +29,15 @@ class Spread(NamedTuple):
     high: np.ndarray
     quartiles: np.ndarray
     draws: np.ndarray
+
+    def told(self, i: int, show: Callable[[float], str] = percent) -> str:
+        """'41.6 % (25.7 % to 65.9 %)': median ``i`` and its interval; without draws, the median alone."""
+        median, low, high = (show(float(v[i])) for v in (self.median, self.low, self.high))
+        return median if low == high else f"{median} ({low} to {high})"
+
+    def cells(self, show: Callable[[float], str] = percent) -> list[str]:
+        """``told`` of every amount."""
+        return [self.told(i, show) for i in range(len(self.amount))]
 
 
 def spread(
@@ -39,7 +49,7 @@ def spread(
       amount: int [draw], 1 or more: how many units were deleted, or pairs swapped.
       values: [draw].
       intact: value of the intact network, which becomes the entry of amount 0.
-      exact: amounts of which all possible draws are here.
+      exact: amounts for which ``values`` holds all possible draws.
     """
     amounts = np.unique(amount[amount > 0])
     rows = [(intact, intact, intact, intact, intact, 1.0)]
@@ -55,7 +65,7 @@ def spread(
     return Spread(np.append(0, amounts), median, low, high, quartiles, draws.astype(int))
 
 
-@functools.lru_cache(maxsize=4096)  # figure, finding and table of a report ask for the same ones
+@functools.lru_cache(maxsize=4096)  # figure, finding and table of a report need the same intervals
 def _interval_of_median(values: tuple[float, ...]) -> tuple[float, float]:
     low, high = bootstrap(np.array(values), np.median, resamples=1000)
     return float(low), float(high)
@@ -79,16 +89,6 @@ def draw_spread(ax: Axes, i: int, curve: Spread, x: np.ndarray, label: str) -> N
 
 
 def style_errors(ax: Axes, chance: float) -> None:
-    """The axis of errors, and the error of a guess."""
-    ax.axhline(100 * chance, lw=1, ls=":", color=style.ink())
-    ax.annotate(
-        "chance",
-        (1, 100 * chance),
-        xycoords=("axes fraction", "data"),
-        ha="left",
-        va="center",
-        xytext=(3, 0),  # beside the axes, where no point can lie under it
-        textcoords="offset points",
-        fontsize=8.5,
-    )
+    """The axis of errors in percent, and a line at the error of a guess."""
+    style.draw_chance(ax, chance)
     ax.set(ylabel="error (%)", ylim=(-3, 104))

@@ -1,122 +1,115 @@
-"""What a study is: one analysis, and how the report shows it.
+"""What a study is: one analysis in one file, with its result, its measuring function, its figure and its words.
 
-A new study is a module of this package with a ``STUDY``, and a line in ``resjax.report.STUDIES``; the command
-line, the report and the summary then have it. A study computes in ``run`` only; what it says and draws is
-made from results alone, so that results of several runs, or read back from JSON, are shown the same way.
+A study speaks of *one* result. The report puts the results of several networks side by side, groups their
+labels, and adds the column "network" (``resjax.report.compare``). A new study is one file with a ``STUDY``, and
+a line in ``resjax.studies.catalogue``; CONTRIBUTING.md has the recipe.
 
-A *claim* is shown like a study but needs no run of the user's: it makes its own networks or trains its own
-small ones (``python -m resjax.claims``). It is a module with a ``CLAIM``, and a line in
-``resjax.report.CLAIMS``.
+Two rules keep a study's halves apart. Functions that measure call nothing that draws or words: they meet only
+in ``STUDY``, and only a change of what ``measure`` reaches makes kept results be computed again. Figures and
+words are made from results alone, so results of several runs, or results read back from JSON, are shown alike.
+
+A *claim* is a study that needs no run of the user's: it makes its own networks, or trains its own small ones,
+and returns one result for each of them (``python -m resjax.claims``).
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from resjax.studies.batches import Progress
+import numpy as np
+
+from resjax.network import Network, Variables
+from resjax.studies.batches import Inference, Progress
+from resjax.studies.options import ClaimOptions, Options
 from resjax.studies.result import Result
+from resjax.studies.run import Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from resjax.studies.run import Run
+Clause = str | Callable[[str, Any], str]
+"""What is said of networks with one verdict. A text has ``{}`` for their labels: "the error of {} rises". A
+function makes one clause for each network, from its label and its result."""
+Columns = Mapping[str, Iterable[str]]
+"""A table: {name of the column: cells from top to bottom}."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """What a user may choose for all studies.
+@dataclasses.dataclass
+class Bench:
+    """A run with all that a study measures it with. What a study takes from here is noted in ``choices``,
+    which the machinery adds to the choices of the result."""
 
-    Attributes:
-      max_examples: most examples of the evaluation set; a part is spread evenly over it.
-      batch_size: examples at a time in inference; of the results, only re-estimated BatchNorm statistics
-        depend on it.
-      gradient_batches: training batches that gradients are measured on.
-      draws: random subsets, orders or committees of each size.
-      path_draws: random paths of each length.
-      delete_up_to: random deletions of every number of units from 1 to this one (20 in Veit et al. 2016);
-        0 for 1, 2, 3, 5, 7, 10, … all.
-      seed: of everything that a study draws.
-    """
+    run: Run
+    options: Options
+    progress: Progress | None = None
+    choices: dict[str, Any] = dataclasses.field(default_factory=dict)
 
-    max_examples: int = 10_000
-    batch_size: int = 128
-    gradient_batches: int = 8
-    draws: int = 30
-    path_draws: int = 100
-    delete_up_to: int = 0
-    seed: int = 0
+    @property
+    def how(self) -> Inference:
+        """How examples are run: the run's loss, the batch size, the progress."""
+        return Inference(
+            loss=self.run.loss, batch_size=self.options.batch_size, progress=self.progress
+        )
 
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            least = {"seed": 0, "draws": 2, "path_draws": 2, "delete_up_to": 0}.get(field.name, 1)
-            if getattr(self, field.name) < least:
-                raise ValueError(
-                    f"{field.name}={getattr(self, field.name)}; allowed: {least} or more"
-                )
+    def network(self) -> tuple[Network, Variables]:
+        """The network and its newest variables."""
+        self.choices["network"] = f"the checkpoint of step {self.run.step:,}"
+        return self.run.network, self.run.variables
 
+    def evaluation(
+        self, most: int | None = None
+    ) -> tuple[Network, Variables, np.ndarray, np.ndarray]:
+        """Network, variables, images and labels: the evaluation set, at most ``most`` of its examples and at
+        most ``options.max_examples``."""
+        count = min(self.options.max_examples, self.options.max_examples if most is None else most)
+        images, labels = self.run.examples(self.run.split, count)
+        self.choices["data"] = f"{len(images):,} {self.run.split} examples, not augmented"
+        return *self.network(), images, labels
 
-class Finding(NamedTuple):
-    """What the numbers say: one sentence, and the points behind it, usually one a run."""
-
-    headline: str
-    points: Sequence[str]
-
-
-class Table(NamedTuple):
-    """Numbers behind a figure; every row has one cell a column, as text."""
-
-    columns: tuple[str, ...]
-    rows: Sequence[tuple[str, ...]]
+    def training(self, most: int) -> tuple[np.ndarray, np.ndarray]:
+        """Images and labels of the first ``most`` training examples; nothing is noted."""
+        return self.run.examples("train", most)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Presentation:
-    """How results are shown. ``results`` are always {label of the run, or of the network: result}.
-
-    Attributes:
-      name: for the command line and file names.
-      title: of the section.
-      question: what it asks, in one or two sentences for a newcomer.
-      code: how to compute it in Python (of a study: given ``run = load_run(workdir)``).
-      result: the type of the results.
-      plot: results → figure, in the current theme.
-      finding: results → what they say; computed, so it says the opposite when the numbers do.
-      table: results → the numbers.
-      summary: results → {label: {column: text}}, for the short table; {} where there is nothing short.
-    """
-
-    name: str
-    title: str
-    question: str
-    code: str
-    result: type[Result]
-    plot: Callable[[Mapping[str, Any]], Figure]
-    finding: Callable[[Mapping[str, Any]], Finding]
-    table: Callable[[Mapping[str, Any]], Table]
-    summary: Callable[[Mapping[str, Any]], dict[str, dict[str, str]]]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Study(Presentation):
+class Study:
     """One analysis of a run.
 
-    Attributes:
-      unsuited: run → why it can't be done there, or None.
-      run: (run, options, progress) → result.
+    Give either ``verdict`` and ``says``, or ``headline`` where networks are compared with each other.
     """
 
-    unsuited: Callable[[Run], str | None]
-    run: Callable[[Run, Options, Progress | None], Any]
+    name: str  # of the study everywhere: command line, module, function, page, JSON
+    title: str  # of its section in the report
+    question: str  # what it asks, in one or two sentences for a newcomer
+    code: str  # how to compute it in Python, given run = load_run(workdir)
+    result: type[Result]
+    measure: Callable[[Bench], Any]
+    plot: Callable[[Mapping[str, Any]], Figure]  # {label: result} → figure, in the current theme
+    points: Callable[[str, Any], Sequence[str]]  # (label, result) → the numbers behind the finding
+    table: Callable[[Any], Columns]  # of one result
+    verdict: Callable[[Any], str] | None = None  # result → a key of ``says``
+    says: Mapping[str, Clause] = dataclasses.field(default_factory=dict)
+    headline: Callable[[Mapping[str, Any]], str] | None = None  # {label: result} → a sentence
+    summary: Callable[[Any], Mapping[str, str]] = lambda result: {}  # result → {row: cell}
+    notes: Callable[[Mapping[str, Any]], Sequence[str]] = (
+        lambda results: ()
+    )  # points on all results
+    unsuited: Callable[[Run], str | None] = lambda run: None  # why a run does not allow it, or None
+    labels: str = "network"  # what the labels of results name, for the first column of tables
+
+    def run(self, run: Run, options: Options, progress: Progress | None = None) -> Any:
+        """The result for ``run``, with the choices that its bench noted."""
+        bench = Bench(run, options, progress)
+        result = self.measure(bench)
+        result.choices.update(bench.choices)
+        return result
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Claim(Presentation):
-    """One statement about networks in general, shown on networks that it makes itself.
+class Claim(Study):
+    """One statement about networks in general, shown on networks that it makes itself."""
 
-    Attributes:
-      run: (smoke, seed, progress) → {label: result}; smoke makes it small and quick.
-    """
-
-    run: Callable[[bool, int, Progress | None], Mapping[str, Any]]
+    measure: Callable[[ClaimOptions, Progress | None], Mapping[str, Any]]  # type: ignore[assignment]
+    """(options, progress) → {label: result}."""

@@ -1,4 +1,4 @@
-"""How figures look: one palette, told apart without colour vision, on light and on dark paper.
+"""How figures look: one palette for colour-blind readers, on light and on dark backgrounds.
 
 Colours are those of Okabe & Ito (2008), chosen to stay distinct for every common kind of colour
 blindness; runs also differ in marker, and moments of a run in the kind of line.
@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 if (
     TYPE_CHECKING
-):  # matplotlib takes a second to import, which analyses without pictures need not pay
+):  # matplotlib takes a second to import, and analyses without pictures do not need it
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 BLUE, VERMILION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
 PURPLE, SKY, YELLOW = "#CC79A7", "#56B4E9", "#F0E442"
 _ON_LIGHT = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
-# On dark paper the lighter ones of the same palette come first.
+# On a dark background the lighter colours of the same palette come first.
 _ON_DARK = (SKY, ORANGE, GREEN, PURPLE, YELLOW, VERMILION)
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 LINES = ("-", "--", "-.", ":")
@@ -29,7 +29,7 @@ WIDE, NARROW = (7.6, 3.6), (4.2, 3.5)
 
 @contextmanager
 def theme(*, dark: bool = False, narrow: bool = False) -> Iterator[None]:
-    """Figures that are made inside are for dark or light paper, for a page or for a phone."""
+    """Figures made in this context are for a dark or light background, for a page or for a phone."""
     import matplotlib as mpl
     from cycler import cycler
 
@@ -67,7 +67,7 @@ def theme(*, dark: bool = False, narrow: bool = False) -> Iterator[None]:
 
 
 def axes(ax: Axes | None = None) -> tuple[Figure, Axes]:
-    """The given axes and their figure, or new ones that no window manager knows."""
+    """The given axes and their figure, or a new figure outside pyplot."""
     if ax is not None:
         return ax.get_figure(root=True), ax  # type: ignore[return-value]
     fig, grid = axes_grid(1, 1)
@@ -75,7 +75,7 @@ def axes(ax: Axes | None = None) -> tuple[Figure, Axes]:
 
 
 def axes_grid(rows: int, columns: int, **options: Any) -> tuple[Figure, list[list[Axes]]]:
-    """A new figure with rows × columns axes; it needs no closing, unlike pyplot's."""
+    """A new figure with rows × columns axes, outside pyplot, so it need not be closed."""
     from matplotlib.figure import Figure
 
     fig = Figure(layout="constrained")
@@ -104,10 +104,32 @@ def ink() -> str:
 
 
 def integer_ticks(ax: Axes) -> None:
-    """Only whole numbers below the x axis, as many as have room."""
+    """Only whole numbers below the x axis, as many as fit."""
     from matplotlib.ticker import MaxNLocator
 
     ax.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
+
+
+def count_axis(fig: Figure, ax: Axes, label: str) -> None:
+    """The finished x axis of a curve over numbers of units or swaps, and the legend above it."""
+    ax.set(xlabel=label, xlim=(-0.5, None))
+    integer_ticks(ax)
+    legend_above(fig, ax)
+
+
+def draw_chance(ax: Axes, chance: float) -> None:
+    """The error of a guess, as a dotted line with its name."""
+    ax.axhline(100 * chance, lw=1, ls=":", color=ink())
+    ax.annotate(
+        "chance",
+        (1, 100 * chance),
+        xycoords=("axes fraction", "data"),
+        ha="left",
+        va="center",
+        xytext=(3, 0),  # beside the axes, where no point can lie under it
+        textcoords="offset points",
+        fontsize=8.5,
+    )
 
 
 def is_narrow() -> bool:
@@ -118,7 +140,7 @@ def is_narrow() -> bool:
 
 
 def legend_above(fig: Figure, ax: Axes, columns: int = 2) -> None:
-    """One legend above the axes, where it hides no data."""
+    """One legend above the axes, where it covers no data."""
     handles, labels = ax.get_legend_handles_labels()
     columns = 1 if is_narrow() else columns
     fig.legend(handles, labels, loc="outside upper left", ncols=columns, fontsize=9)

@@ -1,8 +1,8 @@
-"""Numbers and lists in words."""
+"""Numbers and lists as text."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -29,7 +29,7 @@ _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def around(ends: tuple[np.ndarray | float, np.ndarray | float]) -> str:
-    """' (95 % interval 1.2 to 1.9)', to stand behind the factor that it surrounds; '' where there is none."""
+    """' (95 % interval 1.2 to 1.9)', to follow a factor; '' where there is no interval."""
     low, high = (float(end) for end in ends)
     known = np.isfinite([low, high]).all()
     return f" (95 % interval {factor(low)} to {factor(high)})" if known else ""
@@ -55,3 +55,24 @@ def capital(text: str) -> str:
 def count(n: int, noun: str) -> str:
     """'1 unit', '2 units', 'no unit'."""
     return f"no {noun}" if n == 0 else f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def percents(shares: Iterable[float]) -> list[str]:
+    """``percent`` of each."""
+    return [percent(float(share)) for share in shares]
+
+
+def numbers(values: Iterable[float]) -> list[str]:
+    """``number`` of each."""
+    return [number(float(value)) for value in values]
+
+
+def correlation(value: float) -> str:
+    """A correlation with two digits: '0.95'; not a number → '–'."""
+    return "–" if np.isnan(value) else f"{value:.2f}"
+
+
+def columns(names: Sequence[str], rows: Iterable[Sequence[str]]) -> dict[str, list[str]]:
+    """Rows of cells as {name of the column: cells}."""
+    rows = list(rows)
+    return {name: [row[i] for row in rows] for i, name in enumerate(names)}

@@ -1,16 +1,18 @@
-"""Single deletions: units that cost just one point, and just more; shares of 10 and 50 % that may go."""
+"""Single deletions: units that cost just one point, and just more; shares of 10 and 50 % that may go; errors
+just at and beyond 80 % of chance; a median that falls by just one point, and by more."""
 
 import numpy as np
 
-from resjax.studies.lesions.lesion import DeleteEach
+from resjax.studies.lesions.lesion import Lesion
 
 
 def result(error, intact=0.125, classes=10, left_out=(), residual=True):
     n = len(error)
     error = np.array(error, float)
     names = tuple(f"stage{1 + i // 3}/unit{1 + i % 3}" for i in range(n))
-    can_go = np.array([name not in left_out for name in names])
-    return DeleteEach(
+    reasons = dict(zip(left_out, ("no shortcut, and its shapes differ", "its head"), strict=False))
+    can_go = np.array([name not in reasons for name in names])
+    return Lesion(
         unit=names,
         residual=np.full(n, residual),
         error=np.where(can_go, error, np.nan),
@@ -18,7 +20,7 @@ def result(error, intact=0.125, classes=10, left_out=(), residual=True):
         kl=np.where(can_go, error**2, np.nan),
         agreement=np.where(can_go, 1 - error / 2, np.nan),
         class_error=None,
-        left_out=dict.fromkeys(left_out, "no shortcut, and its shapes differ"),
+        left_out=reasons,
         intact_error=intact,
         intact_loss=0.25,
         num_examples=400,
@@ -29,14 +31,35 @@ def result(error, intact=0.125, classes=10, left_out=(), residual=True):
 
 
 SPARE = result([0.71, 0.135, 0.1351, 0.11, 0.126, 0.3])  # 3 of 6 may go: half
+FLAT = result([0.9, 0.62, 0.5, 0.85, 0.8], left_out=["stage1/unit2", "stage2/unit1"])
 CASES = {
     "spare, at the half": {"deep": SPARE},
-    "mixed, just below the half": {"deep": result([0.71, 0.135, 0.1351, 0.11, 0.136, 0.3])},
-    "needed, one of ten": {"flat": result([0.135, *np.linspace(0.2, 0.85, 9)], residual=False)},
-    "mixed, one of nine": {"flat": result([0.135, *np.linspace(0.2, 0.85, 8)])},
-    "both": {"deep": SPARE, "flat": result(np.linspace(0.5, 0.9, 5), left_out=["stage1/unit2"])},
-    "learned just enough": {"deep": result([0.8, 0.72, 0.725], intact=0.72)},
-    "learned too little, two classes": {"deep": result([0.45, 0.43], intact=0.41, classes=2)},
-    "deletions help": {"deep": result([0.1, 0.11, 0.114, 0.3, 0.09])},
-    "more than six harmful": {"deep": result([*np.linspace(0.9, 0.2, 8), *[0.12] * 8])},
+    "hardly, at one of ten": {"flat": result([0.2, 0.135, *np.geomspace(0.85, 0.21, 8)])},
+    "mixed, just below the half, and at one of nine": {
+        "deep": result([0.71, 0.135, 0.1351, 0.11, 0.136, 0.3, 0.4, 0.12, 0.44, 0.13, 0.127]),
+        "flat": result([0.2, 0.135, *np.geomspace(0.85, 0.21, 7)]),
+    },
+    "spare and hardly": {"deep": SPARE, "flat": FLAT},
+    "learned too little": {"new": result([0.8, 0.72, 0.725], intact=0.721)},
+    "every verdict, and each twice": {
+        "all may go": result([0.13, 0.129, 0.134]),
+        "just learned": result([0.8, 0.72, 0.725], intact=0.72),
+        "flat": FLAT,
+        "short": result([0.4, 0.7]),
+        "thin": result([0.13, 0.5, 0.7]),
+        "small": result([0.6, 0.128, 0.55, 0.7], left_out=["stage1/unit1"]),
+        "new": result([0.81, 0.79], intact=0.721),
+        "of two": result([0.45, 0.43], intact=0.401, classes=2),
+    },
+    "deletions help, by more than a point and by less": {
+        "helped": result([0.1, 0.11, 0.1149, 0.3, 0.118]),
+        "little": result([0.1, 0.11, 0.1151, 0.3, 0.118]),
+    },
+    "six harmful, and seven": {
+        "six": result(
+            [0.2, 0.5, 0.9, 0.7, 0.2, 0.31, 0.4, *np.linspace(0.11, 0.13, 6)],
+            left_out=["stage1/unit2"],
+        ),
+        "seven": result([0.2, 0.5, 0.9, 0.7, 0.2, 0.31, 0.4, *np.linspace(0.11, 0.13, 7)]),
+    },
 }

@@ -10,8 +10,8 @@ from resjax.studies.batches import Progress
 from resjax.studies.lesions import interventions
 from resjax.studies.lesions.interventions import Interventions, intervene_each
 from resjax.studies.lesions.lesion_shown import LEARNED, MAY_GO
+from resjax.studies.old_study import Finding, Options, Study, Table
 from resjax.studies.run import Run
-from resjax.studies.study import Finding, Options, Study, Table
 from resjax.studies.words import join, number, percent
 
 Results = Mapping[str, Interventions]

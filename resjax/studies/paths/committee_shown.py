@@ -8,10 +8,10 @@ import numpy as np
 
 from resjax.studies.batches import Progress
 from resjax.studies.lesions.lesion_shown import LEARNED
+from resjax.studies.old_study import Finding, Options, Study, Table
 from resjax.studies.paths import committee
 from resjax.studies.paths.committee import Committee, vote
 from resjax.studies.run import Run
-from resjax.studies.study import Finding, Options, Study, Table
 from resjax.studies.words import capital, factor, join, percent
 
 Results = Mapping[str, Committee]

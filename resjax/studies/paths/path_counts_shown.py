@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from resjax.studies.batches import Progress
+from resjax.studies.old_study import Finding, Options, Study, Table
 from resjax.studies.paths import path_counts
 from resjax.studies.paths.path_counts import PathCounts
 from resjax.studies.paths.path_lengths import share_between
 from resjax.studies.run import Run
-from resjax.studies.study import Finding, Options, Study, Table
 from resjax.studies.words import count, factor, join
 
 Results = Mapping[str, PathCounts]

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 import numpy as np
 
 from resjax.studies.batches import Progress
+from resjax.studies.old_study import Finding, Options, Study, Table
 from resjax.studies.paths import path_growth
 from resjax.studies.paths.path_counts_shown import between, one_path
 from resjax.studies.paths.path_exact import PathSpectrum
 from resjax.studies.run import Run
 from resjax.studies.signals.gradients import moment
-from resjax.studies.study import Finding, Options, Study, Table
 from resjax.studies.words import join, number
 
 Results = Mapping[str, PathSpectrum]

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 import numpy as np
 
 from resjax.studies.batches import Progress
+from resjax.studies.old_study import Finding, Options, Study, Table
 from resjax.studies.paths import path_parameters
 from resjax.studies.paths.path_counts_shown import between, one_path
 from resjax.studies.paths.path_parameters import PathParameters
 from resjax.studies.run import Run
-from resjax.studies.study import Finding, Options, Study, Table
 from resjax.studies.words import join, number
 
 Results = Mapping[str, PathParameters]

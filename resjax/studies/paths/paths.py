@@ -53,22 +53,18 @@ class PathGradients(Result):
         """What BatchNorm used, as ``Probe.statistics`` says it."""
         return tuple(self.exact)
 
-    @property
-    def choices(self) -> dict[str, Any]:
-        """Of all parts; where they differ, each with the mode that it belongs to."""
+    def __post_init__(self) -> None:
+        """``choices`` are those of all parts; where they differ, each with the mode that it belongs to."""
         found: dict[str, dict[str, str]] = {}
         for results in (self.exact, self.sample):
             for mode, result in results.items():
                 for name, value in result.choices.items():
                     found.setdefault(name, {})[mode] = str(value)
-        return {
-            name: next(iter(values.values()))
-            if len(set(values.values())) == 1
-            else "; ".join(
-                value if value == mode else f"{value} ({mode})" for mode, value in values.items()
+        for name, values in found.items():
+            each = (v if v == mode else f"{v} ({mode})" for mode, v in values.items())
+            self.choices[name] = (
+                next(iter(values.values())) if len(set(values.values())) == 1 else "; ".join(each)
             )
-            for name, values in found.items()
-        }
 
     def alignment(self, mode: str) -> np.ndarray:
         """[length]: norm of the sum over all paths ÷ (number of paths × mean norm of one)."""

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from resjax.studies.batches import Progress
+from resjax.studies.old_study import Finding, Options, Study, Table
 from resjax.studies.paths import paths as path_gradients
 from resjax.studies.paths.path_counts_shown import between, number_of_paths, one_path
 from resjax.studies.paths.path_exact import PathSpectrum
@@ -16,7 +17,6 @@ from resjax.studies.paths.path_sampled import PathSample
 from resjax.studies.paths.path_walk import PAPER, TRAINING
 from resjax.studies.paths.paths import PathGradients
 from resjax.studies.run import Run
-from resjax.studies.study import Finding, Options, Study, Table
 from resjax.studies.words import around, factor, join, number
 
 Results = Mapping[str, PathGradients]

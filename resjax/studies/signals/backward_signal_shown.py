@@ -10,11 +10,11 @@ from resjax.network import Variables
 from resjax.studies.batches import Progress
 from resjax.studies.intervals import of_mean
 from resjax.studies.moments import at_moments
+from resjax.studies.old_study import Finding, Options, Study, Table
 from resjax.studies.run import Run
 from resjax.studies.signals import backward_signal as signal
 from resjax.studies.signals.backward_signal import Signal, backpropagated_signal
 from resjax.studies.signals.gradients import moment
-from resjax.studies.study import Finding, Options, Study, Table
 from resjax.studies.words import around, factor, join, number, percent
 
 Results = Mapping[str, Signal]

@@ -9,11 +9,11 @@ import numpy as np
 from resjax.network import Variables
 from resjax.studies.batches import Progress
 from resjax.studies.moments import at_moments
+from resjax.studies.old_study import Finding, Options, Study, Table
 from resjax.studies.run import Run
 from resjax.studies.signals import branch_variance as analysis
 from resjax.studies.signals.branch_variance import BranchVariance, branch_variances
 from resjax.studies.signals.gradients import moment
-from resjax.studies.study import Finding, Options, Study, Table
 from resjax.studies.words import capital, factor, join, number
 
 Results = Mapping[str, BranchVariance]

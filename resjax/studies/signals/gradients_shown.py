@@ -10,12 +10,12 @@ from resjax.network import Variables
 from resjax.studies.batches import Progress
 from resjax.studies.intervals import of_mean
 from resjax.studies.moments import at_moments
+from resjax.studies.old_study import Finding, Options, Study, Table
 from resjax.studies.run import Run
 from resjax.studies.signals import gradients
 from resjax.studies.signals.gradients import GradientNorms, gradient_norms, moment
 from resjax.studies.signals.near_one_shown import ALIKE, places
 from resjax.studies.signals.norms_over_training import quarters
-from resjax.studies.study import Finding, Options, Study, Table
 from resjax.studies.words import around, capital, factor, join, number
 
 Results = Mapping[str, GradientNorms]

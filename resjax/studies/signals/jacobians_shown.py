@@ -11,12 +11,12 @@ from resjax.network import Variables
 from resjax.studies.batches import Progress
 from resjax.studies.lesions.batch_statistics import reestimate
 from resjax.studies.moments import at_moments
+from resjax.studies.old_study import Finding, Options, Study, Table
 from resjax.studies.run import Run
 from resjax.studies.signals import jacobians
 from resjax.studies.signals.gradients import moment
 from resjax.studies.signals.jacobians import JacobianNorms, centre, jacobian_norms
 from resjax.studies.signals.near_one_shown import ALIKE, places
-from resjax.studies.study import Finding, Options, Study, Table
 from resjax.studies.words import capital, factor, join, number
 
 Results = Mapping[str, JacobianNorms]

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from resjax.studies.batches import Progress
+from resjax.studies.old_study import Finding, Options, Study, Table
 from resjax.studies.run import Run
 from resjax.studies.signals import norms_over_training as analysis
 from resjax.studies.signals.norm_maps import plot_maps
 from resjax.studies.signals.norms_over_training import NormsOverTraining, quarters, training_norms
-from resjax.studies.study import Finding, Options, Study, Table
 from resjax.studies.words import factor, number, percent
 
 if TYPE_CHECKING:

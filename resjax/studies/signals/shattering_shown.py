@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from resjax.studies.batches import Progress
+from resjax.studies.old_study import Claim, Finding, Table
 from resjax.studies.signals import shattering as analysis
 from resjax.studies.signals.shattering import Shattering, shattered_gradients
-from resjax.studies.study import Claim, Finding, Table
 from resjax.studies.words import count, factor, number
 
 Results = Mapping[str, Shattering]

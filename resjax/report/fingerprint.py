@@ -1,0 +1,161 @@
+"""A hash of the code that measures a study, so that finished results are computed again when it changes.
+
+A study's file holds what measures, what draws and what words. The hash covers what ``measure`` reaches: within
+``resjax.studies``, only the functions, classes and constants that are used, followed from name to name;
+elsewhere in resjax, whole modules with all that they import. Docstrings and comments do not count, so a change
+of a word, a threshold of a verdict or a colour keeps an hour of results.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import importlib.util
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from resjax.studies.study import Bench
+
+
+class _Source(NamedTuple):
+    """A module: its definitions by name, where imported names come from, and all modules that it imports."""
+
+    definitions: dict[str, list[ast.AST]]
+    imported: dict[str, tuple[str, str]]
+    modules: set[str]
+    tree: ast.Module
+
+
+def code_fingerprint(measure: Callable[..., Any]) -> str:
+    """The hash of everything that ``measure``, a function of a module of resjax, reaches."""
+    digest = hashlib.sha256()
+    for name, text in sorted(reached(measure).items()):
+        digest.update(f"{name}\0{text}\0".encode())
+    return digest.hexdigest()
+
+
+def reached(measure: Callable[..., Any]) -> dict[str, str]:
+    """What the hash covers: {'module:definition' within ``resjax.studies``, 'module' elsewhere: its syntax}."""
+    return dict(_reached(measure))
+
+
+def source_of(module: str) -> str:
+    """The text of a module of resjax."""
+    path = _path(module)
+    assert path is not None
+    return path.read_text("utf-8")
+
+
+def forget() -> None:
+    """Reads all sources anew at the next call."""
+    for cached in (_source, _closure):
+        cached.cache_clear()
+
+
+def _reached(measure: Callable[..., Any]) -> Iterator[tuple[str, str]]:
+    start = measure.__module__
+    waiting = [(start, name) for name in measure.__code__.co_names]
+    waiting.append((Bench.__module__, Bench.__name__))  # which gives ``measure`` its examples
+    if measure.__name__ != "<lambda>":
+        waiting.append((start, measure.__name__))
+    seen: set[tuple[str, str]] = set()
+    whole: set[str] = set()
+    while waiting:
+        module, name = waiting.pop()
+        if (module, name) in seen:
+            continue
+        seen.add((module, name))
+        if not module.startswith("resjax.studies"):
+            whole |= _closure(module)
+            continue
+        source = _source(module)
+        if name in source.imported:
+            origin, inner = source.imported[name]
+            if _path(f"{origin}.{inner}"):  # ``from package import module``: all that is used of it
+                waiting += [(f"{origin}.{inner}", n) for n in _attributes(source, name)]
+            elif _path(origin):
+                waiting.append((origin, inner))
+        for node in source.definitions.get(name, []):
+            yield f"{module}:{name}", ast.dump(node)
+            waiting += [(module, name) for name in _loads(node)]
+    for module in whole:
+        yield module, ast.dump(_source(module).tree)
+
+
+def _loads(node: ast.AST) -> set[str]:
+    """Names that are read anywhere in a definition."""
+    names = (n for n in ast.walk(node) if isinstance(n, ast.Name))
+    return {n.id for n in names if isinstance(n.ctx, ast.Load)}
+
+
+def _attributes(source: _Source, name: str) -> set[str]:
+    """x, y of name.x, name.y anywhere in a module."""
+    return {
+        node.attr
+        for node in ast.walk(source.tree)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == name
+    }
+
+
+@functools.cache
+def _closure(module: str) -> frozenset[str]:
+    """A module, and the modules of resjax that it imports, directly or not."""
+    found, waiting = set(), [module]
+    while waiting:
+        if (name := waiting.pop()) not in found and _path(name):
+            found.add(name)
+            waiting += _source(name).modules
+    return frozenset(found)
+
+
+@functools.cache
+def _path(module: str) -> Path | None:
+    """The file of a module of resjax, or None."""
+    if module.partition(".")[0] != "resjax":
+        return None
+    try:
+        spec = importlib.util.find_spec(module)
+    except ModuleNotFoundError:
+        return None
+    return Path(spec.origin) if spec and spec.origin else None
+
+
+@functools.cache
+def _source(module: str) -> _Source:
+    tree = _without_docstrings(ast.parse(source_of(module)))
+    definitions: dict[str, list[ast.AST]] = {}
+    imported, modules = {}, set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                imported[alias.asname or alias.name] = (node.module, alias.name)
+                modules |= {node.module, f"{node.module}.{alias.name}"}
+        elif isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+    for node in tree.body:
+        for name in _defines(node):
+            definitions.setdefault(name, []).append(node)
+    return _Source(definitions, imported, modules, tree)
+
+
+def _defines(node: ast.stmt) -> list[str]:
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        return [node.name]
+    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+    return [n.id for t in targets if t for n in ast.walk(t) if isinstance(n, ast.Name)]
+
+
+def _without_docstrings(tree: ast.Module) -> ast.Module:
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            node.body = [  # type: ignore[attr-defined]
+                s
+                for s in body
+                if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))
+            ]
+    return tree

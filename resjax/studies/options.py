@@ -1,0 +1,67 @@
+"""What a user may choose, said once: a field of a dataclass is a flag, a key of kept results, and a part of the
+command that the report prints."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+
+def option(default: int, help: str, *, least: int = 1) -> Any:
+    """A field of an options class: its default, what it means, and the smallest value allowed."""
+    return dataclasses.field(default=default, metadata={"help": help, "least": least})
+
+
+def switch(help: str) -> Any:
+    """A field that is off unless it is asked for."""
+    return dataclasses.field(default=False, metadata={"help": help})
+
+
+class Checked:
+    """Base of options classes: refuses values below the smallest one allowed."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            value, least = getattr(self, field.name), field.metadata.get("least", 0)
+            if value < least:
+                raise ValueError(f"{field.name}={value}; allowed: {least} or more")
+
+    def arguments(self) -> list[str]:
+        """The command-line arguments of all options that are not at their default."""
+        found = []
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            if value != field.default:
+                found.append(f"--{field.name}" if value is True else f"--{field.name}={value}")
+        return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Options(Checked):
+    """Options of all studies: ``python -m resjax.analyze --NAME=VALUE``."""
+
+    max_examples: int = option(
+        10_000, "most examples of the evaluation set; a part is spread evenly over it"
+    )
+    batch_size: int = option(
+        128,
+        "examples at a time in inference; only re-estimated BatchNorm statistics depend on it",
+    )
+    gradient_batches: int = option(8, "training batches on which gradients are measured")
+    draws: int = option(30, "random subsets, orders or committees of each size", least=2)
+    path_draws: int = option(100, "random paths of each length", least=2)
+    delete_up_to: int = option(
+        0,
+        "random deletions of every number of units from 1 to this one (20 in Veit et al. 2016); 0 for 1, 2, "
+        "3, 5, 7, 10, … all",
+        least=0,
+    )
+    seed: int = option(0, "seed of everything that a study draws", least=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class ClaimOptions(Checked):
+    """Options of all claims: ``python -m resjax.claims --NAME=VALUE``."""
+
+    smoke: bool = switch("smaller and quicker, to see that it runs")
+    seed: int = option(0, "seed of everything that a claim draws", least=0)

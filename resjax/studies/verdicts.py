@@ -1,0 +1,55 @@
+"""Words and thresholds that several studies share: which change counts, and who has learned enough to be judged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from resjax.studies.result import Compared
+from resjax.studies.run import Run
+from resjax.studies.words import join
+
+# A unit "may go" where its deletion raises the error by no more (Veit et al. 2016: no noticeable change).
+MAY_GO = 0.01
+# A network whose error exceeds this share of the error of a guess has learned too little to lose anything.
+LEARNED = 0.8
+UNTRAINED = "there is no verdict on {}, which learned too little to lose anything"
+CANNOT_GO = "no shortcut, and its input and output differ in shape"
+
+
+def spared(error: np.ndarray, intact_error: float | np.ndarray) -> np.ndarray:
+    """bool, shaped like ``error``: whether the error rises by at most one percentage point; rounding does not
+    decide. NaN is False."""
+    return error <= intact_error + MAY_GO + 1e-9
+
+
+def untrained(result: Compared) -> bool:
+    """Whether the network knows too little to lose anything."""
+    return bool(result.intact_error > LEARNED * result.chance_error)
+
+
+def num_deletable(run: Run) -> int:
+    """How many units of a run's network can be deleted."""
+    return int(run.network.deletable(run.variables, run.image_shape).sum())
+
+
+def cannot_delete(run: Run) -> str | None:
+    """Why nothing can be deleted there, or None."""
+    if num_deletable(run):
+        return None
+    return "no unit of this network can be deleted: none has a shortcut or keeps its shape"
+
+
+def left_out(names: Mapping[str, str], what: str = "Never deleted") -> str:
+    """' Never deleted: a and b (reason).', or '' where nothing was left out; ``names`` is {unit: reason}."""
+    if not names:
+        return ""
+    return f" {what}: {join(list(names))} ({'; '.join(sorted(set(names.values())))})."
+
+
+def why_not_deletable(units: Sequence[Any], deletable: np.ndarray) -> dict[str, str]:
+    """{name: reason} of the units that can't be deleted."""
+    pairs = zip(units, deletable, strict=True)
+    return {unit.name: CANNOT_GO for unit, can_go in pairs if not can_go}
