@@ -5,11 +5,11 @@
 The programs are those of ``python -m resjax.train`` at CIFAR-10's image size: the first state, many training
 steps a dispatch, and the evaluation of many batches. Each start is a process of its own: a cold one with an
 empty folder for compiled programs (``resjax.cpu.compilation``), then a warm one with what the cold one left
-there. A start counts from the Python function on: tracing, lowering, and XLA or reading. Stock Flax (``stock.py``) has
-one step a dispatch and starts cold; "stock, flag" compiles as quickly as the commands do. "init" is the first
-state, compiled and computed; the others are not run, so their numbers do not depend on how fast they are.
-"start" is what training needs, the first state and the steps: of stock Flax the sum, and of resjax as
-``loop.prepare`` makes them, side by side.
+there. A start counts from the Python function on: tracing, lowering, and XLA or reading. Stock Flax
+(``stock.py``) has one step a dispatch and starts cold; "stock, flag" compiles as quickly as the commands do.
+"init" is the first state, compiled and computed; the others are not run, so their numbers do not depend on
+how fast they are. "start" is what training needs, the first state and the steps: of stock Flax the sum, and
+of resjax as ``loop.prepare`` makes them, side by side.
 """
 
 from __future__ import annotations

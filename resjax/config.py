@@ -19,6 +19,19 @@ from resjax import data, models
 # Sections and fields that affect at most the order of sums, so that a run may continue with other values.
 FREE = ("log", "checkpoint", "parallel.distributed", "parallel.cpu_devices", "eval.batch_size",
         "model.unroll", "data.data_dir", "data.workers", "train.steps_per_dispatch")  # fmt: skip
+CHOICES = {
+    "train.loss": ("cross_entropy", "rbf_map"),
+    "optimizer.decay": ("all", "kernels"),
+    "optimizer.schedule": ("step", "cosine", "constant"),
+    "optimizer.warmup_shape": ("linear", "constant"),
+    "parallel.mode": ("jit", "pmap"),
+}
+LEAST = {
+    "train.batch_size": 1, "train.steps_per_dispatch": 1, "eval.batch_size": 1, "checkpoint.keep": 1,
+    "optimizer.learning_rate": 0, "optimizer.momentum": 0, "optimizer.weight_decay": 0,
+    "optimizer.clip_norm": 0, "optimizer.factor": 0, "optimizer.scalar_factor": 0,
+    "optimizer.warmup_from": 0, "seed": 0,
+}  # fmt: skip
 
 
 def default(model: str = "resnet", **model_fields: Any) -> ConfigDict:
@@ -97,57 +110,35 @@ def steps_of(duration: str, steps_per_epoch: float, field: str) -> int:
 
 def check(config: ConfigDict) -> None:
     """Raises ValueError for invalid values; those that depend on data are checked later."""
-    for field, allowed in {
-        "train.loss": ("cross_entropy", "rbf_map"),
-        "optimizer.decay": ("all", "kernels"),
-        "optimizer.schedule": ("step", "cosine", "constant"),
-        "optimizer.warmup_shape": ("linear", "constant"),
-        "parallel.mode": ("jit", "pmap"),
-    }.items():
-        section, name = field.split(".")
-        if config[section][name] not in allowed:
+    for field, allowed in CHOICES.items():
+        if _field(config, field) not in allowed:
             raise ValueError(
-                f"{field}={config[section][name]!r}; allowed: {', '.join(map(repr, allowed))}"
+                f"{field}={_field(config, field)!r}; allowed: {', '.join(map(repr, allowed))}"
             )
-    for field in (
-        "train.batch_size",
-        "train.steps_per_dispatch",
-        "eval.batch_size",
-        "checkpoint.keep",
-    ):
-        section, name = field.split(".")
-        if config[section][name] < 1:
-            raise ValueError(f"{field}={config[section][name]}; allowed: 1 or more")
+    for field, least in LEAST.items():
+        if not least <= _field(config, field) < float("inf"):
+            raise ValueError(f"{field}={_field(config, field)}; allowed: {least} or more")
     cpu_devices = config.parallel.get("cpu_devices", 0)  # older workdirs lack this field
     if cpu_devices < 0:
         raise ValueError(
             f"parallel.cpu_devices={cpu_devices}; allowed: 1, 2, … devices, or 0 to choose"
         )
-    if not 0 <= config.train.label_smoothing < 1:
-        raise ValueError(
-            f"train.label_smoothing={config.train.label_smoothing}; allowed: 0 ≤ value < 1"
-        )
-    if config.train.loss == "rbf_map" and config.train.label_smoothing:
+    smoothing = config.train.label_smoothing
+    if not 0 <= smoothing < 1:
+        raise ValueError(f"train.label_smoothing={smoothing}; allowed: 0 ≤ value < 1")
+    if config.train.loss == "rbf_map" and smoothing:
         raise ValueError("train.label_smoothing requires train.loss='cross_entropy'; set it to 0")
-    for field in ("learning_rate", "momentum", "weight_decay", "clip_norm", "factor", "scalar_factor",
-                  "warmup_from"):  # fmt: skip
-        if not 0 <= config.optimizer[field] < float("inf"):
-            raise ValueError(f"optimizer.{field}={config.optimizer[field]}; allowed: 0 or more")
-    if config.seed < 0:
-        raise ValueError(f"seed={config.seed}; allowed: 0 or more")
-    durations = {
-        "train.duration": [config.train.duration],
-        "eval.every": [config.eval.every],
-        "log.every": [config.log.every],
-        "checkpoint.every": [config.checkpoint.every],
-        "optimizer.warmup": [config.optimizer.warmup],
-        "optimizer.boundaries": list(config.optimizer.boundaries),
-    }
-    for field, values in durations.items():
-        for value in values:
-            steps = steps_of(value, 1e6, field)
-            if not steps and field != "optimizer.warmup":
-                raise ValueError(f"{field}={value!r}; it must be longer than 0")
+    fields = ("train.duration", "eval.every", "log.every", "checkpoint.every", "optimizer.warmup")
+    durations = [(field, _field(config, field)) for field in fields]
+    durations += [("optimizer.boundaries", boundary) for boundary in config.optimizer.boundaries]
+    for field, duration in durations:
+        if not steps_of(duration, 1e6, field) and field != "optimizer.warmup":
+            raise ValueError(f"{field}={duration!r}; it must be longer than 0")
+
+
+def _field(config: ConfigDict, field: str) -> Any:
+    section, _, name = field.rpartition(".")
+    return config[section][name] if section else config[name]
 
 
 def to_json(config: ConfigDict) -> str:

@@ -26,16 +26,9 @@ from resjax.workdir.stopping import StopRequest
 from resjax.workdir.writers import Writer
 
 __all__ = [
-    "Experiment",
-    "Task",
-    "TrainState",
-    "create_state",
-    "eval_step",
-    "load_experiment",
-    "make_experiment",
-    "train_and_evaluate",
-    "train_step",
-]
+    "Experiment", "Task", "TrainState", "create_state", "eval_step", "load_experiment",
+    "make_experiment", "train_and_evaluate", "train_step",
+]  # fmt: skip
 
 
 def train_and_evaluate(config: ConfigDict, directory: str | Path) -> TrainState:

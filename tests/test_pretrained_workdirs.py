@@ -107,7 +107,7 @@ def test_other_classes_need_a_new_head(files, tmp_path):
     folder, _, variables = files
     experiment = load_experiment(config_of(folder, 4))
     file = folder / "net.safetensors"
-    with pytest.raises(ValueError, match=r"10 classes apart .* has 4.*--new_head"):
+    with pytest.raises(ValueError, match=r"has 10 classes and .* has 4.*--new_head"):
         make_workdir(file, tmp_path / "run", experiment)
     state = make_workdir(file, tmp_path / "run", experiment, new_head=True)
     fresh = experiment.create_state()

@@ -32,6 +32,7 @@ that of the input features.
 """
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -42,8 +43,18 @@ from resjax.cpu.one_thread import FEW, NHWC_HWIO, OneThread, Pads, Pair
 
 Padding = str | Pads
 Shape = tuple[int, ...]
+Arrays = tuple[jax.Array, jax.Array]
 _SPREAD = 2  # any dilation above 1 selects the multi-threaded kernel
 _DTYPES = ("bfloat16", "float32", "float64")
+
+
+class _Form(NamedTuple):
+    """Strides, padding and groups of a convolution; on one thread if ``alone``, else on all."""
+
+    strides: Pair
+    pads: Pads
+    groups: int
+    alone: OneThread | None
 
 
 def conv(
@@ -78,9 +89,11 @@ def conv(
     if impl == "auto":
         impl = "cpu" if jax.default_backend() == "cpu" else "lax"
     if impl == "lax":
-        return _conv(x, kernel, strides, pads, groups)
-    # Read here, since the backward pass may be traced elsewhere.
-    return _conv_cpu(x, kernel, strides, pads, groups, one_thread.threads())
+        return lax.conv_general_dilated(
+            x, kernel, strides, pads, dimension_numbers=NHWC_HWIO, feature_group_count=groups
+        )
+    # The threads are read here, since the backward pass may be traced elsewhere.
+    return _conv_cpu(x, kernel, _Form(strides, pads, groups, one_thread.threads()))
 
 
 def _check(x: jax.Array, kernel: jax.Array, strides: Pair, groups: int, impl: str) -> None:
@@ -118,22 +131,9 @@ def _explicit(padding: Padding, size: Shape, window: Shape, strides: Pair) -> Pa
     return (rows[0], rows[1]), (columns[0], columns[1])
 
 
-def _conv(x: jax.Array, kernel: jax.Array, strides: Pair, pads: Pads, groups: int) -> jax.Array:
-    return lax.conv_general_dilated(
-        x, kernel, strides, pads, dimension_numbers=NHWC_HWIO, feature_group_count=groups
-    )
-
-
-def _fast(
-    x: jax.Array,
-    kernel: jax.Array,
-    strides: Pair,
-    pads: Pads,
-    groups: int,
-    alone: OneThread | None,
-    dilation: Pair = (1, 1),
-) -> jax.Array:
-    """The convolution of x, dilated by ``dilation``; on one thread if ``alone``, else on all."""
+def _fast(x: jax.Array, kernel: jax.Array, form: _Form, dilation: Pair = (1, 1)) -> jax.Array:
+    """The convolution of x, dilated by ``dilation``."""
+    strides, pads, groups, alone = form
     kh, kw, c, o = kernel.shape
     plain = groups == 1 and dilation == (1, 1)
     if (kh, kw) == (1, 1) and plain and not any(map(any, pads)):
@@ -158,47 +158,27 @@ def _fast(
     )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
-def _conv_cpu(
-    x: jax.Array, kernel: jax.Array, strides: Pair, pads: Pads, groups: int, alone: OneThread | None
-) -> jax.Array:
-    return _fast(x, kernel, strides, pads, groups, alone)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _conv_cpu(x: jax.Array, kernel: jax.Array, form: _Form) -> jax.Array:
+    return _fast(x, kernel, form)
 
 
-def _forward(
-    x: jax.Array, kernel: jax.Array, strides: Pair, pads: Pads, groups: int, alone: OneThread | None
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _fast(x, kernel, strides, pads, groups, alone), (x, kernel)
+def _forward(x: jax.Array, kernel: jax.Array, form: _Form) -> tuple[jax.Array, Arrays]:
+    return _fast(x, kernel, form), (x, kernel)
 
 
-def _backward(
-    strides: Pair,
-    pads: Pads,
-    groups: int,
-    alone: OneThread | None,
-    residuals: tuple[jax.Array, jax.Array],
-    dy: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
+def _backward(form: _Form, residuals: Arrays, dy: jax.Array) -> Arrays:
     x, kernel = residuals
-    return (
-        _input_gradient(dy, kernel, x.shape[1:3], strides, pads, groups, alone),
-        _kernel_gradient(x, dy, kernel, strides, pads, groups, alone),
-    )
+    dx = _input_gradient(dy, kernel, x.shape[1:3], form)
+    return dx, _kernel_gradient(x, dy, kernel, form)
 
 
 _conv_cpu.defvjp(_forward, _backward)
 
 
-def _input_gradient(
-    dy: jax.Array,
-    kernel: jax.Array,
-    size: Shape,
-    strides: Pair,
-    pads: Pads,
-    groups: int,
-    alone: OneThread | None,
-) -> jax.Array:
+def _input_gradient(dy: jax.Array, kernel: jax.Array, size: Shape, form: _Form) -> jax.Array:
     """dy dilated by the stride, convolved with the flipped kernel whose channels are swapped."""
+    strides, pads, groups, _ = form
     kh, kw, c, o = kernel.shape
     flipped = kernel[::-1, ::-1].reshape(kh, kw, c, groups, o // groups)
     flipped = flipped.transpose(0, 1, 4, 3, 2).reshape(kh, kw, o // groups, groups * c)
@@ -207,19 +187,12 @@ def _input_gradient(
         (k - 1 - lo, n + lo - (m - 1) * s - 1)
         for n, m, k, s, (lo, _) in zip(size, dy.shape[1:3], (kh, kw), strides, pads, strict=True)
     )
-    return _fast(dy, flipped, (1, 1), (rows, columns), groups, alone, strides)
+    return _fast(dy, flipped, form._replace(strides=(1, 1), pads=(rows, columns)), strides)
 
 
-def _kernel_gradient(
-    x: jax.Array,
-    dy: jax.Array,
-    kernel: jax.Array,
-    strides: Pair,
-    pads: Pads,
-    groups: int,
-    alone: OneThread | None,
-) -> jax.Array:
+def _kernel_gradient(x: jax.Array, dy: jax.Array, kernel: jax.Array, form: _Form) -> jax.Array:
     """x convolved with dy dilated by the stride; channels as batch, batch as features."""
+    strides, pads, groups, alone = form
     window, dtype = (kernel.shape[0], kernel.shape[1]), x.dtype
     if dtype == jnp.bfloat16:  # the sum runs over batch and positions: too long for 8 bits
         x, dy = x.astype(jnp.float32), dy.astype(jnp.float32)
@@ -252,7 +225,7 @@ def _kernel_gradient(
     return dk.transpose(1, 2, 0, 3).astype(dtype)
 
 
-def _apart(x: jax.Array, dy: jax.Array, kernel: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _apart(x: jax.Array, dy: jax.Array, kernel: jax.Array) -> Arrays:
     """x and dy, computed before they are transposed.
 
     XLA would fuse their computation with the transposition and read each operand in strides, several times

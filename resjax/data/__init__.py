@@ -13,15 +13,6 @@ from resjax.data.order import batch_indices
 from resjax.data.stream import Stream
 
 __all__ = [
-    "Arrays",
-    "Info",
-    "Statistics",
-    "Stream",
-    "augment",
-    "batch_indices",
-    "defaults",
-    "info",
-    "load",
-    "standardize",
-    "statistics",
-]
+    "Arrays", "Info", "Statistics", "Stream", "augment", "batch_indices", "defaults", "info",
+    "load", "standardize", "statistics",
+]  # fmt: skip

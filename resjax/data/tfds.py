@@ -75,9 +75,9 @@ def prepared(name: str, data_dir: str) -> pathlib.Path:
     if not readable:
         raise FileNotFoundError(
             f"{versions[-1]} holds no array_record files; TFDS's other formats need TensorFlow. "
-            "Convert it in place, with TensorFlow in an environment of its own:\n"
+            "Convert it in place, with TensorFlow in a separate environment:\n"
             f"  {isolated_convert(versions[-1])}\n"
-            f"or prepare it anew in another folder:\n  {command}-array_record"
+            f"or prepare it again in another folder:\n  {command}-array_record"
         )
     return readable[-1]
 

@@ -91,51 +91,22 @@ def _conv(module: Any, params: Any, x: Shape, y: Shape) -> Facts:
 
 def _partial_conv(module: Any, params: Any, x: Shape, y: Shape) -> Facts:
     k = module.kernel
-    most = k * k * max(map(len, module.connections))
-    return _weights("partial conv", params, x, y, most, (k, k))
-
-
-def _dense(module: Any, params: Any, x: Shape, y: Shape) -> Facts:
-    del module
-    return _weights("dense", params, x, y, x[-1], ())
-
-
-def _rbf(module: Any, params: Any, x: Shape, y: Shape) -> Facts:
-    del module, params
-    return Facts("rbf", 0, x[-1], (), multiply_adds=x[-1] * y[-1])
-
-
-def _norm(module: Any, params: Any, x: Shape, y: Shape) -> Facts:
-    del module, x, y
-    return Facts("norm", _count(params), 1)
-
-
-def _lrn(module: Any, params: Any, x: Shape, y: Shape) -> Facts:
-    del params, x, y
-    return Facts("lrn", 0, module.n)
+    return _weights("partial conv", params, x, y, k * k * max(map(len, module.connections)), (k, k))
 
 
 def _pool(module: Any, params: Any, x: Shape, y: Shape) -> Facts:
-    del params, x, y
     window, stride = module.window, module.strides
     return Facts(f"{module.kind} pool", 0, math.prod(window), window, stride, window, stride)
 
 
 def _subsampling(module: Any, params: Any, x: Shape, y: Shape) -> Facts:
-    del module, x
     two = (2, 2)
     # One multiplication per output, with the map's coefficient.
     products = math.prod(y)
     return Facts("subsampling", _count(params), 4, two, two, two, two, multiply_adds=products)
 
 
-def _global_pool(module: Any, params: Any, x: Shape, y: Shape) -> Facts:
-    del module, params, y
-    return Facts("global pool", 0, math.prod(x[:2]), (), kernel=(x[0], x[1]))
-
-
 def _adaptive_pool(module: Any, params: Any, x: Shape, y: Shape) -> Facts:
-    del params, y
     (kh, step_h), (kw, step_w) = (_spread(module.weights(n)) for n in x[:2])
     return Facts("adaptive pool", 0, kh * kw, (kh, kw), (step_h, step_w), (kh, kw))
 
@@ -151,18 +122,28 @@ def _pair(value: Any) -> Pair:
     return (1, 1) if value is None else (value, value) if isinstance(value, int) else tuple(value)
 
 
+def _dense(module: Any, params: Any, x: Shape, y: Shape) -> Facts:
+    return _weights("dense", params, x, y, x[-1], ())
+
+
+def _norm(module: Any, params: Any, x: Shape, y: Shape) -> Facts:
+    return Facts("norm", _count(params), 1)
+
+
 RULES: dict[type[nn.Module], Rule] = {
     layers.Conv: _conv,
     nn.Conv: _conv,
     lenet_layers.PartialConv: _partial_conv,
     layers.Dense: _dense,
     nn.Dense: _dense,
-    lenet_layers.RBF: _rbf,
+    lenet_layers.RBF: lambda rbf, p, x, y: Facts("rbf", 0, x[-1], (), multiply_adds=x[-1] * y[-1]),
     layers.BatchNorm: _norm,
     nn.BatchNorm: _norm,
-    layers.LocalResponseNorm: _lrn,
+    layers.LocalResponseNorm: lambda lrn, p, x, y: Facts("lrn", 0, lrn.n),
     layers.Pool: _pool,
     lenet_layers.TrainableSubsampling: _subsampling,
-    layers.GlobalAveragePool: _global_pool,
+    layers.GlobalAveragePool: lambda _, p, x, y: Facts(
+        "global pool", 0, math.prod(x[:2]), (), kernel=(x[0], x[1])
+    ),
     layers.AdaptiveAveragePool: _adaptive_pool,
 }

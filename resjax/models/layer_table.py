@@ -38,6 +38,7 @@ import jax.numpy as jnp
 
 from resjax.models.layer_facts import Facts, Pair, Shape, rule_of
 from resjax.network import Network
+from resjax.network.parts import part_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,10 +106,9 @@ def layer_table(network: Network, image_shape: tuple[int, int, int]) -> list[Lay
     h: Any = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     path = _Path((Fraction(1),) * 2, (Fraction(1),) * 2, image_shape[:2])
     rows: list[LayerRow] = []
-    parts = [("stem", network.stem, 0), *((s.name, s.unit, s.n) for s in network.stacks)]
     infos = iter(network.units)
-    for name, module, n in [*parts, ("head", network.head, 0)]:
-        own = {c: tree[name] for c, tree in variables.items() if name in tree}
+    for name, module, n in network.modules:
+        own = part_of(variables, name)
         if n:
             # Stacked variables: the shapes of one unit are those without the leading axis.
             own = jax.tree.map(lambda v: jax.ShapeDtypeStruct(v.shape[1:], v.dtype), own)

@@ -114,6 +114,12 @@ class Network:
                 infos.append(UnitInfo(len(infos), stack, position, name))
         return tuple(infos)
 
+    @property
+    def modules(self) -> list[tuple[str, nn.Module, int]]:
+        """(name, module, number of units, 0 for stem and head) of each part, in order."""
+        stacks = [(stack.name, stack.unit, stack.n) for stack in self.stacks]
+        return [("stem", self.stem, 0), *stacks, ("head", self.head, 0)]
+
     # --- the parts, for analyses that loop over the units themselves ---
 
     @property
@@ -172,7 +178,7 @@ class Network:
                 return _run(stack.unit, part, h, train, key, gate, method="parts")
 
             def skip(h: jax.Array) -> tuple[Parts, Variables]:
-                # The statistics of a unit that did not run stay as they are.
+                # The statistics of a unit that did not run remain unchanged.
                 y, _ = _run(stack.unit, part, h, train, key, method="skip")
                 shapes = jax.eval_shape(run, h)[0]
                 zero = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
@@ -226,10 +232,8 @@ class Network:
             rngs = {"params": keys[0], "dropout": keys[1]}
             return module.init(rngs, jnp.zeros(h.shape, h.dtype), train=False)
 
-        modules = [("stem", self.stem, 0), *((s.name, s.unit, s.n) for s in self.stacks)]
-        modules.append(("head", self.head, 0))
-        of_parts, of_units = _init_keys(key, [n for _, _, n in modules])
-        for i, (name, module, n) in enumerate(modules):
+        of_parts, of_units = _init_keys(key, [n for _, _, n in self.modules])
+        for i, (name, module, n) in enumerate(self.modules):
             if n:
                 keys = of_units[i, :n]
                 parts[name] = jax.vmap(lambda k, m=module, h=h: init_one(m, k, h))(keys)

@@ -114,8 +114,7 @@ def layer_paths(network: Network, shape: tuple[int, ...]) -> dict[str, list[str]
         return y
 
     h: Any = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-    parts = [("stem", network.stem), *((s.name, s.unit) for s in network.stacks)]
-    for name, module in [*parts, ("head", network.head)]:
+    for name, module, _ in network.modules:
         h = jax.eval_shape(lambda x, m=module, n=name: run(m, n, x), h)
     return order
 

@@ -11,7 +11,7 @@ usual names, and prefixes of wrappers (``module.`` of data parallelism) are remo
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,14 @@ def read(path: str | Path) -> Tensors:
     file = Path(path).expanduser()
     if not file.is_file():
         raise FileNotFoundError(f"{path}: there is no such file")
-    tensors = _Mapped(file) if _is_safetensors(file) else _state_dict(read_torch(file), file)
-    return _Renamed(tensors, _without_prefixes(list(tensors)))
+    if not _is_safetensors(file):
+        tensors = _state_dict(read_torch(file), file)
+        return _Lazy(_without_prefixes(list(tensors)), tensors.__getitem__)
+    try:
+        opened = safe_open(file, framework="np")
+    except SafetensorError as error:
+        raise ValueError(f"{file} is a damaged safetensors file: {error}") from error
+    return _Lazy(_without_prefixes(list(opened.keys())), opened.get_tensor)
 
 
 def sha256(path: str | Path) -> str:
@@ -51,32 +57,14 @@ def _is_safetensors(file: Path) -> bool:
     return len(head) == 9 and head[8:] == b"{" and length <= file.stat().st_size - 8
 
 
-class _Mapped(Mapping[str, np.ndarray]):
-    def __init__(self, file: Path) -> None:
-        try:
-            self._file = safe_open(file, framework="np")
-        except SafetensorError as error:
-            raise ValueError(f"{file} is a damaged safetensors file: {error}") from error
-        self._names = list(self._file.keys())
+class _Lazy(Mapping[str, np.ndarray]):
+    """Tensors that are read on demand; ``names`` has their names in the file."""
+
+    def __init__(self, names: dict[str, str], get: Callable[[str], np.ndarray]) -> None:
+        self._names, self._get = names, get
 
     def __getitem__(self, name: str) -> np.ndarray:
-        if name not in self._names:
-            raise KeyError(name)
-        return self._file.get_tensor(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-
-class _Renamed(Mapping[str, np.ndarray]):
-    def __init__(self, tensors: Tensors, names: dict[str, str]) -> None:
-        self._tensors, self._names = tensors, names
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        return self._tensors[self._names[name]]
+        return self._get(self._names[name])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)

@@ -34,16 +34,9 @@ class ResidualNames(NamedTuple):
 
 
 TORCHVISION = ResidualNames(
-    stem="conv1",
-    stem_bn="bn1",
-    unit="layer{stage1}.{i}",
-    conv="conv{j1}",
-    bn="bn{j1}",
-    shortcut="downsample.0",
-    shortcut_bn="downsample.1",
-    head_bn="bn",
-    head="fc",
-)
+    stem="conv1", stem_bn="bn1", unit="layer{stage1}.{i}", conv="conv{j1}", bn="bn{j1}",
+    shortcut="downsample.0", shortcut_bn="downsample.1", head_bn="bn", head="fc",
+)  # fmt: skip
 CIFAR = TORCHVISION._replace(shortcut="shortcut.0", shortcut_bn="shortcut.1", head="linear")
 HUGGING_FACE = ResidualNames(
     stem="resnet.embedder.embedder.convolution",
@@ -57,16 +50,10 @@ HUGGING_FACE = ResidualNames(
     head="classifier.1",
 )
 TIMM_V2 = ResidualNames(
-    stem="stem.conv",
-    stem_bn="stem.norm",
-    unit="stages.{stage}.blocks.{i}",
-    conv="conv{j1}",
-    bn="norm{j1}",
-    shortcut="downsample.conv",
-    shortcut_bn="downsample.norm",
-    head_bn="norm",
-    head="head.fc",
-)
+    stem="stem.conv", stem_bn="stem.norm",
+    unit="stages.{stage}.blocks.{i}", conv="conv{j1}", bn="norm{j1}",
+    shortcut="downsample.conv", shortcut_bn="downsample.norm", head_bn="norm", head="head.fc",
+)  # fmt: skip
 
 
 def residual(network: Network, names: ResidualNames) -> Naming:

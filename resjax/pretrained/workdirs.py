@@ -128,9 +128,6 @@ def evaluate(experiment: Experiment, state: TrainState, directory: str | Path) -
     devices = Devices(config.parallel.mode)
     measure = Evaluation(experiment.task, experiment.dataset, devices, config.eval.batch_size)
     sums = {name: float(value) for name, value in measure(devices.copy(state)).items()}
-    split = "holdout" if config.data.holdout else "test"
-    means = {f"{split}_{name}": sums[name] / sums["count"] for name in ("loss", "error")}
-    record = {"step": STEP, "epoch": round(STEP / experiment.plan.per_epoch, 4), **means}
     home = Path(directory).expanduser().resolve()
-    workdir.write(home / "metrics.jsonl", json.dumps(record) + "\n")
+    workdir.write(home / "metrics.jsonl", json.dumps(experiment.record(STEP, sums)) + "\n")
     return sums

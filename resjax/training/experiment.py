@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
@@ -13,7 +14,7 @@ from resjax import data, models
 from resjax.data.info import TABLE
 from resjax.network import losses
 from resjax.training.optimizer import make_optimizer, schedule
-from resjax.training.step import Task, TrainState, state_maker
+from resjax.training.step import Metrics, Task, TrainState, state_maker
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +41,15 @@ class Experiment:
     dataset: data.Arrays | data.Stream
     task: Task
     plan: Plan
+
+    def record(self, step: int, sums: Metrics | None = None) -> dict[str, Any]:
+        """The beginning of a record at ``step``; with the ``sums`` of an evaluation, its whole record."""
+        begun = {"step": step, "epoch": round(step / self.plan.per_epoch, 4)}
+        if sums is None:
+            return begun
+        split = "holdout" if self.config.data.holdout else "test"
+        count = float(sums["count"])
+        return begun | {f"{split}_{k}": float(sums[k]) / count for k in ("loss", "error")}
 
     @property
     def key(self) -> jax.Array:

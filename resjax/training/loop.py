@@ -152,10 +152,7 @@ class _Reports:
         if found.metrics is not None:
             self._training(found, state, saves)
         if found.evaluation is not None:
-            split = "holdout" if self._experiment.config.data.holdout else "test"
-            sums = {k: float(v) for k, v in found.evaluation.items()}
-            means = {f"{split}_{k}": sums[k] / sums["count"] for k in ("loss", "error")}
-            self._writer.write({**self._at(found.end), **means})
+            self._writer.write(self._experiment.record(found.end, found.evaluation))
 
     def _training(self, found: _Found, state: TrainState, saves: bool) -> None:
         assert found.metrics is not None
@@ -175,7 +172,7 @@ class _Reports:
         closes = end % plan.log == 0 or saves or not finite
         if closes and self._losses:
             record: dict[str, Any] = {
-                **self._at(end),
+                **self._experiment.record(end),
                 "loss": float(np.mean(self._losses)),
                 "error": float(np.mean(self._errors)),
                 "learning_rate": self._rate,
@@ -199,6 +196,3 @@ class _Reports:
             f"{self._checkpoints.directory}. Try, in another --workdir, a smaller optimizer.learning_rate, a "
             "longer optimizer.warmup, or an optimizer.clip_norm."
         )
-
-    def _at(self, step: int) -> dict[str, Any]:
-        return {"step": step, "epoch": round(step / self._experiment.plan.per_epoch, 4)}
