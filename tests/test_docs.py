@@ -1,4 +1,4 @@
-"""The pages of docs: their Python runs, every study and claim has one, links and pictures are there."""
+"""The pages of docs: their Python runs, indexes are complete, links and pictures are there."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,12 @@ from resjax.studies.catalogue import CLAIMS, STUDIES
 from resjax.train import train_and_evaluate
 
 REPOSITORY = Path(__file__).parent.parent
-PAGES = sorted((REPOSITORY / "docs/analyses").glob("*.md"))
+INDEX = REPOSITORY / "docs/analyses/README.md"
+PAGES = sorted(set((REPOSITORY / "docs/analyses").glob("*.md")) - {INDEX})
+ALL_PAGES = sorted(
+    [*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md")],
+    key=lambda page: page.relative_to(REPOSITORY),
+)
 
 
 def test_every_study_and_claim_has_a_page():
@@ -22,14 +27,39 @@ def test_every_study_and_claim_has_a_page():
         assert re.search(rf"--names=[\w,]*\b{name}\b", text), name
 
 
-@pytest.mark.parametrize(
-    "page",
-    [*PAGES, *(REPOSITORY / "docs").glob("*.md"), *(REPOSITORY / "docs/results").glob("*.md")],
-    ids=lambda p: p.stem,
-)
+def test_the_index_has_a_line_and_a_picture_for_every_study_and_claim():
+    text = INDEX.read_text("utf-8")
+    listed = re.findall(r'^\| <img src="([^"]+)"[^|]*\| \[`(\w+)`\]\((\w+\.md)\) \|', text, re.M)
+    assert [name for _, name, _ in listed] == [*STUDIES, *CLAIMS]
+    for picture, name, page in listed:
+        assert (INDEX.parent / picture).exists(), name
+        assert name in (INDEX.parent / page).read_text("utf-8"), name
+
+
+def test_every_configuration_is_listed_and_no_other():
+    there = {p.stem for p in (REPOSITORY / "configs").glob("*.py")}
+    page = (REPOSITORY / "docs/configurations.md").read_text("utf-8")
+    table = page[page.index("| configuration |") : page.index("Each file has a small form")]
+    assert set(re.findall(r"`([a-z0-9_]+)`", table)) == there
+
+
+def anchors(page: Path) -> set[str]:
+    """Names of the headings of a page, as GitHub and MkDocs make them."""
+    headings = re.findall(
+        r"^#+ (.*)$", re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.S), re.M
+    )
+    plain = [re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading) for heading in headings]
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in plain}
+
+
+@pytest.mark.parametrize("page", ALL_PAGES, ids=lambda p: str(p.relative_to(REPOSITORY)))
 def test_links_lead_somewhere(page):
-    for target in re.findall(r"\]\(((?!http)[^)#]+)\)", page.read_text()):
-        assert (page.parent / target).exists(), target
+    text = page.read_text("utf-8")
+    for target in re.findall(r"\]\(((?!http)[^)]+)\)|src=\"((?!http)[^\"]+)\"", text):
+        path, _, anchor = "".join(target).partition("#")
+        there = page.parent / path if path else page
+        assert there.exists(), path
+        assert not anchor or anchor in anchors(there), f"{path}#{anchor}"
 
 
 def test_the_tests_behind_the_claims_are_there():
