@@ -1,87 +1,69 @@
 """Analyses: pure functions of a network, its variables and data, which return small results.
 
     run = load_run("runs/demo/residual")
-    images, labels = run.examples("test", 10_000)
-    result = delete_each(run.network, run.variables, images, labels)
+    result = lesion(*run.evaluation(10_000))
     plot(result).savefig("lesion.png")              # or plot({"one": result, "another": other})
 
-They know a network as stem, units and head only, so they work on every one. Each module tells its method: the
-question, the formula, the cost, what a result means and what it does not. docs/analyses has a page for each.
+The function of a study has the study's name. Analyses know a network as stem, units and head only, so they work
+on every one. Each module teaches its method: the question, the formula, the cost, what a result means and what
+it does not mean. docs/analyses has a page for each.
 """
 
-from resjax.studies.catalogue import plot
-from resjax.studies.convolution.connections import connections_of
-from resjax.studies.convolution.edges import edge_maps
-from resjax.studies.convolution.equivariance import equivariance_error
-from resjax.studies.convolution.sample_size import by_sample_size
-from resjax.studies.convolution.sharing import layer_jacobian
-from resjax.studies.curves import training_curves
-from resjax.studies.lesions.batch_statistics import reestimate
-from resjax.studies.lesions.deletions import delete_random, delete_subsets
-from resjax.studies.lesions.interventions import intervene_each
-from resjax.studies.lesions.lesion import delete_each
-from resjax.studies.lesions.pairs import delete_pairs
-from resjax.studies.lesions.pruning import prune_greedily
-from resjax.studies.lesions.recalibrate import delete_each_recalibrated
-from resjax.studies.lesions.reorder import reorder_units
-from resjax.studies.paths.committee import vote
-from resjax.studies.paths.path_counts import count_paths
-from resjax.studies.paths.path_exact import path_spectrum
-from resjax.studies.paths.path_growth import path_spectra
-from resjax.studies.paths.path_parameters import parameter_spectra
-from resjax.studies.paths.path_sampled import sample_paths
-from resjax.studies.paths.paths import measure_paths
-from resjax.studies.run import Run, load_run, load_runs
-from resjax.studies.signals.backward_signal import backpropagated_signal
-from resjax.studies.signals.branch_variance import branch_variances
-from resjax.studies.signals.gradients import gradient_norms
-from resjax.studies.signals.jacobians import jacobian_norms
-from resjax.studies.signals.norms_over_training import training_norms
-from resjax.studies.signals.shattering import gradients_along_line, shattered_gradients
-from resjax.studies.units.identity import measure_identity
-from resjax.studies.units.insertion import insert, start_from
-from resjax.studies.units.responses import layer_responses
-from resjax.studies.units.surgery import operate
-from resjax.studies.units.weight_decay import decay_alone
+import importlib
+from typing import Any
 
-__all__ = [
-    "Run",
-    "backpropagated_signal",
-    "branch_variances",
-    "by_sample_size",
-    "connections_of",
-    "count_paths",
-    "decay_alone",
-    "delete_each",
-    "delete_each_recalibrated",
-    "delete_pairs",
-    "delete_random",
-    "delete_subsets",
-    "edge_maps",
-    "equivariance_error",
-    "gradient_norms",
-    "gradients_along_line",
-    "insert",
-    "intervene_each",
-    "jacobian_norms",
-    "layer_jacobian",
-    "layer_responses",
-    "load_run",
-    "load_runs",
-    "measure_identity",
-    "measure_paths",
-    "operate",
-    "parameter_spectra",
-    "path_spectra",
-    "path_spectrum",
-    "plot",
-    "prune_greedily",
-    "reestimate",
-    "reorder_units",
-    "sample_paths",
-    "shattered_gradients",
-    "start_from",
-    "training_curves",
-    "training_norms",
-    "vote",
-]
+from resjax.studies.catalogue import plot
+from resjax.studies.run import Run, load_run, load_runs
+
+_STUDIES = {
+    "lesion": ("lesions.lesion", "delete_each"),
+    "recalibrate": ("lesions.recalibrate", "delete_each_recalibrated"),
+    "deletions": ("lesions.deletions", "delete_random"),
+    "pairs": ("lesions.pairs", "delete_pairs"),
+    "pruning": ("lesions.pruning", "prune_greedily"),
+    "reorder": ("lesions.reorder", "reorder_units"),
+    "interventions": ("lesions.interventions", "intervene_each"),
+    "path_counts": ("paths.path_counts", "count_paths"),
+    "paths": ("paths.paths", "measure_paths"),
+    "path_growth": ("paths.path_growth", "path_spectra"),
+    "path_parameters": ("paths.path_parameters", "parameter_spectra"),
+    "committee": ("paths.committee", "vote"),
+    "gradients": ("signals.gradients", "gradient_norms"),
+    "norms_over_training": ("signals.norms_over_training", "training_norms"),
+    "backward_signal": ("signals.backward_signal", "backpropagated_signal"),
+    "jacobians": ("signals.jacobians", "jacobian_norms"),
+    "branch_variance": ("signals.branch_variance", "branch_variances"),
+    "shattering": ("signals.shattering", "shattered_gradients"),
+    "responses": ("units.responses", "layer_responses"),
+    "identity": ("units.identity", "measure_identity"),
+    "surgery": ("units.surgery", "operate"),
+    "weight_decay": ("units.weight_decay", "decay_alone"),
+    "connections": ("convolution.connections", "connections_of"),
+    "equivariance": ("convolution.equivariance", "equivariance_error"),
+    "edges": ("convolution.edges", "edge_maps"),
+    "sharing": ("convolution.sharing", "layer_jacobian"),
+    "sample_size": ("convolution.sample_size", "by_sample_size"),
+    "curves": ("curves", "training_curves"),
+}
+_OTHERS = {
+    "delete_subsets": "lesions.deletions",
+    "reestimate": "lesions.batch_statistics",
+    "path_spectrum": "paths.path_exact",
+    "sample_paths": "paths.path_sampled",
+    "gradients_along_line": "signals.shattering",
+    "insert": "units.insertion",
+    "start_from": "units.insertion",
+}
+
+
+def __getattr__(name: str) -> Any:
+    for study, (module, old) in _STUDIES.items():
+        if name in (study, old):
+            own = importlib.import_module(f"resjax.studies.{module}")
+            return getattr(own, study, None) or getattr(own, old)
+    if name in _OTHERS:
+        return getattr(importlib.import_module(f"resjax.studies.{_OTHERS[name]}"), name)
+    raise AttributeError(name)
+
+
+__all__ = ["Run", "load_run", "load_runs", "plot"]

@@ -18,7 +18,7 @@ from resjax.report import compute, kept
 from resjax.report.write import read
 from resjax.studies.catalogue import CLAIMS, GROUPS, STUDIES
 from resjax.studies.curves import Curves
-from resjax.studies.options import Options
+from resjax.studies.options import ClaimOptions, Options
 from resjax.studies.refusal import Refusal
 from resjax.studies.study import Claim
 from resjax.training.checkpoint import Checkpoints
@@ -62,13 +62,13 @@ def counted(monkeypatch):
     """The curves, which count how often they are made."""
     calls, original = [], STUDIES["curves"]
 
-    def run(run, options, progress):
-        calls.append(run.label)
+    def measure(bench):
+        calls.append(bench.run.label)
         for i in range(3):
-            progress(i, 3)
-        return original.run(run, options, progress)
+            bench.progress(i, 3)
+        return original.measure(bench)
 
-    monkeypatch.setitem(STUDIES, "curves", dataclasses.replace(original, run=run))
+    monkeypatch.setitem(STUDIES, "curves", dataclasses.replace(original, measure=measure))
     return calls
 
 
@@ -153,7 +153,7 @@ def test_the_key_changes_with_whatever_could_change_a_result(workdirs, monkeypat
     keys.add(kept.key(dataclasses.replace(run, steps=(1, 2)), study, Options()))
     keys.add(kept.key(dataclasses.replace(run, records=run.records[:1]), study, Options()))
     keys.add(kept.key(load_run(workdirs / "flat"), study, Options()))
-    monkeypatch.setattr(kept, "_hash", lambda source: "other code")
+    monkeypatch.setattr(kept, "code_fingerprint", lambda measure: "other code")
     keys.add(kept.key(run, study, Options()))
     assert len(keys) == 7
 
@@ -162,30 +162,31 @@ def test_a_signal_stops_between_batches_and_the_rest_is_kept(workdirs, counted):
     study = STUDIES["curves"]
     runs = [load_run(workdirs / "deep"), load_run(workdirs / "flat")]
     options = Options(seed=5)
-    original = study.run
 
-    def interrupted(run, options, progress):
-        if run.label == "flat":
+    def interrupted(bench):
+        if bench.run.label == "flat":
             signal.raise_signal(signal.SIGTERM)
-        return original(run, options, progress)
+            bench.progress(0, 1)
+        return study.measure(bench)
 
-    cut = dataclasses.replace(study, run=interrupted)
+    cut = dataclasses.replace(study, measure=interrupted)
     with pytest.raises(Stopped, match="SIGTERM"):
         compute.run_studies(runs, [cut], options, Console(quiet=True))
-    assert kept.load(runs[0], study, options) is not None
-    assert kept.load(runs[1], study, options) is None
+    assert kept.load(runs[0], cut, options) is not None
+    assert kept.load(runs[1], cut, options) is None
 
 
 def test_what_an_analysis_refuses_is_left_out_an_error_is_a_failure_and_the_others_go_on(workdirs):
     def raises(error):
-        def run(run, options, progress):
+        def measure(bench):
             raise error
 
-        return run
+        return measure
 
-    refusing = dataclasses.replace(STUDIES["lesion"], run=raises(Refusal("no batch of that size.")))
-    wrong = dataclasses.replace(STUDIES["gradients"], run=raises(ValueError("batch_size=0")))
-    broken = dataclasses.replace(STUDIES["signal"], run=raises(KeyError("stage9")))
+    refusal = Refusal("no batch of that size.")
+    refusing = dataclasses.replace(STUDIES["lesion"], measure=raises(refusal))
+    wrong = dataclasses.replace(STUDIES["gradients"], measure=raises(ValueError("batch_size=0")))
+    broken = dataclasses.replace(STUDIES["backward_signal"], measure=raises(KeyError("stage9")))
     results, left_out, failed = compute.run_studies(
         [load_run(workdirs / "deep")],
         [refusing, wrong, broken, STUDIES["curves"]],
@@ -201,10 +202,10 @@ def test_what_an_analysis_refuses_is_left_out_an_error_is_a_failure_and_the_othe
 
 
 def test_the_report_names_what_failed(workdirs, tmp_path, monkeypatch, capsys):
-    def fails(run, options, progress):
+    def fails(bench):
         raise RuntimeError("out of <memory>")
 
-    bad = dataclasses.replace(STUDIES["lesion"], run=fails)
+    bad = dataclasses.replace(STUDIES["lesion"], measure=fails)
     monkeypatch.setitem(STUDIES, "lesion", bad)
     path = analyze([workdirs / "deep"], ["curves", "lesion"], tmp_path)
     failure = f"{bad.title}, of deep: RuntimeError: out of"
@@ -224,39 +225,44 @@ def test_checkpoints_of_a_run_can_be_opened(workdirs):
 
 def test_claims_need_no_run(tmp_path, monkeypatch, capsys):
     result = Curves(
-        *(np.array([2, 4]), np.array([2.0, 1.0]), np.array([0.8, 0.1])),
-        *(np.array([0, 4]), np.array([2.3, 1.0]), np.array([0.9, 0.2])),
-        **{"split": "test", "num_examples": 5, "num_classes": 10, "total_steps": 4},
-        **{"residual": True, "choices": {"how": "made up"}},
+        step=np.array([2, 4]),
+        train_loss=np.array([2.0, 1.0]),
+        train_error=np.array([0.8, 0.1]),
+        eval_step=np.array([0, 4]),
+        eval_loss=np.array([2.3, 1.0]),
+        eval_error=np.array([0.9, 0.2]),
+        split="test",
+        num_examples=5,
+        num_classes=10,
+        total_steps=4,
+        residual=True,
+        choices={"how": "made up"},
     )
     seen = []
 
-    def run(smoke, seed, progress):
-        seen.append((smoke, seed))
+    def measure(options, progress):
+        seen.append((options.smoke, options.seed))
         progress(1, 1)
         return {"a network": result}
 
-    shown = {
-        f.name: getattr(STUDIES["curves"], f.name)
-        for f in dataclasses.fields(Claim)
-        if f.name != "run"
-    }
-    monkeypatch.setitem(CLAIMS, "curves", Claim(**shown, run=run))
-    path = claims.show(["curves"], tmp_path, smoke=True, seed=3)
+    shown = {f.name: getattr(STUDIES["curves"], f.name) for f in dataclasses.fields(Claim)}
+    monkeypatch.setitem(CLAIMS, "curves", Claim(**shown | {"measure": measure}))
+    chosen = ClaimOptions(smoke=True, seed=3)
+    path = claims.show(["curves"], tmp_path, chosen)
     assert seen == [(True, 3)]
     text = text_of(path)
     assert "python -m resjax.claims --names=curves --smoke --seed=3" in text
     assert "made up" in text and "small form" in text
     assert read(tmp_path / "curves.json", STUDIES["curves"]).keys() == {"a network"}
     assert "a network" in capsys.readouterr().out
-    claims.show(["curves"], tmp_path, smoke=True, seed=3)  # finished: only read back
+    claims.show(["curves"], tmp_path, chosen)  # finished: only read back
     assert seen == [(True, 3)] and text_of(path).count("made up") == text.count("made up")
-    claims.show(["curves"], tmp_path, smoke=True, seed=4)
+    claims.show(["curves"], tmp_path, ClaimOptions(smoke=True, seed=4))
     assert seen == [(True, 3), (True, 4)]
-    monkeypatch.setattr(kept, "_hash", lambda _: "other code")
-    claims.show(["curves"], tmp_path, smoke=True, seed=4)
+    monkeypatch.setattr(kept, "code_fingerprint", lambda measure: "other code")
+    claims.show(["curves"], tmp_path, ClaimOptions(smoke=True, seed=4))
     (tmp_path / "kept" / "curves.json").write_text("[]")
-    claims.show(["curves"], tmp_path, smoke=True, seed=4)
+    claims.show(["curves"], tmp_path, ClaimOptions(smoke=True, seed=4))
     assert len(seen) == 4
     with pytest.raises(ValueError, match="names=nothing; allowed: "):
         claims.show(["nothing"], tmp_path)

@@ -31,14 +31,27 @@ class _Source(NamedTuple):
 def code_fingerprint(measure: Callable[..., Any]) -> str:
     """The hash of everything that ``measure``, a function of a module of resjax, reaches."""
     digest = hashlib.sha256()
-    for name, text in sorted(_reached(measure)):
+    for name, text in sorted(reached(measure).items()):
         digest.update(f"{name}\0{text}\0".encode())
     return digest.hexdigest()
 
 
-def reached(measure: Callable[..., Any]) -> set[str]:
-    """What the hash covers: 'module:definition' within ``resjax.studies``, 'module' elsewhere."""
-    return {name for name, _ in _reached(measure)}
+def reached(measure: Callable[..., Any]) -> dict[str, str]:
+    """What the hash covers: {'module:definition' within ``resjax.studies``, 'module' elsewhere: its syntax}."""
+    return dict(_reached(measure))
+
+
+def source_of(module: str) -> str:
+    """The text of a module of resjax."""
+    path = _path(module)
+    assert path is not None
+    return path.read_text("utf-8")
+
+
+def forget() -> None:
+    """Reads all sources anew at the next call."""
+    for cached in (_source, _closure):
+        cached.cache_clear()
 
 
 def _reached(measure: Callable[..., Any]) -> Iterator[tuple[str, str]]:
@@ -66,9 +79,15 @@ def _reached(measure: Callable[..., Any]) -> Iterator[tuple[str, str]]:
                 waiting.append((origin, inner))
         for node in source.definitions.get(name, []):
             yield f"{module}:{name}", ast.dump(node)
-            waiting += [(module, n.id) for n in ast.walk(node) if isinstance(n, ast.Name)]
+            waiting += [(module, name) for name in _loads(node)]
     for module in whole:
         yield module, ast.dump(_source(module).tree)
+
+
+def _loads(node: ast.AST) -> set[str]:
+    """Names that are read anywhere in a definition."""
+    names = (n for n in ast.walk(node) if isinstance(n, ast.Name))
+    return {n.id for n in names if isinstance(n.ctx, ast.Load)}
 
 
 def _attributes(source: _Source, name: str) -> set[str]:
@@ -107,9 +126,7 @@ def _path(module: str) -> Path | None:
 
 @functools.cache
 def _source(module: str) -> _Source:
-    path = _path(module)
-    assert path is not None
-    tree = _without_docstrings(ast.parse(path.read_text("utf-8")))
+    tree = _without_docstrings(ast.parse(source_of(module)))
     definitions: dict[str, list[ast.AST]] = {}
     imported, modules = {}, set()
     for node in ast.walk(tree):

@@ -54,10 +54,9 @@ _MODULES: dict[str, tuple[str, ...]] = {
 
 
 def _load(module: str) -> Study:
-    try:
+    own = importlib.import_module(f"resjax.studies.{module}")
+    if not hasattr(own, "STUDY"):
         own = importlib.import_module(f"resjax.studies.{module}_shown")
-    except ModuleNotFoundError:
-        own = importlib.import_module(f"resjax.studies.{module}")
     found: Study = own.STUDY if hasattr(own, "STUDY") else own.CLAIM
     return found
 

@@ -84,7 +84,7 @@ class Run:
 
     @property
     def imported(self) -> bool:
-        """Whether it was trained elsewhere: ``initial`` is then a random network that it never was."""
+        """Whether it was trained elsewhere; ``initial`` is then unrelated to the trained network."""
         return any("imported" in start for start in self.starts)
 
     @property
@@ -99,7 +99,7 @@ class Run:
 
     @functools.cached_property
     def fingerprint(self) -> list[float]:
-        """Changes with the newest parameters, but for changes that only an adversary would make."""
+        """Cheap, non-cryptographic checksum of the newest parameters, one number for each array."""
         leaves = jax.tree.leaves(self.newest.params)
         return [float(np.sum(np.abs(leaf), dtype=np.float64)) for leaf in leaves]
 
@@ -118,6 +118,11 @@ class Run:
             return known[step].variables
         with Checkpoints(self.workdir) as checkpoints:
             return checkpoints.restore(self.initial, step).variables
+
+    def evaluation(self, most: int) -> tuple[Network, Variables, np.ndarray, np.ndarray]:
+        """Network, newest variables, and images and labels of at most ``most`` examples of the evaluation
+        set: what most analyses begin with."""
+        return self.network, self.variables, *self.examples(self.split, most)
 
     def examples(self, split: str, most: int) -> Examples:
         """At most ``most`` examples: of ``run.split``, what the run is evaluated on, spread over it; of

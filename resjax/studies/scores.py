@@ -8,7 +8,7 @@ whether the answer is still the same one, right or wrong.
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -72,12 +72,12 @@ class Scores:
     class_error: np.ndarray
 
     @property
-    def means(self) -> dict[str, np.ndarray]:
+    def means(self) -> dict[str, Any]:
         """``error``, ``loss``, ``kl`` and ``agreement`` [m] by name, to build a result from."""
         return {name: getattr(self, name) for name in MEASURES}
 
     @property
-    def as_intact(self) -> dict[str, float]:
+    def as_intact(self) -> dict[str, Any]:
         """``intact_error`` and ``intact_loss``, where these are the scores of the intact network."""
         error, loss = np.ravel(self.error)[0], np.ravel(self.loss)[0]
         return {"intact_error": float(error), "intact_loss": float(loss)}

@@ -1,24 +1,23 @@
-"""Deletions of several units at once: how the error rises with their number.
+"""Several units deleted at once: how the error rises with their number.
 
-*Question.* If a residual network is a vote of its 2ⁿ paths, then k deleted units leave 2ⁿ⁻ᵏ of them, and
-the error should rise smoothly with k. Veit, Wilber & Belongie (2016, §4.2, Fig. 5a) delete k random units,
-k = 1 … 20 of 54, again and again: the error is about 0.2 at k = 10, and the drop severe at 20.
-``delete_random`` is that experiment, ``by_number`` its summary: median, interval of the median, quartiles.
+*Question.* If a residual network is a vote of its 2ⁿ paths, then deleting k units leaves 2ⁿ⁻ᵏ of them, and the
+error should rise smoothly with k. Veit, Wilber & Belongie (2016, §4.2, Fig. 5a) delete k random units,
+k = 1 … 20 of 54, many times: the error is about 0.2 at k = 10, and much higher at 20. ``deletions`` is that
+experiment; ``by_number`` summarizes it by the median, the interval of the median, and the quartiles.
 
-*Protocol.* As for single deletions (``resjax.studies.lesions.lesion``): branch removed, shortcut kept, also
-where a unit changes the shape unless ``transitions=False``; running BatchNorm statistics, or with
-``recalibrate_on`` those of the lesioned network (``resjax.studies.lesions.batch_statistics``); nothing is trained
-again. The k units are drawn uniformly, and no set twice; where there are no more sets than draws, all are
-taken.
+*Protocol.* As for single deletions (``lesion``): the branch is removed and the shortcut kept, also where a unit
+changes the shape unless ``transitions=False``. BatchNorm uses its running statistics, or with
+``recalibrate_on`` statistics of the lesioned network (``batch_statistics``). Nothing is trained again. The k
+units are drawn uniformly, and no set is drawn twice; where there are no more sets than draws, all are taken.
 
-*Reading it.* A smooth rise is what an ensemble of paths would show, and no proof of one: any sum of many
-small branches does the same, and the forward pass is not a sum of 2ⁿ models (only the gradient is a sum
-over paths). Intervals are over draws of units, for these examples and this one network. Sets of one size
-differ much: see the quartiles, and ``resjax.studies.lesions.pruning`` for sets that are chosen.
+*Reading it.* An ensemble of paths would show a smooth rise, but a smooth rise does not prove an ensemble: any
+sum of many small branches shows one, and the forward pass is not a sum of 2ⁿ models (only the gradient is a sum
+over paths). Intervals are over draws of units, for these examples and this one network. Sets of one size differ
+much: see the quartiles, and ``pruning`` for sets that are chosen.
 
-*Cost.* At most a forward pass a deletion, in practice less than half: equal beginnings are run once and
-deleted branches not at all (``resjax.studies.lesions.prefixes``). Each result says how many it took. With
-``recalibrate_on``, every deletion takes a whole pass, and others over the images that statistics come from.
+*Cost.* At most one forward pass for each deletion, in practice less than half: equal beginnings run once and
+deleted branches do not run (``prefixes``). With ``recalibrate_on``, every deletion takes a whole pass, and
+further passes over the images from which statistics are estimated.
 """
 
 from __future__ import annotations
@@ -26,64 +25,52 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
-from resjax.network.losses import Loss, cross_entropy
 from resjax.studies import style
-from resjax.studies.batches import Progress, check_images
+from resjax.studies.batches import Inference, check_images
 from resjax.studies.lesions.batch_statistics import measure_recalibrated
 from resjax.studies.lesions.prefixes import count_passes, measure_places
 from resjax.studies.lesions.subsets import candidates, default_numbers, random_subsets
-from resjax.studies.result import Classified
+from resjax.studies.ranks import spearman
+from resjax.studies.result import Compared
 from resjax.studies.spread import Spread, draw_spread, intact_value, spread, style_errors
+from resjax.studies.study import Bench, Columns, Study
+from resjax.studies.verdicts import (
+    MAY_GO,
+    UNTRAINED,
+    cannot_delete,
+    left_out,
+    num_deletable,
+    untrained,
+)
+from resjax.studies.words import correlation, count, join, number, percent
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
 @dataclasses.dataclass(frozen=True)
-class Deletions(Classified):
-    """Test performance after several deletions of some units each.
+class Deletions(Compared):
+    """Test performance after several deletions of some units each."""
 
-    Attributes:
-      unit: names of all units in order.
-      deleted: bool [deletion, unit], True where a unit is out.
-      error: [deletion], share of examples whose most likely class is wrong, 0 … 1.
-      loss: [deletion], mean loss.
-      kl: [deletion], mean KL(p_intact ‖ p_lesioned), nats.
-      agreement: [deletion], share of examples for which intact and lesioned network name the same class.
-      left_out: unit name → why it is never deleted.
-      intact_error, intact_loss: of the whole network.
-      num_examples, num_classes: of the data and the network.
-      choices: what the papers leave open.
-    """
-
-    AXES: ClassVar = {
-        "deleted": ("deletion", "unit"),
-        **dict.fromkeys(("error", "loss", "kl", "agreement"), ("deletion",)),
-    }
-
-    unit: tuple[str, ...]
-    deleted: np.ndarray
-    error: np.ndarray
-    loss: np.ndarray
-    kl: np.ndarray
-    agreement: np.ndarray
-    left_out: dict[str, str]
-    intact_error: float
-    intact_loss: float
-    num_examples: int
-    num_classes: int
-    choices: dict[str, Any]
+    unit: tuple[str, ...]  # names of all units in order
+    deleted: Annotated[np.ndarray, "deletion", "unit"]  # bool, True where a unit is deleted
+    error: Annotated[np.ndarray, "deletion"]  # share of wrong predictions, 0 … 1
+    loss: Annotated[np.ndarray, "deletion"]  # mean
+    kl: Annotated[np.ndarray, "deletion"]  # mean KL(p_intact ‖ p_lesioned), nats
+    agreement: Annotated[
+        np.ndarray, "deletion"
+    ]  # share of predictions equal to the intact network's
+    left_out: dict[str, str]  # {unit: why it is never deleted}
 
     @property
     def number(self) -> np.ndarray:
-        """int [deletion], how many units are out."""
+        """int [deletion], how many units are deleted."""
         return self.deleted.sum(1)
 
 
@@ -94,10 +81,8 @@ def delete_subsets(
     labels: ArrayLike,
     subsets: np.ndarray,
     *,
-    loss: Loss = cross_entropy,
     recalibrate_on: ArrayLike | None = None,
-    batch_size: int = 128,
-    progress: Progress | None = None,
+    **how: Unpack[Inference],
 ) -> Deletions:
     """Deletes each of the given sets of units and measures what is left.
 
@@ -107,13 +92,9 @@ def delete_subsets(
       images: float [N, H, W, C], standardized as in training; any N ≥ 1, each counted once.
       labels: int [N].
       subsets: bool [deletion, unit], True deletes; one deletion or more.
-      loss: (logits [B, classes], labels [B]) → [B].
       recalibrate_on: float [M, H, W, C], training images on which BatchNorm statistics are estimated anew for
-        each set, also an empty one (``resjax.studies.lesions.batch_statistics``); None for running statistics, as
-        in the paper.
-      batch_size: most examples at a time; memory grows with it, the result does not depend on it, but
-        statistics do a little.
-      progress: called as ``progress(networks done, networks in all)``, counted in each batch.
+        each set, also an empty one; None for running statistics, as in the paper.
+      **how: see ``Inference``.
 
     Raises:
       ValueError: no example, images or labels of a wrong form, no unit that could be deleted, or subsets of
@@ -127,14 +108,13 @@ def delete_subsets(
             f"subsets must be bool [m, {n}], m ≥ 1: one column for each unit; got {subsets.dtype} "
             f"{list(subsets.shape)}"
         )
-    allowed, left_out = candidates(network, variables, images.shape[1:])
+    allowed, never = candidates(network, variables, images.shape[1:])
     if wrong := sorted({network.units[u].name for u in np.flatnonzero(subsets.any(0) & ~allowed)}):
-        raise ValueError(f"subsets delete {', '.join(wrong)}: {left_out[wrong[0]]}")
-    options: dict[str, Any] = {"loss": loss, "batch_size": batch_size, "progress": progress}
+        raise ValueError(f"subsets delete {', '.join(wrong)}: {never[wrong[0]]}")
     given = network, variables, images, labels
     if recalibrate_on is None:
         places = np.where(subsets, ~np.arange(n), np.arange(n))
-        lesioned, intact = measure_places(*given, places, **options)
+        lesioned, intact = measure_places(*given, places, **how)
         choices = {
             "BatchNorm": "running statistics of training, not re-estimated after the deletion",
             "forward passes": f"{count_passes(places):.1f} instead of {len(places) + 1}, counted in units "
@@ -142,29 +122,24 @@ def delete_subsets(
         }
     else:
         gates = {"gates": 1 - subsets.astype(np.float32)}
-        lesioned, intact, choices = measure_recalibrated(*given, gates, recalibrate_on, **options)
+        lesioned, intact, choices = measure_recalibrated(*given, gates, recalibrate_on, **how)
     return Deletions(
-        unit=tuple(unit.name for unit in network.units),
-        deleted=subsets,
-        error=lesioned.error,
-        loss=lesioned.loss,
-        kl=lesioned.kl,
-        agreement=lesioned.agreement,
-        left_out=left_out,
-        intact_error=float(intact.error[0]),
-        intact_loss=float(intact.loss[0]),
+        **lesioned.means,
+        **intact.as_intact,
         num_examples=len(images),
         num_classes=lesioned.class_error.shape[-1],
-        choices={
-            "BatchNorm": choices["BatchNorm"],
+        unit=tuple(unit.name for unit in network.units),
+        deleted=subsets,
+        left_out=never,
+        choices=choices
+        | {
             "plain units": "replaced by their input where shapes agree",
             "further training": "none",
-            "forward passes": choices["forward passes"],
         },
     )
 
 
-def delete_random(
+def deletions(
     network: Network,
     variables: Variables,
     images: ArrayLike,
@@ -173,70 +148,167 @@ def delete_random(
     ks: Sequence[int] | None = None,
     draws: int = 30,
     transitions: bool = True,
-    loss: Loss = cross_entropy,
-    recalibrate_on: ArrayLike | None = None,
-    batch_size: int = 128,
     seed: int = 0,
-    progress: Progress | None = None,
+    recalibrate_on: ArrayLike | None = None,
+    **how: Unpack[Inference],
 ) -> Deletions:
     """Deletes k random units for each k, as Veit et al. 2016, Fig. 5a; see ``by_number``.
 
-    Args:
-      network, variables, images, labels, loss, recalibrate_on, batch_size, progress: as in
-        ``delete_subsets``.
+    Args: as ``delete_subsets``, and
       ks: how many units to delete, such as ``range(1, 21)``, the paper's; None for 1, 2, 3, 5, 7, 10, … all.
       draws: different random sets of each size; all of them where there are no more.
       transitions: whether units that change the shape are among those drawn, as in the paper.
-      seed: of the draws.
+      seed: seed of the draws.
 
     Raises:
       ValueError: as ``delete_subsets``, and k beyond the number of units that can be deleted.
     """
     images = np.asarray(images)
     check_images(images)
-    shape = images.shape[1:]
-    allowed, left_out = candidates(network, variables, shape, transitions=transitions)
+    allowed, never = candidates(network, variables, images.shape[1:], transitions=transitions)
     ks = default_numbers(int(allowed.sum())) if ks is None else ks
     subsets = random_subsets(allowed, ks, draws, seed)
     result = delete_subsets(
-        network,
-        variables,
-        images,
-        labels,
-        subsets,
-        loss=loss,
-        recalibrate_on=recalibrate_on,
-        batch_size=batch_size,
-        progress=progress,
+        network, variables, images, labels, subsets, recalibrate_on=recalibrate_on, **how
     )
-    result.choices.update(
-        {
-            "units that change the shape": "branch removed, shortcut kept"
-            if transitions
-            else "not deleted",
-            "draws": f"{draws} different sets of units of each size, or all where there are no more",
-            "seed": seed,
-        }
-    )
-    return dataclasses.replace(result, left_out=left_out)
+    kept = "branch removed, shortcut kept" if transitions else "not deleted"
+    drawn = f"{draws} different sets of units of each size, or all where there are no more"
+    result.choices.update({"units that change the shape": kept, "draws": drawn, "seed": seed})
+    return dataclasses.replace(result, left_out=never)
 
 
 def by_number(result: Deletions, what: str = "error") -> Spread:
-    """``error``, ``loss``, ``kl`` or ``agreement`` by how many units were deleted."""
+    """``error``, ``loss``, ``kl`` or ``agreement`` by the number of deleted units."""
     pool, number = len(result.unit) - len(result.left_out), result.number
     exact = [k for k in np.unique(number).tolist() if math.comb(pool, k) == np.sum(number == k)]
     return spread(number, getattr(result, what), intact_value(result, what), exact)
 
 
-def plot(results: Deletions | Mapping[str, Deletions], ax: Axes | None = None) -> Figure:
+# --- what the report shows ---
+
+
+def plot(results: Mapping[str, Deletions]) -> Figure:
     """Error by the number of deleted units: median with its interval, quartiles as a band, and chance."""
-    named = {"": results} if isinstance(results, Deletions) else dict(results)
-    fig, ax = style.axes(ax)
-    for i, (label, result) in enumerate(named.items()):
+    fig, ax = style.axes()
+    for i, (label, result) in enumerate(results.items()):
         curve = by_number(result)
         draw_spread(ax, i, curve, curve.amount, f"{label}: median and quartiles".strip(": "))
-    style_errors(ax, max(result.chance_error for result in named.values()))
-    ax.set(xlabel="deleted units", xlim=(-0.5, None))
-    style.integer_ticks(ax)
-    style.legend_above(fig, ax)
+    style_errors(ax, max(result.chance_error for result in results.values()))
+    style.count_axis(fig, ax, "deleted units")
     return fig
+
+
+# The error "rises smoothly" where no deleted unit adds more than STEP and the medians are in order.
+STEP, IN_ORDER = 0.15, 0.95
+BRACKETS = (
+    "In brackets: the 95 % interval of the median over other draws. Between two measured numbers only the mean "
+    "slope is known."
+)
+
+
+def verdict(result: Deletions) -> str:
+    """Whether the error rises smoothly with the number of deleted units."""
+    curve = by_number(result)
+    if untrained(result):
+        return "untrained"
+    at, slope = _steepest(curve)
+    if slope > STEP:
+        return "first" if at == 0 else "jump"
+    if np.max(curve.median) - result.intact_error <= MAY_GO + 1e-9:
+        return "hardly"
+    return "smooth" if spearman(curve.amount, curve.median) >= IN_ORDER else "uneven"
+
+
+def _steepest(curve: Spread) -> tuple[int, float]:
+    """Index of the entry behind which the median rises fastest, and how much by each unit."""
+    slope = np.diff(curve.median) / np.diff(curve.amount)
+    return int(np.argmax(slope)), float(np.max(slope))
+
+
+def _jumps(label: str, result: Deletions) -> str:
+    curve = by_number(result)
+    at, _ = _steepest(curve)
+    before, behind = (percent(v) for v in curve.median[at : at + 2])
+    k, more = curve.amount[at : at + 2]
+    where = f"between {k} and {more} deleted units"
+    if at == 0:
+        where = f"with the first {'deleted unit' if more == 1 else f'{more} deleted units'}"
+    return f"the error of {label} jumps from {before} to {behind} {where}"
+
+
+def points(label: str, result: Deletions) -> list[str]:
+    curve = by_number(result)
+    pool = len(result.unit) - len(result.left_out)
+    # The paper's 10 and 20 units where they are there, else the middle one.
+    told = np.flatnonzero(np.isin(curve.amount, (10, 20))).tolist()
+    medians = [
+        f"{curve.told(i)} with {curve.amount[i]} of {count(pool, 'unit')} deleted"
+        for i in told or [max(1, len(curve.amount) // 2)]
+    ]
+    at, slope = _steepest(curve)
+    rank = correlation(spearman(curve.amount, curve.median))
+    text = (
+        f"{label}: {percent(result.intact_error)} error when intact; in the median {join(medians)}. "
+        f"Rank correlation of number and median error: {rank}. Where it rises fastest, from "
+        f"{curve.amount[at]} to {curve.amount[at + 1]}, each unit adds {100 * slope:.1f} points."
+    )
+    return [text + left_out(result.left_out)]
+
+
+def table(result: Deletions) -> Columns:
+    error, loss, kl, agreement = (
+        by_number(result, w) for w in ("error", "loss", "kl", "agreement")
+    )
+    return {
+        "deleted": map(str, error.amount),
+        "sets": map(str, error.draws),
+        "median error": error.cells(),
+        "quartiles": [f"{percent(a)} to {percent(b)}" for a, b in error.quartiles],
+        "median loss": loss.cells(number),
+        "median KL (nats)": kl.cells(number),
+        "median agreement": agreement.cells(),
+    }
+
+
+def summary(result: Deletions) -> dict[str, str]:
+    curve = by_number(result)
+    told = [percent(float(median)) for median in curve.median[curve.amount == 10]]
+    return {"10 random units deleted: median": told[0]} if told else {}
+
+
+def measure(bench: Bench) -> Deletions:
+    options = bench.options
+    ks = range(1, min(options.delete_up_to, num_deletable(bench.run)) + 1)
+    how = bench.how
+    return deletions(
+        *bench.evaluation(), ks=ks or None, draws=options.draws, seed=options.seed, **how
+    )
+
+
+STUDY = Study(
+    name="deletions",
+    title="Delete several units at random",
+    question=(
+        "How fast does the error rise as more and more units are deleted? For each number, many random sets of "
+        "units are deleted from the trained network. Where each unit depends on the one in front of it, one "
+        "deletion is enough to break everything; where they add up, the error rises bit by bit."
+    ),
+    code="resjax.analysis.deletions(*run.evaluation(10_000), loss=run.loss)",
+    result=Deletions,
+    unsuited=cannot_delete,
+    measure=measure,
+    plot=plot,
+    verdict=verdict,
+    says={
+        "smooth": "the error of {} rises smoothly with the number of deleted units",
+        "hardly": "the error of {} hardly rises, whatever is deleted",
+        "first": _jumps,
+        "jump": _jumps,
+        "uneven": "the error of {} does not rise steadily with the number deleted",
+        "untrained": UNTRAINED,
+    },
+    points=points,
+    notes=lambda results: [BRACKETS],
+    table=table,
+    summary=summary,
+)

@@ -1,0 +1,106 @@
+"""What holds for every study: one name everywhere, and measuring apart from drawing and words."""
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import resjax.analysis
+from resjax.report import fingerprint
+from resjax.report.fingerprint import code_fingerprint, reached
+from resjax.studies.catalogue import CLAIMS, STUDIES
+
+ALL = {**STUDIES, **CLAIMS}
+PAGES = Path(__file__).parent.parent / "docs/analyses"
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_study_has_one_name(name):
+    study = ALL[name]
+    module = importlib.import_module(study.measure.__module__)
+    assert module.STUDY is study
+    assert module.__name__.rpartition(".")[2] == name
+    assert getattr(module, name) is getattr(resjax.analysis, name)  # its public function
+    assert f"{name}(" in study.code or name == "curves"
+    assert (PAGES / f"{name}.md").is_file()
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_what_measures_reaches_nothing_that_draws_or_words(name):
+    covered = reached(ALL[name].measure)
+    modules = {entry.partition(":")[0] for entry in covered}
+    assert not modules & {"resjax.studies.style", "resjax.studies.marks", "resjax.studies.words"}
+    shown = {
+        f"{ALL[name].measure.__module__}:{part}" for part in ("plot", "points", "table", "STUDY")
+    }
+    assert not set(covered) & shown
+    assert "resjax.network.network" in covered or name in ("curves", "edges", "sharing")
+
+
+def test_all_studies_are_imported_without_matplotlib():
+    code = (
+        "import sys; sys.modules['matplotlib'] = None\n"
+        "import resjax.analysis\n"
+        "from resjax.studies.catalogue import STUDIES, CLAIMS\n"
+        "print(len(STUDIES) + len(CLAIMS))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) == len(ALL)
+
+
+def changed(monkeypatch, module, old, new):
+    """The fingerprint of ``lesion`` after one replacement in the text of a module."""
+    read = fingerprint.source_of
+
+    def source_of(name):
+        text = read(name)
+        if name == module:
+            assert old in text
+            text = text.replace(old, new)
+        return text
+
+    monkeypatch.setattr(fingerprint, "source_of", source_of)
+    fingerprint.forget()
+    found = code_fingerprint(STUDIES["lesion"].measure)
+    monkeypatch.undo()
+    fingerprint.forget()
+    return found
+
+
+LESION = "resjax.studies.lesions.lesion"
+
+
+@pytest.mark.parametrize(
+    ("module", "old", "new"),
+    [
+        (LESION, "may go for at most", "can go for at most"),
+        (LESION, '"deleted unit"', '"unit"'),
+        (LESION, "*Question.*", "*The question.*"),
+        ("resjax.studies.verdicts", "MAY_GO = 0.01", "MAY_GO = 0.02"),
+        ("resjax.studies.words", "100 * share", "99 * share"),
+        ("resjax.studies.style", "3.6", "3.7"),
+        ("resjax.studies.lesions.deletions", "draws: int = 30", "draws: int = 31"),
+    ],
+)
+def test_results_are_kept_where_words_pictures_or_other_studies_change(
+    monkeypatch, module, old, new
+):
+    before = code_fingerprint(STUDIES["lesion"].measure)
+    assert changed(monkeypatch, module, old, new) == before
+
+
+@pytest.mark.parametrize(
+    ("module", "old", "new"),
+    [
+        (LESION, "lesioned.at[before + j].set", "lesioned.at[before].set"),
+        ("resjax.studies.scores", "log_p - log_q", "log_q - log_p"),
+        ("resjax.studies.study", "min(self.options.max_examples", "max(self.options.max_examples"),
+        ("resjax.network.unit", "z = s + z", "z = s - z"),
+        ("resjax.models.layers", "class BatchNorm", "class Batchnorm"),
+    ],
+)
+def test_results_are_computed_again_where_the_measurement_changes(monkeypatch, module, old, new):
+    before = code_fingerprint(STUDIES["lesion"].measure)
+    assert changed(monkeypatch, module, old, new) != before
