@@ -1,10 +1,10 @@
 """Take trained networks apart: ``python -m resjax.analyze --workdir=DIR[,DIR2…] [--studies=lesion,…]``.
 
-Looks at finished or running runs of ``resjax.train``, several of them side by side, and writes a report with
-findings, figures and tables (report.html, one file that holds everything), and beside it the figures as
-PNG and PDF and the numbers as JSON. What a network does not allow is left out, and named; a study that fails
-by an error is named as such, and the others go on. It can be stopped:
-the same command continues, and studies that are finished are not done again (``resjax.report.kept``).
+Analyzes finished or running runs of ``resjax.train``, several side by side, and writes a report: findings,
+figures and tables in one file (report.html), the figures as PNG and PDF, and the numbers as JSON. The report
+names each study that a network does not allow, with the reason, and each study that failed; the others go on.
+The command can be stopped: started again, it continues, and finished studies are not repeated
+(``resjax.report.kept``).
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def analyze(
 
 
 def command_of(workdirs: Sequence[str | Path], study: str, options: Options) -> str:
-    """The command that makes one study's numbers again: with the studies' options that are not defaults."""
+    """The command that makes one study's numbers again: with the options that are not at their default."""
     folders = shlex.quote(",".join(str(workdir) for workdir in workdirs))
     command = f"python -m resjax.analyze --workdir={folders} --studies={study}"
     return " ".join([command, *options.arguments()])

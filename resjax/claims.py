@@ -1,8 +1,8 @@
 """What holds for networks in general: ``python -m resjax.claims [--names=edges,…] [--out=DIR] [--smoke]``.
 
 Claims need no run: each makes its own networks, or trains its own small ones, on random or embedded data. The
-report is like that of ``resjax.analyze``. It can be stopped: the same command continues, and claims that are
-finished are not done again (``resjax.report.kept``).
+report is like that of ``resjax.analyze``. The command can be stopped: started again, it continues, and finished
+claims are not repeated (``resjax.report.kept``).
 """
 
 from __future__ import annotations
@@ -52,7 +52,9 @@ def show(names: Sequence[str], out: str | Path, options: ClaimOptions | None = N
         runs={},
         configs={},
         groups=GROUPS,
-        left_out=["This is the small form, to see that it runs."] if options.smoke else [],
+        left_out=["This is the small form, which only shows that the claims run."]
+        if options.smoke
+        else [],
         failed=[],
         made=facts_of_report(made),
         provenance=made,

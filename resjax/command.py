@@ -1,4 +1,4 @@
-"""What the commands have in common: quiet libraries, quick and kept compilations, and errors in one line."""
+"""Shared by all commands: flags, quiet libraries, quick and kept compilation, errors in one line."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def chosen(options: type[Any], given: dict[str, flags.FlagHolder[Any]]) -> Any:
 
 
 def run(main: Callable[[list[str]], None]) -> None:
-    """Runs ``main(argv)`` with absl's flags parsed; the process ends with status 2 after a wrong flag, with 1
-    after what the functions behind the command refuse, and with 143 after a signal asked it to stop."""
+    """Runs ``main(argv)`` with absl's flags parsed. The exit status is 2 after a wrong flag, 1 after an error
+    that the command reports, and 143 after a signal to stop."""
     app.run(_quietly(main), flags_parser=_parse)
 
 
@@ -50,7 +50,7 @@ def _parse(argv: list[str]) -> list[str]:
     try:
         return flags.FLAGS(argv)
     except (flags.Error, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
-        # A configuration that refuses something is wrapped in the flag library's words: its own come last.
+        # The flag library wraps the message of a configuration file; the message itself comes last.
         text = str(error).replace("\\n", " ").replace("\\'", "'").strip("\"'\n ")
         _leave(text.splitlines()[-1] if "Traceback" in text else " ".join(text.split()))
 
@@ -62,7 +62,7 @@ def _leave(text: str) -> NoReturn:
 
 def _quietly(main: Callable[[list[str]], None]) -> Callable[[list[str]], None]:
     def quiet_main(argv: list[str]) -> None:
-        # absl.app makes every library talk: orbax of each save, jax of each platform that it misses.
+        # absl.app lets every library log: orbax each save, jax each platform that is missing.
         for name in ("absl", "jax"):
             logging.getLogger(name).setLevel(logging.WARNING)
         try:
@@ -70,7 +70,7 @@ def _quietly(main: Callable[[list[str]], None]) -> Callable[[list[str]], None]:
             keep_compiled()
             main(argv)
             sys.stdout.flush()
-        except BrokenPipeError:  # who reads, such as `head`, has seen enough
+        except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except Stopped as stopped:
             print(stopped, file=sys.stderr)

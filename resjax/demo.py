@@ -1,9 +1,9 @@
 """The whole argument in minutes: ``make demo``, or ``python -m resjax.demo [--smoke] [--workdir=DIR]``.
 
 Trains a pre-activation ResNet-56 and its plain twin (the same branches, so the same parameters, without
-shortcuts) on scikit-learn's digits, takes units out of each, runs them in another order, sorts the gradient
-by the length of its paths, compares the gradients of layers, and writes a report. No download. These are the
-studies that fit into minutes, with few draws; ``python -m resjax.analyze`` on the same folders does them all.
+shortcuts) on scikit-learn's digits, deletes units, runs them in another order, sorts the gradient by path
+length, compares the gradients of layers, and writes a report. Nothing is downloaded. The demo has the studies
+that take minutes, with few draws; ``python -m resjax.analyze`` on the same folders runs all of them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ OPTIONS = Options(draws=16, path_draws=30)
 
 
 def demo(directory: Path, smoke: bool) -> Path:
-    """Trains both networks under ``directory`` (what is there already is not repeated); the report's path."""
+    """Trains both networks under ``directory`` (finished work is not repeated); returns the report's path."""
     folder = Path(__file__).parent.parent / "configs"
     workdirs = []
     for number, (name, file) in enumerate(TWINS.items(), 1):
@@ -58,5 +58,5 @@ if __name__ == "__main__":
     _SMOKE = flags.DEFINE_bool(
         "smoke", False, "smaller networks and shorter training, to see that it runs"
     )
-    _WORKDIR = flags.DEFINE_string("workdir", "runs/demo", "where everything goes")
+    _WORKDIR = flags.DEFINE_string("workdir", "runs/demo", "folder of runs and report")
     command.run(_main)

@@ -1,4 +1,4 @@
-"""Running studies and claims: with progress, stoppable, and without doing finished work again."""
+"""Runs studies and claims: with progress, stoppable, and without repeating finished work."""
 
 from __future__ import annotations
 
@@ -26,27 +26,21 @@ Shown = list[tuple[Study, dict[str, Result]]]
 
 
 class Done(NamedTuple):
-    """What came of studies.
+    """The outcome of ``run_studies``."""
 
-    Attributes:
-      shown: each study that was possible, with its results.
-      left_out: sentences on what runs do not allow.
-      failed: sentences on what should have been possible, and ended with an error.
-    """
-
-    shown: Shown
-    left_out: list[str]
-    failed: list[str]
+    shown: Shown  # each study that was possible, with its results
+    left_out: list[str]  # sentences: what a run does not allow
+    failed: list[str]  # sentences: what a run allows and ended with an error
 
 
 def run_studies(
     runs: Sequence[Run], studies: Sequence[Study], options: Options, console: Console
 ) -> Done:
-    """Every study on every run that allows it; finished ones are read back, and after a failure the others
-    go on.
+    """Runs every study on every run that allows it. Finished results are read back; after a failure, the
+    other studies go on.
 
     Raises:
-      Stopped: a signal came; what was finished is kept.
+      Stopped: a signal came; finished results are kept.
     """
     done: Shown = []
     left_out: list[str] = []
@@ -67,7 +61,7 @@ def run_studies(
                             result = study.run(run, options, tell)
                         try:
                             kept.save(run, study, options, result)
-                        except OSError as error:  # such as somebody else's run
+                        except OSError as error:  # the folder of the run can't be written
                             console.print(f"not kept: {error}", markup=False)
                 except Refusal as error:
                     left_out.append(f"{study.title}, of {run.label}: {str(error).rstrip('.')}.")
@@ -88,10 +82,10 @@ def run_studies(
 def run_claims(
     claims: Sequence[Claim], options: ClaimOptions, out: Path, console: Console
 ) -> Shown:
-    """Every claim in turn; finished ones are read back from ``out``, the folder of the report.
+    """Runs every claim in turn; finished results are read back from ``out``, the folder of the report.
 
     Raises:
-      Stopped: a signal came; what was finished is kept.
+      Stopped: a signal came; finished results are kept.
     """
     done: Shown = []
     with _progress(console) as task:
@@ -134,7 +128,9 @@ def _task(name: str, bar: Bar, console: Console, stop: StopRequest) -> Iterator[
     def tell(done: int, of: int) -> None:
         bar.update(row, completed=done, total=of)
         if stop.name:
-            raise Stopped(f"{stop.name}: stopped in {name!r}; what was finished before is kept")
+            raise Stopped(
+                f"{stop.name}: stopped in {name!r}; results that were finished before are kept"
+            )
 
     try:
         yield tell

@@ -1,4 +1,4 @@
-"""What was run, in words."""
+"""Facts of a run and of a report, in words."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from resjax.studies.run import Run
 
 
 def facts_of(run: Run, first: Run) -> dict[str, str]:
-    """Facts of one run; ``first`` is the one that others are compared with."""
+    """Facts of one run; ``first`` is the run with which the others are compared."""
     config, info = run.config, run.experiment.dataset.info
     plan = run.experiment.plan
     height, width, channels = info.image_shape
@@ -27,12 +27,14 @@ def facts_of(run: Run, first: Run) -> dict[str, str]:
     }
     if run is not first:
         differences = configs.differences(first.config, config)
-        facts[f"differs from {first.label} in"] = "; ".join(differences) or "nothing that matters"
+        facts[f"differs from {first.label} in"] = (
+            "; ".join(differences) or "nothing that changes results"
+        )
     imports = [start["imported"] for start in run.starts if "imported" in start]
     for source in imports:
         facts["pretrained"] = (
-            f"{source['file']} ({source['layout']}), sha256 {source['sha256'][:12]}…; its step 1 stands for "
-            "training elsewhere, step 0 for the random network of the seed"
+            f"{source['file']} ({source['layout']}), sha256 {source['sha256'][:12]}…; its step 1 is the "
+            "imported network, its step 0 a random network drawn from the seed"
         )
     if run.starts and "imported" not in run.starts[-1]:
         last = run.starts[-1]
@@ -44,7 +46,7 @@ def facts_of(run: Run, first: Run) -> dict[str, str]:
 
 
 def facts_of_report(made: Mapping[str, Any]) -> dict[str, str]:
-    """The same for ``resjax.workdir.provenance.provenance()``."""
+    """Facts of the analysis itself, from ``resjax.workdir.provenance.provenance()``."""
     packages = ", ".join(f"{name} {version}" for name, version in made["packages"].items())
     return {
         "made": f"{made['date']}, resjax {made['resjax']}, commit {short(made['commit'])}",
@@ -54,7 +56,7 @@ def facts_of_report(made: Mapping[str, Any]) -> dict[str, str]:
 
 
 def short(commit: str | None) -> str:
-    """A commit in eight letters, with its mark of changes."""
+    """The first eight letters of a commit, and whether files had changed since."""
     if not commit:
         return "unknown"
     name, _, changes = commit.partition("+")
@@ -62,12 +64,12 @@ def short(commit: str | None) -> str:
 
 
 def title_of(labels: Sequence[str]) -> str:
-    """Of the whole report."""
+    """The title of the report."""
     return f"{' and '.join(labels) if len(labels) < 3 else ', '.join(labels)}, taken apart"
 
 
 def _network(model: dict[str, Any]) -> str:
-    """Its name, its depth, and each field that is not the default."""
+    """The network's name, its depth, and each field that is not at its default."""
     usual = json.loads(configs.to_json(models.defaults(model["name"])))
     own = json.loads(json.dumps(model))
     told = [

@@ -1,4 +1,4 @@
-"""A study's figure in every form: PNG and PDF files, and SVG for light and dark, wide and narrow screens."""
+"""Figures as files (PNG, PDF) and as SVG for light and dark, wide and narrow screens."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Draw = Callable[[], "Figure"]
 
 def save(draw: Draw, directory: Path, name: str) -> list[Path]:
     """Writes ``name.png`` (200 dots an inch) and ``name.pdf``, on white."""
-    # Every font that goes into a PDF is reported at length, at the level of absl's programs.
+    # fontTools logs every font of a PDF at a level that absl's programs print.
     logging.getLogger("fontTools").setLevel(logging.WARNING)
     directory.mkdir(parents=True, exist_ok=True)
     paths = [directory / f"{name}.png", directory / f"{name}.pdf"]

@@ -1,4 +1,4 @@
-"""The HTML report: one file with everything in it, for a screen of any size, light or dark."""
+"""The HTML report: one self-contained file, for screens of any size, light or dark."""
 
 from __future__ import annotations
 
@@ -17,53 +17,33 @@ Facts = Mapping[str, str]
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """One study as the report shows it.
-
-    Attributes:
-      study: what was asked, a study or a claim.
-      finding: what came out.
-      picture: HTML of the figure.
-      table: the numbers.
-      choices: label of the run → choice → value.
-      group: the chapter that it belongs to.
-      command: what to type to get this section again.
-      files: names, relative to the report, of the figure and data files beside it.
-    """
+    """One study as the report shows it."""
 
     study: Study
     finding: Finding
-    picture: str
+    picture: str  # HTML of the figure
     table: Table
-    choices: Mapping[str, Mapping[str, Any]]
-    group: str
-    command: str
-    files: Sequence[str]
+    choices: Mapping[str, Mapping[str, Any]]  # {label of the run: {choice: value}}
+    group: str  # the chapter
+    command: str  # makes this section again
+    files: Sequence[str]  # figure and data files, relative to the report
 
 
 @dataclasses.dataclass(frozen=True)
 class Page:
-    """The whole report.
-
-    Attributes:
-      title: of the page.
-      runs: label → fact → text, what was run.
-      summary: label → column → text.
-      sections: in order.
-      left_out, failed: sentences.
-      made: fact → text: date, commit, versions, device of the analysis.
-    """
+    """The whole report."""
 
     title: str
-    runs: Mapping[str, Facts]
-    summary: Mapping[str, Facts]
+    runs: Mapping[str, Facts]  # {label: {fact: text}}
+    summary: Mapping[str, Facts]  # {label: {row: cell}}, the short table
     sections: Sequence[Section]
-    left_out: Sequence[str]
-    failed: Sequence[str]
-    made: Facts
+    left_out: Sequence[str]  # sentences
+    failed: Sequence[str]  # sentences
+    made: Facts  # date, commit, versions and device of the analysis
 
 
 def render(page: Page) -> str:
-    """The page as HTML; it refers to nothing outside of itself but the data files beside it."""
+    """The page as HTML; it refers to no other file but the data and figure files beside it."""
     css = resources.files("resjax.report").joinpath("report.css").read_text("utf-8")
     groups = [(g, list(own)) for g, own in itertools.groupby(page.sections, lambda s: s.group)]
     return f"""<!DOCTYPE html>
@@ -90,7 +70,7 @@ def render(page: Page) -> str:
 <h2>What was run</h2>
 {_facts(page.runs) if page.runs else ""}
 {_list("Left out", page.left_out)}
-{_list("Failed, where it should not", page.failed)}
+{_list("Failed", page.failed)}
 <h3>This report</h3>
 {_facts({"": page.made})}
 </section>
@@ -153,7 +133,7 @@ def _prose(text: str) -> str:
 
 
 def merge_choices(choices: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """A choice that is the same for all runs once, another one run by run."""
+    """{choice: text}: once where all runs agree, else with the label of each run."""
     merged = {}
     for name in dict.fromkeys(k for own in choices.values() for k in own):
         values = {label: str(own[name]) for label, own in choices.items() if name in own}
@@ -165,12 +145,12 @@ def merge_choices(choices: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
 
 
 def columns_of(rows: Mapping[str, Facts]) -> list[str]:
-    """All columns that some row has, in order of appearance."""
+    """Every column that some row has, in order of appearance."""
     return list(dict.fromkeys(column for row in rows.values() for column in row))
 
 
 def rows_of(facts: Mapping[str, Facts]) -> list[tuple[str, ...]]:
-    """{label: {fact: text}} as rows (fact, text of the first label, …); what is missing is a dash."""
+    """{label: {fact: text}} as rows (fact, text of the first label, …); a missing text is a dash."""
     names = dict.fromkeys(name for own in facts.values() for name in own)
     return [(name, *(own.get(name, "–") for own in facts.values())) for name in names]
 

@@ -1,4 +1,4 @@
-"""From results to files: report.html, figures as PNG and PDF, one JSON file a study."""
+"""Writes a report: report.html, figures as PNG and PDF, one JSON file for each study."""
 
 from __future__ import annotations
 
@@ -22,40 +22,29 @@ Results = Mapping[str, Result]
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """All that a report is made of.
-
-    Attributes:
-      title: of the page.
-      results: (study or claim, results), in order; one without results does not belong here.
-      runs: label → fact → text; empty for claims, which make their own networks.
-      configs: label → the resolved configuration and starts of the run, JSON-ready.
-      groups: study name → the chapter that it belongs to.
-      left_out: sentences about what runs do not allow, and why.
-      failed: sentences about what ended with an error.
-      made: fact → text, about the analysis itself.
-      provenance: the same, JSON-ready.
-      command: study name → the command that makes its section again.
-    """
+    """The contents of a report."""
 
     title: str
-    results: Sequence[tuple[Study, Results]]
-    runs: Mapping[str, Mapping[str, str]]
-    configs: Mapping[str, Mapping[str, Any]]
-    groups: Mapping[str, str]
-    left_out: Sequence[str]
-    failed: Sequence[str]
-    made: Mapping[str, str]
-    provenance: Mapping[str, Any]
-    command: Mapping[str, str]
+    results: Sequence[tuple[Study, Results]]  # in order; each has one result or more
+    runs: Mapping[str, Mapping[str, str]]  # {label: {fact: text}}; empty for claims
+    configs: Mapping[
+        str, Mapping[str, Any]
+    ]  # {label: configuration and starts of the run, as JSON}
+    groups: Mapping[str, str]  # {study: chapter}
+    left_out: Sequence[str]  # sentences: what runs do not allow, and why
+    failed: Sequence[str]  # sentences: what ended with an error
+    made: Mapping[str, str]  # {fact: text} of the analysis itself
+    provenance: Mapping[str, Any]  # the same, as JSON
+    command: Mapping[str, str]  # {study: the command that makes its section again}
 
     @property
     def findings(self) -> list[Finding]:
-        """One for each study."""
+        """One finding for each study."""
         return [compare.finding(study, results) for study, results in self.results]
 
     @property
     def summary(self) -> dict[str, dict[str, str]]:
-        """label → column → text, of all studies."""
+        """{label: {row: cell}} of all studies, for the short table."""
         merged: dict[str, dict[str, str]] = {label: {} for label in self.runs}
         for study, results in self.results:
             for label, columns in compare.summary(study, results).items():

@@ -1,4 +1,4 @@
-"""Cutting examples into equal batches, and checking them first."""
+"""Checks examples and cuts them into equal batches."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Inference(TypedDict, total=False):
 
 
 def part(progress: Progress | None, i: int, of: int) -> Progress:
-    """The progress of part ``i`` of ``of`` parts of equal length, told as that of the whole."""
+    """A progress function for part ``i`` of ``of`` equal parts, which reports the progress of the whole."""
 
     def tell(done: int, total: int) -> None:
         if progress:
@@ -51,7 +51,7 @@ def count_classes(network: Network, variables: Variables, shape: tuple[int, ...]
 
 
 def check_examples(images: np.ndarray, labels: np.ndarray, num_classes: int) -> None:
-    """Refuses what no analysis can use.
+    """Refuses examples that no analysis can use.
 
     Raises:
       ValueError: no example, images that are not float [N, H, W, C], another number of labels, or labels
@@ -70,7 +70,7 @@ def check_examples(images: np.ndarray, labels: np.ndarray, num_classes: int) -> 
 
 
 def check_images(images: np.ndarray) -> None:
-    """The part of ``check_examples`` that concerns images alone."""
+    """The checks of ``check_examples`` on images alone."""
     shape = list(images.shape)
     if images.ndim != 4 or not jnp.issubdtype(images.dtype, jnp.floating):
         raise ValueError(
@@ -103,7 +103,7 @@ def padded_batches(
     for i in range(count):
         if progress:
             progress(i, count)
-        # Padded with a real example: zeros could be outside of what a network can digest.
+        # Padding repeats a real example: zeros could be outside the range a network was trained on.
         rows = np.arange(i * size, (i + 1) * size)
         mask = rows < len(images)
         rows = np.where(mask, rows, 0)

@@ -1,4 +1,4 @@
-"""Intervals around what was estimated from draws, and around an error that was counted."""
+"""Confidence intervals: of statistics of random draws, of means, and of a counted error."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ def bootstrap(
     resamples: int = 2000,
     seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Percentile bootstrap over the last axis (Efron & Tibshirani 1993, §13.3): what other draws would give.
+    """Percentile bootstrap over the last axis (Efron & Tibshirani 1993, §13.3).
 
     The mean of fewer than 20 draws gets Student's t interval instead: resampled means never leave the range
-    of the draws, and with 3, 5 or 8 of them would cover the true mean in 76, 85 or 90 % of cases, not 95.
-    Of other statistics of few draws, the interval is that much too narrow.
+    of the draws, so with 3, 5 or 8 draws the percentile interval covers the true mean in 76, 85 or 90 % of
+    cases instead of 95 %. For other statistics of few draws, the interval is too narrow by as much.
 
     Args:
       values: [..., draws], two draws or more.
       statistic: (array, axis=) → array, such as ``np.mean`` or ``np.median``.
       level: of the interval.
-      resamples: how many sets of draws are made from those that there are.
-      seed: of these.
+      resamples: number of resampled sets of draws.
+      seed: seed of the resampling.
 
     Returns:
       Lower and upper ends, each of shape [...].
 
     Raises:
-      ValueError: fewer than two draws, which say nothing about their spread.
+      ValueError: fewer than two draws, which have no spread.
     """
     values = np.asarray(values, float)
     draws = values.shape[-1]
     if draws < 2:
-        raise ValueError(f"{draws} draw has no interval; take 2 or more")
+        raise ValueError(f"{draws} draw has no interval; use 2 or more")
     if statistic is np.mean and draws < FEW:
         error = values.std(-1, ddof=1) / np.sqrt(draws)
         return student(values.mean(-1), error, draws - 1, level)
     rows = np.random.default_rng(seed).integers(0, draws, (resamples, draws))
-    # One resample at a time: all at once would be values × resamples numbers.
+    # One resample at a time: all at once would need values × resamples numbers in memory.
     made = np.stack([statistic(values[..., row], axis=-1) for row in rows])
     tail = (1 - level) / 2
     low, high = np.quantile(made, (tail, 1 - tail), axis=0)
@@ -56,7 +56,7 @@ def bootstrap(
 def student(
     estimate: np.ndarray, error: np.ndarray, degrees: np.ndarray | float, level: float = LEVEL
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Student's t interval of an estimate with a standard error, of so many degrees of freedom."""
+    """Student's t interval of an estimate, from its standard error and degrees of freedom."""
     half = stats.t.ppf((1 + level) / 2, degrees) * error
     return estimate - half, estimate + half
 
@@ -66,9 +66,9 @@ def reflected(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Basic bootstrap interval (Davison & Hinkley 1997, §5.2), from the ``ends`` that ``bootstrap`` returns.
 
-    For statistics that noise pushes one way, such as the R² of a fit to means, which noise lowers. Resampled
-    means have the noise twice, so that percentiles lie on the wrong side of the estimate; their distance from
-    it, taken to the other side, leads back. The estimate itself can lie outside.
+    For statistics that noise biases, such as the R² of a fit to means, which noise lowers. Resampled means have
+    the noise twice, so their percentiles lie too low by about the bias of the estimate. Reflecting the
+    percentiles at the estimate corrects for that. The estimate itself can lie outside the interval.
     """
     low, high = ends
     return 2 * estimate - high, 2 * estimate - low

@@ -1,4 +1,4 @@
-"""A legend and ticks for figures in which colours and lines mean different things."""
+"""Legends, ticks and bands that several figures share."""
 
 from __future__ import annotations
 

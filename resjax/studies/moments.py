@@ -1,7 +1,7 @@
 """One network at several moments of its training, as one result.
 
-A moment is a number of steps and the variables that the network had then. An analysis measures one moment;
-its arrays have a first axis ``step`` of length 1, along which moments are joined.
+A moment is a number of training steps and the variables after them. An analysis measures one moment; its
+arrays have a first axis ``step`` of length 1, along which moments are joined.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ R = TypeVar("R", bound=Result)
 
 
 def join(results: Iterable[R]) -> R:
-    """Joins results along the axis ``step``; everything else is taken from the first.
+    """Joins results along the axis ``step``; everything else is taken from the first result.
 
     Raises:
       ValueError: no result, or results of different networks or examples.
@@ -60,8 +60,8 @@ def at_moments(
     """``measure(step, variables, progress)`` at each moment, joined.
 
     Args:
-      steps: training steps done.
-      at: the variables after so many, such as ``run.at``; one moment is held at a time.
+      steps: numbers of training steps.
+      at: step → variables, such as ``run.at``; one moment is in memory at a time.
       measure: gives a result of one moment.
       progress: called as ``progress(parts done, parts in all)`` over all moments.
 

@@ -1,11 +1,11 @@
-"""What an analysis raises where nothing is wrong with the question, but this network has no answer to it."""
+"""The error of an analysis that a network does not allow."""
 
 from __future__ import annotations
 
 
 class Refusal(ValueError):
-    """A network, its data or its log does not allow an analysis, whatever its arguments; it says why.
+    """A network, its data or its log does not allow an analysis, whatever the arguments; the text says why.
 
-    Wrong arguments are plain ``ValueError``: a report lists a refusal as left out, and another error as a
+    Wrong arguments are a plain ``ValueError``. The report lists a refusal as left out, any other error as a
     failure.
     """

@@ -1,6 +1,6 @@
-"""A run of ``resjax.train`` as analyses see it: the network, its variables then and now, the data, the log.
+"""A run of ``resjax.train`` for analyses: the network, its variables at every checkpoint, the data, the log.
 
-Everything that analyses know of workdirs, configurations and checkpoints is in this file.
+Only this file of ``resjax.studies`` reads workdirs, configurations and checkpoints.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Run:
 
     @property
     def variables(self) -> Variables:
-        """Of the newest checkpoint."""
+        """The variables of the newest checkpoint."""
         return self.newest.variables
 
     @property
@@ -94,7 +94,7 @@ class Run:
 
     @property
     def split(self) -> str:
-        """What the run is evaluated on: 'test', or 'holdout' where training images were held out for it."""
+        """The evaluation set: 'test', or 'holdout' where training images were held out for it."""
         return "holdout" if self.config.data.holdout else "test"
 
     @functools.cached_property
@@ -125,9 +125,9 @@ class Run:
         return self.network, self.variables, *self.examples(self.split, most)
 
     def examples(self, split: str, most: int) -> Examples:
-        """At most ``most`` examples: of ``run.split``, what the run is evaluated on, spread over it; of
-        'train', the first that it was trained on. Not augmented, but for the random crops of streamed
-        training images.
+        """At most ``most`` examples: of ``run.split``, spread evenly over the evaluation set; of 'train', the
+        first training examples of the run. They are not augmented, except that streamed training images are
+        randomly cropped.
 
         Raises:
           ValueError: another split.

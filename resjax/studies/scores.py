@@ -1,8 +1,8 @@
 """How a changed network is compared with the intact one, example by example.
 
-Four numbers, because they disagree (Gromov et al. 2024; Lad et al. 2024): the error asks whether the answer
-is right, the loss how sure it is, KL(p_intact ‖ p_changed) how far all probabilities moved, and the agreement
-whether the answer is still the same one, right or wrong.
+There are four numbers, because they disagree (Gromov et al. 2024; Lad et al. 2024). The error says whether the
+prediction is right, the loss how confident it is, KL(p_intact ‖ p_changed) how far all probabilities moved, and
+the agreement whether the prediction is still the same, right or wrong.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def compare(
     Args:
       logits, intact: float [B, classes].
       labels: int32 [B].
-      mask: bool [B], False for padding, which counts nowhere.
+      mask: bool [B], False for padding, which is not counted.
       loss: (logits, labels) → [B].
     """
     log_p, log_q = jax.nn.log_softmax(intact), jax.nn.log_softmax(logits)
@@ -61,7 +61,7 @@ class Scores:
       error: [m], share of examples whose most likely class is wrong, 0 … 1.
       loss: [m].
       kl: [m], KL(p_intact ‖ p_changed), nats.
-      agreement: [m], share of examples for which both networks name the same class.
+      agreement: [m], share of examples for which both networks predict the same class.
       class_error: [m, classes], the error among examples of each class; NaN for a class without example.
     """
 

@@ -1,4 +1,4 @@
-"""Draws summarized by how much was changed: median, its interval, quartiles; and how that is drawn."""
+"""Summary of random draws by the number of changes: median with its interval, quartiles; and its curve."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 class Spread(NamedTuple):
-    """How a number is spread over draws, by how much was changed; arrays [amount], the first of them 0.
+    """How a number is spread over draws, by the amount of change; arrays [amount], of which the first is 0.
 
     ``low`` and ``high`` are the 95 % interval of the median over other draws (percentile bootstrap); they are
-    the median itself where there are no other draws, and NaN where a single one was made.
+    the median itself where all possible draws were made, and NaN where a single one was made.
     """
 
     amount: np.ndarray
@@ -49,7 +49,7 @@ def spread(
       amount: int [draw], 1 or more: how many units were deleted, or pairs swapped.
       values: [draw].
       intact: value of the intact network, which becomes the entry of amount 0.
-      exact: amounts of which all possible draws are here.
+      exact: amounts for which ``values`` holds all possible draws.
     """
     amounts = np.unique(amount[amount > 0])
     rows = [(intact, intact, intact, intact, intact, 1.0)]
@@ -65,7 +65,7 @@ def spread(
     return Spread(np.append(0, amounts), median, low, high, quartiles, draws.astype(int))
 
 
-@functools.lru_cache(maxsize=4096)  # figure, finding and table of a report ask for the same ones
+@functools.lru_cache(maxsize=4096)  # figure, finding and table of a report need the same intervals
 def _interval_of_median(values: tuple[float, ...]) -> tuple[float, float]:
     low, high = bootstrap(np.array(values), np.median, resamples=1000)
     return float(low), float(high)
@@ -89,6 +89,6 @@ def draw_spread(ax: Axes, i: int, curve: Spread, x: np.ndarray, label: str) -> N
 
 
 def style_errors(ax: Axes, chance: float) -> None:
-    """The axis of errors, and the error of a guess."""
+    """The axis of errors in percent, and a line at the error of a guess."""
     style.draw_chance(ax, chance)
     ax.set(ylabel="error (%)", ylim=(-3, 104))

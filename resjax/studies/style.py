@@ -1,4 +1,4 @@
-"""How figures look: one palette, told apart without colour vision, on light and on dark paper.
+"""How figures look: one palette for colour-blind readers, on light and on dark backgrounds.
 
 Colours are those of Okabe & Ito (2008), chosen to stay distinct for every common kind of colour
 blindness; runs also differ in marker, and moments of a run in the kind of line.
@@ -19,7 +19,7 @@ if (
 BLUE, VERMILION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
 PURPLE, SKY, YELLOW = "#CC79A7", "#56B4E9", "#F0E442"
 _ON_LIGHT = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
-# On dark paper the lighter ones of the same palette come first.
+# On a dark background the lighter colours of the same palette come first.
 _ON_DARK = (SKY, ORANGE, GREEN, PURPLE, YELLOW, VERMILION)
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 LINES = ("-", "--", "-.", ":")
@@ -29,7 +29,7 @@ WIDE, NARROW = (7.6, 3.6), (4.2, 3.5)
 
 @contextmanager
 def theme(*, dark: bool = False, narrow: bool = False) -> Iterator[None]:
-    """Figures that are made inside are for dark or light paper, for a page or for a phone."""
+    """Figures made in this context are for a dark or light background, for a page or for a phone."""
     import matplotlib as mpl
     from cycler import cycler
 
@@ -67,7 +67,7 @@ def theme(*, dark: bool = False, narrow: bool = False) -> Iterator[None]:
 
 
 def axes(ax: Axes | None = None) -> tuple[Figure, Axes]:
-    """The given axes and their figure, or new ones that no window manager knows."""
+    """The given axes and their figure, or a new figure outside pyplot."""
     if ax is not None:
         return ax.get_figure(root=True), ax  # type: ignore[return-value]
     fig, grid = axes_grid(1, 1)
@@ -75,7 +75,7 @@ def axes(ax: Axes | None = None) -> tuple[Figure, Axes]:
 
 
 def axes_grid(rows: int, columns: int, **options: Any) -> tuple[Figure, list[list[Axes]]]:
-    """A new figure with rows × columns axes; it needs no closing, unlike pyplot's."""
+    """A new figure with rows × columns axes, outside pyplot, so it need not be closed."""
     from matplotlib.figure import Figure
 
     fig = Figure(layout="constrained")
@@ -104,7 +104,7 @@ def ink() -> str:
 
 
 def integer_ticks(ax: Axes) -> None:
-    """Only whole numbers below the x axis, as many as have room."""
+    """Only whole numbers below the x axis, as many as fit."""
     from matplotlib.ticker import MaxNLocator
 
     ax.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
@@ -140,7 +140,7 @@ def is_narrow() -> bool:
 
 
 def legend_above(fig: Figure, ax: Axes, columns: int = 2) -> None:
-    """One legend above the axes, where it hides no data."""
+    """One legend above the axes, where it covers no data."""
     handles, labels = ax.get_legend_handles_labels()
     columns = 1 if is_narrow() else columns
     fig.legend(handles, labels, loc="outside upper left", ncols=columns, fontsize=9)

@@ -1,7 +1,7 @@
-"""Many variants of one network, each run on all examples and compared with the intact one.
+"""Runs many variants of one network on all examples and compares each with the intact network.
 
-A variant is a value: gates, an order, or whatever the ``forward`` function of an analysis understands. It is
-traced, so one compilation serves all variants, however many there are::
+A variant is a value: gates, an order, or whatever the ``forward`` function of an analysis takes. It is traced,
+so one compilation serves any number of variants::
 
     scores = measure(network, variables, images, labels, with_gates, gates)     # gates [m, units]
 
@@ -31,7 +31,7 @@ from resjax.studies.scores import Scores, Sums, compare, compiled_compare
 
 Forward = Callable[[Network, Variables, jax.Array, Any, Any], jax.Array]
 """(network, variables, images [B, H, W, C], one variant, extra) → logits [B, classes]. Define it at the level
-of a module: a function that is made anew is compiled anew."""
+of a module: a function that is defined again is compiled again."""
 
 
 def with_gates(

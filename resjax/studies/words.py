@@ -1,4 +1,4 @@
-"""Numbers and lists in words."""
+"""Numbers and lists as text."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def around(ends: tuple[np.ndarray | float, np.ndarray | float]) -> str:
-    """' (95 % interval 1.2 to 1.9)', to stand behind the factor that it surrounds; '' where there is none."""
+    """' (95 % interval 1.2 to 1.9)', to follow a factor; '' where there is no interval."""
     low, high = (float(end) for end in ends)
     known = np.isfinite([low, high]).all()
     return f" (95 % interval {factor(low)} to {factor(high)})" if known else ""
