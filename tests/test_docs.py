@@ -1,6 +1,10 @@
 """The pages of docs: their Python runs, indexes are complete, links and pictures are there."""
 
+import importlib.util
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import matplotlib
@@ -72,6 +76,32 @@ def test_the_tests_behind_the_claims_are_there():
             assert not name or f"def {name}(" in text, f"{file}::{name}"
             found += 1
     assert found > 10
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_a_warning(tmp_path):
+    """With the tools of this environment, or of the one that ``make docs`` has made."""
+    own = REPOSITORY / ".venv-docs/bin/python"
+    python = sys.executable if importlib.util.find_spec("mkdocs") or not own.exists() else str(own)
+    if python == sys.executable:
+        pytest.importorskip("mkdocs")
+        pytest.importorskip("mkdocstrings")
+    command = [python, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    done = subprocess.run(
+        command,
+        cwd=REPOSITORY,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "one deep function" in (tmp_path / "index.html").read_text("utf-8")
+    reference = (tmp_path / "api/analysis.html").read_text("utf-8")
+    assert 'id="lesion"' in reference and "network" in reference
+    pages = " ".join(page.read_text("utf-8") for page in tmp_path.rglob("*.html"))
+    assert not re.findall(r'(?:src|<link[^>]*href)="https?://', pages), (
+        "nothing comes from other hosts"
+    )
 
 
 @pytest.fixture(scope="module")
