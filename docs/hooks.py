@@ -1,7 +1,7 @@
 """What MkDocs adds to the pages of docs/: the start page, the notebooks and the API reference.
 
-README.md, CONTRIBUTING.md and CHANGELOG.md become pages without a second copy in the repository. Each notebook
-becomes a page, and each room of the package a page of its docstrings.
+README.md, CONTRIBUTING.md and CHANGELOG.md become pages without a second copy in the repository. Each
+notebook becomes a page, and each room of the package a page of its docstrings.
 """
 
 import ast
@@ -128,8 +128,8 @@ JOINT = re.compile(r"^( +)(\w+(?:, \w+)+)(?=: )", re.MULTILINE)
 class Docstrings(griffe.Extension):
     """Brings two habits of the docstrings into the form that Markdown and the parser expect.
 
-    "text::" before an indented block is "text:" in Markdown. A line "width, size: …" documents two parameters,
-    where the parser would take what follows the space for a type.
+    "text::" before an indented block is "text:" in Markdown. A line "width, size: …" documents two
+    parameters, where the parser would take what follows the space for a type.
     """
 
     def on_function(self, *, func: griffe.Function, **kwargs: object) -> None:
