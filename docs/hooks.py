@@ -1,4 +1,4 @@
-"""What MkDocs adds to the pages of docs/: the start page, the notebooks and the API reference.
+"""What MkDocs adds to the pages of docs/: the start page, the studies, the notebooks and the API reference.
 
 README.md, CONTRIBUTING.md and CHANGELOG.md become pages without a second copy in the repository. Each
 notebook becomes a page, and each room of the package a page of its docstrings.
@@ -40,6 +40,21 @@ API = {
     "report": "resjax.report",
 }
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """The studies in the order of their index, each page in its first chapter."""
+    chapters: dict[str, list[str]] = {}
+    seen = set()
+    index = Path(config.docs_dir) / "analyses/README.md"
+    for title, rows in re.findall(r"^## (.*)\n((?:(?!## ).*\n)*)", index.read_text("utf-8"), re.M):
+        for page in re.findall(r"\]\((\w+\.md)\)", rows):
+            if page not in seen:
+                seen.add(page)
+                chapters.setdefault(title, []).append(f"analyses/{page}")
+    (studies,) = (entry["Studies"] for entry in config.nav or () if "Studies" in entry)
+    studies += [{title: pages} for title, pages in chapters.items()]
+    return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

@@ -66,6 +66,25 @@ def test_links_lead_somewhere(page):
         assert not anchor or anchor in anchors(there), f"{path}#{anchor}"
 
 
+@pytest.mark.parametrize("page", ALL_PAGES, ids=lambda p: str(p.relative_to(REPOSITORY)))
+def test_files_and_modules_that_a_page_names_are_there(page):
+    text = page.read_text("utf-8")
+    if page.name == "CHANGELOG.md":  # names what was there before
+        text = text[text.index("### Added") :]
+    for path in re.findall(
+        r"`((?:resjax|tests|benchmarks|launch|configs|docs)/[\w/.]+\.\w+)`", text
+    ):
+        assert "NAME" in path or (REPOSITORY / path).exists(), path
+    for name in set(re.findall(r"\bresjax(?:\.\w+)+", text)):
+        module, names = REPOSITORY / "resjax", name.split(".")[1:]
+        while names and (module / names[0]).is_dir():
+            module /= names.pop(0)
+        if names and (module / f"{names[0]}.py").exists():
+            module /= f"{names.pop(0)}.py"
+        source = module if module.is_file() else module / "__init__.py"
+        assert not names or names[0] in source.read_text("utf-8"), name
+
+
 def test_the_tests_behind_the_claims_are_there():
     file, found = "", 0
     claims = (REPOSITORY / "docs/results/claims.md").read_text()
