@@ -35,7 +35,7 @@ from resjax.data import Statistics
 from resjax.network import losses
 from resjax.studies import style
 from resjax.studies.lesions import lesion
-from resjax.studies.lesions.deletions import delete_random
+from resjax.studies.lesions.deletions import deletions
 from resjax.studies.paths import path_exact
 from resjax.training.devices import train_steps
 from resjax.training.step import Task, create_state
@@ -116,7 +116,7 @@ def random_deletions(draws: int) -> Measured:
     network = network_of(BASE["depth"], BASE["width"])
     variables = jax.jit(lambda key: network.init(key, SHAPE))(jax.random.key(0))
     x, y = examples(BASE["batch"])
-    return lambda: delete_random(network, variables, x, y, ks=(4,), draws=draws).error, None, 1
+    return lambda: deletions(network, variables, x, y, ks=(4,), draws=draws).error, None, 1
 
 
 def prepare(program: str, factor: str, value: int) -> Measured:

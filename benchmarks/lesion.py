@@ -50,9 +50,9 @@ from resjax.pretrained import naming
 from resjax.pretrained.convert import to_tensors
 from resjax.studies.batches import padded_batches
 from resjax.studies.lesions.batch_statistics import reestimate
-from resjax.studies.lesions.deletions import delete_random, delete_subsets
-from resjax.studies.lesions.lesion import delete_each
-from resjax.studies.lesions.reorder import reorder_units
+from resjax.studies.lesions.deletions import delete_subsets, deletions
+from resjax.studies.lesions.lesion import lesion
+from resjax.studies.lesions.reorder import reorder
 from resjax.studies.paths.path_exact import path_spectrum
 from resjax.studies.paths.path_sampled import path_norms
 
@@ -88,8 +88,8 @@ def own_studies(
     args = (network, variables, x, y)
     on_paths = (network, variables, x[:path_size], y[:path_size])
     few = (network, variables, x[:1], y[:1])  # what is drawn does not depend on the images
-    deleted = delete_random(*few, ks=KS, draws=DRAWS).deleted
-    order = reorder_units(*few, swaps=SWAPS, draws=ORDERS).order
+    deleted = deletions(*few, ks=KS, draws=DRAWS).deleted
+    order = reorder(*few, swaps=SWAPS, draws=ORDERS).order
     rng, n = np.random.default_rng(0), network.num_units
     paths = np.array([rng.permutation(n) < k for k in range(1, n + 1)])
     forward = jax.jit(lambda v, x: network.apply(v, x).logits)
@@ -102,7 +102,7 @@ def own_studies(
         return [[loss.mean(), np.mean(found.argmax(1) != y)]]
 
     def each() -> list[Any]:
-        r = delete_each(*args, **options)
+        r = lesion(*args, **options)
         return [[r.intact_loss, r.intact_error], *np.stack([r.loss, r.error], 1).tolist()]
 
     def scores(result: Any) -> list[Any]:
@@ -112,7 +112,7 @@ def own_studies(
         "forward": whole,
         "delete_each": each,
         "delete_k": lambda: scores(delete_subsets(*args, deleted, **options)),
-        "reorder": lambda: scores(reorder_units(*args, swaps=SWAPS, draws=ORDERS, **options)),
+        "reorder": lambda: scores(reorder(*args, swaps=SWAPS, draws=ORDERS, **options)),
         "exact_spectrum": lambda: (
             path_spectrum(*on_paths, batch_size=path_size).norm[0, 0].tolist()
         ),

@@ -5,7 +5,7 @@ import numpy as np
 from resjax.report.write import Report
 from resjax.studies.catalogue import GROUPS, STUDIES
 from resjax.studies.curves import Curves
-from resjax.studies.lesions.lesion import DeleteEach
+from resjax.studies.lesions.lesion import Lesion
 from resjax.studies.signals.gradients import GradientNorms
 
 
@@ -14,7 +14,7 @@ def deletions(error, intact=0.01, left_out=(), classes=10):
     error = np.array(error, float)
     names = tuple(f"stage1/unit{i + 1}" for i in range(n))
     error[[names.index(name) for name in left_out]] = np.nan
-    return DeleteEach(
+    return Lesion(
         unit=names,
         residual=np.ones(n, bool),
         error=error,

@@ -15,14 +15,12 @@ from hypothesis import strategies as st
 from network_helpers import draw
 
 from resjax import models
-from resjax.cpu.shared_batches import Cores
 from resjax.network.losses import cross_entropy
-from resjax.studies.lesions import deletions, pairs, prefixes
-from resjax.studies.lesions import deletions_shown as words
-from resjax.studies.lesions import pairs_shown as pair_words
-from resjax.studies.lesions.deletions import Deletions, by_number, delete_random, delete_subsets
-from resjax.studies.lesions.lesion import delete_each
-from resjax.studies.lesions.pairs import delete_pairs, interaction, pair_matrix, run_matrix
+from resjax.studies.catalogue import STUDIES, plot
+from resjax.studies.lesions import prefixes
+from resjax.studies.lesions.deletions import Deletions, by_number, delete_subsets, deletions
+from resjax.studies.lesions.lesion import lesion
+from resjax.studies.lesions.pairs import interaction, longest_run, pair_matrix, pairs, run_matrix
 from resjax.studies.lesions.prefixes import measure_places
 from resjax.studies.lesions.subsets import (
     candidates,
@@ -32,7 +30,7 @@ from resjax.studies.lesions.subsets import (
 )
 from resjax.studies.options import Options
 from resjax.studies.spread import spread
-from resjax.studies.variants import _intact, measure, with_gates
+from resjax.studies.variants import measure, with_gates
 
 SHAPE, CLASSES = (6, 6, 1), 4
 # One size of batches in all tests: compilation is most of their time.
@@ -86,11 +84,13 @@ def test_every_set_equals_the_network_with_gates_of_zero(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_deleting_nothing_changes_no_bit(kind):
     network, variables = network_of(kind)
-    x, _ = examples()
-    logits = next(prefixes._walk(network, variables, x, [list(range(network.num_units))]))
-    whole = _intact(Cores(), network, variables, x)
+    places = np.arange(network.num_units)[None]
+    by_places, _ = measure_places(network, variables, *examples(), places, batch_size=BATCH)
+    gates = np.ones_like(places, np.float32)
+    _, whole = measure(network, variables, *examples(), with_gates, gates, batch_size=BATCH)
     # A program that knows all gates may round s + gate · f once instead of twice.
-    np.testing.assert_allclose(logits, whole, rtol=2e-5 * (kind == "stochastic depth"))
+    rtol = 2e-5 * (kind == "stochastic depth")
+    np.testing.assert_allclose(by_places.loss, whole.loss, rtol=rtol)
     result = all_subsets_of(kind)
     assert not result.deleted[0].any()
     assert (result.kl[0], result.agreement[0], result.loss[0]) == (0, 1, result.intact_loss)
@@ -115,16 +115,17 @@ def test_equals_a_network_built_without_the_units():
 
 def test_only_what_differs_is_run_in_two_programs_a_stack(monkeypatch):
     network, variables = network_of("pre")
+    # What runs, and how often it is compiled, is visible nowhere else.
     run, programs, times = prefixes._run_unit, prefixes._run_unit._cache_size(), []
     monkeypatch.setattr(prefixes, "_run_unit", lambda *a: times.append(1) or run(*a))
     x, y = examples()
-    result = delete_pairs(network, variables, x, y)
+    result = pairs(network, variables, x, y)
     rows = np.where(result.deleted, ~np.arange(5), np.arange(5))
     beginnings = {tuple(row[: i + 1]) for row in [np.arange(5), *rows] for i in range(5)}
     assert len(times) == sum(begin[-1] >= 0 for begin in beginnings)
     assert len(times) < 0.5 * 5 * len(rows)
     assert run._cache_size() <= programs + len(network.stacks)
-    delete_random(network, variables, x, y, draws=3)
+    deletions(network, variables, x, y, draws=3)
     assert run._cache_size() <= programs + len(network.stacks)
 
 
@@ -176,9 +177,9 @@ def test_every_number_of_units_as_in_the_paper():
         loss=cross_entropy,
         examples=lambda split, most: examples(),
     )
-    result = words.STUDY.run(run, options, None)
+    result = STUDIES["deletions"].run(run, options, None)
     assert set(result.number) == {1, 2, 3}
-    more = words.STUDY.run(run, dataclasses.replace(options, delete_up_to=20), None)
+    more = STUDIES["deletions"].run(run, dataclasses.replace(options, delete_up_to=20), None)
     assert set(more.number) == {1, 2, 3, 4, 5}
 
 
@@ -204,8 +205,8 @@ def test_pairs_and_runs_are_complete():
 
 def test_pairs_are_symmetric_and_single_deletions_on_the_diagonal():
     network, variables = network_of("plain")
-    result = delete_pairs(network, variables, *examples(11), batch_size=BATCH)
-    single = delete_each(network, variables, *examples(11), batch_size=BATCH)
+    result = pairs(network, variables, *examples(11), batch_size=BATCH)
+    single = lesion(network, variables, *examples(11), batch_size=BATCH)
     error, together, run = pair_matrix(result), interaction(result, "loss"), run_matrix(result)
     np.testing.assert_array_equal(error, error.T)
     np.testing.assert_array_equal(together, together.T)
@@ -227,7 +228,7 @@ def test_transitions_can_be_excluded_and_left_out_units_are_named():
     all_units, none = candidates(network, variables, SHAPE)
     assert all_units.all()
     assert not none
-    result = delete_random(network, variables, *examples(), draws=2, transitions=False)
+    result = deletions(network, variables, *examples(), draws=2, transitions=False)
     assert set(result.left_out) == {"stage2/unit1"}
     assert not result.deleted[:, 4].any()
     assert result.number.max() == 4
@@ -240,7 +241,7 @@ def test_transitions_can_be_excluded_and_left_out_units_are_named():
 def test_medians_have_intervals_and_complete_sets_have_none():
     network, variables = network_of("pre")
     seen = []
-    result = delete_random(
+    result = deletions(
         network, variables, *examples(), ks=(1, 2), draws=6, progress=lambda *a: seen.append(a)
     )
     curve = by_number(result)
@@ -274,7 +275,7 @@ def test_many_draws_narrow_the_interval():
 )
 def test_impossible_draws_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
-        delete_random(*network_of("pre"), *examples(), **change)
+        deletions(*network_of("pre"), *examples(), **change)
 
 
 @pytest.mark.parametrize(
@@ -311,9 +312,9 @@ def test_no_deletable_unit_and_no_example_are_refused():
     variables = jax.eval_shape(lambda k: lenet.init(k, (28, 28, 1)), jax.random.key(0))
     x = np.zeros((2, 28, 28, 1), np.float32)
     with pytest.raises(ValueError, match="none of the"):
-        delete_random(lenet, variables, x, np.zeros(2, int))
+        deletions(lenet, variables, x, np.zeros(2, int))
     with pytest.raises(ValueError, match="no example"):
-        delete_random(*network_of("pre"), *examples(0))
+        deletions(*network_of("pre"), *examples(0))
 
 
 def test_json_keeps_everything():
@@ -345,64 +346,12 @@ def made(error, intact=0.05, examples=100):
     )
 
 
-SMOOTH = made(lambda s: 0.05 + 0.06 * len(s))
-BROKEN = made(lambda s: 0.9)
-FLAT = made(lambda s: 0.05)
-LATE = made(lambda s: 0.05 if len(s) < 6 else 0.8)
-TANGLED = made(lambda s: 0.05 + 0.05 * len(s) ** 1.2)
-IGNORANT = made(lambda s: 0.9, intact=0.85)
-
-
-@pytest.mark.parametrize(
-    ("results", "said"),
-    [
-        (
-            {"a": SMOOTH, "b": BROKEN},
-            ["error of a rises smoothly", "of b jumps from 5.0 % to 90.0 %"],
-        ),
-        ({"a": FLAT}, ["a hardly rises"]),
-        ({"a": LATE}, ["jumps from 5.0 % to 80.0 % between 5 and 6 deleted units"]),
-        ({"a": IGNORANT}, ["no verdict on a"]),
-        ({"a": made(lambda s: 0.1 + 0.05 * (len(s) % 2))}, ["not rise steadily"]),
-    ],
-)
-def test_the_finding_says_what_the_numbers_say(results, said):
-    finding = words.finding(results)
-    for text in said:
-        assert text in finding.headline
-    assert len(finding.points) == len(results) + 1
-    rows = words.table(results).rows
-    assert len(rows) == 13 * len(results)
-    assert {len(row) for row in rows} == {len(words.table(results).columns)}
-    assert set(words.summary(results)) == set(results)
-
-
-@pytest.mark.parametrize(
-    ("results", "said"),
-    [
-        ({"a": SMOOTH, "b": BROKEN}, ["In a, most pairs of units cost what", "already breaks b"]),
-        ({"a": TANGLED}, ["cost more or less than the two alone"]),
-        ({"a": IGNORANT}, ["no verdict on a"]),
-    ],
-)
-def test_the_finding_on_pairs_says_what_the_numbers_say(results, said):
-    finding = pair_words.finding(results)
-    for text in said:
-        assert text in finding.headline
-    assert ("Most beyond their sum" in finding.points[0]) == (results.get("a") is TANGLED)
-    table = pair_words.table(results)
-    assert {len(row) for row in table.rows} == {len(table.columns)}
-
-
 def test_the_longest_run_that_may_go_is_counted():
-    tail = made(lambda s: 0.05 if min(s) >= 8 else 0.3)
-    assert pair_words.longest_run(tail) == 4
-    assert "as many as 4" in pair_words.finding({"a": tail}).points[0]
-    assert "stage1/unit9 to stage1/unit12" in pair_words.finding({"a": tail}).points[0]
-    assert pair_words.longest_run(BROKEN) == 0
+    assert longest_run(made(lambda s: 0.05 if min(s) >= 8 else 0.3)) == 4
+    assert longest_run(made(lambda s: 0.9)) == 0
 
 
-@pytest.mark.parametrize("study", [words.STUDY, pair_words.STUDY], ids=lambda s: s.name)
+@pytest.mark.parametrize("study", [STUDIES["deletions"], STUDIES["pairs"]], ids=lambda s: s.name)
 def test_a_study_runs(study):
     network, variables = network_of("pre")
     run = SimpleNamespace(
@@ -417,7 +366,7 @@ def test_a_study_runs(study):
 
 def test_plots_show_medians_and_matrices():
     result = all_subsets_of("pre")
-    figure = deletions.plot({"a": result, "b": result})
+    figure = plot({"a": result, "b": result})
     (ax,) = figure.axes
     curve = by_number(result)
     np.testing.assert_allclose(ax.lines[0].get_ydata(), 100 * curve.median)
@@ -425,7 +374,7 @@ def test_plots_show_medians_and_matrices():
         "a: median and quartiles",
         "b: median and quartiles",
     ]
-    figure = pairs.plot({"a": result, "b": result})
+    figure = plot({"a": result, "b": result}, "pairs")
     images = [ax.images[0].get_array() for ax in figure.axes if ax.images]
     np.testing.assert_allclose(images[0].filled(np.nan), 100 * interaction(result))
     np.testing.assert_allclose(images[1].filled(np.nan), 100 * run_matrix(result).T)

@@ -13,14 +13,14 @@ from matplotlib.figure import Figure
 from network_helpers import draw
 
 from resjax import models
+from resjax.analysis import plot
 from resjax.models.layers import Conv, Dense, Pool
 from resjax.models.local import twin
 from resjax.models.plain import Classifier, ConvStem, ConvUnit, DenseUnit
 from resjax.network import Network, Stack
+from resjax.report import compare
 from resjax.studies import style
-from resjax.studies.convolution import equivariance as analysis
-from resjax.studies.convolution.equivariance import Equivariance, equivariance_error
-from resjax.studies.convolution.equivariance_shown import finding, summary, table
+from resjax.studies.convolution.equivariance import STUDY, Equivariance, equivariance
 from resjax.studies.convolution.moves import DIRECTIONS, total_strides, translate
 
 CLASSES = 4
@@ -30,7 +30,7 @@ def chain(*convs, last=(), pool=None):
     """A stem and units of one convolution each, and a classifier."""
     stem, *units = convs
     stacks = [Stack(f"unit{i}", ConvUnit(conv), 1, i) for i, conv in enumerate(units, 1)]
-    head = Classifier(CLASSES, models.ends.Head.kernel_init)
+    head = Classifier(CLASSES, models.stem_head.Head.kernel_init)
     return Network(ConvStem(stem, pool), (*stacks, *last), head)
 
 
@@ -54,7 +54,7 @@ def test_a_valid_convolution_without_bias_is_exactly_equivariant():
     """Zeros all around: a move loses nothing, so not even the border makes a difference."""
     network = chain(Conv(3, padding="VALID"), Conv(2, (3, 2), padding="VALID"))
     images, labels = examples(5, (10, 11, 2), margin=4)
-    result = equivariance_error(network, integers(network, (10, 11, 2)), images, labels, most=1)
+    result = equivariance(network, integers(network, (10, 11, 2)), images, labels, most=1)
     assert result.place == ("stem", "stage1/unit1")
     np.testing.assert_array_equal(result.stride, 1)
     np.testing.assert_array_equal(result.whole, 0)
@@ -65,7 +65,7 @@ def test_a_valid_convolution_without_bias_is_exactly_equivariant():
 def test_padding_changes_nothing_that_no_border_reaches():
     network = chain(Conv(3), Conv(2))
     images, labels = examples(5, (12, 12, 2))
-    result = equivariance_error(network, integers(network, (12, 12, 2)), images, labels, most=1)
+    result = equivariance(network, integers(network, (12, 12, 2)), images, labels, most=1)
     np.testing.assert_array_equal(result.interior, 0)
     assert (result.whole > 0).all()
     # A frame of one pixel, then one more position on each side for each 3×3 window.
@@ -78,7 +78,7 @@ def test_behind_a_stride_only_its_multiples_are_equivariant():
     assert total_strides(network, shape) == ((2, 2), (2, 4))
     images, labels = examples(3, shape)
     variables = integers(network, shape)
-    result = equivariance_error(network, variables, images, labels, most=1)
+    result = equivariance(network, variables, images, labels, most=1)
     np.testing.assert_array_equal(result.stride, [2, 4])
     np.testing.assert_array_equal(result.interior, 0)
     # Half a position can't be met: the same network without the stride would be exact there.
@@ -97,7 +97,7 @@ def test_equals_a_loop():
     network = models.build(config, image_shape=shape, num_classes=CLASSES)
     variables = draw(network, shape)
     images, labels = examples(5, shape)
-    result = equivariance_error(network, variables, images, labels, most=2, batch_size=2)
+    result = equivariance(network, variables, images, labels, most=2, batch_size=2)
     np.testing.assert_array_equal(result.stride, [1, 1, 1, 2])
 
     @jax.jit
@@ -137,7 +137,7 @@ def test_equals_a_loop():
 def test_a_dense_layer_is_not_equivariant_and_has_no_interior():
     network = twin("dense", image_shape=(12, 12, 1), num_classes=CLASSES)
     images, labels = examples(4, (12, 12, 1), margin=3)
-    result = equivariance_error(network, draw(network, (12, 12, 1)), images, labels, most=1)
+    result = equivariance(network, draw(network, (12, 12, 1)), images, labels, most=1)
     assert np.isnan(result.interior).all()
     assert (result.whole > 0.5).all()
 
@@ -147,7 +147,7 @@ def test_features_that_are_no_map_or_too_small_are_left_out():
     network = chain(Conv(3), Conv(2, (8, 8), padding="VALID"), last=(dense,))
     images, labels = examples(3, (8, 8, 1))
     seen = []
-    result = equivariance_error(
+    result = equivariance(
         network,
         draw(network, (8, 8, 1)),
         images,
@@ -158,11 +158,11 @@ def test_features_that_are_no_map_or_too_small_are_left_out():
     assert seen == [(1, 3), (2, 3), (3, 3)]
     assert result.left_out == {
         "stage1/unit1": "its map has one position",
-        "stage2/unit1": "its features are no map",
+        "stage2/unit1": "its features are not a map",
     }
     assert np.isnan(result.whole[1:]).all()
     assert np.isfinite(result.whole[0])
-    assert "left out: stage1/unit1" in finding({"net": result}).points[-1]
+    assert "left out: stage1/unit1" in compare.finding(STUDY, {"net": result}).points[-1]
 
 
 @settings(max_examples=20, deadline=None)
@@ -189,7 +189,7 @@ def test_bad_arguments_are_refused(change, message):
     images, labels = examples(2, (8, 8, 1))
     given = {"images": images, "labels": labels, **change}
     with pytest.raises(ValueError, match=message):
-        equivariance_error(network, draw(network, (8, 8, 1)), **given)
+        equivariance(network, draw(network, (8, 8, 1)), **given)
 
 
 def made(**changes):
@@ -214,32 +214,10 @@ def made(**changes):
     return Equivariance(**{**values, **changes})
 
 
-def test_findings_say_the_opposite_when_numbers_do():
-    said = finding({"net": made()})
-    assert (
-        said.headline
-        == "Moving images by one pixel raises the error: that of net from 10.0 % to 30.0 %."
-    )
-    assert "at 1 of 2 places" in said.points[0]
-    assert "features move along" in said.points[1]
-    same = made(error=np.full((3, 4), 0.1), interior=np.array([0.2, np.nan]))
-    said = finding({"net": same, "other": made()})
-    assert "hardly raises the error of net" in said.headline
-    assert "that of other from" in said.headline
-    assert "even where no border reaches, features are off by 0.2 (stem)" in said.points[1]
-    nowhere = made(interior=np.full(2, np.nan))
-    assert "borders reach every position" in finding({"net": nowhere}).points[1]
-    nothing = made(whole=np.full(2, np.nan))
-    assert "no features are maps" in finding({"net": nothing}).points[0]
-    assert summary({"net": made()}) == {"net": {"error, moved by one pixel": "30.0 %"}}
-    assert len(table({"net": made()}).rows) == 2 + 3
-
-
 def test_json_and_picture():
     back = Equivariance.from_json(json.loads(json.dumps(made().to_json(), allow_nan=False)))
     for field in dataclasses.fields(back):
         np.testing.assert_equal(getattr(back, field.name), getattr(made(), field.name))
-    figure = analysis.plot({"a": made(), "b": back})
-    assert isinstance(figure, Figure)
+    assert isinstance(plot({"a": made(), "b": back}), Figure)
     with style.theme(narrow=True):
-        assert isinstance(analysis.plot(made()), Figure)
+        assert isinstance(STUDY.plot({"": made()}), Figure)

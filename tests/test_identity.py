@@ -15,7 +15,7 @@ from network_helpers import draw, on_stack
 from resjax import models
 from resjax.network.losses import cross_entropy
 from resjax.studies import style
-from resjax.studies.lesions.lesion import delete_each
+from resjax.studies.lesions.lesion import lesion
 from resjax.studies.options import Options
 from resjax.studies.ranks import spearman
 from resjax.studies.units import identity
@@ -157,7 +157,7 @@ def test_spearman_counts_ranks_and_says_nothing_of_constants():
 @functools.cache
 def result_of(form):
     network, v = made(form)
-    lesions = delete_each(network, v, *examples())
+    lesions = lesion(network, v, *examples())
     return measure_identity(network, v, *examples(), lesions=lesions), lesions
 
 

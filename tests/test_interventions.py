@@ -20,7 +20,7 @@ from resjax.studies.lesions import forwards, interventions
 from resjax.studies.lesions.forwards import in_parallel, mean_branches, with_means, with_variables
 from resjax.studies.lesions.interventions import Interventions, intervene_each
 from resjax.studies.lesions.interventions_shown import STUDY, survived
-from resjax.studies.lesions.lesion import delete_each
+from resjax.studies.lesions.lesion import lesion
 from resjax.studies.variants import with_gates
 
 SHAPE, CLASSES = (6, 6, 2), 3
@@ -195,7 +195,7 @@ def test_rows_are_those_interventions(form):
     r = result_of(form)
     assert r.intervention == ("scale 0", "scale 2", "freeze", "reset", "redraw 1", "redraw 2")
     assert r.error.shape == r.kl.shape == (6, network.num_units)
-    deleted = delete_each(network, v, x, y)
+    deleted = lesion(network, v, x, y)
     np.testing.assert_array_equal(r.deleted, deleted.error)
     np.testing.assert_allclose(r.of("scale", "kl")[0], deleted.kl, rtol=1e-4, atol=1e-6)
     assert set(r.left_out) == set(deleted.left_out)

@@ -9,15 +9,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 
 from resjax import models
 from resjax.network import Network, Stack
 from resjax.network.losses import cross_entropy
 from resjax.network.stochastic_depth import UnitDropout
 from resjax.network.unit import Unit
-from resjax.studies.lesions import lesion
-from resjax.studies.lesions.lesion import DeleteEach, delete_each
+from resjax.studies.catalogue import plot
+from resjax.studies.lesions.lesion import (
+    Lesion,
+    _lesion_batch,  # for its number of compilations
+    lesion,
+)
 
 SHAPE, CLASSES = (8, 8, 1), 4
 # Units 0 and 3 stand alone, 1 and 2 are a stack, 4 stands alone and keeps its shape.
@@ -99,7 +102,7 @@ def lesions_of(name):
     fields = {"pre": SMALL, "post": POST, "plain": PLAIN}.get(name)
     network = build(**fields) if fields else counting_network(2, 1, drop=UnitDropout("linear", 3))
     variables, (images, labels) = variables_of(network), examples(11)
-    result = delete_each(network, variables, images, labels, batch_size=4)
+    result = lesion(network, variables, images, labels, batch_size=4)
     return network, variables, images, labels, result
 
 
@@ -158,7 +161,7 @@ def test_deleting_equals_a_network_built_without_the_unit(position):
 def test_every_example_counts_once_whatever_the_batch_size():
     network, variables, images, labels, parts = lesions_of("pre")
     seen = []
-    whole = delete_each(network, variables, images, labels, progress=lambda *a: seen.append(a))
+    whole = lesion(network, variables, images, labels, progress=lambda *a: seen.append(a))
     assert seen == [(0, 1), (1, 1)]
     assert whole.num_examples == parts.num_examples == 11
     np.testing.assert_array_equal(whole.error, parts.error)
@@ -171,7 +174,7 @@ def test_errors_of_each_class_on_request():
     network, variables, images, labels, whole = lesions_of("plain")
     assert whole.class_error is None
     labels = np.where(labels == 2, 0, labels)  # a class without example
-    result = delete_each(network, variables, images, labels, batch_size=4, per_class=True)
+    result = lesion(network, variables, images, labels, batch_size=4, per_class=True)
     assert result.class_error.shape == (network.num_units, CLASSES)
     assert result.to_json()["axes"]["class_error"] == ["unit", "class"]
     run = jax.jit(lambda gates: network.apply(variables, images, gates=gates).logits)
@@ -185,7 +188,7 @@ def test_errors_of_each_class_on_request():
     share = np.bincount(labels, minlength=CLASSES) / len(labels)
     total = np.nansum(result.class_error * share, -1)[result.deletable]
     np.testing.assert_allclose(total, result.error[result.deletable], rtol=1e-12)
-    back = DeleteEach.from_json(json.loads(json.dumps(result.to_json(), allow_nan=False)))
+    back = Lesion.from_json(json.loads(json.dumps(result.to_json(), allow_nan=False)))
     np.testing.assert_array_equal(back.class_error, result.class_error)
 
 
@@ -193,11 +196,11 @@ def counted(network, n_examples, batch_size):
     variables = variables_of(network)
     network.deletable(variables, SHAPE)
     jax.effects_barrier()
-    before = lesion._lesion_batch._cache_size()
+    before = _lesion_batch._cache_size()
     COUNTS.update(traced=0, run=0)
-    result = delete_each(network, variables, *examples(n_examples), batch_size=batch_size)
+    result = lesion(network, variables, *examples(n_examples), batch_size=batch_size)
     jax.effects_barrier()
-    assert lesion._lesion_batch._cache_size() == before + 1
+    assert _lesion_batch._cache_size() == before + 1
     return result, dict(COUNTS)
 
 
@@ -206,7 +209,7 @@ def test_deleting_a_zero_branch_changes_no_bit():
     variables = variables_of(network)
     for name in ("stage1", "stage2"):
         variables["params"][name] = jax.tree.map(jnp.zeros_like, variables["params"][name])
-    result = delete_each(network, variables, *examples(6))
+    result = lesion(network, variables, *examples(6))
     np.testing.assert_array_equal(result.kl, 0)
     np.testing.assert_array_equal(result.agreement, 1)
     np.testing.assert_array_equal(result.loss, result.intact_loss)
@@ -230,7 +233,7 @@ def test_tracing_does_not_grow_with_depth():
 def test_no_deletable_unit_is_an_error():
     network = counting_network(2, has_stand_in=False, is_residual=False)
     with pytest.raises(ValueError, match="none of the 2 units can be deleted"):
-        delete_each(network, variables_of(network), *examples(3))
+        lesion(network, variables_of(network), *examples(3))
 
 
 @pytest.mark.parametrize(
@@ -251,30 +254,29 @@ def test_bad_examples_are_refused(change, message):
     network = counting_network(2)
     variables = variables_of(network)
     with pytest.raises(ValueError, match=message):
-        delete_each(network, variables, *change(*examples(5)))
+        lesion(network, variables, *change(*examples(5)))
 
 
 def test_bad_batch_size_is_refused():
     network = counting_network(2)
     with pytest.raises(ValueError, match="batch_size=0"):
-        delete_each(network, variables_of(network), *examples(2), batch_size=0)
+        lesion(network, variables_of(network), *examples(2), batch_size=0)
 
 
 def test_json_keeps_everything_even_what_is_not_finite():
     *_, result = lesions_of("plain")
     text = json.dumps(result.to_json(), allow_nan=False)
-    back = DeleteEach.from_json(json.loads(text))
+    back = Lesion.from_json(json.loads(text))
     for field in dataclasses.fields(result):
         np.testing.assert_equal(getattr(back, field.name), getattr(result, field.name))
     assert json.loads(text)["axes"]["error"] == ["unit"]
     with pytest.raises(ValueError, match="missing"):
-        DeleteEach.from_json({"unit": []})
+        Lesion.from_json({"unit": []})
 
 
 def test_plot_shows_each_network_its_intact_error_and_chance():
     *_, result = lesions_of("pre")
-    figure = lesion.plot({"deep": result, "other": result})
-    assert isinstance(figure, Figure)
+    figure = plot({"deep": result, "other": result})
     (ax,) = figure.axes
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     deleted = "one unit deleted"
@@ -286,14 +288,13 @@ def test_plot_shows_each_network_its_intact_error_and_chance():
     ]
     np.testing.assert_allclose(ax.lines[0].get_ydata(), 100 * result.error)
     assert any("chance" in text.get_text() for text in ax.texts)
-    assert isinstance(lesion.plot(result), Figure)
 
 
 def test_plot_names_the_cross_where_there_is_one():
     plain, whole = lesions_of("plain")[-1], lesions_of("pre")[-1]
 
     def entries(results):
-        return [text.get_text() for text in lesion.plot(results).legends[0].get_texts()]
+        return [text.get_text() for text in plot(results).legends[0].get_texts()]
 
     assert entries({"a": whole, "b": plain})[-1] == "can't be deleted"
     assert entries({"a": plain, "b": plain}).count("can't be deleted") == 1

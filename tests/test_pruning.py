@@ -1,4 +1,4 @@
-"""Greedy deletion: the order, what it is chosen on, and what is said of it."""
+"""Greedy deletion: the order, and the examples that it is chosen on."""
 
 import dataclasses
 import functools
@@ -15,10 +15,8 @@ from resjax import models
 from resjax.network import Network, Stack
 from resjax.network.losses import cross_entropy
 from resjax.network.unit import Unit
-from resjax.studies.lesions import pruning
-from resjax.studies.lesions import pruning_shown as words
 from resjax.studies.lesions.deletions import delete_subsets
-from resjax.studies.lesions.pruning import Pruning, prune_greedily, random_curve
+from resjax.studies.lesions.pruning import STUDY, Pruning, pruning, random_curve
 from resjax.studies.options import Options
 from resjax.studies.variants import measure, with_gates
 
@@ -57,7 +55,7 @@ def prune_sum(numbers, most=100.0, **options):
     network = Network(Start(), (Stack("stage1", Add(), len(numbers), 1),), Evidence(most))
     variables = {"params": {"stage1": {"number": jnp.array(numbers)}}}
     x, y = np.zeros((3, 1, 1, 1), np.float32), np.zeros(3, int)
-    return prune_greedily(network, variables, x, y, choose_on=(x, y), **options)
+    return pruning(network, variables, x, y, choose_on=(x, y), **options)
 
 
 def test_the_least_harmful_goes_first():
@@ -95,7 +93,7 @@ def examples(n=11, seed=1):
 @functools.cache
 def pruned(shortcut):
     network, variables = network_of(shortcut)
-    return prune_greedily(
+    return pruning(
         network, variables, *examples(7), choose_on=examples(11, 2), draws=3, batch_size=BATCH
     )
 
@@ -132,7 +130,7 @@ def test_the_curve_is_measured_on_the_other_examples():
     assert (result.num_examples, result.num_choice_examples) == (7, 11)
     # Other examples to measure on: the same order.
     images, labels = examples(8, 5)
-    again = prune_greedily(
+    again = pruning(
         network, variables, images, labels, choose_on=examples(11, 2), draws=1, batch_size=BATCH
     )
     np.testing.assert_array_equal(again.order, result.order)
@@ -142,7 +140,7 @@ def test_the_curve_is_measured_on_the_other_examples():
 def test_fewer_rounds_are_the_first_rounds():
     network, variables = network_of("identity")
     seen = []
-    result = prune_greedily(
+    result = pruning(
         network,
         variables,
         *examples(7),
@@ -173,7 +171,7 @@ def test_fewer_rounds_are_the_first_rounds():
 def test_impossible_wishes_are_refused(change, message):
     options = {"choose_on": examples(4), **change}
     with pytest.raises(ValueError, match=message):
-        prune_greedily(*network_of("identity"), *examples(4), **options)
+        pruning(*network_of("identity"), *examples(4), **options)
 
 
 def test_json_keeps_everything():
@@ -181,62 +179,6 @@ def test_json_keeps_everything():
     back = Pruning.from_json(json.loads(json.dumps(result.to_json(), allow_nan=False)))
     for field in dataclasses.fields(result):
         np.testing.assert_equal(getattr(back, field.name), getattr(result, field.name))
-
-
-def made(error, random):
-    """Ten units, with these errors when they are chosen and when they are drawn."""
-    numbers = np.arange(11)
-    curve = np.array([error(k) for k in numbers])
-    return Pruning(
-        unit=tuple(f"stage1/unit{i}" for i in range(1, 11)),
-        order=np.arange(10)[::-1],
-        error=curve,
-        loss=curve,
-        kl=curve,
-        agreement=1 - curve,
-        choice_error=curve,
-        choice_loss=curve,
-        random_number=np.repeat(numbers[1:], 3),
-        random_error=np.repeat([random(k) for k in numbers[1:]], 3),
-        left_out={},
-        num_examples=100,
-        num_choice_examples=50,
-        num_classes=10,
-        choices={},
-    )
-
-
-SPARE = made(lambda k: 0.05 if k < 5 else 0.5, lambda k: 0.05 if k < 3 else 0.5)
-NEEDED = made(lambda k: 0.9 if k else 0.1, lambda k: 0.9)
-ANY = made(lambda k: 0.05, lambda k: 0.05)
-BETTER = made(lambda k: 0.3 - 0.1 * (k > 0), lambda k: 0.4)
-
-
-@pytest.mark.parametrize(
-    ("results", "said"),
-    [
-        (
-            {"a": SPARE, "b": NEEDED},
-            ["4 of 10 units can go at once from a", "and 2 when they", "not even", "from b"],
-        ),
-        ({"a": ANY}, ["10 of 10", "as many when they are drawn"]),
-        ({"a": BETTER}, ["10 of 10", "none when they are drawn"]),
-        ({"a": made(lambda k: 0.9, lambda k: 0.9)}, ["no verdict on a"]),
-    ],
-)
-def test_the_finding_says_what_the_numbers_say(results, said):
-    finding = words.finding(results)
-    for text in said:
-        assert text in finding.headline
-    assert ("Fewer units do better" in finding.points[0]) == (results.get("a") is BETTER)
-    table = words.table(results)
-    assert len(table.rows) == 11 * len(results)
-    assert {len(row) for row in table.rows} == {len(table.columns)}
-
-
-def test_the_summary_counts_units():
-    text = words.summary({"a": SPARE, "b": NEEDED})
-    assert [own["units that may go together"] for own in text.values()] == ["4 of 10", "0 of 10"]
 
 
 def test_the_study_chooses_on_training_images():
@@ -251,22 +193,11 @@ def test_the_study_chooses_on_training_images():
         network=network, variables=variables, image_shape=SHAPE, loss=cross_entropy, split="test",
         step=7, examples=give,
     )  # fmt: skip
-    assert words.STUDY.unsuited(run) is None
-    result = words.STUDY.run(run, Options(max_examples=8, batch_size=BATCH), None)
+    assert STUDY.unsuited(run) is None
+    result = STUDY.run(run, Options(max_examples=8, batch_size=BATCH), None)
     assert sorted(asked) == ["test", "train"]
-    alone = prune_greedily(
+    alone = pruning(
         network, variables, *examples(8), choose_on=examples(8, 2), draws=1, batch_size=BATCH
     )
     np.testing.assert_array_equal(result.order, alone.order)
     assert result.choices["chosen on"] == "8 training examples, not augmented"
-
-
-def test_plot_shows_both_curves():
-    result = pruned("identity")
-    figure = pruning.plot({"a": result})
-    (ax,) = figure.axes
-    lines = [100 * result.error, 100 * random_curve(result).median]
-    shown = [line.get_ydata() for line in ax.lines]
-    assert all(any(np.array_equal(s, line) for s in shown) for line in lines)
-    labels = {t.get_text() for t in figure.legends[0].get_texts()}
-    assert labels == {"a: random sets", "a: least harmful first"}

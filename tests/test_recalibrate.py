@@ -15,11 +15,9 @@ from resjax import models
 from resjax.network import Network, Stack
 from resjax.network.unit import Unit
 from resjax.studies import style
-from resjax.studies.lesions import recalibrate
 from resjax.studies.lesions.batch_statistics import reestimate
-from resjax.studies.lesions.lesion import delete_each
-from resjax.studies.lesions.recalibrate import Recalibrated, delete_each_recalibrated
-from resjax.studies.lesions.recalibrate_shown import STUDY, share_of_damage
+from resjax.studies.lesions.lesion import lesion
+from resjax.studies.lesions.recalibrate import Recalibrated, plot, recalibrate
 
 SHAPE, CLASSES = (6, 6, 2), 3
 
@@ -113,9 +111,9 @@ def test_on_one_batch_evaluation_is_then_what_training_saw(name):
     network, v = made(name)
     images, _ = examples()
     gates = np.ones(network.num_units, np.float32)
-    for lesion in (None, 1):
-        if lesion is not None:
-            gates[lesion] = 0
+    for deleted in (None, 1):
+        if deleted is not None:
+            gates[deleted] = 0
         new = reestimate(network, v, images, gates=gates)
         assert jax.tree.structure(new) == jax.tree.structure(dict(v))
         actual = network.apply(new, images, gates=gates).logits
@@ -144,7 +142,7 @@ def test_many_batches_follow_the_law_of_total_variance():
 def result_of(name):
     network, v = made(name)
     reference, _ = examples(10, seed=2)
-    return delete_each_recalibrated(network, v, *examples(), reference=reference, batch_size=5)
+    return recalibrate(network, v, *examples(), reference=reference, batch_size=5)
 
 
 @pytest.mark.parametrize("name", ["pre", "plain"])
@@ -152,7 +150,7 @@ def test_rows_are_deletions_with_old_and_with_new_statistics(name):
     network, v = made(name)
     images, labels = examples()
     result = result_of(name)
-    old = delete_each(network, v, images, labels)
+    old = lesion(network, v, images, labels)
     np.testing.assert_array_equal(result.error[0], old.error)
     np.testing.assert_allclose(result.kl[0], old.kl, rtol=1e-4, atol=1e-6)
     assert result.intact_error[0] == old.intact_error
@@ -194,44 +192,7 @@ def test_json_keeps_everything():
 @pytest.mark.parametrize("narrow", [False, True])
 def test_plot(narrow):
     with style.theme(narrow=narrow):
-        figure = recalibrate.plot({"a": result_of("pre"), "b": result_of("plain")})
+        figure = plot({"a": result_of("pre"), "b": result_of("plain")})
     (ax,) = figure.axes
     np.testing.assert_allclose(ax.lines[0].get_ydata(), 100 * result_of("pre").error[0])
     assert len(figure.legends[0].get_texts()) == 4
-
-
-def hand_made(old, new, intact=(0.01, 0.01)):
-    result = result_of("pre")
-    return dataclasses.replace(
-        result,
-        error=np.array([old, new]),
-        intact_error=np.array(intact),
-        num_classes=10,
-    )
-
-
-def test_findings_follow_the_numbers():
-    stale = hand_made([0.51, 0.01, 0.01], [0.06, 0.01, 0.01])
-    own = hand_made([0.51, 0.21, 0.11], [0.51, 0.21, 0.11])
-    worse = hand_made([0.21, 0.01, 0.01], [0.41, 0.01, 0.01])
-    part = hand_made([0.51, 0.01, 0.01], [0.36, 0.01, 0.01])
-    none = hand_made([0.01] * 3, [0.01] * 3)
-    new = hand_made([0.9] * 3, [0.9] * 3, (0.88, 0.7))
-    assert share_of_damage(stale) == pytest.approx(0.9)
-    found = STUDY.finding(
-        {"stale": stale, "own": own, "worse": worse, "part": part, "none": none, "new": new}
-    )
-    assert found.headline.split("; ") == [
-        "New BatchNorm statistics take 90 % of the damage in stale away",
-        "new statistics leave the damage in own as it was",
-        "new statistics make deletions in worse worse, by 100 %",
-        "new statistics take 30 % of the damage in part away",
-        "no deletion raises the error of none",
-        "new has learned too little for deletions to say anything.",
-    ]
-    assert "2 of 3 units may go" in found.points[0] and "not settled" not in found.points[0]
-    assert "not settled" in found.points[-1]
-    assert STUDY.summary({"stale": stale}) == {
-        "stale": {"one unit deleted: worst, BatchNorm re-estimated": "6.0 %"}
-    }
-    assert len(STUDY.table({"stale": stale, "own": own}).rows) == 6

@@ -8,14 +8,11 @@ import pytest
 from network_helpers import draw
 
 from resjax import models
+from resjax.analysis import delete_subsets, deletions, pairs, reestimate, reorder
 from resjax.network.losses import cross_entropy
 from resjax.studies import variants
 from resjax.studies.lesions import batch_statistics as statistics
-from resjax.studies.lesions.batch_statistics import reestimate
-from resjax.studies.lesions.deletions import delete_random, delete_subsets
-from resjax.studies.lesions.pairs import delete_pairs
 from resjax.studies.lesions.prefixes import measure_places
-from resjax.studies.lesions.reorder import reorder_units
 
 SHAPE, CLASSES, BATCH = (6, 6, 1), 4, 4
 
@@ -56,7 +53,7 @@ def test_every_set_equals_the_computation_by_hand(kind):
     network, variables = network_of(**kind)
     made, scored = statistics._train_mode._cache_size(), variants._score._cache_size()
     seen = []
-    result = delete_random(
+    result = deletions(
         *(network, variables, *examples()),
         ks=(0, 1, 2),
         draws=3,
@@ -84,7 +81,7 @@ def test_every_set_equals_the_computation_by_hand(kind):
 def test_every_order_equals_a_network_of_permuted_variables():
     network, variables = network_of()
     made = statistics._train_mode._cache_size()
-    result = reorder_units(
+    result = reorder(
         *(network, variables, *examples()),
         swaps=(1,),
         draws=2,
@@ -104,7 +101,7 @@ def test_every_order_equals_a_network_of_permuted_variables():
     logits = logits_of(network, flipped, examples()[0], np.ones(4, np.float32))
     loss = cross_entropy(logits, examples()[1]).mean()
     np.testing.assert_allclose(result.loss[row], loss, rtol=1e-5)
-    running = reorder_units(network, variables, *examples(), swaps=(1,), draws=2, batch_size=BATCH)
+    running = reorder(network, variables, *examples(), swaps=(1,), draws=2, batch_size=BATCH)
     assert np.abs(result.loss - running.loss).min() > 1e-3
     assert "re-estimated" in result.choices["BatchNorm"]
     assert running.choices["BatchNorm"].startswith("running statistics")
@@ -112,12 +109,12 @@ def test_every_order_equals_a_network_of_permuted_variables():
 
 def test_none_is_the_paper_s_choice_to_the_bit():
     network, variables = network_of()
-    result = delete_random(
+    result = deletions(
         network, variables, *examples(), draws=3, recalibrate_on=None, batch_size=BATCH
     )
     places = np.where(result.deleted, ~np.arange(4), np.arange(4))
     scores, _ = measure_places(network, variables, *examples(), places, batch_size=BATCH)
-    order = reorder_units(network, variables, *examples(), swaps=(1,), draws=2, batch_size=BATCH)
+    order = reorder(network, variables, *examples(), swaps=(1,), draws=2, batch_size=BATCH)
     scored, _ = measure_places(network, variables, *examples(), order.order, batch_size=BATCH)
     for name in ("error", "loss", "kl", "agreement"):
         np.testing.assert_array_equal(getattr(result, name), getattr(scores, name))
@@ -127,10 +124,10 @@ def test_none_is_the_paper_s_choice_to_the_bit():
     )
 
 
-@pytest.mark.parametrize("analysis", [delete_random, delete_pairs, reorder_units])
+@pytest.mark.parametrize("analysis", [deletions, pairs, reorder])
 def test_what_can_t_be_estimated_is_refused(analysis):
     network, variables = network_of(norm=False)
-    with pytest.raises(ValueError, match=r"no BatchNorm.* leave recalibrate_on at None"):
+    with pytest.raises(ValueError, match="no BatchNorm"):
         analysis(network, variables, *examples(), recalibrate_on=REFERENCE)
     network, variables = network_of()
     with pytest.raises(

@@ -15,8 +15,7 @@ from scipy import stats
 
 from resjax import models
 from resjax.network.losses import cross_entropy
-from resjax.studies.lesions import reorder
-from resjax.studies.lesions import reorder_shown as words
+from resjax.studies.catalogue import STUDIES, plot
 from resjax.studies.lesions.prefixes import measure_places
 from resjax.studies.lesions.reorder import (
     KINDS,
@@ -24,7 +23,7 @@ from resjax.studies.lesions.reorder import (
     by_swaps,
     kendall_tau,
     neighbour_swaps,
-    reorder_units,
+    reorder,
     reverse,
     shuffled,
     swapped,
@@ -118,9 +117,7 @@ def examples(n=11, seed=1):
 @functools.cache
 def reordered():
     network, variables = network_of()
-    return reorder_units(
-        network, variables, *examples(), swaps=(1, 4), draws=5, batch_size=BATCH, seed=3
-    )
+    return reorder(network, variables, *examples(), swaps=(1, 4), draws=5, batch_size=BATCH, seed=3)
 
 
 @pytest.mark.parametrize("shortcut", ["identity", "none"])
@@ -175,9 +172,7 @@ def test_all_kinds_of_orders_are_there():
 
 def test_the_seed_decides_and_sizes_do_not_depend_on_each_other():
     network, variables = network_of()
-    other = reorder_units(
-        network, variables, *examples(), swaps=(4,), draws=5, batch_size=BATCH, seed=3
-    )
+    other = reorder(network, variables, *examples(), swaps=(4,), draws=5, batch_size=BATCH, seed=3)
     again = reordered()
     np.testing.assert_array_equal(
         other.order[other.of_kind("swaps")],
@@ -190,14 +185,14 @@ def test_a_network_without_equal_units_is_refused():
     variables = jax.eval_shape(lambda k: lenet.init(k, (28, 28, 1)), jax.random.key(0))
     x = np.zeros((2, 28, 28, 1), np.float32)
     with pytest.raises(ValueError, match="all different, and only equal units"):
-        reorder_units(lenet, variables, x, np.zeros(2, int))
-    assert "only equal ones" in words.STUDY.unsuited(SimpleNamespace(network=lenet))
+        reorder(lenet, variables, x, np.zeros(2, int))
+    assert "only equal ones" in STUDIES["reorder"].unsuited(SimpleNamespace(network=lenet))
 
 
 @pytest.mark.parametrize("change", [{"swaps": ()}, {"swaps": (0, 1)}, {"draws": 0}])
 def test_impossible_wishes_are_refused(change):
     with pytest.raises(ValueError, match="allowed: numbers from 1"):
-        reorder_units(*network_of(), *examples(), **change)
+        reorder(*network_of(), *examples(), **change)
 
 
 def test_json_keeps_everything():
@@ -207,71 +202,21 @@ def test_json_keeps_everything():
         np.testing.assert_equal(getattr(back, field.name), getattr(result, field.name))
 
 
-def made(error, intact=0.05):
-    """``error(tau)`` of a network with a stack of 12."""
-    rng = np.random.default_rng(0)
-    parts = [("swaps", k, swapped((12,), k, 9, rng)) for k in (1, 3, 10, 30)]
-    parts += [("neighbours", 1, neighbour_swaps((12,))), ("shuffle", 0, shuffled((12,), 9, rng))]
-    parts += [("reversal", 0, reverse((12,)))]
-    orders = np.concatenate([own for _, _, own in parts])
-    tau = kendall_tau(orders)
-    values = np.array([error(t) for t in tau])
-    return Reordering(
-        unit=tuple(f"stage1/unit{i}" for i in range(1, 13)),
-        kind=tuple(kind for kind, _, own in parts for _ in own),
-        swaps=np.concatenate([np.full(len(own), k) for _, k, own in parts]),
-        order=orders,
-        tau=tau,
-        error=values,
-        loss=values,
-        kl=values,
-        agreement=1 - values,
-        fixed=(),
-        intact_error=intact,
-        intact_loss=0.1,
-        num_examples=100,
-        num_classes=10,
-        choices={},
-    )
-
-
-@pytest.mark.parametrize(
-    ("results", "said"),
-    [
-        (
-            {"a": made(lambda t: 0.05 + 0.3 * (1 - t)), "b": made(lambda t: 0.9)},
-            ["error of a rises smoothly", "raises the error of b from 5.0 % to 90.0 %"],
-        ),
-        ({"a": made(lambda t: 0.055)}, ["hardly raises the error of a"]),
-        ({"a": made(lambda t: 0.1 + 0.1 * t)}, ["does not rise steadily"]),
-        ({"a": made(lambda t: 0.9, intact=0.88)}, ["no verdict on a"]),
-    ],
-)
-def test_the_finding_says_what_the_numbers_say(results, said):
-    finding = words.finding(results)
-    for text in said:
-        assert text in finding.headline
-    table = words.table(results)
-    assert len(table.rows) == (5 + 1 + 11 + 1) * len(results)
-    assert {len(row) for row in table.rows} == {len(table.columns)}
-    assert set(words.summary(results)) == set(results)
-
-
 def test_the_study_runs():
     network, variables = network_of()
     run = SimpleNamespace(
         network=network, variables=variables, image_shape=SHAPE, loss=cross_entropy, split="test",
         step=7, examples=lambda split, most: examples(min(most, 9)),
     )  # fmt: skip
-    assert words.STUDY.unsuited(run) is None
-    result = words.STUDY.run(run, Options(draws=2, max_examples=BATCH), None)
+    assert STUDIES["reorder"].unsuited(run) is None
+    result = STUDIES["reorder"].run(run, Options(draws=2, max_examples=BATCH), None)
     assert result.num_examples == BATCH
     assert "4 test examples" in result.choices["data"]
 
 
 def test_plot_shows_medians_and_neighbours():
     result = reordered()
-    figure = reorder.plot({"a": result, "b": result})
+    figure = plot({"a": result, "b": result})
     left, right = figure.axes
     np.testing.assert_allclose(left.lines[0].get_xdata(), by_swaps(result, "tau").median)
     np.testing.assert_allclose(left.lines[0].get_ydata(), 100 * by_swaps(result).median)

@@ -5,14 +5,14 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from report_helpers import SHOWN, SPARE, curve, deletions, norms, report_of_two
+from report_helpers import SHOWN, deletions, norms, report_of_two
 
+from resjax.report import compare
 from resjax.report.write import read, write
-from resjax.studies import curves_shown as curves
 from resjax.studies import words
 from resjax.studies.catalogue import STUDIES
-from resjax.studies.curves import training_curves
-from resjax.studies.lesions import lesion_shown as lesion
+from resjax.studies.curves import curves
+from resjax.studies.lesions.lesion import may_go
 from resjax.studies.signals import gradients_shown as gradients
 
 
@@ -20,79 +20,18 @@ def points(study, results):
     return " ".join(study.finding(results).points)
 
 
-NEEDED = deletions([0.9] * 10)
-
-
-def test_deletion_finding_says_which_network_can_spare_units():
-    headline = lesion.finding({"deep": SPARE, "flat": NEEDED}).headline
-    assert headline == "Most units can go from deep, hardly any from flat."
-    swapped = lesion.finding({"deep": NEEDED, "flat": SPARE}).headline
-    assert swapped == "Most units can go from flat, hardly any from deep."
-    both = lesion.finding({"deep": SPARE, "flat": SPARE}).headline
-    assert both == "Most units can go, one at a time, from deep and flat."
-    neither = lesion.finding({"deep": NEEDED, "flat": NEEDED}).headline
-    assert neither == "Hardly any unit can go from deep and flat."
-
-
-def test_deletion_finding_between_the_extremes_counts():
-    mixed = deletions([0.5] * 7 + [0.01] * 3)
-    assert lesion.finding({"deep": mixed}).headline == "3 of 10 units can go from deep."
-
-
-def test_an_untrained_network_proves_nothing():
-    chance = deletions([0.88] * 10, intact=0.88)
-    headline = lesion.finding({"deep": SPARE, "flat": chance}).headline
-    assert "flat has learned too little for deletions to say anything" in headline
-    assert "not from" not in headline
-
-
 def test_deletion_text_has_the_numbers_and_what_was_left_out():
-    text = points(lesion, {"deep": deletions([0.4, 0.2, 0.012], left_out=["stage1/unit2"])})
+    study = STUDIES["lesion"]
+    left_out = {"deep": deletions([0.4, 0.2, 0.012], left_out=["stage1/unit2"])}
+    text = " ".join(compare.finding(study, left_out).points)
     for number in ("1.0 %", "40.0 %", "stage1/unit1", "20.6 %", "90.0 %"):
         assert number in text
     assert "Left out (×): stage1/unit2 (shapes differ)" in text
-    two_classes = points(lesion, {"deep": deletions([0.4] * 3, classes=2)})
-    assert "Chance is 50.0 %" in two_classes
 
 
-def test_deletion_summary_counts_units_that_may_go():
-    one_point = deletions([0.13, 0.131, 0.2], intact=0.12)
-    assert 0.13 - 0.12 > 0.01  # which must not decide
-    assert lesion.may_go(one_point) == 1
-    row = lesion.summary({"deep": SPARE})["deep"]
-    assert row["units that may go"] == "9 of 10"
-    assert "90" not in "".join(row.values())
-
-
-def test_training_finding_names_the_better_network_and_why():
-    good, bad = curve(0.0, 0.01), curve(0.3, 0.31, residual=False)
-    found = curves.finding({"deep": good, "flat": bad})
-    assert found.headline == "deep ends at 1.0 % test error, flat at 31.0 %."
-    assert "hard to train, not overfitted" in str(found.points) and "with shortcuts" in str(
-        found.points
-    )
-    found = curves.finding({"deep": bad, "flat": good})
-    assert found.headline.startswith("flat ends at 1.0 %")
-    overfitted = curve(0.0, 0.31, residual=True)
-    found = curves.finding({"deep": overfitted, "flat": curve(0.0, 0.01, residual=False)})
-    assert "generalizes worse" in str(found.points) and "without shortcuts" in str(found.points)
-    both_fail = {"deep": curve(0.4, 0.41), "flat": curve(0.4, 0.6)}
-    assert "(40.0 % and 40.0 %) make less than half" in str(curves.finding(both_fail).points)
-
-
-def test_training_finding_knows_noise():
-    few = {"deep": curve(0.0, 0.02, examples=100), "flat": curve(0.0, 0.03, examples=100)}
-    assert curves.finding(few).headline == "The networks end alike."
-    many = {
-        "deep": curve(0.0, 0.02, examples=100_000),
-        "flat": curve(0.0, 0.03, examples=100_000),
-    }
-    assert curves.finding(many).headline.startswith("deep ends at 2.0 %")
-
-
-def test_training_finding_of_one_run():
-    assert curves.finding({"a": curve(0, 0.02)}).headline == "a reaches 2.0 % test error."
-    assert "close to chance" in curves.finding({"a": curve(0.8, 0.85)}).headline
+def test_rounding_does_not_decide_what_may_go():
+    assert 0.13 - 0.12 > 0.01
+    assert may_go(deletions([0.13, 0.131, 0.2], intact=0.12)) == 1
 
 
 def test_gradient_finding_names_the_more_even_network():
@@ -146,11 +85,11 @@ def test_records_become_curves():
         {"step": 5, "epoch": 1.0, "test_loss": 1.4, "test_error": 0.4},
     ]
     facts = {"num_examples": 10, "num_classes": 10, "total_steps": 5, "residual": True}
-    result = training_curves(records, split="test", **facts)
+    result = curves(records, split="test", **facts)
     assert list(result.step) == [5] and list(result.eval_step) == [0, 5]
     assert list(result.eval_error) == [0.9, 0.4] and list(result.train_loss) == [1.5]
     with pytest.raises(ValueError, match="0 evaluations"):
-        training_curves(records, split="holdout", **facts)
+        curves(records, split="holdout", **facts)
 
 
 @pytest.mark.parametrize(
@@ -249,8 +188,8 @@ def test_results_are_read_back(written):
     report, _, out = written
     for study, results in report.results:
         back = read(out / f"{study.name}.json", study)
-        assert study.finding(back) == study.finding(results)
-        assert study.table(back) == study.table(results)
+        assert compare.finding(study, back) == compare.finding(study, results)
+        assert compare.table(study, back) == compare.table(study, results)
     with pytest.raises(ValueError, match="not 'lesion'"):
         read(out / "curves.json", STUDIES["lesion"])
     with pytest.raises(FileNotFoundError, match="does not exist"):

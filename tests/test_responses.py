@@ -14,10 +14,9 @@ from network_helpers import draw
 from resjax import models
 from resjax.network import Network, Stack
 from resjax.network.unit import Unit
+from resjax.report.compare import finding
 from resjax.studies import style
-from resjax.studies.units import responses
-from resjax.studies.units.responses import Responses, layer_responses
-from resjax.studies.units.responses_shown import STUDY
+from resjax.studies.units.responses import STUDY, Responses, responses
 
 SHAPE, CLASSES = (6, 6, 2), 3
 FORMS = {
@@ -88,7 +87,7 @@ def behind(form):
 def test_deviations_are_those_of_what_linen_captures(form):
     network, v = made(form)
     images = images_of()
-    result = layer_responses(network, v, images, batch_size=3)
+    result = responses(network, v, images, batch_size=3)
     rows = expected(network, v, images, behind(form))
     assert result.layer == tuple(name for name, _ in rows)  # nothing on shortcuts, no classifier
     np.testing.assert_allclose(result.std, [std for _, std in rows], rtol=1e-4)
@@ -119,7 +118,7 @@ def test_a_unit_of_ones_own_with_linens_layers():
             return nn.Dense(CLASSES)(x.mean((1, 2)))
 
     network = Network(Ones(), (Stack("blocks", Block(), 2, 1),), Mean())
-    result = layer_responses(network, draw(network, SHAPE), images_of())
+    result = responses(network, draw(network, SHAPE), images_of())
     assert result.layer == tuple(
         f"stage1/unit{i}/{name}" for i in (1, 2) for name in ("conv", "other")
     )
@@ -130,7 +129,7 @@ def test_lenet_is_answered_in_the_order_of_its_layers():
     config = models.defaults("lenet5")
     shape = (28, 28, 1)
     network = models.build(config, image_shape=shape, num_classes=10)
-    result = layer_responses(network, draw(network, shape), images_of(3, shape))
+    result = responses(network, draw(network, shape), images_of(3, shape))
     assert [name.rpartition("/")[2] for name in result.layer] == ["conv", "conv", "conv", "dense"]
     assert not result.normalized.any() and np.all(result.std > 0)
 
@@ -138,7 +137,7 @@ def test_lenet_is_answered_in_the_order_of_its_layers():
 def test_wrong_input_is_refused():
     network, v = made("pre")
     with pytest.raises(ValueError, match="no example"):
-        layer_responses(network, v, images_of(0))
+        responses(network, v, images_of(0))
 
     class Pass(nn.Module):
         @nn.compact
@@ -151,12 +150,12 @@ def test_wrong_input_is_refused():
 
     empty = Network(Pass(), (Stack("s", Nothing(), 1, 1),), Pass())
     with pytest.raises(ValueError, match="kernel"):
-        layer_responses(empty, draw(empty, SHAPE), images_of())
+        responses(empty, draw(empty, SHAPE), images_of())
 
 
 def test_json_keeps_everything():
     network, v = made("pre")
-    result = layer_responses(network, v, images_of())
+    result = responses(network, v, images_of())
     back = Responses.from_json(json.loads(json.dumps(result.to_json(), allow_nan=False)))
     for field in dataclasses.fields(result):
         np.testing.assert_equal(getattr(back, field.name), getattr(result, field.name))
@@ -177,29 +176,21 @@ def hand_made(std, residual=True, normalized=True):
 def test_plot(narrow):
     mixed = dataclasses.replace(hand_made([1, 2, 0.5]), normalized=np.array([True, False, True]))
     with style.theme(narrow=narrow):
-        figure = responses.plot({"a": mixed, "b": hand_made([1, 3, 2])})
+        figure = STUDY.plot({"a": mixed, "b": hand_made([1, 3, 2])})
     order, ranked = figure.axes
     np.testing.assert_array_equal(order.lines[0].get_ydata(), [1, 0.5])
     np.testing.assert_array_equal(order.lines[1].get_xdata(), [2])
     np.testing.assert_array_equal(ranked.lines[2].get_ydata(), [3, 2, 1])
 
 
-def test_findings_follow_the_numbers():
-    weak, strong = hand_made([0.9, 1, 1.1]), hand_made([1.8, 2, 2.2], residual=False)
-    headline = STUDY.finding({"res": weak, "flat": strong}).headline
-    assert "respond more weakly than the plain, as in He" in headline
-    assert "1.0 in res and 2.0 in flat" in headline
-    turned = {
-        "res": dataclasses.replace(strong, residual=True),
-        "flat": dataclasses.replace(weak, residual=False),
-    }
-    assert "more strongly than the plain, unlike in He" in STUDY.finding(turned).headline
-    same = {"res": weak, "flat": dataclasses.replace(weak, residual=False)}
-    assert "respond alike" in STUDY.finding(same).headline
-    depth = {"deep": weak, "shallow": dataclasses.replace(strong, residual=True)}
-    assert "deep respond more weakly than those of shallow" in STUDY.finding(depth).headline
-    mixed = {"res": weak, "bare": hand_made([5.0], False, normalized=False)}
-    assert "Not all of these networks normalize" in STUDY.finding(mixed).points[-1]
-    assert "Half of the normalized layers of res" in STUDY.finding({"res": weak}).headline
-    assert STUDY.summary({"res": weak}) == {"res": {"response, median": "1.0"}}
-    assert len(STUDY.table(depth).rows) == 6
+def test_every_network_is_compared_by_its_normalized_layers_if_all_have_some():
+    half = dataclasses.replace(hand_made([9.0, 1, 3]), normalized=np.array([False, True, True]))
+    raw = hand_made([2.0], residual=False, normalized=False)
+    assert (
+        "(median deviation 3.0 in half and 2.0 in raw)"
+        in finding(STUDY, {"half": half, "raw": raw})[0]
+    )
+    twin = dataclasses.replace(raw, normalized=np.array([True]))
+    assert (
+        "layers of half and twin respond alike" in finding(STUDY, {"half": half, "twin": twin})[0]
+    )

@@ -8,9 +8,9 @@ import pytest
 from script_helpers import REPOSITORY, load_script
 
 from resjax import config as configs
+from resjax.report import compare
 from resjax.studies.catalogue import STUDIES
-from resjax.studies.convolution import sample_size_shown as sample_size
-from resjax.studies.convolution.sample_size import SampleSize
+from resjax.studies.convolution.sample_size import STUDY, SampleSize
 from resjax.studies.units.responses import Responses
 from resjax.training.experiment import load_experiment
 
@@ -61,7 +61,7 @@ def test_a_limit_of_claims_json_decides(monkeypatch):
 def test_a_recorded_finding_is_what_its_numbers_say():
     record = json.loads((SCRIPTS / "sample_size_fashion_mnist.json").read_text("utf-8"))
     results = {k: SampleSize.from_json(r) for k, r in record["results"].items()}
-    said = sample_size.finding(results)
+    said = compare.finding(STUDY, results)
     assert record["finding"] == [said.headline, *said.points]
 
 
@@ -79,7 +79,7 @@ def test_recorded_studies_are_read_back_and_have_a_finding(path):
     results = {
         label: study.result.from_json(run["result"]) for label, run in record["runs"].items()
     }
-    assert study.finding(results).headline
+    assert compare.finding(study, results).headline
 
 
 CONTROLS = load_script("docs/results/digits_controls.py")

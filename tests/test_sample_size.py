@@ -1,6 +1,5 @@
 """Three networks on few examples: alike in all but their connections."""
 
-import dataclasses
 import functools
 import json
 
@@ -16,10 +15,8 @@ from resjax.studies.convolution.sample_size import (
     SampleSize,
     _at_places,
     _draw,
-    by_sample_size,
     difference,
 )
-from resjax.studies.convolution.sample_size_shown import compare, finding, summary, table
 
 SMALL = {"sizes": (4, 24), "seeds": 2, "steps": 80, "batch_size": 8}
 
@@ -38,7 +35,9 @@ def bars(n, seed):
 @functools.cache
 def trained():
     seen = []
-    results = by_sample_size(bars(24, 0), bars(10, 1), **SMALL, progress=lambda *a: seen.append(a))
+    results = sample_size.sample_size(
+        bars(24, 0), bars(10, 1), **SMALL, progress=lambda *a: seen.append(a)
+    )
     return results, seen
 
 
@@ -65,8 +64,8 @@ def test_shapes_progress_and_easy_examples_are_learned():
 def test_the_seed_decides_everything_in_one_compilation():
     results, _ = trained()
     before = sample_size._train._cache_size()
-    again = by_sample_size(bars(24, 0), bars(10, 1), **SMALL)
-    other = by_sample_size(bars(24, 0), bars(10, 1), **SMALL, seed=5)
+    again = sample_size.sample_size(bars(24, 0), bars(10, 1), **SMALL)
+    other = sample_size.sample_size(bars(24, 0), bars(10, 1), **SMALL, seed=5)
     assert sample_size._train._cache_size() == before
     for name in CONNECTIONS:
         np.testing.assert_array_equal(again[name].test_error, results[name].test_error)
@@ -117,13 +116,13 @@ def test_samples_are_nested_and_batches_come_from_them():
 )
 def test_bad_arguments_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
-        by_sample_size(bars(24, 0), bars(10, 1), **{**SMALL, **change})
+        sample_size.sample_size(bars(24, 0), bars(10, 1), **{**SMALL, **change})
 
 
 def test_images_of_a_wrong_form_are_refused():
     images, labels = bars(24, 0)
     with pytest.raises(ValueError, match="standardized"):
-        by_sample_size(((255 * images).astype(np.uint8), labels), bars(10, 1), **SMALL)
+        sample_size.sample_size(((255 * images).astype(np.uint8), labels), bars(10, 1), **SMALL)
 
 
 def made(*errors):
@@ -151,45 +150,10 @@ def test_differences_are_paired():
     np.testing.assert_allclose(high, mean, atol=1e-12)
 
 
-def test_findings_say_the_opposite_when_numbers_do():
+def test_sizes_are_counted_by_the_side_of_their_interval():
     dense = made(0.2, 0.25, 0.3)
-    good, bad = made(0.1, 0.1, 0.1), made(0.5, 0.5, 0.5)
-    assert compare(good, dense) == [(2, 0)] * 3
-    assert compare(bad, dense) == [(0, 2)] * 3
-    said = finding({"convolution": good, "dense": dense})
-    assert "a lower test error (centred, shifted and moved)" in said.headline
-    assert "centred: lower at 2 of 2 sizes" in said.points[0]
-    said = finding({"convolution": bad, "dense": dense})
-    assert "a higher test error (centred, shifted and moved)" in said.headline
-    mixed = made(0.1, 0.25, 0.5)
-    said = finding({"convolution": mixed, "dense": dense})
-    assert "lower test error (centred)" in said.headline
-    assert "no clearly different test error (shifted)" in said.headline
-    assert "higher test error (moved)" in said.headline
-    crossing = dataclasses.replace(
-        mixed, test_error=dense.test_error + np.array([-0.1, 0.1]).reshape(1, 2, 1)
-    )
-    said = finding({"convolution": crossing, "dense": dense})
-    assert "lower or higher by the number of examples (centred, shifted and moved)" in said.headline
-    once = np.array([-0.1, 0, 0]).reshape(1, 3, 1)
-    for sign, side in ((1, "lower"), (-1, "higher")):
-        three = {
-            name: dataclasses.replace(
-                dense,
-                size=np.array([50, 100, 200]),
-                train_error=np.zeros((3, 3, 4)),
-                test_error=np.repeat(dense.test_error[:, :1], 3, axis=1) + shift,
-            )
-            for name, shift in {"convolution": sign * once, "dense": 0 * once}.items()
-        }
-        assert (
-            f"a {side} test error at 1 of 3 sizes only (centred, shifted" in finding(three).headline
-        )
-    assert "nothing about sharing" in finding({"dense": dense}).headline
-    assert len(table({"a": dense, "b": good}).rows) == 2 * 3 * 2
-    column, text = next(iter(summary({"a": dense})["a"].items()))
-    assert column == "test error, moved, 50 → 100 examples"
-    assert text == "30.5 % → 30.5 %"
+    assert sample_size.compare(made(0.1, 0.25, 0.1), dense) == [(2, 0), (0, 0), (2, 0)]
+    assert sample_size.compare(made(0.5, 0.5, 0.5), dense) == [(0, 2)] * 3
 
 
 def test_json_and_picture():
@@ -201,4 +165,4 @@ def test_json_and_picture():
     assert isinstance(figure, Figure)
     assert [ax.get_title() for ax in figure.axes] == list(SETTINGS)
     with style.theme(narrow=True):
-        assert isinstance(sample_size.plot(result), Figure)
+        assert isinstance(sample_size.plot({"": result}), Figure)

@@ -14,18 +14,18 @@ from matplotlib.figure import Figure
 from network_helpers import draw
 
 from resjax import models
+from resjax.analysis import plot
 from resjax.models.layer_table import layer_table
 from resjax.models.layers import Conv
 from resjax.models.local import CONNECTIONS, he_normal_of, layer, twin
 from resjax.models.plain import ConvStem, ConvUnit
 from resjax.network import Network, Stack
+from resjax.report import compare
 from resjax.studies import style
 from resjax.studies.convolution import connections as per_layer
-from resjax.studies.convolution import connections_shown as connections_report
-from resjax.studies.convolution import sharing
-from resjax.studies.convolution import sharing_shown as sharing_report
-from resjax.studies.convolution.connections import Connections, connections_of
-from resjax.studies.convolution.sharing import LayerJacobian, jacobian_rows, layer_jacobian
+from resjax.studies.convolution.connections import Connections, connections
+from resjax.studies.convolution.sharing import STUDY, LayerJacobian, jacobian_rows, sharing
+from resjax.studies.options import ClaimOptions
 
 SHAPE = (8, 8, 1)
 
@@ -54,7 +54,7 @@ def test_the_classical_example_in_numbers():
 def test_the_classical_example_in_its_jacobian():
     shape = (32, 32, 3)
     conv = layer("convolution", 6, 5, (32, 32), pad=False)
-    result = layer_jacobian(conv, filled(conv, shape), shape, window=75, keep=False)
+    result = sharing(conv, filled(conv, shape), shape, window=75, keep=False)
     assert (result.outputs, result.inputs) == (4_704, 3_072)
     assert result.connections == 75
     assert result.zeros == pytest.approx(1 - 75 / 3_072, abs=1e-15)
@@ -67,7 +67,7 @@ def test_a_jacobian_is_the_kernel_written_along_the_diagonal():
     shape, (strides, groups) = (6, 5, 4), ((2, 1), 2)
     conv = Conv(6, (3, 2), strides, padding="VALID", groups=groups)
     variables = filled(conv, shape)
-    result = layer_jacobian(conv, variables, shape, window=3 * 2 * 2, strides=strides)
+    result = sharing(conv, variables, shape, window=3 * 2 * 2, strides=strides)
     kernel = np.asarray(variables["params"]["kernel"])  # [3, 2, 2, 6]
     expected = np.zeros((*result.output_shape, *shape), np.float32)
     for h, w, o in np.ndindex(result.output_shape):
@@ -83,13 +83,13 @@ def test_sparse_and_shared_as_designed(name):
     module = layer(name, 2, 3, (6, 7), pad=False)
     variables = filled(module, (6, 7, 2))
     window = 84 if name == "dense" else 18
-    result = layer_jacobian(module, variables, (6, 7, 2), window=window)
+    result = sharing(module, variables, (6, 7, 2), window=window)
     assert result.outputs == 40
     assert result.distinct == (2 if name == "convolution" else 40)
     assert result.connections == window
     assert result.zeros == pytest.approx(result.predicted_zeros, abs=1e-15)
     assert result.values == result.weights
-    assert sharing_report.as_designed(result)
+    assert result.as_designed
     # These layers are affine: the Jacobian and the biases are all of them.
     x = np.random.default_rng(1).normal(size=(1, 6, 7, 2)).astype(np.float32)
     zero = np.asarray(module.apply(variables, np.zeros_like(x)))
@@ -163,7 +163,7 @@ def test_impossible_layers_are_refused(fields, message):
 def test_layers_without_maps_and_tiny_images_are_refused():
     flat = nn.Sequential([lambda x: x.reshape(len(x), -1), nn.Dense(3)])
     with pytest.raises(ValueError, match="must return maps"):
-        layer_jacobian(flat, filled(flat, SHAPE), SHAPE, window=64)
+        sharing(flat, filled(flat, SHAPE), SHAPE, window=64)
     with pytest.raises(ValueError, match="at least 2×2"):
         twin("dense", image_shape=(1, 8, 1), num_classes=2)
 
@@ -194,9 +194,7 @@ def test_convolutions_of_a_residual_network(placement):
     )
     network = models.build(config, image_shape=SHAPE, num_classes=4)
     seen = []
-    result = connections_of(
-        network, draw(network, SHAPE), SHAPE, progress=lambda *a: seen.append(a)
-    )
+    result = connections(network, draw(network, SHAPE), SHAPE, progress=lambda *a: seen.append(a))
     assert seen[-1] == (len(result.layer),) * 2
     assert result.layer[0] == "stem/conv"
     rows = [row for row in layer_table(network, SHAPE) if row.kind == "conv"]
@@ -205,16 +203,16 @@ def test_convolutions_of_a_residual_network(placement):
         assert result.total(what) == sum(getattr(row, what) for row in rows)
     assert (result.different == 0).all()
     np.testing.assert_array_equal(result.seen, result.window)
-    assert not connections_report.odd_layers(result)
+    assert not result.odd
 
 
 @pytest.mark.parametrize("kind", [Uneven, Leaking])
 def test_a_layer_that_is_no_convolution_is_found_out(kind):
     network = network_of(kind)
-    result = connections_of(network, draw(network, SHAPE), SHAPE)
-    assert connections_report.odd_layers(result) == ["stage1/unit1/conv"]
+    result = connections(network, draw(network, SHAPE), SHAPE)
+    assert result.odd == ["stage1/unit1/conv"]
     assert (result.seen[1] > 27) == (kind is Leaking)
-    said = connections_report.finding({"net": result})
+    said = compare.finding(per_layer.STUDY, {"net": result})
     assert "Not what their windows say: stage1/unit1/conv" in said.points[0]
     assert said.headline.startswith(
         "The measured Jacobians of 1 layer in net (stage1/unit1/conv) are not"
@@ -223,9 +221,9 @@ def test_a_layer_that_is_no_convolution_is_found_out(kind):
 
 def test_maps_smaller_than_the_window_are_said_to_be():
     network = network_of(Conv)
-    result = connections_of(network, draw(network, (2, 2, 1)), (2, 2, 1))
+    result = connections(network, draw(network, (2, 2, 1)), (2, 2, 1))
     np.testing.assert_array_equal(result.different, -1)
-    points = connections_report.finding({"net": result}).points
+    points = compare.finding(per_layer.STUDY, {"net": result}).points
     assert "too small for two whole windows" in points[0]
     assert "a dense layer has fewer" in points[1]
 
@@ -233,30 +231,25 @@ def test_maps_smaller_than_the_window_are_said_to_be():
 def test_a_network_without_convolution_is_refused():
     network = twin("dense", image_shape=SHAPE, num_classes=2)
     with pytest.raises(ValueError, match="no convolution"):
-        connections_of(network, draw(network, SHAPE), SHAPE)
+        connections(network, draw(network, SHAPE), SHAPE)
 
 
 @functools.cache
 def claimed():
-    return sharing_report.CLAIM.run(True, 0, None)
+    return STUDY.measure(ClaimOptions(smoke=True), None)
 
 
-def test_findings_say_the_opposite_when_numbers_do():
+def test_the_claim_finds_what_the_design_says():
     results = claimed()
-    said = sharing_report.finding(results)
+    assert all(r.as_designed for r in results.values())
+    odd = dataclasses.replace(results["convolution"], distinct=2)
+    assert not odd.as_designed
+    # One entry of 14,450,688 that should be 0 and is not.
+    large = results["larger convolution"]
+    assert not dataclasses.replace(large, zeros=large.zeros - 1 / large.dense_weights).as_designed
+    said = compare.finding(STUDY, results)
     assert "450 weights do, where 352,800" in said.headline
     assert "14,450,688" in said.headline
-    odd = dataclasses.replace(results["convolution"], distinct=2)
-    said = sharing_report.finding({**results, "convolution": odd})
-    assert "not what the design says: convolution" in said.headline
-    assert len(sharing_report.table(results).rows) == 4
-
-    network = network_of(Conv)
-    result = connections_of(network, draw(network, SHAPE), SHAPE)
-    said = connections_report.finding({"a": result, "b": result})
-    assert said.headline.startswith("The convolutions of a and b have 189 parameters")
-    assert "rows repeat bit for bit" in said.points[0]
-    assert len(connections_report.table({"a": result}).rows) == 2
 
 
 def test_json_and_pictures():
@@ -266,11 +259,11 @@ def test_json_and_pictures():
     assert back.values == 9
     for narrow in (False, True):
         with style.theme(narrow=narrow):
-            figure = sharing.plot(results)
+            figure = STUDY.plot(results)
             assert isinstance(figure, Figure)
             assert sum(len(ax.images) for ax in figure.axes) == 3
     network = network_of(Conv)
-    result = connections_of(network, draw(network, SHAPE), SHAPE)
+    result = connections(network, draw(network, SHAPE), SHAPE)
     back = Connections.from_json(json.loads(json.dumps(result.to_json())))
     np.testing.assert_array_equal(back.seen, result.seen)
-    assert isinstance(per_layer.plot({"a": result, "b": back}), Figure)
+    assert isinstance(plot({"a": result, "b": back}), Figure)

@@ -23,11 +23,11 @@ from resjax.network import Network, Stack
 from resjax.network.losses import cross_entropy
 from resjax.network.stochastic_depth import UnitDropout
 from resjax.network.unit import Unit
+from resjax.report import compare
 from resjax.studies.refusal import Refusal
-from resjax.studies.units import insertion, surgery
+from resjax.studies.units import insertion
 from resjax.studies.units.insertion import insert, start_from
-from resjax.studies.units.surgery import Surgery, operate
-from resjax.studies.units.surgery_shown import STUDY, finding, summary, table
+from resjax.studies.units.surgery import DONE, STUDY, Surgery, surgery
 from resjax.training.step import Task, train_step
 
 SHAPE, CLASSES, N = (6, 6, 2), 3, 12
@@ -166,7 +166,7 @@ def test_it_trains_on():
         cross_entropy,
         optax.sgd(0.05, 0.9),
         optax.constant_schedule(0.05),
-        surgery.DONE,
+        DONE,
         norms_every=100,
     )
     state = start_from(task, changed)
@@ -360,7 +360,7 @@ def test_plain_units_that_are_no_identity(network, shape, message):
 @functools.cache
 def result():
     network = own(residual_unit(), relu=True, n=3)
-    return operate(
+    return surgery(
         network,
         draw(network, SHAPE),
         images(),
@@ -391,58 +391,32 @@ def test_impossible_places_are_named():
     network = own(residual_unit("pre", shortcut=None), relu=True)
     variables = draw(network, SHAPE)
     options = {"train": (images(), LABELS), "steps": 2, "repeats": 2, "train_batch_size": 4}
-    r = operate(network, variables, images(), LABELS, places=(-1, 1), **options)
+    r = surgery(network, variables, images(), LABELS, places=(-1, 1), **options)
     assert r.place == ("in front of all units",) and not r.residual
     assert "both signs" in r.refused["behind stage1/unit2"]
     with pytest.raises(ValueError, match="no unit can be inserted: identity kernels"):
-        operate(network, variables, images(), LABELS, places=(1,), **options)
+        surgery(network, variables, images(), LABELS, places=(1,), **options)
     with pytest.raises(ValueError, match="after=9"):
-        operate(network, variables, images(), LABELS, places=(9,), **options)
+        surgery(network, variables, images(), LABELS, places=(9,), **options)
     with pytest.raises(ValueError, match="steps=1"):
-        operate(network, variables, images(), LABELS, **{**options, "steps": 1})
+        surgery(network, variables, images(), LABELS, **{**options, "steps": 1})
 
 
-def made(ratio, difference=0.0, changed=0):
-    """A result whose deeper network has ``ratio`` times the loss of the untouched one."""
-    untouched = np.full((2, 4), 0.5)
-    gap = 0.5 * (ratio - 1)
-    return dataclasses.replace(
-        result(),
-        difference=difference,
-        changed=changed,
-        untouched_loss=untouched,
-        deep_loss=ratio * untouched,
-        gap=gap,
-        gap_interval=np.array([0.9, 1.1]) * gap,
-    )
+def test_a_reason_that_holds_everywhere_is_said_once():
+    network = own(ConvUnit(Conv(4), activation="tanh"), relu=True, n=3)
+    with pytest.raises(Refusal) as refusal:
+        surgery(network, draw(network, SHAPE), images(), LABELS, train=(images(), LABELS))
+    assert str(refusal.value).count("alters its input") == 1
+    assert "in front of all units; the other places fail too" in str(refusal.value)
 
 
-def test_the_finding_follows_the_numbers():
-    good = finding({"net": made(1.0)}).headline
-    assert good == (
-        "3 more units changed no bit of the function of net, and its training goes on unharmed."
-    )
-    bad = finding({"net": made(2.0, 0.5, 7)}).headline
-    assert bad == "3 more units changed 7 answers of net, but they harm its training from there."
-    assert "by up to 1.0·10⁻⁶, and no answer" in finding({"net": made(1.0, 1e-6)}).headline
-    unclear = dataclasses.replace(made(1.2), gap_interval=np.array([-0.1, 0.3]))
-    assert "is unclear" in finding({"net": unclear}).headline
-    lost = dataclasses.replace(made(1.0), deep_loss=np.full((2, 4), np.nan), gap=np.nan)
-    assert "they harm" in finding({"net": lost}).headline
-    assert summary({"a": made(2.0), "b": lost}) == {
-        "a": {"training loss with units inserted": "+100.0 %"},
-        "b": {"training loss with units inserted": "diverged"},
-    }
-
-
-def test_table_json_and_plot():
-    shown = table({"a": result()})
-    assert len(shown.rows) == 2 and all(len(row) == len(shown.columns) for row in shown.rows)
+def test_json_and_figure():
     back = Surgery.from_json(json.loads(json.dumps(result().to_json(), allow_nan=False)))
     for field in dataclasses.fields(back):
         np.testing.assert_equal(getattr(back, field.name), getattr(result(), field.name))
+    assert len(compare.table(STUDY, {"a": result()}).rows) == 2
+    assert "its training goes on unharmed" in compare.finding(STUDY, {"a": result()}).headline
     assert len(STUDY.plot({"a": result(), "b": result(), "c": result()}).axes) == 4
-    assert len(surgery.plot(result()).axes) == 1
 
 
 def test_a_place_where_no_copy_fits_is_refused_and_not_met_with_a_crash():

@@ -12,7 +12,7 @@ from scipy import stats
 from resjax import models
 from resjax.network.losses import cross_entropy
 from resjax.studies import intervals, variants
-from resjax.studies.lesions.lesion import delete_each
+from resjax.studies.lesions.lesion import lesion
 
 SHAPE, CLASSES = (6, 6, 1), 3
 
@@ -52,13 +52,13 @@ def test_scores_are_those_of_a_loop(setting):
 
 def test_deleting_each_is_a_variant(setting):
     network, v, images, labels = setting
-    one = delete_each(network, v, images, labels, per_class=True)
+    one = lesion(network, v, images, labels, per_class=True)
     many, _ = variants.measure(
         network, v, images, labels, variants.with_gates, 1 - np.eye(4, dtype=np.float32)
     )
     for name in ("error", "loss", "kl", "agreement", "class_error"):
         np.testing.assert_allclose(getattr(one, name), getattr(many, name), rtol=2e-5, atol=1e-6)
-    assert delete_each(network, v, images, labels).class_error is None
+    assert lesion(network, v, images, labels).class_error is None
 
 
 def test_orders_and_logits(setting):

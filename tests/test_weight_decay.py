@@ -16,15 +16,18 @@ from resjax.models.residual import ResidualUnit
 from resjax.models.shortcuts import Shortcut
 from resjax.models.stem_head import Head, Stem
 from resjax.network import Network, Stack
+from resjax.report import compare
+from resjax.studies.options import ClaimOptions
 from resjax.studies.units.weight_decay import (
     CASES,
     POWERS,
+    STUDY,
     WeightDecay,
     _optimizer,
-    decay_alone,
-    plot,
+    left,
+    moment,
+    weight_decay,
 )
-from resjax.studies.units.weight_decay_shown import CLAIM, finding, left, moment, summary, table
 
 KEY = jax.random.key(0)
 X = jax.random.normal(jax.random.key(1), (5, 4, 4, 3))
@@ -106,7 +109,7 @@ def test_the_powers_are_exact_where_batchnorm_has_no_epsilon(placement, case, mo
 
 @functools.cache
 def result(placement):
-    return decay_alone(placement, steps=100, every=20, width=4, size=4, batch_size=8, draws=3)
+    return weight_decay(placement, steps=100, every=20, width=4, size=4, batch_size=8, draws=3)
 
 
 @pytest.mark.parametrize("placement", POWERS)
@@ -122,7 +125,7 @@ def test_the_experiment_follows_the_closed_form_while_epsilon_is_small(placement
 
 
 def test_epsilon_ends_it_in_the_long_run():
-    r = decay_alone("post", decay=1.0, steps=60, every=20, width=2, size=3, batch_size=4, draws=2)
+    r = weight_decay("post", decay=1.0, steps=60, every=20, width=2, size=3, batch_size=4, draws=2)
     kept = r.branch[1] / r.branch[1, 0]
     assert kept[1] > 0.9 and kept[3] < 0.5  # of the kernels, 12 % and 0.2 % are left
 
@@ -139,7 +142,7 @@ def test_epsilon_ends_it_in_the_long_run():
 )
 def test_impossible_options(options, message):
     with pytest.raises(ValueError, match=message):
-        decay_alone(**options)
+        weight_decay(**options)
 
 
 def test_a_network_of_decayed_units_is_one_without():
@@ -176,37 +179,23 @@ def made(shares):
     )
 
 
-def test_the_finding_follows_the_numbers():
+def test_the_moment_is_when_kernels_are_small():
     assert moment(made([1, 1, 1])) == 1
     np.testing.assert_allclose(left(made([0.5, 1, 0.1])), [0.5, 1, 0.1])
-    mixed = finding({"unit": made([0.01, 1.0, 0.4])}).headline
-    assert mixed == (
-        "Under weight decay alone, the unit decays to the identity with “a”, stays away from the identity "
-        "with “b” and nears the identity with “c”."
-    )
-    other = finding({"unit": made([1.0, 1.0, 0.01])}).headline
-    assert "stays away from the identity with “a” and “b”" in other and "decays to" in other
-    late = dataclasses.replace(made([0.01, 1.0, 0.4]), closed_form=np.ones((3, 2)))
-    points = finding({"unit": late}).points
-    assert any("ε" in point for point in points)
-    assert not any("ε" in p for p in finding({"unit": made([1, 1, 1])}).points)
 
 
-def test_claim_table_summary_json_and_plot(monkeypatch):
+def test_the_claim_measures_both_units_and_json_keeps_everything(monkeypatch):
     def short(placement, seed, draws, width, size):
         assert (seed, draws, width, size) == (4, 2, 4, 4)
         return result(placement)
 
-    monkeypatch.setattr("resjax.studies.units.weight_decay_shown.decay_alone", short)
+    monkeypatch.setattr("resjax.studies.units.weight_decay.weight_decay", short)
     seen = []
-    results = CLAIM.run(True, 4, lambda *a: seen.append(a))
+    results = STUDY.measure(ClaimOptions(smoke=True, seed=4), lambda *a: seen.append(a))
     assert list(results) == ["post-activation unit", "pre-activation unit"] and seen[-1] == (2, 2)
-    shown = table(results)
-    assert len(shown.rows) == 6 and all(len(row) == len(shown.columns) for row in shown.rows)
-    assert (
-        summary(results)["post-activation unit"]["branch left, BatchNorm with γ kept"] == "100.0 %"
-    )
-    assert len(plot(results).axes) == 2 and len(plot(result("pre")).axes) == 1
+    assert len(compare.table(STUDY, results).rows) == 6
+    assert "stays away from the identity" in compare.finding(STUDY, results).headline
+    assert len(STUDY.plot(results).axes) == 2
     one = result("pre")
     back = WeightDecay.from_json(json.loads(json.dumps(one.to_json(), allow_nan=False)))
     for field in dataclasses.fields(back):

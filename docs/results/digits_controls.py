@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 
 from resjax import config as configs
 from resjax import models
-from resjax.analysis import delete_each, load_run, path_spectrum
+from resjax.analysis import lesion, load_run, path_spectrum
 from resjax.studies.run import Run
 from resjax.train import train_and_evaluate
 from resjax.workdir.provenance import provenance
@@ -64,14 +64,14 @@ def config_of(name: str, seed: int) -> ConfigDict:
 def measured(run: Run) -> dict[str, Any]:
     """Deletions and paths of one run, as plain numbers."""
     images, labels = run.examples(run.split, 10_000)
-    lesion = delete_each(run.network, run.variables, images, labels, loss=run.loss)
-    rise = (lesion.error - lesion.intact_error)[lesion.deletable]
+    deleted = lesion(run.network, run.variables, images, labels, loss=run.loss)
+    rise = (deleted.error - deleted.intact_error)[deleted.deletable]
     found = {
         "units": run.network.num_units,
-        "error": lesion.intact_error,
-        "deletable": int(lesion.deletable.sum()),
-        "unit": list(lesion.unit),
-        "error_without": [float(e) if np.isfinite(e) else None for e in lesion.error],
+        "error": deleted.intact_error,
+        "deletable": int(deleted.deletable.sum()),
+        "unit": list(deleted.unit),
+        "error_without": [float(e) if np.isfinite(e) else None for e in deleted.error],
         "median_rise": float(np.median(rise)),
         "worst_rise": float(rise.max()),
         "may_go": int(np.sum(rise <= 0.01 + 1e-9)),

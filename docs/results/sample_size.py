@@ -12,8 +12,8 @@ import numpy as np
 
 from resjax import data
 from resjax.analysis import plot
-from resjax.studies.convolution import sample_size_shown as sample_size
-from resjax.studies.convolution.sample_size import by_sample_size
+from resjax.report import compare
+from resjax.studies.convolution.sample_size import STUDY, sample_size
 from resjax.workdir.provenance import provenance
 from resjax.workdir.workdir import write
 
@@ -34,7 +34,7 @@ def main(data_dir: str) -> None:
         standardized = data.standardize(jnp.asarray(images[:count]), constants)
         return np.asarray(standardized), labels[:count]
 
-    results = by_sample_size(
+    results = sample_size(
         first(arrays.train_images, arrays.train_labels, SIZES[-1]),
         first(arrays.test_images, arrays.test_labels, TEST),
         sizes=SIZES,
@@ -43,8 +43,8 @@ def main(data_dir: str) -> None:
         batch_size=BATCH,
         progress=lambda done, of: print(f"{done}/{of}", flush=True),
     )
-    finding = sample_size.finding(results)
-    table = sample_size.table(results)
+    finding = compare.finding(STUDY, results)
+    table = compare.table(STUDY, results)
     record = {
         "made": {k: v for k, v in provenance().items() if k != "command"},
         "command": "python docs/results/sample_size.py DATA_DIR",

@@ -19,9 +19,8 @@ import numpy as np
 from resjax.report.write import read
 from resjax.studies.catalogue import STUDIES
 from resjax.studies.lesions.deletions import Deletions, by_number
-from resjax.studies.lesions.lesion import DeleteEach
-from resjax.studies.lesions.reorder import Reordering, by_swaps
-from resjax.studies.lesions.reorder_shown import tau_and_error
+from resjax.studies.lesions.lesion import Lesion
+from resjax.studies.lesions.reorder import Reordering, by_swaps, tau_and_error
 from resjax.studies.paths.path_lengths import share_between
 from resjax.studies.paths.paths import PathGradients
 from resjax.studies.ranks import spearman
@@ -48,7 +47,7 @@ def transitions(unit: tuple[str, ...]) -> np.ndarray:
     return np.array([u.endswith("/unit1") and not u.startswith("stage1/") for u in unit])
 
 
-def single_deletions(r: DeleteEach) -> Criteria:
+def single_deletions(r: Lesion) -> Criteria:
     """Row 2. The interval of a rise is at most that of 1 − agreement, the share of images that change."""
     limit = LIMITS[2]
     share = limit["share"] / 100

@@ -2,64 +2,51 @@
 
 *Question.* He et al. (2015, Fig. 6) train plain and residual networks of equal depth by the same recipe.
 Beyond some depth the plain ones get worse, and already on the *training* data: they are not overfitted but
-hard to train. So training and test error belong in one picture.
+hard to train. So training and test error belong in one figure.
 
 *Reading it.* The training error is the mean over the batches since the last record, measured before each
 update and on augmented images; the test error is that of one state on whole images. A single seed shows no
 more than a single seed.
+
+*Cost.* None: the numbers are in metrics.jsonl.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
 from resjax.studies import style
 from resjax.studies.refusal import Refusal
-from resjax.studies.result import Result
+from resjax.studies.result import Classified
+from resjax.studies.study import Bench, Columns, Study
+from resjax.studies.verdicts import LEARNED
+from resjax.studies.words import numbers, percent, percents
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
 @dataclasses.dataclass(frozen=True)
-class Curves(Result):
-    """Loss and error over training.
+class Curves(Classified):
+    """Loss and error over training."""
 
-    Attributes:
-      step: int [point]; train_loss, train_error: [point], means since the point before.
-      eval_step: int [evaluation]; eval_loss, eval_error: [evaluation].
-      split: what the evaluations are on, 'test' or 'holdout'.
-      num_examples: of that split.
-      num_classes: of the data.
-      total_steps: of the whole run, larger than the last step where a run goes on.
-      residual: whether some unit has a shortcut.
-      choices: of this analysis.
-    """
-
-    AXES: ClassVar = {
-        **dict.fromkeys(("step", "train_loss", "train_error"), ("point",)),
-        **dict.fromkeys(("eval_step", "eval_loss", "eval_error"), ("evaluation",)),
-    }
-
-    step: np.ndarray
-    train_loss: np.ndarray
-    train_error: np.ndarray
-    eval_step: np.ndarray
-    eval_loss: np.ndarray
-    eval_error: np.ndarray
-    split: str
-    num_examples: int
-    num_classes: int
-    total_steps: int
-    residual: bool
-    choices: dict[str, Any]
+    step: Annotated[np.ndarray, "point"]  # int
+    train_loss: Annotated[np.ndarray, "point"]  # mean since the point before
+    train_error: Annotated[np.ndarray, "point"]  # likewise
+    eval_step: Annotated[np.ndarray, "evaluation"]  # int
+    eval_loss: Annotated[np.ndarray, "evaluation"]
+    eval_error: Annotated[np.ndarray, "evaluation"]
+    split: str  # that the evaluations are on, 'test' or 'holdout'
+    num_examples: int  # of that split
+    total_steps: int  # of the whole run; beyond the last step while training goes on
+    residual: bool  # whether some unit has a shortcut
 
 
-def training_curves(
+def curves(
     records: Sequence[Mapping[str, Any]],
     *,
     split: str,
@@ -68,7 +55,7 @@ def training_curves(
     total_steps: int,
     residual: bool,
 ) -> Curves:
-    """Sorts the records of ``metrics.jsonl`` into curves; the arguments are the fields of ``Curves``.
+    """Sorts the records of metrics.jsonl into curves; the arguments are the fields of ``Curves``.
 
     Raises:
       ValueError: the records hold no training loss or no evaluation.
@@ -100,15 +87,17 @@ def training_curves(
     )
 
 
-def plot(results: Curves | Mapping[str, Curves]) -> Figure:
-    """Loss and error over steps, side by side: training thin and dashed, evaluation with markers."""
-    named = {"": results} if isinstance(results, Curves) else dict(results)
+# --- what the report shows ---
+
+
+def plot(results: Mapping[str, Curves]) -> Figure:
+    """Loss and error by step, side by side: training thin and dashed, evaluation with markers."""
     narrow = style.is_narrow()
     fig, grid = style.axes_grid(2 if narrow else 1, 1 if narrow else 2, sharex=True)
     if narrow:
         fig.set_figheight(1.5 * fig.get_figheight())
     axes = [ax for row in grid for ax in row]
-    for i, (label, r) in enumerate(named.items()):
+    for i, (label, r) in enumerate(results.items()):
         look: dict[str, Any] = {"color": style.color(i)}
         for ax, train, evaluation, factor in (
             (axes[0], r.train_loss, r.eval_loss, 1),
@@ -118,10 +107,106 @@ def plot(results: Curves | Mapping[str, Curves]) -> Figure:
             ax.plot(r.eval_step, factor * evaluation, f"-{style.marker(i)}", label=name, **look)
             name = f"{label}, training".strip(", ")
             ax.plot(r.step, factor * train, "--", lw=1.1, label=name, **look)
-    axes[0].set(ylabel="loss", yscale="log")
-    axes[1].set(ylabel="error (%)", ylim=(-3, 104))
-    axes[-1].set(xlabel="step")
-    if not narrow:
-        axes[0].set(xlabel="step")
+    axes[0].set(ylabel="loss", yscale="log", xlabel="" if narrow else "step")
+    axes[1].set(ylabel="error (%)", ylim=(-3, 104), xlabel="step")
     style.legend_above(fig, axes[0])
     return fig
+
+
+def headline(results: Mapping[str, Curves]) -> str:
+    """Which network ends best; of one network, whether it learned anything."""
+    if len(results) == 1:
+        ((label, r),) = results.items()
+        learned = r.eval_error[-1] <= LEARNED * r.chance_error
+        verb = "reaches" if learned else "is still close to chance, at"
+        return f"{label} {verb} {percent(r.eval_error[-1])} {r.split} error"
+    best, worst, gap, noise = _extremes(results)
+    if gap <= noise:
+        return "the networks end alike"
+    ends = [percent(results[label].eval_error[-1]) for label in (best, worst)]
+    return f"{best} ends at {ends[0]} {results[best].split} error, {worst} at {ends[1]}"
+
+
+def _extremes(results: Mapping[str, Curves]) -> tuple[str, str, float, float]:
+    """The best and the worst network, the gap between them, and two standard errors of that gap."""
+    last = {label: float(r.eval_error[-1]) for label, r in results.items()}
+    best, worst = min(last, key=last.__getitem__), max(last, key=last.__getitem__)
+    variances = [last[k] * (1 - last[k]) / results[k].num_examples for k in (best, worst)]
+    return best, worst, last[worst] - last[best], float(2 * np.sqrt(sum(variances)))
+
+
+def points(label: str, r: Curves) -> list[str]:
+    going = "" if r.step[-1] >= r.total_steps else f" of {r.total_steps:,} (the run goes on)"
+    return [
+        f"{label}: after {int(r.step[-1]):,} steps{going}, {percent(r.eval_error[-1])} {r.split} error "
+        f"({r.num_examples:,} examples) and {percent(r.train_error[-1])} training error."
+    ]
+
+
+def notes(results: Mapping[str, Curves]) -> list[str]:
+    """Whether the worst network fails on its training data already."""
+    if len(results) == 1:
+        return []
+    best, worst, gap, noise = _extremes(results)
+    if gap <= noise:
+        return [
+            f"The gap of {percent(gap)} is within two standard errors of so few examples ({percent(noise)})."
+        ]
+    train = [float(results[label].train_error[-1]) for label in (best, worst)]
+    if train[1] - train[0] >= gap / 2:
+        text = f"{worst} fails on its training data already: it is hard to train, not overfitted."
+    else:
+        text = (
+            f"Training errors ({' and '.join(percents(train))}) make less than half of that gap: {worst} "
+            "generalizes worse."
+        )
+    if results[best].residual != results[worst].residual:
+        kind = "with" if results[best].residual else "without"
+        text += f" The better one is the network {kind} shortcuts."
+    return [text]
+
+
+def table(r: Curves) -> Columns:
+    # The last training record up to each evaluation; entry 0 stands for "none yet".
+    last = np.searchsorted(r.step, r.eval_step, side="right")
+    return {
+        "step": [f"{int(step):,}" for step in r.eval_step],
+        "loss": numbers(r.eval_loss),
+        "error": percents(r.eval_error),
+        "training loss": numbers(np.append(np.nan, r.train_loss)[last]),
+        "training error": percents(np.append(np.nan, r.train_error)[last]),
+    }
+
+
+def summary(r: Curves) -> dict[str, str]:
+    """The last training error; the last evaluation is in the row of deletions."""
+    return {"training error": percent(r.train_error[-1])}
+
+
+def measure(bench: Bench) -> Curves:
+    run = bench.run
+    info = run.experiment.dataset.info
+    return curves(
+        run.records,
+        split=run.split,
+        num_examples=info.num_test,
+        num_classes=info.num_classes,
+        total_steps=run.experiment.plan.total,
+        residual=run.residual,
+    )
+
+
+STUDY = Study(
+    name="curves",
+    title="Training",
+    question="How well does each network learn, on its training data and on other data?",
+    code="run.records  # the lines of metrics.jsonl, as dictionaries",
+    result=Curves,
+    measure=measure,
+    plot=plot,
+    headline=headline,
+    points=points,
+    notes=notes,
+    table=table,
+    summary=summary,
+)

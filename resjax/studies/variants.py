@@ -1,11 +1,11 @@
 """Runs many variants of one network on all examples and compares each with the intact network.
 
-A variant is a value: gates, an order, or whatever the ``forward`` function of an analysis takes. It is traced,
-so one compilation serves any number of variants::
+A variant is a value: gates, an order, or whatever the ``forward`` function of an analysis takes. It is
+traced, so one compilation serves any number of variants::
 
-    scores = measure(network, variables, images, labels, with_gates, gates)     # gates [m, units]
+    scores, intact = measure(network, variables, images, labels, with_gates, gates)     # gates [m, units]
 
-*Cost.* m + 1 forward passes. (``resjax.studies.lesions.lesion`` shares prefixes, and takes half of that.)
+*Cost.* m + 1 forward passes. (``lesion`` shares prefixes, and takes half of that.)
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from resjax.cpu import shared_batches as on_cores
 from resjax.network import Network, Variables
 from resjax.network.losses import Loss, cross_entropy
 from resjax.studies.batches import (
+    BATCH_SIZE,
     Progress,
     check_examples,
     check_images,
@@ -30,8 +31,8 @@ from resjax.studies.batches import (
 from resjax.studies.scores import Scores, Sums, compare, compiled_compare
 
 Forward = Callable[[Network, Variables, jax.Array, Any, Any], jax.Array]
-"""(network, variables, images [B, H, W, C], one variant, extra) → logits [B, classes]. Define it at the level
-of a module: a function that is defined again is compiled again."""
+"""(network, variables, images [B, H, W, C], one variant, extra) → logits [B, classes]. Define it at module
+level: a new function object is compiled again."""
 
 
 def with_gates(
@@ -60,7 +61,7 @@ def measure(
     *,
     extra: Any = None,
     loss: Loss = cross_entropy,
-    batch_size: int = 128,
+    batch_size: int = BATCH_SIZE,
     progress: Progress | None = None,
 ) -> tuple[Scores, Scores]:
     """Error, loss, KL and agreement of m variants.
@@ -72,10 +73,8 @@ def measure(
       labels: int [N].
       forward: how a variant is run.
       variants: pytree of arrays with a leading axis m ≥ 1.
-      extra: pytree of arrays that all variants share, handed to ``forward``.
-      loss: (logits [B, classes], labels [B]) → [B].
-      batch_size: most examples at a time; memory grows with it, the result does not depend on it.
-      progress: called as ``progress(forward passes done, passes in all)``.
+      extra: pytree of arrays that all variants share, passed to ``forward``.
+      loss, batch_size, progress: see ``Inference``; progress counts forward passes.
 
     Returns:
       Scores of the variants, and those of the intact network (m = 1).
@@ -118,7 +117,7 @@ def logits_of(
     variants: Any,
     *,
     extra: Any = None,
-    batch_size: int = 128,
+    batch_size: int = BATCH_SIZE,
     progress: Progress | None = None,
 ) -> np.ndarray:
     """float32 logits [m, N, classes] of m variants; the arguments are those of ``measure``.

@@ -8,6 +8,7 @@ from resjax.studies.convolution.equivariance import Equivariance
 from resjax.studies.convolution.moves import DIRECTIONS
 
 NAN = np.nan
+NONE = (NAN, NAN, NAN)
 # Errors of one number of pixels in four directions: their mean is 0, and their median is not.
 SPREAD = np.array([-0.03, -0.025, 0.015, 0.04])
 
@@ -66,10 +67,10 @@ CASES = {
             in_place=(NAN, 0.2, 0.7, 0.6, NAN),
             stride=(1, 2, 2, 2, 8),
             left_out={
-                "stem": "its features are no map",
+                "stem": "its features are not a map",
                 "stage4/unit1": "its map has one position",
             },
         )
     },
-    "no maps": {"dense": result((0.1, 0.105, 0.6), (NAN,), (NAN,), (NAN,), (1,))},
+    "no maps": {"dense": result((0.1, 0.105, 0.6), NONE, NONE, NONE, (1, 1, 1))},
 }

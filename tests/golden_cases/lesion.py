@@ -3,7 +3,7 @@ just at and beyond 80 % of chance; a median that falls by just one point, and by
 
 import numpy as np
 
-from resjax.studies.lesions.lesion import DeleteEach
+from resjax.studies.lesions.lesion import Lesion
 
 
 def result(error, intact=0.125, classes=10, left_out=(), residual=True):
@@ -12,7 +12,7 @@ def result(error, intact=0.125, classes=10, left_out=(), residual=True):
     names = tuple(f"stage{1 + i // 3}/unit{1 + i % 3}" for i in range(n))
     reasons = dict(zip(left_out, ("no shortcut, and its shapes differ", "its head"), strict=False))
     can_go = np.array([name not in reasons for name in names])
-    return DeleteEach(
+    return Lesion(
         unit=names,
         residual=np.full(n, residual),
         error=np.where(can_go, error, np.nan),

@@ -15,8 +15,8 @@ def result(*moments, plain=1):
         step=np.array([0, 250, 1200, 4000])[:steps],
         length=np.arange(plain, plain + lengths),
         norm=norm,
-        contribution=parts[:, None] * np.array([0.5, 0.75, 2])[:batches, None],
-        total=0.75 + np.arange(steps)[:, None] ** 2 + np.array([0, 0.1, 0.4])[:batches],
+        contribution=parts[:, None] * np.array([0.5, 0.75, 2, 0.9])[:batches, None],
+        total=0.75 + np.arange(steps)[:, None] ** 2 + np.array([0, 0.1, 0.4, 0.6])[:batches],
         num_residual=lengths - 1,
         num_plain=plain,
         batch_size=4,
@@ -31,9 +31,9 @@ def mean(length):
 
 ZERO = [[0, 0, 0]] * 2
 GROWS = result(
-    [[6, 4, 2, 0.1], [5, 3, 2, 0.1], [7, 5, 1, 0.3]],
-    [[1, 2, 3, 0.2], [2, 3, 4, 0.3], [2, 1, 4, 0.1]],
-    [[1, 2, 3, 5], [1, 3, 2, 6], [0.1, 1, 3, 4]],
+    [[6, 4, 2, 0.1], [5, 3, 2, 0.1], [7, 5, 1, 0.3], [9, 1, 0.5, 3]],
+    [[1, 2, 3, 0.2], [2, 3, 4, 0.3], [2, 1, 4, 0.1], [1, 1, 1, 1]],
+    [[1, 2, 3, 5], [1, 3, 2, 6], [0.1, 1, 3, 4], [2, 2, 2, 9]],
 )
 SHRINKS = result(
     [[1, 2, 3, 5], [1, 3, 2, 6], [0.1, 1, 3, 4]], [[6, 4, 2, 0.1], [5, 3, 2, 0.1], [7, 5, 1, 0.3]]

@@ -61,7 +61,7 @@ CASES = {
     "short, at the middle": {"deep": in_one(SHORT)},
     "just not short, several batches": {
         "deep": in_one(
-            exact([1, 0.6, 0.347, 0.04, 0.013], [1, 0.5, 0.5, 0.2, 0.1], [9, 2, 1, 0, 0])
+            exact([1, 0.6, 0.347, 0.04, 0.013], [1, 0.5, 0.5, 0.2, 0.1], [6.5, 2, 1, 0, 0])
         )
     },
     "long at half a unit, shorter just beside": {

@@ -44,7 +44,7 @@ CASES = {
     "sees one less": {"convolution": result(seen=-1, distinct=1), "wide": WIDE},
     "fewer zeros, and another": {
         "wide": WIDE,
-        "convolution": result(zeros=-2e-5),
+        "convolution": result(zeros=-2e-12),
         "local": result(distinct=1),
     },
     "none kept, one weight": {

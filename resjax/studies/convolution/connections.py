@@ -2,18 +2,19 @@
 
 *Question.* How many parameters do the convolutions of this network have, how many would they have with
 weights of their own at every position, and how many as dense layers? And is a trained layer what its form
-says: does no output see anything outside of its window, and do all positions apply the same weights?
+says: does no output see anything outside its window, and do all positions apply the same weights?
 
-*Method.* Counts are those of ``resjax.models.layer_table``. Measured are rows of the Jacobian of every convolution,
-∂y_o/∂x_i at positions around the middle of the map, exactly, as in ``resjax.studies.convolution.sharing``. A
-row may have nonzero entries inside of its window only, and the rows of one channel must be one row, moved.
+*Method.* The counts are those of ``resjax.models.layer_table``. Rows of the Jacobian ∂y_o/∂x_i are computed
+exactly for every convolution, at positions around the middle of the map (``sharing``). A row may have nonzero
+entries only inside its window, and the rows of one channel must be translations of one row.
 
-*Protocol.* Of equal units the first is measured. Rows whose window a padded border cuts off are left out
-of the comparison; on maps smaller than the window that is every row. Layers that ``resjax.describe`` does
-not know are not seen. Layers are taken alone, without the normalization and activation behind them.
+*Protocol.* Of equal units only the first is measured. Rows whose window is cut off by a padded border are
+left out of the comparison; on maps smaller than the window these are all rows. Layers that
+``resjax.describe`` does not know are missing. Each layer is measured alone, without the normalization and
+activation behind it.
 
-*Reading it.* Training can't change what is measured here; it is a check of the network's form. The counts
-say what the restrictions save, not that they help (``resjax.studies.convolution.sample_size``).
+*Reading it.* Training cannot change what is measured here; it checks the form of the network. The counts say
+what the restrictions save, not that they help (``sample_size``).
 
 *Cost.* Up to 128 backward passes of one layer on one image, and one compilation, for each form of layer.
 """
@@ -22,8 +23,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from collections.abc import Mapping
+from functools import reduce
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -31,70 +33,55 @@ import jax.numpy as jnp
 import numpy as np
 
 from resjax.models.layer_facts import Facts, rule_of
+from resjax.models.layer_table import layer_table
 from resjax.network import Network, Variables
+from resjax.network.parts import part_of
 from resjax.studies import style
 from resjax.studies.batches import Progress
 from resjax.studies.convolution.sharing import Shape3, jacobian_rows, moved_back
 from resjax.studies.refusal import Refusal
 from resjax.studies.result import Result
+from resjax.studies.run import Run
+from resjax.studies.study import Bench, Columns, Study
+from resjax.studies.words import count, factor, join
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Positions along a side, and channels, whose rows are taken.
+# Positions along a side, and channels, whose rows are computed.
 _SIDE, _CHANNELS = 4, 8
+
+PerLayer = Annotated[np.ndarray, "layer"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Connections(Result):
-    """Counts of every convolution of a network, and what some rows of its Jacobian say.
+    """Counts for every convolution of a network, and what some rows of its Jacobian say."""
 
-    Attributes:
-      layer: names; of equal units, the first.
-      equal: int [layer], layers of this form, one a unit.
-      parameters: int [layer], of one layer, biases included.
-      locally_connected, dense: the same if positions did not share them, and if all were connected.
-      inputs: int [layer], numbers that the layer gets.
-      window: int [layer], inputs that an output sees, by arithmetic.
-      seen: int [layer], the most nonzero entries of a row, measured.
-      different: int [layer], rows that differ from the row of the same channel elsewhere; −1 where no two
-        windows lie within the map.
-      rows: int [layer], rows that were compared.
-    """
-
-    AXES: ClassVar = dict.fromkeys(
-        (
-            "equal",
-            "parameters",
-            "locally_connected",
-            "dense",
-            "inputs",
-            "window",
-            "seen",
-            "different",
-            "rows",
-        ),
-        ("layer",),
-    )
-
-    layer: tuple[str, ...]
-    equal: np.ndarray
-    parameters: np.ndarray
-    locally_connected: np.ndarray
-    dense: np.ndarray
-    inputs: np.ndarray
-    window: np.ndarray
-    seen: np.ndarray
-    different: np.ndarray
-    rows: np.ndarray
-    choices: dict[str, Any]
+    layer: tuple[str, ...]  # names; of equal units, the first
+    equal: PerLayer  # int, number of layers of this form, one in each equal unit
+    parameters: PerLayer  # int, of one layer, biases included
+    locally_connected: PerLayer  # int, if no two positions shared them
+    dense: PerLayer  # int, if every output were connected with every input
+    inputs: PerLayer  # int, size of the layer's input
+    window: PerLayer  # int, inputs that an output sees, calculated
+    seen: PerLayer  # int, largest number of nonzero entries in a row, measured
+    different: PerLayer  # int, rows unlike the first row of their channel; −1: no two whole windows
+    rows: PerLayer  # int, compared rows
 
     def total(self, what: str) -> int:
-        """Sum of 'parameters', 'locally_connected' or 'dense' over all layers, equal ones too."""
+        """Sum of 'parameters', 'locally_connected' or 'dense' over all layers, counting every equal one."""
         return int(np.sum(getattr(self, what) * self.equal))
 
+    @property
+    def odd(self) -> list[str]:
+        """Layers with a row that sees more than the window, less than a whole window, or does not repeat."""
+        less = (self.rows > 0) & (self.seen < self.window)
+        odd = (self.seen > self.window) | less | (self.different > 0)
+        return [name for name, is_odd in zip(self.layer, odd, strict=True) if is_odd]
 
-def connections_of(
+
+def connections(
     network: Network,
     variables: Variables,
     image_shape: Shape3,
@@ -104,7 +91,7 @@ def connections_of(
     """Counts and measures every convolution of a network.
 
     Args:
-      network: any; layers that ``resjax.describe`` does not know are not seen.
+      network: any; layers that ``resjax.describe`` does not know are missing.
       variables: of the network.
       image_shape: (H, W, C).
       progress: called as ``progress(layers done, layers in all)``.
@@ -112,14 +99,14 @@ def connections_of(
     Raises:
       ValueError: a network without a convolution.
     """
-    found = list(_convolutions(network, variables, image_shape))
+    found = _convolutions(network, variables, image_shape)
     if not found:
         raise Refusal("this network has no convolution that resjax.describe knows")
     measured = []
     for i, layer in enumerate(found):
         if progress:
             progress(i, len(found))
-        measured.append(_look(layer))
+        measured.append(_measure_rows(layer))
     if progress:
         progress(len(found), len(found))
     facts = [layer.facts for layer in found]
@@ -144,7 +131,7 @@ def connections_of(
 
 
 class _Layer(NamedTuple):
-    """A convolution: its module and own variables, equal ones, shapes of its input and output, its facts."""
+    """One convolution; ``equal`` counts the layers of its form, ``variables`` are its own."""
 
     name: str
     equal: int
@@ -155,49 +142,42 @@ class _Layer(NamedTuple):
     facts: Facts
 
 
-def _convolutions(network: Network, variables: Variables, image_shape: Shape3) -> Iterator[_Layer]:
-    """Of the stem and of the first unit of every stack."""
-    first = {unit.stack.name: unit for unit in reversed(network.units)}
+def _convolutions(network: Network, variables: Variables, image_shape: Shape3) -> list[_Layer]:
+    """The convolutions of the stem and of the first unit of every stack."""
+    found: list[_Layer] = []
     h: Any = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    for name, module in [("stem", network.stem), *((s.name, s.unit) for s in network.stacks)]:
-        own: Any = {c: tree[name] for c, tree in variables.items() if name in tree}
-        label, equal = name, 1
-        if name in first:
-            own = jax.tree.map(lambda v: v[0], own)
-            label, equal = first[name].name, first[name].stack.n
-        layers, h = _trace(module, own, h, label, equal)
-        yield from layers
+    h = _trace("stem", 1, network.stem, part_of(variables, "stem"), h, found)
+    for stack, units, stacked, _ in network.places(variables):
+        own = jax.tree.map(lambda v: v[0], stacked)
+        h = _trace(network.units[units.start].name, stack.n, stack.unit, own, h, found)
+    return found
 
 
 def _trace(
-    part: nn.Module, own: Any, h: Any, label: str, equal: int
-) -> tuple[list[_Layer], jax.ShapeDtypeStruct]:
-    """The convolutions that ``part`` calls on ``h`` (shapes), and the shape of what it returns."""
-    layers: list[_Layer] = []
+    label: str, equal: int, part: nn.Module, own: Any, h: Any, found: list[_Layer]
+) -> jax.ShapeDtypeStruct:
+    """Appends the convolutions that ``part`` calls on ``h`` (shapes); returns the shape of its output."""
 
     def record(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
         y = call(*args, **kwargs)
-        rule = rule_of(context.module)
+        rule, path = rule_of(context.module), context.module.path
         if rule and context.method_name == "__call__":
-            params = own.get("params", {})
-            for key in context.module.path:
-                params = params.get(key, {})
+            params = reduce(lambda tree, key: tree.get(key, {}), path, own.get("params", {}))
             shapes = args[0].shape[1:], y.shape[1:]
             facts = rule(context.module, params, *shapes)
-            name = "/".join((label, *context.module.path))
-            known = any(name == layer.name for layer in layers)  # a layer may be called again
+            name = "/".join((label, *path))
+            known = any(name == layer.name for layer in found)  # a layer may be called again
             if not known and facts.window and facts.locally_connected is not None:
                 module = context.module.clone(parent=None)
-                layers.append(_Layer(name, equal, module, {"params": params}, *shapes, facts))
+                found.append(_Layer(name, equal, module, {"params": params}, *shapes, facts))
         return y
 
     with nn.intercept_methods(record):
-        h = jax.eval_shape(lambda x: part.apply(own, x, train=False), h)
-    return layers, h
+        return jax.eval_shape(lambda x: part.apply(own, x, train=False), h)
 
 
-def _look(layer: _Layer) -> tuple[int, int, int]:
-    """(most inputs that an output sees, rows that differ from the same channel's elsewhere, rows)."""
+def _measure_rows(layer: _Layer) -> tuple[int, int, int]:
+    """``seen``, ``different`` and ``rows`` of one layer."""
     height, width, channels = layer.output_shape
     spread = [
         np.unique(np.linspace(n // 4, (3 * n - 1) // 4, _SIDE).astype(int)) for n in (height, width)
@@ -222,21 +202,111 @@ def _look(layer: _Layer) -> tuple[int, int, int]:
     return seen, (different if compared > len(first) else -1), compared
 
 
-def plot(results: Connections | Mapping[str, Connections]) -> Figure:
-    """Parameters of each convolution as it is, unshared, and dense, on a logarithmic scale; a panel a run."""
-    named = {"": results} if isinstance(results, Connections) else dict(results)
-    fig, grid = style.axes_grid(len(named), 1, sharex=False)
-    fig.set_size_inches(fig.get_figwidth(), 1.0 + 2.4 * len(named))
+# --- what the report shows ---
+
+
+def plot(results: Mapping[str, Connections]) -> Figure:
+    """Parameters of each convolution as it is, unshared, and dense; one panel for each network."""
+    fig, grid = style.axes_grid(len(results), 1, sharex=False)
+    fig.set_size_inches(fig.get_figwidth(), 1.0 + 2.4 * len(results))
     forms = (("as it is", "parameters"), ("unshared", "locally_connected"), ("dense", "dense"))
-    for (ax,), (label, result) in zip(grid, named.items(), strict=True):
+    for (ax,), (label, result) in zip(grid, results.items(), strict=True):
         x = 1 + np.arange(len(result.layer))
         for i, (form, field) in enumerate(forms):
-            ax.plot(
-                x, getattr(result, field), f"{style.marker(i)}-", color=style.color(i), label=form
-            )
+            look: dict[str, Any] = {"color": style.color(i), "label": form}
+            ax.plot(x, getattr(result, field), f"{style.marker(i)}-", **look)
         ax.set(
             yscale="log", ylabel="parameters", title=label, xlabel="convolution (equal ones once)"
         )
         style.integer_ticks(ax)
     style.legend_above(fig, grid[0][0], columns=3)
     return fig
+
+
+# The headline names this many odd layers of a network; the points name all.
+MOST_NAMED = 3
+
+
+def headline(results: Mapping[str, Connections]) -> str:
+    """Warnings of odd layers, then what sharing and sparseness save; networks with equal counts together."""
+    warnings: list[str] = []
+    saved: dict[str, list[str]] = {}
+    for label, r in results.items():
+        own, unshared, dense = map(r.total, ("parameters", "locally_connected", "dense"))
+        text = (
+            f"have {own:,} parameters; they would have {factor(unshared / own)} times as many if no "
+            f"position shared them, and {factor(dense / own)} times as many as dense layers"
+        )
+        saved.setdefault(text, []).append(label)
+        if odd := r.odd:
+            named = ", ".join([*odd[:MOST_NAMED], *(["…"] if odd[MOST_NAMED:] else [])])
+            warnings.append(
+                f"The measured Jacobians of {count(len(odd), 'layer')} in {label} ({named}) are not what the "
+                "windows say, so the count may not hold"
+            )
+    parts = [f"The convolutions of {join(labels)} {text}" for text, labels in saved.items()]
+    return ". ".join([*warnings, *parts])
+
+
+def points(label: str, r: Connections) -> list[str]:
+    measured, small = int(np.sum(r.different >= 0)), int(np.sum(r.different < 0))
+    text = f"{label}: {int(r.rows.sum()):,} rows of the Jacobians of {len(r.layer)} layers. "
+    if r.odd:
+        text += f"Not what their windows say: {join(r.odd)}."
+    else:
+        text += "No row reaches outside its window"
+        if measured:
+            text += f"; in the {measured} layers with two whole windows, rows repeat bit for bit"
+        text += "."
+    if small:
+        text += f" In {small}, maps are too small for two whole windows."
+    if not any(r.dense < r.locally_connected):
+        return [text]
+    return [
+        text,
+        f"{label}: where windows are wider than the map, a dense layer has fewer parameters than windows "
+        "with weights of their own, some of which only ever see the padding.",
+    ]
+
+
+def table(r: Connections) -> Columns:
+    """One row for each layer."""
+    repeats = zip(r.different, r.rows, strict=True)
+    return {
+        "layer": r.layer,
+        "equal ones": map(str, r.equal),
+        "parameters": [f"{n:,}" for n in r.parameters],
+        "unshared": [f"{n:,}" for n in r.locally_connected],
+        "dense": [f"{n:,}" for n in r.dense],
+        "window": [f"{n:,} of {of:,}" for n, of in zip(r.window, r.inputs, strict=True)],
+        "seen": [f"{n:,}" for n in r.seen],
+        "rows that do not repeat": ["–" if n < 0 else f"{n} of {of}" for n, of in repeats],
+    }
+
+
+def unsuited(run: Run) -> str | None:
+    rows = layer_table(run.network, run.image_shape)
+    return None if any("conv" in row.kind for row in rows) else "it has no convolution"
+
+
+def measure(bench: Bench) -> Connections:
+    return connections(*bench.network(), bench.run.image_shape, progress=bench.progress)
+
+
+STUDY = Study(
+    name="connections",
+    title="Sparse connections, shared weights, layer by layer",
+    question=(
+        "What do convolutions save in this network? The parameters of its layers are counted as they are, "
+        "as if positions did not share weights, and as if everything were connected. Rows of the layers' "
+        "Jacobians are measured."
+    ),
+    code="resjax.analysis.connections(run.network, run.variables, run.image_shape)",
+    result=Connections,
+    unsuited=unsuited,
+    measure=measure,
+    plot=plot,
+    headline=headline,
+    points=points,
+    table=table,
+)

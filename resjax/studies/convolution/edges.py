@@ -1,4 +1,4 @@
-"""The edge detector: what one convolution with a filter made by hand does to an image.
+"""The edge detector: one convolution with a hand-made filter, applied to an image.
 
 *Question.* What does a convolution compute? The classical first example: the filter
 
@@ -6,35 +6,39 @@
     1  0  −1        (Prewitt 1970)
     1  0  −1
 
-is placed on every 3×3 window of an image and multiplied entry by entry; the sum is one pixel of the
-output. It is large where the left side of the window is brighter than the right one, negative where it is
-darker, and 0 where nothing changes. A 6×6 image becomes 4×4: a k×k window fits (n − k)/s + 1 times along
-a side of n pixels, with step s and no padding. The middle row counts double in Sobel's filter (1, 2, 1),
-and 10/3 times in Scharr's (3, 10, 3), which makes the response depend less on the direction of an edge
-(Scharr 2000).
+is placed on every 3×3 window of an image and multiplied entry by entry; the sum is one pixel of the output.
+It is large where the left side of the window is brighter than the right one, negative where it is darker, and
+0 where nothing changes. A 6×6 image becomes 4×4: without padding, a k×k window with stride s fits (n − k)/s +
+1 times along a side of n pixels. The middle row counts double in Sobel's filter (1, 2, 1), and 10/3 times in
+Scharr's (3, 10, 3), whose response depends less on the direction of an edge (Scharr 2000).
 
-*Not a convolution in the sense of mathematics.* That flips the filter in both directions first. Deep
-learning leaves the flip out (cross-correlation; Goodfellow et al. 2016, Eq. 9.6), which changes no
-network, since filters are learned: a flipped one would be learned instead. For an edge filter the flip
-changes the sign. ``flipped`` holds what the convolution of mathematics gives.
+*Cross-correlation.* A convolution in the mathematical sense first flips the filter in both directions. Deep
+learning omits the flip (cross-correlation; Goodfellow et al. 2016, Eq. 9.6), which changes no network,
+because filters are learned: a flipped one would be learned instead. For an edge filter the flip changes the
+sign. ``flipped`` holds the mathematical convolution.
 
-*Protocol.* All of it runs through this project's ``Conv`` layer, without padding and bias, in float32,
-where sums of small integers are exact.
+*Protocol.* Everything runs through this project's ``Conv`` layer, without padding and bias, in float32, where
+sums of small integers are exact.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated
 
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
+from resjax.data.arrays import read_digits
 from resjax.models.layers import Conv
 from resjax.studies import style
+from resjax.studies.batches import Progress
+from resjax.studies.options import ClaimOptions
 from resjax.studies.result import Result
+from resjax.studies.study import Claim, Columns
+from resjax.studies.words import columns, join, number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,7 +51,7 @@ FILTERS: dict[str, np.ndarray] = {
     "Scharr": np.array([[3.0], [10.0], [3.0]]) * _RISE,
     "horizontal": (np.array([[1.0], [1.0], [1.0]]) * _RISE).T,
 }
-"""Filters [3, 3] by name; all but the last look for vertical edges."""
+"""Filters [3, 3] by name; all but the last detect vertical edges."""
 
 # The worked example of A. Ng, *Convolutional Neural Networks* (deeplearning.ai), week 1, and its result.
 LECTURE_IMAGE = np.array(
@@ -71,31 +75,14 @@ STEP_RESULT = np.tile([0.0, 30.0, 30.0, 0.0], (4, 1))
 
 @dataclasses.dataclass(frozen=True)
 class EdgeMaps(Result):
-    """One image and what each filter makes of it.
+    """One image and the output of each filter."""
 
-    Attributes:
-      image: [row, column].
-      filter: names of the filters.
-      kernel: [filter, 3, 3].
-      output: [filter, row − 2, column − 2], by cross-correlation.
-      flipped: the same by the convolution of mathematics.
-      expected: [row − 2, column − 2], what the first filter should give, or None.
-    """
-
-    AXES: ClassVar = {
-        "image": ("row", "column"),
-        "kernel": ("filter", "down", "across"),
-        "output": ("filter", "row", "column"),
-        "flipped": ("filter", "row", "column"),
-        "expected": ("row", "column"),
-    }
-
-    image: np.ndarray
-    filter: tuple[str, ...]
-    kernel: np.ndarray
-    output: np.ndarray
-    flipped: np.ndarray
-    expected: np.ndarray | None
+    image: Annotated[np.ndarray, "row", "column"]
+    filter: tuple[str, ...]  # names
+    kernel: Annotated[np.ndarray, "filter", "down", "across"]  # [filter, 3, 3]
+    output: Annotated[np.ndarray, "filter", "row", "column"]  # by cross-correlation
+    flipped: Annotated[np.ndarray, "filter", "row", "column"]  # by mathematical convolution
+    expected: Annotated[np.ndarray | None, "row", "column"]  # of the first filter, if known
 
     @property
     def exact(self) -> bool:
@@ -103,30 +90,31 @@ class EdgeMaps(Result):
         return self.expected is not None and bool(np.array_equal(self.output[0], self.expected))
 
 
-def edge_maps(
+def edges(
     image: ArrayLike,
     filters: Mapping[str, np.ndarray] | None = None,
     expected: np.ndarray | None = None,
 ) -> EdgeMaps:
-    """Runs 3×3 filters over a grey image.
+    """Applies 3×3 filters to a gray image.
 
     Args:
       image: [H, W], 3×3 pixels or more.
       filters: [3, 3] by name, None for ``FILTERS``.
-      expected: [H − 2, W − 2], what the first one should give.
+      expected: [H − 2, W − 2], the known output of the first filter.
 
     Raises:
       ValueError: an image or filters of another form.
     """
     image = np.asarray(image, np.float32)
-    kernel = np.stack(list((FILTERS if filters is None else filters).values()))
+    filters = FILTERS if filters is None else filters
+    kernel = np.stack(list(filters.values()))
     if image.ndim != 2 or min(image.shape) < 3:
         raise ValueError(f"image must be [H, W] with 3×3 pixels or more, got {list(image.shape)}")
     if kernel.shape[1:] != (3, 3):
         raise ValueError(f"filters must be [3, 3], got {list(kernel.shape[1:])}")
     return EdgeMaps(
         image=image,
-        filter=tuple(FILTERS if filters is None else filters),
+        filter=tuple(filters),
         kernel=kernel,
         output=_correlate(image, kernel),
         flipped=_correlate(image, kernel[:, ::-1, ::-1]),
@@ -141,15 +129,28 @@ def _correlate(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     return np.asarray(maps)[0].transpose(2, 0, 1)
 
 
-def plot(results: EdgeMaps | Mapping[str, EdgeMaps]) -> Figure:
-    """A row an image: the image, and the output of each filter; violet is negative, orange positive."""
-    named = {"": results} if isinstance(results, EdgeMaps) else dict(results)
-    filters = next(iter(named.values())).filter
-    if style.is_narrow():  # one kind of edge and the other are enough there
+def measure(options: ClaimOptions, progress: Progress | None) -> dict[str, EdgeMaps]:
+    del progress  # it takes a second
+    images = read_digits()["train_images"]
+    return {
+        "lecture": edges(LECTURE_IMAGE, expected=LECTURE_RESULT),
+        "bright, dark": edges(STEP_IMAGE, expected=STEP_RESULT),
+        "dark, bright": edges(STEP_IMAGE[:, ::-1], expected=-STEP_RESULT),
+        "a digit": edges(images[options.seed % len(images), ..., 0]),
+    }
+
+
+# --- what the report shows ---
+
+
+def plot(results: Mapping[str, EdgeMaps]) -> Figure:
+    """One row for each image: the image, and the output of each filter (violet negative, orange positive)."""
+    filters = next(iter(results.values())).filter
+    if style.is_narrow():  # one filter for each direction is enough there
         filters = (filters[0], filters[-1])
-    fig, grid = style.axes_grid(len(named), 1 + len(filters))
-    fig.set_size_inches(fig.get_figwidth(), 1.55 * len(named) + 0.3)
-    for i, (row, (label, result)) in enumerate(zip(grid, named.items(), strict=True)):
+    fig, grid = style.axes_grid(len(results), 1 + len(filters))
+    fig.set_size_inches(fig.get_figwidth(), 1.55 * len(results) + 0.3)
+    for i, (row, (label, result)) in enumerate(zip(grid, results.items(), strict=True)):
         row[0].imshow(result.image, cmap="gray", interpolation="none")
         row[0].set_ylabel(label)
         for ax, name in zip(row[1:], filters, strict=True):
@@ -164,11 +165,78 @@ def plot(results: EdgeMaps | Mapping[str, EdgeMaps]) -> Figure:
     return fig
 
 
+# Outputs of at most this many numbers show them in their cells.
+FEW_NUMBERS = 16
+
+
 def _write_numbers(ax: Axes, output: np.ndarray, most: float) -> None:
-    """The values in the cells, where there are few."""
-    if output.size > 16:
+    if output.size > FEW_NUMBERS:
         return
     for (row, column), value in np.ndenumerate(output):
         color = "white" if abs(value) > 0.6 * most else "black"
         text = f"{value:.0f}".replace("-", "−")
         ax.text(column, row, text, ha="center", va="center", fontsize=7.5, color=color)
+
+
+def headline(results: Mapping[str, EdgeMaps]) -> str:
+    """Whether the expected numbers come out, and whether cross-correlation or convolution gives them."""
+    expected = {label: r for label, r in results.items() if r.expected is not None}
+    if wrong := [label for label, r in expected.items() if not r.exact]:
+        return f"the layer does not give the expected edge map of {join(wrong)}"
+    if not expected:
+        return "there is no edge map to compare with"
+    if any(np.array_equal(r.flipped[0], np.asarray(r.expected)) for r in expected.values()):
+        return "the layer gives the expected edge maps; a flipped filter would, too"
+    return (
+        "the layer gives the expected edge maps to the last digit, and it does not flip the filter: it "
+        "computes a cross-correlation"
+    )
+
+
+def points(label: str, r: EdgeMaps) -> list[str]:
+    own, flipped = r.output[0], r.flipped[0]
+    sizes = ("×".join(map(str, shape)) for shape in (r.image.shape, own.shape))
+    text = (
+        f"{label}: {' pixels become '.join(sizes)}; the {r.filter[0]} filter gives {number(own.min())} to "
+        f"{number(own.max())}"
+    )
+    if r.exact:
+        text += ", as expected"
+    elif r.expected is not None:
+        text += f", up to {number(np.abs(own - r.expected).max())} from what is expected"
+    low, high = (
+        number(end + 0.0) for end in (flipped.min(), flipped.max())
+    )  # + 0.0: no minus zero
+    return [f"{text}; flipped, {low} to {high}."]
+
+
+def table(r: EdgeMaps) -> Columns:
+    """One row for each row of pixels in the output of each filter."""
+    rows = [
+        (name, str(1 + i), " ".join(number(value + 0.0) for value in line))
+        for name, output in zip(r.filter, r.output, strict=True)
+        for i, line in enumerate(output)
+    ]
+    return columns(("filter", "row", "output"), rows)
+
+
+STUDY = Claim(
+    name="edges",
+    title="The edge detector",
+    question=(
+        "What does one convolution compute? A hand-made filter of nine numbers is moved over an image. Its "
+        "output is large where the image changes from left to right, and 0 where nothing changes. Orange is "
+        "positive, violet negative."
+    ),
+    code=(
+        "from resjax.studies.convolution.edges import LECTURE_IMAGE, LECTURE_RESULT\n"
+        "resjax.analysis.edges(LECTURE_IMAGE, expected=LECTURE_RESULT).exact"
+    ),
+    labels="image",
+    result=EdgeMaps,
+    measure=measure,
+    plot=plot,
+    headline=headline,
+    points=points,
+    table=table,
+)

@@ -1,33 +1,33 @@
 """Translation equivariance: do features move along when the image moves?
 
 *Question.* Because all positions share their weights, a convolution commutes with a shift T of its input,
-f(Tx) = T f(x): a feature that is found in one place is found in every place (Goodfellow et al. 2016,
-§9.2). Three things break this in a real network: borders, where zeros take the place of what lies beyond;
-strides, behind which only shifts by a multiple of the total stride s can be met by a shift of the
-features, by 1/s as many positions (Azulay & Weiss 2019; Zhang 2019); and layers that are not
-convolutions. And what a classifier should be is *in*variant: its answer should stay.
+f(Tx) = T f(x): a feature that is found in one place is found in every place (Goodfellow et al. 2016, §9.2).
+Three things break this in a real network: borders, where padding takes the place of what lies beyond;
+strides, because behind a total stride s only shifts by multiples of s correspond to a shift of the features,
+by 1/s as many positions (Azulay & Weiss 2019; Zhang 2019); and layers that are not convolutions. A classifier
+should be *in*variant: its prediction should not change.
 
-*Method.* The image is moved by s pixels down, up, right and left, s being the total stride at that place
-of the network, so that features should move by one position. At each place (the stem and every unit),
+*Method.* The image is shifted by s pixels down, up, right and left, where s is the total stride at that place
+of the network, so features should move by one position. At each place (the stem and every unit),
 
     whole     ‖f(Tx) − T f(x)‖ / ‖T f(x)‖   over positions that are in the map before and after,
-    interior  the same                      over those that no border reaches, of the image or its moved copy,
+    interior  the same                      over those that no border of image or shifted copy reaches,
     in place  ‖f(Tx) − f(x)‖ / ‖f(x)‖       over those of "whole", as if features stayed where they were.
 
-All are roots of (sum of squares over examples, directions, positions and channels) ÷ (the same).
-Equivariance is "whole" near 0; features that ignore the shift have "in place" near 0; √2 is the distance
-of unrelated features of equal size. For the answers, the image is moved by 0, 1, 2, … pixels: error,
-agreement with the unmoved image, and the relative change of the logits.
+All are roots of (sum of squares over examples, directions, positions and channels) ÷ (the same). Features
+that move along have "whole" near 0; features that ignore the shift have "in place" near 0; √2 is the distance
+of unrelated features of equal size. For the predictions, the image is shifted by 0, 1, 2, … pixels: error,
+agreement with the unshifted image, and the relative change of the logits.
 
-*Protocol.* What enters at the border repeats the outermost pixels (networks see the edge of the picture
-continued, not a bar of another colour). Which positions the border reaches is measured: those whose
-features change (by more than 1e-5 of the largest) when a frame of the width of the shift is replaced by
-noise around some images. That frame is wider by the shift than strictly needed on one side, so the
-interior is a little smaller than it could be.
+*Protocol.* Pixels that enter at the border repeat the outermost ones (networks see the edge of the picture
+continued, not a bar of another color). The reach of the border is measured: it holds the positions whose
+features change (by more than 1e-5 of the largest) when a frame as wide as the shift is replaced by noise
+around some images. That frame is wider by the shift than strictly needed on one side, so the interior is a
+little smaller than it could be.
 
-*Reading it.* "interior" is 0 up to rounding in every convolutional network: that is arithmetic. "whole"
-says how far borders reach into the maps; in a deep network on small images that is everywhere, and
-"interior" is empty. A small error at the answers may be learned (augmentation) and need not come from
+*Reading it.* "interior" is 0 up to rounding in every convolutional network: that is arithmetic. "whole" says
+how far borders reach into the maps; in a deep network on small images they reach every position, and
+"interior" is empty. Small errors of shifted images may be learned (augmentation) and do not need
 equivariance. On small images a shift also pushes a part of the object out of the picture.
 
 *Cost.* Five forward passes for each number of pixels, one compilation.
@@ -38,7 +38,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import jax
 import numpy as np
@@ -47,6 +47,7 @@ from numpy.typing import ArrayLike
 from resjax.network import Network, Variables
 from resjax.studies import style
 from resjax.studies.batches import (
+    BATCH_SIZE,
     Progress,
     check_examples,
     check_images,
@@ -63,79 +64,58 @@ from resjax.studies.convolution.moves import (
     total_strides,
 )
 from resjax.studies.result import Classified
+from resjax.studies.run import Run
+from resjax.studies.study import Bench, Columns, Study
+from resjax.studies.words import factor, join, number, numbers, percent, percents
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Images that the border's reach is measured with.
+# Images with which the border's reach is measured.
 _PROBES = 8
 
 
 @dataclasses.dataclass(frozen=True)
 class Equivariance(Classified):
-    """How features and answers take a shift of the image.
+    """How features and predictions change when the image is shifted."""
 
-    Attributes:
-      place: 'stem' and the names of the units.
-      stride: int [place], pixels that the image was moved by, the total stride there.
-      whole, interior, in_place: [place], relative errors; NaN where there is nothing to compare.
-      interior_share: [place], share of the positions that no border reaches.
-      left_out: place → why nothing was compared.
-      shift: int [shift], pixels: 0, 1, 2, …
-      direction: names.
-      error: [shift, direction], share of wrong answers, 0 … 1.
-      agreement: [shift, direction], share of answers that are those to the unmoved image.
-      logits: [shift], ‖logits(Tx) − logits(x)‖ / ‖logits(x)‖, over examples and directions.
-      num_examples, num_classes: of the data and the network.
-      choices: what was decided.
-    """
-
-    AXES: ClassVar = {
-        **dict.fromkeys(("stride", "whole", "interior", "in_place", "interior_share"), ("place",)),
-        **dict.fromkeys(("shift", "logits"), ("shift",)),
-        **dict.fromkeys(("error", "agreement"), ("shift", "direction")),
-    }
-
-    place: tuple[str, ...]
-    stride: np.ndarray
-    whole: np.ndarray
-    interior: np.ndarray
-    in_place: np.ndarray
-    interior_share: np.ndarray
-    left_out: dict[str, str]
-    shift: np.ndarray
-    direction: tuple[str, ...]
-    error: np.ndarray
-    agreement: np.ndarray
-    logits: np.ndarray
+    place: tuple[str, ...]  # 'stem' and the names of the units
+    stride: Annotated[np.ndarray, "place"]  # int, total stride there: pixels of the shift
+    whole: Annotated[np.ndarray, "place"]  # relative error; NaN where nothing can be compared
+    interior: Annotated[np.ndarray, "place"]  # the same over positions that no border reaches
+    in_place: Annotated[np.ndarray, "place"]  # the same as if features stayed where they were
+    interior_share: Annotated[np.ndarray, "place"]  # share of positions that no border reaches
+    left_out: dict[str, str]  # {place: why nothing was compared}
+    shift: Annotated[np.ndarray, "shift"]  # int, pixels: 0, 1, 2, …
+    direction: tuple[str, ...]  # names
+    error: Annotated[np.ndarray, "shift", "direction"]  # share of wrong predictions, 0 … 1
+    agreement: Annotated[np.ndarray, "shift", "direction"]  # with the unshifted image, 0 … 1
+    logits: Annotated[np.ndarray, "shift"]  # ‖logits(Tx) − logits(x)‖ / ‖logits(x)‖
     num_examples: int
-    num_classes: int
-    choices: dict[str, Any]
 
 
-def equivariance_error(
+def equivariance(
     network: Network,
     variables: Variables,
     images: ArrayLike,
     labels: ArrayLike,
     *,
     most: int = 4,
-    batch_size: int = 128,
     seed: int = 0,
+    batch_size: int = BATCH_SIZE,
     progress: Progress | None = None,
 ) -> Equivariance:
-    """Moves images and compares features with moved features, and answers with answers.
+    """Shifts images and compares features with shifted features, and predictions with predictions.
 
     Args:
-      network: any; places whose features are no maps are left out and named.
+      network: any; places whose features are not maps are left out and named.
       variables: of the network, as ``Network.init`` returns them.
       images: float [N, H, W, C], standardized as in training; any N ≥ 1, each counted once.
       labels: int [N].
-      most: the answers are asked for shifts of 0 … ``most`` pixels.
-      batch_size: examples at a time (each with four moved copies); the result does not depend on it.
+      most: predictions are compared for shifts of 0 … ``most`` pixels.
       seed: of the noise that finds the border's reach.
-      progress: called as ``progress(batches done, batches in all)``.
+      batch_size, progress: see ``Inference``; each example runs with four shifted copies.
 
     Raises:
       ValueError: no example, images or labels of a wrong form, or shifts as large as the image.
@@ -170,7 +150,7 @@ def equivariance_error(
         reason = _why_not(sums[0].maps[i], s, side, steps[i])
         if reason:
             left_out[name] = reason
-            values.append((np.nan,) * 4)
+            values.append((math.nan,) * 4)
         else:
             values.append(_compare(sums[s].maps[i], ~touched[s][i]))
     whole, interior, in_place, share = np.array(values).T
@@ -202,7 +182,7 @@ def equivariance_error(
 
 def _why_not(sums: Map, stride: int, side: int, step: Steps) -> str | None:
     if not sums.off.size:
-        return "its features are no map"
+        return "its features are not a map"
     if stride >= side:
         return f"its total stride of {stride} pixels is as large as the image"
     if any(n <= stride // s for n, s in zip(sums.off.shape, step, strict=True)):
@@ -221,19 +201,21 @@ def _ratio(off: float, size: float) -> float:
     return math.sqrt(off / size) if size > 0 else math.nan
 
 
-def plot(results: Equivariance | Mapping[str, Equivariance]) -> Figure:
-    """Left, how far features are from moving along, place by place; right, the error of moved images.
+# --- what the report shows ---
 
-    Filled markers: whole maps; rings: the interior, where there is any; faint lines: features left in place.
+
+def plot(results: Mapping[str, Equivariance]) -> Figure:
+    """Left: relative error of the features at each place; right: error of shifted images.
+
+    Filled markers: whole maps; rings: the interior, where there is one; faint lines: features left in place.
     The shade on the right spans the four directions.
     """
-    named = {"": results} if isinstance(results, Equivariance) else dict(results)
     narrow = style.is_narrow()
     fig, grid = style.axes_grid(*((2, 1) if narrow else (1, 2)))
     if narrow:
         fig.set_size_inches(fig.get_figwidth(), 6.2)
     left, right = (ax for row in grid for ax in row)
-    for i, (label, result) in enumerate(named.items()):
+    for i, (label, result) in enumerate(results.items()):
         look: dict[str, Any] = {"color": style.color(i)}
         x = np.arange(len(result.place))
         name = f"{label}: " if label else ""
@@ -245,24 +227,18 @@ def plot(results: Equivariance | Mapping[str, Equivariance]) -> Figure:
         error = 100 * result.error
         right.plot(result.shift, error.mean(1), f"{style.marker(i)}-", **look)
         right.fill_between(result.shift, error.min(1), error.max(1), alpha=0.2, lw=0, **look)
-    longest = max(named.values(), key=lambda result: len(result.place))
+    longest = max(results.values(), key=lambda result: len(result.place))
     _mark_strides(left, longest.stride)
     left.set(xlabel="unit (0 is the stem)", ylabel="relative error of features")
+    # Explicit, because points that are all NaN set no limits.
+    left.set(xlim=(-0.3, len(longest.place) - 0.7))
     left.set_ylim(bottom=-0.04)
     style.integer_ticks(left)
-    for chance in sorted({result.chance_error for result in named.values()}):
-        right.axhline(100 * chance, lw=1, ls=":", color=style.ink())
-        right.annotate(
-            "chance",
-            (0, 100 * chance),
-            xytext=(0, 3),
-            textcoords="offset points",
-            va="bottom",
-            fontsize=8.5,
-        )
+    for chance in sorted({result.chance_error for result in results.values()}):
+        style.draw_chance(right, chance)
     right.set(xlabel="shift of the image (pixels)", ylabel="error (%)", ylim=(-3, 104))
     style.integer_ticks(right)
-    style.legend_above(fig, left, columns=len(named) + 1)
+    style.legend_above(fig, left, columns=len(results) + 1)
     return fig
 
 
@@ -282,3 +258,109 @@ def _mark_strides(ax: Axes, stride: np.ndarray) -> None:
         )
         if first:
             ax.axvline(first - 0.5, lw=0.8, color=style.ink(), alpha=0.35)
+
+
+# A rise of the error up to NO_RISE counts as none, a relative error up to ROUNDING as rounding.
+NO_RISE, ROUNDING = 0.01, 1e-3
+
+
+def verdict(r: Equivariance) -> str:
+    """Whether a shift by one pixel raises the error."""
+    unmoved, moved = r.error[:2].mean(1)
+    return "safe" if moved - unmoved <= NO_RISE else "hurt"
+
+
+def _rises(label: str, r: Equivariance) -> str:
+    unmoved, moved = percents(r.error[:2].mean(1))
+    return f"a shift by one pixel raises the error of {label} from {unmoved} to {moved}"
+
+
+def points(label: str, r: Equivariance) -> list[str]:
+    known = np.flatnonzero(np.isfinite(r.whole))
+    if not len(known):
+        return [f"{label}: no features are maps that could move."]
+    first, last = known[0], known[-1]
+    along = int(np.sum(r.whole[known] < r.in_place[known]))
+    said = [
+        f"{label}: features are off by {number(r.whole[first])} of their size at {r.place[first]} and by "
+        f"{number(r.whole[last])} at {r.place[last]} when the image is shifted by the total stride there; "
+        f"they are nearer to where they should have moved than to where they were at {along} of "
+        f"{len(known)} places."
+    ]
+    inner = r.interior[np.isfinite(r.interior)]
+    if not len(inner):
+        said.append(f"{label}: borders reach every position of every map.")
+    elif inner.max() <= ROUNDING:
+        said.append(
+            f"{label}: where no border reaches (at {len(inner)} of {len(known)} places), features move "
+            f"along, off by {factor(float(inner.max()))} of their size at most."
+        )
+    else:
+        worst = r.place[int(np.nanargmax(r.interior))]
+        said.append(
+            f"{label}: even where no border reaches, features are off by {number(inner.max())} ({worst}): "
+            "some layer there is no convolution, or has a stride that resjax.describe does not see."
+        )
+    if r.left_out:
+        said.append(f"{label}, left out: {join([f'{k} ({v})' for k, v in r.left_out.items()])}.")
+    return said
+
+
+def table(r: Equivariance) -> Columns:
+    """One row for each place, then one for each shift."""
+    places, shifts = [""] * len(r.place), [""] * len(r.shift)
+    return {
+        "place": [*r.place, *["answers"] * len(shifts)],
+        "shift (pixels)": map(str, [*r.stride, *r.shift]),
+        "relative error": numbers([*r.whole, *r.logits]),
+        "interior alone": numbers(r.interior) + shifts,
+        "share of the interior": percents(r.interior_share) + shifts,
+        "left in place": numbers(r.in_place) + shifts,
+        "error": places + percents(r.error.mean(1)),
+        "agreement": places + percents(r.agreement.mean(1)),
+    }
+
+
+def summary(r: Equivariance) -> dict[str, str]:
+    return {"error, moved by one pixel": percent(float(r.error[1].mean()))}
+
+
+# Each example is run with four shifted copies, for every number of pixels.
+_MOST_EXAMPLES = 256
+
+
+def measure(bench: Bench) -> Equivariance:
+    return equivariance(
+        *bench.evaluation(_MOST_EXAMPLES),
+        most=min(4, min(bench.run.image_shape[:2]) - 1),
+        seed=bench.options.seed,
+        batch_size=bench.options.batch_size,
+        progress=bench.progress,
+    )
+
+
+def unsuited(run: Run) -> str | None:
+    return None if min(run.image_shape[:2]) > 1 else "its images can't be shifted"
+
+
+STUDY = Study(
+    name="equivariance",
+    title="Moving the image",
+    question=(
+        "If the image is shifted, do the features move along, and does the prediction stay? A convolution "
+        "treats all positions alike; borders, strides and other layers do not."
+    ),
+    code="resjax.analysis.equivariance(*run.evaluation(256))",
+    result=Equivariance,
+    unsuited=unsuited,
+    measure=measure,
+    plot=plot,
+    verdict=verdict,
+    says={
+        "hurt": _rises,
+        "safe": "a shift by one pixel hardly raises the error of {}",
+    },
+    points=points,
+    table=table,
+    summary=summary,
+)

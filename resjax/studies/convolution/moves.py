@@ -1,4 +1,4 @@
-"""A network on images and on their moved copies, side by side: the device's part of ``equivariance``."""
+"""Runs a network on images and on their shifted copies: the device's part of ``equivariance``."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def translate(images: jax.Array, down: Any, right: Any) -> jax.Array:
 
 
 class Map(NamedTuple):
-    """Of one place, sums over examples, directions and channels at each position [h, w] before the move:
+    """Sums over examples, directions and channels for each position [h, w] before the shift, at one place:
     (f(Tx) − Tf(x))², (Tf(x))², (f(Tx) − f(x))² and f(x)²; 0 where a position leaves the map."""
 
     off: Any
@@ -41,17 +41,14 @@ class Map(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """``maps``: one entry a place; ``wrong`` and ``agree`` [direction]; squares of logits and changes."""
+    """``maps``: one for each place; ``wrong``, ``agree`` [direction]: counts of predictions; ``change`` and
+    ``size``: squares of the changes of the logits, and of the logits."""
 
     maps: list[Map]
     wrong: Any
     agree: Any
     change: Any
     size: Any
-
-
-def _roll(x: jax.Array, by: jax.Array, axis: int) -> jax.Array:
-    return jnp.roll(x, by, axis)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -64,7 +61,7 @@ def moved_batch(
     labels: jax.Array,
     mask: jax.Array,
 ) -> Sums:
-    """One batch beside its four moved copies."""
+    """Sums over one batch and its four shifted copies."""
     copies = [translate(images, pixels * down, pixels * right) for down, right in _MOVES]
     x = jnp.concatenate([images, *copies])
     weight = mask.astype(jnp.float32)
@@ -81,13 +78,13 @@ def moved_batch(
         for move, moved in zip(_MOVES, after, strict=True):
             by = [pixels * m // s for m, s in zip(move, step, strict=True)]
             # Moved back, a feature is compared at the position where it was.
-            back = _roll(_roll(moved, -by[0], 1), -by[1], 2)
+            back = jnp.roll(jnp.roll(moved, -by[0], 1), -by[1], 2)
             rows, columns = (
                 (jnp.arange(n) + b >= 0) & (jnp.arange(n) + b < n)
                 for n, b in zip(y.shape[1:3], by, strict=True)
             )
             inside = rows[:, None] & columns[None]
-            here = _roll(_roll(inside, by[0], 0), by[1], 1)
+            here = jnp.roll(jnp.roll(inside, by[0], 0), by[1], 1)
             off, size = squares(back - before), squares(before)
             sums.append(
                 Map(
@@ -116,7 +113,7 @@ def moved_batch(
 def reached(
     network: Network, variables: Variables, images: jax.Array, noise: jax.Array, width: jax.Array
 ) -> list[jax.Array]:
-    """bool [h, w] of each place: whether noise in a frame of ``width`` pixels changes the features there."""
+    """For each place, bool [h, w]: whether noise in a frame of ``width`` pixels changes the features."""
     rows, columns = (
         (jnp.arange(n) < width) | (jnp.arange(n) >= n - width) for n in images.shape[1:3]
     )
@@ -140,7 +137,7 @@ def _walk(
     look: Callable[[jax.Array, Steps], Any],
     steps: tuple[Steps, ...],
 ) -> tuple[list[Any], jax.Array]:
-    """``look(features, total strides)`` at the stem and behind every unit, and the logits."""
+    """``look(features, total strides)`` at the stem and behind every unit; and the logits."""
     h, _ = network.run_stem(variables, x)
     seen = [look(h, steps[0])]
     for place in network.places(variables):
@@ -151,7 +148,7 @@ def _walk(
 
 
 def total_strides(network: Network, image_shape: tuple[int, ...]) -> tuple[Steps, ...]:
-    """(down, across) of the stem and of each unit, by the layers that ``resjax.describe`` sees."""
+    """(down, across) of the stem and of each unit, from the layers that ``resjax.describe`` sees."""
     shape = (image_shape[0], image_shape[1], image_shape[2])
     own = {name: [1, 1] for name in ("stem", *(unit.name for unit in network.units))}
     for row in layer_table(network, shape):

@@ -1,35 +1,35 @@
-"""Does sharing reduce overfitting? Three networks of one shape, trained on ever more examples.
+"""Does sharing reduce overfitting? Three networks of one shape, trained on more and more examples.
 
-*Question.* The argument for convolution says: fewer parameters, hence less overfitting, hence a lower
-test error from few examples. LeCun (1989) trained networks of one task that differed in their connections
-and found so on 480 small digits. Is it so here, and is it the sparseness or the sharing?
+*Question.* The argument for convolution says: fewer parameters, hence less overfitting, hence a lower test
+error from few examples. LeCun (1989) trained networks for one task that differed in their connections and
+found so on 480 small digits. Is it so here, and is the reason sparseness or sharing?
 
-*Method.* ``resjax.models.local.twin`` builds layer, ReLU, pooling, layer, ReLU, classifier three times:
-with convolutions, with the same windows but weights of their own at every position, and dense, with as
-many units each time. All are trained on the same n examples with one recipe, for n = 50, 100, …; the gap
-is test error minus training error. Sharing helps if what is useful to see in one place is useful in
-others, so there are three settings:
+*Method.* ``resjax.models.local.twin`` builds layer, ReLU, pooling, layer, ReLU, classifier three times: with
+convolutions, with the same windows but weights of their own at every position, and dense, each time with as
+many units. All are trained on the same n examples with one recipe, for n = 50, 100, …; the gap is test error
+minus training error. Sharing helps if features that are useful in one place are useful in others, so there
+are three settings:
 
     centred   trained and tested on images in the middle of a field ``margin`` pixels wider on each side,
     shifted   trained so, and tested on images moved by ``margin`` pixels in each of 8 directions,
     moved     trained and tested on images at these 9 places; each training image has one place, drawn once.
 
-No pixel is lost by moving. Test errors are means over all places, so nothing is drawn in testing.
+Moving loses no pixel. Test errors are means over all places, so nothing is drawn in testing.
 
-*Protocol.* A seed draws the n examples, their places, the initial weights and the batches, alike for the
-three networks: differences are paired. Adam (Kingma & Ba 2015), a learning rate that falls to 0 by a cosine,
-batches drawn with replacement, and one number of steps for all n and all networks, at which they fit their
-examples, or nearly so (the training error is reported). The recipe was chosen for running time and training
-error, without a search. No augmentation, no weight decay.
+*Protocol.* A seed draws the n examples, their places, the initial weights and the batches, the same for the
+three networks: differences are paired. Training uses Adam (Kingma & Ba 2015), a learning rate that falls to 0
+by a cosine, batches drawn with replacement, and one number of steps for all n and all networks, at which they
+fit their examples, or nearly so (the training error is reported). The recipe was chosen for running time and
+training error, without a search. No augmentation, no weight decay.
 
-*Reading it.* Intervals are over seeds (``intervals.bootstrap``); the test set is one. At n = all
-images seeds share the examples, so the interval is that of initial weights and batches only. The three
-differ in their number of parameters by design. One small shape on one data set shows what can happen, not
-what must: a dense network also has more features to choose from, and many images at hand replace the
-prior knowledge.
+*Reading it.* Intervals are over seeds (``intervals.bootstrap``); there is one test set. At n = all images,
+seeds share the examples, so the interval covers initial weights and batches only. The three networks differ
+in their number of parameters by design. One small shape on one data set shows what can happen, not what must:
+a dense network also has more features to choose from, and many training images make prior knowledge
+unnecessary.
 
-*Cost.* (networks · settings of training · sizes · seeds) · steps small training steps; a compilation each
-network.
+*Cost.* (networks · settings of training · sizes · seeds) · steps small training steps; one compilation for
+each network.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -47,13 +47,17 @@ import numpy as np
 import optax
 from jax import lax
 
+from resjax import data
 from resjax.models.local import CONNECTIONS, twin
 from resjax.network import Network
 from resjax.network.losses import cross_entropy
 from resjax.studies import style
 from resjax.studies.batches import Progress, check_examples
 from resjax.studies.intervals import bootstrap
+from resjax.studies.options import ClaimOptions
 from resjax.studies.result import Result
+from resjax.studies.study import Claim, Columns
+from resjax.studies.words import join, percent, percents
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -66,30 +70,15 @@ SETTINGS = ("centred", "shifted", "moved")
 
 @dataclasses.dataclass(frozen=True)
 class SampleSize(Result):
-    """Errors of one network, 0 … 1, by the number of examples that it was trained on.
+    """Errors of one network, 0 … 1, by the number of its training examples."""
 
-    Attributes:
-      size: int [size].
-      setting: names.
-      train_error, test_error: [setting, size, seed].
-      parameters: trainable numbers.
-      num_test, num_classes: test images, each seen at all its places; classes.
-      choices: what was decided.
-    """
-
-    AXES: ClassVar = {
-        "size": ("size",),
-        **dict.fromkeys(("train_error", "test_error"), ("setting", "size", "seed")),
-    }
-
-    size: np.ndarray
-    setting: tuple[str, ...]
-    train_error: np.ndarray
-    test_error: np.ndarray
-    parameters: int
-    num_test: int
+    size: Annotated[np.ndarray, "size"]  # int
+    setting: tuple[str, ...]  # names
+    train_error: Annotated[np.ndarray, "setting", "size", "seed"]
+    test_error: Annotated[np.ndarray, "setting", "size", "seed"]
+    parameters: int  # trainable numbers
+    num_test: int  # test images, each seen at all its places
     num_classes: int
-    choices: dict[str, Any]
 
     @property
     def gap(self) -> np.ndarray:
@@ -98,13 +87,13 @@ class SampleSize(Result):
 
 
 def difference(a: SampleSize, b: SampleSize) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Test error of ``a`` minus that of ``b`` over paired seeds: mean, ends of the 95 % interval, each
+    """Test error of ``a`` minus that of ``b`` over paired seeds: mean and ends of the 95 % interval, each
     [setting, size]."""
     off = a.test_error - b.test_error
     return off.mean(-1), *bootstrap(off)
 
 
-def by_sample_size(
+def sample_size(
     train: Examples,
     test: Examples,
     *,
@@ -117,23 +106,20 @@ def by_sample_size(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> dict[str, SampleSize]:
-    """Trains a convolutional, a locally connected and a dense network of one shape on n examples each.
+    """Trains a convolutional, a locally connected and a dense network of one shape on n examples each:
+    one result for each of ``resjax.models.local.CONNECTIONS``.
 
     Args:
-      train, test: images float32 [N, H, W, C], standardized, and labels int [N]. The outermost pixel at the
-        top left of the first image is taken for the background that surrounds all of them.
+      train, test: images float32 [N, H, W, C], standardized, and labels int [N]. The top left pixel of the
+        first image is taken for the background that surrounds all of them.
       sizes: numbers of training examples, each at most N.
-      seeds: repetitions, 2 or more.
-      steps, batch_size, learning_rate: of Adam, alike for all.
+      seeds, seed: number of seeds, 2 or more, and the first of them.
+      steps, batch_size, learning_rate: of Adam, the same for all.
       margin: pixels by which images are moved.
-      seed: the first of the seeds.
       progress: called as ``progress(trainings done, trainings in all)``, each of them ``seeds`` networks.
 
-    Returns:
-      One result for each of ``resjax.models.local.CONNECTIONS``.
-
     Raises:
-      ValueError: images or labels of a wrong form, a size that is none, fewer than two seeds.
+      ValueError: images or labels of a wrong form, a size that is not allowed, fewer than two seeds.
     """
     classes = 1 + int(max(np.max(train[1]), np.max(test[1])))
     for images, labels in (train, test):
@@ -148,32 +134,30 @@ def by_sample_size(
         (_at_places(x, margin), y.astype(np.int32)) for x, y in (train, test)
     )
     shape = images.shape[2:]
-    recipe = (steps, batch_size)
     all_sets = jax.device_put((images, labels, test_images, test_labels))
     networks = {c: twin(c, image_shape=shape, num_classes=classes) for c in CONNECTIONS}
-    # [trained moved?, size, seed], and [.., place]
-    fitted = {c: np.zeros((2, len(sizes), seeds)) for c in CONNECTIONS}
-    tested = {c: np.zeros((2, len(sizes), seeds, 9)) for c in CONNECTIONS}
 
-    def run(task: tuple[int, int, str]) -> Any:
-        moved, i, connections = task
-        each = [
-            _draw(s, len(labels), sizes[i], bool(moved), recipe) for s in range(seed, seed + seeds)
-        ]
+    def run(task: tuple[bool, int, str]) -> Any:
+        move, n, connections = task
+        given = len(labels), n, move, (steps, batch_size)
+        each = [_draw(s, *given) for s in range(seed, seed + seeds)]
         draws = _Draws(*map(np.stack, zip(*each, strict=True)))
         return jax.device_get(_train(networks[connections], learning_rate, all_sets, draws))
 
-    # Networks in turn, so that they are compiled side by side; a small training keeps one core busy.
-    tasks = list(itertools.product(range(2), range(len(sizes)), CONNECTIONS))
+    # Networks take turns, so that two compile in parallel; a small training keeps one core busy.
+    tasks = list(itertools.product((False, True), sizes, CONNECTIONS))
+    outputs: list[tuple[np.ndarray, np.ndarray]] = []
     with ThreadPoolExecutor(2) as pool:
-        outputs = pool.map(run, tasks)
-        for done, (task, out) in enumerate(zip(tasks, outputs, strict=True)):
+        for output in pool.map(run, tasks):
             if progress:
-                progress(done, len(tasks))
-            *which, connections = task
-            fitted[connections][*which], tested[connections][*which] = out
+                progress(len(outputs), len(tasks))
+            outputs.append(output)
     if progress:
         progress(len(tasks), len(tasks))
+    grid = (2, len(sizes), len(CONNECTIONS), seeds)  # trained on moved images?, size, network, seed
+    fitted, tested = (np.array(errors, float) for errors in zip(*outputs, strict=True))
+    fitted, tested = fitted.reshape(grid), tested.reshape(*grid, 9)
+    centred, shifted, moved = tested[0, ..., 0], tested[0, ..., 1:].mean(-1), tested[1].mean(-1)
     choices = {
         "training": f"Adam, learning rate {learning_rate} to 0 by a cosine, {steps} steps of "
         f"{batch_size} examples drawn with replacement, no augmentation, no weight decay",
@@ -185,21 +169,19 @@ def by_sample_size(
         c: SampleSize(
             size=np.array(sizes),
             setting=SETTINGS,
-            train_error=fitted[c][[0, 0, 1]],
-            test_error=np.stack(
-                [tested[c][0, ..., 0], tested[c][0, ..., 1:].mean(-1), tested[c][1].mean(-1)]
-            ),
+            train_error=fitted[[0, 0, 1], :, i],
+            test_error=np.stack([centred[:, i], shifted[:, i], moved[:, i]]),
             parameters=_count(networks[c], shape),
             num_test=len(test_labels),
             num_classes=classes,
             choices=choices,
         )
-        for c in CONNECTIONS
+        for i, c in enumerate(CONNECTIONS)
     }
 
 
 def _at_places(images: np.ndarray, margin: int) -> np.ndarray:
-    """[N, H, W, C] → [9, N, H + 2·margin, W + 2·margin, C]: in the middle, then moved in 8 directions."""
+    """[N, H, W, C] → [9, N, H + 2·margin, W + 2·margin, C]: centered, then moved in 8 directions."""
     background = images[0, 0, 0]
     n, height, width, channels = images.shape
     wide = (height + 2 * margin, width + 2 * margin, channels)
@@ -212,17 +194,16 @@ def _at_places(images: np.ndarray, margin: int) -> np.ndarray:
 
 
 class _Draws(NamedTuple):
-    """What a seed draws, with a leading axis of seeds: ``rows`` int32 [step, batch] of the training images,
-    ``place`` int32 [N] of each, ``chosen`` bool [N]; ``seed`` is that of the weights."""
+    """All draws of a seed, with a leading axis of seeds; N is the number of training images."""
 
-    seed: np.ndarray
-    rows: np.ndarray
-    place: np.ndarray
-    chosen: np.ndarray
+    seed: np.ndarray  # of the weights
+    rows: np.ndarray  # int32 [step, batch], training images
+    place: np.ndarray  # int32 [N], place of each image in its field
+    chosen: np.ndarray  # bool [N]
 
 
 def _draw(seed: int, count: int, n: int, moved: bool, recipe: tuple[int, int]) -> _Draws:
-    """Alike for all networks; the samples of one seed are nested."""
+    """The draws of one seed, the same for all networks; its samples of different sizes are nested."""
     rng = np.random.default_rng(seed)
     order = rng.permutation(count)
     place = rng.integers(0, 9, count) if moved else np.zeros(count, int)
@@ -261,7 +242,7 @@ def _train(
         fitted = jnp.sum(own & draws.chosen) / jnp.sum(draws.chosen)
         return fitted, lax.map(lambda x: wrong(params, x, test_labels).mean(), test_images)
 
-    # One after the other: XLA:CPU runs convolutions with many kernels at once several times slower.
+    # Sequential: XLA:CPU runs convolutions batched over kernels several times slower.
     return lax.map(one, draws)
 
 
@@ -270,10 +251,29 @@ def _count(network: Network, shape: tuple[int, ...]) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
 
 
-def plot(results: SampleSize | Mapping[str, SampleSize]) -> Figure:
-    """Test error (lines, with the interval over seeds) and training error (dashed), a panel a setting."""
-    named = {"": results} if isinstance(results, SampleSize) else dict(results)
-    settings = next(iter(named.values())).setting
+def measure(options: ClaimOptions, progress: Progress | None) -> dict[str, SampleSize]:
+    digits = data.load(data.defaults())
+    assert isinstance(digits, data.Arrays)
+    constants = data.statistics(digits, "channel")
+
+    def standardized(images: np.ndarray) -> np.ndarray:
+        return np.asarray(data.standardize(jnp.asarray(images), constants))
+
+    train = standardized(digits.train_images), digits.train_labels
+    test = standardized(digits.test_images), digits.test_labels
+    small: dict[str, Any] = {"sizes": (50, 200), "seeds": 2, "steps": 60} if options.smoke else {}
+    results = sample_size(train, test, seed=options.seed, progress=progress, **small)
+    for result in results.values():
+        result.choices["data"] = "scikit-learn's digits, standardized by all training images"
+    return results
+
+
+# --- what the report shows ---
+
+
+def plot(results: Mapping[str, SampleSize]) -> Figure:
+    """Test error (with its interval over seeds) and training error (dashed); one panel for each setting."""
+    settings = next(iter(results.values())).setting
     narrow = style.is_narrow()
     shape = (len(settings), 1) if narrow else (1, len(settings))
     fig, grid = style.axes_grid(*shape)
@@ -281,12 +281,11 @@ def plot(results: SampleSize | Mapping[str, SampleSize]) -> Figure:
         fig.set_size_inches(fig.get_figwidth(), 2.6 * len(settings))
     panels = [ax for row in grid for ax in row]
     for k, (ax, setting) in enumerate(zip(panels, settings, strict=True)):
-        for i, (label, result) in enumerate(named.items()):
+        for i, (label, result) in enumerate(results.items()):
             look: dict[str, Any] = {"color": style.color(i)}
             test, train = (100 * e[k] for e in (result.test_error, result.train_error))
-            low, high = bootstrap(test)
             ax.plot(result.size, test.mean(-1), f"{style.marker(i)}-", label=label, **look)
-            ax.fill_between(result.size, low, high, alpha=0.2, lw=0, **look)
+            ax.fill_between(result.size, *bootstrap(test), alpha=0.2, lw=0, **look)
             ax.plot(result.size, train.mean(-1), "--", lw=1.1, **look)
         ax.set(xscale="log", title=setting, xlabel="training examples")
         ax.set_xticks(result.size, [f"{n:,}" for n in result.size], rotation=45)
@@ -296,3 +295,106 @@ def plot(results: SampleSize | Mapping[str, SampleSize]) -> Figure:
         row[0].set_ylabel("error (%)")
     style.legend_above(fig, panels[0], columns=3)
     return fig
+
+
+def compare(a: SampleSize, b: SampleSize) -> list[tuple[int, int]]:
+    """[setting]: at how many sizes ``a`` has a lower test error than ``b``, and at how many a higher one, by
+    an interval over seeds that excludes 0."""
+    _, low, high = difference(a, b)
+    return list(zip((high < 0).sum(1).tolist(), (low > 0).sum(1).tolist(), strict=True))
+
+
+def _verdict(lower: int, higher: int, sizes: int) -> str:
+    """The clause on one setting; it names the number of sizes where these are fewer than half."""
+    if lower and higher:
+        return "a test error that is lower or higher by the number of examples"
+    if not lower and not higher:
+        return "no clearly different test error"
+    side, clear = ("lower", lower) if lower else ("higher", higher)
+    where = "" if clear >= sizes / 2 else f" at {clear} of {sizes} sizes only"
+    return f"a {side} test error{where}"
+
+
+def headline(results: Mapping[str, SampleSize]) -> str:
+    """In which settings the first network of the results generalizes better than the last one."""
+    if len(results) < 2:
+        return "one network alone says nothing about sharing"
+    names = list(results)
+    first, last = results[names[0]], results[names[-1]]
+    verdicts: dict[str, list[str]] = {}
+    for setting, (lower, higher) in zip(first.setting, compare(first, last), strict=True):
+        verdicts.setdefault(_verdict(lower, higher, len(first.size)), []).append(setting)
+    parts = [f"{verdict} ({join(settings)})" for verdict, settings in verdicts.items()]
+    return f"against {names[-1]} layers of the same shape, {names[0]} has {'; '.join(parts)}"
+
+
+def points(label: str, r: SampleSize) -> list[str]:
+    parts = []
+    for setting, error, gap in zip(r.setting, r.test_error.mean(-1), r.gap.mean(-1), strict=True):
+        ends = [
+            f"{percent(error[i])} from {r.size[i]:,} (gap {percent(gap[i])})"
+            for i in dict.fromkeys((0, len(r.size) - 1))
+        ]
+        parts.append(f"{setting} {' and '.join(ends)}")
+    return [f"{label}, {r.parameters:,} parameters, test error: {'; '.join(parts)}."]
+
+
+def notes(results: Mapping[str, SampleSize]) -> list[str]:
+    """Every pair of networks, setting by setting."""
+    said = []
+    for (a, r), (b, other) in itertools.combinations(results.items(), 2):
+        phrases = []
+        for setting, (lower, higher) in zip(r.setting, compare(r, other), strict=True):
+            sides = [f"{word} at {n}" for word, n in (("lower", lower), ("higher", higher)) if n]
+            clear = " and ".join(sides) or "no clear difference at any"
+            phrases.append(f"{setting}: {clear} of {len(r.size)} sizes")
+        said.append(f"Test error of {a} against {b}: {'; '.join(phrases)}.")
+    return said
+
+
+def table(r: SampleSize) -> Columns:
+    """One row for each setting and number of examples."""
+    low, high = (percents(end.ravel()) for end in bootstrap(r.test_error))
+    return {
+        "setting": [setting for setting in r.setting for _ in r.size],
+        "examples": [f"{n:,}" for n in r.size] * len(r.setting),
+        "train error": percents(r.train_error.mean(-1).ravel()),
+        "test error": percents(r.test_error.mean(-1).ravel()),
+        "95 % interval": [f"{a} … {b}" for a, b in zip(low, high, strict=True)],
+        "gap": percents(r.gap.mean(-1).ravel()),
+    }
+
+
+def summary(r: SampleSize) -> dict[str, str]:
+    ends = percents(r.test_error[-1, [0, -1]].mean(-1))
+    return {
+        f"test error, {r.setting[-1]}, {r.size[0]:,} → {r.size[-1]:,} examples": " → ".join(ends)
+    }
+
+
+STUDY = Claim(
+    name="sample_size",
+    title="Does sharing reduce overfitting?",
+    question=(
+        "Convolution is said to overfit less, because it has fewer parameters. Three networks of one shape "
+        "are trained on the same few examples: convolutional; with the same windows but weights of their "
+        "own at every position; and dense. Digits stay in the middle, are moved in the test alone, or are "
+        "moved in training too. Lines: test error; dashed: training error."
+    ),
+    code=(
+        "from resjax import data\n"
+        "digits = data.load(data.defaults())\n"
+        "constants = data.statistics(digits, 'channel')\n"
+        "train = data.standardize(digits.train_images, constants), digits.train_labels\n"
+        "test = data.standardize(digits.test_images, constants), digits.test_labels\n"
+        "resjax.analysis.sample_size(train, test)"
+    ),
+    result=SampleSize,
+    measure=measure,
+    plot=plot,
+    headline=headline,
+    points=points,
+    notes=notes,
+    table=table,
+    summary=summary,
+)

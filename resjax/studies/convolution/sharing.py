@@ -1,26 +1,24 @@
 """Parameter sharing and sparse connections: counted from shapes, and measured on the Jacobian.
 
-*Question.* "Why convolutions?" A convolution is a matrix product with two restrictions. It is *sparse*:
-an output sees the k·k·C inputs of its window and no others. And it *shares*: all positions use the same
-k·k·C·O weights (LeCun 1989, *Generalization and network design strategies*; Goodfellow et al. 2016,
-§9.2). From 32×32×3 to 28×28×6 a dense layer has 3,072 · 4,704 = 14,450,688 weights, a 5×5 convolution 450
-(456 with biases), and each of its outputs sees 75 inputs. A *locally connected* layer is the one without
-the other: as sparse, but unshared.
+*Question.* "Why convolutions?" A convolution is a matrix product with two restrictions. It is *sparse*: an
+output sees the k·k·C inputs of its window and no others. And it *shares*: all positions use the same k·k·C·O
+weights (LeCun 1989, *Generalization and network design strategies*; Goodfellow et al. 2016, §9.2). From
+32×32×3 to 28×28×6 a dense layer has 3,072 · 4,704 = 14,450,688 weights, a 5×5 convolution 450 (456 with
+biases), and each of its outputs sees 75 inputs. A *locally connected* layer is as sparse, but unshared.
 
-*Method.* The Jacobian J[o, i] = ∂y_o/∂x_i of a layer, exact, a row for each output: reverse mode applied
-to unit vectors. J is a weight matrix here, because these layers are affine, so it does not depend on x.
+*Method.* The exact Jacobian J[o, i] = ∂y_o/∂x_i of a layer, one row for each output: reverse mode applied to
+unit vectors. These layers are affine, so J is their weight matrix and does not depend on x.
 
 * Sparse: the share of zeros in a row is 1 − k·k·C/(H·W·C), wherever the window lies within the image.
-* Shared: the rows of one output channel are one row, moved. Rows are compared after moving them back by
-  (s·h, s·w) for output position (h, w) and stride s; (different rows) × (inputs of each) = weights.
+* Shared: the rows of one output channel are translations of one row. Rows are compared after they are moved
+  back by (s·h, s·w) for output position (h, w) and stride s; (different rows) × (inputs of each) = weights.
 
-*Protocol.* Every row of one layer without padding (a row whose window a padded border cuts off has fewer
-entries). Bit patterns are compared: a copied weight is copied exactly.
-``resjax.studies.convolution.connections`` does the same for the convolutions of a trained network.
+*Protocol.* Every row of one layer without padding (a row whose window is cut off by a padded border has fewer
+entries). Bit patterns are compared: a copied weight is copied exactly. ``connections`` does the same for the
+convolutions of a trained network.
 
-*Reading it.* This says how a layer is built, which training can't change; the counts say what the
-restrictions save, not that they help. Whether they do is another experiment
-(``resjax.studies.convolution.sample_size``).
+*Reading it.* This says how a layer is built, which training cannot change. The counts say what the
+restrictions save, not that they help; that is another experiment (``sample_size``).
 
 *Cost.* One backward pass of the layer for each row, in one compilation.
 """
@@ -31,7 +29,7 @@ import dataclasses
 import math
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import flax.linen as nn
 import jax
@@ -39,8 +37,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from resjax.models.local import CONNECTIONS, layer
 from resjax.studies import style
+from resjax.studies.batches import Progress
+from resjax.studies.options import ClaimOptions
 from resjax.studies.result import Result
+from resjax.studies.study import Claim, Columns
+from resjax.studies.words import count, join, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,30 +54,19 @@ Shape3 = tuple[int, int, int]
 
 @dataclasses.dataclass(frozen=True)
 class LayerJacobian(Result):
-    """Every row of the Jacobian of one layer.
+    """Every row of the Jacobian of one layer."""
 
-    Attributes:
-      input_shape, output_shape: (H, W, C) of one image.
-      weights: trainable numbers without the biases.
-      biases: the others.
-      window: inputs that an output sees by the layer's design.
-      connections: the most nonzero entries of a row, which should be ``window``.
-      zeros: share of zeros in the Jacobian, 0 … 1.
-      distinct: rows that differ by more than a translation.
-      jacobian: [output, input], in the order H, W, C; None where it was not kept.
-    """
-
-    AXES: ClassVar = {"jacobian": ("output", "input")}
-
-    input_shape: Shape3
+    input_shape: Shape3  # (H, W, C) of one image
     output_shape: Shape3
-    weights: int
+    weights: int  # trainable numbers without the biases
     biases: int
-    window: int
-    connections: int
-    zeros: float
-    distinct: int
-    jacobian: np.ndarray | None
+    window: int  # inputs that an output sees by the layer's design
+    connections: int  # largest number of nonzero entries in a row; should be ``window``
+    zeros: float  # share of zeros in the Jacobian, 0 … 1
+    distinct: int  # rows that differ by more than a translation
+    jacobian: Annotated[
+        np.ndarray | None, "output", "input"
+    ]  # in the order H, W, C; None: not kept
 
     @property
     def inputs(self) -> int:
@@ -86,7 +78,7 @@ class LayerJacobian(Result):
 
     @property
     def predicted_zeros(self) -> float:
-        """By the arithmetic of windows, of a layer without padding."""
+        """By the arithmetic of windows, for a layer without padding."""
         return 1 - self.window / self.inputs
 
     @property
@@ -101,11 +93,17 @@ class LayerJacobian(Result):
 
     @property
     def values(self) -> int:
-        """Numbers that the Jacobian is made of, up to translation; by design, the weights."""
+        """Numbers that the Jacobian consists of, up to translation; by design, the weights."""
         return self.distinct * self.connections
 
+    @property
+    def as_designed(self) -> bool:
+        """Whether an unpadded layer's Jacobian holds what the arithmetic of windows says."""
+        zeros = abs(self.zeros - self.predicted_zeros) <= 1e-12  # float64 rounding
+        return self.connections == self.window and zeros and self.values == self.weights
 
-def layer_jacobian(
+
+def sharing(
     layer: nn.Module,
     variables: Mapping[str, Any],
     input_shape: Shape3,
@@ -114,7 +112,7 @@ def layer_jacobian(
     strides: tuple[int, int] = (1, 1),
     keep: bool = True,
 ) -> LayerJacobian:
-    """The exact Jacobian of an affine layer.
+    """Computes the exact Jacobian of an affine layer.
 
     Args:
       layer: module [B, H, W, C] → [B, H', W', O].
@@ -125,7 +123,7 @@ def layer_jacobian(
       keep: whether the result holds the matrix itself, outputs × inputs.
 
     Raises:
-      ValueError: a layer whose outputs are no maps.
+      ValueError: a layer whose outputs are not maps.
     """
     outputs = jax.eval_shape(layer.apply, variables, jnp.zeros((1, *input_shape))).shape[1:]
     if len(outputs) != 3:
@@ -171,21 +169,40 @@ def _rows(layer: nn.Module, shape: Shape3, variables: Any, outputs: jax.Array) -
 def _with_places(
     rows: np.ndarray, outputs: Shape3, strides: tuple[int, int]
 ) -> Iterator[tuple[np.ndarray, int, int]]:
-    """Each row with the place of its window in the image."""
+    """Each row with the top left corner of its window in the image."""
     for row, (h, w, _) in zip(rows, np.ndindex(outputs), strict=True):
         yield row, h * strides[0], w * strides[1]
 
 
 def moved_back(row: np.ndarray, top: int, left: int) -> tuple[bytes, ...]:
-    """What a row [H, W, C] holds, and where, relative to its window."""
+    """The nonzero entries of a row [H, W, C] and their positions relative to its window."""
     h, w, c = np.nonzero(row)
     return (h - top).tobytes(), (w - left).tobytes(), c.tobytes(), row[h, w, c].tobytes()
 
 
-def plot(results: LayerJacobian | Mapping[str, LayerJacobian]) -> Figure:
-    """The matrices that were kept, and the weights of the largest layer, also if unshared or dense."""
-    named = {"": results} if isinstance(results, LayerJacobian) else dict(results)
-    kept = {label: r for label, r in named.items() if r.jacobian is not None}
+def measure(options: ClaimOptions, progress: Progress | None) -> dict[str, LayerJacobian]:
+    key, results, total = jax.random.key(options.seed), {}, 1 + len(CONNECTIONS)
+    # Shape of the input, channels and side of the window; the last is the classical example.
+    small = {name: (name, (8, 8, 1), 1, 3) for name in CONNECTIONS}
+    large = {"larger convolution": ("convolution", (32, 32, 3), 6, 5)}
+    for i, (label, (name, shape, features, side)) in enumerate((small | large).items()):
+        if progress:
+            progress(i, total)
+        module = layer(name, features, side, shape[:2], pad=False)
+        variables = jax.jit(module.init)(key, np.zeros((1, *shape), np.float32))
+        window = math.prod(shape) if name == "dense" else side**2 * shape[2]
+        results[label] = sharing(module, variables, shape, window=window, keep=label in small)
+    if progress:
+        progress(total, total)
+    return results
+
+
+# --- what the report shows ---
+
+
+def plot(results: Mapping[str, LayerJacobian]) -> Figure:
+    """The matrices that were kept, and the number of weights of the largest layer in all three forms."""
+    kept = {label: r for label, r in results.items() if r.jacobian is not None}
     columns = 1 if style.is_narrow() or not kept else 2
     rows = -(-(len(kept) + 1) // columns)
     fig, grid = style.axes_grid(rows, columns)
@@ -193,14 +210,14 @@ def plot(results: LayerJacobian | Mapping[str, LayerJacobian]) -> Figure:
     axes = [ax for row in grid for ax in row]
     for ax, (label, result) in zip(axes, kept.items(), strict=False):
         _spy(ax, label, result)
-    _weigh(axes[len(kept)], max(named.values(), key=lambda result: result.outputs))
+    _weigh(axes[len(kept)], max(results.values(), key=lambda result: result.outputs))
     for ax in axes[len(kept) + 1 :]:
         ax.set_axis_off()
     return fig
 
 
 def _weigh(ax: Axes, result: LayerJacobian) -> None:
-    """Bars: weights as they are, as many if unshared, if dense."""
+    """Bars: the number of weights as it is, unshared, and dense."""
     forms = {
         "as it is": result.weights,
         "unshared": result.unshared_weights,
@@ -208,12 +225,12 @@ def _weigh(ax: Axes, result: LayerJacobian) -> None:
     }
     y = np.arange(len(forms))[::-1]
     ax.barh(y, list(forms.values()), color=[style.color(i) for i in range(len(y))], height=0.6)
-    for level, count in zip(y, forms.values(), strict=True):
-        ax.annotate(f" {count:,}", (count, level), va="center", fontsize=8.5)
+    for level, n in zip(y, forms.values(), strict=True):
+        ax.annotate(f" {n:,}", (n, level), va="center", fontsize=8.5)
     ax.set_yticks(y, list(forms))
     ax.grid(False, axis="y")
-    shapes = ("×".join(map(str, shape)) for shape in (result.input_shape, result.output_shape))
-    ax.set(xscale="log", xlabel="weights", title=" → ".join(shapes))
+    title = f"{_shape(result.input_shape)} → {_shape(result.output_shape)}"
+    ax.set(xscale="log", xlabel="weights", title=title)
     ax.set_xlim(1, 100 * max(forms.values()))
 
 
@@ -225,3 +242,70 @@ def _spy(ax: Axes, label: str, result: LayerJacobian) -> None:
     name = f"{label}: {result.weights:,} weights".strip(": ")
     ax.set(title=name, xlabel="input", ylabel="output")
     ax.grid(False)
+
+
+def _shape(shape: Shape3) -> str:
+    return "×".join(map(str, shape))
+
+
+def headline(results: Mapping[str, LayerJacobian]) -> str:
+    """Which layers are not as designed; if none, what the restrictions save in the largest one."""
+    if odd := [label for label, r in results.items() if not r.as_designed]:
+        return f"the Jacobian is not what the design says: {join(odd)}"
+    r = max(results.values(), key=lambda r: r.outputs)
+    return (
+        f"Jacobians hold what the design says. From {_shape(r.input_shape)} to {_shape(r.output_shape)}, "
+        f"{r.weights:,} weights do, where {r.unshared_weights:,} would if none were shared, and "
+        f"{r.dense_weights:,} if every output saw every input"
+    )
+
+
+def points(label: str, r: LayerJacobian) -> list[str]:
+    return [
+        f"{label}, {_shape(r.input_shape)} to {_shape(r.output_shape)}: {percent(r.zeros)} zeros "
+        f"(predicted {percent(r.predicted_zeros)}); an output sees {r.connections:,} of {r.inputs:,} "
+        f"inputs; {count(r.distinct, 'different row')} among {r.outputs:,}, so {count(r.values, 'number')}, "
+        f"for {count(r.weights, 'weight')}; biases: {r.biases:,}."
+    ]
+
+
+def table(r: LayerJacobian) -> Columns:
+    """One row for each layer."""
+    return {
+        "input": [_shape(r.input_shape)],
+        "output": [_shape(r.output_shape)],
+        "weights": [f"{r.weights:,}"],
+        "biases": [f"{r.biases:,}"],
+        "an output sees": [f"{r.connections:,}"],
+        "zeros": [percent(r.zeros)],
+        "predicted": [percent(r.predicted_zeros)],
+        "different rows": [f"{r.distinct:,}"],
+        "weights if unshared": [f"{r.unshared_weights:,}"],
+        "if dense": [f"{r.dense_weights:,}"],
+    }
+
+
+STUDY = Claim(
+    name="sharing",
+    title="Sparse connections, shared weights",
+    question=(
+        "Why convolutions? A layer is a matrix between all inputs and all outputs. In a convolution most of "
+        "its entries are 0 (an output sees only its window), and the others repeat along the diagonal (all "
+        "positions use the same weights). The figure shows the matrices, measured by differentiating the "
+        "layers, and how many numbers each form needs."
+    ),
+    code=(
+        "import jax, numpy as np\n"
+        "from resjax.models.local import layer\n"
+        "conv = layer('convolution', 6, 5, (32, 32), pad=False)\n"
+        "variables = conv.init(jax.random.key(0), np.zeros((1, 32, 32, 3)))\n"
+        "resjax.analysis.sharing(conv, variables, (32, 32, 3), window=75)"
+    ),
+    labels="layer",
+    result=LayerJacobian,
+    measure=measure,
+    plot=plot,
+    headline=headline,
+    points=points,
+    table=table,
+)

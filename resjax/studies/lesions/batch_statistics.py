@@ -1,28 +1,28 @@
-"""BatchNorm statistics estimated anew for a network that was changed: gates, another order.
+"""BatchNorm statistics re-estimated for a network that was changed: other gates, another order.
 
 *Method.* The changed network runs in training mode on training images, where each batch is normalized by its
-own mean and variance, and these are combined by the law of total variance, over batches of equal size:
+own mean and variance. Those are combined by the law of total variance, over batches of equal size:
 
     mean = E[mean of a batch],    variance = E[variance of a batch] + Var[mean of a batch].
 
-In a first layer this is the mean and variance of the whole set. Further on it depends a little on the
-batches, as in training. An exponential average does not come into it: Linen's BatchNorm keeps
-m·old + (1 − m)·new, so the network is run with old = 0, and once with old = 2²⁰ to find m.
+In a first layer this is the mean and variance of the whole set. Deeper layers depend a little on the batches,
+as in training. No exponential average is involved: Linen's BatchNorm computes m·old + (1 − m)·new, so the
+network runs with old = 0, and once with old = 2²⁰ to find its momentum m.
 
-``reestimate`` does it for one network, ``measure_recalibrated`` for many that are then evaluated, each with
-its own statistics: what ``recalibrate_on`` asks for in ``delete_random``, ``delete_subsets``,
-``delete_pairs`` and ``reorder_units``. What it means is said in ``resjax.studies.lesions.recalibrate``.
+``reestimate`` does this for one network, ``measure_recalibrated`` for many that are then evaluated, each with
+its own statistics: this is ``recalibrate_on`` of ``deletions``, ``delete_subsets``, ``pairs`` and
+``reorder``. ``resjax.studies.lesions.recalibrate`` says what it means.
 
-*Cost.* For each network one pass over the images that statistics come from and one over those that are
-evaluated. Networks with other statistics share no beginnings. Two compilations, whatever their number.
+*Cost.* For each network one pass over the images that statistics are estimated on and one over the evaluated
+ones; networks with different statistics share no beginnings. Two compilations in all.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -30,14 +30,20 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
-from resjax.network.losses import Loss, cross_entropy
-from resjax.studies.batches import Progress, check_examples, check_images, count_classes
+from resjax.studies.batches import (
+    BATCH_SIZE,
+    Inference,
+    Progress,
+    check_examples,
+    check_images,
+    count_classes,
+)
 from resjax.studies.refusal import Refusal
 from resjax.studies.scores import Scores
 from resjax.studies.variants import measure, split_variants
 
 Lesion = Mapping[str, Any]
-"""What ``Network.apply`` takes: {"gates": float [units]} or {"order": int [units]}, or both."""
+"""Arguments of ``Network.apply``: {"gates": float [units]} or {"order": int [units]}, or both."""
 _FAR = 2.0**20  # so large that its share m stands out from any statistic of a batch
 
 
@@ -47,7 +53,7 @@ def reestimate(
     images: ArrayLike,
     *,
     gates: ArrayLike | None = None,
-    batch_size: int = 128,
+    batch_size: int = BATCH_SIZE,
     seed: int = 0,
 ) -> dict[str, Any]:
     """``variables`` with BatchNorm statistics of the network with these gates on these images.
@@ -55,19 +61,19 @@ def reestimate(
     Args:
       network: any with BatchNorm (``resjax.models.layers`` or Linen's own).
       variables: of the network.
-      images: float [N, H, W, C], standardized as in training. Batches have one size, so up to one image less
-        than there are batches is not used.
+      images: float [N, H, W, C], standardized as in training. All batches have the same size, so up to one
+        image less than there are batches is not used.
       gates: float [units], as for ``Network.apply``; None for the intact network.
-      batch_size: most images at a time. Normalization is by batch, so a little of the result depends on it.
-      seed: of dropout inside of layers, which acts as in training; stochastic depth does not.
+      batch_size: most images at a time. Normalization is by batch, so the result depends on it a little.
+      seed: seed of dropout inside layers, which acts as in training; stochastic depth does not.
 
     Raises:
       ValueError: no image or images of a wrong form, no batch statistics, or some of an unknown kind.
     """
     batches = equal_batches(variables, images, batch_size)
-    lesion = {} if gates is None else {"gates": gates}
-    kept = _kept(network, variables, batches[0], lesion, seed)
-    return {**variables, "batch_stats": _estimate(network, variables, batches, lesion, kept, seed)}
+    lesion = {} if gates is None else {"gates": np.asarray(gates)}
+    (new,) = estimates(network, variables, batches, [lesion], seed)
+    return {**variables, "batch_stats": new}
 
 
 def equal_batches(variables: Variables, images: ArrayLike, batch_size: int) -> list[np.ndarray]:
@@ -85,8 +91,8 @@ def equal_batches(variables: Variables, images: ArrayLike, batch_size: int) -> l
 def _check_kinds(tree: Mapping[str, Any]) -> None:
     if not jax.tree.leaves(tree):
         raise Refusal(
-            "this network has no batch statistics to estimate: it has no BatchNorm, so deletions are "
-            "already measured without stale ones"
+            "this network has no BatchNorm: there are no batch statistics to re-estimate, and its lesions "
+            "are measured without stale ones"
         )
     for path, _ in jax.tree_util.tree_leaves_with_path(tree):
         if path[-1].key not in ("mean", "var"):
@@ -95,33 +101,44 @@ def _check_kinds(tree: Mapping[str, Any]) -> None:
             )
 
 
-def _kept(
-    network: Network, variables: Variables, images: np.ndarray, lesion: Lesion, seed: int
-) -> Any:
-    """m of each statistic: new = m·old + (1 − m)·batch. In the intact network, by the lesion's program."""
-    intact = {"order": np.arange(network.num_units)} if "order" in lesion else {}
-    low, far = (_update(network, variables, images, intact, start, seed, 0) for start in (0, _FAR))
-    # One number for a module; over its channels, the median is the least rounded.
-    kept = jax.tree.map(lambda a, b: np.median((b - a) / _FAR), low, far)
-    if max(jax.tree.leaves(kept)) > 1 - 1e-6:
-        raise Refusal("some statistics do not change in training, so they can't be estimated")
-    return kept
-
-
-def _estimate(
+def estimates(
     network: Network,
     variables: Variables,
     batches: list[np.ndarray],
-    lesion: Lesion,
-    kept: Any,
+    lesions: Sequence[Lesion],
     seed: int,
+    progress: Progress | None = None,
+) -> list[Any]:
+    """The batch statistics of each lesion; all lesions have the same keys, and so share a program."""
+    momentum, made = _momentum(network, variables, batches[0], lesions[0], seed), []
+    for i, lesion in enumerate(lesions):
+        if progress:
+            progress(i, len(lesions))
+        seen = []
+        for j, images in enumerate(batches):
+            first = _update(network, variables, images, lesion, 0, seed, j)
+            seen.append(jax.tree.map(lambda a, m: a / (1 - m), first, momentum))
+        total = _combine(jax.tree.map(lambda *v: np.stack(v), *seen))
+        made.append(
+            jax.tree.map(lambda v, old: v.astype(old.dtype), total, variables["batch_stats"])
+        )
+    return made
+
+
+def _momentum(
+    network: Network, variables: Variables, images: np.ndarray, lesion: Lesion, seed: int
 ) -> Any:
-    seen = []
-    for i, images in enumerate(batches):
-        first = _update(network, variables, images, lesion, 0, seed, i)
-        seen.append(jax.tree.map(lambda a, m: a / (1 - m), first, kept))
-    total = _combine(jax.tree.map(lambda *v: np.stack(v), *seen))
-    return jax.tree.map(lambda v, old: v.astype(old.dtype), total, variables["batch_stats"])
+    """m of each BatchNorm, new = m·old + (1 − m)·batch, estimated on the intact network.
+
+    Only the keys of ``lesion`` count: they select the program that is compiled for the lesions anyway.
+    """
+    intact = {"order": np.arange(network.num_units)} if "order" in lesion else {}
+    low, far = (_update(network, variables, images, intact, start, seed, 0) for start in (0, _FAR))
+    # One number for each module; of its channels, the median has the smallest rounding error.
+    found = jax.tree.map(lambda a, b: np.median((b - a) / _FAR), low, far)
+    if max(jax.tree.leaves(found)) > 1 - 1e-6:
+        raise Refusal("some statistics do not change in training, so they can't be estimated")
+    return found
 
 
 def _combine(tree: Any) -> Any:
@@ -141,10 +158,10 @@ def _update(
     seed: int,
     i: int,
 ) -> Any:
-    """Statistics float64 after batch i, if all of them were ``start`` before it."""
+    """Statistics, float64, after batch ``i`` where all of them were ``start`` before it."""
     gates = jnp.asarray(lesion.get("gates", np.ones(network.num_units)))
-    if network.test_gates is not None:  # a lesion is measured with all other units
-        gates = gates * network.test_gates
+    if network.unit_dropout is not None:  # a lesion is measured with all other units
+        gates = gates * network.unit_dropout.at_test()
         network = dataclasses.replace(network, unit_dropout=None)
     key = jax.random.fold_in(jax.random.key(seed), i)
     lesion = {**lesion, "gates": gates}
@@ -169,7 +186,7 @@ def _train_mode(
 def with_statistics(
     network: Network, variables: Variables, images: jax.Array, variant: Any, extra: Any
 ) -> jax.Array:
-    """A variant is a ``Lesion`` and the statistics it runs with, {"gates": [units], "batch_stats": …}."""
+    """A variant is a ``Lesion`` with its batch statistics, {"gates": [units], "batch_stats": …}."""
     del extra
     lesion = {name: value for name, value in variant.items() if name != "batch_stats"}
     own = {**variables, "batch_stats": variant["batch_stats"]}
@@ -183,47 +200,37 @@ def measure_recalibrated(
     labels: ArrayLike,
     lesions: Lesion,
     recalibrate_on: ArrayLike,
-    *,
-    loss: Loss = cross_entropy,
-    batch_size: int = 128,
-    progress: Progress | None = None,
+    **how: Unpack[Inference],
 ) -> tuple[Scores, Scores, dict[str, str]]:
     """Error, loss, KL and agreement of m lesioned networks, each with statistics of its own.
 
     Args:
-      network, variables, images, labels, loss, batch_size: as in ``resjax.studies.variants.measure``.
+      network, variables, images, labels, **how: as in ``resjax.studies.variants.measure``.
       lesions: with a leading axis m.
-      recalibrate_on: float [M, H, W, C], training images, standardized as in training. Dropout inside of
-        layers acts with the seed 0.
-      progress: called as ``progress(steps done, steps in all)``, estimates and evaluations each a half.
+      recalibrate_on: float [M, H, W, C], training images, standardized as in training. Dropout inside layers
+        acts with the seed 0.
 
     Returns:
       Scores of the lesioned networks, those of the intact one with its running statistics (m = 1), and
-      choices, to be written into a result.
+      choices for the result.
 
     Raises:
-      ValueError: no BatchNorm, images to estimate on of another shape than the others, and as ``reestimate``.
+      ValueError: no BatchNorm, images of two shapes, and as ``reestimate``.
     """
     reference, images, labels = (np.asarray(a) for a in (recalibrate_on, images, labels))
     check_images(images)
     shape = images.shape[1:]
     check_examples(images, labels, count_classes(network, variables, shape))
-    if not jax.tree.leaves(variables.get("batch_stats", {})):
-        raise Refusal(
-            "recalibrate_on: this network has no BatchNorm, so there are no statistics to estimate anew; "
-            "leave recalibrate_on at None"
-        )
+    batches = equal_batches(variables, reference, how.get("batch_size", BATCH_SIZE))
     if reference.shape[1:] != shape:
         raise ValueError(
             f"recalibrate_on has shape {list(reference.shape)}; allowed: [M, {', '.join(map(str, shape))}], "
             "images like those that are evaluated"
         )
-    batches = equal_batches(variables, reference, batch_size)
-    first, second = halves(progress)
-    made = estimates(network, variables, batches, lesions, 0, first)
+    first, how["progress"] = halves(how.get("progress"))
+    made = estimates(network, variables, batches, split_variants(lesions), 0, first)
     variants = {**lesions, "batch_stats": jax.tree.map(lambda *v: np.stack(v), *made)}
-    options: dict[str, Any] = {"loss": loss, "batch_size": batch_size, "progress": second}
-    scores = measure(network, variables, images, labels, with_statistics, variants, **options)
+    scores = measure(network, variables, images, labels, with_statistics, variants, **how)
     count = len(batches) * len(batches[0])
     choices = {
         "BatchNorm": f"statistics re-estimated for each lesioned network, on {count:,} images in batches of "
@@ -234,25 +241,8 @@ def measure_recalibrated(
     return *scores, choices
 
 
-def estimates(
-    network: Network,
-    variables: Variables,
-    batches: list[np.ndarray],
-    lesions: Lesion,
-    seed: int,
-    progress: Progress | None,
-) -> list[Any]:
-    """Statistics of each of the lesions, whose arrays have a leading axis."""
-    kept, made = _kept(network, variables, batches[0], lesions, seed), []
-    for i, lesion in enumerate(rows := split_variants(lesions)):
-        if progress:
-            progress(i, len(rows))
-        made.append(_estimate(network, variables, batches, lesion, kept, seed))
-    return made
-
-
 def halves(progress: Progress | None) -> tuple[Progress | None, Progress | None]:
-    """Of what is reported as one, the part of estimates and that of evaluations."""
+    """The progress of estimates and of evaluations, each reported as one half of the whole."""
     if progress is None:
         return None, None
     return (

@@ -1,19 +1,19 @@
 """Several units deleted at once: how the error rises with their number.
 
-*Question.* If a residual network is a vote of its 2ⁿ paths, then deleting k units leaves 2ⁿ⁻ᵏ of them, and the
-error should rise smoothly with k. Veit, Wilber & Belongie (2016, §4.2, Fig. 5a) delete k random units,
+*Question.* If a residual network is a vote of its 2ⁿ paths, then deleting k units leaves 2ⁿ⁻ᵏ of them, and
+the error should rise smoothly with k. Veit, Wilber & Belongie (2016, §4.2, Fig. 5a) delete k random units,
 k = 1 … 20 of 54, many times: the error is about 0.2 at k = 10, and much higher at 20. ``deletions`` is that
 experiment; ``by_number`` summarizes it by the median, the interval of the median, and the quartiles.
 
-*Protocol.* As for single deletions (``lesion``): the branch is removed and the shortcut kept, also where a unit
-changes the shape unless ``transitions=False``. BatchNorm uses its running statistics, or with
+*Protocol.* As for single deletions (``lesion``): the branch is removed and the shortcut kept, also where a
+unit changes the shape unless ``transitions=False``. BatchNorm uses its running statistics, or with
 ``recalibrate_on`` statistics of the lesioned network (``batch_statistics``). Nothing is trained again. The k
 units are drawn uniformly, and no set is drawn twice; where there are no more sets than draws, all are taken.
 
-*Reading it.* An ensemble of paths would show a smooth rise, but a smooth rise does not prove an ensemble: any
-sum of many small branches shows one, and the forward pass is not a sum of 2ⁿ models (only the gradient is a sum
-over paths). Intervals are over draws of units, for these examples and this one network. Sets of one size differ
-much: see the quartiles, and ``pruning`` for sets that are chosen.
+*Reading it.* An ensemble of paths would show a smooth rise, but a smooth rise does not prove an ensemble:
+any sum of many small branches shows one, and the forward pass is not a sum of 2ⁿ models (only the gradient
+is a sum over paths). Intervals are over draws of units, for these examples and this one network. Sets of one
+size differ much: see the quartiles, and ``pruning`` for sets that are chosen.
 
 *Cost.* At most one forward pass for each deletion, in practice less than half: equal beginnings run once and
 deleted branches do not run (``prefixes``). With ``recalibrate_on``, every deletion takes a whole pass, and
@@ -38,14 +38,15 @@ from resjax.studies.lesions.prefixes import count_passes, measure_places
 from resjax.studies.lesions.subsets import candidates, default_numbers, random_subsets
 from resjax.studies.ranks import spearman
 from resjax.studies.result import Compared
+from resjax.studies.scores import MEASURES
 from resjax.studies.spread import Spread, draw_spread, intact_value, spread, style_errors
 from resjax.studies.study import Bench, Columns, Study
 from resjax.studies.verdicts import (
-    MAY_GO,
     UNTRAINED,
     cannot_delete,
     left_out,
     num_deletable,
+    spared,
     untrained,
 )
 from resjax.studies.words import correlation, count, join, number, percent
@@ -63,9 +64,7 @@ class Deletions(Compared):
     error: Annotated[np.ndarray, "deletion"]  # share of wrong predictions, 0 … 1
     loss: Annotated[np.ndarray, "deletion"]  # mean
     kl: Annotated[np.ndarray, "deletion"]  # mean KL(p_intact ‖ p_lesioned), nats
-    agreement: Annotated[
-        np.ndarray, "deletion"
-    ]  # share of predictions equal to the intact network's
+    agreement: Annotated[np.ndarray, "deletion"]  # share of predictions equal to the intact ones
     left_out: dict[str, str]  # {unit: why it is never deleted}
 
     @property
@@ -199,10 +198,10 @@ def plot(results: Mapping[str, Deletions]) -> Figure:
 
 
 # The error "rises smoothly" where no deleted unit adds more than STEP and the medians are in order.
-STEP, IN_ORDER = 0.15, 0.95
+STEP, IN_ORDER, ROUNDING = 0.15, 0.95, 1e-9
 BRACKETS = (
-    "In brackets: the 95 % interval of the median over other draws. Between two measured numbers only the mean "
-    "slope is known."
+    "In brackets: the 95 % interval of the median over other draws. Between two measured numbers only the "
+    "mean slope is known."
 )
 
 
@@ -212,11 +211,12 @@ def verdict(result: Deletions) -> str:
     if untrained(result):
         return "untrained"
     at, slope = _steepest(curve)
-    if slope > STEP:
+    if slope > STEP + ROUNDING:
         return "first" if at == 0 else "jump"
-    if np.max(curve.median) - result.intact_error <= MAY_GO + 1e-9:
+    if spared(curve.median, result.intact_error).all():
         return "hardly"
-    return "smooth" if spearman(curve.amount, curve.median) >= IN_ORDER else "uneven"
+    in_order = spearman(curve.amount, curve.median) >= IN_ORDER - ROUNDING
+    return "smooth" if in_order else "uneven"
 
 
 def _steepest(curve: Spread) -> tuple[int, float]:
@@ -256,9 +256,7 @@ def points(label: str, result: Deletions) -> list[str]:
 
 
 def table(result: Deletions) -> Columns:
-    error, loss, kl, agreement = (
-        by_number(result, w) for w in ("error", "loss", "kl", "agreement")
-    )
+    error, loss, kl, agreement = (by_number(result, name) for name in MEASURES)
     return {
         "deleted": map(str, error.amount),
         "sets": map(str, error.draws),
@@ -279,19 +277,17 @@ def summary(result: Deletions) -> dict[str, str]:
 def measure(bench: Bench) -> Deletions:
     options = bench.options
     ks = range(1, min(options.delete_up_to, num_deletable(bench.run)) + 1)
-    how = bench.how
-    return deletions(
-        *bench.evaluation(), ks=ks or None, draws=options.draws, seed=options.seed, **how
-    )
+    how, draws, seed = bench.how, options.draws, options.seed
+    return deletions(*bench.evaluation(), ks=ks or None, draws=draws, seed=seed, **how)
 
 
 STUDY = Study(
     name="deletions",
     title="Delete several units at random",
     question=(
-        "How fast does the error rise as more and more units are deleted? For each number, many random sets of "
-        "units are deleted from the trained network. Where each unit depends on the one in front of it, one "
-        "deletion is enough to break everything; where they add up, the error rises bit by bit."
+        "How fast does the error rise as more and more units are deleted? For each number, many random sets "
+        "of units are deleted from the trained network. Where each unit depends on the one in front of it, "
+        "one deletion is enough to break everything; where they add up, the error rises bit by bit."
     ),
     code="resjax.analysis.deletions(*run.evaluation(10_000), loss=run.loss)",
     result=Deletions,

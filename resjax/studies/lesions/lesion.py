@@ -1,4 +1,4 @@
-"""Lesions: what a network can still do when a unit is taken out of it.
+"""Single deletions: what a network can still do when one of its units is removed.
 
 *Question.* In y = x + f(x), does the network need f? Veit, Wilber & Belongie (2016, §4.1, Fig. 3) delete
 one unit of a trained network at a time, at test time and without any further training,
@@ -9,18 +9,18 @@ and measure the error on test data. In a network of n residual units, 2ⁿ⁻¹ 
 to the output avoid unit i; in a plain network (y = f(x)) the only path leads through every unit.
 
 *Protocol.* The branch is removed and the shortcut kept, also where a unit changes the shape (so a
-projection stays). A plain unit can be removed where its input and output have one shape: the input then
-takes the place of the output. BatchNorm uses its running statistics, which are not estimated anew.
+projection stays). A plain unit can be deleted where its input and output have one shape: the input then
+replaces the output. BatchNorm uses its running statistics, which are not re-estimated.
 
-*Reading it.* A rise of the error near 0 says that the others do without this unit, not that it does
+*Reading it.* A rise of the error near 0 says that the other units do without this one, not that it does
 nothing: see the KL divergence and the agreement too. It does not prove that the network is an ensemble:
-small branches predict the same (He et al. 2015, Fig. 7), and a plain network without normalization, as in
-the paper, differs in more than the shortcuts.
+small branches predict the same (He et al. 2015, Fig. 7), and the paper's plain network has no
+normalization, so it differs in more than the shortcuts.
 
 *Cost.* The state in front of a unit is computed once and shared by the intact network and all later
-deletions; only what lies behind a deleted unit is run again. Of n units that is n + n(n − 1)/2 unit
-evaluations an example, half of the n(n + 1) of n + 1 whole forward passes; one compilation, whose size
-grows with the number of stacks and not with n. A batch holds one state for each deletion, fewer than a
+deletions; only the units behind a deleted one run again. For n units that is n + n(n − 1)/2 unit
+evaluations per example, half of the n(n + 1) of n + 1 whole forward passes. There is one compilation, whose
+size grows with the number of stacks and not with n. A batch holds one state for each deletion, fewer than a
 backward pass keeps.
 """
 
@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -42,15 +42,26 @@ from resjax.network.losses import Loss, cross_entropy
 from resjax.network.parts import Place, scan_units
 from resjax.studies import style
 from resjax.studies.batches import (
+    BATCH_SIZE,
     Progress,
     check_examples,
     check_images,
     count_classes,
     padded_batches,
 )
-from resjax.studies.refusal import Refusal
-from resjax.studies.result import Classified
+from resjax.studies.lesions.subsets import candidates
+from resjax.studies.result import Compared
 from resjax.studies.scores import Scores, Sums, compare
+from resjax.studies.study import Columns, Study
+from resjax.studies.verdicts import (
+    MAY_GO,
+    UNTRAINED,
+    cannot_delete,
+    left_out,
+    spared,
+    untrained,
+)
+from resjax.studies.words import count, join, numbers, percent, percents
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,44 +69,19 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class DeleteEach(Classified):
-    """Test performance after the deletion of each unit, one at a time; NaN where a unit can't be deleted.
+class Lesion(Compared):
+    """Test performance after the deletion of each unit, one at a time; NaN where a unit can't be deleted."""
 
-    Attributes:
-      unit: names of all units in order.
-      residual: bool [unit], whether the unit has a shortcut in the intact network.
-      error: [unit], share of examples whose most likely class is wrong, 0 … 1.
-      loss: [unit], mean loss.
-      kl: [unit], mean KL(p_intact ‖ p_lesioned), nats.
-      agreement: [unit], share of examples for which intact and lesioned network name the same class.
-      class_error: [unit, class], the error among examples of each class (NaN for a class without
-        example), or None where it was not asked for.
-      left_out: unit name → why it can't be deleted.
-      intact_error, intact_loss: of the whole network.
-      num_examples, num_classes: of the data and the network.
-      unit_evaluations: units run for each example.
-      choices: what the paper leaves open.
-    """
-
-    AXES: ClassVar = {
-        **dict.fromkeys(("residual", "error", "loss", "kl", "agreement"), ("unit",)),
-        "class_error": ("unit", "class"),
-    }
-
-    unit: tuple[str, ...]
-    residual: np.ndarray
-    error: np.ndarray
-    loss: np.ndarray
-    kl: np.ndarray
-    agreement: np.ndarray
-    class_error: np.ndarray | None
-    left_out: dict[str, str]
-    intact_error: float
-    intact_loss: float
-    num_examples: int
-    num_classes: int
-    unit_evaluations: int
-    choices: dict[str, Any]
+    unit: tuple[str, ...]  # names of all units in order
+    residual: Annotated[np.ndarray, "unit"]  # bool, whether the intact unit has a shortcut
+    error: Annotated[np.ndarray, "unit"]  # share of wrong predictions, 0 … 1
+    loss: Annotated[np.ndarray, "unit"]  # mean
+    kl: Annotated[np.ndarray, "unit"]  # mean KL(p_intact ‖ p_lesioned), nats
+    agreement: Annotated[np.ndarray, "unit"]  # share of predictions equal to the intact network's
+    # The error among the examples of each class (NaN without example); None where it was not asked for.
+    class_error: Annotated[np.ndarray | None, "unit", "class"]
+    left_out: dict[str, str]  # {unit: why it can't be deleted}
+    unit_evaluations: int  # units run for each example
 
     @property
     def deletable(self) -> np.ndarray:
@@ -103,17 +89,17 @@ class DeleteEach(Classified):
         return np.array([name not in self.left_out for name in self.unit])
 
 
-def delete_each(
+def lesion(
     network: Network,
     variables: Variables,
     images: ArrayLike,
     labels: ArrayLike,
     *,
-    loss: Loss = cross_entropy,
-    batch_size: int = 128,
     per_class: bool = False,
+    loss: Loss = cross_entropy,
+    batch_size: int = BATCH_SIZE,
     progress: Progress | None = None,
-) -> DeleteEach:
+) -> Lesion:
     """Deletes each unit in turn and measures what is left, as Veit et al. 2016, Fig. 3.
 
     Args:
@@ -121,62 +107,45 @@ def delete_each(
       variables: of the network, as ``Network.init`` returns them.
       images: float [N, H, W, C], standardized as in training; any N ≥ 1, each counted once.
       labels: int [N].
-      loss: (logits [B, classes], labels [B]) → [B].
-      batch_size: most examples at a time; memory grows with it, the result does not depend on it.
-      per_class: also give the error of each class.
-      progress: called as ``progress(batches done, batches in all)``.
+      per_class: also measure the error of each class.
+      loss, batch_size, progress: see ``Inference``.
 
     Raises:
       ValueError: no example, images or labels of a wrong form, no unit that could be deleted.
     """
     images, labels = np.asarray(images), np.asarray(labels)
     check_images(images)
-    shape = images.shape[1:]
-    num_classes = count_classes(network, variables, shape)
+    num_classes = count_classes(network, variables, images.shape[1:])
     check_examples(images, labels, num_classes)
-    deletable = network.deletable(variables, shape)
-    if not deletable.any():
-        raise Refusal(
-            f"none of the {network.num_units} units can be deleted: a unit without a shortcut can go "
-            "only where its input and output have one shape"
-        )
+    allowed, never = candidates(network, variables, images.shape[1:])
 
-    sums, cores, can_go = None, on_cores.shared_cores(), tuple(map(bool, deletable))
+    sums, cores, deletable = None, on_cores.shared_cores(), tuple(allowed.tolist())
     variables = cores.copy(variables)
     for batch in padded_batches(images, labels, batch_size, progress, cores.count):
         part = jax.device_get(
-            _lesion_batch(cores, network, loss, can_go, variables, *cores.split(batch))
+            _lesion_batch(cores, network, loss, deletable, variables, *cores.split(batch))
         )
         part = jax.tree.map(np.float64, part)
         sums = part if sums is None else jax.tree.map(np.add, sums, part)
     assert sums is not None
     intact, lesioned = (Scores.of(part, labels) for part in sums)
 
-    def over_units(values: np.ndarray) -> np.ndarray:
+    def over_units(values: np.ndarray) -> Any:
         out = np.full((network.num_units, *values.shape[1:]), np.nan)
-        out[deletable] = values
+        out[allowed] = values
         return out
 
-    units = network.units
     behind = network.num_units - 1 - np.arange(network.num_units)
-    return DeleteEach(
-        unit=tuple(unit.name for unit in units),
-        residual=np.array([unit.stack.unit.residual for unit in units]),
-        error=over_units(lesioned.error),
-        loss=over_units(lesioned.loss),
-        kl=over_units(lesioned.kl),
-        agreement=over_units(lesioned.agreement),
-        class_error=over_units(lesioned.class_error) if per_class else None,
-        left_out={
-            unit.name: "no shortcut, and its input and output differ in shape"
-            for unit, can_go in zip(units, deletable, strict=True)
-            if not can_go
-        },
-        intact_error=float(intact.error),
-        intact_loss=float(intact.loss),
+    return Lesion(
+        **{name: over_units(values) for name, values in lesioned.means.items()},
+        **intact.as_intact,
         num_examples=len(images),
         num_classes=num_classes,
-        unit_evaluations=int(network.num_units + behind[deletable].sum()),
+        unit=tuple(unit.name for unit in network.units),
+        residual=np.array([unit.stack.unit.residual for unit in network.units]),
+        class_error=over_units(lesioned.class_error) if per_class else None,
+        left_out=never,
+        unit_evaluations=int(network.num_units + behind[allowed].sum()),
         choices={
             "BatchNorm": "running statistics of training, not re-estimated after the deletion",
             "units that change the shape": "branch removed, shortcut kept",
@@ -239,7 +208,7 @@ def _run_stack(
         h, lesioned = carry
         j, part, gate = xs
         parts = parts_of(part, gate, h)
-        # Those deleted before this unit still need it; a traced bound, so no later one is run.
+        # Networks lesioned before this unit still run it; the bound is traced, so no later one runs.
         lesioned = lax.fori_loop(
             0,
             before + (j if deletable else 0),
@@ -254,52 +223,34 @@ def _run_stack(
     return h, lesioned
 
 
-def plot(results: DeleteEach | Mapping[str, DeleteEach], ax: Axes | None = None) -> Figure:
-    """Error after the deletion of each unit; lines are the intact network and chance.
+# --- what the report shows ---
 
-    A cross on the line of the intact network marks a unit that can't be deleted.
 
-    Args:
-      results: one result, or several by label. Networks of different depth share the axis by the number
-        of the unit.
-      ax: where to draw, None for a new figure.
+def plot(results: Mapping[str, Lesion]) -> Figure:
+    """Error after the deletion of each unit; lines are the intact networks and chance.
+
+    A cross on the line of the intact network marks a unit that can't be deleted. Networks of different depth
+    share the axis by the number of the unit.
     """
-    named = {"": results} if isinstance(results, DeleteEach) else dict(results)
-    fig, ax = style.axes(ax)
-    for i, (label, result) in enumerate(named.items()):
-        number = 1 + np.arange(len(result.unit))
-        can_go = result.deletable
-        look: dict[str, Any] = {"color": style.color(i)}
-        name = f"{label}, one unit deleted".strip(", ")
-        ax.plot(number[can_go], 100 * result.error[can_go], style.marker(i), label=name, **look)
-        ax.axhline(
-            100 * result.intact_error, lw=1.2, ls="--", label=f"{label}, intact".strip(", "), **look
-        )
-        level = np.full(int(np.sum(~can_go)), 100 * result.intact_error)
-        ax.plot(number[~can_go], level, "x", ms=6, **look)
-    crossed = not all(result.deletable.all() for result in named.values())
+    fig, ax = style.axes()
+    for i, (label, r) in enumerate(results.items()):
+        unit, can_go, color = 1 + np.arange(len(r.unit)), r.deletable, style.color(i)
+        name, intact = f"{label}, one unit deleted".strip(", "), 100 * r.intact_error
+        ax.plot(unit[can_go], 100 * r.error[can_go], style.marker(i), color=color, label=name)
+        ax.axhline(intact, lw=1.2, ls="--", color=color, label=f"{label}, intact".strip(", "))
+        ax.plot(unit[~can_go], np.full(int(np.sum(~can_go)), intact), "x", ms=6, color=color)
+    crossed = not all(r.deletable.all() for r in results.values())
     if crossed:  # one entry for all networks, whose colours the crosses have
         ax.plot([], [], "x", ms=6, color=style.ink(), label="can't be deleted")
-    chances = sorted({result.chance_error for result in named.values()})
-    for chance in chances:
-        ax.axhline(100 * chance, lw=1, ls=":", color=style.ink())
-        ax.annotate(
-            "chance",
-            (1, 100 * chance),
-            xycoords=("axes fraction", "data"),
-            ha="left",
-            va="center",
-            xytext=(3, 0),  # beside the axes, where no point can lie under it
-            textcoords="offset points",
-            fontsize=8.5,
-        )
-    longest = max(named.values(), key=lambda result: len(result.unit))
-    _mark_stages(ax, longest.unit)
+    for chance in sorted({r.chance_error for r in results.values()}):
+        style.draw_chance(ax, chance)
+    longest = max((r.unit for r in results.values()), key=len)
+    _mark_stages(ax, longest)
     ax.set(xlabel="deleted unit", ylabel="error (%)", ylim=(-3, 104))
-    ax.set_xlim(0.2, len(longest.unit) + 0.8)
+    ax.set_xlim(0.2, len(longest) + 0.8)
     style.integer_ticks(ax)
     # A column for each network, and one for the cross.
-    style.legend_above(fig, ax, min(len(named) + 1, 3) if crossed else 2)
+    style.legend_above(fig, ax, min(len(results) + 1, 3) if crossed else 2)
     return fig
 
 
@@ -320,3 +271,100 @@ def _mark_stages(ax: Axes, units: tuple[str, ...]) -> None:
         )
         if first:
             ax.axvline(first + 0.5, lw=0.8, color=style.ink(), alpha=0.35)
+
+
+# Shares of units that may go: from MOST on "most" of them, up to HARDLY "hardly any".
+MOST, HARDLY = 0.5, 0.1
+HELPED = (
+    " Most deletions lower the error: the network is trained too little, or BatchNorm's running statistics "
+    "have not settled. That is no sign that units can be spared."
+)
+
+
+def may_go(result: Lesion) -> int:
+    """How many units can be deleted for at most one percentage point each."""
+    return int(spared(result.error, result.intact_error).sum())
+
+
+def verdict(result: Lesion) -> str:
+    """Whether the network can do without single units."""
+    if untrained(result):
+        return "untrained"
+    share = may_go(result) / result.deletable.sum()
+    return "spare" if share >= MOST else ("needed" if share <= HARDLY else "mixed")
+
+
+def _harmful(result: Lesion, most: int = 6) -> list[str]:
+    """Units that may not go, the worst first, with the error that they leave."""
+    order = np.argsort(-np.where(result.deletable, result.error, -1), kind="stable")
+    total = int(result.deletable.sum()) - may_go(result)
+    named = [f"{result.unit[i]} ({percent(result.error[i])})" for i in order[: min(total, most)]]
+    return [*named, f"{total - most} more"] if total > most else named
+
+
+def points(label: str, result: Lesion) -> list[str]:
+    worst, median = int(np.nanargmax(result.error)), float(np.nanmedian(result.error))
+    text = (
+        f"{label}: {percent(result.intact_error)} error when intact. Deleting one of its "
+        f"{result.deletable.sum()} units gives {percent(median)} in the median and "
+        f"{percent(result.error[worst])} at worst ({result.unit[worst]}); "
+        f"{count(may_go(result), 'unit')} may go for at most one percentage point."
+    )
+    if median - result.intact_error < -MAY_GO:
+        text += HELPED
+    if verdict(result) == "spare" and (harmful := _harmful(result)):
+        text += f" Those that may not: {join(harmful)}."
+    return [text + left_out(result.left_out, "Left out (×)")]
+
+
+def notes(results: Mapping[str, Lesion]) -> list[str]:
+    chances = sorted({percent(result.chance_error) for result in results.values()})
+    return [f"Chance is {join(chances)}."]
+
+
+def table(result: Lesion) -> Columns:
+    return {
+        "deleted unit": result.unit,
+        "error": percents(result.error),
+        "rise": percents(result.error - result.intact_error),
+        "loss": numbers(result.loss),
+        "KL (nats)": numbers(result.kl),
+        "agreement": percents(result.agreement),
+    }
+
+
+def summary(result: Lesion) -> dict[str, str]:
+    of = f"{may_go(result)} of {result.deletable.sum()}"
+    return {
+        "error, intact": percent(result.intact_error),
+        "one unit deleted: median": percent(float(np.nanmedian(result.error))),
+        "one unit deleted: worst": percent(float(np.nanmax(result.error))),
+        "units that may go": "–" if untrained(result) else of,  # near chance it says nothing
+    }
+
+
+STUDY = Study(
+    name="lesion",
+    title="Delete each unit in turn",
+    question=(
+        "Which units could go? Each unit is deleted from the trained network, one at a time: its branch is "
+        "removed, its shortcut stays (a unit without a shortcut is replaced by its input). Nothing is "
+        "trained again."
+    ),
+    code="resjax.analysis.lesion(*run.evaluation(10_000), loss=run.loss)",
+    result=Lesion,
+    unsuited=cannot_delete,
+    measure=lambda bench: lesion(*bench.evaluation(), **bench.how),
+    plot=plot,
+    verdict=verdict,
+    says={
+        "spare": "most units can go, one at a time, from {}",
+        "needed": "hardly any unit can go from {}",
+        "mixed": lambda label, r: f"{may_go(r)} of {r.deletable.sum()} units can go from {label}",
+        "untrained": UNTRAINED,
+    },
+    points=points,
+    notes=notes,
+    table=table,
+    summary=summary,
+)

@@ -1,67 +1,70 @@
-"""Deletions of every two units, and of every run of neighbours: who depends on whom.
+"""Deletions of every two units, and of every run of neighbours: which units depend on each other.
 
 *Question.* Does the harm of two deletions add up? With rise(S) the error, or the loss, without the units of
 S, minus the intact network's, the interaction of two units is
 
     rise({i, j}) − rise({i}) − rise({j}).
 
-Near 0, each does its part whatever the other does. Above 0, one stands in for the other: the network can do
-without either, not without both. Below 0, they work together only, so that without one the other is of no
-use, or else each alone has broken the network already: an error can't rise to chance twice. Look at the
-rises; and the loss has no such ceiling.
+Near 0, each unit contributes whatever the other does. Above 0, one replaces the other: the network can do
+without either, not without both. Below 0, the two contribute only together, so that without one the other is
+useless, or each alone has broken the network already: an error can't rise to chance twice. Look at the rises;
+and the loss has no such ceiling.
 
 Runs of neighbours are what one would cut to make a network shallower (Gromov et al. 2024 cut them out of
-language models): is the harm of a run that of as many random units (``resjax.studies.lesions.deletions``)?
+language models): is the harm of a run that of as many random units (``deletions``)?
 
-*Protocol.* As for single deletions (``resjax.studies.lesions.lesion``). A run with a unit inside that can't
-be deleted is left out.
+*Protocol.* As for single deletions (``lesion``). A run with a unit that can't be deleted is left out.
 
-*Reading it.* An interaction belongs to these examples and this one network, and carries no interval: nothing
-was drawn. One example more or less is 1 ÷ examples of error. The largest of n²/2 numbers is in part luck.
+*Reading it.* An interaction belongs to these examples and this one network, and has no interval: nothing was
+drawn. One example more or less is 1 ÷ examples of error. The largest of n²/2 numbers is in part luck.
 
-*Cost.* About n² deletions, of which shared beginnings leave n³/3 evaluations of a unit
-(``resjax.studies.lesions.prefixes``): take few examples. With ``recalibrate_on`` nothing is shared.
+*Cost.* About n² deletions; because equal beginnings run once (``prefixes``), they take n³/3 evaluations of a
+unit. Use few examples. With ``recalibrate_on`` nothing is shared.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
-from resjax.network.losses import Loss, cross_entropy
 from resjax.studies import style
-from resjax.studies.batches import Progress, check_images
+from resjax.studies.batches import Inference, check_images
 from resjax.studies.lesions.deletions import Deletions, delete_subsets
 from resjax.studies.lesions.subsets import candidates, pairs_and_runs
+from resjax.studies.run import Run
 from resjax.studies.spread import intact_value
+from resjax.studies.study import Bench, Columns, Study
+from resjax.studies.verdicts import (
+    LEARNED,
+    MAY_GO,
+    UNTRAINED,
+    cannot_delete,
+    num_deletable,
+    spared,
+    untrained,
+)
+from resjax.studies.words import columns, count, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
-def delete_pairs(
+def pairs(
     network: Network,
     variables: Variables,
     images: ArrayLike,
     labels: ArrayLike,
     *,
-    loss: Loss = cross_entropy,
     recalibrate_on: ArrayLike | None = None,
-    batch_size: int = 128,
-    progress: Progress | None = None,
+    **how: Unpack[Inference],
 ) -> Deletions:
-    """Deletes every two units, every run of neighbours, and each one alone.
-
-    See ``pair_matrix``, ``run_matrix`` and ``interaction``. The arguments are those of ``delete_subsets``.
-
-    Raises:
-      ValueError: as ``delete_subsets``.
-    """
+    """Deletes every two units, every run of neighbours, and each unit alone; see ``pair_matrix``,
+    ``run_matrix`` and ``interaction``. Arguments and errors are those of ``delete_subsets``."""
     images = np.asarray(images)
     check_images(images)
     allowed, _ = candidates(network, variables, images.shape[1:])
@@ -71,10 +74,8 @@ def delete_pairs(
         images,
         labels,
         pairs_and_runs(allowed),
-        loss=loss,
         recalibrate_on=recalibrate_on,
-        batch_size=batch_size,
-        progress=progress,
+        **how,
     )
 
 
@@ -87,8 +88,7 @@ def pair_matrix(result: Deletions, what: str = "error") -> np.ndarray:
 
 def run_matrix(result: Deletions, what: str = "error") -> np.ndarray:
     """[first, last]: all units from first to last deleted; NaN below the diagonal."""
-    n = len(result.unit)
-    first, last = result.deleted.argmax(1), n - 1 - result.deleted[:, ::-1].argmax(1)
+    first, last = _ends(result.deleted)
     chosen = result.number == last - first + 1
     return _by_ends(result.deleted[chosen], getattr(result, what)[chosen])
 
@@ -102,23 +102,30 @@ def interaction(result: Deletions, what: str = "error") -> np.ndarray:
     return together
 
 
+def _ends(deleted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """int [deletion]: the first and the last deleted unit."""
+    return deleted.argmax(1), deleted.shape[1] - 1 - deleted[:, ::-1].argmax(1)
+
+
 def _by_ends(deleted: np.ndarray, values: np.ndarray) -> np.ndarray:
     n = deleted.shape[1]
     matrix = np.full((n, n), np.nan)
-    matrix[deleted.argmax(1), n - 1 - deleted[:, ::-1].argmax(1)] = values
+    matrix[_ends(deleted)] = values
     return matrix
 
 
-def plot(results: Deletions | Mapping[str, Deletions]) -> Figure:
-    """Interaction of every two units (left) and error without every run of neighbours, one row a network."""
-    named = {"": results} if isinstance(results, Deletions) else dict(results)
+# --- what the report shows ---
+
+
+def plot(results: Mapping[str, Deletions]) -> Figure:
+    """Interaction of every two units (left), error without every run of neighbours; one row per network."""
     narrow = style.is_narrow()
-    shape = (2 * len(named), 1) if narrow else (len(named), 2)
+    shape = (2 * len(results), 1) if narrow else (len(results), 2)
     fig, grid = style.axes_grid(*shape)
     width, _ = fig.get_size_inches()
     fig.set_size_inches(width, shape[0] * (3.5 if narrow else 3.3))
     cells = [ax for row in grid for ax in row]
-    for (label, result), left, right in zip(named.items(), cells[::2], cells[1::2], strict=True):
+    for (label, result), left, right in zip(results.items(), cells[::2], cells[1::2], strict=True):
         together, run = 100 * interaction(result), 100 * run_matrix(result)
         most = max(float(np.nanmax(np.abs(together), initial=0.0)), 1.0)
         name = f"{label}: " if label else ""
@@ -132,11 +139,148 @@ def plot(results: Deletions | Mapping[str, Deletions]) -> Figure:
 def _heat(
     ax: Axes, values: np.ndarray, colors: str, limits: tuple[float, float], title: str
 ) -> None:
-    n = len(values)
-    image = ax.imshow(
-        values, colors, vmin=limits[0], vmax=limits[1], extent=(0.5, n + 0.5, n + 0.5, 0.5)
-    )
+    low, high = limits
+    ends = (0.5, len(values) + 0.5)  # units are counted from 1
+    image = ax.imshow(values, colors, vmin=low, vmax=high, extent=(*ends, *ends[::-1]))
     ax.set_title(title)
     ax.grid(False)
     bar = ax.figure.colorbar(image, ax=ax, shrink=0.9)
     bar.outline.set_visible(False)
+
+
+# About n² deletions: enough examples to see a point of error, few enough to wait for.
+MOST_EXAMPLES, MOST_UNITS = 200, 150
+MOST_PAIRS = 20  # of each network in the table
+# A network is "additive" where this share of its pairs adds up to within one point.
+ADDITIVE = 0.5
+
+
+def additive(result: Deletions) -> float:
+    """Share of pairs whose errors add up to within one percentage point; NaN without a pair."""
+    together = _of_pairs(interaction(result))
+    return float(np.mean(np.abs(together) <= MAY_GO + 1e-9)) if len(together) else float("nan")
+
+
+def longest_run(result: Deletions) -> int:
+    """The most neighbours that can go together for at most one percentage point; 0 where none can."""
+    first, last = np.nonzero(spared(run_matrix(result), result.intact_error))
+    return int(np.max(last - first + 1, initial=0))
+
+
+def _of_pairs(matrix: np.ndarray) -> np.ndarray:
+    values = matrix[np.triu_indices(len(matrix), 1)]
+    return values[~np.isnan(values)]
+
+
+def _best_run(result: Deletions, length: int) -> tuple[str, float] | None:
+    """Name and error of the least harmful run of so many neighbours; None where none can be deleted."""
+    error = np.diag(run_matrix(result), length - 1)
+    if np.isnan(error).all():
+        return None
+    first = int(np.nanargmin(error))
+    units = result.unit[first : first + length]
+    return units[0] if length == 1 else f"{units[0]} to {units[-1]}", float(error[first])
+
+
+def verdict(result: Deletions) -> str:
+    """Whether the harm of two deletions is the sum of their harms."""
+    if untrained(result):
+        return "untrained"
+    if np.nanmedian(np.diag(pair_matrix(result))) > LEARNED * result.chance_error:
+        return "broken"
+    return "additive" if additive(result) >= ADDITIVE else "dependent"
+
+
+def points(label: str, result: Deletions) -> list[str]:
+    together, error = interaction(result), pair_matrix(result)
+    values = _of_pairs(together)
+    text = f"{label}: {percent(result.intact_error)} error when intact. "
+    if len(values):
+        i, j = np.unravel_index(int(np.nanargmax(together)), together.shape)
+        above = together[i, j] > 0
+        most = "Most beyond their sum" if above else "No pair costs more than its sum; nearest"
+        text += (
+            f"Errors add up to within one point in {percent(additive(result))} of "
+            f"{count(len(values), 'pair')}; {percent(float(np.mean(values > MAY_GO + 1e-9)))} cost more than "
+            f"that. {most}: {result.unit[i]} and {result.unit[j]}, {percent(error[i, j])} without both, "
+            f"{percent(error[i, i])} and {percent(error[j, j])} without one. "
+        )
+    length = longest_run(result)
+    best = _best_run(result, length) if length else None
+    if best is None:
+        return [text + "No unit can go for at most one percentage point."]
+    return [
+        f"{text}Of neighbours, as many as {length} can go together for at most one percentage point "
+        f"({best[0]}: {percent(best[1])})."
+    ]
+
+
+def table(result: Deletions) -> Columns:
+    """The pairs with the largest interactions, and the least harmful run of each length."""
+    together, error, n = interaction(result), pair_matrix(result), len(result.unit)
+    i, j = np.nonzero(np.triu(~np.isnan(together)))
+    order = np.argsort(-np.abs(together[i, j]), kind="stable")[:MOST_PAIRS]
+    rows = [
+        (
+            f"{result.unit[a]} and {result.unit[b]}",
+            percent(error[a, b]),
+            f"{percent(error[a, a])}, {percent(error[b, b])}",
+            f"{100 * together[a, b]:+.1f}",
+        )
+        for a, b in zip(i[order], j[order], strict=True)
+    ]
+    for length in range(2, n + 1):
+        if best := _best_run(result, length):
+            rows.append((f"best run of {length}: {best[0]}", percent(best[1]), "", ""))
+    return columns(("deleted", "error", "each alone", "interaction (points)"), rows)
+
+
+def summary(result: Deletions) -> dict[str, str]:
+    if untrained(result):
+        return {}
+    return {"neighbours that may go together": count(longest_run(result), "unit")}
+
+
+def unsuited(run: Run) -> str | None:
+    n = num_deletable(run)
+    if n == 1:
+        return "only one unit of this network can be deleted"
+    if n > MOST_UNITS:
+        return (
+            f"its {n} units make about {n**2:,} pairs and runs; choose some, and use "
+            "resjax.analysis.delete_subsets"
+        )
+    return cannot_delete(run)
+
+
+def measure(bench: Bench) -> Deletions:
+    result = pairs(*bench.evaluation(MOST_EXAMPLES), **bench.how)
+    bench.choices["data"] += (
+        f"; at most {MOST_EXAMPLES}, because of the {len(result.error):,} deletions"
+    )
+    return result
+
+
+STUDY = Study(
+    name="pairs",
+    title="Delete pairs, and runs of neighbours",
+    question=(
+        "Do units replace one another? Every two units are deleted together and compared with each alone, "
+        "and every run of neighbouring units is deleted from the trained network."
+    ),
+    code=f"resjax.analysis.pairs(*run.evaluation({MOST_EXAMPLES}), loss=run.loss)",
+    result=Deletions,
+    unsuited=unsuited,
+    measure=measure,
+    plot=plot,
+    verdict=verdict,
+    says={
+        "additive": "in {}, most pairs of units cost what the two cost alone, to one point of error",
+        "dependent": "in {}, most pairs of units cost more or less than the two alone",
+        "broken": "one deleted unit already breaks {}, so two can't do much more",
+        "untrained": UNTRAINED,
+    },
+    points=points,
+    table=table,
+    summary=summary,
+)

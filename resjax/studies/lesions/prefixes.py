@@ -1,18 +1,18 @@
-"""Networks made of the units of one, each run only from where it first differs from another.
+"""Deletions and orders of units, evaluated with shared prefixes: equal beginnings of the networks run once.
 
-``resjax.studies.variants`` serves every intervention, with a whole forward pass for each. Deletions and
-orders allow more: what lies in front of the first change is the intact network's, and networks with the same
-first changes share more. So a network is written as a row of *places*, one for each unit:
+``variants`` serves every intervention, with a whole forward pass for each. Deletions and orders allow more:
+up to the first change the states are those of the intact network, and networks with the same first changes
+share more. So a network is written as a row of *places*, one for each unit:
 
 * u ≥ 0: unit u runs here;
-* ~u = −1 − u: unit u is deleted here. Its shortcut stays, its branch is not even computed.
+* ~u = −1 − u: unit u is deleted here. Its shortcut stays, its branch is not computed.
 
-Sorted rows are a tree of common beginnings, walked depth first: the states along the current row are kept
-(one a unit, fewer than a backward pass keeps), and the next row starts from the last state that it shares.
+Sorted rows form a tree of common beginnings, walked depth first: the states along the current row are kept
+(one per unit, fewer than a backward pass keeps), and the next row starts from the last state that it shares.
 
 *Cost.* One evaluation of a unit for each different beginning of the rows, none where the beginning ends in a
 deletion. For all n(n − 1)/2 pairs of n units that is about n³/6 instead of n³/2. Two small programs are
-compiled for each stack (a unit that runs, a unit that does not), whatever the number of rows and of units.
+compiled for each stack (a unit that runs, a unit that is deleted), for any number of rows and units.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from resjax.network.losses import Loss, cross_entropy
 from resjax.network.parts import part_of
 from resjax.network.unit import Unit
 from resjax.studies.batches import (
+    BATCH_SIZE,
     Progress,
     check_examples,
     check_images,
@@ -46,10 +47,10 @@ def measure_places(
     places: np.ndarray,
     *,
     loss: Loss = cross_entropy,
-    batch_size: int = 128,
+    batch_size: int = BATCH_SIZE,
     progress: Progress | None = None,
 ) -> tuple[Scores, Scores]:
-    """Error, loss, KL and agreement of m networks made of the units of one.
+    """Error, loss, KL and agreement of m networks with deleted or reordered units.
 
     Args:
       network: any.
@@ -57,22 +58,20 @@ def measure_places(
       images: float [N, H, W, C], standardized as in training; any N ≥ 1, each counted once.
       labels: int [N].
       places: int [m, units], m ≥ 1: which unit runs, or is deleted, at each place. Equal rows run once.
-      loss: (logits [B, classes], labels [B]) → [B].
-      batch_size: most examples at a time; memory grows with it, the result does not depend on it.
-      progress: called as ``progress(networks done, networks in all)``, counted in each batch.
+      loss, batch_size, progress: see ``Inference``; progress counts the networks in each batch.
 
     Returns:
       Scores of the m networks, and those of the intact one (m = 1).
 
     Raises:
       ValueError: no example, images or labels of a wrong form, places of a wrong form, a unit at a place of
-        another stack, or a deleted unit that can't be.
+        another stack, or a deleted unit that can't be deleted.
     """
     images, labels = np.asarray(images), np.asarray(labels)
     check_images(images)
     check_examples(images, labels, count_classes(network, variables, images.shape[1:]))
     _check_places(network, places)
-    # Sorted, so that equal beginnings meet; downwards, so that deletions follow on the intact network.
+    # Sorted, so that equal beginnings are neighbours; descending, so that deletions come after intact units.
     rows, row_of = np.unique(~places, axis=0, return_inverse=True)
     rows = ~rows
     sums: Any = None
@@ -97,8 +96,7 @@ def measure_places(
 def count_passes(places: np.ndarray) -> float:
     """Forward passes that ``measure_places`` takes for rows [m, units] and the intact network.
 
-    Counted are units that run, each as 1/n of a pass; stem and head are not. A whole pass for each row would
-    be m + 1.
+    Each unit that runs counts as 1/n of a pass; stem and head do not count. Without sharing, m + 1.
     """
     n = places.shape[1]
     rows = [list(range(n)), *(~np.unique(~places, axis=0)).tolist()]
@@ -110,7 +108,7 @@ def count_passes(places: np.ndarray) -> float:
 
 
 def _shared(row: list[int], previous: list[int]) -> int:
-    """How many places two rows have in common from the first on."""
+    """Length of the common beginning of two rows."""
     pairs = enumerate(zip(row, previous, strict=True))
     return next((i for i, (new, old) in pairs if new != old), len(row))
 
@@ -118,7 +116,7 @@ def _shared(row: list[int], previous: list[int]) -> int:
 def _walk(
     network: Network, variables: Variables, x: jax.Array, rows: list[list[int]]
 ) -> Iterator[jax.Array]:
-    """The logits of each row in turn; neighbours should begin alike."""
+    """The logits of each row in turn; neighbouring rows should have equal beginnings."""
     units = network.units
     own = [part_of(variables, unit.stack.name) for unit in units]
     gates = [None] * len(units) if network.test_gates is None else network.test_gates
@@ -154,7 +152,7 @@ def _delete(unit: Unit, stacked: Any, position: Any, h: jax.Array) -> Any:
     if shortcut is None:
         raise ValueError(
             "places delete a unit that has no shortcut and changes the shape; Network.deletable tells "
-            "which can go"
+            "which can be deleted"
         )
     return unit.apply(own, shortcut, False, method="merge")
 

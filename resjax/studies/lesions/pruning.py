@@ -1,99 +1,83 @@
-"""Greedy deletion: which unit goes next with least harm, and how far that leads.
+"""Greedy deletion: units deleted one after the other, the least harmful first.
 
-*Question.* Random deletions (``resjax.studies.lesions.deletions``) tell what an average set of k units
-costs. How much can go when the units are chosen well? In each round every unit that is left is deleted on
-trial, and the one stays out whose deletion leaves the lowest loss:
+*Question.* Random deletions (``deletions``) tell what an average set of k units costs. How many can go when
+the units are chosen well? In each round every remaining unit is deleted on trial, and the one whose deletion
+leaves the lowest loss stays deleted:
 
-    u_k = argmin_u L(u_1, …, u_{k−1}, u out),   k = 1, 2, …
+    u_k = argmin_u L(u_1, …, u_{k−1}, u deleted),   k = 1, 2, …
 
 *Protocol.* The order is chosen by the loss on examples that are given for choosing; error, loss, KL and
 agreement after each round are then measured on other examples. Choosing on the test set would make the curve
 too good: the best of n units is partly the luckiest one. The loss decides, not the error, because it is finer
-and because a network that fits its training set makes no errors there. Ties go to the earlier unit. Nothing
-is trained again. Beside it stand random sets, measured on the same examples.
+and because a network that fits its training set makes no errors there. A loss that is not finite is the
+worst; ties go to the earlier unit. Nothing is trained again. Random sets are measured on the same examples.
 
-*Reading it.* A low curve says that this network can be made shallower at once, not that its units do nothing
-(training again would mend more), nor that greedy is the best: sets found in another way may be better.
-Where random sets do as well as chosen ones, it does not matter which units go.
+*Reading it.* A low curve says that this network can be made shallower at once. It does not say that its units
+do nothing (training again would repair more), nor that greedy is the best: sets found in another way may be
+better. Where random sets do as well as chosen ones, it does not matter which units are deleted.
 
-*Cost.* n(n + 1)/2 deletions on the examples for choosing, n + 1 and the random ones on the others. Units that
-are out are not run, and trials share what lies in front of them (``resjax.studies.lesions.prefixes``): about
-n³/6 evaluations of a unit. ``max_deleted`` and fewer examples for choosing make it cheaper.
+*Cost.* n(n + 1)/2 deletions on the examples for choosing, n + 1 and the random sets on the others. Deleted
+units are not run, and trials share their common beginning (``prefixes``): about n³/6 evaluations of a unit.
+``max_deleted`` and fewer examples for choosing make it cheaper.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
-from resjax.network.losses import Loss, cross_entropy
 from resjax.studies import style
-from resjax.studies.batches import Progress, check_images
+from resjax.studies.batches import Inference, check_images
 from resjax.studies.lesions.prefixes import measure_places
 from resjax.studies.lesions.subsets import candidates, default_numbers, random_subsets
 from resjax.studies.result import Classified
 from resjax.studies.spread import Spread, draw_spread, spread, style_errors
+from resjax.studies.study import Bench, Columns, Study
+from resjax.studies.verdicts import (
+    LEARNED,
+    MAY_GO,
+    UNTRAINED,
+    cannot_delete,
+    left_out,
+    num_deletable,
+    spared,
+)
+from resjax.studies.words import numbers, percent, percents
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
 @dataclasses.dataclass(frozen=True)
 class Pruning(Classified):
-    """What is left of a network as more and more units go, the least harmful first.
+    """A network with 0, 1, 2, … units deleted, the least harmful first."""
 
-    Attributes:
-      unit: names of all units in order.
-      order: int [round], which unit went in each round, counted from 0.
-      error: [number], share of examples whose most likely class is wrong with 0, 1, 2, … units out.
-      loss: [number], mean loss.
-      kl: [number], mean KL(p_intact ‖ p_pruned), nats.
-      agreement: [number], share of examples for which intact and pruned network name the same class.
-      choice_error, choice_loss: [number], the same on the examples that the order was chosen on.
-      random_number: int [draw], how many units were out of a random set.
-      random_error: [draw], and the error then.
-      left_out: unit name → why it is never deleted.
-      num_examples, num_choice_examples, num_classes: of the data and the network.
-      choices: what is left open.
-    """
-
-    AXES: ClassVar = {
-        "order": ("round",),
-        **dict.fromkeys(
-            ("error", "loss", "kl", "agreement", "choice_error", "choice_loss"), ("number",)
-        ),
-        **dict.fromkeys(("random_number", "random_error"), ("draw",)),
-    }
-
-    unit: tuple[str, ...]
-    order: np.ndarray
-    error: np.ndarray
-    loss: np.ndarray
-    kl: np.ndarray
-    agreement: np.ndarray
-    choice_error: np.ndarray
-    choice_loss: np.ndarray
-    random_number: np.ndarray
-    random_error: np.ndarray
-    left_out: dict[str, str]
+    unit: tuple[str, ...]  # names of all units in order
+    order: Annotated[np.ndarray, "round"]  # int, the unit deleted in each round, counted from 0
+    error: Annotated[np.ndarray, "number"]  # share of wrong predictions, 0 … 1
+    loss: Annotated[np.ndarray, "number"]  # mean
+    kl: Annotated[np.ndarray, "number"]  # mean KL(p_intact ‖ p_pruned), nats
+    agreement: Annotated[np.ndarray, "number"]  # share of predictions equal to the intact network's
+    choice_error: Annotated[np.ndarray, "number"]  # on the examples that the order was chosen on
+    choice_loss: Annotated[np.ndarray, "number"]  # likewise
+    random_number: Annotated[np.ndarray, "draw"]  # int, size of a random set
+    random_error: Annotated[np.ndarray, "draw"]
+    left_out: dict[str, str]  # {unit: why it is never deleted}
     num_examples: int
     num_choice_examples: int
-    num_classes: int
-    choices: dict[str, Any]
 
     @property
     def intact_error(self) -> float:
-        """Of the whole network."""
+        """Error of the whole network."""
         return float(self.error[0])
 
 
-def prune_greedily(
+def pruning(
     network: Network,
     variables: Variables,
     images: ArrayLike,
@@ -102,10 +86,8 @@ def prune_greedily(
     choose_on: tuple[ArrayLike, ArrayLike],
     max_deleted: int | None = None,
     draws: int = 10,
-    loss: Loss = cross_entropy,
-    batch_size: int = 128,
     seed: int = 0,
-    progress: Progress | None = None,
+    **how: Unpack[Inference],
 ) -> Pruning:
     """Deletes units one after the other, the least harmful first, and measures what is left.
 
@@ -117,10 +99,8 @@ def prune_greedily(
       choose_on: images [M, H, W, C] and labels [M] that the order is chosen on, such as training images.
       max_deleted: rounds; None for all units that can be deleted.
       draws: random sets to compare with, of each of some sizes.
-      loss: (logits [B, classes], labels [B]) → [B].
-      batch_size: most examples at a time; memory grows with it, the result does not depend on it.
-      seed: of the random sets.
-      progress: called as ``progress(networks done, networks in all)``.
+      seed: seed of the random sets.
+      **how: see ``Inference``.
 
     Raises:
       ValueError: no example, images or labels of a wrong form, no unit that could be deleted, or fewer than
@@ -129,64 +109,53 @@ def prune_greedily(
     images, chosen_images = np.asarray(images), np.asarray(choose_on[0])
     check_images(images)
     check_images(chosen_images)
-    allowed, left_out = candidates(network, variables, images.shape[1:])
+    allowed, never = candidates(network, variables, images.shape[1:])
     pool, n = int(allowed.sum()), network.num_units
     rounds = pool if max_deleted is None else max_deleted
     if not 1 <= rounds <= pool:
         raise ValueError(
             f"max_deleted={max_deleted}; allowed: 1 … {pool}, the units that can be deleted"
         )
-    numbers = [k for k in default_numbers(pool) if k <= rounds]
-    random = random_subsets(allowed, numbers, draws, seed)
+    sizes = [k for k in default_numbers(pool) if k <= rounds]
+    random = random_subsets(allowed, sizes, draws, seed)
     trials = rounds * pool - rounds * (rounds - 1) // 2
-    total = trials + rounds + 1 + len(random)
+    total, progress = trials + rounds + 1 + len(random), how.get("progress")
 
-    def measure(part: tuple[ArrayLike, ArrayLike], deleted: np.ndarray, before: int) -> Any:
+    def score(part: tuple[ArrayLike, ArrayLike], deleted: np.ndarray, before: int) -> Any:
         def tell(done: int, of: int) -> None:
             if progress:  # batches differ in number between the two sets: count whole networks
                 progress(before + done * len(deleted) // of, total)
 
-        return measure_places(
-            network,
-            variables,
-            *part,
-            np.where(deleted, ~np.arange(n), np.arange(n)),
-            loss=loss,
-            batch_size=batch_size,
-            progress=tell,
-        )
+        how["progress"] = tell
+        places = np.where(deleted, ~np.arange(n), np.arange(n))
+        return measure_places(network, variables, *part, places, **how)
 
-    out = np.zeros((rounds + 1, n), bool)  # row k: what is out after k rounds
+    deleted = np.zeros((rounds + 1, n), bool)  # [after k rounds, unit]
     order, choice_error, choice_loss, done = [], [], [], 0
     for k in range(rounds):
-        left = np.flatnonzero(allowed & ~out[k])
-        trial = out[k] | np.eye(n, dtype=bool)[left]
-        scores, intact = measure(choose_on, trial, done)
+        left = np.flatnonzero(allowed & ~deleted[k])
+        trial = deleted[k] | np.eye(n, dtype=bool)[left]
+        scores, intact = score(choose_on, trial, done)
         done += len(trial)
         if k == 0:
             choice_error.append(intact.error[0])
             choice_loss.append(intact.loss[0])
-        # A loss that is not finite is the worst of all.
         best = int(np.argmin(np.where(np.isfinite(scores.loss), scores.loss, np.inf)))
         order.append(left[best])
         choice_error.append(scores.error[best])
         choice_loss.append(scores.loss[best])
-        out[k + 1] = trial[best]
+        deleted[k + 1] = trial[best]
 
-    scores, _ = measure((images, labels), np.concatenate([out, random]), done)
-    curve = slice(rounds + 1)
+    scores, _ = score((images, labels), np.concatenate([deleted, random]), done)
     return Pruning(
+        **{name: values[: rounds + 1] for name, values in scores.means.items()},
         unit=tuple(unit.name for unit in network.units),
         order=np.array(order),
-        error=scores.error[curve],
-        loss=scores.loss[curve],
-        kl=scores.kl[curve],
-        agreement=scores.agreement[curve],
         choice_error=np.array(choice_error),
         choice_loss=np.array(choice_loss),
         random_number=random.sum(1),
         random_error=scores.error[rounds + 1 :],
-        left_out=left_out,
+        left_out=never,
         num_examples=len(images),
         num_choice_examples=len(chosen_images),
         num_classes=scores.class_error.shape[-1],
@@ -206,24 +175,143 @@ def random_curve(result: Pruning) -> Spread:
     return spread(result.random_number, result.random_error, result.intact_error)
 
 
-def plot(results: Pruning | Mapping[str, Pruning], ax: Axes | None = None) -> Figure:
-    """Error by the number of deleted units: lines are greedy, markers with bands random sets."""
-    named = {"": results} if isinstance(results, Pruning) else dict(results)
-    fig, ax = style.axes(ax)
-    for i, (label, result) in enumerate(named.items()):
+# --- what the report shows ---
+
+
+def plot(results: Mapping[str, Pruning]) -> Figure:
+    """Error by the number of deleted units: dashed lines are greedy, markers with bands random sets."""
+    fig, ax = style.axes()
+    for i, (label, result) in enumerate(results.items()):
         name = f"{label}: " if label else ""
         random = random_curve(result)
         draw_spread(ax, i, random, random.amount, f"{name}random sets")
-        ax.plot(
-            np.arange(len(result.error)),
-            100 * result.error,
-            "--",
-            lw=2.2,
-            color=style.color(i),
-            label=f"{name}least harmful first",
-        )
-    style_errors(ax, max(result.chance_error for result in named.values()))
-    ax.set(xlabel="deleted units", xlim=(-0.5, None))
-    style.integer_ticks(ax)
-    style.legend_above(fig, ax)
+        look: dict[str, Any] = {"lw": 2.2, "color": style.color(i)}
+        error = 100 * result.error
+        ax.plot(range(len(error)), error, "--", label=f"{name}least harmful first", **look)
+    style_errors(ax, max(result.chance_error for result in results.values()))
+    style.count_axis(fig, ax, "deleted units")
     return fig
+
+
+def spared_when_chosen(result: Pruning) -> int:
+    """How many units can go in this order before the error first rises by more than one point."""
+    return _before_harm(spared(result.error, result.intact_error))
+
+
+def spared_at_random(result: Pruning) -> int:
+    """The largest measured size of random sets before the median error first rises by more than one point."""
+    curve = random_curve(result)
+    return int(curve.amount[_before_harm(spared(curve.median, result.intact_error))])
+
+
+def _before_harm(harmless: np.ndarray) -> int:
+    return int(np.argmin(np.append(harmless, False))) - 1
+
+
+def _pool(result: Pruning) -> int:
+    return len(result.unit) - len(result.left_out)
+
+
+def verdict(result: Pruning) -> str:
+    """Whether some unit can go."""
+    if result.intact_error > LEARNED * result.chance_error:
+        return "untrained"
+    return "some" if spared_when_chosen(result) else "none"
+
+
+def _some(label: str, result: Pruning) -> str:
+    chosen, random = spared_when_chosen(result), spared_at_random(result)
+    beside = "as many" if random == chosen else ("none" if random == 0 else str(random))
+    return (
+        f"{chosen} of {_pool(result)} units can go at once from {label} when they are chosen, for at most "
+        f"one point of error, and {beside} when they are drawn"
+    )
+
+
+def points(label: str, result: Pruning) -> list[str]:
+    middle = max(1, len(result.order) // 2)
+    without = f", {percent(result.error[middle])} without the {middle} least harmful"
+    names = [result.unit[u] for u in result.order[:5]]
+    text = (
+        f"{label}: {percent(result.intact_error)} error when intact, {percent(result.error[1])} without the "
+        f"least harmful unit{without if middle > 1 else ''}. First to go: {', '.join(names)}. The order was "
+        f"chosen on {result.num_choice_examples:,} other examples, where the error without "
+        f"{f'those {middle}' if middle > 1 else 'that unit'} is {percent(result.choice_error[middle])}."
+    )
+    if np.min(result.error) < result.intact_error - MAY_GO:
+        text += (
+            " Fewer units do better here: trained too little, or BatchNorm's running statistics are not "
+            "settled."
+        )
+    return [text + left_out(result.left_out)]
+
+
+def table(r: Pruning) -> Columns:
+    random = random_curve(r)
+    told = dict(zip(random.amount.tolist(), random.cells(), strict=True))
+    return {
+        "deleted": [str(k) for k in range(len(r.error))],
+        "the last of them": ["–", *(r.unit[u] for u in r.order)],
+        "error": percents(r.error),
+        "loss": numbers(r.loss),
+        "KL (nats)": numbers(r.kl),
+        "agreement": percents(r.agreement),
+        "error where chosen": percents(r.choice_error),
+        "loss where chosen": numbers(r.choice_loss),
+        "random sets: median error": [told.get(k, "–") for k in range(len(r.error))],
+    }
+
+
+def summary(result: Pruning) -> dict[str, str]:
+    if verdict(result) == "untrained":
+        return {}
+    return {"units that may go together": f"{spared_when_chosen(result)} of {_pool(result)}"}
+
+
+# About n²/2 deletions choose the order: few examples, and fewer rounds where there are many units.
+MOST_CHOICE_EXAMPLES = 128
+MOST_TRIALS = 5_000
+
+
+def measure(bench: Bench) -> Pruning:
+    choose_on = bench.training(min(bench.options.max_examples, MOST_CHOICE_EXAMPLES))
+    pool = num_deletable(bench.run)
+    rounds = min(pool, max(1, MOST_TRIALS // pool))
+    bench.choices["chosen on"] = f"{len(choose_on[0]):,} training examples, not augmented"
+    if rounds < pool:
+        bench.choices["rounds"] = f"{rounds} of {pool}, to keep the cost down"
+    return pruning(
+        *bench.evaluation(),
+        choose_on=choose_on,
+        max_deleted=rounds,
+        seed=bench.options.seed,
+        **bench.how,
+    )
+
+
+STUDY = Study(
+    name="pruning",
+    title="Delete the least harmful units first",
+    question=(
+        "How many units can be deleted at once? In each round that unit is deleted which is missed least on "
+        "some training images; the curve is the error on images that had no part in the choice. Nothing is "
+        "trained again."
+    ),
+    code=(
+        f"choose_on = run.examples('train', {MOST_CHOICE_EXAMPLES})\n"
+        "resjax.analysis.pruning(*run.evaluation(10_000), choose_on=choose_on, loss=run.loss)"
+    ),
+    result=Pruning,
+    unsuited=cannot_delete,
+    measure=measure,
+    plot=plot,
+    verdict=verdict,
+    says={
+        "some": _some,
+        "none": "not even the least harmful unit can go from {}",
+        "untrained": UNTRAINED,
+    },
+    points=points,
+    table=table,
+    summary=summary,
+)

@@ -1,19 +1,19 @@
-"""BatchNorm statistics estimated anew after a lesion: how much of the damage is a stale average?
+"""BatchNorm statistics re-estimated after a lesion: how much of the damage is a stale average?
 
 *Question.* A network with BatchNorm remembers the mean and variance that each normalized value had during
-training. Take a unit out, and everything behind it is normalized by numbers that no longer fit. Veit et al.
-(2016) leave them; this control estimates them again for the network as it is after the lesion, without
-changing a parameter. Damage that goes away was no loss of what the unit computed. But new statistics are a
-second intervention: they may also make up for some of that loss, so what stays is a lower bound of it.
+training. Delete a unit, and everything behind it is normalized by numbers that no longer fit. Veit et al.
+(2016) leave them so; this control estimates them again for the lesioned network, without changing a
+parameter. Damage that disappears was not the loss of what the unit computed. But new statistics are a second
+intervention: they may also make up for some of that loss, so the damage that remains is a lower bound of it.
 
 *Method.* The lesioned network runs in training mode on training images; means and variances of its batches
-are combined (``resjax.studies.lesions.batch_statistics``). Several deletions and other orders have it as an
-option: ``recalibrate_on`` of ``delete_random``, ``delete_subsets``, ``delete_pairs`` and ``reorder_units``.
+are combined (``resjax.studies.lesions.batch_statistics``). ``deletions``, ``pairs`` and ``reorder`` have the
+same as an option, ``recalibrate_on``.
 
-*Reading it.* On an intact network new statistics should change little; if they do, the running ones were not
-settled (few steps, a high m), and differences after lesions are to be read against that. Units whose deletion
-is harmless only after the new estimate were not used by later layers but shifted them. A network without
-BatchNorm has nothing to estimate: its damage can't be blamed on this.
+*Reading it.* On an intact network new statistics should change little. If they change much, the running ones
+were not settled (few steps, a high momentum), and differences after lesions are to be read against that.
+Units that are harmless only with new statistics were not used by later layers but shifted their inputs. A
+network without BatchNorm has nothing to estimate: stale statistics can't explain its damage.
 
 *Cost.* For each deletion one pass over the reference images and two over the evaluated ones; two
 compilations.
@@ -23,25 +23,33 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
-from resjax.network.losses import Loss, cross_entropy
 from resjax.studies import style
-from resjax.studies.batches import Progress, check_examples, check_images, count_classes
+from resjax.studies.batches import (
+    BATCH_SIZE,
+    Inference,
+    check_examples,
+    check_images,
+    count_classes,
+)
 from resjax.studies.lesions.batch_statistics import (
     equal_batches,
     estimates,
     halves,
     with_statistics,
 )
-from resjax.studies.refusal import Refusal
+from resjax.studies.lesions.subsets import candidates
 from resjax.studies.result import Classified
-from resjax.studies.variants import measure
+from resjax.studies.study import Bench, Columns, Study
+from resjax.studies.variants import measure as measure_variants
+from resjax.studies.verdicts import LEARNED, MAY_GO, UNTRAINED, left_out, spared
+from resjax.studies.words import numbers, percent, percents
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,53 +59,32 @@ STATISTICS = ("running", "re-estimated")
 
 @dataclasses.dataclass(frozen=True)
 class Recalibrated(Classified):
-    """Deletion of each unit with the trained statistics and with new ones; NaN where a unit can't go.
+    """Deletion of each unit with running and with re-estimated statistics; NaN where a unit can't go."""
 
-    Attributes:
-      unit: names of all units in order.
-      residual: bool [unit], whether the unit has a shortcut in the intact network.
-      statistics: 'running' and 're-estimated'.
-      error, loss, kl, agreement: [statistics, unit], as in ``DeleteEach``; all are compared with the intact
-        network as it was trained.
-      intact_error, intact_loss: [statistics], of the whole network.
-      left_out: unit name → why it can't be deleted.
-      num_examples, num_reference, num_classes: evaluated examples, images that statistics came from, classes.
-      choices: what is left open.
-    """
-
-    AXES: ClassVar = {
-        "residual": ("unit",),
-        **dict.fromkeys(("error", "loss", "kl", "agreement"), ("statistics", "unit")),
-        **dict.fromkeys(("intact_error", "intact_loss"), ("statistics",)),
-    }
-
-    unit: tuple[str, ...]
-    residual: np.ndarray
-    statistics: tuple[str, ...]
-    error: np.ndarray
-    loss: np.ndarray
-    kl: np.ndarray
-    agreement: np.ndarray
-    intact_error: np.ndarray
-    intact_loss: np.ndarray
-    left_out: dict[str, str]
-    num_examples: int
-    num_reference: int
-    num_classes: int
-    choices: dict[str, Any]
+    unit: tuple[str, ...]  # names of all units in order
+    residual: Annotated[np.ndarray, "unit"]  # bool, whether the intact unit has a shortcut
+    statistics: tuple[str, ...]  # 'running' and 're-estimated'
+    error: Annotated[np.ndarray, "statistics", "unit"]  # share of wrong predictions, 0 … 1
+    loss: Annotated[np.ndarray, "statistics", "unit"]  # mean
+    # Both are to the intact network with its running statistics.
+    kl: Annotated[np.ndarray, "statistics", "unit"]  # mean KL(p_intact ‖ p_lesioned), nats
+    agreement: Annotated[np.ndarray, "statistics", "unit"]  # share of equal predictions
+    intact_error: Annotated[np.ndarray, "statistics"]
+    intact_loss: Annotated[np.ndarray, "statistics"]
+    left_out: dict[str, str]  # {unit: why it can't be deleted}
+    num_examples: int  # evaluated
+    num_reference: int  # images that statistics were estimated on
 
 
-def delete_each_recalibrated(
+def recalibrate(
     network: Network,
     variables: Variables,
     images: ArrayLike,
     labels: ArrayLike,
     *,
     reference: ArrayLike,
-    loss: Loss = cross_entropy,
-    batch_size: int = 128,
     seed: int = 0,
-    progress: Progress | None = None,
+    **how: Unpack[Inference],
 ) -> Recalibrated:
     """Deletes each unit in turn, with running statistics (Veit et al. 2016) and with new ones.
 
@@ -107,42 +94,30 @@ def delete_each_recalibrated(
       images: float [N, H, W, C], standardized as in training; any N ≥ 1, each counted once.
       labels: int [N].
       reference: float [M, H, W, C], training images that statistics are estimated on.
-      loss: (logits [B, classes], labels [B]) → [B].
-      batch_size: most examples at a time.
-      seed: of dropout inside of layers while statistics are estimated.
-      progress: called as ``progress(lesions done, lesions in all)``, estimates and evaluations each a half.
+      seed: seed of dropout inside layers while statistics are estimated.
+      **how: see ``Inference``.
 
     Raises:
-      ValueError: as ``delete_each`` and ``reestimate``.
+      ValueError: as ``lesion`` and ``reestimate``.
     """
     images, labels = np.asarray(images), np.asarray(labels)
     check_images(images)
-    shape, n = images.shape[1:], network.num_units
-    num_classes = count_classes(network, variables, shape)
+    num_classes = count_classes(network, variables, images.shape[1:])
     check_examples(images, labels, num_classes)
-    batches = equal_batches(variables, reference, batch_size)
-    deletable = network.deletable(variables, shape)
-    if not deletable.any():
-        raise Refusal(
-            f"none of the {n} units can be deleted: none has a shortcut or keeps its shape"
-        )
+    batches = equal_batches(variables, reference, how.get("batch_size", BATCH_SIZE))
+    deletable, never = candidates(network, variables, images.shape[1:])
+    n = network.num_units
     gates = np.vstack([np.ones(n), (1 - np.eye(n))[deletable]]).astype(np.float32)
-    first, second = halves(progress)
-    made = estimates(network, variables, batches, {"gates": gates}, seed, first)
-    running = jax.tree.map(np.asarray, variables["batch_stats"])
-    scores, _ = measure(
-        network,
-        variables,
-        images,
-        labels,
-        with_statistics,
-        {
-            "gates": np.concatenate([gates, gates]),
-            "batch_stats": jax.tree.map(lambda *v: np.stack(v), *[running] * len(gates), *made),
-        },
-        loss=loss,
-        batch_size=batch_size,
-        progress=second,
+    first, how["progress"] = halves(how.get("progress"))
+    lesions = [{"gates": row} for row in gates]
+    new = estimates(network, variables, batches, lesions, seed, first)
+    old = [jax.tree.map(np.asarray, variables["batch_stats"])] * len(gates)
+    variants = {
+        "gates": np.concatenate([gates, gates]),
+        "batch_stats": jax.tree.map(lambda *v: np.stack(v), *old, *new),
+    }
+    scores, _ = measure_variants(
+        network, variables, images, labels, with_statistics, variants, **how
     )
 
     def by_statistics(values: np.ndarray) -> np.ndarray:
@@ -151,22 +126,14 @@ def delete_each_recalibrated(
         out[:, deletable] = values.reshape(len(STATISTICS), -1)[:, 1:]
         return out
 
-    units = network.units
     return Recalibrated(
-        unit=tuple(unit.name for unit in units),
-        residual=np.array([unit.stack.unit.residual for unit in units]),
-        statistics=STATISTICS,
-        error=by_statistics(scores.error),
-        loss=by_statistics(scores.loss),
-        kl=by_statistics(scores.kl),
-        agreement=by_statistics(scores.agreement),
+        **{name: by_statistics(values) for name, values in scores.means.items()},
         intact_error=scores.error[:: len(gates)],
         intact_loss=scores.loss[:: len(gates)],
-        left_out={
-            unit.name: "no shortcut, and its input and output differ in shape"
-            for unit, can_go in zip(units, deletable, strict=True)
-            if not can_go
-        },
+        unit=tuple(unit.name for unit in network.units),
+        residual=np.array([unit.stack.unit.residual for unit in network.units]),
+        statistics=STATISTICS,
+        left_out=never,
         num_examples=len(images),
         num_reference=sum(map(len, batches)),
         num_classes=num_classes,
@@ -178,14 +145,16 @@ def delete_each_recalibrated(
     )
 
 
-def plot(results: Recalibrated | Mapping[str, Recalibrated]) -> Figure:
+# --- what the report shows ---
+
+
+def plot(results: Mapping[str, Recalibrated]) -> Figure:
     """Error after the deletion of each unit: filled with running, hollow with re-estimated statistics.
 
     Lines are the intact networks, dashed with running and dotted with re-estimated statistics.
     """
-    named = {"": results} if isinstance(results, Recalibrated) else dict(results)
     fig, ax = style.axes()
-    for i, (label, result) in enumerate(named.items()):
+    for i, (label, result) in enumerate(results.items()):
         number = 1 + np.arange(len(result.unit))
         for j, name in enumerate(result.statistics):
             look: dict[str, Any] = {"color": style.color(i), "lw": 1.4 - 0.4 * j}
@@ -194,9 +163,122 @@ def plot(results: Recalibrated | Mapping[str, Recalibrated]) -> Figure:
             text = f"{label}, {name} statistics".strip(", ")
             ax.plot(number, 100 * result.error[j], style.marker(i) + "-:"[j], label=text, **look)
             ax.axhline(100 * result.intact_error[j], lw=1, ls=("--", ":")[j], color=style.color(i))
-    longest = max(len(result.unit) for result in named.values())
-    ax.set(xlabel="deleted unit", ylabel="error (%)", ylim=(-3, 104))
-    ax.set_xlim(0.2, longest + 0.8)
+    longest = max(len(result.unit) for result in results.values())
+    ax.set(xlabel="deleted unit", ylabel="error (%)", ylim=(-3, 104), xlim=(0.2, longest + 0.8))
     style.integer_ticks(ax)
     style.legend_above(fig, ax)
     return fig
+
+
+# A smaller share of the damage, removed or added, counts as no change.
+CHANGED = 0.1
+
+
+def share_of_damage(result: Recalibrated) -> float:
+    """The part of the sum of all rises of the error that new statistics remove; negative if they add to it.
+
+    A rise is over the intact network with the same statistics; NaN where no deletion raises the error.
+    """
+    rises = result.error - result.intact_error[:, None]
+    old, new = np.nansum(np.clip(rises, 0, None), axis=1)
+    return float(1 - new / old) if old > 0 else np.nan
+
+
+def verdict(result: Recalibrated) -> str:
+    """How much of the damage new statistics take away."""
+    share = share_of_damage(result)
+    if result.intact_error[0] > LEARNED * result.chance_error:
+        return "untrained"
+    if np.isnan(share):
+        return "harmless"
+    if share > CHANGED:
+        return "better"
+    return "same" if share >= -CHANGED else "worse"
+
+
+def _removed(label: str, result: Recalibrated) -> str:
+    return f"new BatchNorm statistics remove {100 * share_of_damage(result):.0f} % of the damage in {label}"
+
+
+def _added(label: str, result: Recalibrated) -> str:
+    return (
+        f"new statistics make deletions in {label} worse, by {-100 * share_of_damage(result):.0f} %"
+    )
+
+
+def points(label: str, r: Recalibrated) -> list[str]:
+    harmless = spared(r.error, r.intact_error[:, None]).sum(1)
+    worst = int(np.nanargmax(r.error[0]))
+    old, new = percents(r.error[:, worst])
+    median, intact = percents(np.nanmedian(r.error, axis=1)), percents(r.intact_error)
+    text = (
+        f"{label}: {harmless[0]} of {len(r.unit) - len(r.left_out)} units may go for at most one percentage "
+        f"point with running statistics, {harmless[1]} with re-estimated ones. The worst deletion "
+        f"({r.unit[worst]}) leaves {old} error with the old and {new} with the new; the median "
+        f"{median[0]} and {median[1]}. Intact: {intact[0]} and {intact[1]}."
+    )
+    if abs(r.intact_error[1] - r.intact_error[0]) > 2 * MAY_GO:
+        text += " New statistics change the intact network, too: the running ones were not settled."
+    return [text + left_out(r.left_out, "Left out")]
+
+
+def table(r: Recalibrated) -> Columns:
+    return {
+        "deleted unit": r.unit,
+        "error, running": percents(r.error[0]),
+        "error, re-estimated": percents(r.error[1]),
+        "KL, running": numbers(r.kl[0]),
+        "KL, re-estimated": numbers(r.kl[1]),
+    }
+
+
+def summary(r: Recalibrated) -> dict[str, str]:
+    """The worst deletion with new statistics, beside the row of ``lesion`` with old ones."""
+    worst = percent(float(np.nanmax(r.error[1])))
+    return {"one unit deleted: worst, BatchNorm re-estimated": worst}
+
+
+# Statistics of 2 × 2 pixels and 256 images are known to some three percent.
+REFERENCE = 256
+
+
+def measure(bench: Bench) -> Recalibrated:
+    reference, _ = bench.training(REFERENCE)
+    result = recalibrate(
+        *bench.evaluation(), reference=reference, seed=bench.options.seed, **bench.how
+    )
+    bench.choices["data"] = (
+        f"{result.num_examples:,} {bench.run.split} examples; statistics of the first "
+        f"{result.num_reference:,} training examples, not augmented"
+    )
+    return result
+
+
+STUDY = Study(
+    name="recalibrate",
+    title="Is it the unit, or BatchNorm's memory?",
+    question=(
+        "BatchNorm remembers the mean and variance of what it saw in training. When a unit is deleted, these "
+        "no longer fit what comes behind it. Here they are estimated again, on training images and with the "
+        "unit missing; no weight is changed. Damage that disappears was not the loss of what the unit "
+        "computed."
+    ),
+    code=(
+        f"reference, _ = run.examples('train', {REFERENCE})\n"
+        "resjax.analysis.recalibrate(*run.evaluation(10_000), reference=reference, loss=run.loss)"
+    ),
+    result=Recalibrated,
+    measure=measure,
+    plot=plot,
+    verdict=verdict,
+    says={
+        "better": _removed,
+        "same": "new statistics leave the damage in {} as it was",
+        "worse": _added,
+        "harmless": "no deletion raises the error of {}",
+        "untrained": UNTRAINED,
+    },
+    points=points,
+    table=table,
+    summary=summary,
+)

@@ -5,8 +5,8 @@ Veit, Wilber & Belongie (2016, §4.3, Fig. 5b) swap k random pairs of units of a
 see the error rise smoothly as Kendall's rank correlation τ falls from 1 to about 0.84.
 
 *Which units.* Only equal units can change places, those of one ``Stack``: a unit that changes the shape, or
-is built otherwise than its neighbours, stays where it is. The k pairs are drawn uniformly from all pairs of
-equal units and swapped one after the other, so that the same unit may move twice. Beside these swaps: every
+that differs in structure from its neighbours, stays where it is. The k pairs are drawn uniformly from all
+pairs of equal units and swapped one after the other, so the same unit may move twice. Further orders: every
 two neighbours swapped (the smallest change; Lad et al. 2024), full shuffles within the stacks, and all stacks
 reversed.
 
@@ -15,39 +15,45 @@ reversed.
     τ = 1 − 4 d / (n (n − 1)),
 
 over all n units, also those that never move. Over the units that move alone it is smaller; the paper does
-not say which it takes. Of 54 units, in stacks of 18, 17 and 17 and two that stay, ten swaps give 0.88 in the
-mean, a full shuffle 0.70, the reversal 0.41.
+not say which it uses. With 54 units, in stacks of 18, 17 and 17 and two that stay, τ is 0.88 after ten swaps
+(mean), 0.70 after a full shuffle (mean), and 0.41 after the reversal.
 
 *Protocol.* The parameters and BatchNorm statistics of a unit move with it; with ``recalibrate_on``,
-statistics are those of the reordered network (``resjax.studies.lesions.batch_statistics``). Nothing is trained
-again.
+statistics are those of the reordered network (``batch_statistics``). Nothing is trained again.
 
-*Reading it.* An order that does not matter is what a vote would show, and also what small branches on a
-slowly changing state show (Greff et al. 2017: the units of a stage refine one estimate). τ counts wrong pairs
-and knows nothing of how much a unit does.
+*Reading it.* In a vote the order would not matter, but it matters as little where small branches change a
+state slowly (Greff et al. 2017: the units of a stage refine one estimate). τ counts wrong pairs, not how much
+a unit does.
 
-*Cost.* At most a forward pass an order; equal beginnings are run once (``resjax.studies.lesions.prefixes``).
-With ``recalibrate_on``, whole passes, and others over the images that statistics come from.
+*Cost.* At most one forward pass for each order; equal beginnings run once (``prefixes``). With
+``recalibrate_on``, whole passes, and further passes over the images from which statistics are estimated.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
-from resjax.network.losses import Loss, cross_entropy
 from resjax.studies import style
-from resjax.studies.batches import Progress, check_images
+from resjax.studies.batches import Inference, check_images
+from resjax.studies.intervals import bootstrap
 from resjax.studies.lesions.batch_statistics import measure_recalibrated
+from resjax.studies.lesions.deletions import BRACKETS, ROUNDING, STEP
 from resjax.studies.lesions.prefixes import measure_places
+from resjax.studies.ranks import spearman
 from resjax.studies.refusal import Refusal
-from resjax.studies.result import Classified
+from resjax.studies.result import Compared
+from resjax.studies.run import Run
+from resjax.studies.scores import MEASURES
 from resjax.studies.spread import Spread, draw_spread, intact_value, spread, style_errors
+from resjax.studies.study import Bench, Columns, Study
+from resjax.studies.verdicts import UNTRAINED, spared, untrained
+from resjax.studies.words import columns, correlation, count, join, number, percent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -57,45 +63,21 @@ KINDS = ("swaps", "neighbours", "shuffle", "reversal")
 
 
 @dataclasses.dataclass(frozen=True)
-class Reordering(Classified):
-    """Test performance with the units in other orders.
+class Reordering(Compared):
+    """Test performance with the units in other orders; "intact" is the network in its true order."""
 
-    Attributes:
-      unit: names of all units in their true order.
-      kind: of each variant, one of ``KINDS``.
-      swaps: int [variant], how many pairs were swapped; 0 for shuffles and the reversal.
-      order: int [variant, place], which unit runs at each place, counted from 0.
-      tau: [variant], Kendall's rank correlation with the true order, over all places.
-      error: [variant], share of examples whose most likely class is wrong, 0 … 1.
-      loss: [variant], mean loss.
-      kl: [variant], mean KL(p_intact ‖ p_reordered), nats.
-      agreement: [variant], share of examples for which both networks name the same class.
-      fixed: names of the units that have no equal and never move.
-      intact_error, intact_loss: of the network in its true order.
-      num_examples, num_classes: of the data and the network.
-      choices: what the paper leaves open.
-    """
-
-    AXES: ClassVar = {
-        "order": ("variant", "place"),
-        **dict.fromkeys(("swaps", "tau", "error", "loss", "kl", "agreement"), ("variant",)),
-    }
-
-    unit: tuple[str, ...]
-    kind: tuple[str, ...]
-    swaps: np.ndarray
-    order: np.ndarray
-    tau: np.ndarray
-    error: np.ndarray
-    loss: np.ndarray
-    kl: np.ndarray
-    agreement: np.ndarray
-    fixed: tuple[str, ...]
-    intact_error: float
-    intact_loss: float
-    num_examples: int
-    num_classes: int
-    choices: dict[str, Any]
+    unit: tuple[str, ...]  # names of all units in their true order
+    kind: tuple[str, ...]  # of each variant, one of ``KINDS``
+    swaps: Annotated[np.ndarray, "variant"]  # int, pairs swapped; 0 for shuffles and the reversal
+    order: Annotated[np.ndarray, "variant", "place"]  # int, the unit at each place, from 0
+    tau: Annotated[np.ndarray, "variant"]  # Kendall's τ with the true order, over all places
+    error: Annotated[np.ndarray, "variant"]  # share of wrong predictions, 0 … 1
+    loss: Annotated[np.ndarray, "variant"]  # mean
+    kl: Annotated[np.ndarray, "variant"]  # mean KL(p_intact ‖ p_reordered), nats
+    agreement: Annotated[
+        np.ndarray, "variant"
+    ]  # share of predictions equal to the intact network's
+    fixed: tuple[str, ...]  # names of the units that have no equal and never move
 
     def of_kind(self, kind: str) -> np.ndarray:
         """bool [variant]."""
@@ -152,7 +134,7 @@ def _stacks(sizes: Sequence[int]) -> list[np.ndarray]:
     return np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
 
 
-def reorder_units(
+def reorder(
     network: Network,
     variables: Variables,
     images: ArrayLike,
@@ -160,11 +142,9 @@ def reorder_units(
     *,
     swaps: Sequence[int] = SWAPS,
     draws: int = 30,
-    loss: Loss = cross_entropy,
-    recalibrate_on: ArrayLike | None = None,
-    batch_size: int = 128,
     seed: int = 0,
-    progress: Progress | None = None,
+    recalibrate_on: ArrayLike | None = None,
+    **how: Unpack[Inference],
 ) -> Reordering:
     """Runs the units in other orders, as Veit et al. 2016, Fig. 5b; see ``by_swaps``.
 
@@ -175,14 +155,10 @@ def reorder_units(
       labels: int [N].
       swaps: how many random pairs to swap.
       draws: random orders for each number of swaps, and full shuffles.
-      loss: (logits [B, classes], labels [B]) → [B].
+      seed: seed of the draws.
       recalibrate_on: float [M, H, W, C], training images on which BatchNorm statistics are estimated anew for
-        each order (``resjax.studies.lesions.batch_statistics``); None for running statistics, which move with
-        their unit, as in the paper.
-      batch_size: most examples at a time; memory grows with it, the result does not depend on it, but
-        statistics do a little.
-      seed: of the draws.
-      progress: called as ``progress(networks done, networks in all)``, counted in each batch.
+        each order; None for running statistics, which move with their unit, as in the paper.
+      **how: see ``Inference``.
 
     Raises:
       ValueError: no two equal units, no example, images or labels of a wrong form, a number of swaps or of
@@ -200,33 +176,28 @@ def reorder_units(
         raise ValueError(f"swaps={tuple(swaps)}, draws={draws}; allowed: numbers from 1")
     made = [("swaps", k, swapped(sizes, k, draws, np.random.default_rng((seed, k)))) for k in swaps]
     made.append(("neighbours", 1, neighbour_swaps(sizes)))
-    # Seeded as if it were 0 swaps, which is none of the above.
+    # Seeded like 0 swaps, which are never drawn.
     made.append(("shuffle", 0, shuffled(sizes, draws, np.random.default_rng((seed, 0)))))
     made.append(("reversal", 0, reverse(sizes)))
     orders = np.concatenate([orders for _, _, orders in made])
-    options: dict[str, Any] = {"loss": loss, "batch_size": batch_size, "progress": progress}
     given = network, variables, images, labels
     if recalibrate_on is None:
-        scores, intact = measure_places(*given, orders, **options)
+        scores, intact = measure_places(*given, orders, **how)
         choices = {"BatchNorm": "running statistics of training, which move with their unit"}
     else:
         lesions = {"order": orders}
-        scores, intact, choices = measure_recalibrated(*given, lesions, recalibrate_on, **options)
+        scores, intact, choices = measure_recalibrated(*given, lesions, recalibrate_on, **how)
     return Reordering(
+        **scores.means,
+        **intact.as_intact,
+        num_examples=len(images),
+        num_classes=scores.class_error.shape[-1],
         unit=tuple(unit.name for unit in network.units),
         kind=tuple(kind for kind, _, orders in made for _ in orders),
         swaps=np.concatenate([np.full(len(orders), k) for _, k, orders in made]),
         order=orders,
         tau=kendall_tau(orders),
-        error=scores.error,
-        loss=scores.loss,
-        kl=scores.kl,
-        agreement=scores.agreement,
         fixed=tuple(unit.name for unit in network.units if unit.stack.n == 1),
-        intact_error=float(intact.error[0]),
-        intact_loss=float(intact.loss[0]),
-        num_examples=len(images),
-        num_classes=scores.class_error.shape[-1],
         choices={
             "Kendall's tau": f"over all {network.num_units} units, also those that never move",
             "units that change places": "equal ones, of one stack; not those that change the shape",
@@ -245,30 +216,171 @@ def by_swaps(result: Reordering, what: str = "error") -> Spread:
     return spread(result.swaps[chosen], getattr(result, what)[chosen], intact_value(result, what))
 
 
-def plot(results: Reordering | Mapping[str, Reordering]) -> Figure:
+def tau_and_error(result: Reordering) -> float:
+    """Spearman's correlation of the medians of τ and of the error, by number of swaps."""
+    return spearman(by_swaps(result, "tau").median, by_swaps(result).median)
+
+
+# --- what the report shows ---
+
+
+def plot(results: Mapping[str, Reordering]) -> Figure:
     """Error over τ for random swaps, shuffles and the reversal; error after each swap of neighbours."""
-    named = {"": results} if isinstance(results, Reordering) else dict(results)
     narrow = style.is_narrow()
     fig, grid = style.axes_grid(*((2, 1) if narrow else (1, 2)))
     if narrow:
         width, height = fig.get_size_inches()
         fig.set_size_inches(width, 2 * height)
     left, right = (ax for row in grid for ax in row)
-    for i, (label, result) in enumerate(named.items()):
+    for i, (label, r) in enumerate(results.items()):
         look: dict[str, Any] = {"color": style.color(i)}
-        tau = by_swaps(result, "tau").median
-        draw_spread(left, i, by_swaps(result), tau, f"{label}: random swaps".strip(": "))
+        tau = by_swaps(r, "tau").median
+        draw_spread(left, i, by_swaps(r), tau, f"{label}: random swaps".strip(": "))
         for kind, symbol in (("shuffle", "x"), ("reversal", "*")):
-            own = result.of_kind(kind)
-            left.plot(result.tau[own], 100 * result.error[own], symbol, alpha=0.7, **look)
-        own = result.of_kind("neighbours")
-        place = 1.5 + np.argmax(result.order[own] != np.arange(len(result.unit)), axis=1)
-        right.plot(place, 100 * result.error[own], style.marker(i), **look)
-        right.axhline(100 * result.intact_error, lw=1.2, ls="--", **look)
+            own = r.of_kind(kind)
+            left.plot(r.tau[own], 100 * r.error[own], symbol, alpha=0.7, **look)
+        own = r.of_kind("neighbours")
+        place = 1.5 + np.argmax(_moved(r)[own], axis=1)  # between the two places, counted from 1
+        right.plot(place, 100 * r.error[own], style.marker(i), **look)
+        right.axhline(100 * r.intact_error, lw=1.2, ls="--", **look)
     for ax in (left, right):
-        style_errors(ax, max(result.chance_error for result in named.values()))
+        style_errors(ax, max(r.chance_error for r in results.values()))
     left.set(xlabel="Kendall's τ (× shuffled, ★ reversed)")
     left.invert_xaxis()
     right.set(xlabel="neighbours swapped (-- true order)", ylabel="")
     style.legend_above(fig, left)
     return fig
+
+
+def _moved(result: Reordering) -> np.ndarray:
+    """bool [variant, place], whether another unit runs there than in the true order."""
+    return result.order != np.arange(len(result.unit))
+
+
+# The error "rises smoothly" where the medians of error and τ have at most this rank correlation, and the
+# first number of swaps costs at most STEP.
+IN_ORDER = -0.9
+# Numbers of swaps in the report.
+REPORTED = (1, 3, 8, 20)
+
+
+def verdict(result: Reordering) -> str:
+    """Whether the error rises smoothly as the order is destroyed."""
+    if untrained(result):
+        return "untrained"
+    curve = by_swaps(result)
+    if curve.median[1] - result.intact_error > STEP + ROUNDING:
+        return "breaks"
+    if spared(curve.median, result.intact_error).all():
+        return "hardly"
+    return "smooth" if tau_and_error(result) <= IN_ORDER + ROUNDING else "uneven"
+
+
+def _breaks(label: str, result: Reordering) -> str:
+    curve = by_swaps(result)
+    k = int(curve.amount[1])
+    return (
+        f"{count(k, 'swap')} of equal units already {'raises' if k == 1 else 'raise'} the error of {label} "
+        f"from {percent(curve.median[0])} to {percent(curve.median[1])}"
+    )
+
+
+def _shuffled(result: Reordering) -> str:
+    """The median error of full shuffles, with its interval."""
+    error = result.error[result.of_kind("shuffle")]
+    low, high = (float(v) for v in bootstrap(error, np.median))
+    return f"{percent(float(np.median(error)))} ({percent(low)} to {percent(high)})"
+
+
+def points(label: str, result: Reordering) -> list[str]:
+    curve, tau = by_swaps(result), by_swaps(result, "tau").median
+    swaps = [
+        f"{curve.told(i)} after {count(int(curve.amount[i]), 'swap')} (τ = {tau[i]:.2f})"
+        for i in sorted({1, len(curve.amount) - 1})
+    ]
+    near = np.flatnonzero(result.of_kind("neighbours"))
+    error = result.error[near]
+    worst = int(np.argmax(error))
+    gentle = int(spared(error, result.intact_error).sum())
+    return [
+        f"{label}: {percent(result.intact_error)} error in the true order; in the median {join(swaps)}; "
+        f"{_shuffled(result)} after full shuffles and {percent(result.error[-1])} in reverse. "
+        f"Rank correlation of τ and the error, of medians: {correlation(tau_and_error(result))}. "
+        f"Of {count(len(error), 'swap')} of neighbours {gentle} cost at most one percentage point; the "
+        f"worst, of {_units(result, near[worst])}, gives {percent(error[worst])}. "
+        f"{len(result.fixed)} of {count(len(result.unit), 'unit')} never moved."
+    ]
+
+
+def _units(result: Reordering, variant: int) -> str:
+    """'stage1/unit2 and stage1/unit3': the units that run at another place."""
+    return join([result.unit[u] for u in np.flatnonzero(_moved(result)[variant])])
+
+
+def table(result: Reordering) -> Columns:
+    """One row for each number of swaps, for shuffles, the reversal, and each swap of neighbours."""
+    names = ("error", "tau", *MEASURES[1:])
+    shows = (percent, number, number, number, percent)
+    curves = [by_swaps(result, name) for name in names]
+    rows = []
+    for i, (k, draws) in enumerate(zip(curves[0].amount, curves[0].draws, strict=True)):
+        name = f"{count(k, 'random swap')}, {count(draws, 'draw')}, median" if k else "true order"
+        rows.append((name, *(c.told(i, show) for c, show in zip(curves, shows, strict=True))))
+
+    def cells(values: Mapping[str, Any]) -> list[str]:
+        return [show(float(values[name])) for name, show in zip(names, shows, strict=True)]
+
+    shuffle = result.of_kind("shuffle")
+    _, *others = cells({name: np.median(getattr(result, name)[shuffle]) for name in names})
+    rows.append(("full shuffles, median", _shuffled(result), *others))
+    for v in np.flatnonzero(result.of_kind("reversal") | result.of_kind("neighbours")).tolist():
+        near = result.kind[v] == "neighbours"
+        own = {name: getattr(result, name)[v] for name in names}
+        rows.append((_units(result, v) if near else "all stacks reversed", *cells(own)))
+    return columns(("order", "error", "τ", "loss", "KL (nats)", "agreement"), rows)
+
+
+def summary(result: Reordering) -> dict[str, str]:
+    error = result.error[result.of_kind("shuffle")]
+    return {"units shuffled: median": percent(float(np.median(error)))}
+
+
+def unsuited(run: Run) -> str | None:
+    if max((stack.n for stack in run.network.stacks), default=0) > 1:
+        return None
+    return "all units of this network differ, and only equal ones can change places"
+
+
+def measure(bench: Bench) -> Reordering:
+    options = bench.options
+    return reorder(
+        *bench.evaluation(), swaps=REPORTED, draws=options.draws, seed=options.seed, **bench.how
+    )
+
+
+STUDY = Study(
+    name="reorder",
+    title="Run the units in another order",
+    question=(
+        "Does the order of the units matter? Equal units of the trained network change places: a few random "
+        "pairs, every two neighbours, or all of them. Kendall's τ tells how much of the true order is left, "
+        "1 for all of it."
+    ),
+    code="resjax.analysis.reorder(*run.evaluation(10_000), loss=run.loss)",
+    result=Reordering,
+    unsuited=unsuited,
+    measure=measure,
+    plot=plot,
+    verdict=verdict,
+    says={
+        "smooth": "the error of {} rises smoothly as its units are reordered",
+        "hardly": "swapping equal units hardly raises the error of {}",
+        "breaks": _breaks,
+        "uneven": "the error of {} does not rise steadily as its units are reordered",
+        "untrained": UNTRAINED,
+    },
+    points=points,
+    notes=lambda results: [BRACKETS],
+    table=table,
+    summary=summary,
+)

@@ -1,7 +1,6 @@
-"""Which sets of units to delete: which units can go at all, random sets, all pairs, runs of neighbours.
+"""Which sets of units to delete: the units that can be deleted, random sets, all pairs, runs of neighbours.
 
-Pure functions of what may be deleted; ``resjax.studies.lesions.deletions`` measures what is left of a
-network.
+``deletions`` measures what is left of the network.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ _STEPS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500)
 def candidates(
     network: Network, variables: Variables, shape: tuple[int, ...], *, transitions: bool = True
 ) -> tuple[np.ndarray, dict[str, str]]:
-    """Which units can be deleted in a network on images of ``shape`` (H, W, C); nothing is computed.
+    """Which units can be deleted in a network on images of ``shape`` (H, W, C); only shapes are evaluated.
 
     Returns:
-      bool [units], and name → reason for those that can't. With ``transitions=False`` that is also every
+      bool [units], and {name: reason} of those that can't. With ``transitions=False`` these include every
       unit whose input and output differ in shape.
 
     Raises:
-      ValueError: none can.
+      ValueError: no unit can be deleted.
     """
     x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     taps = jax.eval_shape(
@@ -47,31 +46,28 @@ def candidates(
     allowed = np.array([unit.name not in out for unit in network.units], bool)
     if not allowed.any():
         raise Refusal(
-            f"none of the {network.num_units} units can be deleted: a unit without a shortcut can go "
+            f"none of the {network.num_units} units can be deleted: a unit without a shortcut can be deleted "
             "only where its input and output have one shape"
         )
     return allowed, out
 
 
 def default_numbers(n: int) -> tuple[int, ...]:
-    """1, 2, 3, 5, 7, 10, 15, 20, 30, … as far as n, and n itself."""
+    """1, 2, 3, 5, 7, 10, 15, 20, 30, … up to n, and n itself."""
     return tuple(sorted({k for k in _STEPS if k < n} | {n}))
 
 
 def random_subsets(allowed: np.ndarray, ks: Sequence[int], draws: int, seed: int) -> np.ndarray:
-    """``draws`` different random subsets of each size, or all where there are no more.
+    """``draws`` different random subsets of each size, or all where there are no more: bool [subset, unit].
 
     Args:
-      allowed: bool [units], what may be in a subset.
+      allowed: bool [units], the units that may be in a subset.
       ks: sizes. Each has its own random numbers, so its subsets do not depend on the other sizes.
-      draws: of each size.
-      seed: of the draws.
-
-    Returns:
-      bool [subset, unit], by size.
+      draws: subsets of each size.
+      seed: seed of the draws.
 
     Raises:
-      ValueError: no size, one below 0 or beyond the number of allowed units, or no draw.
+      ValueError: no size, a size below 0 or above the number of allowed units, or no draw.
     """
     pool = np.flatnonzero(allowed)
     wrong = sorted(k for k in ks if not 0 <= k <= len(pool))
@@ -95,19 +91,21 @@ def _first(rng: np.random.Generator, pool: np.ndarray, k: int) -> np.ndarray:
 
 
 def random_halves(allowed: np.ndarray, draws: int, seed: int) -> np.ndarray:
-    """``draws`` different random subsets, each allowed unit in with probability ½, or all where there are no
-    more: bool [subset, unit]."""
+    """``draws`` different random subsets that hold each allowed unit with probability ½, or all where there
+    are no more: bool [subset, unit]."""
     pool = np.flatnonzero(allowed)
     if 2 ** len(pool) <= draws:
         every = (itertools.combinations(pool.tolist(), k) for k in range(len(pool) + 1))
         return _as_mask(list(itertools.chain(*every)), len(allowed))
-    rng = np.random.default_rng((seed, len(pool) + 1))  # apart from every size of subsets
+    rng = np.random.default_rng(
+        (seed, len(pool) + 1)
+    )  # no size of ``random_subsets`` has this seed
     subsets = _different(lambda: pool[rng.random(len(pool)) < 0.5], draws)
     return _as_mask(subsets, len(allowed))
 
 
 def _different(draw: Callable[[], np.ndarray], count: int) -> list[tuple[int, ...]]:
-    """Draws sets until ``count`` different ones are there, in the order of their first appearance."""
+    """Draws until there are ``count`` different sets, in the order of their first appearance."""
     drawn: dict[tuple[int, ...], None] = {}  # a set that keeps its order
     while len(drawn) < count:
         drawn[tuple(np.sort(draw()).tolist())] = None

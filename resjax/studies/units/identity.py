@@ -20,7 +20,7 @@ are those of one example's whole array, then averaged over examples. Novelty spl
 which only rescales what passes by (and which the next normalization may undo), and the rest: 0 is a mere
 rescaling, 1 is orthogonal. It does not depend on the size of F.
 
-With the result of ``delete_each``, each number is ranked against the damage of deleting that unit, the
+With the result of ``lesion``, each number is ranked against the damage of deleting that unit, the
 KL divergence to the intact network (the error would be tied: most units cost nothing): Spearman's ρ, and what
 other draws of units would give (bootstrap over units).
 
@@ -59,7 +59,7 @@ from resjax.studies.batches import (
     padded_batches,
 )
 from resjax.studies.intervals import bootstrap
-from resjax.studies.lesions.lesion import DeleteEach
+from resjax.studies.lesions.lesion import Lesion
 from resjax.studies.paths.path_walk import norm, wide
 from resjax.studies.ranks import spearman
 from resjax.studies.result import Result
@@ -133,7 +133,7 @@ def measure_identity(
     images: ArrayLike,
     labels: ArrayLike,
     *,
-    lesions: DeleteEach | None = None,
+    lesions: Lesion | None = None,
     loss: Loss = cross_entropy,
     batch_size: int = 128,
     seed: int = 0,

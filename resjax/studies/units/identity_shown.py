@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from resjax.studies.batches import Progress, part
-from resjax.studies.lesions.lesion import delete_each
+from resjax.studies.lesions.lesion import lesion
 from resjax.studies.old_study import Finding, Options, Study, Table
 from resjax.studies.run import Run
 from resjax.studies.units import identity
@@ -34,7 +34,7 @@ def _unsuited(run: Run) -> str | None:
 def _run(run: Run, options: Options, progress: Progress | None) -> Identity:
     images, labels = run.examples("train", min(EXAMPLES, options.max_examples))
     loss, size = run.loss, options.batch_size
-    lesions = delete_each(
+    lesions = lesion(
         run.network,
         run.variables,
         images,
@@ -168,7 +168,7 @@ STUDY = Study(
     ),
     code=(
         f"images, labels = run.examples('train', {EXAMPLES})\n"
-        "lesions = resjax.analysis.delete_each(run.network, run.variables, images, labels, loss=run.loss)\n"
+        "lesions = resjax.analysis.lesion(run.network, run.variables, images, labels, loss=run.loss)\n"
         "resjax.analysis.measure_identity(run.network, run.variables, images, labels, lesions=lesions,\n"
         "                                 loss=run.loss)"
     ),

@@ -1,25 +1,25 @@
-"""Layer responses: how strongly each layer modifies the signal (He et al. 2015, §4.2 and Fig. 7).
+"""Layer responses: how strongly each layer changes the signal (He et al. 2015, §4.2 and Fig. 7).
 
-*Question.* If a residual unit is closer to the identity than to zero, its layers need to answer weakly. He et
-al. plot the standard deviation of the response of every 3×3 convolution, "after BN and before other
-nonlinearity (ReLU/addition)", in the order of the layers and sorted, and find smaller responses in residual
-networks than in plain ones, and smaller ones the deeper the network.
+*Question.* If a residual unit is closer to the identity than to zero, its layers need only weak responses. He
+et al. plot the standard deviation of the response of every 3×3 convolution, "after BN and before other
+nonlinearity (ReLU/addition)", in the order of the layers and sorted. They find smaller responses in residual
+networks than in plain ones, and smaller ones in deeper residual networks.
 
-*Which layers.* Every layer with a kernel (convolutions and dense layers, of any library) in stem and units,
-as it is called: not the classifier, and nothing below a module called ``shortcut``, which is no step of the
-branch. The response is the output of the normalization that takes the layer's output *itself*, in the same
-unit; where a ReLU, a sum, or nothing stands between, it is the layer's own output. So a post-activation unit
-gives what the paper measured. In a pre-activation unit all convolutions but the last are normalized that way
-(by the next layer's BatchNorm); the last goes into the sum as it is. In the plain twin of such a unit, the
-next unit's BatchNorm takes it, which makes its scale arbitrary.
+*Which layers.* Every layer of stem and units with a kernel (convolutions and dense layers of any library), in
+the order of their calls; not the classifier, and nothing below a module called ``shortcut``. The response is
+the output of the normalization that takes the layer's output *itself*, in the same unit; where a ReLU, a sum
+or nothing follows, it is the layer's own output. A post-activation unit therefore gives what the paper
+measured. In a pre-activation unit all convolutions but the last are normalized that way (by the next layer's
+BatchNorm), and the last enters the sum as it is. In the plain twin of such a unit the next unit's BatchNorm
+follows, so the scale of the last response is arbitrary.
 
-*Decisions.* The deviation is one number over examples, positions and channels, about their common mean; a
-BatchNorm's bias by channel counts. Running statistics, so on its own training data a BatchNorm layer has a
-deviation of about √(mean γ² + variance of β) over channels: what is measured there is mostly γ.
+*Decisions.* The deviation is one number over examples, positions and channels, about their common mean, so a
+BatchNorm's bias counts. BatchNorm uses running statistics: on the training data, a BatchNorm layer has a
+deviation of about √(mean γ² + variance of β) over channels, which measures mostly γ.
 
-*Reading it.* Sorted curves of networks of different depth compare by their level; the order shows where a
-stage begins. Small responses already predict that deletions do little harm. Compare only layers that are
-normalized in the same way: a raw output has no scale of its own.
+*Reading it.* Sorted curves compare networks of different depth by their level; the order shows where a stage
+begins. Small responses already predict that deletions do little harm. Compare only layers that are normalized
+in the same way: an output without normalization has no scale of its own.
 
 *Cost.* One forward pass; one compilation.
 """
@@ -27,9 +27,9 @@ normalized in the same way: a raw output has no scale of its own.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import flax.linen as nn
 import jax
@@ -41,55 +41,46 @@ from resjax.models.layers import BatchNorm
 from resjax.network import Network, Stack, Variables
 from resjax.network.parts import part_of, scan_units
 from resjax.studies import style
-from resjax.studies.batches import Progress, check_images, padded_batches
+from resjax.studies.batches import BATCH_SIZE, Progress, check_images, padded_batches
 from resjax.studies.refusal import Refusal
 from resjax.studies.result import Result
+from resjax.studies.run import Run
+from resjax.studies.study import Bench, Columns, Study
+from resjax.studies.words import count, factor, join, numbers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NORMS = (BatchNorm, nn.BatchNorm, nn.LayerNorm, nn.GroupNorm)
+NO_KERNEL = "no layer of its stem and units has a parameter called 'kernel'"
 
 
 @dataclasses.dataclass(frozen=True)
 class Responses(Result):
-    """The response of every weight layer in front of the head.
+    """The response of every weight layer in front of the head."""
 
-    Attributes:
-      layer: names in the order in which the layers run, like 'stage2/unit3/conv1'.
-      normalized: bool [layer], whether a normalization follows the layer, whose output is the response.
-      std: [layer], standard deviation over examples, positions and channels.
-      residual: whether some unit has a shortcut.
-      num_examples: of the data.
-      choices: what the paper leaves open.
-    """
-
-    AXES: ClassVar = dict.fromkeys(("normalized", "std"), ("layer",))
-
-    layer: tuple[str, ...]
-    normalized: np.ndarray
-    std: np.ndarray
-    residual: bool
+    layer: tuple[str, ...]  # in the order of the calls, like 'stage2/unit3/conv1'
+    normalized: Annotated[np.ndarray, "layer"]  # bool, whether the response is a normalization's
+    std: Annotated[np.ndarray, "layer"]  # standard deviation over examples, positions, channels
+    residual: bool  # whether some unit has a shortcut
     num_examples: int
-    choices: dict[str, Any]
 
 
-def layer_responses(
+def responses(
     network: Network,
     variables: Variables,
     images: ArrayLike,
     *,
-    batch_size: int = 128,
+    batch_size: int = BATCH_SIZE,
     progress: Progress | None = None,
 ) -> Responses:
     """The standard deviation of each layer's response, as He et al. 2015, Fig. 7.
 
     Args:
-      network: any whose stem or units hold a layer with a kernel.
-      variables: at init, or from any checkpoint.
+      network: any whose stem or units have a layer with a kernel.
+      variables: at initialization, or from any checkpoint.
       images: float [N, H, W, C], standardized as in training; any N ≥ 1, each counted once.
-      batch_size: most examples at a time; the result does not depend on it.
-      progress: called as ``progress(batches done, batches in all)``.
+      batch_size, progress: see ``Inference``.
 
     Raises:
       ValueError: no example, images of a wrong form, or no layer with a kernel.
@@ -98,12 +89,12 @@ def layer_responses(
     check_images(images)
     layers = layers_of(network, variables, images.shape[1:])
     if not layers:
-        raise Refusal("neither the stem nor any unit of this network has a layer with a 'kernel'")
+        raise Refusal(NO_KERNEL)
     none = np.zeros(len(images), np.int32)
     rows = []
     for batch in padded_batches(images, none, batch_size, progress):
-        part = np.asarray(_moments(network, variables, batch.images), np.float64)
-        rows.append(part[..., batch.mask])
+        moments = np.asarray(_moments(network, variables, batch.images), np.float64)
+        rows.append(moments[..., batch.mask])
     mean, square = np.concatenate(rows, -1).mean(-1).T
     return Responses(
         layer=tuple(layers),
@@ -120,110 +111,102 @@ def layer_responses(
     )
 
 
-class _Ear:
-    """Hears the modules of one unit being called; keeps the response of each layer, in their order."""
+class _Recorder:
+    """Keeps output and response of each layer of one unit while the unit runs, in the order of the layers."""
 
     def __init__(self, part: Mapping[str, Any]) -> None:
         self.params = part.get("params", {})
-        self.outputs: dict[str, jax.Array] = {}  # as the layer gave them
-        self.responses: dict[str, jax.Array] = {}
+        self.seen: dict[str, tuple[jax.Array, jax.Array]] = {}
 
     def __call__(self, call: Any, args: Any, kwargs: Any, context: Any) -> Any:
-        y = call(*args, **kwargs)
-        path = context.module.path
+        y, path = call(*args, **kwargs), context.module.path
         if context.method_name != "__call__" or "shortcut" in path:
             return y
         own: Any = self.params
         for name in path:
             own = own.get(name, {})
         if "kernel" in own:
-            self.outputs["/".join(path)] = self.responses["/".join(path)] = y
+            self.seen["/".join(path)] = y, y
         elif isinstance(context.module, NORMS):
-            for name, output in self.outputs.items():
-                if args[0] is output:  # the very array, so nothing stands between
-                    self.responses[name] = y
+            for name, (output, _) in self.seen.items():
+                if args[0] is output:  # the same array: nothing in between
+                    self.seen[name] = output, y
         return y
 
     def moments(self, count: int) -> jax.Array:
         """Mean and mean square of each response of ``count`` examples, [layer, 2, count]."""
-        found = []
-        for y in self.responses.values():
-            wide = y.astype(jnp.promote_types(y.dtype, jnp.float32))
-            axes = tuple(range(1, y.ndim))
-            found.append(jnp.stack([jnp.mean(wide, axes), jnp.mean(jnp.square(wide), axes)]))
-        return jnp.stack(found) if found else jnp.zeros((0, 2, count))
-
-    def normalized(self) -> dict[str, bool]:
-        """Layer → whether a normalization took its output."""
-        return {name: y is not self.outputs[name] for name, y in self.responses.items()}
+        found = [jnp.zeros((0, 2, count))]
+        for _, y in self.seen.values():
+            wide, axes = y.astype(jnp.promote_types(y.dtype, jnp.float32)), tuple(range(1, y.ndim))
+            found.append(jnp.stack([jnp.mean(wide, axes), jnp.mean(jnp.square(wide), axes)])[None])
+        return jnp.concatenate(found)
 
 
-def _listen(
-    network: Network, variables: Variables, images: jax.Array, heard: dict[str, dict[str, bool]]
+def _record(
+    network: Network, variables: Variables, images: jax.Array, seen: dict[str, dict[str, bool]]
 ) -> jax.Array:
-    """Moments of all responses [layer, 2, B]; notes in ``heard`` which layers each part has."""
-    count = len(images)
-    ear = _Ear(part_of(variables, "stem"))
-    with nn.intercept_methods(ear):
-        h, _ = network.run_stem(variables, images)
-    heard["stem"] = ear.normalized()
-    found = [ear.moments(count)]
+    """Moments of all responses [layer, 2, B]; fills ``seen``, {part: {layer: normalized?}}."""
+
+    def recorded(name: str, part: Mapping[str, Any], run: Callable[[], Any]) -> Any:
+        recorder = _Recorder(part)
+        with nn.intercept_methods(recorder):
+            h = run()
+        seen[name] = {layer: y is not output for layer, (output, y) in recorder.seen.items()}
+        return h, recorder.moments(len(images))
+
+    stem = part_of(variables, "stem")
+    h, moments = recorded("stem", stem, lambda: network.run_stem(variables, images)[0])
+    found = [moments]
     for place in network.places(variables):
         stack = place.stack
 
         def step(h: Any, own: Any, stack: Stack = stack) -> Any:
-            part, gate = own
-            ear = _Ear(part)
-            with nn.intercept_methods(ear):
-                parts: Any = stack.unit.apply(part, h, gate, method="parts")
-            heard[stack.name] = ear.normalized()
-            return parts.y, ear.moments(count)
+            apply: Any = partial(stack.unit.apply, own[0], h, own[1], method="parts")
+            return recorded(stack.name, own[0], lambda: apply().y)
 
         h, moments = scan_units(stack.n, step, h, (place.variables, place.gates))
-        found.append(moments.reshape(-1, 2, count))
+        found.append(moments.reshape(-1, 2, len(images)))
     return jnp.concatenate(found)
 
 
 @partial(jax.jit, static_argnums=0)
 def _moments(network: Network, variables: Variables, images: jax.Array) -> jax.Array:
-    return _listen(network, variables, images, {})
+    return _record(network, variables, images, {})
 
 
 def layers_of(network: Network, variables: Variables, shape: tuple[int, ...]) -> dict[str, bool]:
     """{layer: whether a normalization follows it} in order, for images (H, W, C); nothing is computed."""
-    heard: dict[str, dict[str, bool]] = {}
+    seen: dict[str, dict[str, bool]] = {}
     x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-    jax.eval_shape(lambda v, x: _listen(network, v, x, heard), variables, x)
-    parts = [("stem", heard["stem"])]
-    parts += [(unit.name, heard[unit.stack.name]) for unit in network.units]
+    jax.eval_shape(lambda v, x: _record(network, v, x, seen), variables, x)
+    parts = [("stem", seen["stem"]), *((u.name, seen[u.stack.name]) for u in network.units)]
     return {f"{part}/{name}".rstrip("/"): own[name] for part, own in parts for name in own}
 
 
-def plot(results: Responses | Mapping[str, Responses]) -> Figure:
+# --- what the report shows ---
+
+
+def plot(results: Mapping[str, Responses]) -> Figure:
     """Deviations in the order of the layers, and sorted from the largest to the smallest.
 
     Markers and solid lines are layers with a normalization behind them, crosses and dashed lines the others.
     """
-    named = {"": results} if isinstance(results, Responses) else dict(results)
     narrow = style.is_narrow()
     fig, grid = style.axes_grid(2 if narrow else 1, 1 if narrow else 2, sharey=not narrow)
     if narrow:
         fig.set_figheight(1.6 * fig.get_figheight())
     order, ranked = (ax for row in grid for ax in row)
-    for i, (label, result) in enumerate(named.items()):
-        look: dict[str, Any] = {"color": style.color(i)}
-        for which, line, dots in (
-            (result.normalized, "-", style.marker(i)),
-            (~result.normalized, "--", "x"),
+    for i, (label, r) in enumerate(results.items()):
+        color, dots = style.color(i), f"{style.marker(i)}-"
+        for which, line, fmt, name in (
+            (r.normalized, "-", dots, "normalized"),
+            (~r.normalized, "--", "x", "raw"),
         ):
-            std = np.where(result.std > 0, result.std, np.nan)[which]
-            line_in_order = f"{dots}-" if dots != "x" else "x"
-            name = f"{label}, {'raw' if dots == 'x' else 'normalized'}".strip(", ")
             if which.any():
-                order.plot(
-                    1 + np.flatnonzero(which), std, line_in_order, lw=1, ms=4, label=name, **look
-                )
-                ranked.plot(1 + np.arange(which.sum()), np.sort(std)[::-1], line, **look)
+                std = np.where(r.std > 0, r.std, np.nan)[which]
+                name = f"{label}, {name}".strip(", ")
+                order.plot(1 + np.flatnonzero(which), std, fmt, lw=1, ms=4, label=name, color=color)
+                ranked.plot(1 + np.arange(len(std)), np.sort(std)[::-1], line, color=color)
     order.set(xlabel="layer, in the order of the network", ylabel="deviation of the response")
     ranked.set(xlabel="layer, from the largest deviation")
     for ax in (order, ranked):
@@ -231,3 +214,107 @@ def plot(results: Responses | Mapping[str, Responses]) -> Figure:
         style.integer_ticks(ax)
     style.legend_above(fig, order)
     return fig
+
+
+# Medians that differ by a smaller factor are called alike.
+ALIKE = 1.1
+
+
+def _comparable(results: Mapping[str, Responses]) -> bool:
+    """Whether every network has normalized responses, so that only these are compared."""
+    return all(r.normalized.any() for r in results.values())
+
+
+def headline(results: Mapping[str, Responses]) -> str:
+    """Which networks have the weaker responses."""
+    same = _comparable(results)
+    what = "normalized layers" if same else "layers"
+    levels = {
+        k: float(np.median(r.std[r.normalized] if same else r.std)) for k, r in results.items()
+    }
+    if len(levels) == 1:
+        ((label, level),) = levels.items()
+        return f"half of the {what} of {label} respond with a deviation of {factor(level)} or more"
+    residual = [levels[k] for k, r in results.items() if r.residual]
+    plain = [levels[k] for k, r in results.items() if not r.residual]
+    small, large = (pick(levels, key=levels.__getitem__) for pick in (min, max))
+    if levels[large] <= ALIKE * levels[small]:
+        text = f"the {what} of {join(list(levels))} respond alike (median deviation {factor(levels[small])})"
+        unlike = ", unlike in the post-activation networks of He et al. 2015"
+        return text + unlike if residual and plain else text
+    if not (residual and plain):
+        text = f"the {what} of {small} respond more weakly than those of {large}"
+    else:
+        how = "neither more weakly nor more strongly than the plain"
+        if max(residual) < min(plain):
+            how = "more weakly than the plain, as in He et al. 2015"
+        elif min(residual) > max(plain):
+            how = "more strongly than the plain, unlike in He et al. 2015"
+        text = f"the {what} of the residual networks respond {how}"
+    told = join([f"{factor(level)} in {label}" for label, level in levels.items()])
+    return f"{text} (median deviation {told})"
+
+
+def points(label: str, r: Responses) -> list[str]:
+    told = []
+    for which, name in ((r.normalized, "normalized"), (~r.normalized, "not normalized")):
+        if which.any():
+            std = r.std[which]
+            low, median, high = map(factor, np.percentile(std, (0, 50, 100)))
+            largest = r.layer[np.flatnonzero(which)[std.argmax()]]
+            what = count(len(std), f"{name} response")
+            told.append(f"{what} of median {median} ({low} to {high}, largest in {largest})")
+    return [f"{label}: {'; '.join(told)}."]
+
+
+def notes(results: Mapping[str, Responses]) -> list[str]:
+    mixed = not _comparable(results) and any(r.normalized.any() for r in results.values())
+    text = (
+        "Not all of these networks normalize, so all layers are compared; without normalization the size of "
+        "a response depends on the scale of the weights."
+    )
+    return [text] if mixed else []
+
+
+def table(result: Responses) -> Columns:
+    return {
+        "layer": result.layer,
+        "normalized": ["yes" if normalized else "no" for normalized in result.normalized],
+        "deviation": numbers(result.std),
+    }
+
+
+def summary(r: Responses) -> dict[str, str]:
+    if r.normalized.any():
+        return {"response, median": factor(float(np.median(r.std[r.normalized])))}
+    return {"raw response, median": factor(float(np.median(r.std)))}
+
+
+def unsuited(run: Run) -> str | None:
+    return None if layers_of(run.network, run.variables, run.image_shape) else NO_KERNEL
+
+
+def measure(bench: Bench) -> Responses:
+    size, progress = bench.options.batch_size, bench.progress
+    return responses(*bench.evaluation()[:3], batch_size=size, progress=progress)
+
+
+STUDY = Study(
+    name="responses",
+    title="How strongly each layer responds",
+    question=(
+        "How much does each layer change? The standard deviation of the output of each convolution or dense "
+        "layer is shown, after normalization and before the ReLU or the sum: a residual network whose units "
+        "are near the identity needs only small ones."
+    ),
+    code="resjax.analysis.responses(*run.evaluation(10_000)[:3])",
+    result=Responses,
+    unsuited=unsuited,
+    measure=measure,
+    plot=plot,
+    headline=headline,
+    points=points,
+    notes=notes,
+    table=table,
+    summary=summary,
+)

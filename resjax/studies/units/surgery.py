@@ -2,22 +2,23 @@
 
 *Question.* "Two layers that are added anywhere do no harm": a residual unit whose branch is 0 passes its
 input on, so a deeper network can start as the very function that the shallower one has learned. Is the
-function the same, to the last bit, with units at the front, in the middle and at the end? And does the deeper
-network, trained on, fit the training data as well as the one that was left alone?
+function the same, to the last bit, with units at the front, in the middle and at the end? And does the
+deeper network, trained on, fit the training data as well as the untouched one?
 
-*Protocol.* ``resjax.studies.units.insertion`` tells how a unit is made the identity; where none can be, the
-place is left out and named. Units are inserted at all other places, and logits compared on all examples, in
-inference. Then this network and the untouched one are trained on, from where they are, by the same batches,
-the same optimizer and a constant rate; that is repeated with other batches and other initial values. What is
-compared is the mean training loss of the second half of the steps, deeper minus untouched, in training mode,
-before each update.
+*Protocol.* ``resjax.studies.units.insertion`` tells how a unit is made the identity; a place where none can
+be is left out and named. Units are inserted at all other places, and logits are compared on all examples,
+in inference. Then the deeper and the untouched network are trained on from there, with the same batches,
+the same optimizer and a constant rate; this is repeated with other batches and other initial values. The
+compared number is the mean training loss of the second half of the steps, deeper minus untouched, in
+training mode, before each update.
 
-*Reading it.* An unchanged function is what the construction promises; the numbers check the software, and
-where arithmetic is not exact (on a GPU, two programs may sum in another order) they say by how much. Training
-loss says whether the start does harm. It does not say that more depth helps, nor that a deeper network finds
-such units by itself when all of it starts at random: that is what plain networks fail at (He et al. 2015, §1:
-a constructed solution exists, and solvers do not find it). And a few dozen steps at a small rate stay near
-the start. How much new units come to do is the mean of ‖y − x‖ / ‖x‖ over examples, 0 at the start.
+*Reading it.* The construction promises an unchanged function. The numbers check the software, and where
+arithmetic is not exact (on a GPU, two programs may sum in another order) they give the size of the
+difference. Training loss tells whether the start does harm. It does not tell that more depth helps, nor
+that a deeper network finds such units when all of it starts at random: that is where plain networks fail
+(He et al. 2015, §1: a constructed solution exists, and solvers do not find it). A few dozen steps at a
+small rate stay near the start. How much new units come to do is the mean of ‖y − x‖ / ‖x‖ over examples, 0
+at the start.
 
 *Cost.* Three forward passes of all examples, and the training of two networks, each of which is compiled.
 """
@@ -27,7 +28,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +42,7 @@ from resjax.network.losses import Loss, cross_entropy
 from resjax.network.unit import Parts
 from resjax.studies import style
 from resjax.studies.batches import (
+    BATCH_SIZE,
     Progress,
     check_examples,
     check_images,
@@ -49,8 +51,10 @@ from resjax.studies.batches import (
 )
 from resjax.studies.intervals import bootstrap
 from resjax.studies.refusal import Refusal
-from resjax.studies.result import Result
-from resjax.studies.units.insertion import insert_at, start_from, states_of
+from resjax.studies.result import Classified
+from resjax.studies.study import Bench, Columns, Study
+from resjax.studies.units.insertion import fixed_depth, insert_at, start_from, states_of
+from resjax.studies.words import count, factor, join, numbers, percent, percents
 from resjax.training.step import Task, TrainState, train_step
 
 if TYPE_CHECKING:
@@ -58,61 +62,37 @@ if TYPE_CHECKING:
 
 # Examples on which inserted units are tried.
 TRIED = 32
-# Of images that are standardized already.
+# The statistics of images that are standardized already.
 DONE = Statistics(
     np.zeros((1, 1, 1, 1), np.float32), np.ones((1, 1, 1, 1), np.float32), np.zeros(())
 )
 
 
 @dataclasses.dataclass(frozen=True)
-class Surgery(Result):
-    """What insertion changed, and how training went on.
+class Surgery(Classified):
+    """What insertion changed, and how training went on."""
 
-    Attributes:
-      place: names of the places where units were inserted.
-      difference: largest |logit of the deeper network − logit of the untouched one|, in inference.
-      changed: examples whose most likely class changed.
-      refused: place → why no unit can be the identity there.
-      count: units inserted at each place.
-      deep_loss, untouched_loss: [repeat, step], training loss before each update.
-      gap, gap_interval: mean over repeats of deep − untouched loss in the second half, and its
-        95 % interval, [end].
-      change: [repeat], mean ‖y − x‖ / ‖x‖ of the inserted units after training.
-      error: of the untouched network before, 0 … 1.
-      deep_error, untouched_error: [repeat], after training on.
-      num_units: before the surgery.
-      num_examples, num_classes: of the data and the network.
-      residual: whether the inserted units have shortcuts.
-      choices: of this analysis.
-    """
-
-    AXES: ClassVar = {
-        **dict.fromkeys(("deep_loss", "untouched_loss"), ("repeat", "step")),
-        **dict.fromkeys(("change", "deep_error", "untouched_error"), ("repeat",)),
-        "gap_interval": ("end",),
-    }
-
-    place: tuple[str, ...]
-    difference: float
-    changed: int
-    refused: dict[str, str]
-    count: int
-    deep_loss: np.ndarray
-    untouched_loss: np.ndarray
-    gap: float
-    gap_interval: np.ndarray
-    change: np.ndarray
-    error: float
-    deep_error: np.ndarray
-    untouched_error: np.ndarray
-    num_units: int
+    place: tuple[str, ...]  # where units were inserted
+    difference: (
+        float  # largest |logit of the deeper − logit of the untouched network|, in inference
+    )
+    changed: int  # examples whose prediction changed
+    refused: dict[str, str]  # {place: why no unit can be the identity there}
+    count: int  # units inserted at each place
+    deep_loss: Annotated[np.ndarray, "repeat", "step"]  # training loss before each update
+    untouched_loss: Annotated[np.ndarray, "repeat", "step"]
+    gap: float  # deep − untouched loss in the second half, mean over repeats
+    gap_interval: Annotated[np.ndarray, "end"]  # its 95 % interval
+    change: Annotated[np.ndarray, "repeat"]  # mean ‖y − x‖ / ‖x‖ of new units after training
+    error: float  # of the untouched network before training, 0 … 1
+    deep_error: Annotated[np.ndarray, "repeat"]  # after training
+    untouched_error: Annotated[np.ndarray, "repeat"]
+    num_units: int  # before the surgery
     num_examples: int
-    num_classes: int
-    residual: bool
-    choices: dict[str, Any]
+    residual: bool  # whether the inserted units have shortcuts
 
 
-def operate(
+def surgery(
     network: Network,
     variables: Variables,
     images: ArrayLike,
@@ -127,9 +107,9 @@ def operate(
     weight_decay: float = 1e-4,
     train_batch_size: int = 32,
     repeats: int = 3,
-    loss: Loss = cross_entropy,
-    batch_size: int = 128,
     seed: int = 0,
+    loss: Loss = cross_entropy,
+    batch_size: int = BATCH_SIZE,
     progress: Progress | None = None,
 ) -> Surgery:
     """Inserts units that do nothing, checks that nothing changed, and trains on.
@@ -138,18 +118,16 @@ def operate(
       network, variables: a trained network; neither is changed.
       images: float [N, H, W, C], standardized as in training, to compare outputs and errors on.
       labels: int [N].
-      train: images and labels to train on, as many as you like; batches are drawn from them.
+      train: images and labels to train on, any number; batches are drawn from them.
       places: numbers of the units behind which to insert, −1 for the front; None for the front, the middle
         and the end.
       count: units at each place.
-      steps: of training, 2 or more.
-      rate, momentum, weight_decay: of SGD, see ``resjax.training.optimizer``; decay acts on all parameters.
-      train_batch_size: examples a step.
+      steps: training steps, 2 or more.
+      rate, momentum, weight_decay: of SGD; decay acts on all parameters.
+      train_batch_size: examples in each step.
       repeats: trainings of each network, 2 or more.
-      loss: (logits [B, classes], labels [B]) → [B].
-      batch_size: most examples at a time in inference.
-      seed: of initial values and batches.
-      progress: called as ``progress(steps trained, steps in all)``.
+      seed: seed of initial values and batches.
+      loss, batch_size, progress: see ``Inference``; progress counts training steps.
 
     Raises:
       ValueError: data of a wrong form, or impossible options.
@@ -157,29 +135,28 @@ def operate(
     """
     images, labels = np.asarray(images), np.asarray(labels)
     check_images(images)
-    shape = images.shape[1:]
-    num_classes = count_classes(network, variables, shape)
+    num_classes = count_classes(network, variables, images.shape[1:])
     check_examples(images, labels, num_classes)
-    train_images, train_labels = (np.asarray(a) for a in train)
-    check_examples(train_images, train_labels, num_classes)
+    data = np.asarray(train[0]), np.asarray(train[1])
+    check_examples(*data, num_classes)
     if steps < 2 or repeats < 2 or train_batch_size < 1:
         raise ValueError(
             f"steps={steps}, repeats={repeats}, train_batch_size={train_batch_size}; allowed: 2, 2, 1 or more"
         )
-    if places is None:
-        places = (-1, (network.num_units - 1) // 2, network.num_units - 1)
-    places = sorted(set(places))
-
+    last = network.num_units - 1
     states = states_of(network, variables, jnp.asarray(images[:TRIED]))
+    names = ["in front of all units", *(f"behind {unit.name}" for unit in network.units)]
     chosen, refused = [], {}
-    for place in places:
+    for place in sorted(set((-1, last // 2, last) if places is None else places)):
         try:
             insert_at(network, variables, states, place, count, jax.random.key(seed))
             chosen.append(place)
         except Refusal as error:
-            refused[_name(network, place)] = str(error)
+            refused[names[place + 1]] = str(error)
     if not chosen:
-        raise Refusal(f"no unit can be inserted: {'; '.join(sorted(set(refused.values())))}")
+        first, reason = next(iter(refused.items()))
+        others = f" ({first}; the other places fail too)" if len(refused) > 1 else ""
+        raise Refusal(f"no unit can be inserted: {reason}{others}")
 
     def enlarge(r: int) -> tuple[Network, Variables]:
         deep, own = network, variables
@@ -192,33 +169,26 @@ def operate(
     inserted = np.concatenate([p + 1 + i * count + np.arange(count) for i, p in enumerate(chosen)])
     measured = partial(_measure, images=images, batch_size=batch_size)
     before, after = measured(network, variables)[0], measured(deep, own)[0]
-    optimizer = optax.chain(
-        optax.add_decayed_weights(weight_decay), optax.sgd(rate, momentum or None)
-    )
-    schedule = optax.constant_schedule(rate)
-    tasks = [
-        Task(n, loss, optimizer, schedule, DONE, norms_every=steps + 1) for n in (deep, network)
-    ]
-    losses = np.zeros((2, repeats, steps))
-    errors = np.zeros((2, repeats))
-    change = np.zeros(repeats)
+    decay, schedule = optax.add_decayed_weights(weight_decay), optax.constant_schedule(rate)
+    how = loss, optax.chain(decay, optax.sgd(rate, momentum or None)), schedule, DONE
+    tasks = [Task(n, *how, norms_every=steps + 1) for n in (deep, network)]
+    losses, errors = np.zeros((2, repeats, steps)), np.zeros((2, repeats))
+    change, tell = np.zeros(repeats), progress or (lambda done, of: None)
     for r in range(repeats):
         rng = np.random.default_rng([seed, r])
-        rows = rng.integers(0, len(train_images), (steps, train_batch_size))
+        rows = rng.integers(0, len(data[0]), (steps, train_batch_size))
         starts = enlarge(r)[1], variables
         for i, (task, start) in enumerate(zip(tasks, starts, strict=True)):
-            if progress:
-                progress((2 * r + i) * steps, 2 * repeats * steps)
-            state, losses[i, r] = _train(task, start, train_images, train_labels, rows, seed + r)
+            tell((2 * r + i) * steps, 2 * repeats * steps)
+            state, losses[i, r] = _train(task, start_from(task, start, seed + r), *data, rows)
             logits, moved = measured(task.network, state.variables)
             errors[i, r] = np.mean(logits.argmax(-1) != labels)
             if task.network is deep:
                 change[r] = moved[inserted].mean()
-    if progress:
-        progress(2 * repeats * steps, 2 * repeats * steps)
+    tell(2 * repeats * steps, 2 * repeats * steps)
     gaps = (losses[0] - losses[1])[:, steps // 2 :].mean(1)
     return Surgery(
-        place=tuple(_name(network, place) for place in chosen),
+        place=tuple(names[place + 1] for place in chosen),
         difference=float(np.max(np.abs(after - before))),
         changed=int(np.sum(after.argmax(-1) != before.argmax(-1))),
         refused=refused,
@@ -246,22 +216,12 @@ def operate(
 
 
 def _train(
-    task: Task,
-    variables: Variables,
-    images: np.ndarray,
-    labels: np.ndarray,
-    rows: np.ndarray,
-    seed: int,
+    task: Task, state: TrainState, images: np.ndarray, labels: np.ndarray, rows: np.ndarray
 ) -> tuple[TrainState, np.ndarray]:
-    """Trains on examples ``rows`` [steps, batch]; the last state, and the losses [steps]."""
-    state = start_from(task, variables, seed)
-    losses = []
+    """The state after training on examples ``rows`` [steps, batch], and the losses [steps]."""
+    losses, slot = [], np.arange(rows.shape[1], dtype=np.int32)
     for chosen in rows:
-        batch = {
-            "image": images[chosen],
-            "label": labels[chosen].astype(np.int32),
-            "slot": np.arange(len(chosen), dtype=np.int32),
-        }
+        batch = {"image": images[chosen], "label": labels[chosen].astype(np.int32), "slot": slot}
         state, metrics = _step(state, batch, task)
         losses.append(metrics["loss"])
     return state, np.array(jax.device_get(losses))
@@ -290,47 +250,34 @@ def _forward(network: Network, variables: Variables, x: jax.Array) -> tuple[jax.
 
 def _change(parts: Parts) -> jax.Array:
     """‖y − x‖ / ‖x‖ of each example, NaN where the unit changes the shape."""
-    if parts.x.shape != parts.y.shape:
-        return jnp.full(len(parts.x), jnp.nan)
-    axes = tuple(range(1, parts.x.ndim))
     x, y = (h.astype(jnp.promote_types(h.dtype, jnp.float32)) for h in (parts.x, parts.y))
-    norms = (jnp.sqrt(jnp.sum(jnp.square(h), axes)) for h in (y - x, x))
+    if x.shape != y.shape:
+        return jnp.full(len(x), jnp.nan)
+    norms = (jnp.sqrt(jnp.sum(jnp.square(h), tuple(range(1, h.ndim)))) for h in (y - x, x))
     return jnp.divide(*norms).astype(jnp.float32)
 
 
-def _name(network: Network, place: int) -> str:
-    return f"behind {network.units[place].name}" if place >= 0 else "in front of all units"
+# --- what the report shows ---
 
 
-def plot(results: Surgery | Mapping[str, Surgery]) -> Figure:
-    """Training loss of the deeper and of the untouched network, one panel a network that was operated on.
-
-    Lines are means over the repeats, bands their range.
-    """
-    named = {"": results} if isinstance(results, Surgery) else dict(results)
-    columns = 1 if style.is_narrow() else min(len(named), 2)
-    rows = -(-len(named) // columns)
+def plot(results: Mapping[str, Surgery]) -> Figure:
+    """Training loss of the deeper and the untouched network: mean over the repeats (lines), range (bands)."""
+    columns = 1 if style.is_narrow() else min(len(results), 2)
+    rows = -(-len(results) // columns)
     fig, grid = style.axes_grid(rows, columns)
     fig.set_figheight(fig.get_figheight() * (1 + 0.75 * (rows - 1)))
     panels = [ax for row in grid for ax in row]
-    for ax in panels[len(named) :]:
+    for ax in panels[len(results) :]:
         ax.set_visible(False)
-    for ax, (label, r) in zip(panels, named.items(), strict=False):
+    for ax, (label, r) in zip(panels, results.items(), strict=False):
         step = 1 + np.arange(r.deep_loss.shape[1])
         every = max(len(step) // 10, 1)
-        for i, (name, values, line) in enumerate(
-            (("untouched", r.untouched_loss, "-"), ("deeper", r.deep_loss, "--"))
-        ):
-            look: dict[str, Any] = {"color": style.color(i)}
-            ax.plot(
-                step,
-                values.mean(0),
-                line + style.marker(i),
-                markevery=(i, every),
-                label=name,
-                **look,
-            )
-            ax.fill_between(step, values.min(0), values.max(0), alpha=0.18, lw=0, **look)
+        both = ("untouched", r.untouched_loss, "-"), ("deeper", r.deep_loss, "--")
+        for i, (name, loss, line) in enumerate(both):
+            look: dict[str, Any] = {"color": style.color(i), "label": name, "markevery": (i, every)}
+            ax.plot(step, loss.mean(0), line + style.marker(i), **look)
+            ends = loss.min(0), loss.max(0)
+            ax.fill_between(step, *ends, alpha=0.18, lw=0, color=style.color(i))
         new = r.count * len(r.place)
         title = f"{label}: {r.num_units} and {r.num_units + new} units"
         ax.set(title=title.strip(": "), xlabel="step of training on", yscale="log")
@@ -339,3 +286,114 @@ def plot(results: Surgery | Mapping[str, Surgery]) -> Figure:
         row[0].set_ylabel("training loss")
     style.legend_above(fig, panels[0])
     return fig
+
+
+# An excess of the training loss up to this share of the untouched network's counts as none.
+SAME = 0.05
+
+
+def _second_half(losses: np.ndarray) -> np.ndarray:
+    """[repeat], the mean loss of the second half of the steps."""
+    return np.asarray(losses[:, losses.shape[1] // 2 :].mean(1))
+
+
+def excess(r: Surgery) -> float:
+    """Deeper minus untouched training loss in the second half of the steps, as a share of the latter."""
+    return r.gap / float(_second_half(r.untouched_loss).mean())
+
+
+def verdict(r: Surgery) -> str:
+    """Whether training goes on unharmed: the training losses of both networks compared."""
+    if not np.isfinite(r.deep_loss).all():
+        return "harm"
+    if excess(r) <= SAME:
+        return "unharmed"
+    return "harm" if r.gap_interval[0] > 0 else "unclear"
+
+
+AFTERWARDS = {
+    "unharmed": "and its training goes on unharmed",
+    "unclear": "and whether {} its training from there is unclear",
+    "harm": "but {} its training from there",
+}
+
+
+def _clause(label: str, r: Surgery) -> str:
+    new = r.count * len(r.place)
+    what = f"logits of {label} by up to {factor(r.difference)}, and no answer"
+    if r.difference == 0:
+        what = f"no bit of the function of {label}"
+    elif r.changed:
+        what = f"{count(r.changed, 'answer')} of {label}"
+    afterwards = AFTERWARDS[verdict(r)].format("it harms" if new == 1 else "they harm")
+    return f"{count(new, 'more unit')} changed {what}, {afterwards}"
+
+
+def points(label: str, r: Surgery) -> list[str]:
+    steps = r.untouched_loss.shape[1]
+    deep, untouched = (factor(_second_half(v).mean()) for v in (r.deep_loss, r.untouched_loss))
+    low, high = map(factor, r.gap_interval)
+    kind = "zero branches" if r.residual else "identity kernels"
+    new = r.count * len(r.place)
+    refused = [f"{label}: no unit {k}, because {v.rstrip('.')}." for k, v in r.refused.items()]
+    return [
+        f"{label}: {count(new, 'unit')} with {kind}, {join(r.place)}. Over the last {steps - steps // 2} of "
+        f"{steps} steps the training loss is {deep}, and {untouched} in the untouched network: "
+        f"{percent(abs(excess(r)))} {'more' if excess(r) > 0 else 'less'} (difference {factor(r.gap)}, 95 % "
+        f"interval {low} to {high}). The error was {percent(r.error)}, and became "
+        f"{percent(r.deep_error.mean())} with the new {'unit' if new == 1 else 'units'} and "
+        f"{percent(r.untouched_error.mean())} without. New units now change their input by "
+        f"{percent(r.change.mean())} of its norm.",
+        *refused,
+    ]
+
+
+def table(r: Surgery) -> Columns:
+    return {
+        "repeat": [str(i + 1) for i in range(len(r.change))],
+        "first loss, deeper": numbers(r.deep_loss[:, 0]),
+        "first loss, untouched": numbers(r.untouched_loss[:, 0]),
+        "loss in the second half, deeper": numbers(_second_half(r.deep_loss)),
+        "loss in the second half, untouched": numbers(_second_half(r.untouched_loss)),
+        "error after, deeper": percents(r.deep_error),
+        "error after, untouched": percents(r.untouched_error),
+    }
+
+
+def summary(r: Surgery) -> dict[str, str]:
+    more = f"{round(100 * excess(r), 1) + 0.0:+} %" if np.isfinite(excess(r)) else "diverged"
+    return {"training loss with units inserted": more}
+
+
+def measure(bench: Bench) -> Surgery:
+    given = bench.evaluation()
+    train = bench.training(bench.run.config.train.batch_size * bench.options.gradient_batches)
+    bench.choices["data"] += f"; batches from the first {len(train[0]):,} of training"
+    return surgery(*given, train=train, seed=bench.options.seed, **bench.how)
+
+
+STUDY = Study(
+    name="surgery",
+    title="Surgery: units that do nothing",
+    question=(
+        "Can a trained network be made deeper without harm? Units that pass their input on unchanged are "
+        "inserted at the front, in the middle and at the end. The outputs should stay the same; then the "
+        "deeper network and the untouched one are trained on, side by side."
+    ),
+    code=(
+        "resjax.analysis.surgery(*run.evaluation(10_000), train=run.examples('train', 512), loss=run.loss)"
+    ),
+    result=Surgery,
+    unsuited=lambda run: fixed_depth(run.network),  # of other reasons, only trying tells
+    measure=measure,
+    plot=plot,
+    verdict=verdict,
+    says=dict.fromkeys(AFTERWARDS, _clause),
+    points=points,
+    notes=lambda results: [
+        "An unchanged function is what the construction promises. That a start does no harm does not mean "
+        "that more depth helps, nor that training from scratch would find such units."
+    ],
+    table=table,
+    summary=summary,
+)

@@ -1,34 +1,34 @@
 """Weight decay alone: does a residual block decay to the identity?
 
 *Question.* "A residual block learns the identity easily: if weight decay drives W and b to 0, then
-a[l+2] = g(W a[l+1] + b + a[l]) = g(a[l]) = a[l]." True as it stands; but most residual blocks have BatchNorm,
+a[l+2] = g(W a[l+1] + b + a[l]) = g(a[l]) = a[l]." That is true, but most residual blocks have BatchNorm,
 whose output does not depend on the scale of the kernel in front of it.
 
-*Method.* Real units of this project get no gradient from data, so that the optimizer does nothing but decay:
+*Method.* Real units of this project get no gradient from data, so the optimizer does nothing but decay:
 
     W_{t+1} = W_t − η (0 + λ W_t) = (1 − ηλ) W_t,   so W_t = ρᵗ W_0 with ρ = 1 − ηλ.
 
 At every step the size of the branch is measured, ‖f(x)‖ / ‖x‖ over a fixed batch x ≥ 0, as behind a ReLU.
-With BatchNorm it is that of training: normalized by the statistics of the batch (running statistics follow
-within some dozens of steps, and decay is slower than that).
+BatchNorm normalizes by the statistics of the batch, as in training (running statistics follow within some
+dozens of steps, and decay is slower than that).
 
 *Closed form.* ReLU and convolution are homogeneous, so without BatchNorm a branch of m convolutions (biases
-0) shrinks as ρ^{mt}. A BatchNorm cancels every factor in front of it and puts its own γ in its place: what
-counts are the decayed factors from the last BatchNorm on. Of two convolutions,
+0) shrinks as ρ^{mt}. A BatchNorm cancels every factor in front of it and multiplies by its own γ: only the
+decayed factors from the last BatchNorm on count. Of two convolutions,
 
-    unit             form of the branch       without BN   BN, γ kept   BN, γ decayed
-    post-activation  conv BN ReLU conv BN     ρ^{2t}       ρ⁰           ρᵗ
-    pre-activation   BN ReLU conv BN ReLU conv ρ^{2t}      ρᵗ           ρ^{2t}
+    unit             form of the branch         without BN   BN, γ kept   BN, γ decayed
+    post-activation  conv BN ReLU conv BN       ρ^{2t}       ρ⁰           ρᵗ
+    pre-activation   BN ReLU conv BN ReLU conv  ρ^{2t}       ρᵗ           ρ^{2t}
 
 So the argument fails where BatchNorm *closes* the branch and γ is not decayed; a pre-activation unit, whose
-last convolution nothing normalizes, decays either way. The closed form has ε = 0. In truth BatchNorm cancels
-a factor only while the variance in front of it is large against ε = 1e-5: once ρ^{2t} times the variance has
-fallen below it, the branch decays after all, long after the kernels are nothing.
+last convolution nothing normalizes, decays either way. The closed form has ε = 0. BatchNorm really cancels a
+factor only while the variance in front of it is large against ε = 1e-5: once ρ^{2t} times the variance falls
+below ε, the branch decays after all, long after the kernels are negligible.
 
-*Reading it.* It says what decay alone does, in time 1/(ηλ) steps. In training, gradients work against it, and
-with BatchNorm smaller kernels get larger gradients (‖∂L/∂W‖ ∝ 1/‖W‖), which is why decay then sets the
-effective learning rate (van Laarhoven 2017) instead of the function. With momentum μ the rate η is in effect
-η/(1 − μ). At η = 0.1, λ = 1e-4, μ = 0 a factor of e takes 100,000 steps, more than the 64,000 of He et al.
+*Reading it.* It shows what decay alone does, in 1/(ηλ) steps. In training, gradients oppose it, and with
+BatchNorm smaller kernels get larger gradients (‖∂L/∂W‖ ∝ 1/‖W‖), so decay sets the effective learning rate
+(van Laarhoven 2017) instead of the function. With momentum μ the effective rate is η/(1 − μ). At η = 0.1,
+λ = 1e-4, μ = 0 a factor of e takes 100,000 steps, more than the 64,000 of He et al.
 
 *Cost.* A few hundred steps of one small unit, ten at a time: seconds.
 """
@@ -38,7 +38,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -50,8 +50,12 @@ from resjax.config import default
 from resjax.models.residual import ResidualUnit
 from resjax.models.shortcuts import Shortcut
 from resjax.studies import style
+from resjax.studies.batches import Progress
 from resjax.studies.intervals import bootstrap
+from resjax.studies.options import ClaimOptions
 from resjax.studies.result import Result
+from resjax.studies.study import Claim, Columns
+from resjax.studies.words import columns, factor, join, number, percent
 from resjax.training.optimizer import make_optimizer
 
 if TYPE_CHECKING:
@@ -70,42 +74,21 @@ POWERS = {"post": (2, 0, 1), "pre": (2, 1, 2)}
 
 @dataclasses.dataclass(frozen=True)
 class WeightDecay(Result):
-    """The size of a unit's branch while weight decay alone acts.
+    """The size of a unit's branch while only weight decay acts."""
 
-    Attributes:
-      placement: of BatchNorm and ReLU, see ``resjax.models.residual``.
-      case: with or without BatchNorm, and what decays.
-      step: [point].
-      branch: [case, point], ‖f(x)‖ / ‖x‖, mean over draws.
-      branch_interval: [case, point, end], its 95 % bootstrap interval.
-      closed_form: [case, point], branch at step 0 × ρ^(power · step).
-      power: [case], how many decayed factors are left.
-      kernel: [case, point], ‖W_t‖ / ‖W_0‖ of the first kernel, mean over draws; in closed form ρᵗ.
-      rate, decay: η and λ; ρ = 1 − ηλ.
-      choices: of this analysis.
-    """
-
-    AXES: ClassVar = {
-        "step": ("point",),
-        **dict.fromkeys(("branch", "closed_form", "kernel"), ("case", "point")),
-        "branch_interval": ("case", "point", "end"),
-        "power": ("case",),
-    }
-
-    placement: str
-    case: tuple[str, ...]
-    step: np.ndarray
-    branch: np.ndarray
-    branch_interval: np.ndarray
-    closed_form: np.ndarray
-    power: np.ndarray
-    kernel: np.ndarray
-    rate: float
-    decay: float
-    choices: dict[str, Any]
+    placement: str  # of BatchNorm and ReLU, see ``resjax.models.residual``
+    case: tuple[str, ...]  # with or without BatchNorm, and what decays
+    step: Annotated[np.ndarray, "point"]
+    branch: Annotated[np.ndarray, "case", "point"]  # ‖f(x)‖ / ‖x‖, mean over draws
+    branch_interval: Annotated[np.ndarray, "case", "point", "end"]  # its 95 % interval
+    closed_form: Annotated[np.ndarray, "case", "point"]  # branch at step 0 × ρ^(power · step)
+    power: Annotated[np.ndarray, "case"]  # how many decayed factors count
+    kernel: Annotated[np.ndarray, "case", "point"]  # ‖W_t‖ / ‖W_0‖ of the first kernel, mean
+    rate: float  # η
+    decay: float  # λ; ρ = 1 − ηλ
 
 
-def decay_alone(
+def weight_decay(
     placement: str = "post",
     *,
     rate: float = 0.1,
@@ -122,11 +105,11 @@ def decay_alone(
 
     Args:
       placement: 'post' or 'pre'.
-      rate, decay: η and λ of plain SGD; large ones only save steps, what counts is ηλ.
-      steps, every: how many, and how often the branch is measured.
+      rate, decay: η and λ of plain SGD; only ηλ counts, and a large one saves steps.
+      steps, every: number of steps, and of steps between two measurements of the branch.
       width, size, batch_size: of x, [batch_size, size, size, width], absolute values of a standard normal.
       draws: units and inputs, 2 or more; kernels are He-normal, γ = 1, β = 0.
-      seed: of the draws.
+      seed: seed of the draws.
 
     Raises:
       ValueError: another placement, or impossible numbers.
@@ -143,24 +126,20 @@ def decay_alone(
         )
     shape = (batch_size, size, size, width)
     keys = jax.random.split(jax.random.key(seed), draws)
-    points = steps // every
-    step = every * np.arange(points + 1)
-    branch, kernel = np.zeros((2, len(CASES), draws, points + 1))
+    step = every * np.arange(steps // every + 1)
+    branch, kernel = np.zeros((2, len(CASES), draws, len(step)))
     for i, (_, norm, what) in enumerate(CASES):
-        unit = ResidualUnit(
-            Shortcut(width, width, 1, "pad_subsample"), ((3, width, 1),) * 2, placement, norm=norm
-        )
-        optimizer = _optimizer(rate, decay, what)
-        branch[i], kernel[i] = jax.device_get(_decay(unit, optimizer, shape, points, every, keys))
-    mean = branch.mean(1)
-    power = np.array(POWERS[placement])
-    low, high = bootstrap(branch.transpose(0, 2, 1), seed=seed)
+        shortcut = Shortcut(width, width, 1, "pad_subsample")
+        unit = ResidualUnit(shortcut, ((3, width, 1),) * 2, placement, norm=norm)
+        given = unit, _optimizer(rate, decay, what), shape, len(step), every, keys
+        branch[i], kernel[i] = jax.device_get(_decay(*given))
+    mean, power = branch.mean(1), np.array(POWERS[placement])
     return WeightDecay(
         placement=placement,
         case=tuple(name for name, *_ in CASES),
         step=step,
         branch=mean,
-        branch_interval=np.stack([low, high], -1),
+        branch_interval=np.stack(bootstrap(branch.transpose(0, 2, 1), seed=seed), -1),
         closed_form=mean[:, :1] * (1 - rate * decay) ** (power[:, None] * step[None]),
         power=power,
         kernel=kernel.mean(1),
@@ -178,7 +157,7 @@ def decay_alone(
 
 
 def _optimizer(rate: float, decay: float, what: str) -> optax.GradientTransformation:
-    """What the configuration of a run with these values stands for."""
+    """The optimizer that trains a run with these values in its configuration."""
     config = default().optimizer
     config.update({"momentum": 0.0, "weight_decay": decay, "decay": what})
     return make_optimizer(config, optax.constant_schedule(rate))
@@ -193,7 +172,7 @@ def _decay(
     every: int,
     keys: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """‖f(x)‖ / ‖x‖ and ‖W_t‖ / ‖W_0‖ at each point, [draws, points + 1] each."""
+    """‖f(x)‖ / ‖x‖ and ‖W_t‖ / ‖W_0‖, [draws, points] each."""
 
     def one(key: jax.Array) -> tuple[jax.Array, jax.Array]:
         init_key, x_key = jax.random.split(key)
@@ -214,32 +193,34 @@ def _decay(
             return lax.fori_loop(0, every, update, state), (size, kernel)
 
         start = variables["params"], optimizer.init(variables["params"])
-        _, (sizes, kernels) = lax.scan(measure, start, length=points + 1)
+        _, (sizes, kernels) = lax.scan(measure, start, length=points)
         return sizes, kernels / kernels[0]
 
     return lax.map(one, keys)
 
 
-def plot(results: WeightDecay | Mapping[str, WeightDecay]) -> Figure:
-    """‖f(x)‖ / ‖x‖ over steps, one panel a unit: measured (markers) beside the closed form (lines).
+# --- what the report shows ---
+
+
+def plot(results: Mapping[str, WeightDecay]) -> Figure:
+    """‖f(x)‖ / ‖x‖ over steps, one panel for each unit: measured (markers) and in closed form (lines).
 
     Bands are 95 % intervals of the mean over draws.
     """
-    named = {"": results} if isinstance(results, WeightDecay) else dict(results)
     narrow = style.is_narrow()
-    rows, columns = (len(named), 1) if narrow else (1, len(named))
+    rows, columns = (len(results), 1) if narrow else (1, len(results))
     fig, grid = style.axes_grid(rows, columns, sharex=True, sharey=True)
     if narrow:
         fig.set_figheight(fig.get_figheight() * (1 + 0.7 * (rows - 1)))
     panels = [ax for row in grid for ax in row]
-    for ax, (label, r) in zip(panels, named.items(), strict=True):
+    for ax, (label, r) in zip(panels, results.items(), strict=True):
         every = max(len(r.step) // 16, 1)
         for i, case in enumerate(r.case):
-            look: dict[str, Any] = {"color": style.color(i)}
-            ax.plot(r.step, r.closed_form[i], "-", lw=1.2, **look)
-            ax.plot(r.step[::every], r.branch[i, ::every], style.marker(i), label=case, **look)
+            color, dots = style.color(i), style.marker(i)
+            ax.plot(r.step, r.closed_form[i], "-", lw=1.2, color=color)
+            ax.plot(r.step[::every], r.branch[i, ::every], dots, label=case, color=color)
             low, high = r.branch_interval[i].T
-            ax.fill_between(r.step, low, high, alpha=0.2, lw=0, **look)
+            ax.fill_between(r.step, low, high, alpha=0.2, lw=0, color=color)
         ax.set(title=label, yscale="log")
     panels[0].plot([], [], "-", lw=1.2, color=style.ink(), label="closed form, ε = 0")
     for row in grid:
@@ -248,3 +229,110 @@ def plot(results: WeightDecay | Mapping[str, WeightDecay]) -> Figure:
         ax.set_xlabel("steps of weight decay alone")
     style.legend_above(fig, panels[0], columns=4)
     return fig
+
+
+# The moment at which kernels are down to this share of their first norm decides.
+KERNEL_LEFT = 0.05
+# A branch that is then smaller than DECAYED times its first size has decayed; one above STAYS has not.
+DECAYED, STAYS = 0.1, 0.9
+
+
+def moment(result: WeightDecay) -> int:
+    """Index of the first point at which all kernels are down to ``KERNEL_LEFT``, or of the last point."""
+    small = np.flatnonzero((result.kernel <= KERNEL_LEFT).all(0))
+    return int(small[0]) if len(small) else len(result.step) - 1
+
+
+def left(result: WeightDecay) -> np.ndarray:
+    """[case], the share of the branch's first size that is left at that moment."""
+    return result.branch[:, moment(result)] / result.branch[:, 0]
+
+
+def headline(results: Mapping[str, WeightDecay]) -> str:
+    """In which cases decay alone makes the unit the identity."""
+    clauses = []
+    for label, r in results.items():
+        cases: dict[str, list[str]] = {}
+        for case, share in zip(r.case, left(r), strict=True):
+            verdict = "nears" if share <= STAYS else "stays away from"
+            verdict = "decays to" if share < DECAYED else verdict
+            cases.setdefault(verdict, []).append(f"“{case}”")
+        told = [f"{verdict} the identity with {join(own)}" for verdict, own in cases.items()]
+        clauses.append(f"the {label} {join(told)}")
+    return f"under weight decay alone, {'; '.join(clauses)}"
+
+
+def points(label: str, r: WeightDecay) -> list[str]:
+    t = moment(r)
+    shares = [
+        f"{factor(share)} ({case}; closed form {factor(r.closed_form[i, t] / r.branch[i, 0])})"
+        for i, (case, share) in enumerate(zip(r.case, left(r).tolist(), strict=True))
+    ]
+    found = [
+        f"{label}: after {r.step[t]:,} steps {percent(r.kernel[:, t].mean())} of the kernels' norm is left, "
+        f"in closed form {percent((1 - r.rate * r.decay) ** r.step[t])}, and the branch has of its first "
+        f"size {join(shares)}."
+    ]
+    ends = [
+        f"{factor(end)} times ({case})"
+        for case, end in zip(r.case, (r.branch / r.closed_form)[:, -1].tolist(), strict=True)
+        if abs(np.log(end)) > np.log(1.05)
+    ]
+    if ends:
+        found.append(
+            f"{label}: at the last step, {r.step[-1]:,}, the branch has {join(ends)} its closed form. That "
+            "leaves out BatchNorm's ε = 1e-5, which counts once the variance in front is as small."
+        )
+    return found
+
+
+def table(r: WeightDecay) -> Columns:
+    t = moment(r)
+    head = ("case", "closed form", "‖f‖/‖x‖ at first", "step", "‖f‖/‖x‖ then", "in closed form")
+    rows = []
+    for i, case in enumerate(r.case):
+        low, high = map(number, r.branch_interval[i, t])
+        then = f"{number(r.branch[i, t])} ({low} – {high})"
+        form = ("constant", "ρᵗ", "ρ²ᵗ")[r.power[i]]
+        ends = number(r.branch[i, 0]), f"{r.step[t]:,}", then, number(r.closed_form[i, t])
+        rows.append((case, form, *ends))
+    return columns(head, rows)
+
+
+def summary(r: WeightDecay) -> dict[str, str]:
+    shares = zip(r.case, left(r).tolist(), strict=True)
+    return {f"branch left, {case}": percent(share) for case, share in shares}
+
+
+def measure(options: ClaimOptions, progress: Progress | None) -> dict[str, WeightDecay]:
+    results = {}
+    small = {"draws": 2, "width": 4, "size": 4} if options.smoke else {}
+    for i, placement in enumerate(PLACEMENTS):
+        if progress:
+            progress(i, len(PLACEMENTS))
+        results[f"{placement}-activation unit"] = weight_decay(
+            placement, seed=options.seed, **small
+        )
+    if progress:
+        progress(len(PLACEMENTS), len(PLACEMENTS))
+    return results
+
+
+STUDY = Claim(
+    name="weight_decay",
+    title="Weight decay and the identity",
+    question=(
+        "Does weight decay turn residual blocks into identities? Real units get no gradient from data, only "
+        "weight decay, and the size of their branch beside their input is measured: without BatchNorm, with "
+        "it, and with its γ decayed too."
+    ),
+    code="resjax.analysis.weight_decay('post'), resjax.analysis.weight_decay('pre')",
+    labels="unit",
+    result=WeightDecay,
+    measure=measure,
+    plot=plot,
+    headline=headline,
+    points=points,
+    table=table,
+    summary=summary,
+)
