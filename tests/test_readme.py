@@ -1,14 +1,26 @@
 """What the README shows works: its Python runs, and it stays short; test_docs.py follows its links."""
 
+import io
+import json
+import os
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib
+from rich.console import Console
 
 from resjax import config as configs
+from resjax import demo, models
+from resjax.analysis import path_counts
+from resjax.analyze import print_findings
+from resjax.report import compare
+from resjax.report.compare import Finding
+from resjax.studies.catalogue import STUDIES
 from resjax.train import train_and_evaluate
 
 REPOSITORY = Path(__file__).parent.parent
+CONFIGS, RECORDS = REPOSITORY / "configs", REPOSITORY / "docs/results/demo"
 README = (REPOSITORY / "README.md").read_text("utf-8")
 
 
@@ -43,6 +55,42 @@ def test_the_library_example_runs(tmp_path, monkeypatch, capsys):
     for block in python_of(REPOSITORY / "docs/library.md"):
         exec(compile(block, "library.md", "exec"), names)
     assert not (names["intact"] == names["without_5"]).all()
+
+
+def recorded_demo() -> str:
+    """What the demo prints of the results that are recorded in docs/results/demo."""
+    findings: list[Finding] = []
+    summaries: dict[str, dict[str, str]] = {}
+    for name in demo.STUDIES:
+        study = STUDIES[name]
+        if name == "path_counts":  # exact, so not recorded
+            fields = {
+                label: configs.load_file(CONFIGS / file) for label, file in demo.TWINS.items()
+            }
+            results = {
+                label: path_counts(models.build(c.model, image_shape=(8, 8, 1), num_classes=10))
+                for label, c in fields.items()
+            }
+            results = {k: r for k, r in results.items() if r.num_residual}
+        else:
+            record = json.loads((RECORDS / f"{name}.json").read_text("utf-8"))
+            results = {k: study.result.from_json(r["result"]) for k, r in record["runs"].items()}
+        findings.append(compare.finding(study, results))
+        for label, rows in compare.summary(study, results).items():
+            summaries.setdefault(label, {}).update(rows)
+    console = Console(file=io.StringIO(), width=120, highlight=False)
+    print_findings(SimpleNamespace(summary=summaries, findings=findings, failed=[]), console)
+    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
+
+
+def test_the_demo_prints_what_the_readme_shows():
+    """RESJAX_WRITE_GOLDENS=1 writes that part of the README anew, where a text was changed on purpose."""
+    wanted = recorded_demo()
+    (shown,) = re.findall(r"ends like this:\n\n```\n(.*?)\n```", README, re.DOTALL)
+    if os.environ.get("RESJAX_WRITE_GOLDENS"):
+        (REPOSITORY / "README.md").write_text(README.replace(shown, wanted), "utf-8")
+        shown = wanted
+    assert shown == wanted
 
 
 def test_it_stays_short():
