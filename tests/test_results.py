@@ -58,6 +58,13 @@ def test_a_limit_of_claims_json_decides(monkeypatch):
     assert (found["met"], found["allowed"]) == (False, "≤ 0.7")
 
 
+@pytest.mark.parametrize("part", ["branch_variance", "shattering"])
+def test_networks_at_initialization_were_judged_by_the_limits_of_claims_json(part):
+    limits = load_script("docs/results/at_init.py").LIMITS
+    recorded = json.loads((SCRIPTS / f"at_init_{part}.json").read_text("utf-8"))
+    assert json.loads(json.dumps(limits)) == recorded["limits"]
+
+
 def test_a_recorded_finding_is_what_its_numbers_say():
     record = json.loads((SCRIPTS / "sample_size_fashion_mnist.json").read_text("utf-8"))
     results = {k: SampleSize.from_json(r) for k, r in record["results"].items()}
