@@ -5,7 +5,7 @@ Parts, each with a file of numbers at_init_<part>.json beside this one, and all 
   branch_variance  Var(branch) ÷ Var(shortcut) in each unit at depth 110, with and without BatchNorm
   shattering       correlation of gradients at different inputs, fully connected, to depth 50, and at 110
   zero_init        deletion of random sets of units from networks whose branches start at 0
-Verdicts are computed from the tolerances in ``LIMITS``, which were fixed before anything was measured.
+Verdicts are computed from the limits of claims.json, which were fixed before anything was measured.
 """
 
 import json
@@ -32,11 +32,15 @@ from resjax.workdir.workdir import write
 
 HERE = Path(__file__).parent
 SEEDS, BATCH = (0, 1, 2), 128
+_ROWS = {
+    claim["row"]: claim["limits"]
+    for claim in json.loads((HERE / "claims.json").read_text("utf-8"))["claims"]
+}
 LIMITS = {
-    "slope of log ratio against log place": (-1.3, -0.7),  # the law 1/l
-    "un-normalized: ratio and growth, relative to constancy and to 2": 0.2,
-    "plain: rate of decay, relative to ln 2": 0.25,
-    "residual with BatchNorm ÷ plain, correlation at depth 24": 10.0,
+    "slope of log ratio against log place": tuple(_ROWS[21]["slope"]),  # the law 1/l
+    "un-normalized: ratio and growth, relative to constancy and to 2": _ROWS[21]["percent"] / 100,
+    "plain: rate of decay, relative to ln 2": _ROWS[23]["percent"] / 100,
+    "residual with BatchNorm ÷ plain, correlation at depth 24": float(_ROWS[23]["times"]),
 }
 Examples = tuple[np.ndarray, np.ndarray]
 Found = tuple[dict[str, Any], dict[str, Result]]
@@ -122,7 +126,7 @@ def branch_variance(examples: Examples) -> Found:
 
 
 def _doubling(results: list[Any], stage: str) -> tuple[dict[str, Any], dict[str, bool]]:
-    """Numbers of the equal units of a stage: without its first, which hands on fewer channels' variance."""
+    """Numbers of the equal units of a stage, without its first, which has the variance of fewer channels."""
     limit = LIMITS["un-normalized: ratio and growth, relative to constancy and to 2"]
     ratios, growths = [], []
     for r in results:

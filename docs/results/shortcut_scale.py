@@ -1,7 +1,7 @@
 """Constant shortcut scaling at initialization: ``python docs/results/shortcut_scale.py``.
 
 He et al. (2016, Eq. 8): with x_{l+1} = λ x_l + F(x_l) the "1" of "1 + …" becomes ∏λ. Measured in an untrained
-ResNet-56 with shortcut='scale' on digits, for each λ and seed: the norm of what came through the shortcuts
+ResNet-56 with shortcut='scale' on digits, for each λ and seed: the norm of the signal through the shortcuts
 alone, ‖d‖, and of the whole signal, ‖c‖, in front of some units, both relative to the gradient at the head.
 Writes shortcut_scale.json beside this file, with 95 % intervals over seeds, and prints the table that
 docs/analyses/backward_signal.md shows.

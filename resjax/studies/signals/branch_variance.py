@@ -211,7 +211,7 @@ def plot(results: Mapping[str, BranchVariance]) -> Figure:
                 ax.plot(r.position[own], np.where(y > 0, y, np.nan), ls=ls, **look)
         _law(ax)
         ax.set_title(stage.replace("stage", "stage "))
-        if any(np.isfinite(np.asarray(line.get_ydata())).any() for line in ax.lines):
+        if any(np.isfinite(np.asarray(line.get_ydata(), float)).any() for line in ax.lines):
             # A logarithmic axis without a point can't be drawn.
             ax.set(xscale="log", yscale="log")
             plain_log_ticks(ax.xaxis)

@@ -206,7 +206,7 @@ def plot(results: Mapping[str, Responses]) -> Figure:
                 std = np.where(r.std > 0, r.std, np.nan)[which]
                 name = f"{label}, {name}".strip(", ")
                 order.plot(1 + np.flatnonzero(which), std, fmt, lw=1, ms=4, label=name, color=color)
-                ranked.plot(1 + np.arange(len(std)), np.sort(std)[::-1], line, color=color)
+                ranked.plot(1 + np.arange(len(std)), -np.sort(-std), line, color=color)
     order.set(xlabel="layer, in the order of the network", ylabel="deviation of the response")
     ranked.set(xlabel="layer, from the largest deviation")
     for ax in (order, ranked):
