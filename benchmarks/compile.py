@@ -4,12 +4,12 @@
 
 The programs are those of ``python -m resjax.train`` at CIFAR-10's image size: the first state, many training
 steps a dispatch, and the evaluation of many batches. Each start is a process of its own: a cold one with an
-empty folder for compiled programs (``resjax.cpu.compilation``), then a warm one with what the cold one left there. A
-start counts from the Python function on: tracing, lowering, and XLA or reading. Stock Flax (``stock.py``) has
-one step a dispatch and starts cold; "stock, flag" compiles as quickly as the commands do. "init" is the first
-state, compiled and computed; the others are not run, so their numbers do not depend on how fast they are.
-"start" is what training needs, the first state and the steps: of stock Flax the sum, and of resjax as
-``loop.begin`` makes them, side by side.
+empty folder for compiled programs (``resjax.cpu.compilation``), then a warm one with what the cold one left
+there. A start counts from the Python function on: tracing, lowering, and XLA or reading. Stock Flax
+(``stock.py``) has one step a dispatch and starts cold; "stock, flag" compiles as quickly as the commands do.
+"init" is the first state, compiled and computed; the others are not run, so their numbers do not depend on
+how fast they are. "start" is what training needs, the first state and the steps: of stock Flax the sum, and
+of resjax as ``loop.prepare`` makes them, side by side.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ def _experiment(depth: int, batch: int) -> tuple[Any, Any]:
     from resjax import config as configs
     from resjax import data
     from resjax.cpu.compilation import compile_quickly, keep_compiled
-    from resjax.cpu.cores import share_cores
     from resjax.data.info import Info
     from resjax.train import make_experiment
+    from resjax.training.cores import share_cores
     from resjax.training.devices import Devices
 
     compile_quickly()
@@ -75,7 +75,7 @@ def start_programs(depth: int, batch: int) -> dict[str, float]:
         "mask": shaped(2, 512, dtype=np.float32),
     }
     arguments = (state, train_set, batches, shaped(), shaped())
-    train, evaluate = devices.train_steps(experiment.task), devices.eval_steps(experiment.task)
+    train, evaluate = devices.train_program(experiment.task), devices.eval_program(experiment.task)
     return {
         "init": init,
         "train": _seconds(train, *arguments),
@@ -97,7 +97,14 @@ def start_run(depth: int, batch: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder, Checkpoints(folder) as checkpoints:
         started = time.perf_counter()
         nothing = lambda state: {}  # noqa: E731
-        begun = loop.begin(experiment, devices, checkpoints, nothing, feed.images, batches)
+        begun = loop.prepare(
+            devices.train_program(experiment.task),
+            experiment,
+            devices,
+            checkpoints,
+            nothing,
+            (feed.images, batches),
+        )
         jax.block_until_ready(begun[0])
         return {"start": time.perf_counter() - started}
 

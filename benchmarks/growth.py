@@ -37,8 +37,7 @@ from resjax.studies import style
 from resjax.studies.lesions import lesion
 from resjax.studies.lesions.deletions import deletions
 from resjax.studies.paths import path_exact
-from resjax.training.devices import train_steps
-from resjax.training.step import Task, create_state
+from resjax.training.step import Task, create_state, train_steps
 
 SHAPE, STEPS = (32, 32, 3), 2
 BASE = {"depth": 20, "width": 1, "batch": 8}

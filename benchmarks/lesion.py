@@ -45,7 +45,6 @@ from safetensors.numpy import save_file
 
 from resjax import config as configs
 from resjax import models, pretrained
-from resjax.cpu.cores import share_cores
 from resjax.pretrained import naming
 from resjax.pretrained.convert import to_tensors
 from resjax.studies.batches import padded_batches
@@ -55,6 +54,7 @@ from resjax.studies.lesions.lesion import lesion
 from resjax.studies.lesions.reorder import reorder
 from resjax.studies.paths.path_exact import path_spectrum
 from resjax.studies.paths.path_sampled import path_norms
+from resjax.training.cores import share_cores
 
 KS, DRAWS = (2, 5, 10), 8
 SWAPS, ORDERS = (1, 5), 4

@@ -110,7 +110,7 @@ def serve(depth: int, batch: int, steps: int, out: Path) -> None:
     feed = Feed(config, experiment.dataset, devices, 0)
     state = devices.copy(experiment.create_state())
     arguments = (state, feed.images, feed.batches(0, steps), jnp.int32(0), jnp.int32(steps))
-    compiled = devices.train_steps(experiment.task).lower(*arguments).compile()  # type: ignore[attr-defined]
+    compiled = devices.train_program(experiment.task).lower(*arguments).compile()
     state, metrics = compiled(*arguments)
     flat = jax.device_get(jax.tree.leaves(state.params))
     if jax.process_index() == 0:

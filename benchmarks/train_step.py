@@ -99,10 +99,10 @@ def _resjax(
     import optax
 
     from resjax import config as configs
-    from resjax.cpu.cores import share_cores
     from resjax.data import Statistics
     from resjax.network import losses
     from resjax.train import Task, create_state
+    from resjax.training.cores import share_cores
     from resjax.training.devices import Devices
 
     images, labels, size = _examples(network, batch)
@@ -124,7 +124,7 @@ def _resjax(
     data = devices.copy({"image": images, "label": labels})
     places = np.tile(np.arange(batch, dtype=np.int32), (steps, 1))
     batches = devices.split({"index": places, "slot": places})
-    program = devices.train_steps(task)
+    program = devices.train_program(task)
     state = devices.copy(create_state(task, 0, (size, size, 3)))
     done, count = 0, jnp.int32(steps)
     start = time.perf_counter()

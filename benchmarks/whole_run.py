@@ -40,9 +40,9 @@ MOST = 50  # steps a dispatch
 def _experiment(depth: int, epochs: int) -> Any:
     from resjax import config as configs
     from resjax import data
-    from resjax.cpu.cores import share_cores
     from resjax.data.info import Info
     from resjax.train import make_experiment
+    from resjax.training.cores import share_cores
 
     config = configs.default("resnet", depth=depth, widths=(2, 4, 8))
     config.data.pad, config.data.flip = 4, True
@@ -84,7 +84,8 @@ def start(depth: int) -> dict[str, float]:
     feed = Feed(config, experiment.dataset, devices, 0)
     batches = feed.batches(0, 1)
     with tempfile.TemporaryDirectory() as folder, Checkpoints(folder) as checkpoints:
-        begun = loop.begin(experiment, devices, checkpoints, evaluate, feed.images, batches)
+        program, shapes = devices.train_program(experiment.task), (feed.images, batches)
+        begun = loop.prepare(program, experiment, devices, checkpoints, evaluate, shapes)
     state, evaluation, run = begun
     marks.append(("first state and programs", time.time()))
     jax.block_until_ready(evaluation)
@@ -175,21 +176,19 @@ def compete(depth: int, epochs: int, rounds: int) -> dict[str, Any]:
 
         def __init__(self) -> None:
             super().__init__()
-            self._train = Devices.train_steps(self, experiment.task)
-            self._eval = Devices.eval_steps(self, experiment.task)
+            self.compiled_train = Devices.train_program(self, experiment.task)
+            self._eval = Devices.eval_program(self, experiment.task)
 
-        def train_steps(self, task: Any) -> Any:
-            return self._train
+        def train_program(self, task: Any) -> Any:
+            lowered = SimpleNamespace(compile=lambda: self.compiled_train)
+            return SimpleNamespace(lower=lambda *_: lowered)
 
-        def lower_steps(self, *_: Any) -> Any:
-            return SimpleNamespace(compile=lambda: self._train)
-
-        def eval_steps(self, task: Any) -> Any:
+        def eval_program(self, task: Any) -> Any:
             return self._eval
 
     devices = Compiled()
     feed = Feed(experiment.config, experiment.dataset, devices, 0)
-    run = devices.train_steps(experiment.task)
+    run = devices.compiled_train
     size = experiment.config.eval.batch_size
     evaluation = Evaluation(experiment.task, experiment.dataset, devices, size)
     state = devices.copy(experiment.create_state())

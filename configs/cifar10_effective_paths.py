@@ -7,7 +7,7 @@ Time:     not yet run.
 Result:   not yet run. The paper: 5.96 %, against 6.10 % with all modules.
 
 The paper does not say whether branches are scaled at test; here they are multiplied by 23/54, their
-probability to take part (``--config.model.unit_scale_at_test=False`` for the other choice).
+survival probability (``--config.model.unit_scale_at_test=False`` for the other choice).
 """
 
 from pathlib import Path

@@ -2,7 +2,7 @@
 
 Command:  python -m resjax.data.prepare cifar10
           python -m resjax.train --config=configs/cifar10_plain.py --workdir=runs/plain20
-          … --config.model.depth=56 for the depth at which it is worse than the residual one
+          … --config.model.depth=56, at which it is worse than the residual network
 Hardware: one GPU.
 Time:     not yet run.
 Result:   not yet run. Test error read off the paper's Fig. 6: depth 20, 32, 44, 56: about 9.7, 10.1, 11.4,

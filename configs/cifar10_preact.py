@@ -22,7 +22,7 @@ from resjax import config as configs
 def get_config(arg: str = "") -> ConfigDict:
     c = configs.load_file(Path(__file__).with_name("cifar10_resnet.py"), arg)
     c.model.placement = "pre"
-    c.optimizer.warmup = "400 steps"  # which the original units need, and this one does not mind
+    c.optimizer.warmup = "400 steps"  # needed by the original units, and harmless for these
     if arg != "smoke":
         c.model.depth = 110
     return c

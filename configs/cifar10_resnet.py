@@ -3,7 +3,7 @@
 Command:  python -m resjax.data.prepare cifar10
           python -m resjax.train --config=configs/cifar10_resnet.py --workdir=runs/resnet20
           … --config.model.depth=110 --config.optimizer.warmup="400 steps"   (56, 44, 32 need no warm-up)
-          … --config.parallel.mode=pmap on two GPUs: BatchNorm over 64 images each, as they trained
+          … --config.parallel.mode=pmap on two GPUs: BatchNorm over 64 images each, as in the paper
 Hardware: one GPU.
 Time:     not yet run.
 Result:   not yet run. Test error in the paper's Table 6: depth 20, 32, 44, 56, 110: 8.75, 7.51, 7.17, 6.97,

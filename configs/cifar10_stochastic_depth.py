@@ -1,11 +1,12 @@
-"""Stochastic depth on CIFAR-10 (Huang et al. 2016): ResNet-110, survival falling linearly to 0.5.
+"""Stochastic depth on CIFAR-10 (Huang et al. 2016): ResNet-110, survival decreasing linearly to 0.5.
 
 Command:  python -m resjax.data.prepare cifar10
           python -m resjax.train --config=configs/cifar10_stochastic_depth.py --workdir=runs/depth110
 Hardware: one GPU.
 Time:     not yet run.
-Result:   not yet run. The paper: 5.23 % with, 6.41 % without (unit_dropout='none'), at the epoch that is
-          best on 5,000 images held out; here the last epoch counts (data.holdout=5000 holds them out).
+Result:   not yet run. The paper: 5.23 % with, 6.41 % without (unit_dropout='none'), at the best epoch on
+5,000
+          held-out images; here at the last epoch (data.holdout=5000 holds them out).
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The network of Veit et al. 2016: a pre-activation ResNet-110, 54 modules, whose modules they delete.
+"""The network of Veit et al. 2016 for their deletions: a pre-activation ResNet-110 of 54 modules.
 
 Command:  python -m resjax.data.prepare cifar10
           python -m resjax.train --config=configs/cifar10_veit.py --workdir=runs/veit110
@@ -8,7 +8,7 @@ Time:     64,000 steps: not yet run. One NVIDIA H200: 20,000 steps in 5.4 minute
 Result:   64,000 steps: not yet run; the paper's network has 6.10 % test error. 20,000 steps, the rate lowered
           at 10,000 and 15,000: 7.68 %, and most of its units may go (docs/results/veit110.md).
 
-Recipe of He et al. 2016 (64,000 steps of 128); the training has no dropped units.
+The recipe is that of He et al. 2016 (64,000 steps of 128), without stochastic depth.
 """
 
 from pathlib import Path

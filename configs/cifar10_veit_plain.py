@@ -1,13 +1,13 @@
-"""Veit's control: a plain network of 15 layers with 128 channels in each, so that any can be removed.
+"""Veit's control: a plain network of 15 layers with 128 channels in each, so that any layer can be deleted.
 
 Command:  python -m resjax.data.prepare cifar10
           python -m resjax.train --config=configs/cifar10_veit_plain.py --workdir=runs/plain15
-          … --config.model.norm=True for the control that the paper lacks: with BatchNorm
+          … --config.model.norm=True for a control that the paper lacks: with BatchNorm
 Hardware: one GPU.
 Time:     not yet run.
-Result:   not yet run. In the paper, removing any layer gives 90 % error: chance.
+Result:   not yet run. In the paper, deleting any layer gives 90 % error: chance.
 
-The paper gives no recipe for it; without BatchNorm, it gets a tenth of the residual network's rate.
+The paper gives no recipe for it. Without BatchNorm, the learning rate is a tenth of the residual network's.
 """
 
 from pathlib import Path

@@ -24,7 +24,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.optimizer.warmup = "3 epochs"
 
     c.log.every = "1 epochs"
-    c.checkpoint.keep = 6  # all: how the network changed while it learned is a question, too
+    c.checkpoint.keep = 6  # all, for studies of how the network changes during training
     if configs.smoke(arg):
         c.model.depth = 20
         c.train.duration = "3 epochs"

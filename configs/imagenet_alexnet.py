@@ -2,12 +2,12 @@
 
 Command:  python -m resjax.data.prepare imagenet2012 --source=FOLDER-OF-THE-TWO-TAR-FILES
           python -m resjax.train --config=configs/imagenet_alexnet.py --workdir=runs/alexnet
-          … --config.model.form=one_column for the form that torchvision has
+          … --config.model.form=one_column for torchvision's form
 Hardware: one GPU with a fast host (the images are decoded there).
 Time:     not yet run.
 Result:   not yet run. The paper: 40.7 % top-1, 18.2 % top-5 validation error with ten crops.
 
-Left out: the paper's colour augmentation and ten-crop evaluation.
+Not implemented: the paper's colour augmentation and ten-crop evaluation.
 """
 
 from ml_collections import ConfigDict
@@ -25,7 +25,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
     c.train.duration = "90 epochs"
     c.train.batch_size = 128
-    c.train.steps_per_dispatch = 4  # each step's images travel to the device
+    c.train.steps_per_dispatch = 4  # each step sends its images to the device
 
     c.optimizer.learning_rate = 0.01
     c.optimizer.weight_decay = 5e-4

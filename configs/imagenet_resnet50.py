@@ -24,7 +24,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
     c.train.duration = "90 epochs"
     c.train.batch_size = 256
-    c.train.steps_per_dispatch = 2  # each step's images travel to the device
+    c.train.steps_per_dispatch = 2  # each step sends its images to the device
 
     c.optimizer.learning_rate = 0.1
     c.optimizer.nesterov = True

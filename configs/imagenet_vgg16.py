@@ -7,7 +7,7 @@ Hardware: eight GPUs or a TPU slice.
 Time:     not yet run.
 Result:   not yet run. The paper, one scale of 256: 27.0 % top-1, 8.8 % top-5 validation error.
 
-The paper starts the deeper configurations from a trained A; He-normal weights make that unnecessary.
+The paper initializes deeper configurations with a trained A; He-normal weights make that unnecessary.
 """
 
 from ml_collections import ConfigDict
@@ -25,7 +25,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
     c.train.duration = "74 epochs"
     c.train.batch_size = 256
-    c.train.steps_per_dispatch = 2  # each step's images travel to the device
+    c.train.steps_per_dispatch = 2  # each step sends its images to the device
 
     c.optimizer.learning_rate = 0.01
     c.optimizer.weight_decay = 5e-4

@@ -5,10 +5,10 @@ Command:  python -m resjax.data.prepare mnist
 Hardware: 2 CPU cores (Intel Xeon, Sapphire Rapids), shared.
 Time:     5 min 48 s of CPU time.
 Result:   0.99 % test error after the last of 20 epochs, one seed (docs/results/lenet5_mnist.json). The
-          learning rate and the loss's constant were chosen on 10,000 training images held out.
+          learning rate and the loss's constant were chosen on 10,000 held-out training images.
 
 LeCun et al. (1998, §III) report 0.95 % without distortions. They train with a stochastic diagonal
-Levenberg-Marquardt method, one example a step, 20 passes; here it is SGD with momentum on mini-batches.
+Levenberg-Marquardt method, one example per step, for 20 epochs; here it is SGD with momentum on mini-batches.
 """
 
 from ml_collections import ConfigDict

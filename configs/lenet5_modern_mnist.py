@@ -1,4 +1,4 @@
-"""LeNet-5 as it is drawn today (full C3, max pooling, ReLU, softmax) on MNIST.
+"""The modern form of LeNet-5 (full C3, max pooling, ReLU, softmax) on MNIST.
 
 Command:  python -m resjax.data.prepare mnist
           python -m resjax.train --config=configs/lenet5_modern_mnist.py --workdir=runs/lenet5_modern

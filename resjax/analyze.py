@@ -20,7 +20,6 @@ from rich.table import Table
 
 from resjax import command
 from resjax import config as configs
-from resjax.cpu.cores import share_cores_to_analyse
 from resjax.report.compute import run_studies
 from resjax.report.facts import facts_of, facts_of_report, title_of
 from resjax.report.page import rows_of
@@ -28,6 +27,7 @@ from resjax.report.write import Report, write
 from resjax.studies.catalogue import GROUPS, STUDIES
 from resjax.studies.options import Options
 from resjax.studies.run import load_runs
+from resjax.training.cores import share_cores_to_analyse
 from resjax.workdir.provenance import provenance
 
 

@@ -1,7 +1,7 @@
-"""Configurations: every field of a run with its default, and the checks that come before any work.
+"""Configurations: every field of a run with its default, and checks before any work.
 
-A file under ``configs/`` defines ``get_config(arg="")``: it starts from ``default()``, sets the model, the
-data and the recipe, and returns the whole. Any field can be changed on the command line, e.g.
+A file in ``configs/`` defines ``get_config(arg="")``: it starts from ``default()``, sets model, data and
+recipe, and returns the configuration. Any field can be changed on the command line, e.g.
 ``--config.train.batch_size=64``. Durations are strings with a unit: ``"64000 steps"`` or ``"20 epochs"``.
 """
 
@@ -16,26 +16,38 @@ from ml_collections import ConfigDict
 
 from resjax import data, models
 
-# Sections and fields that change nothing that is computed but the order of sums, so that a run may continue
-# with other values of them.
+# Sections and fields that affect at most the order of sums, so that a run may continue with other values.
 FREE = ("log", "checkpoint", "parallel.distributed", "parallel.cpu_devices", "eval.batch_size",
         "model.unroll", "data.data_dir", "data.workers", "train.steps_per_dispatch")  # fmt: skip
+CHOICES = {
+    "train.loss": ("cross_entropy", "rbf_map"),
+    "optimizer.decay": ("all", "kernels"),
+    "optimizer.schedule": ("step", "cosine", "constant"),
+    "optimizer.warmup_shape": ("linear", "constant"),
+    "parallel.mode": ("jit", "pmap"),
+}
+LEAST = {
+    "train.batch_size": 1, "train.steps_per_dispatch": 1, "eval.batch_size": 1, "checkpoint.keep": 1,
+    "optimizer.learning_rate": 0, "optimizer.momentum": 0, "optimizer.weight_decay": 0,
+    "optimizer.clip_norm": 0, "optimizer.factor": 0, "optimizer.scalar_factor": 0,
+    "optimizer.warmup_from": 0, "seed": 0,
+}  # fmt: skip
 
 
 def default(model: str = "resnet", **model_fields: Any) -> ConfigDict:
     """A complete configuration of ``model``, with changes to that model's defaults."""
     c = ConfigDict()
-    c.seed = 0  # initial weights, order of the examples, augmentation, dropout
+    c.seed = 0  # of initial weights, order of examples, augmentation and dropout
     c.model = models.defaults(model, **model_fields)
     c.data = data.defaults()
 
     c.train = ConfigDict()
     c.train.duration = "20 epochs"
-    c.train.batch_size = 128  # examples a step, over all devices of all hosts
-    c.train.loss = "cross_entropy"  # or 'rbf_map', of LeNet-5's original output
+    c.train.batch_size = 128  # examples per step, over all devices of all hosts
+    c.train.loss = "cross_entropy"  # or 'rbf_map', for LeNet-5's original output
     c.train.rbf_rubbish = 10.0  # j of Eq. 9 of LeCun et al. 1998, for 'rbf_map'
     c.train.label_smoothing = 0.0  # probability that is spread evenly over the classes
-    c.train.steps_per_dispatch = 50  # at most so many steps run on the device before the host looks
+    c.train.steps_per_dispatch = 50  # most steps that the device runs in one program
 
     c.optimizer = ConfigDict()
     c.optimizer.learning_rate = 0.1  # of a whole batch, the peak of the schedule
@@ -58,19 +70,17 @@ def default(model: str = "resnet", **model_fields: Any) -> ConfigDict:
 
     c.log = ConfigDict()
     c.log.every = "50 steps"
-    c.log.activations = (
-        False  # also the norm of every unit's output, at the price of a forward pass
-    )
+    c.log.activations = False  # also the norm of every unit's output; costs a forward pass
     c.log.tensorboard = False  # also event files, with tensorboardX
 
     c.checkpoint = ConfigDict()
     c.checkpoint.every = "5 epochs"
-    c.checkpoint.keep = 2  # newest checkpoints that stay on disk
+    c.checkpoint.keep = 2  # number of newest checkpoints on disk
 
     c.parallel = ConfigDict()
     c.parallel.mode = "jit"  # BatchNorm over the whole batch; 'pmap': over each device's share
     c.parallel.distributed = False  # many hosts: jax.distributed.initialize()
-    c.parallel.cpu_devices = 0  # cores of a CPU that are devices; 0: see resjax.cpu.cores
+    c.parallel.cpu_devices = 0  # number of devices of a CPU; 0: see resjax.training.cores
     return c
 
 
@@ -99,60 +109,36 @@ def steps_of(duration: str, steps_per_epoch: float, field: str) -> int:
 
 
 def check(config: ConfigDict) -> None:
-    """Raises ValueError for values that no run can have; those that depend on data are checked later."""
-    for field, allowed in {
-        "train.loss": ("cross_entropy", "rbf_map"),
-        "optimizer.decay": ("all", "kernels"),
-        "optimizer.schedule": ("step", "cosine", "constant"),
-        "optimizer.warmup_shape": ("linear", "constant"),
-        "parallel.mode": ("jit", "pmap"),
-    }.items():
-        section, name = field.split(".")
-        if config[section][name] not in allowed:
+    """Raises ValueError for invalid values; those that depend on data are checked later."""
+    for field, allowed in CHOICES.items():
+        if _field(config, field) not in allowed:
             raise ValueError(
-                f"{field}={config[section][name]!r}; allowed: {', '.join(map(repr, allowed))}"
+                f"{field}={_field(config, field)!r}; allowed: {', '.join(map(repr, allowed))}"
             )
-    for field in (
-        "train.batch_size",
-        "train.steps_per_dispatch",
-        "eval.batch_size",
-        "checkpoint.keep",
-    ):
-        section, name = field.split(".")
-        if config[section][name] < 1:
-            raise ValueError(f"{field}={config[section][name]}; allowed: 1 or more")
-    cpu_devices = config.parallel.get("cpu_devices", 0)  # workdirs of before have no such field
+    for field, least in LEAST.items():
+        if not least <= _field(config, field) < float("inf"):
+            raise ValueError(f"{field}={_field(config, field)}; allowed: {least} or more")
+    cpu_devices = config.parallel.get("cpu_devices", 0)  # older workdirs lack this field
     if cpu_devices < 0:
         raise ValueError(
             f"parallel.cpu_devices={cpu_devices}; allowed: 1, 2, … devices, or 0 to choose"
         )
-    if not 0 <= config.train.label_smoothing < 1:
-        raise ValueError(
-            f"train.label_smoothing={config.train.label_smoothing}; allowed: 0 ≤ value < 1"
-        )
-    if config.train.loss == "rbf_map" and config.train.label_smoothing:
-        raise ValueError(
-            "train.label_smoothing goes with train.loss='cross_entropy' only; set it to 0"
-        )
-    for field in ("learning_rate", "momentum", "weight_decay", "clip_norm", "factor", "scalar_factor",
-                  "warmup_from"):  # fmt: skip
-        if not 0 <= config.optimizer[field] < float("inf"):
-            raise ValueError(f"optimizer.{field}={config.optimizer[field]}; allowed: 0 or more")
-    if config.seed < 0:
-        raise ValueError(f"seed={config.seed}; allowed: 0 or more")
-    durations = {
-        "train.duration": [config.train.duration],
-        "eval.every": [config.eval.every],
-        "log.every": [config.log.every],
-        "checkpoint.every": [config.checkpoint.every],
-        "optimizer.warmup": [config.optimizer.warmup],
-        "optimizer.boundaries": list(config.optimizer.boundaries),
-    }
-    for field, values in durations.items():
-        for value in values:
-            steps = steps_of(value, 1e6, field)
-            if not steps and field != "optimizer.warmup":
-                raise ValueError(f"{field}={value!r}; it must be longer than 0")
+    smoothing = config.train.label_smoothing
+    if not 0 <= smoothing < 1:
+        raise ValueError(f"train.label_smoothing={smoothing}; allowed: 0 ≤ value < 1")
+    if config.train.loss == "rbf_map" and smoothing:
+        raise ValueError("train.label_smoothing requires train.loss='cross_entropy'; set it to 0")
+    fields = ("train.duration", "eval.every", "log.every", "checkpoint.every", "optimizer.warmup")
+    durations = [(field, _field(config, field)) for field in fields]
+    durations += [("optimizer.boundaries", boundary) for boundary in config.optimizer.boundaries]
+    for field, duration in durations:
+        if not steps_of(duration, 1e6, field) and field != "optimizer.warmup":
+            raise ValueError(f"{field}={duration!r}; it must be longer than 0")
+
+
+def _field(config: ConfigDict, field: str) -> Any:
+    section, _, name = field.rpartition(".")
+    return config[section][name] if section else config[name]
 
 
 def to_json(config: ConfigDict) -> str:
@@ -161,7 +147,7 @@ def to_json(config: ConfigDict) -> str:
 
 
 def load(workdir: str | Path) -> ConfigDict:
-    """The configuration that a workdir was made with.
+    """The configuration of a workdir.
 
     Raises:
       FileNotFoundError: there is no run in ``workdir``.
@@ -186,7 +172,7 @@ def load_file(path: str | Path, arg: str = "") -> ConfigDict:
 
 
 def smoke(arg: str) -> bool:
-    """Whether a configuration's argument asks for its small form; other arguments are refused."""
+    """Whether a configuration's argument is 'smoke', its small form; other arguments are refused."""
     if arg not in ("", "smoke"):
         raise ValueError(
             f"configuration argument {arg!r}; allowed: none, or 'smoke' as in FILE.py:smoke"
@@ -195,7 +181,7 @@ def smoke(arg: str) -> bool:
 
 
 def differences(old: ConfigDict, new: ConfigDict) -> list[str]:
-    """Fields that change the results and differ, as ``field: old → new``."""
+    """Differing fields that affect results, as ``field: old → new``."""
     old_flat, new_flat = _flatten(json.loads(to_json(old))), _flatten(json.loads(to_json(new)))
     return [
         f"{field}: {old_flat.get(field, 'absent')!r} → {new_flat.get(field, 'absent')!r}"

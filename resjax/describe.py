@@ -1,8 +1,8 @@
-"""What a network is made of: ``python -m resjax.describe --config=configs/NAME.py [--all] [--json]``.
+"""Describe a network: ``python -m resjax.describe --config=configs/NAME.py [--all] [--json]``.
 
-Prints a table of every layer, with what it would cost if it shared no parameters or were dense, before any
-training, data or memory; ``resjax.models.layer_table`` has the arithmetic. Fields of the configuration can be
-changed as in training, e.g. ``--config.model.depth=110``.
+Prints a table of all layers, and their cost if they shared no parameters or were dense. It needs no training,
+no data, and no memory for parameters. ``resjax.models.layer_table`` has the formulas. Fields of the
+configuration can be changed as in training, e.g. ``--config.model.depth=110``.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from rich.table import Table
 from resjax import command, data, models
 from resjax.models.layer_table import LayerRow, Pair, layer_table, totals
 
-# Wide enough for the table where nobody tells how wide the paper is.
+# Columns of output to a file or pipe, enough for the table.
 PIPE_WIDTH = 140
 
 
-def inspect(config: ConfigDict) -> tuple[data.Info, list[LayerRow]]:
-    """The data that ``config`` names and the layers of its network on them.
+def describe(config: ConfigDict) -> tuple[data.Info, list[LayerRow]]:
+    """The data set of ``config``, and the layers of its network on these data.
 
     Raises:
       ValueError, FileNotFoundError: as ``models.build`` and ``data.info``.
@@ -52,9 +52,9 @@ def as_json(config: ConfigDict, info: data.Info, rows: list[LayerRow]) -> str:
 def as_table(
     title: str, rows: list[LayerRow], *, every: bool = False, tight: bool = False
 ) -> Table:
-    """The table for a terminal; equal units that follow each other share one entry unless ``every``.
+    """The table for a terminal; consecutive equal units share one entry unless ``every``.
 
-    Columns lie one blank apart if ``tight``, else two.
+    Columns are one blank apart if ``tight``, else two.
     """
     table = Table(
         title=title,
@@ -116,7 +116,7 @@ def _units(rows: list[LayerRow]) -> list[list[LayerRow]]:
 
 
 def _runs(rows: list[LayerRow]) -> list[tuple[list[LayerRow], list[LayerRow]]]:
-    """First and last of each run of units of one stage that differ in name and receptive field only."""
+    """First and last of consecutive units of one stage that differ in name and receptive field only."""
 
     def form(unit: list[LayerRow]) -> Any:
         stage = unit[0].unit.partition("/")[0]
@@ -131,7 +131,7 @@ def _pair(value: Pair) -> str:
 
 
 def _about(number: int) -> str:
-    """A number in at most six places: 14,450 stays, 14,450,688 is 14.45 M; nothing for 0."""
+    """A number in at most seven characters: 14,450 stays, 14,450,688 is 14.45 M; '' for 0."""
     if number < 100_000:
         return f"{number:,}" if number else ""
     for unit in ("k", "M", "G", "T", "P"):
@@ -145,7 +145,7 @@ def _main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments {argv[1:]}; see --help")
     config = _CONFIG.value
-    info, rows = inspect(config)
+    info, rows = describe(config)
     if _JSON.value:
         print(as_json(config, info, rows))
         return
@@ -162,14 +162,14 @@ def _main(argv: list[str]) -> None:
 
 
 LEGEND = """\
-unshared, dense: parameters if a convolution kept its window but had weights of its own at every position;
-if it connected everything with everything. sees: inputs of one output. field: side of its receptive field
-in pixels. MACs: multiply-adds of one image, forward. A row of several units has the numbers of each."""
+unshared, dense: parameters if a convolution had different weights at every position; if it were fully
+connected. sees: inputs of one output. field: side of its receptive field in pixels. MACs: multiply-adds of
+one image, forward. A row of several units has the numbers of each."""
 
 
 if __name__ == "__main__":
     _CONFIG = config_flags.DEFINE_config_file("config", help_string="configs/NAME.py")
-    _ALL = flags.DEFINE_bool("all", False, "every unit, equal ones too")
+    _ALL = flags.DEFINE_bool("all", False, "list equal units one by one")
     _JSON = flags.DEFINE_bool("json", False, "JSON, with every unit, instead of a table")
     flags.mark_flag_as_required("config")
     command.run(_main)

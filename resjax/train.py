@@ -1,8 +1,8 @@
 """Train a network: ``python -m resjax.train --config=configs/NAME.py --workdir=DIR``.
 
-The chain: ``load_experiment`` (data, network, loss, optimizer) → ``loop.run``, from its first state or the
-newest checkpoint of the workdir. Everything that the chain is made of can be imported and used alone; the
-step is ``train_step(state, batch, task=…) -> (state, metrics)``.
+``load_experiment`` builds data, network, loss and optimizer; ``loop.run`` trains from the initial state or
+the newest checkpoint of the workdir. Both can be used alone, and so can the step,
+``train_step(state, batch, task=…) -> (state, metrics)``.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from ml_collections import ConfigDict, config_flags
 
 from resjax import command
 from resjax import config as configs
-from resjax.cpu.cores import share_cores
 from resjax.training import loop
 from resjax.training.checkpoint import Checkpoints
+from resjax.training.cores import share_cores
 from resjax.training.devices import Devices, any_process, start_processes
 from resjax.training.experiment import Experiment, load_experiment, make_experiment
 from resjax.training.step import Task, TrainState, create_state, eval_step, train_step
@@ -26,30 +26,23 @@ from resjax.workdir.stopping import StopRequest
 from resjax.workdir.writers import Writer
 
 __all__ = [
-    "Experiment",
-    "Task",
-    "TrainState",
-    "create_state",
-    "eval_step",
-    "load_experiment",
-    "make_experiment",
-    "train_and_evaluate",
-    "train_step",
-]
+    "Experiment", "Task", "TrainState", "create_state", "eval_step", "load_experiment",
+    "make_experiment", "train_and_evaluate", "train_step",
+]  # fmt: skip
 
 
 def train_and_evaluate(config: ConfigDict, directory: str | Path) -> TrainState:
-    """Trains as ``config`` says, in a workdir, from the newest checkpoint there if there is one.
+    """Trains ``config`` in a workdir, from its newest checkpoint if there is one.
 
     Returns:
       The state after the last step, on all devices.
 
     Raises:
-      ValueError, FileNotFoundError: what can't be; raised before any long work.
+      ValueError, FileNotFoundError: an invalid configuration or missing data, before any long work.
       FloatingPointError: a step was not finite; the state before it is saved.
       Stopped: SIGTERM or Ctrl-C; the state is saved.
     """
-    # First, because JAX's own service for many hosts takes SIGTERM for itself.
+    # First, because JAX's service for many hosts installs a handler of SIGTERM.
     start_processes(config.parallel.distributed)
     with StopRequest() as stop:
         configs.check(config)
@@ -65,7 +58,7 @@ def train_and_evaluate(config: ConfigDict, directory: str | Path) -> TrainState:
 
 
 def _claim(directory: str | Path, config: ConfigDict) -> Path:
-    """The workdir. The first host looks; if it refuses, all stop, instead of waiting for it."""
+    """The workdir. The first host checks it; if it refuses, all hosts stop instead of waiting for it."""
     refusal: ValueError | None = None
     try:
         path = workdir.claim(directory, config)
@@ -82,7 +75,7 @@ def _summary(experiment: Experiment, devices: Devices, start: int) -> str:
     return (
         f"{config.model.name} on {config.data.name}: {parameters:,} parameters, {devices.count} × "
         f"{jax.devices()[0].device_kind}, steps {start} to {plan.total} "
-        f"({plan.per_epoch:.1f} an epoch)"
+        f"({plan.per_epoch:.1f} per epoch)"
     )
 
 
@@ -93,7 +86,7 @@ def _main(argv: list[str]) -> None:
     share_cores(_CONFIG.value)
     train_and_evaluate(_CONFIG.value, directory)
     print(
-        f"done: {_WORKDIR.value}. Look at it: python -m resjax.analyze --workdir={_WORKDIR.value}"
+        f"done: {_WORKDIR.value}. Analyze it: python -m resjax.analyze --workdir={_WORKDIR.value}"
     )
 
 
@@ -101,6 +94,6 @@ if __name__ == "__main__":
     _CONFIG = config_flags.DEFINE_config_file(
         "config", help_string="configs/NAME.py, or NAME.py:smoke"
     )
-    _WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run, made if absent")
+    _WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run, created if absent")
     flags.mark_flags_as_required(["config", "workdir"])
     command.run(_main)

@@ -20,7 +20,7 @@ from resjax.cpu.conv import conv
 @pytest.fixture(autouse=True)
 def forms_of_one_thread(monkeypatch):
     """In every version of JAX: they are right everywhere, and fast in some."""
-    monkeypatch.setattr(one_thread, "_PAYS", True)
+    monkeypatch.setattr(one_thread, "PAYS", True)
 
 
 class Case(NamedTuple):

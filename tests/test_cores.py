@@ -13,10 +13,11 @@ from test_train import REPOSITORY
 
 from resjax import config as configs
 from resjax import data
-from resjax.cpu import cores, one_thread
+from resjax.cpu import one_thread
 from resjax.cpu.conv import conv
 from resjax.data.info import Info
 from resjax.train import load_experiment
+from resjax.training import cores
 from resjax.training.checkpoint import Checkpoints
 from resjax.training.devices import Devices
 from resjax.training.feed import Evaluation
@@ -146,11 +147,18 @@ def test_the_command_trains_on_cores_as_on_one_device(tmp_path):
 @pytest.mark.parametrize("pays", [False, True])
 @pytest.mark.parametrize("count", [1, 2])
 def test_convolutions_on_shared_cores_are_of_one_thread(count, pays, monkeypatch):
-    monkeypatch.setattr(one_thread, "_PAYS", pays)
-    x, kernel = jnp.zeros((2, 8, 8, 16)), jnp.zeros((3, 3, 16, 16))
-    traced = Devices(devices=jax.devices()[:count])._traced(conv)
+    monkeypatch.setattr(one_thread, "PAYS", pays)
+    experiment = load_experiment(configs.default("resnet", depth=8, widths=(16, 16, 16)))
+    batches = {
+        "image": jax.ShapeDtypeStruct((1, 2, 8, 8, 1), jnp.uint8),
+        "label": jax.ShapeDtypeStruct((1, 2), jnp.int32),
+        "mask": jax.ShapeDtypeStruct((1, 2), jnp.float32),
+    }
+    program = Devices(devices=jax.devices()[:count]).eval_program(experiment.task)
+    traced = program.trace(experiment.state_shapes.variables, batches).jaxpr
     pairs = "window_strides=(1, 2)"  # the form that 16 channels take on one thread
-    assert (pairs in str(jax.make_jaxpr(traced)(x, kernel))) == (count == 2 and pays)
+    assert (pairs in str(traced)) == (count == 2 and pays)
+    x, kernel = jnp.zeros((2, 8, 8, 16)), jnp.zeros((3, 3, 16, 16))
     assert pairs not in str(jax.make_jaxpr(conv)(x, kernel))  # and not what is traced afterwards
 
 
@@ -170,7 +178,7 @@ def test_a_streamed_evaluation_has_one_program_under_way_on_cores(count, monkeyp
     events = []
     devices = Devices(devices=jax.devices()[:count])
     run = lambda variables, batch: events.append("run") or {"count": jnp.ones(())}  # noqa: E731
-    monkeypatch.setattr(devices, "eval_steps", lambda task: run)
+    monkeypatch.setattr(devices, "eval_program", lambda task: run)
     monkeypatch.setattr(
         jax, "block_until_ready", lambda tree: events.append("wait") if tree else None
     )

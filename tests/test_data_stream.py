@@ -68,7 +68,7 @@ def test_threads_of_a_worker_open_a_prepared_set_once(monkeypatch):
         time.sleep(0.1)
         return Nothing()
 
-    records = object.__new__(Records)
+    records = object.__new__(Records)  # without a prepared set, which takes TFDS to make
     records._source = None
     monkeypatch.setattr(Records, "_open", slowly)
     with ThreadPoolExecutor(4) as pool:

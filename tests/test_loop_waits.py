@@ -32,11 +32,16 @@ class Gated(Devices):
     def __init__(self, dispatches, patience):
         super().__init__(devices=jax.devices()[:1])
         self.dispatches, self.patience, self.made, self.late = dispatches, patience, 0, []
-        self.changed = threading.Condition()
+        self.changed, Gated.metrics = threading.Condition(), []
 
-    def lower_steps(self, *arguments):
-        lowered = super().lower_steps(*arguments)
-        return SimpleNamespace(compile=lambda: self.gated(lowered.compile()))
+    def train_program(self, task):
+        program = super().train_program(task)
+
+        def lower(*arguments):
+            lowered = program.lower(*arguments)
+            return SimpleNamespace(compile=lambda: self.gated(lowered.compile()))
+
+        return SimpleNamespace(lower=lower)
 
     def gated(self, steps):
 
@@ -64,6 +69,7 @@ class Gated(Devices):
             before = state.step if self.made else busy(100_000)
             count = gate(np.int32(self.made), count, before)
             found = steps(state, images, batches, start, count)
+            Gated.metrics.append(found[1])
             with self.changed:
                 self.made += 1
                 self.changed.notify_all()
@@ -105,19 +111,13 @@ def test_no_dispatch_waits_for_the_host(tmp_path):
 
 def test_a_host_that_waits_would_be_seen(tmp_path, monkeypatch):
     """The same with a loop that reads each dispatch's loss before it prepares the next batches."""
-    newest = []
-    found, batches = loop._Found, Feed.batches
-
-    def remember(*args, **kwargs):
-        newest.append(found(*args, **kwargs))
-        return newest[-1]
+    batches = Feed.batches
 
     def impatient(self, *args):
-        if newest and newest[-1].metrics is not None:
-            float(newest[-1].metrics["loss"][0])
+        if Gated.metrics:
+            float(Gated.metrics[-1]["loss"][0])
         return batches(self, *args)
 
-    monkeypatch.setattr(loop, "_Found", remember)
     monkeypatch.setattr(Feed, "batches", impatient)
     assert len(train(tmp_path, patience=0.5).late) == 7
 

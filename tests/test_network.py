@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,8 +11,9 @@ import pytest
 from network_helpers import draw, equal, on_stack
 
 from resjax import models
+from resjax.models.layers import Conv
 from resjax.models.resnet import resnet
-from resjax.network import Network
+from resjax.network import Network, Stack, Unit
 from resjax.network.stochastic_depth import UnitDropout
 
 SHAPE = (6, 6, 3)
@@ -38,6 +40,12 @@ def variables(net):
 @pytest.fixture(scope="module")
 def x():
     return jax.random.normal(jax.random.key(1), (4, *SHAPE))
+
+
+class Conv8(nn.Module):
+    @nn.compact
+    def __call__(self, x, train):
+        return Conv(8)(x)
 
 
 class Counted:
@@ -213,6 +221,29 @@ def test_images_of_another_size_are_refused_where_that_matters():
     larger = jax.ShapeDtypeStruct((2, 32, 32, 1), jnp.float32)
     with pytest.raises(ValueError, match=r"DenseUnit .*\[B, 2, 2, 120\].*\[480, 84\].*\[120, 84\]"):
         jax.eval_shape(lambda v, x: network.apply(v, x).logits, v, larger)
+
+
+class Growing(Unit):
+    """Two more channels each time, as a dense block."""
+
+    def setup(self):
+        self.conv = Conv(10)
+
+    def split(self, x, train):
+        return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, 2))), self.conv(x)
+
+
+def test_a_unit_that_changes_the_shape_needs_a_stack_of_its_own(net):
+    key = jax.random.key(0)
+    message = (
+        r"stage1/unit1, a Growing of stack 'body', maps \[6, 6, 8\] to \[6, 6, 10\], so 2 more of the "
+        r"same form can't follow it: .* a stack of its own \(n=1\)"
+    )
+    stem = Conv8()
+    with pytest.raises(ValueError, match=message):
+        Network(stem, (Stack("body", Growing(), n=3, stage=1),), net.head).init(key, SHAPE)
+    alone = Network(stem, (Stack("body", Growing(), n=1, stage=1),), net.head)
+    assert alone.apply(alone.init(key, SHAPE), jnp.zeros((1, *SHAPE))).logits.shape == (1, 3)
 
 
 def test_variables_of_another_network_are_refused(variables, x):

@@ -101,7 +101,7 @@ def test_long_lists_are_cut():
         ({"blocks.0.attn.qkv.weight": np.zeros((3, 3))}, "no known layout: 1 of them, blocks.0"),
         (small(**{"linear.weight": None, "linear.bias": None}), "fc.weight missing"),
         (small(**{"conv1.weight": np.zeros((16, 3, 5, 5))}), "5×5"),
-        (small(**{"bn1.running_mean": None}), "normalizes by groups"),
+        (small(**{"bn1.running_mean": None}), "another normalization"),
         ({**tensors_of("timm_bottleneck"), "conv1.0.weight": np.zeros(1)}, "three convolutions"),
         ({**tensors_of("timm_bottleneck"), "layer1.0.se.fc1.weight": np.zeros(1)}, "squeeze"),
         (

@@ -107,7 +107,7 @@ def test_other_classes_need_a_new_head(files, tmp_path):
     folder, _, variables = files
     experiment = load_experiment(config_of(folder, 4))
     file = folder / "net.safetensors"
-    with pytest.raises(ValueError, match=r"10 classes apart .* has 4.*--new_head"):
+    with pytest.raises(ValueError, match=r"has 10 classes and .* has 4.*--new_head"):
         make_workdir(file, tmp_path / "run", experiment)
     state = make_workdir(file, tmp_path / "run", experiment, new_head=True)
     fresh = experiment.create_state()
@@ -163,11 +163,11 @@ def test_fixed_constants_replace_the_measured_ones(files):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"mean": MEAN}, "both one number for each channel"),
+        ({"mean": MEAN}, "one number per channel in both"),
         ({"mean": MEAN, "std": (0.2, 0.0, 0.2)}, "deviations above 0"),
         (
             {"mean": MEAN, "std": STD, "standardize": "pixel"},
-            "goes with data.standardize='channel'",
+            "requires data.standardize='channel'",
         ),
         ({"mean": (0.5,), "std": (0.5,)}, "these images have 3 channels"),
     ],

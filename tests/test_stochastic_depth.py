@@ -1,13 +1,17 @@
 """Which units take part in a step, and that the others are not there at all."""
 
+import dataclasses
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from network_helpers import draw, equal
 
+from resjax.models.layers import Conv
 from resjax.models.resnet import resnet
-from resjax.network import Network
+from resjax.network import Network, Stack, Unit
 from resjax.network.stochastic_depth import UnitDropout
 
 SHAPE = (6, 6, 3)
@@ -168,6 +172,44 @@ def test_a_dropped_unit_is_as_if_it_were_not_there(step, variables, x):
                 assert equal(new, old)
                 assert not any(np.any(leaf) for leaf in jax.tree.leaves(g))
     assert len(seen) > 1 and any(not all(s) for s in seen)
+
+
+class Rectified(Unit):
+    """y = max(x − ½ + f(x), 0): the maximum matters without the branch, too."""
+
+    def setup(self):
+        self.conv = Conv(3)
+
+    def split(self, x, train):
+        return x - 0.5, self.conv(x)
+
+    def merge(self, z, train):
+        return nn.relu(z)
+
+
+class Whole(nn.Module):
+    """The sum over pixels; as a stem the image itself."""
+
+    head: bool
+
+    def __call__(self, x, train):
+        return x.sum((1, 2)) if self.head else x
+
+
+def test_what_follows_the_sum_happens_to_a_dropped_unit_too(x):
+    dropout = UnitDropout("subset", 3, active=1)
+    bare = Network(Whole(False), (Stack("body", Rectified(), n=3, stage=1),), Whole(True))
+    network = dataclasses.replace(bare, unit_dropout=dropout)
+    variables = draw(bare, SHAPE)
+    for seed in range(3):
+        key = jax.random.key(seed)
+        tap = lambda parts: (jnp.any(parts.branch != 0), parts.x.min(), parts.y.min())  # noqa: E731
+        out = network.apply(variables, x, train=True, key=key, tap=tap)
+        ran, lowest_x, lowest_y = out.taps["body"]
+        assert ran.sum() == 1 and lowest_x[0] < 0 and np.all(lowest_y >= 0)
+        expected = bare.apply(variables, x, train=True, gates=ran.astype(jnp.float32))
+        np.testing.assert_allclose(out.logits, expected.logits, rtol=1e-5, atol=1e-5)
+        assert np.any(out.logits > 0)
 
 
 def test_steps_in_a_scan(step, variables, x):

@@ -20,9 +20,9 @@ from resjax import data
 from resjax.train import load_experiment, make_experiment, train_and_evaluate, train_step
 from resjax.training import loop
 from resjax.training.checkpoint import Checkpoints
-from resjax.training.devices import Devices, train_steps
+from resjax.training.devices import Devices
 from resjax.training.feed import Evaluation, Feed
-from resjax.training.step import all_finite, no_norms
+from resjax.training.step import all_finite, no_norms, train_steps
 from resjax.workdir import workdir
 from resjax.workdir.stopping import Stopped, StopRequest
 from resjax.workdir.writers import read_records
@@ -50,7 +50,7 @@ def run_steps(config, devices, count=4):
     feed = Feed(config, experiment.dataset, devices, 0)
     state = devices.copy(experiment.create_state())
     batches = feed.batches(0, count)
-    run = devices.train_steps(experiment.task)
+    run = devices.train_program(experiment.task)
     return run(state, feed.images, batches, jnp.int32(0), jnp.int32(count))
 
 
@@ -295,13 +295,13 @@ def test_dispatches_of_any_length_give_the_same_bits(one_device):
     experiment = load_experiment(c)
     devices = Devices(devices=jax.devices()[:1])
     feed = Feed(c, experiment.dataset, devices, 0)
-    run = devices.train_steps(experiment.task)
+    run = devices.train_program(experiment.task)
     state = devices.copy(experiment.create_state())
     for start, count in ((0, 3), (3, 1)):
         batches = feed.batches(start, count)
         state, _ = run(state, feed.images, batches, jnp.int32(start), jnp.int32(count))
     assert_equal(state, one_device[0])
-    assert run._cache_size() == 1
+    assert run._cache_size() == 1  # JAX has no public count of compiled programs
 
 
 def test_what_is_not_finite_stops_the_run_before_the_update(tmp_path):

@@ -22,7 +22,7 @@ from resjax.studies.lesions.deletions import Deletions, by_number
 from resjax.studies.lesions.lesion import Lesion
 from resjax.studies.lesions.reorder import Reordering, by_swaps, tau_and_error
 from resjax.studies.paths.path_lengths import share_between
-from resjax.studies.paths.paths import PathGradients
+from resjax.studies.paths.paths import Paths
 from resjax.studies.ranks import spearman
 from resjax.studies.units.identity import Identity, openings, refining
 from resjax.studies.units.responses import Responses
@@ -107,7 +107,7 @@ def orders(r: Reordering) -> Criteria:
     }
 
 
-def paths(r: PathGradients) -> Criteria:
+def paths(r: Paths) -> Criteria:
     """Rows 8 and 9, for each mode of BatchNorm."""
     found = {}
     for mode in r.modes:

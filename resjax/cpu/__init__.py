@@ -1,1 +1,1 @@
-"""What makes a CPU fast: its forms of the convolution, cores as devices, quick compilation."""
+"""Speed on CPUs: forms of the convolution, batches shared by cores, fast and cached compilation."""

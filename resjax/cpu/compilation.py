@@ -1,20 +1,20 @@
-"""Programs compile quickly, and are kept on disk, so that a second start does not compile again.
+"""Fast compilation, and a cache of compiled programs on disk, so that a second start does not compile again.
 
-Both are set by the commands (``resjax.train``, ``analyze``, ``demo``, ``pretrained``), and left alone by the
-library. Programs are kept by JAX's persistent compilation cache. Where they lie:
+The commands (``resjax.train``, ``analyze``, ``demo``, ``pretrained``) turn both on; the library does not. The
+cache is JAX's persistent compilation cache. Its folder:
 
-1. ``$JAX_COMPILATION_CACHE_DIR``, if set: JAX's own variable, with JAX's own rules. Nothing here is done.
+1. ``$JAX_COMPILATION_CACHE_DIR``, if set: JAX's own variable and rules; this module then does nothing.
 2. ``$RESJAX_CACHE_DIR``, if set; ``off`` for no cache.
 3. ``$XDG_CACHE_HOME/resjax``, else ``~/.cache/resjax``.
 
-Within 2 and 3, each version of JAX's compiler and each kind of processor has a folder of its own: what was
-compiled for one processor may use instructions that another one lacks. Programs that were not used for
-``DAYS`` are removed. The folder is for its owner alone, since a program that is read from it is run.
+In 2 and 3, each version of JAX's compiler and each kind of processor has its own subfolder, since a program
+may use instructions that another processor lacks. Programs that were not used for ``DAYS`` are removed. Only
+its owner may access the folder, since programs in it are run.
 
-A program is found by its own text, the compiler's options and the devices, never by a name or a date: a cache
-can be shared by any number of processes and deleted at any time. Two processes that compile the same program
-at once both write it. If one is killed in that very moment, JAX warns of an entry that it can't read and
-compiles instead; deleting the folder ends the warning.
+The key of a program is its text, the compiler's options and the devices. So any number of processes can share
+a cache, and it can be deleted at any time. Two processes that compile the same program concurrently both
+write it. If one is killed at that moment, JAX warns of an unreadable entry and compiles instead; deleting the
+folder ends the warning.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ import jax
 import jaxlib
 
 DAYS = 30
-SECONDS = 0.1  # what compiles faster than this is not kept
+SECONDS = 0.1  # programs that compile faster are not cached
 
 
 def cache_folder(environment: Mapping[str, str]) -> Path | None:
-    """Where compiled programs go under these environment variables; None for nowhere.
+    """The folder of compiled programs under these environment variables; None for no cache.
 
     Raises:
       ValueError: RESJAX_CACHE_DIR is not an absolute path.
@@ -51,22 +51,19 @@ def cache_folder(environment: Mapping[str, str]) -> Path | None:
         root = Path(wanted).expanduser()
         if not root.is_absolute():
             raise ValueError(
-                f"RESJAX_CACHE_DIR={wanted}: allowed are an absolute path, or 'off' to keep no programs"
+                f"RESJAX_CACHE_DIR={wanted}: allowed are an absolute path, or 'off' for no cache"
             )
     else:
         xdg = Path(environment.get("XDG_CACHE_HOME", ""))
-        # A relative one is to be ignored, says the XDG specification.
+        # The XDG specification says to ignore a relative path.
         root = (xdg if xdg.is_absolute() else Path.home() / ".cache") / "resjax"
     return root / "compiled" / f"jaxlib-{jaxlib.__version__}-{_processor()}"
 
 
 def keep_compiled(environment: Mapping[str, str] = os.environ) -> Path | None:
-    """Turns the cache on, if it is wanted and possible, and returns its folder.
+    """Turns the cache on, unless it is disabled; returns its folder. Call it before the first compilation.
 
-    Call it before the first compilation.
-
-    Where the folder can't be made or written, such as in a read-only home, it says so on stderr and the
-    process goes on without a cache.
+    If the folder can't be written, as in a read-only home, it says so on stderr and leaves the cache off.
 
     Raises:
       ValueError: RESJAX_CACHE_DIR is not an absolute path.
@@ -83,8 +80,8 @@ def keep_compiled(environment: Mapping[str, str] = os.environ) -> Path | None:
             pass
     except (OSError, RuntimeError) as error:
         print(
-            f"compiled programs are not kept, because there is no place for them ({error}); "
-            "RESJAX_CACHE_DIR names another folder, or 'off'",
+            f"compiled programs are not cached, because their folder can't be written ({error}); "
+            "set RESJAX_CACHE_DIR to another folder, or to 'off'",
             file=sys.stderr,
         )
         return None
@@ -96,11 +93,11 @@ def keep_compiled(environment: Mapping[str, str] = os.environ) -> Path | None:
 
 
 def compile_quickly(environment: MutableMapping[str, str] = os.environ) -> None:
-    """XLA no longer unrolls the loops of a CPU's kernels: a sixth less time to compile, none more to run.
+    """Disables XLA:CPU loop unrolling: compiles ~17 % faster, runs equally fast.
 
-    Call it after imports and before anything is compiled. ``xla_backend_extra_options`` that are there
-    already are left alone. Python's collector no longer walks what has been imported, again and again while
-    a program is traced.
+    Call it after imports and before the first compilation. An existing ``xla_backend_extra_options`` is left
+    alone. ``gc.freeze()`` keeps Python's collector from visiting all imported objects while programs are
+    traced.
     """
     gc.freeze()
     flags = environment.get("XLA_FLAGS", "")
@@ -110,18 +107,18 @@ def compile_quickly(environment: MutableMapping[str, str] = os.environ) -> None:
 
 
 def _remove_unused(folder: Path, since: float) -> None:
-    """Removes programs last read and written before ``since``; another process may do so at once."""
+    """Removes programs last read and written before ``since``; other processes may do so concurrently."""
     for program in folder.glob("*-cache"):
         try:
             used = program.stat()
             if max(used.st_atime, used.st_mtime) < since:
                 program.unlink()
-        except OSError:  # already gone, or somebody else's
+        except OSError:  # already removed, or of another owner
             continue
 
 
 def _processor() -> str:
-    """A short name for what the compiler may assume of the processor."""
+    """A short name for the processor and its instruction set."""
     facts = [platform.machine(), platform.processor()]
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

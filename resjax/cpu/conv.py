@@ -1,4 +1,4 @@
-"""Two-dimensional convolution that XLA runs fast on CPU, with its gradients, inside loops too.
+"""Two-dimensional convolution whose values and gradients are fast on CPU, inside loops too.
 
 Cross-correlation, as everywhere in deep learning (Goodfellow et al. 2016, eq. 9.6), NHWC and HWIO,
 with stride s and p zeros before the first row and column::
@@ -8,31 +8,31 @@ with stride s and p zeros before the first row and column::
 ``lax.conv_general_dilated`` computes it and its gradients well on GPU and TPU. On CPU they are slow, for
 two reasons:
 
-* XLA:CPU has a fast kernel (matmuls, many threads) only for the dimension order of the formula above.
-  JAX writes the kernel gradient in another order. XLA transposes such a convolution into the fast
-  order, but only in a program's entry computation: in the body of ``lax.scan`` or ``while_loop``, where
-  this project's networks run their units, it stays plain nested loops, 15 to 130 times slower
-  (``benchmarks/conv.py``).
-* From jaxlib 0.10 on, convolutions of more than 16 channels go to another library (YNNPACK), which runs
-  them on one thread. It does not take dilated images. So rows are spread out where that pays: images
-  dilated by 2, a window dilated by 2 and a step of 2 is the same sum, and stays with the kernel of many
-  threads. (Few input channels do not pay: there the spread rows cost more than the threads bring.)
+* XLA:CPU has a fast kernel (matmuls, many threads) only for the dimension order of the formula above. JAX
+  writes the kernel gradient in another order. XLA transposes such a convolution into the fast order, but only
+  in a program's entry computation: in the body of ``lax.scan`` or ``while_loop``, where this project's
+  networks run their units, it stays plain nested loops, 15 to 130 times slower (``benchmarks/conv.py``).
+* From jaxlib 0.10 on, convolutions of more than 16 channels use another library (YNNPACK), which runs them on
+  one thread. It does not support dilated images. So rows are dilated where that is faster: images dilated by
+  2, a window dilated by 2 and a stride of 2 give the same sum with the multi-threaded kernel. (With few input
+  channels, the dilated rows cost more than the threads save.)
 
-Where every core is a device of its own (``resjax.cpu.cores``), one thread is all that there is, and functions
-traced under ``one_thread`` take the forms of ``resjax.cpu.one_thread``.
+Where every core is a device (``resjax.training.cores``), each has one thread, and functions traced under
+``one_thread`` use the forms of ``resjax.cpu.one_thread``.
 
-A 1×1 kernel needs no convolution: it is one matmul, and so are its gradients. The gradients of the others
-are spelled out in the fast order::
+A 1×1 convolution is one matmul, and so are its gradients. The gradients of the others are written in the fast
+order::
 
     dx[b,h,w,c] = Σ_{i,j,o} dy[b, (h+p−i)/s, (w+p−j)/s, o] · k[i,j,c,o]
     dk[i,j,c,o] = Σ_{h,w,b} x[b, s·h+i−p, s·w+j−p, c] · dy[b,h,w,o]
 
-The first is a convolution of dy, spread out by the stride, with the flipped kernel. The second is a
-convolution of x with dy as its window, spread out by the stride; the channels c play the batch, and
-the batch b plays the input features.
+The first is a convolution of dy, dilated by the stride, with the flipped kernel. The second is a convolution
+of x with dy as its window, dilated by the stride; the channels c take the role of the batch, and the batch b
+that of the input features.
 """
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -43,8 +43,18 @@ from resjax.cpu.one_thread import FEW, NHWC_HWIO, OneThread, Pads, Pair
 
 Padding = str | Pads
 Shape = tuple[int, ...]
-_SPREAD = 2  # any factor above 1 chooses the many-threaded kernel
+Arrays = tuple[jax.Array, jax.Array]
+_SPREAD = 2  # any dilation above 1 selects the multi-threaded kernel
 _DTYPES = ("bfloat16", "float32", "float64")
+
+
+class _Form(NamedTuple):
+    """Strides, padding and groups of a convolution; on one thread if ``alone``, else on all."""
+
+    strides: Pair
+    pads: Pads
+    groups: int
+    alone: OneThread | None
 
 
 def conv(
@@ -61,27 +71,29 @@ def conv(
     Args:
       x: images [B, H, W, C]; bfloat16, float32 or float64.
       kernel: [kh, kw, C // groups, O], of the same dtype.
-      strides: steps down and across.
+      strides: vertical and horizontal.
       padding: "SAME", "VALID" or zeros added as ((top, bottom), (left, right)).
-      groups: the channels are cut in so many groups that do not see each other.
-      impl: "cpu" is this module's gradient, "lax" JAX's own, "auto" takes "cpu" where the default
-        device is a CPU.  The values are the same.  Only "lax" has forward-mode derivatives
-        (``jax.jvp``, ``jax.jacfwd``); with "cpu" JAX refuses them with a TypeError.
+      groups: number of independent groups of channels.
+      impl: "cpu" is this module's gradient, "lax" JAX's own, "auto" is "cpu" if the default device is a CPU.
+        The values are equal. Only "lax" has forward-mode derivatives (``jax.jvp``, ``jax.jacfwd``); with
+        "cpu" JAX raises a TypeError.
 
     Returns:
       [B, H', W', O], dtype of x.
 
     Raises:
-      ValueError: for arguments that do not fit, and says which.
+      ValueError: arguments that do not fit together.
     """
     _check(x, kernel, strides, groups, impl)
     pads = _explicit(padding, x.shape[1:3], kernel.shape[:2], strides)
     if impl == "auto":
         impl = "cpu" if jax.default_backend() == "cpu" else "lax"
     if impl == "lax":
-        return _conv(x, kernel, strides, pads, groups)
-    # Read here, for the backward pass may be traced elsewhere.
-    return _conv_cpu(x, kernel, strides, pads, groups, one_thread.threads())
+        return lax.conv_general_dilated(
+            x, kernel, strides, pads, dimension_numbers=NHWC_HWIO, feature_group_count=groups
+        )
+    # The threads are read here, since the backward pass may be traced elsewhere.
+    return _conv_cpu(x, kernel, _Form(strides, pads, groups, one_thread.threads()))
 
 
 def _check(x: jax.Array, kernel: jax.Array, strides: Pair, groups: int, impl: str) -> None:
@@ -106,7 +118,6 @@ def _check(x: jax.Array, kernel: jax.Array, strides: Pair, groups: int, impl: st
 
 
 def _explicit(padding: Padding, size: Shape, window: Shape, strides: Pair) -> Pads:
-    """Padding as numbers."""
     if isinstance(padding, str):
         if padding not in ("SAME", "VALID"):
             raise ValueError(f"padding {padding!r} is not known; allowed: 'SAME', 'VALID', numbers")
@@ -120,27 +131,14 @@ def _explicit(padding: Padding, size: Shape, window: Shape, strides: Pair) -> Pa
     return (rows[0], rows[1]), (columns[0], columns[1])
 
 
-def _conv(x: jax.Array, kernel: jax.Array, strides: Pair, pads: Pads, groups: int) -> jax.Array:
-    return lax.conv_general_dilated(
-        x, kernel, strides, pads, dimension_numbers=NHWC_HWIO, feature_group_count=groups
-    )
-
-
-def _fast(
-    x: jax.Array,
-    kernel: jax.Array,
-    strides: Pair,
-    pads: Pads,
-    groups: int,
-    alone: OneThread | None,
-    dilation: Pair = (1, 1),
-) -> jax.Array:
-    """The convolution of x, spread out by ``dilation``; ``alone``: on one thread, None: on all."""
+def _fast(x: jax.Array, kernel: jax.Array, form: _Form, dilation: Pair = (1, 1)) -> jax.Array:
+    """The convolution of x, dilated by ``dilation``."""
+    strides, pads, groups, alone = form
     kh, kw, c, o = kernel.shape
     plain = groups == 1 and dilation == (1, 1)
     if (kh, kw) == (1, 1) and plain and not any(map(any, pads)):
         x = x[:, :: strides[0], :: strides[1]]
-        # Flat before the product: in a loop, XLA would not flatten the axes itself.
+        # Flattened before the product: in a loop, XLA does not flatten the axes itself.
         return (x.reshape(-1, c) @ kernel[0, 0]).reshape(*x.shape[:3], o)
     if alone is not None and plain and c == o == FEW and strides == (1, 1):
         return one_thread.in_pairs(x, kernel, pads)
@@ -160,75 +158,47 @@ def _fast(
     )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
-def _conv_cpu(
-    x: jax.Array, kernel: jax.Array, strides: Pair, pads: Pads, groups: int, alone: OneThread | None
-) -> jax.Array:
-    return _fast(x, kernel, strides, pads, groups, alone)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _conv_cpu(x: jax.Array, kernel: jax.Array, form: _Form) -> jax.Array:
+    return _fast(x, kernel, form)
 
 
-def _forward(
-    x: jax.Array, kernel: jax.Array, strides: Pair, pads: Pads, groups: int, alone: OneThread | None
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _fast(x, kernel, strides, pads, groups, alone), (x, kernel)
+def _forward(x: jax.Array, kernel: jax.Array, form: _Form) -> tuple[jax.Array, Arrays]:
+    return _fast(x, kernel, form), (x, kernel)
 
 
-def _backward(
-    strides: Pair,
-    pads: Pads,
-    groups: int,
-    alone: OneThread | None,
-    residuals: tuple[jax.Array, jax.Array],
-    dy: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
+def _backward(form: _Form, residuals: Arrays, dy: jax.Array) -> Arrays:
     x, kernel = residuals
-    return (
-        _input_gradient(dy, kernel, x.shape[1:3], strides, pads, groups, alone),
-        _kernel_gradient(x, dy, kernel, strides, pads, groups, alone),
-    )
+    dx = _input_gradient(dy, kernel, x.shape[1:3], form)
+    return dx, _kernel_gradient(x, dy, kernel, form)
 
 
 _conv_cpu.defvjp(_forward, _backward)
 
 
-def _input_gradient(
-    dy: jax.Array,
-    kernel: jax.Array,
-    size: Shape,
-    strides: Pair,
-    pads: Pads,
-    groups: int,
-    alone: OneThread | None,
-) -> jax.Array:
-    """dy spread out by the stride, convolved with the kernel flipped and its channels swapped."""
+def _input_gradient(dy: jax.Array, kernel: jax.Array, size: Shape, form: _Form) -> jax.Array:
+    """dy dilated by the stride, convolved with the flipped kernel whose channels are swapped."""
+    strides, pads, groups, _ = form
     kh, kw, c, o = kernel.shape
     flipped = kernel[::-1, ::-1].reshape(kh, kw, c, groups, o // groups)
     flipped = flipped.transpose(0, 1, 4, 3, 2).reshape(kh, kw, o // groups, groups * c)
-    # Output pixel h meets dy at h + lo - i: padded by k-1-lo in front, and to full size behind.
+    # Output pixel h uses dy at h + lo - i: padded by k-1-lo before, and to full size after.
     rows, columns = (
         (k - 1 - lo, n + lo - (m - 1) * s - 1)
         for n, m, k, s, (lo, _) in zip(size, dy.shape[1:3], (kh, kw), strides, pads, strict=True)
     )
-    return _fast(dy, flipped, (1, 1), (rows, columns), groups, alone, strides)
+    return _fast(dy, flipped, form._replace(strides=(1, 1), pads=(rows, columns)), strides)
 
 
-def _kernel_gradient(
-    x: jax.Array,
-    dy: jax.Array,
-    kernel: jax.Array,
-    strides: Pair,
-    pads: Pads,
-    groups: int,
-    alone: OneThread | None,
-) -> jax.Array:
-    """x convolved with dy spread out by the stride; channels as batch, batch as features."""
+def _kernel_gradient(x: jax.Array, dy: jax.Array, kernel: jax.Array, form: _Form) -> jax.Array:
+    """x convolved with dy dilated by the stride; channels as batch, batch as features."""
+    strides, pads, groups, alone = form
     window, dtype = (kernel.shape[0], kernel.shape[1]), x.dtype
     if dtype == jnp.bfloat16:  # the sum runs over batch and positions: too long for 8 bits
         x, dy = x.astype(jnp.float32), dy.astype(jnp.float32)
     b, h, w, channels = x.shape
     c = channels // groups
     if window == (1, 1) and groups == 1 and not any(map(any, pads)):
-        # Flat before the product, as above.
         rows = x[:, :: strides[0], :: strides[1]].reshape(-1, c)
         dk = lax.dot_general(rows, dy.reshape(-1, dy.shape[-1]), (((0,), (0,)), ((), ())))
         return dk.reshape(1, 1, c, -1).astype(dtype)
@@ -237,7 +207,7 @@ def _kernel_gradient(
         return dk.astype(dtype)
     x, dy = _apart(x, dy, kernel)
     images = x.reshape(b, h, w, groups, c).transpose(4, 1, 2, 3, 0).reshape(c, h, w, groups * b)
-    # Behind, as much as leaves kh × kw results; negative where the forward pass left rows unread.
+    # Padding after is chosen for kh × kw results; negative where the forward pass left rows unread.
     (top, bottom), columns = (
         (lo, (m - 1) * s + k - n - lo)
         for n, m, k, s, (lo, _) in zip((h, w), dy.shape[1:3], window, strides, pads, strict=True)
@@ -255,12 +225,12 @@ def _kernel_gradient(
     return dk.transpose(1, 2, 0, 3).astype(dtype)
 
 
-def _apart(x: jax.Array, dy: jax.Array, kernel: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """x and dy, but computed before they are transposed.
+def _apart(x: jax.Array, dy: jax.Array, kernel: jax.Array) -> Arrays:
+    """x and dy, computed before they are transposed.
 
-    XLA would fuse the two, and then each operand is read in strides, several times slower. It can't fuse
-    across a branch. The branch asks the kernel, which every device has (where it begins with NaN, so is the
-    gradient).
+    XLA would fuse their computation with the transposition and read each operand in strides, several times
+    slower. It can't fuse across a branch. The branch tests the kernel, which every device has (if its
+    first element is NaN, so is the gradient).
     """
     return lax.cond(
         jnp.isnan(kernel[0, 0, 0, 0]),

@@ -1,21 +1,22 @@
-"""Convolutions for CPU devices that have one thread each (``resjax.cpu.cores``).
+"""Convolutions for CPU devices that have one thread each (``resjax.training.cores``).
 
-On one thread, the library that XLA gives convolutions of more than 16 channels to (YNNPACK) is up to 1.7
-times as fast as its own kernel. It is a matrix product that goes over the window's pixels and the channels.
-It likes a product with many columns (output channels) and many rows (neighbouring pixels of the result),
-and operands that stay in the cache. Two forms give it that:
+On one thread, the library that XLA uses for convolutions of more than 16 channels (YNNPACK) is up to 1.7
+times as fast as XLA's own kernel. It computes a matrix product over the window's pixels and the channels,
+which is fast with many columns (output channels), many rows (neighbouring pixels of the result), and operands
+that stay in the cache. Two forms provide them:
 
-* ``in_pairs``: 16 channels are too few for it to be chosen. A window that is one column wider computes two
+* ``in_pairs``: with 16 channels, XLA would not use the library. A window that is one column wider computes
+two
   neighbouring pixels at once, as 32 channels of one pixel: a third more arithmetic, in 0.6 of the time.
-* ``kernel_gradient``: images are convolved with gradients as windows, and batch and channels change their
-  roles (``resjax.cpu.conv``). The result has as few pixels as the kernel, 3×3. So columns and channels of
-  the images are one axis here, [1, H, W·C, batch], over which a window with holes, of every C-th place, moves
-  by one: a row of the result has 3·C pixels. With 16 channels, two columns of the window are one of 32, as
-  above. A few images at a time are put into that order and used while they are in the cache. (Large images
-  do not fit, and many channels are a product large enough without.)
+* ``kernel_gradient``: images are convolved with gradients as windows, and batch and channels exchange their
+  roles (``resjax.cpu.conv``). The result has as few pixels as the kernel, 3×3. So columns and channels of the
+  images become one axis, [1, H, W·C, batch]; a window dilated by C moves along it in steps of one, and a row
+  of the result has 3·C pixels. With 16 channels, two columns of the window become one of 32, as above. A few
+  images at a time are transposed and used while they are in the cache. (Large images do not fit, and many
+  channels make the product large enough anyway.)
 
-Before JAX 0.10, XLA had no such library; from 0.11 on, it is slower for few channels. There nothing is
-gained, and the forms are not used (docs/performance.md has numbers for four versions).
+Before JAX 0.10, XLA did not have this library; from 0.11 on, it is slower for few channels. With these
+versions the forms gain nothing and are not used (docs/performance.md has numbers for four versions).
 """
 
 from __future__ import annotations
@@ -36,15 +37,14 @@ from jax.typing import ArrayLike
 Pair = tuple[int, int]
 Pads = tuple[Pair, Pair]
 NHWC_HWIO = ("NHWC", "HWIO", "NHWC")
-FEW = 16  # up to so many channels XLA takes its own kernel
-_PAYS = jaxlib.version.__version_info__[:2] == (0, 10)
-_AT_ONCE = 2**16  # numbers of images or gradients at a time, 256 kB: a part of a core's cache
-_MANY = 128  # channels; from there on any product is large
+FEW = 16  # up to this number of channels XLA uses its own kernel
+PAYS = jaxlib.version.__version_info__[:2] == (0, 10)
+_AT_ONCE = 2**16  # elements of images or gradients at a time, 256 kB: a part of a core's cache
+_MANY = 128  # channels; above, any product is large
 
 
 class OneThread(NamedTuple):
-    """Devices of one thread each; ``mesh`` has one axis, which batches are split over, or is None for a batch
-    that belongs to the device alone."""
+    """Devices of one thread each. Batches are split over the one axis of ``mesh``; None for one device."""
 
     mesh: Mesh | None
 
@@ -54,7 +54,7 @@ _current: contextvars.ContextVar[OneThread | None] = contextvars.ContextVar("thr
 
 @contextlib.contextmanager
 def one_thread(mesh: Mesh | None = None) -> Iterator[None]:
-    """Convolutions traced under it are for CPU devices of one thread each. Only speed depends on it."""
+    """Convolutions traced under it are for CPU devices with one thread each. It affects speed only."""
     token = _current.set(OneThread(mesh))
     try:
         yield
@@ -63,15 +63,15 @@ def one_thread(mesh: Mesh | None = None) -> Iterator[None]:
 
 
 def threads() -> OneThread | None:
-    """What is being traced for: ``OneThread``, or None for devices that have all threads.
+    """Target of the current trace: ``OneThread``, or None for devices that have all threads.
 
-    None as well with a version of JAX in which one thread has no forms of its own.
+    Always None with versions of JAX for which the forms of this module do not pay.
     """
-    return _current.get() if _PAYS else None
+    return _current.get() if PAYS else None
 
 
 def in_pairs(x: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Array:
-    """The convolution with strides 1, two neighbouring pixels of its result at once."""
+    """The convolution with strides 1, computing two neighbouring pixels at once."""
     kw, o = kernel.shape[1], kernel.shape[3]
     left, right = (jnp.pad(kernel, ((0, 0), (i, 1 - i), (0, 0), (0, 0))) for i in (0, 1))
     rows, (before, after) = pads
@@ -87,16 +87,15 @@ def in_pairs(x: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Array:
 
 
 def suits(x: jax.Array, dy: jax.Array, mesh: Mesh | None) -> bool:
-    """Whether ``kernel_gradient`` takes images and gradients [B, H, W, C] like these, and is the faster form.
+    """Whether ``kernel_gradient`` accepts images and gradients [B, H, W, C] like these, and is faster.
 
-    A mesh can't share every number of them, such as the one image of a gradient for each example.
+    A mesh can't share every batch, such as the single image of a per-example gradient.
     """
     shared = mesh is None or len(x) % mesh.size == 0
     return shared and _at_once(x, dy) > 1 and max(x.shape[3], dy.shape[3]) <= _MANY
 
 
 def _at_once(x: jax.Array, dy: jax.Array) -> int:
-    """How many images to take at a time."""
     return _AT_ONCE // max(math.prod(x.shape[1:]), math.prod(dy.shape[1:]))
 
 
@@ -105,7 +104,7 @@ def kernel_gradient(
 ) -> jax.Array:
     """Gradient [kh, kw, C, O] from images x [B, H, W, C] and gradients dy [B, H', W', O], of their dtype.
 
-    Each device of ``mesh`` sums over its share of the batch, then they add up.
+    Each device of ``mesh`` sums over its share of the batch; then the sums are added.
     """
 
     def share(x: jax.Array, dy: jax.Array) -> jax.Array:
@@ -120,7 +119,7 @@ def kernel_gradient(
         mesh=mesh,
         in_specs=(split, split),
         out_specs=PartitionSpec(),
-        check_vma=False,  # it would want the sums' start to be marked as each device's own
+        check_vma=False,  # it would require that the initial sums are marked as varying over devices
     )
     return total(x, dy)
 
@@ -130,9 +129,9 @@ def _of_own_images(
 ) -> jax.Array:
     (b, h, w, c), (m, n, o) = x.shape, dy.shape[1:]
     (kh, kw), (s, t), ((top, _), (left, _)) = window, strides, pads
-    # Two neighbouring pixels of dy as one, where it has too few channels.
+    # Two neighbouring pixels of dy as one, if it has too few channels.
     two = 2 if o == FEW and n % 2 == 0 else 1
-    # Behind, as much as leaves the kernel's pixels; negative where the forward pass left rows unread.
+    # Padding after is chosen for the kernel's size; negative where the forward pass left rows unread.
     bottom, right = (m - 1) * s + kh - h - top, (n - 1) * t + kw - w - left
 
     def gradient_of(first: ArrayLike, size: int) -> jax.Array:
@@ -152,6 +151,6 @@ def _of_own_images(
     total = lax.fori_loop(0, b // size, lambda i, sums: sums + gradient_of(i * size, size), zeros)
     if rest:
         total = total + gradient_of(b - rest, rest)
-    # Pixel i of two sees the kernel's columns i · t further on.
+    # The second pixel of a pair sees the kernel's columns t further on.
     sums = total.reshape(kh, -1, c, two, o)
     return sum(sums[:, i * t : i * t + kw, :, i] for i in range(two))

@@ -1,9 +1,9 @@
-"""Batches of an analysis shared by the cores of a CPU, where each is a device (``resjax.cpu.cores``).
+"""Batches of an analysis shared by the cores of a CPU, where each is a device (``resjax.training.cores``).
 
-Every core has its part of the examples, and convolutions for one thread. What an analysis sums up over
-examples is then summed up over cores, too. Only one such program may run at a time: XLA has one thread a
-device, so two programs could each hold one and wait for the other for ever. So an analysis waits for what
-one has found before it asks for the next. Where cores are not devices, nothing here does anything::
+Every core has a part of the examples, and single-threaded convolutions. Sums over examples become sums over
+cores, too. Never run two such programs concurrently: XLA has one thread per device, so they deadlock. An
+analysis therefore waits for each result before it starts the next program. Where cores are not devices,
+nothing here has any effect::
 
     @jit(static=2)
     def _run(cores, network, variables, images, labels, mask): ...
@@ -32,13 +32,13 @@ Tree = TypeVar("Tree")
 
 @dataclasses.dataclass(frozen=True)
 class Cores:
-    """Devices that share batches: those of ``mesh``, which has one axis, or, with None, one alone."""
+    """Devices that share batches: those of ``mesh``, which has one axis; None for a single device."""
 
     mesh: Mesh | None = None
 
     @property
     def count(self) -> int:
-        """Batches must be multiples of it."""
+        """Number of devices; batch sizes must be divisible by it."""
         return 1 if self.mesh is None else self.mesh.size
 
     def copy(self, tree: Tree) -> Tree:
@@ -52,11 +52,11 @@ class Cores:
         return self._put(tree, PartitionSpec(*self.mesh.axis_names))
 
     def wait(self, tree: Tree) -> Tree:
-        """Waits until ``tree`` is computed, where the next program must not start before."""
+        """Waits until ``tree`` is computed, if the next program must not start before."""
         return tree if self.mesh is None else jax.block_until_ready(tree)
 
     def if_shared(self, size: int) -> Cores:
-        """These, if they can share ``size`` examples equally, or one device."""
+        """These devices, if they can share ``size`` examples equally, else a single one."""
         return self if size % self.count == 0 else Cores()
 
     def _put(self, tree: Tree, spec: PartitionSpec) -> Tree:
@@ -65,8 +65,8 @@ class Cores:
 
 
 def jit(static: int) -> Callable[[Callable[..., Any]], Any]:
-    """``jax.jit`` of a function whose first argument is a ``Cores`` and whose first ``static`` arguments are
-    static. The cores decide the form in which convolutions are traced."""
+    """``jax.jit`` with ``static`` leading static arguments; the wrapped function takes a leading ``Cores``
+    argument, which decides the form of its convolutions."""
 
     def decorate(function: Callable[..., Any]) -> Any:
         def on_cores(cores: Cores, *args: Any) -> Any:
@@ -80,7 +80,7 @@ def jit(static: int) -> Callable[[Callable[..., Any]], Any]:
 
 
 def shared_cores() -> Cores:
-    """The cores that were made devices of this process, by ``resjax.cpu.cores`` or ``jax_num_cpu_devices``."""
+    """The cores that are devices of this process, by ``resjax.training.cores`` or ``jax_num_cpu_devices``."""
     count: int = jax.config.jax_num_cpu_devices  # type: ignore[attr-defined]
     if count < 2 or jax.default_backend() != "cpu" or jax.process_count() > 1:
         return Cores()

@@ -1,7 +1,7 @@
-"""Images and labels: where they come from, in which order, and what is done to them.
+"""Images and labels: reading, order, standardization and augmentation.
 
-`load(config)` gives `Arrays` (the whole set as uint8) or `Stream` (decoded on the way). Both are
-read in the order of `batch_indices`; `standardize` and `augment` run on the device.
+`load(config)` returns `Arrays` (the whole set as uint8) or `Stream` (decoded during training). Both are read
+in the order of `batch_indices`; `standardize` and `augment` run on the device.
 """
 
 from resjax.data.arrays import Arrays
@@ -13,15 +13,6 @@ from resjax.data.order import batch_indices
 from resjax.data.stream import Stream
 
 __all__ = [
-    "Arrays",
-    "Info",
-    "Statistics",
-    "Stream",
-    "augment",
-    "batch_indices",
-    "defaults",
-    "info",
-    "load",
-    "standardize",
-    "statistics",
-]
+    "Arrays", "Info", "Statistics", "Stream", "augment", "batch_indices", "defaults", "info",
+    "load", "standardize", "statistics",
+]  # fmt: skip

@@ -1,8 +1,8 @@
 """Small data sets: every image in memory, as uint8.
 
-`digits` comes with scikit-learn; an `.npz` file is the simplest way to bring images of one's own;
-the small TFDS sets and folders of small images end here too. Whatever the origin, `make` checks the
-arrays, brings them to `image_size`, splits off the held-out part and describes the result.
+`digits` comes with scikit-learn, an `.npz` file is the simplest format for your own images, and small TFDS
+sets and folders of small images become arrays too. For all of them `make` checks the arrays, resizes them to
+`image_size`, splits off the held-out part and describes the result.
 """
 
 import dataclasses
@@ -21,15 +21,7 @@ KEYS = ("train_images", "train_labels", "test_images", "test_labels")
 
 @dataclasses.dataclass(frozen=True)
 class Arrays:
-    """A data set that is held whole.
-
-    Attributes:
-      info: its facts.
-      train_images: uint8 [num_train, H, W, C].
-      train_labels: int32 [num_train], in 0 .. num_classes - 1.
-      test_images: uint8 [num_test, H, W, C].
-      test_labels: int32 [num_test].
-    """
+    """A data set in memory: images uint8 [N, H, W, C], labels int32 [N] in 0 .. num_classes - 1."""
 
     info: Info
     train_images: np.ndarray
@@ -41,9 +33,9 @@ class Arrays:
 def read_digits() -> dict[str, np.ndarray]:
     """The 1,797 8 x 8 digits of scikit-learn (Alpaydin and Kaynak 1998, the UCI test part).
 
-    Their 17 levels 0 .. 16 become 0 .. 255 by round(v * 255 / 16). The set has no split of its own:
-    the first 1,400 of the permutation drawn by numpy's default generator from seed 0 are the
-    training set, the other 397 the test set.
+    The levels 0 .. 16 become 0 .. 255 by round(v * 255 / 16). The set has no official split: the first 1,400
+    of a permutation by numpy's default generator with seed 0 are the training set, the other 397 the test
+    set.
     """
     from sklearn.datasets import load_digits
 
@@ -91,12 +83,11 @@ def read_npz(path: str) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
 def make(
     config: ml_collections.ConfigDict, raw: dict[str, np.ndarray], class_names: tuple[str, ...] = ()
 ) -> Arrays:
-    """Checks raw arrays and makes of them what `config` asks for.
+    """Checks raw arrays and applies the `config.data` section to them.
 
     Args:
-      config: the `config.data` section.
       raw: the arrays named in KEYS; images uint8 [N, H, W, C] or [N, H, W], labels integer [N].
-      class_names: one a class; () = as many classes as the largest training label says.
+      class_names: one per class; () = the number of classes is the largest training label + 1.
 
     Raises:
       ValueError: wrong dtype, rank, length, channel count or label, with the remedy.
@@ -186,7 +177,7 @@ def _check_range(labels: np.ndarray, part: str, num_classes: int) -> None:
     if len(bad):
         raise ValueError(
             f"{part}_labels[{bad[0]}] is {labels[bad[0]]}, one of {len(bad)} outside "
-            f"0..{num_classes - 1}: there are {num_classes} classes (as many as class_names, else "
+            f"0..{num_classes - 1}: there are {num_classes} classes (the number of class_names, else "
             "the largest training label + 1), counted from 0"
         )
 
@@ -194,7 +185,7 @@ def _check_range(labels: np.ndarray, part: str, num_classes: int) -> None:
 def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each channel of uint8 [N, H, W, C], in units of 255.
 
-    Counted by grey level, so the sums are exact and no float copy of the set is made.
+    Computed from counts of grey levels: the sums are exact, and no float copy of the set is made.
     """
     levels = np.arange(256) / 255.0
     means, stds = [], []
@@ -207,15 +198,10 @@ def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[flo
 
 
 def fitted(images: np.ndarray, size: int, fit: str) -> np.ndarray:
-    """Brings uint8 [N, H, W, C] to [N, size, size, C].
-
-    Args:
-      images: the images.
-      size: new height and width in pixels.
-      fit: 'resize': bilinear; 'pad': centred on zeros, nothing resampled.
+    """Resizes uint8 [N, H, W, C] to [N, size, size, C]; `fit` is 'resize' (bilinear) or 'pad' (with zeros).
 
     Raises:
-      ValueError: 'pad' to less than the images' own size.
+      ValueError: 'pad' to less than the images' size.
     """
     count, height, width, channels = images.shape
     if (height, width) == (size, size):

@@ -1,12 +1,12 @@
 """Standardizing, cropping and flipping on the device, inside the compiled training step.
 
-Small data sets live on the device as uint8, a quarter of the memory of float32, and become network
-inputs only batch by batch: `standardize`, then in training `augment`. In that order, because He et
-al. (2015, §4.2) pad the mean-subtracted image with zeros: the border has the value of the mean, not
-of black. (LeNet's scale has no mean; its border is background, -0.1. See `Statistics.fill`.)
+Small data sets are stored on the device as uint8, a quarter of the memory of float32. Each batch is
+standardized and then, in training, augmented. In that order, because He et al. (2015, §4.2) pad the
+mean-subtracted image with zeros: the border has the value of the mean, not of black. (LeNet's scale has no
+mean; its border is background, -0.1. See `Statistics.fill`.)
 
-Every example has its own random key, so an augmented batch is the same however it is split over
-devices. Cropping is a dynamic slice for each example, which XLA turns into one gather.
+Every example has its own random key, so an augmented batch does not depend on how it is split over devices.
+Cropping is a dynamic slice for each example, which XLA turns into one gather.
 """
 
 from typing import NamedTuple
@@ -26,7 +26,7 @@ class Statistics(NamedTuple):
     Attributes:
       mean: float32, [1, 1, 1, C] or [1, H, W, C].
       std: float32, [1, 1, 1, C] or [1, 1, 1, 1]; positive.
-      fill: float32 scalar, what padding is worth after standardizing.
+      fill: float32 scalar, the value of padding after standardizing.
     """
 
     mean: np.ndarray
@@ -35,17 +35,17 @@ class Statistics(NamedTuple):
 
 
 def statistics(data: Arrays | Stream, kind: str) -> Statistics:
-    """The constants of `config.data.standardize`, from the training images alone.
+    """The constants of `config.data.standardize`, computed from the training images alone.
 
     Args:
       data: a loaded data set.
-      kind: 'channel': mean and standard deviation of each channel; 'pixel': the mean image, and one
-        standard deviation of all that is left when it is subtracted; 'unit': 0 and 255; 'lenet':
-        (x - 20) / 200, so that background 0 becomes -0.1 and foreground 255 becomes 1.175, hence
-        mean about 0 and variance about 1 on MNIST (LeCun et al. 1998, §II-B).
+      kind: 'channel': mean and standard deviation of each channel; 'pixel': the mean image, and the standard
+        deviation of all pixels after its subtraction; 'unit': 0 and 255; 'lenet': (x - 20) / 200, which maps
+        background 0 to -0.1 and foreground 255 to 1.175, so on MNIST the mean is about 0 and the variance
+        about 1 (LeCun et al. 1998, §II-B).
 
     Raises:
-      ValueError: an unknown kind, or 'pixel' for a streamed set (its images are never all read).
+      ValueError: an unknown kind, or 'pixel' for a streamed set, whose images are never all read.
     """
     channels = data.info.image_shape[-1]
     if kind == "unit":
@@ -71,7 +71,7 @@ def statistics(data: Arrays | Stream, kind: str) -> Statistics:
 
 
 def _statistics(mean: np.ndarray, std: np.ndarray, fill: float) -> Statistics:
-    # A channel that never varies carries nothing to scale; dividing by 0 would make it NaN.
+    # A constant channel has deviation 0; dividing by it would give NaN.
     std = np.where(std > 0, std, 1.0)
     return Statistics(mean.astype(np.float32), std.astype(np.float32), np.asarray(fill, np.float32))
 
@@ -79,16 +79,7 @@ def _statistics(mean: np.ndarray, std: np.ndarray, fill: float) -> Statistics:
 def standardize(
     images: jax.Array, constants: Statistics, dtype: DTypeLike = jnp.float32
 ) -> jax.Array:
-    """(images - mean) / std, computed in float32.
-
-    Args:
-      images: uint8 [B, H, W, C].
-      constants: from `statistics`.
-      dtype: of the result, e.g. bfloat16 for compute in half precision.
-
-    Returns:
-      dtype [B, H, W, C].
-    """
+    """(images - mean) / std of uint8 [B, H, W, C], computed in float32 and returned as `dtype`."""
     x = images.astype(jnp.float32)
     return ((x - jnp.asarray(constants.mean)) / jnp.asarray(constants.std)).astype(dtype)
 
@@ -101,16 +92,16 @@ def augment(
     flip: bool,
     fill: jax.Array | np.ndarray | float = 0.0,
 ) -> jax.Array:
-    """A random crop of the padded images, mirrored half of the time.
+    """A random crop of the padded images, mirrored with probability 1/2.
 
-    Of the (2 pad + 1)² crops each is equally likely (He et al. 2015, §4.2, with pad = 4).
+    All (2 pad + 1)² crops are equally likely (He et al. 2015, §4.2, with pad = 4).
 
     Args:
       images: standardized, floating [B, H, W, C].
-      keys: one random key an example, [B].
+      keys: one random key per example, [B].
       pad: pixels added on each side before cropping back to H x W; 0 = no crop.
-      flip: whether to mirror left to right with probability 1/2.
-      fill: what the padding is worth, `Statistics.fill`.
+      flip: whether to mirror left to right.
+      fill: the value of the padding, `Statistics.fill`.
 
     Returns:
       The shape and dtype of `images`.

@@ -1,9 +1,9 @@
-"""From an encoded picture to a uint8 crop, with Pillow: what worker processes do for streamed sets.
+"""Decoding an image to a uint8 crop with Pillow; worker processes do this for streamed sets.
 
-A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size almost for free ("draft mode": the inverse
-cosine transform simply makes fewer pixels). Training crops use it whenever the draft is still at least as
-large as what will be kept, so a pixel is never enlarged because of it. Its pixels differ a little from those
-of the whole picture made smaller, so central crops, which are evaluated on, do without it.
+A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size almost for free ("draft mode": the inverse cosine
+transform makes fewer pixels). Training crops use draft mode where the draft is at least as large as the
+result, so it never enlarges pixels. Its pixels differ slightly from those of the whole image scaled down, so
+central crops, which are used for evaluation, avoid it.
 """
 
 import contextlib
@@ -14,21 +14,20 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
-# He et al. 2015 §3.4 and Simonyan and Zisserman 2015 §3.1: the shorter side is drawn from 256..480
-# for a crop of 224. Other crop sizes keep the proportion.
+# He et al. 2015 §3.4, Simonyan and Zisserman 2015 §3.1: the shorter side is drawn from 256..480 for a crop of
+# 224. Other sizes keep the proportion.
 _SCALES = (256 / 224, 480 / 224)
-# Szegedy et al. 2015 ("inception" crop): share of the area, and width / height.
+# Szegedy et al. 2015 ("inception" crop): fraction of the area, and width / height.
 _AREA = (0.08, 1.0)
 _ASPECT = (3 / 4, 4 / 3)
 
 
 @contextlib.contextmanager
 def opened(encoded: bytes, what: str) -> Iterator[Image.Image]:
-    """Opens a picture for a `with` block, in which its pixels are read.
+    """Opens an image for a `with` block that reads its pixels.
 
     Raises:
-      ValueError: it cannot be opened, or its pixels cannot be read; `what` (a file, a record) is
-        named.
+      ValueError: it cannot be opened or read; the message names `what` (a file, a record).
     """
     try:
         with Image.open(io.BytesIO(encoded)) as image:
@@ -40,37 +39,26 @@ def opened(encoded: bytes, what: str) -> Iterator[Image.Image]:
 def train_crop(
     image: Image.Image, size: int, crop: str, rng: np.random.Generator, channels: int = 3
 ) -> np.ndarray:
-    """A random crop for training.
-
-    Args:
-      image: any size and mode.
-      size: height and width of the result in pixels.
-      crop: 'resize' or 'inception', see `config.data.crop`.
-      rng: decides scale and place.
-      channels: 1 or 3.
-
-    Returns:
-      uint8 [size, size, channels].
-    """
+    """A random training crop, uint8 [size, size, channels], of an image of any mode; see `crop_box`."""
     return _resized(image, crop_box(image.size, crop, rng), size, channels, draft=True)
 
 
 def crop_box(
     image_size: tuple[int, int], crop: str, rng: np.random.Generator
 ) -> tuple[float, float, float, float]:
-    """Where a random training crop lies.
+    """The box of a random training crop.
 
     Args:
       image_size: (width, height) in pixels.
       crop: 'resize' or 'inception', see `config.data.crop`.
-      rng: decides scale and place.
+      rng: draws scale and position.
 
     Returns:
-      (left, top, right, bottom) in pixels of the image, fractions included.
+      (left, top, right, bottom) in pixels of the image, fractional.
     """
     width, height = image_size
     if crop == "resize":
-        # The crop's side measured in pixels of the original: it slides inside the shorter side.
+        # The side of the crop in pixels of the original.
         side = min(width, height) / rng.uniform(*_SCALES)
         box_width = box_height = side
     else:
@@ -87,18 +75,14 @@ def _inception_box(width: int, height: int, rng: np.random.Generator) -> tuple[f
         box_width, box_height = math.sqrt(area * aspect), math.sqrt(area / aspect)
         if box_width <= width and box_height <= height:
             return box_width, box_height
-    # Ten misses happen with very long pictures: take the largest box of an allowed aspect.
+    # Ten misses happen with very elongated images: take the largest box of an allowed aspect.
     return min(width, height * _ASPECT[1]), min(height, width / _ASPECT[0])
 
 
 def center_crop(
     image: Image.Image, size: int, channels: int = 3, margin: float = 256 / 224
 ) -> np.ndarray:
-    """The central crop: shorter side resized to margin * size, the middle size x size kept.
-
-    Returns:
-      uint8 [size, size, channels].
-    """
+    """The central crop, uint8 [size, size, channels], after resizing the shorter side to margin * size."""
     width, height = image.size
     side = min(width, height) / margin
     left, top = (width - side) / 2, (height - side) / 2

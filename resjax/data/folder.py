@@ -1,8 +1,7 @@
-"""A folder of pictures: train/CLASS/*.jpg and test/CLASS/*.jpg (or val/).
+"""A folder of images: train/CLASS/*.jpg and test/CLASS/*.jpg (or val/).
 
-Classes are the sub-folders of train/, numbered in the order of their names. A set whose images have
-at most 64 pixels a side, and at most 1 GiB of pixels altogether, is held whole (`Arrays`); all
-others are streamed.
+Classes are the sub-folders of train/, numbered in the order of their names. A set whose images have sides of
+at most 64 pixels, and at most 1 GiB of pixels in total, is loaded whole (`Arrays`); others are streamed.
 """
 
 import dataclasses
@@ -21,12 +20,7 @@ _WHOLE_BYTES = 2**30
 
 @dataclasses.dataclass(frozen=True)
 class Files:
-    """Encoded pictures by number, read from files when asked for.
-
-    Attributes:
-      paths: one a picture.
-      labels: int32, likewise.
-    """
+    """Encoded images by number, read from files on demand; `labels` is int32."""
 
     paths: tuple[str, ...]
     labels: np.ndarray
@@ -39,22 +33,15 @@ class Files:
         return pathlib.Path(self.paths[i]).read_bytes(), int(self.labels[i])
 
     def read(self, indices: Sequence[int]) -> list[tuple[bytes, int]]:
-        """Several pictures."""
         return [self[i] for i in indices]
 
 
 def scan(path: str) -> tuple[Files, Files, tuple[str, ...]]:
-    """Finds the pictures.
-
-    Args:
-      path: the folder that holds train/ and test/ (or val/).
-
-    Returns:
-      (training files, test files, class names).
+    """(training files, test files, class names) of a folder that holds train/ and test/ (or val/).
 
     Raises:
       FileNotFoundError: no such folder, or no train/ or test/ in it.
-      ValueError: no class folders, no pictures, or a test class that training lacks.
+      ValueError: no class folders, no images, or a test class that train/ lacks.
     """
     root = pathlib.Path(path).expanduser()
     layout = "needed: train/CLASS/*.jpg and test/CLASS/*.jpg (or val/)"
@@ -102,15 +89,13 @@ def _files(part: pathlib.Path, names: list[str]) -> Files:
 
 
 def whole_shape(train: Files, test: Files, image_size: int) -> tuple[int, int, int] | None:
-    """The image shape (H, W, C) of a set to be held whole, or None for one to be streamed.
+    """The image shape (H, W, C) of a set to be loaded whole, or None for one to be streamed.
 
     Args:
-      train: training files.
-      test: test files.
-      image_size: `config.data.image_size`; 0 = the images' own size, which must then be one.
+      image_size: `config.data.image_size`; 0 = the size of the images, which must then be equal.
 
     Raises:
-      ValueError: image_size is 0 and the images differ in size, or are too large to hold whole.
+      ValueError: image_size is 0 and the images differ in size, or are too large to load whole.
     """
     if image_size > _WHOLE_SIDE:
         return None
@@ -123,7 +108,7 @@ def whole_shape(train: Files, test: Files, image_size: int) -> tuple[int, int, i
                 if image.size != first[1]:
                     raise ValueError(
                         f"images of different sizes ({first[0]}: {first[1]}, {path}: {image.size}; "
-                        "width, height): set data.image_size to the side that all shall have"
+                        "width, height): set data.image_size to the side that all should have"
                     )
     width, height = (image_size, image_size) if first is None else first[1]
     shape = (height, width, 1 if grey else 3)
@@ -143,12 +128,9 @@ def _pixels(train: Files, test: Files, shape: tuple[int, int, int]) -> int:
 
 
 def read_whole(files: Files, shape: tuple[int, int, int], resize: bool) -> np.ndarray:
-    """Decodes all files: uint8 [N, H, W, C].
+    """Decodes all files to uint8 [N, H, W, C], where `shape` is (H, W, C).
 
-    Args:
-      files: what to read.
-      shape: (H, W, C).
-      resize: bring the shorter side to H = W and keep the central square; else the size fits.
+    With `resize`, the shorter side becomes H = W and the central square is kept; else the sizes must fit.
 
     Raises:
       ValueError: a file is not an image; the message names it.

@@ -1,15 +1,15 @@
-"""What is known of a data set before any of its pixels is read.
+"""Facts of a data set that are known before any of its pixels is read.
 
-The table below lets `python -m resjax.describe` size a network for ImageNet on a machine that has no
-ImageNet. Counts and shapes are those of the TFDS builders of the same name.
+With them, `python -m resjax.describe` describes a network for ImageNet on a machine without ImageNet. Counts
+and shapes are those of the TFDS builders of the same name.
 """
 
 import dataclasses
 
 Channels = tuple[float, ...]
 
-# Mean and deviation of ImageNet's training pixels in units of 255: the customary constants of
-# every published ImageNet model. Streamed sets use them, since measuring would read every file.
+# Mean and deviation of ImageNet's training pixels in units of 255, as in nearly all published ImageNet
+# models. Streamed sets use them, since measuring would read every file.
 IMAGENET_MEAN: Channels = (0.485, 0.456, 0.406)
 IMAGENET_STD: Channels = (0.229, 0.224, 0.225)
 
@@ -20,14 +20,13 @@ class Info:
 
     Attributes:
       name: as in `config.data.name`.
-      image_shape: (height, width, channels) that the network gets.
+      image_shape: (height, width, channels) of the network's input.
       num_classes: labels are 0 .. num_classes - 1.
       num_train: examples in one training epoch (after `train_examples` and `holdout`).
       num_test: examples of one evaluation.
-      class_names: one a class; () where only the prepared data know them.
-      mean: per channel, over the training set, in units of 255, or as `config.data.mean` says; ()
+      class_names: one per class; () where they are stored with the prepared data only.
+      mean, std: of each channel, over the training set, in units of 255, or as given in `config.data`; ()
         until the data are loaded.
-      std: likewise, the standard deviation.
     """
 
     name: str
@@ -41,18 +40,8 @@ class Info:
 
 
 _DIGITS = tuple("0123456789")
-_FASHION = (
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
-)
+_FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag",
+            "Ankle boot")  # fmt: skip
 _CIFAR10 = (
     "airplane",
     "automobile",

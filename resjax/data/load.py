@@ -1,4 +1,4 @@
-"""From `config.data` to a data set: the one place that knows where each name leads."""
+"""From `config.data` to a data set."""
 
 import dataclasses
 import pathlib
@@ -13,18 +13,15 @@ from resjax.data.info import IMAGENET_MEAN, IMAGENET_STD, TABLE, Info
 from resjax.data.order import split_indices
 from resjax.data.stream import Source, Stream
 
-# The papers' crop, where config.data.image_size says nothing.
+# The papers' crop, where config.data.image_size is 0.
 _STREAM_SIZE = 224
 
 
 def info(config: ml_collections.ConfigDict) -> Info:
-    """What `load` would give, without reading data where the name is a known one.
-
-    Args:
-      config: the `config.data` section.
+    """The `info` of what `load` returns; for a known name, no data are read or needed.
 
     Raises:
-      ValueError, FileNotFoundError: as `load`, but a known set need not be there.
+      ValueError, FileNotFoundError: as `load`.
     """
     check(config)
     if not _is_known(config.name):
@@ -45,17 +42,14 @@ def info(config: ml_collections.ConfigDict) -> Info:
 
 
 def load(config: ml_collections.ConfigDict) -> Arrays | Stream:
-    """Loads the data set that `config` names.
-
-    Args:
-      config: the `config.data` section.
+    """Loads the data set of a `config.data` section.
 
     Returns:
-      `Arrays` for small sets; `Stream` for `imagenet2012`, `imagenette` and folders of images
-      beyond 64 pixels a side or 1 GiB altogether.
+      `Arrays` for small sets; `Stream` for `imagenet2012`, `imagenette` and folders with images of more than
+      64 pixels a side or 1 GiB in total.
 
     Raises:
-      FileNotFoundError: the data are not there; the message says how to get them.
+      FileNotFoundError: the data are missing; the message says how to get them.
       ValueError: an unknown name, a value out of range, or data that do not fit together.
     """
     check(config)
@@ -86,10 +80,10 @@ def _load(config: ml_collections.ConfigDict) -> Arrays | Stream:
 
 
 def _is_known(name: str) -> bool:
-    """Whether `name` is in the table; else it must be a path.
+    """Whether `name` is in the table.
 
     Raises:
-      ValueError: it is neither.
+      ValueError: it is neither in the table nor a path.
     """
     if name in TABLE:
         return True
@@ -109,8 +103,8 @@ def _load_folder(config: ml_collections.ConfigDict) -> Arrays | Stream:
     resize = bool(config.image_size)
     if resize and config.fit == "pad":
         raise ValueError(
-            "data.fit='pad' is not for folders: their pictures are resized by the shorter side and "
-            "cropped. Use fit='resize', or store padded pictures"
+            "data.fit='pad' is not for folders: their images are resized by the shorter side and "
+            "cropped. Use fit='resize', or store padded images"
         )
     raw = {
         "train_images": folder.read_whole(train, shape, resize),

@@ -1,9 +1,8 @@
-"""The order of training examples as a function of (seed, step), without any state.
+"""The order of training examples as a stateless function of (seed, step).
 
-Position p = step * batch_size + j of the endless training stream belongs to epoch p // n and to
-place p % n of that epoch, and each epoch is a permutation of its own, drawn from (seed, epoch). So
-every example is seen exactly once an epoch, none is dropped, a batch may straddle two epochs, and a
-run that resumes at step s needs to know nothing but s. All data sets use this one rule.
+Position p = step * batch_size + j of the endless training stream is place p % n of epoch p // n, and each
+epoch is a permutation drawn from (seed, epoch). So every example is seen exactly once per epoch, none is
+dropped, a batch may straddle two epochs, and a run can resume at any step. All data sets use this rule.
 """
 
 import functools
@@ -13,23 +12,16 @@ import numpy as np
 
 @functools.lru_cache(maxsize=4)
 def _permutation(seed: int, epoch: int, num_examples: int) -> np.ndarray:
-    # Four are kept: the batch that straddles two epochs, for a training and another order.
+    # Four are cached: two epochs of a batch that straddles them, for a training and another order.
     order = np.random.default_rng((seed, epoch)).permutation(num_examples).astype(np.int32)
     order.setflags(write=False)
     return order
 
 
 def batch_indices(seed: int, step: int, num_examples: int, batch_size: int) -> np.ndarray:
-    """Which examples training step `step` sees.
+    """The examples of training step `step`: int32 [batch_size] in 0 .. num_examples - 1.
 
-    Args:
-      seed: 0 or more.
-      step: 0 or more.
-      num_examples: n, size of the training set; at least 1, at most 2**31 - 1.
-      batch_size: global batch; it may exceed n.
-
-    Returns:
-      int32 [batch_size], values in 0 .. n - 1.
+    `batch_size` is that of the global batch; it may exceed `num_examples`.
 
     Raises:
       ValueError: an argument is out of its range.
@@ -54,21 +46,15 @@ def batch_indices(seed: int, step: int, num_examples: int, batch_size: int) -> n
 def split_indices(
     num_examples: int, train_examples: int, holdout: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Which training examples to train on and which to hold out.
+    """The examples to train on, and those to hold out.
 
-    One permutation of the training set, drawn from `seed`, serves both: the first `train_examples`
-    (0 = all that are not held out) are trained on, the last `holdout` are held out. So smaller
-    training sets are subsets of larger ones, and all share one held-out set.
-
-    Args:
-      num_examples: size of the whole training set.
-      train_examples: 0 or more.
-      holdout: 0 or more.
-      seed: 0 or more.
+    From one permutation of the training set, drawn from `seed`, the first `train_examples` (0 = all that are
+    not held out) are trained on and the last `holdout` are held out. So smaller training sets are subsets of
+    larger ones, and all share one held-out set.
 
     Returns:
-      (train int32 [train_examples or num_examples - holdout], held out int32 [holdout]). With
-      neither asked for, `train` is 0, 1, ..., num_examples - 1: the order as stored.
+      (train int32 [train_examples or num_examples - holdout], held out int32 [holdout]). If both arguments
+      are 0, `train` is 0, 1, ..., num_examples - 1: the order as stored.
 
     Raises:
       ValueError: the two do not fit into the training set, or nothing is left to train on.

@@ -1,11 +1,10 @@
-"""How the original files of each set become TFDS examples, without TensorFlow.
+"""Converting the original files of each set to TFDS examples, without TensorFlow.
 
-TFDS's own builders open files with TensorFlow and have it encode arrays as PNG. The functions here
-do the same work with the standard library, numpy, SciPy and Pillow, and yield the same examples
-under the same keys, so that TFDS writes the same set in the same order. Pixels are equal; PNG files
-are packed by another encoder, so their bytes are not.
+TFDS's own builders open files and encode PNG with TensorFlow. The functions here use the standard library,
+numpy, SciPy and Pillow instead, and yield the same examples under the same keys, so TFDS writes the same set
+in the same order. Pixels are equal; the bytes of PNG files differ, since the encoder does.
 
-Each function takes {file name: path} and gives {split: examples}, an example being (key, record).
+Each function takes {file name: path} and returns {split: examples}; an example is (key, record).
 """
 
 import gzip
@@ -34,11 +33,7 @@ def png(image: np.ndarray) -> bytes:
 
 
 def idx(path: pathlib.Path) -> np.ndarray:
-    """The array of a gzipped idx file: two zero bytes, 8 (for uint8), the rank, the lengths, data.
-
-    Raises:
-      ValueError: it is not one.
-    """
+    """The array of a gzipped idx file: two zero bytes, 8 (for uint8), the rank, the lengths, data."""
     with gzip.open(path) as file:
         data = file.read()
     rank = data[3] if len(data) > 3 and data[:3] == b"\0\0\x08" else 0
@@ -64,7 +59,7 @@ CIFAR10_BATCHES = tuple(f"data_batch_{i}.bin" for i in range(1, 6))
 
 
 def cifar10(paths: Paths) -> Splits:
-    """CIFAR-10: one label byte, then 3,072 bytes red, green, blue, an image."""
+    """CIFAR-10: for each image a label byte, then 3,072 bytes red, green, blue."""
     read = _reader(paths, "cifar-10-binary.tar.gz")
     return {
         "train": _cifar_examples(read, CIFAR10_BATCHES, "train_", ("label",)),
@@ -96,7 +91,7 @@ def label_names(name: str, paths: Paths) -> dict[str, list[str]]:
 
 
 def _reader(paths: Paths, archive: str) -> Callable[[str], bytes]:
-    """Gives the bytes of a file by its name: from the archive if it is there, else by itself."""
+    """A function from a file name to its bytes: from the archive if there is one, else from the file."""
     if archive not in paths:
         return lambda file: paths[file].read_bytes()
 
@@ -139,7 +134,7 @@ def svhn_cropped(paths: Paths) -> Splits:
 
 
 def imagenette(paths: Paths) -> Splits:
-    """Imagenette: a .tgz of train/CLASS/*.JPEG and val/CLASS/*.JPEG, stored as they are."""
+    """Imagenette: a .tgz of train/CLASS/*.JPEG and val/CLASS/*.JPEG, stored unchanged."""
     (path,) = paths.values()
 
     def examples(part: str) -> Iterator[Example]:
@@ -153,10 +148,10 @@ def imagenette(paths: Paths) -> Splits:
 
 
 def imagenet2012(paths: Paths) -> Splits:
-    """ILSVRC 2012: a tar of one tar a class, and a tar of validation pictures.
+    """ILSVRC 2012: a tar with one tar per class, and a tar of validation images.
 
-    The 22 training pictures in CMYK and the one PNG become RGB JPEG files of quality 100, as in
-    TFDS; Pillow's conversion and encoder differ from TensorFlow's in these 23 pictures.
+    The 22 training images in CMYK and the one PNG become RGB JPEG files of quality 100, as in TFDS; in these
+    23 images, Pillow's conversion and encoder differ from TensorFlow's.
     """
     val = paths["ILSVRC2012_img_val.tar"]
 
@@ -185,7 +180,7 @@ def imagenet2012(paths: Paths) -> Splits:
 
 
 def validation_labels() -> list[str]:
-    """The classes of ImageNet's validation pictures in the order of their names, as TFDS has them."""
+    """The classes of ImageNet's validation images in the order of their file names, from TFDS."""
     listed = library().core.tfds_path("datasets/imagenet2012/validation_labels.txt")
     return list(listed.read_text().split())
 
@@ -198,7 +193,7 @@ def _contents(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 
 def _rgb_jpeg(encoded: bytes) -> bytes:
-    """The picture itself, unless it is CMYK or not a JPEG."""
+    """``encoded``, converted if it is CMYK or not a JPEG."""
     with Image.open(io.BytesIO(encoded)) as image:
         if image.format == "JPEG" and image.mode != "CMYK":
             return encoded
@@ -207,7 +202,7 @@ def _rgb_jpeg(encoded: bytes) -> bytes:
         return buffer.getvalue()
 
 
-# What becomes of each set's files, by TFDS's name.
+# The converter of each set, by TFDS's name.
 SPLITS: dict[str, Callable[[Paths], Splits]] = {
     "mnist": mnist,
     "fashion_mnist": mnist,

@@ -2,16 +2,15 @@
 
     python -m resjax.data.prepare cifar10 [--data_dir=DIR] [--source=FOLDER]
 
-Without --source the original files are downloaded from the addresses that TFDS registers; with it
-they are taken from FOLDER by name. Either way their size and SHA-256 must be those that TFDS
-registers, and the result is TFDS's own layout in array_record files, which the stock
-`tfds.builder(NAME, data_dir=DIR).as_data_source()` reads too. It is written to a temporary folder
-and renamed at the end, so that an interrupted preparation is never mistaken for a prepared set.
+Without --source the original files are downloaded from the addresses registered in TFDS; with it they are
+read from FOLDER by name. In both cases their size and SHA-256 must be those registered in TFDS. The result
+has TFDS's layout in array_record files, which the stock `tfds.builder(NAME, data_dir=DIR).as_data_source()`
+reads too. It is written to a temporary folder and renamed at the end, so an interrupted preparation is never
+mistaken for a prepared set.
 
-All names that resjax knows can be prepared so: mnist, fashion_mnist, cifar10, cifar100,
-svhn_cropped (with its "extra" split, as in TFDS), imagenette (also /320px-v2 and /160px-v2) and
-imagenet2012, whose two archives must be fetched by hand from image-net.org and named by --source.
-For cifar10, FOLDER may also hold the six unpacked .bin files.
+The sets are mnist, fashion_mnist, cifar10, cifar100, svhn_cropped (with its "extra" split, as in TFDS),
+imagenette (also /320px-v2 and /160px-v2) and imagenet2012, whose two archives must be downloaded manually
+from image-net.org and given by --source. For cifar10, FOLDER may also hold the six unpacked .bin files.
 """
 
 import argparse
@@ -29,7 +28,7 @@ NAMES = (*(name for name in SMALL if name != "digits"), *STREAMED)
 
 
 class FileFacts(NamedTuple):
-    """What an original file must be. `url` is '' where it cannot be downloaded."""
+    """An original file; `url` is '' where it cannot be downloaded."""
 
     url: str
     size: int
@@ -57,21 +56,18 @@ _CIFAR10_UNPACKED = dict(
 
 
 def prepare(name: str, data_dir: str = "", source: str = "") -> pathlib.Path:
-    """Prepares one set, or finds it prepared.
+    """Prepares one set, unless it is prepared already; returns the folder of the prepared version.
 
     Args:
       name: one of NAMES.
-      data_dir: where prepared sets lie, as `config.data.data_dir`.
+      data_dir: folder of prepared sets, as `config.data.data_dir`.
       source: folder of the original files; '' = download them.
-
-    Returns:
-      The folder of the prepared version.
 
     Raises:
       ValueError: an unknown name, or a file that is not the original.
-      FileNotFoundError: an original file is missing, or the set is there as TFRecord only.
-      RuntimeError: the download failed, or this environment lacks what TFDS needs; the message has
-        a command for another environment.
+      FileNotFoundError: an original file is missing, or the set exists as TFRecord only.
+      RuntimeError: the download failed, or this environment lacks packages that TFDS needs; the message has a
+        command for another environment.
     """
     if name not in NAMES:
         raise ValueError(f"name={name!r}: choose one of {', '.join(NAMES)} (digits needs nothing)")
@@ -96,7 +92,7 @@ def prepare(name: str, data_dir: str = "", source: str = "") -> pathlib.Path:
 
 
 def isolated_prepare(name: str, root: pathlib.Path, source: str) -> str:
-    """The command that prepares a set with TensorFlow, outside this environment."""
+    """The shell command that prepares a set with TensorFlow in another environment."""
     manual = f", manual_dir={str(pathlib.Path(source).absolute())!r}" if source else ""
     code = (
         "import tensorflow_datasets as tfds; "
@@ -108,7 +104,7 @@ def isolated_prepare(name: str, root: pathlib.Path, source: str) -> str:
 
 
 def registered(builder: Any, name: str) -> dict[str, FileFacts]:
-    """The original files of a set by name, as TFDS registers them."""
+    """The original files of a set, {name: facts}, as registered in TFDS."""
     facts = {
         info.filename or url.rsplit("/", 1)[-1]: FileFacts(url, int(info.size), info.checksum)
         for url, info in builder.url_infos.items()
@@ -120,9 +116,9 @@ def registered(builder: Any, name: str) -> dict[str, FileFacts]:
 
 
 def _override(builder: Any, name: str, paths: originals.Paths | None) -> None:
-    """Replaces the steps of a TFDS builder that need TensorFlow; the rest stays TFDS's.
+    """Replaces the steps of a TFDS builder that need TensorFlow.
 
-    They are replaced on the object: a second builder class of the same name cannot be registered.
+    On the object, because a second builder class of the same name cannot be registered.
     """
     base = name.split("/")[0]
 
@@ -150,7 +146,7 @@ def _downloaded(builder: Any, name: str, dl_manager: Any) -> dict[str, pathlib.P
 
 
 def _found(builder: Any, name: str, source: str) -> dict[str, pathlib.Path]:
-    """The original files in a folder, each checked against what is registered."""
+    """The original files in a folder, each checked against the registered size and SHA-256."""
     needed = registered(builder, name)
     if not source:
         raise FileNotFoundError(
@@ -190,7 +186,7 @@ def _verify(path: pathlib.Path, facts: FileFacts) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The command line; errors end it with a message instead of a trace."""
+    """The command line; errors end it with a message instead of a traceback."""
     parser = argparse.ArgumentParser(
         prog="python -m resjax.data.prepare",
         description=__doc__,

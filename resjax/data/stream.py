@@ -1,10 +1,12 @@
 """Large data sets: decoded by worker processes while the device trains.
 
-grain runs the workers, keeps their results in order and passes them through shared memory. What a
-worker makes is one whole batch, addressed by its step, and everything random in it is drawn from
-(seed, position in the training stream). So the batch of step s is the same whatever the number of
-workers, whatever step the run started at, and however many hosts share it: each host decodes its
-own consecutive part of every global batch.
+grain runs the workers, keeps their results in order and passes them through shared memory. A worker makes
+whole batches, addressed by their step; everything random in them is drawn from (seed, position in the
+training stream). So the batch of a step does not depend on the number of workers, the step at which the run
+started, or the number of hosts: each host decodes its own consecutive part of every global batch.
+
+In the methods, `batch_size` is that of the global batch, `process_index` the number of this host, and
+`process_count` the number of hosts that share each batch.
 """
 
 import ctypes
@@ -21,14 +23,14 @@ from resjax.data.decode import center_crop, opened, train_crop
 from resjax.data.info import Info
 from resjax.data.order import batch_indices
 
-Batch = dict[str, np.ndarray]
+HostBatch = dict[str, np.ndarray]
 
 _READ_AT_ONCE = 32
 _M_ARENA_MAX = -8  # of glibc's malloc.h
 
 
 class Source(Protocol):
-    """Encoded pictures by number; picklable, for worker processes."""
+    """Encoded images by number; picklable, for worker processes."""
 
     def __len__(self) -> int: ...
 
@@ -37,16 +39,13 @@ class Source(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Stream:
-    """A data set that is decoded on the way.
+    """A data set that is decoded during training.
 
     Attributes:
-      info: its facts; `image_shape` is the size of the crops.
-      train: encoded training pictures.
-      train_indices: int32 [num_train], which of them are trained on.
-      test: encoded pictures to evaluate on.
-      test_indices: int32 [num_test].
-      crop: 'resize' or 'inception', see `config.data.crop`.
-      workers: decoding processes on each host; 0 = threads of this process.
+      info: its facts; `image_shape` is the shape of the crops.
+      train, test: encoded images to train and to evaluate on.
+      train_indices, test_indices: int32 [num_train], [num_test]: which of them are used.
+      crop, workers: as in `config.data`.
     """
 
     info: Info
@@ -64,15 +63,10 @@ class Stream:
         start_step: int = 0,
         process_index: int = 0,
         process_count: int = 1,
-    ) -> Iterator[Batch]:
-        """Endless training batches from `start_step` on; starting late costs nothing.
+    ) -> Iterator[HostBatch]:
+        """Endless training batches from `start_step` on; a late start costs nothing.
 
-        Args:
-          seed: with the step, decides order and crops.
-          batch_size: global, over all hosts.
-          start_step: the first step wanted.
-          process_index: this host's number.
-          process_count: how many hosts share each batch.
+        Order and crops are functions of (seed, step).
 
         Yields:
           'image' uint8 [b, H, W, C] and 'label' int32 [b], b = batch_size // process_count.
@@ -85,17 +79,12 @@ class Stream:
 
     def test_batches(
         self, batch_size: int, process_index: int = 0, process_count: int = 1
-    ) -> Iterator[Batch]:
-        """Every test example exactly once over all hosts; all hosts yield equally many batches.
-
-        Args:
-          batch_size: global, over all hosts.
-          process_index: this host's number.
-          process_count: how many hosts share each batch.
+    ) -> Iterator[HostBatch]:
+        """Every test example exactly once over all hosts; all hosts yield the same number of batches.
 
         Yields:
-          'image' uint8 [b, H, W, C], 'label' int32 [b] and 'mask' float32 [b], which is 0 where the
-          last batch is filled up (with zeros), else 1.
+          'image' uint8 [b, H, W, C], 'label' int32 [b] and 'mask' float32 [b], which is 0 where the last
+          batch is padded (with zeros), else 1.
 
         Raises:
           ValueError: the hosts cannot share the batch equally.
@@ -103,14 +92,16 @@ class Stream:
         share = _share(batch_size, process_index, process_count)
         return self._run(_TestBatches(self, batch_size, share))
 
-    def _run(self, batches: "_TrainBatches | _TestBatches") -> Iterator[Batch]:
-        import grain  # not at the top: it takes a second that small sets need not wait for
+    def _run(self, batches: "_TrainBatches | _TestBatches") -> Iterator[HostBatch]:
+        import grain  # not at the top: the import takes a second, and small sets do not need it
 
         # A record is a whole batch, so a few in flight suffice.
         options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)
         data = grain.MapDataset.source(batches).to_iter_dataset(options)
         if self.workers:
-            if not flags.FLAGS.is_parsed():  # grain reads flags, which a notebook never parses
+            if (
+                not flags.FLAGS.is_parsed()
+            ):  # grain reads absl's flags, which a notebook never parses
                 flags.FLAGS.mark_as_parsed()
             data = data.mp_prefetch(
                 grain.multiprocessing.MultiprocessingOptions(
@@ -122,26 +113,29 @@ class Stream:
 
 
 def _few_arenas(index: int, count: int) -> None:
-    """Keeps a worker's memory flat: glibc gives each of its many threads a heap of its own, and pictures of
-    all sizes fill these up with holes for epochs (from 135 to 205 MB a worker). Elsewhere nothing happens."""
+    """Keeps the memory of a worker constant.
+
+    glibc gives each of its many threads a heap; images of different sizes fragment these heaps for epochs
+    (from 135 to 205 MB per worker). Does nothing without glibc.
+    """
     del index, count
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, 2)
 
 
-class _Batches(Iterator[Batch]):
-    """grain's iterator, stopped together with its workers when nobody needs it any more.
+class _Batches(Iterator[HostBatch]):
+    """grain's iterator; stops its workers when it is garbage-collected or the program ends.
 
-    That is when it is garbage, or when the program ends; workers stopped later than that leave shared
-    memory behind and complain. Batches are copied out of that memory for the same reason.
+    Workers that are stopped later leak shared memory and print errors. Batches are copied out of that memory
+    for the same reason.
     """
 
     def __init__(self, iterator: Any):
         self._running = [iterator]
         weakref.finalize(self, _stop, self._running)
 
-    def __next__(self) -> Batch:
+    def __next__(self) -> HostBatch:
         return {key: np.array(value) for key, value in next(self._running[0]).items()}
 
 
@@ -162,7 +156,7 @@ def _share(batch_size: int, process_index: int, process_count: int) -> slice:
 
 
 def _examples(source: Source, indices: np.ndarray) -> Iterator[tuple[bytes, int]]:
-    # Some at once: array_record hands each call to threads of its own, which costs more than the reading.
+    # Several at once: array_record starts threads for each call, which costs more than the reading.
     for start in range(0, len(indices), _READ_AT_ONCE):
         yield from source.read(indices[start : start + _READ_AT_ONCE].tolist())
 
@@ -178,10 +172,10 @@ class _TrainBatches:
     share: slice
 
     def __len__(self) -> int:
-        # Endless for every purpose, and within the range that grain multiplies by.
+        # Practically endless, and small enough for grain's multiplications.
         return 2**40
 
-    def __getitem__(self, number: SupportsIndex) -> Batch:
+    def __getitem__(self, number: SupportsIndex) -> HostBatch:
         step = self.start_step + number.__index__()
         num_train = len(self.data.train_indices)
         places = batch_indices(self.seed, step, num_train, self.batch_size)[self.share]
@@ -192,7 +186,7 @@ class _TrainBatches:
         indices = self.data.train_indices[places]
         for j, (encoded, label) in enumerate(_examples(self.data.train, indices)):
             labels[j] = label
-            # The word 1 separates crops from the shuffle, which draws from (seed, epoch).
+            # The 1 separates crops from the shuffle, which draws from (seed, epoch).
             rng = np.random.default_rng((self.seed, first + j, 1))
             with opened(encoded, f"{self.data.info.name}, training example {indices[j]}") as image:
                 images[j] = train_crop(image, size, self.data.crop, rng, channels)
@@ -210,7 +204,7 @@ class _TestBatches:
     def __len__(self) -> int:
         return -(-len(self.data.test_indices) // self.batch_size)
 
-    def __getitem__(self, number: SupportsIndex) -> Batch:
+    def __getitem__(self, number: SupportsIndex) -> HostBatch:
         start = number.__index__() * self.batch_size
         indices = self.data.test_indices[start + self.share.start : start + self.share.stop]
         count = self.share.stop - self.share.start

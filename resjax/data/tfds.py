@@ -1,8 +1,8 @@
-"""Reading what tensorflow-datasets (TFDS) has prepared, without TensorFlow.
+"""Reading sets prepared by tensorflow-datasets (TFDS), without TensorFlow.
 
-TFDS keeps a prepared set in `data_dir/name[/variant]/version` as a few array_record files, with its
-features and splits in JSON beside them. Records are examples by number, so any order can be read.
-Nothing here downloads; `python -m resjax.data.prepare` does.
+TFDS stores a prepared set in `data_dir/name[/variant]/version` as a few array_record files, with its features
+and splits in JSON. Examples are read by number, in any order. Nothing here downloads; `python -m
+resjax.data.prepare` does.
 """
 
 import os
@@ -17,13 +17,13 @@ import numpy as np
 from resjax.data.decode import opened
 from resjax.data.info import TABLE
 
-# TFDS's name where ours leaves the variant out.
+# TFDS's names where ours omit the variant.
 _VARIANTS = {"imagenette": "imagenette/full-size-v2"}
-# The split that is evaluated on, where it is not "test". (ImageNet's test split has no labels.)
+# The split used for evaluation, where it is not "test". (ImageNet's test split has no labels.)
 _TEST_SPLITS = {"imagenet2012": "validation", "imagenette": "validation"}
 _CHUNK = 1000  # records read at once
-# A worker reads with several threads, and two that import TFDS at once can wait for each other for ever: its
-# lazy imports hold a lock of their own beside Python's.
+# A worker reads with several threads, and two that import TFDS concurrently can deadlock: its lazy imports
+# hold a second lock besides Python's.
 _OPENING = threading.Lock()
 
 
@@ -35,7 +35,7 @@ def library() -> Any:
 
 
 def tfds_name(name: str) -> str:
-    """The name under which TFDS knows `config.data.name`."""
+    """TFDS's name of `config.data.name`."""
     return _VARIANTS.get(name, name)
 
 
@@ -46,13 +46,11 @@ def data_root(data_dir: str) -> pathlib.Path:
 
 
 def prepared(name: str, data_dir: str) -> pathlib.Path:
-    """The folder of the newest prepared version of a set.
-
-    An interrupted preparation leaves `VERSION.incomplete...`, which is never taken for a version.
+    """The folder of the newest prepared version of a set; `VERSION.incomplete...` is not a version.
 
     Raises:
-      FileNotFoundError: there is none, or only as TFRecord, which cannot be read without
-        TensorFlow; the message holds the command that helps.
+      FileNotFoundError: there is none, or only as TFRecord, which cannot be read without TensorFlow; the
+        message contains the command that helps.
     """
     root = data_root(data_dir)
     home = root / tfds_name(name)
@@ -77,21 +75,21 @@ def prepared(name: str, data_dir: str) -> pathlib.Path:
     if not readable:
         raise FileNotFoundError(
             f"{versions[-1]} holds no array_record files; TFDS's other formats need TensorFlow. "
-            "Convert it in place, with TensorFlow in an environment of its own:\n"
+            "Convert it in place, with TensorFlow in a separate environment:\n"
             f"  {isolated_convert(versions[-1])}\n"
-            f"or prepare it anew in another folder:\n  {command}-array_record"
+            f"or prepare it again in another folder:\n  {command}-array_record"
         )
     return readable[-1]
 
 
 def isolated_environment(*more: str) -> str:
-    """Shell commands that leave the path of a throw-away environment with TensorFlow in $V."""
+    """Shell commands that create a temporary environment with TensorFlow; its path is in $V."""
     packages = " ".join(("tensorflow", "tensorflow-datasets", "importlib_resources", *more))
     return f"V=$(mktemp -d) && python3 -m venv $V && $V/bin/pip install {packages}"
 
 
 def isolated_convert(version: pathlib.Path) -> str:
-    """The command that adds array_record files to a TFRecord version, outside this environment."""
+    """The shell command that adds array_record files to a TFRecord version, in another environment."""
     return (
         f"{isolated_environment('apache_beam')} && "
         "$V/bin/python -m tensorflow_datasets.scripts.convert_format "
@@ -102,15 +100,14 @@ def isolated_convert(version: pathlib.Path) -> str:
 class Records:
     """The examples of one split by number: (encoded image, label).
 
-    It opens its files when first read and can be pickled before or after, so that worker processes
-    get their own.
+    Files are opened at the first read; it can be pickled before and after, for worker processes.
     """
 
     def __init__(self, name: str, data_dir: str, part: str):
-        """Args: the data set, its folder, and 'train' or 'test' (whichever split TFDS calls so).
+        """`part` is 'train' or 'test', for TFDS's corresponding split.
 
         Raises:
-          FileNotFoundError: the set is not prepared, or files of it are gone.
+          FileNotFoundError: the set is not prepared, or some of its files are missing.
         """
         self.path = prepared(name, data_dir)
         base = name.split("/")[0]
@@ -137,7 +134,7 @@ class Records:
         return library().builder_from_directory(self.path)
 
     def class_names(self) -> tuple[str, ...]:
-        """The label names that the prepared data hold."""
+        """The label names stored with the prepared data."""
         return tuple(self.builder().info.features["label"].names)
 
     def __len__(self) -> int:
@@ -147,7 +144,7 @@ class Records:
         return self.read([index.__index__()])[0]
 
     def read(self, indices: Sequence[int]) -> list[tuple[bytes, int]]:
-        """Several examples at once, which is faster for small ones."""
+        """Several examples in one call, which is faster for small ones."""
         if self._source is None:
             with _OPENING:
                 if self._source is None:
@@ -157,7 +154,7 @@ class Records:
     def _open(self) -> Any:
         return self.builder().as_data_source(
             self.split,
-            # TFDS's own parsing takes twenty times as long as what is needed here.
+            # TFDS's own parsing takes twenty times as long as _parse.
             deserialize_method=library().decode.DeserializeMethod.RAW_BYTES,
             file_format="array_record",
         )
@@ -175,7 +172,7 @@ def _parse(record: bytes) -> tuple[bytes, int]:
 
 
 def read_arrays(name: str, data_dir: str) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """All of a small set: the arrays named in `arrays.KEYS`, and the class names.
+    """A whole small set: the arrays named in `arrays.KEYS`, and the class names.
 
     Raises:
       FileNotFoundError: see `prepared`.

@@ -1,6 +1,6 @@
-"""Every network by name: ``config.model`` → a ``Network``.
+"""All networks by name: ``config.model`` → a ``Network``.
 
-A builder is a function of keyword arguments; ``image_shape`` and ``num_classes`` come from the data, the
+A builder is a function of keyword arguments: ``image_shape`` and ``num_classes`` come from the data, the
 others are the fields of ``config.model``, with the function's defaults.
 """
 
@@ -31,7 +31,7 @@ FROM_DATA = ("image_shape", "num_classes")
 
 
 def defaults(name: str, **changes: Any) -> ConfigDict:
-    """``config.model`` for network ``name``, every field declared, with ``changes`` to the defaults."""
+    """``config.model`` of network ``name``: all fields, with ``changes`` to the defaults."""
     fields = _fields(name)
     _refuse_unknown(name, changes, fields)
     return ConfigDict({"name": name, **fields, **changes})
@@ -40,10 +40,10 @@ def defaults(name: str, **changes: Any) -> ConfigDict:
 def build(
     config: Mapping[str, Any], *, image_shape: tuple[int, int, int], num_classes: int
 ) -> Network:
-    """The network that ``config`` (as ``defaults`` makes it) describes, for images (H, W, C) and classes.
+    """The network of ``config``, which ``defaults`` makes, for images (H, W, C).
 
     Raises:
-      ValueError: an unknown name, field or value, or an impossible combination; the allowed ones are named.
+      ValueError: an unknown name, field or value, or an invalid combination, with the allowed ones.
     """
     values = dict(config)
     name = values.pop("name", None)

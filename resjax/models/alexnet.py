@@ -1,12 +1,12 @@
 """AlexNet (Krizhevsky, Sutskever & Hinton 2012): the two-group original and the one-column form.
 
-The original ran on two GPUs, so convolutions 2, 4 and 5 see only the half of the channels that lies on their
-own GPU: two groups. Local response normalization follows the ReLU of the first two convolutions, and 3×3
-max poolings of stride 2 overlap. The one-column form (torchvision's numbers of channels, after Krizhevsky
-2014) has neither groups nor response normalization, and averages to 6×6 in front of fc6.
+The original ran on two GPUs, so convolutions 2, 4 and 5 see only the half of the channels on their GPU: two
+groups. Local response normalization follows the ReLU of the first two convolutions, and 3×3 max poolings of
+stride 2 overlap. The one-column form (torchvision's numbers of channels, after Krizhevsky 2014) has neither
+groups nor response normalization, and averages to 6×6 before fc6.
 
-The paper gives 224×224 images, from which its 55×55 maps follow only with padding 2 (or 227×227 images
-without): both work here.
+The paper states 224×224 images, which give its 55×55 maps only with padding 2 (or 227×227 images without
+padding); both work here.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from resjax.network import Network, Stack
 
 
 class Form(NamedTuple):
-    """Channels of the five convolutions, groups of the second, fourth and fifth, and their surroundings."""
+    """Channels of the five convolutions; groups of the second, fourth and fifth."""
 
     widths: tuple[int, int, int, int, int]
     groups: int
@@ -53,16 +53,16 @@ def alexnet(
     conv: str = "auto",
     unroll: int = 0,
 ) -> Network:
-    """AlexNet; the stem is the first convolution with its pooling, the head fc8.
+    """AlexNet; the stem is the first convolution with its pooling, the head is fc8.
 
-    Dropout acts on the outputs of fc6 and fc7 (torchvision drops their inputs). Both forms start with the
-    paper's weights and biases. The first convolution pads by 2, but 227×227 images in the two-group form not
-    at all. Without adaptive pooling fc6 follows the image: 6·6·256 inputs at 224×224 and 227×227.
+    Dropout acts on the outputs of fc6 and fc7 (in torchvision, on their inputs). Both forms start with the
+    paper's weights and biases. The first convolution pads by 2, or by 0 for 227×227 images in the two-group
+    form. Without adaptive pooling, the inputs of fc6 depend on the image: 6·6·256 at 224×224 and 227×227.
 
     Args:
-      image_shape, num_classes: of the data; the paper's are (224, 224, 3) and 1000.
+      image_shape, num_classes: of the data; in the paper (224, 224, 3) and 1000.
       form: 'two_group' or 'one_column'.
-      lrn: local response normalization, 'on', 'off' or 'auto' (on in the two-group form alone).
+      lrn: local response normalization, 'on', 'off' or 'auto' (on in the two-group form only).
       overlapping: poolings of 3×3 (else 2×2) at stride 2.
       dropout: rate, 0 for none.
       dtype, conv, unroll: as in ``resjax.models.resnet``.

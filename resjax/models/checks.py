@@ -1,4 +1,4 @@
-"""Checks that builders share: a wrong value is refused early, with the allowed ones."""
+"""Checks that builders share; each raises ValueError with the allowed values."""
 
 from __future__ import annotations
 
@@ -9,41 +9,37 @@ import jax.numpy as jnp
 
 from resjax.models.layers import Dtype
 
-# Of the convolution: what runs fastest on this device, JAX's own, or the one for CPU (resjax.cpu.conv).
+# Of the convolution: the fastest on this device, JAX's own, or the one for CPU (resjax.cpu.conv).
 IMPLEMENTATIONS = ("auto", "lax", "cpu")
 
 
 def one_of(name: str, value: object, allowed: Sequence[object]) -> None:
-    """Raises ValueError for a value that is not allowed, naming those that are."""
     if value not in allowed:
         raise ValueError(f"{name}={value!r}; allowed: {', '.join(map(str, allowed))}")
 
 
 def dtype_of(name: str) -> Dtype:
-    """'float32', 'bfloat16' or 'float64' → the dtype; the last is for checks, and needs JAX's x64 mode."""
+    """'float32', 'bfloat16' or 'float64' → the dtype; float64 is for checks and needs JAX's x64 mode."""
     one_of("model.dtype", name, ("float32", "bfloat16", "float64"))
     if name == "float64" and not jax.config.read("jax_enable_x64"):
         raise ValueError(
-            "model.dtype='float64' needs the environment variable JAX_ENABLE_X64=1; without it, JAX computes "
-            "in float32"
+            "model.dtype='float64' needs the environment variable JAX_ENABLE_X64=1; else JAX uses float32"
         )
     return jnp.dtype(name)
 
 
 def rate(name: str, value: float) -> None:
-    """Raises ValueError for a dropout rate that is none."""
     if not 0 <= value < 1:
         raise ValueError(f"{name}={value}; allowed: 0 ≤ rate < 1")
 
 
 def positive(name: str, value: int) -> None:
-    """Raises ValueError for a number of channels or layers below 1."""
     if value < 1:
         raise ValueError(f"{name}={value}; allowed: 1 or more")
 
 
 def at_least(image_shape: tuple[int, int, int], size: int, network: str, why: str) -> None:
-    """Raises ValueError for images (H, W, C) with a side of less than ``size`` pixels."""
+    """Refuses images (H, W, C) with a side of less than ``size`` pixels."""
     if min(image_shape[:2]) < size:
         raise ValueError(
             f"images of {image_shape[0]}×{image_shape[1]} are too small for {network}, {why}: use at "

@@ -1,4 +1,4 @@
-"""What each kind of layer is and costs, one rule a kind; ``resjax.models.layer_table`` has the formulae."""
+"""Kind and cost of each type of layer, one rule per type; ``resjax.models.layer_table`` has the formulas."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ Shape = tuple[int, ...]
 
 
 class Facts(NamedTuple):
-    """A layer wherever it stands.
+    """A layer, independent of its position in the network.
 
     Attributes:
-      kind: what it is, for people.
-      parameters: trainable numbers.
-      connections: inputs that an output sees, the most where outputs differ.
-      window, steps: how the receptive field grows, and the distance of neighbours; an empty window sees all
-        that is left of the image, None is one position alone.
-      kernel, stride: of the window as people know it, None where there is none.
+      kind: its name.
+      parameters: number of trainable numbers.
+      connections: inputs that an output sees; the maximum if outputs differ.
+      window, steps: growth of the receptive field, and distance of neighbours; an empty window covers the
+        whole input, None is a single position.
+      kernel, stride: of the window, None if there is none.
       locally_connected, dense: parameters of these replacements, None for ``parameters``.
       multiply_adds: for one image.
     """
@@ -46,15 +46,14 @@ Rule = Callable[[Any, Any, Shape, Shape], Facts]
 
 
 def rule_of(module: nn.Module) -> Rule | None:
-    """(layer, its parameters or their shapes, input shape, output shape) → facts, for ``module``.
+    """The function (layer, its parameters or their shapes, input shape, output shape) → facts of ``module``.
 
-    Shapes are without the batch axis. None for a module that is no layer, but may hold some.
+    Shapes are without the batch axis. None if the module is not a layer; it may contain some.
     """
     return next((rule for kind, rule in RULES.items() if isinstance(module, kind)), None)
 
 
 def _count(tree: Any) -> int:
-    """Numbers in a pytree of arrays or of their shapes."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
 
@@ -92,57 +91,28 @@ def _conv(module: Any, params: Any, x: Shape, y: Shape) -> Facts:
 
 def _partial_conv(module: Any, params: Any, x: Shape, y: Shape) -> Facts:
     k = module.kernel
-    most = k * k * max(map(len, module.connections))
-    return _weights("partial conv", params, x, y, most, (k, k))
-
-
-def _dense(module: Any, params: Any, x: Shape, y: Shape) -> Facts:
-    del module
-    return _weights("dense", params, x, y, x[-1], ())
-
-
-def _rbf(module: Any, params: Any, x: Shape, y: Shape) -> Facts:
-    del module, params
-    return Facts("rbf", 0, x[-1], (), multiply_adds=x[-1] * y[-1])
-
-
-def _norm(module: Any, params: Any, x: Shape, y: Shape) -> Facts:
-    del module, x, y
-    return Facts("norm", _count(params), 1)
-
-
-def _lrn(module: Any, params: Any, x: Shape, y: Shape) -> Facts:
-    del params, x, y
-    return Facts("lrn", 0, module.n)
+    return _weights("partial conv", params, x, y, k * k * max(map(len, module.connections)), (k, k))
 
 
 def _pool(module: Any, params: Any, x: Shape, y: Shape) -> Facts:
-    del params, x, y
     window, stride = module.window, module.strides
     return Facts(f"{module.kind} pool", 0, math.prod(window), window, stride, window, stride)
 
 
 def _subsampling(module: Any, params: Any, x: Shape, y: Shape) -> Facts:
-    del module, x
     two = (2, 2)
-    # One multiplication an output, with the map's coefficient.
+    # One multiplication per output, with the map's coefficient.
     products = math.prod(y)
     return Facts("subsampling", _count(params), 4, two, two, two, two, multiply_adds=products)
 
 
-def _global_pool(module: Any, params: Any, x: Shape, y: Shape) -> Facts:
-    del module, params, y
-    return Facts("global pool", 0, math.prod(x[:2]), (), kernel=(x[0], x[1]))
-
-
 def _adaptive_pool(module: Any, params: Any, x: Shape, y: Shape) -> Facts:
-    del params, y
     (kh, step_h), (kw, step_w) = (_spread(module.weights(n)) for n in x[:2])
     return Facts("adaptive pool", 0, kh * kw, (kh, kw), (step_h, step_w), (kh, kw))
 
 
 def _spread(weights: Any) -> tuple[int, Fraction]:
-    """The widest of some windows that differ, and the step at which all of them together span the side."""
+    """The largest of windows of different sizes, and the step at which together they cover the side."""
     windows, n = weights.shape
     widest = int((weights > 0).sum(1).max())
     return widest, Fraction(n - widest, max(windows - 1, 1))
@@ -152,18 +122,28 @@ def _pair(value: Any) -> Pair:
     return (1, 1) if value is None else (value, value) if isinstance(value, int) else tuple(value)
 
 
+def _dense(module: Any, params: Any, x: Shape, y: Shape) -> Facts:
+    return _weights("dense", params, x, y, x[-1], ())
+
+
+def _norm(module: Any, params: Any, x: Shape, y: Shape) -> Facts:
+    return Facts("norm", _count(params), 1)
+
+
 RULES: dict[type[nn.Module], Rule] = {
     layers.Conv: _conv,
     nn.Conv: _conv,
     lenet_layers.PartialConv: _partial_conv,
     layers.Dense: _dense,
     nn.Dense: _dense,
-    lenet_layers.RBF: _rbf,
+    lenet_layers.RBF: lambda rbf, p, x, y: Facts("rbf", 0, x[-1], (), multiply_adds=x[-1] * y[-1]),
     layers.BatchNorm: _norm,
     nn.BatchNorm: _norm,
-    layers.LocalResponseNorm: _lrn,
+    layers.LocalResponseNorm: lambda lrn, p, x, y: Facts("lrn", 0, lrn.n),
     layers.Pool: _pool,
     lenet_layers.TrainableSubsampling: _subsampling,
-    layers.GlobalAveragePool: _global_pool,
+    layers.GlobalAveragePool: lambda _, p, x, y: Facts(
+        "global pool", 0, math.prod(x[:2]), (), kernel=(x[0], x[1])
+    ),
     layers.AdaptiveAveragePool: _adaptive_pool,
 }

@@ -1,27 +1,27 @@
-"""What every layer of a network is and costs, from shapes alone.
+"""Kind and cost of every layer of a network, from shapes alone.
 
-For a layer with a k×k' window and stride s from [H, W, C] to [H', W', O], in g groups, with b = 1 if it has
-biases, else 0:
+For a layer with a k×k' window and stride s from [H, W, C] to [H', W', O], in g groups, with b = 1 for biases,
+else 0:
 
 ==================  ================================================================================
 an output sees      k·k'·C/g inputs (fewer at a padded border)
 parameters          k·k'·C/g·O + b·O: shared by all positions, sparse in space
-locally connected   H'·W'·O·(k·k'·C/g + b): as sparse, but every position has weights of its own
+locally connected   H'·W'·O·(k·k'·C/g + b): as sparse, but each position has different weights
 dense               H·W·C·H'·W'·O + b·H'·W'·O: neither shared nor sparse
 multiply-adds       H'·W'·O·k·k'·C/g
 receptive field     r' = r + (k − 1)·j, where neighbouring inputs lie j' = j·s image pixels apart
 ==================  ================================================================================
 
 (Receptive fields after Dumoulin & Visin 2016 and Araujo et al. 2019; they may be larger than the image.) A
-fully connected layer is a window over all that is left of the image. Normalizations and poolings keep their
-few parameters in all three columns, so that the sums compare networks whose convolutions alone were
-replaced, and their operations are not counted as multiply-adds (nor are biases and activations).
+fully connected layer is a window over its whole input. Normalizations and poolings keep their few parameters
+in all three columns, so that the sums compare networks in which only convolutions were replaced. Their
+operations are not counted as multiply-adds; neither are biases and activations.
 
-Layers of a branch follow each other in the order of their calls. Those below a module called ``shortcut``
-start again from the unit's input; at the sum the larger of both receptive fields goes on.
+Layers of a branch are in the order of their calls. Those inside a module called ``shortcut`` start from the
+unit's input; at the sum, the larger of the two receptive fields is used.
 
-Only modules are seen (those of ``resjax.models.layer_facts``): a pooling that a network calls as a function is not.
-Other parameters, such as a unit's scalars, have rows of their own behind the unit's layers.
+Only modules in ``resjax.models.layer_facts`` are listed: not, for example, a pooling called as a function.
+Other parameters, such as a unit's scalars, have separate rows after the unit's layers.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ import jax.numpy as jnp
 
 from resjax.models.layer_facts import Facts, Pair, Shape, rule_of
 from resjax.network import Network
+from resjax.network.parts import part_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,13 +47,13 @@ class LayerRow:
 
     Attributes:
       unit: 'stem', 'head', or the unit's name like 'stage2/unit3'.
-      layer: path of the module in there, like 'conv1' or 'shortcut/conv'; '' if it is the whole part.
-      kind: what it is, like 'conv'; 'scalar' for parameters that belong to no layer.
+      layer: path of the module in the unit, like 'conv1' or 'shortcut/conv'; '' if it is the whole part.
+      kind: like 'conv'; 'scalar' for parameters that belong to no layer.
       output_shape: of one image, without the batch axis.
-      kernel, stride: of the window, None where there is none.
-      parameters: trainable numbers.
-      locally_connected, dense: parameters if positions did not share them; if all were connected.
-      connections: inputs that an output sees, the most where outputs differ.
+      kernel, stride: of the window, None if there is none.
+      parameters: number of trainable numbers.
+      locally_connected, dense: parameters if positions did not share them; if it were fully connected.
+      connections: inputs that an output sees; the maximum if outputs differ.
       receptive_field: (height, width) in pixels of the image.
       multiply_adds: for one image, forward.
     """
@@ -77,7 +78,7 @@ class LayerRow:
 
 
 class Totals(NamedTuple):
-    """Sums over all layers, and the receptive field of the last."""
+    """Sums over all layers of a network, and the receptive field of the last."""
 
     parameters: int
     locally_connected: int
@@ -87,7 +88,6 @@ class Totals(NamedTuple):
 
 
 def totals(rows: list[LayerRow]) -> Totals:
-    """Sums over ``rows``, which are a whole network's."""
     return Totals(
         sum(row.parameters for row in rows),
         sum(row.locally_connected for row in rows),
@@ -100,16 +100,15 @@ def totals(rows: list[LayerRow]) -> Totals:
 def layer_table(network: Network, image_shape: tuple[int, int, int]) -> list[LayerRow]:
     """Every layer of ``network`` on images of ``image_shape`` (H, W, C), in the order of the calls.
 
-    Nothing is computed or allocated; a stack's unit is traced once, however many there are.
+    Nothing is computed or allocated; the unit of a stack is traced once.
     """
     variables = jax.eval_shape(lambda key: network.init(key, image_shape), jax.random.key(0))
     h: Any = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     path = _Path((Fraction(1),) * 2, (Fraction(1),) * 2, image_shape[:2])
     rows: list[LayerRow] = []
-    parts = [("stem", network.stem, 0), *((s.name, s.unit, s.n) for s in network.stacks)]
     infos = iter(network.units)
-    for name, module, n in [*parts, ("head", network.head, 0)]:
-        own = {c: tree[name] for c, tree in variables.items() if name in tree}
+    for name, module, n in network.modules:
+        own = part_of(variables, name)
         if n:
             # Stacked variables: the shapes of one unit are those without the leading axis.
             own = jax.tree.map(lambda v: jax.ShapeDtypeStruct(v.shape[1:], v.dtype), own)
@@ -127,7 +126,7 @@ class _Call(NamedTuple):
 
 
 class _Path(NamedTuple):
-    """Where the signal is: field of one position, distance of neighbours (image pixels), positions."""
+    """State along the layers: receptive field, distance of neighbours (in pixels), number of positions."""
 
     field: tuple[Fraction, ...]
     jump: tuple[Fraction, ...]
@@ -146,7 +145,7 @@ class _Path(NamedTuple):
 
 
 def _trace(module: nn.Module, variables: Mapping[str, Any], h: Any) -> tuple[list[_Call], Any]:
-    """The layers that ``module`` calls on ``h`` (shapes), and the shape of what it returns."""
+    """The layers that ``module`` calls on an input of shape ``h``, and the shape of its output."""
     params = variables.get("params", {})
     calls: list[_Call] = []
 
@@ -171,7 +170,7 @@ def _trace(module: nn.Module, variables: Mapping[str, Any], h: Any) -> tuple[lis
 
 
 def _rows(unit: str, calls: list[_Call], start: _Path) -> tuple[list[LayerRow], _Path]:
-    """The rows of one unit that begins at ``start``, and where its output is."""
+    """The rows of one unit whose input is at ``start``, and the state after it."""
     branch, shortcut = start, start
     rows = []
     for call in calls:

@@ -1,7 +1,7 @@
-"""The layers that networks are built from: thin Linen modules with the defaults of this field.
+"""The layers of the networks: thin Linen modules with the usual defaults.
 
-Parameters and batch statistics are float32 whatever ``dtype`` (the dtype of the computation) is. Every
-layer with a window or with weights is a module, so that ``resjax.describe`` sees it.
+Parameters and batch statistics are float32 for every ``dtype`` (the dtype of the computation). Every layer
+with a window or with weights is a module, so that ``resjax.describe`` lists it.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ he_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
 class Conv(nn.Module):
-    """Convolution [B, H, W, Cin] → [B, H', W', features]; no bias unless asked (BatchNorm has one).
+    """Convolution [B, H, W, Cin] → [B, H', W', features], by default without bias (BatchNorm has one).
 
     ``padding`` is 'SAME', 'VALID', or explicit ((top, bottom), (left, right)). The default, 'torch', pads
-    (k − 1) // 2 on both sides, as the papers' own frameworks do; on strided layers 'SAME' would differ.
+    (k − 1) // 2 on both sides, as the papers' frameworks do; 'SAME' differs in strided layers.
     """
 
     features: int
@@ -92,13 +92,12 @@ class Dense(nn.Module):
 class BatchNorm(nn.Module):
     """Batch normalization over all axes but the last (Ioffe & Szegedy 2015), ε = 1e-5, running momentum 0.9.
 
-    Statistics are float32 and global over the batch that the module sees: under ``jit`` over a mesh that is
-    the whole batch, under ``pmap`` a device's share.
+    Statistics are float32 over the batch that the module sees: under ``jit`` over a mesh that is the whole
+    batch, under ``pmap`` a device's share.
 
-    The variance is E[(x − m)²] around the batch's mean m on a CPU, which reads x once for m and once more.
-    Elsewhere, where memory is what layers wait for, one pass gives both: E[(x − s)²] − (m − s)² around the
-    first of the values s, which lies some deviations from m. (The running mean need not be near: analyses
-    start it from anywhere.)
+    On a CPU, the variance is E[(x − m)²] around the batch's mean m, which reads x twice. Elsewhere, where
+    layers are limited by memory bandwidth, one pass computes both: E[(x − s)²] − (m − s)² around the first
+    value s, which is within some deviations of m. (The running mean may not be: analyses start it anywhere.)
     """
 
     momentum: ClassVar[float] = 0.9
@@ -132,7 +131,7 @@ class BatchNorm(nn.Module):
 
 @jax.custom_jvp
 def _variance(x: jax.Array, mean: jax.Array, near: jax.Array) -> jax.Array:
-    """Of each channel, [..., C] and its means [C] → [C], computed around values ``near`` them [C]."""
+    """Variance of each channel of x [..., C] with means [C], computed around values ``near`` them [C]."""
     square = jnp.mean(jnp.square(x - _rows(near, x.ndim)), tuple(range(x.ndim - 1)))
     return jnp.maximum(square - jnp.square(mean - near), 0)
 
@@ -142,9 +141,9 @@ def _variance_jvp(
     primals: tuple[jax.Array, jax.Array, jax.Array],
     tangents: tuple[jax.Array, jax.Array, jax.Array],
 ) -> tuple[jax.Array, jax.Array]:
-    """By x alone: the mean is x's, at which the variance has its minimum, and ``near`` changes nothing.
+    """The derivative by x alone; those by the mean, where the variance is minimal, and by ``near`` are zero.
 
-    JAX would sum up both of these zeros.
+    JAX would compute both zeros as sums.
     """
     (x, mean, near), (dx, _, _) = primals, tangents
     deviation = x - _rows(mean, x.ndim)
@@ -161,9 +160,9 @@ def _blend(old: jax.Array, new: jax.Array, momentum: float) -> jax.Array:
 
 
 class Pool(nn.Module):
-    """Max or average pooling without parameters, [B, H, W, C] → [B, H', W', C]; no padding unless given.
+    """Max or average pooling, [B, H, W, C] → [B, H', W', C], by default without padding.
 
-    Padded places count as −∞ in a maximum and not at all in an average.
+    Padding is −∞ in a maximum and is not counted in an average.
     """
 
     kind: str
@@ -181,7 +180,7 @@ class Pool(nn.Module):
 
 
 class GlobalAveragePool(nn.Module):
-    """Mean over the image, [B, H, W, C] → [B, C], summed in float32 at least."""
+    """Mean over the image, [B, H, W, C] → [B, C], computed at least in float32."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -190,10 +189,10 @@ class GlobalAveragePool(nn.Module):
 
 
 class AdaptiveAveragePool(nn.Module):
-    """Averages of ``size`` × ``size`` windows that cover the image, [B, H, W, C] → [B, size, size, C].
+    """Averages over ``size`` × ``size`` windows that cover the image, [B, H, W, C] → [B, size, size, C].
 
-    Window i spans pixels ⌊i·H/size⌋ to ⌈(i + 1)·H/size⌉ − 1, as torchvision's AlexNet has it, so windows
-    overlap where sizes do not divide, and repeat pixels where the image is smaller than ``size``.
+    Window i covers pixels ⌊i·H/size⌋ to ⌈(i + 1)·H/size⌉ − 1, as in torchvision's AlexNet, so windows overlap
+    if ``size`` does not divide H, and repeat pixels if the image is smaller than ``size``.
     """
 
     size: int
@@ -206,7 +205,7 @@ class AdaptiveAveragePool(nn.Module):
         return jnp.einsum("bhwc,ih,jw->bijc", x, rows, columns)
 
     def weights(self, n: int) -> np.ndarray:
-        """Each window's weights on a side of ``n`` pixels, [size, n]."""
+        """The weights of each window along a side of ``n`` pixels, [size, n]."""
         i, pixel = np.arange(self.size)[:, None], np.arange(n)[None]
         inside = (pixel >= i * n // self.size) & (pixel < -(-(i + 1) * n // self.size))
         return inside / inside.sum(1, keepdims=True)
@@ -217,7 +216,7 @@ class LocalResponseNorm(nn.Module):
 
         b_c = a_c / (k + α Σ a_c'²)^β,   c' over the ``n`` channels around c (fewer at the ends)
 
-    with the paper's k = 2, n = 5, α = 1e-4, β = 0.75; α is not divided by n, as other software does.
+    with the paper's k = 2, n = 5, α = 1e-4, β = 0.75; α is not divided by n, in contrast to other software.
     """
 
     k: ClassVar[float] = 2.0

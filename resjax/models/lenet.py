@@ -1,4 +1,4 @@
-"""LeNet-5 (LeCun, Bottou, Bengio & Haffner 1998, §II-B), as published and as it is drawn today.
+"""LeNet-5 (LeCun, Bottou, Bengio & Haffner 1998, §II-B), the original and the modern form.
 
 =====  =======================================  ==============================
 layer  original                                 modern
@@ -13,12 +13,11 @@ out    10 RBFs, distances to fixed bitmaps      10 units, softmax
 =====  =======================================  ==============================
 
 The original has exactly 60,000 trainable parameters, the modern form 61,706 (62,006 on colour images). In
-the original, every layer up to F6 ends with the scaled tanh: "units in layers up to F6" are said to squash,
-which includes convolutions; where the paper gives no initial biases, they are 0.
+the original, every layer up to F6 ends with the scaled tanh, since the paper says that "units in layers up to
+F6" squash, which includes convolutions. Initial biases that the paper does not give are 0.
 
-Both take 32×32 images; smaller ones, from 28×28 on, get zeros around them. Zero is the grey of the input,
-not its background: ``data.image_size=32`` with ``data.fit='pad'`` gives digits the background that they have
-in the paper.
+Both take 32×32 images; smaller ones, at least 28×28, are padded with zeros. Zero is grey, not background:
+``data.image_size=32`` with ``data.fit='pad'`` gives digits the background that they have in the paper.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ def lenet5(
     conv: str = "auto",
     unroll: int = 0,
 ) -> Network:
-    """LeNet-5; the stem is C1 and S2, the units are C3, C5 (which S4 opens) and F6, the head is the output.
+    """LeNet-5; the stem is C1 and S2, the units are C3, C5 (after S4) and F6, the head is the output.
 
     Args:
       image_shape, num_classes: of the data; sides of 28 to 32 pixels. The original takes one channel and,
@@ -55,7 +54,7 @@ def lenet5(
       variant: 'original' or 'modern'.
       pooling: of the modern form, 'max' or 'average'.
       activation: of the modern form, 'relu' or 'tanh'.
-      pad: put zeros around smaller images, to 32×32; else C5's kernel shrinks with S4's maps.
+      pad: pad smaller images to 32×32; else C5's kernel has the size of S4's maps.
       dtype, conv, unroll: as in ``resjax.models.resnet``; the RBFs are float32.
 
     Raises:
@@ -115,5 +114,5 @@ def _margins(n: int) -> tuple[int, int]:
 
 
 def _s4(n: int) -> int:
-    """The side of S4's maps: C1 takes four pixels away, S2 halves, C3 takes four away, S4 halves."""
+    """The side of S4's maps: C1 removes four pixels, S2 halves, C3 removes four, S4 halves."""
     return ((n - 4) // 2 - 4) // 2

@@ -1,4 +1,4 @@
-"""The layers that LeNet-5 has alone (LeCun, Bottou, Bengio & Haffner 1998, §II-B)."""
+"""The layers that only LeNet-5 has (LeCun, Bottou, Bengio & Haffner 1998, §II-B)."""
 
 from __future__ import annotations
 
@@ -15,25 +15,12 @@ from resjax.models.plain import scaled_tanh
 
 # Table I: the maps of S2 that each map of C3 sees.
 C3_TABLE = (
-    (0, 1, 2),
-    (1, 2, 3),
-    (2, 3, 4),
-    (3, 4, 5),
-    (0, 4, 5),
-    (0, 1, 5),
-    (0, 1, 2, 3),
-    (1, 2, 3, 4),
-    (2, 3, 4, 5),
-    (0, 3, 4, 5),
-    (0, 1, 4, 5),
-    (0, 1, 2, 5),
-    (0, 1, 3, 4),
-    (1, 2, 4, 5),
-    (0, 2, 3, 5),
-    (0, 1, 2, 3, 4, 5),
-)
+    (0, 1, 2), (1, 2, 3), (2, 3, 4), (3, 4, 5), (0, 4, 5), (0, 1, 5),
+    (0, 1, 2, 3), (1, 2, 3, 4), (2, 3, 4, 5), (0, 3, 4, 5), (0, 1, 4, 5), (0, 1, 2, 5),
+    (0, 1, 3, 4), (1, 2, 4, 5), (0, 2, 3, 5), (0, 1, 2, 3, 4, 5),
+)  # fmt: skip
 
-# Seven pixels wide, twelve high, and our own drawing: the paper prints others of the same size.
+# 7×12 pixels, drawn for this project: those printed in the paper differ.
 BITMAPS = """
     ..###.. ...#... .#####. ####### .....#. ####### ....##. ####### .#####. .#####.
     .#...#. ..##... #.....# ......# ....##. ##..... ..##... ####### ##...## #.....#
@@ -63,13 +50,10 @@ def uniform_by_fan_in(key: jax.Array, shape: tuple[int, ...], dtype: Dtype) -> j
 
 
 class PartialConv(nn.Module):
-    """Convolution in which every output map sees some input maps only, [B, H, W, C] → [B, H', W', maps].
+    """Convolution in which each output map sees only some input maps, [B, H, W, C] → [B, H', W', maps].
 
-    Without padding, with a bias. Only the kernels of existing links are stored, [k, k, links].
-
-    Attributes:
-      connections: for each output map, the input maps that it sees.
-      kernel: k.
+    Without padding, with a bias. Only the kernels of existing links are stored, [k, k, links];
+    ``connections`` has the input maps of each output map.
     """
 
     connections: tuple[tuple[int, ...], ...] = C3_TABLE

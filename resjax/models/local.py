@@ -1,17 +1,17 @@
-"""Three layers of one shape: windows with shared weights, windows with weights of their own, and no windows.
+"""Three layers of one shape: windows with shared weights, windows with separate weights, and no windows.
 
 =================  =======================================  =================================
 connections        an output sees                           weights
 =================  =======================================  =================================
-convolution        the k×k×C inputs of its window           k·k·C·O, the same at every place
+convolution        the k×k×C inputs of its window           k·k·C·O, equal at all positions
 locally connected  the k×k×C inputs of its window           H'·W'·O·k·k·C, no two shared
 dense              all H·W·C inputs                         H'·W'·O·H·W·C
 =================  =======================================  =================================
 
-All three are layers [B, H, W, C] → [B, H', W', O] that add a bias, one number for each of their weight
-vectors, and all start from the same rule (He et al. 2015, 1502.01852, Eq. 10: variance 2 / inputs that an
-output sees), so that networks that differ in nothing but the connections can be trained side by side, as
-LeCun (1989, *Generalization and network design strategies*) did.
+All three are layers [B, H, W, C] → [B, H', W', O] with one bias for each weight vector, and all have the same
+initialization (He et al. 2015, 1502.01852, Eq. 10: variance 2 / inputs that an output sees). So networks that
+differ in the connections only can be compared, as LeCun (1989, *Generalization and network design
+strategies*) did.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from resjax.network import Network, Stack
 CONNECTIONS = ("convolution", "locally connected", "dense")
 
 
-@functools.cache  # equal networks must be equal, or they are compiled again
+@functools.cache  # equal networks must compare equal, or they are compiled again
 def he_normal_of(axes: int) -> Initializer:
-    """Normal, variance 2 / fan-in; the fan-in is the product of the ``axes`` axes in front of the last.
+    """Normal, variance 2 / fan-in; the fan-in is the product of the ``axes`` axes before the last.
 
-    Drawn as one row, which are the same numbers: XLA:CPU takes ten times longer to compile the draw of an
-    array of four axes.
+    Drawn as one row, which gives the same numbers: XLA:CPU takes ten times longer to compile the draw of an
+    array with four axes.
     """
 
     def init(key: jax.Array, shape: tuple[int, ...], dtype: Dtype = jnp.float32) -> jax.Array:
@@ -69,9 +69,9 @@ def layer(
     Args:
       connections: one of ``CONNECTIONS``.
       features: channels of the output.
-      kernel: odd side of the window. A dense layer has none, but takes the size of its output from it.
-      input_size: of the maps that it gets.
-      pad: zeros around the map, so that the output is as large; else it is smaller by kernel − 1.
+      kernel: odd side of the window. For a dense layer it only decides the size of the output.
+      input_size: of the input maps.
+      pad: pad with zeros, so that the output has the size of the input; else it is smaller by kernel − 1.
 
     Raises:
       ValueError: unknown connections, an even or too large kernel, no feature.
@@ -107,9 +107,9 @@ def twin(
     num_classes: int,
     widths: tuple[int, int] = (8, 16),
 ) -> Network:
-    """Layer, ReLU, 2×2 max pooling, layer, ReLU, classifier: LeNet's order, in three forms of one shape.
+    """Layer, ReLU, 2×2 max pooling, layer, ReLU, classifier (LeNet's order), with one kind of connections.
 
-    The windows are 3×3 and padded. The first layer and the pooling are the stem, the second is the only unit.
+    The windows are 3×3 and padded. The stem is the first layer and the pooling; the second is the only unit.
 
     Args:
       connections: one of ``CONNECTIONS``, of both layers.

@@ -1,8 +1,8 @@
 """Units of networks without shortcuts: one weight layer each.
 
-A chain of layers shows itself as units so that it can be cut like a residual network: a unit can be deleted
-where its input has its output's shape. A pooling between two layers belongs to the unit that it *opens*, and
-stays when that unit's weight layer is deleted, as the shortcut's subsampling stays in a residual network.
+A unit can be deleted if its input has the shape of its output. A pooling between two layers belongs to the
+unit *after* it, and stays when that unit's weight layer is deleted, as the shortcut's subsampling stays in a
+residual network.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from resjax.network.unit import Unit
 
 
 def scaled_tanh(a: jax.Array) -> jax.Array:
-    """1.7159·tanh(2a/3) (LeCun et al. 1998, Eq. 6 and Appendix A): ±1 maps to ±1, where it bends most."""
+    """1.7159·tanh(2a/3) (LeCun et al. 1998, Eq. 6, Appendix A): ±1 maps to ±1, where curvature is maximal."""
     return 1.7159 * jnp.tanh(2 / 3 * a)
 
 
@@ -37,8 +37,8 @@ class ConvUnit(Unit):
 
     Attributes:
       conv: the weight layer.
-      pool: the pooling in front, which deleting the unit leaves.
-      bn, lrn: what normalizes, None for nothing.
+      pool: the pooling before it, which stays when the unit is deleted.
+      bn, lrn: normalizations, or None.
       activation: one of ``ACTIVATIONS``.
     """
 
@@ -61,7 +61,7 @@ class ConvUnit(Unit):
 class ConvStem(nn.Module):
     """Convolution → (BatchNorm) → activation → (LRN) → (pooling); attributes as in ``ConvUnit``.
 
-    ``pad`` puts zeros around the image first, ((top, bottom), (left, right)).
+    ``pad`` zeros, ((top, bottom), (left, right)), are added to the image first.
     """
 
     conv: nn.Module
@@ -90,7 +90,7 @@ class DenseUnit(Unit):
 
     Attributes:
       dense: the weight layer.
-      pool, adaptive_pool: poolings in front, in this order, which deleting the unit leaves.
+      pool, adaptive_pool: poolings before it, in this order, which stay when the unit is deleted.
       activation: one of ``ACTIVATIONS``.
       dropout: rate, on the outputs.
     """
@@ -118,7 +118,7 @@ class DenseUnit(Unit):
 
 
 class Classifier(nn.Module):
-    """Head that is the last fully connected layer alone, in float32: [B, …] → logits [B, classes]."""
+    """Head that is one fully connected layer, in float32: [B, …] → logits [B, classes]."""
 
     classes: int
     kernel_init: Initializer
@@ -131,7 +131,7 @@ class Classifier(nn.Module):
 
 
 class Layer(NamedTuple):
-    """A convolution of a chain, before equal neighbours are stacked; ``in_features`` is what it gets."""
+    """A convolution of a chain, before equal neighbours are stacked; it has ``in_features`` inputs."""
 
     name: str
     stage: int
@@ -140,7 +140,7 @@ class Layer(NamedTuple):
 
 
 def stacks(layers: Iterable[Layer]) -> tuple[Stack, ...]:
-    """Joins neighbours of one stage that are equal, input features included, into one stack."""
+    """Joins neighbours of one stage into a stack if they are equal, including their input channels."""
     joined = []
     # Modules have no order, and need none here: groupby only compares neighbours.
     for (stage, _, unit), run in itertools.groupby(layers, lambda layer: layer[1:]):

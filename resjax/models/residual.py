@@ -1,7 +1,7 @@
 """Residual units and their plain twins.
 
-One class holds every variant, because what they share is the subject: a branch of convolutions beside a
-shortcut. Where BatchNorm and ReLU stand (He et al. 2016, Fig. 4 and Table 2)::
+One class for all variants: a branch of convolutions beside a shortcut. The placements of BatchNorm and ReLU
+(He et al. 2016, Fig. 4 and Table 2)::
 
     post             conv BN ReLU conv BN · add · ReLU         the original unit of He et al. 2015
     bn_after_add     conv BN ReLU conv · add · BN ReLU
@@ -9,12 +9,12 @@ shortcut. Where BatchNorm and ReLU stand (He et al. 2016, Fig. 4 and Table 2)::
     relu_pre         ReLU conv BN ReLU conv BN · add
     pre              BN ReLU conv BN ReLU conv · add           full pre-activation
 
-In a ``pre`` network the stem already ends with BN and ReLU, so the very first unit starts with its
-convolution (``first``): it differs in form from its neighbours.
+The stem of a ``pre`` network ends with BN and ReLU, so the first unit starts with its convolution (``first``)
+and differs in form from the following ones.
 
-Without normalization the convolutions have biases, and three ways keep deep networks trainable: SkipInit /
-ReZero (a scalar α, 0 at first, on the branch; De & Smith 2020, Bachlechner et al. 2020), and Fixup (Zhang et
-al. 2019: last convolution 0, the others He-initialized × L^(−1/(2m−2)), scalar biases and one multiplier).
+Without normalization the convolutions have biases, and deep networks stay trainable with SkipInit / ReZero (a
+scalar α on the branch, initially 0; De & Smith 2020, Bachlechner et al. 2020) or Fixup (Zhang et al. 2019:
+last convolution 0, the others He-initialized × L^(−1/(2m−2)), scalar biases and one multiplier).
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ class ResidualUnit(Unit):
     """y = merge(shortcut(x) + branch(x)), [B, H, W, in] → [B, H/stride, W/stride, out].
 
     Attributes:
-      shortcut: the shortcut, or None for the plain twin: the same branch, so the same parameters.
+      shortcut: the shortcut, or None for the plain twin, which has the same branch.
       layers: (kernel size, features, stride) of each convolution of the branch.
       placement: one of ``PLACEMENTS``.
       first: the first unit of a ``pre`` network, whose stem has already normalized and rectified.
       norm: with BatchNorm.
-      zero_gamma: the branch's last BatchNorm starts with scale 0 (Goyal et al. 2017, §5.1). It must end
-        the branch ('post', 'relu_pre'): a ReLU or convolution behind it would pass no gradient back.
+      zero_gamma: the branch's last BatchNorm starts with scale 0 (Goyal et al. 2017, §5.1). It must end the
+        branch ('post', 'relu_pre'): through a ReLU or convolution after it, no gradient would flow back.
       branch_scale: one of ``BRANCH_SCALES``.
-      depth: L, the number of units of the network, which Fixup's initialization needs.
+      depth: L, the number of units of the network, for Fixup's initialization.
     """
 
     shortcut: Shortcut | None
@@ -63,7 +63,7 @@ class ResidualUnit(Unit):
         return self.shortcut is not None
 
     def setup(self) -> None:
-        # Named one by one, so that variables are called conv1, bn1, … whatever the form of the unit.
+        # Named explicitly, so that variables are called conv1, bn1, … in all forms of the unit.
         fixup = self.branch_scale == "fixup"
         last = len(self.layers) - 1
         for j, (kernel, features, stride) in enumerate(self.layers):
@@ -118,7 +118,7 @@ class ResidualUnit(Unit):
 
         if self.shortcut is None:
             return (x if x.shape == h.shape else None), h
-        # Weights on the shortcut see what the branch's first convolution sees; plain copies see x itself.
+        # A projection has the input of the branch's first convolution; other shortcuts have the input x.
         s, factor = self.shortcut(activated if self.shortcut.projects else x, train)
         return s, (h if factor is None else factor * h)
 
@@ -136,7 +136,7 @@ class ResidualUnit(Unit):
         return getattr(self, f"bn{j + 1}")(h, train) if self.norm and self._normalizes(j) else h
 
     def _bias(self, j: int, place: int, h: jax.Array) -> jax.Array:
-        """Fixup's scalar biases: before each convolution (0) and after it, before what follows (1)."""
+        """Adds Fixup's scalar bias before convolution j (place 0) or after it (place 1)."""
         if self.branch_scale != "fixup":
             return h
         return h + self.biases[j, place].astype(h.dtype)

@@ -60,17 +60,17 @@ def resnet(
 
     Args:
       image_shape, num_classes: of the data.
-      depth: number of weighted layers of the main path; 3·n·m + 2 with m layers a unit (6n + 2 with two).
+      depth: number of weight layers of the main path; 3·n·m + 2 with m layers per unit (6n + 2 with two).
       stage_sizes: units in each stage, instead of a depth; one number for each of ``widths``.
       widths: channels of each stage (a bottleneck's output has four times as many); from the second stage
         on, the first unit halves the image.
-      widen: factor on ``widths`` behind the stem (Zagoruyko & Komodakis 2016). They count projections as
+      widen: factor on ``widths`` after the stem (Zagoruyko & Komodakis 2016). They count projections as
         layers: WRN-28-10 is stage_sizes=(4, 4, 4), widen=10, transition='projection'.
-      stem: 'small' (3×3) or 'large' (7×7 and max pooling, which quarter the image).
+      stem: 'small' (3×3) or 'large' (7×7 and max pooling; quarters the sides).
       block: 'basic' (3×3 convolutions) or 'bottleneck' (1×1, 3×3, 1×1).
-      block_layers: convolutions a basic unit, 1, 2 or 3.
-      bottleneck_stride: the convolution that halves, the first '1x1' (the papers) or the '3x3' (torchvision).
-      placement: where BatchNorm and ReLU stand, see ``resjax.models.residual``.
+      block_layers: convolutions per basic unit, 1, 2 or 3.
+      bottleneck_stride: the strided convolution: the first '1x1' (the papers) or the '3x3' (torchvision).
+      placement: of BatchNorm and ReLU, see ``resjax.models.residual``.
       shortcut: 'identity', an alteration of it, or 'none', see ``resjax.models.shortcuts``.
       transition: the shortcut where shapes change, see there; ``pad_centre`` is Shortcut.centre.
       shortcut_scale, shortcut_branch_scale: the constants of shortcut='scale'.
@@ -81,11 +81,11 @@ def resnet(
       unit_dropout: 'none', 'linear', 'uniform' or 'subset', with ``unit_survival`` (p_L), ``units_active``
         (m) and ``unit_scale_at_test``, see ``resjax.network.stochastic_depth``.
       dtype: of the computation, 'float32' or 'bfloat16'; parameters and statistics stay float32.
-      conv: 'auto', or 'lax' for the stock convolution and its gradients (forward mode needs it).
-      unroll: units per loop iteration, 0 for what is fast on the device, see ``resjax.network``.
+      conv: 'auto', or 'lax' for JAX's convolution and gradients (needed for forward-mode derivatives).
+      unroll: units per loop iteration, 0 for a fast number, see ``Network``.
 
     Raises:
-      ValueError: an unknown value or an impossible combination, with the allowed ones.
+      ValueError: an unknown value or an invalid combination, with the allowed ones.
     """
     one_of("model.stem", stem, STEMS)
     one_of("model.block", block, BLOCKS)
@@ -171,13 +171,13 @@ def imagenet_resnet(
     conv: str = "auto",
     unroll: int = 0,
 ) -> Network:
-    """An ImageNet ResNet by its name, or its plain twin (``shortcut='none'``; the papers have plain 18, 34).
+    """An ImageNet ResNet, or its plain twin (``shortcut='none'``; the papers have plain 18 and 34).
 
     Args:
-      image_shape, num_classes: of the data; the papers' are (224, 224, 3) and 1000.
+      image_shape, num_classes: of the data; in the papers (224, 224, 3) and 1000.
       depth: 18, 34 (basic units), 50, 101, 152 or 200 (bottlenecks).
-      version: 'v1' (He 2015: a bottleneck's stride in its first 1×1), 'v1.5' (in its 3×3, as torchvision
-        has it), 'v2' (He 2016: full pre-activation, stride in the 3×3).
+      version: 'v1' (He 2015: a bottleneck's stride is in its first 1×1), 'v1.5' (in its 3×3, as in
+        torchvision), 'v2' (He 2016: full pre-activation, stride in the 3×3).
       shortcut, transition, zero_gamma, dtype, conv, unroll: as in ``resnet``.
 
     Raises:
@@ -209,7 +209,7 @@ def _stacks(
     widths: tuple[int, ...],
     features: int,
 ) -> tuple[Stack, ...]:
-    """Stages of equal units; a stage's first unit stands alone where it changes shape or form."""
+    """Stages of equal units; the first unit of a stage is a stack of its own if its shape or form differs."""
     stacks = []
     for stage, (n, width) in enumerate(zip(sizes, widths, strict=True), 1):
         opening = unit(features, width, 1 if stage == 1 else 2, stage == 1)
@@ -227,7 +227,7 @@ def _stacks(
 def branch_layers(
     block: str, block_layers: int, width: int, stride: int, stride_at: int
 ) -> tuple[LayerSpec, ...]:
-    """(kernel, features, stride) of a branch's convolutions; ``stride_at`` is the one that strides."""
+    """(kernel, features, stride) of a branch's convolutions; number ``stride_at`` is strided."""
     if block == "bottleneck":
         layers = [(1, width), (3, width), (1, 4 * width)]
     else:
@@ -241,7 +241,7 @@ def _stage_sizes(
     if stage_sizes:
         if len(stage_sizes) != stages or min(stage_sizes) < 1:
             raise ValueError(
-                f"model.stage_sizes={tuple(stage_sizes)} does not go with {stages} model.widths; "
+                f"model.stage_sizes={tuple(stage_sizes)} does not fit {stages} model.widths; "
                 "give one number of units (1 or more) for each width"
             )
         return tuple(stage_sizes)
@@ -269,7 +269,7 @@ def _check_widths(widths: tuple[int, ...], widen: int, padded: bool) -> None:
 def _check_start(
     placement: str, norm: bool, zero_gamma: bool, branch_scale: str, shortcut: str
 ) -> None:
-    """Refuses networks that could not start to learn."""
+    """Refuses networks whose initialization prevents learning."""
     if placement == "bn_after_add" and not norm:
         raise ValueError("model.placement='bn_after_add' needs model.norm=True")
     if branch_scale == "fixup" and (norm or placement != "post"):
@@ -279,11 +279,11 @@ def _check_start(
         )
     if shortcut == "none" and (zero_gamma or branch_scale != "none"):
         raise ValueError(
-            f"model.branch_scale={branch_scale!r}, model.zero_gamma={zero_gamma} start branches at 0, "
-            "which kills a network without shortcuts; use 'none' and False"
+            f"model.branch_scale={branch_scale!r}, model.zero_gamma={zero_gamma} initialize branches to 0, "
+            "so a network without shortcuts can't learn; use 'none' and False"
         )
     if zero_gamma and not (norm and placement in ("post", "relu_pre") and branch_scale == "none"):
-        # Behind a ReLU, whose derivative at 0 is 0, or beside a second factor 0, γ gets no gradient.
+        # Before a ReLU, whose derivative at 0 is 0, or with a second factor 0, γ gets no gradient.
         raise ValueError(
             "model.zero_gamma needs model.norm=True, model.branch_scale='none' and model.placement='post' "
             "or 'relu_pre', where the branch ends with BatchNorm: elsewhere γ = 0 never gets a gradient; "

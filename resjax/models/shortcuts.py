@@ -1,12 +1,12 @@
-"""Shortcuts of residual units: how the input travels past the branch.
+"""Shortcuts of residual units.
 
-Where the shapes of input and output differ, a unit needs a *transition* (He et al. 2015, §3.3):
+If the shapes of input and output differ, a unit needs a *transition* (He et al. 2015, §3.3):
 
 * ``pad_subsample``: option A, every other pixel, new channels zero; no parameters;
-* ``pad_pool``: option A as Huang et al. 2016 and Wilber do it, 2×2 average pooling, new channels zero;
+* ``pad_pool``: option A as in Huang et al. 2016 and Wilber's code: 2×2 average pooling, new channels zero;
 * ``projection``: option B, a strided 1×1 convolution (with BatchNorm in post-activation networks).
 
-He et al. 2016 (Table 1) alter the shortcut of *every* unit, to show that it should be left alone:
+He et al. 2016 (Table 1) alter the shortcut of *every* unit, to show that the identity is best:
 
 * ``scale``: λ on the shortcut (and another constant on the branch);
 * ``exclusive_gate``: (1 − g(x)) on the shortcut, g(x) on the branch, g = σ(W x + b), W a 1×1 convolution;
@@ -33,8 +33,8 @@ def pad_shortcut(
 ) -> jax.Array:
     """Option A, [B, H, W, C] → [B, ⌈H/stride⌉, ⌈W/stride⌉, features], the new channels zero.
 
-    ``pool`` averages each window instead of taking its first pixel; windows cut by the border average what
-    is there. ``centre`` puts half of the zero channels before the old ones, else all stand behind.
+    ``pool`` averages each window (at the border, its pixels inside the image) instead of taking its first
+    pixel. ``centre`` puts half of the zero channels before the old ones, else all come after them.
     """
     if stride > 1:
         window = (stride, stride)
@@ -51,13 +51,13 @@ class Shortcut(nn.Module):
     """[B, H, W, in_features] → shortcut [B, H', W', features] and the branch's factor (None for 1).
 
     Attributes:
-      transition: how shapes are changed where they must be, one of ``TRANSITIONS``.
-      alteration: what else happens to the shortcut, one of ``ALTERATIONS``.
-      centre: with a padded transition, zero channels on both sides instead of behind.
-      norm: BatchNorm behind a projection; it has no bias even without, since the branch ends with one, or
-        a BatchNorm follows.
+      transition: one of ``TRANSITIONS``, used if shapes change.
+      alteration: one of ``ALTERATIONS``.
+      centre: with a padded transition, add zero channels on both sides instead of after the old ones.
+      norm: BatchNorm after a projection. A projection never has a bias, since the branch ends with one or a
+        BatchNorm follows.
       scale, branch_scale: the constants of alteration 'scale'.
-      gate_bias: initial bias b of the gates; −6 lets nearly everything pass.
+      gate_bias: initial bias b of the gates; with −6, 1 − g is almost 1.
     """
 
     in_features: int

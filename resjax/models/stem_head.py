@@ -10,7 +10,7 @@ from resjax.models.layers import BatchNorm, Conv, Dense, Dtype, GlobalAveragePoo
 
 
 class Stem(nn.Module):
-    """First convolution, then BatchNorm and ReLU as asked, then a pooling for large images.
+    """First convolution, then optional BatchNorm and ReLU, then a pooling for large images.
 
     ``large`` is the form for ImageNet: 7×7, stride 2, and 3×3 max pooling of stride 2.
     """
@@ -42,7 +42,7 @@ class Stem(nn.Module):
 
 
 class Head(nn.Module):
-    """BatchNorm and ReLU as asked (after the last addition of a pre-activation network), mean, classifier."""
+    """Optional BatchNorm and ReLU (after the last sum of a pre-activation network), mean, classifier."""
 
     classes: int
     norm: bool = False
@@ -57,6 +57,6 @@ class Head(nn.Module):
         if self.relu:
             x = nn.relu(x)
         x = GlobalAveragePool(name="pool")(x)
-        # At least float32: the classifier costs nothing, and logits in half precision lose digits.
+        # At least float32: the classifier costs little, and logits in half precision lose digits.
         wide = jnp.promote_types(self.dtype, jnp.float32)
         return Dense(self.classes, kernel_init=self.kernel_init, dtype=wide, name="classifier")(x)

@@ -1,7 +1,7 @@
 """VGG networks (Simonyan & Zisserman 2015), and the plain control of Veit et al. 2016.
 
-Simonyan and Zisserman's Table 1: five stages of 3×3 convolutions, each ended by 2×2 max pooling, then three
-fully connected layers. Configuration C has 1×1 as the last convolution of stages 3 to 5.
+Simonyan and Zisserman's Table 1: five stages of 3×3 convolutions, each followed by 2×2 max pooling, then
+three fully connected layers. In configuration C, the last convolution of stages 3 to 5 is 1×1.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ def vgg(
 ) -> Network:
     """A VGG network; the stem is the first convolution, the head the last fully connected layer.
 
-    Weights start He-normal, the classifier's with variance 1/fan-in: the paper's N(0, 0.01) trains only
-    configuration A, from which it starts the others. Dropout acts on the outputs of fc6 and fc7. fc6
-    follows the image: 7·7·512 inputs at 224×224, 512 at 32×32.
+    Weights are initialized He-normal, those of the classifier with variance 1/fan-in: with the paper's
+    N(0, 0.01), only configuration A trains, from which the paper initializes the others. Dropout acts on the
+    outputs of fc6 and fc7. fc6 has 7·7·512 inputs at 224×224, 512 at 32×32.
 
     Args:
-      image_shape, num_classes: of the data; the paper's are (224, 224, 3) and 1000.
+      image_shape, num_classes: of the data; in the paper (224, 224, 3) and 1000.
       configuration: 'A' (VGG-11), 'B' (13), 'C' (16, with 1×1 convolutions), 'D' (16) or 'E' (19).
-      norm: BatchNorm behind every convolution, whose bias stays, as in torchvision.
+      norm: BatchNorm after every convolution, which keeps its bias, as in torchvision.
       fc_width: outputs of fc6 and fc7.
       dropout: rate, 0 for none.
       dtype, conv, unroll: as in ``resjax.models.resnet``.
@@ -83,19 +83,19 @@ def veit_plain(
 ) -> Network:
     """The plain control of Veit et al. 2016, §4.1: a VGG in which any layer can be removed.
 
-    The paper says: 15 layers, 128 channels in each. Left open there and chosen here: the 15 are weight
-    layers, counted as He and Simonyan count theirs, so 14 convolutions of 3×3 and the classifier; 2×2 max
-    poolings cut them into three stages of 5, 5 and 4, at the resolutions of the residual network that it is
-    compared with; global average pooling in front of the classifier. Every convolution but the first (the
-    stem) is a removable unit; a pooling in front stays. The paper's network has no BatchNorm: ``norm`` is
-    the control that it lacks.
+    The paper says: 15 layers, 128 channels in each. What it does not say is chosen here: the 15 are weight
+    layers, counted as by He and Simonyan, so 14 convolutions of 3×3 and the classifier; 2×2 max poolings
+    divide them into three stages of 5, 5 and 4, with the resolutions of the residual network of the
+    comparison; global average pooling precedes the classifier. Every convolution but the first (the stem) is
+    a removable unit; a pooling before it stays. The paper's network has no BatchNorm; ``norm`` is a control
+    that the paper lacks.
 
     Args:
-      image_shape, num_classes: of the data; the paper's are (32, 32, 3) and 10.
-      depth: weight layers, the classifier included.
+      image_shape, num_classes: of the data; in the paper (32, 32, 3) and 10.
+      depth: number of weight layers, including the classifier.
       width: channels of every convolution.
-      num_stages: resolutions, each half of the one before; earlier stages get the odd layers.
-      norm: BatchNorm behind every convolution, whose bias stays.
+      num_stages: number of resolutions, each half of the previous; earlier stages get the remaining layers.
+      norm: BatchNorm after every convolution, which keeps its bias.
       dtype, conv, unroll: as in ``resjax.models.resnet``.
 
     Raises:
@@ -124,7 +124,7 @@ def _convolutions(
     dtype: Dtype,
     impl: str,
 ) -> tuple[ConvStem, list[Layer]]:
-    """The stem and the other convolutions; poolings stand between stages, none behind the last."""
+    """The stem and the other convolutions; poolings are between stages, with none after the last."""
     stem: ConvStem | None = None
     layers: list[Layer] = []
     features = 0
@@ -133,7 +133,7 @@ def _convolutions(
             layer = Conv(width, (k, k), use_bias=True, dtype=dtype, impl=impl)
             bn = BatchNorm(dtype=dtype) if norm else None
             if stem is None:
-                # A lone first convolution takes the pooling behind it along, which opens no unit then.
+                # If the first stage has one convolution, the stem includes the pooling after it.
                 lone = len(sizes) == 1 and len(kernels) > 1
                 stem = ConvStem(layer, Pool("max") if lone else None, bn)
             else:

@@ -1,7 +1,6 @@
 """A network as data: a stem, stacks of equal units, and a head.
 
-Every network of this project (residual, plain, VGG, AlexNet, LeNet, or one that you write) shows itself in
-the same way::
+Every network of this project (residual, plain, VGG, AlexNet, LeNet, or your own) has the same structure::
 
     h = stem(image)
     for unit in units:                       # n units, counted from 0
@@ -10,18 +9,18 @@ the same way::
         h = unit.merge(gate · f + (1 − gate) · s)   # a plain unit: s only stands in for a deleted branch
     logits = head(h)
 
-and analysis code knows nothing else of it. Runs of equal units form a ``Stack``: their variables are stored
+and analysis code relies on nothing else. Consecutive equal units form a ``Stack``: their variables are stored
 *stacked*, every leaf with a leading axis n, and the stack runs as one ``lax.scan``. So
 
 * deleting a unit is a gate of 0, scaling its branch is a gate of α,
 * reordering is indexing the leading axis,
 * per-unit gradient norms are a norm over the other axes,
 
-and because gates and orders are *traced* arrays, one compilation serves every lesion and every order. A
-program's size, and with it its compile time, depends on the number of stacks, not on the depth.
-``Network.unroll`` repeats the body inside the loop: a speed knob that changes neither variables nor results.
-On a GPU, where each turn of a loop costs launches and copies, units train without one (``scan_unroll``), and
-the program grows with the depth.
+and because gates and orders are *traced* arrays, one compilation serves every lesion and every order. The
+size of a program, and its compile time, depend on the number of stacks, not on the depth. ``Network.unroll``
+repeats the body inside the loop; it changes speed, but neither variables nor results. On a GPU, where each
+iteration costs launches and copies, units train without a loop (``scan_unroll``), and the program grows with
+the depth.
 
 Variables are a plain dict ``{"params": {"stem": …, "<stack>": …, "head": …}, "batch_stats": {…}}``.
 """
@@ -52,8 +51,8 @@ _MOST_UNROLLED = 64  # units of a stack; ResNet-200 has 36, ResNet-1202 would co
 
 
 class Output(NamedTuple):
-    """``logits`` float32 [B, classes]; ``batch_stats`` as they are after this pass (unchanged outside
-    training); ``taps``: one entry a stack, what ``tap`` returned with a leading axis n (in running order)."""
+    """``logits`` float32 [B, classes]; ``batch_stats`` after this pass (unchanged outside training);
+    ``taps``: for each stack, what ``tap`` returned with a leading axis n (in running order)."""
 
     logits: jax.Array
     batch_stats: Variables
@@ -62,15 +61,15 @@ class Output(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """Stem, stacks of units, head; pure functions of variables that it does not hold.
+    """Stem, stacks of units, head. Its methods are pure functions of variables, which it does not hold.
 
     Attributes:
       stem: module ``(x, train) -> h``, image [B, H, W, C] to the first unit's input.
       stacks: the units, in order. Names must be unique.
       head: module ``(h, train) -> logits`` [B, classes].
-      unit_dropout: stochastic depth and its relatives, None for none.
-      unroll: units per loop iteration, from 1, at most all of a stack; 0 for what is fast on the device, see
-        ``scan_unroll``. Only speed depends on it.
+      unit_dropout: stochastic depth and its variants, None for none.
+      unroll: units per loop iteration, at most all of a stack; 0 for a number that is fast on the device, see
+        ``scan_unroll``. It affects speed only.
     """
 
     stem: nn.Module
@@ -85,7 +84,7 @@ class Network:
             raise ValueError(f"the parts of a network need different names, got {names}")
         if self.unroll < 0:
             raise ValueError(
-                f"unroll={self.unroll}; allowed: 1, 2, … units a loop, or 0 for what is fast"
+                f"unroll={self.unroll}; allowed: 1, 2, … units per iteration, or 0 for a fast number"
             )
         if self.unit_dropout is not None:
             if self.unit_dropout.num_units != self.num_units:
@@ -95,7 +94,7 @@ class Network:
                 )
             if not all(stack.unit.residual for stack in self.stacks):
                 raise ValueError(
-                    "unit_dropout needs shortcuts: a plain unit that is dropped leaves nothing; use no "
+                    "unit_dropout needs shortcuts, since a dropped plain unit outputs nothing; use no "
                     "unit_dropout or residual units"
                 )
 
@@ -105,7 +104,7 @@ class Network:
 
     @property
     def units(self) -> tuple[UnitInfo, ...]:
-        """One entry a unit, in order; names like ``stage2/unit3``, counted from 1 within the stage."""
+        """All units in order; names like ``stage2/unit3``, counted from 1 within the stage."""
         infos: list[UnitInfo] = []
         seen: dict[int, int] = {}
         for stack in self.stacks:
@@ -115,7 +114,13 @@ class Network:
                 infos.append(UnitInfo(len(infos), stack, position, name))
         return tuple(infos)
 
-    # --- the parts, for analyses that walk through the network themselves ---
+    @property
+    def modules(self) -> list[tuple[str, nn.Module, int]]:
+        """(name, module, number of units, 0 for stem and head) of each part, in order."""
+        stacks = [(stack.name, stack.unit, stack.n) for stack in self.stacks]
+        return [("stem", self.stem, 0), *stacks, ("head", self.head, 0)]
+
+    # --- the parts, for analyses that loop over the units themselves ---
 
     @property
     def test_gates(self) -> jax.Array | None:
@@ -157,9 +162,9 @@ class Network:
         keys: jax.Array | None = None,
         tap: Tap | None = None,
     ) -> tuple[jax.Array, Variables, Any]:
-        """Runs one stack: ``gates`` [n] and ``order`` int [n] are this stack's own.
+        """Runs one stack with its ``gates`` [n] and ``order`` int [n].
 
-        A gate belongs to its unit and moves with it when ``order`` runs the units differently.
+        A gate belongs to a unit and moves with it when ``order`` changes.
         """
         part = part_of(variables, stack.name)
         if order is not None:
@@ -173,7 +178,7 @@ class Network:
                 return _run(stack.unit, part, h, train, key, gate, method="parts")
 
             def skip(h: jax.Array) -> tuple[Parts, Variables]:
-                # The statistics of a unit that did not run stay as they are.
+                # The statistics of a unit that did not run remain unchanged.
                 y, _ = _run(stack.unit, part, h, train, key, method="skip")
                 shapes = jax.eval_shape(run, h)[0]
                 zero = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
@@ -199,12 +204,12 @@ class Network:
         return h, stats, taps
 
     def scan_unroll(self, n: int, train: bool) -> int:
-        """``unroll`` of the scan over a stack of ``n`` units: units in one iteration; n means no loop.
+        """Units in one iteration of the scan over a stack of ``n`` units; n means no loop.
 
         On a GPU a training step of ResNet-110 takes 0.8 times as long without loops, twice the memory, and
-        twice the time to compile (docs/performance.md): a turn launches its kernels anew, and copies what the
-        backward pass needs into an array over all turns. A CPU and stacks that would compile for minutes keep
-        the loop; so does whatever is not ``train``, which mostly has no backward pass.
+        twice the time to compile (docs/performance.md): each iteration launches its kernels again, and copies
+        what the backward pass needs into an array over all iterations. CPUs, stacks that would compile for
+        minutes, and passes outside ``train``, which mostly have no backward pass, keep the loop.
         """
         if self.unroll:
             return min(self.unroll, n)
@@ -213,9 +218,9 @@ class Network:
     # --- the whole ---
 
     def init(self, key: jax.Array, shape: tuple[int, ...]) -> dict[str, Any]:
-        """Fresh variables for images of ``shape`` (H, W, C). Jit it: then no forward pass is run.
+        """Initial variables for images of ``shape`` (H, W, C). Under jit, no forward pass is run.
 
-        Twins (a residual network and its plain one) get equal values from equal keys.
+        A residual network and its plain twin get equal values from equal keys.
 
         Raises:
           ValueError: a unit that changes the shape in a stack of two units or more.
@@ -227,10 +232,8 @@ class Network:
             rngs = {"params": keys[0], "dropout": keys[1]}
             return module.init(rngs, jnp.zeros(h.shape, h.dtype), train=False)
 
-        modules = [("stem", self.stem, 0), *((s.name, s.unit, s.n) for s in self.stacks)]
-        modules.append(("head", self.head, 0))
-        of_parts, of_units = _init_keys(key, [n for _, _, n in modules])
-        for i, (name, module, n) in enumerate(modules):
+        of_parts, of_units = _init_keys(key, [n for _, _, n in self.modules])
+        for i, (name, module, n) in enumerate(self.modules):
             if n:
                 keys = of_units[i, :n]
                 parts[name] = jax.vmap(lambda k, m=module, h=h: init_one(m, k, h))(keys)
@@ -241,9 +244,9 @@ class Network:
             if n > 1 and out.shape != h.shape:
                 first = next(unit.name for unit in self.units if unit.stack.name == name)
                 raise ValueError(
-                    f"{first}, a {type(module).__name__} of stack {name!r}, turns {list(h.shape[1:])} into "
-                    f"{list(out.shape[1:])}, so {n - 1} more of its kind can't follow it: give a unit that "
-                    "changes the shape a stack of its own (n=1)"
+                    f"{first}, a {type(module).__name__} of stack {name!r}, maps {list(h.shape[1:])} to "
+                    f"{list(out.shape[1:])}, so {n - 1} more of the same form can't follow it: give a unit "
+                    "that changes the shape a stack of its own (n=1)"
                 )
             h = out
         return {
@@ -267,16 +270,16 @@ class Network:
         Args:
           variables: as ``init`` returns them.
           x: images [B, H, W, C], float.
-          train: batch statistics are computed and updated, dropout and stochastic depth act.
-          gates: float [num_units], a factor on each unit's branch; 0 deletes, None and 1 leave intact.
+          train: compute and update batch statistics; apply dropout and stochastic depth.
+          gates: float [num_units], a factor on each unit's branch; 0 deletes, None and 1 leave it intact.
           order: int [num_units]: at place i runs unit ``order[i]``, which must be of the same stack. Outside
             training a unit may run twice. The values of a traced order are not checked.
-          key: random key, needed where dropout or stochastic depth act.
+          key: random key, needed for dropout and stochastic depth.
           tap: ``Parts -> pytree`` of small arrays, evaluated at every unit, stacked in ``Output.taps``.
 
         Raises:
-          ValueError: a wrong length of gates or order, an order that leaves its stack, a missing key, images
-            that the variables are not for.
+          ValueError: a wrong length of gates or order, an order across stacks, a missing key, or images that
+            do not fit the variables.
         """
         gates = self._all_gates(gates, train, key)
         order = None if order is None else orders.checked(order, self.units, train)
@@ -303,9 +306,9 @@ class Network:
         return Output(logits, new_stats if train else variables.get("batch_stats", {}), taps)
 
     def deletable(self, variables: Variables, shape: tuple[int, ...]) -> np.ndarray:
-        """bool [num_units]: which units can be deleted in a network on images of ``shape`` (H, W, C).
+        """bool [num_units]: which units can be deleted, for images of ``shape`` (H, W, C).
 
-        A residual unit always can (its shortcut stays); a plain one where input and output shapes agree.
+        A residual unit always can (its shortcut stays); a plain one if its input and output shapes agree.
         """
         x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
         shortcuts = jax.eval_shape(
@@ -329,7 +332,7 @@ class Network:
         if train:
             if key is None:
                 raise ValueError("stochastic depth draws units in training: pass key=")
-            # Folded apart from the keys of the parts, which count from 0.
+            # Different from the keys of the parts, which count from 0.
             own = self.unit_dropout.draw(jax.random.fold_in(key, 2**31 - 1))
         else:
             own = self.unit_dropout.at_test()
@@ -337,11 +340,11 @@ class Network:
 
 
 def _rematerialized(run_unit: Callable[..., Any]) -> Callable[..., Any]:
-    """Keeps convolutions and statistics for the backward pass, and computes the rest of a unit again.
+    """Stores convolutions and statistics for the backward pass, and recomputes the rest of a unit.
 
-    A loop stores everything that its backward pass needs. Normalized and rectified activations are cheaper
-    to make again than to write and read. What the layers of ``resjax.models`` keep is marked by
-    ``checkpoint_name``; layers of other libraries are computed again as a whole.
+    A loop stores everything that its backward pass needs. Normalized and rectified activations are cheaper to
+    recompute than to write and read. The layers of ``resjax.models`` mark what is stored by
+    ``checkpoint_name``; layers of other libraries are recomputed as a whole.
     """
     keep = jax.checkpoint_policies.save_only_these_names(CONVOLUTION, STATISTIC)
     return jax.checkpoint(run_unit, prevent_cse=False, policy=keep)
@@ -375,10 +378,10 @@ def _run(
 
 
 def _init_keys(key: jax.Array, units: Sequence[int]) -> tuple[jax.Array, jax.Array]:
-    """Keys for parameters and dropout, [part, 2] of whole parts and [part, unit, 2], from numbers of units.
+    """Keys for parameters and dropout: [part, 2] for whole parts, [part, unit, 2] for units.
 
-    All are drawn at once: each draw is ten kernels, and part by part they took a third of the time to compile
-    the first state. (With JAX's default, the first keys of a split do not depend on their number.)
+    All are drawn at once: each draw is ten kernels, and drawing part by part took a third of the time to
+    compile the initial state. (With JAX's default, the first keys of a split do not depend on their number.)
     """
     own = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(units)))
     split = jax.vmap(lambda k: jax.random.split(k, max(2, *units)))(own)

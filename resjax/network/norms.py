@@ -1,12 +1,12 @@
-"""Norms layer by layer, of any tree that is shaped like a network's parameters.
+"""Norms of each layer, of any tree that is shaped like a network's parameters.
 
-The same function serves gradients, parameters, updates and momenta, inside a compiled step or outside::
+The same function serves gradients, parameters, updates and momenta, inside or outside a compiled step::
 
     norms = layer_norms(network, grads)     # {"stem/conv/kernel": (), "stage2/conv1/kernel": [n], …}
     for name, value in flatten_norms(network, norms, image_shape):
         print(name, value)                  # stage2/unit3/conv1/kernel 0.0123
 
-A stack of n units holds its leaves stacked, so its norms are vectors: one number a unit, without a loop.
+The leaves of a stack of n units are stacked, so its norms are vectors with one number per unit.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from resjax.network.unit import Parts
 
 
 def layer_norms(network: Network, tree: Mapping[str, Any]) -> dict[str, jax.Array]:
-    """L2 norm ‖v‖₂ of every leaf; of a stack's leaves, one for each unit.
+    """L2 norm ‖v‖₂ of every leaf; for a stack's leaves, one for each unit.
 
     Args:
-      network: gives the stacks, whose leaves have a leading axis of n units.
-      tree: as ``variables["params"]``: {part: {…: leaf}}; parts may be missing. Arrays of any float dtype.
+      network: whose stacks' leaves have a leading axis of n units.
+      tree: as ``variables["params"]``: {part: {…: leaf}}, of any float dtype; parts may be missing.
 
     Returns:
       {"<part>/<path of the leaf>": float32 (float64 for float64 leaves)}, of shape [] in stem and head,
@@ -53,7 +53,7 @@ def zero_norms(network: Network, tree: Mapping[str, Any]) -> dict[str, jax.Array
 
 
 def _leaves(network: Network, tree: Mapping[str, Any]) -> Iterator[tuple[str, int, Any]]:
-    """(name, number of axes that go over units, leaf)."""
+    """(name, number of axes over units, leaf)."""
     stacks = {stack.name for stack in network.stacks}
     known = ["stem", *(stack.name for stack in network.stacks), "head"]
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
@@ -66,12 +66,12 @@ def _leaves(network: Network, tree: Mapping[str, Any]) -> Iterator[tuple[str, in
 def flatten_norms(
     network: Network, norms: Mapping[str, Any], shape: tuple[int, ...]
 ) -> list[tuple[str, float]]:
-    """What ``layer_norms`` returned as a list from the first layer to the last, for people and pictures.
+    """The result of ``layer_norms`` as a list from the first layer to the last, for text and figures.
 
     Args:
       network: the network.
-      norms: from ``layer_norms``, on the host or on a device; leaves may be missing.
-      shape: (H, W, C) of the images, because only a running network tells the order of its layers.
+      norms: from ``layer_norms``; leaves may be missing.
+      shape: (H, W, C) of the images, since the order of the layers is known only when the network is traced.
 
     Returns:
       [(name, value)], names like ``stem/conv/kernel`` or ``stage2/unit3/conv1/kernel``: units are counted
@@ -89,33 +89,32 @@ def flatten_norms(
 
 
 def output_norm(parts: Parts) -> jax.Array:
-    """Mean over the examples of the L2 norm of a unit's output, float32 []; for ``Network.apply(tap=…)``."""
+    """The L2 norm of a unit's output, averaged over examples, float32 []; for ``Network.apply(tap=…)``."""
     y = parts.y.astype(jnp.float32)
     return jnp.mean(jnp.sqrt(jnp.sum(jnp.square(y), axis=tuple(range(1, y.ndim)))))
 
 
 def flatten_taps(network: Network, taps: Mapping[str, Any]) -> np.ndarray:
-    """One number a unit from taps of numbers, {stack: [n]} → [unit] in the order of ``Network.units``."""
+    """Taps of scalars, {stack: [n]}, as one array [unit] in the order of ``Network.units``."""
     return np.concatenate([np.zeros(0), *(np.ravel(taps[stack.name]) for stack in network.stacks)])
 
 
 def layer_paths(network: Network, shape: tuple[int, ...]) -> dict[str, list[str]]:
-    """{part: paths of its parameters} in the order in which one unit runs, for images (H, W, C).
+    """{part: paths of its parameters} in the order of the calls, for images (H, W, C).
 
-    Nothing is computed: the modules are traced with abstract arrays.
+    The modules are traced with abstract arrays; nothing is computed.
     """
     order: dict[str, list[str]] = {}
 
     def run(module: nn.Module, name: str, h: jax.Array) -> jax.Array:
-        # Trees lose the order of their keys on the way out of a trace, so it is noted in here.
+        # Trees lose the order of their keys when they leave a trace, so it is recorded here.
         keys = {"params": jax.random.key(0), "dropout": jax.random.key(0)}
         y, variables = module.init_with_output(keys, h, train=False)
         order[name] = _paths(variables.get("params", {}))
         return y
 
     h: Any = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-    parts = [("stem", network.stem), *((s.name, s.unit) for s in network.stacks)]
-    for name, module in [*parts, ("head", network.head)]:
+    for name, module, _ in network.modules:
         h = jax.eval_shape(lambda x, m=module, n=name: run(m, n, x), h)
     return order
 

@@ -1,4 +1,4 @@
-"""The order in which a network's units run, looked at before anything is computed."""
+"""Checks of the order in which a network's units run."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from resjax.network.unit import UnitInfo
 
 
 def checked(order: ArrayLike, units: tuple[UnitInfo, ...], train: bool) -> jax.Array:
-    """``order`` as integers [unit]: at place i runs unit ``order[i]``. Values of a traced one are unknown.
+    """``order`` as integers [unit]: at place i runs unit ``order[i]``. Traced values are not checked.
 
     Raises:
-      ValueError: a wrong length or dtype, a unit that would leave its stack, or one that would run twice in
-        training.
+      ValueError: a wrong length or dtype, a unit outside its stack, or a repeated unit in training.
     """
     n = len(units)
     if not isinstance(order, jax.Array | np.ndarray):
@@ -36,5 +35,5 @@ def checked(order: ArrayLike, units: tuple[UnitInfo, ...], train: bool) -> jax.A
                 f"can change places: there, {allowed[0]} to {allowed[-1]}"
             )
     if train and len(set(values)) < n:
-        raise ValueError(f"order={values} repeats units; in training each must run once")
+        raise ValueError(f"order={values} repeats units; in training each must run exactly once")
     return jnp.asarray(order)

@@ -1,7 +1,7 @@
 """The variables of one part of a network, and the loop over the units of a stack.
 
-``Network.apply`` with gates, an order and a tap serves most analyses. An analysis that changes what a unit
-computes, or that looks inside a unit, writes the walk over the units itself::
+``Network.apply`` with gates, an order and a tap is enough for most analyses. An analysis that changes what a
+unit computes, or that looks inside a unit, loops over the units itself::
 
     h, _ = network.run_stem(variables, images)
     for place in network.places(variables):
@@ -22,9 +22,8 @@ from resjax.network.unit import Stack
 
 
 class Place(NamedTuple):
-    """One stack of a network: ``units`` are the indices of its units in the network; ``variables`` are
-    stacked, as the stack's module takes them; ``gates`` [n] are those of stochastic depth outside training,
-    None without stochastic depth."""
+    """One stack of a network: the indices of its units, its stacked variables as its module takes them, and
+    its gates [n] outside training, which are None without stochastic depth."""
 
     stack: Stack
     units: slice
@@ -46,8 +45,9 @@ def scan_units(
     reverse: bool = False,
     unroll: int = 1,
 ) -> tuple[Any, Any]:
-    """Runs ``step`` at each unit of a stack in one ``lax.scan``; a single unit runs without a loop, because
-    it may change the shape of the state.
+    """Runs ``step`` at each unit of a stack in one ``lax.scan``.
+
+    A single unit runs without a loop, because it may change the shape of the state.
 
     Args:
       n: the number of units.

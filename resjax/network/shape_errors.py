@@ -1,4 +1,4 @@
-"""Why an input does not fit the variables of a module."""
+"""Messages for an input that does not fit the variables of a module."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import flax.linen as nn
 import jax
 from flax.errors import ScopeParamShapeError
 
-# As Flax words it, which keeps nothing of it but the text.
+# Flax's error contains the shapes only as text.
 _TEXT = re.compile(r'"(\w+)" in "/?([^"]*)".* shape \(([\d, ]*)\).* shape \(([\d, ]*)\)')
 
 
 def explain(module: nn.Module, x: jax.Array, error: ScopeParamShapeError) -> str:
-    """One line about an input [B, …] that does not fit a parameter: both shapes, and what to give instead."""
+    """One line about an input [B, …] that does not fit a parameter: both shapes, and the remedy."""
     who = f"{type(module).__name__} gets an input of shape [{_row(('B', *x.shape[1:]))}]"
     found = _TEXT.search(str(error))
     if found is None:
@@ -21,7 +21,7 @@ def explain(module: nn.Module, x: jax.Array, error: ScopeParamShapeError) -> str
     name, path = found[1], found[2]
     needs, has = (tuple(map(int, re.findall(r"\d+", found[i]))) for i in (3, 4))
     remedy = "images as the network was trained on"
-    # A convolution of the input itself, without groups.
+    # A convolution of the input itself, ungrouped.
     if len(has) == 4 and needs == (*has[:2], x.shape[-1], has[3]):
         remedy = f"an input of shape [B, H, W, {has[2]}]"
     return (

@@ -1,15 +1,14 @@
-"""Which units take part in a training step: stochastic depth, and training on effective paths only.
+"""Units that are dropped in a training step: stochastic depth, and training on effective paths only.
 
-A dropped unit is a gate of 0 for one mini-batch, so training with dropped units and lesions use the same
-mechanism. Three ways to draw the gates:
+A dropped unit is a gate of 0 for one mini-batch, as in a lesion. Three ways to draw the gates:
 
 * ``linear`` (Huang et al. 2016, Eq. 4): unit l of L survives with p_l = 1 − (l/L)(1 − p_L).
 * ``uniform`` (ibid.): every unit survives with p_L.
-* ``subset``: exactly m of the n units, uniformly (Veit et al. 2016, §5: 23 of 54, whose paths are
-  Binomial(23, ½), 11.5 modules long on average).
+* ``subset``: exactly m of the n units, uniformly (Veit et al. 2016, §5: 23 of 54; their path lengths are
+  Binomial(23, ½), 11.5 modules on average).
 
 At test every unit runs; with ``scale_at_test`` its branch is multiplied by its survival probability (Huang
-et al., Eq. 6). Veit et al. do not say whether they scale: try both.
+et al., Eq. 6). Veit et al. do not say whether they scale.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ class UnitDropout:
             raise ValueError(f"survival={self.survival}; allowed: 0 < survival ≤ 1")
 
     def probabilities(self) -> jax.Array:
-        """float32 [n]: the probability that each unit takes part in a step."""
+        """float32 [n]: the survival probability of each unit."""
         n = self.num_units
         if self.kind == "linear":
             return 1 - jnp.arange(1, n + 1, dtype=jnp.float32) / n * (1 - self.survival)
@@ -57,7 +56,7 @@ class UnitDropout:
         return jnp.full((n,), p, jnp.float32)
 
     def draw(self, key: jax.Array) -> jax.Array:
-        """float32 [n] of 0 and 1: the units of one training step."""
+        """float32 [n] of 0 and 1: the gates of one training step."""
         if self.kind == "subset":
             places = jax.random.permutation(key, self.num_units)
             return (places < self.active).astype(jnp.float32)

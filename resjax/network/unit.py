@@ -1,6 +1,6 @@
 """One unit of a network: a branch beside a shortcut, and what follows their sum.
 
-Write a network of your own by subclassing ``Unit``::
+To write your own network, subclass ``Unit``::
 
     class Block(Unit):
         def setup(self):
@@ -9,7 +9,7 @@ Write a network of your own by subclassing ``Unit``::
         def split(self, x, train):
             return x, nn.relu(self.conv(x))      # shortcut, branch
 
-and by putting it into a ``resjax.network.Network``: gates, orders and every analysis then work.
+and put it into a ``resjax.network.Network``: gates, orders and every analysis then work.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-# Names of what a unit in a loop keeps for its backward pass; see ``Network.run_stack``.
+# Names of what a unit in a loop stores for its backward pass; see ``Network.run_stack``.
 CONVOLUTION, STATISTIC = "convolution", "statistic"
 
 
 class Parts(NamedTuple):
-    """What one unit did to its input; arrays [B, …].
+    """Input ``x``, shortcut, branch and output ``y`` of one unit, [B, …].
 
-    ``shortcut`` is None where a plain unit has no stand-in. Of a unit that stochastic depth dropped, only
-    ``x`` and ``y`` are real; the others are zeros.
+    ``shortcut`` is None where a plain unit has no stand-in. In a unit dropped by stochastic depth, the
+    shortcut and the branch are zeros.
     """
 
     x: jax.Array
@@ -41,29 +41,29 @@ class Parts(NamedTuple):
 class Unit(nn.Module):
     """Base class of units. A unit defines ``split`` and, if something follows the sum, ``merge``.
 
-    Define submodules in ``setup`` (not ``nn.compact``), because both methods may own some.
+    Define submodules in ``setup`` (not ``nn.compact``), because both methods may use some.
     """
 
     @property
     def residual(self) -> bool:
-        """Whether the shortcut takes part in the intact network."""
+        """Whether the intact unit adds its shortcut."""
         return True
 
     def split(self, x: jax.Array, train: bool) -> tuple[Any, jax.Array]:
         """[B, …] → (shortcut, branch), of equal shapes.
 
-        In a plain unit, the first is what stands in for the branch when the unit is deleted: the input, or
-        None where shapes forbid it.
+        In a plain unit, the shortcut replaces the branch when the unit is deleted: it is the input, or None
+        if the shapes differ.
         """
         raise NotImplementedError(f"{type(self).__name__} must define split(x, train)")
 
     def merge(self, z: jax.Array, train: bool) -> jax.Array:
-        """What follows the sum (nothing, unless overridden): [B, …] → [B, …]."""
+        """What follows the sum: [B, …] → [B, …]; nothing, unless overridden."""
         del train
         return z
 
     def parts(self, x: jax.Array, gate: jax.Array | None = None, train: bool = False) -> Parts:
-        """Runs the unit; ``gate`` is a scalar factor on the branch, None is an intact unit."""
+        """Runs the unit; ``gate`` is a scalar factor on the branch, None for an intact unit."""
         s, f = self.split(x, train)
         g = None if gate is None else jnp.asarray(gate, f.dtype)
         z = f if g is None else g * f
@@ -74,7 +74,7 @@ class Unit(nn.Module):
         return Parts(x, s, f, self.merge(z, train))
 
     def skip(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """The unit without its branch, which is then not computed at all."""
+        """The unit without its branch, which is not computed."""
         return self.merge(self.split(x, train)[0], train)
 
     def __call__(
@@ -85,10 +85,10 @@ class Unit(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Stack:
-    """A run of ``n`` equal units, which share one module and hold their variables stacked.
+    """``n`` consecutive equal units, which share one module and whose variables are stacked.
 
-    ``stage`` numbers the resolution or width that the units belong to, from 1. Units that change the shape
-    stand alone (n = 1).
+    ``stage`` is the number of their resolution or width, from 1. A unit that changes the shape needs a stack
+    of its own (n = 1).
     """
 
     name: str
@@ -99,7 +99,7 @@ class Stack:
 
 @dataclasses.dataclass(frozen=True)
 class UnitInfo:
-    """Where unit ``index`` lives: ``variables[stack.name]`` at ``position``; ``name`` is for people."""
+    """Unit ``index`` of a network: its variables are at ``position`` of its stack; ``name`` is for people."""
 
     index: int
     stack: Stack

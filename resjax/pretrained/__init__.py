@@ -1,10 +1,9 @@
-"""Networks that others trained, as networks of this project, and back.
+"""Import and export of networks trained elsewhere.
 
 ``load("resnet50.pth")`` reads a file of PyTorch tensors without PyTorch (``files``, ``torch_files``),
-recognizes whose names they have (``layouts``, ``naming``) and puts each where it belongs (``places``,
-``convert``).
-``python -m resjax.pretrained FILE --workdir=DIR`` makes a workdir of it, to analyze or to train on.
-``python -m resjax.pretrained.export --workdir=DIR --out=FILE`` goes back.
+recognizes their naming scheme (``layouts``, ``naming``) and converts them (``places``, ``convert``).
+``python -m resjax.pretrained FILE --workdir=DIR`` makes a workdir of it, to analyze or to continue training.
+``python -m resjax.pretrained.export --workdir=DIR --out=FILE`` writes a run's network for PyTorch.
 """
 
 from resjax.pretrained.files import read

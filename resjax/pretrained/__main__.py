@@ -1,13 +1,13 @@
-"""Make a workdir of a network that others trained: ``python -m resjax.pretrained FILE --workdir=DIR``.
+"""Make a workdir of a network trained elsewhere: ``python -m resjax.pretrained FILE --workdir=DIR``.
 
-FILE is safetensors or what PyTorch's ``torch.save`` wrote. The workdir then holds a run which
-``resjax.analyze`` takes apart as any other, and which ``resjax.train`` continues::
+FILE is safetensors or a file of PyTorch's ``torch.save``. ``resjax.analyze`` analyzes the resulting run as
+any other, and ``resjax.train`` continues it::
 
     python -m resjax.analyze --workdir=DIR
     python -m resjax.train --config=DIR/config.py --workdir=DIR
 
 Fields of the configuration are given as in training, e.g. ``--config.data.name=cifar10``; those of the
-network come from FILE. ``runs.json`` notes the file, its checksum and its layout under ``imported``.
+network come from FILE. ``runs.json`` contains the file, its checksum and its layout under ``imported``.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ def _main(argv: list[str]) -> None:
             f"({sums['error']:,.0f} of {sums['count']:,.0f})"
         )
     print(
-        f"done: {_WORKDIR.value}. Look at it: python -m resjax.analyze --workdir={_WORKDIR.value}\n"
-        f"Train on: python -m resjax.train --config={_WORKDIR.value}/config.py --workdir={_WORKDIR.value}"
+        f"done: {_WORKDIR.value}. Analyze it: python -m resjax.analyze --workdir={_WORKDIR.value}\n"
+        f"Continue: python -m resjax.train --config={_WORKDIR.value}/config.py --workdir={_WORKDIR.value}"
     )
 
 
 def _given_file() -> str:
-    """FILE: the fields that --config has depend on it, so it is looked at before the flags."""
+    """FILE; the fields of --config depend on it, so it is needed before the flags are parsed."""
     given = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
     if not given:
         print(
@@ -67,8 +67,10 @@ if __name__ == "__main__":
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     _CONFIG = config_flags.DEFINE_config_dict("config", default_config(_LAYOUT))
-    _WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run, made if absent")
-    _NEW_HEAD = flags.DEFINE_bool("new_head", False, "draw a new classifier, for other classes")
+    _WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run, created if absent")
+    _NEW_HEAD = flags.DEFINE_bool(
+        "new_head", False, "initialize a new classifier, for other classes"
+    )
     _EVALUATE = flags.DEFINE_bool(
         "evaluate",
         True,

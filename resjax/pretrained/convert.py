@@ -12,23 +12,23 @@ from resjax.network import Network, Variables
 from resjax.pretrained.files import Tensors
 from resjax.pretrained.places import Naming, Place, Shape, places
 
-# What PyTorch counts for itself and inference does not use.
+# A counter of PyTorch that inference does not use.
 _COUNTERS = "num_batches_tracked"
 
 
 def to_variables(
     tensors: Tensors, network: Network, image_shape: Shape, naming: Naming, *, head: bool = True
 ) -> dict[str, Any]:
-    """The variables of ``network``, float32, as ``Network.init`` lays them out.
+    """The variables of ``network``, float32, in the layout of ``Network.init``.
 
     Args:
       tensors: by name.
       network: for images of ``image_shape`` (H, W, C).
       naming: the names of its layers.
-      head: take the classifier along; without, its arrays are left out of the result.
+      head: include the classifier.
 
     Raises:
-      ValueError: tensors are missing, unexpected or of another shape; each kind is named.
+      ValueError: tensors are missing, unexpected or of another shape; the message names them.
     """
     wanted = {place.key(naming): place for place in places(network, image_shape)}
     unexpected = sorted(k for k in tensors if k not in wanted and not k.endswith(_COUNTERS))
@@ -63,7 +63,7 @@ def to_variables(
 def to_tensors(
     variables: Variables, network: Network, image_shape: Shape, naming: Naming
 ) -> dict[str, np.ndarray]:
-    """The reverse: tensors by name, float32, in PyTorch's order of dimensions."""
+    """The inverse of ``to_variables``: tensors by name, float32, in PyTorch's order of dimensions."""
     tensors = {}
     for place in places(network, image_shape):
         tree: Any = variables[place.collection][place.module.part]
@@ -75,7 +75,7 @@ def to_tensors(
 
 
 def with_new_head(variables: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, Any]:
-    """``variables`` without a classifier, which is taken from ``fresh``."""
+    """``variables``, which lack a classifier, with that of ``fresh``."""
     taken = jax.tree_util.tree_flatten_with_path(variables)[0]
     there = {jax.tree_util.keystr(path): leaf for path, leaf in taken}
     return jax.tree_util.tree_map_with_path(
@@ -110,12 +110,12 @@ def _some(names: Iterable[str], most: int = 6) -> str:
 
 
 def _hint(misshaped: list[str], taken: Mapping[str, Place]) -> str:
-    """What helps where a fully connected layer follows an image."""
+    """The remedy, if a fully connected layer after an image has another shape."""
     for text in misshaped:
         key = text.split(" ")[0]
         if taken[key].channels:
             return (
-                " The size of the images decides how many inputs this fully connected layer has: use that of "
-                "the training (data.image_size)."
+                " The inputs of this fully connected layer depend on the size of the images: use that of its "
+                "training (data.image_size)."
             )
     return ""

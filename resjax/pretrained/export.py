@@ -1,8 +1,8 @@
 """Write a run's network for PyTorch: ``python -m resjax.pretrained.export --workdir=DIR --out=FILE``.
 
 FILE is safetensors. Its tensors have torchvision's names and shapes, so ``model.load_state_dict(
-safetensors.torch.load_file(FILE))`` takes those of a ResNet-50, VGG or AlexNet of torchvision. Networks for
-small images fit classes that follow the same names (their classifier is called ``fc``).
+safetensors.torch.load_file(FILE))`` works with a ResNet-50, VGG or AlexNet of torchvision. Networks for small
+images fit classes with the same names (their classifier is called ``fc``).
 """
 
 from __future__ import annotations
@@ -26,13 +26,9 @@ def export(
     path: str | Path,
     facts: dict[str, str] | None = None,
 ) -> None:
-    """Writes ``variables`` as safetensors, float32, with torchvision's names.
+    """Writes ``variables`` of ``network`` as safetensors, float32, with torchvision's names.
 
-    Args:
-      network: whose variables they are, on images of ``image_shape`` (H, W, C).
-      variables: as ``network.init`` returns them.
-      path: of the file.
-      facts: kept in the file, as safetensors' metadata.
+    ``facts`` become safetensors' metadata.
 
     Raises:
       ValueError: torchvision has no network of this kind.

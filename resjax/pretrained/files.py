@@ -1,17 +1,17 @@
-"""Tensors by name, from the files that networks are passed on in.
+"""Reading tensors by name, from two kinds of files:
 
 * safetensors: a table of names, dtypes and shapes before raw numbers; memory-mapped, so that a tensor is read
-  when it is asked for;
-* ``torch.save`` of today and of before 2020, through ``resjax.pretrained.torch_files``.
+  on demand;
+* ``torch.save``, of today and of before 2020, with ``resjax.pretrained.torch_files``.
 
-A checkpoint of a training program holds more than a network: its ``state_dict`` is found under the usual
-names, and prefixes that wrappers leave (``module.`` of data parallelism) are taken off.
+A checkpoint of a training program contains more than a network: its ``state_dict`` is searched under the
+usual names, and prefixes of wrappers (``module.`` of data parallelism) are removed.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,24 +26,26 @@ PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
 
 
 def read(path: str | Path) -> Tensors:
-    """Every tensor of a checkpoint, by the name it has within the network.
-
-    Args:
-      path: safetensors, or what ``torch.save`` wrote. What the file is called does not matter.
+    """Every tensor of a file of safetensors or ``torch.save``, by its name within the network.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: it is none of these, it holds no network, or it asks to run something.
+      ValueError: it is of another format, it contains no network, or it would run code.
     """
     file = Path(path).expanduser()
     if not file.is_file():
         raise FileNotFoundError(f"{path}: there is no such file")
-    tensors = _Mapped(file) if _is_safetensors(file) else _state_dict(read_torch(file), file)
-    return _Renamed(tensors, _without_prefixes(list(tensors)))
+    if not _is_safetensors(file):
+        tensors = _state_dict(read_torch(file), file)
+        return _Lazy(_without_prefixes(list(tensors)), tensors.__getitem__)
+    try:
+        opened = safe_open(file, framework="np")
+    except SafetensorError as error:
+        raise ValueError(f"{file} is a damaged safetensors file: {error}") from error
+    return _Lazy(_without_prefixes(list(opened.keys())), opened.get_tensor)
 
 
 def sha256(path: str | Path) -> str:
-    """Of a whole file, in hexadecimal digits."""
     with Path(path).expanduser().open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -55,32 +57,14 @@ def _is_safetensors(file: Path) -> bool:
     return len(head) == 9 and head[8:] == b"{" and length <= file.stat().st_size - 8
 
 
-class _Mapped(Mapping[str, np.ndarray]):
-    def __init__(self, file: Path) -> None:
-        try:
-            self._file = safe_open(file, framework="np")
-        except SafetensorError as error:
-            raise ValueError(f"{file} is a damaged safetensors file: {error}") from error
-        self._names = list(self._file.keys())
+class _Lazy(Mapping[str, np.ndarray]):
+    """Tensors that are read on demand; ``names`` has their names in the file."""
+
+    def __init__(self, names: dict[str, str], get: Callable[[str], np.ndarray]) -> None:
+        self._names, self._get = names, get
 
     def __getitem__(self, name: str) -> np.ndarray:
-        if name not in self._names:
-            raise KeyError(name)
-        return self._file.get_tensor(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-
-class _Renamed(Mapping[str, np.ndarray]):
-    def __init__(self, tensors: Tensors, names: dict[str, str]) -> None:
-        self._tensors, self._names = tensors, names
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        return self._tensors[self._names[name]]
+        return self._get(self._names[name])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
@@ -90,7 +74,7 @@ class _Renamed(Mapping[str, np.ndarray]):
 
 
 def _without_prefixes(names: list[str]) -> dict[str, str]:
-    """New name → name in the file; only what all names begin with is taken off."""
+    """New name → name in the file; only prefixes of all names are removed."""
     short = {name: name for name in names}
     while names:
         prefix = next((p for p in PREFIXES if all(n.startswith(p) for n in short)), None)

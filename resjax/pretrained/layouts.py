@@ -1,9 +1,9 @@
-"""Recognizing what kind of network a set of tensors is, by their names and shapes.
+"""Recognizing the network of a set of tensors by their names and shapes.
 
-A file of tensors does not say how they were connected. What can't be seen in it is taken from the collection
-whose names it has, and can be changed as any field of the configuration can: where a bottleneck strides (in
-its 3×3, as everywhere since torchvision), on which side option A adds channels (both), that BatchNorm's ε is
-1e-5 and poolings are not blurred.
+A file of tensors does not contain the connections. What it does not show is assumed as in the collection with
+the same names, and can be changed as any field of the configuration: the strided convolution of a bottleneck
+(its 3×3, as everywhere since torchvision), the side on which option A adds channels (both), BatchNorm's ε of
+1e-5, and poolings without blur.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ KNOWN = (
 
 
 class Layout(NamedTuple):
-    """What a set of tensors was recognized as.
+    """The recognized network of a set of tensors.
 
     Attributes:
-      name: whose names they are, for people.
+      name: of the naming scheme.
       model: the configuration of the network.
-      naming: the names of a network's layers.
-      num_classes, image_size: what it was trained for, as far as shapes tell.
-      mean, std: what its authors standardize images with, per channel, for pixels in 0 … 1.
+      naming: from a network to the names of its layers.
+      num_classes, image_size: in its training, inferred from shapes.
+      mean, std: the authors' constants for standardizing images, per channel, for pixels in 0 … 1.
     """
 
     name: str
@@ -54,7 +54,7 @@ def recognize(tensors: Tensors) -> Layout:
     """The layout of ``tensors``.
 
     Raises:
-      ValueError: they are of no known layout, or of a network that ours can't represent; the reason is named.
+      ValueError: an unknown layout, or a network that ours can't represent; the message has the reason.
     """
     if "stages.0.blocks.0.conv1.weight" in tensors:
         return _timm_v2(tensors)
@@ -85,7 +85,7 @@ def _residual(whose: str, tensors: Tensors, names: ResidualNames) -> Layout:
     )
     _need(tensors, (f"{names.stem}.weight", f"{names.head}.weight"), whose)
     if f"{names.stem_bn}.weight" in tensors and f"{names.stem_bn}.running_mean" not in tensors:
-        raise ValueError("this network normalizes by groups or not by batches; ours by BatchNorm")
+        raise ValueError("this network has another normalization than BatchNorm, which ours have")
     sizes, widths, block, projected = _stages(tensors, names)
     kernel = tensors[f"{names.stem}.weight"].shape[-1]
     if kernel not in (3, 7):
@@ -150,7 +150,7 @@ def _timm_v2(tensors: Tensors) -> Layout:
     if "stages.0.blocks.0.norm1.running_mean" not in tensors:
         raise ValueError(
             "this ResNetV2 has GroupNorm or EvoNorm (and, in BiT, standardized weights); ours have BatchNorm "
-            "and weights as they are. Of timm's, resnetv2_18, _34, _50, _101 and _152 can be taken"
+            "and plain weights. Of timm's, resnetv2_18, _34, _50, _101 and _152 are supported"
         )
     sizes, widths, block, _ = _stages(tensors, names)
     if widths != (64, 128, 256, 512):
@@ -190,15 +190,15 @@ def _stages(
             raise ValueError("convolutions in groups (ResNeXt); ours see all channels")
         if out != 4 * widths[0]:
             raise ValueError(
-                f"bottlenecks of {widths[0]} channels for {out} (wide ResNet); ours are a quarter as wide "
-                "as their output"
+                f"bottlenecks of {widths[0]} channels for {out} (wide ResNet); ours have a quarter of the "
+                "channels of their output"
             )
     projected = any(key(stage, 0, names.shortcut) in tensors for stage in range(len(sizes)))
     return sizes, widths, "bottleneck" if bottleneck else "basic", projected
 
 
 def _chain(tensors: Tensors) -> Layout:
-    """VGG and AlexNet: convolutions ``features.N``, where N also counts ReLUs, BatchNorms and poolings."""
+    """VGG and AlexNet: convolutions ``features.N``; N counts ReLUs, BatchNorms and poolings, too."""
     numbers = sorted(
         int(key.split(".")[1])
         for key, tensor in tensors.items()
@@ -234,7 +234,7 @@ def _chain(tensors: Tensors) -> Layout:
         )
     fc6 = tensors[f"{dense[0]}.weight"]
     classes = tensors[f"{dense[2]}.weight"].shape[0]
-    small = fc6.size == 512 * fc6.shape[0]  # one pixel is left of 32×32
+    small = fc6.size == 512 * fc6.shape[0]  # maps of one pixel, from 32×32 images
     mean, std = IMAGENET_MEAN, IMAGENET_STD
     if small:
         whose = "chenyaofo"

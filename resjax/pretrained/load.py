@@ -1,4 +1,4 @@
-"""One call from a file to a network with its variables."""
+"""From a file to a network and its variables."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Pretrained:
     """A network that was trained elsewhere.
 
     Attributes:
-      layout: what it was recognized as; ``layout.mean`` and ``.std`` are what its images are standardized by.
-      model: its configuration, as ``resjax.models.build`` takes it.
-      network: what ``model`` builds.
-      variables: numpy float32, as ``network.apply`` takes them.
-      image_shape: (H, W, C) of the images that ``network`` was built for.
+      layout: the recognized layout; its images are standardized by ``layout.mean`` and ``layout.std``.
+      model: its configuration, for ``resjax.models.build``.
+      network: built from ``model``.
+      variables: of the network, as numpy float32.
+      image_shape: (H, W, C) of its images.
     """
 
     layout: Layout
@@ -38,13 +38,13 @@ def load(path: str | Path, image_size: int = 0, **model_fields: Any) -> Pretrain
     """A network from a file of PyTorch tensors.
 
     Args:
-      path: safetensors, or what ``torch.save`` wrote.
-      image_size: side of the images in pixels; 0 for what the network was trained on, 224 or 32.
-      **model_fields: changes to the recognized configuration, where a file can't show the truth.
+      path: safetensors, or a file of ``torch.save``.
+      image_size: side of the images in pixels; 0 for that of its training, 224 or 32.
+      **model_fields: changes to the recognized configuration, for what a file does not show.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: it can't be read without running something, its layout is unknown, ours can't represent its
+      ValueError: it can't be read without running code, its layout is unknown, ours can't represent its
         network, or tensors are missing, unexpected or of another shape.
     """
     tensors: Tensors = read(path)

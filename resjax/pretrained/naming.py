@@ -1,4 +1,4 @@
-"""What layers are called: torchvision, timm, Hugging Face, and two well-known collections for CIFAR."""
+"""Names of layers in torchvision, timm, Hugging Face, and two well-known collections for CIFAR."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ class ResidualNames(NamedTuple):
 
     Attributes:
       stem, stem_bn: the first convolution and its BatchNorm.
-      unit: a unit's prefix; ``{stage}`` counts from 0, ``{stage1}`` from 1, ``{i}`` within the stage from 0.
+      unit: the prefix of a unit; ``{stage}`` counts from 0, ``{stage1}`` from 1, ``{i}`` within the stage
+        from 0.
       conv, bn: of the branch, in the unit; ``{j}`` counts from 0, ``{j1}`` from 1.
       shortcut, shortcut_bn: of a projection, in the unit.
-      head_bn, head: behind the last unit, and the classifier.
+      head_bn, head: the BatchNorm after the last unit, and the classifier.
     """
 
     stem: str
@@ -33,16 +34,9 @@ class ResidualNames(NamedTuple):
 
 
 TORCHVISION = ResidualNames(
-    stem="conv1",
-    stem_bn="bn1",
-    unit="layer{stage1}.{i}",
-    conv="conv{j1}",
-    bn="bn{j1}",
-    shortcut="downsample.0",
-    shortcut_bn="downsample.1",
-    head_bn="bn",
-    head="fc",
-)
+    stem="conv1", stem_bn="bn1", unit="layer{stage1}.{i}", conv="conv{j1}", bn="bn{j1}",
+    shortcut="downsample.0", shortcut_bn="downsample.1", head_bn="bn", head="fc",
+)  # fmt: skip
 CIFAR = TORCHVISION._replace(shortcut="shortcut.0", shortcut_bn="shortcut.1", head="linear")
 HUGGING_FACE = ResidualNames(
     stem="resnet.embedder.embedder.convolution",
@@ -56,20 +50,14 @@ HUGGING_FACE = ResidualNames(
     head="classifier.1",
 )
 TIMM_V2 = ResidualNames(
-    stem="stem.conv",
-    stem_bn="stem.norm",
-    unit="stages.{stage}.blocks.{i}",
-    conv="conv{j1}",
-    bn="norm{j1}",
-    shortcut="downsample.conv",
-    shortcut_bn="downsample.norm",
-    head_bn="norm",
-    head="head.fc",
-)
+    stem="stem.conv", stem_bn="stem.norm",
+    unit="stages.{stage}.blocks.{i}", conv="conv{j1}", bn="norm{j1}",
+    shortcut="downsample.conv", shortcut_bn="downsample.norm", head_bn="norm", head="head.fc",
+)  # fmt: skip
 
 
 def residual(network: Network, names: ResidualNames) -> Naming:
-    """The names of every layer of a network of ``ResidualUnit``."""
+    """The names of all layers of a network of ``ResidualUnit``."""
     units = {}
     seen: dict[int, int] = {}
     for info in network.units:
@@ -98,7 +86,7 @@ def residual(network: Network, names: ResidualNames) -> Naming:
 
 # Names of fc6, fc7 and fc8 in a chain of layers.
 VGG_DENSE = ("classifier.0", "classifier.3", "classifier.6")
-ALEXNET_DENSE = ("classifier.1", "classifier.4", "classifier.6")  # dropout stands in front of each
+ALEXNET_DENSE = ("classifier.1", "classifier.4", "classifier.6")  # dropout precedes each
 TIMM_DENSE = ("pre_logits.fc1", "pre_logits.fc2", "head.fc")
 
 
@@ -129,11 +117,11 @@ def chain(network: Network, dense: tuple[str, str, str]) -> Naming:
 
 
 def torchvision(network: Network) -> Naming:
-    """torchvision's names for a network of the kinds that torchvision has.
+    """torchvision's names for ``network``.
 
     Raises:
-      ValueError: it has no such network: another placement of BatchNorm and ReLU, gates, LRN, or a form of
-        its own.
+      ValueError: torchvision has no such network: for example another placement of BatchNorm and ReLU, gates,
+        or LRN.
     """
     units = [stack.unit for stack in network.stacks]
     if all(isinstance(u, ResidualUnit) for u in units):
@@ -147,7 +135,7 @@ def torchvision(network: Network) -> Naming:
         ):
             return residual(network, TORCHVISION)
         raise ValueError(
-            "torchvision's residual networks are post-activation, with BatchNorm and shortcuts as they are: "
+            "torchvision's residual networks are post-activation, with BatchNorm and unaltered shortcuts: "
             "model.placement='post', norm=True, branch_scale='none', shortcut='identity'"
         )
     dense = [u for u in units if isinstance(u, DenseUnit)]

@@ -1,4 +1,4 @@
-"""Networks that others trained and that differ in form from those of ``resjax.models``."""
+"""Forms of pretrained networks that ``resjax.models`` lacks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from resjax.network import Network
 
 
 class BareStem(nn.Module):
-    """7×7 convolution of stride 2 and max pooling; nothing normalizes or rectifies before the first unit."""
+    """7×7 convolution of stride 2 and max pooling, without BatchNorm and ReLU."""
 
     features: int
     dtype: Dtype = jnp.float32
@@ -40,12 +40,11 @@ def timm_resnetv2(
     conv: str = "auto",
     unroll: int = 0,
 ) -> Network:
-    """A pre-activation ResNet as timm's ``resnetv2_*`` has it.
+    """A pre-activation ResNet as in timm's ``resnetv2_*``.
 
-    Our own (``imagenet_resnet`` with version='v2') normalize and rectify in the stem, before its max pooling,
-    and their first unit starts with a convolution, as in He et al. 2016. Here the pooling comes first and
-    every unit starts with BatchNorm and ReLU. The two are the same only while no scale of that BatchNorm is
-    negative.
+    In ``imagenet_resnet`` with version='v2', BatchNorm and ReLU are in the stem, before its max pooling, and
+    the first unit starts with a convolution, as in He et al. 2016. Here the pooling comes first, and every
+    unit starts with BatchNorm and ReLU. The two are equal only if no scale of that BatchNorm is negative.
 
     Args:
       image_shape, num_classes: of the data.

@@ -1,11 +1,11 @@
-"""Where each array of a network lives, and what it is called and how it lies in PyTorch.
+"""The arrays of a network, and their names and layouts in PyTorch.
 
-PyTorch keeps a convolution's weights as (out, in, rows, columns), ours are (rows, columns, in, out); its
-fully connected weights are (out, in). A fully connected layer that follows an image reads its pixels in the
-order channel, row, column there and row, column, channel here, so its inputs are permuted. BatchNorm's
-``weight``, ``bias``, ``running_mean``, ``running_var`` are our scale, bias, mean, var; both divide by
-√(var + 1e-5), and PyTorch's momentum of 0.1 is our 0.9. (In training, PyTorch puts the unbiased variance of a
-batch into its running one, we the biased.) Convolutions pad (k − 1) // 2 zeros on each side in both.
+PyTorch stores a convolution's weights as (out, in, rows, columns), ours are (rows, columns, in, out); its
+fully connected weights are (out, in). A fully connected layer after an image reads its pixels in the order
+channel, row, column there and row, column, channel here, so its inputs are permuted. BatchNorm's ``weight``,
+``bias``, ``running_mean``, ``running_var`` are our scale, bias, mean, var; both divide by √(var + 1e-5), and
+PyTorch's momentum of 0.1 is our 0.9. (In training, PyTorch's running variance uses the unbiased variance of a
+batch, ours the biased.) Convolutions pad (k − 1) // 2 zeros on each side in both.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ _SUFFIX = {
 
 
 class Module(NamedTuple):
-    """A layer: the part that it belongs to ('stem', 'head' or a stack's name), the unit's position there (0
-    outside stacks), and the names down to it, such as ('shortcut', 'conv')."""
+    """A layer: its part ('stem', 'head' or a stack's name), the position of its unit in the stack (0 outside
+    stacks), and its path in the unit, such as ('shortcut', 'conv')."""
 
     part: str
     position: int
     path: tuple[str, ...]
 
 
-# What a layout calls a layer.
+# From a layer to its name in a layout.
 Naming = Callable[[Module], str]
 
 
@@ -48,10 +48,10 @@ class Place(NamedTuple):
 
     Attributes:
       collection: 'params' or 'batch_stats'.
-      module, leaf: the layer, and which of its arrays.
-      units: of the stack that the layer is in, 0 outside stacks.
+      module, leaf: the layer, and the name of the array.
+      units: number of units in the layer's stack, 0 outside stacks.
       shape: ours, of one unit.
-      channels: of the image that a fully connected layer flattens; 0 for all others.
+      channels: of the image that a fully connected layer flattens; 0 for other layers.
     """
 
     collection: str
@@ -74,7 +74,7 @@ class Place(NamedTuple):
 
     def fits(self, shape: Shape) -> bool:
         """Whether a tensor of ``shape`` can be this array; some layouts have 1×1 or whole-image convolutions
-        where we have fully connected layers."""
+        instead of fully connected layers."""
         wanted = self.torch_shape
         if len(self.shape) == 2 and len(shape) == 4:
             return (shape[0], math.prod(shape[1:])) == wanted
@@ -104,12 +104,12 @@ class Place(NamedTuple):
 
     @property
     def _side(self) -> int:
-        """Of the square image that is flattened; 1 where there is none."""
+        """The side of the square image that is flattened; 1 if there is none."""
         side = math.isqrt(self.shape[0] // self.channels) if self.channels else 1
         if self.channels and side * side * self.channels != self.shape[0]:
             raise ValueError(
                 f"{self.module.part} flattens an image that is not square: {self.shape[0]} numbers in "
-                f"{self.channels} channels. PyTorch's networks have square ones there: use square images"
+                f"{self.channels} channels. PyTorch's networks flatten square ones: use square images"
             )
         return side
 
@@ -131,7 +131,7 @@ def places(network: Network, image_shape: Shape) -> Iterator[Place]:
 
 
 def _flattened_channels(network: Network) -> dict[str, int]:
-    """Of a chain of layers: the first fully connected one, and the channels of what it flattens."""
+    """The first fully connected layer after convolutions, and the channels of its input."""
     for before, after in zip(network.stacks, network.stacks[1:], strict=False):
         if isinstance(before.unit, ConvUnit) and isinstance(after.unit, DenseUnit):
             return {after.name: before.unit.conv.features}

@@ -1,15 +1,15 @@
-"""Files that ``torch.save`` wrote, read without PyTorch and without running anything in them.
+"""Reading files of ``torch.save`` without PyTorch and without running code in them.
 
-Such a file is a pickle beside raw numbers, and a pickle is a small program: it may name any function of any
-module and have it called. That is how a "checkpoint" runs code on the machine that opens it. This reader
-looks every name up in a short table of its own instead of importing it. The table holds stand-ins, which note
-down what a tensor is made of (storage, offset, shape, strides), and empty shells for the little that often
-lies beside tensors. Any other name refuses the file. No object of the interpreter or of numpy can be reached
-or changed: the stand-ins are made anew for each file.
+Such a file is a pickle and raw numbers, and a pickle is a small program: it may call any function of any
+module. That is how a "checkpoint" runs code on the machine that opens it. This reader looks up every name in
+a short table instead of importing it. The table contains stand-ins, which record the storage, offset, shape
+and strides of a tensor, and empty shells for objects that are often saved with tensors. Any other name
+refuses the file. No object of the interpreter or of numpy can be reached or changed: the stand-ins are
+created for each file.
 
-Two formats exist. Since PyTorch 1.6 a file is a zip archive with ``data.pkl`` and one member a storage.
+Two formats exist. Since PyTorch 1.6 a file is a zip archive with ``data.pkl`` and one member per storage.
 Before, it was a chain of pickles (a magic number, a protocol version, facts of the machine, the object, the
-order of the storages), followed by each storage's length and numbers.
+order of the storages), followed by the length and numbers of each storage.
 """
 
 from __future__ import annotations
@@ -43,12 +43,10 @@ _DTYPES = {
 
 
 class TorchFileError(ValueError):
-    """The file is damaged, of another format, or asks for more than tensors."""
+    """The file is damaged, of another format, or contains more than tensors."""
 
 
 class _Kind(NamedTuple):
-    """The type of a storage."""
-
     dtype: np.dtype
 
 
@@ -71,16 +69,12 @@ class _Tensor(NamedTuple):
 
 
 def read_torch(path: str | Path) -> Any:
-    """What was saved: dicts, lists, tuples and plain values, with numpy arrays where tensors were.
+    """The saved dicts, lists, tuples and plain values, with numpy arrays in place of tensors.
 
-    Values that are neither tensors nor plain (numpy numbers, ``argparse.Namespace``, dtypes, devices) come
-    back as None.
-
-    Args:
-      path: a ``.pth``, ``.pt`` or ``.th`` file, of either format.
+    Other values (numpy numbers, ``argparse.Namespace``, dtypes, devices) become None.
 
     Raises:
-      TorchFileError (a ValueError): nothing of the file was run.
+      TorchFileError (a ValueError): no code of the file was run.
     """
     try:
         with open(path, "rb") as file:
@@ -151,7 +145,7 @@ def _zip_storage(pid: Any) -> _Storage:
 
 def _chain_storage(pid: Any) -> _Storage:
     if pid[0] == "module":
-        raise TorchFileError("it holds a whole model, not its numbers alone: save the state_dict()")
+        raise TorchFileError("it contains a whole model: save the state_dict() alone")
     tag, kind, key, _, count, view = pid
     if tag != "storage":
         raise TorchFileError(f"unknown kind of object {tag!r}")
@@ -160,7 +154,7 @@ def _chain_storage(pid: Any) -> _Storage:
 
 
 class _Reader(pickle.Unpickler):
-    """A pickle machine that finds stand-ins only. ``kinds`` has the dtype of each storage it met."""
+    """An unpickler that finds stand-ins only. ``kinds`` has the dtype of each storage."""
 
     def __init__(self, file: BinaryIO, storage: Callable[[Any], _Storage]) -> None:
         super().__init__(file, encoding="utf-8")
@@ -171,9 +165,9 @@ class _Reader(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self._known:
             raise TorchFileError(
-                f"it asks for {module}.{name}, which tensors do not need, so it was refused; nothing of it "
-                "was run. If you trust it, open it where it was made and save the state_dict() alone, best "
-                "as safetensors"
+                f"it asks for {module}.{name}, which tensors do not need, so it was refused and no code was "
+                "run. If you trust it, open it with PyTorch and save the state_dict() alone, preferably as "
+                "safetensors"
             )
         return self._known[module, name]
 
@@ -184,7 +178,7 @@ class _Reader(pickle.Unpickler):
 
 
 def _plain(file: BinaryIO) -> Any:
-    """The next pickle of the chain, which may hold no names at all."""
+    """The next pickle of the chain, which must not contain names."""
 
     class Plain(pickle.Unpickler):
         def find_class(self, module: str, name: str) -> Any:
@@ -195,13 +189,13 @@ def _plain(file: BinaryIO) -> Any:
 
 def _stand_ins() -> dict[tuple[str, str], Any]:
     class Dict(dict):
-        """An OrderedDict; what hangs on it besides its items (``_metadata``) is dropped."""
+        """An OrderedDict without its attributes (``_metadata``)."""
 
         def __setstate__(self, state: object) -> None:
             pass
 
     class Shell:
-        """Something beside the tensors, of which nothing is kept."""
+        """An object that is not a tensor; its contents are dropped."""
 
         __slots__ = ()
 
@@ -243,7 +237,7 @@ def _stand_ins() -> dict[tuple[str, str], Any]:
 
 
 class _Cache:
-    """Storages by key, each read once: many tensors may share one."""
+    """Storages by key, each read once, since tensors may share them."""
 
     def __init__(self, read: Callable[[str, np.dtype], np.ndarray]) -> None:
         self._read = read

@@ -1,7 +1,7 @@
-"""A network that others trained as a run of ours: what ``resjax.analyze`` and ``resjax.train`` take.
+"""A pretrained network as a run, for ``resjax.analyze`` and ``resjax.train``.
 
-Step 0 of every run is the random network of its seed, which several studies compare with. The pretrained one
-is step 1: a run whose first step was to take it over.
+Step 0 of every run is the random network of its seed, with which several studies compare. The pretrained
+network is step 1, as if the first step had loaded it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from resjax.training.feed import Evaluation
 from resjax.training.step import TrainState
 from resjax.workdir import workdir
 
-# Data that networks with so many classes were most likely trained on.
+# The most likely training data, by number of classes and image size.
 _DATA = {(10, 32): "cifar10", (100, 32): "cifar100", (1000, 224): "imagenet2012"}
 STEP = 1
 _CONFIG_FILE = '''"""The configuration of this workdir, which train takes."""
@@ -44,15 +44,13 @@ def get_config(arg=""):
 
 
 def default_config(layout: Layout) -> ConfigDict:
-    """A configuration for a network of this layout: its model, its authors' constants, gentle training."""
+    """A configuration for a network of this layout: its model, its authors' constants, fine-tuning."""
     c = configs.default()
     c.model = layout.model
     c.data.name = _DATA.get((layout.num_classes, layout.image_size), c.data.name)
     c.data.mean, c.data.std = layout.mean, layout.std
     c.train.duration = "5 epochs"
-    c.optimizer.learning_rate = (
-        0.01  # a tenth of what networks start with: the weights are good already
-    )
+    c.optimizer.learning_rate = 0.01  # a tenth of the usual rate, since the weights are trained
     c.optimizer.schedule = "cosine"
     return c
 
@@ -60,16 +58,13 @@ def default_config(layout: Layout) -> ConfigDict:
 def make_workdir(
     path: str | Path, directory: str | Path, experiment: Experiment, *, new_head: bool = False
 ) -> TrainState:
-    """Puts a network into a workdir as its checkpoint of step 1.
+    """Saves a network in a workdir as its checkpoint of step 1; returns its state.
 
     Args:
       path: of the file of tensors.
-      directory: the workdir, made if absent.
+      directory: the workdir, created if absent.
       experiment: of the run; ``default_config`` makes its configuration.
-      new_head: draw the classifier from the run's seed, for data with other classes.
-
-    Returns:
-      The state that was saved.
+      new_head: initialize the classifier from the run's seed, for data with other classes.
 
     Raises:
       FileNotFoundError: no such file.
@@ -82,8 +77,8 @@ def make_workdir(
     info, network = experiment.dataset.info, experiment.task.network
     if info.num_classes != layout.num_classes and not new_head:
         raise ValueError(
-            f"{path} tells {layout.num_classes} classes apart and {info.name} has {info.num_classes}: name "
-            "its own data with --config.data.name, or begin with a new classifier: --new_head"
+            f"{path} has {layout.num_classes} classes and {info.name} has {info.num_classes}: set "
+            "--config.data.name to the data of its training, or use a new classifier: --new_head"
         )
     naming = layout.naming(network)
     variables = to_variables(tensors, network, info.image_shape, naming, head=not new_head)
@@ -95,7 +90,7 @@ def make_workdir(
         step=jnp.full_like(state.step, STEP),
         params=placed["params"],
         batch_stats=placed["batch_stats"],
-        # The optimizer counts for itself how far its schedule is.
+        # The optimizer has its own counter for the schedule.
         opt_state=optax.tree_utils.tree_set(state.opt_state, count=jnp.int32(STEP)),
         key=state.key,
     )
@@ -118,24 +113,21 @@ def make_workdir(
 
 
 def _note(home: Path, imported: dict[str, Any]) -> None:
-    """Adds to this start's entry in runs.json where the network comes from."""
+    """Adds the source of the network to this start's entry in runs.json."""
     file = home / "runs.json"
     *before, last = json.loads(file.read_text())
     workdir.write(file, json.dumps([*before, {**last, "imported": imported}], indent=2) + "\n")
 
 
 def evaluate(experiment: Experiment, state: TrainState, directory: str | Path) -> dict[str, float]:
-    """``loss`` and ``error``: sums over the data's evaluation set; ``count``: the size of it.
+    """Sums of ``loss`` and ``error`` over the evaluation set, and its size ``count``.
 
-    Their means become the first line of the workdir's metrics.jsonl.
+    The means become the first line of the workdir's metrics.jsonl.
     """
     config = experiment.config
     devices = Devices(config.parallel.mode)
     measure = Evaluation(experiment.task, experiment.dataset, devices, config.eval.batch_size)
     sums = {name: float(value) for name, value in measure(devices.copy(state)).items()}
-    split = "holdout" if config.data.holdout else "test"
-    means = {f"{split}_{name}": sums[name] / sums["count"] for name in ("loss", "error")}
-    record = {"step": STEP, "epoch": round(STEP / experiment.plan.per_epoch, 4), **means}
     home = Path(directory).expanduser().resolve()
-    workdir.write(home / "metrics.jsonl", json.dumps(record) + "\n")
+    workdir.write(home / "metrics.jsonl", json.dumps(experiment.record(STEP, sums)) + "\n")
     return sums

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import NamedTuple, TypedDict
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple, TypedDict
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
 from resjax.network.losses import Loss
@@ -67,6 +68,26 @@ def check_examples(images: np.ndarray, labels: np.ndarray, num_classes: int) -> 
             f"labels must lie in 0 … {num_classes - 1}, the classes of the network, got "
             f"{labels.min()} … {labels.max()}"
         )
+
+
+def checked_examples(
+    network: Network, variables: Variables, images: ArrayLike, labels: ArrayLike
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Images and labels as arrays after ``check_examples``, and the number of classes of the network."""
+    images, labels = np.asarray(images), np.asarray(labels)
+    check_images(images)
+    num_classes = count_classes(network, variables, images.shape[1:])
+    check_examples(images, labels, num_classes)
+    return images, labels, num_classes
+
+
+def total(parts: Iterable[Any]) -> Any:
+    """The sum of equal pytrees, on the host and in float64."""
+    summed: Any = None
+    for part in parts:
+        part = jax.tree.map(np.float64, jax.device_get(part))
+        summed = part if summed is None else jax.tree.map(np.add, summed, part)
+    return summed
 
 
 def check_images(images: np.ndarray) -> None:

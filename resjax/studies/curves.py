@@ -92,11 +92,7 @@ def curves(
 
 def plot(results: Mapping[str, Curves]) -> Figure:
     """Loss and error by step, side by side: training thin and dashed, evaluation with markers."""
-    narrow = style.is_narrow()
-    fig, grid = style.axes_grid(2 if narrow else 1, 1 if narrow else 2, sharex=True)
-    if narrow:
-        fig.set_figheight(1.5 * fig.get_figheight())
-    axes = [ax for row in grid for ax in row]
+    fig, axes = style.panels(2, height=0.5, sharex=True)
     for i, (label, r) in enumerate(results.items()):
         look: dict[str, Any] = {"color": style.color(i)}
         for ax, train, evaluation, factor in (
@@ -107,7 +103,7 @@ def plot(results: Mapping[str, Curves]) -> Figure:
             ax.plot(r.eval_step, factor * evaluation, f"-{style.marker(i)}", label=name, **look)
             name = f"{label}, training".strip(", ")
             ax.plot(r.step, factor * train, "--", lw=1.1, label=name, **look)
-    axes[0].set(ylabel="loss", yscale="log", xlabel="" if narrow else "step")
+    axes[0].set(ylabel="loss", yscale="log", xlabel="" if style.is_narrow() else "step")
     axes[1].set(ylabel="error (%)", ylim=(-3, 104), xlabel="step")
     style.legend_above(fig, axes[0])
     return fig

@@ -83,6 +83,37 @@ def axes_grid(rows: int, columns: int, **options: Any) -> tuple[Figure, list[lis
     return fig, [list(row) for row in grid]
 
 
+def panels(
+    count: int, *, height: float = 0.8, wide: float = 1.0, **options: Any
+) -> tuple[Figure, list[Axes]]:
+    """A new figure with panels side by side, or on a phone one below the other.
+
+    Args:
+      count: number of panels.
+      height: on a phone, the height of each panel but the first as a share of the figure's usual height.
+      wide: on a page, the figure's height as a multiple of the usual height.
+      **options: of ``axes_grid``, such as ``sharey``.
+    """
+    narrow = is_narrow()
+    fig, grid = axes_grid(*((count, 1) if narrow else (1, count)), **options)
+    fig.set_figheight(fig.get_figheight() * (1 + height * (count - 1) if narrow else wide))
+    return fig, [ax for row in grid for ax in row]
+
+
+def label_above(ax: Axes, x: float, text: str) -> None:
+    """A small text above the axes at ``x``."""
+    ax.annotate(
+        text,
+        (x, 1),
+        xycoords=("data", "axes fraction"),
+        xytext=(0, 2),
+        textcoords="offset points",
+        ha="center",
+        va="bottom",
+        fontsize=8.5,
+    )
+
+
 def color(i: int) -> str:
     """The colour of run ``i`` in the current theme."""
     import matplotlib as mpl

@@ -1,7 +1,7 @@
-"""Checkpoints through orbax: one folder a step, complete or absent, the newest kept.
+"""Checkpoints with orbax: one folder per step, complete or absent; the newest are kept.
 
-A checkpoint is written to a temporary folder and renamed when it is whole, so a run that is killed in a
-save loses that save and nothing else.
+A checkpoint is written to a temporary folder and renamed when it is complete, so a run that is killed during
+a save loses only that save.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ class Checkpoints:
 
     Args:
       workdir: of the run.
-      keep: how many of the newest stay on disk after a save; None for all.
-      tidy: remove what killed saves have left. For the run that trains here, and no other: a save that is
-        still being written by somebody else looks like one that was killed.
+      keep: number of newest checkpoints to keep; None for all.
+      tidy: remove incomplete saves. Only for the run that trains here: an incomplete save may also be one
+        that another process is still writing.
     """
 
     def __init__(self, workdir: str | Path, keep: int | None = None, tidy: bool = False) -> None:
@@ -42,16 +42,16 @@ class Checkpoints:
 
     @property
     def steps(self) -> list[int]:
-        """Steps that there are checkpoints of, oldest first."""
+        """Steps of all checkpoints, oldest first."""
         return sorted(c.step for c in self._orbax.checkpoints)
 
     @property
     def newest(self) -> int | None:
-        """The step of the newest checkpoint, None for no checkpoint."""
+        """The step of the newest checkpoint, or None."""
         return max(self.steps, default=None)
 
     def save(self, state: TrainState) -> None:
-        """Writes ``state`` and waits until it is whole; a step that is there already is left alone."""
+        """Writes ``state`` and waits until it is complete; an existing one of its step is left alone."""
         step = int(state.step)
         if step not in self.steps:
             self._orbax.save(step, state, force=True)
@@ -63,15 +63,14 @@ class Checkpoints:
         Raises:
           FileNotFoundError: there is none, or not of that step.
         """
-        there = self.steps
-        if not there or (step is not None and step not in there):
+        steps = self.steps
+        if not steps or (step is not None and step not in steps):
             wanted = "a checkpoint" if step is None else f"a checkpoint of step {step}"
             raise FileNotFoundError(
                 f"{self.directory} does not hold {wanted}; it holds "
-                f"{', '.join(map(str, there)) if there else 'none'}"
+                f"{', '.join(map(str, steps)) if steps else 'none'}"
             )
-        abstract = jax.tree.map(_abstract, like)
-        return self._orbax.load(there[-1] if step is None else step, abstract)
+        return self._orbax.load(steps[-1] if step is None else step, jax.tree.map(_abstract, like))
 
     def close(self) -> None:
         self._orbax.close()

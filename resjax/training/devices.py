@@ -1,15 +1,12 @@
-"""Many steps in one dispatch, on one device, many devices, or many hosts.
+"""Arrays and programs on one device, many devices, or many hosts.
 
-``jit`` over a mesh with one axis, ``data``: the batch is split over the devices, everything else is
-copied to each, and XLA inserts the sums. The program is the same as on one device, so are its
-results (up to the order of sums): BatchNorm sees the whole batch.
+``jit`` over a mesh with one axis, ``data``: the batch is split over the devices, everything else is copied to
+each, and XLA inserts the sums. The program is that of one device, and so are its results (up to the order of
+sums): BatchNorm sees the whole batch.
 
-``pmap``: each device runs the step on its share and they average gradients. The one difference is
-that BatchNorm normalizes by the statistics of the share, as in He et al. 2015 (128 examples on two
-GPUs: statistics over 64), and that dropout draws the same masks on every device. For one process.
-
-The steps of one dispatch are a ``while`` loop on the device with a *traced* number of rounds, so one
-compilation serves every number, and the loop ends at once where a result is not finite.
+``pmap``: each device runs the step on its share of the batch, and gradients are averaged. There are two
+differences: BatchNorm normalizes by the statistics of the share, as in He et al. 2015 (128 examples on two
+GPUs: statistics over 64), and dropout draws the same masks on every device. For one process only.
 """
 
 from __future__ import annotations
@@ -20,85 +17,25 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from resjax.cpu.one_thread import one_thread
-from resjax.training.step import Batch, Metrics, Task, TrainState, eval_step, no_norms, train_step
+from resjax.training.step import Batch, Task, eval_steps, train_steps
 
 Tree = Any
-TrainSteps = Callable[..., tuple[TrainState, Metrics]]
-
-
-def train_steps(
-    state: TrainState,
-    images: Tree,
-    batches: Batch,
-    start: jax.Array,
-    count: jax.Array,
-    *,
-    task: Task,
-    axis_name: str | None = None,
-) -> tuple[TrainState, Metrics]:
-    """Up to ``count`` training steps, from step ``start``.
-
-    Args:
-      state: before the first of them. If its step is not ``start`` (an earlier dispatch has stopped),
-        nothing is done.
-      images: None, or a data set ``image`` uint8 [N, H, W, C], ``label`` int32 [N] on the device.
-      batches: one entry a step, [most, B, …]: ``slot`` and either ``index`` int32 (into ``images``) or
-        ``image`` and ``label``.
-      start, count: int32 scalars, count ≤ most.
-
-    Returns:
-      The state, and metrics: ``loss``, ``error``, ``learning_rate``, ``finite`` [most] (0 and True
-      where no step was done), and ``norms`` of the last step.
-    """
-
-    def batch_at(i: jax.Array) -> Batch:
-        batch = {k: lax.dynamic_index_in_dim(v, i, keepdims=False) for k, v in batches.items()}
-        if images is None:
-            return batch
-        chosen = {k: jnp.take(v, batch["index"], axis=0) for k, v in images.items()}
-        return {"slot": batch["slot"], **chosen}
-
-    def run(carry: tuple[jax.Array, TrainState, Metrics, Metrics]) -> Any:
-        i, state, series, _ = carry
-        state, metrics = train_step(state, batch_at(i), task=task, axis_name=axis_name)
-        norms = metrics.pop("norms")
-        series = {k: v.at[i].set(metrics[k]) for k, v in series.items()}
-        return i + 1, state, series, norms
-
-    def goes_on(carry: tuple[jax.Array, TrainState, Metrics, Metrics]) -> jax.Array:
-        i, state, _, _ = carry
-        return (i < count) & (state.step == start + i)
-
-    most = batches["slot"].shape[0]
-    numbers = {k: jnp.zeros((most,), jnp.float32) for k in ("loss", "error", "learning_rate")}
-    series = {**numbers, "finite": jnp.ones((most,), bool)}
-    first = (jnp.int32(0), state, series, no_norms(state.params, task=task))
-    _, state, series, norms = lax.while_loop(goes_on, run, first)
-    return state, {**series, "norms": norms}
-
-
-def eval_steps(variables: Tree, batches: Batch, *, task: Task) -> Metrics:
-    """Sums of ``eval_step`` over batches [n, B, …], in one dispatch."""
-    sums = lax.map(lambda batch: eval_step(variables, batch, task=task), batches)
-    return jax.tree.map(jnp.sum, sums)
 
 
 def start_processes(wanted: bool) -> None:
-    """Joins the processes of many hosts into one run, where asked for; call it before anything uses a device.
+    """Joins the processes of many hosts into one run, if requested; call it before anything uses a device.
 
     ``wanted`` (``config.parallel.distributed``) is enough on TPU pods and under Slurm or MPI, where JAX finds
-    the others. Elsewhere give each process ``JAX_COORDINATOR_ADDRESS``, ``JAX_NUM_PROCESSES`` and
-    ``JAX_PROCESS_ID`` in its environment.
+    the other processes. Elsewhere set the environment variables ``JAX_COORDINATOR_ADDRESS``,
+    ``JAX_NUM_PROCESSES`` and ``JAX_PROCESS_ID`` of each process.
 
     Raises:
-      ValueError: some of the three are given, not all.
+      ValueError: some of the three are set, but not all.
     """
     if jax.distributed.is_initialized():
         return
@@ -116,20 +53,20 @@ def start_processes(wanted: bool) -> None:
 
 
 def any_process(flag: bool) -> bool:
-    """Whether ``flag`` is set in any process; all of them must ask at the same point."""
+    """Whether ``flag`` is set in any process; all processes must call it at the same point."""
     if jax.process_count() == 1:
         return flag
     return bool(np.any(multihost_utils.process_allgather(np.array(flag))))
 
 
 class Devices:
-    """The devices of a run, and how arrays and functions are laid over them.
+    """The devices of a run; places arrays on them and compiles programs for them.
 
     Attributes:
       mode: 'jit' or 'pmap', see the module's docstring.
       count: number of devices over all hosts.
-      on_cores: whether they share a CPU (``resjax.cpu.cores``). Of programs that add up over such devices, only
-        one may be under way: XLA gives them one thread a device, so two can wait for each other for ever.
+      on_cores: whether they share a CPU (``resjax.training.cores``). Never run two programs with sums over
+        such devices concurrently: XLA has one thread per device, so they deadlock.
     """
 
     def __init__(self, mode: str = "jit", devices: list[jax.Device] | None = None) -> None:
@@ -147,7 +84,7 @@ class Devices:
         self._split = NamedSharding(self._mesh, PartitionSpec(None, "data"))
 
     def check_batch_size(self, batch_size: int) -> None:
-        """Raises ValueError where devices can't share a batch equally."""
+        """Raises ValueError if the devices can't share a batch equally."""
         if batch_size % self.count:
             fitting = -(-batch_size // self.count) * self.count
             raise ValueError(
@@ -161,7 +98,7 @@ class Devices:
         return jax.jit(lambda tree: tree, out_shardings=self._copied)(tree)
 
     def abstract(self, shapes: Tree) -> Tree:
-        """What ``copy`` would return, without values."""
+        """The shapes and shardings of what ``copy`` returns."""
         return jax.tree.map(
             lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=self._copied), shapes
         )
@@ -173,15 +110,15 @@ class Devices:
         }
 
     def split_for_training(self, batches: dict[str, np.ndarray]) -> Batch:
-        """As ``split``, in the layout that ``train_steps`` of this mode takes."""
+        """As ``split``, in the layout of ``train_program``."""
         if self.mode == "jit":
             return self.split(batches)
         own = sum(d.process_index == jax.process_index() for d in self._devices)
         shared = {k: v.reshape(v.shape[0], own, -1, *v.shape[2:]) for k, v in batches.items()}
         return cast(Batch, shared)  # pmap places host arrays itself
 
-    def train_steps(self, task: Task) -> TrainSteps:
-        """``parallel.train_steps`` compiled for the devices; the state that goes in is used up."""
+    def train_program(self, task: Task) -> jax.stages.Wrapped:
+        """``step.train_steps`` on these devices, to be called or compiled; it donates the state."""
         if self.mode == "jit":
             rest = (self._copied, self._split, self._copied, self._copied)
             return jax.jit(
@@ -198,15 +135,8 @@ class Devices:
             devices=self._devices,
         )
 
-    def lower_steps(
-        self, task: Task, state: TrainState, images: Tree, batches: Batch
-    ) -> jax.stages.Lowered:
-        """``train_steps`` for arguments of these shapes, to be compiled; a state may be ``abstract``."""
-        program: Any = self.train_steps(task)
-        return program.lower(state, images, batches, jnp.int32(0), jnp.int32(0))
-
-    def eval_steps(self, task: Task) -> Callable[[Tree, Batch], Metrics]:
-        """``parallel.eval_steps`` compiled for the devices."""
+    def eval_program(self, task: Task) -> jax.stages.Wrapped:
+        """``step.eval_steps`` on these devices."""
         return jax.jit(
             self._traced(eval_steps, task=task),
             in_shardings=(self._copied, self._split),
@@ -214,7 +144,7 @@ class Devices:
         )
 
     def _traced(self, steps: Callable[..., Any], **fixed: Any) -> Callable[..., Any]:
-        """``steps`` with arguments fixed, and convolutions for the threads that a device has."""
+        """``steps`` with fixed arguments, and convolutions for the threads that a device has."""
         if self.on_cores:
             steps = one_thread(self._mesh if self.mode == "jit" else None)(steps)
         return functools.partial(steps, **fixed)

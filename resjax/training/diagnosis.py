@@ -1,4 +1,4 @@
-"""Where a training step stops being finite: the first activation, or else the gradient next to the loss."""
+"""The place where a training step becomes non-finite: the first activation, or the last gradient."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from resjax.training.step import Batch, Task, TrainState, training_input
 
 
 def first_nonfinite(state: TrainState, batch: Batch, *, task: Task) -> str:
-    """Names the layer at which the step from ``state`` on ``batch`` is not finite.
+    """The layer at which the step from ``state`` on ``batch`` becomes non-finite, in words.
 
-    The forward pass is looked at first, part by part from the image on. If every activation is finite, the
-    gradients are, from the loss back: what is not finite nearest to the loss has spoiled the others.
-    It runs on one device; of many hosts, each looks at its own ``batch``.
+    The forward pass is checked first, part by part from the image. If every activation is finite, the
+    gradients are checked from the loss back: the non-finite gradient nearest to the loss causes the others.
+    It runs on one device; each of many hosts checks its own ``batch``.
     """
     network = task.network
     state = jax.tree.map(lambda leaf: leaf.addressable_data(0), state)

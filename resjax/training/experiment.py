@@ -1,9 +1,10 @@
-"""What a configuration stands for: data, network, loss, optimizer, and durations in steps."""
+"""From a configuration to data, network, loss, optimizer, and durations in steps."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
@@ -13,12 +14,12 @@ from resjax import data, models
 from resjax.data.info import TABLE
 from resjax.network import losses
 from resjax.training.optimizer import make_optimizer, schedule
-from resjax.training.step import Task, TrainState, state_maker
+from resjax.training.step import Metrics, Task, TrainState, state_maker
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Durations in steps; ``per_epoch`` is a fraction where the batch size does not divide the set."""
+    """Durations in steps; ``per_epoch`` is fractional if the batch size does not divide the data set."""
 
     total: int
     log: int
@@ -27,38 +28,47 @@ class Plan:
     per_epoch: float
 
     def next_event(self, step: int) -> int:
-        """The first step after ``step`` at which the host has something to do."""
+        """The first step after ``step`` with a log record, an evaluation, a checkpoint, or the end."""
         events = (self.log, self.evaluate, self.save)
         return min(self.total, *((step // every + 1) * every for every in events))
 
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """A configuration, and all that it stands for."""
+    """A configuration, and what is built from it."""
 
     config: ConfigDict
     dataset: data.Arrays | data.Stream
     task: Task
     plan: Plan
 
+    def record(self, step: int, sums: Metrics | None = None) -> dict[str, Any]:
+        """The beginning of a record at ``step``; with the ``sums`` of an evaluation, its whole record."""
+        begun = {"step": step, "epoch": round(step / self.plan.per_epoch, 4)}
+        if sums is None:
+            return begun
+        split = "holdout" if self.config.data.holdout else "test"
+        count = float(sums["count"])
+        return begun | {f"{split}_{k}": float(sums[k]) / count for k in ("loss", "error")}
+
     @property
     def key(self) -> jax.Array:
-        """The random key that everything is drawn from."""
+        """The random key of the run."""
         return jax.random.key(self.config.seed)
 
     @functools.cached_property
     def lowered_state(self) -> jax.stages.Lowered:
-        """The program from a random key to the state at step 0, to be compiled."""
+        """The program from a random key to the state at step 0, not yet compiled."""
         make = state_maker(self.task, self.dataset.info.image_shape)
         return make.lower(jax.eval_shape(lambda: jax.random.key(0)))
 
     def create_state(self) -> TrainState:
-        """The state at step 0, a function of the configuration."""
+        """The state at step 0."""
         return self.lowered_state.compile()(self.key)
 
     @property
     def state_shapes(self) -> TrainState:
-        """A state whose leaves have a shape and a dtype, and no values; nothing is compiled for it."""
+        """Shapes and dtypes of a state; nothing is compiled."""
         return self.lowered_state.out_info
 
 
@@ -66,26 +76,23 @@ def load_experiment(config: ConfigDict) -> Experiment:
     """Reads the data and builds everything else.
 
     Raises:
-      ValueError, FileNotFoundError: what can't be, before any long work.
+      ValueError, FileNotFoundError: an invalid configuration or missing data, before any long work.
     """
     configs.check(config)
-    if (
-        config.data.name in TABLE
-    ):  # known without its data, for which an impossible network need not wait
+    if config.data.name in TABLE:  # an impossible network is refused before the data are read
         info = data.info(config.data)
         models.build(config.model, image_shape=info.image_shape, num_classes=info.num_classes)
     return make_experiment(config, data.load(config.data))
 
 
 def make_experiment(config: ConfigDict, dataset: data.Arrays | data.Stream) -> Experiment:
-    """As ``load_experiment``, with data that are in memory already."""
+    """As ``load_experiment``, with a loaded data set."""
     configs.check(config)
     info = dataset.info
     network = models.build(config.model, image_shape=info.image_shape, num_classes=info.num_classes)
     if config.train.batch_size > info.num_train:
         raise ValueError(
-            f"train.batch_size={config.train.batch_size} is more than the {info.num_train:,} examples that "
-            "there are to train on"
+            f"train.batch_size={config.train.batch_size} is more than the {info.num_train:,} examples"
         )
     per_epoch = info.num_train / config.train.batch_size
 

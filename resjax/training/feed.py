@@ -1,7 +1,7 @@
-"""What the device is fed: training batches by step, and the evaluation set.
+"""Batches for the devices: training batches by step, and the evaluation set.
 
-A small data set is copied to every device once; then a dispatch gets only the numbers of its examples.
-A large one comes as images, decoded on the way.
+A small data set is copied to every device once; then each dispatch gets only the indices of its examples.
+A large one is sent as images, which are decoded during training.
 """
 
 from __future__ import annotations
@@ -14,21 +14,13 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from resjax import data
+from resjax.data.stream import HostBatch
 from resjax.training.devices import Devices
 from resjax.training.step import Batch, Metrics, Task, TrainState
 
-HostBatch = dict[str, np.ndarray]
-
 
 class Feed:
-    """Batches for one run.
-
-    Args:
-      config: the whole configuration.
-      dataset: what it names.
-      devices: where the batches go.
-      start_step: the first step that will be asked for.
-    """
+    """The training batches of one run, from ``start_step`` on."""
 
     def __init__(
         self,
@@ -53,9 +45,9 @@ class Feed:
             )
 
     def batches(self, start: int, count: int) -> Batch:
-        """Steps ``start`` to ``start + count``, on the devices, padded to a dispatch's most.
+        """Steps ``start`` to ``start + count``, on the devices, padded to ``train.steps_per_dispatch``.
 
-        A stream goes forward only: each call must continue where the last one ended.
+        A stream only moves forward: each call must continue where the last one ended.
         """
         steps = [self._next(start + i) for i in range(count)]
         steps += steps[-1:] * (self._most - count)  # never run; all dispatches have one shape
@@ -63,7 +55,7 @@ class Feed:
         return self._devices.split_for_training(stacked)
 
     def whole_batch(self, step: int) -> Batch:
-        """The images and labels of one step, for a look at it; of a stream, this host's share."""
+        """One step's images and labels for diagnosis (streams: this host's shard)."""
         slots = self._slots()
         if isinstance(self._dataset, data.Arrays):
             index = self._indices(step)[slots]
@@ -84,17 +76,16 @@ class Feed:
         return data.batch_indices(self._config.seed, step, self._dataset.info.num_train, size)
 
     def _slots(self) -> np.ndarray:
-        """Places of this host's examples in the global batch."""
+        """Positions of this host's examples in the global batch."""
         index, count = self._hosts
         share = self._config.train.batch_size // count
         return np.arange(index * share, (index + 1) * share, dtype=np.int32)
 
 
 class Evaluation:
-    """The evaluation set on the devices; call it with a state to get sums over every example once.
+    """The evaluation set on the devices; calling it with a state returns sums over all examples.
 
-    Args:
-      batch_size: wanted; rounded up to what the devices share equally.
+    ``batch_size`` is rounded up to a multiple of the number of devices.
     """
 
     def __init__(
@@ -107,7 +98,7 @@ class Evaluation:
         self._dataset = dataset
         self._devices = devices
         self._size = -(-min(batch_size, dataset.info.num_test) // devices.count) * devices.count
-        self._run = devices.eval_steps(task)
+        self._run = devices.eval_program(task)
         self._batches: Batch | None = None
         if isinstance(dataset, data.Arrays):
             self._batches = devices.split(
@@ -115,7 +106,7 @@ class Evaluation:
             )
 
     def __call__(self, state: TrainState) -> Metrics:
-        """Sums of loss and error, and the count, over the whole set (not waited for)."""
+        """Sums of loss and error, and the count, over the whole set; does not wait for the devices."""
         variables = state.variables
         if self._batches is not None:
             return self._run(variables, self._batches)
@@ -136,7 +127,7 @@ def _on_device(batch: HostBatch) -> Batch:
 
 
 def _padded_batches(images: np.ndarray, labels: np.ndarray, size: int) -> HostBatch:
-    """[N, …] → [n, size, …], with a mask that is 0 where the last batch is filled up."""
+    """[N, …] → [n, size, …], with a mask that is 0 where the last batch is padded."""
     n = -(-len(images) // size)
     fill = n * size - len(images)
 

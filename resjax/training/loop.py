@@ -1,8 +1,7 @@
-"""The training loop: a state and compiled steps, then dispatch and report, again and again.
+"""The training loop: dispatches of several steps, and reports of what they found.
 
-The host never waits for the device but to save a checkpoint (and, with many hosts, to agree on a stop):
-while the device runs one dispatch, the host writes what the dispatch before has found and prepares the next
-one's batches.
+The host waits for the device only to save a checkpoint (and, with many hosts, to agree on a stop): while the
+device runs one dispatch, the host writes the results of the previous one and prepares the next batches.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from resjax.training.checkpoint import Checkpoints
-from resjax.training.devices import Devices, TrainSteps, any_process
+from resjax.training.devices import Devices, any_process
 from resjax.training.diagnosis import first_nonfinite
 from resjax.training.experiment import Experiment, Plan
 from resjax.training.feed import Evaluation, Feed
@@ -33,11 +32,11 @@ def run(
     writer: Writer,
     stop: StopRequest,
 ) -> TrainState:
-    """Trains from the newest checkpoint, or a first state, to the end of the plan; returns the last state.
+    """Trains from the newest checkpoint or the initial state to the end of the plan; returns the last state.
 
     Raises:
       FloatingPointError: a step was not finite; the state before it is saved.
-      Stopped: ``stop`` was asked for; the state is saved.
+      Stopped: ``stop`` was requested; the state is saved.
     """
     config, task, plan = experiment.config, experiment.task, experiment.plan
     step = checkpoints.newest or 0
@@ -53,20 +52,21 @@ def run(
         return end, feed.batches(step, end - step)
 
     end, batches = next_dispatch()
-    state, evaluation, run_steps = begin(
-        experiment, devices, checkpoints, evaluate, feed.images, batches
+    program = devices.train_program(task)
+    state, evaluation, train_steps = prepare(
+        program, experiment, devices, checkpoints, evaluate, (feed.images, batches)
     )
     found = _Found(step, step, evaluation=evaluation)
 
     while step < plan.total and not _stops(stop, step, plan):
         start, count = jnp.int32(step), jnp.int32(end - step)
-        state, metrics = run_steps(state, feed.images, batches, start, count)
+        state, metrics = train_steps(state, feed.images, batches, start, count)
         reports.write(found, state)
         evaluates = end % plan.evaluate == 0 or end == plan.total
         found = _Found(step, end, metrics, evaluate(state) if evaluates else None)
         step = end
         if step % plan.save == 0 and step < plan.total:
-            # Written first: a run that resumes here does not find it again.
+            # Written first: a run that resumes here does not compute it again.
             reports.write(found, state, saves=True)
             found = _Found(step, step)
             checkpoints.save(state)
@@ -82,26 +82,26 @@ def run(
     return state
 
 
-def begin(
+def prepare(
+    program: jax.stages.Wrapped,
     experiment: Experiment,
     devices: Devices,
     checkpoints: Checkpoints,
     evaluate: Callable[[TrainState], Metrics],
-    images: Batch | None,
-    batches: Batch,
-) -> tuple[TrainState, Metrics | None, TrainSteps]:
-    """The state to train from, its evaluation where it is the first, and the compiled steps.
+    data: tuple[Batch | None, Batch],
+) -> tuple[TrainState, Metrics | None, jax.stages.Compiled]:
+    """The state to train from, its evaluation if it is the initial one, and the compiled ``program``.
 
-    All are made side by side, since Python and half of XLA's work take one core: the first state is compiled
-    while the steps are traced, and evaluated while the steps are compiled. ``images`` and ``batches`` are
-    those of any dispatch, for their shapes.
+    All are made concurrently, since Python and half of XLA's work take one core: the initial state is
+    compiled while the steps are traced, and evaluated while the steps are compiled. ``data`` are the images
+    and the batches of any dispatch, for their shapes.
     """
     newest = checkpoints.newest
     shapes = devices.abstract(experiment.state_shapes)
     with ThreadPoolExecutor(2) as pool:
-        # Other threads only compile: JAX's settings of the caller are those of this one.
+        # Other threads only compile: JAX's settings of the caller hold in this thread alone.
         making = pool.submit(experiment.lowered_state.compile) if newest is None else None
-        lowered = devices.lower_steps(experiment.task, shapes, images, batches)
+        lowered = program.lower(shapes, *data, jnp.int32(0), jnp.int32(0))
         steps = pool.submit(lowered.compile)
         if making is None:
             state = checkpoints.restore(shapes)
@@ -111,7 +111,7 @@ def begin(
 
 
 def _stops(stop: StopRequest, step: int, plan: Plan) -> bool:
-    """Whether all leave here. To agree, many hosts wait for the device: they ask at log steps only."""
+    """Whether all hosts stop here. To agree, many hosts wait for the device, so only at log steps."""
     if jax.process_count() == 1:
         return stop.name is not None
     return step % plan.log == 0 and any_process(stop.name is not None)
@@ -119,7 +119,7 @@ def _stops(stop: StopRequest, step: int, plan: Plan) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class _Found:
-    """What a dispatch of steps ``start`` to ``end`` has found; arrays that may still be computed."""
+    """Results of a dispatch of steps ``start`` to ``end``; its arrays may not be computed yet."""
 
     start: int
     end: int
@@ -128,9 +128,9 @@ class _Found:
 
 
 class _Reports:
-    """Turns what was found into records; losses are means since the last record.
+    """Writes results as records; losses are means since the last record.
 
-    Every checkpoint closes one: a run that resumes there has no steps to remember.
+    Every checkpoint ends a record, so a run that resumes there needs no earlier losses.
     """
 
     def __init__(
@@ -147,15 +147,12 @@ class _Reports:
     def write(self, found: _Found, state: TrainState, saves: bool = False) -> None:
         """Waits for ``found`` and writes it.
 
-        ``state`` is the newest, of a later step perhaps; with ``saves`` it is about to be saved.
+        ``state`` is the newest state, possibly of a later step; with ``saves`` it is about to be saved.
         """
         if found.metrics is not None:
             self._training(found, state, saves)
         if found.evaluation is not None:
-            split = "holdout" if self._experiment.config.data.holdout else "test"
-            sums = {k: float(v) for k, v in found.evaluation.items()}
-            means = {f"{split}_{k}": sums[k] / sums["count"] for k in ("loss", "error")}
-            self._writer.write({**self._at(found.end), **means})
+            self._writer.write(self._experiment.record(found.end, found.evaluation))
 
     def _training(self, found: _Found, state: TrainState, saves: bool) -> None:
         assert found.metrics is not None
@@ -175,7 +172,7 @@ class _Reports:
         closes = end % plan.log == 0 or saves or not finite
         if closes and self._losses:
             record: dict[str, Any] = {
-                **self._at(end),
+                **self._experiment.record(end),
                 "loss": float(np.mean(self._losses)),
                 "error": float(np.mean(self._errors)),
                 "learning_rate": self._rate,
@@ -199,6 +196,3 @@ class _Reports:
             f"{self._checkpoints.directory}. Try, in another --workdir, a smaller optimizer.learning_rate, a "
             "longer optimizer.warmup, or an optimizer.clip_norm."
         )
-
-    def _at(self, step: int) -> dict[str, Any]:
-        return {"step": step, "epoch": round(step / self._experiment.plan.per_epoch, 4)}

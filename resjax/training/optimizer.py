@@ -1,4 +1,4 @@
-"""SGD with momentum as the papers use it, from optax's parts: the order of which matters.
+"""SGD with momentum as in the papers, made of optax's transformations in this order:
 
 clip the gradient → add weight_decay × parameter → momentum → × −learning rate. So weight decay is L2
 regularization, as in Caffe and Torch (He et al. 2015), and passes through the momentum.
@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from resjax.config import steps_of
 
-# Leaves by name that Fixup and SkipInit call scalars, biases and multipliers.
+# Names of the scalars, biases and multipliers of Fixup and SkipInit.
 SCALARS = ("alpha", "scale", "biases")
 
 
@@ -41,7 +41,7 @@ def schedule(config: ConfigDict, total_steps: int, steps_per_epoch: float) -> op
 
 
 def make_optimizer(config: ConfigDict, rate: optax.Schedule) -> optax.GradientTransformation:
-    """The chain of the module's docstring, for the ``optimizer`` section of a configuration."""
+    """The optimizer for the ``optimizer`` section of a configuration, see the module's docstring."""
     parts = []
     if config.clip_norm:
         parts.append(optax.clip_by_global_norm(config.clip_norm))
@@ -64,7 +64,7 @@ def _kernels(params: Any) -> Any:
 
 
 def _unit_scalars(params: Any) -> Any:
-    # BatchNorm's scale lies a level deeper, in its own module.
+    # BatchNorm's scale is one level deeper, in its own module.
     def is_scalar(path: tuple[Any, ...], _: Any) -> bool:
         return _leaf_name(path) in SCALARS and len(path) == 2
 

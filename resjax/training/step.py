@@ -1,7 +1,7 @@
-"""One training step and one evaluation, as pure functions; devices are added around them elsewhere.
+"""Training and evaluation steps as pure functions, without any device layout.
 
-A step is decided by (seed, step): which examples it sees, how they are augmented, which units and
-activations drop out. So a run that resumes repeats nothing and skips nothing.
+A step is a function of (seed, step): its examples, their augmentation, the dropped units and activations. So
+a resumed run repeats nothing and skips nothing.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _NORMS = ("gradient", "parameter", "update")
 
 
 class TrainState(struct.PyTreeNode):
-    """All that changes while training, and the key that everything random is drawn from.
+    """All that changes in training, and the run's random key.
 
     Attributes:
       step: int32 scalar, the number of updates so far.
       params, batch_stats: the network's variables.
       opt_state: optax's.
-      key: the run's root key; step t draws from ``fold_in(key, t)``.
+      key: the run's key; step t draws from ``fold_in(key, t)``.
     """
 
     step: jax.Array
@@ -50,12 +50,12 @@ class TrainState(struct.PyTreeNode):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Task:
-    """What stays the same from step to step: network, loss, optimizer, and how images are prepared.
+    """What is constant in training: network, loss, optimizer, and the preprocessing of images.
 
     Attributes:
-      norms_every: norms of gradients, parameters and updates are measured at steps that are a
-        multiple of it, and are 0 at the others.
-      activations: also measure the norm of every unit's output, at those steps.
+      norms_every: norms of gradients, parameters and updates are measured at multiples of this step number
+        and are 0 at other steps.
+      activations: at those steps, also measure the norm of every unit's output.
     """
 
     network: Network
@@ -70,7 +70,7 @@ class Task:
 
 
 def first_state(key: jax.Array, *, task: Task, image_shape: tuple[int, int, int]) -> TrainState:
-    """The state before the first step, a pure function of a random key."""
+    """The state before the first step, as a pure function of a random key."""
     init_key, key = jax.random.split(key)
     variables = task.network.init(init_key, image_shape)
     return TrainState(
@@ -84,19 +84,19 @@ def first_state(key: jax.Array, *, task: Task, image_shape: tuple[int, int, int]
 
 def state_maker(task: Task, image_shape: tuple[int, int, int]) -> jax.stages.Wrapped:
     """``first_state`` as a jitted function of a random key."""
-    # It runs once: a program that compiles fast is better than one that runs fast.
+    # It runs once, so fast compilation matters more than fast execution.
     quick = {"xla_backend_optimization_level": 0}
     make = functools.partial(first_state, task=task, image_shape=image_shape)
     return jax.jit(make, compiler_options=quick)
 
 
 def create_state(task: Task, seed: int, image_shape: tuple[int, int, int]) -> TrainState:
-    """The state before the first step, a function of the seed."""
+    """The state before the first step, as a function of the seed."""
     return state_maker(task, image_shape)(jax.random.key(seed))
 
 
 def training_input(state: TrainState, batch: Batch, *, task: Task) -> tuple[jax.Array, jax.Array]:
-    """What the network gets at this step: augmented images float32 [B, H, W, C], and its random key."""
+    """The network's input at this step: augmented images float32 [B, H, W, C], and its random key."""
     augment_key, network_key = jax.random.split(jax.random.fold_in(state.key, state.step))
     keys = jax.vmap(jax.random.fold_in, (None, 0))(augment_key, batch["slot"])
     x = standardize(batch["image"], task.constants)
@@ -107,20 +107,20 @@ def training_input(state: TrainState, batch: Batch, *, task: Task) -> tuple[jax.
 def train_step(
     state: TrainState, batch: Batch, *, task: Task, axis_name: str | None = None
 ) -> tuple[TrainState, Metrics]:
-    """One update, or none: a step whose result is not finite leaves the state as it was.
+    """One update, or none: a step whose result is not finite leaves the state unchanged.
 
     Args:
       state: before the step.
-      batch: ``image`` uint8 [B, H, W, C], ``label`` int32 [B], and ``slot`` int32 [B], the place of
-        each example in the global batch, which its augmentation is drawn from.
-      task: what stays the same.
-      axis_name: under ``pmap``, its axis. Gradients, metrics and running statistics are averaged over
-        it, while BatchNorm normalizes by the statistics of each device's own share. Each device then
-        draws the same dropout masks for its share.
+      batch: ``image`` uint8 [B, H, W, C], ``label`` int32 [B], and ``slot`` int32 [B], the position of each
+        example in the global batch, from which its augmentation is drawn.
+      task: what is constant in training.
+      axis_name: under ``pmap``, its axis. Gradients, metrics and running statistics are averaged over it,
+        while BatchNorm normalizes by the statistics of each device's share. All devices draw the same dropout
+        masks.
 
     Returns:
-      The state after the step, and ``loss``, ``error`` (fractions of the batch, before the update),
-      ``learning_rate``, ``finite``, and ``norms``: L2 norms by layer, see ``Task.norms_every``.
+      The state after the step, and ``loss``, ``error`` (means over the batch, before the update),
+      ``learning_rate``, ``finite``, and ``norms``: L2 norms of each layer, see ``Task.norms_every``.
     """
     network = task.network
     x, network_key = training_input(state, batch, task=task)
@@ -142,13 +142,13 @@ def train_step(
     updates, opt_state = task.optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
 
-    # A gradient that is not finite makes a parameter that is not.
+    # A non-finite gradient gives a non-finite parameter.
     finite = jnp.isfinite(loss) & all_finite((params, batch_stats))
     new = state.replace(
         step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state
     )
-    # A branch, not a choice leaf by leaf: XLA would compute ``finite`` anew in each leaf's kernel, from the
-    # flags of all leaves, which took a quarter of the time to compile.
+    # A branch instead of a selection of each leaf: there, XLA recomputes ``finite`` in each leaf's kernel
+    # from the flags of all leaves, which took a quarter of the time to compile.
     new = lax.cond(finite, lambda: new, lambda: state)
 
     def norms() -> Metrics:
@@ -167,8 +167,63 @@ def train_step(
     return new, metrics
 
 
+def train_steps(
+    state: TrainState,
+    images: Batch | None,
+    batches: Batch,
+    start: jax.Array,
+    count: jax.Array,
+    *,
+    task: Task,
+    axis_name: str | None = None,
+) -> tuple[TrainState, Metrics]:
+    """Up to ``count`` training steps from step ``start``, in one program.
+
+    They are a ``while`` loop with a *traced* number of rounds, so one compilation serves every ``count``. The
+    loop ends at the first step whose result is not finite.
+
+    Args:
+      state: before the first of the steps. If ``state.step`` is not ``start``, because an earlier call has
+        stopped, nothing is done.
+      images: None, or a whole data set ``image`` uint8 [N, H, W, C], ``label`` int32 [N].
+      batches: one entry for each step, [most, B, …]: ``slot`` and either ``index`` int32 (into ``images``) or
+        ``image`` and ``label``.
+      start, count: int32 scalars, count ≤ most.
+      task, axis_name: as in ``train_step``.
+
+    Returns:
+      The state, and the metrics of ``train_step``: ``loss``, ``error``, ``learning_rate``, ``finite`` [most]
+      (0 and True where no step was done), and ``norms`` of the last step.
+    """
+
+    def batch_at(i: jax.Array) -> Batch:
+        batch = {k: lax.dynamic_index_in_dim(v, i, keepdims=False) for k, v in batches.items()}
+        if images is None:
+            return batch
+        chosen = {k: jnp.take(v, batch["index"], axis=0) for k, v in images.items()}
+        return {"slot": batch["slot"], **chosen}
+
+    def run(carry: tuple[jax.Array, TrainState, Metrics, Metrics]) -> Any:
+        i, state, series, _ = carry
+        state, metrics = train_step(state, batch_at(i), task=task, axis_name=axis_name)
+        norms = metrics.pop("norms")
+        series = {k: v.at[i].set(metrics[k]) for k, v in series.items()}
+        return i + 1, state, series, norms
+
+    def goes_on(carry: tuple[jax.Array, TrainState, Metrics, Metrics]) -> jax.Array:
+        i, state, _, _ = carry
+        return (i < count) & (state.step == start + i)
+
+    most = batches["slot"].shape[0]
+    numbers = {k: jnp.zeros((most,), jnp.float32) for k in ("loss", "error", "learning_rate")}
+    series = {**numbers, "finite": jnp.ones((most,), bool)}
+    first = (jnp.int32(0), state, series, no_norms(state.params, task=task))
+    _, state, series, norms = lax.while_loop(goes_on, run, first)
+    return state, {**series, "norms": norms}
+
+
 def no_norms(params: Any, *, task: Task) -> Metrics:
-    """Zeros in the place of a step's norms."""
+    """Zeros of the structure of a step's norms."""
     zeros: Metrics = dict.fromkeys(_NORMS, zero_norms(task.network, params))
     if task.activations:
         stacks = task.network.stacks
@@ -180,11 +235,13 @@ def eval_step(variables: Any, batch: Batch, *, task: Task) -> Metrics:
     """Sums over one batch, in inference mode.
 
     Args:
+      variables: of the network.
       batch: ``image``, ``label`` as in training, and ``mask`` float32 [B], 0 for padding.
+      task: what is constant in training.
 
     Returns:
-      ``loss`` (as in training, so with its label smoothing) and ``error``: sums over the examples that
-      count; ``count``: their number.
+      ``loss`` (as in training, so with label smoothing) and ``error``: sums over the examples with mask 1;
+      ``count``: their number.
     """
     x = standardize(batch["image"], task.constants)
     logits = task.network.apply(variables, x).logits
@@ -197,10 +254,16 @@ def eval_step(variables: Any, batch: Batch, *, task: Task) -> Metrics:
     }
 
 
-def all_finite(tree: Any) -> jax.Array:
-    """bool scalar: whether every leaf has a finite sum, so every element is a finite number.
+def eval_steps(variables: Any, batches: Batch, *, task: Task) -> Metrics:
+    """The sums of ``eval_step`` over batches [n, B, …], in one program."""
+    sums = lax.map(lambda batch: eval_step(variables, batch, task=task), batches)
+    return jax.tree.map(jnp.sum, sums)
 
-    A leaf of finite elements whose sum overflows counts as not finite. To ask each element would take twice
+
+def all_finite(tree: Any) -> jax.Array:
+    """bool scalar: whether every leaf has a finite sum, so every element is finite.
+
+    A leaf of finite elements whose sum overflows counts as non-finite. Testing each element would take twice
     as many kernels.
     """
     sums = [jnp.sum(leaf) for leaf in jax.tree.leaves(tree)]

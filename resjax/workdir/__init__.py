@@ -1,1 +1,1 @@
-"""The folder of a run: its files, metrics, provenance, and a graceful stop."""
+"""The folder of a run: its files, metrics, provenance, and graceful shutdown."""

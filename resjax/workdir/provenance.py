@@ -1,4 +1,4 @@
-"""Where a number comes from: commit, versions, device, date."""
+"""The provenance of results: commit, versions, device, date."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def provenance() -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """The commit of this source tree, with ``+changes`` where files differ from it or are new.
+    """The commit of this source tree, with ``+changes`` if files differ from it or are new.
 
-    None where the package is not tracked: a checkout that only holds an environment is not its source.
+    None if git does not track the package, for example if the checkout only contains its environment.
     """
 
     def git(*args: str) -> str:

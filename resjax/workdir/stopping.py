@@ -1,4 +1,4 @@
-"""Being stopped: SIGTERM or Ctrl-C ask work to save and leave; a second one ends it at once."""
+"""Graceful shutdown on SIGTERM or Ctrl-C; a second signal stops the process immediately."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 
 class Stopped(Exception):
-    """A signal has ended the work; what was done is saved."""
+    """A signal stopped the work; its results so far are saved."""
 
 
 class StopRequest:
-    """While it is entered, a first SIGTERM or SIGINT only sets ``name``; the work looks at it.
+    """A context in which the first SIGTERM or SIGINT only sets ``name``, which the work checks.
 
-    A signal that arrives during a long call into the compiler is seen when that call returns.
+    A signal that arrives during a long call into the compiler is handled when that call returns.
     """
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class StopRequest:
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopRequest:
-        # Python lets only the main thread listen to signals; elsewhere, a run can't be asked to stop.
+        # Python allows signal handlers in the main thread only.
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._previous[number] = signal.signal(number, self._receive)

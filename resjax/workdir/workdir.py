@@ -1,8 +1,8 @@
-"""The folder of a run: which configuration owns it, and the files beside the checkpoints.
+"""The folder of a run:
 
 ``config.json``     the resolved configuration
-``runs.json``       one entry a start: commit, versions, device, date, command
-``metrics.jsonl``   one JSON object a line, see ``resjax.workdir.writers``
+``runs.json``       for each start: commit, versions, device, date, command
+``metrics.jsonl``   one JSON object per line, see ``resjax.workdir.writers``
 ``checkpoints/``    see ``resjax.training.checkpoint``
 """
 
@@ -21,14 +21,14 @@ from resjax.workdir.provenance import provenance
 
 
 def claim(workdir: str | Path, config: ConfigDict) -> Path:
-    """Makes ``workdir`` the home of ``config``, or continues there; returns its absolute path.
+    """Makes ``workdir`` the folder of a run with ``config``, or continues one; returns its absolute path.
 
     Raises:
-      ValueError: the folder belongs to another configuration (the differences are listed), to a run on
-        another number of devices whose results depend on it, or holds files that are not a run's.
+      ValueError: the folder belongs to a run with another configuration (the differences are listed) or with
+        another number of devices that affects results, or it holds other files.
     """
     path = Path(workdir).expanduser().resolve()
-    if jax.process_index() > 0:  # the first host looks and writes for all
+    if jax.process_index() > 0:  # the first host checks and writes for all
         return path
     if path.exists() and not path.is_dir():
         raise ValueError(f"--workdir={workdir} is a file; name a folder")
@@ -53,11 +53,11 @@ def claim(workdir: str | Path, config: ConfigDict) -> Path:
 
 
 def _check_devices(path: Path, runs: list[dict[str, Any]]) -> None:
-    """Under pmap BatchNorm sees the share of one device: results depend on the number of devices."""
+    """Under pmap, BatchNorm sees the share of one device, so results depend on the number of devices."""
     trained = [run for run in runs if "imported" not in run]
     saved = any(folder.name.isdigit() for folder in (path / "checkpoints").glob("*"))
     if not trained or not saved:
-        return  # nothing there that a device has trained
+        return  # nothing has been trained here
     before, now = trained[-1].get("device_count"), jax.device_count()
     if before != now:
         raise ValueError(
@@ -67,7 +67,7 @@ def _check_devices(path: Path, runs: list[dict[str, Any]]) -> None:
 
 
 def write(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
+    """Writes a file atomically."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(text)
     temporary.replace(path)

@@ -1,9 +1,9 @@
-"""What a run says: JSON lines for programs, lines and a progress bar for people, TensorBoard if asked.
+"""The output of a run: JSON lines, lines and a progress bar on the terminal, and optionally TensorBoard.
 
-``metrics.jsonl`` has one object a line: ``{"step": …, "epoch": …, "loss": …}``; norms are nested,
-``{"norms": {"gradient": {"stem/conv/kernel": x, "stage1/conv1/kernel": [x, …]}}}``, with a list where
-units are stacked. A run that resumes from a checkpoint first removes the lines behind it, and one that
-begins again removes all, because it will write them again.
+``metrics.jsonl`` has one object per line: ``{"step": …, "epoch": …, "loss": …}``; norms are nested,
+``{"norms": {"gradient": {"stem/conv/kernel": x, "stage1/conv1/kernel": [x, …]}}}``, with a list where units
+are stacked. A run that resumes from a checkpoint first removes the lines after it, and one that starts anew
+removes all, because it writes them again.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Record = Mapping[str, Any]
 
 
 def read_records(workdir: str | Path) -> list[dict[str, Any]]:
-    """The records of ``metrics.jsonl``, oldest first; a last line that was cut off is left out."""
+    """The records of ``metrics.jsonl``, oldest first, without an incomplete last line."""
     path = Path(workdir) / "metrics.jsonl"
     records = []
     for line in path.read_text().splitlines() if path.is_file() else []:
@@ -41,11 +41,8 @@ def read_records(workdir: str | Path) -> list[dict[str, Any]]:
 class Writer:
     """Writes the records of one run; use it as a context. On many hosts, only the first one writes.
 
-    Args:
-      workdir: of the run.
-      start_step: the step that this start continues from.
-      total_steps: of the whole run.
-      tensorboard: also write event files under ``workdir/tensorboard``.
+    ``start_step`` is the step at which this start continues; with ``tensorboard``, event files are written to
+    ``workdir/tensorboard``, too.
     """
 
     def __init__(
@@ -88,15 +85,15 @@ class Writer:
             self._events.close()
 
     def say(self, text: str) -> None:
-        """A line for people only."""
+        """Prints a line on the terminal."""
         self._console.print(text, markup=False)
 
     def progress(self, step: int) -> None:
-        """The device has done ``step`` steps."""
+        """Moves the progress bar to ``step``."""
         self._bar.update(self._task, completed=step, description="training")
 
     def speed(self, step: int, batch_size: int) -> float:
-        """Images a second since the last call, with all that went on: compiling, evaluating, saving."""
+        """Images per second since the last call, including compilation, evaluation and saving."""
         now = time.perf_counter()
         images = (step - self._clock_step) * batch_size
         speed = images / max(now - self._clock, 1e-9)
@@ -104,7 +101,7 @@ class Writer:
         return speed
 
     def write(self, record: Record) -> None:
-        """One record: to the file, to TensorBoard, and its scalars to the terminal."""
+        """Writes a record to the file and to TensorBoard, and its scalars to the terminal."""
         plain = _plain(record)
         self._file.write(_line(plain))
         self._file.flush()
@@ -115,7 +112,7 @@ class Writer:
 
 
 def describe(record: Record) -> str:
-    """A record in one line, for people."""
+    """A record as one line of text."""
     text = f"step {record['step']:>6}  epoch {record['epoch']:>6.1f}"
     for name, value in record.items():
         if name in ("step", "epoch", "norms"):
@@ -157,5 +154,5 @@ def _event_writer(directory: Path, start_step: int) -> Any:
         raise ValueError(
             "log.tensorboard=True needs tensorboardX: pip install 'resjax[tensorboard]', or leave it off"
         ) from error
-    # What an earlier start wrote behind this step is hidden: it will be written again.
+    # Events of an earlier start after this step are hidden: they are written again.
     return SummaryWriter(str(directory), purge_step=start_step + 1 if start_step else 0)

@@ -46,14 +46,7 @@ from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
 from resjax.studies import style
-from resjax.studies.batches import (
-    BATCH_SIZE,
-    Progress,
-    check_examples,
-    check_images,
-    count_classes,
-    padded_batches,
-)
+from resjax.studies.batches import BATCH_SIZE, Progress, checked_examples, padded_batches, total
 from resjax.studies.convolution.moves import (
     DIRECTIONS,
     Map,
@@ -120,10 +113,7 @@ def equivariance(
     Raises:
       ValueError: no example, images or labels of a wrong form, or shifts as large as the image.
     """
-    images, labels = np.asarray(images), np.asarray(labels)
-    check_images(images)
-    num_classes = count_classes(network, variables, images.shape[1:])
-    check_examples(images, labels, num_classes)
+    images, labels, num_classes = checked_examples(network, variables, images, labels)
     side = min(images.shape[1:3])
     if not 1 <= most < side:
         raise ValueError(f"most={most}; allowed: 1 … {side - 1} pixels on these images")
@@ -133,11 +123,10 @@ def equivariance(
     own = sorted({int(s) for s in stride if s < side})
     sums: dict[int, Sums] = {}
     for pixels in sorted({*range(most + 1), *own}):
-        for batch in padded_batches(images, labels, batch_size):
-            part = jax.device_get(moved_batch(network, steps, variables, pixels, *batch))
-            part = jax.tree.map(np.float64, part)
-            known = sums.get(pixels)
-            sums[pixels] = part if known is None else jax.tree.map(np.add, known, part)
+        sums[pixels] = total(
+            moved_batch(network, steps, variables, pixels, *batch)
+            for batch in padded_batches(images, labels, batch_size)
+        )
         if progress:
             progress(len(sums), len({*range(most + 1), *own}))
     probes = images[:_PROBES]
@@ -210,11 +199,7 @@ def plot(results: Mapping[str, Equivariance]) -> Figure:
     Filled markers: whole maps; rings: the interior, where there is one; faint lines: features left in place.
     The shade on the right spans the four directions.
     """
-    narrow = style.is_narrow()
-    fig, grid = style.axes_grid(*((2, 1) if narrow else (1, 2)))
-    if narrow:
-        fig.set_size_inches(fig.get_figwidth(), 6.2)
-    left, right = (ax for row in grid for ax in row)
+    fig, (left, right) = style.panels(2)
     for i, (label, result) in enumerate(results.items()):
         look: dict[str, Any] = {"color": style.color(i)}
         x = np.arange(len(result.place))
@@ -246,16 +231,7 @@ def _mark_strides(ax: Axes, stride: np.ndarray) -> None:
     """The shift of the image above the places that share it."""
     for pixels in np.unique(stride):
         first, last = np.flatnonzero(stride == pixels)[[0, -1]]
-        ax.annotate(
-            f"{pixels} px",
-            ((first + last) / 2, 1),
-            xycoords=("data", "axes fraction"),
-            xytext=(0, 2),
-            textcoords="offset points",
-            ha="center",
-            va="bottom",
-            fontsize=8.5,
-        )
+        style.label_above(ax, (first + last) / 2, f"{pixels} px")
         if first:
             ax.axvline(first - 0.5, lw=0.8, color=style.ink(), alpha=0.35)
 

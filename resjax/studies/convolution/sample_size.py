@@ -274,12 +274,7 @@ def measure(options: ClaimOptions, progress: Progress | None) -> dict[str, Sampl
 def plot(results: Mapping[str, SampleSize]) -> Figure:
     """Test error (with its interval over seeds) and training error (dashed); one panel for each setting."""
     settings = next(iter(results.values())).setting
-    narrow = style.is_narrow()
-    shape = (len(settings), 1) if narrow else (1, len(settings))
-    fig, grid = style.axes_grid(*shape)
-    if narrow:
-        fig.set_size_inches(fig.get_figwidth(), 2.6 * len(settings))
-    panels = [ax for row in grid for ax in row]
+    fig, panels = style.panels(len(settings), height=0.7)
     for k, (ax, setting) in enumerate(zip(panels, settings, strict=True)):
         for i, (label, result) in enumerate(results.items()):
             look: dict[str, Any] = {"color": style.color(i)}
@@ -291,8 +286,8 @@ def plot(results: Mapping[str, SampleSize]) -> Figure:
         ax.set_xticks(result.size, [f"{n:,}" for n in result.size], rotation=45)
         ax.minorticks_off()
         ax.set_ylim(bottom=-0.02 * ax.get_ylim()[1])
-    for row in grid:
-        row[0].set_ylabel("error (%)")
+    for ax in panels if style.is_narrow() else panels[:1]:
+        ax.set_ylabel("error (%)")
     style.legend_above(fig, panels[0], columns=3)
     return fig
 

@@ -44,10 +44,9 @@ from resjax.studies import style
 from resjax.studies.batches import (
     BATCH_SIZE,
     Progress,
-    check_examples,
-    check_images,
-    count_classes,
+    checked_examples,
     padded_batches,
+    total,
 )
 from resjax.studies.lesions.subsets import candidates
 from resjax.studies.result import Compared
@@ -113,21 +112,15 @@ def lesion(
     Raises:
       ValueError: no example, images or labels of a wrong form, no unit that could be deleted.
     """
-    images, labels = np.asarray(images), np.asarray(labels)
-    check_images(images)
-    num_classes = count_classes(network, variables, images.shape[1:])
-    check_examples(images, labels, num_classes)
+    images, labels, num_classes = checked_examples(network, variables, images, labels)
     allowed, never = candidates(network, variables, images.shape[1:])
 
-    sums, cores, deletable = None, on_cores.shared_cores(), tuple(allowed.tolist())
+    cores, deletable = on_cores.shared_cores(), tuple(allowed.tolist())
     variables = cores.copy(variables)
-    for batch in padded_batches(images, labels, batch_size, progress, cores.count):
-        part = jax.device_get(
-            _lesion_batch(cores, network, loss, deletable, variables, *cores.split(batch))
-        )
-        part = jax.tree.map(np.float64, part)
-        sums = part if sums is None else jax.tree.map(np.add, sums, part)
-    assert sums is not None
+    sums = total(
+        _lesion_batch(cores, network, loss, deletable, variables, *cores.split(batch))
+        for batch in padded_batches(images, labels, batch_size, progress, cores.count)
+    )
     intact, lesioned = (Scores.of(part, labels) for part in sums)
 
     def over_units(values: np.ndarray) -> Any:
@@ -259,16 +252,7 @@ def _mark_stages(ax: Axes, units: tuple[str, ...]) -> None:
     stages = [unit.split("/")[0] for unit in units]
     for stage in dict.fromkeys(stages):
         first, count = stages.index(stage), stages.count(stage)
-        ax.annotate(
-            stage.replace("stage", "stage "),
-            (first + 0.5 + count / 2, 1),
-            xycoords=("data", "axes fraction"),
-            xytext=(0, 2),
-            textcoords="offset points",
-            ha="center",
-            va="bottom",
-            fontsize=8.5,
-        )
+        style.label_above(ax, first + 0.5 + count / 2, stage.replace("stage", "stage "))
         if first:
             ax.axvline(first + 0.5, lw=0.8, color=style.ink(), alpha=0.35)
 

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from resjax import config as configs
 from resjax import models
-from resjax.describe import as_table, inspect
+from resjax.describe import as_table, describe
 from resjax.models.layer_table import layer_table, totals
 from resjax.models.layers import Conv, Dense, Pool
 from resjax.network import Network, Stack
@@ -240,7 +240,7 @@ def config(name, dataset, **fields):
     ids=["resnet50", "vgg16"],
 )
 def test_the_table_fits_into_120_columns(config):
-    _, rows = inspect(config)
+    _, rows = describe(config)
     out = io.StringIO()
     Console(file=out, width=120).print(as_table("title", rows, tight=True))
     text = out.getvalue()
@@ -250,7 +250,7 @@ def test_the_table_fits_into_120_columns(config):
 
 
 def test_equal_units_share_an_entry_unless_all_are_asked_for():
-    _, rows = inspect(config("resnet", "cifar10", depth=20))
+    _, rows = describe(config("resnet", "cifar10", depth=20))
     few, every = as_table("", rows), as_table("", rows, every=True)
     assert every.row_count == len(rows)
     # Two layers or so less for each stage: its third unit repeats the second.

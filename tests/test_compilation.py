@@ -3,17 +3,18 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from resjax.cpu.compilation import _remove_unused, cache_folder
+from resjax.cpu.compilation import DAYS, cache_folder
 from resjax.train import load_experiment
 from resjax.training.checkpoint import Checkpoints
 
 REPOSITORY = Path(__file__).parent.parent
 PROGRAM = """
-from resjax.compiled import keep_compiled
+from resjax.cpu.compilation import keep_compiled
 keep_compiled()
 import jax
 hits = []
@@ -79,7 +80,7 @@ def test_no_place_is_said_and_no_error(tmp_path):
     (tmp_path / "file").write_text("")
     (_, hit), err = run(RESJAX_CACHE_DIR=str(tmp_path / "file/folder"))
     assert hit == "False"
-    assert err.startswith("compiled programs are not kept")
+    assert err.startswith("compiled programs are not cached")
     assert "RESJAX_CACHE_DIR" in err
     assert err.count("\n") == 1
 
@@ -108,12 +109,15 @@ def test_a_broken_program_is_compiled_again(tmp_path):
 
 
 def test_programs_that_nobody_used_are_removed(tmp_path):
-    old, used, other = (tmp_path / name for name in ("a-cache", "b-cache", "notes.txt"))
-    for path, times in ((old, (100, 100)), (used, (2000, 100)), (other, (100, 100))):
+    folder = cache_folder({"RESJAX_CACHE_DIR": str(tmp_path)})
+    folder.mkdir(parents=True)
+    now, long_ago = time.time(), time.time() - (DAYS + 1) * 24 * 3600
+    old, used, other = (folder / name for name in ("a-cache", "b-cache", "notes.txt"))
+    for path, read in ((old, long_ago), (used, now), (other, long_ago)):
         path.write_text("")
-        os.utime(path, times)
-    _remove_unused(tmp_path, since=1000)
-    assert sorted(tmp_path.iterdir()) == [used, other]
+        os.utime(path, (read, long_ago))
+    run(RESJAX_CACHE_DIR=str(tmp_path))
+    assert not old.exists() and used.exists() and other.exists()
 
 
 @pytest.mark.slow

@@ -1,0 +1,158 @@
+"""The rooms of resjax: which package may import which, and that every command starts as a file.
+
+Run this file to count the imports that cross rooms, of this tree or of another one::
+
+    python tests/test_rooms.py [REPOSITORY]
+"""
+
+import ast
+import collections
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent
+ROOMS = {
+    "network",
+    "models",
+    "training",
+    "workdir",
+    "cpu",
+    "data",
+    "pretrained",
+    "studies",
+    "report",
+}
+COMMANDS = ("train", "analyze", "claims", "describe", "demo", "pretrained/__main__",
+            "pretrained/export", "data/prepare")  # fmt: skip
+
+
+def modules(repository=REPOSITORY):
+    """{dotted name: file} of every module of resjax; a package is named without ``__init__``."""
+    files = (repository / "resjax").rglob("*.py")
+    names = {".".join(f.relative_to(repository).with_suffix("").parts): f for f in files}
+    return {name.removesuffix(".__init__"): f for name, f in names.items()}
+
+
+def imports(repository=REPOSITORY):
+    """{module: resjax's modules that it imports}, within functions and under ``TYPE_CHECKING`` too."""
+    known = modules(repository)
+    found = {}
+    for module, file in known.items():
+        found[module] = targets = set()
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                assert not node.level, f"{module} imports from {'.' * node.level}: write resjax out"
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+            for name in names:
+                name = name if name in known else name.rpartition(".")[0]
+                if name in known:
+                    targets.add(name)
+    return found
+
+
+def room(module):
+    """``resjax.network.unit`` → network; '' for the package itself and the modules at its top."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 and (parts[1] in ROOMS or len(parts) > 2) else ""
+
+
+def arrows(repository=REPOSITORY):
+    """How many imports lead from one room to another, {(from, to): number}."""
+    pairs = [(room(a), room(b)) for a, found in imports(repository).items() for b in found]
+    return collections.Counter(pair for pair in pairs if pair[0] != pair[1])
+
+
+def circle(graph):
+    """Some circle of ``graph`` {node: nodes}, as a list of nodes; [] where there is none."""
+    done = set()
+
+    def walk(node, path):
+        if node in path:
+            return [*path[path.index(node) :], node]
+        if node in done:
+            return []
+        for following in sorted(graph.get(node, ())):
+            if found := walk(following, [*path, node]):
+                return found
+        done.add(node)
+        return []
+
+    return next((found for node in sorted(graph) if (found := walk(node, []))), [])
+
+
+def is_command(module):
+    return "__main__" in modules()[module].read_text()
+
+
+@pytest.mark.parametrize("alone", ["network", "cpu"])
+def test_some_rooms_import_no_other(alone):
+    used = {b for a, found in imports().items() if room(a) == alone for b in found}
+    assert {room(b) for b in used} == {alone}
+
+
+def test_of_the_top_a_room_imports_the_configuration_only():
+    """A command that lives in a room may also use what all commands share."""
+    for module, found in imports().items():
+        allowed = {"resjax", "resjax.config"} | (
+            {"resjax.command"} if is_command(module) else set()
+        )
+        if room(module):
+            assert {name for name in found if not room(name)} <= allowed, module
+
+
+def test_no_circle_between_rooms():
+    """``config`` counts as a room of its own: rooms import it, and it imports rooms."""
+    graph = collections.defaultdict(set)
+    for module, found in imports().items():
+        own = room(module) or module
+        if own in ROOMS or own == "resjax.config":
+            graph[own] |= {room(name) or name for name in found} - {own, "resjax", "resjax.command"}
+    assert set(graph) == ROOMS | {"resjax.config"}
+    assert circle(graph) == []
+
+
+def test_no_circle_between_modules():
+    """A package stands for its ``__init__``, which its own modules must not need."""
+    assert circle(imports()) == []
+
+
+def test_a_circle_is_found():
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
+    assert circle({"a": {"b", "c"}, "b": {"c"}}) == []
+
+
+def test_no_module_has_a_name_of_the_standard_library():
+    """Python would import it instead, where a command is started as a file of its folder."""
+    names = {part for module in modules() for part in module.split(".")}
+    assert names & sys.stdlib_module_names == set()
+
+
+def test_the_top_is_small_and_every_folder_is_a_room():
+    top = [module for module in modules() if not room(module) and module != "resjax"]
+    assert len(top) <= 10, top
+    assert {path.parent.name for path in (REPOSITORY / "resjax").glob("*/*.py")} == ROOMS
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_starts_as_a_file(command, tmp_path):
+    env = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    file = REPOSITORY / f"resjax/{command}.py"
+    done = subprocess.run([sys.executable, file, "--help"], env=env, cwd=tmp_path,
+                          capture_output=True, text=True)  # fmt: skip
+    assert "Traceback" not in done.stderr, done.stderr
+    assert done.returncode in (0, 1, 2)  # absl shows the help and leaves with 1
+    assert "--" in done.stdout + done.stderr
+
+
+if __name__ == "__main__":
+    counted = arrows(Path(sys.argv[1]) if len(sys.argv) > 1 else REPOSITORY)
+    for (start, end), number in sorted(counted.items()):
+        print(f"{start or '(top)'} → {end or '(top)'}: {number}")
+    print(f"imports that cross rooms: {sum(counted.values())}")
