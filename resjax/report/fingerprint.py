@@ -1,9 +1,9 @@
 """A hash of the code that measures a study, so that finished results are computed again when it changes.
 
-A study's file holds what measures, what draws and what words. The hash covers what ``measure`` reaches: within
-``resjax.studies``, only the functions, classes and constants that are used, followed from name to name;
-elsewhere in resjax, whole modules with all that they import. Docstrings and comments do not count, so a change
-of a word, a threshold of a verdict or a colour keeps an hour of results.
+A study's file holds what measures, what draws and what words. The hash covers what ``measure`` reaches:
+within ``resjax.studies``, only the functions, classes and constants that are used, followed from name to
+name; elsewhere in resjax, whole modules with all that they import. Docstrings and comments do not count, so a
+change of a word, a threshold of a verdict or a colour keeps an hour of results.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def code_fingerprint(measure: Callable[..., Any]) -> str:
 
 
 def reached(measure: Callable[..., Any]) -> dict[str, str]:
-    """What the hash covers: {'module:definition' within ``resjax.studies``, 'module' elsewhere: its syntax}."""
+    """What the hash covers: {'module:definition' in ``resjax.studies``, 'module' elsewhere: its syntax}."""
     return dict(_reached(measure))
 
 
