@@ -22,11 +22,11 @@ from resjax import command, data, models
 from resjax.analysis import plot
 from resjax.network import Network
 from resjax.studies.result import Result
-from resjax.studies.signals import shattering_shown as shattering
-from resjax.studies.signals.branch_variance import branch_variances
-from resjax.studies.signals.gradients import gradient_norms
-from resjax.studies.signals.gradients_shown import evenness
-from resjax.studies.signals.shattering import shattered_gradients
+from resjax.studies.options import ClaimOptions
+from resjax.studies.signals import branch_variance as branch_variance_study
+from resjax.studies.signals import gradients as gradients_study
+from resjax.studies.signals import shattering
+from resjax.studies.signals.norms_over_training import evenness
 from resjax.workdir.provenance import provenance
 from resjax.workdir.workdir import write
 
@@ -73,12 +73,12 @@ def gradients(examples: Examples) -> Found:
         for depth in (20, 56, 110):
             net = network(images, depth=depth, **kind)
             results = [
-                gradient_norms(
+                gradients_study.gradients(
                     net, net.init(jax.random.key(s), images.shape[1:]), *examples, batch_size=BATCH
                 )
                 for s in SEEDS
             ]
-            ratios = [evenness(r.mean[0]) for r in results]
+            ratios = [float(evenness(r.mean[0])) for r in results]
             table[label][depth] = {"first ÷ last layers": spread(ratios)}
             print(label, depth, table[label][depth], flush=True)
         shown[label] = results[0]
@@ -108,7 +108,9 @@ def branch_variance(examples: Examples) -> Found:
         for seed in SEEDS:
             variables = net.init(jax.random.key(seed), images.shape[1:])
             some = images[: 2 * batch]
-            results.append(branch_variances(net, variables, some, batch_size=batch))
+            results.append(
+                branch_variance_study.branch_variance(net, variables, some, batch_size=batch)
+            )
         shown[label] = results[0]
         numbers[label] = {}
         for stage in results[0].stages:
@@ -157,9 +159,9 @@ def _doubling(results: list[Any], stage: str) -> tuple[dict[str, Any], dict[str,
 
 def shattered(_: Examples) -> Found:
     """The claim as ``python -m resjax.claims --names=shattering`` has it, 20 networks a kind."""
-    results = shattering.CLAIM.run(False, 0, _tell)
+    results = shattering.STUDY.measure(ClaimOptions(), _tell)
     deeper = {
-        label: shattered_gradients(**kind, depths=(50, 110), shown_depth=110, progress=_tell)
+        label: shattering.shattering(**kind, depths=(50, 110), shown_depth=110, progress=_tell)
         for label, kind in shattering.NETWORKS.items()
     }
     rates = {label: r.exponential() for label, r in results.items()}
