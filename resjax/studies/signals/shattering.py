@@ -320,7 +320,7 @@ def headline(results: Mapping[str, Shattering]) -> str:
     return f"{start}: {at} {' and '.join(parts)}"
 
 
-def numbers_of(label: str, r: Shattering) -> list[str]:  # ``points`` are those of the grid
+def points(label: str, r: Shattering) -> list[str]:
     value, low, high = map(factor, at_shown_depth(r))
     text = f"{label}: correlation {value} ({low} to {high}) at depth {r.shown_depth}"
     told = count(int(r.resolved.sum()), "depth")
@@ -395,6 +395,6 @@ STUDY = Claim(
     measure=measure,
     plot=plot,
     headline=headline,
-    points=numbers_of,
+    points=points,
     table=table,
 )
