@@ -31,7 +31,7 @@ class Sums(NamedTuple):
 def compare(
     logits: jax.Array, intact: jax.Array, labels: jax.Array, mask: jax.Array, loss: Loss
 ) -> Sums:
-    """One batch of a changed network beside the intact one.
+    """Compares a changed network with the intact one on one batch.
 
     Args:
       logits, intact: float [B, classes].
@@ -62,7 +62,7 @@ class Scores:
       loss: [m].
       kl: [m], KL(p_intact ‖ p_changed), nats.
       agreement: [m], share of examples for which both networks predict the same class.
-      class_error: [m, classes], the error among examples of each class; NaN for a class without example.
+      class_error: [m, classes], the error among examples of each class; NaN for a class without examples.
     """
 
     error: np.ndarray

@@ -5,7 +5,7 @@ traced, so one compilation serves any number of variants::
 
     scores, intact = measure(network, variables, images, labels, with_gates, gates)     # gates [m, units]
 
-*Cost.* m + 1 forward passes. (``lesion`` shares prefixes, and takes half of that.)
+*Cost.* m + 1 forward passes. (``lesion`` shares prefixes, which halves the cost.)
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from resjax.studies.scores import Scores, Sums, compare, compiled_compare
 
 Forward = Callable[[Network, Variables, jax.Array, Any, Any], jax.Array]
 """(network, variables, images [B, H, W, C], one variant, extra) → logits [B, classes]. Define it at module
-level: a new function object is compiled again."""
+level: each new function object is compiled again."""
 
 
 def with_gates(
@@ -67,7 +67,7 @@ def measure(
     """Error, loss, KL and agreement of m variants.
 
     Args:
-      network: any.
+      network: any network.
       variables: of the network.
       images: float [N, H, W, C], standardized as in training; any N ≥ 1, each counted once.
       labels: int [N].
