@@ -22,7 +22,7 @@ def checked(order: ArrayLike, units: tuple[UnitInfo, ...], train: bool) -> jax.A
     if jnp.shape(order) != (n,) or not jnp.issubdtype(order.dtype, jnp.integer):
         raise ValueError(
             f"order has shape {jnp.shape(order)} and dtype {order.dtype}; this network has {n} "
-            f"units, so expected are integers ({n},)"
+            f"units, so order must be integers of shape ({n},)"
         )
     if isinstance(order, jax.core.Tracer):
         return order
