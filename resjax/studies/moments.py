@@ -15,6 +15,7 @@ import numpy as np
 from resjax.network import Variables
 from resjax.studies.batches import Progress, part
 from resjax.studies.result import Result
+from resjax.studies.study import Columns
 
 R = TypeVar("R", bound=Result)
 
@@ -82,3 +83,14 @@ def first_moment(results: Mapping[str, Any]) -> str:
     """The first moment of all results, or 'at their first moments' where these differ."""
     steps = {int(r.step[0]) for r in results.values()}
     return moment(steps.pop()) if len(steps) == 1 else "at their first moments"
+
+
+def by_moment(steps: Iterable[int], table: Callable[[int], Columns]) -> Columns:
+    """``table(t)`` of each moment t, one below the other, behind a column with the moments."""
+    joined: dict[str, list[str]] = {"moment": []}
+    for t, step in enumerate(steps):
+        columns = {name: list(cells) for name, cells in table(t).items()}
+        columns["moment"] = [moment(step)] * len(next(iter(columns.values())))
+        for name, cells in columns.items():
+            joined.setdefault(name, []).extend(cells)
+    return joined

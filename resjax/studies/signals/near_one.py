@@ -12,20 +12,14 @@ ALIKE = 2.0
 
 
 class Places(NamedTuple):
-    """Labels of networks, and in one word how their ratios compare.
+    """Labels of networks, and in one word how their ratios compare."""
 
-    Attributes:
-      verdict: 'none', no ratio is finite and above 0; 'alike', all within ``ALIKE`` of one another;
-        'apart', one is nearer to 1 than another by more than ``ALIKE``; 'opposite', all as far from 1, on
-        both sides.
-      near, far: of the ratio that is nearest to 1, and farthest from it.
-      low, high: of the smallest and of the largest.
-    """
-
+    # 'none': no ratio is finite and above 0; 'alike': all are within ``ALIKE`` of one another; 'apart': one
+    # is nearer to 1 than another by more than ``ALIKE``; 'opposite': all are as far from 1, on both sides.
     verdict: str
-    near: str
+    near: str  # whose ratio is nearest to 1
     far: str
-    low: str
+    low: str  # whose ratio is smallest
     high: str
 
 

@@ -1,18 +1,17 @@
 """Norms layer by layer while a network learns: gradients, parameters, updates, and outputs of units.
 
-*Question.* Does every layer keep learning, from the first step to the last? At initialization a gradient
-may vanish or explode with depth; what happens then decides whether a layer ever moves.
+*Question.* Does every layer keep learning, from the first step to the last? At initialization a gradient may
+vanish or explode with depth; what happens then decides whether a layer ever moves.
 
 *Method.* At every ``log.every``, the training loop logs ‖∂L/∂W‖, ‖W‖ (before the update) and ‖ΔW‖ of each
-parameter for the batch of that step, and with ``log.activations`` the mean over its examples of ‖y‖ of
-each unit's output (``resjax.training.step.train_step``). This study reads the norms of the kernels from
-the log and orders them from the first layer to the last. Nothing is computed anew.
+parameter for the batch of that step, and with ``log.activations`` the mean over its examples of ‖y‖ of each
+unit's output (``resjax.training.step.train_step``). This study reads the norms of the kernels from the log
+and orders them from the first layer to the last. Nothing is computed anew.
 
 *Reading it.* Each record is of one batch, so curves are noisy. Layers of different sizes have different
-norms: compare a group of layers with itself over time, or with the same group of another run. ‖ΔW‖
-includes momentum, weight decay and the learning-rate schedule. With BatchNorm after a layer, its gradient
-scales as 1/‖W‖, so ‖W‖ and ‖∂L/∂W‖ move against each other. As the loss goes to 0, all gradients become
-small.
+norms: compare a group of layers with itself over time, or with the same group of another run. ‖ΔW‖ includes
+momentum, weight decay and the learning-rate schedule. With BatchNorm after a layer, its gradient scales as
+1/‖W‖, so ‖W‖ and ‖∂L/∂W‖ move against each other. As the loss goes to 0, all gradients become small.
 
 *Cost.* None: it reads the log.
 """
@@ -21,7 +20,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -34,9 +33,6 @@ from resjax.studies.result import Result
 from resjax.studies.run import Run
 from resjax.studies.study import Bench, Columns, Study
 from resjax.studies.words import factor, numbers, percent
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 KINDS = ("gradient", "parameter", "update")
 NO_NORMS = (
@@ -75,59 +71,47 @@ def norms_over_training(
       image_shape: (H, W, C), because the order of layers is found by running the network.
 
     Raises:
-      ValueError: no record has norms, the network has no kernel, or the records are another network's.
+      Refusal: no record has norms.
+      ValueError: the network has no kernel, or the records are another network's.
     """
     logged = [r for r in records if "norms" in r]
     if not logged:
         raise Refusal(NO_NORMS)
-    kernels = _kernels(logged[0]["norms"]["gradient"])
     # Number the norms of all kernels as logged, one kernel after the other, and see where the numbers go.
-    sizes = {name: np.size(value) for name, value in kernels.items()}
-    starts = dict(zip(sizes, np.cumsum([0, *sizes.values()]), strict=False))
-    numbered = {
-        name: np.reshape(starts[name] + np.arange(sizes[name]), np.shape(value))
-        for name, value in kernels.items()
-    }
+    numbered, count = {}, 0
+    for name, value in of_kernels(logged[0]["norms"]["gradient"]).items():
+        numbered[name] = count + np.arange(np.size(value)).reshape(np.shape(value))
+        count += np.size(value)
     flat = flatten_norms(network, numbered, image_shape)
-    order = [int(number) for _, number in flat]
-    if not order or len(order) != sum(sizes.values()):
+    if not flat or len(flat) != count:
         raise ValueError(
-            f"the records are of {sum(sizes.values())} kernels, this network has {len(order)} of them: pass "
-            "the network that was trained"
+            f"the records are of {count} kernels, this network has {len(flat)} of them: pass the network "
+            "that was trained"
         )
 
     def series(kind: str) -> np.ndarray:
-        rows = [_kernels(r["norms"][kind]) for r in logged]
-        logged_order = [np.concatenate([np.ravel(row[k]) for k in kernels]) for row in rows]
-        return np.array(logged_order, np.float64)[:, order]
+        rows = [[np.ravel(r["norms"][kind][name]) for name in numbered] for r in logged]
+        as_logged = np.array([np.concatenate(row) for row in rows], np.float64)
+        return as_logged[:, [int(number) for _, number in flat]]
 
-    units, activation = _activations(network, logged)
+    missing = np.full(network.num_units, np.nan)
+    taps = [r["norms"].get("activation") for r in logged]
+    activation = np.array([flatten_taps(network, own) if own else missing for own in taps])
+    known = not np.isnan(activation).all()
     return NormsOverTraining(
         layer=tuple(name for name, _ in flat),
-        unit=units,
+        unit=tuple(unit.name for unit in network.units if known),
         step=np.array([int(r["step"]) for r in logged]),
         **{kind: series(kind) for kind in KINDS},
-        activation=activation,
-        residual=any(stack.unit.residual for stack in network.stacks),
+        activation=activation if known else activation[:, :0],
+        residual=bool(network.residual.any()),
         choices={"layers": "kernels only", "batches": "the one of each logged step"},
     )
 
 
-def _kernels(norms: Mapping[str, Any]) -> dict[str, Any]:
+def of_kernels(norms: Mapping[str, Any]) -> dict[str, Any]:
+    """The kernels among all parameters, {name: norm or norms}."""
     return {name: value for name, value in norms.items() if name.endswith("/kernel")}
-
-
-def _activations(
-    network: Network, logged: Sequence[Mapping[str, Any]]
-) -> tuple[tuple[str, ...], np.ndarray]:
-    """Names of the units and [step, unit]; both empty if nothing was logged."""
-    missing = np.full(network.num_units, np.nan)
-    by_stack = [record["norms"].get("activation") for record in logged]
-    rows = [flatten_taps(network, taps) if taps else missing for taps in by_stack]
-    activation = np.array(rows, np.float64)
-    if np.isnan(activation).all():
-        return (), activation[:, :0]
-    return tuple(unit.name for unit in network.units), activation
 
 
 # --- what the report shows ---
@@ -181,28 +165,25 @@ def _kinds_shown(results: Mapping[str, NormsOverTraining]) -> dict[str, str]:
     return kinds | {"relative_update": "‖ΔW‖ ÷ ‖W‖"}
 
 
-def plot(results: Mapping[str, NormsOverTraining]) -> Figure:
+def plot(results: Mapping[str, NormsOverTraining]) -> style.Figure:
     """Lines for a few runs, a map of every layer for more."""
     return plot_lines(results) if len(results) <= FEW else plot_maps(results)
 
 
-def plot_lines(results: Mapping[str, NormsOverTraining]) -> Figure:
+def plot_lines(results: Mapping[str, NormsOverTraining]) -> style.Figure:
     """Norms against the training step: solid the first quarter of the layers, dashed the last.
 
     Lines are geometric means over the layers of a quarter; colours tell runs apart.
     """
     narrow = style.is_narrow()
-    fig, grid = style.axes_grid(4 if narrow else 2, 1 if narrow else 2, sharex=True)
-    width, height = fig.get_size_inches()
-    fig.set_size_inches(width, height * (2.2 if narrow else 1.4))
+    fig, grid = style.axes_grid(*((4, 1) if narrow else (2, 2)), sharex=True)
+    fig.set_figheight(fig.get_figheight() * (2.2 if narrow else 1.4))
     axes = [ax for row in grid for ax in row]
     for ax, (kind, name) in zip(axes, _kinds_shown(results).items(), strict=True):
         for i, r in enumerate(results.values()):
-            values = getattr(r, kind)
-            if not values.shape[-1]:
-                continue
-            for quarter, ls in zip(quarters(values), LINES.values(), strict=True):
-                ax.plot(r.step, _positive(quarter), ls=ls, color=style.color(i))
+            if (values := getattr(r, kind)).shape[-1]:
+                for quarter, ls in zip(quarters(values), LINES.values(), strict=True):
+                    ax.plot(r.step, _positive(quarter), ls=ls, color=style.color(i))
         ax.set(ylabel=name, yscale="log")
         if kind == "parameter":
             plain_log_ticks(ax.yaxis)
@@ -212,7 +193,7 @@ def plot_lines(results: Mapping[str, NormsOverTraining]) -> Figure:
     return fig
 
 
-def plot_maps(results: Mapping[str, NormsOverTraining]) -> Figure:
+def plot_maps(results: Mapping[str, NormsOverTraining]) -> style.Figure:
     """Norms of every layer over training, of many runs in one picture: depth × plain or residual, for
     example.
 

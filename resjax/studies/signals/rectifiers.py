@@ -1,7 +1,7 @@
 """Fully connected rectifier networks of one input, on which theory about initialization can be tested.
 
-They are networks like any other: a first layer as stem, units of one linear layer, and a head that
-returns the last state, so that "logits" are states.
+They are networks like any other: a first layer as stem, units of one linear layer, and a head that returns
+the last state, so that "logits" are states.
 """
 
 from __future__ import annotations
