@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple, TypedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, TypedDict, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -13,13 +13,19 @@ from numpy.typing import ArrayLike
 from resjax.network import Network, Variables
 from resjax.network.losses import Loss
 
+T = TypeVar("T")
 BATCH_SIZE = 128
 Progress = Callable[[int, int], None]
 """Called as ``progress(parts done, parts in all)``, with 0 before the first."""
 
 
 class Inference(TypedDict, total=False):
-    """How examples are run: arguments that every analysis takes, passed on as ``**how``."""
+    """How examples are run: arguments that every analysis takes, passed on as ``**how``.
+
+    Every analysis takes ``network``, ``variables``, ``images`` and ``labels`` first: any network; its
+    variables as ``Network.init`` returns them; float [N, H, W, C], standardized as in training, N ≥ 1, each
+    counted once; int [N].
+    """
 
     loss: Loss  # (logits [B, classes], labels int32 [B]) → float32 [B]; default: cross-entropy
     batch_size: int  # most examples at a time; memory grows with it, results do not depend on it
@@ -34,6 +40,16 @@ def part(progress: Progress | None, i: int, of: int) -> Progress:
             progress(i * total + done, of * total)
 
     return tell
+
+
+def reported(items: Sequence[T], progress: Progress | None) -> Iterator[T]:
+    """The items one by one, while ``progress`` is told how many are done."""
+    for i, item in enumerate(items):
+        if progress:
+            progress(i, len(items))
+        yield item
+    if progress:
+        progress(len(items), len(items))
 
 
 class PaddedBatch(NamedTuple):
@@ -121,13 +137,26 @@ def padded_batches(
     most = max(batch_size // multiple, 1) * multiple
     count = -(-len(images) // most)
     size = -(-len(images) // (count * multiple)) * multiple
-    for i in range(count):
-        if progress:
-            progress(i, count)
+    for i in reported(range(count), progress):
         # Padding repeats a real example: zeros could be outside the range a network was trained on.
         rows = np.arange(i * size, (i + 1) * size)
         mask = rows < len(images)
         rows = np.where(mask, rows, 0)
         yield PaddedBatch(images[rows], labels[rows].astype(np.int32), mask)
-    if progress:
-        progress(count, count)
+
+
+def per_example(
+    run: Callable[[PaddedBatch], Any],
+    images: np.ndarray,
+    labels: np.ndarray | None,
+    batch_size: int,
+    progress: Progress | None = None,
+) -> Any:
+    """What ``run`` returns for each batch, arrays [..., B], joined to [..., N] without the padding."""
+
+    def real(batch: PaddedBatch) -> Any:
+        return jax.tree.map(lambda v: v[..., batch.mask], jax.device_get(run(batch)))
+
+    labels = np.zeros(len(images), int) if labels is None else labels
+    parts = [real(batch) for batch in padded_batches(images, labels, batch_size, progress)]
+    return jax.tree.map(lambda *v: np.concatenate(v, -1), *parts)
