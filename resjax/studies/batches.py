@@ -146,17 +146,19 @@ def padded_batches(
 
 
 def per_example(
-    run: Callable[[PaddedBatch], Any],
+    run: Callable[..., Any],
     images: np.ndarray,
     labels: np.ndarray | None,
     batch_size: int,
     progress: Progress | None = None,
 ) -> Any:
-    """What ``run`` returns for each batch, arrays [..., B], joined to [..., N] without the padding."""
+    """What ``run(images)`` or, with labels, ``run(images, labels)`` returns for each batch, arrays [..., B],
+    joined to [..., N] without the padding."""
 
     def real(batch: PaddedBatch) -> Any:
-        return jax.tree.map(lambda v: v[..., batch.mask], jax.device_get(run(batch)))
+        out = run(batch.images) if labels is None else run(batch.images, batch.labels)
+        return jax.tree.map(lambda v: v[..., batch.mask], jax.device_get(out))
 
-    labels = np.zeros(len(images), int) if labels is None else labels
-    parts = [real(batch) for batch in padded_batches(images, labels, batch_size, progress)]
+    some = np.zeros(len(images), int) if labels is None else labels
+    parts = [real(batch) for batch in padded_batches(images, some, batch_size, progress)]
     return jax.tree.map(lambda *v: np.concatenate(v, -1), *parts)

@@ -116,7 +116,7 @@ def mosaic(rows: list[list[str]]) -> tuple[Figure, dict[str, Axes]]:
     from matplotlib.figure import Figure
 
     fig = Figure(layout="constrained")
-    return fig, fig.subplot_mosaic(rows)  # type: ignore[arg-type, return-value]
+    return fig, fig.subplot_mosaic(rows)  # type: ignore[arg-type]
 
 
 def label_above(ax: Axes, x: float, text: str) -> None:

@@ -5,12 +5,12 @@ weights of their own at every position, and how many as dense layers? And is a t
 says: does no output see anything outside its window, and do all positions apply the same weights?
 
 *Method.* The counts are those of ``resjax.models.layer_table``. For every convolution, exact rows of the
-Jacobian ∂y_o/∂x_i are computed at positions around the middle of the map (``sharing``). A row may have nonzero
-entries only inside its window, and the rows of one channel must be translations of one row.
+Jacobian ∂y_o/∂x_i are computed at positions around the middle of the map (``sharing``). A row may have
+nonzero entries only inside its window, and the rows of one channel must be translations of one row.
 
 *Protocol.* Of equal units only the first is measured. Each layer is measured alone, without the normalization
-and activation behind it. Rows whose window is cut off by a padded border are not compared; on maps smaller than
-the window these are all rows. Layers that ``resjax.describe`` does not know are missing.
+and activation behind it. Rows whose window is cut off by a padded border are not compared; on maps smaller
+than the window these are all rows. Layers that ``resjax.describe`` does not know are missing.
 
 *Reading it.* Training cannot change what is measured here; it checks the form of the network. The counts say
 what the restrictions save, not that they help (``sample_size``).
@@ -176,7 +176,7 @@ def _measure_rows(layer: _Layer) -> tuple[int, int, int]:
     places = np.stack(np.meshgrid(*chosen, indexing="ij"), -1).reshape(-1, 3)
     o, h, w = places.T
     flat = (h * width + w) * channels + o
-    rows = jacobian_rows(layer.module, layer.variables, layer.input_shape, flat)
+    rows = np.asarray(jacobian_rows(layer.module, layer.variables, layer.input_shape, flat))
     # [row, axis]: how far the nonzero entries reach.
     reach = np.stack([np.any(rows, axis=axes).sum(1) for axes in ((2, 3), (1, 3))], axis=1)
     assert layer.facts.kernel is not None and layer.facts.stride is not None

@@ -8,8 +8,8 @@
 
 is placed on every 3×3 window of an image and multiplied entry by entry; the sum is one pixel of the output.
 It is large where the left side of the window is brighter than the right one, negative where it is darker, and
-0 where nothing changes. A 6×6 image becomes 4×4: without padding, a k×k window with stride s fits
-(n − k)/s + 1 times along a side of n pixels. The middle row counts double in Sobel's filter (1, 2, 1), and 10/3 times in
+0 where nothing changes. A 6×6 image becomes 4×4: without padding, a k×k window with stride s fits (n − k)/s +
+1 times along a side of n pixels. The middle row counts double in Sobel's filter (1, 2, 1), and 10/3 times in
 Scharr's (3, 10, 3), whose response depends less on the direction of an edge (Scharr 2000).
 
 *Cross-correlation.* A convolution in the mathematical sense first flips the filter in both directions. Deep

@@ -56,12 +56,10 @@ from resjax.studies.batches import (
 )
 from resjax.studies.convolution import moves
 from resjax.studies.result import Classified
-from resjax.studies.run import Run
 from resjax.studies.study import Bench, Columns, Study
 from resjax.studies.words import factor, join, number, numbers, percent, percents
 
-# Images with which the border's reach is measured.
-_PROBES = 8
+_PROBES = 8  # images with which the border's reach is measured
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,7 +198,13 @@ def plot(results: Mapping[str, Equivariance]) -> style.Figure:
         right.plot(result.shift, error.mean(1), f"{style.marker(i)}-", **look)
         right.fill_between(result.shift, error.min(1), error.max(1), alpha=0.2, lw=0, **look)
     longest = max(results.values(), key=lambda result: len(result.place))
-    _mark_strides(left, longest.stride)
+    for pixels in np.unique(
+        longest.stride
+    ):  # the shift of the image above the places that share it
+        first, last = np.flatnonzero(longest.stride == pixels)[[0, -1]]
+        style.label_above(left, (first + last) / 2, f"{pixels} px")
+        if first:
+            left.axvline(first - 0.5, lw=0.8, color=style.ink(), alpha=0.35)
     left.set(xlabel="unit (0 is the stem)", ylabel="relative error of features")
     # Explicit, because points that are all NaN set no limits.
     left.set(xlim=(-0.3, len(longest.place) - 0.7), ylim=(-0.04, None))
@@ -211,15 +215,6 @@ def plot(results: Mapping[str, Equivariance]) -> style.Figure:
         style.integer_ticks(ax)
     style.legend_above(fig, left, columns=len(results) + 1)
     return fig
-
-
-def _mark_strides(ax: style.Axes, stride: np.ndarray) -> None:
-    """The shift of the image above the places that share it."""
-    for pixels in np.unique(stride):
-        first, last = np.flatnonzero(stride == pixels)[[0, -1]]
-        style.label_above(ax, (first + last) / 2, f"{pixels} px")
-        if first:
-            ax.axvline(first - 0.5, lw=0.8, color=style.ink(), alpha=0.35)
 
 
 # A rise of the error up to NO_RISE counts as none, a relative error up to ROUNDING as rounding.
@@ -297,10 +292,6 @@ def measure(bench: Bench) -> Equivariance:
     )
 
 
-def unsuited(run: Run) -> str | None:
-    return None if min(run.image_shape[:2]) > 1 else "its images can't be shifted"
-
-
 STUDY = Study(
     name="equivariance",
     title="Moving the image",
@@ -310,7 +301,7 @@ STUDY = Study(
     ),
     code="resjax.analysis.equivariance(*run.evaluation(256))",
     result=Equivariance,
-    unsuited=unsuited,
+    unsuited=lambda run: None if min(run.image_shape[:2]) > 1 else "its images can't be shifted",
     measure=measure,
     plot=plot,
     verdict=verdict,

@@ -31,8 +31,8 @@ def translate(images: jax.Array, down: Any, right: Any) -> jax.Array:
 
 
 class Map(NamedTuple):
-    """Sums of squares over examples, directions and channels for each position [h, w] before the shift, at one
-    place of the network; 0 where a position leaves the map."""
+    """Sums of squares over examples, directions and channels at one place of the network, for each position
+    [h, w] before the shift; 0 where a position leaves the map."""
 
     off: Any  # f(Tx) − Tf(x)
     size: Any  # Tf(x)

@@ -18,9 +18,9 @@ Moving loses no pixel. Test errors are means over all places, so nothing is draw
 
 *Protocol.* A seed draws the n examples, their places, the initial weights and the batches, the same for the
 three networks: differences are paired. Training uses Adam (Kingma & Ba 2015), a learning rate that falls to 0
-by a cosine, batches drawn with replacement, no augmentation and no weight decay. The number of steps is one for
-all n and all networks, enough to fit the examples, or nearly so (the training error is reported). The recipe
-was chosen for running time and training error, without a search.
+by a cosine, batches drawn with replacement, no augmentation and no weight decay. The number of steps is one
+for all n and all networks, enough to fit the examples, or nearly so (the training error is reported). The
+recipe was chosen for running time and training error, without a search.
 
 *Reading it.* Intervals are over seeds (``intervals.bootstrap``); there is one test set. At n = all images,
 seeds share the examples, so the interval covers initial weights and batches only. The three networks differ
@@ -114,9 +114,6 @@ def sample_size(
       steps, batch_size, learning_rate: of Adam, the same for all.
       margin: pixels by which images are moved.
       progress: counts trainings, of ``seeds`` networks each.
-
-    Raises:
-      ValueError: images or labels of a wrong form, a size that is not allowed, fewer than two seeds.
     """
     classes = 1 + int(max(np.max(train[1]), np.max(test[1])))
     for images, labels in (train, test):
@@ -243,11 +240,8 @@ def measure(options: ClaimOptions, progress: Progress | None) -> dict[str, Sampl
     assert isinstance(digits, data.Arrays)
     constants = data.statistics(digits, "channel")
 
-    def standardized(images: np.ndarray) -> np.ndarray:
-        return np.asarray(data.standardize(jnp.asarray(images), constants))
-
-    train = standardized(digits.train_images), digits.train_labels
-    test = standardized(digits.test_images), digits.test_labels
+    sets = (digits.train_images, digits.train_labels), (digits.test_images, digits.test_labels)
+    train, test = ((np.asarray(data.standardize(jnp.asarray(x), constants)), y) for x, y in sets)
     small: dict[str, Any] = {"sizes": (50, 200), "seeds": 2, "steps": 60} if options.smoke else {}
     results = sample_size(train, test, seed=options.seed, progress=progress, **small)
     for result in results.values():

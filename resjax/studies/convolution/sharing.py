@@ -13,9 +13,9 @@ unit vectors. These layers are affine, so J is their weight matrix and does not 
 * Shared: the rows of one output channel are translations of one row. Rows are compared after they are moved
   back by (s·h, s·w) for output position (h, w) and stride s; (different rows) × (inputs of each) = weights.
 
-*Protocol.* Every row of one layer without padding is computed (a row whose window is cut off by a padded border
-has fewer entries). Bit patterns are compared: a copied weight is copied exactly. ``connections`` does the same
-for the convolutions of a trained network.
+*Protocol.* Every row of one layer without padding is computed (a row whose window is cut off by a padded
+border has fewer entries). Bit patterns are compared: a copied weight is copied exactly. ``connections`` does
+the same for the convolutions of a trained network.
 
 *Reading it.* This says how a layer is built, which training cannot change. The counts say what the
 restrictions save, not that they help; that is another experiment (``sample_size``).
@@ -36,6 +36,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from numpy.typing import ArrayLike
 
 from resjax.models.local import CONNECTIONS, layer
 from resjax.studies import style
@@ -121,7 +122,8 @@ def sharing(
     outputs = jax.eval_shape(layer.apply, variables, jnp.zeros((1, *input_shape))).shape[1:]
     if len(outputs) != 3:
         raise ValueError(f"a layer must return maps [B, H, W, C], got outputs of shape {outputs}")
-    rows = jacobian_rows(layer, variables, input_shape, np.arange(math.prod(outputs)))
+    which = np.arange(math.prod(outputs))
+    rows = np.asarray(jacobian_rows(layer, variables, input_shape, which))
     seen = np.count_nonzero(rows, (1, 2, 3))
     leaves = jax.tree_util.tree_leaves_with_path(variables["params"])
     biases = sum(leaf.size for path, leaf in leaves if path[-1].key == "bias")
@@ -142,22 +144,19 @@ def sharing(
     )
 
 
+@partial(jax.jit, static_argnums=(0, 2))
 def jacobian_rows(
-    layer: nn.Module, variables: Any, input_shape: Shape3, outputs: np.ndarray
-) -> np.ndarray:
+    layer: nn.Module, variables: Any, input_shape: Shape3, outputs: ArrayLike
+) -> jax.Array:
     """Rows [rows, H, W, C] of the Jacobian at x = 0; ``outputs`` [rows] are flat indices of y [H', W', O]."""
-    return np.asarray(_rows(layer, input_shape, variables, jnp.asarray(outputs)))
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def _rows(layer: nn.Module, shape: Shape3, variables: Any, outputs: jax.Array) -> jax.Array:
-    y, back = jax.vjp(partial(layer.apply, variables), jnp.zeros((1, *shape)))
+    run: Any = partial(layer.apply, variables)
+    y, back = jax.vjp(run, jnp.zeros((1, *input_shape)))
 
     def row(output: jax.Array) -> jax.Array:
         unit = (jnp.arange(y.size) == output).astype(y.dtype).reshape(y.shape)
         return back(unit)[0][0]
 
-    return lax.map(row, outputs, batch_size=min(64, len(outputs)))
+    return lax.map(row, outputs, batch_size=min(64, np.size(outputs)))
 
 
 def moved_back(row: np.ndarray, top: int, left: int) -> tuple[bytes, ...]:

@@ -87,7 +87,7 @@ def _estimation(
     for stack, y in zip(network.stacks, following, strict=True):
         goal = final[stack.stage][None]
         goal, shape, axes = goal.astype(wide(goal)), (stack.n, goal.shape[1]), range(2, goal.ndim)
-        values = (jnp.full(shape, jnp.nan),) * 3
+        values: Any = (jnp.full(shape, jnp.nan),) * 3
         if y.shape == goal.shape[1:]:
             # A unit's output is the next one's input; a single unit's own input may differ in shape.
             within = inputs[stack.name][1:].reshape(-1, *y.shape)

@@ -34,6 +34,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
@@ -121,13 +122,8 @@ def identity(
             f"the lesions are those of {len(lesions.unit)} units, {lesions.unit[0]} to {lesions.unit[-1]}; "
             f"this network has {len(names)}, {names[0]} to {names[-1]}: delete its own units"
         )
-    of_each = per_example(
-        lambda batch: additions(network, loss, variables, batch.images, batch.labels),
-        images,
-        labels,
-        batch_size,
-        progress,
-    )
+    run = partial(additions, network, loss, variables)
+    of_each = per_example(run, images, labels, batch_size, progress)
     means = {name: _mean(values) for name, values in of_each.items()}
     deviation = of_each["cosine"] - means["cosine"][:, None]
     variance = means["square"] - means["estimation"] ** 2
@@ -207,23 +203,20 @@ def plot(results: Mapping[str, Identity]) -> style.Figure:
         style.integer_ticks(ax)
     axes["cosine"].axhline(0, lw=1, color=style.ink())
     if ranked:
+        ax, place = axes["damage"], np.arange(len(MEASURES))
         for i, r in enumerate(results.values()):
-            _correlations(axes["damage"], r, i, len(results))
-        axes["damage"].set_yticks(range(len(MEASURES)), on_axis)
+            if r.correlation is not None and r.low is not None and r.high is not None:
+                # An end of the bootstrap interval may lie beyond the estimate itself.
+                sides = np.clip([r.correlation - r.low, r.high - r.correlation], 0, None)
+                look = {"fmt": style.marker(i), "color": style.color(i), "lw": 1.4}
+                y = place + 0.16 * (i - (len(results) - 1) / 2)
+                ax.errorbar(r.correlation, y, xerr=sides, **look)
+        ax.axvline(0, lw=1, color=style.ink())
+        ax.set_yticks(place, on_axis)
+        ax.set(xlim=(-1.03, 1.03), ylim=(len(place) - 0.5, -0.5))
+        ax.set_xlabel("rank correlation with the damage (ρ)")
     style.legend_above(fig, axes["ratio"], 3)
     return fig
-
-
-def _correlations(ax: style.Axes, r: Identity, i: int, runs: int) -> None:
-    if r.correlation is None or r.low is None or r.high is None:
-        return
-    place = np.arange(len(r.measure)) + 0.16 * (i - (runs - 1) / 2)
-    # An end of the bootstrap interval may lie beyond the estimate itself.
-    sides = np.clip([r.correlation - r.low, r.high - r.correlation], 0, None)
-    ax.errorbar(r.correlation, place, xerr=sides, fmt=style.marker(i), color=style.color(i), lw=1.4)
-    ax.axvline(0, lw=1, color=style.ink())
-    ax.set(xlim=(-1.03, 1.03), xlabel="rank correlation with the damage (ρ)")
-    ax.set_ylim(len(r.measure) - 0.5, -0.5)
 
 
 def downhill(r: Identity) -> tuple[int, int]:

@@ -56,6 +56,7 @@ def insert(
     after: int,
     count: int = 1,
     key: jax.Array,
+    states: Sequence[jax.Array] | None = None,
 ) -> tuple[Network, Variables]:
     """A deeper network that computes the same function: ``count`` new units behind unit ``after``.
 
@@ -67,13 +68,38 @@ def insert(
         or the next stack, where only that one keeps the shape.
       count: how many units.
       key: of their initialization.
+      states: of ``images`` in front of the first unit and behind each one (``states_of``), where known.
 
     Raises:
       ValueError: no such place.
       Refusal: no unit there keeps the shape, or the unit can't be an identity.
     """
-    states = states_of(network, variables, jnp.asarray(images))
-    return insert_at(network, variables, states, after, count, key)
+    if not -1 <= after < network.num_units or count < 1:
+        raise ValueError(
+            f"after={after}, count={count}; allowed: −1 … {network.num_units - 1}, and 1 or more"
+        )
+    if states is None:
+        states = states_of(network, variables, jnp.asarray(images))
+    h = states[after + 1]
+    stack, position = _place(network, variables, after, h)
+    make = _zero_branch if stack.unit.residual else _plain_identity
+    new = [make(stack.unit, _fresh(stack.unit, h, k), h) for k in jax.random.split(key, count)]
+
+    def join(old: jax.Array, *own: jax.Array) -> jax.Array:
+        return jnp.concatenate([old[:position], jnp.stack(own), old[position:]])
+
+    deeper = {collection: dict(tree) for collection, tree in variables.items()}
+    for collection, own in part_of(variables, stack.name).items():
+        joined = jax.tree.map(join, own, *(v[collection] for v in new))
+        deeper[collection][stack.name] = joined
+    longer = replace(stack, n=stack.n + count)
+    stacks = tuple(longer if s.name == stack.name else s for s in network.stacks)
+    dropout = network.unit_dropout
+    if dropout is not None:
+        if reason := fixed_depth(network, after, count):
+            raise Refusal(reason)
+        dropout = replace(dropout, num_units=network.num_units + count)
+    return replace(network, stacks=stacks, unit_dropout=dropout), deeper
 
 
 def start_from(task: Task, variables: Variables, seed: int = 0) -> TrainState:
@@ -101,41 +127,6 @@ def states_of(network: Network, variables: Variables, images: jax.Array) -> list
     stem, _ = network.run_stem(variables, images)
     taps = network.apply(variables, images, tap=lambda parts: parts.y).taps
     return [stem, *(y for stack in network.stacks for y in taps[stack.name])]
-
-
-def insert_at(
-    network: Network,
-    variables: Variables,
-    states: Sequence[jax.Array],
-    after: int,
-    count: int,
-    key: jax.Array,
-) -> tuple[Network, Variables]:
-    """``insert`` where ``states_of`` the network are known."""
-    if not -1 <= after < network.num_units or count < 1:
-        raise ValueError(
-            f"after={after}, count={count}; allowed: −1 … {network.num_units - 1}, and 1 or more"
-        )
-    h = states[after + 1]
-    stack, position = _place(network, variables, after, h)
-    make = _zero_branch if stack.unit.residual else _plain_identity
-    new = [make(stack.unit, _fresh(stack.unit, h, k), h) for k in jax.random.split(key, count)]
-
-    def join(old: jax.Array, *own: jax.Array) -> jax.Array:
-        return jnp.concatenate([old[:position], jnp.stack(own), old[position:]])
-
-    deeper = {collection: dict(tree) for collection, tree in variables.items()}
-    for collection, own in part_of(variables, stack.name).items():
-        joined = jax.tree.map(join, own, *(v[collection] for v in new))
-        deeper[collection][stack.name] = joined
-    longer = replace(stack, n=stack.n + count)
-    stacks = tuple(longer if s.name == stack.name else s for s in network.stacks)
-    dropout = None
-    if network.unit_dropout is not None:
-        if reason := fixed_depth(network, after, count):
-            raise Refusal(reason)
-        dropout = replace(network.unit_dropout, num_units=network.num_units + count)
-    return replace(network, stacks=stacks, unit_dropout=dropout), deeper
 
 
 def fixed_depth(network: Network, after: int = -1, count: int = 1) -> str | None:

@@ -10,8 +10,8 @@ the order of the calls; not the classifier, and nothing below a module called ``
 in the same unit takes the layer's output *itself*, its output is the response; where a ReLU, a sum or nothing
 follows, the layer's own output is. A post-activation unit therefore gives what the paper measured. In a
 pre-activation unit the next layer's BatchNorm normalizes all convolutions but the last, which enters the sum
-as it is. In the plain twin of such a unit the next unit's BatchNorm follows, so the scale of the last response
-is arbitrary.
+as it is. In the plain twin of such a unit the next unit's BatchNorm follows, so the scale of the last
+response is arbitrary.
 
 *Decisions.* The deviation is one number over examples, positions and channels, about their common mean, so a
 BatchNorm's bias counts. BatchNorm uses running statistics: on the training data, a BatchNorm layer has a
@@ -45,7 +45,6 @@ from resjax.studies.batches import BATCH_SIZE, Progress, check_images, per_examp
 from resjax.studies.paths.path_walk import wide
 from resjax.studies.refusal import Refusal
 from resjax.studies.result import Result
-from resjax.studies.run import Run
 from resjax.studies.study import Bench, Columns, Study
 from resjax.studies.words import count, factor, join, numbers
 
@@ -83,9 +82,8 @@ def responses(
     layers = layers_of(network, variables, images.shape[1:])
     if not layers:
         raise Refusal(NO_KERNEL)
-    moments = per_example(
-        lambda batch: _record(network, variables, batch.images), images, None, batch_size, progress
-    )
+    run = partial(_record, network, variables)
+    moments = per_example(run, images, None, batch_size, progress)
     mean, square = moments.mean(-1, dtype=np.float64).T
     return Responses(
         layer=tuple(layers),
@@ -221,17 +219,15 @@ def headline(results: Mapping[str, Responses]) -> str:
         text = f"the {what} of {join(list(levels))} respond alike (median deviation {factor(levels[small])})"
         unlike = ", unlike in the post-activation networks of He et al. 2015"
         return text + unlike if residual and plain else text
-    if not (residual and plain):
-        text = f"the {what} of {small} respond more weakly than those of {large}"
-    else:
-        how = "neither more weakly nor more strongly than the plain"
+    who, how = small, f"more weakly than those of {large}"
+    if residual and plain:
+        who, how = "the residual networks", "neither more weakly nor more strongly than the plain"
         if max(residual) < min(plain):
             how = "more weakly than the plain, as in He et al. 2015"
         elif min(residual) > max(plain):
             how = "more strongly than the plain, unlike in He et al. 2015"
-        text = f"the {what} of the residual networks respond {how}"
     told = join([f"{factor(level)} in {label}" for label, level in levels.items()])
-    return f"{text} (median deviation {told})"
+    return f"the {what} of {who} respond {how} (median deviation {told})"
 
 
 def points(label: str, r: Responses) -> list[str]:
@@ -269,10 +265,6 @@ def summary(r: Responses) -> dict[str, str]:
     return {"raw response, median": factor(float(np.median(r.std)))}
 
 
-def unsuited(run: Run) -> str | None:
-    return None if layers_of(run.network, run.variables, run.image_shape) else NO_KERNEL
-
-
 def measure(bench: Bench) -> Responses:
     size, progress = bench.options.batch_size, bench.progress
     return responses(*bench.evaluation()[:3], batch_size=size, progress=progress)
@@ -288,7 +280,9 @@ STUDY = Study(
     ),
     code="resjax.analysis.responses(*run.evaluation(10_000)[:3])",
     result=Responses,
-    unsuited=unsuited,
+    unsuited=lambda run: (
+        None if layers_of(run.network, run.variables, run.image_shape) else NO_KERNEL
+    ),
     measure=measure,
     plot=plot,
     headline=headline,

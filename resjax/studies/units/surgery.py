@@ -1,22 +1,23 @@
 """Surgery: a trained network gets more units that do nothing, and trains on.
 
 *Question.* "Two layers that are added anywhere do no harm": a residual unit whose branch is 0 passes its
-input on, so a deeper network can start as the function that the shallower one has learned. Is the function the
-same, to the last bit, with units at the front, in the middle and at the end? And does the deeper network,
+input on, so a deeper network can start as the function that the shallower one has learned. Is the function
+the same, to the last bit, with units at the front, in the middle and at the end? And does the deeper network,
 trained on, fit the training data as well as the untouched one?
 
 *Protocol.* ``resjax.studies.units.insertion`` tells how a unit is made the identity; a place where none can
 be is left out and named. Units are inserted at all other places, and logits are compared on all examples, in
-inference. Then both networks are trained on with the same batches, the same optimizer and a constant rate; this
-is repeated with other batches and other initial values. The mean training loss of the second half of the steps
-is compared, deeper minus untouched, in training mode, before each update.
+inference. Then both networks are trained on with the same batches, the same optimizer and a constant rate;
+this is repeated with other batches and other initial values. The mean training loss of the second half of the
+steps is compared, deeper minus untouched, in training mode, before each update.
 
 *Reading it.* The construction promises an unchanged function. The numbers check the software, and where
-arithmetic is not exact (on a GPU, two programs may sum in another order) they give the size of the difference.
-Training loss tells whether the start does harm. It does not tell that more depth helps, nor that a deeper
-network finds such units when all of it starts at random: that is where plain networks fail (He et al. 2015,
-§1: a constructed solution exists, and solvers do not find it). A few dozen steps at a small rate stay near the
-start. The mean of ‖y − x‖ / ‖x‖ over examples, at first 0, tells how much the new units change their input.
+arithmetic is not exact (on a GPU, two programs may sum in another order) they give the size of the
+difference. Training loss tells whether the start does harm. It does not tell that more depth helps, nor that
+a deeper network finds such units when all of it starts at random: that is where plain networks fail (He et
+al. 2015, §1: a constructed solution exists, and solvers do not find it). A few dozen steps at a small rate
+stay near the start. The mean of ‖y − x‖ / ‖x‖ over examples, at first 0, tells how much the new units change
+their input.
 
 *Cost.* Three forward passes of all examples, and the training of two networks, each of which is compiled.
 """
@@ -53,7 +54,7 @@ from resjax.studies.paths.path_walk import wide
 from resjax.studies.refusal import Refusal
 from resjax.studies.result import Classified
 from resjax.studies.study import Bench, Columns, Study
-from resjax.studies.units.insertion import fixed_depth, insert_at, start_from, states_of
+from resjax.studies.units.insertion import fixed_depth, insert, start_from, states_of
 from resjax.studies.words import count, factor, join, numbers, percent, percents
 from resjax.training.step import Task, TrainState, train_step
 
@@ -124,7 +125,6 @@ def surgery(
       seed: of initial values and batches.
 
     Raises:
-      ValueError: data of a wrong form, or impossible options.
       Refusal: no place where a unit can be the identity.
     """
     images, labels, num_classes = checked_examples(network, variables, images, labels)
@@ -134,13 +134,13 @@ def surgery(
         raise ValueError(
             f"steps={steps}, repeats={repeats}, train_batch_size={train_batch_size}; allowed: 2, 2, 1 or more"
         )
-    last = network.num_units - 1
-    states = states_of(network, variables, jnp.asarray(images[:TRIED]))
+    last, tried = network.num_units - 1, jnp.asarray(images[:TRIED])
+    put = partial(insert, images=tried, count=count, states=states_of(network, variables, tried))
     names = ["in front of all units", *(f"behind {unit.name}" for unit in network.units)]
     chosen, refused = [], {}
     for place in sorted(set((-1, last // 2, last) if places is None else places)):
         try:
-            insert_at(network, variables, states, place, count, jax.random.key(seed))
+            put(network, variables, after=place, key=jax.random.key(seed))
             chosen.append(place)
         except Refusal as error:
             refused[names[place + 1]] = str(error)
@@ -153,13 +153,13 @@ def surgery(
         deep, own = network, variables
         for place in reversed(chosen):  # so that the numbers of those in front stay
             key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), r), place + 1)
-            deep, own = insert_at(deep, own, states[: place + 2], place, count, key)
+            deep, own = put(deep, own, after=place, key=key)  # the states in front stay, too
         return deep, own
 
     def measured(network: Network, variables: Variables) -> tuple[np.ndarray, np.ndarray]:
         """Logits [N, classes], and each unit's mean ‖y − x‖ / ‖x‖ over the examples [units]."""
         run = partial(_forward, network, variables)
-        logits, change = per_example(lambda batch: run(batch.images), images, None, batch_size)
+        logits, change = per_example(run, images, None, batch_size)
         return logits.T, change.mean(1)
 
     deep, own = enlarge(0)
@@ -215,12 +215,12 @@ def _train(
     losses, slot = [], np.arange(rows.shape[1], dtype=np.int32)
     for chosen in rows:
         batch = {"image": images[chosen], "label": labels[chosen].astype(np.int32), "slot": slot}
-        state, metrics = _step(state, batch, task)
+        state, metrics = _step(state, batch, task=task)
         losses.append(metrics["loss"])
     return state, np.array(jax.device_get(losses))
 
 
-_step = jax.jit(lambda state, batch, task: train_step(state, batch, task=task), static_argnums=2)
+_step = jax.jit(train_step, static_argnames="task")
 
 
 @partial(jax.jit, static_argnums=0)
@@ -311,9 +311,9 @@ def points(label: str, r: Surgery) -> list[str]:
     kind = "zero branches" if r.residual else "identity kernels"
     refused = [f"{label}: no unit {k}, because {v.rstrip('.')}." for k, v in r.refused.items()]
     return [
-        f"{label}: {count(r.num_new, 'unit')} with {kind}, {join(r.place)}. Over the last {steps - steps // 2} of "
-        f"{steps} steps the training loss is {deep}, and {untouched} in the untouched network: "
-        f"{more if np.isfinite(r.gap) else 'training diverged'}. The error was {percent(r.error)}, and "
+        f"{label}: {count(r.num_new, 'unit')} with {kind}, {join(r.place)}. Over the last "
+        f"{steps - steps // 2} of {steps} steps the training loss is {deep}, and {untouched} in the untouched "
+        f"network: {more if np.isfinite(r.gap) else 'training diverged'}. The error was {percent(r.error)}, and "
         f"became {percent(r.deep_error.mean())} with the new {'unit' if r.num_new == 1 else 'units'} and "
         f"{percent(r.untouched_error.mean())} without. New units now change their input by "
         f"{percent(r.change.mean())} of its norm.",

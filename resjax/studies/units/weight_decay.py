@@ -105,10 +105,7 @@ def weight_decay(
       steps, every: number of steps, and of steps between two measurements of the branch.
       width, size, batch_size: of x, [batch_size, size, size, width], absolute values of a standard normal.
       draws: units and inputs, 2 or more; kernels are He-normal, γ = 1, β = 0.
-      seed: seed of the draws.
-
-    Raises:
-      ValueError: another placement, or impossible numbers.
+      seed: of the draws.
     """
     if placement not in POWERS:
         raise ValueError(f"placement={placement!r}; allowed: {', '.join(POWERS)}")
