@@ -24,7 +24,7 @@ class Inference(TypedDict, total=False):
 
     Every analysis takes ``network``, ``variables``, ``images`` and ``labels`` first: any network; its
     variables as ``Network.init`` returns them; float [N, H, W, C], standardized as in training, N ≥ 1, each
-    counted once; int [N].
+    counted once; int [N]. A ValueError says what is wrong with others.
     """
 
     loss: Loss  # (logits [B, classes], labels int32 [B]) → float32 [B]; default: cross-entropy

@@ -64,7 +64,7 @@ class EdgeMaps(Result):
 
     image: Annotated[np.ndarray, "row", "column"]
     filter: tuple[str, ...]  # names
-    kernel: Annotated[np.ndarray, "filter", "down", "across"]  # [filter, 3, 3]
+    kernel: Annotated[np.ndarray, "filter", "down", "across"]  # 3×3 each
     output: Annotated[np.ndarray, "filter", "row", "column"]  # by cross-correlation
     flipped: Annotated[np.ndarray, "filter", "row", "column"]  # by mathematical convolution
     expected: Annotated[np.ndarray | None, "row", "column"]  # of the first filter, if known
@@ -86,9 +86,6 @@ def edges(
       image: [H, W], 3×3 pixels or more.
       filters: [3, 3] by name, None for ``FILTERS``.
       expected: [H − 2, W − 2], the known output of the first filter.
-
-    Raises:
-      ValueError: an image or filters of another form.
     """
     image = np.asarray(image, np.float32)
     filters = FILTERS if filters is None else filters

@@ -97,11 +97,8 @@ def equivariance(
     Places whose features are not maps are left out and named.
 
     Args: those of every analysis (``Inference``; each example runs with four shifted copies), and
-      most: predictions are compared for shifts of 0 … ``most`` pixels.
+      most: predictions are compared for shifts of 0 … ``most`` pixels, less than the side of the image.
       seed: of the noise that finds the border's reach.
-
-    Raises:
-      ValueError: images or labels of a wrong form, or shifts as large as the image.
     """
     images, labels, num_classes = checked_examples(network, variables, images, labels)
     side = min(images.shape[1:3])

@@ -123,19 +123,16 @@ def sample_size(
         raise ValueError(f"sizes={tuple(sizes)}; allowed: {allowed}")
     if seeds < 2 or margin < 1:
         raise ValueError(f"seeds={seeds}, margin={margin}; allowed: seeds from 2, margins from 1")
-    (images, labels), (test_images, test_labels) = (
-        (_at_places(x, margin), y.astype(np.int32)) for x, y in (train, test)
-    )
-    shape = images.shape[2:]
-    all_sets = jax.device_put((images, labels, test_images, test_labels))
+    sets = [(_at_places(x, margin), y.astype(np.int32)) for x, y in (train, test)]
+    shape, on_device = sets[0][0].shape[2:], jax.device_put(sets)
     networks = {c: twin(c, image_shape=shape, num_classes=classes) for c in CONNECTIONS}
 
     def run(task: tuple[bool, int, str]) -> Any:
         move, n, connections = task
-        given = len(labels), n, move, (steps, batch_size)
+        given = len(train[1]), n, move, (steps, batch_size)
         each = [_draw(s, *given) for s in range(seed, seed + seeds)]
         draws = _Draws(*map(np.stack, zip(*each, strict=True)))
-        return jax.device_get(_train(networks[connections], learning_rate, all_sets, draws))
+        return jax.device_get(_train(networks[connections], learning_rate, on_device, draws))
 
     def parameters(network: Network) -> int:
         variables = jax.eval_shape(lambda key: network.init(key, shape), jax.random.key(0))
@@ -164,7 +161,7 @@ def sample_size(
             train_error=fitted[[0, 0, 1], :, i],
             test_error=np.stack([centred[:, i], shifted[:, i], moved[:, i]]),
             parameters=parameters(networks[c]),
-            num_test=len(test_labels),
+            num_test=len(test[1]),
             num_classes=classes,
             choices=choices,
         )
@@ -206,7 +203,7 @@ def _draw(seed: int, count: int, n: int, moved: bool, recipe: tuple[int, int]) -
 @partial(jax.jit, static_argnums=(0, 1))
 def _train(network: Network, learning_rate: float, sets: Any, draws: _Draws) -> Any:
     """Training error [seed], and test error at each place [seed, 9]."""
-    images, labels, test_images, test_labels = sets
+    (images, labels), (test_images, test_labels) = sets
     steps = draws.rows.shape[1]
     optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
 

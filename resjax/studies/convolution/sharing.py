@@ -111,13 +111,10 @@ def sharing(
     """Computes the exact Jacobian of an affine layer.
 
     Args:
-      layer, variables, strides: module [B, H, W, C] → [B, H', W', O], its variables and strides.
+      layer, variables, strides: module [B, H, W, C] → maps [B, H', W', O], its variables and strides.
       input_shape: (H, W, C).
       window: inputs that an output sees by design, such as k·k·C.
       keep: whether the result holds the matrix itself.
-
-    Raises:
-      ValueError: a layer whose outputs are not maps.
     """
     outputs = jax.eval_shape(layer.apply, variables, jnp.zeros((1, *input_shape))).shape[1:]
     if len(outputs) != 3:

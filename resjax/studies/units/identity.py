@@ -111,9 +111,6 @@ def identity(
       step), and
       lesions: the same network's ``lesion``, to correlate with.
       seed: of the bootstrap.
-
-    Raises:
-      ValueError: images or labels of a wrong form, or lesions of other units.
     """
     images, labels, _ = checked_examples(network, variables, images, labels)
     names = tuple(unit.name for unit in network.units)

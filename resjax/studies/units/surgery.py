@@ -312,9 +312,9 @@ def points(label: str, r: Surgery) -> list[str]:
     refused = [f"{label}: no unit {k}, because {v.rstrip('.')}." for k, v in r.refused.items()]
     return [
         f"{label}: {count(r.num_new, 'unit')} with {kind}, {join(r.place)}. Over the last "
-        f"{steps - steps // 2} of {steps} steps the training loss is {deep}, and {untouched} in the untouched "
-        f"network: {more if np.isfinite(r.gap) else 'training diverged'}. The error was {percent(r.error)}, and "
-        f"became {percent(r.deep_error.mean())} with the new {'unit' if r.num_new == 1 else 'units'} and "
+        f"{steps - steps // 2} of {steps} steps the training loss is {deep}, and {untouched} in the "
+        f"untouched network: {more if np.isfinite(r.gap) else 'training diverged'}. The error was "
+        f"{percent(r.error)}, and became {percent(r.deep_error.mean())} with the new {'unit' if r.num_new == 1 else 'units'} and "
         f"{percent(r.untouched_error.mean())} without. New units now change their input by "
         f"{percent(r.change.mean())} of its norm.",
         *refused,
