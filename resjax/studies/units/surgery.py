@@ -44,7 +44,6 @@ from resjax.studies import style
 from resjax.studies.batches import (
     BATCH_SIZE,
     Progress,
-    check_examples,
     checked_examples,
     per_example,
     reported,
@@ -128,8 +127,7 @@ def surgery(
       Refusal: no place where a unit can be the identity.
     """
     images, labels, num_classes = checked_examples(network, variables, images, labels)
-    data = np.asarray(train[0]), np.asarray(train[1])
-    check_examples(*data, num_classes)
+    data = checked_examples(network, variables, *train)[:2]
     if steps < 2 or repeats < 2 or train_batch_size < 1:
         raise ValueError(
             f"steps={steps}, repeats={repeats}, train_batch_size={train_batch_size}; allowed: 2, 2, 1 or more"
@@ -314,8 +312,8 @@ def points(label: str, r: Surgery) -> list[str]:
         f"{label}: {count(r.num_new, 'unit')} with {kind}, {join(r.place)}. Over the last "
         f"{steps - steps // 2} of {steps} steps the training loss is {deep}, and {untouched} in the "
         f"untouched network: {more if np.isfinite(r.gap) else 'training diverged'}. The error was "
-        f"{percent(r.error)}, and became {percent(r.deep_error.mean())} with the new {'unit' if r.num_new == 1 else 'units'} and "
-        f"{percent(r.untouched_error.mean())} without. New units now change their input by "
+        f"{percent(r.error)}, and became {percent(r.deep_error.mean())} with the new "
+        f"{'unit' if r.num_new == 1 else 'units'} and {percent(r.untouched_error.mean())} without. New units now change their input by "
         f"{percent(r.change.mean())} of its norm.",
         *refused,
     ]
