@@ -48,6 +48,7 @@ from resjax.network.losses import Loss, cross_entropy
 from resjax.studies import style
 from resjax.studies.batches import Progress
 from resjax.studies.intervals import bootstrap, of_mean
+from resjax.studies.moments import moment
 from resjax.studies.paths.path_lengths import central_range, count_units, path_lengths, shares
 from resjax.studies.paths.path_walk import (
     BATCH_SIZE,
@@ -60,7 +61,6 @@ from resjax.studies.paths.path_walk import (
     wide,
 )
 from resjax.studies.result import Result
-from resjax.studies.signals.gradients import moment
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -27,11 +27,10 @@ from numpy.typing import ArrayLike
 from resjax.network import Network, Variables
 from resjax.studies import style
 from resjax.studies.batches import Inference, Progress
-from resjax.studies.moments import at_moments
+from resjax.studies.moments import at_moments, moment
 from resjax.studies.paths.path_counts import between, one_path
 from resjax.studies.paths.path_exact import PathSpectrum, path_spectrum
 from resjax.studies.paths.path_walk import BATCH_SIZE, TRAINING, Probe
-from resjax.studies.signals.gradients import moment
 from resjax.studies.study import Bench, Columns, Study
 from resjax.studies.words import join, numbers
 
