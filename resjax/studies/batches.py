@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, TypedDict
 
@@ -19,7 +20,12 @@ Progress = Callable[[int, int], None]
 
 
 class Inference(TypedDict, total=False):
-    """How examples are run: arguments that every analysis takes, passed on as ``**how``."""
+    """How examples are run: arguments that every analysis takes, passed on as ``**how``.
+
+    Every analysis takes ``network``, ``variables``, ``images`` and ``labels`` first: any network; its
+    variables as ``Network.init`` returns them; float [N, H, W, C], standardized as in training, N ≥ 1, each
+    counted once; int [N]. It raises a ``ValueError`` for no example and for images or labels of a wrong form.
+    """
 
     loss: Loss  # (logits [B, classes], labels int32 [B]) → float32 [B]; default: cross-entropy
     batch_size: int  # most examples at a time; memory grows with it, results do not depend on it
@@ -34,6 +40,12 @@ def part(progress: Progress | None, i: int, of: int) -> Progress:
             progress(i * total + done, of * total)
 
     return tell
+
+
+def counted(progress: Progress | None, of: int) -> Callable[[], None]:
+    """A function to call before each of ``of`` parts and once at the end, which reports the progress."""
+    numbers = itertools.count()
+    return lambda: progress(next(numbers), of) if progress else None
 
 
 class PaddedBatch(NamedTuple):

@@ -84,19 +84,22 @@ def axes_grid(rows: int, columns: int, **options: Any) -> tuple[Figure, list[lis
 
 
 def panels(
-    count: int, *, height: float = 0.8, wide: float = 1.0, **options: Any
+    count: int, *, rows: int = 1, height: float = 0.8, wide: float = 1.0, **options: Any
 ) -> tuple[Figure, list[Axes]]:
-    """A new figure with panels side by side, or on a phone one below the other.
+    """A new figure with panels side by side, or on a phone all of them one below the other.
 
     Args:
-      count: number of panels.
+      count: number of panels in a row.
+      rows: number of rows, such as one for each network.
       height: on a phone, the height of each panel but the first as a share of the figure's usual height.
-      wide: on a page, the figure's height as a multiple of the usual height.
+      wide: on a page, the height of a row as a multiple of the figure's usual height.
       **options: of ``axes_grid``, such as ``sharey``.
     """
-    narrow = is_narrow()
-    fig, grid = axes_grid(*((count, 1) if narrow else (1, count)), **options)
-    fig.set_figheight(fig.get_figheight() * (1 + height * (count - 1) if narrow else wide))
+    narrow, total = is_narrow(), rows * count
+    if narrow:
+        options.pop("width_ratios", None)
+    fig, grid = axes_grid(*((total, 1) if narrow else (rows, count)), **options)
+    fig.set_figheight(fig.get_figheight() * (1 + height * (total - 1) if narrow else wide * rows))
     return fig, [ax for row in grid for ax in row]
 
 
