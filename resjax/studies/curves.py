@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -24,9 +24,6 @@ from resjax.studies.result import Classified
 from resjax.studies.study import Bench, Columns, Study
 from resjax.studies.verdicts import LEARNED
 from resjax.studies.words import numbers, percent, percents
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +75,7 @@ def curves(records: Sequence[Mapping[str, Any]], *, split: str, **fields: Any) -
 # --- what the report shows ---
 
 
-def plot(results: Mapping[str, Curves]) -> Figure:
+def plot(results: Mapping[str, Curves]) -> style.Figure:
     """Loss and error by step, side by side: training thin and dashed, evaluation with markers."""
     fig, (left, right) = style.panels(2, height=0.5, sharex=True)
     for i, (label, r) in enumerate(results.items()):

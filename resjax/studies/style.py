@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 if (
     TYPE_CHECKING
 ):  # matplotlib takes a second to import, and analyses without pictures do not need it
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.axes import Axes as Axes  # again, so that studies can write style.Axes
+    from matplotlib.figure import Figure as Figure
 
 BLUE, VERMILION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
 PURPLE, SKY, YELLOW = "#CC79A7", "#56B4E9", "#F0E442"

@@ -1,4 +1,4 @@
-"""Words and thresholds that several studies share: which change counts, and who has learned enough to be judged."""
+"""Words and thresholds that several studies share: which change counts, and who has learned enough."""
 
 from __future__ import annotations
 

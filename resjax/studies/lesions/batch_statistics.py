@@ -9,12 +9,12 @@ In a first layer this is the mean and variance of the whole set. Deeper layers d
 as in training. No exponential average is involved: Linen's BatchNorm computes m·old + (1 − m)·new, so the
 network runs with old = 0, and once with old = 2²⁰ to find its momentum m.
 
-``reestimate`` does this for one network. ``measure_recalibrated`` does it for many, and evaluates each with
-its own statistics: the option ``recalibrate_on`` of ``deletions``, ``delete_subsets``, ``pairs`` and
-``reorder``. ``resjax.studies.lesions.recalibrate`` says what it means.
+``reestimate`` does this for one network, ``measure_recalibrated`` for many, each then evaluated with its own
+statistics: the option ``recalibrate_on`` of ``deletions``, ``delete_subsets``, ``pairs`` and ``reorder``.
+``resjax.studies.lesions.recalibrate`` says what it means.
 
-*Cost.* For each network one pass over the images that statistics are estimated on and one over the evaluated
-ones; networks with different statistics share no beginnings. Two compilations in all.
+*Cost.* For each network, one pass over the images that statistics are estimated on and one over the evaluated
+ones; nothing is shared between networks. Two compilations in all.
 """
 
 from __future__ import annotations
@@ -194,14 +194,16 @@ def measure_recalibrated(
     labels: ArrayLike,
     lesions: Lesion,
     recalibrate_on: ArrayLike,
+    *,
+    seed: int = 0,
     **how: Unpack[Inference],
 ) -> tuple[Scores, Scores, dict[str, str]]:
     """Scores of m lesioned networks, each with statistics of its own.
 
     Args: those of every analysis (``Inference``), and
       lesions: with a leading axis m.
-      recalibrate_on: float [M, H, W, C], training images, standardized as in training. Dropout inside layers
-        acts with the seed 0.
+      recalibrate_on: float [M, H, W, C], training images, standardized as in training.
+      seed: as of ``reestimate``.
 
     Returns:
       Scores of the lesioned networks, those of the intact one with its running statistics (m = 1), and
@@ -219,7 +221,7 @@ def measure_recalibrated(
             "images like those that are evaluated"
         )
     progress = how.get("progress")
-    new = estimates(network, variables, batches, lesions, 0, part(progress, 0, 2))
+    new = estimates(network, variables, batches, lesions, seed, part(progress, 0, 2))
     how["progress"] = part(progress, 1, 2)
     variants = {**lesions, "batch_stats": new}
     scores = measure(network, variables, images, labels, with_statistics, variants, **how)

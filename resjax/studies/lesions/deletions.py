@@ -5,9 +5,8 @@ the error should rise smoothly with k. Veit, Wilber & Belongie (2016, §4.2, Fig
 k = 1 … 20 of 54, many times: the error is about 0.2 at k = 10, and much higher at 20. ``deletions`` is that
 experiment; ``by_number`` summarizes it by the median, the interval of the median, and the quartiles.
 
-*Protocol.* As for single deletions (``lesion``): the branch is removed and the shortcut kept, also where a
-unit changes the shape unless ``transitions=False``. BatchNorm uses its running statistics, or with
-``recalibrate_on`` statistics of the lesioned network (``batch_statistics``). Nothing is trained again. The k
+*Protocol.* As for single deletions (``lesion``), but ``transitions=False`` keeps units that change the shape,
+and with ``recalibrate_on`` BatchNorm uses statistics of the lesioned network (``batch_statistics``). The k
 units are drawn uniformly, and no set is drawn twice; where there are no more sets than draws, all are taken.
 
 *Reading it.* An ensemble of paths would show a smooth rise, but a smooth rise does not prove an ensemble:
@@ -25,7 +24,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Unpack
+from typing import Annotated, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -43,9 +42,6 @@ from resjax.studies.spread import Spread, draw_spread, intact_value, spread, sty
 from resjax.studies.study import Bench, Columns, Study
 from resjax.studies.verdicts import num_deletable
 from resjax.studies.words import correlation, count, join, number, percent, percents
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,7 +163,7 @@ def by_number(result: Deletions, what: str = "error") -> Spread:
 # --- what the report shows ---
 
 
-def plot(results: Mapping[str, Deletions]) -> Figure:
+def plot(results: Mapping[str, Deletions]) -> style.Figure:
     """Error by the number of deleted units: median with its interval, quartiles as a band, and chance."""
     fig, ax = style.axes()
     for i, (label, result) in enumerate(results.items()):

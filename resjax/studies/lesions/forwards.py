@@ -154,7 +154,7 @@ def check_alike(other: Variables, variables: Variables) -> None:
 
 
 class Job(NamedTuple):
-    """One intervention on each unit (or stack) in ``which``, with one variant for each."""
+    """One intervention, with a variant for each unit (or stack) in ``which``."""
 
     name: str
     which: np.ndarray

@@ -37,7 +37,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Unpack
+from typing import Annotated, Any, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -59,10 +59,6 @@ from resjax.studies.scores import MEASURES
 from resjax.studies.study import Bench, Columns, Study
 from resjax.studies.variants import measure as measure_variants
 from resjax.studies.words import join, numbers, percent, percents
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 # What happens to one unit; a result has one row for each α, and one for each draw.
 KINDS = ("scale", "freeze", "reset", "redraw")
@@ -181,11 +177,11 @@ def interventions(
     parallel = dict.fromkeys(MEASURES, np.zeros(0))
     if jobs[-1].name == "parallel":
         parallel, jobs = found.pop(), jobs[:-1]
-    measured: dict[str, Any] = {f"parallel_{m}": parallel[m] for m in MEASURES}
-    for m in MEASURES:
-        measured[m] = np.full((len(jobs), len(can_go)), np.nan)
-        for row, job, values in zip(measured[m], jobs, found, strict=True):
-            row[job.which] = values[m]
+    measured: dict[str, Any] = {m: np.full((len(jobs), len(can_go)), np.nan) for m in MEASURES}
+    for i, job in enumerate(jobs):
+        for m in MEASURES:
+            measured[m][i, job.which] = found[i][m]
+    measured |= {f"parallel_{m}": values for m, values in parallel.items()}
 
     places = [place for place in network.places(variables) if can_run_in_parallel(place.stack)]
     count = "" if reference is None else f"; {len(np.asarray(reference)):,} reference images"
@@ -225,7 +221,7 @@ def lines(r: Interventions) -> dict[str, np.ndarray]:
     return {name: np.mean(own, 0) for name, own in zip(LINES, rows, strict=True) if len(own)}
 
 
-def plot(results: Mapping[str, Interventions]) -> Figure:
+def plot(results: Mapping[str, Interventions]) -> style.Figure:
     """For each network, the error after each intervention by unit, and as a function of α.
 
     Left, the band around fresh draws is their interval, thick lines are stacks in parallel. Right, the line
@@ -246,7 +242,7 @@ def plot(results: Mapping[str, Interventions]) -> Figure:
     return fig
 
 
-def _by_unit(ax: Axes, result: Interventions, label: str) -> None:
+def _by_unit(ax: style.Axes, result: Interventions, label: str) -> None:
     number = 1 + np.arange(len(result.unit))
     for name, error in lines(result).items():
         i = LINES.index(name)
@@ -265,7 +261,7 @@ def _by_unit(ax: Axes, result: Interventions, label: str) -> None:
     style.integer_ticks(ax)
 
 
-def _by_alpha(ax: Axes, result: Interventions, label: str) -> None:
+def _by_alpha(ax: style.Axes, result: Interventions, label: str) -> None:
     if not len(result.alpha):  # no unit of this network can be scaled, but some of another one
         ax.set_axis_off()
         return

@@ -17,18 +17,17 @@ nothing: see the KL divergence and the agreement too. It does not prove that the
 small branches predict the same (He et al. 2015, Fig. 7), and the paper's plain network has no
 normalization, so it differs in more than the shortcuts.
 
-*Cost.* The state in front of a unit is computed once and shared by the intact network and all later
-deletions; only the units behind a deleted one run again. For n units that is n + n(n − 1)/2 unit
-evaluations per example, half of the n(n + 1) of n + 1 whole forward passes. There is one compilation, whose
-size grows with the number of stacks and not with n. A batch holds one state for each deletion, fewer than a
-backward pass keeps.
+*Cost.* The intact network and all later deletions share the state in front of a unit; only the units behind
+a deleted one run again. For n units that is n + n(n − 1)/2 unit evaluations per example, half of the n(n + 1)
+of n + 1 forward passes. There is one compilation, whose size grows with the number of stacks and not with n.
+A batch holds one state for each deletion, fewer than a backward pass keeps.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -47,9 +46,6 @@ from resjax.studies.result import Compared
 from resjax.studies.scores import Scores, Sums, compare
 from resjax.studies.study import Columns, Study
 from resjax.studies.words import count, join, numbers, percent, percents
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,7 +195,7 @@ def _run_stack(
 # --- what the report shows ---
 
 
-def plot(results: Mapping[str, Lesion]) -> Figure:
+def plot(results: Mapping[str, Lesion]) -> style.Figure:
     """Error after the deletion of each unit; lines are the intact networks and chance.
 
     A cross on the line of the intact network marks a unit that can't be deleted. Networks of different depth

@@ -1,14 +1,14 @@
 """Deletions of every two units, and of every run of neighbours: which units depend on each other.
 
-*Question.* Does the harm of two deletions add up? With rise(S) the error, or the loss, without the units of
-S, minus the intact network's, the interaction of two units is
+*Question.* Does the harm of two deletions add up? With rise(S) the error (or the loss) without the units of S
+minus that of the intact network, the interaction of two units is
 
     rise({i, j}) − rise({i}) − rise({j}).
 
 Near 0, each unit contributes whatever the other does. Above 0, one replaces the other: the network can do
-without either, not without both. Below 0, the two contribute only together, so that without one the other is
-useless, or each alone has broken the network already: an error can't rise to chance twice. Look at the rises;
-and the loss has no such ceiling.
+without either, not without both. Below 0, either the two contribute only together, so that without one the
+other is useless, or each alone has broken the network already: an error can't rise to chance twice. The rises
+tell these cases apart, and the loss has no such ceiling.
 
 Runs of neighbours are what one would cut to make a network shallower (Gromov et al. 2024 cut them out of
 language models): is the harm of a run that of as many random units (``deletions``)?
@@ -25,7 +25,7 @@ unit. Use few examples. With ``recalibrate_on`` nothing is shared.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Unpack
+from typing import Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -39,10 +39,6 @@ from resjax.studies.run import Run
 from resjax.studies.spread import intact_value
 from resjax.studies.study import Bench, Columns, Study
 from resjax.studies.words import columns, count, percent
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 
 def pairs(
@@ -98,7 +94,7 @@ def _by_ends(result: Deletions, what: str, chosen: np.ndarray) -> np.ndarray:
 # --- what the report shows ---
 
 
-def plot(results: Mapping[str, Deletions]) -> Figure:
+def plot(results: Mapping[str, Deletions]) -> style.Figure:
     """Interaction of every two units (left), error without every run of neighbours; one row per network."""
     fig, cells = style.panels(2, rows=len(results), height=1, wide=0.92)
     for (label, result), left, right in zip(results.items(), cells[::2], cells[1::2], strict=True):
@@ -113,7 +109,7 @@ def plot(results: Mapping[str, Deletions]) -> Figure:
 
 
 def _heat(
-    ax: Axes, values: np.ndarray, colors: str, limits: tuple[float, float], title: str
+    ax: style.Axes, values: np.ndarray, colors: str, limits: tuple[float, float], title: str
 ) -> None:
     low, high = limits
     ends = (0.5, len(values) + 0.5)  # units are counted from 1
@@ -178,8 +174,9 @@ def points(label: str, result: Deletions) -> list[str]:
         more = percent(float(np.mean(values > verdicts.MAY_GO + 1e-9)))
         text += (
             f"Errors add up to within one point in {percent(additive(result))} of "
-            f"{count(len(values), 'pair')}; {more} cost more than that. {most}: {result.unit[i]} and {result.unit[j]}, {percent(error[i, j])} without both, "
-            f"{percent(error[i, i])} and {percent(error[j, j])} without one. "
+            f"{count(len(values), 'pair')}; {more} cost more than that. {most}: {result.unit[i]} and "
+            f"{result.unit[j]}, {percent(error[i, j])} without both, {percent(error[i, i])} and "
+            f"{percent(error[j, j])} without one. "
         )
     length = longest_run(result)
     if not length or not (best := _best_run(result, length)):

@@ -1,8 +1,8 @@
 """Deletions and orders of units, evaluated with shared prefixes: equal beginnings of the networks run once.
 
-``variants`` serves every intervention, with a whole forward pass for each. Deletions and orders allow more:
-up to the first change the states are those of the intact network, and networks with the same first changes
-share more. So a network is written as a row of *places*, one for each unit:
+``variants`` serves every intervention, with a whole forward pass for each. Deletions and orders need less: up
+to the first change the states are those of the intact network, and networks with the same first changes share
+more. So a network is written as a row of *places*, one for each unit:
 
 * u ≥ 0: unit u runs here;
 * ~u = −1 − u: unit u is deleted here. Its shortcut stays, its branch is not computed.

@@ -7,10 +7,10 @@ leaves the lowest loss stays deleted:
     u_k = argmin_u L(u_1, …, u_{k−1}, u deleted),   k = 1, 2, …
 
 *Protocol.* The order is chosen by the loss on examples that are given for choosing; error, loss, KL and
-agreement after each round are then measured on other examples. Choosing on the test set would make the curve
-too good: the best of n units is partly the luckiest one. The loss decides, not the error, because it is finer
-and because a network that fits its training set makes no errors there. A loss that is not finite is the
-worst; ties go to the earlier unit. Nothing is trained again. Random sets are measured on the same examples.
+agreement after each round are measured on others, as are random sets. Choosing on the test set would make the
+curve too good: the best of n units is partly the luckiest one. The loss decides because it is finer than the
+error, and because a network that fits its training set makes no errors there. A loss that is not finite is
+the worst; ties go to the earlier unit. Nothing is trained again.
 
 *Reading it.* A low curve says that this network can be made shallower at once. It does not say that its units
 do nothing (training again would repair more), nor that greedy is the best: sets found in another way may be
@@ -25,14 +25,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Unpack
+from typing import Annotated, Any, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
 from resjax.studies import style, verdicts
-from resjax.studies.batches import Inference, check_images
+from resjax.studies.batches import Inference
 from resjax.studies.lesions.prefixes import measure_places
 from resjax.studies.lesions.subsets import candidates, default_numbers, random_subsets
 from resjax.studies.result import Classified
@@ -40,9 +40,6 @@ from resjax.studies.spread import Spread, draw_spread, spread, style_errors
 from resjax.studies.study import Bench, Columns, Study
 from resjax.studies.verdicts import num_deletable
 from resjax.studies.words import numbers, percent, percents
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,8 +89,6 @@ def pruning(
     Raises:
       ValueError: also where no unit can be deleted, and for less than one draw or round, or more than units.
     """
-    chosen_images = np.asarray(choose_on[0])
-    check_images(chosen_images)
     allowed, never = candidates(network, variables, images)
     pool, n = int(allowed.sum()), network.num_units
     rounds = pool if max_deleted is None else max_deleted
@@ -126,7 +121,7 @@ def pruning(
         chosen += [scores.take(best)] if k else [intact.take(0), scores.take(best)]
         deleted[k + 1] = trial[best]
 
-    scores, whole = score((images, labels), np.concatenate([deleted, random]), done)
+    scores, _ = score((images, labels), np.concatenate([deleted, random]), done)
     return Pruning(
         **{name: values[: rounds + 1] for name, values in scores.means.items()},
         unit=tuple(unit.name for unit in network.units),
@@ -136,8 +131,8 @@ def pruning(
         random_number=random.sum(1),
         random_error=scores.error[rounds + 1 :],
         left_out=never,
-        num_examples=whole.num_examples,
-        num_choice_examples=len(chosen_images),
+        num_examples=scores.num_examples,
+        num_choice_examples=intact.num_examples,
         num_classes=scores.class_error.shape[-1],
         choices={
             "BatchNorm": "running statistics of training, not re-estimated after the deletion",
@@ -160,7 +155,7 @@ def random_curve(result: Pruning) -> Spread:
 HELPED = " Fewer units do better here: trained too little, or BatchNorm's running statistics are not settled."
 
 
-def plot(results: Mapping[str, Pruning]) -> Figure:
+def plot(results: Mapping[str, Pruning]) -> style.Figure:
     """Error by the number of deleted units: dashed lines are greedy, markers with bands random sets."""
     fig, ax = style.axes()
     for i, (label, result) in enumerate(results.items()):

@@ -7,40 +7,35 @@ parameter. Damage that disappears was not the loss of what the unit computed. Bu
 intervention: they may also make up for some of that loss, so the damage that remains is a lower bound of it.
 
 *Method.* The lesioned network runs in training mode on training images; means and variances of its batches
-are combined (``resjax.studies.lesions.batch_statistics``). ``deletions``, ``pairs`` and ``reorder`` have the
-same as an option, ``recalibrate_on``.
+are combined (``batch_statistics``). ``deletions``, ``pairs`` and ``reorder`` have the same as an option,
+``recalibrate_on``.
 
 *Reading it.* On an intact network new statistics should change little. If they change much, the running ones
 were not settled (few steps, a high momentum), and differences after lesions are to be read against that.
 Units that are harmless only with new statistics were not used by later layers but shifted their inputs. A
 network without BatchNorm has nothing to estimate: stale statistics can't explain its damage.
 
-*Cost.* For each deletion one pass over the reference images and two over the evaluated ones; two
-compilations.
+*Cost.* That of ``lesion``, and for each deletion a pass over the reference images and one over the evaluated.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Unpack
+from typing import Annotated, Any, Unpack
 
-import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
 from resjax.studies import style, verdicts
-from resjax.studies.batches import BATCH_SIZE, Inference, checked_examples, part
-from resjax.studies.lesions.batch_statistics import equal_batches, estimates, with_statistics
-from resjax.studies.lesions.subsets import candidates
+from resjax.studies.batches import BATCH_SIZE, Inference, part
+from resjax.studies.lesions.batch_statistics import equal_batches, measure_recalibrated
+from resjax.studies.lesions.lesion import lesion
 from resjax.studies.result import Classified
+from resjax.studies.scores import MEASURES
 from resjax.studies.study import Bench, Columns, Study
-from resjax.studies.variants import measure as measure_variants
 from resjax.studies.words import numbers, percent, percents
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 STATISTICS = ("running", "re-estimated")
 
@@ -84,39 +79,31 @@ def recalibrate(
     Raises:
       ValueError: as ``lesion`` and ``reestimate``.
     """
-    images, labels, num_classes = checked_examples(network, variables, images, labels)
     batches = equal_batches(variables, reference, how.get("batch_size", BATCH_SIZE))
-    deletable, never = candidates(network, variables, images)
-    n, progress = network.num_units, how.get("progress")
-    gates = np.vstack([np.ones(n), (1 - np.eye(n))[deletable]]).astype(np.float32)
-    new = estimates(network, variables, batches, {"gates": gates}, seed, part(progress, 0, 2))
-
-    def beside_running(old: Any, new: np.ndarray) -> np.ndarray:
-        return np.concatenate([np.broadcast_to(old, new.shape), new])
-
-    both = jax.tree.map(beside_running, variables["batch_stats"], new)
-    variants = {"gates": np.concatenate([gates, gates]), "batch_stats": both}
-    given = network, variables, images, labels, with_statistics, variants
+    given, progress = (network, variables, images, labels), how.get("progress")
+    how["progress"] = part(progress, 0, 2)
+    old = lesion(*given, **how)
+    gates = np.vstack([np.ones(network.num_units), (1 - np.eye(network.num_units))[old.deletable]])
     how["progress"] = part(progress, 1, 2)
-    scores, _ = measure_variants(*given, **how)
+    lesions = {"gates": gates.astype(np.float32)}  # the first is none
+    new, _, _ = measure_recalibrated(*given, lesions, reference, seed=seed, **how)
 
-    def by_statistics(values: np.ndarray) -> np.ndarray:
-        """[statistics × (intact, lesions)] → [statistics, unit]."""
-        out = np.full((len(STATISTICS), n), np.nan)
-        out[:, deletable] = values.reshape(len(STATISTICS), -1)[:, 1:]
-        return out
+    def both(name: str) -> np.ndarray:
+        rows = np.stack([getattr(old, name)] * len(STATISTICS))
+        rows[1, old.deletable] = getattr(new, name)[1:]
+        return rows
 
     return Recalibrated(
-        **{name: by_statistics(values) for name, values in scores.means.items()},
-        intact_error=scores.error[:: len(gates)],
-        intact_loss=scores.loss[:: len(gates)],
-        unit=tuple(unit.name for unit in network.units),
-        residual=np.array([unit.stack.unit.residual for unit in network.units]),
+        **{name: both(name) for name in MEASURES},
+        intact_error=np.array([old.intact_error, new.error[0]]),
+        intact_loss=np.array([old.intact_loss, new.loss[0]]),
+        unit=old.unit,
+        residual=old.residual,
         statistics=STATISTICS,
-        left_out=never,
-        num_examples=len(images),
+        left_out=old.left_out,
+        num_examples=old.num_examples,
         num_reference=sum(map(len, batches)),
-        num_classes=num_classes,
+        num_classes=old.num_classes,
         choices={
             "statistics": f"by the law of total variance, from batches of {len(batches[0])}",
             "KL and agreement": "to the intact network with its running statistics",
@@ -128,7 +115,7 @@ def recalibrate(
 # --- what the report shows ---
 
 
-def plot(results: Mapping[str, Recalibrated]) -> Figure:
+def plot(results: Mapping[str, Recalibrated]) -> style.Figure:
     """Error after the deletion of each unit: filled with running, hollow with re-estimated statistics.
 
     Dashed and dotted lines are the intact networks with running and with re-estimated statistics.

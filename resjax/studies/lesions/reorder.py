@@ -4,11 +4,10 @@
 Veit, Wilber & Belongie (2016, §4.3, Fig. 5b) swap k random pairs of units of a trained residual network, and
 see the error rise smoothly as Kendall's rank correlation τ falls from 1 to about 0.84.
 
-*Which units.* Only equal units can change places, those of one ``Stack``: a unit that changes the shape, or
-that differs in structure from its neighbours, stays where it is. The k pairs are drawn uniformly from all
-pairs of equal units and swapped one after the other, so the same unit may move twice. Further orders: every
-two neighbours swapped (the smallest change; Lad et al. 2024), full shuffles within the stacks, and all stacks
-reversed.
+*Which units.* Only equal units, those of one ``Stack``, can change places: a unit that changes the shape, or
+differs in structure from its neighbours, stays. The k pairs are drawn uniformly from all pairs of equal units
+and swapped one after the other, so the same unit may move twice. Further orders: every two neighbours swapped
+(the smallest change; Lad et al. 2024), full shuffles within the stacks, and all stacks reversed.
 
 *How far from the true order.* With d the number of pairs of units that run in the wrong order,
 
@@ -33,7 +32,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Unpack
+from typing import Annotated, Any, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -52,9 +51,6 @@ from resjax.studies.run import Run
 from resjax.studies.spread import Spread, draw_spread, intact_value, spread, style_errors
 from resjax.studies.study import Bench, Columns, Study
 from resjax.studies.words import correlation, count, join, number, percent
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 SWAPS = (1, 2, 3, 5, 8, 10, 15, 20, 30)
 KINDS = ("swaps", "neighbours", "shuffle", "reversal")
@@ -215,7 +211,7 @@ def tau_and_error(result: Reordering) -> float:
 # --- what the report shows ---
 
 
-def plot(results: Mapping[str, Reordering]) -> Figure:
+def plot(results: Mapping[str, Reordering]) -> style.Figure:
     """Error over τ for random swaps, shuffles and the reversal; error after each swap of neighbours."""
     fig, (left, right) = style.panels(2, height=1)
     for i, (label, r) in enumerate(results.items()):
