@@ -71,7 +71,7 @@ def reestimate(
     """
     batches = equal_batches(variables, images, batch_size)
     row = np.ones(network.num_units) if gates is None else np.asarray(gates)
-    new = estimates(network, variables, batches, {"gates": row[None]}, seed)
+    new = _estimates(network, variables, batches, {"gates": row[None]}, seed)
     return {**variables, "batch_stats": jax.tree.map(lambda v: v[0], new)}
 
 
@@ -96,7 +96,7 @@ def equal_batches(variables: Variables, images: ArrayLike, batch_size: int) -> l
     return [images[i * size : (i + 1) * size] for i in range(count)]
 
 
-def estimates(
+def _estimates(
     network: Network,
     variables: Variables,
     batches: list[np.ndarray],
@@ -221,7 +221,7 @@ def measure_recalibrated(
             "images like those that are evaluated"
         )
     progress = how.get("progress")
-    new = estimates(network, variables, batches, lesions, seed, part(progress, 0, 2))
+    new = _estimates(network, variables, batches, lesions, seed, part(progress, 0, 2))
     how["progress"] = part(progress, 1, 2)
     variants = {**lesions, "batch_stats": new}
     scores = measure(network, variables, images, labels, with_statistics, variants, **how)
