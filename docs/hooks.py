@@ -4,7 +4,6 @@ README.md, CONTRIBUTING.md and CHANGELOG.md become pages without a second copy i
 notebook becomes a page, and each room of the package a page of its docstrings.
 """
 
-import ast
 import json
 import posixpath
 import re
@@ -109,32 +108,13 @@ def _of_notebook(path: str) -> str:
 def _reference(package: str) -> str:
     folder = HOME / package.replace(".", "/")
     text = f"# {package}\n\n::: {package}\n"
-    if package == "resjax.analysis":
-        for name, path in _studies().items():
-            text += f"\n## {name}\n\n::: {path}\n    options: {{show_root_heading: false}}\n"
     if folder.is_dir():
         modules = sorted(
-            file.stem
-            for file in folder.glob("*.py")
-            if not file.stem.startswith("__") and not file.stem.endswith("_shown")
+            file.stem for file in folder.glob("*.py") if not file.stem.startswith("__")
         )
         for module in modules:
             text += f"\n## {module}\n\n::: {package}.{module}\n"
     return text
-
-
-def _studies() -> dict[str, str]:
-    """{name: full name of the function} of all that resjax.analysis imports when it is asked for."""
-    found = {}
-    for node in ast.parse((HOME / "resjax/analysis.py").read_text("utf-8")).body:
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):
-            for name, place in ast.literal_eval(node.value).items():
-                module, old = place if isinstance(place, tuple) else (place, name)
-                path = f"resjax/studies/{module.replace('.', '/')}.py"
-                text = (HOME / path).read_text("utf-8")
-                own = name if f"\ndef {name}(" in text else old
-                found[name] = f"resjax.studies.{module}.{own}"
-    return found
 
 
 JOINT = re.compile(r"^( +)(\w+(?:, \w+)+)(?=: )", re.MULTILINE)

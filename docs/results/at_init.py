@@ -21,8 +21,8 @@ from absl import app, flags
 from resjax import command, data, models
 from resjax.analysis import plot
 from resjax.network import Network
-from resjax.studies.result import Result
 from resjax.studies.options import ClaimOptions
+from resjax.studies.result import Result
 from resjax.studies.signals import branch_variance as branch_variance_study
 from resjax.studies.signals import gradients as gradients_study
 from resjax.studies.signals import shattering
