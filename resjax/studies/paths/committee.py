@@ -37,7 +37,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -67,9 +67,6 @@ from resjax.studies.study import Bench, Columns, Study
 from resjax.studies.variants import logits_of, with_gates
 from resjax.studies.verdicts import LEARNED, num_deletable
 from resjax.studies.words import columns, factor, join, percent
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 HALF = "each kept with p = ½"
 VOTERS = 17  # of each kind in the study
@@ -134,21 +131,17 @@ def committee(
 ) -> Committee:
     """Lets sub-networks vote, alone and in committees.
 
-    Args:
-      network: any with at least two units that can be deleted.
-      variables: of the network, as ``Network.init`` returns them.
-      images, labels: float [N, H, W, C], standardized as in training; int [N]. Each is counted once.
+    Args: those of every analysis but ``loss`` (``Inference``; ``progress`` counts forward passes), and
       deleted: the kinds of voters: a number of units deleted from each, or None: each kept with p = ½.
       voters: most voters of a kind, all different; all subsets where there are no more.
       sizes: of the committees, at most ``voters``; None for 1, 3, 5, 9, 17, … up to half of the voters, so
         that committees of one size differ.
       draws: committees of each size, 2 or more.
       average: what is averaged, 'logits' or 'probabilities'.
-      batch_size, progress: see ``Inference``; ``progress`` counts forward passes.
       seed: seed of voters, of committees, and of resampled voters.
 
     Raises:
-      ValueError: no example, data of a wrong form, fewer than two deletable units, or impossible options.
+      ValueError: also for fewer than two deletable units.
     """
     images, labels, num_classes = checked_examples(network, variables, images, labels)
     can_go = network.deletable(variables, images.shape[1:])
@@ -215,33 +208,25 @@ def committee(
 # --- what the report shows ---
 
 
-def plot(results: Mapping[str, Committee]) -> Figure:
+def plot(results: Mapping[str, Committee]) -> style.Figure:
     """Error by committee size, one panel a network; bands are the 95 % intervals of the result."""
-    across = 1 if style.is_narrow() else min(len(results), 2)
-    rows = -(-len(results) // across)
-    fig, grid = style.axes_grid(rows, across, sharey=True)
-    fig.set_figheight(fig.get_figheight() * (1 + 0.75 * (rows - 1)))
-    panels = [ax for row in grid for ax in row]
+    fig, panels = style.panels(len(results), columns=2, height=0.75, sharey=True)
     kinds = list(dict.fromkeys(kind for r in results.values() for kind in r.kind))  # colours
-    for ax in panels[len(results) :]:
-        ax.set_visible(False)
-    for ax, (label, r) in zip(panels, results.items(), strict=False):
+    for ax, (label, r) in zip(panels, results.items(), strict=True):
         for k, kind in enumerate(r.kind):
             color, dots = style.color(kinds.index(kind)), style.marker(kinds.index(kind))
-            for error, interval, line in (
-                (r.majority_error, r.majority_interval, "-"),
-                (r.average_error, r.average_interval, "--"),
-            ):
-                ax.plot(r.size, 100 * error[k].mean(-1), line + dots, color=color)
-                ax.fill_between(r.size, *(100 * interval[k].T), color=color, alpha=0.18, lw=0)
+            for name, line in {"majority": "-", "average": "--"}.items():
+                error, ends = getattr(r, f"{name}_error")[k], getattr(r, f"{name}_interval")[k]
+                ax.plot(r.size, 100 * error.mean(-1), line + dots, color=color)
+                ax.fill_between(r.size, *(100 * ends.T), color=color, alpha=0.18, lw=0)
         ax.axhline(100 * r.whole_error, ls="-.", color=style.ink())
         ax.axhline(100 * r.chance_error, lw=1, ls=":", color=style.ink())
         ax.set_xscale("log", base=2)
         ax.set_xticks(r.size, [str(m) for m in r.size])
         ax.set(title=label, ylim=(-3, 104), xlabel="voters in the committee")
         ax.minorticks_off()
-    for row in grid:
-        row[0].set_ylabel("error (%)")
+    for ax in panels[:: 1 if style.is_narrow() else 2]:
+        ax.set_ylabel("error (%)")
     for i, kind in enumerate(kinds):
         panels[0].plot([], [], style.marker(i), color=style.color(i), label=kind)
     lines = {"majority": "-", "average": "--", "whole network": "-.", "chance": ":"}
@@ -280,12 +265,13 @@ def verdict(result: Committee) -> str:
 
 
 def _some(label: str, result: Committee) -> str:
-    kinds, near = np.array([f"“{kind}”" for kind in result.kind]), close(result)
-    near_kinds, others = join(list(kinds[near])), join(list(kinds[~near]))
-    where = (
-        f"come close to the whole network with voters of the kind {near_kinds}, not with {others}"
+    near = {True: [], False: []}
+    for kind, is_near in zip(result.kind, close(result), strict=True):
+        near[bool(is_near)].append(f"“{kind}”")
+    return (
+        f"in {label}, majorities come close to the whole network with voters of the kind "
+        f"{join(near[True])}, not with {join(near[False])}"
     )
-    return f"in {label}, majorities {where}"
 
 
 def points(label: str, r: Committee) -> list[str]:
@@ -355,11 +341,11 @@ def measure(bench: Bench) -> Committee:
 
 
 def _unsuited(run: Run) -> str | None:
-    n = num_deletable(run)
-    reason = (
+    if (n := num_deletable(run)) >= 2:
+        return None
+    return (
         f"voters differ in the deleted units, and {n or 'no'} unit of this network can be deleted"
     )
-    return reason if n < 2 else None
 
 
 STUDY = Study(

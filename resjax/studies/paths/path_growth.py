@@ -19,7 +19,7 @@ paths gain or because short ones fade: see the spectra.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Unpack
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -27,16 +27,12 @@ from numpy.typing import ArrayLike
 from resjax.network import Network, Variables
 from resjax.studies import style
 from resjax.studies.batches import Inference, Progress
-from resjax.studies.moments import at_moments
+from resjax.studies.moments import at_moments, moment
 from resjax.studies.paths.path_counts import between, one_path
 from resjax.studies.paths.path_exact import PathSpectrum, path_spectrum
 from resjax.studies.paths.path_walk import BATCH_SIZE, TRAINING, Probe
-from resjax.studies.signals.gradients import moment
 from resjax.studies.study import Bench, Columns, Study
 from resjax.studies.words import join, numbers
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 def path_growth(
@@ -52,15 +48,9 @@ def path_growth(
 ) -> PathSpectrum:
     """The exact gradient by path length at several moments of a training.
 
-    Args:
-      network: any.
+    Args: those of ``path_spectrum``, where ``progress`` counts batches of all moments, and
       steps: training steps done at each moment, in order.
       at: the variables after so many steps, such as ``run.at``; one checkpoint is held at a time.
-      images, labels, probe, seed, **how: as for ``path_spectrum``; ``progress`` counts batches of all
-        moments.
-
-    Raises:
-      ValueError: no moment, or as ``path_spectrum``.
     """
 
     def measure(step: int, variables: Variables, tell: Progress) -> PathSpectrum:
@@ -74,7 +64,7 @@ def path_growth(
 # --- what the report shows ---
 
 
-def plot(results: Mapping[str, PathSpectrum]) -> Figure:
+def plot(results: Mapping[str, PathSpectrum]) -> style.Figure:
     """Left: the norms by length at the first and the last moment. Right: the mean length at every moment.
 
     The band is the interval over batches, the dotted line the mean length of all paths.
@@ -90,16 +80,9 @@ def plot(results: Mapping[str, PathSpectrum]) -> Figure:
         right.plot(result.step, result.mean_length, style.marker(i) + "-", color=color)
     for middle in sorted({r.num_plain + r.num_residual / 2 for r in results.values()}):
         right.axhline(middle, ls=":", lw=1, color=style.ink())
-        right.annotate(
-            "all paths",
-            (1, middle),
-            xycoords=("axes fraction", "data"),
-            ha="right",
-            va="bottom",
-            xytext=(0, 2),
-            textcoords="offset points",
-            fontsize=8.5,
-        )
+        look: dict[str, Any] = {"ha": "right", "va": "bottom", "fontsize": 8.5}
+        at = (1, middle), (0, 2), ("axes fraction", "data"), "offset points"
+        right.annotate("all paths", *at, **look)
     left.set(xlabel="length (branches crossed)", ylabel="share of the gradient (%)")
     right.set(xlabel="training steps", ylabel="mean effective length")
     right.set_ylim(bottom=0)
@@ -193,8 +176,7 @@ def summary(r: PathSpectrum) -> dict[str, str]:
 def measure(bench: Bench) -> PathSpectrum:
     run, options = bench.run, bench.options
     size = min(run.config.train.batch_size, BATCH_SIZE)
-    images, labels = bench.training(size * max(2, options.gradient_batches // 2))
-    bench.choices["data"] = f"the first {len(images):,} training examples, not augmented"
+    images, labels = bench.training(size * max(2, options.gradient_batches // 2), note=True)
     steps = sorted({*([] if run.imported else [0]), *run.steps, run.step})
     how: Inference = bench.how | {"batch_size": size}
     return path_growth(run.network, steps, run.at, images, labels, seed=options.seed, **how)

@@ -87,9 +87,7 @@ def draw_committees(
 class Election:
     """All votes of one kind of voters, alone and in committees, counted batch by batch.
 
-    Args:
-      members: from ``draw_committees``.
-      seed: seed of the resampled voters.
+    ``members`` are from ``draw_committees``; ``seed`` is that of the resampled voters.
     """
 
     def __init__(self, members: np.ndarray, seed: int) -> None:
@@ -127,7 +125,7 @@ class Election:
             "average_error": error[1],
             "majority_interval": interval[0],
             "average_interval": interval[1],
-            **dict(zip(DIVERSITY, np.array(diversity_of(answers, labels)), strict=True)),
+            **dict(zip(DIVERSITY, diversity_of(answers, labels), strict=True)),
             **{f"{name}_interval": own for name, own in zip(DIVERSITY, ends, strict=True)},
         }
 
@@ -142,15 +140,9 @@ def wrong_answers(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.sum(1 - right / best.sum(-2), axis=-1)
 
 
-def diversity_of(answers: np.ndarray, labels: np.ndarray) -> tuple[float, float, float]:
-    """int [V, N] and int [N] → disagreement D, share of pairs that predict different classes, and κ.
-
-    See ``resjax.studies.paths.committee``.
-    """
-    disagreement, different, kappa = _diversity(
-        *_of_pairs(answers, labels), np.ones((1, len(answers)))
-    )[:, 0].tolist()
-    return disagreement, different, kappa
+def diversity_of(answers: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """int [V, N] and int [N] → [3]: D, share of pairs that predict different classes, and κ."""
+    return _diversity(*_of_pairs(answers, labels), np.ones((1, len(answers))))[:, 0]
 
 
 def diversity_intervals(
@@ -158,16 +150,11 @@ def diversity_intervals(
 ) -> np.ndarray:
     """95 % intervals [3, end], over voters, of the results of ``diversity_of``.
 
-    NaN for two voters, which are a single pair, and for a κ that is NaN.
-
-    Args:
-      answers: int [V, N], of different voters.
-      labels: int [N].
-      possible: M, the number of different voters of this kind.
-      seed: seed of the resamples.
+    NaN for two voters, which are a single pair, and for a κ that is NaN. ``possible`` is M, the number of
+    different voters of this kind; ``seed`` is that of the resamples.
     """
     voters = len(answers)
-    estimate = np.array(diversity_of(answers, labels))
+    estimate = diversity_of(answers, labels)
     if voters < 3:
         return np.full((3, 2), np.nan)
     picks = np.random.default_rng((seed, voters)).integers(0, voters, (_PAIRS, voters))
@@ -177,7 +164,7 @@ def diversity_intervals(
     known = np.isfinite(made)
     mean = np.sum(np.where(known, made, 0), 1, keepdims=True) / known.sum(1, keepdims=True).clip(1)
     variance = np.sum(np.where(known, made - mean, 0) ** 2, 1) / known.sum(1).clip(1)
-    error = np.sqrt(variance * _small(voters) * _left(voters, possible))
+    error = np.sqrt(variance * _unbiased(voters, possible))
     ends = np.stack(student(estimate, error, voters - 1), -1)
     return np.stack([*ends[:2].clip(0, 1), ends[2].clip(-1, 1)])
 
@@ -185,19 +172,15 @@ def diversity_intervals(
 def voter_interval(errors: np.ndarray, possible: int) -> np.ndarray:
     """95 % interval [end] of the mean of ``errors`` [V] over voters."""
     voters = len(errors)
-    error = np.std(errors, ddof=1) * np.sqrt(_left(voters, possible) / voters)
+    error = np.sqrt(np.var(errors) * _unbiased(voters, possible) / voters)
     return np.clip(student(errors.mean(), error, voters - 1), 0, 1)
 
 
 def refill(members: np.ndarray, seed: int = 0) -> np.ndarray:
     """The first committees of each size, with resampled voters in the places of voters.
 
-    Args:
-      members: from ``draw_committees``.
-      seed: seed of the resamples.
-
-    Returns:
-      float32 [50, size, draw, voter], how many votes a voter has; at most 10 draws.
+    From the ``members`` of ``draw_committees``: float32 [50, size, draw, voter], how many votes a voter has;
+    at most 10 draws.
     """
     voters = members.shape[-1]
     picks = np.random.default_rng((seed, voters, 1)).integers(0, voters, (_VOTES, voters))
@@ -213,13 +196,12 @@ def committee_interval(
     Args:
       errors: [..., draw], of committees.
       again: [resample, ..., draw], errors of the committees of ``refill``.
-      voters: V.
-      possible: M, as in ``diversity_intervals``.
+      voters, possible: V and M.
     """
     draws = errors.shape[-1]
     within = again.var(-1, ddof=1).mean(0) / again.shape[-1]
     between = np.maximum(again.mean(-1).var(0, ddof=1) - within, 0)
-    between = between * _small(voters) * _left(voters, possible)
+    between = between * _unbiased(voters, possible)
     own = errors.var(-1, ddof=1) / draws
     total = between + own
     parts = between**2 / (voters - 1) + own**2 / (draws - 1)
@@ -252,10 +234,6 @@ def _diversity(
     return np.stack([disagreement, unlike, kappa])
 
 
-def _small(voters: int) -> float:
-    """Factor that makes the variance of resampled means unbiased."""
-    return voters / (voters - 1)
-
-
-def _left(voters: int, possible: int) -> float:
-    return 1 - voters / possible
+def _unbiased(voters: int, possible: int) -> float:
+    """Factor that makes the variance over resamples of V of M voters unbiased."""
+    return voters / (voters - 1) * (1 - voters / possible)
