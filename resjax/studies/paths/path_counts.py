@@ -15,9 +15,8 @@ every path crosses its branch. With p plain and r residual units,
 The last line turns one number, the attenuation g, into a range of *effective* lengths: for 54 units, g = ¼
 gives the paper's 5 to 17.
 
-*Protocol.* Units that change the shape count as any other, because they have a shortcut as well. The
-*effective range* is the central 95 %: it leaves out at most 2.5 % at either end. The paper does not define
-"almost all".
+*Protocol.* Units that change the shape have a shortcut and count as any other. The *effective range* is the
+central 95 %, without at most 2.5 % at either end; the paper does not define "almost all".
 
 *Reading it.* The counts hold for any network of this shape, trained or not; ``paths`` measures. Nor are 2ⁿ
 paths 2ⁿ networks: the gradient is a sum over paths, the output is not a sum of models.
@@ -85,9 +84,6 @@ def path_counts(
       network: any; a plain network has one path.
       deleted: numbers of residual units to delete; None for the paper's 1, 10 and 20 of 54, in proportion.
       attenuations: values of g for which the effective range is computed.
-
-    Raises:
-      ValueError: more deletions than residual units, or a negative attenuation.
     """
     residual, plain = count_units(network)
     if deleted is None:
@@ -169,9 +165,9 @@ def number_of_paths(num_residual: int) -> str:
 
 def headline(results: Mapping[str, PathCounts]) -> str:
     """How long most paths are."""
+    units = {label: r.num_residual + r.num_plain for label, r in results.items()}
     parts = [
-        f"{between(r.central)} of {r.num_residual + r.num_plain} units in {label}"
-        for label, r in results.items()
+        f"{between(results[label].central)} of {n} units in {label}" for label, n in units.items()
     ]
     return f"of all paths, 95 % cross {join(parts)}"
 
@@ -179,10 +175,8 @@ def headline(results: Mapping[str, PathCounts]) -> str:
 def points(label: str, r: PathCounts) -> list[str]:
     """How many paths there are, which of them deletions leave, and which lengths an attenuation selects."""
     middle = r.num_plain + r.num_residual // 2
-    left = [
-        f"{factor(100 * surviving[r.num_residual // 2])} % after {count(int(d), 'deletion')}"
-        for d, surviving in zip(r.deleted, r.surviving, strict=True)
-    ]
+    shares = zip(r.surviving[:, r.num_residual // 2], r.deleted.tolist(), strict=True)
+    left = [f"{factor(100 * share)} % after {count(d, 'deletion')}" for share, d in shares]
     left[0] = left[0].replace(" after ", " are left after ")
     units = count(r.num_residual, "residual unit")
     plain = f", and {count(r.num_plain, 'unit')} that every path crosses" if r.num_plain else ""

@@ -10,23 +10,22 @@ So the cotangents c_0 … c_n, one for each length, are carried back together, a
     c_k  ←  Sᵀ Mᵀ c_k + Jᵀ Mᵀ c_{k−1}
 
 with M the Jacobian of what follows the sum (for a post-activation unit its ReLU). A plain unit has no
-shortcut, so all lengths grow by one there. Nothing is sampled: Σ_k c_k is the true gradient.
+shortcut, so all lengths grow by one there. Nothing is sampled: Σ_k c_k is the true gradient c.
 
-Each length has two numbers: the *norm* ‖c_k‖, and the *contribution* ⟨c_k, c⟩/‖c‖² to the gradient c.
-Contributions sum to 1; a negative one means that these paths oppose the whole gradient.
+Each length has a *norm* ‖c_k‖ and a *contribution* ⟨c_k, c⟩/‖c‖². Contributions sum to 1; a negative one
+means that these paths oppose the whole gradient.
 
 *Protocol.* Veit et al. 2016 (§5) leave choices open; the defaults are BatchNorm's running statistics, the
 mean loss of a batch, and one L2 norm over the batch, at the image (``Probe``). The paper has no such sum: it
 multiplies the number of paths by the mean norm of single ones (``path_sampled``), an upper bound, because
 paths are vectors that point in different directions.
 
-*Reading it.* ‖c_k‖ do not sum to ‖c‖: lengths cancel each other as well. A spectrum at short lengths says
-that the *gradient* comes through short paths. It does not say that the network computes a vote of shallow
-ones.
+*Reading it.* The norms ‖c_k‖ do not sum to ‖c‖: lengths cancel each other too. Large norms at short lengths
+say that the *gradient* comes through short paths, not that the network computes a vote of shallow ones.
 
-*Cost.* With n residual units, n(n + 1)/2 backward passes of a branch with respect to its input. That is half
-of n passes through all branches, without the gradients of weights, which a training step needs too. n + 1
-states and n inputs of units are held.
+*Cost.* With n residual units, n(n + 1)/2 backward passes of a branch with respect to its input: half of n
+passes through all branches, without the gradients of weights, which a training step needs too. n + 1 states
+and n inputs of units are held.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Do the paths that carry the gradient grow longer during training?
 
 *Question.* Littwin & Wolf (2016) argue that the ensemble of paths is dynamic: paths shorter than half of the
-depth dominate at the start, and deeper ones as training proceeds, because the scales of BatchNorm grow. Is it
-so in this run?
+depth dominate at the start, and longer ones later, because BatchNorm's scales grow. Is it so in this run?
 
 *Method.* The exact spectrum (``path_exact``) at step 0 and at every checkpoint, on the same batches of
 training images; from it the mean length, weighted by the norms.
@@ -97,10 +96,8 @@ LEAST = 0.5
 
 
 def verdict(result: PathSpectrum) -> str:
-    """How the mean length changes from the first moment to the last: 'longer', 'shorter', 'same', or 'none'
-    without two moments that have a gradient.
-
-    'same' where the intervals over batches overlap, or the means differ by less than ``LEAST``.
+    """How the mean length changes from the first moment to the last: 'longer', 'shorter', 'same' (intervals
+    over batches overlap, or means differ by less than ``LEAST``), or 'none' without two that have a gradient.
     """
     first, last = result.mean_length[[0, -1]]
     if len(result.step) < 2 or not np.isfinite([first, last]).all():
@@ -118,20 +115,20 @@ _CLAUSES = {
     "same": "the paths that carry the gradient of {} stay about as long during training",
     "none": "for {} there are not two moments with a gradient to compare",
 }
-_CITED: dict[tuple[str, ...], str] = {
-    ("longer",): ", as Littwin & Wolf (2016) predict",
-    ("shorter",): ", against the prediction of Littwin & Wolf (2016)",
+_CITED = {
+    "longer": ", as Littwin & Wolf (2016) predict",
+    "shorter": ", against the prediction of Littwin & Wolf (2016)",
 }
 
 
 def headline(results: Mapping[str, PathSpectrum]) -> str:
     """Whether the paths grow longer; the paper is cited where all networks agree."""
-    found: dict[str, list[str]] = {kind: [] for kind in _CLAUSES}
+    found: dict[str, list[str]] = {}
     for label, result in results.items():
-        found[verdict(result)].append(label)
-    kinds = tuple(kind for kind, labels in found.items() if labels)
+        found.setdefault(verdict(result), []).append(label)
+    kinds = [kind for kind in _CLAUSES if kind in found]
     text = "; ".join(_CLAUSES[kind].format(join(found[kind])) for kind in kinds)
-    return text + _CITED.get(kinds, "")
+    return text + _CITED.get("; ".join(kinds), "")
 
 
 def points(label: str, r: PathSpectrum) -> list[str]:
@@ -143,7 +140,7 @@ def points(label: str, r: PathSpectrum) -> list[str]:
         if np.isnan(r.mean_length[t]):
             parts.append(f"{when} the gradient is zero or not finite")
             continue
-        low, high = (float(end[t]) for end in r.mean_length_interval)
+        low, high = np.stack(r.mean_length_interval)[:, t]
         around = "" if np.isnan(low) else f" ({low:.1f} to {high:.1f} over batches)"
         parts.append(
             f"{when} the mean effective length is {r.mean_length[t]:.1f}{around} of {units} units, and 95 % "

@@ -12,9 +12,8 @@ All parameters of the unit form one vector. Each length has a norm and a contrib
 contributions sum to 1 over lengths.
 
 *Reading it.* Early units have more units behind them, so lengths grow towards the input in any network:
-compare with the dotted line, half of the units behind, which is the mean length of *all* paths there. The
-units in front of unit i do not split its gradient; they determine its activations, which are those of the
-intact network.
+compare with the dotted line, half of the units behind, which is the mean length of *all* paths there. Units in
+front of unit i do not split its gradient; they set its activations, those of the intact network.
 
 *Cost.* That of the exact spectrum, and as many backward passes of a unit with respect to its weights.
 """
@@ -22,6 +21,7 @@ intact network.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from functools import partial
 from typing import Annotated, Any
@@ -52,8 +52,7 @@ class PathParameters(Result):
 
     unit: tuple[str, ...]  # names in order
     length: Annotated[np.ndarray, "length"]  # int, branches crossed behind a unit, 0 … units − 1
-    # Norm of the gradient through all paths of a length, 0 where there is none; its part of the unit's
-    # gradient.
+    # Norm of the gradient through all paths of a length, 0 without any; its part of the unit's gradient.
     norm: Annotated[np.ndarray, "batch", "unit", "length"]
     contribution: Annotated[np.ndarray, "batch", "unit", "length"]
     total: Annotated[np.ndarray, "batch", "unit"]  # norm of the unit's gradient
@@ -198,8 +197,7 @@ def ratio(result: PathParameters) -> float:
     half = max(len(result.unit) // 2, 1)
     with np.errstate(invalid="ignore", divide="ignore"):
         ratios = (result.mean_length / result.expected_length)[:half]
-    ratios = ratios[np.isfinite(ratios)]
-    return float(np.median(ratios)) if len(ratios) else float("nan")
+    return float(np.median(ratios[np.isfinite(ratios)])) if np.isfinite(ratios).any() else math.nan
 
 
 def verdict(result: PathParameters) -> str:

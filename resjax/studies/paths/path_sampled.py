@@ -4,25 +4,23 @@
 
 *Method.* Veit, Wilber & Belongie (2016, §5, Fig. 6b): a batch of training images runs forward through the
 whole trained network. In the backward pass k random units are crossed through their branch only, all others
-through their shortcut only; the norm of the gradient at the input is one draw. So one draw is one of the C(n,
-k) paths, at the activations of the intact network. Fig. 6c multiplies the mean over draws by the number of
-paths.
+through their shortcut only; the norm of the gradient at the input is one draw: one of the C(n, k) paths, at
+the intact network's activations. Fig. 6c multiplies the mean over draws by the number of paths.
 
 If each branch multiplies the norm by the same g, the mean falls as gᵏ, and the product is a
-Binomial(n, g/(1 + g)) (``path_counts``). g is the slope of a line through log(mean norm) against k, for k
-from 1 to 40 of 54 units, and in proportion elsewhere: longer paths are a negligible share of all.
+Binomial(n, g/(1 + g)) (``path_counts``). log(g) is the slope of a line through log(mean norm) against k, for
+k from 1 to 40 of 54 units, and in proportion elsewhere: longer paths are a negligible share of all.
 
-*Protocol.* The paper took 1,000 draws for each length. The choices that it leaves open are in ``Probe``. Draw
-d of every length uses batch d, in turn. Every path crosses each plain unit. Intervals are bootstrapped over
-draws.
+*Protocol.* The paper took 1,000 draws for each length. Its open choices are in ``Probe``. Draw d of every
+length uses batch d, in turn. Every path crosses each plain unit. Intervals are bootstrapped over draws.
 
 *Reading it.* The paper's product is an *upper bound* of the gradient through all paths of that length: it
 adds norms, as if all paths pointed one way. ``path_exact`` adds the vectors. A mean of norms that spread over
 decades is dominated by the few largest; compare the median.
 
-*Cost.* One draw of length k takes k backward passes of a branch with respect to its input; a shortcut that is
-the identity costs nothing. One path of each length is carried at a time, so as many states are held as in the
-exact computation, and drawing d paths of each length costs as much as d exact spectra.
+*Cost.* A draw of length k takes k backward passes of a branch with respect to its input; an identity shortcut
+costs nothing. One path of each length is carried at a time, so d paths of each length cost as much as d exact
+spectra, and hold as many states as one.
 """
 
 from __future__ import annotations
@@ -109,10 +107,8 @@ class PathSample(Result):
 
     @cached_property
     def effective_interval(self) -> np.ndarray:
-        """[end, 2]: bootstrap 95 % intervals over draws of the two numbers of ``effective``.
-
-        Rounded outwards to whole lengths, so the coverage is at least 95 %.
-        """
+        """[end, 2]: bootstrap 95 % intervals over draws of the two lengths of ``effective``, rounded outwards
+        to whole lengths, so the coverage is at least 95 %."""
         low, high = self._over_draws(lambda m: central_range(self.length, self._totals(m)))
         return np.stack([np.floor(low), np.ceil(high)])
 
@@ -166,7 +162,7 @@ def sample_paths(
         place = rng.permuted(np.tile(np.arange(residual), (residual + 1, 1)), axis=1)
         branch = np.zeros((residual + 1, network.num_units), bool)
         branch[:, network.residual] = place < np.arange(residual + 1)[:, None]
-        columns.append(_norms(network, loss, probe, variables, next(in_turn), branch))
+        columns.append(_norms(branch, network, loss, probe, variables, *next(in_turn)))
     norms = np.stack(columns, axis=1)
     length = path_lengths(residual, plain)
     fit = partial(fit_attenuation, length=length, num_residual=residual, num_plain=plain)
@@ -215,27 +211,20 @@ def path_norms(
     """
     branch = np.asarray(branch, bool)
     if branch.ndim != 2 or branch.shape[1] != network.num_units or not len(branch):
-        raise ValueError(
-            f"branch has shape {branch.shape}; allowed: [paths, {network.num_units}], one column a unit"
-        )
+        allowed = f"[paths, {network.num_units}], one column a unit"
+        raise ValueError(f"branch has shape {branch.shape}; allowed: {allowed}")
     size = max(len(np.asarray(labels)), 1)
     (batch,) = whole_batches(network, variables, images, labels, size).keyed(seed)
-    return _norms(network, loss, probe, variables, batch, branch)
+    return _norms(branch, network, loss, probe, variables, *batch)
 
 
 def _norms(
-    network: Network,
-    loss: Loss,
-    probe: Probe,
-    variables: Variables,
-    batch: tuple[Any, Any, jax.Array],
-    branch: np.ndarray,
+    branch: np.ndarray, network: Network, loss: Loss, probe: Probe, *batch: Any
 ) -> np.ndarray:
     """float64 [paths]; every path crosses the branches of plain units, whatever ``branch`` says."""
     through = (branch | ~network.residual).T
-    found = _walk_paths(network, loss, probe, through, variables, *batch)
-    norms, logs = map(np.float64, jax.device_get(found))
-    return probe.of_examples(norms) * np.exp(logs)
+    norms, logs = jax.device_get(_walk_paths(network, loss, probe, through, *batch))
+    return probe.of_examples(norms) * np.exp(np.asarray(logs, np.float64))
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))

@@ -6,9 +6,8 @@ transposed Jacobians Mᵀ, Sᵀ and Jᵀ of m, s and g·f, at the state of the *
 
     ∂L/∂x = Sᵀ Mᵀ ∂L/∂y + Jᵀ Mᵀ ∂L/∂y
 
-What follows the sum (the last ReLU of a post-activation unit) applies to both terms. The states come from one
-forward pass; each unit's branch runs forward once more in the backward walk, so that the inner activations of
-only one unit exist at a time.
+M (the last ReLU of a post-activation unit) applies to both terms. The states come from one forward pass. Each
+branch runs forward once more in the backward walk, so only one unit's inner activations exist at a time.
 """
 
 from __future__ import annotations
@@ -84,8 +83,7 @@ Linear = Callable[[jax.Array], Any]
 class Crossing:
     """One unit at the intact network's state ``x`` [B, …], and its transposed Jacobians there.
 
-    Each method runs its part forward and returns a linear function of cotangents: call the method outside of
-    loops and the function inside.
+    Methods run forward and return a linear function of cotangents: call them outside of loops, it inside.
     """
 
     unit: Unit
@@ -148,10 +146,6 @@ class Arrived(NamedTuple):
     scale: jax.Array  # largest entry of the gradient behind the last unit
 
 
-Cross = Callable[[Crossing, jax.Array, Any, Any], tuple[jax.Array, Any, Any]]
-"""(unit, rows behind it, carry, xs of the unit) → rows in front of it, carry, output of the unit."""
-
-
 def walk_back(
     network: Network,
     loss: Loss,
@@ -162,7 +156,7 @@ def walk_back(
     key: jax.Array,
     *,
     start: Callable[[jax.Array], jax.Array],
-    cross: Cross,
+    cross: Callable[[Crossing, jax.Array, Any, Any], tuple[jax.Array, Any, Any]],
     carry: Any,
     xs: Any,
 ) -> Arrived:
@@ -171,7 +165,7 @@ def walk_back(
     Args:
       key: for dropout, used with ``probe.train``.
       start: the gradient behind the last unit [B, …] → rows [rows, B, …].
-      cross: what a unit does with the rows.
+      cross: (unit, rows behind it, carry, xs of the unit) → rows in front of it, carry, output of the unit.
       carry: pytree carried along with the rows.
       xs: pytree of arrays with a leading axis of units, in order.
     """
@@ -184,7 +178,7 @@ def walk_back(
     h, stacks = stem(images), []
     for place in network.places(variables):
         stack, own_keys = place.stack, keys.get(place.stack.name)
-        how = {"gates": place.gates, "train": train, "keys": own_keys}
+        how: dict[str, Any] = {"gates": place.gates, "train": train, "keys": own_keys}
         h, _, inputs = network.run_stack(stack, variables, h, **how, tap=lambda parts: parts.x)
         own_xs = jax.tree.map(lambda v, own=place.units: v[own], xs)
         stacks.append((stack, (place.variables, inputs, place.gates, own_keys, own_xs)))

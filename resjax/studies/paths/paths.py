@@ -30,8 +30,8 @@ from resjax.studies.paths.path_lengths import log_path_counts, path_shares, shar
 from resjax.studies.paths.path_sampled import PathSample, draw_single, sample_paths
 from resjax.studies.paths.path_walk import BATCH_SIZE, PAPER, TRAINING, Probe
 from resjax.studies.result import Result
-from resjax.studies.study import Bench, Columns, Study
-from resjax.studies.words import around, columns, factor, number, numbers
+from resjax.studies.study import Bench, Clause, Columns, Study
+from resjax.studies.words import around, columns, factor, numbers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,26 +64,21 @@ class Paths(Result):
             alike = len(set(values.values())) == 1
             self.choices[name] = next(iter(values.values())) if alike else "; ".join(each)
 
-    def alignment(self, mode: str) -> np.ndarray:
-        """[length]: norm of the sum over all paths ÷ (number of paths × mean norm of one)."""
-        return self._over_product(mode, self.sample[mode].mean)
+    def alignment(self, mode: str, mean: np.ndarray | None = None) -> np.ndarray:
+        """[length]: norm of the sum over all paths ÷ (number of paths × mean norm of one, or ``mean``)."""
+        sample, norm = self.sample[mode], self.exact[mode].norm[0].mean(0)
+        logs = log_path_counts(sample.num_residual, sample.num_plain)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.exp(np.log(norm) - np.log(sample.mean if mean is None else mean) - logs)
 
     def alignment_interval(self, mode: str) -> np.ndarray:
         """[end, length]: 95 % interval of ``alignment`` over draws of paths.
 
-        The exact norm of these batches has no sampling error. The mean norm has the interval of the sample,
-        whose draws vary over batches too, so this interval is conservative. It has no upper end where the
-        interval of the mean norm reaches 0.
+        The exact norm of these batches has no sampling error. The draws of the mean norm vary over batches
+        too, so the interval is conservative. It has no upper end where that of the mean norm reaches 0.
         """
         low, high = self.sample[mode].mean_interval
-        return np.stack([self._over_product(mode, mean) for mean in (high, np.maximum(low, 0))])
-
-    def _over_product(self, mode: str, mean: np.ndarray) -> np.ndarray:
-        """[length]: exact norm ÷ (number of paths × ``mean``)."""
-        sample, norm = self.sample[mode], self.exact[mode].norm[0].mean(0)
-        logs = log_path_counts(sample.num_residual, sample.num_plain)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.exp(np.log(norm) - np.log(mean) - logs)
+        return np.stack([self.alignment(mode, mean) for mean in (high, np.maximum(low, 0))])
 
     @classmethod
     def join(cls, modes: Sequence[Paths]) -> Paths:
@@ -200,6 +195,10 @@ def _range(result: Paths) -> str:
     return f"{between(exact.effective[0])} of {exact.num_plain + exact.num_residual} units"
 
 
+def _clause(which: str) -> Clause:
+    return lambda label, r: f"the gradient of {label} comes through {which} ({_range(r)})"
+
+
 def points(label: str, result: Paths) -> list[str]:
     """The fall, the lengths by the product and by the exact sums, the alignment, and all again by mode."""
     if verdict(result) == "none":
@@ -260,30 +259,21 @@ def _over(ends: Iterable[float], what: str) -> str:
 
 def table(r: Paths) -> Columns:
     """One row for each mode and length."""
-    rows = [
-        (
-            mode,
-            str(k),
-            number(sample.mean[i]),
-            " to ".join(numbers(sample.mean_interval[:, i])),
-            number(sample.median[i]),
-            f"{number(100 * sample.share[i])} %",
-            f"{number(100 * exact.share[0, i])} %",
-            f"{number(100 * exact.mean_contribution[0, i])} %",
-        )
-        for mode in r.modes
-        for exact, sample in [(r.exact[mode], r.sample[mode])]
-        for i, k in enumerate(sample.length)
-    ]
+    rows: list[tuple[str, ...]] = []
+    for mode in r.modes:
+        exact, sample = r.exact[mode], r.sample[mode]
+        interval = map(" to ".join, zip(*map(numbers, sample.mean_interval), strict=True))
+        parts = (sample.share, exact.share[0], exact.mean_contribution[0])
+        shares = [[f"{cell} %" for cell in numbers(100 * part)] for part in parts]
+        cells = (map(str, sample.length), numbers(sample.mean), interval, numbers(sample.median))
+        rows += [(mode, *row) for row in zip(*cells, *shares, strict=True)]
     names = ("BatchNorm", "length", "one path: mean norm", "95 % interval", "median")
     return columns((*names, "number × mean", "exact: norm", "exact: contribution"), rows)
 
 
 def summary(r: Paths) -> dict[str, str]:
-    return {
-        "effective path lengths": _range(r),
-        "g, left by a branch": factor(r.first[1].attenuation),
-    }
+    g = factor(r.first[1].attenuation)
+    return {"effective path lengths": _range(r), "g, left by a branch": g}
 
 
 # The batch size of both modes, because a batch's norm depends on it: small, because a draw costs as much as
@@ -328,16 +318,9 @@ STUDY = Study(
     plot=plot,
     verdict=verdict,
     says={
-        "short": lambda label, r: (
-            f"the gradient of {label} comes through short paths ({_range(r)})"
-        ),
-        "shorter": lambda label, r: (
-            f"the gradient of {label} comes through paths that are shorter than most, though not short "
-            f"({_range(r)})"
-        ),
-        "long": lambda label, r: (
-            f"the gradient of {label} comes through paths as long as most, or longer ({_range(r)})"
-        ),
+        "short": _clause("short paths"),
+        "shorter": _clause("paths that are shorter than most, though not short"),
+        "long": _clause("paths as long as most, or longer"),
         "none": "the gradient of {} is zero or not finite on these examples",
     },
     points=points,
