@@ -12,8 +12,8 @@ All parameters of the unit form one vector. Each length has a norm and a contrib
 contributions sum to 1 over lengths.
 
 *Reading it.* Early units have more units behind them, so lengths grow towards the input in any network:
-compare with the dotted line, half of the units behind, which is the mean length of *all* paths there. Units in
-front of unit i do not split its gradient; they set its activations, those of the intact network.
+compare with the dotted line, half of the units behind, which is the mean length of *all* paths there. The
+units in front of unit i do not split its gradient; they set its activations, those of the intact network.
 
 *Cost.* That of the exact spectrum, and as many backward passes of a unit with respect to its weights.
 """
