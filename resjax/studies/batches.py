@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypedDict, TypeVar
@@ -149,6 +150,45 @@ def padded_batches(
         mask = rows < len(images)
         rows = np.where(mask, rows, 0)
         yield PaddedBatch(images[rows], labels[rows].astype(np.int32), mask)
+
+
+@dataclasses.dataclass(frozen=True)
+class WholeBatches:
+    """Images and labels in batches of one size, because a gradient belongs to a batch."""
+
+    pairs: list[tuple[np.ndarray, np.ndarray]]
+
+    @property
+    def size(self) -> int:
+        return len(self.pairs[0][0])
+
+    def __str__(self) -> str:
+        return f"{len(self.pairs)} of {self.size} examples"
+
+    def keyed(
+        self, seed: int, progress: Progress | None = None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, jax.Array]]:
+        """Images, labels and a random key of each batch; reports progress."""
+        for i, pair in enumerate(reported(self.pairs, progress)):
+            yield *pair, jax.random.fold_in(jax.random.key(seed), i)
+
+
+def whole_batches(
+    network: Network, variables: Variables, images: ArrayLike, labels: ArrayLike, batch_size: int
+) -> WholeBatches:
+    """Drops examples beyond the last whole batch; fewer than ``batch_size`` examples make one batch.
+
+    Raises:
+      ValueError: no example, a wrong form, or a batch size below 1.
+    """
+    images, labels, _ = checked_examples(network, variables, images, labels)
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size}; allowed: 1 or more")
+    size = min(batch_size, len(images))
+    starts = range(0, len(images) - size + 1, size)
+    return WholeBatches(
+        [(images[i : i + size], labels[i : i + size].astype(np.int32)) for i in starts]
+    )
 
 
 def per_example(
