@@ -21,12 +21,12 @@ jax.config.update("jax_num_cpu_devices", int(sys.argv[1]))
 import numpy as np
 
 from resjax import models
-from resjax.analysis.cores import shared_cores
-from resjax.analysis.lesions.lesion import delete_each
-from resjax.analysis.paths.path_exact import path_spectrum
-from resjax.analysis.paths.path_walk import TRAINING
-from resjax.analysis.signals.gradients import gradient_norms
-from resjax.analysis.variants import logits_of, measure, with_gates
+from resjax.cpu.shared_batches import shared_cores
+from resjax.studies.lesions.lesion import delete_each
+from resjax.studies.paths.path_exact import path_spectrum
+from resjax.studies.paths.path_walk import TRAINING
+from resjax.studies.signals.gradients import gradient_norms
+from resjax.studies.variants import logits_of, measure, with_gates
 
 assert shared_cores().count == int(sys.argv[1])
 network = models.build(
