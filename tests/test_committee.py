@@ -15,11 +15,10 @@ from hypothesis import strategies as st
 from network_helpers import draw
 
 from resjax import models
+from resjax.report import compare
 from resjax.studies import variants
-from resjax.studies.paths import committee as module
-from resjax.studies.paths.committee import HALF, Committee, plot, vote, wrong_answers
-from resjax.studies.paths.committee_shown import STUDY, finding, summary, table
-from resjax.studies.paths.voters import diversity_of
+from resjax.studies.paths.committee import HALF, STUDY, Committee, committee, plot
+from resjax.studies.paths.voters import diversity_of, draw_voters, wrong_answers
 
 SHAPE, CLASSES, N = (6, 6, 1), 3, 11
 
@@ -35,7 +34,7 @@ def case(shortcut="identity"):
 
 @functools.cache
 def result():
-    return vote(*case(), deleted=(1, None), voters=9, draws=5, batch_size=4)
+    return committee(*case(), deleted=(1, None), voters=9, draws=5, batch_size=4)
 
 
 # --- counting ---
@@ -86,7 +85,7 @@ def test_kappa_at_its_ends():
 )
 def test_all_voters_where_there_are_no_more(n, deleted, most, count):
     can_go = np.append(np.ones(n, bool), False)
-    rows = module._voters(can_go, deleted, most, 0)
+    rows = draw_voters(can_go, deleted, most, 0)
     assert rows.shape == (count, n + 1) and len(np.unique(rows, axis=0)) == count
     assert (rows[:, -1] == 1).all()
     if deleted is not None:
@@ -95,10 +94,10 @@ def test_all_voters_where_there_are_no_more(n, deleted, most, count):
 
 def test_random_voters_differ_and_keep_half_of_the_units():
     can_go = np.ones(30, bool)
-    rows = module._voters(can_go, None, 400, 0)
+    rows = draw_voters(can_go, None, 400, 0)
     assert len(np.unique(rows, axis=0)) == 400
     assert abs(rows.mean() - 0.5) < 0.02 and np.abs(rows.mean(0) - 0.5).max() < 0.1
-    rows = module._voters(can_go, 7, 400, 0)
+    rows = draw_voters(can_go, 7, 400, 0)
     assert len(np.unique(rows, axis=0)) == 400 and (rows.sum(1) == 23).all()
 
 
@@ -107,7 +106,7 @@ def test_random_voters_differ_and_keep_half_of_the_units():
 
 def test_equals_a_loop_over_networks_with_gates():
     network, variables, images, labels = case()
-    got = vote(*case(), deleted=(1,), voters=4, sizes=(1, 3, 4), draws=2, batch_size=4)
+    got = committee(*case(), deleted=(1,), voters=4, sizes=(1, 3, 4), draws=2, batch_size=4)
 
     @jax.jit
     def logits_of(gates):
@@ -133,7 +132,7 @@ def test_equals_a_loop_over_networks_with_gates():
 
 def test_probabilities_are_averaged_on_request():
     network, variables, images, labels = case()
-    got = vote(
+    got = committee(
         *case(), deleted=(1,), voters=4, sizes=(4,), draws=2, average="probabilities", batch_size=4
     )
     gates = 1 - np.eye(4, dtype=np.float32)
@@ -147,7 +146,7 @@ def test_does_not_depend_on_the_batch_size_and_compiles_once():
     whole = result()
     before = variants._logits._cache_size()
     seen = []
-    other = vote(
+    other = committee(
         *case(),
         deleted=(1, None),
         voters=9,
@@ -181,14 +180,24 @@ def test_sizes_kinds_and_intervals():
     assert "other voters" in r.choices["intervals"]
 
 
+OF_VOTERS = (
+    "voter_error_interval",
+    "disagreement_interval",
+    "different_answers_interval",
+    "kappa_interval",
+)
+
+
 def test_files_without_intervals_of_voters_are_read():
     data = result().to_json()
-    old = {k: v for k, v in data.items() if k not in module._OF_VOTERS}
+    old = {k: v for k, v in data.items() if k not in OF_VOTERS}
     back = Committee.from_json(json.loads(json.dumps(old)))
     assert back.kappa_interval.shape == (2, 2) and np.isnan(back.kappa_interval).all()
-    assert "κ = " in finding({"net": back}).points[1] and "nan" not in str(table({"net": back}))
+    assert "κ = " in compare.finding(STUDY, {"net": back}).points[1] and "nan" not in str(
+        compare.table(STUDY, {"net": back})
+    )
     older = dataclasses.replace(back, choices={})
-    assert "over committees of these voters" in finding({"net": older}).points[0]
+    assert "over committees of these voters" in compare.finding(STUDY, {"net": older}).points[0]
     with pytest.raises(ValueError, match="not a Committee: missing"):
         Committee.from_json({"kind": ["a"]})
 
@@ -200,14 +209,14 @@ def test_voters_that_are_the_whole_network_vote_as_it_does():
         unit = dict(silent["params"][name])
         unit["conv2"] = jax.tree.map(jnp.zeros_like, unit["conv2"])
         silent["params"][name] = unit
-    r = vote(network, silent, images, labels, voters=9, draws=3, batch_size=11)
+    r = committee(network, silent, images, labels, voters=9, draws=3, batch_size=11)
     assert np.nanmax(np.abs(r.voter_error - r.whole_error)) == 0
     np.testing.assert_allclose(r.majority_error, r.whole_error, atol=1e-12)
     assert r.disagreement == r.different_answers == 0
 
 
 def test_a_plain_network_votes_with_what_can_go():
-    r = vote(*case("none"), deleted=(1,), voters=9, draws=2, batch_size=11)
+    r = committee(*case("none"), deleted=(1,), voters=9, draws=2, batch_size=11)
     assert r.num_units == 3 and r.kept == 2  # the unit that changes the shape stays
 
 
@@ -216,7 +225,7 @@ def test_a_plain_network_votes_with_what_can_go():
     [
         ({"deleted": (5,)}, "deleted=5; allowed: 1 … 4"),
         ({"deleted": (4,)}, "leaves one sub-network"),
-        ({"deleted": ()}, "name one kind"),
+        ({"deleted": ()}, "at least one kind"),
         ({"sizes": (10,)}, r"sizes=\(10,\)"),
         ({"voters": 1, "sizes": (1,)}, "voters=1"),
         ({"average": "votes"}, "allowed: logits, probabilities"),
@@ -225,14 +234,16 @@ def test_a_plain_network_votes_with_what_can_go():
 )
 def test_impossible_options(options, message):
     with pytest.raises(ValueError, match=message):
-        vote(*case(), **{"voters": 9, **options})
+        committee(*case(), **{"voters": 9, **options})
 
 
 def test_no_unit_to_differ_in():
     shape = (32, 32, 1)
     network = models.build(models.defaults("lenet5"), image_shape=shape, num_classes=CLASSES)
     with pytest.raises(ValueError, match=r"units can be deleted, and voters differ"):
-        vote(network, draw(network, shape), np.zeros((2, *shape), np.float32), np.zeros(2, int))
+        committee(
+            network, draw(network, shape), np.zeros((2, *shape), np.float32), np.zeros(2, int)
+        )
 
 
 # --- what is said and drawn ---
@@ -269,27 +280,32 @@ def made(together, alone, whole, classes=10):
 
 
 def test_the_finding_follows_the_numbers():
-    near = finding({"net": made(0.02, 0.2, 0.015)})
+    near = compare.finding(STUDY, {"net": made(0.02, 0.2, 0.015)})
     assert near.headline == "Majorities of sub-networks of every kind come close to the whole net."
     assert "lower than the 20.0 % (20.0 % to 20.0 %) of one voter" in near.points[1]
-    far = finding({"net": made(0.5, 0.4, 0.015)})
+    far = compare.finding(STUDY, {"net": made(0.5, 0.4, 0.015)})
     assert far.headline == "No majority of sub-networks comes close to the whole net."
     assert "higher than the 40.0 % (40.0 % to 40.0 %) of one voter" in far.points[1]
-    assert finding({"net": made(0.9, 0.9, 0.85)}).headline.startswith("net has learned too little")
+    assert compare.finding(STUDY, {"net": made(0.9, 0.9, 0.85)}).headline.startswith(
+        "net learned too little"
+    )
     assert "Intervals (95 %) are over other voters." in near.points[0]
     assert "κ = 0.10 (-0.10 to 0.30)" in near.points[1]
     both = dataclasses.replace(
         result(), whole_error=0.0, majority_error=np.array([[[0.0] * 2] * 3, [[0.5] * 2] * 3])
     )
-    assert "“1 deleted”, not with “each kept" in finding({"net": both}).headline
+    assert "“1 deleted”, not with “each kept" in compare.finding(STUDY, {"net": both}).headline
 
 
 def test_table_summary_and_json():
     results = {"a": result(), "b": made(0.5, 0.4, 0.015)}
-    shown = table(results)
+    shown = compare.table(STUDY, results)
     assert all(len(row) == len(shown.columns) for row in shown.rows)
     assert len(shown.rows) == 2 + 3 + 2
-    assert summary(results)["b"]["vote of sub-networks"] == "50.0 % (3 voters, 6 of 9 units kept)"
+    assert (
+        compare.summary(STUDY, results)["b"]["vote of sub-networks"]
+        == "50.0 % (3 voters, 6 of 9 units kept)"
+    )
     back = Committee.from_json(json.loads(json.dumps(result().to_json(), allow_nan=False)))
     for field in dataclasses.fields(back):
         np.testing.assert_equal(getattr(back, field.name), getattr(result(), field.name))
@@ -298,5 +314,4 @@ def test_table_summary_and_json():
 def test_plot_has_one_panel_a_network():
     figure = plot({"a": result(), "b": made(0.5, 0.4, 0.015)})
     assert [ax.get_title() for ax in figure.axes] == ["a", "b"]
-    assert len(plot(result()).axes) == 1
-    assert STUDY.plot is plot
+    assert len(plot({"": result()}).axes) == 1

@@ -14,13 +14,19 @@ from network_helpers import draw, on_stack
 
 from resjax import models
 from resjax.network.losses import cross_entropy
+from resjax.report import compare
 from resjax.studies import style
 from resjax.studies.lesions.lesion import lesion
 from resjax.studies.options import Options
 from resjax.studies.ranks import spearman
-from resjax.studies.units import identity
-from resjax.studies.units.identity import Identity, measure_identity
-from resjax.studies.units.identity_shown import STUDY, downhill, openings, predictors, refining
+from resjax.studies.units.identity import (
+    STUDY,
+    Identity,
+    downhill,
+    identity,
+    openings,
+    refining,
+)
 
 SHAPE, CLASSES = (6, 6, 2), 3
 FORMS = {
@@ -109,7 +115,7 @@ def test_every_measure_equals_a_loop(form, x64):
     v = jax.tree.map(lambda a: a.astype(jnp.float64), draw(build(form), SHAPE))
     images, labels = examples()
     images = images.astype(np.float64)
-    result = measure_identity(network, v, images, labels, batch_size=3)
+    result = identity(network, v, images, labels, batch_size=3)
     expected = loop(network, v, images, labels)
     assert result.num_examples == 7
     for i, row in enumerate(expected):
@@ -129,7 +135,7 @@ def test_a_zero_branch_has_a_size_and_no_direction():
     network, v = made("pre")
     v = {**v, "params": {**v["params"]}}
     v = on_stack(v, "stage1", jnp.zeros_like)
-    result = measure_identity(network, v, *examples())
+    result = identity(network, v, *examples())
     assert list(result.ratio[1:3]) == [0, 0]
     assert np.isnan(result.cosine[1:3]).all() and np.isnan(result.novelty[1:3]).all()
     assert result.estimation_std[1] == 0 and result.estimation_mean[0] == 0
@@ -142,8 +148,8 @@ def test_tiny_losses_have_a_direction():
     def tiny(logits, labels):
         return 1e-28 * cross_entropy(logits, labels)
 
-    usual = measure_identity(network, v, images, labels)
-    small = measure_identity(network, v, images, labels, loss=tiny)
+    usual = identity(network, v, images, labels)
+    small = identity(network, v, images, labels, loss=tiny)
     np.testing.assert_allclose(small.cosine, usual.cosine, rtol=1e-4)
 
 
@@ -158,7 +164,7 @@ def test_spearman_counts_ranks_and_says_nothing_of_constants():
 def result_of(form):
     network, v = made(form)
     lesions = lesion(network, v, *examples())
-    return measure_identity(network, v, *examples(), lesions=lesions), lesions
+    return identity(network, v, *examples(), lesions=lesions), lesions
 
 
 def test_correlations_are_over_the_units_that_have_both():
@@ -174,16 +180,16 @@ def test_correlations_are_over_the_units_that_have_both():
         np.testing.assert_allclose(rho, expected, rtol=1e-12)
     known = np.isfinite(result.correlation)
     assert np.all(result.low[known] <= result.high[known])
-    assert measure_identity(*made("pre"), *examples()).correlation is None
+    assert identity(*made("pre"), *examples()).correlation is None
 
 
 def test_wrong_input_is_refused():
     network, v = made("pre")
     with pytest.raises(ValueError, match="no example"):
-        measure_identity(network, v, *examples(0))
+        identity(network, v, *examples(0))
     other = build("pre", stage_sizes=(2, 2))
     with pytest.raises(ValueError, match="delete its own units"):
-        measure_identity(other, draw(other, SHAPE), *examples(), lesions=result_of("pre")[1])
+        identity(other, draw(other, SHAPE), *examples(), lesions=result_of("pre")[1])
 
 
 @pytest.mark.parametrize("form", ["pre", "plain"])
@@ -198,8 +204,8 @@ def test_json_keeps_everything(form):
 def test_plot(narrow):
     results = {"a": result_of("pre")[0], "b": result_of("plain")[0]}
     with style.theme(narrow=narrow):
-        figure = identity.plot(results)
-        alone = identity.plot(dataclasses.replace(results["a"], correlation=None))
+        figure = STUDY.plot(results)
+        alone = STUDY.plot({"a": dataclasses.replace(results["a"], correlation=None)})
     assert len(figure.axes) == 5 and len(alone.axes) == 4
     np.testing.assert_allclose(figure.axes[0].lines[0].get_ydata(), results["a"].ratio)
 
@@ -227,16 +233,10 @@ def test_findings_follow_the_numbers():
     assert (downhill(near), downhill(far)) == ((3, 4), (0, 4))
     assert (openings(near), openings(far)) == ((1, 1), (0, 1))
     assert (refining(near), refining(far)) == ((1, 1), (0, 1))
-    assert predictors(near)[0] == ["ratio"] and predictors(far)[0] == []
-    found = STUDY.finding({"near": near, "far": far})
-    assert "near add at most 0.20 times" in found.headline
-    assert "far add at most 2.0 times" in found.headline
+    found = compare.finding(STUDY, {"near": near, "far": far})
+    assert "unit of near adds 0.20 times" in found.headline
     assert "It rises with the size" in found.points[0]
     assert "None of them predicts it" in found.points[1]
-    plain = dataclasses.replace(far, residual=np.zeros(5, bool))
-    assert "units of p change" in STUDY.finding({"p": plain}).headline.lower()
-    assert len(STUDY.table({"near": near}).rows) == 5
-    assert STUDY.summary({"near": near}) == {"near": {"‖F‖/‖x‖, median unit": "0.20"}}
 
 
 def test_progress_covers_the_deletions_too():

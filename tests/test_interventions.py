@@ -15,11 +15,10 @@ from resjax import models
 from resjax.models.layers import Dense
 from resjax.models.plain import DenseUnit
 from resjax.network import Network, Stack
-from resjax.studies import style, variants
-from resjax.studies.lesions import forwards, interventions
+from resjax.studies import variants
+from resjax.studies.lesions import forwards
 from resjax.studies.lesions.forwards import in_parallel, mean_branches, with_means, with_variables
-from resjax.studies.lesions.interventions import Interventions, intervene_each
-from resjax.studies.lesions.interventions_shown import STUDY, survived
+from resjax.studies.lesions.interventions import MEANS, Interventions, interventions
 from resjax.studies.lesions.lesion import lesion
 from resjax.studies.variants import with_gates
 
@@ -185,7 +184,7 @@ def result_of(form, **fields):
     x, y = examples(11)
     reference = examples(6, seed=2)[0]
     given = {"initial": other(v), "reference": reference, "alphas": (0.0, 2.0), "draws": 2}
-    return intervene_each(network, v, x, y, batch_size=4, **{**given, **fields})
+    return interventions(network, v, x, y, batch_size=4, **{**given, **fields})
 
 
 @pytest.mark.parametrize("form", ["pre", "plain"])
@@ -223,9 +222,7 @@ def test_running_statistics_of_step_0_are_a_choice():
     network, v = made("pre")
     one = np.arange(network.num_units) == 1
     x, y = examples(11)
-    r = intervene_each(
-        network, v, x, y, initial=other(v), alphas=(), draws=0, reset_statistics=True
-    )
+    r = interventions(network, v, x, y, initial=other(v), alphas=(), draws=0, reset_statistics=True)
     reset = run(network, v, x, with_variables, one, other(v))
     assert r.of("reset")[0, 1] == error_of(reset, y)
     assert "running statistics of step 0" in r.choices["reset and redrawn units"]
@@ -236,7 +233,7 @@ def test_each_kind_is_compiled_once():
     network = build("post", widths=(3,), stage_sizes=(2,))
     v = draw(network, SHAPE)
     before = variants._score._cache_size()
-    intervene_each(
+    interventions(
         network, v, *examples(4), initial=v, reference=examples(4)[0], alphas=(0, 2), draws=2
     )
     assert variants._score._cache_size() == before + 4
@@ -246,7 +243,7 @@ def test_draws_are_those_of_the_seed_and_never_step_0():
     network, v = made("pre")
     # Training with seed 0 starts from the first half of that split key.
     start = jax.jit(network.init, static_argnums=1)(jax.random.split(jax.random.key(0))[0], SHAPE)
-    r = intervene_each(network, v, *examples(11), initial=start, alphas=(), draws=2, batch_size=4)
+    r = interventions(network, v, *examples(11), initial=start, alphas=(), draws=2, batch_size=4)
     drawn = r.of("redraw", "kl")
     assert not np.isclose(r.of("reset", "kl"), drawn, rtol=1e-3).any()
     np.testing.assert_array_equal(drawn, result_of("pre").of("redraw", "kl"))
@@ -267,26 +264,23 @@ def test_a_network_of_dense_units_allows_what_it_allows():
 
     network = Network(Flatten(), (Stack("one", DenseUnit(Dense(5)), 1, 1),), Logits())
     v = draw(network, SHAPE)
-    r = intervene_each(network, v, *examples(5), initial=v)
+    r = interventions(network, v, *examples(5), initial=v)
     assert r.intervention[0] == "reset" and len(r.alpha) == 0 and r.stack == ()
     np.testing.assert_allclose(r.of("reset", "kl"), 0, atol=1e-6)
     with pytest.raises(ValueError, match="nothing to do"):
-        intervene_each(network, v, *examples(5), draws=0)
+        interventions(network, v, *examples(5), draws=0)
 
 
 def test_wrong_input_is_refused():
     network, v = made("pre")
     with pytest.raises(ValueError, match="draws=1"):
-        intervene_each(network, v, *examples(3), draws=1)
+        interventions(network, v, *examples(3), draws=1)
     with pytest.raises(ValueError, match=r"run\.initial\.variables"):
-        intervene_each(network, v, *examples(3), initial=made("post")[1])
+        interventions(network, v, *examples(3), initial=made("post")[1])
     with pytest.raises(ValueError, match="no example"):
-        intervene_each(network, v, *examples(3), reference=examples(0)[0])
+        interventions(network, v, *examples(3), reference=examples(0)[0])
     with pytest.raises(ValueError, match="kind='delete'"):
         result_of("pre").of("delete")
-
-
-# --- how it is shown ---
 
 
 @pytest.mark.parametrize("form", ["pre", "plain"])
@@ -295,51 +289,6 @@ def test_json_keeps_everything(form):
     back = Interventions.from_json(json.loads(json.dumps(result.to_json(), allow_nan=False)))
     for field in dataclasses.fields(result):
         np.testing.assert_equal(getattr(back, field.name), getattr(result, field.name))
-
-
-@pytest.mark.parametrize("narrow", [False, True])
-def test_plot(narrow):
-    with style.theme(narrow=narrow):
-        figure = interventions.plot({"a": result_of("pre"), "b": result_of("plain")})
-    assert len(figure.axes) == 4
-    names = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert names[:4] == ["deleted", "frozen to the mean", "reset to step 0", "drawn afresh"]
-    lines = figure.axes[0].lines
-    np.testing.assert_allclose(lines[0].get_ydata(), 100 * result_of("pre").deleted)
-
-
-def hand_made(error, parallel=0.05, intact=0.01):
-    """Four units; every intervention leaves the errors given."""
-    result = result_of("pre")
-    rows = np.tile(np.asarray(error, float), (len(result.intervention), 1))
-    return dataclasses.replace(
-        result,
-        error=rows,
-        parallel_error=np.array([parallel]),
-        intact_error=intact,
-        num_classes=10,
-    )
-
-
-def test_findings_follow_the_numbers():
-    tough, frail = hand_made([0.01, 0.01, 0.02, 0.6]), hand_made([0.9, 0.9, 0.89, 0.9], 0.9)
-    assert survived(tough, tough.error[0]) == (3, 4)
-    found = STUDY.finding({"tough": tough, "frail": frail})
-    assert "in tough, 3 of 4 deleted" in found.headline
-    assert "in frail, 0 of 4 deleted" in found.headline
-    assert "0 of 4 units are critical" in found.points[0]
-    assert "4 of 4 units are critical" in found.points[1]
-    assert "90.0 % (stage1, 2 units)" in found.points[1]
-    assert STUDY.summary({"tough": tough, "frail": frail}) == {
-        "tough": {"units that may be reset to step 0": "3 of 4"},
-        "frail": {"units that may be reset to step 0": "0 of 4"},
-    }
-    untrained = hand_made([0.9] * 4, intact=0.88)
-    assert STUDY.finding({"new": untrained}).headline == (
-        "new has learned too little for interventions to say anything."
-    )
-    assert STUDY.summary({"new": untrained}) == {}
-    assert len(STUDY.table({"tough": tough}).rows) == 6 * 4 + 1
 
 
 def test_the_rule_for_parallel_stacks():
@@ -356,7 +305,7 @@ def test_progress_covers_the_means_too():
     network, v = made("pre")
     images, labels = examples()
     seen = []
-    intervene_each(
+    interventions(
         *(network, v, images, labels),
         reference=images,
         alphas=(0.5,),
@@ -365,4 +314,4 @@ def test_progress_covers_the_means_too():
         progress=lambda done, of: seen.append(done / of),
     )
     assert seen[0] == 0 and seen[-1] == 1 and seen == sorted(seen)
-    assert sum(0 <= share <= 1 / interventions.MEANS for share in seen) >= 4  # 3 batches
+    assert sum(0 <= share <= 1 / MEANS for share in seen) >= 4  # 3 batches

@@ -13,8 +13,7 @@ from matplotlib.figure import Figure
 
 from resjax import models
 from resjax.network import Network, Stack
-from resjax.studies.paths import path_counts as module
-from resjax.studies.paths.path_counts import PathCounts, count_paths
+from resjax.studies.paths.path_counts import PathCounts, path_counts, plot
 from resjax.studies.paths.path_lengths import (
     attenuated_shares,
     central_range,
@@ -130,24 +129,24 @@ def test_numbers_of_paths_do_not_overflow():
 
 
 def test_of_networks():
-    result = count_paths(network(6, 3))
+    result = path_counts(network(6, 3))
     assert (result.num_residual, result.num_plain) == (9, 0)
     np.testing.assert_array_equal(result.share, path_shares(9))
     np.testing.assert_array_equal(result.deleted, [1, 2, 3])
     np.testing.assert_array_equal(result.surviving[1], surviving_share(9, 2))
     assert result.central == (2, 7)
-    plain = count_paths(network(6, 3, shortcut="none"), deleted=[0])
+    plain = path_counts(network(6, 3, shortcut="none"), deleted=[0])
     np.testing.assert_array_equal(plain.length, [9])
     np.testing.assert_array_equal(plain.share, [1])
     with pytest.raises(ValueError, match="deleted=1; allowed: 0 … 0"):
-        count_paths(network(6, 3, shortcut="none"), deleted=[1])
+        path_counts(network(6, 3, shortcut="none"), deleted=[1])
 
 
 def test_of_a_mixed_network():
     residual, plain = network(2), network(2, shortcut="none")
     more = Stack("plain", plain.stacks[-1].unit, 3, 1)
     mixed = Network(residual.stem, (*residual.stacks, more), residual.head)
-    result = count_paths(mixed)
+    result = path_counts(mixed)
     assert (result.num_residual, result.num_plain) == (2, 3)
     np.testing.assert_array_equal(result.length, [3, 4, 5])
     np.testing.assert_array_equal(result.share, [0.25, 0.5, 0.25])
@@ -170,13 +169,12 @@ def test_impossible_numbers_are_refused(wrong):
 
 
 def test_json_and_plot():
-    result = count_paths(network(6, 3))
+    result = path_counts(network(6, 3))
     back = PathCounts.from_json(json.loads(json.dumps(result.to_json(), allow_nan=False)))
     for field in dataclasses.fields(result):
         np.testing.assert_equal(getattr(back, field.name), getattr(result, field.name))
-    figure = module.plot({"deep": result})
+    figure = plot({"deep": result})
     assert isinstance(figure, Figure)
     left, right = figure.axes
     np.testing.assert_allclose(left.lines[0].get_ydata(), 100 * path_shares(9))
     np.testing.assert_allclose(right.lines[2].get_ydata(), 100 * surviving_share(9, 3))
-    assert isinstance(module.plot(result), Figure)

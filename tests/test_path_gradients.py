@@ -14,7 +14,6 @@ from jax import lax
 from network_helpers import draw
 
 from resjax import models
-from resjax.analysis import plot as plot_of
 from resjax.models.layers import BatchNorm, Conv, Dense
 from resjax.models.stem_head import Stem
 from resjax.network import Network, Stack
@@ -23,13 +22,13 @@ from resjax.network.unit import Unit
 from resjax.studies import moments
 from resjax.studies.paths import path_exact, path_sampled
 from resjax.studies.paths.path_exact import path_spectrum
-from resjax.studies.paths.path_growth import path_spectra
+from resjax.studies.paths.path_growth import path_growth
 from resjax.studies.paths.path_growth import plot as plot_growth
-from resjax.studies.paths.path_parameters import PathParameters, parameter_spectra
+from resjax.studies.paths.path_parameters import PathParameters, path_parameters
 from resjax.studies.paths.path_parameters import plot as plot_parameters
 from resjax.studies.paths.path_sampled import path_norms, sample_paths
 from resjax.studies.paths.path_walk import Probe
-from resjax.studies.paths.paths import PathGradients, measure_paths, plot
+from resjax.studies.paths.paths import Paths, paths, plot
 
 SHAPE, CLASSES, BATCH = (6, 6, 2), 3, 3
 SMALL = {"stage_sizes": (2, 1), "widths": (2, 3), "placement": "post"}
@@ -305,7 +304,7 @@ def test_a_plain_network_has_one_path():
 )
 def test_parameters_by_the_length_behind_them(name):
     network, variables, images, labels = case(name)
-    found = parameter_spectra(network, variables, images, labels)
+    found = path_parameters(network, variables, images, labels)
     n = network.num_units
     assert found.norm.shape == found.contribution.shape == (1, n, n)
     # Units in front of unit i and itself are left whole: the gradient of its weights has passed neither.
@@ -482,7 +481,7 @@ def test_moments_are_joined_and_compared():
     network, variables, images, labels = case("own")
     larger = jax.tree.map(lambda v: 1.5 * v, variables)
     found, seen = {0: variables, 10: larger}, []
-    grown = path_spectra(
+    grown = path_growth(
         network,
         (0, 10),
         found.__getitem__,
@@ -508,7 +507,7 @@ def test_moments_are_joined_and_compared():
 def test_json_join_and_plots():
     network, variables, images, labels = case("own")
     seen = []
-    both = measure_paths(
+    both = paths(
         *(network, variables, images, labels),
         draws=2,
         progress=lambda done, of: seen.append((done, of)),
@@ -517,7 +516,7 @@ def test_json_join_and_plots():
     assert both.modes == ("running statistics",)
     assert both.choices["draws"] == "2 paths of each length"
     text = json.dumps(both.to_json(), allow_nan=False)
-    back = PathGradients.from_json(json.loads(text))
+    back = Paths.from_json(json.loads(text))
     for mode in both.modes:
         np.testing.assert_equal(
             dataclasses.asdict(back.exact[mode]), dataclasses.asdict(both.exact[mode])
@@ -527,20 +526,20 @@ def test_json_join_and_plots():
         )
         # One path: its norm is that of the sum.
         np.testing.assert_allclose(both.alignment(mode)[[0, 3]], 1, rtol=1e-10)
-    with pytest.raises(ValueError, match="not a PathGradients"):
-        PathGradients.from_json({"exact": {}})
-    assert len(plot({"mine": both}).axes) == len(plot(both).axes) == 3
+    with pytest.raises(ValueError, match="not a Paths"):
+        Paths.from_json({"exact": {}})
+    assert len(plot({"mine": both}).axes) == 3
     (exact,), (sample,) = both.exact.values(), both.sample.values()
-    own = plot_of({"mine": exact})
+    own = path_exact.plot({"mine": exact})
     shares = own.axes[0].lines[0].get_ydata()
     np.testing.assert_allclose(shares, 100 * exact.share[0])
     np.testing.assert_allclose(own.axes[1].lines[0].get_ydata(), 100 * exact.mean_contribution[0])
     zero = dataclasses.replace(exact, norm=0 * exact.norm)
-    assert len(plot_of(zero).axes) == 2
-    own = plot_of(sample)
+    assert len(path_exact.plot({"": zero}).axes) == 2
+    own = path_sampled.plot({"": sample})
     np.testing.assert_allclose(own.axes[1].lines[0].get_ydata(), 100 * sample.share)
 
-    parameters = parameter_spectra(network, variables, images, labels)
+    parameters = path_parameters(network, variables, images, labels)
     back = PathParameters.from_json(json.loads(json.dumps(parameters.to_json(), allow_nan=False)))
     np.testing.assert_equal(dataclasses.asdict(back), dataclasses.asdict(parameters))
     assert plot_parameters({"mine": parameters}).axes
@@ -554,7 +553,7 @@ def test_json_join_and_plots():
         (lambda n, v, x, y: path_spectrum(n, v, x, y + CLASSES), "labels must lie in"),
         (lambda n, v, x, y: sample_paths(n, v, x, y, draws=1), "draws=1; allowed: 2"),
         (lambda n, v, x, y: path_norms(n, v, x, y, [[True]]), r"allowed: \[paths, 3\]"),
-        (lambda n, v, x, y: parameter_spectra(n, v, x, y, probe=Probe(norm="example")), "'batch'"),
+        (lambda n, v, x, y: path_parameters(n, v, x, y, probe=Probe(norm="example")), "'batch'"),
         (lambda n, v, x, y: Probe(norm="L1"), "allowed: 'batch', 'example'"),
         (lambda n, v, x, y: Probe(at="logits"), "allowed: 'image', 'first unit'"),
         (lambda n, v, x, y: Probe(reduction="max"), "allowed: 'mean', 'sum'"),

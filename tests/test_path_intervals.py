@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from resjax.report import compare
 from resjax.studies.intervals import bootstrap, reflected
 from resjax.studies.paths import path_sampled
 from resjax.studies.paths.path_exact import PathSpectrum
@@ -18,8 +19,7 @@ from resjax.studies.paths.path_lengths import (
     totals,
 )
 from resjax.studies.paths.path_sampled import PathSample
-from resjax.studies.paths.paths import PathGradients
-from resjax.studies.paths.paths_shown import finding
+from resjax.studies.paths.paths import STUDY, Paths
 
 N, DRAWS, SAMPLES = 12, 40, 12
 LENGTH = path_lengths(N)
@@ -115,7 +115,7 @@ def gradients(sample, alignment):
         batch_size=4,
         choices={},
     )
-    return PathGradients({"running statistics": exact}, {"running statistics": sample})
+    return Paths({"running statistics": exact}, {"running statistics": sample})
 
 
 def test_alignment_has_the_interval_of_the_mean_norm_below_it():
@@ -136,12 +136,12 @@ def test_alignment_has_the_interval_of_the_mean_norm_below_it():
 
 def test_the_report_names_every_interval_and_they_outlive_a_file():
     result = gradients(samples(True)[0], np.ones(N + 1))
-    (point,) = finding({"net": result}).points
+    (point,) = compare.finding(STUDY, {"net": result}).points
     sample = result.sample["running statistics"]
     low, high = sample.r_squared_interval
     assert f"(R² = {sample.r_squared:.3f}, {low:.3f} to {high:.3f} over draws)" in point
     low, high = sample.mean_length_interval
     assert f"(mean {sample.mean_length:.1f}, {low:.1f} to {high:.1f} over draws; " in point
     assert "; the ends are " in point and point.count("95 % interval") == 1
-    back = PathGradients.from_json(json.loads(json.dumps(result.to_json())))
-    assert finding({"net": back}).points == [point]
+    back = Paths.from_json(json.loads(json.dumps(result.to_json())))
+    assert compare.finding(STUDY, {"net": back}).points == [point]

@@ -7,16 +7,13 @@ import numpy as np
 import pytest
 
 from resjax import models
-from resjax.studies.paths import path_counts_shown as counts_report
-from resjax.studies.paths import path_growth_shown as growth_report
-from resjax.studies.paths import path_parameters_shown as parameters_report
-from resjax.studies.paths import paths_shown as paths_report
-from resjax.studies.paths.path_counts import count_paths
+from resjax.report import compare
+from resjax.studies.paths import path_counts, path_growth, path_parameters, paths
 from resjax.studies.paths.path_exact import PathSpectrum
 from resjax.studies.paths.path_lengths import attenuated_shares, path_lengths
 from resjax.studies.paths.path_parameters import PathParameters
 from resjax.studies.paths.path_sampled import PathSample
-from resjax.studies.paths.paths import PathGradients
+from resjax.studies.paths.paths import Paths
 from resjax.studies.words import factor
 
 N = 20
@@ -60,9 +57,7 @@ def sample(g, r_squared=0.99):
 
 
 def gradients(g, **options):
-    return PathGradients(
-        {"running statistics": spectrum(g)}, {"running statistics": sample(g, **options)}
-    )
+    return Paths({"running statistics": spectrum(g)}, {"running statistics": sample(g, **options)})
 
 
 @pytest.mark.parametrize(
@@ -75,37 +70,37 @@ def gradients(g, **options):
 )
 def test_paths_say_how_long_the_paths_of_the_gradient_are(g, kind, words):
     result = gradients(g)
-    assert paths_report.verdict(result) == kind
-    finding = paths_report.finding({"net": result})
+    assert paths.verdict(result) == kind
+    finding = compare.finding(paths.STUDY, {"net": result})
     assert words in finding.headline and "net" in finding.headline
     assert f"g = {g:.3f}" in finding.points[0]
     assert ("shrinks" if g < 1 else "grows") in finding.points[0]
-    assert "that is exponential" in finding.points[0]
-    assert paths_report.summary({"net": result})["net"]["g, left by a branch"] == factor(g)
+    assert "the change is exponential" in finding.points[0]
+    assert compare.summary(paths.STUDY, {"net": result})["net"]["g, left by a branch"] == factor(g)
 
 
 def test_paths_tell_networks_apart_and_doubt_a_bad_fit():
     results = {"a": gradients(0.2), "b": gradients(1.1, r_squared=0.5), "c": gradients(0.2)}
-    finding = paths_report.finding(results)
-    assert finding.headline.startswith("The gradient of a and c comes through short paths")
-    assert "the gradient of b comes through paths as long as most" in finding.headline.lower()
+    finding = compare.finding(paths.STUDY, results)
+    assert finding.headline.startswith("The gradient of a comes through short paths")
+    assert "the gradient of b comes through paths as long as most" in finding.headline
     assert "not exponential (R² = 0.500, " in finding.points[1]
-    assert len(paths_report.table(results).rows) == 3 * (N + 1)
-    assert {len(row) for row in paths_report.table(results).rows} == {9}
+    assert len(compare.table(paths.STUDY, results).rows) == 3 * (N + 1)
+    assert {len(row) for row in compare.table(paths.STUDY, results).rows} == {9}
 
 
 def test_paths_without_a_gradient_or_with_one_length_say_so():
     zero = gradients(0.2)
     none = dataclasses.replace(zero.exact["running statistics"], norm=np.zeros((1, 3, N + 1)))
-    finding = paths_report.finding(
-        {"net": PathGradients({"running statistics": none}, zero.sample)}
+    finding = compare.finding(
+        paths.STUDY, {"net": Paths({"running statistics": none}, zero.sample)}
     )
     assert "zero or not finite" in finding.headline and not finding.points
     first = (LENGTH == 0).astype(float)
     alone = dataclasses.replace(none, norm=np.broadcast_to(first, (1, 3, N + 1)))
     draws = dataclasses.replace(sample(0.5), mean=first, attenuation=np.nan)
-    result = PathGradients({"running statistics": alone}, {"running statistics": draws})
-    finding = paths_report.finding({"net": result})
+    result = Paths({"running statistics": alone}, {"running statistics": draws})
+    finding = compare.finding(paths.STUDY, {"net": result})
     assert "short paths (0 of 20 units)" in finding.headline
     assert "too few lengths" in finding.points[0]
 
@@ -115,9 +110,7 @@ def test_choices_are_told_once_and_by_mode_where_they_differ():
         sample(0.3), choices={"BatchNorm": "of the batch", "draws": "9 paths", "seed": 0}
     )
     exact = dataclasses.replace(spectrum(0.3), choices={"BatchNorm": "of the batch"})
-    both = PathGradients.join(
-        [gradients(0.2), PathGradients({"of the batch": exact}, {"of the batch": other})]
-    )
+    both = Paths.join([gradients(0.2), Paths({"of the batch": exact}, {"of the batch": other})])
     assert both.choices == {
         "BatchNorm": "running statistics; of the batch",
         "draws": "2 paths of each length (running statistics); 9 paths (of the batch)",
@@ -125,36 +118,36 @@ def test_choices_are_told_once_and_by_mode_where_they_differ():
     }
     assert (
         "With of the batch instead of running statistics"
-        in paths_report.finding({"n": both}).points[0]
+        in compare.finding(paths.STUDY, {"n": both}).points[0]
     )
 
 
 @pytest.mark.parametrize(
     ("moments", "kind", "words"),
     [
-        ((0.2, 0.3, 0.6), "longer", "grow longer while it learns, as Littwin"),
-        ((0.6, 0.3, 0.2), "shorter", "grow shorter while it learns, against"),
+        ((0.2, 0.3, 0.6), "longer", "grow longer during training, as Littwin"),
+        ((0.6, 0.3, 0.2), "shorter", "grow shorter during training, against"),
         ((0.3, 0.6, 0.3), "same", "stay about as long"),
         ((0.3,), "none", "not two moments"),
     ],
 )
 def test_growth_says_which_way(moments, kind, words):
     result = spectrum(*moments)
-    assert growth_report.verdict(result) == kind
-    finding = growth_report.finding({"net": result})
+    assert path_growth.verdict(result) == kind
+    finding = compare.finding(path_growth.STUDY, {"net": result})
     assert words in finding.headline
     assert "at init" in finding.points[0]
     assert ("It is longest after 10 steps" in finding.points[0]) == (kind == "same")
-    assert len(growth_report.table({"net": result}).rows) == len(moments)
+    assert len(compare.table(path_growth.STUDY, {"net": result}).rows) == len(moments)
 
 
 def test_growth_of_several_networks_that_disagree_cites_nobody():
-    finding = growth_report.finding({"a": spectrum(0.2, 0.6), "b": spectrum(0.6, 0.2)})
+    finding = compare.finding(path_growth.STUDY, {"a": spectrum(0.2, 0.6), "b": spectrum(0.6, 0.2)})
     assert "a grow longer" in finding.headline and "b grow shorter" in finding.headline
     assert "Littwin" not in finding.headline
     one_batch = spectrum(0.2, 0.6, batches=1)  # no interval, and no claim but by the means
-    assert growth_report.verdict(one_batch) == "longer"
-    assert "over batches" not in growth_report.finding({"a": one_batch}).points[0]
+    assert path_growth.verdict(one_batch) == "longer"
+    assert "over batches" not in compare.finding(path_growth.STUDY, {"a": one_batch}).points[0]
 
 
 @pytest.mark.parametrize(
@@ -175,28 +168,28 @@ def test_parameters_say_how_long_the_paths_behind_units_are(g, words):
         choices={},
     )
     np.testing.assert_allclose(result.mean_length, (N - 1 - np.arange(N)) * g / (1 + g), atol=1e-9)
-    finding = parameters_report.finding({"net": result})
+    finding = compare.finding(path_parameters.STUDY, {"net": result})
     assert words in finding.headline
     assert "of the 19 units behind it" in finding.points[0]
-    assert len(parameters_report.table({"net": result}).rows) == N
+    assert len(compare.table(path_parameters.STUDY, {"net": result}).rows) == N
     empty = dataclasses.replace(result, norm=np.zeros((1, N, N)))
-    assert "no gradient" in parameters_report.finding({"net": empty}).headline
+    assert "no gradient" in compare.finding(path_parameters.STUDY, {"net": empty}).headline
 
 
 def test_counts_of_a_network():
     config = models.defaults("resnet", depth=110)
-    result = count_paths(models.build(config, image_shape=(32, 32, 3), num_classes=10))
-    finding = counts_report.finding({"ResNet-110": result})
+    result = path_counts.path_counts(models.build(config, image_shape=(32, 32, 3), num_classes=10))
+    finding = compare.finding(path_counts.STUDY, {"ResNet-110": result})
     assert finding.headline == "Of all paths, 95 % cross 20 to 34 of 54 units in ResNet-110."
     assert "2⁵⁴ paths through 54 residual units" in finding.points[0]
     assert "Of the paths that cross 27, 50 % are left after 1 deletion" in finding.points[0]
     assert "5 to 17 units if g = 0.25" in finding.points[0]
-    assert ("ResNet-110", "0.25", "5 to 17", "0.45 %") in counts_report.table(
-        {"ResNet-110": result}
+    assert ("ResNet-110", "0.25", "5 to 17", "0.45 %") in compare.table(
+        path_counts.STUDY, {"ResNet-110": result}
     ).rows
 
 
-@pytest.mark.parametrize("module", [counts_report, growth_report, parameters_report, paths_report])
+@pytest.mark.parametrize("module", [path_counts, path_growth, path_parameters, paths])
 def test_a_network_with_one_path_is_unsuited(module):
     reason = module.STUDY.unsuited(types.SimpleNamespace(residual=False))
     assert "one path only" in reason

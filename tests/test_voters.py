@@ -5,13 +5,14 @@ import functools
 import numpy as np
 import pytest
 
-from resjax.studies.paths.committee import _committees, _sum, wrong_answers
 from resjax.studies.paths.voters import (
     committee_interval,
     diversity_intervals,
     diversity_of,
+    draw_committees,
     refill,
     voter_interval,
+    wrong_answers,
 )
 
 CLASSES, N, ALL, V, DRAWS, SIZES, SAMPLES = 4, 60, 300, 12, 20, (1, 3, 5), 40
@@ -29,7 +30,7 @@ def population():
 
 def errors_of(weights, answers):
     votes = np.eye(CLASSES, dtype=np.float32)[answers].swapaxes(1, 2)
-    return wrong_answers(_sum(weights, votes), LABELS) / N
+    return wrong_answers(np.tensordot(weights, votes, 1), LABELS) / N
 
 
 @functools.cache
@@ -39,7 +40,7 @@ def intervals():
     for seed in range(SAMPLES):
         rng = np.random.default_rng(seed)
         answers = population()[rng.choice(ALL, V, replace=False)]
-        members = _committees(rng, V, SIZES, DRAWS)
+        members = draw_committees(rng, V, SIZES, DRAWS)
         again = np.stack([errors_of(weights, answers) for weights in refill(members, seed)])
         voters = voter_interval(np.mean(answers != LABELS, axis=1), ALL)
         of_size = committee_interval(errors_of(members, answers), again, V, ALL)
@@ -51,7 +52,7 @@ def intervals():
 def truth():
     """The same numbers of all voters, and of many committees of any of them."""
     rng = np.random.default_rng(99)
-    many = _committees(rng, ALL, SIZES, 400)
+    many = draw_committees(rng, ALL, SIZES, 400)
     sizes = [np.mean([errors_of(row[None, None], population())[0, 0] for row in m]) for m in many]
     return np.array([*diversity_of(population(), LABELS), np.mean(population() != LABELS), *sizes])
 
@@ -71,7 +72,7 @@ def test_where_all_voters_are_there_only_committees_are_drawn():
     )
     error = np.mean(answers != LABELS, axis=1)
     np.testing.assert_allclose(voter_interval(error, V), error.mean())
-    members = _committees(np.random.default_rng(0), V, SIZES, DRAWS)
+    members = draw_committees(np.random.default_rng(0), V, SIZES, DRAWS)
     again = np.stack([errors_of(weights, answers) for weights in refill(members)])
     errors = errors_of(members, answers)
     low, high = committee_interval(errors, again, V, V).T
@@ -89,7 +90,7 @@ def test_one_pair_has_no_interval_and_equal_voters_leave_no_doubt():
 
 
 def test_places_are_refilled_from_the_voters_and_sizes_stay():
-    members = _committees(np.random.default_rng(0), V, SIZES, DRAWS)
+    members = draw_committees(np.random.default_rng(0), V, SIZES, DRAWS)
     filled = refill(members, seed=1)
     np.testing.assert_array_equal(
         filled.sum(-1), np.broadcast_to(np.array(SIZES)[:, None], filled.shape[:-1])

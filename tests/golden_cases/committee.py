@@ -61,8 +61,9 @@ CASES = {
     },
     "learned just enough": {"deep": result([0.725, 0.731], (0.74, 0.8), whole=0.72)},
     "learned too little, then one of each": {
-        "flat": result([0.74, 0.76], (0.75, 0.8), whole=0.721),
+        "flat": result([0.74, 0.76], (0.75, 0.8), whole=0.7201),
         "two classes": result([0.405, 0.44], whole=0.4, classes=2, units=12),
+        "two, flat": result([0.405], whole=0.4001, classes=2),
         "deep": result([0.3, 0.2]),
     },
     "an early file": {

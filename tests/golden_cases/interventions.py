@@ -73,4 +73,8 @@ CASES = {
     "nothing scaled, nothing reset": {
         "deep": result({"freeze": [0.3, 0.2, 0.1301, 0.12]}, {"stage1": 0.1}),
     },
+    "nothing scaled of one": {
+        "deep": result({"scale 0": [0.3, 0.2, 0.1301], "scale 0.5": [0.2, 0.12, 0.125]}),
+        "flat": result({"freeze": [0.31, 0.2, 0.13], "reset": [0.5, 0.4, 0.7]}, {"stage1": 0.6}),
+    },
 }

@@ -5,7 +5,7 @@ import numpy as np
 
 from resjax.studies.paths.path_exact import PathSpectrum
 from resjax.studies.paths.path_sampled import PathSample
-from resjax.studies.paths.paths import PathGradients
+from resjax.studies.paths.paths import Paths
 
 LENGTH = np.arange(1, 6)  # 4 residual units and a plain one: the middle is 3
 SPREAD = np.array([0.7, 0.85, 0.9, 1.55])  # of draws, otherwise at every length
@@ -54,7 +54,7 @@ ONE = sample(FALLS)
 
 
 def in_one(exact, sample=ONE):
-    return PathGradients({RUNNING: exact}, {RUNNING: sample})
+    return Paths({RUNNING: exact}, {RUNNING: sample})
 
 
 CASES = {
@@ -83,7 +83,7 @@ CASES = {
         "wide": in_one(exact([9, 7, 4, 3, 0.1], [8, 6, 5, 4, 3])),
     },
     "two modes": {
-        "deep": PathGradients(
+        "deep": Paths(
             {RUNNING: SHORT, BATCH: exact([1, 2, 3, 4, 0.1], [2, 3, 4, 5, 0.1])},
             {RUNNING: ONE, BATCH: sample([0.8, 0.5, 0.4, 0.2, 0.15], g=0.623, r_squared=0.91)},
         )

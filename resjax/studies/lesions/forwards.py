@@ -1,13 +1,15 @@
-"""Ways to run a network with changed units, as ``forward`` functions for ``resjax.studies.variants``.
+"""Forward functions for ``resjax.studies.variants`` that run a network with changed units.
 
-Beside ``with_gates`` and ``with_order``: units with other variables, units whose branch is frozen, and stacks
-whose units all read the same input. What is changed is a traced array of bools, so each is compiled once.
+In addition to ``with_gates`` and ``with_order``: units with other variables, units whose branch is frozen,
+and stacks whose units all read the same input. Which units are changed is a traced array of bools, so each
+function is compiled once.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +18,8 @@ from numpy.typing import ArrayLike
 
 from resjax.network import Network, Stack, Variables
 from resjax.network.parts import scan_units
-from resjax.studies.batches import Progress, check_images, padded_batches
+from resjax.studies.batches import BATCH_SIZE, Progress, check_images, padded_batches
+from resjax.studies.variants import Forward, with_gates
 
 
 def with_variables(
@@ -26,7 +29,6 @@ def with_variables(
 
     A collection that ``other`` lacks, such as batch_stats, stays as it is.
     """
-
     mixed = {collection: dict(tree) for collection, tree in variables.items()}
     for place in network.places(variables):
         own, name = changed[place.units], place.stack.name
@@ -43,7 +45,7 @@ def with_variables(
 def with_means(
     network: Network, variables: Variables, images: jax.Array, frozen: jax.Array, means: Any
 ) -> jax.Array:
-    """A variant is bool [units]: whose branch is replaced by its entry in ``means`` (``mean_branches``)."""
+    """A variant is bool [units]: whose branches are replaced by their mean, from ``mean_branches``."""
     h, _ = network.run_stem(variables, images)
     for place in network.places(variables):
         unit = place.stack.unit
@@ -66,17 +68,15 @@ def mean_branches(
     variables: Variables,
     images: ArrayLike,
     *,
-    batch_size: int = 128,
+    batch_size: int = BATCH_SIZE,
     progress: Progress | None = None,
 ) -> dict[str, np.ndarray]:
     """The mean of each unit's branch over examples, in one pass: {stack: [n, …]}, the shape of one example.
 
     Args:
-      network: any.
-      variables: of the network.
+      network, variables: any.
       images: float [N, H, W, C], the reference set; any N ≥ 1, each counted once.
-      batch_size: most examples at a time.
-      progress: called as ``progress(batches done, batches in all)``.
+      batch_size, progress: see ``Inference``.
 
     Raises:
       ValueError: no example, or images of a wrong form.
@@ -110,10 +110,10 @@ def can_run_in_parallel(stack: Stack) -> bool:
 def in_parallel(
     network: Network, variables: Variables, images: jax.Array, together: jax.Array, extra: Any
 ) -> jax.Array:
-    """A variant is bool [stacks]: whose units all read the stack's input x; what they add to x is summed.
+    """A variant is bool [stacks]: where all units read the stack's input x, to which their sum is added.
 
-    y = merge(x + Σ_i (s_i(x) − x + f_i(x))), merge that of the last unit. A stack of one unit, or without
-    shortcuts, runs as it is whatever the variant says.
+    y = merge(x + Σ_i (s_i(x) − x + f_i(x))), with merge of the last unit. A stack of one unit or without
+    shortcuts runs unchanged, whatever the variant says.
     """
     del extra
     h, _ = network.run_stem(variables, images)
@@ -135,3 +135,68 @@ def in_parallel(
         own = (place.variables, place.gates)
         (h, _), _ = scan_units(stack.n, step, (h, jnp.zeros_like(h)), own)
     return network.run_head(variables, h)[0]
+
+
+def fresh(network: Network, shape: tuple[int, ...], seed: int, draw: int) -> Variables:
+    """Variables of initialization ``draw`` = 0, 1, … for images of ``shape`` (H, W, C)."""
+    # Folded apart from the split keys of training: the same seed must not draw step 0 again.
+    return _init(network, shape, jax.random.fold_in(jax.random.key(seed), 2**31 - 1 - draw))
+
+
+@partial(jax.jit, static_argnums=(0, 1), compiler_options={"xla_backend_optimization_level": 0})
+def _init(network: Network, shape: tuple[int, ...], key: jax.Array) -> Variables:
+    return network.init(key, shape)
+
+
+def check_alike(other: Variables, variables: Variables) -> None:
+    """Refuses variables of another network.
+
+    Raises:
+      ValueError: other names or shapes.
+    """
+    shapes = [jax.tree.map(jnp.shape, dict(tree)) for tree in (other, variables)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            "the initial variables have other names or shapes than those of the network; take them from "
+            "Network.init for the same network (of a run: run.initial.variables)"
+        )
+
+
+class Job(NamedTuple):
+    """One intervention on each unit (or stack) in ``which``, with one variant for each."""
+
+    name: str
+    which: np.ndarray
+    forward: Forward
+    variants: np.ndarray
+    extra: Any = None
+
+
+def jobs_of(
+    network: Network,
+    can_go: np.ndarray,
+    alphas: Sequence[float],
+    means: Any,
+    others: Mapping[str, Variables],
+) -> list[Job]:
+    """Every intervention of ``resjax.studies.lesions.interventions``.
+
+    Args:
+      network: whose units are changed.
+      can_go: bool [units], which of them can be scaled.
+      alphas: factors on the branch, one job each.
+      means: of ``mean_branches``, to freeze units to; None for no such job.
+      others: {name: variables that units are given}, one job each.
+    """
+    one, every, jobs = np.eye(len(can_go), dtype=bool), np.ones(len(can_go), bool), []
+    for alpha in alphas if can_go.any() else ():
+        gates = np.where(one, np.float32(alpha), np.float32(1))
+        jobs.append(Job(f"scale {alpha:g}", can_go, with_gates, gates[can_go]))
+    if means is not None:
+        jobs.append(Job("freeze", every, with_means, one, means))
+    jobs += [Job(name, every, with_variables, one, other) for name, other in others.items()]
+    stacks = np.array([can_run_in_parallel(stack) for stack in network.stacks])
+    if stacks.any():
+        together = np.eye(len(stacks), dtype=bool)[stacks]
+        jobs.append(Job("parallel", stacks, in_parallel, together))
+    return jobs

@@ -1,7 +1,7 @@
-"""Interventions on one unit at a time: what is it that the network needs of a unit?
+"""Interventions on one unit at a time: what does the network need of a unit?
 
-*Question.* Deletion (``resjax.studies.lesions.lesion``) takes all of f away from z = s + f(x). These take
-less, or something else:
+*Question.* Deletion (``resjax.studies.lesions.lesion``) removes all of f from z = s + f(x). These
+interventions remove less, or something else:
 
 ========  ======================================  ====================================================
 scale     z = s + α·f(x)                          how much of the branch? α = 0 deletes it, 1 changes nothing
@@ -11,24 +11,24 @@ redraw    the unit of a fresh initialization      does any random unit do, or wa
 parallel  z = x + Σ_i f_i(x), for a whole stack   must units see one another's work?
 ========  ======================================  ====================================================
 
-(s the shortcut, x the input, f the branch.) Zhang, Bengio & Singer (2022) call a layer *robust* if the
-network survives its reset, else *critical*; these two need no shortcut, so on a plain network they tell "this
-layer does not matter" from "the shortcut lets me delete it". A network is more sensitive to a fresh draw than
-to a reset if the weights that it learned stayed near their start. The parallel form is what a stack would be
-if its units were independent voters on one input, the literal reading of "ensemble" (Sun et al. 2025 run
-Transformer layers so, averaging where the sum stands here).
+(s is the shortcut, x the input, f the branch.) Zhang, Bengio & Singer (2022) call a layer *robust* if the
+network survives its reset, else *critical*. Reset and redraw need no shortcut, so on a plain network they
+tell "this layer does not matter" from "the shortcut makes it deletable". A network is more sensitive to a
+fresh draw than to a reset if its trained weights stayed near their start. The parallel form is what a stack
+would be if its units were independent voters on one input, the literal reading of "ensemble" (Sun et al. 2025
+run Transformer layers so, averaging where the sum stands here).
 
-*Decisions.* Reset and redrawn units get parameters alone, BatchNorm's scale and bias among them, and keep
-the trained running statistics: those of step 0 (mean 0, variance 1) describe no data, and training never
-normalized with them. ``reset_statistics=True`` takes them too. The mean of a frozen branch is taken over
+*Decisions.* Reset and redrawn units get parameters alone, BatchNorm's scale and bias among them, and keep the
+trained running statistics: those of step 0 (mean 0, variance 1) describe no data, and training never
+normalized with them. ``reset_statistics=True`` resets them too. The mean of a frozen branch is taken over
 examples alone, so it is an image [H, W, C]. A plain unit is scaled by α·f(x) + (1 − α)·x, where shapes agree.
 In parallel, every unit adds s_i(x) − x + f_i(x) to x, which is f_i(x) with an identity shortcut; what follows
-the sum is the last unit's; units that change the shape stay where they are. Nothing is trained again, and
+the sum is the last unit's. Units that change the shape run in their place. Nothing is trained again, and
 BatchNorm elsewhere keeps its running statistics.
 
-*Reading it.* A unit that may be frozen but not deleted carries an offset, not information. A reset that
-hurts more than a deletion shows noise being added, not a function being missed. α > 1 also pushes the later
-layers off their statistics. Harmless is not useless: see the KL divergence, and units two at a time.
+*Reading it.* A unit that may be frozen but not deleted carries an offset, not information. A reset that hurts
+more than a deletion adds noise rather than removing a function. α > 1 also moves the inputs of later layers
+away from their statistics. Harmless is not useless: see the KL divergence, and deletions of pairs.
 
 *Cost.* One forward pass for each unit and intervention, four compilations.
 """
@@ -36,89 +36,60 @@ layers off their statistics. Harmless is not useless: see the KL divergence, and
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
-from resjax.network.losses import Loss, cross_entropy
-from resjax.studies import style
-from resjax.studies.batches import Progress, check_images, count_classes, part
+from resjax.studies import style, verdicts
+from resjax.studies.batches import BATCH_SIZE, Inference, check_images, count_classes, part
 from resjax.studies.intervals import bootstrap
 from resjax.studies.lesions.forwards import (
     can_run_in_parallel,
-    in_parallel,
+    check_alike,
+    fresh,
+    jobs_of,
     mean_branches,
-    with_means,
-    with_variables,
 )
-from resjax.studies.result import Classified
-from resjax.studies.variants import Forward, measure, with_gates
+from resjax.studies.result import Compared
+from resjax.studies.scores import MEASURES
+from resjax.studies.study import Bench, Columns, Study
+from resjax.studies.variants import measure as measure_variants
+from resjax.studies.words import join, numbers, percent, percents
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MEASURES = ("error", "loss", "kl", "agreement")
-# What became of one unit; a result has one row for each α, and one for each draw.
+# What happens to one unit; a result has one row for each α, and one for each draw.
 KINDS = ("scale", "freeze", "reset", "redraw")
-# The mean branches of 'freeze' are told as this part of the work.
+# The mean branches of 'freeze' count as this part of the progress.
 MEANS = 20
 
 
 @dataclasses.dataclass(frozen=True)
-class Interventions(Classified):
-    """Test performance after each intervention on each unit; NaN where it is impossible.
+class Interventions(Compared):
+    """Test performance after each intervention on each unit; NaN where it is impossible."""
 
-    Attributes:
-      unit: names of all units in order.
-      residual: bool [unit], whether the unit has a shortcut in the intact network.
-      intervention: names, like 'scale 0.5', 'freeze', 'reset', 'redraw 1'; the first word is one of KINDS.
-      alpha: [alpha], of the rows 'scale', which come first.
-      error, loss, kl, agreement: [intervention, unit], as in ``DeleteEach``.
-      stack: names of the stacks whose units ran in parallel.
-      first, size: int [stack], their first unit (from 0) and how many there are.
-      parallel_error, parallel_loss, parallel_kl, parallel_agreement: [stack], one stack in parallel.
-      left_out: unit name → why it can't be scaled.
-      intact_error, intact_loss: of the whole network.
-      num_examples, num_classes: of the data and the network.
-      choices: what the papers leave open.
-    """
-
-    AXES: ClassVar = {
-        "residual": ("unit",),
-        "alpha": ("alpha",),
-        **dict.fromkeys(MEASURES, ("intervention", "unit")),
-        **dict.fromkeys(("first", "size"), ("stack",)),
-        **{f"parallel_{measure}": ("stack",) for measure in MEASURES},
-    }
-
-    unit: tuple[str, ...]
-    residual: np.ndarray
+    unit: tuple[str, ...]  # names of all units in order
+    residual: Annotated[np.ndarray, "unit"]  # bool, whether the intact unit has a shortcut
+    # 'scale 0.5', 'freeze', 'reset', 'redraw 1', …; the first word is one of KINDS, 'scale' comes first
     intervention: tuple[str, ...]
-    alpha: np.ndarray
-    error: np.ndarray
-    loss: np.ndarray
-    kl: np.ndarray
-    agreement: np.ndarray
-    stack: tuple[str, ...]
-    first: np.ndarray
-    size: np.ndarray
-    parallel_error: np.ndarray
-    parallel_loss: np.ndarray
-    parallel_kl: np.ndarray
-    parallel_agreement: np.ndarray
-    left_out: dict[str, str]
-    intact_error: float
-    intact_loss: float
-    num_examples: int
-    num_classes: int
-    choices: dict[str, Any]
+    alpha: Annotated[np.ndarray, "alpha"]  # of the rows 'scale'
+    error: Annotated[np.ndarray, "intervention", "unit"]  # share of wrong predictions, 0 … 1
+    loss: Annotated[np.ndarray, "intervention", "unit"]  # mean
+    kl: Annotated[np.ndarray, "intervention", "unit"]  # mean KL(p_intact ‖ p_changed), nats
+    agreement: Annotated[np.ndarray, "intervention", "unit"]  # share of equal predictions
+    stack: tuple[str, ...]  # stacks whose units ran in parallel
+    first: Annotated[np.ndarray, "stack"]  # int, their first unit, counted from 0
+    size: Annotated[np.ndarray, "stack"]  # int, how many units they have
+    parallel_error: Annotated[np.ndarray, "stack"]  # with this one stack in parallel
+    parallel_loss: Annotated[np.ndarray, "stack"]
+    parallel_kl: Annotated[np.ndarray, "stack"]
+    parallel_agreement: Annotated[np.ndarray, "stack"]
+    left_out: dict[str, str]  # {unit: why it can't be scaled}
 
     def of(self, kind: str, measure: str = "error") -> np.ndarray:
         """[rows of that kind, unit] of one measure; no row where it was not asked for.
@@ -129,8 +100,7 @@ class Interventions(Classified):
         if kind not in KINDS:
             raise ValueError(f"kind={kind!r}; allowed: {', '.join(KINDS)}")
         rows = [i for i, name in enumerate(self.intervention) if name.split()[0] == kind]
-        values: np.ndarray = getattr(self, measure)[rows]
-        return values
+        return np.asarray(getattr(self, measure)[rows])
 
     @property
     def deleted(self) -> np.ndarray | None:
@@ -138,24 +108,13 @@ class Interventions(Classified):
         rows = self.of("scale")[self.alpha == 0]
         return rows[0] if len(rows) else None
 
-    def lines(self) -> Iterator[tuple[str, np.ndarray, tuple[np.ndarray, np.ndarray] | None]]:
-        """What happened to the unit, its error [unit], and the ends of an interval if there is one."""
-        if self.deleted is not None:
-            yield "deleted", self.deleted, None
-        for kind, name in (("freeze", "frozen to the mean"), ("reset", "reset to step 0")):
-            if len(self.of(kind)):
-                yield name, self.of(kind)[0], None
-        if len(self.of("redraw")):
-            mean, low, high = self.redrawn()
-            yield "drawn afresh", mean, (low, high)
-
     def redrawn(self, measure: str = "error") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Mean over the draws and the ends of its 95 % interval, each [unit]."""
         draws = self.of("redraw", measure).T
         return draws.mean(-1), *bootstrap(draws)
 
 
-def intervene_each(
+def interventions(
     network: Network,
     variables: Variables,
     images: ArrayLike,
@@ -166,12 +125,10 @@ def intervene_each(
     alphas: Sequence[float] = (0.0, 0.25, 0.5, 0.75, 1.25, 1.5, 2.0),
     draws: int = 5,
     reset_statistics: bool = False,
-    loss: Loss = cross_entropy,
-    batch_size: int = 128,
     seed: int = 0,
-    progress: Progress | None = None,
+    **how: Unpack[Inference],
 ) -> Interventions:
-    """Scales, freezes, resets and redraws each unit, one at a time, and runs each stack in parallel.
+    """Changes one unit at a time in each of these ways, and runs each stack in parallel.
 
     Args:
       network: any; what a unit does not allow is left out and named.
@@ -184,10 +141,8 @@ def intervene_each(
       alphas: factors on the branch, for 'scale'; () leaves it out.
       draws: fresh initializations, for 'redraw', 2 or more; 0 leaves it out.
       reset_statistics: reset and redrawn units get BatchNorm's running statistics of step 0, too.
-      loss: (logits [B, classes], labels [B]) → [B].
-      batch_size: most examples at a time; memory grows with it, the result does not depend on it.
-      seed: of the fresh initializations.
-      progress: called as ``progress(work done, work in all)``.
+      seed: seed of the fresh initializations.
+      **how: see ``Inference``.
 
     Raises:
       ValueError: no example, images or labels of a wrong form, initial variables of another network, one
@@ -195,85 +150,60 @@ def intervene_each(
     """
     images = np.asarray(images)
     check_images(images)
-    shape, n = images.shape[1:], network.num_units
+    shape = images.shape[1:]
     if draws < 0 or draws == 1:
         raise ValueError(f"draws={draws}; allowed: 0 for none, or 2 or more, to have an interval")
     if initial is not None:
-        _check_alike(initial, variables)
+        check_alike(initial, variables)
     can_go = network.deletable(variables, shape)
-    means = None
+    progress, means = how.get("progress"), None
     if reference is not None:
-        means = mean_branches(
-            network,
-            variables,
-            reference,
-            batch_size=batch_size,
-            progress=part(progress, 0, MEANS),
-        )
+        size = how.get("batch_size", BATCH_SIZE)
+        told = part(progress, 0, MEANS)
+        means = mean_branches(network, variables, reference, batch_size=size, progress=told)
     others = {} if initial is None else {"reset": initial}
-    for draw in range(draws):
-        # Folded apart from the split keys of training: the same seed must not draw step 0 again.
-        key = jax.random.fold_in(jax.random.key(seed), 2**31 - 1 - draw)
-        others[f"redraw {draw + 1}"] = _fresh(network, shape, key)
+    others |= {f"redraw {i + 1}": fresh(network, shape, seed, i) for i in range(draws)}
     if not reset_statistics:
         others = {name: {"params": other["params"]} for name, other in others.items()}
-    jobs, together = _jobs(network, can_go, alphas, means, others), _together(network)
-    if not jobs and not together.variants.any():
+    jobs = jobs_of(network, can_go, alphas, means, others)
+    if not jobs:
         raise ValueError(
             "nothing to do: give initial variables, reference images, alphas or draws, and a network with "
             "a unit or stack that allows them"
         )
 
-    every = [*jobs, together] if together.variants.any() else jobs
-    total, scores = sum(len(job.variants) for job in every), {}
-    intact: Any = None
-    for i, job in enumerate(every):
-        done = sum(len(before.variants) for before in every[:i])
+    def rest(done: int, of: int) -> None:
+        if progress:
+            progress(of + (MEANS - 1) * done, MEANS * of)
 
-        def tell(passes: int, of: int, done: int = done, share: int = len(job.variants)) -> None:
-            if progress:
-                rest = done + passes * share // of
-                progress(total + (MEANS - 1) * rest, MEANS * total)
+    found: list[dict[str, np.ndarray]] = []
+    for i, job in enumerate(jobs):
+        how["progress"] = part(rest, i, len(jobs))
+        given = network, variables, images, labels, job.forward, job.variants
+        scores, intact = measure_variants(*given, extra=job.extra, **how)
+        found.append(scores.means)
+    parallel = dict.fromkeys(MEASURES, np.zeros(0))
+    if jobs[-1].name == "parallel":
+        parallel, jobs = found.pop(), jobs[:-1]
+    measured: dict[str, Any] = {f"parallel_{m}": parallel[m] for m in MEASURES}
+    for m in MEASURES:
+        measured[m] = np.full((len(jobs), len(can_go)), np.nan)
+        for row, job, values in zip(measured[m], jobs, found, strict=True):
+            row[job.which] = values[m]
 
-        scores[job.name], intact = measure(
-            network,
-            variables,
-            images,
-            labels,
-            job.forward,
-            job.variants,
-            extra=job.extra,
-            loss=loss,
-            batch_size=batch_size,
-            progress=tell,
-        )
-
-    def row(job: _Job, m: str) -> np.ndarray:
-        values = np.full(len(job.which), np.nan)
-        values[job.which] = getattr(scores[job.name], m)
-        return values
-
-    found = [place for place in network.places(variables) if can_run_in_parallel(place.stack)]
+    places = [place for place in network.places(variables) if can_run_in_parallel(place.stack)]
+    count = "" if reference is None else f"; {len(np.asarray(reference)):,} reference images"
     return Interventions(
+        **measured,
+        **intact.as_intact,
         unit=tuple(unit.name for unit in network.units),
         residual=np.array([unit.stack.unit.residual for unit in network.units]),
         intervention=tuple(job.name for job in jobs),
         alpha=np.array(alphas if can_go.any() else (), float),
-        **{m: np.array([row(job, m) for job in jobs]).reshape(-1, n) for m in MEASURES},
-        stack=tuple(place.stack.name for place in found),
-        first=np.array([place.units.start for place in found], int),
-        size=np.array([place.stack.n for place in found], int),
-        **{
-            f"parallel_{m}": row(together, m)[together.which] if found else np.zeros(0)
-            for m in MEASURES
-        },
-        left_out={
-            unit.name: "no shortcut, and its input and output differ in shape"
-            for unit, can in zip(network.units, can_go, strict=True)
-            if not can
-        },
-        intact_error=float(intact.error[0]),
-        intact_loss=float(intact.loss[0]),
+        stack=tuple(place.stack.name for place in places),
+        first=np.array([place.units.start for place in places], int),
+        size=np.array([place.stack.n for place in places], int),
+        left_out=verdicts.why_not_deletable(network.units, can_go),
         num_examples=len(images),
         num_classes=count_classes(network, variables, shape),
         choices={
@@ -281,101 +211,70 @@ def intervene_each(
             if reset_statistics
             else "parameters alone; BatchNorm keeps its trained running statistics",
             "fresh draws": f"{draws}, seed {seed}",
-            "frozen units": "mean of the branch over examples, one for each position and channel"
-            + ("" if reference is None else f"; {len(np.asarray(reference)):,} reference images"),
+            "frozen units": f"mean branch over examples, one for each position and channel{count}",
             "in parallel": "x + Σ f_i(x) over a stack's units, then what follows the last one's sum",
             "BatchNorm elsewhere": "running statistics of training, not re-estimated",
         },
     )
 
 
-class _Job(NamedTuple):
-    """One intervention on each unit (or stack) in ``which``, with one variant for each."""
-
-    name: str
-    which: np.ndarray
-    forward: Forward
-    variants: np.ndarray
-    extra: Any = None
+# --- what the report shows ---
 
 
-def _jobs(
-    network: Network,
-    can_go: np.ndarray,
-    alphas: Sequence[float],
-    means: Any,
-    others: Mapping[str, Variables],
-) -> list[_Job]:
-    one, every = np.eye(network.num_units, dtype=bool), np.ones(network.num_units, bool)
-    jobs = []
-    for alpha in alphas if can_go.any() else ():
-        gates = np.where(one, np.float32(alpha), np.float32(1))
-        jobs.append(_Job(f"scale {alpha:g}", can_go, with_gates, gates[can_go]))
-    if means is not None:
-        jobs.append(_Job("freeze", every, with_means, one, means))
-    return jobs + [_Job(name, every, with_variables, one, other) for name, other in others.items()]
+LINES = ("deleted", "frozen to the mean", "reset to step 0", "drawn afresh")
 
 
-def _together(network: Network) -> _Job:
-    which = np.array([can_run_in_parallel(stack) for stack in network.stacks])
-    return _Job("parallel", which, in_parallel, np.eye(len(which), dtype=bool)[which])
+def lines(r: Interventions) -> list[tuple[str, np.ndarray, Any]]:
+    """One of LINES, its error [unit], and the ends of an interval or None, for all that was asked for."""
+    found: list[Any] = [] if r.deleted is None else [(LINES[0], r.deleted, None)]
+    for kind, name in (("freeze", LINES[1]), ("reset", LINES[2])):
+        found += [(name, error, None) for error in r.of(kind)]
+    if len(r.of("redraw")):
+        mean, *ends = r.redrawn()
+        found.append((LINES[3], mean, ends))
+    return found
 
 
-def _check_alike(other: Variables, variables: Variables) -> None:
-    shapes = [jax.tree.map(jnp.shape, dict(tree)) for tree in (other, variables)]
-    if shapes[0] != shapes[1]:
-        raise ValueError(
-            "the initial variables have other names or shapes than those of the network; take them from "
-            "Network.init for the same network (of a run: run.initial.variables)"
-        )
-
-
-@partial(jax.jit, static_argnums=(0, 1), compiler_options={"xla_backend_optimization_level": 0})
-def _fresh(network: Network, shape: tuple[int, ...], key: jax.Array) -> Variables:
-    return network.init(key, shape)
-
-
-def plot(results: Interventions | Mapping[str, Interventions]) -> Figure:
+def plot(results: Mapping[str, Interventions]) -> Figure:
     """For each network, the error after each intervention by unit, and as a function of α.
 
     Left, the band around fresh draws is their interval, thick lines are stacks in parallel. Right, the line
     is the median over units, the bands hold half and all of them.
     """
-    named = {"": results} if isinstance(results, Interventions) else dict(results)
     narrow = style.is_narrow()
-    scaled = any(len(r.alpha) for r in named.values())
-    columns = 2 if scaled and not narrow else 1
-    rows = len(named) * (2 if scaled and narrow else 1)
-    fig, grid = style.axes_grid(rows, columns, **({} if narrow else _WIDTHS[columns]))
-    fig.set_figheight((0.62 if narrow else 0.78) * fig.get_figheight() * max(rows, 1) + 0.5)
-    cells = [ax for row in grid for ax in row]
-    for i, (label, result) in enumerate(named.items()):
-        own = cells[i * (2 if scaled else 1) :]
-        _by_unit(own[0], result, label)
-        if scaled:
-            _by_alpha(own[1], result, label if narrow else "")
-    style.legend_above(fig, cells[0], 3)
+    scaled = any(len(r.alpha) for r in results.values())
+    beside = scaled and not narrow
+    rows = len(results) * (2 if scaled and narrow else 1)
+    fig, grid = style.axes_grid(rows, 1 + beside, **({"width_ratios": (2.2, 1)} if beside else {}))
+    fig.set_figheight((0.62 if narrow else 0.78) * fig.get_figheight() * rows + 0.5)
+    axes = [ax for row in grid for ax in row]
+    left, right = (axes[::2], axes[1::2]) if scaled else (axes, [])
+    for ax, (label, result) in zip(left, results.items(), strict=True):
+        _by_unit(ax, result, label)
+    for ax, (label, result) in zip(right, results.items(), strict=False):
+        _by_alpha(ax, result, label if narrow else "")
+    known: dict[str, Any] = {}  # of all networks: a plain one has no stack in parallel
+    for ax in left:
+        known |= {str(line.get_label()): line for line in ax.get_legend_handles_labels()[0]}
+    fig.legend(
+        known.values(), known, loc="outside upper left", ncols=1 if narrow else 3, fontsize=9
+    )
     return fig
-
-
-_WIDTHS: dict[int, dict[str, Any]] = {1: {}, 2: {"width_ratios": (2.2, 1)}}
 
 
 def _by_unit(ax: Axes, result: Interventions, label: str) -> None:
     number = 1 + np.arange(len(result.unit))
-    for i, (name, error, interval) in enumerate(result.lines()):
+    for name, error, interval in lines(result):
+        i = LINES.index(name)
         look: dict[str, Any] = {"color": style.color(i)}
         ax.plot(number, 100 * error, style.marker(i) + "-", lw=1, label=name, **look)
         if interval is not None:
-            low, high = interval
-            ax.fill_between(number, 100 * low, 100 * high, alpha=0.2, lw=0, **look)
+            ax.fill_between(number, *(100 * end for end in interval), alpha=0.2, lw=0, **look)
     ends = zip(result.first, result.size, result.parallel_error, strict=True)
     for j, (first, size, error) in enumerate(ends):
-        span = (first + 0.7, first + size + 0.3)
+        look = {"color": style.ink(), "lw": 4, "alpha": 0.45, "zorder": 1.5}
         name = "a stack's units in parallel" if j == 0 else "_"
-        ax.plot(
-            span, [100 * error] * 2, color=style.ink(), lw=4, alpha=0.45, label=name, zorder=1.5
-        )
+        ax.plot((first + 0.7, first + size + 0.3), [100 * error] * 2, label=name, **look)
     ax.axhline(100 * result.chance_error, lw=1, ls=":", color=style.ink(), label="chance")
     ax.set(xlabel="changed unit", ylabel="error (%)", ylim=(-3, 104), title=label)
     ax.set_xlim(0.2, len(result.unit) + 0.8)
@@ -383,6 +282,9 @@ def _by_unit(ax: Axes, result: Interventions, label: str) -> None:
 
 
 def _by_alpha(ax: Axes, result: Interventions, label: str) -> None:
+    if not len(result.alpha):  # no unit of this network can be scaled, but some of another one
+        ax.set_axis_off()
+        return
     order = np.argsort([*result.alpha, 1.0])
     alpha = np.array([*result.alpha, 1.0])[order]
     scaled = result.of("scale")[:, [unit not in result.left_out for unit in result.unit]]
@@ -394,3 +296,104 @@ def _by_alpha(ax: Axes, result: Interventions, label: str) -> None:
     ax.plot(alpha, np.median(error, axis=1), "o-", color=color)
     ax.axhline(100 * result.chance_error, lw=1, ls=":", color=style.ink())
     ax.set(xlabel="one branch times α", ylabel="error (%)", ylim=(-3, 104), title=label)
+
+
+def _survived(result: Interventions, error: np.ndarray) -> str:
+    """'3 of 4': units that the intervention costs at most one percentage point, of those that allow it."""
+    return f"{verdicts.spared(error, result.intact_error).sum()} of {np.isfinite(error).sum()}"
+
+
+def _tolerates(label: str, r: Interventions) -> str:
+    done = join([f"{_survived(r, error)} {name}" for name, error, _ in lines(r)])
+    return f"units of {label} that can be changed alone for at most one percentage point: {done}"
+
+
+def points(label: str, r: Interventions) -> list[str]:
+    parts = [
+        f"{name} {percent(float(np.nanmedian(error)))} (at worst {percent(np.nanmax(error))}, "
+        f"{r.unit[np.nanargmax(error)]})"
+        for name, error, _ in lines(r)
+    ]
+    text = (
+        f"{label}: {percent(r.intact_error)} error when intact; in the median unit, {join(parts)}."
+    )
+    if len(reset := r.of("reset")):
+        # Zhang et al. 2022 call units critical without whose training the network is near chance.
+        critical = np.sum(reset[0] > verdicts.LEARNED * r.chance_error)
+        text += f" {critical} of {len(r.unit)} units are critical: their reset leaves little but chance."
+    if scaled := [
+        f"times {alpha:g}: {percent(float(np.nanmedian(error)))}"
+        for alpha, error in zip(r.alpha, r.of("scale"), strict=True)
+        if alpha not in (0, 1)
+    ]:
+        text += f" A branch {', '.join(scaled)} in the median."
+    if r.stack:
+        rows = zip(r.stack, r.size, r.parallel_error, strict=True)
+        runs = [f"{percent(error)} ({stack}, {size} units)" for stack, size, error in rows]
+        text += f" With all units of a stack in parallel: {join(runs)}."
+    return [text + verdicts.left_out(r.left_out, "Not scaled")]
+
+
+def table(r: Interventions) -> Columns:
+    """One row for each unit and intervention; stacks in parallel at the end."""
+
+    def cells(name: str) -> list[float]:
+        return [*getattr(r, name).T.ravel(), *getattr(r, f"parallel_{name}")]
+
+    stacks = [f"all {size} of {stack}" for stack, size in zip(r.stack, r.size, strict=True)]
+    return {
+        "unit": [unit for unit in r.unit for _ in r.intervention] + stacks,
+        "intervention": [*r.intervention] * len(r.unit) + ["parallel"] * len(stacks),
+        "error": percents(cells("error")),
+        "KL (nats)": numbers(cells("kl")),
+        "agreement": percents(cells("agreement")),
+    }
+
+
+def summary(r: Interventions) -> dict[str, str]:
+    if verdicts.untrained(r) or not len(reset := r.of("reset")):
+        return {}
+    return {"units that may be reset to step 0": _survived(r, reset[0])}
+
+
+# One forward pass for each unit and intervention: a part of the examples is enough.
+EXAMPLES, REFERENCE = 128, 512
+ALPHAS, DRAWS = (0.0, 0.5, 2.0), 3
+
+
+def measure(bench: Bench) -> Interventions:
+    run, options = bench.run, bench.options
+    return interventions(
+        *bench.evaluation(EXAMPLES),
+        initial=None if run.imported else run.initial.variables,
+        reference=bench.training(REFERENCE)[0],
+        alphas=ALPHAS,
+        draws=min(DRAWS, options.draws),
+        seed=options.seed,
+        **bench.how,
+    )
+
+
+STUDY = Study(
+    name="interventions",
+    title="Scale, freeze, reset, redraw, or run side by side",
+    question=(
+        "What does the network need of a unit? Each unit is changed alone: its branch is made weaker or "
+        "stronger (α), frozen to its average output, put back to what it was before training, or replaced by "
+        "a freshly drawn one. And the units of a stack run side by side instead of one after the other."
+    ),
+    code=(
+        f"reference, _ = run.examples('train', {REFERENCE})\n"
+        f"resjax.analysis.interventions(*run.evaluation({EXAMPLES}), initial=run.initial.variables,\n"
+        f"                              reference=reference, alphas={ALPHAS}, draws={DRAWS},\n"
+        "                              loss=run.loss)"
+    ),
+    result=Interventions,
+    measure=measure,
+    plot=plot,
+    verdict=lambda r: "untrained" if verdicts.untrained(r) else "changed",
+    says={"changed": _tolerates, "untrained": verdicts.UNTRAINED},
+    points=points,
+    table=table,
+    summary=summary,
+)

@@ -1,26 +1,26 @@
-"""How many paths there are, and how long: the closed forms.
+"""How many paths a network has, and how long they are: closed forms.
 
-*Question.* A residual unit y = x + f(x) offers two ways from its output back to its input, past its branch or
-through it. Veit, Wilber & Belongie (2016, §3) unravel a network of n such units into 2ⁿ paths. How long are
-they, which of them survive when units are deleted, and which could carry a gradient?
+*Question.* A residual unit y = x + f(x) can be crossed in two ways, by its shortcut or through its branch.
+Veit, Wilber & Belongie (2016, §3) unravel a network of n such units into 2ⁿ paths. How long are they, which
+of them survive when units are deleted, and which could carry a gradient?
 
-*Method.* The *length* of a path is the number of branches that it crosses. A plain unit has no way past its
-branch, so every path crosses it: of p plain and r residual units,
+*Method.* The *length* of a path is the number of branches that it crosses. A plain unit has no shortcut, so
+every path crosses its branch. With p plain and r residual units,
 
     paths of length k:                  C(r, k − p), so lengths are p + Binomial(r, ½)
     share left after d deletions:       C(r − d, k − p) / C(r, k − p)           (ibid., §6, Fig. 7)
     total gradient of length k, if each branch multiplies a path's gradient by g
     and no two paths cancel:            ∝ C(r, k − p) gᵏ, so p + Binomial(r, g/(1 + g))
 
-The last line turns one number, the attenuation g, into a range of *effective* lengths: of 54 units, g = ¼
+The last line turns one number, the attenuation g, into a range of *effective* lengths: for 54 units, g = ¼
 gives the paper's 5 to 17.
 
-*Protocol.* Units that change the shape count as any other, because a shortcut leads past them as well. The
-*effective range* is the central 95 %: it leaves out 2.5 % at the short end and 2.5 % at the long one, rounded
-towards more. The paper does not say where "almost all" ends.
+*Protocol.* Units that change the shape count as any other, because they have a shortcut as well. The
+*effective range* is the central 95 %: it leaves out at most 2.5 % at either end. The paper does not define
+"almost all".
 
-*Reading it.* Counting says nothing about a network that was trained; ``path_gradients`` measures. Nor are
-2ⁿ paths 2ⁿ networks: only the gradient is a sum over paths, the output is not a sum of models.
+*Reading it.* The counts hold for any network of this shape, trained or not; ``paths`` measures. Nor are 2ⁿ
+paths 2ⁿ networks: the gradient is a sum over paths, the output is not a sum of models.
 
 *Cost.* None: exact integers.
 """
@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
@@ -41,51 +41,34 @@ from resjax.studies.paths.path_lengths import (
     count_units,
     path_lengths,
     path_shares,
+    share_between,
     surviving_share,
 )
 from resjax.studies.result import Result
+from resjax.studies.run import Run
+from resjax.studies.study import Bench, Columns, Study
+from resjax.studies.words import count, factor, join
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# What Veit et al. 2016 delete in their Fig. 7 and speak of in §6, as shares of their 54 units.
+# The deletions of Veit et al. 2016, Fig. 7 and §6, as shares of their 54 units.
 _DELETED = (1 / 54, 10 / 54, 20 / 54)
 _ATTENUATIONS = (0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
 class PathCounts(Result):
-    """The paths of one network.
+    """The paths of one network."""
 
-    Attributes:
-      length: int [length], branches crossed.
-      share: [length], of all paths.
-      deleted: int [deletion], how many residual units are deleted.
-      surviving: [deletion, length], share of the paths of each length that is left.
-      attenuation: [g].
-      effective: [g, end], first and last length of the central 95 % of the total gradient that g gives.
-      num_residual, num_plain: units of the network.
-      choices: what the paper leaves open.
-    """
-
-    AXES: ClassVar = {
-        "length": ("length",),
-        "share": ("length",),
-        "deleted": ("deletion",),
-        "surviving": ("deletion", "length"),
-        "attenuation": ("g",),
-        "effective": ("g", "end"),
-    }
-
-    length: np.ndarray
-    share: np.ndarray
-    deleted: np.ndarray
-    surviving: np.ndarray
-    attenuation: np.ndarray
-    effective: np.ndarray
-    num_residual: int
-    num_plain: int
-    choices: dict[str, Any]
+    length: Annotated[np.ndarray, "length"]  # int, branches crossed
+    share: Annotated[np.ndarray, "length"]  # of all paths
+    deleted: Annotated[np.ndarray, "deletion"]  # int, number of deleted residual units
+    surviving: Annotated[np.ndarray, "deletion", "length"]  # share of the paths that is left
+    attenuation: Annotated[np.ndarray, "g"]
+    effective: Annotated[np.ndarray, "g", "end"]  # central 95 % of the total gradient for each g
+    num_residual: int  # units with a shortcut
+    num_plain: int  # units without one
 
     @property
     def central(self) -> tuple[float, float]:
@@ -93,7 +76,7 @@ class PathCounts(Result):
         return central_range(self.length, self.share)
 
 
-def count_paths(
+def path_counts(
     network: Network,
     *,
     deleted: Sequence[int] | None = None,
@@ -104,7 +87,7 @@ def count_paths(
     Args:
       network: any; a plain network has one path.
       deleted: numbers of residual units to delete; None for the paper's 1, 10 and 20 of 54, in proportion.
-      attenuations: values of g for which the effective range is told.
+      attenuations: values of g for which the effective range is computed.
 
     Raises:
       ValueError: more deletions than residual units, or a negative attenuation.
@@ -130,37 +113,125 @@ def count_paths(
     )
 
 
-def plot(results: PathCounts | Mapping[str, PathCounts]) -> Figure:
-    """Left: how long paths are. Right: how many of each length are left after deletions.
+# --- what the report shows ---
 
-    The shaded band is the central 95 % of all paths. Networks with the same paths share a line.
-    """
-    named = {"": results} if isinstance(results, PathCounts) else dict(results)
-    narrow = style.is_narrow()
-    fig, grid = style.axes_grid(*((2, 1) if narrow else (1, 2)))
-    left, right = (ax for row in grid for ax in row)
-    if narrow:
-        fig.set_size_inches(style.NARROW[0], 1.8 * style.NARROW[1])
+
+def plot(results: Mapping[str, PathCounts]) -> Figure:
+    """Left: the lengths of all paths, with their central 95 % as a band. Right: the share of the paths of
+    each length that is left after deletions. Networks with the same paths share a line."""
+    fig, (left, right) = style.panels(2)
     alike: dict[tuple[int, int], list[str]] = {}
-    for label, result in named.items():
+    for label, result in results.items():
         alike.setdefault((result.num_residual, result.num_plain), []).append(label)
     for i, labels in enumerate(alike.values()):
-        label, result = ", ".join(labels), named[labels[0]]
+        label, result = ", ".join(labels), results[labels[0]]
         units = f"{result.num_residual + result.num_plain} units"
         look: dict[str, Any] = {"color": style.color(i)}
         name = f"{label}, {units}".strip(", ")
         left.plot(result.length, 100 * result.share, style.marker(i) + "-", label=name, **look)
         low, high = result.central
-        left.axvspan(low - 0.5, high + 0.5, color=style.color(i), alpha=0.12, lw=0)
+        left.axvspan(low - 0.5, high + 0.5, alpha=0.12, lw=0, **look)
         for d, surviving in enumerate(result.surviving):
             line = style.LINES[d % len(style.LINES)]
             name = f"{result.deleted[d]} of {result.num_residual} deleted"
             right.plot(result.length, 100 * surviving, line, label=name, **look)
-    left.set(xlabel="length (branches crossed)", ylabel="share of all paths (%)")
-    right.set(xlabel="length (branches crossed)", ylabel="paths left (%)", ylim=(-3, 104))
+    left.set(ylabel="share of all paths (%)")
+    right.set(ylabel="paths left (%)", ylim=(-3, 104))
     right.legend(fontsize=8, loc="upper right")
     for ax in (left, right):
+        ax.set_xlabel("length (branches crossed)")
         style.integer_ticks(ax)
-    if "" not in named:
+    if "" not in results:
         style.legend_above(fig, left)
     return fig
+
+
+def one_path(run: Run) -> str | None:
+    """Why path lengths say nothing about a network, or None."""
+    if run.residual:
+        return None
+    return "no unit of this network has a shortcut, so there is one path only, through every unit"
+
+
+def between(ends: Sequence[float] | np.ndarray) -> str:
+    """'5 to 17', or '–' where there is no range."""
+    low, high = ends
+    if np.isnan(low) or np.isnan(high):
+        return "–"
+    return f"{low:.0f}" if low == high else f"{low:.0f} to {high:.0f}"
+
+
+def number_of_paths(num_residual: int) -> str:
+    """'2⁵⁴'."""
+    return "2" + str(num_residual).translate(_SUPERSCRIPT)
+
+
+_SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def headline(results: Mapping[str, PathCounts]) -> str:
+    """How long most paths are."""
+    parts = [
+        f"{between(r.central)} of {r.num_residual + r.num_plain} units in {label}"
+        for label, r in results.items()
+    ]
+    return f"of all paths, 95 % cross {join(parts)}"
+
+
+def points(label: str, r: PathCounts) -> list[str]:
+    """How many paths there are, which of them deletions leave, and which lengths an attenuation selects."""
+    middle = r.num_plain + r.num_residual // 2
+    left = [
+        f"{factor(100 * surviving[r.num_residual // 2])} % after {count(int(d), 'deletion')}"
+        for d, surviving in zip(r.deleted, r.surviving, strict=True)
+    ]
+    left[0] = left[0].replace(" after ", " are left after ")
+    units = count(r.num_residual, "residual unit")
+    plain = f", and {count(r.num_plain, 'unit')} that every path crosses" if r.num_plain else ""
+    text = (
+        f"{label}: {number_of_paths(r.num_residual)} paths through {units}{plain}. Of the paths that cross "
+        f"{middle}, {join(left)}."
+    )
+    ranges = [
+        f"{between(ends)} units if g = {factor(float(g))}"
+        for g, ends in zip(r.attenuation, r.effective, strict=True)
+        if g in (0.25, 0.5, 1.0)
+    ]
+    if ranges:
+        text += (
+            " If each branch multiplies the gradient by g and paths do not cancel, 95 % of the gradient "
+            f"comes through paths of {join(ranges)}."
+        )
+    return [text]
+
+
+def table(r: PathCounts) -> Columns:
+    share = (share_between(r.num_residual, low, high, r.num_plain) for low, high in r.effective)
+    return {
+        "g, left by a branch": map(factor, r.attenuation),
+        "effective lengths": map(between, r.effective),
+        "share of all paths": (f"{factor(100 * part)} %" for part in share),
+    }
+
+
+def measure(bench: Bench) -> PathCounts:
+    return path_counts(bench.run.network)
+
+
+STUDY = Study(
+    name="path_counts",
+    title="How many paths, and how long",
+    question=(
+        "A residual unit can be crossed by its shortcut or through its branch, so n units make 2ⁿ paths from "
+        "the output back to the input. How many branches do they cross, and which of them are left when "
+        "units are deleted? This is counted, not measured."
+    ),
+    code="resjax.analysis.path_counts(run.network)",
+    result=PathCounts,
+    unsuited=one_path,
+    measure=measure,
+    plot=plot,
+    headline=headline,
+    points=points,
+    table=table,
+)

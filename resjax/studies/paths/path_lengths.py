@@ -1,7 +1,7 @@
-"""The arithmetic of path lengths: how many paths there are, and what weights on lengths amount to.
+"""Arithmetic of path lengths: numbers of paths, and statistics of weights on lengths.
 
-``path_counts`` tells what the closed forms mean. A network has r residual units, which offer two ways, and p
-plain ones, which every path crosses.
+``path_counts`` explains the closed forms. A network has r residual units, which a path crosses in one of two
+ways, and p plain units, which every path crosses through the branch.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from scipy import special
 from resjax.network import Network
 from resjax.studies.intervals import LEVEL
 
-# The lengths on which the attenuation is fitted, as a share of the residual units.
+# The attenuation is fitted on lengths up to this share of the residual units.
 FITTED = 40 / 54
 
 
@@ -26,7 +26,7 @@ def path_lengths(residual: int, plain: int = 0) -> np.ndarray:
 
 
 def path_shares(residual: int, plain: int = 0) -> np.ndarray:
-    """[length]: the share of all paths that has each of the ``path_lengths``; sums to 1."""
+    """[length]: the share of all paths that have each of the ``path_lengths``; sums to 1."""
     lengths = path_lengths(residual, plain)
     return np.array([math.comb(residual, int(k) - plain) / 2**residual for k in lengths])
 
@@ -38,7 +38,7 @@ def log_path_counts(residual: int, plain: int = 0) -> np.ndarray:
 
 
 def surviving_share(residual: int, deleted: int, plain: int = 0) -> np.ndarray:
-    """[length]: the share of the paths of each length that avoids ``deleted`` residual units.
+    """[length]: the share of the paths of each length that avoid ``deleted`` residual units.
 
     Raises:
       ValueError: more deletions than residual units.
@@ -67,16 +67,16 @@ def attenuated_shares(residual: int, g: float, plain: int = 0) -> np.ndarray:
 def central_range(
     lengths: np.ndarray, weights: np.ndarray, level: float = LEVEL
 ) -> tuple[float, float]:
-    """The lengths between which the central ``level`` of the non-negative weights lies, both included.
+    """First and last length of the central ``level`` of the non-negative weights, both included.
 
-    NaN where the weights are all 0 or not finite.
+    NaN where all weights are 0, or one is not finite.
     """
     total = np.sum(weights)
     if not (np.isfinite(total) and total > 0):
         return math.nan, math.nan
     below = np.cumsum(weights) / total
     tail = (1 - level) / 2
-    # A share that is exactly the tail may be rounded to either side of it.
+    # Rounding must not decide for a share that equals the tail.
     low, high = (int(np.argmax(below >= edge - 1e-12)) for edge in (tail, 1 - tail))
     return float(lengths[low]), float(lengths[high])
 
@@ -97,7 +97,7 @@ def count_units(network: Network) -> tuple[int, int]:
 
 
 def shares(values: np.ndarray) -> np.ndarray:
-    """[..., length] in parts of their sum; NaN where that is 0 or not finite."""
+    """[..., length] divided by their sum; NaN where the sum is 0 or not finite."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return values / values.sum(-1, keepdims=True)
 
@@ -117,12 +117,12 @@ def fit_attenuation(
     slope, offset = np.polyfit(k, y, 1)
     spread = np.sum((y - y.mean()) ** 2)
     rest = np.sum((y - offset - slope * k) ** 2)
-    flat = spread < 1e-20  # then what is left over is rounding
+    flat = spread < 1e-20  # then the residuals are rounding
     return float(np.exp(slope)), 1.0 if flat else float(1 - rest / spread)
 
 
 def totals(mean: np.ndarray, num_residual: int, num_plain: int) -> np.ndarray:
-    """Number of paths × mean norm [..., length] in parts of the sum; NaN where all means are 0."""
+    """Number of paths × mean norm [..., length], divided by the sum; NaN where all means are 0."""
     logs = log_path_counts(num_residual, num_plain)
     # Numbers of paths overflow in deep networks: relative to the most frequent length.
     return shares(np.exp(logs - logs.max()) * mean)

@@ -1,20 +1,20 @@
 """Which paths train a unit: the gradient of a unit's own weights by the length of the path behind it.
 
 *Question.* The gradient that reaches unit i has crossed some of the units between it and the loss. Is a unit
-taught through long paths or through short ones?
+trained through long paths or through short ones?
 
-*Method.* The exact cotangents by length c_k (``path_exact``) are known at the output of every unit. The
+*Method.* The exact cotangents c_k by length (``path_exact``) are known at the output of every unit. The
 gradient of its own parameters is linear in them, so it splits in the same way:
 
     ∂L/∂W_i = Σ_k (∂y_i/∂W_i)ᵀ c_k,      k = branches crossed behind unit i, towards the loss
 
-With all parameters of the unit as one vector, a length has a norm and a contribution ⟨·, whole⟩/‖whole‖²,
-which sums to 1 over lengths.
+All parameters of the unit form one vector. Each length has a norm and a contribution ⟨·, whole⟩/‖whole‖²;
+contributions sum to 1 over lengths.
 
 *Reading it.* Early units have more units behind them, so lengths grow towards the input in any network:
-compare with the dotted line, half of the units behind, which is the mean length of *all* paths there. What
-leads from unit i to the input does not matter for its gradient, but for its activations, which are those of
-the intact network.
+compare with the dotted line, half of the units behind, which is the mean length of *all* paths there. The
+units in front of unit i do not split its gradient; they determine its activations, which are those of the
+intact network.
 
 *Cost.* That of the exact spectrum, and as many backward passes of a unit with respect to its weights.
 """
@@ -24,7 +24,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -36,10 +36,12 @@ from numpy.typing import ArrayLike
 from resjax.network import Network, Variables
 from resjax.network.losses import Loss, cross_entropy
 from resjax.studies import style
-from resjax.studies.batches import Progress
+from resjax.studies.batches import Inference, Progress
+from resjax.studies.paths.path_counts import between, one_path
 from resjax.studies.paths.path_exact import cross, first_row, part_of, residual_behind
 from resjax.studies.paths.path_lengths import central_range, shares
 from resjax.studies.paths.path_walk import (
+    BATCH_SIZE,
     PAPER,
     Crossing,
     Probe,
@@ -49,43 +51,26 @@ from resjax.studies.paths.path_walk import (
     wide,
 )
 from resjax.studies.result import Result
+from resjax.studies.study import Bench, Columns, Study
+from resjax.studies.words import numbers
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
 @dataclasses.dataclass(frozen=True)
 class PathParameters(Result):
-    """Gradients of units' own parameters by the length of the path behind them.
+    """Gradients of units' own parameters by the length of the path behind them."""
 
-    Attributes:
-      unit: names in order.
-      length: int [length], branches crossed behind a unit, 0 … units − 1.
-      norm: [batch, unit, length], of the gradient through all paths of that length; 0 where there is none.
-      contribution: [batch, unit, length], its part of the unit's gradient; sums to 1 over lengths.
-      total: [batch, unit], norm of the unit's gradient.
-      residual: bool [unit], whether the unit has a shortcut.
-      batch_size: examples a batch.
-      choices: what the papers leave open.
-    """
-
-    AXES: ClassVar = {
-        "length": ("length",),
-        "norm": ("batch", "unit", "length"),
-        "contribution": ("batch", "unit", "length"),
-        "total": ("batch", "unit"),
-        "residual": ("unit",),
-    }
-
-    unit: tuple[str, ...]
-    length: np.ndarray
-    norm: np.ndarray
-    contribution: np.ndarray
-    total: np.ndarray
-    residual: np.ndarray
+    unit: tuple[str, ...]  # names in order
+    length: Annotated[np.ndarray, "length"]  # int, branches crossed behind a unit, 0 … units − 1
+    # Norm of the gradient through all paths of a length, 0 where there is none; its part of the unit's
+    # gradient.
+    norm: Annotated[np.ndarray, "batch", "unit", "length"]
+    contribution: Annotated[np.ndarray, "batch", "unit", "length"]
+    total: Annotated[np.ndarray, "batch", "unit"]  # norm of the unit's gradient
+    residual: Annotated[np.ndarray, "unit"]  # bool, whether the unit has a shortcut
     batch_size: int
-    choices: dict[str, Any]
 
     @property
     def share(self) -> np.ndarray:
@@ -109,7 +94,7 @@ class PathParameters(Result):
         return np.array([central_range(self.length, share) for share in self.share])
 
 
-def parameter_spectra(
+def path_parameters(
     network: Network,
     variables: Variables,
     images: ArrayLike,
@@ -117,23 +102,16 @@ def parameter_spectra(
     *,
     loss: Loss = cross_entropy,
     probe: Probe = PAPER,
-    batch_size: int = 32,
+    batch_size: int = BATCH_SIZE,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> PathParameters:
     """Splits the gradient of each unit's parameters by the length of the path from the loss to the unit.
 
     Args:
-      network, variables: any.
-      images: float [N, H, W, C], standardized as in training. Training images.
-      labels: int [N].
-      loss: (logits [B, classes], labels [B]) → [B].
-      probe: BatchNorm's mode and the reduction of the loss; a gradient of weights belongs to a whole batch,
-        so ``norm`` must be 'batch', and ``at`` does not matter.
-      batch_size: examples a batch; fewer only if there are fewer in all. Examples beyond the last whole batch
-        are not used. Memory grows with it.
-      seed: of dropout, where ``probe.train``.
-      progress: called as ``progress(batches done, batches in all)``.
+      network, variables, images, labels, loss, batch_size, seed, progress: as for ``path_spectrum``.
+      probe: BatchNorm's mode and the reduction of the loss. A gradient of weights belongs to a whole batch,
+        so ``norm`` must be 'batch'; ``at`` does not matter.
 
     Raises:
       ValueError: a norm of examples, no example, images or labels of a wrong form, a batch size below 1.
@@ -151,17 +129,15 @@ def parameter_spectra(
         progress(len(batches), len(batches))
     units, size = network.units, len(batches[0][0])
     residual = np.array([unit.stack.unit.residual for unit in units])
-    by_length = [
-        (_place(norms * np.float64(scale), residual), _place(parts, residual))
-        for norms, parts, _, scale in found
-    ]
     choices = {**probe.choices(), "norm": "L2 over all parameters of a unit"}
     del choices["gradient at"]
     return PathParameters(
         unit=tuple(unit.name for unit in units),
         length=np.arange(len(units)),
-        norm=np.stack([norms for norms, _ in by_length]),
-        contribution=np.stack([parts for _, parts in by_length]),
+        norm=np.stack(
+            [_place(norms * np.float64(scale), residual) for norms, _, _, scale in found]
+        ),
+        contribution=np.stack([_place(parts, residual) for _, parts, _, _ in found]),
         total=np.stack([np.float64(scale) * total for _, _, total, scale in found]),
         residual=residual,
         batch_size=size,
@@ -190,7 +166,8 @@ def _by_unit(
     labels: jax.Array,
     key: jax.Array,
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Norms and contributions [unit, row], the whole norms [unit], and what norms are divided by."""
+    """Norms and contributions [unit, row], the whole norms [unit], and the scale that norms are divided
+    by."""
 
     def cross_unit(unit: Crossing, rows: jax.Array, _: Any, behind: jax.Array) -> Any:
         parameters = unit.parameters()
@@ -211,13 +188,7 @@ def _by_unit(
         return cross(unit, rows, behind), None, (norms, parts, norm(whole, (0,)))
 
     walk = walk_back(
-        network,
-        loss,
-        probe,
-        variables,
-        images,
-        labels,
-        key,
+        *(network, loss, probe, variables, images, labels, key),
         start=first_row(network),
         cross=cross_unit,
         carry=None,
@@ -226,14 +197,16 @@ def _by_unit(
     return *walk.units, walk.scale
 
 
-def plot(results: PathParameters | Mapping[str, PathParameters], ax: Axes | None = None) -> Figure:
+# --- what the report shows ---
+
+
+def plot(results: Mapping[str, PathParameters]) -> Figure:
     """For each unit, how many branches the gradient of its weights has crossed: mean and central 95 %.
 
     The dotted line is the mean length of all paths behind the unit.
     """
-    named = {"": results} if isinstance(results, PathParameters) else dict(results)
-    fig, ax = style.axes(ax)
-    for i, (label, result) in enumerate(named.items()):
+    fig, ax = style.axes()
+    for i, (label, result) in enumerate(results.items()):
         number, color = 1 + np.arange(len(result.unit)), style.color(i)
         low, high = result.effective.T
         ax.fill_between(number, low, high, color=color, alpha=0.18, lw=0)
@@ -245,3 +218,86 @@ def plot(results: PathParameters | Mapping[str, PathParameters], ax: Axes | None
     style.integer_ticks(ax)
     style.legend_above(fig, ax)
     return fig
+
+
+# Paths are "shorter" or "longer than most" below or above these ratios to the mean length of all paths.
+SHORT, LONG = 0.75, 1.05
+
+
+def ratio(result: PathParameters) -> float:
+    """Mean effective length ÷ mean length of all paths, in the median over the first half of the units.
+
+    Units close to the loss have too few units behind them for a difference. NaN without a gradient.
+    """
+    half = max(len(result.unit) // 2, 1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratios = (result.mean_length / result.expected_length)[:half]
+    ratios = ratios[np.isfinite(ratios)]
+    return float(np.median(ratios)) if len(ratios) else float("nan")
+
+
+def verdict(result: PathParameters) -> str:
+    """'short', 'like' or 'long', by ``ratio``; 'none' without a gradient."""
+    value = ratio(result)
+    if np.isnan(value):
+        return "none"
+    return "short" if value < SHORT else ("long" if value > LONG else "like")
+
+
+def points(label: str, r: PathParameters) -> list[str]:
+    """The lengths behind the first unit that has a gradient, and the ratio."""
+    if verdict(r) == "none":
+        return []
+    first = int(np.flatnonzero(np.isfinite(r.mean_length))[0])
+    return [
+        f"{label}: 95 % of the gradient of {r.unit[first]} has crossed {between(r.effective[first])} of the "
+        f"{len(r.unit) - 1 - first} units behind it (mean {r.mean_length[first]:.1f}; all paths there: "
+        f"{r.expected_length[first]:.1f}). Over the first half of the units, the mean length is "
+        f"{ratio(r):.2f} times that of all paths, in the median."
+    ]
+
+
+def table(r: PathParameters) -> Columns:
+    return {
+        "unit": r.unit,
+        "norm of its gradient": numbers(r.total.mean(0)),
+        "mean length behind": numbers(r.mean_length),
+        "effective lengths": map(between, r.effective),
+        "mean length by contribution": numbers(r.contribution.mean(0) @ r.length),
+        "all paths": numbers(r.expected_length),
+    }
+
+
+def measure(bench: Bench) -> PathParameters:
+    size = min(bench.run.config.train.batch_size, BATCH_SIZE)
+    images, labels = bench.training(size * bench.options.gradient_batches)
+    bench.choices["data"] = f"the first {len(images):,} training examples, not augmented"
+    how: Inference = bench.how | {"batch_size": size}
+    return path_parameters(*bench.network(), images, labels, seed=bench.options.seed, **how)
+
+
+STUDY = Study(
+    name="path_parameters",
+    title="Which paths train a unit",
+    question=(
+        "The gradient of a unit's own weights has crossed some of the units between it and the loss. How "
+        "many? It is split exactly by that number, for every unit."
+    ),
+    code=(
+        "images, labels = run.examples('train', 128)\n"
+        "resjax.analysis.path_parameters(run.network, run.variables, images, labels, loss=run.loss)"
+    ),
+    result=PathParameters,
+    unsuited=one_path,
+    measure=measure,
+    plot=plot,
+    verdict=verdict,
+    says={
+        "short": "the weights of {} are trained through paths shorter than most",
+        "like": "the weights of {} are trained through paths about as long as most",
+        "long": "the weights of {} are trained through paths longer than most",
+        "none": "the weights of {} get no gradient on these examples, or none that is finite",
+    },
+    points=points,
+    table=table,
+)

@@ -3,25 +3,26 @@
 *Question.* How large is the gradient that arrives through one path, and how does it fall with the length?
 
 *Method.* Veit, Wilber & Belongie (2016, §5, Fig. 6b): a batch of training images runs forward through the
-whole trained network. In the backward pass k random units are crossed through their branch only, the others
-through their shortcut only; the norm of what arrives at the input is one draw. So one draw is one of the
-C(n, k) paths, at the activations of the intact network. Fig. 6c multiplies the mean over draws with the
-number of paths.
+whole trained network. In the backward pass k random units are crossed through their branch only, all others
+through their shortcut only; the norm of the gradient at the input is one draw. So one draw is one of the C(n,
+k) paths, at the activations of the intact network. Fig. 6c multiplies the mean over draws by the number of
+paths.
 
-Where each branch multiplies the norm by the same g, the mean falls as gᵏ, and the product is a
+If each branch multiplies the norm by the same g, the mean falls as gᵏ, and the product is a
 Binomial(n, g/(1 + g)) (``path_counts``). g is the slope of a line through log(mean norm) against k, for k
-from 1 to 40 of 54 units, and in proportion elsewhere: longer paths are almost no share of anything.
+from 1 to 40 of 54 units, and in proportion elsewhere: longer paths are a negligible share of all.
 
-*Protocol.* The paper took 1,000 draws a length. What it leaves open is in ``Probe``. Draw d of every length
-uses batch d, in turn. Each plain unit is crossed by every path. Intervals are bootstrapped over draws.
+*Protocol.* The paper took 1,000 draws for each length. The choices that it leaves open are in ``Probe``. Draw
+d of every length uses batch d, in turn. Every path crosses each plain unit. Intervals are bootstrapped over
+draws.
 
 *Reading it.* The paper's product is an *upper bound* of the gradient through all paths of that length: it
-adds norms, as if all paths pointed one way. ``path_exact`` adds the vectors. A mean of norms that spread
-over decades belongs to the few largest; the median beside it tells.
+adds norms, as if all paths pointed one way. ``path_exact`` adds the vectors. A mean of norms that spread over
+decades is dominated by the few largest; compare the median.
 
-*Cost.* One draw of length k: k backward passes of a branch with respect to its input; a shortcut that is the
-identity costs nothing. One path of each length travels at a time, so as many states are held as in the exact
-computation, and drawing d paths of each length costs what d exact spectra cost.
+*Cost.* One draw of length k takes k backward passes of a branch with respect to its input; a shortcut that is
+the identity costs nothing. One path of each length is carried at a time, so as many states are held as in the
+exact computation, and drawing d paths of each length costs as much as d exact spectra.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -53,6 +54,7 @@ from resjax.studies.paths.path_lengths import (
     totals,
 )
 from resjax.studies.paths.path_walk import (
+    BATCH_SIZE,
     PAPER,
     Crossing,
     Probe,
@@ -71,48 +73,26 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class PathSample(Result):
-    """Norms of gradients through random single paths.
+    """Norms of gradients through random single paths; intervals are bootstrap 95 % intervals over draws."""
 
-    Attributes:
-      length: int [length], branches crossed.
-      norm: [length, draw], ‖gradient through one path‖.
-      mean, median: [length], over draws.
-      mean_interval, median_interval: [end, length], bootstrap 95 % intervals over draws.
-      attenuation: g, what a branch multiplies the mean norm by; NaN where it can't be fitted.
-      attenuation_interval: [end], bootstrap 95 % interval.
-      r_squared: of the line through log(mean) against the length.
-      num_residual, num_plain: units of the network.
-      batch_size: examples a batch.
-      choices: what the paper leaves open.
-    """
-
-    AXES: ClassVar = {
-        "length": ("length",),
-        "norm": ("length", "draw"),
-        "mean": ("length",),
-        "median": ("length",),
-        "mean_interval": ("end", "length"),
-        "median_interval": ("end", "length"),
-        "attenuation_interval": ("end",),
-    }
-
-    length: np.ndarray
-    norm: np.ndarray
-    mean: np.ndarray
-    median: np.ndarray
-    mean_interval: np.ndarray
-    median_interval: np.ndarray
-    attenuation: float
-    attenuation_interval: np.ndarray
-    r_squared: float
-    num_residual: int
-    num_plain: int
+    length: Annotated[np.ndarray, "length"]  # int, branches crossed
+    norm: Annotated[np.ndarray, "length", "draw"]  # ‖gradient through one path‖
+    mean: Annotated[np.ndarray, "length"]  # over draws
+    median: Annotated[np.ndarray, "length"]
+    mean_interval: Annotated[np.ndarray, "end", "length"]
+    median_interval: Annotated[np.ndarray, "end", "length"]
+    attenuation: (
+        float  # g, by which a branch multiplies the mean norm; NaN where it can't be fitted
+    )
+    attenuation_interval: Annotated[np.ndarray, "end"]
+    r_squared: float  # of the line through log(mean) against the length
+    num_residual: int  # units with a shortcut
+    num_plain: int  # units without one
     batch_size: int
-    choices: dict[str, Any]
 
     @property
     def share(self) -> np.ndarray:
-        """[length]: number of paths × mean norm, in parts of the sum; the paper's Fig. 6c."""
+        """[length]: number of paths × mean norm, divided by the sum; the paper's Fig. 6c."""
         return self._totals(self.mean)
 
     @property
@@ -135,7 +115,7 @@ class PathSample(Result):
     def effective_interval(self) -> np.ndarray:
         """[end, 2]: bootstrap 95 % intervals over draws of the two numbers of ``effective``.
 
-        Rounded outwards to lengths: they cover in 95 % of cases or more.
+        Rounded outwards to whole lengths, so the coverage is at least 95 %.
         """
         low, high = self._over_draws(
             lambda m: np.array(central_range(self.length, self._totals(m)))
@@ -144,9 +124,9 @@ class PathSample(Result):
 
     @cached_property
     def r_squared_interval(self) -> tuple[float, float]:
-        """Basic bootstrap 95 % interval over draws: of the R² that ever more draws lead to, not of these.
+        """Basic bootstrap 95 % confidence interval for the infinite-draw R².
 
-        Noise of the means lowers R², so that with few draws the interval can begin above ``r_squared``.
+        Noise of the means lowers R². The interval corrects this bias, so it may exclude ``r_squared``.
         """
         units = self.num_residual, self.num_plain
         ends = self._over_draws(
@@ -166,45 +146,6 @@ class PathSample(Result):
         return bootstrap(self.norm, lambda v, axis: statistic(v.mean(axis)), seed=seed)
 
 
-def plot(results: PathSample | Mapping[str, PathSample]) -> Figure:
-    """Veit et al. 2016, Fig. 6b and 6c: the norm of the gradient through one path, by its length, and the
-    number of paths × that norm. Bands are 95 % intervals of the mean over draws."""
-    named = {"": results} if isinstance(results, PathSample) else dict(results)
-    narrow = style.is_narrow()
-    fig, grid = style.axes_grid(*((2, 1) if narrow else (1, 2)))
-    if narrow:
-        fig.set_size_inches(style.NARROW[0], 1.8 * style.NARROW[1])
-    left, right = (ax for row in grid for ax in row)
-    for i, (label, r) in enumerate(named.items()):
-        draw_single(left, r, i)
-        dots = style.marker(i) + "-"
-        right.plot(r.length, 100 * r.share, dots, color=style.color(i), ms=3, lw=1, label=label)
-    left.set(ylabel="‖gradient through one path‖", yscale="log")
-    right.set(ylabel="number × mean: share (%)")
-    explain_lines(left, {"mean": ("o", "-"), "median": ("", "--")})
-    for ax in (left, right):
-        ax.set_xlabel("length (branches crossed)")
-        style.integer_ticks(ax)
-    if "" not in named:
-        style.legend_above(fig, right)
-    return fig
-
-
-def draw_single(ax: Axes, sample: PathSample, i: int) -> None:
-    """Mean with its interval, median and g of run ``i``, on a logarithmic axis."""
-    low, mean, high, median = (
-        np.where(v > 0, v, np.nan)
-        for v in (sample.mean_interval[0], sample.mean, sample.mean_interval[1], sample.median)
-    )
-    color = style.color(i)
-    ax.fill_between(sample.length, low, high, color=color, alpha=0.25, lw=0)
-    ax.plot(sample.length, mean, style.marker(i) + "-", color=color, ms=3, lw=1)
-    ax.plot(sample.length, median, "--", color=color, lw=1)
-    if np.isfinite(sample.attenuation):
-        note, at = f"g = {sample.attenuation:.2f}", (0.05, 0.06 + 0.08 * i)
-        ax.annotate(note, at, xycoords="axes fraction", color=color, fontsize=9)
-
-
 def sample_paths(
     network: Network,
     variables: Variables,
@@ -214,24 +155,17 @@ def sample_paths(
     draws: int = 100,
     loss: Loss = cross_entropy,
     probe: Probe = PAPER,
-    batch_size: int = 32,
+    batch_size: int = BATCH_SIZE,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> PathSample:
     """Gradient norms of random paths of each length, as Veit et al. 2016, Fig. 6b.
 
     Args:
-      network: any; a network without residual units has one path.
-      variables: of the network, as ``Network.init`` returns them.
-      images: float [N, H, W, C], standardized as in training. Training images, as in the paper.
-      labels: int [N].
+      network, variables, images, labels, loss, probe, batch_size, progress: as for ``path_spectrum``;
+        ``progress`` counts draws.
       draws: paths of each length, 2 or more.
-      loss: (logits [B, classes], labels [B]) → [B].
-      probe: BatchNorm's mode, reduction, norm, and where the gradient is measured.
-      batch_size: examples a batch; fewer only if there are fewer in all. A gradient belongs to a batch, so
-        examples beyond the last whole batch are not used. Memory grows with it.
-      seed: of paths, of resampled draws, and of dropout where ``probe.train``.
-      progress: called as ``progress(draws done, draws in all)``.
+      seed: seed of paths and of resampled draws, and of dropout with ``probe.train``.
 
     Raises:
       ValueError: fewer than 2 draws, no example, images or labels of a wrong form, a batch size below 1.
@@ -294,14 +228,14 @@ def path_norms(
     probe: Probe = PAPER,
     seed: int = 0,
 ) -> np.ndarray:
-    """Norms [paths] of the gradient of one batch through paths that are named.
+    """Norms [paths] of the gradient of one batch through the given paths.
 
     Args:
       network, variables: any.
       images: float [N, H, W, C], all one batch.
       labels: int [N].
-      branch: bool [paths, units], which residual units a path crosses through the branch; what it says of
-        plain units does not matter. Memory grows with the number of paths.
+      branch: bool [paths, units], True where a path crosses a residual unit through the branch; entries of
+        plain units are ignored. Memory grows with the number of paths.
       loss, probe, seed: as for ``sample_paths``.
 
     Raises:
@@ -349,16 +283,10 @@ def _walk_paths(
     key: jax.Array,
     through: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """Norms [paths, B] of scaled gradients, and logarithms [paths] of what they were divided by."""
+    """Norms [paths, B] of scaled gradients, and logarithms [paths] of their scales."""
     paths = through.shape[1]
     walk = walk_back(
-        network,
-        loss,
-        probe,
-        variables,
-        images,
-        labels,
-        key,
+        *(network, loss, probe, variables, images, labels, key),
         start=lambda c: jnp.broadcast_to(c, (paths, *c.shape)),
         cross=_cross,
         carry=jnp.zeros(paths, wide(images)),
@@ -370,12 +298,12 @@ def _walk_paths(
 
 
 def _cross(unit: Crossing, rows: jax.Array, logs: jax.Array, through: jax.Array) -> Any:
-    """Each row takes the branch or the shortcut. The product of many small factors would underflow, so what
-    a branch leaves is scaled to a largest entry of 1, and the logarithm kept."""
+    """Each row takes the branch or the shortcut. The product of many small factors would underflow, so a row
+    behind a branch is scaled to a largest entry of 1, and the logarithm of the scale is kept."""
     same = unit.x.shape == rows.shape[1:]
     new = rows if same else jnp.zeros((len(rows), *unit.x.shape), rows.dtype)
     merge, branch = unit.merge(), unit.branch()
-    # Those that take the branch first: two loops with traced bounds, and nobody pays for the other way.
+    # Rows that take the branch come first: two loops with traced bounds, so no row pays for both ways.
     order, count = jnp.argsort(~through), jnp.sum(through)
 
     def old(new: jax.Array, k: jax.Array) -> jax.Array:
@@ -398,3 +326,40 @@ def _cross(unit: Crossing, rows: jax.Array, logs: jax.Array, through: jax.Array)
             new,
         )
     return new, logs, None
+
+
+# --- what the report shows ---
+
+
+def plot(results: Mapping[str, PathSample]) -> Figure:
+    """Veit et al. 2016, Fig. 6b and 6c: the norm of the gradient through one path, by its length, and the
+    number of paths × that norm. Bands are 95 % intervals of the mean over draws."""
+    fig, (left, right) = style.panels(2)
+    for i, (label, r) in enumerate(results.items()):
+        draw_single(left, r, i)
+        dots = style.marker(i) + "-"
+        right.plot(r.length, 100 * r.share, dots, color=style.color(i), ms=3, lw=1, label=label)
+    left.set(ylabel="‖gradient through one path‖", yscale="log")
+    right.set(ylabel="number × mean: share (%)")
+    explain_lines(left, {"mean": ("o", "-"), "median": ("", "--")})
+    for ax in (left, right):
+        ax.set_xlabel("length (branches crossed)")
+        style.integer_ticks(ax)
+    if "" not in results:
+        style.legend_above(fig, right)
+    return fig
+
+
+def draw_single(ax: Axes, sample: PathSample, i: int) -> None:
+    """Mean with its interval, median and g of run ``i``, on a logarithmic axis."""
+    low, mean, high, median = (
+        np.where(v > 0, v, np.nan)
+        for v in (sample.mean_interval[0], sample.mean, sample.mean_interval[1], sample.median)
+    )
+    color = style.color(i)
+    ax.fill_between(sample.length, low, high, color=color, alpha=0.25, lw=0)
+    ax.plot(sample.length, mean, style.marker(i) + "-", color=color, ms=3, lw=1)
+    ax.plot(sample.length, median, "--", color=color, lw=1)
+    if np.isfinite(sample.attenuation):
+        note, at = f"g = {sample.attenuation:.2f}", (0.05, 0.06 + 0.08 * i)
+        ax.annotate(note, at, xycoords="axes fraction", color=color, fontsize=9)

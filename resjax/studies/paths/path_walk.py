@@ -1,14 +1,14 @@
-"""Carrying many cotangents back through one network: what exact and sampled path gradients share.
+"""Backpropagation of many cotangents at once through one network, for exact and sampled path gradients.
 
-Back-propagation hands one vector, ∂L/∂y, from unit to unit. Here a whole *row* of vectors is handed back, and
-an analysis says how each unit changes it. At a unit z = s(x) + g·f(x), y = m(z) it has three linear maps, the
-transposed Jacobians Mᵀ, Sᵀ and Jᵀ of m, s and g·f, at the state that the *intact* network has there::
+Backpropagation carries one vector, ∂L/∂y, from unit to unit. Here several *rows* of vectors are carried back,
+and an analysis says how each unit changes them. A unit z = s(x) + g·f(x), y = m(z) has three linear maps, the
+transposed Jacobians Mᵀ, Sᵀ and Jᵀ of m, s and g·f, at the state of the *intact* network::
 
     ∂L/∂x = Sᵀ Mᵀ ∂L/∂y + Jᵀ Mᵀ ∂L/∂y
 
-What follows the sum (the last ReLU of a post-activation unit) is shared by both ways. The states come from
-one forward pass; a unit's branch is run forward once more when its turn comes, so that only one unit's inner
-activations exist at a time.
+What follows the sum (the last ReLU of a post-activation unit) applies to both terms. The states come from one
+forward pass; each unit's branch runs forward once more in the backward walk, so that the inner activations of
+only one unit exist at a time.
 """
 
 from __future__ import annotations
@@ -25,30 +25,31 @@ from resjax.network import Network, Variables
 from resjax.network.losses import Loss
 from resjax.network.parts import scan_units
 from resjax.network.unit import Unit
-from resjax.studies.batches import check_examples, check_images, count_classes
+from resjax.studies.batches import checked_examples
 
 INPUTS = ("image", "first unit")
 REDUCTIONS = ("mean", "sum")
 NORMS = ("batch", "example")
+BATCH_SIZE = 32
 
 
 @dataclasses.dataclass(frozen=True)
 class Probe:
-    """How the gradient at the input is taken; what the paper leaves open.
+    """How the gradient at the input is measured; the paper leaves these choices open.
 
-    Attributes:
-      train: BatchNorm with the statistics of the batch, through which the gradient then goes as well, and
-        dropout inside of layers; False: running statistics. Every unit runs in either case: stochastic depth
-        only scales branches, as at test.
-      reduction: of the loss over a batch, 'mean' or 'sum'.
-      norm: 'batch': one L2 norm over all examples of a batch; 'example': the mean of their norms.
-      at: where the gradient arrives, at the 'image' or, without the stem, at the input of the 'first unit'.
+    ``train=True``: BatchNorm uses the statistics of the batch, which are differentiated as well, and layers
+    have dropout. False: running statistics. Every unit runs in either case: stochastic depth only scales
+    branches, as at test time.
     """
 
     train: bool = False
-    reduction: str = "mean"
-    norm: str = "batch"
-    at: str = "image"
+    reduction: str = "mean"  # of the loss over a batch, or 'sum'
+    norm: str = (
+        "batch"  # one L2 norm over all examples of a batch; 'example': the mean of their norms
+    )
+    at: str = (
+        "image"  # where the gradient is measured; 'first unit': at its input, without the stem
+    )
 
     def __post_init__(self) -> None:
         allowed = {"reduction": REDUCTIONS, "norm": NORMS, "at": INPUTS}
@@ -64,7 +65,7 @@ class Probe:
         return "statistics of the batch" if self.train else "running statistics"
 
     def choices(self) -> dict[str, Any]:
-        """The same in words, for results."""
+        """These choices in words, for results."""
         norms = {"batch": "L2 over the whole batch", "example": "mean of each example's L2 norm"}
         return {
             "BatchNorm": self.statistics,
@@ -75,12 +76,12 @@ class Probe:
         }
 
     def of_examples(self, norms: np.ndarray) -> np.ndarray:
-        """Norms of the examples [..., B] → one number a batch [...], by ``norm``."""
+        """Norms of the examples [..., B] → one number for each batch [...], by ``norm``."""
         norms = norms.astype(np.float64)
         return norms.mean(-1) if self.norm == "example" else np.sqrt((norms**2).sum(-1))
 
 
-PAPER = Probe()  # where it is silent, what is simplest
+PAPER = Probe()  # where the paper is silent, the simplest choice
 TRAINING = Probe(train=True)
 Linear = Callable[[jax.Array], Any]
 
@@ -89,8 +90,8 @@ Linear = Callable[[jax.Array], Any]
 class Crossing:
     """One unit at the intact network's state ``x`` [B, …], and its transposed Jacobians there.
 
-    A method runs its piece forward and returns a linear function of cotangents: call the method outside of a
-    loop, the function inside.
+    Each method runs its part forward and returns a linear function of cotangents: call the method outside of
+    loops and the function inside.
     """
 
     unit: Unit
@@ -150,15 +151,13 @@ def _transpose(f: Callable[[Any], jax.Array], at: Any) -> Linear:
 
 
 class Arrived(NamedTuple):
-    """``rows`` [rows, B, …]: what came back to the first unit; ``carry`` and ``units`` ([unit] leading) are
-    the analysis's own; ``to_input`` takes one row to where the probe measures. All are divided by ``scale``,
-    the largest entry of the gradient behind the last unit, so that small losses do not underflow."""
+    """What ``walk_back`` returns, divided by ``scale`` so that small losses do not underflow."""
 
-    rows: jax.Array
-    carry: Any
-    units: Any
-    to_input: Linear
-    scale: jax.Array
+    rows: jax.Array  # [rows, B, …], at the input of the first unit
+    carry: Any  # the analysis's own
+    units: Any  # the analysis's own output of each unit, with a leading axis of units
+    to_input: Linear  # carries one row to where the probe measures
+    scale: jax.Array  # largest entry of the gradient behind the last unit
 
 
 Cross = Callable[[Crossing, jax.Array, Any, Any], tuple[jax.Array, Any, Any]]
@@ -182,14 +181,13 @@ def walk_back(
     """Runs the network forward, then ``cross`` at each unit from the last to the first.
 
     Args:
-      network, variables: any.
+      network, variables, images, labels: any network, and one batch.
       loss: (logits [B, classes], labels [B]) → [B].
-      probe: how the gradient is taken.
-      images, labels: one batch.
-      key: of dropout, used where ``probe.train``.
+      probe: how the gradient is measured.
+      key: for dropout, used with ``probe.train``.
       start: the gradient behind the last unit [B, …] → rows [rows, B, …].
       cross: what a unit does with the rows.
-      carry: pytree that travels with the rows.
+      carry: pytree carried along with the rows.
       xs: pytree of arrays with a leading axis of units, in order.
     """
     train = probe.train
@@ -248,13 +246,13 @@ def wide(x: jax.Array) -> Any:
 
 
 def largest(c: jax.Array) -> jax.Array:
-    """max |c|, or 1 where all is 0: a scale to divide by."""
+    """max |c| as a divisor: 1 where all entries are 0."""
     top = jnp.max(jnp.abs(c))
     return jnp.where(top > 0, top, jnp.ones_like(top))
 
 
 def norm(g: jax.Array, axes: tuple[int, ...]) -> jax.Array:
-    """‖g‖₂ over ``axes``, without squares that underflow."""
+    """‖g‖₂ over ``axes``, without underflow of the squares."""
     g = g.astype(wide(g))
     top = jnp.max(jnp.abs(g), axes, keepdims=True)
     top = jnp.where(top > 0, top, jnp.ones_like(top))
@@ -264,16 +262,14 @@ def norm(g: jax.Array, axes: tuple[int, ...]) -> jax.Array:
 def whole_batches(
     network: Network, variables: Variables, images: Any, labels: Any, batch_size: int
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The examples in batches of one size, because a batch is what one gradient belongs to.
+    """The examples in batches of one size, because a gradient belongs to a batch.
 
-    Examples beyond the last whole batch are left; fewer than ``batch_size`` are one batch.
+    Examples beyond the last whole batch are dropped; fewer than ``batch_size`` examples make one batch.
 
     Raises:
       ValueError: no example, a wrong form, or a batch size below 1.
     """
-    images, labels = np.asarray(images), np.asarray(labels)
-    check_images(images)
-    check_examples(images, labels, count_classes(network, variables, images.shape[1:]))
+    images, labels, _ = checked_examples(network, variables, images, labels)
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}; allowed: 1 or more")
     size = min(batch_size, len(images))

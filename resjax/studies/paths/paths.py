@@ -1,60 +1,60 @@
-"""The gradient by path length, counted, sampled and exact, side by side.
+"""The gradient by path length: counted, sampled and exact, side by side.
 
-*Question.* Veit, Wilber & Belongie (2016, §5): of 2ⁿ paths most are about n/2 units long. Do those train the
-network, or the few short ones? Their answer for 54 units: 5 to 17 units, 0.45 % of all paths.
+*Question.* Veit, Wilber & Belongie (2016, §5): most of the 2ⁿ paths are about n/2 units long. Do those train
+the network, or the few short ones? Their answer for 54 units: 5 to 17 units, 0.45 % of all paths.
 
 *Method.* ``path_counts`` counts (their Fig. 6a), ``path_sampled`` draws single paths (6b) and multiplies
-their mean norm with their number (6c), ``path_exact`` sums all paths of a length. The *alignment* of a
-length is the norm of the sum over number × mean norm: 1 if all paths of that length point one way, about
+their mean norm by their number (6c), ``path_exact`` sums all paths of a length. The *alignment* of a length
+is the norm of the sum divided by number × mean norm: 1 if all paths of that length point one way, about
 1/√number if their directions are unrelated.
 
-*Protocol, reading, cost.* See these modules. The same batches serve both.
+*Protocol, reading, cost.* See these modules. Sampled and exact gradients use the same batches.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
-from resjax.network.losses import Loss, cross_entropy
 from resjax.studies import style
-from resjax.studies.batches import Progress
+from resjax.studies.batches import Inference, Progress
 from resjax.studies.marks import explain_lines
+from resjax.studies.paths.path_counts import between, number_of_paths, one_path
 from resjax.studies.paths.path_exact import PathSpectrum, path_spectrum
-from resjax.studies.paths.path_lengths import log_path_counts, path_shares
+from resjax.studies.paths.path_lengths import log_path_counts, path_shares, share_between
 from resjax.studies.paths.path_sampled import PathSample, draw_single, sample_paths
-from resjax.studies.paths.path_walk import PAPER, Probe, whole_batches
+from resjax.studies.paths.path_walk import BATCH_SIZE, PAPER, TRAINING, Probe, whole_batches
 from resjax.studies.result import Result
+from resjax.studies.study import Bench, Columns, Study
+from resjax.studies.words import around, columns, factor, number, numbers
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
 @dataclasses.dataclass(frozen=True)
-class PathGradients(Result):
-    """Exact and sampled path gradients of one network, by BatchNorm's mode.
+class Paths(Result):
+    """Exact and sampled path gradients of one network, for each mode of BatchNorm.
 
-    Attributes:
-      exact: mode → the sums over all paths of each length.
-      sample: mode → single paths; the same modes. Figures show the first.
+    ``choices`` are those of all parts; where parts differ, each with the mode that it belongs to.
     """
 
-    exact: dict[str, PathSpectrum]
-    sample: dict[str, PathSample]
+    exact: dict[str, PathSpectrum]  # mode → the sums over all paths of each length
+    sample: dict[
+        str, PathSample
+    ]  # mode → single paths; the same modes. Figures show the first mode.
 
     @property
     def modes(self) -> tuple[str, ...]:
-        """What BatchNorm used, as ``Probe.statistics`` says it."""
+        """The statistics that BatchNorm used, as ``Probe.statistics`` names them."""
         return tuple(self.exact)
 
     def __post_init__(self) -> None:
-        """``choices`` are those of all parts; where they differ, each with the mode that it belongs to."""
         found: dict[str, dict[str, str]] = {}
         for results in (self.exact, self.sample):
             for mode, result in results.items():
@@ -73,9 +73,9 @@ class PathGradients(Result):
     def alignment_interval(self, mode: str) -> np.ndarray:
         """[end, length]: 95 % interval of ``alignment`` over draws of paths.
 
-        The exact norm is that of these batches and has no draw. The mean norm has the interval of the sample,
-        whose draws spread over batches too, so this one is rather too wide. It is unbounded above where that
-        reaches down to 0.
+        The exact norm of these batches has no sampling error. The mean norm has the interval of the sample,
+        whose draws vary over batches too, so this interval is conservative. It has no upper end where the
+        interval of the mean norm reaches 0.
         """
         low, high = self.sample[mode].mean_interval
         return np.stack([self._over_product(mode, mean) for mean in (high, np.maximum(low, 0))])
@@ -88,7 +88,7 @@ class PathGradients(Result):
             return np.exp(np.log(norm) - np.log(mean) - logs)
 
     @classmethod
-    def join(cls, modes: Iterable[PathGradients]) -> PathGradients:
+    def join(cls, modes: Iterable[Paths]) -> Paths:
         """The same network in several modes as one result."""
         joined = cls({}, {})
         for one in modes:
@@ -96,10 +96,11 @@ class PathGradients(Result):
         return joined
 
     def to_json(self) -> dict[str, Any]:
-        """See ``Result.to_json``; one for each part and mode."""
+        """See ``Result.to_json``, which is applied to each part and mode."""
+        parts: dict[str, dict[str, Any]] = {"exact": self.exact, "sample": self.sample}
         return {
             name: {mode: result.to_json() for mode, result in results.items()}
-            for name, results in (("exact", self.exact), ("sample", self.sample))
+            for name, results in parts.items()
         }
 
     @classmethod
@@ -117,58 +118,40 @@ class PathGradients(Result):
         )
 
 
-def measure_paths(
+def paths(
     network: Network,
     variables: Variables,
     images: ArrayLike,
     labels: ArrayLike,
     *,
     draws: int = 100,
-    loss: Loss = cross_entropy,
     probe: Probe = PAPER,
-    batch_size: int = 32,
     seed: int = 0,
-    progress: Progress | None = None,
-) -> PathGradients:
-    """``path_spectrum`` and ``sample_paths`` on the same batches; the arguments are theirs.
+    **how: Unpack[Inference],
+) -> Paths:
+    """``path_spectrum`` and ``sample_paths`` on the same batches, with their arguments and errors.
 
-    ``progress`` is called as ``progress(batches and draws done, of both in all)``.
-
-    Raises:
-      ValueError: as they do.
+    ``progress`` counts batches and draws together.
     """
-    batches = len(whole_batches(network, variables, images, labels, batch_size))
-
-    def tell(before: int) -> Progress:
-        return lambda done, _: progress(before + done, batches + draws) if progress else None
-
-    spectrum = path_spectrum(
-        network,
-        variables,
-        images,
-        labels,
-        loss=loss,
-        probe=probe,
-        batch_size=batch_size,
-        seed=seed,
-        progress=tell(0),
-    )
-    sample = sample_paths(
-        network,
-        variables,
-        images,
-        labels,
-        draws=draws,
-        loss=loss,
-        probe=probe,
-        batch_size=batch_size,
-        seed=seed,
-        progress=tell(batches),
-    )
-    return PathGradients({probe.statistics: spectrum}, {probe.statistics: sample})
+    given = network, variables, images, labels
+    batches = len(whole_batches(*given, how.get("batch_size", BATCH_SIZE)))
+    tell, of = how.get("progress"), batches + draws
+    first: Inference = how | {"progress": _after(tell, 0, of)}
+    then: Inference = how | {"progress": _after(tell, batches, of)}
+    spectrum = path_spectrum(*given, probe=probe, seed=seed, **first)
+    sample = sample_paths(*given, draws=draws, probe=probe, seed=seed, **then)
+    return Paths({probe.statistics: spectrum}, {probe.statistics: sample})
 
 
-def plot(results: PathGradients | Mapping[str, PathGradients]) -> Figure:
+def _after(progress: Progress | None, before: int, of: int) -> Progress:
+    """The progress of a part, as that of ``of`` steps of which ``before`` are done."""
+    return lambda done, _: progress(before + done, of) if progress else None
+
+
+# --- what the report shows ---
+
+
+def plot(results: Mapping[str, Paths]) -> Figure:
     """Three panels, as Veit et al. 2016, Fig. 6: how many paths, how large one is, what each length adds.
 
     In the middle are the mean with its interval and the median; on the right the paper's product, the exact
@@ -176,45 +159,208 @@ def plot(results: PathGradients | Mapping[str, PathGradients]) -> Figure:
     """
     from matplotlib.patches import Patch
 
-    named = {"": results} if isinstance(results, PathGradients) else dict(results)
-    narrow = style.is_narrow()
-    fig, grid = style.axes_grid(*((3, 1) if narrow else (1, 3)))
-    axes = [ax for row in grid for ax in row]
-    width, height = (style.NARROW[0], 2.3 * style.NARROW[1]) if narrow else (9.6, 3.5)
-    fig.set_size_inches(width, height)
-    for i, (label, result) in enumerate(named.items()):
-        exact, sample = result.exact[result.modes[0]], result.sample[result.modes[0]]
-        _draw_counts(axes[0], exact, i, label)
-        draw_single(axes[1], sample, i)
-        _draw_totals(axes[2], exact, sample, i)
-    axes[0].set(ylabel="share of all paths (%)", title="a  how many paths")
-    axes[1].set(ylabel="‖gradient through one path‖", yscale="log", title="b  one path")
-    axes[2].set(ylabel="share of the gradient (%)", title="c  all paths of a length")
-    for ax in axes:
+    fig, (left, middle, right) = style.panels(3)
+    narrow = (style.NARROW[0], 2.3 * style.NARROW[1])
+    fig.set_size_inches(*(narrow if style.is_narrow() else (9.6, 3.5)))
+    for i, (label, result) in enumerate(results.items()):
+        mode, color, marker = result.modes[0], style.color(i), style.marker(i) + "-"
+        exact, sample = result.exact[mode], result.sample[mode]
+        counted = 100 * path_shares(exact.num_residual, exact.num_plain)
+        left.plot(exact.length, counted, marker, color=color, ms=3, label=label)
+        low, high = exact.effective[0]
+        if np.isfinite(low):
+            left.axvspan(low - 0.5, high + 0.5, color=color, alpha=0.12, lw=0)
+        draw_single(middle, sample, i)
+        right.plot(sample.length, 100 * sample.share, marker, color=color, ms=3, lw=1)
+        right.plot(exact.length, 100 * exact.share[0], "--", color=color)
+        right.plot(exact.length, 100 * exact.mean_contribution[0], ":", color=color)
+    left.set(ylabel="share of all paths (%)", title="a  how many paths")
+    middle.set(ylabel="‖gradient through one path‖", yscale="log", title="b  one path")
+    right.set(ylabel="share of the gradient (%)", title="c  all paths of a length")
+    for ax in (left, middle, right):
         ax.set_xlabel("length (branches crossed)")
         style.integer_ticks(ax)
     band = Patch(color=style.ink(), alpha=0.2, lw=0, label="95 % of the\nexact norms")
-    axes[0].legend(handles=[band], fontsize=8, handlelength=1, loc="upper right")
-    explain_lines(axes[1], {"mean": ("o", "-"), "median": ("", "--")})
+    left.legend(handles=[band], fontsize=8, handlelength=1, loc="upper right")
+    explain_lines(middle, {"mean": ("o", "-"), "median": ("", "--")})
     explain_lines(
-        axes[2],
+        right,
         {"number × mean": ("o", "-"), "exact norm": ("", "--"), "exact contribution": ("", ":")},
     )
-    if "" not in named:
-        style.legend_above(fig, axes[0])
+    if "" not in results:
+        style.legend_above(fig, left)
     return fig
 
 
-def _draw_counts(ax: Axes, exact: PathSpectrum, i: int, label: str) -> None:
-    shares = 100 * path_shares(exact.num_residual, exact.num_plain)
-    ax.plot(exact.length, shares, style.marker(i) + "-", color=style.color(i), ms=3, label=label)
-    low, high = exact.effective[0]
-    if np.isfinite(low):
-        ax.axvspan(low - 0.5, high + 0.5, color=style.color(i), alpha=0.12, lw=0)
+# A fall with at least this R² is called exponential (a straight line on a logarithmic axis).
+STRAIGHT = 0.95
+# Paths are "shorter than most" where their mean length is more than this below the middle of all paths.
+SHORTER = 0.5
 
 
-def _draw_totals(ax: Axes, exact: PathSpectrum, sample: PathSample, i: int) -> None:
-    color = style.color(i)
-    ax.plot(sample.length, 100 * sample.share, style.marker(i) + "-", color=color, ms=3, lw=1)
-    ax.plot(exact.length, 100 * exact.share[0], "--", color=color)
-    ax.plot(exact.length, 100 * exact.mean_contribution[0], ":", color=color)
+def verdict(result: Paths) -> str:
+    """'short', 'shorter', 'long' or 'none': how the effective lengths compare with those of all paths.
+
+    Short: 97.5 % of the gradient lies below the middle of all paths. Shorter, long: by its mean length.
+    """
+    exact = result.exact[result.modes[0]]
+    middle = exact.num_plain + exact.num_residual / 2
+    if not np.isfinite(exact.mean_length[0]):
+        return "none"
+    if exact.effective[0, 1] <= middle:
+        return "short"
+    return "shorter" if exact.mean_length[0] < middle - SHORTER else "long"
+
+
+def _range(result: Paths) -> str:
+    exact = result.exact[result.modes[0]]
+    return f"{between(exact.effective[0])} of {exact.num_plain + exact.num_residual} units"
+
+
+def points(label: str, result: Paths) -> list[str]:
+    """The fall, the lengths by the product and by the exact sums, the alignment, and all again by mode."""
+    if verdict(result) == "none":
+        return []
+    mode = result.modes[0]
+    exact, sample = result.exact[mode], result.sample[mode]
+    share = share_between(sample.num_residual, *sample.effective, sample.num_plain)
+    over_draws, over_batches = sample.mean_length_interval, np.ravel(exact.mean_length_interval)
+    text = (
+        f"{label}: {_fall(sample)} Number of paths × mean norm, as in the paper, puts 95 % of the gradient "
+        f"at {between(sample.effective)} units (mean {sample.mean_length:.1f}{_over(over_draws, 'draws')}; "
+        f"{_ends(sample)}), the lengths of {factor(100 * share)} % of all "
+        f"{number_of_paths(sample.num_residual)} paths. The exact sum of all paths of each length puts it at "
+        f"{between(exact.effective[0])} (mean {exact.mean_length[0]:.1f}{_over(over_batches, 'batches')})"
+    )
+    top = int(np.nanargmax(sample.share))
+    low, high = result.alignment_interval(mode)[:, top]
+    unrelated = float(np.exp(-log_path_counts(sample.num_residual, sample.num_plain)[top] / 2))
+    text += (
+        f": at length {sample.length[top]}, where the product is largest, the exact norm is "
+        f"{factor(result.alignment(mode)[top])}{around((low, high))} times the product, which assumes that "
+        f"all paths point one way (unrelated directions would give {factor(unrelated)})."
+    )
+    for other in result.modes[1:]:
+        more, spectrum = result.sample[other], result.exact[other]
+        g, ends = more.attenuation, more.attenuation_interval
+        text += (
+            f" With {other} instead of {mode}: g = {factor(g)}{around((ends[0], ends[1]))}, "
+            f"{between(more.effective)} by the product ({_ends(more)}), "
+            f"{between(spectrum.effective[0])} exactly."
+        )
+    return [text]
+
+
+def _fall(sample: PathSample) -> str:
+    g = sample.attenuation
+    if np.isnan(g):
+        return "too few lengths have a gradient to estimate the attenuation."
+    low, high = sample.attenuation_interval
+    r_low, r_high = sample.r_squared_interval
+    r_interval = "" if np.isnan(r_low) else f", {r_low:.3f} to {r_high:.3f} over draws"
+    return (
+        f"each branch that a path crosses multiplies its gradient by g = {g:.3f} ({low:.3f} to {high:.3f}), "
+        f"so it {'shrinks' if g < 1 else 'grows'} with length; the change is "
+        f"{'exponential' if sample.r_squared >= STRAIGHT else 'not exponential'} "
+        f"(R² = {sample.r_squared:.3f}{r_interval})."
+    )
+
+
+def _ends(sample: PathSample) -> str:
+    """Intervals of the first and the last length."""
+    first, last = (between(ends) for ends in sample.effective_interval.T)
+    return f"the ends are {first} and {last} over draws"
+
+
+def _over(ends: Iterable[float], what: str) -> str:
+    low, high = ends
+    return "" if np.isnan(low) else f", {low:.1f} to {high:.1f} over {what}"
+
+
+def table(r: Paths) -> Columns:
+    """One row for each mode and length."""
+    rows = [
+        (
+            mode,
+            str(k),
+            number(sample.mean[i]),
+            " to ".join(numbers(sample.mean_interval[:, i])),
+            number(sample.median[i]),
+            f"{number(100 * sample.share[i])} %",
+            f"{number(100 * exact.share[0, i])} %",
+            f"{number(100 * exact.mean_contribution[0, i])} %",
+        )
+        for mode in r.modes
+        for exact, sample in [(r.exact[mode], r.sample[mode])]
+        for i, k in enumerate(sample.length)
+    ]
+    names = ("BatchNorm", "length", "one path: mean norm", "95 % interval", "median")
+    return columns((*names, "number × mean", "exact: norm", "exact: contribution"), rows)
+
+
+def summary(r: Paths) -> dict[str, str]:
+    return {
+        "effective path lengths": _range(r),
+        "g, left by a branch": factor(r.sample[r.modes[0]].attenuation),
+    }
+
+
+# The batch size of both modes, because a batch's norm depends on it: small, because a draw costs as much as
+# its batch, but large enough for batch statistics, with which a part of the draws is repeated.
+_BATCH, _LEAST, _PART = 16, 5, 10
+
+
+def measure(bench: Bench) -> Paths:
+    options = bench.options
+    repeated = min(options.path_draws, max(_LEAST, options.path_draws // _PART))
+    draws = {PAPER: options.path_draws, TRAINING: repeated}
+    images, labels = bench.training(_BATCH * max(2, options.gradient_batches))
+    given = *bench.network(), images, labels
+    batches, before, modes = max(1, len(images) // _BATCH), 0, []
+    total = sum(draws.values()) + len(draws) * batches
+    bench.choices["data"] = f"the first {len(images):,} training examples, not augmented"
+    for probe, count in draws.items():
+        tell = _after(bench.progress, before, total)
+        how: Inference = bench.how | {"batch_size": _BATCH, "progress": tell}
+        one = paths(*given, draws=count, probe=probe, seed=options.seed, **how)
+        for part in (*one.exact.values(), *one.sample.values()):
+            part.choices.update(bench.choices)  # only the parts are kept on disk
+        modes.append(one)
+        before += count + batches
+    return Paths.join(modes)
+
+
+STUDY = Study(
+    name="paths",
+    title="The gradient by path length",
+    question=(
+        "Which paths train the network: the many long ones or the few short ones? Random single paths are "
+        "followed backwards, as in the paper; then the gradients of all paths of a length are summed exactly."
+    ),
+    code=(
+        "images, labels = run.examples('train', 128)\n"
+        "resjax.analysis.paths(run.network, run.variables, images, labels, loss=run.loss,\n"
+        "                      draws=20, batch_size=16)"
+    ),
+    result=Paths,
+    unsuited=one_path,
+    measure=measure,
+    plot=plot,
+    verdict=verdict,
+    says={
+        "short": lambda label, r: (
+            f"the gradient of {label} comes through short paths ({_range(r)})"
+        ),
+        "shorter": lambda label, r: (
+            f"the gradient of {label} comes through paths that are shorter than most, though not short "
+            f"({_range(r)})"
+        ),
+        "long": lambda label, r: (
+            f"the gradient of {label} comes through paths as long as most, or longer ({_range(r)})"
+        ),
+        "none": "the gradient of {} is zero or not finite on these examples",
+    },
+    points=points,
+    table=table,
+    summary=summary,
+)

@@ -1,35 +1,149 @@
-"""How much voters differ, and how far off other voters could have been.
+"""Voters of a committee: who votes, how votes are counted, and how uncertain the result is.
 
-The voters of a committee are a sample: some of the sub-networks of their kind. An estimate from V of them has
-the error that it varies by when voters are drawn anew from those at hand, with replacement (Efron &
-Tibshirani 1993, §6). Three things are to be minded.
+Diversity is that of Kuncheva & Whitaker (2003, Machine Learning 51: 181–207, Table 2): of V voters and N
+examples, let l_j be the number of voters that are right about example j, and p the mean share of right
+predictions:
+
+    disagreement  D = 2 / (N V (V − 1)) · Σ_j l_j (V − l_j)      exactly one of two voters is right
+    agreement     κ = 1 − D / (2 p (1 − p))                      interrater agreement (Fleiss 1981)
+
+κ = 1: they err on the same examples; κ = 0: as if independent; κ < 0: they avoid each other's errors. A third
+number is the share of (pair of voters, example) for which the two predict different classes, right or wrong.
+
+The voters of a committee are a sample: some of the sub-networks of their kind. The sampling error of an
+estimate from V voters is found by resampling the voters with replacement (Efron & Tibshirani 1993, §6), with
+three corrections:
 
 * A voter that is drawn twice makes a pair with itself, which agrees in everything. Such pairs are left out.
 * The mean over committees varies with the voters and with the committees. A committee is a set of *slots*,
-  which resampling fills with voters, a few committees at a time; their variance within one filling is that of
-  committees, and is taken off: between = Var(mean of c committees) − E[variance within] / c. Each part then
+  which resampling fills with voters, a few committees at a time. The variance within one filling is that of
+  committees, and is subtracted: between = Var(mean of c committees) − E[variance within] / c. Each part then
   counts with its own number of draws, and so do its degrees of freedom (Satterthwaite 1946).
-* Of M sub-networks, V different ones were drawn: variances shrink by 1 − V/M (Cochran 1977, §2.6), and where
-  all are there, no other voters exist.
+* V different voters were drawn from M sub-networks: variances shrink by 1 − V/M (Cochran 1977, §2.6), and
+  are 0 where all M vote.
 
-Resampled means of few voters never leave their range, so ends are those of Student's t, cut off where no
-value can lie.
+Resampled means of few voters never leave the range of the sample, so the ends of intervals are those of
+Student's t, clipped to the range of possible values.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from resjax.studies.intervals import student
+from resjax.studies.lesions.subsets import random_halves, random_subsets
+from resjax.studies.refusal import Refusal
 
-# Resamples for what costs next to nothing, and for what costs votes; committees of each size in these.
+DIVERSITY = ("disagreement", "different_answers", "kappa")
+# Resamples of pairs, which cost little, and of committees, which count votes again; committees of each size
+# in the latter.
 _PAIRS, _VOTES, _COMMITTEES = 2000, 50, 10
 
 
+def draw_voters(can_go: np.ndarray, deleted: int | None, most: int, seed: int) -> np.ndarray:
+    """float32 gates [voter, unit] of at most ``most`` different voters of a kind; see ``committee``."""
+    n = int(can_go.sum())
+    if deleted is None:
+        gone = random_halves(can_go, most, seed)
+    elif 0 < deleted <= n:
+        gone = random_subsets(can_go, (deleted,), most, seed)
+    else:
+        raise ValueError(
+            f"deleted={deleted}; allowed: 1 … {n} (units that can be deleted), or None"
+        )
+    if len(gone) < 2:
+        raise Refusal(
+            f"deleted={deleted} of {n} units leaves one sub-network; a vote needs two or more: delete fewer"
+        )
+    return 1 - gone.astype(np.float32)
+
+
+def possible_voters(n: int, deleted: int | None) -> int:
+    """How many different voters of a kind there are."""
+    return 2**n if deleted is None else math.comb(n, deleted)
+
+
+def default_sizes(voters: int) -> list[int]:
+    """1, 3, 5, 9, 17, … up to half of the voters."""
+    half = (voters + 1) // 2
+    return [1, *itertools.takewhile(lambda m: m <= half, (2**k + 1 for k in itertools.count(1)))]
+
+
+def draw_committees(
+    rng: np.random.Generator, voters: int, sizes: Sequence[int], draws: int
+) -> np.ndarray:
+    """float32 [size, draw, voter], 1 for members of a committee; 0 for sizes that exceed ``voters``."""
+    out = np.zeros((len(sizes), draws, voters), np.float32)
+    for i, m in enumerate(sizes):
+        for j in range(draws if m <= voters else 0):
+            out[i, j, rng.choice(voters, m, replace=False)] = 1
+    return out
+
+
+class Election:
+    """All votes of one kind of voters, alone and in committees, counted batch by batch.
+
+    Args:
+      members: from ``draw_committees``.
+      seed: seed of the resampled voters.
+    """
+
+    def __init__(self, members: np.ndarray, seed: int) -> None:
+        self._members, self._again, self._seed = members, refill(members, seed), seed
+        # By majority and by average: [rule, size, draw]; with resampled voters [resample, rule, size, draw].
+        self._wrong = np.zeros((2, *members.shape[:2]))
+        self._wrong_again = np.zeros((len(self._again), 2, *self._again.shape[1:3]))
+        self._answers: list[np.ndarray] = []
+        self._labels: list[np.ndarray] = []
+
+    def count(self, answers: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> None:
+        """Adds a batch: the voters' classes [voter, B], and the scores to average [voter, B, classes]."""
+        votes = np.eye(scores.shape[-1], dtype=np.float32)[answers]
+        for rule, values in enumerate((votes, scores)):
+            own = np.ascontiguousarray(values.swapaxes(1, 2))
+            self._wrong[rule] += wrong_answers(np.tensordot(self._members, own, 1), labels)
+            for r, weights in enumerate(self._again):
+                scores_of = np.tensordot(weights, own, 1)
+                self._wrong_again[r, rule] += wrong_answers(scores_of, labels)
+        self._answers.append(answers)
+        self._labels.append(labels)
+
+    def result(self, possible: int) -> dict[str, np.ndarray]:
+        """This kind's entries of the fields of ``Committee``; ``possible``: see ``diversity_intervals``."""
+        answers, labels = np.concatenate(self._answers, 1), np.concatenate(self._labels)
+        alone = np.mean(answers != labels, axis=1)
+        error, again = self._wrong / len(labels), self._wrong_again / len(labels)
+        error[:, self._members.sum((1, 2)) == 0] = np.nan
+        interval = committee_interval(error, again, len(answers), possible)
+        ends = diversity_intervals(answers, labels, possible, self._seed)
+        return {
+            "voter_error": alone,
+            "voter_error_interval": voter_interval(alone, possible),
+            "majority_error": error[0],
+            "average_error": error[1],
+            "majority_interval": interval[0],
+            "average_interval": interval[1],
+            **dict(zip(DIVERSITY, np.array(diversity_of(answers, labels)), strict=True)),
+            **{f"{name}_interval": own for name, own in zip(DIVERSITY, ends, strict=True)},
+        }
+
+
+def wrong_answers(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """[..., classes, N] and int [N] → expected number of wrong predictions [...]; ties are drawn.
+
+    Examples come last, because a maximum over a last axis of few classes is slow.
+    """
+    best = scores == scores.max(-2, keepdims=True)
+    right = np.take_along_axis(best, labels.reshape(*[1] * (best.ndim - 1), -1), -2)[..., 0, :]
+    return np.sum(1 - right / best.sum(-2), axis=-1)
+
+
 def diversity_of(answers: np.ndarray, labels: np.ndarray) -> tuple[float, float, float]:
-    """int [V, N] and int [N] → disagreement D, share of pairs with different answers, and κ.
+    """int [V, N] and int [N] → disagreement D, share of pairs that predict different classes, and κ.
 
     See ``resjax.studies.paths.committee``.
     """
@@ -42,15 +156,15 @@ def diversity_of(answers: np.ndarray, labels: np.ndarray) -> tuple[float, float,
 def diversity_intervals(
     answers: np.ndarray, labels: np.ndarray, possible: int, seed: int = 0
 ) -> np.ndarray:
-    """95 % intervals [3, end] over voters of what ``diversity_of`` returns.
+    """95 % intervals [3, end], over voters, of the results of ``diversity_of``.
 
-    NaN for two voters, which are a single pair, and where κ is.
+    NaN for two voters, which are a single pair, and for a κ that is NaN.
 
     Args:
       answers: int [V, N], of different voters.
       labels: int [N].
-      possible: M, how many different voters there are in all.
-      seed: of the resamples.
+      possible: M, the number of different voters of this kind.
+      seed: seed of the resamples.
     """
     voters = len(answers)
     estimate = np.array(diversity_of(answers, labels))
@@ -76,14 +190,14 @@ def voter_interval(errors: np.ndarray, possible: int) -> np.ndarray:
 
 
 def refill(members: np.ndarray, seed: int = 0) -> np.ndarray:
-    """The first committees of each size, with voters drawn anew into the places of voters.
+    """The first committees of each size, with resampled voters in the places of voters.
 
     Args:
-      members: float [size, draw, voter] of 0 and 1, who sits in which committee.
-      seed: of the resamples.
+      members: from ``draw_committees``.
+      seed: seed of the resamples.
 
     Returns:
-      float32 [50, size, draw, voter], how many votes a voter has; of 10 draws or fewer.
+      float32 [50, size, draw, voter], how many votes a voter has; at most 10 draws.
     """
     voters = members.shape[-1]
     picks = np.random.default_rng((seed, voters, 1)).integers(0, voters, (_VOTES, voters))
@@ -98,7 +212,7 @@ def committee_interval(
 
     Args:
       errors: [..., draw], of committees.
-      again: [resample, ..., draw], of those of ``refill``.
+      again: [resample, ..., draw], errors of the committees of ``refill``.
       voters: V.
       possible: M, as in ``diversity_intervals``.
     """
@@ -128,7 +242,7 @@ def _of_pairs(answers: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.n
 def _diversity(
     right: np.ndarray, one: np.ndarray, different: np.ndarray, counts: np.ndarray
 ) -> np.ndarray:
-    """[3, m]: D, different answers and κ, where each voter is there ``counts`` [m, V] times."""
+    """[3, m]: D, different predictions and κ, where each voter counts ``counts`` [m, V] times."""
     pairs = counts.sum(-1) ** 2 - np.sum(counts**2, -1)
     disagreement, unlike = (np.sum((counts @ v) * counts, -1) / pairs for v in (one, different))
     p = counts @ right / counts.sum(-1)
@@ -139,7 +253,7 @@ def _diversity(
 
 
 def _small(voters: int) -> float:
-    """What makes the variance of resampled means that of means."""
+    """Factor that makes the variance of resampled means unbiased."""
     return voters / (voters - 1)
 
 

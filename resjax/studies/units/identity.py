@@ -1,34 +1,30 @@
-"""How near to the identity each unit is, and whether that tells what its deletion costs.
+"""How near to the identity each unit is, and whether that predicts what its deletion costs.
 
-*Question.* A unit that adds little to what passes by can be missed, whatever the ensemble of paths may be.
-With z = s + F the sum of shortcut and branch (of a plain unit that keeps the shape, F = f(x) − x, so that
-deleting it is again F → 0), four numbers a unit:
+*Question.* A unit that adds little to its input can be missed, whether or not the network is an ensemble of
+paths. With z = s + F the sum of shortcut and branch (for a plain unit that keeps the shape, F = f(x) − x, so
+that deleting it is again F → 0), each unit gets four numbers:
 
-==========  ==============================================  =============================================
-ratio       mean of ‖F(x)‖ / ‖x‖                             how large (Jastrzębski et al. 2018)
-cosine      mean of cos(F(x), ∂L/∂x)                         does F step downhill? ibid., from
-                                                             L(x + F) ≈ L(x) + F·∂L/∂x: negative
-novelty     mean of 1 − cos²(F(x), s)                        how new: the share of ‖F‖² orthogonal to s
-estimation  std of a_i − a_last, ÷ rms of a_last             how far from the stage's final representation
-                                                             (Greff et al. 2017: its mean stays near 0, its
-                                                             deviation shrinks along a stage)
-==========  ==============================================  =============================================
+    ratio       mean of ‖F(x)‖ / ‖x‖: how large (Jastrzębski et al. 2018)
+    cosine      mean of cos(F(x), ∂L/∂x): negative if F steps downhill, as L(x + F) ≈ L(x) + F·∂L/∂x (ibid.)
+    novelty     mean of 1 − cos²(F(x), s): how new, the share of ‖F‖² orthogonal to s
+    estimation  std of a_i − a_last, ÷ rms of a_last: how far from the stage's final representation (Greff
+                et al. 2017: its mean stays near 0, its deviation shrinks along a stage)
 
 x is the unit's input, L an example's loss, ∂L/∂x its gradient through all that follows x, this unit included;
-a_i is the output of unit i and a_last that of its stage's last unit. Norms, cosines and the orthogonal share
-are those of one example's whole array, then averaged over examples. Novelty splits F into a part along s,
-which only rescales what passes by (and which the next normalization may undo), and the rest: 0 is a mere
+a_i is the output of unit i and a_last the output of its stage's last unit. Norms, cosines and the orthogonal
+share are computed over one example's whole array, then averaged over examples. Novelty splits F into a part
+along s, which only rescales the shortcut (the next normalization may undo that), and the rest: 0 is a pure
 rescaling, 1 is orthogonal. It does not depend on the size of F.
 
-With the result of ``lesion``, each number is ranked against the damage of deleting that unit, the
-KL divergence to the intact network (the error would be tied: most units cost nothing): Spearman's ρ, and what
-other draws of units would give (bootstrap over units).
+With the result of ``lesion``, each number is ranked against the damage of deleting the unit, which is the KL
+divergence to the intact network (the error would be tied: most units cost nothing). The result has Spearman's
+ρ and its bootstrap interval over units.
 
-*Reading it.* A small ratio with harmless deletions is what near-identity units predict without any ensemble.
-A correlation over twenty-odd units is coarse, see its interval, and no cause. Cosines in tens of thousands
-of dimensions are small even where the step is systematic, so look at their sign; where the loss is nearly 0,
+*Reading it.* Near-identity units predict a small ratio and harmless deletions without any ensemble. A
+correlation over twenty-odd units is coarse (see its interval) and no cause. Cosines in tens of thousands of
+dimensions are small even where the step is systematic, so look at their sign; where the loss is nearly 0,
 ∂L/∂x is tiny and its direction noisy. Units that change the shape have no cosine. With a ReLU behind the sum,
-x ≥ 0, and F is what is added before it.
+x ≥ 0, and F is what is added before the ReLU.
 
 *Cost.* One forward and one backward pass, with every unit run once more; one compilation. Activations of one
 batch at a time are kept.
@@ -38,105 +34,72 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
 from resjax.network.losses import Loss, cross_entropy
-from resjax.network.parts import scan_units
-from resjax.network.unit import Parts, Unit
 from resjax.studies import style
-from resjax.studies.batches import (
-    Progress,
-    check_examples,
-    check_images,
-    count_classes,
-    padded_batches,
-)
+from resjax.studies.batches import BATCH_SIZE, Progress, checked_examples, padded_batches, part
 from resjax.studies.intervals import bootstrap
-from resjax.studies.lesions.lesion import Lesion
-from resjax.studies.paths.path_walk import norm, wide
+from resjax.studies.lesions.lesion import Lesion, lesion
 from resjax.studies.ranks import spearman
 from resjax.studies.result import Result
+from resjax.studies.study import Bench, Columns, Study
+from resjax.studies.units.additions import additions
+from resjax.studies.verdicts import cannot_delete
+from resjax.studies.words import factor, join, numbers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 MEASURES = ("ratio", "cosine", "novelty", "estimation")
+EXAMPLES = 256  # training examples of the study
 
 
 @dataclasses.dataclass(frozen=True)
 class Identity(Result):
-    """Four measures of each unit, NaN where there is none, and their rank correlation with the damage.
+    """Four measures of each unit, NaN where there is none, and their rank correlation with the damage."""
 
-    Attributes:
-      unit: names of all units in order.
-      stage: int [unit].
-      residual: bool [unit], whether the unit has a shortcut in the intact network.
-      ratio, cosine, novelty: [unit], means over examples.
-      cosine_error: [unit], standard error of the mean cosine.
-      estimation_mean, estimation_std: [unit], of a_i − a_last over examples, positions and channels.
-      scale: [unit], root mean square of a_last.
-      damage: [unit], KL(p_intact ‖ p_without), nats, or None without lesions.
-      measure: the names in MEASURES.
-      correlation, low, high: [measure], Spearman's ρ with the damage and its 95 % interval (NaN for
-        fewer than four units), or None without lesions.
-      num_examples: of the data.
-      choices: what the papers leave open.
-    """
-
-    AXES: ClassVar = {
-        **dict.fromkeys(
-            (
-                *("stage", "residual", "ratio", "cosine", "cosine_error", "novelty"),
-                *("estimation_mean", "estimation_std", "scale", "damage"),
-            ),
-            ("unit",),
-        ),
-        **dict.fromkeys(("correlation", "low", "high"), ("measure",)),
-    }
-
-    unit: tuple[str, ...]
-    stage: np.ndarray
-    residual: np.ndarray
-    ratio: np.ndarray
-    cosine: np.ndarray
-    cosine_error: np.ndarray
-    novelty: np.ndarray
-    estimation_mean: np.ndarray
-    estimation_std: np.ndarray
-    scale: np.ndarray
-    damage: np.ndarray | None
-    measure: tuple[str, ...]
-    correlation: np.ndarray | None
-    low: np.ndarray | None
-    high: np.ndarray | None
+    unit: tuple[str, ...]  # names of all units in order
+    stage: Annotated[np.ndarray, "unit"]  # int
+    residual: Annotated[np.ndarray, "unit"]  # bool, whether the unit has a shortcut when intact
+    ratio: Annotated[np.ndarray, "unit"]  # mean over examples, as the next two
+    cosine: Annotated[np.ndarray, "unit"]
+    novelty: Annotated[np.ndarray, "unit"]
+    cosine_error: Annotated[np.ndarray, "unit"]  # standard error of the mean cosine
+    estimation_mean: Annotated[np.ndarray, "unit"]  # of a_i − a_last over all their numbers
+    estimation_std: Annotated[np.ndarray, "unit"]
+    scale: Annotated[np.ndarray, "unit"]  # root mean square of a_last
+    measure: tuple[str, ...]  # the names in MEASURES
     num_examples: int
-    choices: dict[str, Any]
+    # With lesions; without, these four are None. ρ and its interval: NaN for fewer than four units.
+    damage: Annotated[np.ndarray | None, "unit"] = None  # KL(p_intact ‖ p_without), nats
+    correlation: Annotated[np.ndarray | None, "measure"] = None  # Spearman's ρ with the damage
+    low: Annotated[np.ndarray | None, "measure"] = None  # ends of its 95 % interval
+    high: Annotated[np.ndarray | None, "measure"] = None
 
     @property
     def estimation(self) -> np.ndarray:
-        """[unit], the deviation of a_i from a_last in units of a_last; 0 for a stage's last unit, which
-        says nothing and takes no part in the correlation."""
+        """[unit], the deviation of a_i from a_last in units of a_last; 0 for a stage's last unit, which is no
+        measurement and takes no part in the correlation."""
         return self.estimation_std / self.scale
 
 
-def measure_identity(
+def identity(
     network: Network,
     variables: Variables,
     images: ArrayLike,
     labels: ArrayLike,
     *,
     lesions: Lesion | None = None,
-    loss: Loss = cross_entropy,
-    batch_size: int = 128,
     seed: int = 0,
+    loss: Loss = cross_entropy,
+    batch_size: int = BATCH_SIZE,
     progress: Progress | None = None,
 ) -> Identity:
     """Size, direction and novelty of what each unit adds, and its distance from the stage's last output.
@@ -144,23 +107,18 @@ def measure_identity(
     Args:
       network: any; a plain unit that changes the shape has no measure but the estimation error.
       variables: of the network, as ``Network.init`` returns them. BatchNorm uses its running statistics.
-      images: float [N, H, W, C], standardized as in training; any N ≥ 1, each counted once. Training images
-        for the cosine, whose meaning is a step of training.
+      images: float [N, H, W, C], standardized as in training; any N ≥ 1, each counted once. Take training
+        images for the cosine, which is about a training step.
       labels: int [N].
-      lesions: of the same network, to correlate with.
-      loss: (logits [B, classes], labels [B]) → [B].
-      batch_size: most examples at a time; memory grows with it, the result does not depend on it.
-      seed: of the bootstrap.
-      progress: called as ``progress(batches done, batches in all)``.
+      lesions: the same network's ``lesion``, to correlate with.
+      seed: seed of the bootstrap.
+      loss, batch_size, progress: see ``Inference``.
 
     Raises:
       ValueError: no example, images or labels of a wrong form, or lesions of other units.
     """
-    images, labels = np.asarray(images), np.asarray(labels)
-    check_images(images)
-    check_examples(images, labels, count_classes(network, variables, images.shape[1:]))
-    units = network.units
-    names = tuple(unit.name for unit in units)
+    images, labels, _ = checked_examples(network, variables, images, labels)
+    names = tuple(unit.name for unit in network.units)
     if lesions is not None and lesions.unit != names:
         raise ValueError(
             f"the lesions are those of {len(lesions.unit)} units, {lesions.unit[0]} to {lesions.unit[-1]}; "
@@ -168,28 +126,22 @@ def measure_identity(
         )
     seen = []
     for x, y, mask in padded_batches(images, labels, batch_size, progress):
-        part = jax.device_get(_look(network, loss, variables, x, y))
-        seen.append({k: np.asarray(v, np.float64)[:, mask] for k, v in part.items()})
-    of_each = {name: np.concatenate([part[name] for part in seen], 1) for name in seen[0]}
+        batch = jax.device_get(additions(network, loss, variables, x, y))
+        seen.append({k: np.asarray(v, np.float64)[:, mask] for k, v in batch.items()})
+    of_each = {name: np.concatenate([batch[name] for batch in seen], 1) for name in seen[0]}
     means = {name: _mean(values) for name, values in of_each.items()}
-    spread = np.sqrt(_mean((of_each["cosine"] - means["cosine"][:, None]) ** 2) / len(images))
-    error_mean = means["estimation"]
+    deviation = of_each["cosine"] - means["cosine"][:, None]
+    variance = means["square"] - means["estimation"] ** 2
     result = Identity(
         unit=names,
-        stage=np.array([unit.stack.stage for unit in units]),
-        residual=np.array([unit.stack.unit.residual for unit in units]),
-        ratio=means["ratio"],
-        cosine=means["cosine"],
-        cosine_error=spread,
-        novelty=means["novelty"],
-        estimation_mean=error_mean,
-        estimation_std=np.sqrt(np.maximum(means["square"] - error_mean**2, 0)),
+        stage=np.array([unit.stack.stage for unit in network.units]),
+        residual=np.array([unit.stack.unit.residual for unit in network.units]),
+        **{name: means[name] for name in ("ratio", "cosine", "novelty")},
+        cosine_error=np.sqrt(_mean(deviation**2) / len(images)),
+        estimation_mean=means["estimation"],
+        estimation_std=np.sqrt(np.maximum(variance, 0)),
         scale=np.sqrt(means["last"]),
-        damage=None,
         measure=MEASURES,
-        correlation=None,
-        low=None,
-        high=None,
         num_examples=len(images),
         choices={
             "F of a plain unit": "f(x) − x, where shapes agree",
@@ -208,110 +160,16 @@ def _mean(values: np.ndarray) -> np.ndarray:
     return np.where(known, values, 0).sum(1) / np.where(known.any(1), known.sum(1), np.nan)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _look(
-    network: Network, loss: Loss, variables: Variables, images: jax.Array, labels: jax.Array
-) -> dict[str, jax.Array]:
-    """Each number of each unit and example, [unit, B]."""
-    h, _ = network.run_stem(variables, images)
-    stacks, inputs = network.places(variables), {}
-    for place in stacks:
-        h, _, inputs[place.stack.name] = network.run_stack(
-            place.stack, variables, h, gates=place.gates, tap=lambda parts: parts.x
-        )
-    gradient = jax.grad(lambda h: jnp.sum(loss(network.run_head(variables, h)[0], labels)))(h)
-    found = []
-    for place in reversed(stacks):
-
-        def step(
-            gradient: jax.Array, own: Any, unit: Unit = place.stack.unit
-        ) -> tuple[jax.Array, dict[str, jax.Array]]:
-            """From ∂L/∂y to ∂L/∂x."""
-            part, gate, x = own
-            run = partial(unit.apply, part, method="parts")
-            _, pull, parts = jax.vjp(lambda x: _with_output(run(x, gate)), x, has_aux=True)
-            (gradient,) = pull(gradient)
-            return gradient, _compare(parts, gate, unit.residual, gradient)
-
-        xs = (place.variables, place.gates, inputs[place.stack.name])
-        gradient, of_units = scan_units(place.stack.n, step, gradient, xs, reverse=True)
-        found.append(of_units)
-    units = {name: jnp.concatenate([f[name] for f in reversed(found)]) for name in found[0]}
-    return units | _estimation(network, inputs, h)
-
-
-def _with_output(parts: Any) -> tuple[jax.Array, Any]:
-    return parts.y, parts
-
-
-def _compare(parts: Parts, gate: Any, residual: bool, gradient: jax.Array) -> dict[str, jax.Array]:
-    """One unit's input, shortcut, branch and ∂L/∂x → its measures, [B] each."""
-    x, s, f, _ = parts
-    none = jnp.full(len(x), jnp.nan, wide(x))
-    if s is None:
-        return dict.fromkeys(("ratio", "cosine", "novelty"), none)
-    f = f if gate is None else gate.astype(f.dtype) * f
-    added = f if residual else f - s
-    return {
-        "ratio": _norms(added) / _norms(x),
-        "cosine": _cosine(added, gradient) if added.shape == x.shape else none,
-        "novelty": 1 - _cosine(added, s) ** 2,
-    }
-
-
-def _norms(v: jax.Array) -> jax.Array:
-    """[B, …] → [B]."""
-    return norm(v, tuple(range(1, v.ndim)))
-
-
-def _cosine(a: jax.Array, b: jax.Array) -> jax.Array:
-    """[B, …] twice → [B]; NaN where one of both is 0."""
-    a, b = (v.astype(wide(v)) / _norms(v).reshape(-1, *[1] * (v.ndim - 1)) for v in (a, b))
-    return jnp.sum(a * b, tuple(range(1, a.ndim)))
-
-
-def _estimation(
-    network: Network, inputs: Mapping[str, jax.Array], last: jax.Array
-) -> dict[str, jax.Array]:
-    """Mean and mean square of a_i − a_last, and mean square of a_last, each [unit, B]."""
-    following = [inputs[stack.name][0] for stack in network.stacks[1:]] + [last]
-    final = {stack.stage: y for stack, y in zip(network.stacks, following, strict=True)}
-    rows = []
-    for stack, y in zip(network.stacks, following, strict=True):
-        goal = final[stack.stage]
-        goal, shape = goal.astype(wide(goal)), (stack.n, len(goal))
-        if y.shape != goal.shape:
-            rows.append((jnp.full(shape, jnp.nan),) * 3)
-            continue
-        axes = tuple(range(2, goal.ndim + 1))
-        # A unit's output is the next one's input; a single unit's own input may differ in shape.
-        within = inputs[stack.name][1:].reshape(-1, *y.shape)
-        errors = jnp.concatenate([within, y[None]]).astype(goal.dtype) - goal[None]
-        size = jnp.mean(jnp.square(goal), tuple(a - 1 for a in axes))
-        rows.append(
-            (
-                jnp.mean(errors, axes),
-                jnp.mean(jnp.square(errors), axes),
-                jnp.broadcast_to(size[None], shape),
-            )
-        )
-    names = ("estimation", "square", "last")
-    return {k: jnp.concatenate(v) for k, v in zip(names, zip(*rows, strict=True), strict=True)}
-
-
 def _against(result: Identity, damage: np.ndarray, seed: int) -> Identity:
-    found: list[tuple[float, ...]] = []
-    for name in result.measure:
+    found = np.full((3, len(result.measure)), np.nan)
+    for i, name in enumerate(result.measure):
         pair = np.stack([getattr(result, name), damage])
         if name == "estimation":
             pair[:, _is_last(result)] = np.nan
         pair = pair[:, np.isfinite(pair).all(0)]
-        if pair.shape[1] < 4:
-            found.append((np.nan, np.nan, np.nan))
-            continue
-        ends = bootstrap(pair, _rho, seed=seed)
-        found.append((float(_rho(pair)), *map(float, ends)))
-    rho, low, high = np.array(found).T
+        if pair.shape[1] >= 4:
+            found[:, i] = _rho(pair), *bootstrap(pair, _rho, seed=seed)
+    rho, low, high = found
     return dataclasses.replace(result, damage=damage, correlation=rho, low=low, high=high)
 
 
@@ -322,25 +180,25 @@ def _rho(pair: np.ndarray, axis: int = -1) -> np.ndarray:
 
 
 def _is_last(result: Identity) -> np.ndarray:
-    """bool [unit], the last of its stage, whose distance from itself is no measurement."""
+    """bool [unit], True for the last unit of a stage."""
     return np.append(np.diff(result.stage) != 0, True)
 
 
-_AXES = {
-    "ratio": "‖F‖ / ‖x‖",
-    "cosine": "cos(F, ∂L/∂x)",
+# --- what the report shows ---
+
+NAMES = {
+    "ratio": "size ‖F‖/‖x‖",
+    "cosine": "cosine with ∂L/∂x",
     "novelty": "novelty",
-    "estimation": "distance from\nstage's last output",
+    "estimation": "distance from the stage's last output",
 }
 
 
-def plot(results: Identity | Mapping[str, Identity]) -> Figure:
+def plot(results: Mapping[str, Identity]) -> Figure:
     """Each measure unit by unit, and its rank correlation with the damage, if lesions were given."""
-    named = {"": results} if isinstance(results, Identity) else dict(results)
     narrow = style.is_narrow()
-    ranked = {label: r for label, r in named.items() if r.correlation is not None}
-    cells = len(MEASURES) + bool(ranked)
-    columns = 1 if narrow else 2
+    ranked = any(r.correlation is not None for r in results.values())
+    cells, columns = len(MEASURES) + ranked, 1 if narrow else 2
     fig, grid = style.axes_grid(-(-cells // columns), columns)
     fig.set_figheight((0.5 if narrow else 0.62) * fig.get_figheight() * len(grid))
     axes = [ax for row in grid for ax in row]
@@ -349,30 +207,26 @@ def plot(results: Identity | Mapping[str, Identity]) -> Figure:
             ax.remove()
         axes[-2:] = [fig.add_subplot(axes[0].get_gridspec()[-1, :])]  # type: ignore[index]
     for ax, measure in zip(axes, MEASURES, strict=False):
-        _by_unit(ax, named, measure)
-    for i, (label, r) in enumerate(named.items()):
-        if label in ranked:
-            _correlations(axes[len(MEASURES)], r, i, len(named))
+        for i, (label, r) in enumerate(results.items()):
+            values = getattr(r, measure)
+            if measure == "estimation":
+                values = np.where(_is_last(r), np.nan, values)
+            look: dict[str, Any] = {"lw": 1, "ms": 3.5, "color": style.color(i), "label": label}
+            ax.plot(1 + np.arange(len(values)), values, style.marker(i) + "-", **look)
+        is_log = measure in ("ratio", "estimation")
+        ax.set(xlabel="unit", ylabel=_on_axis(measure), yscale="log" if is_log else "linear")
+        if measure == "cosine":
+            ax.axhline(0, lw=1, color=style.ink())
+        style.integer_ticks(ax)
+    for i, r in enumerate(results.values()):
+        if r.correlation is not None:
+            _correlations(axes[len(MEASURES)], r, i, len(results))
     style.legend_above(fig, axes[0], 3)
     return fig
 
 
-def _by_unit(ax: Axes, named: Mapping[str, Identity], measure: str) -> None:
-    for i, (label, r) in enumerate(named.items()):
-        values = (
-            np.where(_is_last(r), np.nan, r.estimation)
-            if measure == "estimation"
-            else getattr(r, measure)
-        )
-        number = 1 + np.arange(len(values))
-        dots = style.marker(i) + "-"
-        ax.plot(number, values, dots, lw=1, ms=3.5, color=style.color(i), label=label)
-    ax.set(xlabel="unit", ylabel=_AXES[measure])
-    if measure == "cosine":
-        ax.axhline(0, lw=1, color=style.ink())
-    elif measure in ("ratio", "estimation"):
-        ax.set_yscale("log")
-    style.integer_ticks(ax)
+def _on_axis(measure: str) -> str:
+    return NAMES[measure].replace("from the ", "from\n")
 
 
 def _correlations(ax: Axes, r: Identity, i: int, runs: int) -> None:
@@ -383,5 +237,121 @@ def _correlations(ax: Axes, r: Identity, i: int, runs: int) -> None:
     ax.errorbar(r.correlation, place, xerr=sides, fmt=style.marker(i), color=style.color(i), lw=1.4)
     ax.axvline(0, lw=1, color=style.ink())
     ax.set(xlim=(-1.03, 1.03), xlabel="rank correlation with the damage (ρ)")
-    ax.set_yticks(range(len(r.measure)), [_AXES[name] for name in r.measure])
+    ax.set_yticks(range(len(r.measure)), [_on_axis(name) for name in r.measure])
     ax.set_ylim(len(r.measure) - 0.5, -0.5)
+
+
+def downhill(r: Identity) -> tuple[int, int]:
+    """Units whose mean cosine is negative beyond two standard errors, of those that have one."""
+    known = np.isfinite(r.cosine)
+    return int(np.sum(r.cosine[known] < -2 * r.cosine_error[known])), int(known.sum())
+
+
+def _stages(r: Identity, values: np.ndarray) -> list[np.ndarray]:
+    """The values of each stage that has three units or more, all of them with a value."""
+    found = [values[r.stage == stage] for stage in np.unique(r.stage)]
+    return [own for own in found if len(own) >= 3 and np.isfinite(own).all()]
+
+
+def openings(r: Identity) -> tuple[int, int]:
+    """Stages whose first unit is the largest of the stage, of those with three units or more."""
+    stages = _stages(r, r.ratio)
+    return sum(int(own.argmax() == 0) for own in stages), len(stages)
+
+
+def refining(r: Identity) -> tuple[int, int]:
+    """Stages along which the estimation error never grows, of those with three units or more."""
+    stages = _stages(r, r.estimation)
+    return sum(int(np.all(np.diff(own) <= 0)) for own in stages), len(stages)
+
+
+def _size(r: Identity) -> str:
+    return factor(float(np.nanmedian(r.ratio)))
+
+
+def points(label: str, r: Identity) -> list[str]:
+    (down, known), (first, stages), (shrinking, of) = downhill(r), openings(r), refining(r)
+    told = [
+        f"{label}: {down} of {known} units step against the gradient (mean cosine below 0 by two errors); "
+        f"novelty is {factor(float(np.nanmedian(r.novelty)))} in the median."
+    ]
+    if stages:
+        told.append(f"The first unit is the largest of its stage in {first} of {stages} stages.")
+    if of:
+        last = "The distance from the stage's last output shrinks steadily"
+        told.append(f"{last} in {shrinking} of {of}.")
+    if r.correlation is not None and r.low is not None and r.high is not None:
+        told += _ranks(list(zip(r.measure, r.correlation, r.low, r.high, strict=True)))
+    return [" ".join(told)]
+
+
+def _ranks(rows: list[tuple[str, float, float, float]]) -> list[str]:
+    """How the measures (name, ρ, low, high) rank with the damage: interval above 0, below 0, or around it."""
+    rho = [
+        f"{NAMES[k]} {v:+.2f} ({low:+.2f} to {high:+.2f})"
+        for k, v, low, high in rows
+        if np.isfinite(v)
+    ]
+    up = [NAMES[name] for name, _, low, _ in rows if low > 0]
+    down = [NAMES[name] for name, _, _, high in rows if high < 0]
+    if not rho:
+        return ["Too few units were measured to rank them against the damage."]
+    told = [f"Rank correlation with the damage: {', '.join(rho)}."]
+    told += [f"It rises with the {join(up)}."] if up else []
+    told += [f"It falls as the {join(down)} grows."] if down else []
+    return told if up or down else [*told, "None of them predicts it."]
+
+
+def table(r: Identity) -> Columns:
+    damage = np.full(len(r.unit), np.nan) if r.damage is None else r.damage
+    return {
+        "unit": r.unit,
+        "‖F‖/‖x‖": numbers(r.ratio),
+        "cosine": numbers(r.cosine),
+        "novelty": numbers(r.novelty),
+        "distance from last": numbers(r.estimation),
+        "mean of it": numbers(r.estimation_mean),
+        "damage (KL)": numbers(damage),
+    }
+
+
+def measure(bench: Bench) -> Identity:
+    images, labels = bench.training(min(EXAMPLES, bench.options.max_examples))
+    bench.choices["data"] = f"the first {len(images):,} training examples, not augmented"
+    given, how = (*bench.network(), images, labels), bench.how
+    how["progress"] = part(bench.progress, 0, 2)
+    lesions = lesion(*given, **how)
+    how["progress"] = part(bench.progress, 1, 2)
+    return identity(*given, lesions=lesions, seed=bench.options.seed, **how)
+
+
+STUDY = Study(
+    name="identity",
+    title="How near to the identity is each unit?",
+    question=(
+        "A unit that adds little can be missed, with or without an ensemble. How large is what each unit "
+        "adds, does it point downhill in the loss, is it new, how far is the stage's result still away, and "
+        "does any of this predict what deleting the unit costs?"
+    ),
+    code=(
+        f"given = (run.network, run.variables, *run.examples('train', {EXAMPLES}))\n"
+        "lesions = resjax.analysis.lesion(*given, loss=run.loss)\n"
+        "resjax.analysis.identity(*given, lesions=lesions, loss=run.loss)"
+    ),
+    result=Identity,
+    unsuited=cannot_delete,
+    measure=measure,
+    plot=plot,
+    verdict=lambda r: "residual" if r.residual.any() else "plain",
+    says={
+        "residual": lambda k, r: (
+            f"the median unit of {k} adds {_size(r)} times the norm of its input"
+        ),
+        "plain": lambda k, r: (
+            f"the median unit of {k} changes its input by {_size(r)} times its norm"
+        ),
+    },
+    points=points,
+    table=table,
+    summary=lambda r: {"‖F‖/‖x‖, median unit": _size(r)},
+)

@@ -1,23 +1,23 @@
-"""Inserting units that do nothing, yet can learn: a deeper network that starts as the same function.
+"""Inserts units that do nothing, yet can learn: a deeper network that starts as the same function.
 
-*Residual units.* The new unit is a copy of the module of the stack that it joins, freshly initialized. Then
-its branch is made 0 **without making it untrainable**: a gate of 0 is no weight, and where two factors in a
-row are 0 neither gets a gradient. Fixup (Zhang et al. 2019) starts with a last convolution of 0, Goyal et al.
-(2017, §5.1) with a last BatchNorm of γ = 0, ReZero and SkipInit with a scalar of 0. Which leaf that is in a
-given unit is found by trial: leaf by leaf from the last in running order, one is set to 0, until on real
-states the branch is exactly 0, in inference and in training, while the gradient of that leaf is not. A branch
-that ends with a ReLU has no such leaf, because the ReLU's derivative at 0 is 0.
+*Residual units.* The new unit is a freshly initialized copy of the module of the stack that it joins. Its
+branch is then made 0 **and stays trainable**: a gate of 0 is no weight, and where two factors in a row are
+0 neither gets a gradient. Fixup (Zhang et al. 2019) starts with a last convolution of 0, Goyal et al.
+(2017, §5.1) with a last BatchNorm of γ = 0, ReZero and SkipInit with a scalar of 0. Trial finds that leaf
+in a given unit: leaf by leaf, from the last in running order, one is set to 0, until on real states the
+branch is exactly 0, in inference and in training, while the gradient of that leaf is not. A branch that
+ends with a ReLU has no such leaf, because the ReLU's derivative at 0 is 0.
 
 Then y = x + 0 is x, if the shortcut is the identity. A post-activation unit gives y = ReLU(x + 0), which is x
-only where x ≥ 0: behind another ReLU it is, elsewhere it is not. A pre-activation unit needs no such thing.
+only where x ≥ 0, as behind another ReLU. A pre-activation unit is the identity everywhere.
 
-*Plain units* must be the identity as a whole: kernels of 0 but for a 1 from each channel to itself, at the
-centre tap (Dirac); biases 0; BatchNorm with running statistics μ, σ² of the states there and β = μ, γ =
-√(σ² + ε). So it changes nothing in inference, and in training only as much as one batch differs from the
-images that μ and σ² were taken from. γ is rounded to five binary digits (at most 3 %) and σ² follows it:
-then γ / √(σ² + ε) is 1 in float32 to the last bit. A ReLU lets x pass where x ≥ 0; tanh never does.
+*Plain units* must be the identity as a whole: kernels are 0 except for a 1 from each channel to itself at the
+centre tap (Dirac); biases are 0; BatchNorm has running statistics μ, σ² of the states there, β = μ and
+γ = √(σ² + ε). This changes nothing in inference, and in training only as much as one batch differs from the
+images behind μ and σ². γ is rounded to five binary digits (by at most 3 %), and σ² is computed from it: then
+γ / √(σ² + ε) is 1 in float32 to the last bit. A ReLU is the identity where x ≥ 0; tanh never is.
 
-All of this is tried on real states, and refused with the reason where it does not hold.
+All of this is tried on real states; where it does not hold, the unit is refused with the reason.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from resjax.training.step import Task, TrainState
 
 # Largest relative difference of a plain unit's output from its input that counts as float32 rounding.
 ROUNDING = 1e-5
-# What runs once or twice: a program that compiles fast is better than one that runs fast.
+# These programs run once or twice, so compile time counts more than run time.
 _QUICK = {"xla_backend_optimization_level": 0}
 
 
@@ -57,14 +57,14 @@ def insert(
     count: int = 1,
     key: jax.Array,
 ) -> tuple[Network, Variables]:
-    """A deeper network that computes the same: ``count`` new units behind unit ``after``.
+    """A deeper network that computes the same function: ``count`` new units behind unit ``after``.
 
     Args:
-      network, variables: what is operated on; neither is changed.
-      images: float [B, H, W, C], some dozens, standardized as in training: the states that new units are
-        tried on are made from them, and statistics of a plain unit's BatchNorm.
+      network, variables: the network; neither is changed.
+      images: float [B, H, W, C], some dozens, standardized as in training: they give the states on which new
+        units are tried, and the statistics of a plain unit's BatchNorm.
       after: number of the unit from 0, or −1 for a place in front of all. New units join that unit's stack,
-        or the stack that follows, where only that one keeps the shape.
+        or the next stack, where only that one keeps the shape.
       count: how many units.
       key: of their initialization.
 
@@ -73,7 +73,7 @@ def insert(
 
     Raises:
       ValueError: no such place.
-      Refusal: none where a unit keeps the shape, or a unit that can't be an identity.
+      Refusal: no unit there keeps the shape, or the unit can't be an identity.
     """
     images = jnp.asarray(images)
     states = states_of(network, variables, images)
@@ -81,10 +81,10 @@ def insert(
 
 
 def start_from(task: Task, variables: Variables, seed: int = 0) -> TrainState:
-    """A state from which ``resjax.training.step.train_step`` trains given variables on.
+    """A state from which ``resjax.training.step.train_step`` continues to train given variables.
 
     The optimizer starts anew, because its moments belong to other parameters, and so does its schedule: give
-    the task one that fits, usually a small constant rate::
+    the task a fitting one, usually a small constant rate::
 
         network, variables = insert(run.network, run.variables, images, after=5, key=jax.random.key(0))
         task = dataclasses.replace(run.experiment.task, network=network, optimizer=optax.sgd(1e-3, 0.9))
@@ -148,7 +148,7 @@ def insert_at(
 
 
 def fixed_depth(network: Network, after: int = -1, count: int = 1) -> str | None:
-    """Why units of ``network`` would change with ``count`` more of them behind unit ``after``, or None."""
+    """Why ``count`` more units behind unit ``after`` would change the units of ``network``, or None."""
     dropout = network.unit_dropout
     if dropout is None:
         return None
@@ -168,7 +168,7 @@ def _place(network: Network, variables: Variables, after: int, h: jax.Array) -> 
     stacks = [(units[after].stack, units[after].position + 1)] if after >= 0 else []
     if after + 1 < len(units) and units[after + 1].position == 0:
         stacks.append((units[after + 1].stack, 0))
-    # A unit that stands alone differs in form from its neighbours: rather join a run of equal ones.
+    # A unit that stands alone differs in form from its neighbours, so longer stacks come first.
     for stack, position in sorted(stacks, key=lambda place: place[0].n == 1):
         if _fits(stack, variables, h):
             return stack, position
@@ -205,7 +205,7 @@ def _keys(key: jax.Array) -> dict[str, jax.Array]:
 
 
 class _Tried(NamedTuple):
-    """Of a unit on states: largest |branch| (inference, training), gradients, and what it makes of them."""
+    """A unit run on states: largest |branch| (inference, training), gradients, shortcut and output."""
 
     branch: jax.Array
     gradients: Any

@@ -191,11 +191,7 @@ def plot(results: Mapping[str, Responses]) -> Figure:
 
     Markers and solid lines are layers with a normalization behind them, crosses and dashed lines the others.
     """
-    narrow = style.is_narrow()
-    fig, grid = style.axes_grid(2 if narrow else 1, 1 if narrow else 2, sharey=not narrow)
-    if narrow:
-        fig.set_figheight(1.6 * fig.get_figheight())
-    order, ranked = (ax for row in grid for ax in row)
+    fig, (order, ranked) = style.panels(2, height=0.6, sharey=not style.is_narrow())
     for i, (label, r) in enumerate(results.items()):
         color, dots = style.color(i), f"{style.marker(i)}-"
         for which, line, fmt, name in (
@@ -206,7 +202,7 @@ def plot(results: Mapping[str, Responses]) -> Figure:
                 std = np.where(r.std > 0, r.std, np.nan)[which]
                 name = f"{label}, {name}".strip(", ")
                 order.plot(1 + np.flatnonzero(which), std, fmt, lw=1, ms=4, label=name, color=color)
-                ranked.plot(1 + np.arange(len(std)), np.sort(std)[::-1], line, color=color)
+                ranked.plot(1 + np.arange(len(std)), -np.sort(-std), line, color=color)
     order.set(xlabel="layer, in the order of the network", ylabel="deviation of the response")
     ranked.set(xlabel="layer, from the largest deviation")
     for ax in (order, ranked):

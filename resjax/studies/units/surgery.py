@@ -17,8 +17,8 @@ arithmetic is not exact (on a GPU, two programs may sum in another order) they g
 difference. Training loss tells whether the start does harm. It does not tell that more depth helps, nor
 that a deeper network finds such units when all of it starts at random: that is where plain networks fail
 (He et al. 2015, §1: a constructed solution exists, and solvers do not find it). A few dozen steps at a
-small rate stay near the start. How much new units come to do is the mean of ‖y − x‖ / ‖x‖ over examples, 0
-at the start.
+small rate stay near the start. The mean of ‖y − x‖ / ‖x‖ over examples, at first 0, tells how much new
+units come to do.
 
 *Cost.* Three forward passes of all examples, and the training of two networks, each of which is compiled.
 """
@@ -41,14 +41,7 @@ from resjax.network import Network, Variables
 from resjax.network.losses import Loss, cross_entropy
 from resjax.network.unit import Parts
 from resjax.studies import style
-from resjax.studies.batches import (
-    BATCH_SIZE,
-    Progress,
-    check_examples,
-    check_images,
-    count_classes,
-    padded_batches,
-)
+from resjax.studies.batches import BATCH_SIZE, Progress, checked_examples, padded_batches
 from resjax.studies.intervals import bootstrap
 from resjax.studies.refusal import Refusal
 from resjax.studies.result import Classified
@@ -63,9 +56,8 @@ if TYPE_CHECKING:
 # Examples on which inserted units are tried.
 TRIED = 32
 # The statistics of images that are standardized already.
-DONE = Statistics(
-    np.zeros((1, 1, 1, 1), np.float32), np.ones((1, 1, 1, 1), np.float32), np.zeros(())
-)
+_ONE = np.ones((1, 1, 1, 1), np.float32)
+DONE = Statistics(0 * _ONE, _ONE, np.zeros(()))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,12 +125,8 @@ def surgery(
       ValueError: data of a wrong form, or impossible options.
       Refusal: no place where a unit can be the identity.
     """
-    images, labels = np.asarray(images), np.asarray(labels)
-    check_images(images)
-    num_classes = count_classes(network, variables, images.shape[1:])
-    check_examples(images, labels, num_classes)
-    data = np.asarray(train[0]), np.asarray(train[1])
-    check_examples(*data, num_classes)
+    images, labels, num_classes = checked_examples(network, variables, images, labels)
+    data = checked_examples(network, variables, *train)[:2]
     if steps < 2 or repeats < 2 or train_batch_size < 1:
         raise ValueError(
             f"steps={steps}, repeats={repeats}, train_batch_size={train_batch_size}; allowed: 2, 2, 1 or more"
@@ -333,15 +321,15 @@ def points(label: str, r: Surgery) -> list[str]:
     steps = r.untouched_loss.shape[1]
     deep, untouched = (factor(_second_half(v).mean()) for v in (r.deep_loss, r.untouched_loss))
     low, high = map(factor, r.gap_interval)
-    kind = "zero branches" if r.residual else "identity kernels"
-    new = r.count * len(r.place)
+    more = f"{percent(abs(excess(r)))} {'more' if excess(r) > 0 else 'less'}"
+    more += f" (difference {factor(r.gap)}, 95 % interval {low} to {high})"
+    new, kind = r.count * len(r.place), "zero branches" if r.residual else "identity kernels"
     refused = [f"{label}: no unit {k}, because {v.rstrip('.')}." for k, v in r.refused.items()]
     return [
         f"{label}: {count(new, 'unit')} with {kind}, {join(r.place)}. Over the last {steps - steps // 2} of "
         f"{steps} steps the training loss is {deep}, and {untouched} in the untouched network: "
-        f"{percent(abs(excess(r)))} {'more' if excess(r) > 0 else 'less'} (difference {factor(r.gap)}, 95 % "
-        f"interval {low} to {high}). The error was {percent(r.error)}, and became "
-        f"{percent(r.deep_error.mean())} with the new {'unit' if new == 1 else 'units'} and "
+        f"{more if np.isfinite(r.gap) else 'training diverged'}. The error was {percent(r.error)}, and "
+        f"became {percent(r.deep_error.mean())} with the new {'unit' if new == 1 else 'units'} and "
         f"{percent(r.untouched_error.mean())} without. New units now change their input by "
         f"{percent(r.change.mean())} of its norm.",
         *refused,

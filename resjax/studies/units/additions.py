@@ -1,0 +1,105 @@
+"""What each unit adds to its input: size, direction and novelty, and the distance that is left.
+
+The numbers of ``resjax.studies.units.identity``, which explains them, for one batch of examples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from resjax.network import Network, Variables
+from resjax.network.losses import Loss
+from resjax.network.parts import scan_units
+from resjax.network.unit import Parts, Unit
+from resjax.studies.paths.path_walk import norm, wide
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def additions(
+    network: Network, loss: Loss, variables: Variables, images: jax.Array, labels: jax.Array
+) -> dict[str, jax.Array]:
+    """Numbers of each unit and example, [unit, B], NaN where there is none: ratio, cosine, novelty;
+    estimation and square, the mean and mean square of a_i − a_last; last, the mean square of a_last."""
+    h, _ = network.run_stem(variables, images)
+    stacks, inputs = network.places(variables), {}
+    for place in stacks:
+        h, _, inputs[place.stack.name] = network.run_stack(
+            place.stack, variables, h, gates=place.gates, tap=lambda parts: parts.x
+        )
+    gradient = jax.grad(lambda h: jnp.sum(loss(network.run_head(variables, h)[0], labels)))(h)
+    found = []
+    for place in reversed(stacks):
+
+        def step(
+            gradient: jax.Array, own: Any, unit: Unit = place.stack.unit
+        ) -> tuple[jax.Array, dict[str, jax.Array]]:
+            """From ∂L/∂y to ∂L/∂x."""
+            part, gate, x = own
+
+            def run(x: jax.Array) -> tuple[jax.Array, Parts]:
+                parts: Any = unit.apply(part, x, gate, method="parts")
+                return parts.y, parts
+
+            _, pull, parts = jax.vjp(run, x, has_aux=True)
+            (gradient,) = pull(gradient)
+            return gradient, _compare(parts, gate, unit.residual, gradient)
+
+        xs = (place.variables, place.gates, inputs[place.stack.name])
+        gradient, of_units = scan_units(place.stack.n, step, gradient, xs, reverse=True)
+        found.append(of_units)
+    units = {name: jnp.concatenate([f[name] for f in reversed(found)]) for name in found[0]}
+    return units | _estimation(network, inputs, h)
+
+
+def _compare(parts: Parts, gate: Any, residual: bool, gradient: jax.Array) -> dict[str, jax.Array]:
+    """The measures of one unit from its input, shortcut and branch and ∂L/∂x, [B] each."""
+    x, s, f, _ = parts
+    none = jnp.full(len(x), jnp.nan, wide(x))
+    if s is None:
+        return dict.fromkeys(("ratio", "cosine", "novelty"), none)
+    f = f if gate is None else gate.astype(f.dtype) * f
+    added = f if residual else f - s
+    return {
+        "ratio": _norms(added) / _norms(x),
+        "cosine": _cosine(added, gradient) if added.shape == x.shape else none,
+        "novelty": 1 - _cosine(added, s) ** 2,
+    }
+
+
+def _norms(v: jax.Array) -> jax.Array:
+    """[B, …] → [B]."""
+    return norm(v, tuple(range(1, v.ndim)))
+
+
+def _cosine(a: jax.Array, b: jax.Array) -> jax.Array:
+    """[B, …] twice → [B]; NaN where one of both is 0."""
+    a, b = (v.astype(wide(v)) / _norms(v).reshape(-1, *[1] * (v.ndim - 1)) for v in (a, b))
+    return jnp.sum(a * b, tuple(range(1, a.ndim)))
+
+
+def _estimation(
+    network: Network, inputs: Mapping[str, jax.Array], last: jax.Array
+) -> dict[str, jax.Array]:
+    """Mean and mean square of a_i − a_last, and mean square of a_last, each [unit, B]."""
+    following = [inputs[stack.name][0] for stack in network.stacks[1:]] + [last]
+    final = {stack.stage: y for stack, y in zip(network.stacks, following, strict=True)}
+    rows = []
+    for stack, y in zip(network.stacks, following, strict=True):
+        goal = final[stack.stage]
+        goal, shape = goal.astype(wide(goal)), (stack.n, len(goal))
+        if y.shape != goal.shape:
+            rows.append((jnp.full(shape, jnp.nan),) * 3)
+            continue
+        axes = tuple(range(2, goal.ndim + 1))
+        # A unit's output is the next one's input; a single unit's own input may differ in shape.
+        within = inputs[stack.name][1:].reshape(-1, *y.shape)
+        errors = jnp.concatenate([within, y[None]]).astype(goal.dtype) - goal[None]
+        size = jnp.broadcast_to(jnp.mean(jnp.square(goal[None]), axes), shape)
+        rows.append((jnp.mean(errors, axes), jnp.mean(jnp.square(errors), axes), size))
+    columns = (jnp.concatenate(column) for column in zip(*rows, strict=True))
+    return dict(zip(("estimation", "square", "last"), columns, strict=True))
