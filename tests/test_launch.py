@@ -25,7 +25,7 @@ EXPERIMENT = """
 from resjax import config as configs
 
 def get_config(arg=""):
-    c = configs.default("resnet", depth=8, widths=(4, 4, 8))
+    c = configs.default("resnet", depth=6, widths=(4, 8))
     c.data.pad = 1
     c.data.train_examples = 200
     c.train.batch_size = 16
