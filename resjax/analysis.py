@@ -4,66 +4,127 @@
     result = lesion(*run.evaluation(10_000))
     plot(result).savefig("lesion.png")              # or plot({"one": result, "another": other})
 
-The function of a study has the study's name. Analyses know a network as stem, units and head only, so they work
-on every one. Each module teaches its method: the question, the formula, the cost, what a result means and what
-it does not mean. docs/analyses has a page for each.
+The function of a study has the study's name. Analyses know a network as stem, units and head only, so they
+work on every one. Each module teaches its method: the question, the formula, the cost, what a result means
+and what it does not mean. docs/analyses has a page for each.
 """
 
-import importlib
+import warnings
 from typing import Any
 
 from resjax.studies.catalogue import plot
+from resjax.studies.convolution.connections import connections
+from resjax.studies.convolution.edges import edges
+from resjax.studies.convolution.equivariance import equivariance
+from resjax.studies.convolution.sample_size import sample_size
+from resjax.studies.convolution.sharing import sharing
+from resjax.studies.curves import curves
+from resjax.studies.lesions.batch_statistics import reestimate
+from resjax.studies.lesions.deletions import delete_subsets, deletions
+from resjax.studies.lesions.interventions import interventions
+from resjax.studies.lesions.lesion import lesion
+from resjax.studies.lesions.pairs import pairs
+from resjax.studies.lesions.pruning import pruning
+from resjax.studies.lesions.recalibrate import recalibrate
+from resjax.studies.lesions.reorder import reorder
+from resjax.studies.paths.committee import committee
+from resjax.studies.paths.path_counts import path_counts
+from resjax.studies.paths.path_exact import path_spectrum
+from resjax.studies.paths.path_growth import path_growth
+from resjax.studies.paths.path_parameters import path_parameters
+from resjax.studies.paths.path_sampled import sample_paths
+from resjax.studies.paths.paths import paths
 from resjax.studies.run import Run, load_run, load_runs
+from resjax.studies.signals.backward_signal import backward_signal
+from resjax.studies.signals.branch_variance import branch_variance
+from resjax.studies.signals.gradients import gradients
+from resjax.studies.signals.jacobians import jacobians
+from resjax.studies.signals.norms_over_training import norms_over_training
+from resjax.studies.signals.shattering import gradients_along_line, shattering
+from resjax.studies.units.identity import identity
+from resjax.studies.units.insertion import insert, start_from
+from resjax.studies.units.responses import responses
+from resjax.studies.units.surgery import surgery
+from resjax.studies.units.weight_decay import weight_decay
 
-_STUDIES = {
-    "lesion": ("lesions.lesion", "delete_each"),
-    "recalibrate": ("lesions.recalibrate", "delete_each_recalibrated"),
-    "deletions": ("lesions.deletions", "delete_random"),
-    "pairs": ("lesions.pairs", "delete_pairs"),
-    "pruning": ("lesions.pruning", "prune_greedily"),
-    "reorder": ("lesions.reorder", "reorder_units"),
-    "interventions": ("lesions.interventions", "intervene_each"),
-    "path_counts": ("paths.path_counts", "count_paths"),
-    "paths": ("paths.paths", "measure_paths"),
-    "path_growth": ("paths.path_growth", "path_spectra"),
-    "path_parameters": ("paths.path_parameters", "parameter_spectra"),
-    "committee": ("paths.committee", "vote"),
-    "gradients": ("signals.gradients", "gradient_norms"),
-    "norms_over_training": ("signals.norms_over_training", "training_norms"),
-    "backward_signal": ("signals.backward_signal", "backpropagated_signal"),
-    "jacobians": ("signals.jacobians", "jacobian_norms"),
-    "branch_variance": ("signals.branch_variance", "branch_variances"),
-    "shattering": ("signals.shattering", "shattered_gradients"),
-    "responses": ("units.responses", "layer_responses"),
-    "identity": ("units.identity", "measure_identity"),
-    "surgery": ("units.surgery", "operate"),
-    "weight_decay": ("units.weight_decay", "decay_alone"),
-    "connections": ("convolution.connections", "connections_of"),
-    "equivariance": ("convolution.equivariance", "equivariance_error"),
-    "edges": ("convolution.edges", "edge_maps"),
-    "sharing": ("convolution.sharing", "layer_jacobian"),
-    "sample_size": ("convolution.sample_size", "by_sample_size"),
-    "curves": ("curves", "training_curves"),
-}
-_OTHERS = {
-    "delete_subsets": "lesions.deletions",
-    "reestimate": "lesions.batch_statistics",
-    "path_spectrum": "paths.path_exact",
-    "sample_paths": "paths.path_sampled",
-    "gradients_along_line": "signals.shattering",
-    "insert": "units.insertion",
-    "start_from": "units.insertion",
+__all__ = [
+    "Run",
+    "backward_signal",
+    "branch_variance",
+    "committee",
+    "connections",
+    "curves",
+    "delete_subsets",
+    "deletions",
+    "edges",
+    "equivariance",
+    "gradients",
+    "gradients_along_line",
+    "identity",
+    "insert",
+    "interventions",
+    "jacobians",
+    "lesion",
+    "load_run",
+    "load_runs",
+    "norms_over_training",
+    "pairs",
+    "path_counts",
+    "path_growth",
+    "path_parameters",
+    "path_spectrum",
+    "paths",
+    "plot",
+    "pruning",
+    "recalibrate",
+    "reestimate",
+    "reorder",
+    "responses",
+    "sample_paths",
+    "sample_size",
+    "sharing",
+    "shattering",
+    "start_from",
+    "surgery",
+    "weight_decay",
+]
+
+# Names of version 1, which still work.
+_RENAMED = {
+    "backpropagated_signal": "backward_signal",
+    "branch_variances": "branch_variance",
+    "by_sample_size": "sample_size",
+    "connections_of": "connections",
+    "count_paths": "path_counts",
+    "decay_alone": "weight_decay",
+    "delete_each": "lesion",
+    "delete_each_recalibrated": "recalibrate",
+    "delete_pairs": "pairs",
+    "delete_random": "deletions",
+    "edge_maps": "edges",
+    "equivariance_error": "equivariance",
+    "gradient_norms": "gradients",
+    "intervene_each": "interventions",
+    "jacobian_norms": "jacobians",
+    "layer_jacobian": "sharing",
+    "layer_responses": "responses",
+    "measure_identity": "identity",
+    "measure_paths": "paths",
+    "operate": "surgery",
+    "parameter_spectra": "path_parameters",
+    "path_spectra": "path_growth",
+    "prune_greedily": "pruning",
+    "reorder_units": "reorder",
+    "shattered_gradients": "shattering",
+    "training_curves": "curves",
+    "training_norms": "norms_over_training",
+    "vote": "committee",
 }
 
 
 def __getattr__(name: str) -> Any:
-    for study, (module, old) in _STUDIES.items():
-        if name in (study, old):
-            own = importlib.import_module(f"resjax.studies.{module}")
-            return getattr(own, study, None) or getattr(own, old)
-    if name in _OTHERS:
-        return getattr(importlib.import_module(f"resjax.studies.{_OTHERS[name]}"), name)
-    raise AttributeError(name)
-
-
-__all__ = ["Run", "load_run", "load_runs", "plot"]
+    if name not in _RENAMED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    new = _RENAMED[name]
+    warnings.warn(f"resjax.analysis.{name} is now called {new}", DeprecationWarning, stacklevel=2)
+    return globals()[new]

@@ -1,8 +1,8 @@
 """What holds for networks in general: ``python -m resjax.claims [--names=edges,…] [--out=DIR] [--smoke]``.
 
 Claims need no run: each makes its own networks, or trains its own small ones, on random or embedded data. The
-report is like that of ``resjax.analyze``. The command can be stopped: started again, it continues, and finished
-claims are not repeated (``resjax.report.kept``).
+report is like that of ``resjax.analyze``. The command can be stopped: started again, it continues, and
+finished claims are not repeated (``resjax.report.kept``).
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from resjax.report.write import Report
 from resjax.studies.catalogue import GROUPS, STUDIES
 from resjax.studies.curves import Curves
 from resjax.studies.lesions.lesion import Lesion
-from resjax.studies.signals.gradients import GradientNorms
+from resjax.studies.signals.gradients import Gradients
 
 
 def deletions(error, intact=0.01, left_out=(), classes=10):
@@ -51,7 +51,7 @@ def curve(train_error, eval_error, residual=True, examples=1000):
 
 def norms(first, last, steps=(0,), layers=8):
     one = np.geomspace(first, last, layers)
-    return GradientNorms(
+    return Gradients(
         layer=tuple(f"stage1/unit{i + 1}/conv1/kernel" for i in range(layers)),
         step=np.array(steps),
         norm=np.tile(one, (len(steps), 3, 1)),

@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from network_helpers import draw
 
-from resjax.analysis import branch_variances, lesion, path_spectrum
+from resjax.analysis import branch_variance, lesion, path_spectrum
 from resjax.models.resnet import resnet
 
 SHAPE, CLASSES = (6, 6, 1), 3
@@ -37,9 +37,9 @@ def spread(example):
     return network, jax.device_put(variables, copied), images, labels
 
 
-@pytest.mark.parametrize("analysis", [lesion, path_spectrum, branch_variances])
+@pytest.mark.parametrize("analysis", [lesion, path_spectrum, branch_variance])
 def test_eight_devices_agree_with_one(analysis, example, spread):
-    count = 3 if analysis is branch_variances else 4  # it needs no labels
+    count = 3 if analysis is branch_variance else 4  # it needs no labels
     results = [analysis(*given[:count], batch_size=8) for given in (example, spread)]
     for field in dataclasses.fields(results[0]):
         one, eight = (getattr(result, field.name) for result in results)

@@ -1,6 +1,5 @@
 """Norms by layer: of any tree, and of gradients."""
 
-import dataclasses
 import json
 
 import flax.linen as nn
@@ -17,9 +16,8 @@ from resjax.network import Network
 from resjax.network.losses import cross_entropy
 from resjax.network.norms import flatten_norms, layer_norms
 from resjax.studies import moments
-from resjax.studies.signals import gradients
-from resjax.studies.signals import gradients_shown as report
-from resjax.studies.signals.gradients import GradientNorms, gradient_norms
+from resjax.studies.signals import gradients as study
+from resjax.studies.signals.gradients import Gradients, gradients
 
 SHAPE, CLASSES = (8, 8, 1), 4
 SMALL = {"stage_sizes": (3, 1), "widths": (4, 8)}
@@ -107,9 +105,9 @@ def test_layers_come_in_the_order_in_which_they_run(network):
 
 
 @pytest.mark.parametrize("train", [True, False])
-def test_gradient_norms_are_those_of_each_batch(network, variables, train):
+def test_gradients_are_those_of_each_batch(network, variables, train):
     images, labels = examples(11)
-    result = gradient_norms(network, variables, images, labels, train=train, batch_size=4, step=3)
+    result = gradients(network, variables, images, labels, train=train, batch_size=4, step=3)
     assert result.norm.shape == (1, 2, len(result.layer))  # the last 3 examples fill no batch
     assert result.loss.shape == (1, 2)
     assert list(result.step) == [3]
@@ -141,7 +139,7 @@ def test_other_norms_beside_the_gradient(network, variables):
     """Kernels, units' outputs, and the first update of SGD with decay: −η (∂L/∂W + λ W)."""
     images, labels = examples(4)
     sgd = optax.chain(optax.add_decayed_weights(0.5), optax.sgd(0.1, momentum=0.9))
-    result = gradient_norms(network, variables, images, labels, optimizer=sgd)
+    result = gradients(network, variables, images, labels, optimizer=sgd)
     params = variables["params"]
 
     @jax.jit
@@ -165,20 +163,20 @@ def test_other_norms_beside_the_gradient(network, variables):
     np.testing.assert_allclose(
         result.activation[0, 0, 2], np.linalg.norm(y, axis=1).mean(), rtol=1e-4
     )
-    later = gradient_norms(network, variables, images, labels, optimizer=sgd, step=5)
+    later = gradients(network, variables, images, labels, optimizer=sgd, step=5)
     assert np.isnan(later.update).all() and np.isfinite(later.parameter).all()
 
 
 def test_both_batchnorm_modes_are_told_apart(network, variables):
-    batch = gradient_norms(network, variables, *examples(4))
-    running = gradient_norms(network, variables, *examples(4), train=False)
+    batch = gradients(network, variables, *examples(4))
+    running = gradients(network, variables, *examples(4), train=False)
     assert batch.choices["BatchNorm"] != running.choices["BatchNorm"]
     assert not np.allclose(batch.norm, running.norm, rtol=0.01)
 
 
 def test_few_examples_make_one_small_batch(network, variables):
     seen = []
-    result = gradient_norms(
+    result = gradients(
         network, variables, *examples(4), progress=lambda done, of: seen.append((done, of))
     )
     assert result.batch_size == 4 and result.norm.shape[1] == 1
@@ -186,17 +184,17 @@ def test_few_examples_make_one_small_batch(network, variables):
 
 
 def test_moments_join_and_survive_json(network, variables):
-    first = gradient_norms(network, variables, *examples(8), batch_size=4)
-    later = gradient_norms(network, variables, *examples(8), batch_size=4, step=50)
+    first = gradients(network, variables, *examples(8), batch_size=4)
+    later = gradients(network, variables, *examples(8), batch_size=4, step=50)
     both = moments.join([first, later])
     assert list(both.step) == [0, 50] and both.mean.shape == (2, len(both.layer))
-    back = GradientNorms.from_json(json.loads(json.dumps(both.to_json(), allow_nan=False)))
+    back = Gradients.from_json(json.loads(json.dumps(both.to_json(), allow_nan=False)))
     np.testing.assert_array_equal(back.norm, both.norm)
     assert back.layer == both.layer and back.choices == both.choices
 
     with pytest.raises(ValueError, match="no moment"):
         moments.join([])
-    other = gradient_norms(network, variables, *examples(4), batch_size=4)
+    other = gradients(network, variables, *examples(4), batch_size=4)
     with pytest.raises(ValueError, match="one network on the same examples"):
         moments.join([first, other])
 
@@ -205,7 +203,7 @@ def test_moments_join_and_survive_json(network, variables):
     np.testing.assert_allclose(both.interval[:, 1], [draws.mean(1) - half, draws.mean(1) + half])
     assert np.isnan(other.interval).all()  # one batch
 
-    figure = gradients.plot({"a": both})
+    figure = study.plot({"a": both})
     band = figure.axes[0].collections[0].get_paths()[0].vertices[:, 1]
     np.testing.assert_allclose(band.max(), both.interval[1, 0].max())
     assert band.min() > 0  # an end below 0 stays on the logarithmic axis
@@ -221,31 +219,9 @@ def test_moments_join_and_survive_json(network, variables):
 )
 def test_bad_options_are_refused(network, variables, options, message):
     with pytest.raises(ValueError, match=message):
-        gradient_norms(network, variables, *examples(4), **options)
+        gradients(network, variables, *examples(4), **options)
 
 
 def test_no_example_is_refused(network, variables):
     with pytest.raises(ValueError, match="no example"):
-        gradient_norms(network, variables, *examples(0))
-
-
-def test_the_report_puts_intervals_around_ratios():
-    layers = np.array([[8.0, 1, 1, 2], [4.0, 1, 1, 1]])  # first ÷ last: 4 and 4
-    made = GradientNorms(
-        layer=tuple("abcd"),
-        step=np.array([0]),
-        norm=layers[None],
-        loss=np.zeros((1, 2)),
-        parameter=np.ones((1, 4)),
-        update=np.full((1, 2, 4), np.nan),
-        unit=(),
-        activation=np.zeros((1, 2, 0)),
-        residual=True,
-        batch_size=2,
-        choices={},
-    )
-    assert "gets 4.0 (95 % interval 4.0 to 4.0) times" in report.finding({"a": made}).points[0]
-    one = dataclasses.replace(made, norm=layers[None, :1])
-    assert "gets 4.0 times" in report.finding({"a": one}).points[0]
-    zero = dataclasses.replace(made, norm=np.array([[[0.0, 1, 1, 2], [4.0, 1, 1, 1]]]))
-    assert "interval" not in report.finding({"a": zero}).points[0]
+        gradients(network, variables, *examples(0))

@@ -11,9 +11,14 @@ from matplotlib.figure import Figure
 
 from resjax import models
 from resjax.network.norms import layer_norms
+from resjax.report import compare
 from resjax.studies import style
-from resjax.studies.signals import norms_over_training_shown as report
-from resjax.studies.signals.norms_over_training import NormsOverTraining, quarters, training_norms
+from resjax.studies.signals import norms_over_training as study
+from resjax.studies.signals.norms_over_training import (
+    NormsOverTraining,
+    norms_over_training,
+    quarters,
+)
 
 SHAPE = (8, 8, 1)
 
@@ -40,7 +45,7 @@ def records(network):
 
 
 def test_every_norm_finds_its_layer(network, records):
-    result = training_norms(network, records, SHAPE)
+    result = norms_over_training(network, records, SHAPE)
     assert list(result.step) == [10, 20, 30]
     units = [f"stage1/unit{i}/conv{j}" for i in (1, 2, 3) for j in (1, 2)]
     units += ["stage2/unit1/conv1", "stage2/unit1/conv2"]
@@ -69,27 +74,28 @@ def test_activations_where_they_were_logged(network, records):
         "stage1": [2.0, 3.0],
         "stage2_opening": [4.0],
     }
-    result = training_norms(network, changed, SHAPE)
+    result = norms_over_training(network, changed, SHAPE)
     assert result.unit == tuple(unit.name for unit in network.units)
     np.testing.assert_array_equal(result.activation[1], [1, 2, 3, 4])
     assert np.isnan(result.activation[[0, 2]]).all()
-    shown = report.table({"with": result, "without": training_norms(network, records, SHAPE)})
+    both = {"with": result, "without": norms_over_training(network, records, SHAPE)}
+    shown = compare.table(study.STUDY, both)
     assert shown.columns[-2:] == ("‖y‖, first units", "‖y‖, last units")
     assert {len(row) for row in shown.rows} == {len(shown.columns)}
     assert [row[-2:] for row in shown.rows] == [("–", "–"), ("1", "4"), *[("–", "–")] * 4]
-    figure = report.STUDY.plot({"with": result, "without": training_norms(network, records, SHAPE)})
+    figure = study.STUDY.plot(both)
     assert "‖y‖" in figure.axes[3].get_ylabel()
 
 
 def test_what_can_not_be_read_is_refused(network, records):
-    with pytest.raises(ValueError, match="no record has norms"):
-        training_norms(network, records[:1], SHAPE)
-    assert "log.every" in report.STUDY.unsuited(SimpleNamespace(records=records[:1]))
-    assert report.STUDY.unsuited(SimpleNamespace(records=records)) is None
+    with pytest.raises(ValueError, match="no record of metrics"):
+        norms_over_training(network, records[:1], SHAPE)
+    assert "log.every" in study.STUDY.unsuited(SimpleNamespace(records=records[:1]))
+    assert study.STUDY.unsuited(SimpleNamespace(records=records)) is None
     config = models.defaults("resnet", stage_sizes=(1, 1), widths=(2, 4))
     other = models.build(config, image_shape=SHAPE, num_classes=3)
     with pytest.raises(ValueError, match="pass the network that was trained"):
-        training_norms(other, records, SHAPE)
+        norms_over_training(other, records, SHAPE)
 
 
 def test_quarters_are_geometric_means():
@@ -99,52 +105,21 @@ def test_quarters_are_geometric_means():
     np.testing.assert_allclose(last, [4, 1])
 
 
-def made(first, last=1.0, records=10, layers=8):
-    """Gradients that run from ``first`` at the first layer to ``last`` at the last, at every record."""
-    gradient = np.tile(np.geomspace(first, last, layers), (records, 1))
-    return NormsOverTraining(
-        layer=tuple(f"stage1/unit{i}/conv1/kernel" for i in range(layers)),
-        unit=(),
-        step=10 * np.arange(1, records + 1),
-        gradient=gradient,
-        parameter=np.ones_like(gradient),
-        update=0.01 * gradient,
-        activation=np.zeros((records, 0)),
-        residual=True,
-        choices={},
-    )
-
-
-def test_finding_says_where_first_and_last_layers_get_gradients_of_one_size():
-    even, fading, dead = made(1), made(1e-4), made(1)
-    dead.gradient[:, 0] = 0
-    for bad in (fading, dead):
-        for order in ({"a": even, "b": bad}, {"b": bad, "a": even}):
-            headline = report.finding(order).headline
-            assert "more often in a (100.0 % of the logged steps) than in b (0.0 %)" in headline
-    assert "about equally often" in report.finding({"a": fading, "b": fading}).headline
-    assert "at 0.0 % of the logged steps" in report.finding({"b": fading}).headline
-    assert "at 100.0 % of the logged steps" in report.finding({"a": even}).headline
-    (point,) = report.finding({"a": even}).points
-    assert "at step 10" in point and "at step 100" in point and "moves by 0.010" in point
-    assert len(report.table({"a": even, "b": fading}).rows) == 20
-
-
 def test_study_and_plot(network, records):
     run = SimpleNamespace(network=network, records=records, image_shape=SHAPE)
-    result = report.STUDY.run(run, None, None)
-    figure = report.STUDY.plot({f"run {i}": result for i in range(3)})
+    result = study.STUDY.run(run, None, None)
+    figure = study.STUDY.plot({f"run {i}": result for i in range(3)})
     assert isinstance(figure, Figure) and len(figure.axes) == 4
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels[:2] == ["run 0", "run 1"] and labels[-1] == "last quarter"
 
 
 def test_many_runs_are_maps_of_every_layer(network, records):
-    result = training_norms(network, records, SHAPE)
+    result = norms_over_training(network, records, SHAPE)
     larger = dataclasses.replace(result, gradient=10 * result.gradient)
     gone = dataclasses.replace(result, gradient=0 * result.gradient)
     named = {"a": result, "b": larger, "c": gone, "d": result, "e": result}
-    figure = report.STUDY.plot(named)
+    figure = study.STUDY.plot(named)
     axes = [ax for ax in figure.axes if ax.get_label() != "<colorbar>"]
     assert len(axes) == 4 * 5 and [ax.get_title() for ax in axes[:5]] == list(named)
     first, second, third = (ax.collections[0] for ax in axes[:3])
@@ -155,7 +130,7 @@ def test_many_runs_are_maps_of_every_layer(network, records):
     assert np.ma.getmaskarray(np.ma.masked_invalid(third.get_array())).all()
     figure.draw_without_rendering()
     with style.theme(narrow=True):  # on a phone runs are rows
-        figure = report.STUDY.plot(named)
+        figure = study.STUDY.plot(named)
         figure.draw_without_rendering()
     axes = [ax for ax in figure.axes if ax.get_label() != "<colorbar>"]
     assert [ax.get_ylabel() for ax in axes[::4]] == list(named)

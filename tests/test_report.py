@@ -5,7 +5,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from report_helpers import SHOWN, deletions, norms, report_of_two
+from report_helpers import SHOWN, deletions, report_of_two
 
 from resjax.report import compare
 from resjax.report.write import read, write
@@ -13,11 +13,6 @@ from resjax.studies import words
 from resjax.studies.catalogue import STUDIES
 from resjax.studies.curves import curves
 from resjax.studies.lesions.lesion import may_go
-from resjax.studies.signals import gradients_shown as gradients
-
-
-def points(study, results):
-    return " ".join(study.finding(results).points)
 
 
 def test_deletion_text_has_the_numbers_and_what_was_left_out():
@@ -32,50 +27,6 @@ def test_deletion_text_has_the_numbers_and_what_was_left_out():
 def test_rounding_does_not_decide_what_may_go():
     assert 0.13 - 0.12 > 0.01
     assert may_go(deletions([0.13, 0.131, 0.2], intact=0.12)) == 1
-
-
-def test_gradient_finding_names_the_more_even_network():
-    even, fading, growing = norms(1, 1.2), norms(1e-4, 1), norms(1e4, 1)
-    for uneven in (fading, growing):
-        headline = gradients.finding({"deep": even, "flat": uneven}).headline
-        assert "more evenly in deep than in flat" in headline
-        headline = gradients.finding({"deep": uneven, "flat": even}).headline
-        assert "more evenly in flat than in deep" in headline
-    assert "alike" in gradients.finding({"deep": even, "flat": even}).headline
-    headline = gradients.finding({"deep": fading, "flat": growing}).headline
-    assert "alike" not in headline and "not the same way" in headline
-    assert "2,700 in flat, 3.7·10⁻⁴ in deep" in headline
-
-
-def test_gradient_finding_of_one_run_says_which_way():
-    assert "smaller" in gradients.finding({"deep": norms(1e-4, 1)}).headline
-    assert "larger" in gradients.finding({"deep": norms(1e4, 1)}).headline
-    assert "about as large" in gradients.finding({"deep": norms(1, 1)}).headline
-    later = points(gradients, {"deep": norms(1, 1, steps=(0, 500))})
-    assert "at init" in later and "after 500 steps" in later
-    assert (
-        "kernels has norm 2.0, the last 2.0, and the first update changes them by 0.0050" in later
-    )
-    assert "output of the first unit has norm 5.0, that of the last 6.0" in later
-    assert "first update" not in points(gradients, {"deep": norms(1, 1, steps=(500,))})
-
-
-def test_gradient_table_has_all_norms_at_init():
-    shown = gradients.table({"deep": norms(3, 3, steps=(0, 20)), "flat": norms(3, 3)})
-    assert shown.columns[2:4] == ("‖∂L/∂W‖ at init", "‖∂L/∂W‖ after 20 steps")
-    assert len(shown.rows) == 2 * (8 + 2) and {len(row) for row in shown.rows} == {9}
-    assert shown.rows[0][2:] == ("3", "3", "2", "2", "–", "–", "0.03")
-    assert shown.rows[-1] == ("flat", "stage1/unit2", "–", "–", "–", "–", "6", "–", "–")
-
-
-def test_gradient_of_zero_is_survived():
-    dead = norms(1, 1)
-    dead.norm[..., :4] = 0
-    assert "more evenly in deep" in gradients.finding({"deep": norms(1, 1), "flat": dead}).headline
-    assert "get no gradient" in gradients.finding({"flat": dead}).headline
-    both = gradients.finding({"deep": dead, "flat": dead}).headline
-    assert "alike" not in both and "layers of deep and flat get no gradient" in both
-    gradients.STUDY.plot({"flat": dead})
 
 
 def test_records_become_curves():

@@ -17,6 +17,54 @@ from resjax.training.experiment import load_experiment
 SCRIPTS = REPOSITORY / "docs/results"
 
 
+CLAIMS = load_script("docs/results/claims.py")
+TOLERANCES = load_script("docs/results/tolerances.py")
+
+
+def test_the_page_of_claims_is_made_from_its_data():
+    page = (SCRIPTS / "claims.md").read_text("utf-8")
+    assert page == CLAIMS.page(), "python docs/results/claims.py writes it anew"
+
+
+def test_each_claim_is_one_row_with_a_known_status_and_all_its_limits_are_told():
+    claims = CLAIMS.claims()
+    assert [claim["row"] for claim in claims] == list(range(1, len(claims) + 1))
+    for claim in claims:
+        assert claim["status"] in CLAIMS.STATUS, claim["row"]
+        for name, number in claim["limits"].items():
+            changed = [n + 1 for n in number] if isinstance(number, list) else f"{number} or so"
+            other = claim | {"limits": claim["limits"] | {name: changed}}
+            if isinstance(number, int) and ":," in claim["shown_if"]:
+                continue
+            assert CLAIMS.criterion(other) != CLAIMS.criterion(claim), (claim["row"], name)
+
+
+@pytest.mark.parametrize("folder", ["veit110_short", "pretrained"])
+def test_recorded_verdicts_follow_from_recorded_studies_and_the_limits_of_claims_json(folder):
+    recorded = json.loads((SCRIPTS / folder / "tolerances.json").read_text("utf-8"))
+    made = json.loads(json.dumps(TOLERANCES.tolerances(SCRIPTS / folder)))
+    if folder == "pretrained":  # recorded before row 15 was judged; its numbers are the same
+        old, new = recorded.pop("all")["15"], made.pop("all")["15"]
+        assert new["median response"]["measured"] == old["median response"]["measured"]
+    assert made == recorded
+
+
+def test_a_limit_of_claims_json_decides(monkeypatch):
+    found = TOLERANCES.tolerances(SCRIPTS / "veit110_short")["veit110"]["2"]
+    name = "median rise where the shape stays, points"
+    assert found[name]["met"] and found[name]["measured"] > 0.7
+    monkeypatch.setitem(TOLERANCES.LIMITS[2], "median", 0.7)
+    found = TOLERANCES.tolerances(SCRIPTS / "veit110_short")["veit110"]["2"][name]
+    assert (found["met"], found["allowed"]) == (False, "≤ 0.7")
+
+
+@pytest.mark.parametrize("part", ["branch_variance", "shattering"])
+def test_networks_at_initialization_were_judged_by_the_limits_of_claims_json(part):
+    limits = load_script("docs/results/at_init.py").LIMITS
+    recorded = json.loads((SCRIPTS / f"at_init_{part}.json").read_text("utf-8"))
+    assert json.loads(json.dumps(limits)) == recorded["limits"]
+
+
 def test_a_recorded_finding_is_what_its_numbers_say():
     record = json.loads((SCRIPTS / "sample_size_fashion_mnist.json").read_text("utf-8"))
     results = {k: SampleSize.from_json(r) for k, r in record["results"].items()}
@@ -99,7 +147,7 @@ def responses_file(folder, networks):
 )  # fmt: skip
 def test_row_15_is_judged_where_its_networks_are_there(tmp_path, networks, pairs, depths):
     responses_file(tmp_path, networks)
-    found = load_script("docs/results/tolerances.py").tolerances(tmp_path)["all"]["15"]
+    found = TOLERANCES.tolerances(tmp_path)["all"]["15"]
     assert found["depth → plain, residual"]["met"] is pairs
     assert found["residual networks by depth"]["met"] is depths
     for one in (found["depth → plain, residual"], found["residual networks by depth"]):

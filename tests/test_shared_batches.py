@@ -21,12 +21,11 @@ jax.config.update("jax_num_cpu_devices", int(sys.argv[1]))
 import numpy as np
 
 from resjax import models
-from resjax.analysis.cores import shared_cores
-from resjax.analysis.lesions.lesion import delete_each
-from resjax.analysis.paths.path_exact import path_spectrum
-from resjax.analysis.paths.path_walk import TRAINING
-from resjax.analysis.signals.gradients import gradient_norms
-from resjax.analysis.variants import logits_of, measure, with_gates
+from resjax.cpu.shared_batches import shared_cores
+from resjax.analysis import gradients, lesion
+from resjax.studies.paths.path_exact import path_spectrum
+from resjax.studies.paths.path_walk import TRAINING
+from resjax.studies.variants import logits_of, measure, with_gates
 
 assert shared_cores().count == int(sys.argv[1])
 network = models.build(
@@ -37,12 +36,12 @@ rng = np.random.default_rng(0)
 x, y = rng.standard_normal((13, 8, 8, 3)).astype(np.float32), rng.integers(0, 4, 13)
 gates = rng.random((7, network.num_units)).astype(np.float32)
 args = (network, variables, x, y)
-each = delete_each(*args, batch_size=5)
+each = lesion(*args, batch_size=5)
 scores, _ = measure(*args, with_gates, gates, batch_size=5)
 exact = path_spectrum(*args, batch_size=4)
 alone = path_spectrum(*args, batch_size=3)  # which two can't share
 training = path_spectrum(*args, batch_size=4, probe=TRAINING)
-norms = gradient_norms(*args, batch_size=6)
+norms = gradients(*args, batch_size=6)
 np.savez(
     sys.argv[2],
     each=np.stack([each.error, each.loss, each.kl, each.agreement]),

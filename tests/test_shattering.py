@@ -10,10 +10,11 @@ from matplotlib.figure import Figure
 from network_helpers import draw
 
 from resjax import models
-from resjax.studies.signals import shattering as analysis
-from resjax.studies.signals import shattering_shown as report
+from resjax.report import compare
+from resjax.studies.options import ClaimOptions
+from resjax.studies.signals import shattering as study
 from resjax.studies.signals.rectifiers import rectifier_network
-from resjax.studies.signals.shattering import Shattering, gradients_along_line, shattered_gradients
+from resjax.studies.signals.shattering import Shattering, gradients_along_line, shattering
 
 
 def test_correlation_is_the_cosine_of_the_states_derivatives():
@@ -21,7 +22,8 @@ def test_correlation_is_the_cosine_of_the_states_derivatives():
     network = rectifier_network(3, 8, shortcut=True, norm=True, beta=0.5)
     variables = draw(network, (1, 1, 1))
     grid = np.linspace(-2, 2, 5, dtype=np.float32)[:, None, None, None]
-    found = analysis._cosines(network, (1, 3), variables, grid)
+    # Private: a claim's own networks are at initialization, these variables are any.
+    found = study._cosines(network, (1, 3), variables, grid)
     assert found.shape == (2, 5, 5)
     run = jax.jit(lambda x: network.apply(variables, x).logits)
     step = 1e-3
@@ -31,7 +33,7 @@ def test_correlation_is_the_cosine_of_the_states_derivatives():
 
 
 def test_a_vector_of_zeros_is_like_no_other():
-    found = analysis.cosines(jnp.array([[3.0, 0.0], [0.0, 0.0], [1.0, 1.0]]))
+    found = study.cosines(jnp.array([[3.0, 0.0], [0.0, 0.0], [1.0, 1.0]]))
     expected = [[1, 0, 0.5**0.5], [0, 0, 0], [0.5**0.5, 0, 1]]
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
@@ -40,7 +42,7 @@ def test_a_vector_of_zeros_is_like_no_other():
 def normed():
     """With BatchNorm, without and with shortcuts."""
     size = {"seeds": 8, "depths": (1, 2, 3, 4, 6, 12), "shown_depth": 12}
-    return {s: shattered_gradients(shortcut=s, norm=True, **size) for s in (False, True)}
+    return {s: shattering(shortcut=s, norm=True, **size) for s in (False, True)}
 
 
 def test_plain_networks_with_batchnorm_halve_the_correlation_in_every_layer(normed):
@@ -56,7 +58,7 @@ def test_plain_networks_with_batchnorm_halve_the_correlation_in_every_layer(norm
 
 
 def test_shortcuts_keep_gradients_alike(normed):
-    times, at_least = report.ratio(normed[True], normed[False])
+    times, at_least = study.ratio(normed[True], normed[False])
     assert times > 10 and at_least
     assert normed[True].resolved.all()
     # Neighbours most of all: brown noise, not white.
@@ -74,7 +76,7 @@ def test_shortcuts_keep_gradients_alike(normed):
 )
 def test_bad_numbers_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        shattered_gradients(shortcut=True, norm=True, **options)
+        shattering(shortcut=True, norm=True, **options)
 
 
 def test_gradients_along_a_line_of_a_users_network():
@@ -132,37 +134,11 @@ def test_laws_are_recognized():
     assert np.isnan(noise.exponential()).all()
 
 
-def test_finding_compares_with_and_without_shortcuts():
-    strong, weak = made(1 / DEPTH, residual=True), made(0.5**DEPTH)
-    found = report.finding({"plain": weak, "residual": strong})
-    assert found.headline.startswith("Shortcuts keep gradients alike")
-    assert "times that of plain" in found.headline
-    assert "within 25 % of the ln 2 = 0.693" in found.points[0]
-    assert "decays like L^−1.00" in found.points[1]
-    opposite = report.finding(
-        {"plain": made(1 / DEPTH), "residual": made(0.5**DEPTH, residual=True)}
-    )
-    assert opposite.headline.startswith("Shortcuts do not keep gradients alike")
-    mixed = {"plain": made(1 / DEPTH, norm=False), "plain, BN": weak, "residual": strong}
-    assert report.finding(mixed).headline.startswith("It depends on BatchNorm")
-    fast = report.finding({"plain": made(np.exp(-2.0 * DEPTH)), "residual": strong}).points[0]
-    assert "2.9 times the ln 2 of halving" in fast
-    for rising, said in ((np.exp(0.1 * DEPTH), "exp(0.100)"), (DEPTH**0.5, "L^0.50")):
-        text = report.finding({"plain": made(0.1 * rising), "residual": strong}).points[0]
-        assert "grows" in text and said in text and "decays" not in text
-    lost = made(0.5**DEPTH)
-    lost.correlation[:, 1:] = np.array([-1, 1, -1, 1])[:, None]
-    assert "too few for a law" in report.finding({"plain": lost, "residual": strong}).points[0]
-    assert "at least" in report.finding({"plain": lost, "residual": strong}).headline
-    assert "no pair" in report.finding({"residual": strong}).headline
-    assert len(report.table(mixed).rows) == 24
-
-
 def test_claim_runs_small_and_is_drawn():
     seen = []
-    results = report.CLAIM.run(True, 0, lambda *a: seen.append(a))
-    assert list(results) == list(report.NETWORKS)
+    results = study.STUDY.measure(ClaimOptions(smoke=True), lambda *a: seen.append(a))
+    assert list(results) == list(study.NETWORKS)
     assert seen[0] == (0, 20) and seen[-1] == (20, 20)
-    assert report.CLAIM.finding(results).headline
-    figure = report.CLAIM.plot(results)
+    assert compare.finding(study.STUDY, results).headline
+    figure = study.STUDY.plot(results)
     assert isinstance(figure, Figure) and len(figure.axes) == 2

@@ -5,7 +5,7 @@ Parts, each with a file of numbers at_init_<part>.json beside this one, and all 
   branch_variance  Var(branch) ÷ Var(shortcut) in each unit at depth 110, with and without BatchNorm
   shattering       correlation of gradients at different inputs, fully connected, to depth 50, and at 110
   zero_init        deletion of random sets of units from networks whose branches start at 0
-Verdicts are computed from the tolerances in ``LIMITS``, which were fixed before anything was measured.
+Verdicts are computed from the limits of claims.json, which were fixed before anything was measured.
 """
 
 import json
@@ -21,22 +21,26 @@ from absl import app, flags
 from resjax import command, data, models
 from resjax.analysis import plot
 from resjax.network import Network
+from resjax.studies.options import ClaimOptions
 from resjax.studies.result import Result
-from resjax.studies.signals import shattering_shown as shattering
-from resjax.studies.signals.branch_variance import branch_variances
-from resjax.studies.signals.gradients import gradient_norms
-from resjax.studies.signals.gradients_shown import evenness
-from resjax.studies.signals.shattering import shattered_gradients
+from resjax.studies.signals import branch_variance as branch_variance_study
+from resjax.studies.signals import gradients as gradients_study
+from resjax.studies.signals import shattering
+from resjax.studies.signals.norms_over_training import evenness
 from resjax.workdir.provenance import provenance
 from resjax.workdir.workdir import write
 
 HERE = Path(__file__).parent
 SEEDS, BATCH = (0, 1, 2), 128
+_ROWS = {
+    claim["row"]: claim["limits"]
+    for claim in json.loads((HERE / "claims.json").read_text("utf-8"))["claims"]
+}
 LIMITS = {
-    "slope of log ratio against log place": (-1.3, -0.7),  # the law 1/l
-    "un-normalized: ratio and growth, relative to constancy and to 2": 0.2,
-    "plain: rate of decay, relative to ln 2": 0.25,
-    "residual with BatchNorm ÷ plain, correlation at depth 24": 10.0,
+    "slope of log ratio against log place": tuple(_ROWS[21]["slope"]),  # the law 1/l
+    "un-normalized: ratio and growth, relative to constancy and to 2": _ROWS[21]["percent"] / 100,
+    "plain: rate of decay, relative to ln 2": _ROWS[23]["percent"] / 100,
+    "residual with BatchNorm ÷ plain, correlation at depth 24": float(_ROWS[23]["times"]),
 }
 Examples = tuple[np.ndarray, np.ndarray]
 Found = tuple[dict[str, Any], dict[str, Result]]
@@ -69,12 +73,12 @@ def gradients(examples: Examples) -> Found:
         for depth in (20, 56, 110):
             net = network(images, depth=depth, **kind)
             results = [
-                gradient_norms(
+                gradients_study.gradients(
                     net, net.init(jax.random.key(s), images.shape[1:]), *examples, batch_size=BATCH
                 )
                 for s in SEEDS
             ]
-            ratios = [evenness(r.mean[0]) for r in results]
+            ratios = [float(evenness(r.mean[0])) for r in results]
             table[label][depth] = {"first ÷ last layers": spread(ratios)}
             print(label, depth, table[label][depth], flush=True)
         shown[label] = results[0]
@@ -104,7 +108,9 @@ def branch_variance(examples: Examples) -> Found:
         for seed in SEEDS:
             variables = net.init(jax.random.key(seed), images.shape[1:])
             some = images[: 2 * batch]
-            results.append(branch_variances(net, variables, some, batch_size=batch))
+            results.append(
+                branch_variance_study.branch_variance(net, variables, some, batch_size=batch)
+            )
         shown[label] = results[0]
         numbers[label] = {}
         for stage in results[0].stages:
@@ -120,7 +126,7 @@ def branch_variance(examples: Examples) -> Found:
 
 
 def _doubling(results: list[Any], stage: str) -> tuple[dict[str, Any], dict[str, bool]]:
-    """Numbers of the equal units of a stage: without its first, which hands on fewer channels' variance."""
+    """Numbers of the equal units of a stage, without its first, which has the variance of fewer channels."""
     limit = LIMITS["un-normalized: ratio and growth, relative to constancy and to 2"]
     ratios, growths = [], []
     for r in results:
@@ -153,9 +159,9 @@ def _doubling(results: list[Any], stage: str) -> tuple[dict[str, Any], dict[str,
 
 def shattered(_: Examples) -> Found:
     """The claim as ``python -m resjax.claims --names=shattering`` has it, 20 networks a kind."""
-    results = shattering.CLAIM.run(False, 0, _tell)
+    results = shattering.STUDY.measure(ClaimOptions(), _tell)
     deeper = {
-        label: shattered_gradients(**kind, depths=(50, 110), shown_depth=110, progress=_tell)
+        label: shattering.shattering(**kind, depths=(50, 110), shown_depth=110, progress=_tell)
         for label, kind in shattering.NETWORKS.items()
     }
     rates = {label: r.exponential() for label, r in results.items()}

@@ -1,7 +1,7 @@
-"""Copies what a result table quotes: ``python docs/results/collect.py FOLDER [FOLDER …]``.
+"""Copies the files behind the result tables: ``python docs/results/collect.py FOLDER [FOLDER …]``.
 
 Of a workdir, ``docs/results/<its name>.json``: the configuration, every start (commit, versions, device,
-date, command), the wall time that the files tell, and every evaluation. Of a report of ``resjax.analyze``,
+date, command), the wall time recorded in the files, and every evaluation. Of a report of ``resjax.analyze``,
 ``docs/results/<its name>/``: the numbers of each study and the PNG figures. Paths of the machine are cut to
 their last part.
 """

@@ -1,8 +1,9 @@
 """Plain against residual by depth: ``python docs/results/depth.py digits|fashion_mnist WORKDIR [DATA_DIR]``.
 
 The same branches, parameters, initial weights and recipe with and without shortcuts, several seeds each.
-A finished run is not repeated, an interrupted one goes on; after each, depth_<data>.json and .png beside
-this file are written anew with what there is. WORKDIR holds the runs, DATA_DIR is ``config.data.data_dir``.
+A finished run is not repeated, and an interrupted one continues. After each run, depth_<data>.json and .png
+beside this file are written anew with all finished runs. WORKDIR holds the runs; DATA_DIR is
+``config.data.data_dir``.
 """
 
 import itertools
@@ -42,7 +43,7 @@ PARTS = {
     "digits": Part((8, 20, 32, 56), {}, "30 epochs", "3 epochs"),
     "fashion_mnist": Part(
         (8, 20, 32),
-        # Half the resolution, 3,000 training images, 2,000 others to evaluate on: what two cores can pay.
+        # Half the resolution, 3,000 training images, 2,000 others for evaluation: affordable on two cores.
         {"name": "fashion_mnist", "image_size": 14, "train_examples": 3000, "holdout": 2000},
         "6 epochs",
         "1 epochs",
@@ -63,7 +64,7 @@ def config_of(part: Part, kind: str, depth: int, seed: int, data_dir: str) -> Co
 
 
 def error_of(run: Run, split: str) -> float:
-    """Share of wrong answers in inference mode, over all images of a split."""
+    """Share of wrong predictions in inference mode, over all images of a split."""
     images, labels = run.examples(split, 100_000)
     predict = jax.jit(lambda x: run.network.apply(run.variables, x).logits.argmax(-1))
     wrong = [

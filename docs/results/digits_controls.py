@@ -1,11 +1,12 @@
-"""What training with dropped units, BatchNorm and shortcuts each do to lesions and paths, on digits.
+"""Effects of dropped units, BatchNorm and shortcuts on lesions and paths, on digits.
 
     python docs/results/digits_controls.py WORKDIR [SEEDS]
 
 Trains seven networks by configs/digits.py and what ``CONTROLS`` lists beside it, for the seeds 0 … SEEDS − 1
 (default 1), deletes each unit, and measures the exact gradient by path length on 256 training images. A
-finished run is not repeated, an interrupted one goes on. digits_controls.json beside this file is written
-anew after each. The workdirs are runs like any other: compare them with ``python -m resjax.analyze``.
+finished run is not repeated, and an interrupted one continues. digits_controls.json beside this file is
+written anew after each run. The workdirs are runs like any other: compare them with
+``python -m resjax.analyze``.
 """
 
 import json
@@ -39,7 +40,7 @@ CONTROLS: dict[str, dict[str, Any]] = {
         "model.norm": False,
         "optimizer.learning_rate": 0.005,
     },
-    # Veit's plain network of 15 layers, with 64 channels instead of 128: what two cores can pay.
+    # Veit's plain network of 15 layers, with 64 channels instead of 128: affordable on two cores.
     "veit15": {"model": "veit_plain", "model.width": 64, "optimizer.learning_rate": 0.005},
     "veit15_norm": {"model": "veit_plain", "model.width": 64, "model.norm": True},
 }

@@ -1,11 +1,11 @@
-"""The twins at a rate that training images have chosen: ``python docs/results/digits_recipe.py WORKDIR``.
+"""The twins with a learning rate chosen on training images: ``python docs/results/digits_recipe.py WORKDIR``.
 
-The learning rate of configs/digits.py was once chosen with an eye on the test images. Here it is chosen
-without them: the residual network at each rate of ``RATES`` learns from all but 300 training images and is
-evaluated on those; the lowest mean loss wins. Then the residual network and its plain twin learn from all
-training images at that rate and are tested. Finished runs are not repeated (take another WORKDIR after a
-change of the recipe); digits_recipe.json beside this file is written anew after each. Half an hour on two
-busy cores.
+The learning rate of configs/digits.py was chosen by looking at the test images. Here it is chosen without
+them: the residual network is trained at each rate of ``RATES`` on all but 300 training images and evaluated
+on those; the rate with the lowest mean loss is chosen. Then the residual network and its plain twin are
+trained on all training images at that rate and are tested. Finished runs are not repeated (use another
+WORKDIR after a change of the recipe); digits_recipe.json beside this file is written anew after each. Half an
+hour on two busy cores.
 """
 
 import json

@@ -2,7 +2,7 @@
 WORKDIR [FILE WORKDIR …]``.
 
 WORKDIR is what ``python -m resjax.pretrained FILE --workdir=WORKDIR`` made. Writes pretrained_cifar10.json:
-errors to the image, versions and machine; and where PyTorch is installed, what it says of the same
+the exact number of errors, versions and machine; and if PyTorch is installed, its predictions for the same
 images, and each image on which the two disagree.
 """
 

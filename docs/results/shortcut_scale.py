@@ -1,10 +1,10 @@
 """Constant shortcut scaling at initialization: ``python docs/results/shortcut_scale.py``.
 
 He et al. (2016, Eq. 8): with x_{l+1} = λ x_l + F(x_l) the "1" of "1 + …" becomes ∏λ. Measured in an untrained
-ResNet-56 with shortcut='scale' on digits, for each λ and seed: the norm of what came through the shortcuts
+ResNet-56 with shortcut='scale' on digits, for each λ and seed: the norm of the signal through the shortcuts
 alone, ‖d‖, and of the whole signal, ‖c‖, in front of some units, both relative to the gradient at the head.
 Writes shortcut_scale.json beside this file, with 95 % intervals over seeds, and prints the table that
-docs/analyses/signal.md shows.
+docs/analyses/backward_signal.md shows.
 """
 
 import json
@@ -15,7 +15,7 @@ import numpy as np
 
 from resjax import config as configs
 from resjax import data
-from resjax.analysis import backpropagated_signal
+from resjax.analysis import backward_signal
 from resjax.studies.intervals import of_mean
 from resjax.training.experiment import load_experiment
 from resjax.workdir.provenance import provenance
@@ -35,7 +35,7 @@ def measure(scale: float, seed: int) -> tuple[dict[str, float], int]:
     count, dataset = BATCHES * BATCH, experiment.dataset
     images = data.standardize(dataset.train_images[:count], task.constants)
     variables = experiment.create_state().variables
-    signal = backpropagated_signal(
+    signal = backward_signal(
         network,
         variables,
         images,

@@ -1,10 +1,10 @@
-"""What studies say to the claims of claims.md: ``python docs/results/tolerances.py FOLDER [FOLDER …]``.
+"""Judges studies by the criteria of claims.json: ``python docs/results/tolerances.py FOLDER [FOLDER …]``.
 
-FOLDER is a report of ``resjax.analyze``, or what ``collect.py`` made of one. Writes FOLDER/tolerances.json:
-network → row of that table → criteria, each with what was measured, what is allowed and whether it was met.
-Whether network and protocol are those that the row asks for is for the reader to see. Rows of studies that
-are not there are left out. Row 15 compares networks: it is judged in a report of several, under "all", by
-those of its depths that are there; otherwise "met" is null, and "why" says what is missing.
+FOLDER is a report of ``resjax.analyze``, or a copy of one that ``collect.py`` made. Writes
+FOLDER/tolerances.json: network → row → criteria, each with the measured value, the allowed values, and
+whether it was met. The reader must check that network and protocol are those of the row. Rows without a study
+in FOLDER are left out. Row 15 compares networks: it is judged in a report of several, under "all", with those
+of its depths that are there; otherwise "met" is null, and "why" says what is missing.
 """
 
 import itertools
@@ -29,70 +29,88 @@ from resjax.studies.units.responses import Responses
 from resjax.workdir.workdir import write
 
 Criteria = dict[str, dict[str, Any]]
+_CLAIMS = json.loads(Path(__file__).with_name("claims.json").read_text("utf-8"))["claims"]
+LIMITS: dict[int, dict[str, Any]] = {claim["row"]: claim["limits"] for claim in _CLAIMS}
+"""Row → the numbers of its criterion, in the units of its text: points and percent, not shares."""
 
 
 def criterion(measured: Any, allowed: str, met: bool | None, why: str = "") -> dict[str, Any]:
-    """One line; ``met`` is None where nothing can fail, or where ``why`` says that it can't be judged."""
+    """One criterion; ``met`` is None if nothing can fail, or if ``why`` says that it cannot be judged."""
     measured = json.loads(json.dumps(measured, default=lambda v: np.asarray(v).tolist()))
     found = {"measured": measured, "allowed": allowed, "met": None if met is None else bool(met)}
     return found | ({"why": why} if met is None and why else {})
 
 
 def transitions(unit: tuple[str, ...]) -> np.ndarray:
-    """bool [unit]: those that open a stage behind the first, and change the shape."""
+    """bool [unit]: those that open a stage after the first, and change the shape."""
     return np.array([u.endswith("/unit1") and not u.startswith("stage1/") for u in unit])
 
 
 def single_deletions(r: Lesion) -> Criteria:
-    """Row 2. The interval of a rise is at most that of a share 1 − agreement of the images that change."""
+    """Row 2. The interval of a rise is at most that of 1 − agreement, the share of images that change."""
+    limit = LIMITS[2]
+    share = limit["share"] / 100
     rise, opening = 100 * (r.error - r.intact_error), transitions(r.unit)
     half = 196 * np.sqrt((1 - r.agreement) / r.num_examples)
     other = rise[~opening]
-    worst = [r.unit[i] for i in np.argsort(-rise)[:5]]
+    worst = [r.unit[i] for i in np.argsort(-rise)[: limit["top"]]]
     exceptions = {
         r.unit[i]: [round(float(rise[i]), 2), round(float(half[i]), 2)]
-        for i in np.flatnonzero(rise > 1)
+        for i in np.flatnonzero(rise > limit["median"])
     }
     return {
         "median rise where the shape stays, points": criterion(
-            round(float(np.median(other)), 2), "≤ 1", np.median(other) <= 1
+            round(float(np.median(other)), 2),
+            f"≤ {limit['median']}",
+            np.median(other) <= limit["median"],
         ),
-        "share of those that cost at most 5 points": criterion(
-            round(float(np.mean(other <= 5)), 3), "≥ 0.9", np.mean(other <= 5) >= 0.9
+        f"share of those that cost at most {limit['rise']} points": criterion(
+            round(float(np.mean(other <= limit["rise"])), 3),
+            f"≥ {share}",
+            np.mean(other <= limit["rise"]) >= share,
         ),
         "the five worst hold all that change the shape": criterion(
             worst, "all of them", all(u in worst for u in np.array(r.unit)[opening])
         ),
-        "units that cost more than 1 point (rise, ± at most)": criterion(exceptions, "", None),
+        f"units that cost more than {limit['median']} point (rise, ± at most)": criterion(
+            exceptions, "", None
+        ),
     }
 
 
 def many_deletions(r: Deletions) -> Criteria:
     """Row 5."""
+    limit = LIMITS[5]
+    step, low, high = (limit[name] / 100 for name in ("step", "low", "high"))
     curve = by_number(r)
     k, median = curve.amount, curve.median
     steps = np.diff(median) / np.diff(k)
     at = {int(n): float(m) for n, m in zip(k, median, strict=True)}
     rank = spearman(k[1:], median[1:])
     found = {
-        "rank correlation of k and the median": criterion(round(rank, 3), "≥ 0.95", rank >= 0.95),
+        "rank correlation of k and the median": criterion(
+            round(rank, 3), f"≥ {limit['rank']}", rank >= limit["rank"]
+        ),
         "largest step of the median from k to k + 1": criterion(
-            round(float(steps.max()), 3), "≤ 0.15", steps.max() <= 0.15
+            round(float(steps.max()), 3), f"≤ {step}", steps.max() <= step
         ),
         "median error by k": criterion({n: round(m, 4) for n, m in at.items()}, "", None),
     }
     if 10 in at:
         found["median at k = 10"] = criterion(
-            round(at[10], 3), "0.08 to 0.40", 0.08 <= at[10] <= 0.40
+            round(at[10], 3), f"{low:.2f} to {high:.2f}", low <= at[10] <= high
         )
     if 20 in at and 10 in at:
         ratio = at[20] / at[10]
-        found["median at k = 20 ÷ at k = 10"] = criterion(round(ratio, 2), "≥ 2", ratio >= 2)
+        found["median at k = 20 ÷ at k = 10"] = criterion(
+            round(ratio, 2), f"≥ {limit['ratio']}", ratio >= limit["ratio"]
+        )
     return found
 
 
 def orders(r: Reordering) -> Criteria:
     """Row 6."""
+    limit = LIMITS[6]["rank"]
     rank = tau_and_error(r)
     tau, error = by_swaps(r, "tau"), by_swaps(r)
     curve = {
@@ -101,7 +119,7 @@ def orders(r: Reordering) -> Criteria:
     }
     return {
         "rank correlation of τ and the error, medians": criterion(
-            round(rank, 3), "≤ −0.9", rank <= -0.9
+            round(rank, 3), f"≤ −{-limit}", rank <= limit
         ),
         "swaps → median τ, median error": criterion(curve, "", None),
     }
@@ -109,6 +127,8 @@ def orders(r: Reordering) -> Criteria:
 
 def paths(r: Paths) -> Criteria:
     """Rows 8 and 9, for each mode of BatchNorm."""
+    r_squared, ends, most = LIMITS[8]["r_squared"], LIMITS[9], LIMITS[9]["share"] / 100
+    slack = ends["slack"]
     found = {}
     for mode in r.modes:
         sample, exact = r.sample[mode], r.exact[mode]
@@ -116,14 +136,16 @@ def paths(r: Paths) -> Criteria:
         first, last = sample.effective
         share = share_between(sample.num_residual, first, last, sample.num_plain)
         found[f"{mode}: R² of log mean norm over length"] = criterion(
-            round(sample.r_squared, 4), "≥ 0.95", sample.r_squared >= 0.95
+            round(sample.r_squared, 4), f"≥ {r_squared}", sample.r_squared >= r_squared
         )
         found[f"{mode}: g"] = criterion([round(float(v), 4) for v in (g, low, high)], "", None)
         found[f"{mode}: number × mean norm, central 95 %, of {sample.num_residual}"] = criterion(
-            [first, last], "5 ± 3 to 17 ± 3 of 54", abs(first - 5) <= 3 and abs(last - 17) <= 3
+            [first, last],
+            f"{ends['first']} ± {slack} to {ends['last']} ± {slack} of 54",
+            abs(first - ends["first"]) <= slack and abs(last - ends["last"]) <= slack,
         )
         found[f"{mode}: share of all paths in there"] = criterion(
-            round(share, 5), "< 0.05", share < 0.05
+            round(share, 5), f"< {most}", share < most
         )
         found[f"{mode}: exact norms, central 95 %"] = criterion(exact.effective[0], "", None)
         found[f"{mode}: exact mean length, interval over batches"] = criterion(
@@ -136,20 +158,21 @@ def paths(r: Paths) -> Criteria:
 
 def refinement(r: Identity) -> Criteria:
     """Row 20."""
+    share, less_of = LIMITS[20]["share"] / 100, (LIMITS[20]["less"], LIMITS[20]["of"])
     known = np.isfinite(r.cosine)
     down = float(np.mean(r.cosine[known] < 0))
     clear = int(np.sum(r.cosine[known] < -2 * r.cosine_error[known]))
     (first, stages), (less, of) = openings(r), refining(r)
     return {
         "share of units with a mean cosine below 0": criterion(
-            round(down, 3), "≥ 0.8", down >= 0.8
+            round(down, 3), f"≥ {share}", down >= share
         ),
         "of these beyond two standard errors": criterion(f"{clear} of {known.sum()}", "", None),
         "stages whose first unit has the largest ‖F‖/‖x‖": criterion(
             f"{first} of {stages}", "all", first == stages
         ),
         "stages along which the estimation error shrinks": criterion(
-            f"{less} of {of}", "≥ 2 of 3", less >= 2
+            f"{less} of {of}", "≥ {} of {}".format(*less_of), less >= less_of[0]
         ),
     }
 
@@ -165,7 +188,7 @@ def responses(results: dict[str, Responses]) -> Criteria:
             by_depth[depth] = float(np.mean([medians[k] for k, d in depths.items() if d == depth]))
     plain, residual = levels[False], levels[True]
     both = {d: [round(plain[d], 3), round(residual[d], 3)] for d in plain if d in residual}
-    deeper = {d: round(residual[d], 3) for d in (20, 56, 110) if d in residual}
+    deeper = {d: round(residual[d], 3) for d in LIMITS[15]["depths"] if d in residual}
     falls = all(b < a for a, b in itertools.pairwise(residual[d] for d in deeper))
     return {
         "median response": criterion({k: round(v, 3) for k, v in medians.items()}, "", None),
@@ -177,9 +200,9 @@ def responses(results: dict[str, Responses]) -> Criteria:
         ),
         "residual networks by depth": criterion(
             deeper,
-            "20 > 56 > 110",
+            " > ".join(map(str, LIMITS[15]["depths"])),
             falls if len(deeper) > 1 else None,
-            "fewer than two of the depths 20, 56 and 110 among these",
+            "fewer than two of the depths {}, {} and {} among these".format(*LIMITS[15]["depths"]),
         ),
     }
 

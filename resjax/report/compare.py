@@ -28,8 +28,6 @@ class Table(NamedTuple):
 
 def finding(study: Study, results: Mapping[str, Any]) -> Finding:
     """What ``study`` says of ``results``, {label: result}."""
-    if not isinstance(study, Study):
-        return study.finding(results)
     text = study.headline(results) if study.headline else _clauses(study, results)
     points = [point for label, result in results.items() for point in study.points(label, result)]
     return Finding(_sentence(text, results), [*points, *study.notes(results)])
@@ -57,8 +55,6 @@ def _sentence(text: str, labels: Mapping[str, Any]) -> str:
 
 def table(study: Study, results: Mapping[str, Any]) -> Table:
     """The tables of all results, one below the other; a column that a result lacks has dashes there."""
-    if not isinstance(study, Study):
-        return study.table(results)
     tables = {
         label: {column: list(cells) for column, cells in study.table(result).items()}
         for label, result in results.items()
@@ -74,7 +70,5 @@ def table(study: Study, results: Mapping[str, Any]) -> Table:
 
 def summary(study: Study, results: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     """{label: {row: cell}} for the short table; labels without a row are left out."""
-    if not isinstance(study, Study):
-        return study.summary(results)
     short = {label: dict(study.summary(result)) for label, result in results.items()}
     return {label: rows for label, rows in short.items() if rows}

@@ -95,11 +95,7 @@ def run_claims(
                 console.print(f"{claim.title} (done before)", markup=False)
             else:
                 with task(claim.title) as tell:
-                    results = dict(
-                        claim.measure(options, tell)
-                        if isinstance(claim, Claim)
-                        else claim.run(options.smoke, options.seed, tell)
-                    )
+                    results = dict(claim.measure(options, tell))
                 kept.save_claim(out, claim, options, results)
             done.append((claim, results))
     return done

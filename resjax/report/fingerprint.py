@@ -1,9 +1,9 @@
 """A hash of the code that measures a study, so that finished results are computed again when it changes.
 
-A study's file holds what measures, what draws and what words. The hash covers what ``measure`` reaches: within
-``resjax.studies``, only the functions, classes and constants that are used, followed from name to name;
-elsewhere in resjax, whole modules with all that they import. Docstrings and comments do not count, so a change
-of a word, a threshold of a verdict or a colour keeps an hour of results.
+A study's file holds what measures, what draws and what words. The hash covers what ``measure`` reaches:
+within ``resjax.studies``, only the functions, classes and constants that are used, followed from name to
+name; elsewhere in resjax, whole modules with all that they import. Docstrings and comments do not count, so a
+change of a word, a threshold of a verdict or a colour keeps an hour of results.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import ast
 import functools
 import hashlib
 import importlib.util
+import symtable
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,11 +21,12 @@ from resjax.studies.study import Bench
 
 
 class _Source(NamedTuple):
-    """A module: its definitions by name, where imported names come from, and all modules that it imports."""
+    """What is known of a module."""
 
-    definitions: dict[str, list[ast.AST]]
-    imported: dict[str, tuple[str, str]]
-    modules: set[str]
+    definitions: dict[str, list[ast.AST]]  # {name: where it is defined}
+    used: dict[str, set[str]]  # {function or class: names of the module that it reads}
+    imported: dict[str, tuple[str, str]]  # {name: (module, name there)}
+    modules: set[str]  # all that it imports
     tree: ast.Module
 
 
@@ -37,7 +39,7 @@ def code_fingerprint(measure: Callable[..., Any]) -> str:
 
 
 def reached(measure: Callable[..., Any]) -> dict[str, str]:
-    """What the hash covers: {'module:definition' within ``resjax.studies``, 'module' elsewhere: its syntax}."""
+    """What the hash covers: {'module:definition' in ``resjax.studies``, 'module' elsewhere: its syntax}."""
     return dict(_reached(measure))
 
 
@@ -71,34 +73,41 @@ def _reached(measure: Callable[..., Any]) -> Iterator[tuple[str, str]]:
             whole |= _closure(module)
             continue
         source = _source(module)
-        if name in source.imported:
-            origin, inner = source.imported[name]
-            if _path(f"{origin}.{inner}"):  # ``from package import module``: all that is used of it
-                waiting += [(f"{origin}.{inner}", n) for n in _attributes(source, name)]
-            elif _path(origin):
+        base, _, attribute = name.partition(".")
+        if base in source.imported:
+            origin, inner = source.imported[base]
+            if _path(origin) and not _path(f"{origin}.{inner}"):
                 waiting.append((origin, inner))
+            elif attribute:  # ``from package import module``: what is used of the module
+                waiting.append((f"{origin}.{inner}", attribute))
         for node in source.definitions.get(name, []):
             yield f"{module}:{name}", ast.dump(node)
-            waiting += [(module, name) for name in _loads(node)]
+            waiting += [(module, used) for used in _used(source, node) | _attributes(node)]
     for module in whole:
         yield module, ast.dump(_source(module).tree)
 
 
-def _loads(node: ast.AST) -> set[str]:
-    """Names that are read anywhere in a definition."""
-    names = (n for n in ast.walk(node) if isinstance(n, ast.Name))
-    return {n.id for n in names if isinstance(n.ctx, ast.Load)}
+def _used(source: _Source, node: ast.AST) -> set[str]:
+    """Names of the module that a definition reads, annotations too: the class of an argument says which
+    methods it calls. Local variables are not among them."""
+    if not isinstance(node, ast.FunctionDef | ast.ClassDef):
+        return {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+    fields = [(n, field) for n in ast.walk(node) for field in ("annotation", "returns")]
+    notes = [note for n, field in fields if (note := getattr(n, field, None))]
+    return source.used[node.name].union(
+        n.id for note in notes for n in ast.walk(note) if isinstance(n, ast.Name)
+    )
 
 
-def _attributes(source: _Source, name: str) -> set[str]:
-    """x, y of name.x, name.y anywhere in a module."""
-    return {
-        node.attr
-        for node in ast.walk(source.tree)
-        if isinstance(node, ast.Attribute)
-        and isinstance(node.value, ast.Name)
-        and node.value.id == name
-    }
+def _globals(table: symtable.SymbolTable) -> set[str]:
+    inner = (_globals(child) for child in table.get_children())
+    return {s.get_name() for s in table.get_symbols() if s.is_global()}.union(*inner)
+
+
+def _attributes(node: ast.AST) -> set[str]:
+    """'x.y' for each attribute y of a name x."""
+    found = (n for n in ast.walk(node) if isinstance(n, ast.Attribute))
+    return {f"{n.value.id}.{n.attr}" for n in found if isinstance(n.value, ast.Name)}
 
 
 @functools.cache
@@ -126,7 +135,11 @@ def _path(module: str) -> Path | None:
 
 @functools.cache
 def _source(module: str) -> _Source:
-    tree = _without_docstrings(ast.parse(source_of(module)))
+    text = source_of(module)
+    tree = _without_docstrings(ast.parse(text))
+    used: dict[str, set[str]] = {}
+    for table in symtable.symtable(text, module, "exec").get_children():
+        used.setdefault(table.get_name(), set()).update(_globals(table))
     definitions: dict[str, list[ast.AST]] = {}
     imported, modules = {}, set()
     for node in ast.walk(tree):
@@ -139,7 +152,7 @@ def _source(module: str) -> _Source:
     for node in tree.body:
         for name in _defines(node):
             definitions.setdefault(name, []).append(node)
-    return _Source(definitions, imported, modules, tree)
+    return _Source(definitions, used, imported, modules, tree)
 
 
 def _defines(node: ast.stmt) -> list[str]:

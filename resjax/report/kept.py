@@ -1,9 +1,10 @@
 """Finished results stay on disk, so that no study or claim is repeated without need.
 
-``WORKDIR/studies/NAME.json`` holds a result and the key under which it was made: study, options, configuration,
-checkpoints, log, versions, and a hash of the code that measures (``resjax.report.fingerprint``). With another
-key, the result is computed again. So ``analyze`` can be stopped and started again, and a run that is compared
-with another one is not analyzed twice. Results of claims are in the folder of the report, ``OUT/kept/NAME.json``.
+``WORKDIR/studies/NAME.json`` holds a result and the key under which it was made: study, options,
+configuration, checkpoints, log, versions, and a hash of the code that measures
+(``resjax.report.fingerprint``). With another key, the result is computed again. So ``analyze`` can be stopped
+and started again, and a run that is compared with another one is not analyzed twice. Results of claims are in
+the folder of the report, ``OUT/kept/NAME.json``.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from resjax.studies import style
+from resjax.studies.paths import path_exact, path_sampled
 from resjax.studies.result import Result
 from resjax.studies.study import Claim, Study
 
@@ -53,19 +54,13 @@ _MODULES: dict[str, tuple[str, ...]] = {
 """{chapter of the report: modules of ``resjax.studies``}; a new study is one line here."""
 
 
-def _load(module: str) -> Study:
-    own = importlib.import_module(f"resjax.studies.{module}")
-    if not hasattr(own, "STUDY"):
-        own = importlib.import_module(f"resjax.studies.{module}_shown")
-    found: Study = own.STUDY if hasattr(own, "STUDY") else own.CLAIM
-    return found
-
-
-_ALL = [(chapter, _load(module)) for chapter, own in _MODULES.items() for module in own]
-_IS_CLAIM = {id(s): isinstance(s, Claim) or type(s).__name__ == "Claim" for _, s in _ALL}
-
-STUDIES: dict[str, Study] = {s.name: s for _, s in _ALL if not _IS_CLAIM[id(s)]}
-CLAIMS: dict[str, Claim] = {s.name: s for _, s in _ALL if _IS_CLAIM[id(s)]}  # type: ignore[misc]
+_ALL: list[tuple[str, Study]] = [
+    (chapter, importlib.import_module(f"resjax.studies.{module}").STUDY)
+    for chapter, modules in _MODULES.items()
+    for module in modules
+]
+STUDIES = {study.name: study for _, study in _ALL if not isinstance(study, Claim)}
+CLAIMS = {study.name: study for _, study in _ALL if isinstance(study, Claim)}
 GROUPS = {study.name: chapter for chapter, study in _ALL}
 """{name: chapter of the report}."""
 
@@ -75,24 +70,29 @@ def plot(results: Result | Mapping[str, Any], study: str | None = None) -> Figur
 
     Args:
       results: one result, or {label: result}.
-      study: the study that draws; None for the first one whose results are of this class.
+      study: the study whose figure it is, or 'path_exact' or 'path_sampled', the halves of ``paths``; None
+        for the first one whose results are of this class.
 
     Raises:
-      ValueError: no result, results of a class that no study has, or an unknown study.
+      ValueError: no result, results of a class that has no figure, or an unknown study.
     """
     some = dict(results) if isinstance(results, Mapping) else {"": results}
-    known = {**STUDIES, **CLAIMS}
-    if study is not None and study not in known:
-        raise ValueError(f"study={study!r}; allowed: {', '.join(known)}")
+    figures = {name: (own.result, own.plot) for name, own in {**STUDIES, **CLAIMS}.items()}
+    figures["path_exact"] = (path_exact.PathSpectrum, path_exact.plot)
+    figures["path_sampled"] = (path_sampled.PathSample, path_sampled.plot)
+    if study is not None and study not in figures:
+        raise ValueError(f"study={study!r}; allowed: {', '.join(figures)}")
     kind = type(next(iter(some.values()), None))
-    fitting = [s for s in known.values() if s.result is kind and study in (None, s.name)]
-    if not fitting:
+    drawing = [
+        draw for name, (own, draw) in figures.items() if own is kind and study in (None, name)
+    ]
+    if not drawing:
         name = "nothing" if kind is type(None) else kind.__name__
         raise ValueError(
             f"{name} has no figure{f' in {study}' if study else ''}; docs/analyses shows what has"
         )
     with style.theme():
-        figure = fitting[0].plot(some)
+        figure = drawing[0](some)
         figure.set_facecolor("white")
         figure.draw_without_rendering()  # ticks are made when they are drawn, in the style of that moment
     return figure

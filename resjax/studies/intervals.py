@@ -66,8 +66,8 @@ def reflected(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Basic bootstrap interval (Davison & Hinkley 1997, §5.2), from the ``ends`` that ``bootstrap`` returns.
 
-    For statistics that noise biases, such as the R² of a fit to means, which noise lowers. Resampled means have
-    the noise twice, so their percentiles lie too low by about the bias of the estimate. Reflecting the
+    For statistics that noise biases, such as the R² of a fit to means, which noise lowers. Resampled means
+    have the noise twice, so their percentiles lie too low by about the bias of the estimate. Reflecting the
     percentiles at the estimate corrects for that. The estimate itself can lie outside the interval.
     """
     low, high = ends

@@ -7,7 +7,7 @@ arrays have a first axis ``step`` of length 1, along which moments are joined.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -71,3 +71,14 @@ def at_moments(
     return join(
         measure(step, at(step), part(progress, i, len(steps))) for i, step in enumerate(steps)
     )
+
+
+def moment(step: int) -> str:
+    """A number of training steps in words: 'at init', 'after 656 steps'."""
+    return "at init" if step == 0 else f"after {step:,} steps"
+
+
+def first_moment(results: Mapping[str, Any]) -> str:
+    """The first moment of all results, or 'at their first moments' where these differ."""
+    steps = {int(r.step[0]) for r in results.values()}
+    return moment(steps.pop()) if len(steps) == 1 else "at their first moments"

@@ -1,5 +1,5 @@
-"""What a user may choose, said once: a field of a dataclass is a flag, a key of kept results, and a part of the
-command that the report prints."""
+"""What a user may choose, said once: a field of a dataclass is a flag, a key of kept results, and a part of
+the command that the report prints."""
 
 from __future__ import annotations
 

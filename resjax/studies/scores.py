@@ -1,8 +1,8 @@
 """How a changed network is compared with the intact one, example by example.
 
-There are four numbers, because they disagree (Gromov et al. 2024; Lad et al. 2024). The error says whether the
-prediction is right, the loss how confident it is, KL(p_intact ‖ p_changed) how far all probabilities moved, and
-the agreement whether the prediction is still the same, right or wrong.
+There are four numbers, because they disagree (Gromov et al. 2024; Lad et al. 2024). The error says whether
+the prediction is right, the loss how confident it is, KL(p_intact ‖ p_changed) how far all probabilities
+moved, and the agreement whether the prediction is still the same, right or wrong.
 """
 
 from __future__ import annotations

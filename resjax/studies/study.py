@@ -1,12 +1,14 @@
-"""What a study is: one analysis in one file, with its result, its measuring function, its figure and its words.
+"""What a study is: one analysis in one file, with its result, its measuring function, its figure and its
+words.
 
 A study speaks of *one* result. The report puts the results of several networks side by side, groups their
-labels, and adds the column "network" (``resjax.report.compare``). A new study is one file with a ``STUDY``, and
-a line in ``resjax.studies.catalogue``; CONTRIBUTING.md has the recipe.
+labels, and adds the column "network" (``resjax.report.compare``). A new study is one file with a ``STUDY``,
+and a line in ``resjax.studies.catalogue``; CONTRIBUTING.md has the recipe.
 
 Two rules keep a study's halves apart. Functions that measure call nothing that draws or words: they meet only
 in ``STUDY``, and only a change of what ``measure`` reaches makes kept results be computed again. Figures and
-words are made from results alone, so results of several runs, or results read back from JSON, are shown alike.
+words are made from results alone, so results of several runs, or results read back from JSON, are shown
+alike.
 
 A *claim* is a study that needs no run of the user's: it makes its own networks, or trains its own small ones,
 and returns one result for each of them (``python -m resjax.claims``).

@@ -1,4 +1,4 @@
-"""Words and thresholds that several studies share: which change counts, and who has learned enough to be judged."""
+"""Thresholds and words that several studies share."""
 
 from __future__ import annotations
 

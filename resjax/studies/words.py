@@ -14,6 +14,7 @@ def percent(share: float) -> str:
 
 def factor(value: float) -> str:
     """A ratio with two digits: '0.013', '1.3', '130', '1.3·10⁷', '∞'."""
+    value = float(value)  # numpy rounds its own numbers otherwise
     if np.isnan(value):
         return "–"
     if np.isinf(value):

@@ -63,5 +63,6 @@ CASES = {
         "two above 0": law(-1, lost=1),
         "three above 0": law(-1, units=4, lost=1),
     },
-    "all branches 0": {"zero": law(-1, lost=3), "one above 0": law(-1, lost=2)},
+    "all branches 0 in one": {"zero": law(-1, lost=3), "one above 0": law(-1, lost=2)},
+    "all branches 0": {"zero": law(-1, lost=3)},
 }

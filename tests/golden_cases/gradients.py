@@ -1,10 +1,10 @@
 """Gradients: first ÷ last layers just within and just beyond a factor of 2, of one network and of
-two; nearness to 1 on one side and on both; layers without a gradient; runs of one batch, without
-an update, without a start."""
+two; nearness to 1 on one side and on both; layers without a gradient, in all batches and in one;
+runs of one batch, without an update, without a start."""
 
 import numpy as np
 
-from resjax.studies.signals.gradients import GradientNorms
+from resjax.studies.signals.gradients import Gradients
 
 # Of two moments, three batches and twelve kernels: a quarter is three of them.
 MANY = np.array(
@@ -33,7 +33,7 @@ def result(norm, steps=(0,), updated=False, units=0, weights=None):
     grown = 1 + 0.3 * np.arange(moments)
     changed = 0.01 * norm**1.1 * (1 + np.arange(layers)) if updated else np.full(norm.shape, np.nan)
     changed[np.array(steps) != 0] = np.nan
-    return GradientNorms(
+    return Gradients(
         layer=tuple(f"stage{1 + i // 4}/unit{1 + i % 4}/conv1/kernel" for i in range(layers)),
         step=np.array(steps),
         norm=norm,
@@ -65,6 +65,7 @@ CASES = {
     "as large, below 1": {"flat": ratio(1 / 1.98)},
     "smaller": {"flat": ratio(1 / 2.02)},
     "no gradient in the first layers": {"flat": ratio(0)},
+    "no gradient in one batch": {"flat": result([[[0, 0.9, 0.4], [0.5, 0.7, 0.3]]])},
     "no gradient in the last": {"flat": result([[[0.3, 0.7, 0.0]]])},
     "alike": {"deep": ratio(9.9), "flat": ratio(5)},
     "apart": {"deep": ratio(10.1), "flat": ratio(5)},

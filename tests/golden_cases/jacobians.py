@@ -4,7 +4,7 @@ draws that have no logarithm."""
 
 import numpy as np
 
-from resjax.studies.signals.jacobians import JacobianNorms
+from resjax.studies.signals.jacobians import Jacobians
 
 # Of two moments, three draws and four units.
 GROWTH = np.array(
@@ -20,7 +20,7 @@ def result(growth, steps=(0,), residual=True):
     growth = np.array(growth, float)
     units = growth.shape[-1]
     place = 1 + np.arange(units)
-    return JacobianNorms(
+    return Jacobians(
         unit=tuple(f"stage{1 + i // 3}/unit{1 + i % 3}" for i in range(units)),
         residual=np.broadcast_to(residual, units),
         step=np.array(steps),

@@ -68,6 +68,7 @@ CASES = {
     },
     "none far": {"plain": three(0.0404, **PLAIN), "kept": three(0.4, **KEPT)},
     "far, noise": {"plain": three(0.004, lost=1, **PLAIN), "kept": three(0.4, **KEPT)},
+    "nothing but noise": {"plain": three(0.02, lost=3, **PLAIN)},
     "not far, noise": {"plain": three(0.02, lost=2, **PLAIN), "kept": three(0.4, **KEPT)},
     "not to compare": {
         "halving, just": law(1.24 * LN2),

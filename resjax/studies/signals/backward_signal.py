@@ -1,14 +1,15 @@
-"""The back-propagated signal: what of ∂L/∂x arrives at each unit, and what the shortcuts alone bring there.
+"""The back-propagated signal: how much of ∂L/∂x arrives at each unit, and how much the shortcuts alone
+bring.
 
-*Question.* With x_l the input of unit l and x_{l+1} = x_l + F(x_l) (identity shortcuts, nothing behind the
+*Question.* With x_l the input of unit l and x_{l+1} = x_l + F(x_l) (identity shortcuts, nothing after the
 sum), x_L = x_l + Σ F(x_i), and so (He et al. 2016, Eq. 5)
 
     ∂L/∂x_l = ∂L/∂x_L · (1 + ∂/∂x_l Σ_i F(x_i)).
 
 The "1" hands the last unit's gradient to every unit, past all weights. How much of the signal is it?
 
-*Method.* The gradient is carried back unit by unit, y = merge(s(x) + f(x)), and beside it a second one that
-takes only the shortcuts: with S and J the Jacobians of s and f and M that of merge, all at the intact
+*Method.* The gradient is carried back unit by unit, y = merge(s(x) + f(x)), together with a second gradient
+that takes only the shortcuts. With S and J the Jacobians of s and f and M that of merge, all at the intact
 network's states,
 
     c_l = (S_l + J_l)ᵀ M_lᵀ c_{l+1},     d_l = S_lᵀ M_lᵀ d_{l+1},     c_n = d_n = ∂L/∂x_n.
@@ -26,8 +27,8 @@ keep it, too (He et al. 2015, §4.1). Shortcuts that change the shape (option A)
 and channels that they read, so the "1" becomes smaller there; He et al. (2016, footnote 1) note that Eq.
 5 is not strict at these units.
 
-*Cost.* One forward pass, and one backward pass with its units run a second time; states of all units are
-kept.
+*Cost.* One forward pass, and one backward pass in which each unit runs a second time; the states of all
+units are kept.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -48,61 +49,51 @@ from resjax.studies import style
 from resjax.studies.batches import Progress
 from resjax.studies.intervals import of_mean
 from resjax.studies.marks import band_on_log, few_ticks, legend_by_colour_and_line
-from resjax.studies.paths.path_walk import Crossing, Probe, norm, walk_back, whole_batches, wide
+from resjax.studies.moments import moment
+from resjax.studies.paths.path_walk import Crossing, Probe, norm, walk_back, wide
 from resjax.studies.result import Result
-from resjax.studies.signals.gradients import moment
+from resjax.studies.signals.training_batches import first_batches, init_and_now, training_batches
+from resjax.studies.study import Bench, Clause, Columns, Study
+from resjax.studies.words import around, columns, factor, numbers, percent, percents
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Place = Annotated[np.ndarray, "step", "batch", "place"]
+
 
 @dataclasses.dataclass(frozen=True)
-class Signal(Result):
+class BackwardSignal(Result):
     """Norms of the back-propagated signal; join moments with ``resjax.studies.moments.join``.
 
     Place l is the input of unit l, counted from 0; the last place is the input of the head.
-
-    Attributes:
-      unit: names of the n units.
-      step: int [step], training steps done.
-      total: [step, batch, place], ‖∂L/∂x_l‖.
-      shortcut: [step, batch, place], ‖d_l‖, the "1": through the shortcuts alone.
-      rest: [step, batch, place], ‖∂L/∂x_l − d_l‖.
-      cosine: [step, batch, place], between the "1" and the rest; 0 where one of them is 0.
-      residual: whether some unit has a shortcut.
-      batch_size: examples a batch.
-      choices: what the paper leaves open.
     """
 
-    AXES: ClassVar = {
-        "step": ("step",),
-        **dict.fromkeys(("total", "shortcut", "rest", "cosine"), ("step", "batch", "place")),
-    }
-
-    unit: tuple[str, ...]
-    step: np.ndarray
-    total: np.ndarray
-    shortcut: np.ndarray
-    rest: np.ndarray
-    cosine: np.ndarray
-    residual: bool
+    unit: tuple[str, ...]  # names of the n units
+    step: Annotated[np.ndarray, "step"]  # int, training steps done
+    total: Place  # ‖∂L/∂x_l‖
+    shortcut: Place  # ‖d_l‖, the "1": through the shortcuts alone
+    rest: Place  # ‖∂L/∂x_l − d_l‖
+    cosine: Place  # between the "1" and the rest; 0 where one of them is 0
+    residual: bool  # whether some unit has a shortcut
     batch_size: int
-    choices: dict[str, Any]
 
     @property
     def share(self) -> np.ndarray:
-        """[step, batch, place], ⟨d, c⟩/‖c‖²: the part of the signal that came through the shortcuts alone."""
+        """[step, batch, place], ⟨d, c⟩/‖c‖²: the part of the signal that came through the shortcuts
+        alone."""
         one, c = self.shortcut, np.where(self.total > 0, self.total, np.nan)
         return (one / c) ** 2 + (one / c) * (self.rest / c) * self.cosine
 
     @property
     def gain(self) -> np.ndarray:
-        """[step, batch], ‖∂L/∂x_0‖ ÷ ‖∂L/∂x_n‖: what the whole way back does to the signal."""
+        """[step, batch], ‖∂L/∂x_0‖ ÷ ‖∂L/∂x_n‖: the change of the signal from the head to the first
+        unit."""
         return self.total[..., 0] / np.where(self.total[..., -1] > 0, self.total[..., -1], np.nan)
 
 
-def backpropagated_signal(
+def backward_signal(
     network: Network,
     variables: Variables,
     images: ArrayLike,
@@ -115,54 +106,40 @@ def backpropagated_signal(
     step: int = 0,
     seed: int = 0,
     progress: Progress | None = None,
-) -> Signal:
+) -> BackwardSignal:
     """‖∂L/∂x_l‖ in front of every unit, and its split into the "1" and the rest.
 
     Args:
       network: any.
       variables: at init, or from any checkpoint.
-      images: float [N, H, W, C], standardized as in training. Training images, in any fixed order.
+      images: float [N, H, W, C], training images, standardized as in training, in any fixed order.
       labels: int [N].
-      loss: (logits [B, classes], labels [B]) → [B].
-      train: with the batch's own BatchNorm statistics and dropout, as training sees it; False: with running
-        statistics, which at init are not those of any data. Stochastic depth drops no unit in either.
-      batch_size: examples a batch; fewer only if there are fewer in all. Examples beyond the last whole
-        batch are not used, because batch statistics need batches of one size.
-      max_batches: most batches.
-      step: training steps done, to note in the result.
-      seed: of dropout.
-      progress: called as ``progress(batches done, batches in all)``.
+      train: with batch statistics and dropout, as in training; False: with running statistics, which at
+        init are not those of any data. Stochastic depth drops no unit in either.
+      batch_size, max_batches, step, seed: see ``training_batches``.
+      loss, progress: see ``Inference``.
 
     Raises:
       ValueError: no example, images or labels of a wrong form.
     """
-    if max_batches < 1:
-        raise ValueError(f"max_batches={max_batches}; allowed: 1 or more")
-    batches = whole_batches(network, variables, images, labels, batch_size)[:max_batches]
-    size, count, probe = len(batches[0][0]), len(batches), Probe(train=train)
-    rows = []
-    for i, batch in enumerate(batches):
-        if progress:
-            progress(i, count)
-        key = jax.random.fold_in(jax.random.key(seed), i)
-        rows.append(jax.device_get(_batch(network, loss, probe, variables, *batch, key)))
-    if progress:
-        progress(count, count)
-    total, shortcut, rest, cosine = (np.array(v, np.float64)[None] for v in zip(*rows, strict=True))
-    return Signal(
+    batches = first_batches(network, variables, images, labels, batch_size, max_batches)
+    probe = Probe(train=train)
+    rows = [
+        jax.device_get(_batch(network, loss, probe, variables, *batch))
+        for batch in batches.keyed(seed, progress)
+    ]
+    found = [np.array(values, np.float64)[None] for values in zip(*rows, strict=True)]
+    return BackwardSignal(
         unit=tuple(unit.name for unit in network.units),
         step=np.array([step]),
-        total=total,
-        shortcut=shortcut,
-        rest=rest,
-        cosine=cosine,
+        **dict(zip(("total", "shortcut", "rest", "cosine"), found, strict=True)),
         residual=any(stack.unit.residual for stack in network.stacks),
-        batch_size=size,
+        batch_size=batches.size,
         choices={
             "BatchNorm": probe.statistics,
             "loss": "mean of a batch, without weight decay",
             "norms": "of the whole batch's gradient, not averaged over examples",
-            "batches": f"{count} of {size} examples",
+            "batches": str(batches),
             "stochastic depth": "every unit runs",
             "seed": seed,
         },
@@ -170,38 +147,22 @@ def backpropagated_signal(
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
-def _batch(
-    network: Network,
-    loss: Loss,
-    probe: Probe,
-    variables: Variables,
-    images: jax.Array,
-    labels: jax.Array,
-    key: jax.Array,
-) -> tuple[jax.Array, ...]:
-    """Norms of the whole signal, the "1" and the rest, and the cosine of the last two, each [place]."""
-    back = walk_back(
-        network,
-        loss,
-        probe,
-        variables,
-        images,
-        labels,
-        key,
-        start=lambda gradient: jnp.stack([gradient, gradient]),
-        cross=_cross,
-        carry=(),
-        xs=(),
-    )
-    kept = jax.tree.map(
-        lambda first, others: jnp.append(first, others), _measure(back.rows), back.units
-    )
-    *lengths, cosine = kept
+def _batch(network: Network, loss: Loss, probe: Probe, *given: Any) -> tuple[jax.Array, ...]:
+    """Norms of the whole signal, the "1" and the rest, and the cosine of the last two, each [place].
+
+    ``given`` are variables, images, labels and key.
+    """
+
+    def start(gradient: jax.Array) -> jax.Array:
+        return jnp.stack([gradient, gradient])
+
+    back = walk_back(network, loss, probe, *given, start=start, cross=_cross, carry=(), xs=())
+    *lengths, cosine = map(jnp.append, _measure(back.rows), back.units)
     return *(length * back.scale for length in lengths), cosine
 
 
 def _cross(unit: Crossing, rows: jax.Array, carry: Any, xs: Any) -> tuple[jax.Array, Any, Any]:
-    """Rows are the whole signal c and the "1", d; measured behind the unit."""
+    """Rows are the whole signal c and the "1", d, measured at the unit's output."""
     del xs
     c, d = jax.vmap(unit.merge())(rows)
     before = unit.branch()(c)
@@ -218,20 +179,23 @@ def _measure(rows: jax.Array) -> tuple[jax.Array, ...]:
     return *lengths, jnp.sum(one * rest)
 
 
-def plot(results: Signal | Mapping[str, Signal]) -> Figure:
-    """Above, ‖∂L/∂x_l‖ from the first unit to the head, relative to the head's; below, the share of the "1".
+# --- what the report shows ---
 
-    Colours tell runs, lines moments; dotted is the "1" itself, at the first moment. Lines are means over
-    batches, bands their 95 % intervals.
+
+def plot(results: Mapping[str, BackwardSignal]) -> Figure:
+    """Above, ‖∂L/∂x_l‖ from the first unit to the head, relative to the head's; below, the share of the
+    "1".
+
+    Colours tell runs apart, line styles moments; dotted is the "1" itself, at the first moment. Lines are
+    means over batches, bands their 95 % intervals.
     """
-    named = {"": results} if isinstance(results, Signal) else dict(results)
-    shares = any(r.residual for r in named.values())
+    shares = any(r.residual for r in results.values())
     fig, grid = style.axes_grid(2 if shares else 1, 1, sharex=True)
     width, height = fig.get_size_inches()
     fig.set_size_inches(width, height * (1.45 if shares else 1))
     grid[0][0].set_yscale("log")
     lines: dict[str, str] = {}
-    for i, r in enumerate(named.values()):
+    for i, r in enumerate(results.values()):
         end = np.where(r.total[..., -1:] > 0, r.total[..., -1:], np.nan)
         for t, step in enumerate(r.step):
             look = {"color": style.color(i), "ls": style.LINES[t % 3]}
@@ -247,7 +211,7 @@ def plot(results: Signal | Mapping[str, Signal]) -> Figure:
         lines['the "1" alone'] = ":"
     grid[-1][0].set_xlabel("in front of unit l (last: of the head)")
     few_ticks(grid[-1][0])
-    legend_by_colour_and_line(fig, named, lines)
+    legend_by_colour_and_line(fig, results, lines)
     return fig
 
 
@@ -261,3 +225,95 @@ def _band(ax: Axes, values: np.ndarray, look: dict[str, str]) -> None:
         band_on_log(ax, place, low, high, look["color"])
     else:
         ax.fill_between(place, low, high, color=look["color"], alpha=0.15, lw=0)
+
+
+# A signal that changes by no more than this factor from the head to the first unit is called kept.
+KEPT = 10.0
+
+
+def verdict(r: BackwardSignal) -> str:
+    """What the signal does on its way back at the first moment."""
+    gain = r.gain[0].mean()
+    if not np.isfinite(gain):
+        return "unknown"
+    if gain > KEPT:
+        return "grows"
+    return "fades" if gain < 1 / KEPT else "kept"
+
+
+def _clause(does: str) -> Clause:
+    def clause(label: str, r: BackwardSignal) -> str:
+        gain = factor(r.gain[0].mean())
+        return f"{moment(int(r.step[0]))}, the gradient of {label} {does.format(gain)}"
+
+    return clause
+
+
+def points(label: str, r: BackwardSignal) -> list[str]:
+    parts = []
+    middle = len(r.unit) // 2
+    for step, gain, share in zip(r.step, r.gain, r.share.mean(1), strict=True):
+        text = (
+            f"{moment(int(step))} the gradient is {factor(gain.mean())}{around(of_mean(gain, 0))} times as "
+            "large at the first unit as at the head"
+        )
+        if r.residual:
+            text += (
+                f", and the shortcuts alone bring {percent(share[0])} of it there, {percent(share[middle])} "
+                f"halfway ({r.unit[middle]})"
+            )
+        parts.append(text)
+    end = "" if r.residual else " It has no shortcut: all of it has passed every unit's weights."
+    return [f"{label}: {'; '.join(parts)}.{end}"]
+
+
+def table(r: BackwardSignal) -> Columns:
+    """One row for each place and moment, means over batches."""
+    rows: list[tuple[str, ...]] = []
+    for t, step in enumerate(r.step):
+        sizes = [numbers(v[t].mean(0)) for v in (r.total, r.shortcut, r.rest)]
+        cells = ((*r.unit, "head"), *sizes, percents(r.share[t].mean(0)))
+        rows += [(moment(int(step)), *row) for row in zip(*cells, strict=True)]
+    names = ("moment", "in front of", "signal", "the “1”", "the rest", "share of the “1”")
+    return columns(names, rows)
+
+
+def summary(r: BackwardSignal) -> dict[str, str]:
+    if r.step[0]:
+        return {}
+    return {"gradient at init, first unit ÷ head": factor(r.gain[0].mean())}
+
+
+def measure(bench: Bench) -> BackwardSignal:
+    images, labels, batches = training_batches(bench)
+    return init_and_now(bench, backward_signal, images, labels, loss=bench.run.loss, **batches)
+
+
+STUDY = Study(
+    name="backward_signal",
+    title="The signal on its way back",
+    question=(
+        "How much of the loss's gradient arrives at each unit, and how much of it came through the shortcuts "
+        "alone, past all weights (the “1” of “1 + …”)?"
+    ),
+    code=(
+        "images, labels = run.examples('train', 8 * run.config.train.batch_size)\n"
+        "resjax.analysis.backward_signal(run.network, run.variables, images, labels, loss=run.loss,\n"
+        "                                batch_size=run.config.train.batch_size)"
+    ),
+    result=BackwardSignal,
+    measure=measure,
+    plot=plot,
+    verdict=verdict,
+    says={
+        "kept": _clause(
+            f"keeps its size within a factor of {KEPT:g} from the last unit back to the first ({{}}×)"
+        ),
+        "grows": _clause("grows {} times from the last unit back to the first"),
+        "fades": _clause("fades to {} times its size from the last unit back to the first"),
+        "unknown": _clause("is 0 or not finite"),
+    },
+    points=points,
+    table=table,
+    summary=summary,
+)

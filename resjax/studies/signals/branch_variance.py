@@ -3,27 +3,27 @@
 *Question.* Why do deep residual networks start to train at all? At init, in x_{l+1} = x_l + F(x_l),
 branch and shortcut are uncorrelated, so variances add. Two laws follow (De & Smith 2020, §3):
 
-* *without normalization*, He-initialized branches keep the variance of what they get: Var F(x) = Var x.
-  The ratio of branch to shortcut is 1 in every unit, and the variance doubles from unit to unit, 2^l;
-* *with BatchNorm in front of the branch*, every branch has the same variance whatever it gets. The
-  shortcut's grows like l, and Var(branch)/Var(shortcut) falls like 1/l: deep units start close to the
-  identity, and the network starts effectively shallow.
+* *without normalization*, He-initialized branches keep the variance of their input: Var F(x) = Var x. The
+  ratio of branch to shortcut is 1 in every unit, and the variance doubles from unit to unit, 2^l;
+* *with BatchNorm in front of the branch*, every branch has the same variance, whatever its input. The
+  shortcut's variance grows like l, and Var(branch)/Var(shortcut) falls like 1/l: deep units start close
+  to the identity, and the network starts effectively shallow.
 
 *Method.* The variance over everything (examples, pixels, channels) of the shortcut's and the branch's
-output, unit by unit, in a training pass; the law 1/l is a straight line of slope −1 in log ratio against
+output, unit by unit, in a training pass. The law 1/l is a straight line of slope −1 in log ratio against
 log l, where l counts the units of a stage from 1. The fit is least squares, its interval Student's t of
 the residuals.
 
-*Protocol.* BatchNorm with the statistics of each batch: at init its running statistics are those of no
-data.
+*Protocol.* BatchNorm with the statistics of each batch: at init its running statistics are not those of
+any data.
 
-*Reading it.* The law holds in an uninterrupted run of equal units. What a transition hands on decides
-where the next stage starts: a projection of normalized inputs starts it anew, a zero-padded identity
-carries the old variance over (halved by the new, empty channels), and the slope of that stage is then
-flatter than −1. The law is about initialization: a trained network may have left it. Zero-initialized
-branches (SkipInit, Fixup, zero γ) have a ratio of 0 at init, and no slope.
+*Reading it.* The law holds in an uninterrupted run of equal units. The transition decides where the next
+stage starts: a projection of normalized inputs starts it anew; a zero-padded identity carries the old
+variance over (halved by the new, empty channels), and the slope of that stage is then flatter than −1.
+The law is about initialization: a trained network need not follow it. Zero-initialized branches
+(SkipInit, Fixup, zero γ) have a ratio of 0 at init, and no slope.
 
-*Cost.* One forward pass a batch.
+*Cost.* One forward pass for each batch.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -42,16 +42,22 @@ from scipy import stats
 from resjax.network import Network, Variables
 from resjax.network.unit import Parts
 from resjax.studies import style
-from resjax.studies.batches import Progress, check_images
+from resjax.studies.batches import Progress
 from resjax.studies.intervals import LEVEL
 from resjax.studies.marks import legend_by_colour_and_line, plain_log_ticks
+from resjax.studies.moments import moment
 from resjax.studies.refusal import Refusal
 from resjax.studies.result import Result
-from resjax.studies.signals.gradients import moment
+from resjax.studies.signals.training_batches import first_batches, init_and_now, training_batches
+from resjax.studies.study import Bench, Columns, Study
+from resjax.studies.words import capital, columns, factor, join, numbers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+
+NO_SHORTCUT = "no unit has a shortcut to compare its branch with"
 
 
 class Fit(NamedTuple):
@@ -67,29 +73,16 @@ class Fit(NamedTuple):
 class BranchVariance(Result):
     """Variances in residual units; join moments with ``resjax.studies.moments.join``.
 
-    Attributes:
-      unit: names of the units that have a shortcut, in order.
-      position: int [unit], place of the unit in its stage, from 1.
-      step: int [step], training steps done.
-      shortcut, branch, output: [step, batch, unit], variance over examples, pixels and channels.
-      batch_size: examples a batch.
-      choices: what the paper leaves open.
+    Variances are over examples, pixels and channels.
     """
 
-    AXES: ClassVar = {
-        "position": ("unit",),
-        "step": ("step",),
-        **dict.fromkeys(("shortcut", "branch", "output"), ("step", "batch", "unit")),
-    }
-
-    unit: tuple[str, ...]
-    position: np.ndarray
-    step: np.ndarray
-    shortcut: np.ndarray
-    branch: np.ndarray
-    output: np.ndarray
+    unit: tuple[str, ...]  # names of the units that have a shortcut, in order
+    position: Annotated[np.ndarray, "unit"]  # int, place of the unit in its stage, from 1
+    step: Annotated[np.ndarray, "step"]  # int, training steps done
+    shortcut: Annotated[np.ndarray, "step", "batch", "unit"]
+    branch: Annotated[np.ndarray, "step", "batch", "unit"]
+    output: Annotated[np.ndarray, "step", "batch", "unit"]
     batch_size: int
-    choices: dict[str, Any]
 
     @property
     def ratio(self) -> np.ndarray:
@@ -118,7 +111,7 @@ class BranchVariance(Result):
         return Fit(float(line.slope), float(line.slope - half), float(line.slope + half), n)
 
 
-def branch_variances(
+def branch_variance(
     network: Network,
     variables: Variables,
     images: ArrayLike,
@@ -136,51 +129,32 @@ def branch_variances(
       network: with at least one residual unit.
       variables: at init, or from any checkpoint.
       images: float [N, H, W, C], standardized as in training.
-      train: with the batch's own BatchNorm statistics and dropout; False: with running statistics, which at
-        init are not those of any data. Stochastic depth drops no unit, and weighs branches as in evaluation.
-      batch_size: examples a batch; fewer only if there are fewer in all. Examples beyond the last whole
-        batch are not used, because batch statistics need batches of one size.
-      max_batches: most batches.
-      step: training steps done, to note in the result.
-      seed: of dropout.
-      progress: called as ``progress(batches done, batches in all)``.
+      train: with batch statistics and dropout; False: with running statistics, which at init are not
+        those of any data. Stochastic depth drops no unit, and weighs branches as in evaluation.
+      batch_size, max_batches, step, seed: see ``training_batches``.
+      progress: see ``Inference``.
 
     Raises:
       ValueError: no example, images of a wrong form, a network without a shortcut.
     """
-    images = np.asarray(images)
-    check_images(images)
-    if batch_size < 1 or max_batches < 1:
-        raise ValueError(
-            f"batch_size={batch_size}, max_batches={max_batches}; allowed: 1 or more of each"
-        )
+    batches = first_batches(network, variables, images, None, batch_size, max_batches)
     units = [unit for unit in network.units if unit.stack.unit.residual]
     if not units:
-        raise Refusal(
-            f"none of the {network.num_units} units has a shortcut to compare its branch with; take a "
-            "residual network"
-        )
-    size = min(batch_size, len(images))
-    count = min(max_batches, len(images) // size)
-    rows = []
-    for i in range(count):
-        if progress:
-            progress(i, count)
-        key = jax.random.fold_in(jax.random.key(seed), i)
-        rows.append(_batch(network, train, variables, images[i * size : (i + 1) * size], key))
-    if progress:
-        progress(count, count)
+        raise Refusal(NO_SHORTCUT)
+    rows = [
+        _batch(network, train, variables, x, key) for x, _, key in batches.keyed(seed, progress)
+    ]
     found = np.array(jax.device_get(rows), np.float64).swapaxes(0, 1)[:, None]
     return BranchVariance(
         unit=tuple(unit.name for unit in units),
         position=np.array([int(unit.name.rpartition("unit")[2]) for unit in units]),
         step=np.array([step]),
         **dict(zip(("shortcut", "branch", "output"), found, strict=True)),
-        batch_size=size,
+        batch_size=batches.size,
         choices={
             "BatchNorm": "statistics of the batch" if train else "running statistics",
             "variance": "over examples, pixels and channels together",
-            "batches": f"{count} of {size} examples",
+            "batches": str(batches),
             "position": "units of a stage from 1, its transition included",
             "stochastic depth": "every unit runs, with the gates of evaluation",
             "seed": seed,
@@ -210,23 +184,25 @@ def _variances(parts: Parts) -> jax.Array:
     return jnp.stack([jnp.var(v.astype(jnp.promote_types(v.dtype, jnp.float32))) for v in values])
 
 
-def plot(results: BranchVariance | Mapping[str, BranchVariance]) -> Figure:
-    """Var(branch) ÷ Var(shortcut) against the unit's place in its stage, one panel a stage.
+# --- what the report shows ---
 
-    Colours and markers tell runs, lines moments; dotted is the law 1/l through the first point.
+
+def plot(results: Mapping[str, BranchVariance]) -> Figure:
+    """Var(branch) ÷ Var(shortcut) against the unit's place in its stage, one panel for each stage.
+
+    Colours and markers tell runs apart, line styles moments; dotted is the law 1/l through the first point.
     """
-    named = {"": results} if isinstance(results, BranchVariance) else dict(results)
-    stages = list(dict.fromkeys(stage for r in named.values() for stage in r.stages))
+    stages = list(dict.fromkeys(stage for r in results.values() for stage in r.stages))
     narrow = style.is_narrow()
-    rows, columns = (len(stages), 1) if narrow else (1, len(stages))
-    fig, grid = style.axes_grid(rows, columns, sharey=True)
+    shape = (len(stages), 1) if narrow else (1, len(stages))
+    fig, grid = style.axes_grid(*shape, sharey=True)
     if narrow:
         width, height = fig.get_size_inches()
         fig.set_size_inches(width, height * max(1.0, 0.65 * len(stages)))
     panels = [ax for row in grid for ax in row]
     lines: dict[str, str] = {}
     for ax, stage in zip(panels, stages, strict=True):
-        for i, r in enumerate(named.values()):
+        for i, r in enumerate(results.values()):
             own = r.of_stage(stage)
             for t, step in enumerate(r.step):
                 ls = lines.setdefault(moment(int(step)), style.LINES[t % 3])
@@ -234,13 +210,16 @@ def plot(results: BranchVariance | Mapping[str, BranchVariance]) -> Figure:
                 look: dict[str, Any] = {"color": style.color(i), "marker": style.marker(i)}
                 ax.plot(r.position[own], np.where(y > 0, y, np.nan), ls=ls, **look)
         _law(ax)
-        ax.set(xscale="log", yscale="log", title=stage.replace("stage", "stage "))
-        plain_log_ticks(ax.xaxis)
+        ax.set_title(stage.replace("stage", "stage "))
+        if any(np.isfinite(np.asarray(line.get_ydata(), float)).any() for line in ax.lines):
+            # A logarithmic axis without a point can't be drawn.
+            ax.set(xscale="log", yscale="log")
+            plain_log_ticks(ax.xaxis)
     for ax in grid[-1]:
         ax.set_xlabel("unit of the stage")
     for row in grid:
         row[0].set_ylabel("branch ÷ shortcut")
-    legend_by_colour_and_line(fig, named, {**lines, "the law 1/l": ":"}, markers=True)
+    legend_by_colour_and_line(fig, results, {**lines, "the law 1/l": ":"}, markers=True)
     return fig
 
 
@@ -251,3 +230,102 @@ def _law(ax: Axes) -> None:
         if len(x) > 1 and np.isfinite(y[0]):
             ax.plot(x, y[0] * x[0] / x, ":", lw=1.2, color=style.ink())
             return
+
+
+# Slopes that are called 1/l (De & Smith 2020), and slopes that are called flat.
+LAW, FLAT = (-1.3, -0.7), (-0.3, 0.3)
+# A stage needs so many units before its slope says anything.
+ENOUGH = 3
+
+
+SAYS = {
+    "law": "branches lose weight against the shortcut like 1/l in {}",
+    "flat": "branches keep their weight against the shortcut in {}",
+    "steep": "branches lose weight against the shortcut faster than 1/l in {}",
+    "between": "branches lose weight against the shortcut, but slower than 1/l, in {}",
+    "rising": "branches gain weight against the shortcut in {}",
+    "none": "no stage of {} has enough units, with branches above 0, to tell how they weigh",
+}
+LATER = "later: "
+
+
+def verdict(r: BranchVariance) -> str:
+    """How branches weigh against the shortcut, by the first moment and the first stage with units enough:
+    in later stages, transitions may have carried variance over."""
+    fits = [r.slope(0, stage) for stage in r.stages]
+    slope = next((fit.slope for fit in fits if fit.points >= ENOUGH), None)
+    return ("" if r.step[0] == 0 else LATER) + _kind(slope)
+
+
+def _kind(slope: float | None) -> str:
+    if slope is None:
+        return "none"
+    if LAW[0] <= slope <= LAW[1]:
+        return "law"
+    if FLAT[0] <= slope <= FLAT[1]:
+        return "flat"
+    return "steep" if slope < LAW[0] else ("between" if slope < FLAT[0] else "rising")
+
+
+def points(label: str, r: BranchVariance) -> list[str]:
+    parts = []
+    for t, step in enumerate(r.step):
+        ratio = r.ratio[t].mean(0)
+        slopes = []
+        for stage in r.stages:
+            fit = r.slope(t, stage)
+            if fit.points >= ENOUGH:
+                name = stage.replace("stage", "stage ")
+                slope = f"{fit.slope:.2f} in {name} ({fit.low:.2f} to {fit.high:.2f})"
+                slopes.append(slope.replace("-", "−"))
+        text = (
+            f"{moment(int(step))} the branch has {factor(ratio[0])} times the variance of the shortcut in "
+            f"the first unit and {factor(ratio[-1])} times in the last"
+        )
+        if slopes:
+            text += f"; slope of log ratio against log place: {join(slopes)}"
+        growth = np.median(r.output[t].mean(0) / r.shortcut[t].mean(0))
+        parts.append(f"{text}; a unit multiplies the variance by {factor(growth)} in the median")
+    return [f"{label}: {'. '.join(map(capital, parts))}."]
+
+
+def table(r: BranchVariance) -> Columns:
+    """One row for each unit and moment, means over batches."""
+    names = ("moment", "unit", "Var(shortcut)", "Var(branch)", "ratio", "Var(output)")
+    rows: list[tuple[str, ...]] = []
+    for t, step in enumerate(r.step):
+        kinds = [numbers(v[t].mean(0)) for v in (r.shortcut, r.branch, r.ratio, r.output)]
+        rows += [(moment(int(step)), *row) for row in zip(r.unit, *kinds, strict=True)]
+    return columns(names, rows)
+
+
+def measure(bench: Bench) -> BranchVariance:
+    images, _, batches = training_batches(bench)
+    return init_and_now(bench, branch_variance, images, **batches)
+
+
+STUDY = Study(
+    name="branch_variance",
+    title="How much a branch weighs",
+    question=(
+        "How large is what a unit adds, compared with what it is added to? With BatchNorm in front of the "
+        "branch, theory says that the share falls like 1/l at initialization, so that deep units start as "
+        "near identities; without normalization it stays, and the variance doubles in every unit."
+    ),
+    code=(
+        "images, _ = run.examples('train', 8 * run.config.train.batch_size)\n"
+        "resjax.analysis.branch_variance(run.network, run.initial.variables, images,\n"
+        "                                batch_size=run.config.train.batch_size)"
+    ),
+    result=BranchVariance,
+    unsuited=lambda run: None if run.residual else NO_SHORTCUT,
+    measure=measure,
+    plot=plot,
+    verdict=verdict,
+    says={
+        **{kind: f"at init, {text}" for kind, text in SAYS.items()},
+        **{LATER + kind: f"after some training, {text}" for kind, text in SAYS.items()},
+    },
+    points=points,
+    table=table,
+)

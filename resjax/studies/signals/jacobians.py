@@ -1,41 +1,41 @@
 """Products of unit Jacobians: why the gradient of a deep network vanishes or explodes, or does not.
 
-*Question.* Back-propagation multiplies one Jacobian a unit, ∂L/∂x_0 = J_1ᵀ J_2ᵀ … J_nᵀ ∂L/∂x_n. A factor
-that is typically a little below or above 1 makes the product vanish or explode with depth. In y = x +
-f(x) a factor is 1 + J_f, of a norm that lies between 1 − ‖J_f‖ and 1 + ‖J_f‖ and is near 1 where the
-branch is small.
+*Question.* Back-propagation multiplies one Jacobian for each unit, ∂L/∂x_0 = J_1ᵀ J_2ᵀ … J_nᵀ ∂L/∂x_n. If
+a factor is typically a little below or above 1, the product vanishes or explodes with depth. In y = x +
+f(x) a factor is 1 + J_f, whose norm lies between 1 − ‖J_f‖ and 1 + ‖J_f‖ and is near 1 where the branch
+is small.
 
 *Method.* Three numbers for each unit's Jacobian J = ∂y/∂x, at every example:
 
 * ``largest``: the largest singular value ‖J‖₂, the most that any gradient can grow, by power iteration on
-  JᵀJ (Golub & Van Loan 2013, §8.2.1); ``branch``: the same with the shortcut's part left out of J,
-  ‖J_f‖₂;
-* ``mean_square``: tr(J Jᵀ)/d, the mean over directions of the growth of a squared gradient, by
-  Hutchinson's estimator (1990): the mean of ‖Jᵀw‖²/d over random signs w ∈ {−1, 1}^d, an interval from
-  several w;
+  JᵀJ (Golub & Van Loan 2013, §8.2.1); ``branch``: the same without the shortcut's part of J, ‖J_f‖₂;
+* ``mean_square``: tr(J Jᵀ)/d, the mean over directions of the growth of a squared gradient, by Hutchinson's
+  estimator (1990): the mean of ‖Jᵀw‖²/d over random signs w ∈ {−1, 1}^d, with an interval from several w;
 * ``gain``: ‖c_l‖/‖c_{l+1}‖ of the actual gradient c = ∂L/∂x. The product of the gains *is* the end-to-end
   gain.
 
-Jᵀw is one reverse-mode product. Jv is the reverse-mode derivative of w ↦ Jᵀw, which is linear in w with the
-transpose J: so no layer needs a forward-mode derivative (this project's convolution on CPU has none).
+Jᵀw is one reverse-mode product. Jv is the reverse-mode derivative of w ↦ Jᵀw, which is linear in w and
+has the transpose J. So no layer needs a forward-mode derivative (this project's convolution on CPU has
+none).
 
-*Protocol.* Per example: BatchNorm's statistics are constants, those in ``variables``. At init these are
-of no data: take ``resjax.studies.lesions.batch_statistics.reestimate`` first.
+*Protocol.* Per example: BatchNorm's statistics are constants, those in ``variables``. At init these are not
+those of any data: call ``resjax.studies.lesions.batch_statistics.reestimate`` first.
 
 *Reading it.* Largest singular values bound the gain from above, ∏‖J_l‖, often by far: the worst direction
 of one unit is not that of the next. The root of the mean square is the gain of a *random* gradient; real
-gradients may prefer directions. Power iteration gives a lower estimate of ‖J‖; ``change`` tells how
-settled it is.
+gradients may prefer some directions. Power iteration estimates ‖J‖ from below; ``change`` tells whether
+it has converged.
 
-*Cost.* About 4·(iterations) + probes reverse-mode products of every unit, an example; one compilation.
+*Cost.* About 4·(iterations) + probes reverse-mode products of every unit, for each example; one
+compilation.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -54,10 +54,16 @@ from resjax.studies.batches import (
     padded_batches,
 )
 from resjax.studies.intervals import bootstrap
+from resjax.studies.lesions.batch_statistics import reestimate
 from resjax.studies.marks import few_ticks, legend_by_colour_and_line
-from resjax.studies.paths.path_walk import Crossing, Probe, norm, walk_back
+from resjax.studies.moments import first_moment, moment
+from resjax.studies.paths.path_walk import Crossing, Probe, walk_back
 from resjax.studies.result import Result
-from resjax.studies.signals.gradients import moment
+from resjax.studies.signals.near_one import ALIKE, places
+from resjax.studies.signals.power_iteration import largest_singular_value, lengths
+from resjax.studies.signals.training_batches import init_and_now
+from resjax.studies.study import Bench, Columns, Study
+from resjax.studies.words import columns, factor, join, numbers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,38 +71,19 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class JacobianNorms(Result):
-    """Singular values of unit Jacobians; join moments with ``resjax.studies.moments.join``.
+class Jacobians(Result):
+    """Singular values of unit Jacobians; join moments with ``resjax.studies.moments.join``."""
 
-    Attributes:
-      unit: names of all units in order.
-      residual: bool [unit], whether the unit has a shortcut.
-      step: int [step], training steps done.
-      largest: [step, example, unit], ‖∂y/∂x‖₂.
-      branch: [step, example, unit], the same of the branch alone: the shortcut's part is left out of ∂y/∂x.
-      mean_square: [step, probe, unit], mean over examples of ‖Jᵀw‖²/d for each random w, d the output's size.
-      gain: [step, example, unit], ‖∂L/∂x‖ ÷ ‖∂L/∂y‖; NaN where the gradient of an example is 0.
-      change: [step], the largest relative change of a singular value in the last iteration.
-      choices: what is left open.
-    """
-
-    AXES: ClassVar = {
-        "residual": ("unit",),
-        "step": ("step",),
-        **dict.fromkeys(("largest", "branch", "gain"), ("step", "example", "unit")),
-        "mean_square": ("step", "probe", "unit"),
-        "change": ("step",),
-    }
-
-    unit: tuple[str, ...]
-    residual: np.ndarray
-    step: np.ndarray
-    largest: np.ndarray
-    branch: np.ndarray
-    mean_square: np.ndarray
-    gain: np.ndarray
-    change: np.ndarray
-    choices: dict[str, Any]
+    unit: tuple[str, ...]  # names of all units in order
+    residual: Annotated[np.ndarray, "unit"]  # bool, whether the unit has a shortcut
+    step: Annotated[np.ndarray, "step"]  # int, training steps done
+    largest: Annotated[np.ndarray, "step", "example", "unit"]  # ‖∂y/∂x‖₂
+    branch: Annotated[np.ndarray, "step", "example", "unit"]  # without the shortcut's part of ∂y/∂x
+    # Mean over examples of ‖Jᵀw‖²/d for each random w; d is the size of the output.
+    mean_square: Annotated[np.ndarray, "step", "probe", "unit"]
+    # ‖∂L/∂x‖ ÷ ‖∂L/∂y‖; NaN where the gradient of an example is 0.
+    gain: Annotated[np.ndarray, "step", "example", "unit"]
+    change: Annotated[np.ndarray, "step"]  # largest relative change in the last power iteration
 
     @property
     def bound(self) -> np.ndarray:
@@ -134,7 +121,7 @@ def centre(values: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray, n
     return np.exp(logs.mean(0)), np.exp(low), np.exp(high)
 
 
-def jacobian_norms(
+def jacobians(
     network: Network,
     variables: Variables,
     images: ArrayLike,
@@ -147,7 +134,7 @@ def jacobian_norms(
     step: int = 0,
     seed: int = 0,
     progress: Progress | None = None,
-) -> JacobianNorms:
+) -> Jacobians:
     """Largest and mean-square singular value of every unit's Jacobian, and the gradient's actual gain.
 
     Args:
@@ -155,13 +142,11 @@ def jacobian_norms(
       variables: with the statistics that BatchNorm shall hold constant (see the module).
       images: float [N, H, W, C], standardized as in training; any N ≥ 1.
       labels: int [N].
-      loss: (logits [B, classes], labels [B]) → [B], whose gradient's gain is measured.
       iterations: of power iteration.
       probes: random w, 2 or more.
-      batch_size: most examples at a time; memory grows with it.
-      step: training steps done, to note in the result.
-      seed: of starts and probes.
-      progress: called as ``progress(batches done, batches in all)``.
+      step: training steps done, noted in the result.
+      seed: seed of starts and probes.
+      loss, batch_size, progress: see ``Inference``.
 
     Raises:
       ValueError: no example, images or labels of a wrong form, no iteration, fewer than two probes.
@@ -176,11 +161,12 @@ def jacobian_norms(
     parts = []
     for i, batch in enumerate(padded_batches(images, labels, batch_size, progress)):
         key = jax.random.fold_in(jax.random.key(seed), i)
-        out = _batch(network, loss, iterations, probes, variables, batch.images, batch.labels, key)
+        given = variables, batch.images, batch.labels, key
+        out = _batch(network, loss, iterations, probes, *given)
         parts.append({k: np.asarray(v, np.float64)[..., batch.mask] for k, v in out.items()})
     found = {k: np.concatenate([p[k] for p in parts], -1) for k in parts[0]}
     units = network.units
-    return JacobianNorms(
+    return Jacobians(
         unit=tuple(unit.name for unit in units),
         residual=np.array([unit.stack.unit.residual for unit in units]),
         step=np.array([step]),
@@ -199,21 +185,14 @@ def jacobian_norms(
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _batch(
-    network: Network,
-    loss: Loss,
-    iterations: int,
-    probes: int,
-    variables: Variables,
-    images: jax.Array,
-    labels: jax.Array,
-    key: jax.Array,
+    network: Network, loss: Loss, iterations: int, probes: int, *given: Any
 ) -> dict[str, jax.Array]:
-    """[unit, B], ``mean_square`` [unit, probe, B]."""
+    """[unit, B], ``mean_square`` [unit, probe, B]; ``given`` are variables, images, labels and key."""
 
     def cross(unit: Crossing, rows: jax.Array, key: jax.Array, xs: Any) -> tuple[Any, Any, Any]:
         del xs
         gradient = rows[0]
-        key, start, signs = jax.random.split(key, 3)
+        key, first, signs = jax.random.split(key, 3)
         merge, branch = unit.merge(), unit.branch()
         shortcut = unit.shortcut() if unit.unit.residual else None
 
@@ -225,88 +204,50 @@ def _batch(
             return branch(c) + jnp.asarray(weight, c.dtype) * shortcut(c)
 
         def largest(weight: jax.Array) -> tuple[jax.Array, jax.Array]:
-            return _largest(lambda w: pull(w, weight), gradient, unit.x, start, iterations)
+            return largest_singular_value(
+                lambda w: pull(w, weight), gradient, unit.x, first, iterations
+            )
 
         def mean_square(key: jax.Array) -> jax.Array:
             w = jax.random.rademacher(key, gradient.shape, gradient.dtype)
-            return jnp.square(_lengths(pull(w))) / (w.size // len(w))
+            return jnp.square(lengths(pull(w))) / (w.size // len(w))
 
         # A traced weight of the shortcut: both are compiled once, and run one after the other.
         values, change = lax.map(largest, jnp.array([1.0] if shortcut is None else [1.0, 0.0]))
-        before, size = pull(gradient), _lengths(gradient)
+        before, size = pull(gradient), lengths(gradient)
         kept = {
             "largest": values[0],
             "branch": values[-1],
             "change": change.max(0),
-            "gain": jnp.where(size > 0, _lengths(before) / size, jnp.nan),
+            "gain": jnp.where(size > 0, lengths(before) / size, jnp.nan),
             "mean_square": lax.map(mean_square, jax.random.split(signs, probes)),
         }
         return before[None], key, kept
 
-    return walk_back(
-        network,
-        loss,
-        Probe(),
-        variables,
-        images,
-        labels,
-        key,
-        start=lambda gradient: gradient[None],
-        cross=cross,
-        carry=key,
-        xs=(),
-    ).units
+    def start(gradient: jax.Array) -> jax.Array:
+        return gradient[None]
+
+    kept = {"start": start, "cross": cross, "carry": given[-1], "xs": ()}
+    return walk_back(network, loss, Probe(), *given, **kept).units
 
 
-def _lengths(v: jax.Array) -> jax.Array:
-    """[B, …] → [B], L2 norm of each example."""
-    return norm(v, tuple(range(1, v.ndim)))
-
-
-def _largest(
-    pull: Callable[[jax.Array], jax.Array],
-    y: jax.Array,
-    x: jax.Array,
-    key: jax.Array,
-    iterations: int,
-) -> tuple[jax.Array, jax.Array]:
-    """[B] largest singular value of each example's J, of which ``pull`` gives Jᵀw, and its relative change
-    in the last iteration; ``y`` and ``x`` have the shapes of w and of Jᵀw."""
-    # w ↦ Jᵀw is linear, so its own reverse-mode derivative, anywhere, is v ↦ Jv.
-    _, push = jax.vjp(pull, jnp.zeros_like(y))
-
-    def unit_length(v: jax.Array) -> tuple[jax.Array, jax.Array]:
-        size = _lengths(v)
-        safe = jnp.where(size > 0, size, 1).astype(v.dtype)
-        return v / safe.reshape(-1, *(1,) * (v.ndim - 1)), size
-
-    def once(_: Any, carry: Any) -> Any:
-        v, value, _ = carry
-        v, square = unit_length(pull(push(v)[0]))
-        return v, jnp.sqrt(square), value
-
-    v, size = unit_length(jax.random.normal(key, x.shape, x.dtype))
-    zero = jnp.zeros_like(size)
-    _, value, before = lax.fori_loop(0, iterations, once, (v, zero, zero))
-    return value, jnp.abs(value - before) / jnp.where(value > 0, value, 1)
-
+# --- what the report shows ---
 
 LINES = {"actual gradient": "-", "random gradient": "--", "largest possible": ":"}
 
 
-def plot(results: JacobianNorms | Mapping[str, JacobianNorms]) -> Figure:
-    """One column a moment: above, how much one unit lengthens a gradient, below, all units from the last
-    back to this one (where the largest possible is off the scale, and left out).
+def plot(results: Mapping[str, Jacobians]) -> Figure:
+    """One column for each moment: above, how much one unit lengthens a gradient; below, all units from
+    the last back to this one (there the largest possible is off the scale and left out).
 
-    Colours tell runs, lines which gradient. Bands are 95 % intervals of geometric means over examples or
-    probes.
+    Colours tell runs apart, line styles the kinds of gradient. Bands are 95 % intervals of geometric
+    means over examples or probes.
     """
-    named = {"": results} if isinstance(results, JacobianNorms) else dict(results)
-    columns = max(len(r.step) for r in named.values())
+    columns = max(len(r.step) for r in results.values())
     fig, grid = style.axes_grid(2, columns, sharex=True, sharey="row")
     width, height = fig.get_size_inches()
     fig.set_size_inches(width, height * 1.5)
-    for i, r in enumerate(named.values()):
+    for i, r in enumerate(results.values()):
         for t, step in enumerate(r.step):
             one = (r.gain[t], np.sqrt(r.mean_square[t]), r.largest[t])
             _curves(grid[0][t], one, style.color(i))
@@ -320,14 +261,137 @@ def plot(results: JacobianNorms | Mapping[str, JacobianNorms]) -> Figure:
         ax.set_xlabel("unit")
     grid[0][0].set_ylabel("gain of one unit")
     grid[1][0].set_ylabel("product, from the last")
-    legend_by_colour_and_line(fig, named, LINES)
+    legend_by_colour_and_line(fig, results, LINES)
     return fig
 
 
 def _curves(ax: Axes, kinds: tuple[np.ndarray, ...], color: str) -> None:
-    """Gains of the actual, of a random and, if given, of the luckiest gradient, [draw, unit] each."""
+    """Gains of the actual gradient, of a random one and, if given, the largest possible; [draw, unit]
+    each."""
     unit = 1 + np.arange(kinds[0].shape[-1])
     for values, ls in zip(kinds, LINES.values(), strict=False):
         mean, low, high = centre(values)
         ax.plot(unit, mean, ls=ls, color=color)
         ax.fill_between(unit, low, high, color=color, alpha=0.2, lw=0)
+
+
+def whole(values: np.ndarray) -> tuple[float, float, float]:
+    """Mean and interval of a product over all units, from [draw, unit]."""
+    mean, low, high = centre(values)
+    return float(mean[0]), float(low[0]), float(high[0])
+
+
+def a_unit(values: np.ndarray) -> float:
+    """The factor that gives the product ``whole`` if every unit has it."""
+    return float(whole(values)[0] ** (1 / values.shape[-1]))
+
+
+def headline(results: Mapping[str, Jacobians]) -> str:
+    """In which network the product of Jacobians stays near 1 at the first moment, for a random gradient."""
+    typical = {label: whole(r.typical[0])[0] for label, r in results.items()}
+    text = {
+        label: f"{factor(typical[label])} ({factor(a_unit(r.typical[0]))} a unit)"
+        for label, r in results.items()
+    }
+    verdict, near, far, low, high = places(typical)
+    if verdict == "none":
+        said = f"no random gradient keeps a finite length above 0 through all units of {join(list(text))}"
+    elif len(results) == 1:
+        said = f"all units of {near} together {_way(typical[near])} by a factor of {text[near]}"
+    elif verdict == "alike":
+        said = "the products of the units' Jacobians are alike in these networks"
+    elif verdict == "apart":
+        said = (
+            f"the product of the units' Jacobians is nearer to 1 in {near} than in {far}: a random gradient "
+            f"changes by a factor of {text[near]} against {text[far]}"
+        )
+    else:
+        said = (
+            f"the products of the units' Jacobians are about as far from 1 in these networks, but not on one "
+            f"side: a random gradient changes by a factor of {text[high]} in {high}, {text[low]} in {low}"
+        )
+    return f"{first_moment(results)}, {said}"
+
+
+def _way(product: float) -> str:
+    if 1 / ALIKE <= product <= ALIKE:
+        return "keep the length of a random gradient: they change it"
+    change = "lengthen" if product > 1 else "shorten"
+    return f"{change} a random gradient{'' if product > 1 else ': they change it'}"
+
+
+def points(label: str, r: Jacobians) -> list[str]:
+    parts = []
+    for t, step in enumerate(r.step):
+        actual, low, high = map(factor, whole(r.actual[t]))
+        text = (
+            f"{moment(int(step))} the actual gradient changes by a factor of {actual} from the head to the "
+            f"first unit ({low} to {high}), a random one by {factor(whole(r.typical[t])[0])}, and no "
+            f"gradient by more than about {factor(whole(r.bound[t])[0])}, the product of the largest "
+            f"singular values ({factor(a_unit(r.bound[t]))} a unit"
+        )
+        if r.residual.any():
+            own = centre(r.branch[t][:, r.residual])[0]
+            text += f"; of the branches alone, {factor(np.median(own))} in the median"
+        parts.append(text + ")")
+    return [f"{label}: {'; '.join(parts)}."]
+
+
+def table(r: Jacobians) -> Columns:
+    """One row for each unit and moment."""
+    names = (
+        "moment", "unit", "gain of the gradient", "root mean square", "largest singular value",
+        "of the branch alone",
+    )  # fmt: skip
+    rows: list[tuple[str, ...]] = []
+    for t, step in enumerate(r.step):
+        kinds = (r.gain[t], np.sqrt(r.mean_square[t]), r.largest[t], r.branch[t])
+        cells = [
+            [
+                f"{mean} ({low} to {high})"
+                for mean, low, high in zip(*map(numbers, centre(v)), strict=True)
+            ]
+            for v in kinds
+        ]
+        rows += [(moment(int(step)), *row) for row in zip(r.unit, *cells, strict=True)]
+    return columns(names, rows)
+
+
+# Power iteration takes about eighty backward passes for each unit, and examples differ little.
+EXAMPLES = 8
+
+
+def measure(bench: Bench) -> Jacobians:
+    run, seed = bench.run, bench.options.seed
+    images, labels = bench.training(run.config.train.batch_size)
+    some = images[:EXAMPLES], labels[:EXAMPLES]
+    bench.choices["data"] = f"the first {len(some[0]):,} training examples, not augmented"
+    bench.choices["statistics of BatchNorm"] = f"of the first {len(images):,} training examples"
+
+    def one(network: Network, variables: Variables, *examples: Any, **options: Any) -> Jacobians:
+        if jax.tree.leaves(variables["batch_stats"]):
+            variables = reestimate(network, variables, images, batch_size=len(images), seed=seed)
+        return jacobians(network, variables, *examples, **options)
+
+    return init_and_now(bench, one, *some, loss=run.loss, batch_size=EXAMPLES)
+
+
+STUDY = Study(
+    name="jacobians",
+    title="Products of Jacobians",
+    question=(
+        "Back-propagation multiplies the gradient by one matrix for each unit. How much do these matrices "
+        "lengthen it: at most, in a random direction, and in fact? A little more than 1 in each unit "
+        "explodes in a deep network, a little less vanishes."
+    ),
+    code=(
+        "images, labels = run.examples('train', 8)\n"
+        "resjax.analysis.jacobians(run.network, run.variables, images, labels, loss=run.loss)"
+    ),
+    result=Jacobians,
+    measure=measure,
+    plot=plot,
+    headline=headline,
+    points=points,
+    table=table,
+)

@@ -1,17 +1,18 @@
 """Norms layer by layer while a network learns: gradients, parameters, updates, and outputs of units.
 
 *Question.* Does every layer keep learning, from the first step to the last? At initialization a gradient
-may vanish or explode on its way back; what then happens decides whether a layer ever moves.
+may vanish or explode with depth; what happens then decides whether a layer ever moves.
 
-*Method.* The training loop logs, at every ``log.every``, ‖∂L/∂W‖, ‖W‖ (before the update) and ‖ΔW‖ of
-each parameter for the batch of that step, and with ``log.activations`` the mean over its examples of ‖y‖
-of each unit's output (``resjax.training.step.train_step``). Read here are those of the kernels, ordered from the
-first layer to the last. Nothing is computed anew.
+*Method.* At every ``log.every``, the training loop logs ‖∂L/∂W‖, ‖W‖ (before the update) and ‖ΔW‖ of each
+parameter for the batch of that step, and with ``log.activations`` the mean over its examples of ‖y‖ of
+each unit's output (``resjax.training.step.train_step``). This study reads the norms of the kernels from
+the log and orders them from the first layer to the last. Nothing is computed anew.
 
-*Reading it.* One batch a record, so curves are noisy. Layers of different size have different norms:
-compare a group of layers with itself over time, or with the same group of another run. ‖ΔW‖ includes
-momentum, weight decay and the learning rate's schedule. With BatchNorm behind a layer its gradient scales
-as 1/‖W‖, so ‖W‖ and ‖∂L/∂W‖ move against each other. As the loss goes to 0, gradients fade everywhere.
+*Reading it.* Each record is of one batch, so curves are noisy. Layers of different sizes have different
+norms: compare a group of layers with itself over time, or with the same group of another run. ‖ΔW‖
+includes momentum, weight decay and the learning-rate schedule. With BatchNorm after a layer, its gradient
+scales as 1/‖W‖, so ‖W‖ and ‖∂L/∂W‖ move against each other. As the loss goes to 0, all gradients become
+small.
 
 *Cost.* None: it reads the log.
 """
@@ -20,7 +21,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
@@ -30,44 +31,32 @@ from resjax.studies import style
 from resjax.studies.marks import legend_by_colour_and_line, plain_log_ticks
 from resjax.studies.refusal import Refusal
 from resjax.studies.result import Result
+from resjax.studies.run import Run
+from resjax.studies.study import Bench, Columns, Study
+from resjax.studies.words import factor, numbers, percent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 KINDS = ("gradient", "parameter", "update")
-LINES = {"first quarter of the layers": "-", "last quarter": "--"}
+NO_NORMS = (
+    "no record of metrics.jsonl has norms: they are written every log.every, so train for longer"
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class NormsOverTraining(Result):
-    """What the log of one run holds.
+    """What the log of one run holds."""
 
-    Attributes:
-      layer: names of the kernels from the first layer to the last, like ``stage2/unit3/conv1/kernel``.
-      unit: names of the units whose outputs were logged; empty where they were not.
-      step: int [step], of each record.
-      gradient, parameter, update: [step, layer], L2 norms.
-      activation: [step, unit], mean over the batch of the L2 norm of a unit's output; NaN at records
-        without it.
-      residual: whether some unit has a shortcut.
-      choices: how it was measured.
-    """
-
-    AXES: ClassVar = {
-        "step": ("step",),
-        **dict.fromkeys(KINDS, ("step", "layer")),
-        "activation": ("step", "unit"),
-    }
-
-    layer: tuple[str, ...]
-    unit: tuple[str, ...]
-    step: np.ndarray
-    gradient: np.ndarray
-    parameter: np.ndarray
-    update: np.ndarray
-    activation: np.ndarray
-    residual: bool
-    choices: dict[str, Any]
+    layer: tuple[str, ...]  # kernels from the first layer to the last: stage2/unit3/conv1/kernel
+    unit: tuple[str, ...]  # names of the units whose outputs were logged; empty if they were not
+    step: Annotated[np.ndarray, "step"]  # int, of each record
+    gradient: Annotated[np.ndarray, "step", "layer"]  # L2 norms, as the next two
+    parameter: Annotated[np.ndarray, "step", "layer"]
+    update: Annotated[np.ndarray, "step", "layer"]
+    # Mean over the batch of the L2 norm of a unit's output; NaN at records without it.
+    activation: Annotated[np.ndarray, "step", "unit"]
+    residual: bool  # whether some unit has a shortcut
 
     @property
     def relative_update(self) -> np.ndarray:
@@ -75,26 +64,24 @@ class NormsOverTraining(Result):
         return self.update / np.where(self.parameter > 0, self.parameter, np.nan)
 
 
-def training_norms(
+def norms_over_training(
     network: Network, records: Sequence[Mapping[str, Any]], image_shape: tuple[int, ...]
 ) -> NormsOverTraining:
     """Reads the norms of all kernels from the records of a run.
 
     Args:
-      network: that was trained.
+      network: the network that was trained.
       records: the lines of metrics.jsonl (``run.records``).
-      image_shape: (H, W, C), because only a running network tells the order of its layers.
+      image_shape: (H, W, C), because the order of layers is found by running the network.
 
     Raises:
       ValueError: no record has norms, the network has no kernel, or the records are another network's.
     """
     logged = [r for r in records if "norms" in r]
     if not logged:
-        raise Refusal(
-            "no record has norms: they are written every log.every, so train for longer than that"
-        )
+        raise Refusal(NO_NORMS)
     kernels = _kernels(logged[0]["norms"]["gradient"])
-    # Which entry of all kernels' norms, put one behind the other, is which layer's.
+    # Number the norms of all kernels as logged, one kernel after the other, and see where the numbers go.
     sizes = {name: np.size(value) for name, value in kernels.items()}
     starts = dict(zip(sizes, np.cumsum([0, *sizes.values()]), strict=False))
     numbered = {
@@ -111,16 +98,15 @@ def training_norms(
 
     def series(kind: str) -> np.ndarray:
         rows = [_kernels(r["norms"][kind]) for r in logged]
-        return np.array(
-            [np.concatenate([np.ravel(row[k]) for k in kernels])[order] for row in rows]
-        )
+        logged_order = [np.concatenate([np.ravel(row[k]) for k in kernels]) for row in rows]
+        return np.array(logged_order, np.float64)[:, order]
 
     units, activation = _activations(network, logged)
     return NormsOverTraining(
         layer=tuple(name for name, _ in flat),
         unit=units,
         step=np.array([int(r["step"]) for r in logged]),
-        **{kind: series(kind).astype(np.float64) for kind in KINDS},
+        **{kind: series(kind) for kind in KINDS},
         activation=activation,
         residual=any(stack.unit.residual for stack in network.stacks),
         choices={"layers": "kernels only", "batches": "the one of each logged step"},
@@ -134,61 +120,227 @@ def _kernels(norms: Mapping[str, Any]) -> dict[str, Any]:
 def _activations(
     network: Network, logged: Sequence[Mapping[str, Any]]
 ) -> tuple[tuple[str, ...], np.ndarray]:
-    """Names of the units and [step, unit]; both empty where nothing was logged."""
+    """Names of the units and [step, unit]; both empty if nothing was logged."""
     missing = np.full(network.num_units, np.nan)
-    rows = []
-    for record in logged:
-        by_stack = record["norms"].get("activation")
-        rows.append(flatten_taps(network, by_stack) if by_stack else missing)
+    by_stack = [record["norms"].get("activation") for record in logged]
+    rows = [flatten_taps(network, taps) if taps else missing for taps in by_stack]
     activation = np.array(rows, np.float64)
     if np.isnan(activation).all():
         return (), activation[:, :0]
     return tuple(unit.name for unit in network.units), activation
 
 
-def quarters(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+# --- what the report shows ---
+
+LINES = {"first quarter of the layers": "-", "last quarter": "--"}
+# First and last layers' gradients that differ by no more than this factor are called alike.
+ALIKE = 3.0
+# Shares of the logged steps that differ by no more are called equal.
+EQUAL = 0.1
+# With more runs than these, lines would be a tangle, and every run gets a map.
+FEW = 3
+
+
+def ends(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The first and the last quarter of the layers, […, layer] → two of […, quarter]."""
+    size = max(values.shape[-1] // 4, 1)
+    return values[..., :size], values[..., -size:]
+
+
+def quarters(values: np.ndarray) -> tuple[Any, Any]:
     """Geometric means over the first and over the last quarter of the layers, […, layer] → two of […].
 
     A layer whose norm is 0 makes the mean 0.
     """
-    size = max(values.shape[-1] // 4, 1)
     with np.errstate(divide="ignore"):
-        logs = np.log(values)
-    return np.exp(logs[..., :size].mean(-1)), np.exp(logs[..., -size:].mean(-1))
+        first, last = (np.exp(np.log(part).mean(-1)) for part in ends(values))
+    return first, last
 
 
-def panels_of(named: Mapping[str, NormsOverTraining]) -> dict[str, str]:
-    """Four kinds of norm to show, and how they are written."""
-    panels = {"gradient": "‖∂L/∂W‖", "parameter": "‖W‖", "update": "‖ΔW‖"}
-    if any(r.unit for r in named.values()):
-        return panels | {"activation": "‖y‖ of a unit"}
-    return panels | {"relative_update": "‖ΔW‖ ÷ ‖W‖"}
+def evenness(values: np.ndarray) -> Any:
+    """The first of ``quarters`` ÷ the last; 0/0 is NaN.
+
+    Above 1, a gradient grows on its way back to the input; below 1, it fades.
+    """
+    first, last = quarters(values)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return first / last
 
 
-def plot(results: NormsOverTraining | Mapping[str, NormsOverTraining]) -> Figure:
+def share_alike(r: NormsOverTraining) -> float:
+    """Share of the records at which first and last layers' gradients are alike."""
+    with np.errstate(divide="ignore"):
+        return float(np.mean(np.abs(np.log(evenness(r.gradient))) <= np.log(ALIKE)))
+
+
+def _kinds_shown(results: Mapping[str, NormsOverTraining]) -> dict[str, str]:
+    """{kind of norm: how it is written}, four of them."""
+    kinds = {"gradient": "‖∂L/∂W‖", "parameter": "‖W‖", "update": "‖ΔW‖"}
+    if any(r.unit for r in results.values()):
+        return kinds | {"activation": "‖y‖ of a unit"}
+    return kinds | {"relative_update": "‖ΔW‖ ÷ ‖W‖"}
+
+
+def plot(results: Mapping[str, NormsOverTraining]) -> Figure:
+    """Lines for a few runs, a map of every layer for more."""
+    return plot_lines(results) if len(results) <= FEW else plot_maps(results)
+
+
+def plot_lines(results: Mapping[str, NormsOverTraining]) -> Figure:
     """Norms against the training step: solid the first quarter of the layers, dashed the last.
 
-    Lines are geometric means over the layers of a quarter; colours tell runs.
+    Lines are geometric means over the layers of a quarter; colours tell runs apart.
     """
-    named = {"": results} if isinstance(results, NormsOverTraining) else dict(results)
-    panels = panels_of(named)
     narrow = style.is_narrow()
     fig, grid = style.axes_grid(4 if narrow else 2, 1 if narrow else 2, sharex=True)
     width, height = fig.get_size_inches()
     fig.set_size_inches(width, height * (2.2 if narrow else 1.4))
     axes = [ax for row in grid for ax in row]
-    for ax, (kind, name) in zip(axes, panels.items(), strict=True):
-        for i, r in enumerate(named.values()):
+    for ax, (kind, name) in zip(axes, _kinds_shown(results).items(), strict=True):
+        for i, r in enumerate(results.values()):
             values = getattr(r, kind)
             if not values.shape[-1]:
                 continue
             for quarter, ls in zip(quarters(values), LINES.values(), strict=True):
-                shown = np.where(quarter > 0, quarter, np.nan)
-                ax.plot(r.step, shown, ls=ls, color=style.color(i))
+                ax.plot(r.step, _positive(quarter), ls=ls, color=style.color(i))
         ax.set(ylabel=name, yscale="log")
         if kind == "parameter":
             plain_log_ticks(ax.yaxis)
     for ax in grid[-1]:
         ax.set_xlabel("training step")
-    legend_by_colour_and_line(fig, named, LINES)
+    legend_by_colour_and_line(fig, results, LINES)
     return fig
+
+
+def plot_maps(results: Mapping[str, NormsOverTraining]) -> Figure:
+    """Norms of every layer over training, of many runs in one picture: depth × plain or residual, for
+    example.
+
+    Logarithmic maps [kind of norm, run]. In each map, training goes from left to right and the network
+    from its first layer, at the top, to its last. A row has one scale of colours; blank is a norm of 0 or
+    unknown. On a phone runs are rows and kinds columns.
+    """
+    from matplotlib.colors import LogNorm
+
+    kinds, narrow = _kinds_shown(results), style.is_narrow()
+    if narrow:
+        fig, grid = style.axes_grid(len(results), len(kinds))
+        fig.set_size_inches(style.NARROW[0], 1.0 * len(results) + 1)
+        rows = [list(column) for column in zip(*grid, strict=True)]
+    else:
+        fig, rows = style.axes_grid(len(kinds), len(results), sharex="col")
+        width = max(style.WIDE[0], 1.5 * len(results))
+        fig.set_size_inches(width, 1.35 * len(kinds) + 0.5)
+    for row, (kind, name) in zip(rows, kinds.items(), strict=True):
+        maps = [_positive(getattr(r, kind)) for r in results.values()]
+        every = np.concatenate([m[np.isfinite(m)] for m in maps])
+        if not len(every):
+            every = np.ones(1)
+        scale = LogNorm(every.min(), max(every.max(), every.min() * 1.01))
+        image = None
+        for ax, (label, r), values in zip(row, results.items(), maps, strict=True):
+            ax.grid(False)
+            if values.shape[-1]:
+                number = 1 + np.arange(values.shape[-1])
+                image = ax.pcolormesh(
+                    r.step, number, values.T, norm=scale, cmap="viridis", rasterized=True
+                )
+                ax.set_yticks([1, len(number)])
+            ax.invert_yaxis()
+            ax.tick_params(labelsize=7 if narrow else 8)
+            if narrow:
+                ax.set_xticks(r.step[-1:])
+            else:
+                ax.locator_params(axis="x", nbins=2)
+            if row is rows[0] and narrow:
+                ax.set_ylabel(label, fontsize=8)
+            elif row is rows[0]:
+                ax.set_title(label, fontsize=9)
+        if not narrow:
+            row[0].set_ylabel("unit" if kind == "activation" else "layer")
+        if image is not None:
+            side: dict[str, Any] = {"location": "top" if narrow else "right"}
+            bar = fig.colorbar(image, ax=row, aspect=8 if narrow else 12, pad=0.01, **side)
+            bar.set_label(name.removesuffix(" of a unit") if narrow else name, fontsize=9)
+            bar.ax.tick_params(labelsize=6.5 if narrow else 8)
+            if narrow:
+                low_high = [float(every.min()), float(every.max())]
+                bar.set_ticks(low_high, labels=[f"{end:.0e}" for end in low_high])
+                bar.minorticks_off()
+            elif every.max() < 100 * every.min():
+                plain_log_ticks(bar.ax.yaxis)
+    fig.supxlabel("training step", fontsize=9)
+    if narrow:
+        fig.supylabel("layer or unit, from the first to the last", fontsize=8)
+    return fig
+
+
+def _positive(values: np.ndarray) -> np.ndarray:
+    """NaN for what has no place on a logarithmic scale."""
+    return np.where(np.isfinite(values) & (values > 0), values, np.nan)
+
+
+def headline(results: Mapping[str, NormsOverTraining]) -> str:
+    """How often first and last layers get gradients of one size."""
+    shares = {label: share_alike(r) for label, r in results.items()}
+    best, worst = max(shares, key=shares.__getitem__), min(shares, key=shares.__getitem__)
+    high, low = percent(shares[best]), percent(shares[worst])
+    same = f"gradients of one size (within a factor of {ALIKE:g})"
+    if len(results) == 1:
+        return f"the first and the last layers of {best} get {same} at {high} of the logged steps"
+    start = f"through training, first and last layers get {same}"
+    if shares[best] - shares[worst] > EQUAL + 1e-9:
+        return f"{start} more often in {best} ({high} of the logged steps) than in {worst} ({low})"
+    return f"{start} about equally often in these networks ({low} to {high} of the logged steps)"
+
+
+def points(label: str, r: NormsOverTraining) -> list[str]:
+    parts = []
+    for t in (0, -1) if len(r.step) > 1 else (0,):
+        first, last = map(factor, quarters(r.gradient[t]))
+        moves, moves_last = (factor(np.median(part)) for part in ends(r.relative_update[t]))
+        parts.append(
+            f"at step {int(r.step[t]):,} a kernel of the first quarter gets a gradient of norm {first} and "
+            f"moves by {moves} of its own norm, one of the last quarter {last} and {moves_last}"
+        )
+    return [f"{label}: {'; '.join(parts)}."]
+
+
+def table(r: NormsOverTraining) -> Columns:
+    """One row for each record: geometric means over the first and the last quarter of the layers, and of
+    the units where their outputs were logged."""
+    columns = {"step": [f"{int(step):,}" for step in r.step]}
+    for name, kind in zip(("gradient", "weights", "update"), KINDS, strict=True):
+        first, last = map(numbers, quarters(getattr(r, kind)))
+        columns |= {f"{name}, first layers": first, f"{name}, last layers": last}
+    if r.unit:
+        first, last = map(numbers, quarters(r.activation))
+        columns |= {"‖y‖, first units": first, "‖y‖, last units": last}
+    return columns
+
+
+def unsuited(run: Run) -> str | None:
+    return None if any("norms" in record for record in run.records) else NO_NORMS
+
+
+def measure(bench: Bench) -> NormsOverTraining:
+    run = bench.run
+    return norms_over_training(run.network, run.records, run.image_shape)
+
+
+STUDY = Study(
+    name="norms_over_training",
+    title="Norms while learning",
+    question=(
+        "Does every layer keep learning, from the first step to the last? Shown are the norms of gradients, "
+        "weights and updates that the training loop has logged, for the first and the last layers."
+    ),
+    code="resjax.analysis.norms_over_training(run.network, run.records, run.image_shape)",
+    result=NormsOverTraining,
+    unsuited=unsuited,
+    measure=measure,
+    plot=plot,
+    headline=headline,
+    points=points,
+    table=table,
+)

@@ -1,29 +1,29 @@
 """Shattered gradients: how alike the gradients at neighbouring inputs are, by depth.
 
-*Question.* A step of gradient descent helps other examples as far as their gradients point the same way.
-In a deep network without shortcuts, gradients at different inputs resemble white noise, although each has
-a sound norm: Balduzzi et al. (2017) call them shattered. Do shortcuts prevent it?
+*Question.* A step of gradient descent helps other examples to the extent that their gradients point the
+same way. In a deep network without shortcuts, gradients at different inputs resemble white noise,
+although each has a healthy norm: Balduzzi et al. (2017) call them shattered. Do shortcuts prevent it?
 
 *Method.* Networks of one input x ∈ [−2, 2] and one output f(x), fully connected, at initialization; the
 gradient f'(x) at the points of a grid; its correlation between two points, E[f'(x) f'(x̃)] over
-√(E[f'(x)²] E[f'(x̃)²]), averaged over all pairs of points, or over those at one distance
-(autocorrelation). The expectation over the output's weights is taken exactly: for f = w·h it is the
-cosine between h'(x) and h'(x̃). The others are drawn (seeds), and intervals are over seeds. The prefix of
-a deep network at init is a shallower network at init, so one network gives all depths.
+√(E[f'(x)²] E[f'(x̃)²]), averaged over all pairs of points, or over the pairs at one distance
+(autocorrelation). The expectation over the output's weights is exact: for f = w·h it is the cosine
+between h'(x) and h'(x̃). The other weights are drawn (seeds), and intervals are over seeds. The first
+units of a deep network at init are a shallower network at init, so one network gives all depths.
 
-*What theory says.* A rectifier lets a pair's common gradient pass where both inputs switch it on. If that
-is a quarter of the units, half as many as for one input, each layer halves the correlation: 2^−L in plain
-networks, (3/4)^L with shortcuts, and about 1/√L with shortcuts and BatchNorm (ibid., §3). The quarter is
-an assumption about the *states*: BatchNorm keeps it up, and without it the states of all inputs become
-alike with depth, so that correlations fall more slowly (ibid., Fig. 3, on co-activations). So plain
-networks are shown with and without.
+*What theory says.* A rectifier passes the common gradient of two inputs where both switch it on. If those
+are a quarter of the units, half as many as for one input, each layer halves the correlation: 2^−L in
+plain networks, (3/4)^L with shortcuts, and about 1/√L with shortcuts and BatchNorm (ibid., §3). The
+quarter is an assumption about the *states*: with BatchNorm it holds at every depth; without BatchNorm the
+states of all inputs become alike with depth, so that correlations fall more slowly (ibid., Fig. 3, on
+co-activations). So plain networks are shown with and without BatchNorm.
 
 *Protocol.* Width 200; He initialization (variance 2/fan-in); the first layer's weights and biases are
 N(0, 1), which spreads its kinks over the grid, other biases are 0; branches are BatchNorm? – ReLU –
 linear, times β; BatchNorm's statistics are those of the grid, held constant.
 
-*Reading it.* Correlation says nothing of norms, and a high one is no virtue by itself: a linear network
-has 1. These are networks at initialization, narrow in input.
+*Reading it.* Correlation says nothing about norms, and a high correlation is no virtue by itself: a
+linear network has 1. These are networks at initialization, with a single input.
 
 *Cost.* Forward passes with one tangent, width² · points · depth each.
 """
@@ -33,7 +33,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -43,12 +43,15 @@ from scipy import stats
 
 from resjax.network import Network, Variables
 from resjax.studies import style
-from resjax.studies.batches import Progress, check_examples, count_classes
+from resjax.studies.batches import Progress, check_examples, count_classes, part
 from resjax.studies.intervals import bootstrap
 from resjax.studies.lesions.batch_statistics import reestimate
 from resjax.studies.marks import plain_log_ticks
+from resjax.studies.options import ClaimOptions
 from resjax.studies.result import Result
 from resjax.studies.signals.rectifiers import rectifier_network
+from resjax.studies.study import Claim, Columns
+from resjax.studies.words import count, factor, numbers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -58,34 +61,16 @@ EDGE = 2.0  # the grid reaches from −EDGE to EDGE
 
 @dataclasses.dataclass(frozen=True)
 class Shattering(Result):
-    """Correlation of gradients between points of a grid, of one kind of network at initialization.
+    """Correlation of gradients between points of a grid, of one kind of network at initialization."""
 
-    Attributes:
-      depth: int [depth], units.
-      correlation: [seed, depth], mean over all pairs of different points.
-      shown_depth: that of ``by_distance``.
-      distance: [distance], between two points.
-      by_distance: [seed, distance], mean over pairs at that distance, the autocorrelation.
-      residual, norm, beta: the kind of network.
-      choices: what the paper leaves open.
-    """
-
-    AXES: ClassVar = {
-        "depth": ("depth",),
-        "correlation": ("seed", "depth"),
-        "distance": ("distance",),
-        "by_distance": ("seed", "distance"),
-    }
-
-    depth: np.ndarray
-    correlation: np.ndarray
-    shown_depth: int
-    distance: np.ndarray
-    by_distance: np.ndarray
-    residual: bool
+    depth: Annotated[np.ndarray, "depth"]  # int, units
+    correlation: Annotated[np.ndarray, "seed", "depth"]  # mean over all pairs of different points
+    shown_depth: int  # that of ``by_distance``
+    distance: Annotated[np.ndarray, "distance"]  # between two points
+    by_distance: Annotated[np.ndarray, "seed", "distance"]  # mean over pairs: the autocorrelation
+    residual: bool  # the kind of network, with the next two
     norm: bool
     beta: float
-    choices: dict[str, Any]
 
     @functools.cached_property
     def interval(self) -> tuple[np.ndarray, np.ndarray]:
@@ -113,7 +98,7 @@ class Shattering(Result):
         return float(-fit.slope), float(fit.rvalue**2)
 
 
-def shattered_gradients(
+def shattering(
     *,
     shortcut: bool,
     norm: bool,
@@ -130,11 +115,11 @@ def shattered_gradients(
 
     Args:
       shortcut, norm, beta, width: as in ``rectifier_network``.
-      depths: units, rising.
-      shown_depth: one of them, whose autocorrelation is given, too.
+      depths: numbers of units, rising.
+      shown_depth: one of them, for which the autocorrelation is measured, too.
       points: of the grid.
       seeds: networks, 2 or more.
-      seed: of their weights.
+      seed: seed of their weights.
       progress: called as ``progress(networks done, networks in all)``.
 
     Raises:
@@ -158,7 +143,7 @@ def shattered_gradients(
         if norm:
             variables = reestimate(network, variables, grid, batch_size=points)
         alike = np.asarray(_cosines(network, depths, variables, grid), np.float64)
-        pairs.append([_off_diagonal(c) for c in alike])
+        pairs.append([(c.sum() - np.trace(c)) / (c.size - len(c)) for c in alike])
         shown = alike[depths.index(shown_depth)]
         lags.append([np.diagonal(shown, lag).mean() for lag in range(points)])
     if progress:
@@ -182,10 +167,6 @@ def shattered_gradients(
             "seed": seed,
         },
     )
-
-
-def _off_diagonal(c: np.ndarray) -> float:
-    return float((c.sum() - np.trace(c)) / (c.size - len(c)))
 
 
 _init = jax.jit(lambda network, key: network.init(key, (1, 1, 1)), static_argnums=0)
@@ -222,12 +203,11 @@ def gradients_along_line(
 ) -> np.ndarray:
     """Correlation of a network's input gradients along the straight line between two images.
 
-    The gradient is that of one logit in inference mode. Before training, take
+    The gradient is that of one logit in inference mode. Before training, call
     ``resjax.studies.lesions.batch_statistics.reestimate`` first.
 
     Args:
-      network: any.
-      variables: of the network.
+      network, variables: any network, and its variables.
       start, end: float [H, W, C], standardized as in training.
       output: the logit, 0 … classes − 1.
       points: on the line, its ends included, 2 or more.
@@ -259,42 +239,162 @@ def _line_cosines(
     return cosines(gradients.reshape(len(line), -1))
 
 
-def plot(results: Shattering | Mapping[str, Shattering]) -> Figure:
+# --- what the report shows ---
+
+
+def plot(results: Mapping[str, Shattering]) -> Figure:
     """Left, correlation of all pairs of inputs against depth; right, against their distance at one depth.
 
-    Bands are 95 % intervals over networks. Left, depths whose interval reaches 0 are not shown: there is
-    nothing but noise. The dotted line halves with every layer.
+    Bands are 95 % intervals over networks. Left, depths from the first whose interval reaches 0 on are
+    noise and not shown. The dotted line halves with every layer.
     """
-    named = {"": results} if isinstance(results, Shattering) else dict(results)
     narrow = style.is_narrow()
     fig, grid = style.axes_grid(2 if narrow else 1, 1 if narrow else 2)
     if narrow:
         width, height = fig.get_size_inches()
         fig.set_size_inches(width, height * 1.7)
     left, right = [ax for row in grid for ax in row]
-    for i, (label, r) in enumerate(named.items()):
-        look: dict[str, Any] = {"color": style.color(i)}
+    for i, (label, r) in enumerate(results.items()):
+        color = style.color(i)
         ok, (low, high) = r.resolved, r.interval
-        left.plot(
-            r.depth[ok], r.correlation.mean(0)[ok], marker=style.marker(i), label=label, **look
-        )
-        left.fill_between(r.depth[ok], low[ok], high[ok], alpha=0.2, lw=0, **look)
+        mean = r.correlation.mean(0)
+        left.plot(r.depth[ok], mean[ok], marker=style.marker(i), label=label, color=color)
+        left.fill_between(r.depth[ok], low[ok], high[ok], alpha=0.2, lw=0, color=color)
         # Few pairs are far apart, so their mean says little.
         near = r.distance <= EDGE
         low, high = bootstrap(r.by_distance.T)
-        right.plot(r.distance[near], r.by_distance.mean(0)[near], **look)
-        right.fill_between(r.distance[near], low[near], high[near], alpha=0.2, lw=0, **look)
-    deepest = max(int(r.depth[-1]) for r in named.values())
-    bottom = min(float(r.correlation.mean(0)[r.resolved].min()) for r in named.values())
-    depth = np.arange(1, deepest + 1)
+        right.plot(r.distance[near], r.by_distance.mean(0)[near], color=color)
+        right.fill_between(r.distance[near], low[near], high[near], alpha=0.2, lw=0, color=color)
+    drawn = np.concatenate([r.correlation.mean(0)[r.resolved] for r in results.values()])
+    depth = np.arange(1, 1 + max(int(r.depth[-1]) for r in results.values()))
     halves = 0.5**depth
-    shown = halves > bottom / 2
+    shown = halves > (drawn.min() / 2 if len(drawn) else 0)
     left.plot(depth[shown], halves[shown], ":", color=style.ink(), label="half with each layer")
     left.set(xscale="log", yscale="log", xlabel="depth L", ylabel="correlation of all pairs")
     plain_log_ticks(left.xaxis)
     right.axhline(0, lw=0.8, color=style.ink(), alpha=0.5)
-    shown_depths = sorted({r.shown_depth for r in named.values()})
-    at = ", ".join(map(str, shown_depths))
+    at = ", ".join(map(str, sorted({r.shown_depth for r in results.values()})))
     right.set(xlabel="distance of two inputs", ylabel=f"autocorrelation at L = {at}")
     style.legend_above(fig, left, columns=3)
     return fig
+
+
+# The correlation with shortcuts that is called far above the one without.
+FAR = 10.0
+# A fit that explains so much of the log correlation is called a law.
+GOOD_FIT = 0.98
+# Balduzzi et al. 2017: each plain layer halves the correlation.
+HALVING, TOLERANCE = float(np.log(2)), 0.25
+
+
+def at_shown_depth(r: Shattering) -> list[float]:
+    """Correlation at the shown depth and its interval."""
+    i = r.depth.tolist().index(r.shown_depth)
+    return [float(values[i]) for values in (r.correlation.mean(0), *r.interval)]
+
+
+def ratio(r: Shattering, other: Shattering) -> tuple[float, bool]:
+    """How many times more alike gradients are in ``r`` at the shown depth; where the other's interval
+    reaches 0, with its upper end instead, and True: at least so many times."""
+    own, (value, low, high) = at_shown_depth(r)[0], at_shown_depth(other)
+    noise = low <= 0
+    below = max(abs(low), abs(high)) if noise else value
+    return (own / below if below > 0 else np.inf), noise
+
+
+def headline(results: Mapping[str, Shattering]) -> str:
+    """Residual networks with BatchNorm against plain ones, with and without it, at the shown depth."""
+    normed = {label: r for label, r in results.items() if r.residual and r.norm and r.beta == 1}
+    plain = {label: r for label, r in results.items() if not r.residual}
+    if not normed or not plain:
+        return "there is no pair of networks with and without shortcuts to compare"
+    ((label, residual),) = normed.items()
+    parts, far = [], []
+    for name, other in plain.items():
+        times, noise = ratio(residual, other)
+        parts.append(f"{'at least ' if noise else ''}{factor(times)} times that of {name}")
+        far.append(times > FAR)
+    none, every = "shortcuts do not keep gradients alike", "shortcuts keep gradients alike"
+    start = {0: none, len(far): every}.get(sum(far), "it depends on BatchNorm")
+    at = f"at depth {residual.shown_depth} the correlation of gradients in {label} is"
+    return f"{start}: {at} {' and '.join(parts)}"
+
+
+def points(label: str, r: Shattering) -> list[str]:
+    value, low, high = map(factor, at_shown_depth(r))
+    text = f"{label}: correlation {value} ({low} to {high}) at depth {r.shown_depth}"
+    told = count(int(r.resolved.sum()), "depth")
+    if np.isnan(r.exponential()[0]):
+        only = " only" if r.resolved.any() else ""
+        return [f"{text}; it differs from 0 at {told}{only}, too few for a law."]
+    return [f"{text}; {_law(r)}, over the {told} where it differs from 0."]
+
+
+def _law(r: Shattering) -> str:
+    (rate, fit), (power, fit_power) = r.exponential(), r.power()
+    if max(fit, fit_power) < GOOD_FIT:
+        return (
+            f"neither an exponential (rate {rate:.3f}, r² {fit:.3f}) nor a power law (exponent "
+            f"{power:.2f}, r² {fit_power:.3f}) describes its course"
+        )
+    if fit < fit_power:
+        way, sign = ("decays", "−") if power > 0 else ("grows", "")
+        return f"it {way} like L^{sign}{abs(power):.2f} (r² {fit_power:.3f})"
+    if rate <= 0:
+        text = f"it grows exponentially, by exp({-rate:.3f}) a layer (r² {fit:.3f})"
+        return f"{text}, where halving would be a decay"
+    text = f"it decays exponentially, by exp(−{rate:.3f}) a layer (r² {fit:.3f})"
+    if abs(rate / HALVING - 1) <= TOLERANCE:
+        return f"{text}, within {100 * TOLERANCE:.0f} % of the ln 2 = {HALVING:.3f} of halving"
+    return f"{text}, {factor(rate / HALVING)} times the ln 2 of halving"
+
+
+def table(r: Shattering) -> Columns:
+    """One row for each depth."""
+    low, high = r.interval
+    return {
+        "depth": map(str, r.depth),
+        "correlation of all pairs": numbers(r.correlation.mean(0)),
+        "from": numbers(low),
+        "to": numbers(high),
+        "half with each layer": numbers(0.5**r.depth),
+    }
+
+
+NETWORKS: dict[str, dict[str, Any]] = {
+    "plain": {"shortcut": False, "norm": False},
+    "plain, BatchNorm": {"shortcut": False, "norm": True},
+    "residual": {"shortcut": True, "norm": False},
+    "residual, BatchNorm": {"shortcut": True, "norm": True},
+    "residual, BatchNorm, β = 0.1": {"shortcut": True, "norm": True, "beta": 0.1},
+}
+SMOKE: dict[str, Any] = {"width": 48, "depths": (1, 2, 3, 4, 6), "shown_depth": 6}
+SMOKE |= {"points": 24, "seeds": 4}
+
+
+def measure(options: ClaimOptions, progress: Progress | None) -> dict[str, Shattering]:
+    size = SMOKE if options.smoke else {}
+    return {
+        label: shattering(
+            **kind, **size, seed=options.seed, progress=part(progress, i, len(NETWORKS))
+        )
+        for i, (label, kind) in enumerate(NETWORKS.items())
+    }
+
+
+STUDY = Claim(
+    name="shattering",
+    title="Shattered gradients",
+    question=(
+        "Do gradients at different inputs still point the same way in a deep network? Shown is how alike "
+        "they are at initialization, in fully connected networks on a line of inputs, with and without "
+        "shortcuts (Balduzzi et al. 2017)."
+    ),
+    code="resjax.analysis.shattering(shortcut=True, norm=True)",
+    result=Shattering,
+    measure=measure,
+    plot=plot,
+    headline=headline,
+    points=points,
+    table=table,
+)

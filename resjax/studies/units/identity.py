@@ -43,15 +43,7 @@ from numpy.typing import ArrayLike
 from resjax.network import Network, Variables
 from resjax.network.losses import Loss, cross_entropy
 from resjax.studies import style
-from resjax.studies.batches import (
-    BATCH_SIZE,
-    Progress,
-    check_examples,
-    check_images,
-    count_classes,
-    padded_batches,
-    part,
-)
+from resjax.studies.batches import BATCH_SIZE, Progress, checked_examples, padded_batches, part
 from resjax.studies.intervals import bootstrap
 from resjax.studies.lesions.lesion import Lesion, lesion
 from resjax.studies.ranks import spearman
@@ -125,9 +117,7 @@ def identity(
     Raises:
       ValueError: no example, images or labels of a wrong form, or lesions of other units.
     """
-    images, labels = np.asarray(images), np.asarray(labels)
-    check_images(images)
-    check_examples(images, labels, count_classes(network, variables, images.shape[1:]))
+    images, labels, _ = checked_examples(network, variables, images, labels)
     names = tuple(unit.name for unit in network.units)
     if lesions is not None and lesions.unit != names:
         raise ValueError(

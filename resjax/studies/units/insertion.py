@@ -1,12 +1,12 @@
 """Inserts units that do nothing, yet can learn: a deeper network that starts as the same function.
 
 *Residual units.* The new unit is a freshly initialized copy of the module of the stack that it joins. Its
-branch is then made 0 **and stays trainable**: a gate of 0 is no weight, and where two factors in a row are 0
-neither gets a gradient. Fixup (Zhang et al. 2019) starts with a last convolution of 0, Goyal et al. (2017,
-§5.1) with a last BatchNorm of γ = 0, ReZero and SkipInit with a scalar of 0. Trial finds that leaf in a given
-unit: leaf by leaf, from the last in running order, one is set to 0, until on real states the branch is exactly
-0, in inference and in training, while the gradient of that leaf is not. A branch that ends with a ReLU has no
-such leaf, because the ReLU's derivative at 0 is 0.
+branch is then made 0 **and stays trainable**: a gate of 0 is no weight, and where two factors in a row are
+0 neither gets a gradient. Fixup (Zhang et al. 2019) starts with a last convolution of 0, Goyal et al.
+(2017, §5.1) with a last BatchNorm of γ = 0, ReZero and SkipInit with a scalar of 0. Trial finds that leaf
+in a given unit: leaf by leaf, from the last in running order, one is set to 0, until on real states the
+branch is exactly 0, in inference and in training, while the gradient of that leaf is not. A branch that
+ends with a ReLU has no such leaf, because the ReLU's derivative at 0 is 0.
 
 Then y = x + 0 is x, if the shortcut is the identity. A post-activation unit gives y = ReLU(x + 0), which is x
 only where x ≥ 0, as behind another ReLU. A pre-activation unit is the identity everywhere.

@@ -191,11 +191,7 @@ def plot(results: Mapping[str, Responses]) -> Figure:
 
     Markers and solid lines are layers with a normalization behind them, crosses and dashed lines the others.
     """
-    narrow = style.is_narrow()
-    fig, grid = style.axes_grid(2 if narrow else 1, 1 if narrow else 2, sharey=not narrow)
-    if narrow:
-        fig.set_figheight(1.6 * fig.get_figheight())
-    order, ranked = (ax for row in grid for ax in row)
+    fig, (order, ranked) = style.panels(2, height=0.6, sharey=not style.is_narrow())
     for i, (label, r) in enumerate(results.items()):
         color, dots = style.color(i), f"{style.marker(i)}-"
         for which, line, fmt, name in (

@@ -41,14 +41,7 @@ from resjax.network import Network, Variables
 from resjax.network.losses import Loss, cross_entropy
 from resjax.network.unit import Parts
 from resjax.studies import style
-from resjax.studies.batches import (
-    BATCH_SIZE,
-    Progress,
-    check_examples,
-    check_images,
-    count_classes,
-    padded_batches,
-)
+from resjax.studies.batches import BATCH_SIZE, Progress, checked_examples, padded_batches
 from resjax.studies.intervals import bootstrap
 from resjax.studies.refusal import Refusal
 from resjax.studies.result import Classified
@@ -132,12 +125,8 @@ def surgery(
       ValueError: data of a wrong form, or impossible options.
       Refusal: no place where a unit can be the identity.
     """
-    images, labels = np.asarray(images), np.asarray(labels)
-    check_images(images)
-    num_classes = count_classes(network, variables, images.shape[1:])
-    check_examples(images, labels, num_classes)
-    data = np.asarray(train[0]), np.asarray(train[1])
-    check_examples(*data, num_classes)
+    images, labels, num_classes = checked_examples(network, variables, images, labels)
+    data = checked_examples(network, variables, *train)[:2]
     if steps < 2 or repeats < 2 or train_batch_size < 1:
         raise ValueError(
             f"steps={steps}, repeats={repeats}, train_batch_size={train_batch_size}; allowed: 2, 2, 1 or more"

@@ -207,12 +207,7 @@ def plot(results: Mapping[str, WeightDecay]) -> Figure:
 
     Bands are 95 % intervals of the mean over draws.
     """
-    narrow = style.is_narrow()
-    rows, columns = (len(results), 1) if narrow else (1, len(results))
-    fig, grid = style.axes_grid(rows, columns, sharex=True, sharey=True)
-    if narrow:
-        fig.set_figheight(fig.get_figheight() * (1 + 0.7 * (rows - 1)))
-    panels = [ax for row in grid for ax in row]
+    fig, panels = style.panels(len(results), height=0.7, sharex=True, sharey=True)
     for ax, (label, r) in zip(panels, results.items(), strict=True):
         every = max(len(r.step) // 16, 1)
         for i, case in enumerate(r.case):
@@ -221,12 +216,10 @@ def plot(results: Mapping[str, WeightDecay]) -> Figure:
             ax.plot(r.step[::every], r.branch[i, ::every], dots, label=case, color=color)
             low, high = r.branch_interval[i].T
             ax.fill_between(r.step, low, high, alpha=0.2, lw=0, color=color)
-        ax.set(title=label, yscale="log")
-    panels[0].plot([], [], "-", lw=1.2, color=style.ink(), label="closed form, ε = 0")
-    for row in grid:
-        row[0].set_ylabel("‖branch‖ / ‖input‖")
-    for ax in grid[-1]:
+        ax.set(title=label, yscale="log", ylabel="‖branch‖ / ‖input‖")
         ax.set_xlabel("steps of weight decay alone")
+        ax.label_outer()
+    panels[0].plot([], [], "-", lw=1.2, color=style.ink(), label="closed form, ε = 0")
     style.legend_above(fig, panels[0], columns=4)
     return fig
 

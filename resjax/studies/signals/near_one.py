@@ -15,8 +15,9 @@ class Places(NamedTuple):
     """Labels of networks, and in one word how their ratios compare.
 
     Attributes:
-      verdict: 'none', no ratio is finite and above 0; 'alike', all within ``ALIKE`` of one another; 'apart',
-        one is nearer to 1 than another by more than ``ALIKE``; 'opposite', all as far from 1, on both sides.
+      verdict: 'none', no ratio is finite and above 0; 'alike', all within ``ALIKE`` of one another;
+        'apart', one is nearer to 1 than another by more than ``ALIKE``; 'opposite', all as far from 1, on
+        both sides.
       near, far: of the ratio that is nearest to 1, and farthest from it.
       low, high: of the smallest and of the largest.
     """

@@ -14,9 +14,8 @@ from resjax import models
 from resjax.network.losses import cross_entropy
 from resjax.studies import moments
 from resjax.studies.options import Options
-from resjax.studies.signals import backward_signal as signal
-from resjax.studies.signals import backward_signal_shown as report
-from resjax.studies.signals.backward_signal import Signal, backpropagated_signal
+from resjax.studies.signals import backward_signal as study
+from resjax.studies.signals.backward_signal import BackwardSignal, backward_signal
 
 SHAPE, CLASSES = (6, 6, 2), 3
 
@@ -44,7 +43,7 @@ def examples(n):
 def test_equals_a_loop_over_the_units(fields, train):
     network = build(**fields)
     variables, (images, labels) = draw(network, SHAPE), examples(5)
-    result = backpropagated_signal(network, variables, images, labels, train=train)
+    result = backward_signal(network, variables, images, labels, train=train)
     gates = network.unit_dropout.at_test() if network.unit_dropout else np.ones(3)
 
     def run(unit, x, method):
@@ -90,7 +89,7 @@ def test_equals_a_loop_over_the_units(fields, train):
 def test_constant_scaling_multiplies_the_one_by_the_scale_in_every_unit(scale):
     """He et al. 2016, Eq. 8: the "1" becomes the product of the scales."""
     network = build(stage_sizes=(5,), widths=(3,), shortcut="scale", shortcut_scale=scale)
-    result = backpropagated_signal(network, draw(network, SHAPE), *examples(4))
+    result = backward_signal(network, draw(network, SHAPE), *examples(4))
     product = scale ** np.arange(5, -1, -1.0)
     one = result.shortcut[0, 0] / result.total[0, 0, -1]
     # Halving is exact in binary.
@@ -101,12 +100,12 @@ def test_constant_scaling_multiplies_the_one_by_the_scale_in_every_unit(scale):
 def test_with_identities_the_one_is_the_last_units_gradient_and_zero_branches_leave_nothing_else():
     network = build(stage_sizes=(3,), widths=(3,), branch_scale="skipinit", norm=False)
     variables = draw(network, SHAPE)
-    start = backpropagated_signal(network, variables, *examples(4))
+    start = backward_signal(network, variables, *examples(4))
     np.testing.assert_array_equal(start.shortcut, start.shortcut[..., -1:] + 0 * start.shortcut)
     zero = jax.tree_util.tree_map_with_path(
         lambda path, v: jnp.zeros_like(v) if path[-1].key == "alpha" else v, variables
     )
-    result = backpropagated_signal(network, zero, *examples(4))
+    result = backward_signal(network, zero, *examples(4))
     np.testing.assert_array_equal(result.rest, 0)
     np.testing.assert_allclose(result.share, 1, rtol=1e-6)
     np.testing.assert_array_equal(result.gain, 1)
@@ -114,7 +113,7 @@ def test_with_identities_the_one_is_the_last_units_gradient_and_zero_branches_le
 
 def plain_result():
     network = build(shortcut="none")
-    return backpropagated_signal(network, draw(network, SHAPE), *examples(9), batch_size=4)
+    return backward_signal(network, draw(network, SHAPE), *examples(9), batch_size=4)
 
 
 def test_a_plain_network_has_no_one():
@@ -125,7 +124,7 @@ def test_a_plain_network_has_no_one():
     np.testing.assert_array_equal(result.rest[..., :-1], result.total[..., :-1])
     np.testing.assert_array_equal(result.share[..., :-1], 0)
     np.testing.assert_array_equal(result.share[..., -1], 1)
-    back = Signal.from_json(json.loads(json.dumps(result.to_json(), allow_nan=False)))
+    back = BackwardSignal.from_json(json.loads(json.dumps(result.to_json(), allow_nan=False)))
     np.testing.assert_array_equal(back.total, result.total)
     with pytest.raises(ValueError, match="can be joined"):
         moments.join([result, made(1, 1)])
@@ -140,13 +139,13 @@ def test_a_plain_network_has_no_one():
 def test_bad_sizes_are_refused(options, message):
     network = build()
     with pytest.raises(ValueError, match=message):
-        backpropagated_signal(network, draw(network, SHAPE), *examples(3), **options)
+        backward_signal(network, draw(network, SHAPE), *examples(3), **options)
 
 
 def made(first, last, share=0.1, residual=True, steps=(0, 7), places=6):
     """A signal that runs from ``first`` at the first unit to ``last`` at the head."""
     total = np.tile(np.geomspace(first, last, places), (len(steps), 2, 1))
-    return Signal(
+    return BackwardSignal(
         unit=tuple(f"stage1/unit{i + 1}" for i in range(places - 1)),
         step=np.array(steps),
         total=total,
@@ -157,23 +156,6 @@ def made(first, last, share=0.1, residual=True, steps=(0, 7), places=6):
         batch_size=4,
         choices={},
     )
-
-
-def test_finding_says_where_the_signal_grows_fades_or_is_kept():
-    headline = report.finding({"a": made(2, 1), "b": made(1e5, 1), "c": made(1e-6, 1)}).headline
-    assert "keeps its size within a factor of 10 in a (2.0×)" in headline
-    assert "grows in b (1.0·10⁵×)" in headline and "fades in c (1.0·10⁻⁶×)" in headline
-    (point,) = report.finding({"a": made(2, 1)}).points
-    assert "10.0 % of it there" in point
-    (point,) = report.finding({"a": made(2, 1, residual=False)}).points
-    assert "no shortcut" in point
-    dead = made(1, 1)
-    dead.total[:] = 0
-    assert "0 or not finite in x" in report.finding({"x": dead}).headline
-    assert report.summary({"a": made(2, 1), "b": made(2, 1, steps=(7,))}) == {
-        "a": {"gradient at init, first unit ÷ head": "2.0"}
-    }
-    assert len(report.table({"a": made(2, 1)}).rows) == 12
 
 
 def test_plot_and_study():
@@ -188,9 +170,9 @@ def test_plot_and_study():
         loss=cross_entropy,
     )
     seen = []
-    result = report.STUDY.run(run, Options(gradient_batches=2), lambda *a: seen.append(a))
+    result = study.STUDY.run(run, Options(gradient_batches=2), lambda *a: seen.append(a))
     assert result.total.shape == (2, 2, 4) and list(result.step) == [0, 5]
     assert seen[0] == (0, 4) and seen[-1] == (4, 4)
-    figure = report.STUDY.plot({"net": result, "plain": plain_result()})
+    figure = study.STUDY.plot({"net": result, "plain": plain_result()})
     assert isinstance(figure, Figure) and len(figure.axes) == 2
-    assert len(signal.plot(plain_result()).axes) == 1
+    assert len(study.plot({"plain": plain_result()}).axes) == 1

@@ -4,7 +4,7 @@ start."""
 
 import numpy as np
 
-from resjax.studies.signals.backward_signal import Signal
+from resjax.studies.signals.backward_signal import BackwardSignal
 
 # Of two moments, three batches, and the places before five units and the head.
 TOTAL = np.array(
@@ -21,7 +21,7 @@ def result(total, steps=(0,), residual=True):
     places = total.shape[-1]
     uneven = np.array([0.3, 0.7, 1.6])[: total.shape[1], None] * np.ones_like(total)
     part = np.linspace(0.3, 1, places) ** 1.3 if residual else np.zeros(places)
-    return Signal(
+    return BackwardSignal(
         unit=tuple(f"stage{1 + i // 3}/unit{1 + i % 3}" for i in range(places - 1)),
         step=np.array(steps),
         total=total,
