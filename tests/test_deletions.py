@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from network_helpers import draw
+from network_helpers import draw, logits_of
 
 from resjax import models
 from resjax.network.losses import cross_entropy
@@ -106,7 +106,7 @@ def test_equals_a_network_built_without_the_units():
         for collection, parts in variables.items()
     }
     x, y = examples(11)
-    logits = dataclasses.replace(network, stacks=stacks).apply(kept, x).logits
+    logits = logits_of(dataclasses.replace(network, stacks=stacks), kept, x)
     result = all_subsets_of("pre")
     (row,) = np.flatnonzero((result.deleted == [False, True, False, True, False]).all(1))
     assert result.error[row] == np.mean(np.asarray(logits).argmax(-1) != y)

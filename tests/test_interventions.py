@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from network_helpers import draw, equal
+from network_helpers import draw, equal, logits_of
 
 from resjax import models
 from resjax.models.layers import Dense
@@ -154,7 +154,7 @@ def test_parallel_units_equal_a_loop(form, x64):
         np.testing.assert_allclose(
             actual, loop(network, v, x, together=names), rtol=1e-9, atol=1e-10
         )
-    intact = network.apply(v, x).logits
+    intact = logits_of(network, v, x)
     np.testing.assert_allclose(actual, intact, rtol=1e-9, atol=1e-10)
 
 

@@ -5,7 +5,7 @@ import functools
 import jax
 import numpy as np
 import pytest
-from network_helpers import draw
+from network_helpers import draw, logits_of
 
 from resjax import models
 from resjax.analysis import delete_subsets, deletions, pairs, reestimate, reorder
@@ -33,17 +33,12 @@ def examples(n=11, seed=1):
 REFERENCE = 1 + examples(8, seed=2)[0]
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def logits_of(network, variables, images, gates):
-    return network.apply(variables, images, gates=gates).logits
-
-
 def by_hand(kind, gates):
     """Error and loss of one network whose statistics were estimated by ``reestimate``."""
     network, variables = network_of(**kind)
     new = reestimate(network, variables, REFERENCE, gates=gates, batch_size=BATCH)
     images, labels = examples()
-    logits = logits_of(network, new, images, gates)
+    logits = logits_of(network, new, images, gates=gates)
     error = np.mean(np.asarray(logits).argmax(-1) != labels)
     return error, float(cross_entropy(logits, labels).mean())
 
@@ -98,7 +93,7 @@ def test_every_order_equals_a_network_of_permuted_variables():
         for c, tree in variables.items()
     }
     flipped = reestimate(network, flip, REFERENCE, batch_size=BATCH)
-    logits = logits_of(network, flipped, examples()[0], np.ones(4, np.float32))
+    logits = logits_of(network, flipped, examples()[0], gates=np.ones(4, np.float32))
     loss = cross_entropy(logits, examples()[1]).mean()
     np.testing.assert_allclose(result.loss[row], loss, rtol=1e-5)
     running = reorder(network, variables, *examples(), swaps=(1,), draws=2, batch_size=BATCH)

@@ -92,7 +92,8 @@ def test_fixup_initialization(block_layers, exponent):
 
 def test_he_initialization():
     unit = ResidualUnit(None, ((3, 32, 1),), placement="post")
-    kernel = unit.init(jax.random.key(0), jnp.zeros((1, 2, 2, 32)))["params"]["conv1"]["kernel"]
+    variables = jax.jit(unit.init)(jax.random.key(0), jnp.zeros((1, 2, 2, 32)))
+    kernel = variables["params"]["conv1"]["kernel"]
     assert np.std(kernel) == pytest.approx((2 / (9 * 32)) ** 0.5, rel=0.03)  # 9,216 draws
     assert np.mean(kernel) == pytest.approx(0, abs=0.004)
 
