@@ -6,8 +6,8 @@ import os
 import tempfile
 
 # Before jax is imported. Eight devices, so that data parallelism is tested on any machine; and a compiler in
-# a hurry, because compilation is most of the time of these tests; without XLA's newer way to fuse loops it takes
-# a third of the time. Tests that start processes clear the flags, or take only those of the compiler.
+# a hurry, because compilation is most of the time of these tests; without XLA's newer way to fuse loops it
+# takes a third of the time. Tests that start processes clear the flags, or keep only those of the compiler.
 # RESJAX_ACCELERATOR=1 leaves all that as it is, for the tests marked gpu and for no others.
 QUICKLY = ("--xla_backend_optimization_level=0", "--xla_cpu_use_fusion_emitters=false")
 FLAGS = ("--xla_force_host_platform_device_count=8", *QUICKLY)

@@ -1,20 +1,19 @@
 """What a user sees who mistypes: one line that says what is wrong, and no traceback."""
 
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from script_helpers import REPOSITORY, environment
 
-REPOSITORY = Path(__file__).parent.parent
 DIGITS = "--config=configs/digits.py:smoke"
 
 
 def run(*arguments):
     command = [sys.executable, "-m", "resjax.train", *arguments]
-    env = {**os.environ, "XLA_FLAGS": ""}
-    return subprocess.run(command, cwd=REPOSITORY, env=env, capture_output=True, text=True)
+    return subprocess.run(
+        command, cwd=REPOSITORY, env=environment(), capture_output=True, text=True
+    )
 
 
 @pytest.mark.parametrize(

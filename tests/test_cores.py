@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_train import REPOSITORY
+from script_helpers import environment
 
 from resjax import config as configs
 from resjax import data
@@ -121,7 +121,7 @@ def test_the_command_trains_on_cores_as_on_one_device(tmp_path):
         "    c.optimizer.learning_rate = 0.01\n"
         "    return c\n"
     )
-    env = {**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(REPOSITORY)}
+    env = environment(RESJAX_CACHE_DIR=str(tmp_path / "cache"))
 
     def train(run, count):
         command = (sys.executable, "-m", "resjax.train", f"--config={path}",
