@@ -1,6 +1,7 @@
 """From workdirs to a report: what is done, what is left out, what is kept, and stopping on the way."""
 
 import dataclasses
+import io
 import json
 import re
 import signal
@@ -8,12 +9,13 @@ import signal
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from report_helpers import report_of_two
 from rich.console import Console
 
 from resjax import claims
 from resjax import config as configs
 from resjax.analysis import load_run
-from resjax.analyze import analyze, command_of
+from resjax.analyze import analyze, command_of, print_findings
 from resjax.report import compute, kept
 from resjax.report.write import read
 from resjax.studies.catalogue import CLAIMS, GROUPS, STUDIES
@@ -212,6 +214,20 @@ def test_the_report_names_what_failed(workdirs, tmp_path, monkeypatch, capsys):
     assert failure in text_of(path) and "out of &lt;memory&gt;" in path.read_text("utf-8")
     shown = capsys.readouterr()
     assert "Traceback" in shown.err and failure in shown.out
+
+
+def test_where_no_study_has_a_summary_there_is_no_table():
+    short = report_of_two()
+    studies = [(dataclasses.replace(s, summary=lambda result: {}), r) for s, r in short.results]
+    silent = dataclasses.replace(short, results=studies, failed=["lesion, of deep: no memory."])
+    printed = []
+    for report in (short, silent):
+        console = Console(file=io.StringIO(), width=200, highlight=False)
+        print_findings(report, console)
+        printed.append(console.file.getvalue().splitlines())
+    lines = [f"• {finding.headline}" for finding in silent.findings]
+    assert printed[1] == [*lines, "failed: lesion, of deep: no memory."]
+    assert len(printed[0]) > len(lines) + 1 and "deep" in printed[0][0]
 
 
 def test_checkpoints_of_a_run_can_be_opened(workdirs):

@@ -221,6 +221,7 @@ def test_minutes_add_up_also_where_a_run_is_stopped(tmp_path, monkeypatch):
     module = reproduction()
     clock = iter([0.0, 60.0, 100.0, 190.0])
     monkeypatch.setattr(module.time, "monotonic", lambda: next(clock))
+    # A script has no public names; this and ``_noted`` are what all of its runs go through.
     with pytest.raises(KeyboardInterrupt), module._minutes(tmp_path, "training"):
         raise KeyboardInterrupt
     with module._minutes(tmp_path, "training"):

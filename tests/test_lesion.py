@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from network_helpers import programs
 
 from resjax import models
 from resjax.network import Network, Stack
@@ -196,11 +197,11 @@ def counted(network, n_examples, batch_size):
     variables = variables_of(network)
     network.deletable(variables, SHAPE)
     jax.effects_barrier()
-    before = _lesion_batch._cache_size()
+    before = programs(_lesion_batch)
     COUNTS.update(traced=0, run=0)
     result = lesion(network, variables, *examples(n_examples), batch_size=batch_size)
     jax.effects_barrier()
-    assert _lesion_batch._cache_size() == before + 1
+    assert programs(_lesion_batch) == before + 1
     return result, dict(COUNTS)
 
 
