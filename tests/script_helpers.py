@@ -33,12 +33,13 @@ from pathlib import Path
 
 import flax.linen, jax, ml_collections, optax, orbax.checkpoint, rich.console
 
-warnings.simplefilter("ignore")  # of forks: JAX has started no thread yet
 for number, (module, *arguments) in enumerate(json.loads(sys.argv[2])):
-    if os.fork() == 0:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the fork: JAX has started no thread yet
+        child = os.fork() == 0
+    if child:
         for stream, name in ((1, "out"), (2, "err")):
             os.dup2(os.open(f"{sys.argv[1]}/{number}.{name}", os.O_WRONLY | os.O_CREAT), stream)
-        warnings.resetwarnings()
         sys.argv = [module, *arguments]
         if module.endswith(".py"):
             sys.path[0] = str(Path(module).parent)
