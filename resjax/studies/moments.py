@@ -16,6 +16,7 @@ from resjax.network import Variables
 from resjax.studies.batches import Progress, part
 from resjax.studies.result import Result
 from resjax.studies.study import Columns
+from resjax.studies.words import columns
 
 R = TypeVar("R", bound=Result)
 
@@ -77,12 +78,15 @@ def first_moment(results: Mapping[str, Any]) -> str:
     return moment(steps.pop()) if len(steps) == 1 else "at their first moments"
 
 
-def by_moment(steps: Iterable[int], table: Callable[[int], Columns]) -> Columns:
-    """``table(t)`` of each moment t, one below the other, behind a column with the moments."""
-    joined: dict[str, list[str]] = {"moment": []}
-    for t, step in enumerate(steps):
-        columns = {name: list(cells) for name, cells in table(t).items()}
-        columns["moment"] = [moment(step)] * len(next(iter(columns.values())))
-        for name, cells in columns.items():
-            joined.setdefault(name, []).extend(cells)
-    return joined
+def by_moment(
+    steps: Iterable[int], heading: str, rows: Sequence[str], cells: Mapping[str, Iterable[Any]]
+) -> Columns:
+    """A table with a row for each moment and each of ``rows``, whose names stand below ``heading``;
+    ``cells`` is {name of the column: cells of each moment}."""
+    names = ("moment", heading, *cells)
+    told = [
+        (moment(step), *row)
+        for step, *own in zip(steps, *cells.values(), strict=True)
+        for row in zip(rows, *own, strict=True)
+    ]
+    return columns(names, told)

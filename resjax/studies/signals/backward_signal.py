@@ -52,7 +52,7 @@ from resjax.studies.moments import by_moment, moment
 from resjax.studies.paths.path_walk import Crossing, Probe, norm, walk_back, wide
 from resjax.studies.result import Result
 from resjax.studies.signals.training_batches import FirstBatches, first_batches, on_training_batches
-from resjax.studies.study import Clause, Columns, Study
+from resjax.studies.study import Columns, Study
 from resjax.studies.words import around, factor, numbers, percent, percents
 
 Place = Annotated[np.ndarray, "step", "batch", "place"]
@@ -136,10 +136,8 @@ def _batch(network: Network, loss: Loss, probe: Probe, *given: Any) -> jax.Array
     ``given`` are variables, images, labels and key.
     """
 
-    def start(gradient: jax.Array) -> jax.Array:
-        return jnp.stack([gradient, gradient])
-
-    back = walk_back(network, loss, probe, *given, start=start, cross=_cross, carry=(), xs=())
+    start: Any = {"start": lambda gradient: jnp.stack([gradient, gradient]), "carry": (), "xs": ()}
+    back = walk_back(network, loss, probe, *given, cross=_cross, **start)
     measured = jnp.concatenate([_measure(back.rows)[None], back.units]).T
     return measured.at[:3].multiply(back.scale)
 
@@ -223,12 +221,17 @@ def verdict(r: BackwardSignal) -> str:
     return "fades" if gain < 1 / KEPT else "kept"
 
 
-def _clause(does: str) -> Clause:
-    def clause(label: str, r: BackwardSignal) -> str:
-        told = does.format(factor(r.gain[0].mean()))
-        return f"{moment(r.step[0])}, the gradient of {label} {told}"
+DOES = {
+    "kept": f"keeps its size within a factor of {KEPT:g} from the last unit back to the first ({{}}×)",
+    "grows": "grows {} times from the last unit back to the first",
+    "fades": "fades to {} times its size from the last unit back to the first",
+    "unknown": "is 0 or not finite",
+}
 
-    return clause
+
+def _clause(label: str, r: BackwardSignal) -> str:
+    does = DOES[verdict(r)].format(factor(r.gain[0].mean()))
+    return f"{moment(r.step[0])}, the gradient of {label} {does}"
 
 
 def points(label: str, r: BackwardSignal) -> list[str]:
@@ -250,18 +253,14 @@ def points(label: str, r: BackwardSignal) -> list[str]:
 
 
 def table(r: BackwardSignal) -> Columns:
-    """One row for each place and moment, means over batches."""
-
-    def at(t: int) -> Columns:
-        return {
-            "in front of": (*r.unit, "head"),
-            "signal": numbers(r.total[t].mean(0)),
-            "the “1”": numbers(r.shortcut[t].mean(0)),
-            "the rest": numbers(r.rest[t].mean(0)),
-            "share of the “1”": percents(r.share[t].mean(0)),
-        }
-
-    return by_moment(r.step, at)
+    """Means over batches."""
+    cells = {
+        "signal": map(numbers, r.total.mean(1)),
+        "the “1”": map(numbers, r.shortcut.mean(1)),
+        "the rest": map(numbers, r.rest.mean(1)),
+        "share of the “1”": map(percents, r.share.mean(1)),
+    }
+    return by_moment(r.step, "in front of", (*r.unit, "head"), cells)
 
 
 def summary(r: BackwardSignal) -> dict[str, str]:
@@ -285,14 +284,7 @@ STUDY = Study(
     measure=lambda bench: on_training_batches(bench, backward_signal, loss=bench.run.loss),
     plot=plot,
     verdict=verdict,
-    says={
-        "kept": _clause(
-            f"keeps its size within a factor of {KEPT:g} from the last unit back to the first ({{}}×)"
-        ),
-        "grows": _clause("grows {} times from the last unit back to the first"),
-        "fades": _clause("fades to {} times its size from the last unit back to the first"),
-        "unknown": _clause("is 0 or not finite"),
-    },
+    says=dict.fromkeys(DOES, _clause),
     points=points,
     table=table,
     summary=summary,

@@ -242,13 +242,12 @@ def points(label: str, r: BranchVariance) -> list[str]:
     parts = []
     for t, step in enumerate(r.step):
         ratio = r.ratio[t].mean(0)
-        slopes = []
-        for stage in r.stages:
-            fit = r.slope(t, stage)
-            if fit.points >= ENOUGH:
-                name = stage.replace("stage", "stage ")
-                slope = f"{fit.slope:.2f} in {name} ({fit.low:.2f} to {fit.high:.2f})"
-                slopes.append(slope.replace("-", "−"))
+        fits = {stage.replace("stage", "stage "): r.slope(t, stage) for stage in r.stages}
+        slopes = [
+            f"{fit.slope:.2f} in {stage} ({fit.low:.2f} to {fit.high:.2f})".replace("-", "−")
+            for stage, fit in fits.items()
+            if fit.points >= ENOUGH
+        ]
         text = (
             f"{moment(step)} the branch has {factor(ratio[0])} times the variance of the shortcut in the "
             f"first unit and {factor(ratio[-1])} times in the last"
@@ -261,18 +260,14 @@ def points(label: str, r: BranchVariance) -> list[str]:
 
 
 def table(r: BranchVariance) -> Columns:
-    """One row for each unit and moment, means over batches."""
-
-    def at(t: int) -> Columns:
-        return {
-            "unit": r.unit,
-            "Var(shortcut)": numbers(r.shortcut[t].mean(0)),
-            "Var(branch)": numbers(r.branch[t].mean(0)),
-            "ratio": numbers(r.ratio[t].mean(0)),
-            "Var(output)": numbers(r.output[t].mean(0)),
-        }
-
-    return by_moment(r.step, at)
+    """Means over batches."""
+    cells = {
+        "Var(shortcut)": map(numbers, r.shortcut.mean(1)),
+        "Var(branch)": map(numbers, r.branch.mean(1)),
+        "ratio": map(numbers, r.ratio.mean(1)),
+        "Var(output)": map(numbers, r.output.mean(1)),
+    }
+    return by_moment(r.step, "unit", r.unit, cells)
 
 
 def measure(bench: Bench) -> BranchVariance:  # which takes no labels

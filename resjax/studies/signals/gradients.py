@@ -40,7 +40,7 @@ from resjax.studies.marks import band_on_log
 from resjax.studies.moments import first_moment, moment
 from resjax.studies.refusal import Refusal
 from resjax.studies.result import Result
-from resjax.studies.signals.near_one import ALIKE, places
+from resjax.studies.signals.near_one import ALIKE, compared
 from resjax.studies.signals.norms_over_training import evenness, of_kernels, quarters
 from resjax.studies.signals.training_batches import FirstBatches, first_batches, on_training_batches
 from resjax.studies.study import Bench, Columns, Study
@@ -67,14 +67,9 @@ class Gradients(Result):
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
         """As ``Result.from_json``; older files hold norms of gradients alone, so the others become NaN."""
-        steps, batches, layers = np.shape(data["norm"])
-        unknown = {
-            "parameter": np.full((steps, layers), np.nan).tolist(),
-            "update": np.full((steps, batches, layers), np.nan).tolist(),
-            "unit": [],
-            "activation": np.zeros((steps, batches, 0)).tolist(),
-        }
-        return super().from_json({**unknown, **data})
+        nan = np.full(np.shape(data["norm"]), np.nan)
+        older = {"parameter": nan[:, 0], "update": nan, "unit": [], "activation": nan[..., :0]}
+        return super().from_json({**older, **data})
 
     @property
     def mean(self) -> np.ndarray:
@@ -201,28 +196,22 @@ def plot(results: Mapping[str, Gradients]) -> style.Figure:
 def headline(results: Mapping[str, Gradients]) -> str:
     """In which network gradients are most uneven from the first to the last layer."""
     ratios = {label: float(evenness(r.mean[0])) for label, r in results.items()}
-    verdict, even, uneven, low, high = places(ratios)
-    if len(results) == 1:
-        said = _one(even, ratios[even])
-    elif verdict == "none":
-        said = _one(join(list(results)), np.nan)
-    elif verdict == "alike":
-        said = "gradients are spread alike over the layers of these networks"
-    elif verdict == "opposite":
-        said = (
-            "gradients are about as uneven in these networks, but not the same way: first ÷ last layers "
-            f"{factor(ratios[high])} in {high}, {factor(ratios[low])} in {low}"
-        )
-    else:
-        said = (
-            f"gradients are spread more evenly in {even} than in {uneven}: first ÷ last layers "
-            f"{factor(ratios[even])} against {factor(ratios[uneven])}"
-        )
-    return f"{first_moment(results)}, {said}"
+    said = compared(
+        ratios,
+        lambda label: factor(ratios[label]),
+        alike="gradients are spread alike over the layers of these networks",
+        apart="gradients are spread more evenly in {near} than in {far}: first ÷ last layers {of_near} "
+        "against {of_far}",
+        opposite="gradients are about as uneven in these networks, but not the same way: first ÷ last "
+        "layers {of_high} in {high}, {of_low} in {low}",
+    )
+    return (
+        f"{first_moment(results)}, {said or _one(join(list(ratios)), next(iter(ratios.values())))}"
+    )
 
 
 def _one(label: str, ratio: float) -> str:
-    """Of one network, whose first layers get ``ratio`` times the gradient of its last layers."""
+    """Of a network whose first layers get ``ratio`` times the gradient of its last layers."""
     if not np.isfinite(ratio) or ratio <= 0:
         return f"some of the first or last layers of {label} get no gradient"
     if 1 / ALIKE <= ratio <= ALIKE:

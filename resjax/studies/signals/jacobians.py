@@ -49,9 +49,9 @@ from resjax.studies.intervals import bootstrap
 from resjax.studies.lesions.batch_statistics import reestimate
 from resjax.studies.marks import few_ticks, legend_by_colour_and_line
 from resjax.studies.moments import by_moment, first_moment, moment
-from resjax.studies.paths.path_walk import Crossing, Probe, norm, walk_back
+from resjax.studies.paths.path_walk import Crossing, Probe, norm_of_each, walk_back
 from resjax.studies.result import Result
-from resjax.studies.signals.near_one import ALIKE, places
+from resjax.studies.signals.near_one import ALIKE, compared
 from resjax.studies.signals.training_batches import init_and_now
 from resjax.studies.study import Bench, Columns, Study
 from resjax.studies.words import factor, join, numbers
@@ -186,27 +186,22 @@ def _batch(
 
         def mean_square(key: jax.Array) -> jax.Array:
             w = jax.random.rademacher(key, gradient.shape, gradient.dtype)
-            return jnp.square(_lengths(pull(w))) / (w.size // len(w))
+            return jnp.square(norm_of_each(pull(w))) / (w.size // len(w))
 
         # A traced weight of the shortcut: both are compiled once, and run one after the other.
         values, change = lax.map(largest, jnp.array([1.0] if shortcut is None else [1.0, 0.0]))
-        before, size = pull(gradient), _lengths(gradient)
+        before, size = pull(gradient), norm_of_each(gradient)
         kept = {
             "largest": values[0],
             "branch": values[-1],
             "change": change.max(0),
-            "gain": jnp.where(size > 0, _lengths(before) / size, jnp.nan),
+            "gain": jnp.where(size > 0, norm_of_each(before) / size, jnp.nan),
             "mean_square": lax.map(mean_square, jax.random.split(signs, probes)),
         }
         return before[None], key, kept
 
     start: Any = {"start": lambda gradient: gradient[None], "carry": given[-1], "xs": ()}
     return walk_back(network, loss, Probe(), *given, cross=cross, **start).units
-
-
-def _lengths(v: jax.Array) -> jax.Array:
-    """[B, …] → [B], L2 norm of each example."""
-    return norm(v, tuple(range(1, v.ndim)))
 
 
 def _largest(
@@ -222,7 +217,7 @@ def _largest(
     _, push = jax.vjp(pull, jnp.zeros_like(y))
 
     def unit_length(v: jax.Array) -> tuple[jax.Array, jax.Array]:
-        size = _lengths(v)
+        size = norm_of_each(v)
         safe = jnp.where(size > 0, size, 1).astype(v.dtype)
         return v / safe.reshape(-1, *(1,) * (v.ndim - 1)), size
 
@@ -287,35 +282,32 @@ def a_unit(values: np.ndarray) -> float:
 def headline(results: Mapping[str, Jacobians]) -> str:
     """In which network the product of Jacobians stays near 1 at the first moment, for a random gradient."""
     typical = {label: whole(r.typical[0])[0] for label, r in results.items()}
-    text = {
-        label: f"{factor(typical[label])} ({factor(a_unit(r.typical[0]))} a unit)"
-        for label, r in results.items()
-    }
-    verdict, near, far, low, high = places(typical)
-    if verdict == "none":
-        said = f"no random gradient keeps a finite length above 0 through all units of {join(list(text))}"
-    elif len(results) == 1:
-        said = f"all units of {near} together {_way(typical[near])} by a factor of {text[near]}"
-    elif verdict == "alike":
-        said = "the products of the units' Jacobians are alike in these networks"
-    elif verdict == "apart":
-        said = (
-            f"the product of the units' Jacobians is nearer to 1 in {near} than in {far}: a random gradient "
-            f"changes by a factor of {text[near]} against {text[far]}"
-        )
-    else:
-        said = (
-            f"the products of the units' Jacobians are about as far from 1 in these networks, but not on one "
-            f"side: a random gradient changes by a factor of {text[high]} in {high}, {text[low]} in {low}"
-        )
-    return f"{first_moment(results)}, {said}"
+
+    def told(label: str) -> str:
+        return f"{factor(typical[label])} ({factor(a_unit(results[label].typical[0]))} a unit)"
+
+    said = compared(
+        typical,
+        told,
+        alike="the products of the units' Jacobians are alike in these networks",
+        apart="the product of the units' Jacobians is nearer to 1 in {near} than in {far}: a random gradient "
+        "changes by a factor of {of_near} against {of_far}",
+        opposite="the products of the units' Jacobians are about as far from 1 in these networks, but not on "
+        "one side: a random gradient changes by a factor of {of_high} in {high}, {of_low} in {low}",
+    )
+    label, product = next(iter(typical.items()))
+    if not said and np.isfinite(product) and product > 0:
+        said = f"all units of {label} together {_way(product)} by a factor of {told(label)}"
+    none = f"no random gradient keeps a finite length above 0 through all units of {join(list(typical))}"
+    return f"{first_moment(results)}, {said or none}"
 
 
 def _way(product: float) -> str:
     if 1 / ALIKE <= product <= ALIKE:
         return "keep the length of a random gradient: they change it"
-    change = "lengthen" if product > 1 else "shorten"
-    return f"{change} a random gradient{'' if product > 1 else ': they change it'}"
+    return (
+        "lengthen a random gradient" if product > 1 else "shorten a random gradient: they change it"
+    )
 
 
 def points(label: str, r: Jacobians) -> list[str]:
@@ -336,22 +328,17 @@ def points(label: str, r: Jacobians) -> list[str]:
 
 
 def table(r: Jacobians) -> Columns:
-    """One row for each unit and moment."""
-
     def cells(values: np.ndarray) -> list[str]:
         told = zip(*map(numbers, centre(values)), strict=True)
         return [f"{mean} ({low} to {high})" for mean, low, high in told]
 
-    def at(t: int) -> Columns:
-        return {
-            "unit": r.unit,
-            "gain of the gradient": cells(r.gain[t]),
-            "root mean square": cells(np.sqrt(r.mean_square[t])),
-            "largest singular value": cells(r.largest[t]),
-            "of the branch alone": cells(r.branch[t]),
-        }
-
-    return by_moment(r.step, at)
+    kinds = {
+        "gain of the gradient": map(cells, r.gain),
+        "root mean square": map(cells, np.sqrt(r.mean_square)),
+        "largest singular value": map(cells, r.largest),
+        "of the branch alone": map(cells, r.branch),
+    }
+    return by_moment(r.step, "unit", r.unit, kinds)
 
 
 # Power iteration takes about eighty backward passes for each unit, and examples differ little.

@@ -175,10 +175,7 @@ def plot_lines(results: Mapping[str, NormsOverTraining]) -> style.Figure:
 
     Lines are geometric means over the layers of a quarter; colours tell runs apart.
     """
-    narrow = style.is_narrow()
-    fig, grid = style.axes_grid(*((4, 1) if narrow else (2, 2)), sharex=True)
-    fig.set_figheight(fig.get_figheight() * (2.2 if narrow else 1.4))
-    axes = [ax for row in grid for ax in row]
+    fig, axes = style.panels(4, columns=2, height=0.4, sharex=True)
     for ax, (kind, name) in zip(axes, _kinds_shown(results).items(), strict=True):
         for i, r in enumerate(results.values()):
             if (values := getattr(r, kind)).shape[-1]:
@@ -187,7 +184,7 @@ def plot_lines(results: Mapping[str, NormsOverTraining]) -> style.Figure:
         ax.set(ylabel=name, yscale="log")
         if kind == "parameter":
             plain_log_ticks(ax.yaxis)
-    for ax in grid[-1]:
+    for ax in axes[-1 if style.is_narrow() else -2 :]:
         ax.set_xlabel("training step")
     legend_by_colour_and_line(fig, results, LINES)
     return fig

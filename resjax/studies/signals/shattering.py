@@ -1,11 +1,11 @@
 """Shattered gradients: how alike the gradients at neighbouring inputs are, by depth.
 
-*Question.* A step of gradient descent helps other examples to the extent that their gradients point the same
-way. In a deep network without shortcuts, gradients at different inputs resemble white noise, although each
-has a healthy norm: Balduzzi et al. (2017) call them shattered. Do shortcuts prevent it?
+*Question.* A step of gradient descent helps other examples as far as their gradients point the same way. In a
+deep network without shortcuts, gradients at different inputs resemble white noise, although each has a
+healthy norm: Balduzzi et al. (2017) call them shattered. Do shortcuts prevent it?
 
-*Method.* Networks of one input x ∈ [−2, 2] and one output f(x), fully connected, at initialization; the
-gradient f'(x) at the points of a grid; its correlation between two points, E[f'(x) f'(x̃)] over √(E[f'(x)²]
+*Method.* Networks of one input x ∈ [−2, 2] and one output f(x), fully connected, at initialization. Measured
+is the correlation of the gradient f'(x) between two points of a grid, E[f'(x) f'(x̃)] ÷ √(E[f'(x)²]
 E[f'(x̃)²]), averaged over all pairs of points, or over the pairs at one distance (autocorrelation). The
 expectation over the output's weights is exact: for f = w·h it is the cosine between h'(x) and h'(x̃). The
 other weights are drawn (seeds), and intervals are over seeds. The first units of a deep network at init are a
@@ -14,9 +14,9 @@ shallower network at init, so one network gives all depths.
 *What theory says.* A rectifier passes the common gradient of two inputs where both switch it on. If those are
 a quarter of the units, half as many as for one input, each layer halves the correlation: 2^−L in plain
 networks, (3/4)^L with shortcuts, and about 1/√L with shortcuts and BatchNorm (ibid., §3). The quarter is an
-assumption about the *states*: with BatchNorm it holds at every depth; without BatchNorm the states of all
-inputs become alike with depth, so that correlations fall more slowly (ibid., Fig. 3, on co-activations). So
-plain networks are shown with and without BatchNorm.
+assumption about the *states*: with BatchNorm it holds at every depth; without, the states of all inputs
+become alike with depth, so that correlations fall more slowly (ibid., Fig. 3, on co-activations). So plain
+networks are shown with and without BatchNorm.
 
 *Protocol.* Width 200; He initialization (variance 2/fan-in); the first layer's weights and biases are N(0,
 1), which spreads its kinks over the grid, other biases are 0; branches are BatchNorm? – ReLU – linear, times
@@ -80,14 +80,15 @@ class Shattering(Result):
         return np.logical_and.accumulate(self.interval[0] > 0)
 
     def exponential(self) -> tuple[float, float]:
-        """Rate r and the fit's r², correlation ∝ exp(−r·L), over resolved depths; NaN with fewer than 3."""
+        """Rate r of correlation ∝ exp(−r·L), and the fit's r²."""
         return self._line(np.asarray(self.depth, float))
 
     def power(self) -> tuple[float, float]:
-        """Exponent p and the fit's r², correlation ∝ L^−p, over resolved depths; NaN with fewer than 3."""
+        """Exponent p of correlation ∝ L^−p, and the fit's r²."""
         return self._line(np.log(self.depth))
 
     def _line(self, x: np.ndarray) -> tuple[float, float]:
+        """Fit over the resolved depths; NaN with fewer than 3."""
         ok = self.resolved
         if ok.sum() < 3:
             return np.nan, np.nan
@@ -241,9 +242,9 @@ def plot(results: Mapping[str, Shattering]) -> style.Figure:
     """
     fig, (left, right) = style.panels(2, height=0.7)
     for i, (label, r) in enumerate(results.items()):
-        color, band = style.color(i), {"alpha": 0.2, "lw": 0, "color": style.color(i)}
-        ok, (low, high) = r.resolved, r.interval
-        mean, marker = r.correlation.mean(0), style.marker(i)
+        color, marker = style.color(i), style.marker(i)
+        band: dict[str, Any] = {"alpha": 0.2, "lw": 0, "color": color}
+        ok, mean, (low, high) = r.resolved, r.correlation.mean(0), r.interval
         left.plot(r.depth[ok], mean[ok], marker=marker, label=label, color=color)
         left.fill_between(r.depth[ok], low[ok], high[ok], **band)
         near = r.distance <= EDGE  # few pairs are farther apart, so their mean says little
@@ -280,7 +281,7 @@ def at_shown_depth(r: Shattering) -> list[float]:
 
 def ratio(r: Shattering, other: Shattering) -> tuple[float, bool]:
     """How many times more alike gradients are in ``r`` at the shown depth; where the other's interval
-    reaches 0, with its upper end instead, and True: at least so many times."""
+    reaches 0, at least so many times (True), from its end that is farther from 0."""
     own, (value, low, high) = at_shown_depth(r)[0], at_shown_depth(other)
     noise = low <= 0
     below = max(abs(low), abs(high)) if noise else value
@@ -325,10 +326,10 @@ def _law(r: Shattering) -> str:
     if fit < fit_power:
         way, sign = ("decays", "−") if power > 0 else ("grows", "")
         return f"it {way} like L^{sign}{abs(power):.2f} (r² {fit_power:.3f})"
+    way, sign = ("decays", "−") if rate > 0 else ("grows", "")
+    text = f"it {way} exponentially, by exp({sign}{abs(rate):.3f}) a layer (r² {fit:.3f})"
     if rate <= 0:
-        text = f"it grows exponentially, by exp({-rate:.3f}) a layer (r² {fit:.3f})"
         return f"{text}, where halving would be a decay"
-    text = f"it decays exponentially, by exp(−{rate:.3f}) a layer (r² {fit:.3f})"
     if abs(rate / HALVING - 1) <= TOLERANCE:
         return f"{text}, within {100 * TOLERANCE:.0f} % of the ln 2 = {HALVING:.3f} of halving"
     return f"{text}, {factor(rate / HALVING)} times the ln 2 of halving"
@@ -353,18 +354,17 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "residual, BatchNorm": {"shortcut": True, "norm": True},
     "residual, BatchNorm, β = 0.1": {"shortcut": True, "norm": True, "beta": 0.1},
 }
-SMOKE: dict[str, Any] = {
-    **{"width": 48, "depths": (1, 2, 3, 4, 6), "shown_depth": 6, "points": 24, "seeds": 4}
-}
+SMOKE: dict[str, Any] = {"width": 48, "depths": (1, 2, 3, 4, 6), "shown_depth": 6}
+SMOKE |= {"points": 24, "seeds": 4}
 
 
 def measure(options: ClaimOptions, progress: Progress | None) -> dict[str, Shattering]:
-    found = {}
-    for i, (label, kind) in enumerate(NETWORKS.items()):
+    def one(i: int, kind: Mapping[str, Any]) -> Shattering:
         size = SMOKE if options.smoke else {}
         tell = part(progress, i, len(NETWORKS))
-        found[label] = shattering(**kind, **size, seed=options.seed, progress=tell)
-    return found
+        return shattering(**kind, **size, seed=options.seed, progress=tell)
+
+    return {label: one(i, kind) for i, (label, kind) in enumerate(NETWORKS.items())}
 
 
 STUDY = Claim(
