@@ -224,18 +224,16 @@ def verdict(r: BranchVariance) -> str:
     """How branches weigh against the shortcut at the first moment, in the first stage with units enough: in
     later stages, transitions may have carried variance over."""
     fits = [r.slope(0, stage) for stage in r.stages]
-    slope = next((fit.slope for fit in fits if fit.points >= ENOUGH), None)
-    return ("" if r.step[0] == 0 else LATER) + _kind(slope)
-
-
-def _kind(slope: float | None) -> str:
-    if slope is None:
-        return "none"
-    if LAW[0] <= slope <= LAW[1]:
-        return "law"
-    if FLAT[0] <= slope <= FLAT[1]:
-        return "flat"
-    return "steep" if slope < LAW[0] else ("between" if slope < FLAT[0] else "rising")
+    slope = next((fit.slope for fit in fits if fit.points >= ENOUGH), np.nan)
+    kinds = {
+        "steep": slope < LAW[0],
+        "law": slope <= LAW[1],
+        "between": slope < FLAT[0],
+        "flat": slope <= FLAT[1],
+        "rising": slope > FLAT[1],
+        "none": np.isnan(slope),
+    }
+    return ("" if r.step[0] == 0 else LATER) + next(kind for kind, holds in kinds.items() if holds)
 
 
 def points(label: str, r: BranchVariance) -> list[str]:

@@ -43,7 +43,7 @@ from resjax.studies.result import Result
 from resjax.studies.signals.near_one import ALIKE, compared
 from resjax.studies.signals.norms_over_training import evenness, of_kernels, quarters
 from resjax.studies.signals.training_batches import FirstBatches, first_batches, on_training_batches
-from resjax.studies.study import Bench, Columns, Study
+from resjax.studies.study import Columns, Study
 from resjax.studies.words import around, factor, join, numbers
 
 
@@ -274,11 +274,6 @@ def summary(r: Gradients) -> dict[str, str]:
     return {"gradient at init, first ÷ last layers": ratio} if r.step[0] == 0 else {}
 
 
-def measure(bench: Bench) -> Gradients:
-    optimizer, loss = bench.run.experiment.task.optimizer, bench.run.loss
-    return on_training_batches(bench, gradients, loss=loss, optimizer=optimizer)
-
-
 STUDY = Study(
     name="gradients",
     title="Gradients, layer by layer",
@@ -293,7 +288,9 @@ STUDY = Study(
         "                          batch_size=run.config.train.batch_size)"
     ),
     result=Gradients,
-    measure=measure,
+    measure=lambda bench: on_training_batches(
+        bench, gradients, loss=bench.run.loss, optimizer=bench.run.experiment.task.optimizer
+    ),
     plot=plot,
     headline=headline,
     points=points,

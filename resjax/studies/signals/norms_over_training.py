@@ -30,7 +30,6 @@ from resjax.studies import style
 from resjax.studies.marks import legend_by_colour_and_line, plain_log_ticks
 from resjax.studies.refusal import Refusal
 from resjax.studies.result import Result
-from resjax.studies.run import Run
 from resjax.studies.study import Bench, Columns, Study
 from resjax.studies.words import factor, numbers, percent
 
@@ -151,12 +150,6 @@ def evenness(values: np.ndarray) -> Any:
         return first / last
 
 
-def share_alike(r: NormsOverTraining) -> float:
-    """Share of the records at which first and last layers' gradients are alike."""
-    with np.errstate(divide="ignore"):
-        return float(np.mean(np.abs(np.log(evenness(r.gradient))) <= np.log(ALIKE)))
-
-
 def _kinds_shown(results: Mapping[str, NormsOverTraining]) -> dict[str, str]:
     """{kind of norm: how it is written}, four of them."""
     kinds = {"gradient": "‖∂L/∂W‖", "parameter": "‖W‖", "update": "‖ΔW‖"}
@@ -191,12 +184,11 @@ def plot_lines(results: Mapping[str, NormsOverTraining]) -> style.Figure:
 
 
 def plot_maps(results: Mapping[str, NormsOverTraining]) -> style.Figure:
-    """Norms of every layer over training, of many runs in one picture: depth × plain or residual, for
-    example.
+    """Norms of every layer over training, of many runs: depth × plain or residual, for example.
 
-    Logarithmic maps [kind of norm, run]. In each map, training goes from left to right and the network
-    from its first layer, at the top, to its last. A row has one scale of colours; blank is a norm of 0 or
-    unknown. On a phone runs are rows and kinds columns.
+    Logarithmic maps [kind of norm, run]. In each map, training goes from left to right and the network from
+    its first layer, at the top, to its last. A row has one scale of colours; blank is a norm of 0 or unknown.
+    On a phone runs are rows and kinds columns.
     """
     from matplotlib.colors import LogNorm
 
@@ -260,7 +252,9 @@ def _positive(values: np.ndarray) -> np.ndarray:
 
 def headline(results: Mapping[str, NormsOverTraining]) -> str:
     """How often first and last layers get gradients of one size."""
-    shares = {label: share_alike(r) for label, r in results.items()}
+    with np.errstate(divide="ignore"):
+        away = {label: np.abs(np.log(evenness(r.gradient))) for label, r in results.items()}
+    shares = {label: float(np.mean(logs <= np.log(ALIKE))) for label, logs in away.items()}
     best, worst = max(shares, key=shares.__getitem__), min(shares, key=shares.__getitem__)
     high, low = percent(shares[best]), percent(shares[worst])
     same = f"gradients of one size (within a factor of {ALIKE:g})"
@@ -285,8 +279,7 @@ def points(label: str, r: NormsOverTraining) -> list[str]:
 
 
 def table(r: NormsOverTraining) -> Columns:
-    """One row for each record: geometric means over the first and the last quarter of the layers, and of
-    the units where their outputs were logged."""
+    """Geometric means over the first and the last quarter of the layers, and of the units that were logged."""
     columns = {"step": [f"{int(step):,}" for step in r.step]}
     for name, kind in zip(("gradient", "weights", "update"), KINDS, strict=True):
         first, last = map(numbers, quarters(getattr(r, kind)))
@@ -297,13 +290,8 @@ def table(r: NormsOverTraining) -> Columns:
     return columns
 
 
-def unsuited(run: Run) -> str | None:
-    return None if any("norms" in record for record in run.records) else NO_NORMS
-
-
 def measure(bench: Bench) -> NormsOverTraining:
-    run = bench.run
-    return norms_over_training(run.network, run.records, run.image_shape)
+    return norms_over_training(bench.run.network, bench.run.records, bench.run.image_shape)
 
 
 STUDY = Study(
@@ -315,7 +303,7 @@ STUDY = Study(
     ),
     code="resjax.analysis.norms_over_training(run.network, run.records, run.image_shape)",
     result=NormsOverTraining,
-    unsuited=unsuited,
+    unsuited=lambda run: None if any("norms" in record for record in run.records) else NO_NORMS,
     measure=measure,
     plot=plot,
     headline=headline,
