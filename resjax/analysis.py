@@ -4,9 +4,9 @@
     result = lesion(*run.evaluation(10_000))
     plot(result).savefig("lesion.png")              # or plot({"one": result, "another": other})
 
-The function of a study has the study's name. Analyses know a network as stem, units and head only, so they
-work on every one. Each module teaches its method: the question, the formula, the cost, what a result means
-and what it does not mean. docs/analyses has a page for each.
+The function of a study has the study's name. Analyses see a network only as a stem, units and a head, so they
+work with every network. The docstring of each module explains its method: the question, the formula, the
+cost, what a result means and what it does not mean. docs/analyses has a page for each.
 """
 
 import sys

@@ -195,9 +195,9 @@ def test_a_unit_may_run_twice_outside_training(net, logits, variables, x):
         ({"gates": np.ones((2, N))}, r"takes \(5,\)"),
         ({"order": np.arange(N - 1)}, r"order has shape \(4,\).*5 units"),
         ({"gates": [1, 0]}, r"gates have shape \(2,\).*5 units"),
-        ({"order": np.arange(N) * 1.0}, r"dtype float64.*takes integers"),
+        ({"order": np.arange(N) * 1.0}, r"dtype float64.*must be integers"),
         ({"order": [1, 0]}, r"order has shape \(2,\).*5 units"),
-        ({"order": [0.0, 1.0, 2.0, 3.0, 4.0]}, r"dtype float32.*takes integers"),
+        ({"order": [0.0, 1.0, 2.0, 3.0, 4.0]}, r"dtype float32.*must be integers"),
         ({"order": [1, 0, 2, 3, 4]}, r"unit 1 at place 0 \(stage1/unit1\).*0 to 0"),
         ({"order": np.array([1, 0, 2, 3, 4])}, r"unit 1 at place 0 \(stage1/unit1\).*0 to 0"),
         ({"order": np.array([0, 1, 2, 4, 3])}, r"unit 4 at place 3 \(stage1/unit4\).*1 to 3"),
@@ -268,7 +268,7 @@ def test_a_missing_key_is_refused(fields, x):
 
 def test_impossible_networks_are_refused(net):
     stack = net.stacks[1]
-    with pytest.raises(ValueError, match=r"different names.*'stage1', 'stage1'"):
+    with pytest.raises(ValueError, match=r"unique names.*'stage1', 'stage1'"):
         dataclasses.replace(net, stacks=(stack, stack))
     with pytest.raises(ValueError, match="unroll=-1; allowed: 1, 2"):
         dataclasses.replace(net, unroll=-1)

@@ -314,7 +314,7 @@ def test_what_is_not_finite_stops_the_run_before_the_update(tmp_path):
     c.optimizer.learning_rate = 1e30
     c.optimizer.schedule = "constant"
     with pytest.raises(
-        FloatingPointError, match=r"step \d+ to \d+ is not finite.*first place is.*saved"
+        FloatingPointError, match=r"step \d+ to \d+ is not finite.*first non-finite value is.*saved"
     ):
         train_and_evaluate(c, tmp_path / "run")
     with Checkpoints(tmp_path / "run") as checkpoints:

@@ -18,7 +18,7 @@ from resjax.network.losses import Loss
 T = TypeVar("T")
 BATCH_SIZE = 128
 Progress = Callable[[int, int], None]
-"""Called as ``progress(parts done, parts in all)``, with 0 before the first."""
+"""Called as ``progress(parts done, total parts)``, first with 0 parts done."""
 
 
 class Inference(TypedDict, total=False):
@@ -30,7 +30,7 @@ class Inference(TypedDict, total=False):
     """
 
     loss: Loss  # (logits [B, classes], labels int32 [B]) → float32 [B]; default: cross-entropy
-    batch_size: int  # most examples at a time; memory grows with it, results do not depend on it
+    batch_size: int  # maximum number of examples at a time; affects memory, not results
     progress: Progress | None
 
 
@@ -75,11 +75,11 @@ def count_classes(network: Network, variables: Variables, shape: tuple[int, ...]
 
 
 def check_examples(images: np.ndarray, labels: np.ndarray, num_classes: int) -> None:
-    """Refuses examples that no analysis can use.
+    """Checks that an analysis can use the examples.
 
     Raises:
-      ValueError: no example, images that are not float [N, H, W, C], another number of labels, or labels
-        that are no class of the network.
+      ValueError: no example, images that are not float [N, H, W, C], a number of labels that differs from N,
+        or a label outside the network's classes.
     """
     check_images(images)
     if labels.shape != images.shape[:1]:
@@ -122,7 +122,7 @@ def check_images(images: np.ndarray) -> None:
             f"(resjax.data.standardize), got {images.dtype} {shape}"
         )
     if len(images) == 0:
-        raise ValueError(f"there is no example to run: images have the shape {shape}")
+        raise ValueError(f"there is no example: images have the shape {shape}")
 
 
 def padded_batches(
@@ -134,7 +134,7 @@ def padded_batches(
 ) -> Iterator[PaddedBatch]:
     """Batches of one size, at most ``batch_size``, as even as possible; the last is padded.
 
-    The size is a multiple of ``multiple``; that itself, where ``batch_size`` is smaller.
+    The size is a multiple of ``multiple``, and equal to it if ``batch_size`` is smaller.
 
     Raises:
       ValueError: a batch size below 1.

@@ -4,8 +4,9 @@
 Beyond some depth the plain ones get worse, and already on the *training* data: they are not overfitted but
 hard to train. So training and test error belong in one figure.
 
-*Reading it.* The training error is the mean over the batches since the last record, before each update and
-on augmented images; the test error is that of one state on whole images. One seed shows only one seed.
+*Reading it.* The training error is the mean over the batches since the last record, measured before each
+update and on augmented images; the test error is that of one state on whole images. One seed does not show
+how much the result varies between seeds.
 
 *Cost.* None: the numbers are in metrics.jsonl.
 """
@@ -36,9 +37,9 @@ class Curves(Classified):
     eval_step: Annotated[np.ndarray, "evaluation"]  # int
     eval_loss: Annotated[np.ndarray, "evaluation"]
     eval_error: Annotated[np.ndarray, "evaluation"]
-    split: str  # that the evaluations are on, 'test' or 'holdout'
+    split: str  # the evaluation set, 'test' or 'holdout'
     num_examples: int  # of that split
-    total_steps: int  # of the whole run; beyond the last step while training goes on
+    total_steps: int  # of the whole run; more than the last step if the run is still training
     residual: bool  # whether some unit has a shortcut
 
 
@@ -92,7 +93,7 @@ def plot(results: Mapping[str, Curves]) -> style.Figure:
 
 
 def headline(results: Mapping[str, Curves]) -> str:
-    """Which network ends best; of one network, whether it learned anything."""
+    """Which network ends best; for a single network, whether it learned anything."""
     if len(results) == 1:
         ((label, r),) = results.items()
         learned = r.eval_error[-1] <= LEARNED * r.chance_error

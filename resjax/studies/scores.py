@@ -31,7 +31,7 @@ class Sums(NamedTuple):
 def compare(
     logits: jax.Array, intact: jax.Array, labels: jax.Array, mask: jax.Array, loss: Loss
 ) -> Sums:
-    """One batch of a changed network beside the intact one.
+    """Compares a changed network with the intact one on one batch.
 
     Args:
       logits, intact: float [B, classes].
@@ -61,9 +61,7 @@ class Scores:
     loss: np.ndarray  # [m]
     kl: np.ndarray  # [m], KL(p_intact ‖ p_changed), nats
     agreement: np.ndarray  # [m], share of examples for which both networks predict the same class
-    class_error: (
-        np.ndarray
-    )  # [m, classes], among examples of each class; NaN for a class without example
+    class_error: np.ndarray  # [m, classes]; NaN for a class without examples
     num_examples: int
 
     @property

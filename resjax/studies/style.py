@@ -1,7 +1,7 @@
-"""How figures look: one palette for colour-blind readers, on light and on dark backgrounds.
+"""How figures look: one palette, safe for colour-blind readers, on light and dark backgrounds.
 
 Colours are those of Okabe & Ito (2008), chosen to stay distinct for every common kind of colour
-blindness; runs also differ in marker, and moments of a run in the kind of line.
+blindness; runs also differ in marker, and moments of a run in line style.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ def count_axis(fig: Figure, ax: Axes, label: str) -> None:
 
 
 def draw_chance(ax: Axes, chance: float) -> None:
-    """The error of a guess, as a dotted line with its name."""
+    """The chance error, as a dotted line with its name."""
     ax.axhline(100 * chance, lw=1, ls=":", color=ink())
     ax.annotate(
         "chance",

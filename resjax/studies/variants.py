@@ -5,7 +5,7 @@ traced, so one compilation serves any number of variants::
 
     scores, intact = measure(network, variables, images, labels, with_gates, gates)     # gates [m, units]
 
-*Cost.* m + 1 forward passes. (``lesion`` shares prefixes, and takes half of that.)
+*Cost.* m + 1 forward passes. (``lesion`` shares prefixes, which halves the cost.)
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from resjax.studies.scores import Scores, Sums, compare, compiled_compare
 
 Forward = Callable[[Network, Variables, jax.Array, Any, Any], jax.Array]
 """(network, variables, images [B, H, W, C], one variant, extra) → logits [B, classes]. Define it at module
-level: a new function object is compiled again."""
+level: each new function object is compiled again."""
 
 
 def with_gates(

@@ -10,22 +10,22 @@ import numpy as np
 from resjax.studies.run import Run
 from resjax.studies.words import join
 
-# A unit "may go" where its deletion raises the error by no more (Veit et al. 2016: no noticeable change).
+# A unit "may go" if its deletion raises the error by at most this (Veit et al. 2016: no noticeable change).
 MAY_GO = 0.01
-# A network whose error exceeds this share of the error of a guess has learned too little to lose anything.
+# A network whose error exceeds this share of the chance error has learned too little to lose anything.
 LEARNED = 0.8
 UNTRAINED = "there is no verdict on {}, which learned too little to lose anything"
 
 
 def spared(error: np.ndarray, intact_error: float | np.ndarray) -> np.ndarray:
-    """bool, shaped like ``error``: whether the error rises by at most one percentage point; rounding does not
-    decide. NaN is False."""
+    """bool, shaped like ``error``: whether the error rises by at most one percentage point, with a margin for
+    rounding. NaN is False."""
     return error <= intact_error + MAY_GO + 1e-9
 
 
 def untrained(result: Any) -> bool:
-    """Whether the network of a result with ``intact_error`` and ``chance_error`` knows too little to lose
-    anything."""
+    """Whether the network of a result with ``intact_error`` and ``chance_error`` has learned too
+    little to lose anything."""
     return bool(result.intact_error > LEARNED * result.chance_error)
 
 
@@ -35,7 +35,7 @@ def num_deletable(run: Run) -> int:
 
 
 def cannot_delete(run: Run) -> str | None:
-    """Why nothing can be deleted there, or None."""
+    """Why no unit of the run can be deleted, or None."""
     if num_deletable(run):
         return None
     return "no unit of this network can be deleted: none has a shortcut or keeps its shape"

@@ -13,8 +13,8 @@ def percent(share: float) -> str:
 
 
 def factor(value: float) -> str:
-    """A ratio with two digits: '0.013', '1.3', '130', '1.3·10⁷', '∞'."""
-    value = float(value)  # numpy rounds its own numbers otherwise
+    """A ratio with two significant digits: '0.013', '1.3', '130', '1.3·10⁷', '∞'."""
+    value = float(value)  # numpy's own numbers are rounded differently
     if np.isnan(value):
         return "–"
     if np.isinf(value):
@@ -39,7 +39,7 @@ def around(ends: Iterable[np.ndarray | float]) -> str:
 
 
 def number(value: float) -> str:
-    """Four digits, for tables; not a number → '–'."""
+    """Four significant digits, for tables; not a number → '–'."""
     return "–" if np.isnan(value) else f"{value:.4g}"
 
 
