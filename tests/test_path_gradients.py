@@ -20,6 +20,7 @@ from resjax.network import Network, Stack
 from resjax.network.losses import cross_entropy
 from resjax.network.unit import Unit
 from resjax.studies import moments
+from resjax.studies.batches import whole_batches
 from resjax.studies.paths import path_exact, path_sampled
 from resjax.studies.paths.path_exact import path_spectrum
 from resjax.studies.paths.path_growth import path_growth
@@ -381,8 +382,8 @@ def test_batches_are_whole_and_in_order():
     assert found.norm.shape == (1, 3, 4) and found.batch_size == 1
     second = path_spectrum(network, variables, images[1:2], labels[1:2])
     np.testing.assert_allclose(found.norm[:, 1:2], second.norm, rtol=1e-12)
-    four = path_sampled.whole_batches(network, variables, np.tile(images, (3, 1, 1, 1)), [0] * 9, 4)
-    assert [len(x) for x, _ in four] == [4, 4]  # the ninth example is left
+    four = whole_batches(network, variables, np.tile(images, (3, 1, 1, 1)), [0] * 9, 4)
+    assert [len(x) for x, _ in four.pairs] == [4, 4]  # the ninth example is left
     low, high = found.mean_length_interval
     assert low < found.mean_length < high
     assert np.isnan(second.mean_length_interval).all()

@@ -153,8 +153,9 @@ def test_differences_are_paired():
 
 def test_sizes_are_counted_by_the_side_of_their_interval():
     dense = made(0.2, 0.25, 0.3)
-    assert sample_size.compare(made(0.1, 0.25, 0.1), dense) == [(2, 0), (0, 0), (2, 0)]
-    assert sample_size.compare(made(0.5, 0.5, 0.5), dense) == [(0, 2)] * 3
+    mixed = dict(zip(SETTINGS, [(2, 0), (0, 0), (2, 0)], strict=True))
+    assert sample_size.compare(made(0.1, 0.25, 0.1), dense) == mixed
+    assert sample_size.compare(made(0.5, 0.5, 0.5), dense) == dict.fromkeys(SETTINGS, (0, 2))
 
 
 def test_json_and_picture():

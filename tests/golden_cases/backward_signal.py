@@ -59,5 +59,6 @@ CASES = {
         "much less": way(3e-6, 3, 2, residual=False),
         "the same": way(2, 3, 2, residual=False),
     },
+    "the mean grows, not the median": {"deep": result([[[8, 2], [10, 2], [60, 2]]])},
     "one fades": {"flat": way(0.19, 3, 2, residual=False)},
 }

@@ -1,7 +1,7 @@
-"""Fully connected rectifier networks of one input, on which theory about initialization can be tried.
+"""Fully connected rectifier networks of one input, on which theory about initialization can be tested.
 
-They are networks like any other: a first layer as stem, one linear layer a unit, and a head that hands on
-the last state, so that "logits" are states.
+They are networks like any other: a first layer as stem, units of one linear layer, and a head that
+returns the last state, so that "logits" are states.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class _Spread(nn.Module):
 
 
 class _State(nn.Module):
-    """A head that hands on the last state."""
+    """A head that returns the last state."""
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -63,7 +63,7 @@ def rectifier_network(
     """A fully connected network of one input, whose "logits" are its last state [B, width].
 
     Args:
-      depth: units, one linear layer each.
+      depth: number of units, one linear layer each.
       width: of every layer.
       shortcut: with shortcuts.
       norm: with BatchNorm in front of every rectifier.

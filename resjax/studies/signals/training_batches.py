@@ -11,46 +11,18 @@ Arguments that the functions of several studies share:
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, TypeVar
 
-import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
-from resjax.studies.batches import Progress
+from resjax.studies.batches import Progress, WholeBatches, whole_batches
 from resjax.studies.moments import at_moments
-from resjax.studies.paths.path_walk import whole_batches
 from resjax.studies.study import Bench
 
 R = TypeVar("R", bound=Any)
-
-
-@dataclasses.dataclass(frozen=True)
-class Batches:
-    """Images and labels of batches of one size."""
-
-    pairs: list[tuple[np.ndarray, np.ndarray]]
-
-    @property
-    def size(self) -> int:
-        return len(self.pairs[0][0])
-
-    def __str__(self) -> str:
-        return f"{len(self.pairs)} of {self.size} examples"
-
-    def keyed(
-        self, seed: int, progress: Progress | None
-    ) -> Iterator[tuple[np.ndarray, np.ndarray, jax.Array]]:
-        """Images, labels and a random key of each batch; reports progress."""
-        for i, pair in enumerate(self.pairs):
-            if progress:
-                progress(i, len(self.pairs))
-            yield *pair, jax.random.fold_in(jax.random.key(seed), i)
-        if progress:
-            progress(len(self.pairs), len(self.pairs))
 
 
 def first_batches(
@@ -60,7 +32,7 @@ def first_batches(
     labels: ArrayLike | None,
     batch_size: int,
     max_batches: int,
-) -> Batches:
+) -> WholeBatches:
     """At most ``max_batches`` batches; without labels, all labels are 0.
 
     Raises:
@@ -69,14 +41,14 @@ def first_batches(
     if max_batches < 1:
         raise ValueError(f"max_batches={max_batches}; allowed: 1 or more")
     labels = np.zeros(np.shape(images)[:1], int) if labels is None else labels
-    return Batches(whole_batches(network, variables, images, labels, batch_size)[:max_batches])
+    batches = whole_batches(network, variables, images, labels, batch_size)
+    return WholeBatches(batches.pairs[:max_batches])
 
 
 def training_batches(bench: Bench) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
     """Images and labels of a run's first training batches, and their size and number as arguments."""
     size, most = bench.run.config.train.batch_size, bench.options.gradient_batches
-    images, labels = bench.training(size * most)
-    bench.choices["data"] = f"the first {len(images):,} training examples, not augmented"
+    images, labels = bench.training(size * most, note=True)
     return images, labels, {"batch_size": size, "max_batches": most}
 
 
