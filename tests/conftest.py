@@ -1,6 +1,7 @@
 """Every test runs strict: no silent rank promotion, eight virtual CPU devices, nothing from the network or
 compiled by an earlier run. Programs that this run compiled are kept for its other tests."""
 
+import ctypes
 import gc
 import os
 import tempfile
@@ -27,6 +28,7 @@ import jax
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+LIBC = ctypes.CDLL(None)
 # Many tests build the same network and compile the same program. Each process has a folder of its own, since
 # JAX does not write programs atomically.
 COMPILED = tempfile.TemporaryDirectory(prefix="resjax-compiled-")
@@ -52,6 +54,8 @@ def pytest_runtest_teardown(item, nextitem):
     if nextitem is None or nextitem.path != item.path:
         jax.clear_caches()
         gc.collect()
+        if hasattr(LIBC, "malloc_trim"):  # glibc would keep what was freed
+            LIBC.malloc_trim(0)
 
 
 def pytest_unconfigure():

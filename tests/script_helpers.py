@@ -59,10 +59,11 @@ class Done(NamedTuple):
     stderr: str
 
 
-def run_each(commands, folder, **where):
-    """Each of these (a module's name or its file, then arguments) as ``python`` would start it."""
+def run_each(commands, folder, cwd=None, **changes):
+    """Each of these (a module's name or its file, then arguments), one after another, as ``python`` would
+    start it; what they say goes through ``folder``, and ``changes`` are of the environment."""
     own = [sys.executable, "-c", _FORK, str(folder), json.dumps(commands)]
-    subprocess.run(own, env=environment(), check=True, **where)
+    subprocess.run(own, cwd=cwd, env=environment(**changes), check=True)
     kinds = ("code", "out", "err")
     texts = [[(folder / f"{i}.{k}").read_text() for k in kinds] for i in range(len(commands))]
     return [Done(int(code), out, err) for code, out, err in texts]

@@ -88,8 +88,8 @@ def test_deleting_nothing_changes_no_bit(kind):
     by_places, _ = measure_places(network, variables, *examples(), places, batch_size=BATCH)
     gates = np.ones_like(places, np.float32)
     _, whole = measure(network, variables, *examples(), with_gates, gates, batch_size=BATCH)
-    # A program that knows all gates may round s + gate · f once instead of twice.
-    rtol = 2e-5 * (kind == "stochastic depth")
+    # Two programs; one that knows all gates may round s + gate · f once instead of twice.
+    rtol = 2e-5 if kind == "stochastic depth" else 3e-7
     np.testing.assert_allclose(by_places.loss, whole.loss, rtol=rtol)
     result = all_subsets_of(kind)
     assert not result.deleted[0].any()

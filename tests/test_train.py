@@ -87,6 +87,13 @@ def one_device():
     return run_steps(small_config(), Devices(devices=jax.devices()[:1]))
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """(workdir, last state) of a whole run; tests leave it as it is."""
+    path = tmp_path_factory.mktemp("finished") / "run"
+    return path, train_and_evaluate(small_config(), path)
+
+
 def test_the_step_is_pure_and_needs_no_devices(experiment, step):
     c = experiment.config
     feed = Feed(c, experiment.dataset, Devices(devices=jax.devices()[:1]), 0)
@@ -362,15 +369,13 @@ def test_a_dispatch_after_a_stopped_one_does_nothing(experiment):
     assert bool(jnp.all(metrics["finite"]))
 
 
-def test_a_workdir_of_another_configuration_is_refused(tmp_path):
-    c = small_config()
-    c.train.duration = "2 steps"
-    train_and_evaluate(c, tmp_path / "run")
-    before = (tmp_path / "run/config.json").read_text()
+def test_a_workdir_of_another_configuration_is_refused(finished):
+    c, (run, _) = small_config(), finished
+    before = (run / "config.json").read_text()
     c.optimizer.learning_rate = 0.2
     with pytest.raises(ValueError, match=r"optimizer\.learning_rate: 0\.1 → 0\.2"):
-        train_and_evaluate(c, tmp_path / "run")
-    assert (tmp_path / "run/config.json").read_text() == before
+        train_and_evaluate(c, run)
+    assert (run / "config.json").read_text() == before
 
 
 def test_pmap_does_not_continue_on_another_number_of_devices(tmp_path):
@@ -417,9 +422,8 @@ def test_a_folder_of_other_files_is_refused(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_a_stop_request_saves_and_the_run_goes_on_later(tmp_path):
-    c = small_config()
-    whole = train_and_evaluate(c, tmp_path / "whole")
+def test_a_stop_request_saves_and_the_run_goes_on_later(finished, tmp_path):
+    c, (_, whole) = small_config(), finished
     experiment = load_experiment(c)
     devices = Devices()
     from resjax.workdir import workdir
