@@ -279,7 +279,7 @@ def points(label: str, r: NormsOverTraining) -> list[str]:
 
 
 def table(r: NormsOverTraining) -> Columns:
-    """Geometric means over the first and the last quarter of the layers, and of the units that were logged."""
+    """Geometric means over the first and the last quarter of the layers, and of the logged units."""
     columns = {"step": [f"{int(step):,}" for step in r.step]}
     for name, kind in zip(("gradient", "weights", "update"), KINDS, strict=True):
         first, last = map(numbers, quarters(getattr(r, kind)))
