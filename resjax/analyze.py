@@ -40,10 +40,10 @@ def analyze(
     """Runs studies on one or more runs and writes the report.
 
     Args:
-      workdirs: of the runs, which are compared in the order given.
+      workdirs: folders of the runs, which are compared in this order.
       studies: names, see ``resjax.studies.catalogue.STUDIES``; empty for all.
       out: folder of the report; None for ``analysis`` in the first workdir.
-      options: choices for all studies.
+      options: options of all studies.
 
     Returns:
       The path of report.html, which also names the studies that failed.

@@ -115,6 +115,11 @@ class Network:
         return tuple(infos)
 
     @property
+    def residual(self) -> np.ndarray:
+        """bool [unit], whether a unit has a shortcut."""
+        return np.array([unit.stack.unit.residual for unit in self.units])
+
+    @property
     def modules(self) -> list[tuple[str, nn.Module, int]]:
         """(name, module, number of units, 0 for stem and head) of each part, in order."""
         stacks = [(stack.name, stack.unit, stack.n) for stack in self.stacks]

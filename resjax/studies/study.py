@@ -70,9 +70,12 @@ class Bench:
         self.choices["data"] = f"{len(images):,} {self.run.split} examples, not augmented"
         return *self.network(), images, labels
 
-    def training(self, most: int) -> tuple[np.ndarray, np.ndarray]:
-        """Images and labels of the first ``most`` training examples; ``choices`` does not record them."""
-        return self.run.examples("train", most)
+    def training(self, most: int, *, note: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """Images and labels of the first ``most`` training examples; with ``note``, as the data."""
+        images, labels = self.run.examples("train", most)
+        if note:
+            self.choices["data"] = f"the first {len(images):,} training examples, not augmented"
+        return images, labels
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

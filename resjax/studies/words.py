@@ -21,15 +21,17 @@ def factor(value: float) -> str:
         return "∞"
     if value and not 1e-3 <= abs(value) < 1e5:
         mantissa, exponent = f"{value:.1e}".split("e")
-        return f"{mantissa}·10{str(int(exponent)).translate(_SUPERSCRIPT)}"
+        return f"{mantissa}·10{superscript(int(exponent))}"
     digits = 0 if value == 0 else max(0, 1 - int(np.floor(np.log10(abs(value)))))
     return f"{round(value, digits):,.{digits}f}" if digits else f"{float(f'{value:.2g}'):,.0f}"
 
 
-_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+def superscript(n: int) -> str:
+    """-12 → '⁻¹²'."""
+    return str(n).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
-def around(ends: tuple[np.ndarray | float, np.ndarray | float]) -> str:
+def around(ends: Iterable[np.ndarray | float]) -> str:
     """' (95 % interval 1.2 to 1.9)', to follow a factor; '' where there is no interval."""
     low, high = (float(end) for end in ends)
     known = np.isfinite([low, high]).all()
