@@ -192,7 +192,7 @@ def test_a_unit_may_run_twice_outside_training(net, logits, variables, x):
     ("change", "message"),
     [
         ({"gates": np.ones(N + 1)}, r"gates have shape \(6,\); this network has 5 units"),
-        ({"gates": np.ones((2, N))}, r"takes \(5,\)"),
+        ({"gates": np.ones((2, N))}, r"must have shape \(5,\)"),
         ({"order": np.arange(N - 1)}, r"order has shape \(4,\).*5 units"),
         ({"gates": [1, 0]}, r"gates have shape \(2,\).*5 units"),
         ({"order": np.arange(N) * 1.0}, r"dtype float64.*must be integers"),

@@ -332,7 +332,7 @@ class Network:
             if gates.shape != (self.num_units,):
                 raise ValueError(
                     f"gates have shape {gates.shape}; this network has {self.num_units} units, "
-                    f"so they need shape ({self.num_units},)"
+                    f"so gates must have shape ({self.num_units},)"
                 )
         if self.unit_dropout is None:
             return gates
