@@ -61,7 +61,7 @@ def examples(n=BATCH, seed=1):
 def all_subsets_of(kind):
     """Every set of units that can go, the empty one first."""
     network, variables = network_of(kind)
-    allowed, _ = candidates(network, variables, SHAPE)
+    allowed, _ = candidates(network, variables, examples()[0])
     subsets = random_subsets(allowed, range(int(allowed.sum()) + 1), 100, 0)
     assert len(subsets) == 2 ** allowed.sum()
     return delete_subsets(network, variables, *examples(11), subsets, batch_size=BATCH)
@@ -225,7 +225,7 @@ def test_pairs_are_symmetric_and_single_deletions_on_the_diagonal():
 
 def test_transitions_can_be_excluded_and_left_out_units_are_named():
     network, variables = network_of("pre")
-    all_units, none = candidates(network, variables, SHAPE)
+    all_units, none = candidates(network, variables, examples()[0])
     assert all_units.all()
     assert not none
     result = deletions(network, variables, *examples(), draws=2, transitions=False)

@@ -416,7 +416,7 @@ def test_json_and_figure():
         np.testing.assert_equal(getattr(back, field.name), getattr(result(), field.name))
     assert len(compare.table(STUDY, {"a": result()}).rows) == 2
     assert "its training goes on unharmed" in compare.finding(STUDY, {"a": result()}).headline
-    assert len(STUDY.plot({"a": result(), "b": result(), "c": result()}).axes) == 4
+    assert len(STUDY.plot({"a": result(), "b": result(), "c": result()}).axes) == 3
 
 
 def test_a_place_where_no_copy_fits_is_refused_and_not_met_with_a_crash():

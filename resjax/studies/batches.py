@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypedDict, TypeVar
 
@@ -25,7 +26,7 @@ class Inference(TypedDict, total=False):
 
     Every analysis takes ``network``, ``variables``, ``images`` and ``labels`` first: any network; its
     variables as ``Network.init`` returns them; float [N, H, W, C], standardized as in training, N ≥ 1, each
-    counted once; int [N]. A ValueError says what is wrong with others.
+    counted once; int [N]. It raises a ``ValueError`` for no example and for images or labels of a wrong form.
     """
 
     loss: Loss  # (logits [B, classes], labels int32 [B]) → float32 [B]; default: cross-entropy
@@ -43,14 +44,19 @@ def part(progress: Progress | None, i: int, of: int) -> Progress:
     return tell
 
 
+def counted(progress: Progress | None, of: int) -> Callable[[], None]:
+    """A function to call before each of ``of`` parts and once at the end, which reports the progress."""
+    numbers = itertools.count()
+    return lambda: progress(next(numbers), of) if progress else None
+
+
 def reported(items: Sequence[T], progress: Progress | None) -> Iterator[T]:
-    """The items one by one, while ``progress`` is told how many are done."""
-    for i, item in enumerate(items):
-        if progress:
-            progress(i, len(items))
+    """The items one by one; ``progress`` is called before each of them and at the end."""
+    tell = counted(progress, len(items))
+    for item in items:
+        tell()
         yield item
-    if progress:
-        progress(len(items), len(items))
+    tell()
 
 
 class PaddedBatch(NamedTuple):

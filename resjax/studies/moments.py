@@ -30,8 +30,7 @@ def join(results: Iterable[R]) -> R:
         raise ValueError("no moment to join")
     first = results[0]
     joined: dict[str, Any] = {}
-    for field in dataclasses.fields(first):
-        name = field.name
+    for name in (field.name for field in dataclasses.fields(first)):
         values = [getattr(r, name) for r in results]
         if first.axes().get(name, ("",))[0] == "step" and values[0] is not None:
             alike = len({v.shape[1:] for v in values}) == 1
@@ -57,20 +56,13 @@ def at_moments(
     measure: Callable[[int, Variables, Progress], R],
     progress: Progress | None = None,
 ) -> R:
-    """``measure(step, variables, progress)`` at each moment, joined.
+    """``measure(step, variables, progress)`` of each number of training steps, joined as by ``join``.
 
     Args:
-      steps: numbers of training steps.
       at: step → variables, such as ``run.at``; one moment is in memory at a time.
-      measure: gives a result of one moment.
-      progress: called as ``progress(parts done, parts in all)`` over all moments.
-
-    Raises:
-      ValueError: as ``join``.
     """
-    return join(
-        measure(step, at(step), part(progress, i, len(steps))) for i, step in enumerate(steps)
-    )
+    parts = ((step, part(progress, i, len(steps))) for i, step in enumerate(steps))
+    return join(measure(step, at(step), own) for step, own in parts)
 
 
 def moment(step: int) -> str:

@@ -91,7 +91,7 @@ def panels(
     wide: float = 1.0,
     **options: Any,
 ) -> tuple[Figure, list[Axes]]:
-    """A new figure with panels side by side, or on a phone one below the other.
+    """A new figure with panels side by side, or on a phone all of them one below the other.
 
     Args:
       count: number of panels.
@@ -102,6 +102,8 @@ def panels(
     """
     columns = 1 if is_narrow() else min(columns or count, count)
     rows = -(-count // columns)
+    if is_narrow():
+        options.pop("width_ratios", None)
     fig, grid = axes_grid(rows, columns, **options)
     factor = (1 if is_narrow() else wide) * (1 + height * (rows - 1))
     fig.set_figheight(fig.get_figheight() * factor)

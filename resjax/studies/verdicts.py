@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from resjax.studies.result import Compared
 from resjax.studies.run import Run
 from resjax.studies.words import join
 
@@ -16,7 +15,6 @@ MAY_GO = 0.01
 # A network whose error exceeds this share of the error of a guess has learned too little to lose anything.
 LEARNED = 0.8
 UNTRAINED = "there is no verdict on {}, which learned too little to lose anything"
-CANNOT_GO = "no shortcut, and its input and output differ in shape"
 
 
 def spared(error: np.ndarray, intact_error: float | np.ndarray) -> np.ndarray:
@@ -25,8 +23,9 @@ def spared(error: np.ndarray, intact_error: float | np.ndarray) -> np.ndarray:
     return error <= intact_error + MAY_GO + 1e-9
 
 
-def untrained(result: Compared) -> bool:
-    """Whether the network knows too little to lose anything."""
+def untrained(result: Any) -> bool:
+    """Whether the network of a result with ``intact_error`` and ``chance_error`` knows too little to lose
+    anything."""
     return bool(result.intact_error > LEARNED * result.chance_error)
 
 
@@ -47,9 +46,3 @@ def left_out(names: Mapping[str, str], what: str = "Never deleted") -> str:
     if not names:
         return ""
     return f" {what}: {join(list(names))} ({'; '.join(sorted(set(names.values())))})."
-
-
-def why_not_deletable(units: Sequence[Any], deletable: np.ndarray) -> dict[str, str]:
-    """{name: reason} of the units that can't be deleted."""
-    pairs = zip(units, deletable, strict=True)
-    return {unit.name: CANNOT_GO for unit, can_go in pairs if not can_go}

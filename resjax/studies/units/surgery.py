@@ -313,8 +313,8 @@ def points(label: str, r: Surgery) -> list[str]:
         f"{steps - steps // 2} of {steps} steps the training loss is {deep}, and {untouched} in the "
         f"untouched network: {more if np.isfinite(r.gap) else 'training diverged'}. The error was "
         f"{percent(r.error)}, and became {percent(r.deep_error.mean())} with the new "
-        f"{'unit' if r.num_new == 1 else 'units'} and {percent(r.untouched_error.mean())} without. New units now change their input by "
-        f"{percent(r.change.mean())} of its norm.",
+        f"{'unit' if r.num_new == 1 else 'units'} and {percent(r.untouched_error.mean())} without. New "
+        f"units now change their input by {percent(r.change.mean())} of its norm.",
         *refused,
     ]
 
