@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_train import REPOSITORY
+from script_helpers import environment
 
 from resjax import config as configs
 from resjax import data
@@ -114,14 +114,14 @@ def test_the_command_trains_on_cores_as_on_one_device(tmp_path):
     path.write_text(
         "from resjax import config as configs\n"
         "def get_config(arg=''):\n"
-        "    c = configs.default('resnet', depth=8, widths=(16, 16, 32))\n"
+        "    c = configs.default('resnet', depth=6, widths=(16, 32))\n"
         f"    c.data.name = {str(tmp_path / 'images.npz')!r}\n"
         "    c.train.batch_size = 16\n"
         "    c.train.duration = '3 steps'\n"
         "    c.optimizer.learning_rate = 0.01\n"
         "    return c\n"
     )
-    env = {**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(REPOSITORY)}
+    env = environment(RESJAX_CACHE_DIR=str(tmp_path / "cache"))
 
     def train(run, count):
         command = (sys.executable, "-m", "resjax.train", f"--config={path}",
@@ -148,7 +148,7 @@ def test_the_command_trains_on_cores_as_on_one_device(tmp_path):
 @pytest.mark.parametrize("count", [1, 2])
 def test_convolutions_on_shared_cores_are_of_one_thread(count, pays, monkeypatch):
     monkeypatch.setattr(one_thread, "PAYS", pays)
-    experiment = load_experiment(configs.default("resnet", depth=8, widths=(16, 16, 16)))
+    experiment = load_experiment(configs.default("resnet", depth=6, widths=(16, 16)))
     batches = {
         "image": jax.ShapeDtypeStruct((1, 2, 8, 8, 1), jnp.uint8),
         "label": jax.ShapeDtypeStruct((1, 2), jnp.int32),

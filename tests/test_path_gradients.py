@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from network_helpers import draw
+from network_helpers import draw, programs
 
 from resjax import models
 from resjax.models.layers import BatchNorm, Conv, Dense
@@ -439,15 +439,15 @@ def test_half_of_n_backward_passes_in_one_compilation():
     network = Network(Stem(2, dtype=jnp.float64), stacks, MeanHead(CLASSES))
     _, _, images, labels = case("own")
     variables = in_double(draw(network, SHAPE))
-    before = path_exact._spectrum._cache_size()
+    before = programs(path_exact._spectrum)
     for v in (variables, jax.tree.map(lambda a: 2 * a, variables)):
         _, count = counted(functools.partial(path_spectrum, network, v, images, labels))
         assert count == n * (n + 1) // 2 <= 0.7 * n * n
-    assert path_exact._spectrum._cache_size() == before + 1
-    before = path_sampled._walk_paths._cache_size()
+    assert programs(path_exact._spectrum) == before + 1
+    before = programs(path_sampled._walk_paths)
     _, count = counted(lambda: sample_paths(network, variables, images, labels, draws=4))
     assert count == 4 * n * (n + 1) // 2
-    assert path_sampled._walk_paths._cache_size() == before + 1
+    assert programs(path_sampled._walk_paths) == before + 1
 
 
 class ShrinkingBlock(Unit):
