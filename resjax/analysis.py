@@ -90,7 +90,7 @@ __all__ = [
     "weight_decay",
 ]
 
-# Names of version 1, which still work.
+# Earlier names, which still work.
 _RENAMED = {
     "backpropagated_signal": "backward_signal",
     "branch_variances": "branch_variance",

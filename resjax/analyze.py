@@ -40,13 +40,13 @@ def analyze(
     """Runs studies on one or more runs and writes the report.
 
     Args:
-      workdirs: of the runs, which are compared in the order given.
-      studies: names, see ``resjax.report.STUDIES``; none for all.
+      workdirs: folders of the runs, which are compared in this order.
+      studies: names, see ``resjax.studies.catalogue.STUDIES``; none for all.
       out: folder of the report; None for ``analysis`` in the first workdir.
-      options: choices for all studies.
+      options: options of all studies.
 
     Returns:
-      The path of report.html; it names the studies that failed, and the others are in it.
+      The path of report.html.
 
     Raises:
       ValueError: an unknown study, a workdir twice, or nothing that could be done.

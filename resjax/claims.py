@@ -28,7 +28,7 @@ def show(names: Sequence[str], out: str | Path, options: ClaimOptions | None = N
     """Runs claims and writes their report.
 
     Args:
-      names: see ``resjax.report.CLAIMS``; none for all.
+      names: see ``resjax.studies.catalogue.CLAIMS``; none for all.
       out: folder of the report.
       options: of all claims.
 

@@ -59,7 +59,8 @@ def _drawn(ax):
             paths = [path.vertices for path in drawn.get_paths()]
             yield f"{name}: {_numbers(np.concatenate(paths) if paths else [])}"
         else:  # a mesh
-            yield f"{name}: {_numbers(drawn.get_array())}"
+            ends = drawn.get_coordinates()[[0, -1], [0, -1]]  # of its first and of its last corner
+            yield f"{name} from {_numbers(ends[0])} to {_numbers(ends[1])}: {_numbers(drawn.get_array())}"
     for patch in ax.patches:
         if isinstance(patch, Rectangle):
             yield f"bar: {_numbers([*patch.get_xy(), patch.get_width(), patch.get_height()])}"

@@ -15,6 +15,8 @@ import numpy as np
 from resjax.network import Variables
 from resjax.studies.batches import Progress, part
 from resjax.studies.result import Result
+from resjax.studies.study import Columns
+from resjax.studies.words import columns
 
 R = TypeVar("R", bound=Result)
 
@@ -74,3 +76,17 @@ def first_moment(results: Mapping[str, Any]) -> str:
     """The first moment of all results, or 'at their first moments' where these differ."""
     steps = {int(r.step[0]) for r in results.values()}
     return moment(steps.pop()) if len(steps) == 1 else "at their first moments"
+
+
+def by_moment(
+    steps: Iterable[int], heading: str, rows: Sequence[str], cells: Mapping[str, Iterable[Any]]
+) -> Columns:
+    """A table with a row for each moment and each of ``rows``, whose names stand below ``heading``;
+    ``cells`` is {name of the column: cells of each moment}."""
+    names = ("moment", heading, *cells)
+    told = [
+        (moment(step), *row)
+        for step, *own in zip(steps, *cells.values(), strict=True)
+        for row in zip(rows, *own, strict=True)
+    ]
+    return columns(names, told)
