@@ -145,9 +145,8 @@ def show_lengths(fig: style.Figure, *axes: style.Axes) -> None:
 
 def one_path(run: Run) -> str | None:
     """Why path lengths say nothing about a network, or None."""
-    if run.residual:
-        return None
-    return "no unit of this network has a shortcut, so there is one path only, through every unit"
+    reason = "no unit of this network has a shortcut, so there is one path only, through every unit"
+    return None if run.residual else reason
 
 
 def between(ends: Sequence[float] | np.ndarray) -> str:
@@ -158,17 +157,12 @@ def between(ends: Sequence[float] | np.ndarray) -> str:
     return f"{low:.0f}" if low == high else f"{low:.0f} to {high:.0f}"
 
 
-def number_of_paths(num_residual: int) -> str:
-    """'2⁵⁴'."""
-    return f"2{superscript(num_residual)}"
-
-
 def headline(results: Mapping[str, PathCounts]) -> str:
     """How long most paths are."""
-    units = {label: r.num_residual + r.num_plain for label, r in results.items()}
-    parts = [
-        f"{between(results[label].central)} of {n} units in {label}" for label, n in units.items()
-    ]
+    parts = []
+    for label, r in results.items():
+        units = r.num_residual + r.num_plain
+        parts.append(f"{between(r.central)} of {units} units in {label}")
     return f"of all paths, 95 % cross {join(parts)}"
 
 
@@ -181,7 +175,7 @@ def points(label: str, r: PathCounts) -> list[str]:
     units = count(r.num_residual, "residual unit")
     plain = f", and {count(r.num_plain, 'unit')} that every path crosses" if r.num_plain else ""
     text = (
-        f"{label}: {number_of_paths(r.num_residual)} paths through {units}{plain}. Of the paths that cross "
+        f"{label}: 2{superscript(r.num_residual)} paths through {units}{plain}. Of the paths that cross "
         f"{middle}, {join(left)}."
     )
     ends = {g: between(own) for g, own in zip(r.attenuation, r.effective, strict=True)}

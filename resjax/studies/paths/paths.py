@@ -24,14 +24,14 @@ from resjax.network import Network, Variables
 from resjax.studies import style
 from resjax.studies.batches import Inference, Progress, whole_batches
 from resjax.studies.marks import explain_lines
-from resjax.studies.paths.path_counts import between, number_of_paths, one_path, show_lengths
+from resjax.studies.paths.path_counts import between, one_path, show_lengths
 from resjax.studies.paths.path_exact import PathSpectrum, path_spectrum
 from resjax.studies.paths.path_lengths import log_path_counts, path_shares, share_between
 from resjax.studies.paths.path_sampled import PathSample, draw_single, sample_paths
 from resjax.studies.paths.path_walk import BATCH_SIZE, PAPER, TRAINING, Probe
 from resjax.studies.result import Result
 from resjax.studies.study import Bench, Clause, Columns, Study
-from resjax.studies.words import around, columns, factor, numbers
+from resjax.studies.words import around, columns, factor, numbers, superscript
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,7 +210,7 @@ def points(label: str, result: Paths) -> list[str]:
         f"{label}: {_fall(sample)} Number of paths × mean norm, as in the paper, puts 95 % of the gradient "
         f"at {between(sample.effective)} units (mean {sample.mean_length:.1f}{_over(over_draws, 'draws')}; "
         f"{_ends(sample)}), the lengths of {factor(100 * share)} % of all "
-        f"{number_of_paths(sample.num_residual)} paths. The exact sum of all paths of each length puts it at "
+        f"2{superscript(sample.num_residual)} paths. The exact sum of all paths of each length puts it at "
         f"{between(exact.effective[0])} (mean {exact.mean_length[0]:.1f}{_over(over_batches, 'batches')})"
     )
     top = int(np.nanargmax(sample.share))
