@@ -173,7 +173,7 @@ class Network:
         """
         part = part_of(variables, stack.name)
         if order is not None:
-            part, gates, keys = jax.tree.map(lambda v: v[order], (part, gates, keys))
+            part, gates, keys = jax.tree.map(lambda v: jnp.asarray(v)[order], (part, gates, keys))
         skips = train and self.unit_dropout is not None
 
         def run_unit(h: jax.Array, xs: Any) -> tuple[jax.Array, Any]:
