@@ -1,7 +1,5 @@
 """From a file to a network and its variables."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -11,27 +9,19 @@ from ml_collections import ConfigDict
 from resjax import models
 from resjax.network import Network
 from resjax.pretrained.convert import to_variables
-from resjax.pretrained.files import Tensors, read
+from resjax.pretrained.files import read
 from resjax.pretrained.layouts import Layout, recognize
 
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
-    """A network that was trained elsewhere.
+    """A network that was trained elsewhere."""
 
-    Attributes:
-      layout: the recognized layout; its images are standardized by ``layout.mean`` and ``layout.std``.
-      model: its configuration, for ``resjax.models.build``.
-      network: built from ``model``.
-      variables: of the network, as numpy float32.
-      image_shape: (H, W, C) of its images.
-    """
-
-    layout: Layout
-    model: ConfigDict
+    layout: Layout  # with ``mean`` and ``std`` to standardize its images
+    model: ConfigDict  # its configuration, for resjax.models.build
     network: Network
-    variables: dict[str, Any]
-    image_shape: tuple[int, int, int]
+    variables: dict[str, Any]  # as numpy float32
+    image_shape: tuple[int, int, int]  # (H, W, C) of its images
 
 
 def load(path: str | Path, image_size: int = 0, **model_fields: Any) -> Pretrained:
@@ -47,7 +37,7 @@ def load(path: str | Path, image_size: int = 0, **model_fields: Any) -> Pretrain
       ValueError: it can't be read without running code, its layout is unknown, ours can't represent its
         network, or tensors are missing, unexpected or of another shape.
     """
-    tensors: Tensors = read(path)
+    tensors = read(path)
     layout = recognize(tensors)
     fields = layout.model.to_dict() | model_fields
     model = models.defaults(fields.pop("name"), **fields)
