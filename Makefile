@@ -32,10 +32,10 @@ demo-smoke: setup
 	$(BIN)/python -m resjax.demo --smoke --workdir=$(DEMO_DIR)-smoke
 
 test: setup
-	$(BIN)/python -m pytest -n auto -m "not slow"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
 test-all: setup
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: setup
 	$(BIN)/ruff check .

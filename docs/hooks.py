@@ -1,7 +1,7 @@
 """What MkDocs adds to the pages of docs/: the start page, the studies, the notebooks and the API reference.
 
 README.md, CONTRIBUTING.md and CHANGELOG.md become pages without a second copy in the repository. Each
-notebook becomes a page, and each room of the package a page of its docstrings.
+notebook becomes a page, and each subpackage a page of its docstrings.
 """
 
 import json

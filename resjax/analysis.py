@@ -4,15 +4,16 @@
     result = lesion(*run.evaluation(10_000))
     plot(result).savefig("lesion.png")              # or plot({"one": result, "another": other})
 
-The function of a study has the study's name. Analyses know a network as stem, units and head only, so they
-work on every one. Each module teaches its method: the question, the formula, the cost, what a result means
-and what it does not mean. docs/analyses has a page for each.
+The function of a study has the study's name. Analyses see a network only as a stem, units and a head, so they
+work with every network. The docstring of each module explains its method: the question, the formula, the
+cost, what a result means and what it does not mean. docs/analyses has a page for each.
 """
 
+import sys
 import warnings
 from typing import Any
 
-from resjax.studies.catalogue import plot
+from resjax.studies.catalogue import STUDIES, plot
 from resjax.studies.convolution.connections import connections
 from resjax.studies.convolution.edges import edges
 from resjax.studies.convolution.equivariance import equivariance
@@ -89,7 +90,7 @@ __all__ = [
     "weight_decay",
 ]
 
-# Names of version 1, which still work.
+# Earlier names, which still work.
 _RENAMED = {
     "backpropagated_signal": "backward_signal",
     "branch_variances": "branch_variance",
@@ -123,6 +124,8 @@ _RENAMED = {
 
 
 def __getattr__(name: str) -> Any:
+    if name in STUDIES:  # a study that is not imported above yet
+        return getattr(sys.modules[STUDIES[name].measure.__module__], name)
     if name not in _RENAMED:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     new = _RENAMED[name]

@@ -2,8 +2,8 @@
 
 Analyzes finished or running runs of ``resjax.train``, several side by side, and writes a report: findings,
 figures and tables in one file (report.html), the figures as PNG and PDF, and the numbers as JSON. The report
-names each study that a network does not allow, with the reason, and each study that failed; the others go on.
-The command can be stopped: started again, it continues, and finished studies are not repeated
+names each study that a network does not allow, with the reason, and each study that failed; the others still
+run. The command can be stopped and restarted: it continues, and finished studies are not repeated
 (``resjax.report.kept``).
 """
 
@@ -40,16 +40,16 @@ def analyze(
     """Runs studies on one or more runs and writes the report.
 
     Args:
-      workdirs: of the runs, which are compared in the order given.
-      studies: names, see ``resjax.report.STUDIES``; none for all.
+      workdirs: folders of the runs, which are compared in this order.
+      studies: names, see ``resjax.studies.catalogue.STUDIES``; empty for all.
       out: folder of the report; None for ``analysis`` in the first workdir.
-      options: choices for all studies.
+      options: options of all studies.
 
     Returns:
-      The path of report.html; it names the studies that failed, and the others are in it.
+      The path of report.html, which also names the studies that failed.
 
     Raises:
-      ValueError: an unknown study, a workdir twice, or nothing that could be done.
+      ValueError: an unknown study, a repeated workdir, or no study that could be run.
       FileNotFoundError: a workdir without a run, a checkpoint or its data.
     """
     unknown = sorted(set(studies) - set(STUDIES))
@@ -63,10 +63,10 @@ def analyze(
     if len(set(sets.values())) > 1:
         named = ", ".join(f"{label}: {name}" for label, name in sets.items())
         left_out.append(
-            f"The runs saw different data ({named}), so their errors can't be compared."
+            f"The runs used different data ({named}), so their errors can't be compared."
         )
     if not results:
-        raise ValueError("nothing could be done: " + " ".join([*left_out, *failed]))
+        raise ValueError("no study could be run: " + " ".join([*left_out, *failed]))
     made = provenance()
     report = Report(
         title=title_of([run.label for run in runs]),
@@ -91,7 +91,7 @@ def analyze(
 
 
 def command_of(workdirs: Sequence[str | Path], study: str, options: Options) -> str:
-    """The command that makes one study's numbers again: with the options that are not at their default."""
+    """The command that reproduces one study's numbers, with all options that differ from their defaults."""
     folders = shlex.quote(",".join(str(workdir) for workdir in workdirs))
     command = f"python -m resjax.analyze --workdir={folders} --studies={study}"
     return " ".join([command, *options.arguments()])
@@ -100,7 +100,7 @@ def command_of(workdirs: Sequence[str | Path], study: str, options: Options) -> 
 def print_findings(report: Report, console: Console) -> None:
     """The short table and the findings, for the terminal."""
     rows = rows_of(report.summary)
-    if rows:  # some studies have nothing short to tell
+    if rows:  # some studies have no row in the short table
         table = Table("", show_edge=False, pad_edge=False)
         for label in report.summary:
             table.add_column(label, justify="right")
@@ -124,8 +124,10 @@ def _main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    _WORKDIR = flags.DEFINE_list("workdir", None, "folders of one or more runs, with commas")
-    _STUDIES = flags.DEFINE_list("studies", [], f"of {', '.join(STUDIES)}; default all")
+    _WORKDIR = flags.DEFINE_list(
+        "workdir", None, "folders of one or more runs, separated by commas"
+    )
+    _STUDIES = flags.DEFINE_list("studies", [], f"any of {', '.join(STUDIES)}; default: all")
     _OUT = flags.DEFINE_string(
         "out", None, "folder of the report; default: <first workdir>/analysis"
     )

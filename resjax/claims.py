@@ -1,7 +1,7 @@
-"""What holds for networks in general: ``python -m resjax.claims [--names=edges,…] [--out=DIR] [--smoke]``.
+"""Claims about networks in general: ``python -m resjax.claims [--names=edges,…] [--out=DIR] [--smoke]``.
 
 Claims need no run: each makes its own networks, or trains its own small ones, on random or embedded data. The
-report is like that of ``resjax.analyze``. The command can be stopped: started again, it continues, and
+report is like that of ``resjax.analyze``. The command can be stopped and restarted: it continues, and
 finished claims are not repeated (``resjax.report.kept``).
 """
 
@@ -28,9 +28,9 @@ def show(names: Sequence[str], out: str | Path, options: ClaimOptions | None = N
     """Runs claims and writes their report.
 
     Args:
-      names: see ``resjax.report.CLAIMS``; none for all.
+      names: see ``resjax.studies.catalogue.CLAIMS``; empty for all.
       out: folder of the report.
-      options: of all claims.
+      options: choices for all claims.
 
     Returns:
       The path of report.html.
@@ -76,7 +76,7 @@ def _main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    _NAMES = flags.DEFINE_list("names", [], f"of {', '.join(CLAIMS)}; default all")
+    _NAMES = flags.DEFINE_list("names", [], f"any of {', '.join(CLAIMS)}; default: all")
     _OUT = flags.DEFINE_string("out", "runs/claims", "folder of the report")
     _OPTIONS = command.define_options(ClaimOptions)
     command.run(_main)

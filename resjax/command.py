@@ -1,4 +1,4 @@
-"""Shared by all commands: flags, quiet libraries, quick and kept compilation, errors in one line."""
+"""Setup that all commands share: flags, quiet libraries, fast and cached compilation, errors in one line."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _parse(argv: list[str]) -> list[str]:
     try:
         return flags.FLAGS(argv)
     except (flags.Error, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
-        # The flag library wraps the message of a configuration file; the message itself comes last.
+        # absl wraps the error of a configuration file; the original message comes last.
         text = str(error).replace("\\n", " ").replace("\\'", "'").strip("\"'\n ")
         _leave(text.splitlines()[-1] if "Traceback" in text else " ".join(text.split()))
 
@@ -62,7 +62,7 @@ def _leave(text: str) -> NoReturn:
 
 def _quietly(main: Callable[[list[str]], None]) -> Callable[[list[str]], None]:
     def quiet_main(argv: list[str]) -> None:
-        # absl.app lets every library log: orbax each save, jax each platform that is missing.
+        # absl.app enables the logs of all libraries: orbax logs each save, JAX each missing platform.
         for name in ("absl", "jax"):
             logging.getLogger(name).setLevel(logging.WARNING)
         try:

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from resjax import data, models
 
-# Sections and fields that affect at most the order of sums, so that a run may continue with other values.
+# Sections and fields that affect at most the order of sums, so a run may continue with new values.
 FREE = ("log", "checkpoint", "parallel.distributed", "parallel.cpu_devices", "eval.batch_size",
         "model.unroll", "data.data_dir", "data.workers", "train.steps_per_dispatch")  # fmt: skip
 CHOICES = {
@@ -45,14 +45,14 @@ def default(model: str = "resnet", **model_fields: Any) -> ConfigDict:
     c.train.loss = "cross_entropy"  # or 'rbf_map', for LeNet-5's original output
     c.train.rbf_rubbish = 10.0  # j of Eq. 9 of LeCun et al. 1998, for 'rbf_map'
     c.train.label_smoothing = 0.0  # probability that is spread evenly over the classes
-    c.train.steps_per_dispatch = 50  # most steps that the device runs in one program
+    c.train.steps_per_dispatch = 50  # maximum number of steps in one program
 
     c.optimizer = ConfigDict()
-    c.optimizer.learning_rate = 0.1  # of a whole batch, the peak of the schedule
+    c.optimizer.learning_rate = 0.1  # the peak of the schedule, for the whole batch
     c.optimizer.momentum = 0.9
     c.optimizer.nesterov = False
     c.optimizer.weight_decay = 1e-4  # × parameter, added to the gradient (L2 regularization)
-    c.optimizer.decay = "all"  # or 'kernels': neither BatchNorm nor biases nor scalars
+    c.optimizer.decay = "all"  # or 'kernels': not BatchNorm, biases or scalars
     c.optimizer.clip_norm = 0.0  # largest global gradient norm, 0 for no clipping
     c.optimizer.scalar_factor = 1.0  # on the updates of Fixup's and SkipInit's biases and scales
     c.optimizer.schedule = "step"  # or 'cosine', 'constant'
@@ -114,7 +114,7 @@ def check(config: ConfigDict) -> None:
     cpu_devices = config.parallel.get("cpu_devices", 0)  # older workdirs lack this field
     if cpu_devices < 0:
         raise ValueError(
-            f"parallel.cpu_devices={cpu_devices}; allowed: 1, 2, … devices, or 0 to choose"
+            f"parallel.cpu_devices={cpu_devices}; allowed: 1, 2, … devices, or 0 for automatic"
         )
     smoothing = config.train.label_smoothing
     if not 0 <= smoothing < 1:
@@ -165,7 +165,7 @@ def load_file(path: str | Path, arg: str = "") -> ConfigDict:
 
 
 def smoke(arg: str) -> bool:
-    """Whether a configuration's argument is 'smoke', its small form; other arguments are refused."""
+    """Whether a configuration's argument is 'smoke', the small form. Other arguments are errors."""
     if arg not in ("", "smoke"):
         raise ValueError(
             f"configuration argument {arg!r}; allowed: none, or 'smoke' as in FILE.py:smoke"

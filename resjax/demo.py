@@ -2,8 +2,8 @@
 
 Trains a pre-activation ResNet-56 and its plain twin (the same branches, so the same parameters, without
 shortcuts) on scikit-learn's digits, deletes units, runs them in another order, sorts the gradient by path
-length, compares the gradients of layers, and writes a report. Nothing is downloaded. The demo has the studies
-that take minutes, with few draws; ``python -m resjax.analyze`` on the same folders runs all of them.
+length, compares the gradients of layers, and writes a report. Nothing is downloaded. The demo runs only the
+studies that take minutes, with few draws; ``python -m resjax.analyze`` on the same folders runs all of them.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def demo(directory: Path, smoke: bool) -> Path:
         print(f"[{number}/3] {name}: configs/{file}{':smoke' if smoke else ''}", flush=True)
         workdirs.append(directory / name)
         train_and_evaluate(config, workdirs[-1])
-    print("[3/3] taking both apart", flush=True)
+    print("[3/3] analyzing both", flush=True)
     return analyze(workdirs, STUDIES, directory / "report", OPTIONS)
 
 
@@ -56,7 +56,7 @@ def _main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     _SMOKE = flags.DEFINE_bool(
-        "smoke", False, "smaller networks and shorter training, to see that it runs"
+        "smoke", False, "smaller networks and shorter training, to check that it runs"
     )
     _WORKDIR = flags.DEFINE_string("workdir", "runs/demo", "folder of runs and report")
     command.run(_main)

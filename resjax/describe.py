@@ -20,7 +20,7 @@ from rich.table import Table
 from resjax import command, data, models
 from resjax.models.layer_table import LayerRow, Pair, layer_table, totals
 
-# Columns of output to a file or pipe, enough for the table.
+# Characters per line of output to a file or pipe, enough for the table.
 PIPE_WIDTH = 140
 COLUMNS = ("layer", "kind", "output", "kernel", "stride", "parameters", "unshared", "dense", "sees", "field",
            "MACs")  # fmt: skip
@@ -164,7 +164,7 @@ one image, forward. A row of several units has the numbers of each."""
 
 if __name__ == "__main__":
     _CONFIG = config_flags.DEFINE_config_file("config", help_string="configs/NAME.py")
-    _ALL = flags.DEFINE_bool("all", False, "list equal units one by one")
+    _ALL = flags.DEFINE_bool("all", False, "list every unit, equal units too")
     _JSON = flags.DEFINE_bool("json", False, "JSON, with every unit, instead of a table")
     flags.mark_flag_as_required("config")
     command.run(_main)

@@ -42,7 +42,7 @@ def train_and_evaluate(config: ConfigDict, directory: str | Path) -> TrainState:
       FloatingPointError: a step was not finite; the state before it is saved.
       Stopped: SIGTERM or Ctrl-C; the state is saved.
     """
-    # First, because JAX's service for many hosts installs a handler of SIGTERM.
+    # This comes first, because JAX's multi-host service installs its own SIGTERM handler.
     start_processes(config.parallel.distributed)
     with StopRequest() as stop:
         configs.check(config)
@@ -58,7 +58,7 @@ def train_and_evaluate(config: ConfigDict, directory: str | Path) -> TrainState:
 
 
 def _claim(directory: str | Path, config: ConfigDict) -> Path:
-    """The workdir. The first host checks it; if it refuses, all hosts stop instead of waiting for it."""
+    """Claims the workdir on the first host. If that fails, all hosts stop instead of waiting for it."""
     refusal: ValueError | None = None
     try:
         path = workdir.claim(directory, config)

@@ -24,6 +24,9 @@ def shown(study, results):
     lines += ["table:", *(f"  {' | '.join(row)}" for row in (table.columns, *table.rows))]
     with style.theme():
         figure = study.plot(results)
+        figure.set_layout_engine(
+            "none"
+        )  # places matter nowhere below, and finding them takes two draws
         figure.draw_without_rendering()
     lines.append("figure:")
     for number, ax in enumerate(figure.axes, 1):
@@ -59,7 +62,8 @@ def _drawn(ax):
             paths = [path.vertices for path in drawn.get_paths()]
             yield f"{name}: {_numbers(np.concatenate(paths) if paths else [])}"
         else:  # a mesh
-            yield f"{name}: {_numbers(drawn.get_array())}"
+            ends = drawn.get_coordinates()[[0, -1], [0, -1]]  # of its first and of its last corner
+            yield f"{name} from {_numbers(ends[0])} to {_numbers(ends[1])}: {_numbers(drawn.get_array())}"
     for patch in ax.patches:
         if isinstance(patch, Rectangle):
             yield f"bar: {_numbers([*patch.get_xy(), patch.get_width(), patch.get_height()])}"

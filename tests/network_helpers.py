@@ -1,24 +1,40 @@
 """What tests of networks share."""
 
+import functools
+
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 
 def draw(network, shape):
-    """Variables far from their initial values, so that no unit is an identity by chance."""
+    """Variables far from their initial values, so that no unit is an identity by chance.
+
+    In numpy: JAX would compile each index of them.
+    """
     rng = np.random.default_rng(0)
 
     def leaf(path, v):
         noise = rng.normal(size=v.shape).astype(np.float32)
         name = path[-1].key
         if name in ("scale", "var"):
-            return jnp.asarray(np.exp(0.3 * noise))
+            return np.exp(np.float32(0.3) * noise)
         fan_in = np.prod(v.shape[-4:-1]) if name == "kernel" else 100
-        return jnp.asarray(noise * np.float32(fan_in**-0.5))
+        return noise * np.float32(fan_in**-0.5)
 
     variables = jax.eval_shape(lambda key: network.init(key, shape), jax.random.key(0))
     return jax.tree_util.tree_map_with_path(leaf, variables)
+
+
+@functools.partial(jax.jit, static_argnums=0, static_argnames="train")
+def logits_of(network, variables, images, train=False, **changes):
+    """Logits, with ``gates`` and the like as changes; compiled once a network for all tests of a file."""
+    return network.apply(variables, images, train=train, **changes).logits
+
+
+def programs(run) -> int:
+    """How many programs a jitted function has. What users call has none of its own, so tests that count give
+    the private function behind it; and JAX has no public count."""
+    return run._cache_size()
 
 
 def equal(a, b) -> bool:

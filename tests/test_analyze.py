@@ -1,6 +1,7 @@
 """From workdirs to a report: what is done, what is left out, what is kept, and stopping on the way."""
 
 import dataclasses
+import io
 import json
 import re
 import signal
@@ -8,13 +9,14 @@ import signal
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from report_helpers import report_of_two
 from rich.console import Console
 
 from resjax import claims
 from resjax import config as configs
 from resjax.analysis import load_run
-from resjax.analyze import analyze, command_of
-from resjax.report import compute, kept
+from resjax.analyze import analyze, command_of, print_findings
+from resjax.report import compute, kept, write
 from resjax.report.write import read
 from resjax.studies.catalogue import CLAIMS, GROUPS, STUDIES
 from resjax.studies.curves import Curves
@@ -72,6 +74,13 @@ def counted(monkeypatch):
     return calls
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """No figures, which take a second each, where a test looks at something else."""
+    monkeypatch.setattr(write, "picture", lambda draw, alt: "")
+    monkeypatch.setattr(write, "save", lambda draw, directory, name: [])
+
+
 def test_unknown_study_and_bad_options_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"studies=lesions; allowed: curves, .*lesion, "):
         analyze([tmp_path], ["lesions"])
@@ -127,7 +136,7 @@ def test_a_run_without_checkpoint_is_refused(workdirs, tmp_path):
         analyze([tmp_path])
 
 
-def test_finished_studies_are_not_repeated(workdirs, tmp_path, counted, capsys):
+def test_finished_studies_are_not_repeated(workdirs, tmp_path, counted, capsys, undrawn):
     calls = counted
     both = [workdirs / "deep", workdirs / "flat"]
     kept_file = workdirs / "flat" / "studies" / "curves.json"
@@ -201,7 +210,7 @@ def test_what_an_analysis_refuses_is_left_out_an_error_is_a_failure_and_the_othe
     ]
 
 
-def test_the_report_names_what_failed(workdirs, tmp_path, monkeypatch, capsys):
+def test_the_report_names_what_failed(workdirs, tmp_path, monkeypatch, capsys, undrawn):
     def fails(bench):
         raise RuntimeError("out of <memory>")
 
@@ -214,6 +223,20 @@ def test_the_report_names_what_failed(workdirs, tmp_path, monkeypatch, capsys):
     assert "Traceback" in shown.err and failure in shown.out
 
 
+def test_where_no_study_has_a_summary_there_is_no_table():
+    short = report_of_two()
+    studies = [(dataclasses.replace(s, summary=lambda result: {}), r) for s, r in short.results]
+    silent = dataclasses.replace(short, results=studies, failed=["lesion, of deep: no memory."])
+    printed = []
+    for report in (short, silent):
+        console = Console(file=io.StringIO(), width=200, highlight=False)
+        print_findings(report, console)
+        printed.append(console.file.getvalue().splitlines())
+    lines = [f"• {finding.headline}" for finding in silent.findings]
+    assert printed[1] == [*lines, "failed: lesion, of deep: no memory."]
+    assert len(printed[0]) > len(lines) + 1 and "deep" in printed[0][0]
+
+
 def test_checkpoints_of_a_run_can_be_opened(workdirs):
     run = load_run(workdirs / "deep")
     assert run.steps == (2,)
@@ -223,7 +246,7 @@ def test_checkpoints_of_a_run_can_be_opened(workdirs):
         run.at(1)
 
 
-def test_claims_need_no_run(tmp_path, monkeypatch, capsys):
+def test_claims_need_no_run(tmp_path, monkeypatch, capsys, undrawn):
     result = Curves(
         step=np.array([2, 4]),
         train_loss=np.array([2.0, 1.0]),

@@ -5,12 +5,12 @@ Slow tests also run the one that has contenders in processes of their own, as sm
 
 import importlib
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from script_helpers import environment
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.py") if "torch" not in path.stem)
@@ -29,7 +29,7 @@ def test_contenders_take_turns_and_leave_their_numbers(tmp_path, together):
     command = [sys.executable, FOLDER / "train_step.py", "--networks", "8", "8:bfloat16"]
     command += ["--contenders", "resjax", "stock", "--batch", "4", "--rounds", "2", "--steps", "1"]
     command += ["--json", found] + ["--together"] * together
-    env = {**os.environ, "XLA_FLAGS": ""}  # eight devices would not share four images
+    env = environment()  # eight devices would not share four images
     subprocess.run(command, check=True, capture_output=True, env=env)
     rows = json.loads(found.read_text())["rows"]
     assert [(row["network"], row["dtype"]) for row in rows] == [("8", "float32"), ("8", "bfloat16")]

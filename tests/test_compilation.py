@@ -129,7 +129,7 @@ def test_a_run_resumed_with_kept_programs_has_the_same_bits(tmp_path):
     config_path.write_text(
         "from resjax import config as configs\n"
         "def get_config(arg=''):\n"
-        "    c = configs.default('resnet', depth=8, widths=(4, 4, 8))\n"
+        "    c = configs.default('resnet', depth=6, widths=(4, 8))\n"
         "    c.data.pad = 1\n"
         "    c.train.batch_size = 16\n"
         "    c.train.duration = '12 steps'\n"

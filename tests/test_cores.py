@@ -1,15 +1,13 @@
 """Cores of a CPU as devices: how many, where not, and that a run computes the same on them."""
 
 import os
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_train import REPOSITORY
+from script_helpers import run_each
 
 from resjax import config as configs
 from resjax import data
@@ -106,7 +104,7 @@ def test_no_more_devices_than_were_tried(six_cores, monkeypatch):
 def test_the_command_trains_on_cores_as_on_one_device(tmp_path):
     """And goes on with another number of them."""
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (64, 32, 32, 3), np.uint8)
+    images = rng.integers(0, 256, (64, 16, 16, 3), np.uint8)
     labels = np.arange(64) % 10
     np.savez(tmp_path / "images.npz", train_images=images, train_labels=labels,
              test_images=images[:16], test_labels=labels[:16])  # fmt: skip
@@ -114,41 +112,38 @@ def test_the_command_trains_on_cores_as_on_one_device(tmp_path):
     path.write_text(
         "from resjax import config as configs\n"
         "def get_config(arg=''):\n"
-        "    c = configs.default('resnet', depth=8, widths=(16, 16, 32))\n"
+        "    c = configs.default('resnet', depth=6, widths=(16, 32))\n"
         f"    c.data.name = {str(tmp_path / 'images.npz')!r}\n"
         "    c.train.batch_size = 16\n"
         "    c.train.duration = '3 steps'\n"
         "    c.optimizer.learning_rate = 0.01\n"
         "    return c\n"
     )
-    env = {**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(REPOSITORY)}
-
-    def train(run, count):
-        command = (sys.executable, "-m", "resjax.train", f"--config={path}",
-                   f"--workdir={tmp_path / run}", f"--config.parallel.cpu_devices={count}")  # fmt: skip
-        done = subprocess.run(command, env=env, capture_output=True, text=True)
+    runs = [("cores", 2), ("one", 1), ("cores", 1)]
+    commands = [
+        ("resjax.train", f"--config={path}", f"--workdir={tmp_path / run}",
+         f"--config.parallel.cpu_devices={count}")
+        for run, count in runs
+    ]  # fmt: skip
+    commands.append(("resjax.analyze", f"--workdir={tmp_path / 'cores'}",
+                     "--studies=lesion", "--max_examples=40"))  # fmt: skip
+    *trained, analyzed = run_each(commands, tmp_path, RESJAX_CACHE_DIR=str(tmp_path / "cache"))
+    for (_, count), done in zip(runs, trained, strict=True):
         assert done.returncode == 0, done.stderr
         assert f", {count} × cpu, " in done.stderr
-
-    train("cores", 2)
-    train("one", 1)
+    assert analyzed.returncode == 0, analyzed.stderr
     like = load_experiment(configs.load(tmp_path / "one")).create_state()
     with Checkpoints(tmp_path / "cores") as a, Checkpoints(tmp_path / "one") as b:
         shared, alone = (x.restore(like) for x in (a, b))
     for x, y in zip(jax.tree.leaves(shared.params), jax.tree.leaves(alone.params), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-4)
-    train("cores", 1)
-    command = (sys.executable, "-m", "resjax.analyze", f"--workdir={tmp_path / 'cores'}",
-               "--studies=lesion,gradients", "--max_examples=40")  # fmt: skip
-    done = subprocess.run(command, env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("pays", [False, True])
 @pytest.mark.parametrize("count", [1, 2])
 def test_convolutions_on_shared_cores_are_of_one_thread(count, pays, monkeypatch):
     monkeypatch.setattr(one_thread, "PAYS", pays)
-    experiment = load_experiment(configs.default("resnet", depth=8, widths=(16, 16, 16)))
+    experiment = load_experiment(configs.default("resnet", depth=6, widths=(16, 16)))
     batches = {
         "image": jax.ShapeDtypeStruct((1, 2, 8, 8, 1), jnp.uint8),
         "label": jax.ShapeDtypeStruct((1, 2), jnp.int32),

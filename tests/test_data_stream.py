@@ -69,7 +69,7 @@ def test_threads_of_a_worker_open_a_prepared_set_once(monkeypatch):
         return Nothing()
 
     records = object.__new__(Records)  # without a prepared set, which takes TFDS to make
-    records._source = None
+    records._source = None  # not opened yet; private, as is what opens it
     monkeypatch.setattr(Records, "_open", slowly)
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(records.read, [[]] * 4))

@@ -155,7 +155,7 @@ def test_features_that_are_no_map_or_too_small_are_left_out():
         most=2,
         progress=lambda *a: seen.append(a),
     )
-    assert seen == [(1, 3), (2, 3), (3, 3)]
+    assert seen == [(0, 3), (1, 3), (2, 3), (3, 3)]
     assert result.left_out == {
         "stage1/unit1": "its map has one position",
         "stage2/unit1": "its features are not a map",

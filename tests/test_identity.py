@@ -56,32 +56,30 @@ def examples(n=7, seed=1):
 def loop(network, variables, images, labels):
     """Every measure, unit by unit and example by example."""
     gates = network.unit_dropout.at_test() if network.unit_dropout else np.ones(network.num_units)
-    h, _ = network.run_stem(variables, images)
-    seen, units = [], []
-    for unit in network.units:
-        stack, j = unit.stack, unit.position
-        part = {c: jax.tree.map(lambda a, j=j: a[j], t[stack.name]) for c, t in variables.items()}
-        bound = stack.unit.bind(part)
 
-        def run(h, bound=bound, gate=gates[unit.index]):
-            s, f = bound.split(h, False)
-            return bound.merge(s + gate * f if bound.residual else f, False)
+    def forward(moved):
+        """The loss; of each unit: input plus its ``moved``, shortcut, what is added, output."""
+        h, _ = network.run_stem(variables, images)
+        seen = []
+        for unit, gate, step in zip(network.units, gates, moved, strict=True):
+            stack, j = unit.stack, unit.position
+            part = {
+                c: jax.tree.map(lambda a, j=j: a[j], t[stack.name]) for c, t in variables.items()
+            }
+            bound, x = stack.unit.bind(part), h + step
+            s, f = bound.split(x, False)
+            added = gate * f if bound.residual else (None if s is None else f - s)
+            h = bound.merge(s + gate * f if bound.residual else f, False)
+            seen.append((x, s, added, h))
+        return cross_entropy(network.run_head(variables, h)[0], labels).sum(), seen
 
-        s, f = bound.split(h, False)
-        added = gates[unit.index] * f if bound.residual else (None if s is None else f - s)
-        seen.append((h, s, added, run(h)))
-        units.append(run)
-        h = seen[-1][-1]
+    unmoved = [0.0] * network.num_units
+    unmoved = [np.zeros(x.shape) for x, *_ in jax.eval_shape(forward, unmoved)[1]]
+    gradients, seen = jax.jit(jax.grad(forward, has_aux=True))(unmoved)
     stages = np.array([unit.stack.stage for unit in network.units])
     rows = []
     for i, (x, s, added, y) in enumerate(seen):
-
-        def rest(x, i=i):
-            for run in units[i:]:
-                x = run(x)
-            return cross_entropy(network.run_head(variables, x)[0], labels).sum()
-
-        gradient = np.asarray(jax.grad(rest)(x))
+        gradient = np.asarray(gradients[i])
         last = seen[np.flatnonzero(stages == stages[i])[-1]][-1]
         x, y, last = (np.asarray(v) for v in (x, y, last))
         error = y - last

@@ -25,7 +25,7 @@ EXPERIMENT = """
 from resjax import config as configs
 
 def get_config(arg=""):
-    c = configs.default("resnet", depth=8, widths=(4, 4, 8))
+    c = configs.default("resnet", depth=6, widths=(4, 8))
     c.data.pad = 1
     c.data.train_examples = 200
     c.train.batch_size = 16
@@ -221,6 +221,7 @@ def test_minutes_add_up_also_where_a_run_is_stopped(tmp_path, monkeypatch):
     module = reproduction()
     clock = iter([0.0, 60.0, 100.0, 190.0])
     monkeypatch.setattr(module.time, "monotonic", lambda: next(clock))
+    # A script has no public names; this and ``_noted`` are what all of its runs go through.
     with pytest.raises(KeyboardInterrupt), module._minutes(tmp_path, "training"):
         raise KeyboardInterrupt
     with module._minutes(tmp_path, "training"):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from network_helpers import draw
+from network_helpers import draw, programs
 
 from resjax import models
 from resjax.models.layers import BatchNorm, Conv, Dense
@@ -20,6 +20,7 @@ from resjax.network import Network, Stack
 from resjax.network.losses import cross_entropy
 from resjax.network.unit import Unit
 from resjax.studies import moments
+from resjax.studies.batches import whole_batches
 from resjax.studies.paths import path_exact, path_sampled
 from resjax.studies.paths.path_exact import path_spectrum
 from resjax.studies.paths.path_growth import path_growth
@@ -381,8 +382,8 @@ def test_batches_are_whole_and_in_order():
     assert found.norm.shape == (1, 3, 4) and found.batch_size == 1
     second = path_spectrum(network, variables, images[1:2], labels[1:2])
     np.testing.assert_allclose(found.norm[:, 1:2], second.norm, rtol=1e-12)
-    four = path_sampled.whole_batches(network, variables, np.tile(images, (3, 1, 1, 1)), [0] * 9, 4)
-    assert [len(x) for x, _ in four] == [4, 4]  # the ninth example is left
+    four = whole_batches(network, variables, np.tile(images, (3, 1, 1, 1)), [0] * 9, 4)
+    assert [len(x) for x, _ in four.pairs] == [4, 4]  # the ninth example is left
     low, high = found.mean_length_interval
     assert low < found.mean_length < high
     assert np.isnan(second.mean_length_interval).all()
@@ -438,15 +439,15 @@ def test_half_of_n_backward_passes_in_one_compilation():
     network = Network(Stem(2, dtype=jnp.float64), stacks, MeanHead(CLASSES))
     _, _, images, labels = case("own")
     variables = in_double(draw(network, SHAPE))
-    before = path_exact._spectrum._cache_size()
+    before = programs(path_exact._spectrum)
     for v in (variables, jax.tree.map(lambda a: 2 * a, variables)):
         _, count = counted(functools.partial(path_spectrum, network, v, images, labels))
         assert count == n * (n + 1) // 2 <= 0.7 * n * n
-    assert path_exact._spectrum._cache_size() == before + 1
-    before = path_sampled._walk_paths._cache_size()
+    assert programs(path_exact._spectrum) == before + 1
+    before = programs(path_sampled._walk_paths)
     _, count = counted(lambda: sample_paths(network, variables, images, labels, draws=4))
     assert count == 4 * n * (n + 1) // 2
-    assert path_sampled._walk_paths._cache_size() == before + 1
+    assert programs(path_sampled._walk_paths) == before + 1
 
 
 class ShrinkingBlock(Unit):

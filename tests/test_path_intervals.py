@@ -82,6 +82,7 @@ def test_intervals_hold_what_endless_draws_would_give(straight, monkeypatch):
 def test_percentiles_of_r_squared_would_miss_a_straight_line():
     """Why that interval is the basic one: resampled means are never as straight as those that were drawn."""
     sample = samples(True)[0]
+    # Private: the interval that is not taken.
     statistic = sample._over_draws(lambda m: np.array(fit_attenuation(m, LENGTH, N, 0)[1]))
     assert statistic[1] < 1 == sample.r_squared_interval[1]
     low, high = reflected(2.0, (np.array(1.5), np.array(2.1)))

@@ -20,8 +20,8 @@ from resjax.models.residual import PLACEMENTS
 from resjax.models.shortcuts import ALTERATIONS, TRANSITIONS
 from resjax.network import Network
 from resjax.network.losses import cross_entropy
-from resjax.studies.paths import path_exact
-from resjax.studies.paths.path_walk import PAPER, walk_back
+from resjax.studies.paths.path_exact import walk_lengths
+from resjax.studies.paths.path_walk import PAPER
 
 BATCH, CLASSES = 2, 3
 FEW_AND_MANY = pytest.mark.parametrize("count", [4, pytest.param(30, marks=pytest.mark.slow)])
@@ -178,19 +178,8 @@ def test_gates_of_one_orders_and_loops(count):
 
 def gradients_by_length(network, variables, x, labels):
     """d mean loss / d images by path length: [length, B, H, W, C]."""
-    walk = walk_back(
-        network,
-        cross_entropy,
-        PAPER,
-        variables,
-        x,
-        labels,
-        jax.random.key(0),
-        start=path_exact.first_row(network),
-        cross=lambda unit, rows, _, behind: (path_exact.cross(unit, rows, behind), None, None),
-        carry=None,
-        xs=path_exact.residual_behind(network),
-    )
+    key = jax.random.key(0)
+    walk = walk_lengths(network, cross_entropy, PAPER, variables, x, labels, key)
     return walk.scale * jax.vmap(walk.to_input)(walk.rows)
 
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from network_helpers import draw
+from network_helpers import draw, logits_of
 
 from resjax import models
 from resjax.network import Network, Stack
@@ -116,12 +116,12 @@ def test_on_one_batch_evaluation_is_then_what_training_saw(name):
             gates[deleted] = 0
         new = reestimate(network, v, images, gates=gates)
         assert jax.tree.structure(new) == jax.tree.structure(dict(v))
-        actual = network.apply(new, images, gates=gates).logits
+        actual = logits_of(network, new, images, gates=gates)
         every = dataclasses.replace(network, unit_dropout=None)
         own = gates * (network.unit_dropout.at_test() if network.unit_dropout else 1)
-        expected = every.apply(v, images, gates=jnp.asarray(own), train=True).logits
+        expected = logits_of(every, v, images, gates=own, train=True)
         np.testing.assert_allclose(actual, expected, rtol=2e-4, atol=2e-4)
-        stale = network.apply(v, images, gates=gates).logits
+        stale = logits_of(network, v, images, gates=gates)
         assert np.abs(stale - expected).max() > 0.01
 
 
@@ -157,7 +157,7 @@ def test_rows_are_deletions_with_old_and_with_new_statistics(name):
     assert result.left_out == old.left_out
     assert result.num_reference == 10
     reference, _ = examples(10, seed=2)
-    run = jax.jit(lambda v, gates: network.apply(v, images, gates=gates).logits)
+    run = jax.jit(lambda v, gates: logits_of(network, v, images, gates=gates))
     for i in np.flatnonzero(old.deletable):
         gates = np.ones(network.num_units, np.float32)
         gates[i] = 0

@@ -5,7 +5,7 @@ import functools
 import jax
 import numpy as np
 import pytest
-from network_helpers import draw
+from network_helpers import draw, logits_of, programs
 
 from resjax import models
 from resjax.analysis import delete_subsets, deletions, pairs, reestimate, reorder
@@ -33,17 +33,12 @@ def examples(n=11, seed=1):
 REFERENCE = 1 + examples(8, seed=2)[0]
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def logits_of(network, variables, images, gates):
-    return network.apply(variables, images, gates=gates).logits
-
-
 def by_hand(kind, gates):
     """Error and loss of one network whose statistics were estimated by ``reestimate``."""
     network, variables = network_of(**kind)
     new = reestimate(network, variables, REFERENCE, gates=gates, batch_size=BATCH)
     images, labels = examples()
-    logits = logits_of(network, new, images, gates)
+    logits = logits_of(network, new, images, gates=gates)
     error = np.mean(np.asarray(logits).argmax(-1) != labels)
     return error, float(cross_entropy(logits, labels).mean())
 
@@ -51,7 +46,7 @@ def by_hand(kind, gates):
 @pytest.mark.parametrize("kind", [{}, {"unit_dropout": "linear", "unit_survival": 0.6}])
 def test_every_set_equals_the_computation_by_hand(kind):
     network, variables = network_of(**kind)
-    made, scored = statistics._train_mode._cache_size(), variants._score._cache_size()
+    made, scored = programs(statistics._train_mode), programs(variants._score)
     seen = []
     result = deletions(
         *(network, variables, *examples()),
@@ -61,8 +56,8 @@ def test_every_set_equals_the_computation_by_hand(kind):
         batch_size=BATCH,
         progress=lambda *a: seen.append(a),
     )
-    assert statistics._train_mode._cache_size() <= made + 1
-    assert variants._score._cache_size() == scored + 1
+    assert programs(statistics._train_mode) <= made + 1
+    assert programs(variants._score) == scored + 1
     assert seen == sorted(seen) and len({of / 2 for _, of in seen}) <= 2
     for row in range(len(result.deleted)):
         error, loss = by_hand(kind, 1 - result.deleted[row].astype(np.float32))
@@ -80,7 +75,7 @@ def test_every_set_equals_the_computation_by_hand(kind):
 
 def test_every_order_equals_a_network_of_permuted_variables():
     network, variables = network_of()
-    made = statistics._train_mode._cache_size()
+    made = programs(statistics._train_mode)
     result = reorder(
         *(network, variables, *examples()),
         swaps=(1,),
@@ -88,7 +83,7 @@ def test_every_order_equals_a_network_of_permuted_variables():
         recalibrate_on=REFERENCE,
         batch_size=BATCH,
     )
-    assert statistics._train_mode._cache_size() == made + 1
+    assert programs(statistics._train_mode) == made + 1
     row = int(np.flatnonzero(result.order[:, 1] == 2)[0])
     np.testing.assert_array_equal(result.order[row], [0, 2, 1, 3])
     # The units themselves change places, and are estimated as a network of their own.
@@ -98,7 +93,7 @@ def test_every_order_equals_a_network_of_permuted_variables():
         for c, tree in variables.items()
     }
     flipped = reestimate(network, flip, REFERENCE, batch_size=BATCH)
-    logits = logits_of(network, flipped, examples()[0], np.ones(4, np.float32))
+    logits = logits_of(network, flipped, examples()[0], gates=np.ones(4, np.float32))
     loss = cross_entropy(logits, examples()[1]).mean()
     np.testing.assert_allclose(result.loss[row], loss, rtol=1e-5)
     running = reorder(network, variables, *examples(), swaps=(1,), draws=2, batch_size=BATCH)

@@ -92,7 +92,8 @@ def test_fixup_initialization(block_layers, exponent):
 
 def test_he_initialization():
     unit = ResidualUnit(None, ((3, 32, 1),), placement="post")
-    kernel = unit.init(jax.random.key(0), jnp.zeros((1, 2, 2, 32)))["params"]["conv1"]["kernel"]
+    variables = jax.jit(unit.init)(jax.random.key(0), jnp.zeros((1, 2, 2, 32)))
+    kernel = variables["params"]["conv1"]["kernel"]
     assert np.std(kernel) == pytest.approx((2 / (9 * 32)) ** 0.5, rel=0.03)  # 9,216 draws
     assert np.mean(kernel) == pytest.approx(0, abs=0.004)
 
@@ -157,21 +158,22 @@ def allowed(row) -> bool:
 
 def covering_rows(size):
     """Few allowed rows that hold all combinations of ``size`` values that an allowed row can hold."""
-
-    def held(row):
-        return {frozenset(some) for some in itertools.combinations(row.items(), size)}
-
-    rng = np.random.default_rng(0)
     rows = [dict(zip(FIELDS, v, strict=True)) for v in itertools.product(*FIELDS.values())]
     rows = [row for row in rows if allowed(row)]
-    missing = set().union(*map(held, rows))
+    number = {}  # of a combination; held: those of each row
+    held = np.array([
+        [number.setdefault(some, len(number)) for some in itertools.combinations(row.items(), size)]
+        for row in rows
+    ])  # fmt: skip
+    missing = np.ones(len(number), bool)
+    rng = np.random.default_rng(0)
     chosen = []
-    while missing:
-        sample = [rows[i] for i in rng.choice(len(rows), 400)]
-        best = max(sample, key=lambda row: len(held(row) & missing))
-        if held(best) & missing:
-            chosen.append(best)
-            missing -= held(best)
+    while missing.any():
+        sample = rng.choice(len(rows), 400)
+        best = sample[missing[held[sample]].sum(axis=1).argmax()]
+        if missing[held[best]].any():
+            chosen.append(rows[best])
+            missing[held[best]] = False
     return chosen
 
 

@@ -7,14 +7,12 @@ Run this file to count the imports that cross rooms, of this tree or of another 
 
 import ast
 import collections
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from script_helpers import REPOSITORY, run_each
 
-REPOSITORY = Path(__file__).parent.parent
 ROOMS = {
     "network",
     "models",
@@ -140,15 +138,12 @@ def test_the_top_is_small_and_every_folder_is_a_room():
     assert {path.parent.name for path in (REPOSITORY / "resjax").glob("*/*.py")} == ROOMS
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_starts_as_a_file(command, tmp_path):
-    env = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    file = REPOSITORY / f"resjax/{command}.py"
-    done = subprocess.run([sys.executable, file, "--help"], env=env, cwd=tmp_path,
-                          capture_output=True, text=True)  # fmt: skip
-    assert "Traceback" not in done.stderr, done.stderr
-    assert done.returncode in (0, 1, 2)  # absl shows the help and leaves with 1
-    assert "--" in done.stdout + done.stderr
+def test_commands_start_as_files(tmp_path):
+    commands = [(str(REPOSITORY / f"resjax/{command}.py"), "--help") for command in COMMANDS]
+    for command, done in zip(COMMANDS, run_each(commands, tmp_path, cwd=tmp_path), strict=True):
+        assert "Traceback" not in done.stderr, (command, done.stderr)
+        assert done.returncode in (0, 1, 2), command  # absl shows the help and leaves with 1
+        assert "--" in done.stdout + done.stderr, command
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from network_helpers import programs
 
 from resjax.models.local import CONNECTIONS
 from resjax.studies import style
@@ -13,7 +14,7 @@ from resjax.studies.convolution import sample_size
 from resjax.studies.convolution.sample_size import (
     SETTINGS,
     SampleSize,
-    _at_places,
+    _at_places,  # these two: where examples lie, which a result does not hold
     _draw,
     difference,
 )
@@ -63,10 +64,10 @@ def test_shapes_progress_and_easy_examples_are_learned():
 
 def test_the_seed_decides_everything_in_one_compilation():
     results, _ = trained()
-    before = sample_size._train._cache_size()
+    before = programs(sample_size._train)
     again = sample_size.sample_size(bars(24, 0), bars(10, 1), **SMALL)
     other = sample_size.sample_size(bars(24, 0), bars(10, 1), **SMALL, seed=5)
-    assert sample_size._train._cache_size() == before
+    assert programs(sample_size._train) == before
     for name in CONNECTIONS:
         np.testing.assert_array_equal(again[name].test_error, results[name].test_error)
     assert any((other[c].test_error != results[c].test_error).any() for c in CONNECTIONS)
@@ -152,8 +153,9 @@ def test_differences_are_paired():
 
 def test_sizes_are_counted_by_the_side_of_their_interval():
     dense = made(0.2, 0.25, 0.3)
-    assert sample_size.compare(made(0.1, 0.25, 0.1), dense) == [(2, 0), (0, 0), (2, 0)]
-    assert sample_size.compare(made(0.5, 0.5, 0.5), dense) == [(0, 2)] * 3
+    mixed = dict(zip(SETTINGS, [(2, 0), (0, 0), (2, 0)], strict=True))
+    assert sample_size.compare(made(0.1, 0.25, 0.1), dense) == mixed
+    assert sample_size.compare(made(0.5, 0.5, 0.5), dense) == dict.fromkeys(SETTINGS, (0, 2))
 
 
 def test_json_and_picture():

@@ -1,13 +1,9 @@
 """Analyses find the same where the cores of a CPU share their batches."""
 
-import os
-import subprocess
-import sys
-
 import jax
 import numpy as np
 import pytest
-from test_train import REPOSITORY
+from script_helpers import run_each
 
 from resjax.cpu import shared_batches as cores
 from resjax.studies.batches import padded_batches
@@ -29,7 +25,7 @@ from resjax.studies.variants import logits_of, measure, with_gates
 
 assert shared_cores().count == int(sys.argv[1])
 network = models.build(
-    models.defaults("resnet", depth=14, widths=(16, 16, 32)), image_shape=(8, 8, 3), num_classes=4
+    models.defaults("resnet", stage_sizes=(3,), widths=(16,)), image_shape=(8, 8, 3), num_classes=4
 )
 variables = jax.jit(lambda key: network.init(key, (8, 8, 3)))(jax.random.key(0))
 rng = np.random.default_rng(0)
@@ -58,15 +54,13 @@ np.savez(
 
 
 def test_two_cores_find_what_one_device_does(tmp_path):
-    env = {**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(REPOSITORY)}
-    found = []
-    for count in (1, 2):
-        path = tmp_path / f"{count}.npz"
-        command = (sys.executable, "-c", STUDIES, str(count), str(path))
-        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=500)
+    script = tmp_path / "studies.py"
+    script.write_text(STUDIES)
+    paths = {count: tmp_path / f"{count}.npz" for count in (1, 2)}
+    commands = [(str(script), str(count), str(path)) for count, path in paths.items()]
+    for done in run_each(commands, tmp_path):
         assert done.returncode == 0, done.stderr
-        found.append(np.load(path))
-    one, two = found
+    one, two = map(np.load, paths.values())
     for name in one:
         assert np.isfinite(one[name]).any(), name
         np.testing.assert_allclose(two[name], one[name], rtol=2e-4, atol=2e-5, err_msg=name)

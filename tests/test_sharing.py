@@ -124,7 +124,7 @@ def test_one_convolution_in_all_three_forms(pad):
 def test_all_three_start_with_the_same_variance():
     for name, inputs in (("convolution", 36), ("locally connected", 36), ("dense", 400)):
         module = layer(name, 16, 3, (10, 10))
-        variables = module.init(jax.random.key(0), jnp.zeros((1, 10, 10, 4)))
+        variables = jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 10, 10, 4)))
         kernel = next(v for v in jax.tree.leaves(variables) if v.any())
         np.testing.assert_allclose(np.var(kernel), 2 / inputs, rtol=0.1)
     row = he_normal_of(3)(jax.random.key(1), (3, 3, 2, 4))

@@ -62,7 +62,7 @@ def test_smoke_form_trains(path, tmp_path):
 
 def test_a_streamed_folder_trains_like_any_other(tmp_path):
     """The path of large data sets: decoded on the way, cropped on the host, resumed by step."""
-    c = configs.default("resnet", depth=8, widths=(4, 4, 8))
+    c = configs.default("resnet", depth=6, widths=(4, 8))
     c.data.name = make_folder(tmp_path / "images")
     c.data.image_size = 32
     c.data.workers = 0

@@ -249,7 +249,7 @@ def test_draws_belong_to_units_whatever_their_order(variables, x):
     network = build("subset", units_active=3)
 
     @jax.jit
-    def ran(order, key):
+    def ran(variables, order, key):
         tap = lambda parts: jnp.any(parts.branch != 0)  # noqa: E731
         taps = network.apply(variables, x, train=True, key=key, order=order, tap=tap).taps
         return jnp.concatenate([taps["stage1"], taps["stage2_opening"]])
@@ -257,6 +257,6 @@ def test_draws_belong_to_units_whatever_their_order(variables, x):
     order = np.array([4, 2, 0, 1, 3, 5])
     for seed in range(3):
         key = jax.random.key(seed)
-        built = np.asarray(ran(np.arange(N), key))
+        built = np.asarray(ran(variables, np.arange(N), key))
         assert built.sum() == 3
-        np.testing.assert_array_equal(np.asarray(ran(order, key)), built[order])
+        np.testing.assert_array_equal(np.asarray(ran(variables, order, key)), built[order])

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from network_helpers import programs
 from orbax.checkpoint._src.path.atomicity_types import TMP_DIR_SUFFIX
 
 from resjax import config as configs
@@ -31,7 +32,7 @@ REPOSITORY = Path(__file__).parent.parent
 
 
 def small_config(**model):
-    fields = {"depth": 8, "widths": (4, 4, 8)} | model
+    fields = {"depth": 6, "widths": (4, 8)} | model
     c = configs.default("resnet", **fields)
     c.data.pad = 1
     c.data.train_examples = 200
@@ -75,17 +76,30 @@ def experiment():
 
 
 @pytest.fixture(scope="module")
+def step(experiment):
+    """One step, compiled once for all tests."""
+    return jax.jit(lambda state, batch: train_step(state, batch, task=experiment.task))
+
+
+@pytest.fixture(scope="module")
 def one_device():
     """Four steps on one device: what other layouts are compared with."""
     return run_steps(small_config(), Devices(devices=jax.devices()[:1]))
 
 
-def test_the_step_is_pure_and_needs_no_devices(experiment):
-    c, task = experiment.config, experiment.task
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """(workdir, last state) of a whole run; tests leave it as it is."""
+    path = tmp_path_factory.mktemp("finished") / "run"
+    return path, train_and_evaluate(small_config(), path)
+
+
+def test_the_step_is_pure_and_needs_no_devices(experiment, step):
+    c = experiment.config
     feed = Feed(c, experiment.dataset, Devices(devices=jax.devices()[:1]), 0)
     state = experiment.create_state()
     before = jax.tree.map(np.array, leaves(state))
-    new, metrics = jax.jit(lambda s, b: train_step(s, b, task=task))(state, feed.whole_batch(0))
+    new, metrics = step(state, feed.whole_batch(0))
     assert_equal(before, leaves(state))
     assert int(new.step) == 1
     assert np.isfinite(metrics["loss"])
@@ -95,10 +109,9 @@ def test_the_step_is_pure_and_needs_no_devices(experiment):
     assert all(moved)
 
 
-def test_the_loop_of_one_dispatch_is_the_step_repeated(experiment):
-    c, task = experiment.config, experiment.task
+def test_the_loop_of_one_dispatch_is_the_step_repeated(experiment, step):
+    c = experiment.config
     feed = Feed(c, experiment.dataset, Devices(devices=jax.devices()[:1]), 0)
-    step = jax.jit(lambda s, b: train_step(s, b, task=task))
     state = experiment.create_state()
     losses = []
     for i in range(3):
@@ -130,17 +143,16 @@ def test_pmap_on_one_device_is_jit_on_one_device(one_device):
     assert_close(state, one_device[0])
 
 
-def test_pmap_normalizes_by_the_statistics_of_each_share(experiment):
+def test_pmap_normalizes_by_the_statistics_of_each_share(experiment, step):
     """Batch statistics of two shares, computed by hand, are what pmap's running averages hold."""
     devices = Devices("pmap", jax.devices()[:2])
     c = experiment.config
     state, _ = run_steps(c, devices, 1)
     feed = Feed(c, experiment.dataset, devices, 0)
-    batch = feed.whole_batch(0)
+    batch = jax.device_get(feed.whole_batch(0))
     means = []
     for half in (slice(0, 8), slice(8, 16)):
-        share = {k: v[half] for k, v in batch.items()}
-        one, _ = train_step(experiment.create_state(), share, task=experiment.task)
+        one, _ = step(experiment.create_state(), {k: v[half] for k, v in batch.items()})
         means.append(one.batch_stats)
     expected = jax.tree.map(lambda a, b: (a + b) / 2, *means)
     assert_close(state.batch_stats, expected)
@@ -161,7 +173,7 @@ def test_evaluation_counts_every_example_once(experiment, batch_size):
     sums = Evaluation(experiment.task, experiment.dataset, Devices(), batch_size)(state)
     dataset = experiment.dataset
     x = data.standardize(jnp.asarray(dataset.test_images), experiment.task.constants)
-    logits = experiment.task.network.apply(state.variables, x).logits
+    logits = jax.jit(experiment.task.network.apply)(state.variables, x).logits
     assert float(sums["count"]) == len(dataset.test_labels)
     wrong = np.argmax(logits, -1) != dataset.test_labels
     assert float(sums["error"]) == wrong.sum()
@@ -301,7 +313,7 @@ def test_dispatches_of_any_length_give_the_same_bits(one_device):
         batches = feed.batches(start, count)
         state, _ = run(state, feed.images, batches, jnp.int32(start), jnp.int32(count))
     assert_equal(state, one_device[0])
-    assert run._cache_size() == 1  # JAX has no public count of compiled programs
+    assert programs(run) == 1
 
 
 def test_what_is_not_finite_stops_the_run_before_the_update(tmp_path):
@@ -309,7 +321,7 @@ def test_what_is_not_finite_stops_the_run_before_the_update(tmp_path):
     c.optimizer.learning_rate = 1e30
     c.optimizer.schedule = "constant"
     with pytest.raises(
-        FloatingPointError, match=r"step \d+ to \d+ is not finite.*first place is.*saved"
+        FloatingPointError, match=r"step \d+ to \d+ is not finite.*first non-finite value is.*saved"
     ):
         train_and_evaluate(c, tmp_path / "run")
     with Checkpoints(tmp_path / "run") as checkpoints:
@@ -357,15 +369,13 @@ def test_a_dispatch_after_a_stopped_one_does_nothing(experiment):
     assert bool(jnp.all(metrics["finite"]))
 
 
-def test_a_workdir_of_another_configuration_is_refused(tmp_path):
-    c = small_config()
-    c.train.duration = "2 steps"
-    train_and_evaluate(c, tmp_path / "run")
-    before = (tmp_path / "run/config.json").read_text()
+def test_a_workdir_of_another_configuration_is_refused(finished):
+    c, (run, _) = small_config(), finished
+    before = (run / "config.json").read_text()
     c.optimizer.learning_rate = 0.2
     with pytest.raises(ValueError, match=r"optimizer\.learning_rate: 0\.1 → 0\.2"):
-        train_and_evaluate(c, tmp_path / "run")
-    assert (tmp_path / "run/config.json").read_text() == before
+        train_and_evaluate(c, run)
+    assert (run / "config.json").read_text() == before
 
 
 def test_pmap_does_not_continue_on_another_number_of_devices(tmp_path):
@@ -412,9 +422,8 @@ def test_a_folder_of_other_files_is_refused(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_a_stop_request_saves_and_the_run_goes_on_later(tmp_path):
-    c = small_config()
-    whole = train_and_evaluate(c, tmp_path / "whole")
+def test_a_stop_request_saves_and_the_run_goes_on_later(finished, tmp_path):
+    c, (_, whole) = small_config(), finished
     experiment = load_experiment(c)
     devices = Devices()
     from resjax.workdir import workdir

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from network_helpers import draw
+from network_helpers import draw, logits_of, programs
 from scipy import stats
 
 from resjax import models
@@ -32,9 +32,9 @@ def test_scores_are_those_of_a_loop(setting):
     scores, intact = variants.measure(
         network, v, images, labels, variants.with_gates, gates, batch_size=4
     )
-    whole = network.apply(v, images).logits
+    whole = logits_of(network, v, images)
     for j, g in enumerate(gates):
-        logits = network.apply(v, images, gates=jnp.asarray(g)).logits
+        logits = logits_of(network, v, images, gates=g)
         wrong = np.asarray(np.argmax(logits, -1) != labels)
         p, q = jax.nn.log_softmax(whole), jax.nn.log_softmax(logits)
         assert scores.error[j] == pytest.approx(wrong.mean())
@@ -67,7 +67,7 @@ def test_orders_and_logits(setting):
     logits = variants.logits_of(network, v, images, variants.with_order, orders, batch_size=4)
     assert logits.shape == (2, 11, CLASSES)
     for order, own in zip(orders, logits, strict=True):
-        expected = network.apply(v, images, order=jnp.asarray(order)).logits
+        expected = logits_of(network, v, images, order=order)
         np.testing.assert_allclose(own, expected, rtol=1e-4, atol=1e-5)
     scores, _ = variants.measure(network, v, images, labels, variants.with_order, orders)
     assert scores.error[1] == np.mean(logits[1].argmax(-1) != labels)
@@ -92,10 +92,10 @@ def test_progress_ends_at_the_end(setting):
 def test_one_compilation_for_any_number_of_variants(setting):
     network, v, images, labels = setting
     unique = dataclasses.replace(network, unroll=3)  # not compiled by another test
-    before = variants._score._cache_size()
+    before = programs(variants._score)
     for m in (1, 3):
         variants.measure(unique, v, images, labels, variants.with_gates, np.ones((m, 4)))
-    assert variants._score._cache_size() == before + 1
+    assert programs(variants._score) == before + 1
 
 
 @pytest.mark.parametrize("gates", [np.zeros((0, 4)), np.float32(1), {}, (np.ones(2), np.ones(3))])

@@ -23,7 +23,7 @@ from resjax.studies.units.weight_decay import (
     POWERS,
     STUDY,
     WeightDecay,
-    _optimizer,
+    _optimizer,  # alone, without the study's losses
     left,
     moment,
     weight_decay,

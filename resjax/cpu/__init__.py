@@ -1,1 +1,1 @@
-"""Speed on CPUs: forms of the convolution, batches shared by cores, fast and cached compilation."""
+"""Speed on CPUs: fast convolutions, batches shared by cores, fast and cached compilation."""

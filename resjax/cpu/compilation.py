@@ -1,4 +1,4 @@
-"""Fast compilation, and a cache of compiled programs on disk, so that a second start does not compile again.
+"""Fast compilation, and a cache of compiled programs on disk, so that later starts do not recompile them.
 
 The commands (``resjax.train``, ``analyze``, ``demo``, ``pretrained``) turn both on; the library does not. The
 cache is JAX's persistent compilation cache. Its folder:
@@ -8,12 +8,12 @@ cache is JAX's persistent compilation cache. Its folder:
 3. ``$XDG_CACHE_HOME/resjax``, else ``~/.cache/resjax``.
 
 In 2 and 3, each version of JAX's compiler and each kind of processor has its own subfolder, since a program
-may use instructions that another processor lacks. Programs that were not used for ``DAYS`` are removed. Only
-its owner may access the folder, since programs in it are run.
+may use instructions that another processor lacks. Programs unused for ``DAYS`` days are removed. Only the
+owner may access the folder, because its programs are executed.
 
 The key of a program is its text, the compiler's options and the devices. So any number of processes can share
 a cache, and it can be deleted at any time. Two processes that compile the same program concurrently both
-write it. If one is killed at that moment, JAX warns of an unreadable entry and compiles instead; deleting the
+write it. If one is killed while writing, JAX warns of an unreadable entry and compiles instead; deleting the
 folder ends the warning.
 """
 
@@ -38,11 +38,11 @@ SECONDS = 0.1  # programs that compile faster are not cached
 
 
 def cache_folder(environment: Mapping[str, str]) -> Path | None:
-    """The folder of compiled programs under these environment variables; None for no cache.
+    """The folder of compiled programs, given these environment variables; None for no cache.
 
     Raises:
       ValueError: RESJAX_CACHE_DIR is not an absolute path.
-      RuntimeError: there is neither a variable nor a home directory.
+      RuntimeError: no variable is set, and there is no home directory.
     """
     wanted = environment.get("RESJAX_CACHE_DIR", "")
     if wanted.lower() == "off":
@@ -63,7 +63,8 @@ def cache_folder(environment: Mapping[str, str]) -> Path | None:
 def keep_compiled(environment: Mapping[str, str] = os.environ) -> Path | None:
     """Turns the cache on, unless it is disabled; returns its folder. Call it before the first compilation.
 
-    If the folder can't be written, as in a read-only home, it says so on stderr and leaves the cache off.
+    If the folder can't be written, as in a read-only home, it prints a message to stderr and leaves the cache
+    off.
 
     Raises:
       ValueError: RESJAX_CACHE_DIR is not an absolute path.
@@ -107,13 +108,13 @@ def compile_quickly(environment: MutableMapping[str, str] = os.environ) -> None:
 
 
 def _remove_unused(folder: Path, since: float) -> None:
-    """Removes programs last read and written before ``since``; other processes may do so concurrently."""
+    """Removes programs neither read nor written after ``since``; other processes may do so concurrently."""
     for program in folder.glob("*-cache"):
         try:
             used = program.stat()
             if max(used.st_atime, used.st_mtime) < since:
                 program.unlink()
-        except OSError:  # already removed, or of another owner
+        except OSError:  # already removed, or owned by another user
             continue
 
 

@@ -13,9 +13,9 @@ two reasons:
   in a program's entry computation: in the body of ``lax.scan`` or ``while_loop``, where this project's
   networks run their units, it stays plain nested loops, 15 to 130 times slower (``benchmarks/conv.py``).
 * From jaxlib 0.10 on, convolutions of more than 16 channels use another library (YNNPACK), which runs them on
-  one thread. It does not support dilated images. So rows are dilated where that is faster: images dilated by
-  2, a window dilated by 2 and a stride of 2 give the same sum with the multi-threaded kernel. (With few input
-  channels, the dilated rows cost more than the threads save.)
+  one thread. YNNPACK does not support dilated images, so dilation selects the multi-threaded kernel. Rows are
+  dilated where that is faster: images dilated by 2, a window dilated by 2 and a stride of 2 give the same
+  sum. (With few input channels, the dilated rows cost more than the threads save.)
 
 Where every core is a device (``resjax.training.cores``), each has one thread, and functions traced under
 ``one_thread`` use the forms of ``resjax.cpu.one_thread``.
@@ -92,7 +92,7 @@ def conv(
         return lax.conv_general_dilated(
             x, kernel, strides, pads, dimension_numbers=NHWC_HWIO, feature_group_count=groups
         )
-    # The threads are read here, since the backward pass may be traced elsewhere.
+    # Read the thread setting here: the backward pass may be traced outside ``one_thread``.
     return _conv_cpu(x, kernel, _Form(strides, pads, groups, one_thread.threads()))
 
 
@@ -194,7 +194,7 @@ def _kernel_gradient(x: jax.Array, dy: jax.Array, kernel: jax.Array, form: _Form
     """x convolved with dy dilated by the stride; channels as batch, batch as features."""
     strides, pads, groups, alone = form
     window, dtype = (kernel.shape[0], kernel.shape[1]), x.dtype
-    if dtype == jnp.bfloat16:  # the sum runs over batch and positions: too long for 8 bits
+    if dtype == jnp.bfloat16:  # the sum over batch and positions has too many terms for 8 bits
         x, dy = x.astype(jnp.float32), dy.astype(jnp.float32)
     b, h, w, channels = x.shape
     c = channels // groups
@@ -207,7 +207,7 @@ def _kernel_gradient(x: jax.Array, dy: jax.Array, kernel: jax.Array, form: _Form
         return dk.astype(dtype)
     x, dy = _apart(x, dy, kernel)
     images = x.reshape(b, h, w, groups, c).transpose(4, 1, 2, 3, 0).reshape(c, h, w, groups * b)
-    # Padding after is chosen for kh × kw results; negative where the forward pass left rows unread.
+    # Trailing padding gives kh × kw results; it is negative if the forward pass left rows unread.
     (top, bottom), columns = (
         (lo, (m - 1) * s + k - n - lo)
         for n, m, k, s, (lo, _) in zip((h, w), dy.shape[1:3], window, strides, pads, strict=True)
@@ -226,7 +226,7 @@ def _kernel_gradient(x: jax.Array, dy: jax.Array, kernel: jax.Array, form: _Form
 
 
 def _apart(x: jax.Array, dy: jax.Array, kernel: jax.Array) -> Arrays:
-    """x and dy, computed before they are transposed.
+    """x and dy, forced to be computed before they are transposed.
 
     XLA would fuse their computation with the transposition and read each operand in strides, several times
     slower. It can't fuse across a branch. The branch tests the kernel, which every device has (if its

@@ -6,8 +6,7 @@ which is fast with many columns (output channels), many rows (neighbouring pixel
 that stay in the cache. Two forms provide them:
 
 * ``in_pairs``: with 16 channels, XLA would not use the library. A window that is one column wider computes
-two
-  neighbouring pixels at once, as 32 channels of one pixel: a third more arithmetic, in 0.6 of the time.
+  two neighbouring pixels at once, as 32 channels of one pixel: a third more arithmetic in 0.6 times the time.
 * ``kernel_gradient``: images are convolved with gradients as windows, and batch and channels exchange their
   roles (``resjax.cpu.conv``). The result has as few pixels as the kernel, 3×3. So columns and channels of the
   images become one axis, [1, H, W·C, batch]; a window dilated by C moves along it in steps of one, and a row
@@ -15,8 +14,8 @@ two
   images at a time are transposed and used while they are in the cache. (Large images do not fit, and many
   channels make the product large enough anyway.)
 
-Before JAX 0.10, XLA did not have this library; from 0.11 on, it is slower for few channels. With these
-versions the forms gain nothing and are not used (docs/performance.md has numbers for four versions).
+Before JAX 0.10, XLA did not have this library; from 0.11 on, it is slower for few channels. With those
+versions the two forms gain nothing and are not used (docs/performance.md has numbers for four versions).
 """
 
 from __future__ import annotations
@@ -44,7 +43,8 @@ _MANY = 128  # channels; above, any product is large
 
 
 class OneThread(NamedTuple):
-    """Devices of one thread each. Batches are split over the one axis of ``mesh``; None for one device."""
+    """Devices of one thread each. Batches are split over the single axis of ``mesh``, which is None for one
+    device."""
 
     mesh: Mesh | None
 
@@ -89,7 +89,7 @@ def in_pairs(x: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Array:
 def suits(x: jax.Array, dy: jax.Array, mesh: Mesh | None) -> bool:
     """Whether ``kernel_gradient`` accepts images and gradients [B, H, W, C] like these, and is faster.
 
-    A mesh can't share every batch, such as the single image of a per-example gradient.
+    Some batches can't be split over a mesh, such as the single image of a per-example gradient.
     """
     shared = mesh is None or len(x) % mesh.size == 0
     return shared and _at_once(x, dy) > 1 and max(x.shape[3], dy.shape[3]) <= _MANY
@@ -129,9 +129,9 @@ def _of_own_images(
 ) -> jax.Array:
     (b, h, w, c), (m, n, o) = x.shape, dy.shape[1:]
     (kh, kw), (s, t), ((top, _), (left, _)) = window, strides, pads
-    # Two neighbouring pixels of dy as one, if it has too few channels.
+    # Treat two neighbouring pixels of dy as one, if it has too few channels.
     two = 2 if o == FEW and n % 2 == 0 else 1
-    # Padding after is chosen for the kernel's size; negative where the forward pass left rows unread.
+    # Trailing padding gives the kernel's size; it is negative if the forward pass left rows unread.
     bottom, right = (m - 1) * s + kh - h - top, (n - 1) * t + kw - w - left
 
     def gradient_of(first: ArrayLike, size: int) -> jax.Array:

@@ -1,7 +1,7 @@
 """Batches of an analysis shared by the cores of a CPU, where each is a device (``resjax.training.cores``).
 
-Every core has a part of the examples, and single-threaded convolutions. Sums over examples become sums over
-cores, too. Never run two such programs concurrently: XLA has one thread per device, so they deadlock. An
+Each core processes part of the examples with single-threaded convolutions. Sums over examples also become
+sums over cores. Never run two such programs concurrently: XLA has one thread per device, so they deadlock. An
 analysis therefore waits for each result before it starts the next program. Where cores are not devices,
 nothing here has any effect::
 
@@ -65,7 +65,7 @@ class Cores:
 
 
 def jit(static: int) -> Callable[[Callable[..., Any]], Any]:
-    """``jax.jit`` with ``static`` leading static arguments; the wrapped function takes a leading ``Cores``
+    """``jax.jit`` with the first ``static`` arguments static. The wrapped function takes a leading ``Cores``
     argument, which decides the form of its convolutions."""
 
     def decorate(function: Callable[..., Any]) -> Any:
@@ -73,7 +73,9 @@ def jit(static: int) -> Callable[[Callable[..., Any]], Any]:
             with nullcontext() if cores.mesh is None else one_thread(cores.mesh):
                 return function(cores, *args)
 
-        on_cores.__name__ = function.__name__  # not all of functools.wraps: JAX reads signatures
+        on_cores.__name__ = (
+            function.__name__
+        )  # not functools.wraps: JAX would read the wrapped signature
         return jax.jit(on_cores, static_argnums=tuple(range(static)))
 
     return decorate

@@ -76,8 +76,8 @@ def prepare(name: str, data_dir: str = "", source: str = "") -> pathlib.Path:
         )
     except ImportError as error:
         raise RuntimeError(
-            f"{name} cannot be prepared in this environment ({error}). With TensorFlow, in an "
-            f"environment of its own:\n  {isolated_prepare(name, root, source)}"
+            f"{name} cannot be prepared in this environment ({error}). With TensorFlow, in "
+            f"a separate environment:\n  {isolated_prepare(name, root, source)}"
         ) from error
     return tfds.prepared(name, str(root))
 

@@ -47,7 +47,7 @@ from resjax.network.unit import CONVOLUTION, STATISTIC, Parts, Stack, UnitInfo
 
 Variables = Mapping[str, Any]
 Tap = Callable[[Parts], Any]
-_MOST_UNROLLED = 64  # units of a stack; ResNet-200 has 36, ResNet-1202 would compile for minutes
+_MOST_UNROLLED = 64  # units in a stack; ResNet-200 has 36; ResNet-1202 would compile for minutes
 
 
 class Output(NamedTuple):
@@ -67,9 +67,9 @@ class Network:
       stem: module ``(x, train) -> h``, image [B, H, W, C] to the first unit's input.
       stacks: the units, in order. Names must be unique.
       head: module ``(h, train) -> logits`` [B, classes].
-      unit_dropout: stochastic depth and its variants, None for none.
-      unroll: units per loop iteration, at most all of a stack; 0 for a number that is fast on the device, see
-        ``scan_unroll``. It affects speed only.
+      unit_dropout: stochastic depth or a variant of it, or None.
+      unroll: units per loop iteration, at most all units of a stack; 0 chooses a value that is fast on the
+        device (``scan_unroll``). It affects speed only.
     """
 
     stem: nn.Module
@@ -81,10 +81,10 @@ class Network:
     def __post_init__(self) -> None:
         names = ["stem", *(s.name for s in self.stacks), "head"]
         if len(set(names)) != len(names):
-            raise ValueError(f"the parts of a network need different names, got {names}")
+            raise ValueError(f"the parts of a network need unique names, got {names}")
         if self.unroll < 0:
             raise ValueError(
-                f"unroll={self.unroll}; allowed: 1, 2, … units per iteration, or 0 for a fast number"
+                f"unroll={self.unroll}; allowed: 1, 2, … units per iteration, or 0 for a fast value"
             )
         if self.unit_dropout is not None:
             if self.unit_dropout.num_units != self.num_units:
@@ -113,6 +113,11 @@ class Network:
                 name = f"stage{stack.stage}/unit{seen[stack.stage]}"
                 infos.append(UnitInfo(len(infos), stack, position, name))
         return tuple(infos)
+
+    @property
+    def residual(self) -> np.ndarray:
+        """bool [unit], whether a unit has a shortcut."""
+        return np.array([unit.stack.unit.residual for unit in self.units])
 
     @property
     def modules(self) -> list[tuple[str, nn.Module, int]]:
@@ -206,10 +211,11 @@ class Network:
     def scan_unroll(self, n: int, train: bool) -> int:
         """Units in one iteration of the scan over a stack of ``n`` units; n means no loop.
 
-        On a GPU a training step of ResNet-110 takes 0.8 times as long without loops, twice the memory, and
-        twice the time to compile (docs/performance.md): each iteration launches its kernels again, and copies
-        what the backward pass needs into an array over all iterations. CPUs, stacks that would compile for
-        minutes, and passes outside ``train``, which mostly have no backward pass, keep the loop.
+        On a GPU, a training step of ResNet-110 without loops takes 0.8 times as long, but twice the memory
+        and twice the time to compile (docs/performance.md). In a loop, each iteration launches its kernels
+        again and copies what the backward pass needs into an array over all iterations. The loop remains on
+        CPUs, for stacks that would compile for minutes, and outside ``train``, where most passes have no
+        backward pass.
         """
         if self.unroll:
             return min(self.unroll, n)
@@ -308,7 +314,8 @@ class Network:
     def deletable(self, variables: Variables, shape: tuple[int, ...]) -> np.ndarray:
         """bool [num_units]: which units can be deleted, for images of ``shape`` (H, W, C).
 
-        A residual unit always can (its shortcut stays); a plain one if its input and output shapes agree.
+        A residual unit can always be deleted (its shortcut stays), a plain unit if its input and output
+        shapes agree.
         """
         x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
         shortcuts = jax.eval_shape(
@@ -319,20 +326,20 @@ class Network:
     def _all_gates(
         self, gates: ArrayLike | None, train: bool, key: jax.Array | None
     ) -> jax.Array | None:
-        if gates is not None:  # float64 stays so, for numerical checks
+        if gates is not None:  # float64 is kept, for numerical checks
             gates = jnp.asarray(gates)
             gates = gates.astype(jnp.promote_types(gates.dtype, jnp.float32))
             if gates.shape != (self.num_units,):
                 raise ValueError(
                     f"gates have shape {gates.shape}; this network has {self.num_units} units, "
-                    f"so it takes ({self.num_units},)"
+                    f"so gates must have shape ({self.num_units},)"
                 )
         if self.unit_dropout is None:
             return gates
         if train:
             if key is None:
-                raise ValueError("stochastic depth draws units in training: pass key=")
-            # Different from the keys of the parts, which count from 0.
+                raise ValueError("stochastic depth drops random units in training: pass key=")
+            # This number differs from those of the parts, which count from 0.
             own = self.unit_dropout.draw(jax.random.fold_in(key, 2**31 - 1))
         else:
             own = self.unit_dropout.at_test()
@@ -343,8 +350,8 @@ def _rematerialized(run_unit: Callable[..., Any]) -> Callable[..., Any]:
     """Stores convolutions and statistics for the backward pass, and recomputes the rest of a unit.
 
     A loop stores everything that its backward pass needs. Normalized and rectified activations are cheaper to
-    recompute than to write and read. The layers of ``resjax.models`` mark what is stored by
-    ``checkpoint_name``; layers of other libraries are recomputed as a whole.
+    recompute than to write and read. The layers of ``resjax.models`` use ``checkpoint_name`` to mark what is
+    stored; layers of other libraries are recomputed as a whole.
     """
     keep = jax.checkpoint_policies.save_only_these_names(CONVOLUTION, STATISTIC)
     return jax.checkpoint(run_unit, prevent_cse=False, policy=keep)
@@ -380,8 +387,9 @@ def _run(
 def _init_keys(key: jax.Array, units: Sequence[int]) -> tuple[jax.Array, jax.Array]:
     """Keys for parameters and dropout: [part, 2] for whole parts, [part, unit, 2] for units.
 
-    All are drawn at once: each draw is ten kernels, and drawing part by part took a third of the time to
-    compile the initial state. (With JAX's default, the first keys of a split do not depend on their number.)
+    All keys are drawn at once: each draw compiles to ten kernels, and drawing part by part took a third of
+    the initial state's compile time. (With JAX's default generator, the first keys of a split do not depend
+    on how many are drawn.)
     """
     own = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(units)))
     split = jax.vmap(lambda k: jax.random.split(k, max(2, *units)))(own)

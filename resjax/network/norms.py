@@ -1,4 +1,4 @@
-"""Norms of each layer, of any tree that is shaped like a network's parameters.
+"""Norms of each layer, for any tree with the structure of a network's parameters.
 
 The same function serves gradients, parameters, updates and momenta, inside or outside a compiled step::
 
@@ -27,7 +27,7 @@ def layer_norms(network: Network, tree: Mapping[str, Any]) -> dict[str, jax.Arra
     """L2 norm ‖v‖₂ of every leaf; for a stack's leaves, one for each unit.
 
     Args:
-      network: whose stacks' leaves have a leading axis of n units.
+      network: the network; leaves of its stacks have a leading axis of n units.
       tree: as ``variables["params"]``: {part: {…: leaf}}, of any float dtype; parts may be missing.
 
     Returns:
@@ -107,7 +107,7 @@ def layer_paths(network: Network, shape: tuple[int, ...]) -> dict[str, list[str]
     order: dict[str, list[str]] = {}
 
     def run(module: nn.Module, name: str, h: jax.Array) -> jax.Array:
-        # Trees lose the order of their keys when they leave a trace, so it is recorded here.
+        # JAX sorts the keys of a dictionary that leaves a trace, so the order is recorded here.
         keys = {"params": jax.random.key(0), "dropout": jax.random.key(0)}
         y, variables = module.init_with_output(keys, h, train=False)
         order[name] = _paths(variables.get("params", {}))

@@ -22,7 +22,7 @@ def checked(order: ArrayLike, units: tuple[UnitInfo, ...], train: bool) -> jax.A
     if jnp.shape(order) != (n,) or not jnp.issubdtype(order.dtype, jnp.integer):
         raise ValueError(
             f"order has shape {jnp.shape(order)} and dtype {order.dtype}; this network has {n} "
-            f"units, so it takes integers ({n},)"
+            f"units, so order must be integers of shape ({n},)"
         )
     if isinstance(order, jax.core.Tracer):
         return order
@@ -32,7 +32,7 @@ def checked(order: ArrayLike, units: tuple[UnitInfo, ...], train: bool) -> jax.A
             allowed = [u.index for u in units if u.stack.name == units[place].stack.name]
             raise ValueError(
                 f"order puts unit {unit} at place {place} ({units[place].name}); only equal units "
-                f"can change places: there, {allowed[0]} to {allowed[-1]}"
+                f"can be exchanged: here {allowed[0]} to {allowed[-1]}"
             )
     if train and len(set(values)) < n:
         raise ValueError(f"order={values} repeats units; in training each must run exactly once")

@@ -6,7 +6,7 @@ unit computes, or that looks inside a unit, loops over the units itself::
     h, _ = network.run_stem(variables, images)
     for place in network.places(variables):
         own = (place.variables, place.gates)
-        h, seen = scan_units(place.stack.n, step, h, own)    # step(h, own) -> (h, what it saw)
+        h, seen = scan_units(place.stack.n, step, h, own)    # step(h, own) -> (h, output)
     logits, _ = network.run_head(variables, h)
 """
 
@@ -51,14 +51,14 @@ def scan_units(
 
     Args:
       n: the number of units.
-      step: (state, entry of ``xs``) → (state, what it saw).
-      state: the state in front of the first unit.
+      step: (state, entry of ``xs``) → (new state, output).
+      state: the state before the first unit.
       xs: pytree of arrays with a leading axis n, one entry for each unit.
       reverse: from the last unit to the first.
       unroll: units in one iteration of the loop.
 
     Returns:
-      The last state, and what ``step`` saw, with a leading axis n in the order of the units.
+      The last state, and the outputs of ``step`` with a leading axis n, in the order of the units.
     """
     if n == 1:
         state, seen = step(state, jax.tree.map(lambda v: v[0], xs))

@@ -17,10 +17,10 @@ def explain(module: nn.Module, x: jax.Array, error: ScopeParamShapeError) -> str
     who = f"{type(module).__name__} gets an input of shape [{_row(('B', *x.shape[1:]))}]"
     found = _TEXT.search(str(error))
     if found is None:
-        return f"{who}, and its variables are for another: {error}"
+        return f"{who}, but its variables are for another shape: {error}"
     name, path = found[1], found[2]
     needs, has = (tuple(map(int, re.findall(r"\d+", found[i]))) for i in (3, 4))
-    remedy = "images as the network was trained on"
+    remedy = "images of the shape on which the network was trained"
     # A convolution of the input itself, ungrouped.
     if len(has) == 4 and needs == (*has[:2], x.shape[-1], has[3]):
         remedy = f"an input of shape [B, H, W, {has[2]}]"

@@ -7,8 +7,8 @@ A dropped unit is a gate of 0 for one mini-batch, as in a lesion. Three ways to 
 * ``subset``: exactly m of the n units, uniformly (Veit et al. 2016, §5: 23 of 54; their path lengths are
   Binomial(23, ½), 11.5 modules on average).
 
-At test every unit runs; with ``scale_at_test`` its branch is multiplied by its survival probability (Huang
-et al., Eq. 6). Veit et al. do not say whether they scale.
+At test time every unit runs; with ``scale_at_test`` its branch is multiplied by its survival probability
+(Huang et al., Eq. 6). Veit et al. do not say whether they scale.
 """
 
 from __future__ import annotations

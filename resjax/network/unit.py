@@ -21,15 +21,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-# Names of what a unit in a loop stores for its backward pass; see ``Network.run_stack``.
+# Names of the arrays that a unit in a loop stores for its backward pass; see ``Network.run_stack``.
 CONVOLUTION, STATISTIC = "convolution", "statistic"
 
 
 class Parts(NamedTuple):
     """Input ``x``, shortcut, branch and output ``y`` of one unit, [B, …].
 
-    ``shortcut`` is None where a plain unit has no stand-in. In a unit dropped by stochastic depth, the
-    shortcut and the branch are zeros.
+    ``shortcut`` is None in a plain unit whose input and output shapes differ. In a unit dropped by stochastic
+    depth, the shortcut and the branch are zeros.
     """
 
     x: jax.Array
@@ -58,7 +58,7 @@ class Unit(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} must define split(x, train)")
 
     def merge(self, z: jax.Array, train: bool) -> jax.Array:
-        """What follows the sum: [B, …] → [B, …]; nothing, unless overridden."""
+        """The operations after the sum: [B, …] → [B, …]; the identity, unless overridden."""
         del train
         return z
 
@@ -87,8 +87,8 @@ class Unit(nn.Module):
 class Stack:
     """``n`` consecutive equal units, which share one module and whose variables are stacked.
 
-    ``stage`` is the number of their resolution or width, from 1. A unit that changes the shape needs a stack
-    of its own (n = 1).
+    ``stage`` counts the resolutions or widths of the network from 1. A unit that changes the shape needs a
+    stack of its own (n = 1).
     """
 
     name: str
@@ -99,7 +99,8 @@ class Stack:
 
 @dataclasses.dataclass(frozen=True)
 class UnitInfo:
-    """Unit ``index`` of a network: its variables are at ``position`` of its stack; ``name`` is for people."""
+    """Unit ``index`` of a network: its variables are at ``position`` of its stack; ``name`` is for
+    display."""
 
     index: int
     stack: Stack

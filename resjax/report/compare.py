@@ -1,6 +1,6 @@
 """Results of several networks side by side: one finding, one table, one short table.
 
-A study speaks of one result; what is here speaks of {label: result}.
+A study describes one result; these functions describe several, {label: result}.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from resjax.studies.words import capital, join
 
 
 class Finding(NamedTuple):
-    """What the numbers say: one sentence, and the points behind it, usually one for each network."""
+    """What the numbers say: a headline, and the points that support it, usually one for each network."""
 
     headline: str
     points: Sequence[str]
@@ -27,7 +27,7 @@ class Table(NamedTuple):
 
 
 def finding(study: Study, results: Mapping[str, Any]) -> Finding:
-    """What ``study`` says of ``results``, {label: result}."""
+    """The finding of ``study`` for ``results``, {label: result}."""
     text = study.headline(results) if study.headline else _clauses(study, results)
     points = [point for label, result in results.items() for point in study.points(label, result)]
     return Finding(_sentence(text, results), [*points, *study.notes(results)])
@@ -48,13 +48,13 @@ def _clauses(study: Study, results: Mapping[str, Any]) -> str:
 
 
 def _sentence(text: str, labels: Mapping[str, Any]) -> str:
-    """A capital letter in front, unless a label stands there, and a full stop behind."""
+    """Capitalizes the first letter, unless a label starts the text, and adds a full stop."""
     starts_with_label = any(text.startswith(label) for label in labels if label)
     return f"{text if starts_with_label else capital(text)}.".replace("..", ".")
 
 
 def table(study: Study, results: Mapping[str, Any]) -> Table:
-    """The tables of all results, one below the other; a column that a result lacks has dashes there."""
+    """The tables of all results, one below the other; a dash stands for each cell that a result lacks."""
     tables = {
         label: {column: list(cells) for column, cells in study.table(result).items()}
         for label, result in results.items()

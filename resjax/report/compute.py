@@ -1,4 +1,4 @@
-"""Runs studies and claims: with progress, stoppable, and without repeating finished work."""
+"""Runs studies and claims: shows progress, can be stopped, and does not repeat finished work."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from resjax.studies.study import Claim, Study
 from resjax.workdir.stopping import Stopped, StopRequest
 
 Shown = list[tuple[Study, dict[str, Result]]]
-"""What there is to show: (study or claim, {label: result})."""
+"""The contents of a report: (study or claim, {label: result})."""
 
 
 class Done(NamedTuple):
     """The outcome of ``run_studies``."""
 
     shown: Shown  # each study that was possible, with its results
-    left_out: list[str]  # sentences: what a run does not allow
-    failed: list[str]  # sentences: what a run allows and ended with an error
+    left_out: list[str]  # sentences: studies that a run does not allow
+    failed: list[str]  # sentences: studies that ended with an error
 
 
 def run_studies(
     runs: Sequence[Run], studies: Sequence[Study], options: Options, console: Console
 ) -> Done:
-    """Runs every study on every run that allows it. Finished results are read back; after a failure, the
-    other studies go on.
+    """Runs every study on every run that allows it. Finished results are loaded; if one study fails, the
+    others still run.
 
     Raises:
-      Stopped: a signal came; finished results are kept.
+      Stopped: SIGTERM or Ctrl-C; finished results are kept.
     """
     done: Shown = []
     left_out: list[str] = []
@@ -62,7 +62,7 @@ def run_studies(
                         try:
                             kept.save(run, study, options, result)
                         except OSError as error:  # the folder of the run can't be written
-                            console.print(f"not kept: {error}", markup=False)
+                            console.print(f"result not saved: {error}", markup=False)
                 except Refusal as error:
                     left_out.append(f"{study.title}, of {run.label}: {str(error).rstrip('.')}.")
                     console.print(f"left out: {left_out[-1]}", markup=False)
@@ -82,10 +82,10 @@ def run_studies(
 def run_claims(
     claims: Sequence[Claim], options: ClaimOptions, out: Path, console: Console
 ) -> Shown:
-    """Runs every claim in turn; finished results are read back from ``out``, the folder of the report.
+    """Runs every claim in turn; finished results are loaded from ``out``, the folder of the report.
 
     Raises:
-      Stopped: a signal came; finished results are kept.
+      Stopped: SIGTERM or Ctrl-C; finished results are kept.
     """
     done: Shown = []
     with _progress(console) as task:
@@ -124,9 +124,7 @@ def _task(name: str, bar: Bar, console: Console, stop: StopRequest) -> Iterator[
     def tell(done: int, of: int) -> None:
         bar.update(row, completed=done, total=of)
         if stop.name:
-            raise Stopped(
-                f"{stop.name}: stopped in {name!r}; results that were finished before are kept"
-            )
+            raise Stopped(f"{stop.name}: stopped in {name!r}; finished results are kept")
 
     try:
         yield tell

@@ -56,7 +56,7 @@ def facts_of_report(made: Mapping[str, Any]) -> dict[str, str]:
 
 
 def short(commit: str | None) -> str:
-    """The first eight letters of a commit, and whether files had changed since."""
+    """The first eight characters of a commit, and whether files had changed since."""
     if not commit:
         return "unknown"
     name, _, changes = commit.partition("+")
@@ -69,7 +69,7 @@ def title_of(labels: Sequence[str]) -> str:
 
 
 def _network(model: dict[str, Any]) -> str:
-    """The network's name, its depth, and each field that is not at its default."""
+    """The network's name, its depth, and each field that differs from its default."""
     usual = json.loads(configs.to_json(models.defaults(model["name"])))
     own = json.loads(json.dumps(model))
     told = [

@@ -20,7 +20,7 @@ Draw = Callable[[], "Figure"]
 
 def save(draw: Draw, directory: Path, name: str) -> list[Path]:
     """Writes ``name.png`` (200 dots an inch) and ``name.pdf``, on white."""
-    # fontTools logs every font of a PDF at a level that absl's programs print.
+    # fontTools logs every font of a PDF at a level that absl prints.
     logging.getLogger("fontTools").setLevel(logging.WARNING)
     directory.mkdir(parents=True, exist_ok=True)
     paths = [directory / f"{name}.png", directory / f"{name}.pdf"]
@@ -32,7 +32,7 @@ def save(draw: Draw, directory: Path, name: str) -> list[Path]:
 
 
 def picture(draw: Draw, alt: str) -> str:
-    """An HTML <picture> that holds all four forms; the browser chooses."""
+    """An HTML <picture> with all four variants, of which the browser chooses one."""
     narrow, dark = "(max-width: 640px)", "(prefers-color-scheme: dark)"
     sources = [
         (f"{dark} and {narrow}", _svg(draw, dark=True, narrow=True)),

@@ -1,9 +1,9 @@
-"""A hash of the code that measures a study, so that finished results are computed again when it changes.
+"""A hash of the code that measures a study, so that results are recomputed when that code changes.
 
-A study's file holds what measures, what draws and what words. The hash covers what ``measure`` reaches:
-within ``resjax.studies``, only the functions, classes and constants that are used, followed from name to
-name; elsewhere in resjax, whole modules with all that they import. Docstrings and comments do not count, so a
-change of a word, a threshold of a verdict or a colour keeps an hour of results.
+A study's file holds code that measures, code that plots, and texts. The hash covers what ``measure`` reaches:
+within ``resjax.studies``, only the functions, classes and constants in use, found by following their names;
+elsewhere in resjax, whole modules with all modules that they import. Docstrings and comments do not count. So
+a changed text, verdict threshold or colour does not discard an hour of results.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from resjax.studies.study import Bench
 
 
 class _Source(NamedTuple):
-    """What is known of a module."""
+    """The definitions, names and imports of a module."""
 
     definitions: dict[str, list[ast.AST]]  # {name: where it is defined}
     used: dict[str, set[str]]  # {function or class: names of the module that it reads}
     imported: dict[str, tuple[str, str]]  # {name: (module, name there)}
-    modules: set[str]  # all that it imports
+    modules: set[str]  # all modules that it imports
     tree: ast.Module
 
 
@@ -51,7 +51,7 @@ def source_of(module: str) -> str:
 
 
 def forget() -> None:
-    """Reads all sources anew at the next call."""
+    """Clears the caches, so the next call reads all sources again."""
     for cached in (_source, _closure):
         cached.cache_clear()
 
@@ -59,7 +59,7 @@ def forget() -> None:
 def _reached(measure: Callable[..., Any]) -> Iterator[tuple[str, str]]:
     start = measure.__module__
     waiting = [(start, name) for name in measure.__code__.co_names]
-    waiting.append((Bench.__module__, Bench.__name__))  # which gives ``measure`` its examples
+    waiting.append((Bench.__module__, Bench.__name__))  # it supplies the examples to ``measure``
     if measure.__name__ != "<lambda>":
         waiting.append((start, measure.__name__))
     seen: set[tuple[str, str]] = set()
@@ -88,8 +88,8 @@ def _reached(measure: Callable[..., Any]) -> Iterator[tuple[str, str]]:
 
 
 def _used(source: _Source, node: ast.AST) -> set[str]:
-    """Names of the module that a definition reads, annotations too: the class of an argument says which
-    methods it calls. Local variables are not among them."""
+    """Names of the module that a definition reads, annotations included: the class of an argument determines
+    which methods are called. Local variables are excluded."""
     if not isinstance(node, ast.FunctionDef | ast.ClassDef):
         return {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
     fields = [(n, field) for n in ast.walk(node) for field in ("annotation", "returns")]
@@ -112,7 +112,7 @@ def _attributes(node: ast.AST) -> set[str]:
 
 @functools.cache
 def _closure(module: str) -> frozenset[str]:
-    """A module, and the modules of resjax that it imports, directly or not."""
+    """A module, and the modules of resjax that it imports, directly or indirectly."""
     found, waiting = set(), [module]
     while waiting:
         if (name := waiting.pop()) not in found and _path(name):

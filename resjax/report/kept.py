@@ -1,10 +1,10 @@
-"""Finished results stay on disk, so that no study or claim is repeated without need.
+"""Keeps finished results on disk, so that no study or claim is repeated unnecessarily.
 
-``WORKDIR/studies/NAME.json`` holds a result and the key under which it was made: study, options,
+``WORKDIR/studies/NAME.json`` holds a result and its cache key: study, options,
 configuration, checkpoints, log, versions, and a hash of the code that measures
-(``resjax.report.fingerprint``). With another key, the result is computed again. So ``analyze`` can be stopped
-and started again, and a run that is compared with another one is not analyzed twice. Results of claims are in
-the folder of the report, ``OUT/kept/NAME.json``.
+(``resjax.report.fingerprint``). If the key differs, the result is recomputed. So ``analyze`` can be stopped
+and restarted, and a run in several comparisons is analyzed only once. Results of claims are in the folder of
+the report, ``OUT/kept/NAME.json``.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ T = TypeVar("T")
 
 
 def load(run: Run, study: Study, options: Options) -> Result | None:
-    """The finished result, or None where there is none or it was made under another key."""
+    """The finished result; None if there is none, or if its key differs."""
     return _load(_path(run, study), key(run, study, options), study.result.from_json)
 
 
 def save(run: Run, study: Study, options: Options, result: Result) -> None:
-    """Keeps ``result``, whole or not at all."""
+    """Saves ``result`` atomically."""
     _save(_path(run, study), key(run, study, options), result.to_json())
 
 
 def load_claim(out: Path, claim: Claim, options: ClaimOptions) -> dict[str, Result] | None:
-    """{label: result} as finished before, or None as ``load``."""
+    """The finished {label: result}; None as in ``load``."""
 
     def results(data: dict[str, Any]) -> dict[str, Result]:
         return {label: claim.result.from_json(one) for label, one in data.items()}
@@ -54,7 +54,7 @@ def load_claim(out: Path, claim: Claim, options: ClaimOptions) -> dict[str, Resu
 def save_claim(
     out: Path, claim: Claim, options: ClaimOptions, results: Mapping[str, Result]
 ) -> None:
-    """Keeps the results of a claim, whole or not at all."""
+    """Saves the results of a claim atomically."""
     data = {label: result.to_json() for label, result in results.items()}
     _save(_claim_path(out, claim), claim_key(claim, options), data)
 
@@ -94,7 +94,7 @@ def _load(path: Path, key: str, restore: Callable[[dict[str, Any]], T]) -> T | N
     try:
         data = json.loads(path.read_text("utf-8"))
         return restore(data["result"]) if data["key"] == key else None
-    except (ValueError, KeyError, TypeError, AttributeError):  # damaged, or of another kind
+    except (ValueError, KeyError, TypeError, AttributeError):  # damaged, or in another format
         return None
 
 
@@ -112,7 +112,8 @@ def _claim_path(out: Path, claim: Claim) -> Path:
 
 
 def _own_builder(name: str) -> str | None:
-    """The source of a user's own builder, 'package.module:function': its module, or in a notebook itself."""
+    """The source of a user's own builder, 'package.module:function': of its module, or of the function itself
+    in a notebook."""
     module, colon, function = name.partition(":")
     if not colon:
         return None

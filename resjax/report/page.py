@@ -25,7 +25,7 @@ class Section:
     table: Table
     choices: Mapping[str, Mapping[str, Any]]  # {label of the run: {choice: value}}
     group: str  # the chapter
-    command: str  # makes this section again
+    command: str  # reproduces this section
     files: Sequence[str]  # figure and data files, relative to the report
 
 
@@ -43,7 +43,7 @@ class Page:
 
 
 def render(page: Page) -> str:
-    """The page as HTML; it refers to no other file but the data and figure files beside it."""
+    """The page as HTML; it links only to the data and figure files beside it."""
     css = resources.files("resjax.report").joinpath("report.css").read_text("utf-8")
     groups = [(g, list(own)) for g, own in itertools.groupby(page.sections, lambda s: s.group)]
     return f"""<!DOCTYPE html>
@@ -128,7 +128,7 @@ def _section(section: Section) -> str:
 
 
 def _prose(text: str) -> str:
-    """Text as HTML in which no line ends between a number and its percent sign."""
+    """Text as HTML, with a no-break space between a number and its percent sign."""
     return escape(text).replace(" %", "\u00a0%")
 
 
@@ -145,7 +145,7 @@ def merge_choices(choices: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
 
 
 def columns_of(rows: Mapping[str, Facts]) -> list[str]:
-    """Every column that some row has, in order of appearance."""
+    """All columns of all rows, in order of appearance."""
     return list(dict.fromkeys(column for row in rows.values() for column in row))
 
 

@@ -31,11 +31,11 @@ class Report:
         str, Mapping[str, Any]
     ]  # {label: configuration and starts of the run, as JSON}
     groups: Mapping[str, str]  # {study: chapter}
-    left_out: Sequence[str]  # sentences: what runs do not allow, and why
-    failed: Sequence[str]  # sentences: what ended with an error
+    left_out: Sequence[str]  # sentences: studies that runs do not allow, and why
+    failed: Sequence[str]  # sentences: studies that ended with an error
     made: Mapping[str, str]  # {fact: text} of the analysis itself
     provenance: Mapping[str, Any]  # the same, as JSON
-    command: Mapping[str, str]  # {study: the command that makes its section again}
+    command: Mapping[str, str]  # {study: the command that reproduces its section}
 
     @property
     def findings(self) -> list[Finding]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple, TypedDict
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, TypedDict, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -13,16 +15,22 @@ from numpy.typing import ArrayLike
 from resjax.network import Network, Variables
 from resjax.network.losses import Loss
 
+T = TypeVar("T")
 BATCH_SIZE = 128
 Progress = Callable[[int, int], None]
-"""Called as ``progress(parts done, parts in all)``, with 0 before the first."""
+"""Called as ``progress(parts done, total parts)``, first with 0 parts done."""
 
 
 class Inference(TypedDict, total=False):
-    """How examples are run: arguments that every analysis takes, passed on as ``**how``."""
+    """How examples are run: arguments that every analysis takes, passed on as ``**how``.
+
+    Every analysis takes ``network``, ``variables``, ``images`` and ``labels`` first: any network; its
+    variables as ``Network.init`` returns them; float [N, H, W, C], standardized as in training, N ≥ 1, each
+    counted once; int [N]. It raises a ``ValueError`` for no example and for images or labels of a wrong form.
+    """
 
     loss: Loss  # (logits [B, classes], labels int32 [B]) → float32 [B]; default: cross-entropy
-    batch_size: int  # most examples at a time; memory grows with it, results do not depend on it
+    batch_size: int  # maximum number of examples at a time; affects memory, not results
     progress: Progress | None
 
 
@@ -34,6 +42,21 @@ def part(progress: Progress | None, i: int, of: int) -> Progress:
             progress(i * total + done, of * total)
 
     return tell
+
+
+def counted(progress: Progress | None, of: int) -> Callable[[], None]:
+    """A function to call before each of ``of`` parts and once at the end, which reports the progress."""
+    numbers = itertools.count()
+    return lambda: progress(next(numbers), of) if progress else None
+
+
+def reported(items: Sequence[T], progress: Progress | None) -> Iterator[T]:
+    """The items one by one; ``progress`` is called before each of them and at the end."""
+    tell = counted(progress, len(items))
+    for item in items:
+        tell()
+        yield item
+    tell()
 
 
 class PaddedBatch(NamedTuple):
@@ -52,11 +75,11 @@ def count_classes(network: Network, variables: Variables, shape: tuple[int, ...]
 
 
 def check_examples(images: np.ndarray, labels: np.ndarray, num_classes: int) -> None:
-    """Refuses examples that no analysis can use.
+    """Checks that an analysis can use the examples.
 
     Raises:
-      ValueError: no example, images that are not float [N, H, W, C], another number of labels, or labels
-        that are no class of the network.
+      ValueError: no example, images that are not float [N, H, W, C], a number of labels that differs from N,
+        or a label outside the network's classes.
     """
     check_images(images)
     if labels.shape != images.shape[:1]:
@@ -99,7 +122,7 @@ def check_images(images: np.ndarray) -> None:
             f"(resjax.data.standardize), got {images.dtype} {shape}"
         )
     if len(images) == 0:
-        raise ValueError(f"there is no example to run: images have the shape {shape}")
+        raise ValueError(f"there is no example: images have the shape {shape}")
 
 
 def padded_batches(
@@ -111,7 +134,7 @@ def padded_batches(
 ) -> Iterator[PaddedBatch]:
     """Batches of one size, at most ``batch_size``, as even as possible; the last is padded.
 
-    The size is a multiple of ``multiple``; that itself, where ``batch_size`` is smaller.
+    The size is a multiple of ``multiple``, and equal to it if ``batch_size`` is smaller.
 
     Raises:
       ValueError: a batch size below 1.
@@ -121,13 +144,67 @@ def padded_batches(
     most = max(batch_size // multiple, 1) * multiple
     count = -(-len(images) // most)
     size = -(-len(images) // (count * multiple)) * multiple
-    for i in range(count):
-        if progress:
-            progress(i, count)
+    for i in reported(range(count), progress):
         # Padding repeats a real example: zeros could be outside the range a network was trained on.
         rows = np.arange(i * size, (i + 1) * size)
         mask = rows < len(images)
         rows = np.where(mask, rows, 0)
         yield PaddedBatch(images[rows], labels[rows].astype(np.int32), mask)
-    if progress:
-        progress(count, count)
+
+
+@dataclasses.dataclass(frozen=True)
+class WholeBatches:
+    """Images and labels in batches of one size, because a gradient belongs to a batch."""
+
+    pairs: list[tuple[np.ndarray, np.ndarray]]
+
+    @property
+    def size(self) -> int:
+        return len(self.pairs[0][0])
+
+    def __str__(self) -> str:
+        return f"{len(self.pairs)} of {self.size} examples"
+
+    def keyed(
+        self, seed: int, progress: Progress | None = None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, jax.Array]]:
+        """Images, labels and a random key of each batch; reports progress."""
+        for i, pair in enumerate(reported(self.pairs, progress)):
+            yield *pair, jax.random.fold_in(jax.random.key(seed), i)
+
+
+def whole_batches(
+    network: Network, variables: Variables, images: ArrayLike, labels: ArrayLike, batch_size: int
+) -> WholeBatches:
+    """Drops examples beyond the last whole batch; fewer than ``batch_size`` examples make one batch.
+
+    Raises:
+      ValueError: no example, a wrong form, or a batch size below 1.
+    """
+    images, labels, _ = checked_examples(network, variables, images, labels)
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size}; allowed: 1 or more")
+    size = min(batch_size, len(images))
+    starts = range(0, len(images) - size + 1, size)
+    return WholeBatches(
+        [(images[i : i + size], labels[i : i + size].astype(np.int32)) for i in starts]
+    )
+
+
+def per_example(
+    run: Callable[..., Any],
+    images: np.ndarray,
+    labels: np.ndarray | None,
+    batch_size: int,
+    progress: Progress | None = None,
+) -> Any:
+    """What ``run(images)`` or, with labels, ``run(images, labels)`` returns for each batch, arrays [..., B],
+    joined to [..., N] without the padding."""
+
+    def real(batch: PaddedBatch) -> Any:
+        out = run(batch.images) if labels is None else run(batch.images, batch.labels)
+        return jax.tree.map(lambda v: v[..., batch.mask], jax.device_get(out))
+
+    some = np.zeros(len(images), int) if labels is None else labels
+    parts = [real(batch) for batch in padded_batches(images, some, batch_size, progress)]
+    return jax.tree.map(lambda *v: np.concatenate(v, -1), *parts)

@@ -66,7 +66,7 @@ GROUPS = {study.name: chapter for chapter, study in _ALL}
 
 
 def plot(results: Result | Mapping[str, Any], study: str | None = None) -> Figure:
-    """The figure of a result, or of several of one kind by label; on white, in the style of the report.
+    """The figure of one result, or of several of one kind by label, on white, in the style of the report.
 
     Args:
       results: one result, or {label: result}.
@@ -89,10 +89,10 @@ def plot(results: Result | Mapping[str, Any], study: str | None = None) -> Figur
     if not drawing:
         name = "nothing" if kind is type(None) else kind.__name__
         raise ValueError(
-            f"{name} has no figure{f' in {study}' if study else ''}; docs/analyses shows what has"
+            f"{name} has no figure{f' in {study}' if study else ''}; docs/analyses shows all figures"
         )
     with style.theme():
         figure = drawing[0](some)
         figure.set_facecolor("white")
-        figure.draw_without_rendering()  # ticks are made when they are drawn, in the style of that moment
+        figure.draw_without_rendering()  # drawing creates the ticks, in the style of that moment
     return figure

@@ -5,8 +5,8 @@ Beyond some depth the plain ones get worse, and already on the *training* data: 
 hard to train. So training and test error belong in one figure.
 
 *Reading it.* The training error is the mean over the batches since the last record, measured before each
-update and on augmented images; the test error is that of one state on whole images. A single seed shows no
-more than a single seed.
+update and on augmented images; the test error is that of one state on whole images. One seed does not show
+how much the result varies between seeds.
 
 *Cost.* None: the numbers are in metrics.jsonl.
 """
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -25,9 +25,6 @@ from resjax.studies.result import Classified
 from resjax.studies.study import Bench, Columns, Study
 from resjax.studies.verdicts import LEARNED
 from resjax.studies.words import numbers, percent, percents
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,22 +37,14 @@ class Curves(Classified):
     eval_step: Annotated[np.ndarray, "evaluation"]  # int
     eval_loss: Annotated[np.ndarray, "evaluation"]
     eval_error: Annotated[np.ndarray, "evaluation"]
-    split: str  # that the evaluations are on, 'test' or 'holdout'
+    split: str  # the evaluation set, 'test' or 'holdout'
     num_examples: int  # of that split
-    total_steps: int  # of the whole run; beyond the last step while training goes on
+    total_steps: int  # of the whole run; more than the last step if the run is still training
     residual: bool  # whether some unit has a shortcut
 
 
-def curves(
-    records: Sequence[Mapping[str, Any]],
-    *,
-    split: str,
-    num_examples: int,
-    num_classes: int,
-    total_steps: int,
-    residual: bool,
-) -> Curves:
-    """Sorts the records of metrics.jsonl into curves; the arguments are the fields of ``Curves``.
+def curves(records: Sequence[Mapping[str, Any]], *, split: str, **fields: Any) -> Curves:
+    """Sorts the records of metrics.jsonl into curves; ``fields`` are those of ``Curves`` that are no array.
 
     Raises:
       ValueError: the records hold no training loss or no evaluation.
@@ -79,10 +68,7 @@ def curves(
         eval_loss=column(evaluations, f"{split}_loss"),
         eval_error=column(evaluations, f"{split}_error"),
         split=split,
-        num_examples=num_examples,
-        num_classes=num_classes,
-        total_steps=total_steps,
-        residual=residual,
+        **fields,
         choices={"training error": "mean since the last record, before each update, augmented"},
     )
 
@@ -90,27 +76,24 @@ def curves(
 # --- what the report shows ---
 
 
-def plot(results: Mapping[str, Curves]) -> Figure:
+def plot(results: Mapping[str, Curves]) -> style.Figure:
     """Loss and error by step, side by side: training thin and dashed, evaluation with markers."""
-    fig, axes = style.panels(2, height=0.5, sharex=True)
+    fig, (left, right) = style.panels(2, height=0.5, sharex=True)
     for i, (label, r) in enumerate(results.items()):
-        look: dict[str, Any] = {"color": style.color(i)}
-        for ax, train, evaluation, factor in (
-            (axes[0], r.train_loss, r.eval_loss, 1),
-            (axes[1], r.train_error, r.eval_error, 100),
-        ):
-            name = f"{label}, {r.split}".strip(", ")
-            ax.plot(r.eval_step, factor * evaluation, f"-{style.marker(i)}", label=name, **look)
-            name = f"{label}, training".strip(", ")
-            ax.plot(r.step, factor * train, "--", lw=1.1, label=name, **look)
-    axes[0].set(ylabel="loss", yscale="log", xlabel="" if style.is_narrow() else "step")
-    axes[1].set(ylabel="error (%)", ylim=(-3, 104), xlabel="step")
-    style.legend_above(fig, axes[0])
+        color, own = style.color(i), f"{label}, {r.split}".strip(", ")
+        both = ((left, r.train_loss, r.eval_loss), (right, 100 * r.train_error, 100 * r.eval_error))
+        for ax, train, evaluation in both:
+            ax.plot(r.eval_step, evaluation, f"-{style.marker(i)}", color=color, label=own)
+            training = f"{label}, training".strip(", ")
+            ax.plot(r.step, train, "--", lw=1.1, color=color, label=training)
+    left.set(ylabel="loss", yscale="log", xlabel="" if style.is_narrow() else "step")
+    right.set(ylabel="error (%)", ylim=(-3, 104), xlabel="step")
+    style.legend_above(fig, left)
     return fig
 
 
 def headline(results: Mapping[str, Curves]) -> str:
-    """Which network ends best; of one network, whether it learned anything."""
+    """Which network ends best; for a single network, whether it learned anything."""
     if len(results) == 1:
         ((label, r),) = results.items()
         learned = r.eval_error[-1] <= LEARNED * r.chance_error
@@ -145,16 +128,14 @@ def notes(results: Mapping[str, Curves]) -> list[str]:
         return []
     best, worst, gap, noise = _extremes(results)
     if gap <= noise:
-        return [
-            f"The gap of {percent(gap)} is within two standard errors of so few examples ({percent(noise)})."
-        ]
+        within = "within two standard errors of so few examples"
+        return [f"The gap of {percent(gap)} is {within} ({percent(noise)})."]
     train = [float(results[label].train_error[-1]) for label in (best, worst)]
-    if train[1] - train[0] >= gap / 2:
-        text = f"{worst} fails on its training data already: it is hard to train, not overfitted."
-    else:
+    text = f"{worst} fails on its training data already: it is hard to train, not overfitted."
+    if train[1] - train[0] < gap / 2:
+        ends = " and ".join(percents(train))
         text = (
-            f"Training errors ({' and '.join(percents(train))}) make less than half of that gap: {worst} "
-            "generalizes worse."
+            f"Training errors ({ends}) make less than half of that gap: {worst} generalizes worse."
         )
     if results[best].residual != results[worst].residual:
         kind = "with" if results[best].residual else "without"
@@ -180,8 +161,7 @@ def summary(r: Curves) -> dict[str, str]:
 
 
 def measure(bench: Bench) -> Curves:
-    run = bench.run
-    info = run.experiment.dataset.info
+    run, info = bench.run, bench.run.experiment.dataset.info
     return curves(
         run.records,
         split=run.split,

@@ -23,7 +23,7 @@ def bootstrap(
 
     The mean of fewer than 20 draws gets Student's t interval instead: resampled means never leave the range
     of the draws, so with 3, 5 or 8 draws the percentile interval covers the true mean in 76, 85 or 90 % of
-    cases instead of 95 %. For other statistics of few draws, the interval is too narrow by as much.
+    cases instead of 95 %. Intervals of other statistics of few draws are too narrow by a similar amount.
 
     Args:
       values: [..., draws], two draws or more.
@@ -36,7 +36,7 @@ def bootstrap(
       Lower and upper ends, each of shape [...].
 
     Raises:
-      ValueError: fewer than two draws, which have no spread.
+      ValueError: fewer than two draws.
     """
     values = np.asarray(values, float)
     draws = values.shape[-1]
@@ -66,16 +66,17 @@ def reflected(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Basic bootstrap interval (Davison & Hinkley 1997, §5.2), from the ``ends`` that ``bootstrap`` returns.
 
-    For statistics that noise biases, such as the R² of a fit to means, which noise lowers. Resampled means
-    have the noise twice, so their percentiles lie too low by about the bias of the estimate. Reflecting the
-    percentiles at the estimate corrects for that. The estimate itself can lie outside the interval.
+    Use it for statistics that noise biases: noise lowers, for example, the R² of a fit to means. Resampled
+    means contain the noise twice, so their percentiles lie too low by about the bias of the estimate.
+    Reflecting the percentiles at the estimate corrects for that. The estimate itself can lie outside the
+    interval.
     """
     low, high = ends
     return 2 * estimate - high, 2 * estimate - low
 
 
 def of_mean(values: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
-    """Ends of the 95 % interval of the mean over ``axis``, such as batches; NaN where it has length 1."""
+    """Ends of the 95 % interval of the mean over ``axis``, such as batches; NaN if ``axis`` has length 1."""
     values = np.moveaxis(np.asarray(values, float), axis, -1)
     if values.shape[-1] < 2:
         nowhere = np.full(values.shape[:-1], np.nan)

@@ -20,7 +20,7 @@ def legend_by_colour_and_line(
     """One legend above the figure: a colour for each run, then a line style for each kind.
 
     Args:
-      fig: whose axes are drawn already.
+      fig: a figure whose axes are drawn already.
       runs: labels; the i-th has ``style.color(i)``. An empty label is left out.
       lines: {name of the kind: matplotlib's line style}.
       markers: runs have markers, too.
@@ -42,7 +42,7 @@ def legend_by_colour_and_line(
 
 
 def explain_lines(ax: Axes, looks: Mapping[str, tuple[str, str]]) -> None:
-    """What kinds of line mean, in neutral colour."""
+    """A legend of line styles, in neutral colour."""
     from matplotlib.lines import Line2D
 
     handles: list[Any] = [
@@ -53,7 +53,7 @@ def explain_lines(ax: Axes, looks: Mapping[str, tuple[str, str]]) -> None:
 
 
 def band_on_log(ax: Axes, x: np.ndarray, low: np.ndarray, high: np.ndarray, color: str) -> None:
-    """An interval as a band on a logarithmic axis; one that reaches 0 or below ends at its bottom."""
+    """An interval as a band on a logarithmic axis; one that reaches 0 or below is cut at the lower limit."""
     bottom = ax.get_ylim()[0]
     at_zero = low <= 0
     ax.fill_between(x, np.where(at_zero, bottom, low), high, color=color, alpha=0.15, lw=0)
@@ -67,7 +67,7 @@ def few_ticks(ax: Axes) -> None:
 
 
 def plain_log_ticks(axis: Any) -> None:
-    """1, 2, 5, 10 … at a logarithmic axis (``ax.xaxis``) that spans a decade or two."""
+    """Ticks at 1, 2, 5, 10 … on a logarithmic axis (``ax.xaxis``) that spans a decade or two."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))

@@ -15,6 +15,8 @@ import numpy as np
 from resjax.network import Variables
 from resjax.studies.batches import Progress, part
 from resjax.studies.result import Result
+from resjax.studies.study import Columns
+from resjax.studies.words import columns
 
 R = TypeVar("R", bound=Result)
 
@@ -30,8 +32,7 @@ def join(results: Iterable[R]) -> R:
         raise ValueError("no moment to join")
     first = results[0]
     joined: dict[str, Any] = {}
-    for field in dataclasses.fields(first):
-        name = field.name
+    for name in (field.name for field in dataclasses.fields(first)):
         values = [getattr(r, name) for r in results]
         if first.axes().get(name, ("",))[0] == "step" and values[0] is not None:
             alike = len({v.shape[1:] for v in values}) == 1
@@ -57,20 +58,13 @@ def at_moments(
     measure: Callable[[int, Variables, Progress], R],
     progress: Progress | None = None,
 ) -> R:
-    """``measure(step, variables, progress)`` at each moment, joined.
+    """``measure(step, variables, progress)`` of each number of training steps, joined as by ``join``.
 
     Args:
-      steps: numbers of training steps.
       at: step → variables, such as ``run.at``; one moment is in memory at a time.
-      measure: gives a result of one moment.
-      progress: called as ``progress(parts done, parts in all)`` over all moments.
-
-    Raises:
-      ValueError: as ``join``.
     """
-    return join(
-        measure(step, at(step), part(progress, i, len(steps))) for i, step in enumerate(steps)
-    )
+    parts = ((step, part(progress, i, len(steps))) for i, step in enumerate(steps))
+    return join(measure(step, at(step), own) for step, own in parts)
 
 
 def moment(step: int) -> str:
@@ -82,3 +76,17 @@ def first_moment(results: Mapping[str, Any]) -> str:
     """The first moment of all results, or 'at their first moments' where these differ."""
     steps = {int(r.step[0]) for r in results.values()}
     return moment(steps.pop()) if len(steps) == 1 else "at their first moments"
+
+
+def by_moment(
+    steps: Iterable[int], heading: str, rows: Sequence[str], cells: Mapping[str, Iterable[Any]]
+) -> Columns:
+    """A table with a row for each moment and each of ``rows``, whose names stand below ``heading``;
+    ``cells`` is {name of the column: cells of each moment}."""
+    names = ("moment", heading, *cells)
+    told = [
+        (moment(step), *row)
+        for step, *own in zip(steps, *cells.values(), strict=True)
+        for row in zip(rows, *own, strict=True)
+    ]
+    return columns(names, told)

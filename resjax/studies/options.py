@@ -1,5 +1,5 @@
-"""What a user may choose, said once: a field of a dataclass is a flag, a key of kept results, and a part of
-the command that the report prints."""
+"""Options of users, defined once: each dataclass field is a flag, a part of the cache key of results, and a
+part of the command that the report prints."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ def option(default: int, help: str, *, least: int = 1) -> Any:
 
 
 def switch(help: str) -> Any:
-    """A field that is off unless it is asked for."""
+    """A boolean field, off by default."""
     return dataclasses.field(default=False, metadata={"help": help})
 
 
 class Checked:
-    """Base of options classes: refuses values below the smallest one allowed."""
+    """Base of options classes: values below the smallest one allowed are errors."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
@@ -27,7 +27,7 @@ class Checked:
                 raise ValueError(f"{field.name}={value}; allowed: {least} or more")
 
     def arguments(self) -> list[str]:
-        """The command-line arguments of all options that are not at their default."""
+        """The command-line arguments of all options that differ from their defaults."""
         found = []
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
             value = getattr(self, field.name)
@@ -41,7 +41,7 @@ class Options(Checked):
     """Options of all studies: ``python -m resjax.analyze --NAME=VALUE``."""
 
     max_examples: int = option(
-        10_000, "most examples of the evaluation set; a part is spread evenly over it"
+        10_000, "maximum number of evaluation examples; a subset is spread evenly over the set"
     )
     batch_size: int = option(
         128,
@@ -56,12 +56,12 @@ class Options(Checked):
         "3, 5, 7, 10, … all",
         least=0,
     )
-    seed: int = option(0, "seed of everything that a study draws", least=0)
+    seed: int = option(0, "seed of all random draws of a study", least=0)
 
 
 @dataclasses.dataclass(frozen=True)
 class ClaimOptions(Checked):
     """Options of all claims: ``python -m resjax.claims --NAME=VALUE``."""
 
-    smoke: bool = switch("smaller and quicker, to see that it runs")
-    seed: int = option(0, "seed of everything that a claim draws", least=0)
+    smoke: bool = switch("smaller and faster, to check that it runs")
+    seed: int = option(0, "seed of all random draws of a claim", least=0)

@@ -1,9 +1,9 @@
 """What an analysis returns: a frozen dataclass of numpy arrays whose axes have names.
 
-A result holds numbers and the choices behind them, nothing else. Pictures and words are made from it
+A result holds numbers and the choices behind them, nothing else. Figures and texts are made from it
 afterwards, so a figure can be redrawn, or compared with that of another run, without computing again.
 
-The axes of an array stand in its annotation, and a comment says what it holds::
+The annotation of an array names its axes, and a comment says what it holds::
 
     @dataclasses.dataclass(frozen=True)
     class Deletions(Result):
@@ -23,7 +23,7 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """Base of results. ``choices`` says what the papers leave open, and how it was chosen."""
+    """Base of results. ``choices`` records what the papers leave open, and what was chosen."""
 
     AXES: ClassVar[dict[str, tuple[str, ...]]] = {}
 
@@ -71,7 +71,7 @@ class Classified(Result):
 
     @property
     def chance_error(self) -> float:
-        """Error of a guess among classes that are equally frequent."""
+        """Error of random guessing among equally frequent classes."""
         return 1 - 1 / self.num_classes
 
 

@@ -35,10 +35,10 @@ class Run:
 
     Attributes:
       label: its name in figures and tables.
-      workdir: where it lives.
-      experiment: what its configuration stands for.
-      initial, newest: the state at step 0, and of the newest checkpoint.
-      steps: of all checkpoints that are on disk, oldest first; ``at`` opens one.
+      workdir: its folder.
+      experiment: what is built from its configuration.
+      initial, newest: the states at step 0 and at the newest checkpoint.
+      steps: steps of all checkpoints on disk, oldest first; ``at`` loads one.
       records: the lines of metrics.jsonl.
       starts: one entry for each start of the training: commit, versions, device, date, command.
     """
@@ -108,7 +108,7 @@ class Run:
         return {}
 
     def at(self, step: int) -> Variables:
-        """The variables of a checkpoint, or of step 0, which the seed gives.
+        """The variables of a checkpoint, or of step 0, which follow from the seed.
 
         Raises:
           FileNotFoundError: no checkpoint of that step.
@@ -121,7 +121,7 @@ class Run:
 
     def evaluation(self, most: int) -> tuple[Network, Variables, np.ndarray, np.ndarray]:
         """Network, newest variables, and images and labels of at most ``most`` examples of the evaluation
-        set: what most analyses begin with."""
+        set: the first arguments of most analyses."""
         return self.network, self.variables, *self.examples(self.split, most)
 
     def examples(self, split: str, most: int) -> Examples:
@@ -130,7 +130,7 @@ class Run:
         randomly cropped.
 
         Raises:
-          ValueError: another split.
+          ValueError: an unknown split.
         """
         if split not in ("train", self.split):
             raise ValueError(f"split={split!r}; this run has: 'train', {self.split!r}")
@@ -149,10 +149,10 @@ def load_run(workdir: str | Path, label: str = "") -> Run:
     """
     path = Path(workdir).expanduser().resolve()
     config = configs.load(path)
-    # Opening the folder of checkpoints would make it.
+    # Opening the folder of checkpoints would create it.
     if not (path / "checkpoints").is_dir():
         raise FileNotFoundError(
-            f"{path} has no checkpoint yet; the first comes after {config.checkpoint.every}"
+            f"{path} has no checkpoint yet; the first is saved after {config.checkpoint.every}"
         )
     experiment = load_experiment(config)
     initial = experiment.create_state()
@@ -172,10 +172,10 @@ def load_run(workdir: str | Path, label: str = "") -> Run:
 
 
 def load_runs(workdirs: list[str | Path]) -> list[Run]:
-    """Opens several; labels are the shortest ends of the paths that tell them apart.
+    """Opens several runs; labels are the shortest ends of the paths that distinguish them.
 
     Raises:
-      ValueError: none, or the same one twice.
+      ValueError: no workdir, or a repeated one.
       FileNotFoundError: as ``load_run``.
     """
     paths = [Path(w).expanduser().resolve() for w in workdirs]
@@ -191,7 +191,7 @@ def _read(dataset: data.Arrays | data.Stream, split: str, most: int, seed: int) 
     train = split == "train"
     total = dataset.info.num_train if train else dataset.info.num_test
     count = min(most, total)
-    # A part of the evaluation set is taken evenly from all of it, which may be sorted by class.
+    # A subset is spread evenly over the evaluation set, which may be sorted by class.
     spread = np.linspace(0, total - 1, count).round().astype(int)
     if isinstance(dataset, data.Arrays):
         if train:

@@ -31,7 +31,7 @@ class Sums(NamedTuple):
 def compare(
     logits: jax.Array, intact: jax.Array, labels: jax.Array, mask: jax.Array, loss: Loss
 ) -> Sums:
-    """One batch of a changed network beside the intact one.
+    """Compares a changed network with the intact one on one batch.
 
     Args:
       logits, intact: float [B, classes].
@@ -55,21 +55,14 @@ compiled_compare = jax.jit(compare, static_argnums=4)
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """Means over examples, of m changed networks.
+    """Means over examples, of m changed networks."""
 
-    Attributes:
-      error: [m], share of examples whose most likely class is wrong, 0 … 1.
-      loss: [m].
-      kl: [m], KL(p_intact ‖ p_changed), nats.
-      agreement: [m], share of examples for which both networks predict the same class.
-      class_error: [m, classes], the error among examples of each class; NaN for a class without example.
-    """
-
-    error: np.ndarray
-    loss: np.ndarray
-    kl: np.ndarray
-    agreement: np.ndarray
-    class_error: np.ndarray
+    error: np.ndarray  # [m], share of examples whose most likely class is wrong, 0 … 1
+    loss: np.ndarray  # [m]
+    kl: np.ndarray  # [m], KL(p_intact ‖ p_changed), nats
+    agreement: np.ndarray  # [m], share of examples for which both networks predict the same class
+    class_error: np.ndarray  # [m, classes]; NaN for a class without examples
+    num_examples: int
 
     @property
     def means(self) -> dict[str, Any]:
@@ -78,9 +71,18 @@ class Scores:
 
     @property
     def as_intact(self) -> dict[str, Any]:
-        """``intact_error`` and ``intact_loss``, where these are the scores of the intact network."""
-        error, loss = np.ravel(self.error)[0], np.ravel(self.loss)[0]
-        return {"intact_error": float(error), "intact_loss": float(loss)}
+        """The fields of ``Compared``, where these are the scores of the intact network."""
+        return {
+            "intact_error": float(np.ravel(self.error)[0]),
+            "intact_loss": float(np.ravel(self.loss)[0]),
+            "num_examples": self.num_examples,
+            "num_classes": self.class_error.shape[-1],
+        }
+
+    def take(self, rows: Any) -> Scores:
+        """The scores of some of the networks; ``rows`` indexes the axis m."""
+        own = {name: getattr(self, name)[rows] for name in (*MEASURES, "class_error")}
+        return dataclasses.replace(self, **own)
 
     @classmethod
     def of(cls, sums: Sums, labels: np.ndarray) -> Scores:
@@ -94,4 +96,5 @@ class Scores:
             kl=np.asarray(sums.kl, np.float64) / count,
             agreement=np.asarray(sums.agree, np.float64) / count,
             class_error=wrong / np.where(each > 0, each, np.nan),
+            num_examples=count,
         )

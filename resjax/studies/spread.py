@@ -1,4 +1,5 @@
-"""Summary of random draws by the number of changes: median with its interval, quartiles; and its curve."""
+"""Summary of random draws for each number of changes: the median, its interval, the quartiles, and a
+curve."""
 
 from __future__ import annotations
 
@@ -17,10 +18,10 @@ if TYPE_CHECKING:
 
 
 class Spread(NamedTuple):
-    """How a number is spread over draws, by the amount of change; arrays [amount], of which the first is 0.
+    """Distribution over draws, for each amount of change; arrays [amount], the first amount is 0.
 
-    ``low`` and ``high`` are the 95 % interval of the median over other draws (percentile bootstrap); they are
-    the median itself where all possible draws were made, and NaN where a single one was made.
+    ``low`` and ``high`` are the 95 % interval of the median (percentile bootstrap over draws). They equal the
+    median if all possible draws were made, and are NaN for a single draw.
     """
 
     amount: np.ndarray
@@ -31,7 +32,7 @@ class Spread(NamedTuple):
     draws: np.ndarray
 
     def told(self, i: int, show: Callable[[float], str] = percent) -> str:
-        """'41.6 % (25.7 % to 65.9 %)': median ``i`` and its interval; without draws, the median alone."""
+        """'41.6 % (25.7 % to 65.9 %)': median ``i`` and its interval; the median alone where it is exact."""
         median, low, high = (show(float(v[i])) for v in (self.median, self.low, self.high))
         return median if low == high else f"{median} ({low} to {high})"
 
@@ -89,6 +90,6 @@ def draw_spread(ax: Axes, i: int, curve: Spread, x: np.ndarray, label: str) -> N
 
 
 def style_errors(ax: Axes, chance: float) -> None:
-    """The axis of errors in percent, and a line at the error of a guess."""
+    """The axis of errors in percent, and a line at the chance error."""
     style.draw_chance(ax, chance)
     ax.set(ylabel="error (%)", ylim=(-3, 104))

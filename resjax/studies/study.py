@@ -1,14 +1,14 @@
 """What a study is: one analysis in one file, with its result, its measuring function, its figure and its
-words.
+texts.
 
-A study speaks of *one* result. The report puts the results of several networks side by side, groups their
+A study describes *one* result. The report puts the results of several networks side by side, groups their
 labels, and adds the column "network" (``resjax.report.compare``). A new study is one file with a ``STUDY``,
 and a line in ``resjax.studies.catalogue``; CONTRIBUTING.md has the recipe.
 
-Two rules keep a study's halves apart. Functions that measure call nothing that draws or words: they meet only
-in ``STUDY``, and only a change of what ``measure`` reaches makes kept results be computed again. Figures and
-words are made from results alone, so results of several runs, or results read back from JSON, are shown
-alike.
+Two rules separate measurement from presentation. Functions that measure call no function that plots or writes
+text; both are named only in ``STUDY``. So kept results are recomputed only if code that ``measure`` reaches
+changes. Figures and texts are made from results alone, so results of several runs, or results read from JSON,
+are shown in the same way.
 
 A *claim* is a study that needs no run of the user's: it makes its own networks, or trains its own small ones,
 and returns one result for each of them (``python -m resjax.claims``).
@@ -32,16 +32,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Clause = str | Callable[[str, Any], str]
-"""What is said of networks with one verdict. A text has ``{}`` for their labels: "the error of {} rises". A
-function makes one clause for each network, from its label and its result."""
+"""The clause for all networks with one verdict. In a string, ``{}`` stands for their labels: "the error of {}
+rises". A function returns one clause for each network, given its label and its result."""
 Columns = Mapping[str, Iterable[str]]
 """A table: {name of the column: cells from top to bottom}."""
 
 
 @dataclasses.dataclass
 class Bench:
-    """A run with all that a study measures it with. What a study takes from here is noted in ``choices``,
-    which the machinery adds to the choices of the result."""
+    """A run, with everything that a study needs to measure it. What a study uses is recorded in ``choices``,
+    which ``Study.run`` adds to the choices of the result."""
 
     run: Run
     options: Options
@@ -70,9 +70,12 @@ class Bench:
         self.choices["data"] = f"{len(images):,} {self.run.split} examples, not augmented"
         return *self.network(), images, labels
 
-    def training(self, most: int) -> tuple[np.ndarray, np.ndarray]:
-        """Images and labels of the first ``most`` training examples; nothing is noted."""
-        return self.run.examples("train", most)
+    def training(self, most: int, *, note: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """Images and labels of the first ``most`` training examples; with ``note``, as the data."""
+        images, labels = self.run.examples("train", most)
+        if note:
+            self.choices["data"] = f"the first {len(images):,} training examples, not augmented"
+        return images, labels
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -102,7 +105,7 @@ class Study:
     labels: str = "network"  # what the labels of results name, for the first column of tables
 
     def run(self, run: Run, options: Options, progress: Progress | None = None) -> Any:
-        """The result for ``run``, with the choices that its bench noted."""
+        """The result for ``run``, with the choices that its bench recorded."""
         bench = Bench(run, options, progress)
         result = self.measure(bench)
         result.choices.update(bench.choices)

@@ -1,7 +1,7 @@
-"""How figures look: one palette for colour-blind readers, on light and on dark backgrounds.
+"""How figures look: one palette, safe for colour-blind readers, on light and dark backgrounds.
 
 Colours are those of Okabe & Ito (2008), chosen to stay distinct for every common kind of colour
-blindness; runs also differ in marker, and moments of a run in the kind of line.
+blindness; runs also differ in marker, and moments of a run in line style.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-if (
-    TYPE_CHECKING
-):  # matplotlib takes a second to import, and analyses without pictures do not need it
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+# matplotlib takes a second to import, and analyses without pictures do not need it. Annotations of studies
+# name these types as ``style.Axes`` and ``style.Figure``.
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes as Axes
+    from matplotlib.figure import Figure as Figure
 
 BLUE, VERMILION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
 PURPLE, SKY, YELLOW = "#CC79A7", "#56B4E9", "#F0E442"
@@ -84,20 +84,41 @@ def axes_grid(rows: int, columns: int, **options: Any) -> tuple[Figure, list[lis
 
 
 def panels(
-    count: int, *, height: float = 0.8, wide: float = 1.0, **options: Any
+    count: int,
+    *,
+    columns: int | None = None,
+    height: float = 0.8,
+    wide: float = 1.0,
+    **options: Any,
 ) -> tuple[Figure, list[Axes]]:
-    """A new figure with panels side by side, or on a phone one below the other.
+    """A new figure with panels side by side, or on a phone all of them one below the other.
 
     Args:
       count: number of panels.
-      height: on a phone, the height of each panel but the first as a share of the figure's usual height.
-      wide: on a page, the figure's height as a multiple of the usual height.
+      columns: on a page, the most panels side by side; None for all.
+      height: the height of each row but the first, as a share of the figure's usual height.
+      wide: on a page, all heights are multiplied by it.
       **options: of ``axes_grid``, such as ``sharey``.
     """
-    narrow = is_narrow()
-    fig, grid = axes_grid(*((count, 1) if narrow else (1, count)), **options)
-    fig.set_figheight(fig.get_figheight() * (1 + height * (count - 1) if narrow else wide))
-    return fig, [ax for row in grid for ax in row]
+    columns = 1 if is_narrow() else min(columns or count, count)
+    rows = -(-count // columns)
+    if is_narrow():
+        options.pop("width_ratios", None)
+    fig, grid = axes_grid(rows, columns, **options)
+    factor = (1 if is_narrow() else wide) * (1 + height * (rows - 1))
+    fig.set_figheight(fig.get_figheight() * factor)
+    axes = [ax for row in grid for ax in row]
+    for ax in axes[count:]:
+        ax.remove()
+    return fig, axes[:count]
+
+
+def mosaic(rows: list[list[str]]) -> tuple[Figure, dict[str, Axes]]:
+    """A new figure with named panels; a name that is repeated in its row spans these columns."""
+    from matplotlib.figure import Figure
+
+    fig = Figure(layout="constrained")
+    return fig, fig.subplot_mosaic(rows)  # type: ignore[arg-type]
 
 
 def label_above(ax: Axes, x: float, text: str) -> None:
@@ -149,7 +170,7 @@ def count_axis(fig: Figure, ax: Axes, label: str) -> None:
 
 
 def draw_chance(ax: Axes, chance: float) -> None:
-    """The error of a guess, as a dotted line with its name."""
+    """The chance error, as a dotted line with its name."""
     ax.axhline(100 * chance, lw=1, ls=":", color=ink())
     ax.annotate(
         "chance",

@@ -5,7 +5,7 @@ traced, so one compilation serves any number of variants::
 
     scores, intact = measure(network, variables, images, labels, with_gates, gates)     # gates [m, units]
 
-*Cost.* m + 1 forward passes. (``lesion`` shares prefixes, and takes half of that.)
+*Cost.* m + 1 forward passes. (``lesion`` shares prefixes, which halves the cost.)
 """
 
 from __future__ import annotations
@@ -22,24 +22,25 @@ from resjax.network import Network, Variables
 from resjax.network.losses import Loss, cross_entropy
 from resjax.studies.batches import (
     BATCH_SIZE,
+    PaddedBatch,
     Progress,
-    check_examples,
     check_images,
-    count_classes,
+    checked_examples,
+    counted,
     padded_batches,
+    total,
 )
 from resjax.studies.scores import Scores, Sums, compare, compiled_compare
 
 Forward = Callable[[Network, Variables, jax.Array, Any, Any], jax.Array]
 """(network, variables, images [B, H, W, C], one variant, extra) → logits [B, classes]. Define it at module
-level: a new function object is compiled again."""
+level: each new function object is compiled again."""
 
 
 def with_gates(
-    network: Network, variables: Variables, images: jax.Array, gates: jax.Array, extra: Any
+    network: Network, variables: Variables, images: jax.Array, gates: jax.Array | None, extra: Any
 ) -> jax.Array:
     """A variant is gates [units]: 0 deletes a unit, α scales its branch."""
-    del extra
     return network.apply(variables, images, gates=gates).logits
 
 
@@ -47,7 +48,6 @@ def with_order(
     network: Network, variables: Variables, images: jax.Array, order: jax.Array, extra: Any
 ) -> jax.Array:
     """A variant is an order int [units]: which unit runs at each place."""
-    del extra
     return network.apply(variables, images, order=order).logits
 
 
@@ -64,49 +64,35 @@ def measure(
     batch_size: int = BATCH_SIZE,
     progress: Progress | None = None,
 ) -> tuple[Scores, Scores]:
-    """Error, loss, KL and agreement of m variants.
+    """Scores of m variants, and of the intact network (m = 1).
 
-    Args:
-      network: any.
-      variables: of the network.
-      images: float [N, H, W, C], standardized as in training; any N ≥ 1, each counted once.
-      labels: int [N].
+    Args: those of every analysis (``Inference``), where ``progress`` counts forward passes, and
       forward: how a variant is run.
       variants: pytree of arrays with a leading axis m ≥ 1.
       extra: pytree of arrays that all variants share, passed to ``forward``.
-      loss, batch_size, progress: see ``Inference``; progress counts forward passes.
-
-    Returns:
-      Scores of the variants, and those of the intact network (m = 1).
 
     Raises:
-      ValueError: no example, images or labels of a wrong form, or no variant.
+      ValueError: also for no variant.
     """
-    images, labels = np.asarray(images), np.asarray(labels)
-    check_images(images)
-    check_examples(images, labels, count_classes(network, variables, images.shape[1:]))
-    rows = split_variants(variants)
-    sums: Any = None
-    cores = on_cores.shared_cores()
+    images, labels, _ = checked_examples(network, variables, images, labels)
+    rows, cores = split_variants(variants), on_cores.shared_cores()
     variables, extra = cores.copy((variables, extra))
     batches = list(padded_batches(images, labels, batch_size, multiple=cores.count))
-    for i, batch in enumerate(batches):
+    tell = counted(progress, len(batches) * len(rows))
+
+    def scored(batch: PaddedBatch) -> Sums:
         x, y, mask = cores.split(jax.device_put(tuple(batch)))
-        intact = _intact(cores, network, variables, x)
-        part = [cores.wait(compiled_compare(intact, intact, y, mask, loss))]
-        for j, variant in enumerate(rows):
-            if progress:
-                progress(i * len(rows) + j, len(batches) * len(rows))
-            found = _score(
-                cores, network, forward, loss, variables, extra, variant, x, y, mask, intact
-            )
-            part.append(cores.wait(found))
-        stacked = jax.tree.map(lambda *v: np.stack(v).astype(np.float64), *jax.device_get(part))
-        sums = stacked if sums is None else jax.tree.map(np.add, sums, stacked)
-    if progress:
-        progress(len(batches) * len(rows), len(batches) * len(rows))
-    changed, whole = (jax.tree.map(lambda v, s=s: v[s], sums) for s in (slice(1, None), slice(1)))
-    return Scores.of(changed, labels), Scores.of(whole, labels)
+        intact = _logits(cores, network, with_gates, variables, x, None, None)
+        found = [cores.wait(compiled_compare(intact, intact, y, mask, loss))]
+        for variant in rows:
+            tell()
+            given = variables, x, variant, extra, (intact, y, mask)
+            found.append(cores.wait(_score(cores, network, forward, loss, *given)))
+        return jax.tree.map(lambda *v: np.stack(v), *jax.device_get(found))
+
+    scores = Scores.of(total(map(scored, batches)), labels)
+    tell()
+    return scores.take(slice(1, None)), scores.take(slice(1))
 
 
 def logits_of(
@@ -120,28 +106,21 @@ def logits_of(
     batch_size: int = BATCH_SIZE,
     progress: Progress | None = None,
 ) -> np.ndarray:
-    """float32 logits [m, N, classes] of m variants; the arguments are those of ``measure``.
-
-    Raises:
-      ValueError: no example, images of a wrong form, or no variant.
-    """
+    """float32 logits [m, N, classes] of m variants; arguments and errors are those of ``measure``."""
     images = np.asarray(images)
     check_images(images)
-    rows = split_variants(variants)
-    out, cores = [], on_cores.shared_cores()
+    rows, cores = split_variants(variants), on_cores.shared_cores()
     variables, extra = cores.copy((variables, extra))
-    none = np.zeros(len(images), np.int32)
+    none, out = np.zeros(len(images), np.int32), []
     batches = list(padded_batches(images, none, batch_size, multiple=cores.count))
-    for i, batch in enumerate(batches):
-        x = cores.split(jax.device_put(batch.images))
-        part = []
-        for j, variant in enumerate(rows):
-            if progress:
-                progress(i * len(rows) + j, len(batches) * len(rows))
-            part.append(cores.wait(_logits(cores, network, forward, variables, extra, variant, x)))
+    tell = counted(progress, len(batches) * len(rows))
+    for batch in batches:
+        x, part = cores.split(jax.device_put(batch.images)), []
+        for variant in rows:
+            tell()
+            part.append(cores.wait(_logits(cores, network, forward, variables, x, variant, extra)))
         out.append(np.stack(jax.device_get(part))[:, batch.mask])
-    if progress:
-        progress(len(batches) * len(rows), len(batches) * len(rows))
+    tell()
     return np.concatenate(out, axis=1)
 
 
@@ -159,24 +138,11 @@ def split_variants(variants: Any) -> list[Any]:
     return [jax.tree.map(lambda v, i=i: v[i], variants) for i in range(lengths.pop())]
 
 
-@on_cores.jit(static=2)
-def _intact(
-    cores: on_cores.Cores, network: Network, variables: Variables, images: jax.Array
-) -> jax.Array:
-    return network.apply(variables, images).logits
-
-
 @on_cores.jit(static=3)
 def _logits(
-    cores: on_cores.Cores,
-    network: Network,
-    forward: Forward,
-    variables: Variables,
-    extra: Any,
-    variant: Any,
-    x: jax.Array,
+    cores: on_cores.Cores, network: Network, forward: Forward, variables: Variables, *inputs: Any
 ) -> jax.Array:
-    return forward(network, variables, x, variant, extra)
+    return forward(network, variables, *inputs)
 
 
 @on_cores.jit(static=4)
@@ -186,11 +152,10 @@ def _score(
     forward: Forward,
     loss: Loss,
     variables: Variables,
-    extra: Any,
-    variant: Any,
     x: jax.Array,
-    labels: jax.Array,
-    mask: jax.Array,
-    intact: jax.Array,
+    variant: Any,
+    extra: Any,
+    compared: tuple[jax.Array, jax.Array, jax.Array],
 ) -> Sums:
-    return compare(forward(network, variables, x, variant, extra), intact, labels, mask, loss)
+    """``compared`` is (intact logits, labels, mask)."""
+    return compare(forward(network, variables, x, variant, extra), *compared, loss)

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from resjax.studies.result import Compared
 from resjax.studies.run import Run
 from resjax.studies.words import join
 
-# A unit "may go" where its deletion raises the error by no more (Veit et al. 2016: no noticeable change).
+# A unit "may go" if its deletion raises the error by at most this (Veit et al. 2016: no noticeable change).
 MAY_GO = 0.01
-# A network whose error exceeds this share of the error of a guess has learned too little to lose anything.
+# A network whose error exceeds this share of the chance error has learned too little to lose anything.
 LEARNED = 0.8
 UNTRAINED = "there is no verdict on {}, which learned too little to lose anything"
-CANNOT_GO = "no shortcut, and its input and output differ in shape"
 
 
 def spared(error: np.ndarray, intact_error: float | np.ndarray) -> np.ndarray:
-    """bool, shaped like ``error``: whether the error rises by at most one percentage point; rounding does not
-    decide. NaN is False."""
+    """bool, shaped like ``error``: whether the error rises by at most one percentage point, with a margin for
+    rounding. NaN is False."""
     return error <= intact_error + MAY_GO + 1e-9
 
 
-def untrained(result: Compared) -> bool:
-    """Whether the network knows too little to lose anything."""
+def untrained(result: Any) -> bool:
+    """Whether the network of a result with ``intact_error`` and ``chance_error`` has learned too
+    little to lose anything."""
     return bool(result.intact_error > LEARNED * result.chance_error)
 
 
@@ -36,7 +35,7 @@ def num_deletable(run: Run) -> int:
 
 
 def cannot_delete(run: Run) -> str | None:
-    """Why nothing can be deleted there, or None."""
+    """Why no unit of the run can be deleted, or None."""
     if num_deletable(run):
         return None
     return "no unit of this network can be deleted: none has a shortcut or keeps its shape"
@@ -47,9 +46,3 @@ def left_out(names: Mapping[str, str], what: str = "Never deleted") -> str:
     if not names:
         return ""
     return f" {what}: {join(list(names))} ({'; '.join(sorted(set(names.values())))})."
-
-
-def why_not_deletable(units: Sequence[Any], deletable: np.ndarray) -> dict[str, str]:
-    """{name: reason} of the units that can't be deleted."""
-    pairs = zip(units, deletable, strict=True)
-    return {unit.name: CANNOT_GO for unit, can_go in pairs if not can_go}

@@ -13,23 +13,25 @@ def percent(share: float) -> str:
 
 
 def factor(value: float) -> str:
-    """A ratio with two digits: '0.013', '1.3', '130', '1.3·10⁷', '∞'."""
-    value = float(value)  # numpy rounds its own numbers otherwise
+    """A ratio with two significant digits: '0.013', '1.3', '130', '1.3·10⁷', '∞'."""
+    value = float(value)  # numpy's own numbers are rounded differently
     if np.isnan(value):
         return "–"
     if np.isinf(value):
         return "∞"
     if value and not 1e-3 <= abs(value) < 1e5:
         mantissa, exponent = f"{value:.1e}".split("e")
-        return f"{mantissa}·10{str(int(exponent)).translate(_SUPERSCRIPT)}"
+        return f"{mantissa}·10{superscript(int(exponent))}"
     digits = 0 if value == 0 else max(0, 1 - int(np.floor(np.log10(abs(value)))))
     return f"{round(value, digits):,.{digits}f}" if digits else f"{float(f'{value:.2g}'):,.0f}"
 
 
-_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+def superscript(n: int) -> str:
+    """-12 → '⁻¹²'."""
+    return str(n).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
-def around(ends: tuple[np.ndarray | float, np.ndarray | float]) -> str:
+def around(ends: Iterable[np.ndarray | float]) -> str:
     """' (95 % interval 1.2 to 1.9)', to follow a factor; '' where there is no interval."""
     low, high = (float(end) for end in ends)
     known = np.isfinite([low, high]).all()
@@ -37,7 +39,7 @@ def around(ends: tuple[np.ndarray | float, np.ndarray | float]) -> str:
 
 
 def number(value: float) -> str:
-    """Four digits, for tables; not a number → '–'."""
+    """Four significant digits, for tables; not a number → '–'."""
     return "–" if np.isnan(value) else f"{value:.4g}"
 
 

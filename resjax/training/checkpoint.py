@@ -16,13 +16,13 @@ from resjax.training.step import TrainState
 
 
 class Checkpoints:
-    """The checkpoints of one run; use it as a context, or ``close`` it.
+    """The checkpoints of one run; use it as a context manager, or call ``close``.
 
     Args:
-      workdir: of the run.
+      workdir: folder of the run.
       keep: number of newest checkpoints to keep; None for all.
-      tidy: remove incomplete saves. Only for the run that trains here: an incomplete save may also be one
-        that another process is still writing.
+      tidy: remove incomplete saves. Only the process that trains here may do so: otherwise, another process
+        may still be writing an incomplete save.
     """
 
     def __init__(self, workdir: str | Path, keep: int | None = None, tidy: bool = False) -> None:
@@ -51,17 +51,17 @@ class Checkpoints:
         return max(self.steps, default=None)
 
     def save(self, state: TrainState) -> None:
-        """Writes ``state`` and waits until it is complete; an existing one of its step is left alone."""
+        """Saves ``state`` and waits until the save is complete. Does nothing if its step has a checkpoint."""
         step = int(state.step)
         if step not in self.steps:
             self._orbax.save(step, state, force=True)
 
     def restore(self, like: TrainState, step: int | None = None) -> TrainState:
-        """The checkpoint of ``step``, or the newest, with the shapes and devices of ``like``, a state or an
-        abstract one (``Devices.abstract``).
+        """The checkpoint of ``step``, or the newest, with the shapes and devices of ``like``: a state, or an
+        abstract state (``Devices.abstract``).
 
         Raises:
-          FileNotFoundError: there is none, or not of that step.
+          FileNotFoundError: there is no checkpoint, or none of that step.
         """
         steps = self.steps
         if not steps or (step is not None and step not in steps):

@@ -1,12 +1,12 @@
-"""Each core of a CPU as a device of its own, with its share of the batch.
+"""Each core of a CPU as a separate device, with its share of the batch.
 
-One device computes with many threads, which meet after every small operation, and its convolutions use
+A single CPU device uses many threads, which synchronize after every small operation, and its convolutions use
 XLA's multi-threaded kernel. Devices of one core each split a step once, by examples, and use a
-single-threaded kernel, which does up to 1.7 times as much with it (``resjax.cpu.one_thread``). In return
-they must add up BatchNorm's statistics and the gradients, tens of microseconds a layer, so small images are
-not worth it. The result is the same up to the order of sums, since BatchNorm sees the whole batch
-(``resjax.training.devices``). Each device holds a copy of the data set. Analyses share their batches in the
-same way (``resjax.cpu.shared_batches``). Measurements: docs/performance.md.
+single-threaded kernel that is up to 1.7 times as fast per core (``resjax.cpu.one_thread``). In return, they
+must sum BatchNorm's statistics and the gradients over devices, which costs tens of microseconds per layer. So
+small images do not benefit. The result is the same up to the order of sums, since BatchNorm sees the whole
+batch (``resjax.training.devices``). Each device holds a copy of the data set. Analyses share their batches in
+the same way (``resjax.cpu.shared_batches``). Measurements: docs/performance.md.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from ml_collections import ConfigDict
 from resjax.data.info import TABLE
 
 _MOST = 8  # devices; more were not tried
-_PIXELS = 32 * 32  # of an image; below, the devices' sums cost more than they save
+_PIXELS = 32 * 32  # per image; with fewer, sums over devices cost more than they save
 _FLAG = "xla_force_host_platform_device_count"
 
 
 def share_cores(config: ConfigDict) -> None:
     """Makes ``config.parallel.cpu_devices`` devices of a CPU; 0 chooses a suitable number.
 
-    Call it before anything asks JAX for a device. Accelerators, and a number given in ``XLA_FLAGS``, are left
-    alone.
+    Call it before the first use of a JAX device. It does not affect accelerators, and a number given in
+    ``XLA_FLAGS`` takes precedence.
 
     Raises:
-      RuntimeError: JAX has its devices already.
+      RuntimeError: JAX has already initialized its devices.
     """
     if _FLAG in os.environ.get("XLA_FLAGS", ""):
         return
@@ -42,7 +42,7 @@ def share_cores(config: ConfigDict) -> None:
 def share_cores_to_analyse(config: ConfigDict) -> None:
     """As ``share_cores``, for a finished run, whose config may predate ``cpu_devices``.
 
-    A 1 is kept; any other number was meant for the machine that trained.
+    A value of 1 is kept; any other number was meant for the machine that trained.
     """
     here = config.copy_and_resolve_references()
     here.parallel.cpu_devices = int(config.parallel.get("cpu_devices", 0) == 1)
@@ -50,7 +50,7 @@ def share_cores_to_analyse(config: ConfigDict) -> None:
 
 
 def _suitable(config: ConfigDict) -> int:
-    # pmap computes something else on more devices; many processes share a host's cores themselves.
+    # Results of pmap depend on the number of devices; several processes divide a host's cores themselves.
     alone = config.parallel.mode == "jit" and not config.parallel.distributed
     if not alone or "JAX_COORDINATOR_ADDRESS" in os.environ or _pixels(config.data) < _PIXELS:
         return 1
@@ -58,7 +58,7 @@ def _suitable(config: ConfigDict) -> int:
 
 
 def _pixels(data: ConfigDict) -> int:
-    """Pixels of an image; a user's own images are not read for it and count as large."""
+    """Pixels of an image. A user's own images count as large: they are not read here."""
     if data.image_size:
         return data.image_size**2
     known = TABLE.get(data.name)
@@ -66,7 +66,7 @@ def _pixels(data: ConfigDict) -> int:
 
 
 def number_of_devices(batch_size: int) -> int:
-    """The most devices that share a batch equally, with one core of this process for each."""
+    """The largest number of devices that divides the batch, with at least one core of this process each."""
     available = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None  # on Linux
     cores = len(available) if available else os.cpu_count() or 1
     return max(n for n in range(1, min(cores, _MOST) + 1) if batch_size % n == 0)

@@ -1,8 +1,8 @@
 """Arrays and programs on one device, many devices, or many hosts.
 
-``jit`` over a mesh with one axis, ``data``: the batch is split over the devices, everything else is copied to
-each, and XLA inserts the sums. The program is that of one device, and so are its results (up to the order of
-sums): BatchNorm sees the whole batch.
+``jit`` over a mesh with one axis, ``data``: the batch is split over the devices, everything else is
+replicated, and XLA inserts the all-reduces. The program and its results are those of one device (up to the
+order of sums): BatchNorm sees the whole batch.
 
 ``pmap``: each device runs the step on its share of the batch, and gradients are averaged. There are two
 differences: BatchNorm normalizes by the statistics of the share, as in He et al. 2015 (128 examples on two
@@ -35,7 +35,7 @@ def start_processes(wanted: bool) -> None:
     ``JAX_NUM_PROCESSES`` and ``JAX_PROCESS_ID`` of each process.
 
     Raises:
-      ValueError: some of the three are set, but not all.
+      ValueError: some of the three variables are set, but not all.
     """
     if jax.distributed.is_initialized():
         return
@@ -72,7 +72,7 @@ class Devices:
     def __init__(self, mode: str = "jit", devices: list[jax.Device] | None = None) -> None:
         if mode == "pmap" and jax.process_count() > 1:
             raise ValueError(
-                f"parallel.mode='pmap' is for one process, this run has {jax.process_count()}: use 'jit'"
+                f"parallel.mode='pmap' is for one process; this run has {jax.process_count()}: use 'jit'"
             )
         self.mode = mode
         self._devices = jax.devices() if devices is None else devices
@@ -94,7 +94,7 @@ class Devices:
 
     def copy(self, tree: Tree) -> Tree:
         """A copy of every array on every device."""
-        # Not device_put, which refuses random keys where the devices belong to several processes.
+        # Not device_put: it rejects random keys if the devices belong to several processes.
         return jax.jit(lambda tree: tree, out_shardings=self._copied)(tree)
 
     def abstract(self, shapes: Tree) -> Tree:
@@ -118,7 +118,7 @@ class Devices:
         return cast(Batch, shared)  # pmap places host arrays itself
 
     def train_program(self, task: Task) -> jax.stages.Wrapped:
-        """``step.train_steps`` on these devices, to be called or compiled; it donates the state."""
+        """``step.train_steps`` on these devices, to be called or compiled; the state is donated."""
         if self.mode == "jit":
             rest = (self._copied, self._split, self._copied, self._copied)
             return jax.jit(
@@ -144,7 +144,7 @@ class Devices:
         )
 
     def _traced(self, steps: Callable[..., Any], **fixed: Any) -> Callable[..., Any]:
-        """``steps`` with fixed arguments, and convolutions for the threads that a device has."""
+        """``steps`` with fixed arguments, and convolutions that suit the number of threads per device."""
         if self.on_cores:
             steps = one_thread(self._mesh if self.mode == "jit" else None)(steps)
         return functools.partial(steps, **fixed)

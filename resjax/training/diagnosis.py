@@ -16,7 +16,7 @@ def first_nonfinite(state: TrainState, batch: Batch, *, task: Task) -> str:
 
     The forward pass is checked first, part by part from the image. If every activation is finite, the
     gradients are checked from the loss back: the non-finite gradient nearest to the loss causes the others.
-    It runs on one device; each of many hosts checks its own ``batch``.
+    The check runs on one device; with many hosts, each host checks its own ``batch``.
     """
     network = task.network
     state = jax.tree.map(lambda leaf: leaf.addressable_data(0), state)

@@ -1,4 +1,4 @@
-"""From a configuration to data, network, loss, optimizer, and durations in steps."""
+"""Builds data, network, loss, optimizer, and durations in steps from a configuration."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Experiment:
     plan: Plan
 
     def record(self, step: int, sums: Metrics | None = None) -> dict[str, Any]:
-        """The beginning of a record at ``step``; with the ``sums`` of an evaluation, its whole record."""
+        """The first fields of a record at ``step``; with the ``sums`` of an evaluation, the whole record."""
         begun = {"step": step, "epoch": round(step / self.plan.per_epoch, 4)}
         if sums is None:
             return begun
@@ -79,7 +79,7 @@ def load_experiment(config: ConfigDict) -> Experiment:
       ValueError, FileNotFoundError: an invalid configuration or missing data, before any long work.
     """
     configs.check(config)
-    if config.data.name in TABLE:  # an impossible network is refused before the data are read
+    if config.data.name in TABLE:  # reject an invalid network before reading the data
         info = data.info(config.data)
         models.build(config.model, image_shape=info.image_shape, num_classes=info.num_classes)
     return make_experiment(config, data.load(config.data))

@@ -1,7 +1,7 @@
 """Batches for the devices: training batches by step, and the evaluation set.
 
-A small data set is copied to every device once; then each dispatch gets only the indices of its examples.
-A large one is sent as images, which are decoded during training.
+A small data set is copied to every device once; each dispatch then sends only the indices of its examples. A
+large data set is decoded during training, and each dispatch sends its images.
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ class Feed:
         A stream only moves forward: each call must continue where the last one ended.
         """
         steps = [self._next(start + i) for i in range(count)]
-        steps += steps[-1:] * (self._most - count)  # never run; all dispatches have one shape
+        steps += steps[-1:] * (
+            self._most - count
+        )  # padding, never run: all dispatches have one shape
         stacked = {k: np.stack([step[k] for step in steps]) for k in steps[0]}
         return self._devices.split_for_training(stacked)
 

@@ -1,4 +1,4 @@
-"""The training loop: dispatches of several steps, and reports of what they found.
+"""The training loop: it dispatches several steps at a time and writes their results.
 
 The host waits for the device only to save a checkpoint (and, with many hosts, to agree on a stop): while the
 device runs one dispatch, the host writes the results of the previous one and prepares the next batches.
@@ -41,7 +41,7 @@ def run(
     config, task, plan = experiment.config, experiment.task, experiment.plan
     step = checkpoints.newest or 0
     if step >= plan.total:
-        writer.say(f"nothing to do: the newest checkpoint is of the last step, {plan.total}")
+        writer.say(f"nothing to do: the newest checkpoint is that of the last step, {plan.total}")
         return checkpoints.restore(devices.abstract(experiment.state_shapes))
     evaluate = Evaluation(task, experiment.dataset, devices, config.eval.batch_size)
     feed = Feed(config, experiment.dataset, devices, step)
@@ -66,7 +66,7 @@ def run(
         found = _Found(step, end, metrics, evaluate(state) if evaluates else None)
         step = end
         if step % plan.save == 0 and step < plan.total:
-            # Written first: a run that resumes here does not compute it again.
+            # Records are written first, so a run that resumes here need not recompute them.
             reports.write(found, state, saves=True)
             found = _Found(step, step)
             checkpoints.save(state)
@@ -92,14 +92,14 @@ def prepare(
 ) -> tuple[TrainState, Metrics | None, jax.stages.Compiled]:
     """The state to train from, its evaluation if it is the initial one, and the compiled ``program``.
 
-    All are made concurrently, since Python and half of XLA's work take one core: the initial state is
-    compiled while the steps are traced, and evaluated while the steps are compiled. ``data`` are the images
-    and the batches of any dispatch, for their shapes.
+    All three are made concurrently, because Python and half of XLA's work run on one core: the initial
+    state is compiled while the steps are traced, and evaluated while the steps are compiled. ``data`` are the
+    images and the batches of any dispatch, for their shapes.
     """
     newest = checkpoints.newest
     shapes = devices.abstract(experiment.state_shapes)
     with ThreadPoolExecutor(2) as pool:
-        # Other threads only compile: JAX's settings of the caller hold in this thread alone.
+        # Other threads only compile: the caller's JAX settings apply to this thread alone.
         making = pool.submit(experiment.lowered_state.compile) if newest is None else None
         lowered = program.lower(shapes, *data, jnp.int32(0), jnp.int32(0))
         steps = pool.submit(lowered.compile)
@@ -111,7 +111,8 @@ def prepare(
 
 
 def _stops(stop: StopRequest, step: int, plan: Plan) -> bool:
-    """Whether all hosts stop here. To agree, many hosts wait for the device, so only at log steps."""
+    """Whether all hosts stop here. To agree, several hosts must wait for the device, so they do this only at
+    log steps."""
     if jax.process_count() == 1:
         return stop.name is not None
     return step % plan.log == 0 and any_process(stop.name is not None)
@@ -119,7 +120,7 @@ def _stops(stop: StopRequest, step: int, plan: Plan) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class _Found:
-    """Results of a dispatch of steps ``start`` to ``end``; its arrays may not be computed yet."""
+    """Results of the dispatch of steps ``start`` to ``end``; their computation may still be running."""
 
     start: int
     end: int
@@ -191,8 +192,8 @@ class _Reports:
         self._checkpoints.save(state)
         where = first_nonfinite(state, self._feed.whole_batch(bad), task=self._experiment.task)
         raise FloatingPointError(
-            f"the update from step {bad} to {bad + 1} is not finite (loss {loss:.4g}); the first place is "
-            f"{where}. It was not made: the state of step {int(state.step)} is saved in "
+            f"the update from step {bad} to {bad + 1} is not finite (loss {loss:.4g}); the first non-finite "
+            f"value is {where}. The update was not applied: the state of step {int(state.step)} is saved in "
             f"{self._checkpoints.directory}. Try, in another --workdir, a smaller optimizer.learning_rate, a "
             "longer optimizer.warmup, or an optimizer.clip_norm."
         )

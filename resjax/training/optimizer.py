@@ -1,4 +1,4 @@
-"""SGD with momentum as in the papers, made of optax's transformations in this order:
+"""SGD with momentum as in the papers, composed of optax transformations in this order:
 
 clip the gradient → add weight_decay × parameter → momentum → × −learning rate. So weight decay is L2
 regularization, as in Caffe and Torch (He et al. 2015), and passes through the momentum.

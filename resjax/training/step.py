@@ -1,7 +1,7 @@
 """Training and evaluation steps as pure functions, without any device layout.
 
-A step is a function of (seed, step): its examples, their augmentation, the dropped units and activations. So
-a resumed run repeats nothing and skips nothing.
+(seed, step) determines a step's examples, their augmentation, and the dropped units and activations. So a
+resumed run repeats no step and skips none.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class TrainState(struct.PyTreeNode):
     Attributes:
       step: int32 scalar, the number of updates so far.
       params, batch_stats: the network's variables.
-      opt_state: optax's.
+      opt_state: the state of the optax optimizer.
       key: the run's key; step t draws from ``fold_in(key, t)``.
     """
 
@@ -112,7 +112,7 @@ def train_step(
     Args:
       state: before the step.
       batch: ``image`` uint8 [B, H, W, C], ``label`` int32 [B], and ``slot`` int32 [B], the position of each
-        example in the global batch, from which its augmentation is drawn.
+        example in the global batch, which seeds its augmentation.
       task: what is constant in training.
       axis_name: under ``pmap``, its axis. Gradients, metrics and running statistics are averaged over it,
         while BatchNorm normalizes by the statistics of each device's share. All devices draw the same dropout
@@ -147,8 +147,8 @@ def train_step(
     new = state.replace(
         step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state
     )
-    # A branch instead of a selection of each leaf: there, XLA recomputes ``finite`` in each leaf's kernel
-    # from the flags of all leaves, which took a quarter of the time to compile.
+    # A branch, not ``where`` on each leaf: XLA would then recompute ``finite`` in each leaf's
+    # kernel from the flags of all leaves, which took a quarter of the compile time.
     new = lax.cond(finite, lambda: new, lambda: state)
 
     def norms() -> Metrics:
@@ -179,12 +179,12 @@ def train_steps(
 ) -> tuple[TrainState, Metrics]:
     """Up to ``count`` training steps from step ``start``, in one program.
 
-    They are a ``while`` loop with a *traced* number of rounds, so one compilation serves every ``count``. The
-    loop ends at the first step whose result is not finite.
+    They run in a ``while`` loop with a *traced* number of iterations, so one compilation serves every
+    ``count``. The loop ends at the first step whose result is not finite.
 
     Args:
       state: before the first of the steps. If ``state.step`` is not ``start``, because an earlier call has
-        stopped, nothing is done.
+        stopped, no step is run.
       images: None, or a whole data set ``image`` uint8 [N, H, W, C], ``label`` int32 [N].
       batches: one entry for each step, [most, B, …]: ``slot`` and either ``index`` int32 (into ``images``) or
         ``image`` and ``label``.
@@ -193,7 +193,7 @@ def train_steps(
 
     Returns:
       The state, and the metrics of ``train_step``: ``loss``, ``error``, ``learning_rate``, ``finite`` [most]
-      (0 and True where no step was done), and ``norms`` of the last step.
+      (0 and True where no step was run), and ``norms`` of the last step.
     """
 
     def batch_at(i: jax.Array) -> Batch:
@@ -223,7 +223,7 @@ def train_steps(
 
 
 def no_norms(params: Any, *, task: Task) -> Metrics:
-    """Zeros of the structure of a step's norms."""
+    """Zeros with the structure of a step's norms."""
     zeros: Metrics = dict.fromkeys(_NORMS, zero_norms(task.network, params))
     if task.activations:
         stacks = task.network.stacks

@@ -4,14 +4,13 @@
 weights of their own at every position, and how many as dense layers? And is a trained layer what its form
 says: does no output see anything outside its window, and do all positions apply the same weights?
 
-*Method.* The counts are those of ``resjax.models.layer_table``. Rows of the Jacobian ∂y_o/∂x_i are computed
-exactly for every convolution, at positions around the middle of the map (``sharing``). A row may have nonzero
-entries only inside its window, and the rows of one channel must be translations of one row.
+*Method.* The counts are those of ``resjax.models.layer_table``. For every convolution, exact rows of the
+Jacobian ∂y_o/∂x_i are computed at positions around the middle of the map (``sharing``). A row may have
+nonzero entries only inside its window, and the rows of one channel must be translations of one row.
 
-*Protocol.* Of equal units only the first is measured. Rows whose window is cut off by a padded border are
-left out of the comparison; on maps smaller than the window these are all rows. Layers that
-``resjax.describe`` does not know are missing. Each layer is measured alone, without the normalization and
-activation behind it.
+*Protocol.* Of equal units only the first is measured. Each layer is measured alone, without the normalization
+and activation behind it. Rows whose window is cut off by a padded border are not compared; on maps smaller
+than the window these are all rows. Layers that ``resjax.describe`` does not know are missing.
 
 *Reading it.* Training cannot change what is measured here; it checks the form of the network. The counts say
 what the restrictions save, not that they help (``sample_size``).
@@ -25,7 +24,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from functools import reduce
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -36,16 +35,13 @@ from resjax.models.layer_table import Facts, layer_table, rule_of
 from resjax.network import Network, Variables
 from resjax.network.parts import part_of
 from resjax.studies import style
-from resjax.studies.batches import Progress
+from resjax.studies.batches import Progress, reported
 from resjax.studies.convolution.sharing import Shape3, jacobian_rows, moved_back
 from resjax.studies.refusal import Refusal
 from resjax.studies.result import Result
 from resjax.studies.run import Run
-from resjax.studies.study import Bench, Columns, Study
+from resjax.studies.study import Columns, Study
 from resjax.studies.words import count, factor, join
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 # Positions along a side, and channels, whose rows are computed.
 _SIDE, _CHANNELS = 4, 8
@@ -90,34 +86,29 @@ def connections(
     """Counts and measures every convolution of a network.
 
     Args:
-      network: any; layers that ``resjax.describe`` does not know are missing.
-      variables: of the network.
+      network, variables, progress: see ``Inference``.
       image_shape: (H, W, C).
-      progress: called as ``progress(layers done, layers in all)``.
 
     Raises:
-      ValueError: a network without a convolution.
+      Refusal: a network without a convolution that ``resjax.describe`` knows.
     """
     found = _convolutions(network, variables, image_shape)
     if not found:
         raise Refusal("this network has no convolution that resjax.describe knows")
-    measured = []
-    for i, layer in enumerate(found):
-        if progress:
-            progress(i, len(found))
-        measured.append(_measure_rows(layer))
-    if progress:
-        progress(len(found), len(found))
-    facts = [layer.facts for layer in found]
+    measured = [_measure_rows(layer) for layer in reported(found, progress)]
     seen, different, rows = map(np.array, zip(*measured, strict=True))
+
+    def facts(name: str) -> np.ndarray:
+        return np.array([getattr(layer.facts, name) for layer in found])
+
     return Connections(
         layer=tuple(layer.name for layer in found),
         equal=np.array([layer.equal for layer in found]),
-        parameters=np.array([f.parameters for f in facts]),
-        locally_connected=np.array([f.locally_connected for f in facts]),
-        dense=np.array([f.dense for f in facts]),
+        parameters=facts("parameters"),
+        locally_connected=facts("locally_connected"),
+        dense=facts("dense"),
         inputs=np.array([math.prod(layer.input_shape) for layer in found]),
-        window=np.array([f.connections for f in facts]),
+        window=facts("connections"),
         seen=seen,
         different=different,
         rows=rows,
@@ -130,12 +121,12 @@ def connections(
 
 
 class _Layer(NamedTuple):
-    """One convolution; ``equal`` counts the layers of its form, ``variables`` are its own."""
+    """One convolution."""
 
     name: str
-    equal: int
+    equal: int  # number of layers of this form
     module: nn.Module
-    variables: dict[str, Any]
+    variables: dict[str, Any]  # its own
     input_shape: Shape3
     output_shape: Shape3
     facts: Facts
@@ -144,8 +135,8 @@ class _Layer(NamedTuple):
 def _convolutions(network: Network, variables: Variables, image_shape: Shape3) -> list[_Layer]:
     """The convolutions of the stem and of the first unit of every stack."""
     found: list[_Layer] = []
-    h: Any = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    h = _trace("stem", 1, network.stem, part_of(variables, "stem"), h, found)
+    x = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    h = _trace("stem", 1, network.stem, part_of(variables, "stem"), x, found)
     for stack, units, stacked, _ in network.places(variables):
         own = jax.tree.map(lambda v: v[0], stacked)
         h = _trace(network.units[units.start].name, stack.n, stack.unit, own, h, found)
@@ -178,47 +169,44 @@ def _trace(
 def _measure_rows(layer: _Layer) -> tuple[int, int, int]:
     """``seen``, ``different`` and ``rows`` of one layer."""
     height, width, channels = layer.output_shape
-    spread = [
-        np.unique(np.linspace(n // 4, (3 * n - 1) // 4, _SIDE).astype(int)) for n in (height, width)
-    ]
-    some = np.unique(np.linspace(0, channels - 1, _CHANNELS).astype(int))
-    places = np.array([(o, h, w) for o in some for h in spread[0] for w in spread[1]])
+    middle = [(n // 4, (3 * n - 1) // 4, _SIDE) for n in (height, width)]
+    ends = (0, channels - 1, _CHANNELS), *middle
+    chosen = [np.unique(np.linspace(*own).astype(int)) for own in ends]
+    places = np.stack(np.meshgrid(*chosen, indexing="ij"), -1).reshape(-1, 3)
     o, h, w = places.T
     flat = (h * width + w) * channels + o
-    rows = jacobian_rows(layer.module, layer.variables, layer.input_shape, flat)
+    rows = np.asarray(jacobian_rows(layer.module, layer.variables, layer.input_shape, flat))
     # [row, axis]: how far the nonzero entries reach.
     reach = np.stack([np.any(rows, axis=axes).sum(1) for axes in ((2, 3), (1, 3))], axis=1)
     assert layer.facts.kernel is not None and layer.facts.stride is not None
     whole = np.all(reach >= np.array(layer.facts.kernel), axis=1)
-    seen = int(np.count_nonzero(rows.reshape(len(rows), -1), axis=1).max())
     first: dict[int, tuple[bytes, ...]] = {}
     different = 0
     down, across = layer.facts.stride
     for row, (channel, top, left) in zip(rows[whole], places[whole], strict=True):
         key = moved_back(row, top * down, left * across)
         different += key != first.setdefault(int(channel), key)
-    compared = int(whole.sum())
+    seen, compared = int(np.count_nonzero(rows, (1, 2, 3)).max()), int(whole.sum())
     return seen, (different if compared > len(first) else -1), compared
 
 
 # --- what the report shows ---
 
 
-def plot(results: Mapping[str, Connections]) -> Figure:
+def plot(results: Mapping[str, Connections]) -> style.Figure:
     """Parameters of each convolution as it is, unshared, and dense; one panel for each network."""
-    fig, grid = style.axes_grid(len(results), 1, sharex=False)
-    fig.set_size_inches(fig.get_figwidth(), 1.0 + 2.4 * len(results))
-    forms = (("as it is", "parameters"), ("unshared", "locally_connected"), ("dense", "dense"))
-    for (ax,), (label, result) in zip(grid, results.items(), strict=True):
+    fig, panels = style.panels(len(results), columns=1, height=0.7, wide=0.95)
+    forms = {"as it is": "parameters", "unshared": "locally_connected", "dense": "dense"}
+    for ax, (label, result) in zip(panels, results.items(), strict=True):
         x = 1 + np.arange(len(result.layer))
-        for i, (form, field) in enumerate(forms):
+        for i, (form, field) in enumerate(forms.items()):
             look: dict[str, Any] = {"color": style.color(i), "label": form}
             ax.plot(x, getattr(result, field), f"{style.marker(i)}-", **look)
         ax.set(
-            yscale="log", ylabel="parameters", title=label, xlabel="convolution (equal ones once)"
+            title=label, xlabel="convolution (equal ones once)", ylabel="parameters", yscale="log"
         )
         style.integer_ticks(ax)
-    style.legend_above(fig, grid[0][0], columns=3)
+    style.legend_above(fig, panels[0], columns=3)
     return fig
 
 
@@ -250,22 +238,18 @@ def headline(results: Mapping[str, Connections]) -> str:
 def points(label: str, r: Connections) -> list[str]:
     measured, small = int(np.sum(r.different >= 0)), int(np.sum(r.different < 0))
     text = f"{label}: {int(r.rows.sum()):,} rows of the Jacobians of {len(r.layer)} layers. "
+    repeated = f"; in the {measured} layers with two whole windows, rows repeat bit for bit"
     if r.odd:
         text += f"Not what their windows say: {join(r.odd)}."
     else:
-        text += "No row reaches outside its window"
-        if measured:
-            text += f"; in the {measured} layers with two whole windows, rows repeat bit for bit"
-        text += "."
+        text += f"No row reaches outside its window{repeated if measured else ''}."
     if small:
         text += f" In {small}, maps are too small for two whole windows."
-    if not any(r.dense < r.locally_connected):
-        return [text]
-    return [
-        text,
+    wider = (
         f"{label}: where windows are wider than the map, a dense layer has fewer parameters than windows "
-        "with weights of their own, some of which only ever see the padding.",
-    ]
+        "with weights of their own, some of which only ever see the padding."
+    )
+    return [text, wider] if any(r.dense < r.locally_connected) else [text]
 
 
 def table(r: Connections) -> Columns:
@@ -288,10 +272,6 @@ def unsuited(run: Run) -> str | None:
     return None if any("conv" in row.kind for row in rows) else "it has no convolution"
 
 
-def measure(bench: Bench) -> Connections:
-    return connections(*bench.network(), bench.run.image_shape, progress=bench.progress)
-
-
 STUDY = Study(
     name="connections",
     title="Sparse connections, shared weights, layer by layer",
@@ -303,7 +283,9 @@ STUDY = Study(
     code="resjax.analysis.connections(run.network, run.variables, run.image_shape)",
     result=Connections,
     unsuited=unsuited,
-    measure=measure,
+    measure=lambda bench: connections(
+        *bench.network(), bench.run.image_shape, progress=bench.progress
+    ),
     plot=plot,
     headline=headline,
     points=points,

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import jax.numpy as jnp
 import numpy as np
@@ -40,34 +40,19 @@ from resjax.studies.result import Result
 from resjax.studies.study import Claim, Columns
 from resjax.studies.words import columns, join, number
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-_RISE = np.array([[1.0, 0.0, -1.0]])
+_FALL = (1.0, 0.0, -1.0)
 FILTERS: dict[str, np.ndarray] = {
-    "vertical": np.array([[1.0], [1.0], [1.0]]) * _RISE,
-    "Sobel": np.array([[1.0], [2.0], [1.0]]) * _RISE,
-    "Scharr": np.array([[3.0], [10.0], [3.0]]) * _RISE,
-    "horizontal": (np.array([[1.0], [1.0], [1.0]]) * _RISE).T,
+    "vertical": np.outer((1, 1, 1), _FALL),
+    "Sobel": np.outer((1, 2, 1), _FALL),
+    "Scharr": np.outer((3, 10, 3), _FALL),
+    "horizontal": np.outer(_FALL, (1, 1, 1)),
 }
 """Filters [3, 3] by name; all but the last detect vertical edges."""
 
 # The worked example of A. Ng, *Convolutional Neural Networks* (deeplearning.ai), week 1, and its result.
-LECTURE_IMAGE = np.array(
-    [
-        [3, 0, 1, 2, 7, 4],
-        [1, 5, 8, 9, 3, 1],
-        [2, 7, 2, 5, 1, 3],
-        [0, 1, 3, 1, 7, 8],
-        [4, 2, 1, 6, 2, 8],
-        [2, 4, 5, 2, 3, 9],
-    ],
-    float,
-)
-LECTURE_RESULT = np.array(
-    [[-5, -4, 0, 8], [-10, -2, 2, 3], [0, -2, -4, -7], [-3, -2, -3, -16]], float
-)
+_ROWS = "301274 158931 272513 013178 421628 245239"  # one digit a pixel
+LECTURE_IMAGE = np.array([list(row) for row in _ROWS.split()], float)
+LECTURE_RESULT = np.array([[-5, -4, 0, 8], [-10, -2, 2, 3], [0, -2, -4, -7], [-3, -2, -3, -16.0]])
 # Bright on the left, dark on the right; and its result.
 STEP_IMAGE = np.tile([10.0, 10.0, 10.0, 0.0, 0.0, 0.0], (6, 1))
 STEP_RESULT = np.tile([0.0, 30.0, 30.0, 0.0], (4, 1))
@@ -79,7 +64,7 @@ class EdgeMaps(Result):
 
     image: Annotated[np.ndarray, "row", "column"]
     filter: tuple[str, ...]  # names
-    kernel: Annotated[np.ndarray, "filter", "down", "across"]  # [filter, 3, 3]
+    kernel: Annotated[np.ndarray, "filter", "down", "across"]  # 3×3 each
     output: Annotated[np.ndarray, "filter", "row", "column"]  # by cross-correlation
     flipped: Annotated[np.ndarray, "filter", "row", "column"]  # by mathematical convolution
     expected: Annotated[np.ndarray | None, "row", "column"]  # of the first filter, if known
@@ -101,9 +86,6 @@ def edges(
       image: [H, W], 3×3 pixels or more.
       filters: [3, 3] by name, None for ``FILTERS``.
       expected: [H − 2, W − 2], the known output of the first filter.
-
-    Raises:
-      ValueError: an image or filters of another form.
     """
     image = np.asarray(image, np.float32)
     filters = FILTERS if filters is None else filters
@@ -142,8 +124,10 @@ def measure(options: ClaimOptions, progress: Progress | None) -> dict[str, EdgeM
 
 # --- what the report shows ---
 
+FEW_NUMBERS = 16  # the cells of a map with at most this many numbers show them
 
-def plot(results: Mapping[str, EdgeMaps]) -> Figure:
+
+def plot(results: Mapping[str, EdgeMaps]) -> style.Figure:
     """One row for each image: the image, and the output of each filter (violet negative, orange positive)."""
     filters = next(iter(results.values())).filter
     if style.is_narrow():  # one filter for each direction is enough there
@@ -157,25 +141,15 @@ def plot(results: Mapping[str, EdgeMaps]) -> Figure:
             output = result.output[result.filter.index(name)]
             most = float(np.abs(output).max()) or 1.0
             ax.imshow(output, cmap="PuOr_r", vmin=-most, vmax=most, interpolation="none")
-            _write_numbers(ax, output, most)
+            for (y, x), value in np.ndenumerate(output) if output.size <= FEW_NUMBERS else ():
+                color = "white" if abs(value) > 0.6 * most else "black"
+                text = f"{value:.0f}".replace("-", "−")
+                ax.text(x, y, text, ha="center", va="center", fontsize=7.5, color=color)
         for ax, title in zip(row, ("image", *filters), strict=True):
             ax.grid(False)
             ax.spines[:].set_visible(True)
             ax.set(xticks=[], yticks=[], title=title if i == 0 else "")
     return fig
-
-
-# Outputs of at most this many numbers show them in their cells.
-FEW_NUMBERS = 16
-
-
-def _write_numbers(ax: Axes, output: np.ndarray, most: float) -> None:
-    if output.size > FEW_NUMBERS:
-        return
-    for (row, column), value in np.ndenumerate(output):
-        color = "white" if abs(value) > 0.6 * most else "black"
-        text = f"{value:.0f}".replace("-", "−")
-        ax.text(column, row, text, ha="center", va="center", fontsize=7.5, color=color)
 
 
 def headline(results: Mapping[str, EdgeMaps]) -> str:
@@ -204,9 +178,7 @@ def points(label: str, r: EdgeMaps) -> list[str]:
         text += ", as expected"
     elif r.expected is not None:
         text += f", up to {number(np.abs(own - r.expected).max())} from what is expected"
-    low, high = (
-        number(end + 0.0) for end in (flipped.min(), flipped.max())
-    )  # + 0.0: no minus zero
+    low, high = (number(end + 0.0) for end in (flipped.min(), flipped.max()))  # no minus zero
     return [f"{text}; flipped, {low} to {high}."]
 
 

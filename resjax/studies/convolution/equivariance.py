@@ -2,10 +2,10 @@
 
 *Question.* Because all positions share their weights, a convolution commutes with a shift T of its input,
 f(Tx) = T f(x): a feature that is found in one place is found in every place (Goodfellow et al. 2016, §9.2).
-Three things break this in a real network: borders, where padding takes the place of what lies beyond;
-strides, because behind a total stride s only shifts by multiples of s correspond to a shift of the features,
-by 1/s as many positions (Azulay & Weiss 2019; Zhang 2019); and layers that are not convolutions. A classifier
-should be *in*variant: its prediction should not change.
+Three things break this in a real network: borders, where padding replaces what lies beyond; strides, because
+behind a total stride s only shifts by multiples of s shift the features, by 1/s as many positions (Azulay &
+Weiss 2019; Zhang 2019); and layers that are not convolutions. A classifier should be *in*variant: its
+prediction should not change.
 
 *Method.* The image is shifted by s pixels down, up, right and left, where s is the total stride at that place
 of the network, so features should move by one position. At each place (the stem and every unit),
@@ -20,10 +20,10 @@ of unrelated features of equal size. For the predictions, the image is shifted b
 agreement with the unshifted image, and the relative change of the logits.
 
 *Protocol.* Pixels that enter at the border repeat the outermost ones (networks see the edge of the picture
-continued, not a bar of another color). The reach of the border is measured: it holds the positions whose
-features change (by more than 1e-5 of the largest) when a frame as wide as the shift is replaced by noise
-around some images. That frame is wider by the shift than strictly needed on one side, so the interior is a
-little smaller than it could be.
+continued, not a bar of another color). Which positions the border reaches is measured: those whose features
+change (by more than 1e-5 of the largest) when a frame as wide as the shift is replaced by noise in some
+images. That frame is wider by the shift than strictly needed on one side, so the interior is a little smaller
+than it could be.
 
 *Reading it.* "interior" is 0 up to rounding in every convolutional network: that is arithmetic. "whole" says
 how far borders reach into the maps; in a deep network on small images they reach every position, and
@@ -38,7 +38,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import jax
 import numpy as np
@@ -46,27 +46,20 @@ from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
 from resjax.studies import style
-from resjax.studies.batches import BATCH_SIZE, Progress, checked_examples, padded_batches, total
-from resjax.studies.convolution.moves import (
-    DIRECTIONS,
-    Map,
-    Steps,
-    Sums,
-    moved_batch,
-    reached,
-    total_strides,
+from resjax.studies.batches import (
+    BATCH_SIZE,
+    Progress,
+    checked_examples,
+    padded_batches,
+    reported,
+    total,
 )
+from resjax.studies.convolution import moves
 from resjax.studies.result import Classified
-from resjax.studies.run import Run
 from resjax.studies.study import Bench, Columns, Study
 from resjax.studies.words import factor, join, number, numbers, percent, percents
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-# Images with which the border's reach is measured.
-_PROBES = 8
+_PROBES = 8  # images with which the border's reach is measured
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,50 +94,39 @@ def equivariance(
 ) -> Equivariance:
     """Shifts images and compares features with shifted features, and predictions with predictions.
 
-    Args:
-      network: any; places whose features are not maps are left out and named.
-      variables: of the network, as ``Network.init`` returns them.
-      images: float [N, H, W, C], standardized as in training; any N ≥ 1, each counted once.
-      labels: int [N].
-      most: predictions are compared for shifts of 0 … ``most`` pixels.
-      seed: of the noise that finds the border's reach.
-      batch_size, progress: see ``Inference``; each example runs with four shifted copies.
+    Places whose features are not maps are left out and named.
 
-    Raises:
-      ValueError: no example, images or labels of a wrong form, or shifts as large as the image.
+    Args: those of every analysis (``Inference``; each example runs with four shifted copies), and
+      most: predictions are compared for shifts of 0 … ``most`` pixels, less than the side of the image.
+      seed: of the noise that finds the border's reach.
     """
     images, labels, num_classes = checked_examples(network, variables, images, labels)
     side = min(images.shape[1:3])
     if not 1 <= most < side:
         raise ValueError(f"most={most}; allowed: 1 … {side - 1} pixels on these images")
-    steps = total_strides(network, images.shape[1:])
+    steps = moves.total_strides(network, images.shape[1:])
     # Both axes move by one number of pixels, so by a multiple of both strides.
     stride = np.array([math.lcm(*s) for s in steps])
     own = sorted({int(s) for s in stride if s < side})
-    sums: dict[int, Sums] = {}
-    for pixels in sorted({*range(most + 1), *own}):
+    sums: dict[int, moves.Sums] = {}
+    for pixels in reported(sorted({*range(most + 1), *own}), progress):
         sums[pixels] = total(
-            moved_batch(network, steps, variables, pixels, *batch)
+            moves.moved_batch(network, steps, variables, pixels, *batch)
             for batch in padded_batches(images, labels, batch_size)
         )
-        if progress:
-            progress(len(sums), len({*range(most + 1), *own}))
     probes = images[:_PROBES]
     noise = np.random.default_rng(seed).normal(0, 2, probes.shape).astype(probes.dtype)
-    touched = {s: jax.device_get(reached(network, variables, probes, noise, s)) for s in own}
+    touched = {s: jax.device_get(moves.reached(network, variables, probes, noise, s)) for s in own}
     places = ("stem", *(unit.name for unit in network.units))
-    values, left_out = [], {}
-    for i, name in enumerate(places):
-        s = int(stride[i])
-        reason = _why_not(sums[0].maps[i], s, side, steps[i])
-        if reason:
+    values, left_out = np.full((len(places), 4), np.nan), {}
+    for i, (name, s) in enumerate(zip(places, stride.tolist(), strict=True)):
+        if reason := _why_not(sums[0].maps[i], s, side, steps[i]):
             left_out[name] = reason
-            values.append((math.nan,) * 4)
         else:
-            values.append(_compare(sums[s].maps[i], ~touched[s][i]))
-    whole, interior, in_place, share = np.array(values).T
-    shift = np.arange(most + 1)
-    count = len(images)
+            values[i] = _compare(sums[s].maps[i], ~touched[s][i])
+    whole, interior, in_place, share = values.T
+    shift, count = np.arange(most + 1), len(images)
+    shifted = [sums[s] for s in shift.tolist()]
     return Equivariance(
         place=places,
         stride=stride,
@@ -154,10 +136,10 @@ def equivariance(
         interior_share=share,
         left_out=left_out,
         shift=shift,
-        direction=tuple(DIRECTIONS),
-        error=np.array([sums[s].wrong / count for s in shift.tolist()]),
-        agreement=np.array([sums[s].agree / count for s in shift.tolist()]),
-        logits=np.array([_ratio(sums[s].change, sums[s].size) for s in shift.tolist()]),
+        direction=tuple(moves.DIRECTIONS),
+        error=np.array([s.wrong / count for s in shifted]),
+        agreement=np.array([s.agree / count for s in shifted]),
+        logits=np.array([_ratio(s.change, s.size) for s in shifted]),
         num_examples=count,
         num_classes=num_classes,
         choices={
@@ -169,7 +151,7 @@ def equivariance(
     )
 
 
-def _why_not(sums: Map, stride: int, side: int, step: Steps) -> str | None:
+def _why_not(sums: moves.Map, stride: int, side: int, step: moves.Steps) -> str | None:
     if not sums.off.size:
         return "its features are not a map"
     if stride >= side:
@@ -179,7 +161,7 @@ def _why_not(sums: Map, stride: int, side: int, step: Steps) -> str | None:
     return None
 
 
-def _compare(sums: Map, interior: np.ndarray) -> tuple[float, float, float, float]:
+def _compare(sums: moves.Map, interior: np.ndarray) -> tuple[float, float, float, float]:
     """(whole, interior, in place, share of the interior)."""
     inner = _ratio(sums.off[interior].sum(), sums.size[interior].sum())
     in_place = _ratio(sums.off_in_place.sum(), sums.size_in_place.sum())
@@ -193,7 +175,7 @@ def _ratio(off: float, size: float) -> float:
 # --- what the report shows ---
 
 
-def plot(results: Mapping[str, Equivariance]) -> Figure:
+def plot(results: Mapping[str, Equivariance]) -> style.Figure:
     """Left: relative error of the features at each place; right: error of shifted images.
 
     Filled markers: whole maps; rings: the interior, where there is one; faint lines: features left in place.
@@ -213,27 +195,23 @@ def plot(results: Mapping[str, Equivariance]) -> Figure:
         right.plot(result.shift, error.mean(1), f"{style.marker(i)}-", **look)
         right.fill_between(result.shift, error.min(1), error.max(1), alpha=0.2, lw=0, **look)
     longest = max(results.values(), key=lambda result: len(result.place))
-    _mark_strides(left, longest.stride)
+    for pixels in np.unique(
+        longest.stride
+    ):  # the shift of the image above the places that share it
+        first, last = np.flatnonzero(longest.stride == pixels)[[0, -1]]
+        style.label_above(left, (first + last) / 2, f"{pixels} px")
+        if first:
+            left.axvline(first - 0.5, lw=0.8, color=style.ink(), alpha=0.35)
     left.set(xlabel="unit (0 is the stem)", ylabel="relative error of features")
     # Explicit, because points that are all NaN set no limits.
-    left.set(xlim=(-0.3, len(longest.place) - 0.7))
-    left.set_ylim(bottom=-0.04)
-    style.integer_ticks(left)
+    left.set(xlim=(-0.3, len(longest.place) - 0.7), ylim=(-0.04, None))
     for chance in sorted({result.chance_error for result in results.values()}):
         style.draw_chance(right, chance)
     right.set(xlabel="shift of the image (pixels)", ylabel="error (%)", ylim=(-3, 104))
-    style.integer_ticks(right)
+    for ax in (left, right):
+        style.integer_ticks(ax)
     style.legend_above(fig, left, columns=len(results) + 1)
     return fig
-
-
-def _mark_strides(ax: Axes, stride: np.ndarray) -> None:
-    """The shift of the image above the places that share it."""
-    for pixels in np.unique(stride):
-        first, last = np.flatnonzero(stride == pixels)[[0, -1]]
-        style.label_above(ax, (first + last) / 2, f"{pixels} px")
-        if first:
-            ax.axvline(first - 0.5, lw=0.8, color=style.ink(), alpha=0.35)
 
 
 # A rise of the error up to NO_RISE counts as none, a relative error up to ROUNDING as rounding.
@@ -301,22 +279,14 @@ def summary(r: Equivariance) -> dict[str, str]:
     return {"error, moved by one pixel": percent(float(r.error[1].mean()))}
 
 
-# Each example is run with four shifted copies, for every number of pixels.
-_MOST_EXAMPLES = 256
-
-
 def measure(bench: Bench) -> Equivariance:
     return equivariance(
-        *bench.evaluation(_MOST_EXAMPLES),
+        *bench.evaluation(256),  # because each runs with four copies, for every number of pixels
         most=min(4, min(bench.run.image_shape[:2]) - 1),
         seed=bench.options.seed,
         batch_size=bench.options.batch_size,
         progress=bench.progress,
     )
-
-
-def unsuited(run: Run) -> str | None:
-    return None if min(run.image_shape[:2]) > 1 else "its images can't be shifted"
 
 
 STUDY = Study(
@@ -328,14 +298,11 @@ STUDY = Study(
     ),
     code="resjax.analysis.equivariance(*run.evaluation(256))",
     result=Equivariance,
-    unsuited=unsuited,
+    unsuited=lambda run: None if min(run.image_shape[:2]) > 1 else "its images can't be shifted",
     measure=measure,
     plot=plot,
     verdict=verdict,
-    says={
-        "hurt": _rises,
-        "safe": "a shift by one pixel hardly raises the error of {}",
-    },
+    says={"hurt": _rises, "safe": "a shift by one pixel hardly raises the error of {}"},
     points=points,
     table=table,
     summary=summary,

@@ -1,4 +1,4 @@
-"""Runs a network on images and on their shifted copies: the device's part of ``equivariance``."""
+"""Runs a network on images and on their shifted copies, for ``equivariance``."""
 
 from __future__ import annotations
 
@@ -31,24 +31,21 @@ def translate(images: jax.Array, down: Any, right: Any) -> jax.Array:
 
 
 class Map(NamedTuple):
-    """Sums over examples, directions and channels for each position [h, w] before the shift, at one place:
-    (f(Tx) − Tf(x))², (Tf(x))², (f(Tx) − f(x))² and f(x)²; 0 where a position leaves the map."""
+    """Sums of squares over examples, directions and channels at one place of the network, for each position
+    [h, w] before the shift; 0 where a position leaves the map."""
 
-    off: Any
-    size: Any
-    off_in_place: Any
-    size_in_place: Any
+    off: Any  # f(Tx) − Tf(x)
+    size: Any  # Tf(x)
+    off_in_place: Any  # f(Tx) − f(x)
+    size_in_place: Any  # f(x)
 
 
 class Sums(NamedTuple):
-    """``maps``: one for each place; ``wrong``, ``agree`` [direction]: counts of predictions; ``change`` and
-    ``size``: squares of the changes of the logits, and of the logits."""
-
-    maps: list[Map]
-    wrong: Any
-    agree: Any
-    change: Any
-    size: Any
+    maps: list[Map]  # one for each place
+    wrong: Any  # [direction], predictions
+    agree: Any  # [direction], predictions equal to that of the unshifted image
+    change: Any  # sum of squares of the changes of the logits
+    size: Any  # sum of squares of the logits
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -85,15 +82,10 @@ def moved_batch(
             )
             inside = rows[:, None] & columns[None]
             here = jnp.roll(jnp.roll(inside, by[0], 0), by[1], 1)
-            off, size = squares(back - before), squares(before)
-            sums.append(
-                Map(
-                    jnp.where(inside, off, 0),
-                    jnp.where(inside, size, 0),
-                    jnp.where(here, squares(moved - before), 0),
-                    jnp.where(here, size, 0),
-                )
-            )
+            size = squares(before)
+            moved_along = (jnp.where(inside, v, 0) for v in (squares(back - before), size))
+            in_place = (jnp.where(here, v, 0) for v in (squares(moved - before), size))
+            sums.append(Map(*moved_along, *in_place))
         return jax.tree.map(lambda *v: sum(v), *sums)
 
     maps, logits = _walk(network, variables, x, look, steps)
@@ -149,11 +141,10 @@ def _walk(
 
 def total_strides(network: Network, image_shape: tuple[int, ...]) -> tuple[Steps, ...]:
     """(down, across) of the stem and of each unit, from the layers that ``resjax.describe`` sees."""
-    shape = (image_shape[0], image_shape[1], image_shape[2])
-    own = {name: [1, 1] for name in ("stem", *(unit.name for unit in network.units))}
-    for row in layer_table(network, shape):
+    height, width, channels = image_shape
+    own = {name: np.ones(2, int) for name in ("stem", *(unit.name for unit in network.units))}
+    for row in layer_table(network, (height, width, channels)):
         if row.unit in own and row.stride and "shortcut" not in row.layer.split("/"):
-            own[row.unit][0] *= row.stride[0]
-            own[row.unit][1] *= row.stride[1]
+            own[row.unit] *= row.stride
     down, across = np.cumprod(list(own.values()), axis=0).T
     return tuple(zip(down.tolist(), across.tolist(), strict=True))

@@ -4,9 +4,9 @@
 error from few examples. LeCun (1989) trained networks for one task that differed in their connections and
 found so on 480 small digits. Is it so here, and is the reason sparseness or sharing?
 
-*Method.* ``resjax.models.local.twin`` builds layer, ReLU, pooling, layer, ReLU, classifier three times: with
-convolutions, with the same windows but weights of their own at every position, and dense, each time with as
-many units. All are trained on the same n examples with one recipe, for n = 50, 100, …; the gap is test error
+*Method.* ``resjax.models.local.twin`` builds layer, ReLU, pooling, layer, ReLU, classifier three times, with
+as many units each time: with convolutions, with the same windows but weights of their own at every position,
+and dense. All are trained on the same n examples with one recipe, for n = 50, 100, …; the gap is test error
 minus training error. Sharing helps if features that are useful in one place are useful in others, so there
 are three settings:
 
@@ -18,9 +18,9 @@ Moving loses no pixel. Test errors are means over all places, so nothing is draw
 
 *Protocol.* A seed draws the n examples, their places, the initial weights and the batches, the same for the
 three networks: differences are paired. Training uses Adam (Kingma & Ba 2015), a learning rate that falls to 0
-by a cosine, batches drawn with replacement, and one number of steps for all n and all networks, at which they
-fit their examples, or nearly so (the training error is reported). The recipe was chosen for running time and
-training error, without a search. No augmentation, no weight decay.
+by a cosine, batches drawn with replacement, no augmentation and no weight decay. The number of steps is one
+for all n and all networks, enough to fit the examples, or nearly so (the training error is reported). The
+recipe was chosen for running time and training error, without a search.
 
 *Reading it.* Intervals are over seeds (``intervals.bootstrap``); there is one test set. At n = all images,
 seeds share the examples, so the interval covers initial weights and batches only. The three networks differ
@@ -39,7 +39,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -52,15 +52,12 @@ from resjax.models.local import CONNECTIONS, twin
 from resjax.network import Network
 from resjax.network.losses import cross_entropy
 from resjax.studies import style
-from resjax.studies.batches import Progress, check_examples
+from resjax.studies.batches import Progress, check_examples, reported
 from resjax.studies.intervals import bootstrap
 from resjax.studies.options import ClaimOptions
 from resjax.studies.result import Result
 from resjax.studies.study import Claim, Columns
 from resjax.studies.words import join, percent, percents
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 Examples = tuple[np.ndarray, np.ndarray]
 
@@ -116,44 +113,36 @@ def sample_size(
       seeds, seed: number of seeds, 2 or more, and the first of them.
       steps, batch_size, learning_rate: of Adam, the same for all.
       margin: pixels by which images are moved.
-      progress: called as ``progress(trainings done, trainings in all)``, each of them ``seeds`` networks.
-
-    Raises:
-      ValueError: images or labels of a wrong form, a size that is not allowed, fewer than two seeds.
+      progress: counts trainings, of ``seeds`` networks each.
     """
     classes = 1 + int(max(np.max(train[1]), np.max(test[1])))
     for images, labels in (train, test):
         check_examples(images, labels, classes)
     if not sizes or min(sizes) < 1 or max(sizes) > len(train[0]):
-        raise ValueError(
-            f"sizes={tuple(sizes)}; allowed: one or more of 1 … {len(train[0])} examples"
-        )
+        allowed = f"one or more of 1 … {len(train[0])} examples"
+        raise ValueError(f"sizes={tuple(sizes)}; allowed: {allowed}")
     if seeds < 2 or margin < 1:
         raise ValueError(f"seeds={seeds}, margin={margin}; allowed: seeds from 2, margins from 1")
-    (images, labels), (test_images, test_labels) = (
-        (_at_places(x, margin), y.astype(np.int32)) for x, y in (train, test)
-    )
-    shape = images.shape[2:]
-    all_sets = jax.device_put((images, labels, test_images, test_labels))
+    sets = [(_at_places(x, margin), y.astype(np.int32)) for x, y in (train, test)]
+    shape, on_device = sets[0][0].shape[2:], jax.device_put(sets)
     networks = {c: twin(c, image_shape=shape, num_classes=classes) for c in CONNECTIONS}
 
     def run(task: tuple[bool, int, str]) -> Any:
         move, n, connections = task
-        given = len(labels), n, move, (steps, batch_size)
+        given = len(train[1]), n, move, (steps, batch_size)
         each = [_draw(s, *given) for s in range(seed, seed + seeds)]
         draws = _Draws(*map(np.stack, zip(*each, strict=True)))
-        return jax.device_get(_train(networks[connections], learning_rate, all_sets, draws))
+        return jax.device_get(_train(networks[connections], learning_rate, on_device, draws))
+
+    def parameters(network: Network) -> int:
+        variables = jax.eval_shape(lambda key: network.init(key, shape), jax.random.key(0))
+        return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
 
     # Networks take turns, so that two compile in parallel; a small training keeps one core busy.
     tasks = list(itertools.product((False, True), sizes, CONNECTIONS))
-    outputs: list[tuple[np.ndarray, np.ndarray]] = []
     with ThreadPoolExecutor(2) as pool:
-        for output in pool.map(run, tasks):
-            if progress:
-                progress(len(outputs), len(tasks))
-            outputs.append(output)
-    if progress:
-        progress(len(tasks), len(tasks))
+        pairs = zip(reported(tasks, progress), pool.map(run, tasks), strict=True)
+        outputs = [output for _, output in pairs]
     grid = (2, len(sizes), len(CONNECTIONS), seeds)  # trained on moved images?, size, network, seed
     fitted, tested = (np.array(errors, float) for errors in zip(*outputs, strict=True))
     fitted, tested = fitted.reshape(grid), tested.reshape(*grid, 9)
@@ -171,8 +160,8 @@ def sample_size(
             setting=SETTINGS,
             train_error=fitted[[0, 0, 1], :, i],
             test_error=np.stack([centred[:, i], shifted[:, i], moved[:, i]]),
-            parameters=_count(networks[c], shape),
-            num_test=len(test_labels),
+            parameters=parameters(networks[c]),
+            num_test=len(test[1]),
             num_classes=classes,
             choices=choices,
         )
@@ -182,10 +171,9 @@ def sample_size(
 
 def _at_places(images: np.ndarray, margin: int) -> np.ndarray:
     """[N, H, W, C] → [9, N, H + 2·margin, W + 2·margin, C]: centered, then moved in 8 directions."""
-    background = images[0, 0, 0]
     n, height, width, channels = images.shape
     wide = (height + 2 * margin, width + 2 * margin, channels)
-    field = np.broadcast_to(background, (9, n, *wide)).astype(np.float32)
+    field = np.broadcast_to(images[0, 0, 0], (9, n, *wide)).astype(np.float32)
     middle_first = sorted(np.ndindex(3, 3), key=lambda place: place != (1, 1))
     for copy, (down, right) in zip(field, middle_first, strict=True):
         top, left = down * margin, right * margin
@@ -203,7 +191,7 @@ class _Draws(NamedTuple):
 
 
 def _draw(seed: int, count: int, n: int, moved: bool, recipe: tuple[int, int]) -> _Draws:
-    """The draws of one seed, the same for all networks; its samples of different sizes are nested."""
+    """The draws of one seed; its samples of different sizes are nested."""
     rng = np.random.default_rng(seed)
     order = rng.permutation(count)
     place = rng.integers(0, 9, count) if moved else np.zeros(count, int)
@@ -213,11 +201,9 @@ def _draw(seed: int, count: int, n: int, moved: bool, recipe: tuple[int, int]) -
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _train(
-    network: Network, learning_rate: float, sets: Any, draws: _Draws
-) -> tuple[jax.Array, jax.Array]:
+def _train(network: Network, learning_rate: float, sets: Any, draws: _Draws) -> Any:
     """Training error [seed], and test error at each place [seed, 9]."""
-    images, labels, test_images, test_labels = sets
+    (images, labels), (test_images, test_labels) = sets
     steps = draws.rows.shape[1]
     optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
 
@@ -246,21 +232,13 @@ def _train(
     return lax.map(one, draws)
 
 
-def _count(network: Network, shape: tuple[int, ...]) -> int:
-    variables = jax.eval_shape(lambda key: network.init(key, shape), jax.random.key(0))
-    return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
-
-
 def measure(options: ClaimOptions, progress: Progress | None) -> dict[str, SampleSize]:
     digits = data.load(data.defaults())
     assert isinstance(digits, data.Arrays)
     constants = data.statistics(digits, "channel")
 
-    def standardized(images: np.ndarray) -> np.ndarray:
-        return np.asarray(data.standardize(jnp.asarray(images), constants))
-
-    train = standardized(digits.train_images), digits.train_labels
-    test = standardized(digits.test_images), digits.test_labels
+    sets = (digits.train_images, digits.train_labels), (digits.test_images, digits.test_labels)
+    train, test = ((np.asarray(data.standardize(jnp.asarray(x), constants)), y) for x, y in sets)
     small: dict[str, Any] = {"sizes": (50, 200), "seeds": 2, "steps": 60} if options.smoke else {}
     results = sample_size(train, test, seed=options.seed, progress=progress, **small)
     for result in results.values():
@@ -271,7 +249,7 @@ def measure(options: ClaimOptions, progress: Progress | None) -> dict[str, Sampl
 # --- what the report shows ---
 
 
-def plot(results: Mapping[str, SampleSize]) -> Figure:
+def plot(results: Mapping[str, SampleSize]) -> style.Figure:
     """Test error (with its interval over seeds) and training error (dashed); one panel for each setting."""
     settings = next(iter(results.values())).setting
     fig, panels = style.panels(len(settings), height=0.7)
@@ -292,11 +270,12 @@ def plot(results: Mapping[str, SampleSize]) -> Figure:
     return fig
 
 
-def compare(a: SampleSize, b: SampleSize) -> list[tuple[int, int]]:
-    """[setting]: at how many sizes ``a`` has a lower test error than ``b``, and at how many a higher one, by
+def compare(a: SampleSize, b: SampleSize) -> dict[str, tuple[int, int]]:
+    """{setting: at how many sizes ``a`` has a lower test error than ``b``, and at how many a higher one}, by
     an interval over seeds that excludes 0."""
     _, low, high = difference(a, b)
-    return list(zip((high < 0).sum(1).tolist(), (low > 0).sum(1).tolist(), strict=True))
+    counts = zip((high < 0).sum(1).tolist(), (low > 0).sum(1).tolist(), strict=True)
+    return dict(zip(a.setting, counts, strict=True))
 
 
 def _verdict(lower: int, higher: int, sizes: int) -> str:
@@ -317,8 +296,8 @@ def headline(results: Mapping[str, SampleSize]) -> str:
     names = list(results)
     first, last = results[names[0]], results[names[-1]]
     verdicts: dict[str, list[str]] = {}
-    for setting, (lower, higher) in zip(first.setting, compare(first, last), strict=True):
-        verdicts.setdefault(_verdict(lower, higher, len(first.size)), []).append(setting)
+    for setting, sides in compare(first, last).items():
+        verdicts.setdefault(_verdict(*sides, len(first.size)), []).append(setting)
     parts = [f"{verdict} ({join(settings)})" for verdict, settings in verdicts.items()]
     return f"against {names[-1]} layers of the same shape, {names[0]} has {'; '.join(parts)}"
 
@@ -339,8 +318,9 @@ def notes(results: Mapping[str, SampleSize]) -> list[str]:
     said = []
     for (a, r), (b, other) in itertools.combinations(results.items(), 2):
         phrases = []
-        for setting, (lower, higher) in zip(r.setting, compare(r, other), strict=True):
-            sides = [f"{word} at {n}" for word, n in (("lower", lower), ("higher", higher)) if n]
+        for setting, counts in compare(r, other).items():
+            both = zip(("lower", "higher"), counts, strict=True)
+            sides = [f"{word} at {n}" for word, n in both if n]
             clear = " and ".join(sides) or "no clear difference at any"
             phrases.append(f"{setting}: {clear} of {len(r.size)} sizes")
         said.append(f"Test error of {a} against {b}: {'; '.join(phrases)}.")
@@ -362,9 +342,8 @@ def table(r: SampleSize) -> Columns:
 
 def summary(r: SampleSize) -> dict[str, str]:
     ends = percents(r.test_error[-1, [0, -1]].mean(-1))
-    return {
-        f"test error, {r.setting[-1]}, {r.size[0]:,} → {r.size[-1]:,} examples": " → ".join(ends)
-    }
+    row = f"test error, {r.setting[-1]}, {r.size[0]:,} → {r.size[-1]:,} examples"
+    return {row: " → ".join(ends)}
 
 
 STUDY = Claim(

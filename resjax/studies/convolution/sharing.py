@@ -13,9 +13,9 @@ unit vectors. These layers are affine, so J is their weight matrix and does not 
 * Shared: the rows of one output channel are translations of one row. Rows are compared after they are moved
   back by (s·h, s·w) for output position (h, w) and stride s; (different rows) × (inputs of each) = weights.
 
-*Protocol.* Every row of one layer without padding (a row whose window is cut off by a padded border has fewer
-entries). Bit patterns are compared: a copied weight is copied exactly. ``connections`` does the same for the
-convolutions of a trained network.
+*Protocol.* Every row of one layer without padding is computed (a row whose window is cut off by a padded
+border has fewer entries). Bit patterns are compared: a copied weight is copied exactly. ``connections`` does
+the same for the convolutions of a trained network.
 
 *Reading it.* This says how a layer is built, which training cannot change. The counts say what the
 restrictions save, not that they help; that is another experiment (``sample_size``).
@@ -27,27 +27,24 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from numpy.typing import ArrayLike
 
 from resjax.models.local import CONNECTIONS, layer
 from resjax.studies import style
-from resjax.studies.batches import Progress
+from resjax.studies.batches import Progress, reported
 from resjax.studies.options import ClaimOptions
 from resjax.studies.result import Result
 from resjax.studies.study import Claim, Columns
 from resjax.studies.words import count, join, percent
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 Shape3 = tuple[int, int, int]
 
@@ -64,9 +61,8 @@ class LayerJacobian(Result):
     connections: int  # largest number of nonzero entries in a row; should be ``window``
     zeros: float  # share of zeros in the Jacobian, 0 … 1
     distinct: int  # rows that differ by more than a translation
-    jacobian: Annotated[
-        np.ndarray | None, "output", "input"
-    ]  # in the order H, W, C; None: not kept
+    # Inputs and outputs in the order H, W, C; None: not kept.
+    jacobian: Annotated[np.ndarray | None, "output", "input"]
 
     @property
     def inputs(self) -> int:
@@ -115,23 +111,23 @@ def sharing(
     """Computes the exact Jacobian of an affine layer.
 
     Args:
-      layer: module [B, H, W, C] → [B, H', W', O].
-      variables: of the layer.
+      layer, variables, strides: module [B, H, W, C] → maps [B, H', W', O], its variables and strides.
       input_shape: (H, W, C).
       window: inputs that an output sees by design, such as k·k·C.
-      strides: of the layer.
-      keep: whether the result holds the matrix itself, outputs × inputs.
-
-    Raises:
-      ValueError: a layer whose outputs are not maps.
+      keep: whether the result holds the matrix itself.
     """
     outputs = jax.eval_shape(layer.apply, variables, jnp.zeros((1, *input_shape))).shape[1:]
     if len(outputs) != 3:
         raise ValueError(f"a layer must return maps [B, H, W, C], got outputs of shape {outputs}")
-    rows = jacobian_rows(layer, variables, input_shape, np.arange(math.prod(outputs)))
-    seen = np.count_nonzero(rows.reshape(len(rows), -1), axis=1)
+    which = np.arange(math.prod(outputs))
+    rows = np.asarray(jacobian_rows(layer, variables, input_shape, which))
+    seen = np.count_nonzero(rows, (1, 2, 3))
     leaves = jax.tree_util.tree_leaves_with_path(variables["params"])
     biases = sum(leaf.size for path, leaf in leaves if path[-1].key == "bias")
+    (down, across), places = strides, np.ndindex(outputs)
+    entries = {
+        moved_back(row, h * down, w * across) for row, (h, w, _) in zip(rows, places, strict=True)
+    }
     return LayerJacobian(
         input_shape=input_shape,
         output_shape=outputs,
@@ -140,108 +136,76 @@ def sharing(
         window=window,
         connections=int(seen.max()),
         zeros=float(1 - seen.sum() / rows.size),
-        distinct=len({moved_back(*row) for row in _with_places(rows, outputs, strides)}),
+        distinct=len(entries),
         jacobian=rows.reshape(len(rows), -1) if keep else None,
     )
 
 
+@partial(jax.jit, static_argnums=(0, 2))
 def jacobian_rows(
-    layer: nn.Module, variables: Any, input_shape: Shape3, outputs: np.ndarray
-) -> np.ndarray:
+    layer: nn.Module, variables: Any, input_shape: Shape3, outputs: ArrayLike
+) -> jax.Array:
     """Rows [rows, H, W, C] of the Jacobian at x = 0; ``outputs`` [rows] are flat indices of y [H', W', O]."""
-    return np.asarray(_rows(layer, input_shape, variables, jnp.asarray(outputs)))
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def _rows(layer: nn.Module, shape: Shape3, variables: Any, outputs: jax.Array) -> jax.Array:
-    def run(x: jax.Array) -> Any:
-        return layer.apply(variables, x)
-
-    y, back = jax.vjp(run, jnp.zeros((1, *shape)))
+    run: Any = partial(layer.apply, variables)
+    y, back = jax.vjp(run, jnp.zeros((1, *input_shape)))
 
     def row(output: jax.Array) -> jax.Array:
         unit = (jnp.arange(y.size) == output).astype(y.dtype).reshape(y.shape)
         return back(unit)[0][0]
 
-    return lax.map(row, outputs, batch_size=min(64, len(outputs)))
-
-
-def _with_places(
-    rows: np.ndarray, outputs: Shape3, strides: tuple[int, int]
-) -> Iterator[tuple[np.ndarray, int, int]]:
-    """Each row with the top left corner of its window in the image."""
-    for row, (h, w, _) in zip(rows, np.ndindex(outputs), strict=True):
-        yield row, h * strides[0], w * strides[1]
+    return lax.map(row, outputs, batch_size=min(64, np.size(outputs)))
 
 
 def moved_back(row: np.ndarray, top: int, left: int) -> tuple[bytes, ...]:
-    """The nonzero entries of a row [H, W, C] and their positions relative to its window."""
+    """The nonzero entries of a row [H, W, C] and their positions relative to its window, which begins at
+    (top, left)."""
     h, w, c = np.nonzero(row)
     return (h - top).tobytes(), (w - left).tobytes(), c.tobytes(), row[h, w, c].tobytes()
 
 
 def measure(options: ClaimOptions, progress: Progress | None) -> dict[str, LayerJacobian]:
-    key, results, total = jax.random.key(options.seed), {}, 1 + len(CONNECTIONS)
-    # Shape of the input, channels and side of the window; the last is the classical example.
-    small = {name: (name, (8, 8, 1), 1, 3) for name in CONNECTIONS}
-    large = {"larger convolution": ("convolution", (32, 32, 3), 6, 5)}
-    for i, (label, (name, shape, features, side)) in enumerate((small | large).items()):
-        if progress:
-            progress(i, total)
+    key, results = jax.random.key(options.seed), {}
+    # Label, connections, shape of the input, channels and side of the window.
+    cases = [(name, name, (8, 8, 1), 1, 3) for name in CONNECTIONS]
+    classical = ("larger convolution", "convolution", (32, 32, 3), 6, 5)
+    for label, name, shape, features, side in reported([*cases, classical], progress):
         module = layer(name, features, side, shape[:2], pad=False)
         variables = jax.jit(module.init)(key, np.zeros((1, *shape), np.float32))
         window = math.prod(shape) if name == "dense" else side**2 * shape[2]
-        results[label] = sharing(module, variables, shape, window=window, keep=label in small)
-    if progress:
-        progress(total, total)
+        results[label] = sharing(module, variables, shape, window=window, keep=label == name)
     return results
 
 
 # --- what the report shows ---
 
 
-def plot(results: Mapping[str, LayerJacobian]) -> Figure:
+def plot(results: Mapping[str, LayerJacobian]) -> style.Figure:
     """The matrices that were kept, and the number of weights of the largest layer in all three forms."""
     kept = {label: r for label, r in results.items() if r.jacobian is not None}
-    columns = 1 if style.is_narrow() or not kept else 2
-    rows = -(-(len(kept) + 1) // columns)
-    fig, grid = style.axes_grid(rows, columns)
-    fig.set_size_inches(fig.get_figwidth(), 2.3 * rows)
-    axes = [ax for row in grid for ax in row]
-    for ax, (label, result) in zip(axes, kept.items(), strict=False):
-        _spy(ax, label, result)
-    _weigh(axes[len(kept)], max(results.values(), key=lambda result: result.outputs))
-    for ax in axes[len(kept) + 1 :]:
-        ax.set_axis_off()
+    fig, axes = style.panels(len(kept) + 1, columns=2, height=0.64, wide=0.78)
+    for ax, (label, r) in zip(axes, kept.items(), strict=False):
+        assert r.jacobian is not None
+        # Zeros are left blank, and no weight has the colour of paper.
+        shown = np.where(r.jacobian == 0, np.nan, r.jacobian)
+        ax.imshow(shown, cmap="viridis", interpolation="none", aspect="auto")
+        name = f"{label}: {r.weights:,} weights".strip(": ")
+        ax.set(title=name, xlabel="input", ylabel="output")
+        ax.grid(False)
+    _draw_weights(axes[-1], max(results.values(), key=lambda r: r.outputs))
     return fig
 
 
-def _weigh(ax: Axes, result: LayerJacobian) -> None:
+def _draw_weights(ax: style.Axes, r: LayerJacobian) -> None:
     """Bars: the number of weights as it is, unshared, and dense."""
-    forms = {
-        "as it is": result.weights,
-        "unshared": result.unshared_weights,
-        "dense": result.dense_weights,
-    }
+    forms = {"as it is": r.weights, "unshared": r.unshared_weights, "dense": r.dense_weights}
     y = np.arange(len(forms))[::-1]
     ax.barh(y, list(forms.values()), color=[style.color(i) for i in range(len(y))], height=0.6)
     for level, n in zip(y, forms.values(), strict=True):
         ax.annotate(f" {n:,}", (n, level), va="center", fontsize=8.5)
     ax.set_yticks(y, list(forms))
     ax.grid(False, axis="y")
-    title = f"{_shape(result.input_shape)} → {_shape(result.output_shape)}"
-    ax.set(xscale="log", xlabel="weights", title=title)
-    ax.set_xlim(1, 100 * max(forms.values()))
-
-
-def _spy(ax: Axes, label: str, result: LayerJacobian) -> None:
-    assert result.jacobian is not None
-    # Zeros are left blank, and no weight has the colour of paper.
-    shown = np.where(result.jacobian == 0, np.nan, result.jacobian)
-    ax.imshow(shown, cmap="viridis", interpolation="none", aspect="auto")
-    name = f"{label}: {result.weights:,} weights".strip(": ")
-    ax.set(title=name, xlabel="input", ylabel="output")
-    ax.grid(False)
+    title = f"{_shape(r.input_shape)} → {_shape(r.output_shape)}"
+    ax.set(xscale="log", xlim=(1, 100 * max(forms.values())), xlabel="weights", title=title)
 
 
 def _shape(shape: Shape3) -> str:

@@ -9,18 +9,18 @@ In a first layer this is the mean and variance of the whole set. Deeper layers d
 as in training. No exponential average is involved: Linen's BatchNorm computes m·old + (1 − m)·new, so the
 network runs with old = 0, and once with old = 2²⁰ to find its momentum m.
 
-``reestimate`` does this for one network, ``measure_recalibrated`` for many that are then evaluated, each with
-its own statistics: this is ``recalibrate_on`` of ``deletions``, ``delete_subsets``, ``pairs`` and
-``reorder``. ``resjax.studies.lesions.recalibrate`` says what it means.
+``reestimate`` does this for one network, ``measure_recalibrated`` for many, each then evaluated with its own
+statistics: the option ``recalibrate_on`` of ``deletions``, ``delete_subsets``, ``pairs`` and ``reorder``.
+``resjax.studies.lesions.recalibrate`` says what it means.
 
-*Cost.* For each network one pass over the images that statistics are estimated on and one over the evaluated
-ones; networks with different statistics share no beginnings. Two compilations in all.
+*Cost.* For each network, one pass over the images that statistics are estimated on and one over the evaluated
+ones; nothing is shared between networks. Two compilations in all.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, Unpack
 
@@ -34,9 +34,10 @@ from resjax.studies.batches import (
     BATCH_SIZE,
     Inference,
     Progress,
-    check_examples,
     check_images,
-    count_classes,
+    checked_examples,
+    counted,
+    part,
 )
 from resjax.studies.refusal import Refusal
 from resjax.studies.scores import Scores
@@ -58,29 +59,36 @@ def reestimate(
 ) -> dict[str, Any]:
     """``variables`` with BatchNorm statistics of the network with these gates on these images.
 
-    Args:
+    Args: those of every analysis (``Inference``), and
       network: any with BatchNorm (``resjax.models.layers`` or Linen's own).
-      variables: of the network.
-      images: float [N, H, W, C], standardized as in training. All batches have the same size, so up to one
-        image less than there are batches is not used.
+      images: all batches have the same size, so up to one image less than there are batches is not used.
       gates: float [units], as for ``Network.apply``; None for the intact network.
-      batch_size: most images at a time. Normalization is by batch, so the result depends on it a little.
+      batch_size: normalization is by batch, so the result depends on it a little.
       seed: seed of dropout inside layers, which acts as in training; stochastic depth does not.
 
     Raises:
-      ValueError: no image or images of a wrong form, no batch statistics, or some of an unknown kind.
+      ValueError: also for no batch statistics, or some of an unknown kind.
     """
     batches = equal_batches(variables, images, batch_size)
-    lesion = {} if gates is None else {"gates": np.asarray(gates)}
-    (new,) = estimates(network, variables, batches, [lesion], seed)
-    return {**variables, "batch_stats": new}
+    row = np.ones(network.num_units) if gates is None else np.asarray(gates)
+    new = _estimates(network, variables, batches, {"gates": row[None]}, seed)
+    return {**variables, "batch_stats": jax.tree.map(lambda v: v[0], new)}
 
 
 def equal_batches(variables: Variables, images: ArrayLike, batch_size: int) -> list[np.ndarray]:
-    """Equal batches, after all checks."""
-    images = np.asarray(images)
+    """Batches of one size to estimate statistics from, after all checks of ``reestimate``."""
+    images, statistics = np.asarray(images), variables.get("batch_stats", {})
     check_images(images)
-    _check_kinds(variables.get("batch_stats", {}))
+    if not jax.tree.leaves(statistics):
+        raise Refusal(
+            "this network has no BatchNorm: there are no batch statistics to re-estimate, and its lesions "
+            "are measured without stale ones"
+        )
+    for path, _ in jax.tree_util.tree_leaves_with_path(statistics):
+        if path[-1].key not in ("mean", "var"):
+            raise Refusal(
+                f"batch statistic {path[-1].key!r}; only 'mean' and 'var' of a BatchNorm can be estimated"
+            )
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}; allowed: 1 or more")
     count = -(-len(images) // batch_size)
@@ -88,41 +96,28 @@ def equal_batches(variables: Variables, images: ArrayLike, batch_size: int) -> l
     return [images[i * size : (i + 1) * size] for i in range(count)]
 
 
-def _check_kinds(tree: Mapping[str, Any]) -> None:
-    if not jax.tree.leaves(tree):
-        raise Refusal(
-            "this network has no BatchNorm: there are no batch statistics to re-estimate, and its lesions "
-            "are measured without stale ones"
-        )
-    for path, _ in jax.tree_util.tree_leaves_with_path(tree):
-        if path[-1].key not in ("mean", "var"):
-            raise Refusal(
-                f"batch statistic {path[-1].key!r}; only 'mean' and 'var' of a BatchNorm can be estimated"
-            )
-
-
-def estimates(
+def _estimates(
     network: Network,
     variables: Variables,
     batches: list[np.ndarray],
-    lesions: Sequence[Lesion],
+    lesions: Lesion,
     seed: int,
     progress: Progress | None = None,
-) -> list[Any]:
-    """The batch statistics of each lesion; all lesions have the same keys, and so share a program."""
-    momentum, made = _momentum(network, variables, batches[0], lesions[0], seed), []
-    for i, lesion in enumerate(lesions):
-        if progress:
-            progress(i, len(lesions))
+) -> Any:
+    """The batch statistics of each lesion; those of ``lesions`` and of the result have a leading axis m."""
+    rows, made = split_variants(lesions), []
+    momentum = _momentum(network, variables, batches[0], rows[0], seed)
+    tell = counted(progress, len(rows))
+    for lesion in rows:
+        tell()
         seen = []
         for j, images in enumerate(batches):
             first = _update(network, variables, images, lesion, 0, seed, j)
             seen.append(jax.tree.map(lambda a, m: a / (1 - m), first, momentum))
-        total = _combine(jax.tree.map(lambda *v: np.stack(v), *seen))
-        made.append(
-            jax.tree.map(lambda v, old: v.astype(old.dtype), total, variables["batch_stats"])
-        )
-    return made
+        made.append(_combine(jax.tree.map(lambda *v: np.stack(v), *seen)))
+    tell()
+    stacked = jax.tree.map(lambda *v: np.stack(v), *made)
+    return jax.tree.map(lambda v, old: v.astype(old.dtype), stacked, variables["batch_stats"])
 
 
 def _momentum(
@@ -187,7 +182,6 @@ def with_statistics(
     network: Network, variables: Variables, images: jax.Array, variant: Any, extra: Any
 ) -> jax.Array:
     """A variant is a ``Lesion`` with its batch statistics, {"gates": [units], "batch_stats": …}."""
-    del extra
     lesion = {name: value for name, value in variant.items() if name != "batch_stats"}
     own = {**variables, "batch_stats": variant["batch_stats"]}
     return network.apply(own, images, **lesion).logits
@@ -200,36 +194,36 @@ def measure_recalibrated(
     labels: ArrayLike,
     lesions: Lesion,
     recalibrate_on: ArrayLike,
+    *,
+    seed: int = 0,
     **how: Unpack[Inference],
 ) -> tuple[Scores, Scores, dict[str, str]]:
-    """Error, loss, KL and agreement of m lesioned networks, each with statistics of its own.
+    """Scores of m lesioned networks, each with statistics of its own.
 
-    Args:
-      network, variables, images, labels, **how: as in ``resjax.studies.variants.measure``.
+    Args: those of every analysis (``Inference``), and
       lesions: with a leading axis m.
-      recalibrate_on: float [M, H, W, C], training images, standardized as in training. Dropout inside layers
-        acts with the seed 0.
+      recalibrate_on: float [M, H, W, C], training images, standardized as in training.
+      seed: as of ``reestimate``.
 
     Returns:
       Scores of the lesioned networks, those of the intact one with its running statistics (m = 1), and
       choices for the result.
 
     Raises:
-      ValueError: no BatchNorm, images of two shapes, and as ``reestimate``.
+      ValueError: also for no BatchNorm, images of two shapes, and as ``reestimate``.
     """
-    reference, images, labels = (np.asarray(a) for a in (recalibrate_on, images, labels))
-    check_images(images)
-    shape = images.shape[1:]
-    check_examples(images, labels, count_classes(network, variables, shape))
+    images, labels, _ = checked_examples(network, variables, images, labels)
+    reference, shape = np.asarray(recalibrate_on), images.shape[1:]
     batches = equal_batches(variables, reference, how.get("batch_size", BATCH_SIZE))
     if reference.shape[1:] != shape:
         raise ValueError(
             f"recalibrate_on has shape {list(reference.shape)}; allowed: [M, {', '.join(map(str, shape))}], "
             "images like those that are evaluated"
         )
-    first, how["progress"] = halves(how.get("progress"))
-    made = estimates(network, variables, batches, split_variants(lesions), 0, first)
-    variants = {**lesions, "batch_stats": jax.tree.map(lambda *v: np.stack(v), *made)}
+    progress = how.get("progress")
+    new = _estimates(network, variables, batches, lesions, seed, part(progress, 0, 2))
+    how["progress"] = part(progress, 1, 2)
+    variants = {**lesions, "batch_stats": new}
     scores = measure(network, variables, images, labels, with_statistics, variants, **how)
     count = len(batches) * len(batches[0])
     choices = {
@@ -239,13 +233,3 @@ def measure_recalibrated(
         "no beginnings are shared",
     }
     return *scores, choices
-
-
-def halves(progress: Progress | None) -> tuple[Progress | None, Progress | None]:
-    """The progress of estimates and of evaluations, each reported as one half of the whole."""
-    if progress is None:
-        return None, None
-    return (
-        lambda done, of: progress(done, 2 * of),
-        lambda done, of: progress(of + done, 2 * of),
-    )

@@ -5,9 +5,8 @@ the error should rise smoothly with k. Veit, Wilber & Belongie (2016, §4.2, Fig
 k = 1 … 20 of 54, many times: the error is about 0.2 at k = 10, and much higher at 20. ``deletions`` is that
 experiment; ``by_number`` summarizes it by the median, the interval of the median, and the quartiles.
 
-*Protocol.* As for single deletions (``lesion``): the branch is removed and the shortcut kept, also where a
-unit changes the shape unless ``transitions=False``. BatchNorm uses its running statistics, or with
-``recalibrate_on`` statistics of the lesioned network (``batch_statistics``). Nothing is trained again. The k
+*Protocol.* As for single deletions (``lesion``), but ``transitions=False`` keeps units that change the shape,
+and with ``recalibrate_on`` BatchNorm uses statistics of the lesioned network (``batch_statistics``). The k
 units are drawn uniformly, and no set is drawn twice; where there are no more sets than draws, all are taken.
 
 *Reading it.* An ensemble of paths would show a smooth rise, but a smooth rise does not prove an ensemble:
@@ -25,14 +24,14 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Unpack
+from typing import Annotated, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
-from resjax.studies import style
-from resjax.studies.batches import Inference, check_images
+from resjax.studies import style, verdicts
+from resjax.studies.batches import Inference
 from resjax.studies.lesions.batch_statistics import measure_recalibrated
 from resjax.studies.lesions.prefixes import count_passes, measure_places
 from resjax.studies.lesions.subsets import candidates, default_numbers, random_subsets
@@ -41,18 +40,8 @@ from resjax.studies.result import Compared
 from resjax.studies.scores import MEASURES
 from resjax.studies.spread import Spread, draw_spread, intact_value, spread, style_errors
 from resjax.studies.study import Bench, Columns, Study
-from resjax.studies.verdicts import (
-    UNTRAINED,
-    cannot_delete,
-    left_out,
-    num_deletable,
-    spared,
-    untrained,
-)
-from resjax.studies.words import correlation, count, join, number, percent
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from resjax.studies.verdicts import num_deletable
+from resjax.studies.words import correlation, count, join, number, percent, percents
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,56 +74,48 @@ def delete_subsets(
 ) -> Deletions:
     """Deletes each of the given sets of units and measures what is left.
 
-    Args:
-      network: any; a unit that can't be deleted is left out and named.
-      variables: of the network, as ``Network.init`` returns them.
-      images: float [N, H, W, C], standardized as in training; any N ≥ 1, each counted once.
-      labels: int [N].
+    Args: those of every analysis (``Inference``), and
       subsets: bool [deletion, unit], True deletes; one deletion or more.
       recalibrate_on: float [M, H, W, C], training images on which BatchNorm statistics are estimated anew for
         each set, also an empty one; None for running statistics, as in the paper.
-      **how: see ``Inference``.
 
     Raises:
-      ValueError: no example, images or labels of a wrong form, no unit that could be deleted, or subsets of
-        a wrong form or with a unit that can't be; with ``recalibrate_on``, a network without BatchNorm.
+      ValueError: also where no unit can be deleted, for subsets of a wrong form or with a unit that can't be
+        deleted, and with ``recalibrate_on`` for a network without BatchNorm.
     """
-    images, labels, subsets = np.asarray(images), np.asarray(labels), np.asarray(subsets)
-    check_images(images)
-    n = network.num_units
+    subsets, n = np.asarray(subsets), network.num_units
     if subsets.ndim != 2 or subsets.shape[1] != n or not len(subsets) or subsets.dtype != bool:
         raise ValueError(
             f"subsets must be bool [m, {n}], m ≥ 1: one column for each unit; got {subsets.dtype} "
             f"{list(subsets.shape)}"
         )
-    allowed, never = candidates(network, variables, images.shape[1:])
+    allowed, never = candidates(network, variables, images)
     if wrong := sorted({network.units[u].name for u in np.flatnonzero(subsets.any(0) & ~allowed)}):
         raise ValueError(f"subsets delete {', '.join(wrong)}: {never[wrong[0]]}")
     given = network, variables, images, labels
+    choices = {
+        "plain units": "replaced by their input where shapes agree",
+        "further training": "none",
+    }
     if recalibrate_on is None:
         places = np.where(subsets, ~np.arange(n), np.arange(n))
         lesioned, intact = measure_places(*given, places, **how)
-        choices = {
+        choices |= {
             "BatchNorm": "running statistics of training, not re-estimated after the deletion",
             "forward passes": f"{count_passes(places):.1f} instead of {len(places) + 1}, counted in units "
             "that run: equal beginnings run once, deleted branches not at all",
         }
     else:
         gates = {"gates": 1 - subsets.astype(np.float32)}
-        lesioned, intact, choices = measure_recalibrated(*given, gates, recalibrate_on, **how)
+        lesioned, intact, chosen = measure_recalibrated(*given, gates, recalibrate_on, **how)
+        choices |= chosen
     return Deletions(
         **lesioned.means,
         **intact.as_intact,
-        num_examples=len(images),
-        num_classes=lesioned.class_error.shape[-1],
         unit=tuple(unit.name for unit in network.units),
         deleted=subsets,
         left_out=never,
-        choices=choices
-        | {
-            "plain units": "replaced by their input where shapes agree",
-            "further training": "none",
-        },
+        choices=choices,
     )
 
 
@@ -153,7 +134,7 @@ def deletions(
 ) -> Deletions:
     """Deletes k random units for each k, as Veit et al. 2016, Fig. 5a; see ``by_number``.
 
-    Args: as ``delete_subsets``, and
+    Args: those of ``delete_subsets`` but ``subsets``, and
       ks: how many units to delete, such as ``range(1, 21)``, the paper's; None for 1, 2, 3, 5, 7, 10, … all.
       draws: different random sets of each size; all of them where there are no more.
       transitions: whether units that change the shape are among those drawn, as in the paper.
@@ -162,14 +143,10 @@ def deletions(
     Raises:
       ValueError: as ``delete_subsets``, and k beyond the number of units that can be deleted.
     """
-    images = np.asarray(images)
-    check_images(images)
-    allowed, never = candidates(network, variables, images.shape[1:], transitions=transitions)
+    allowed, never = candidates(network, variables, images, transitions=transitions)
     ks = default_numbers(int(allowed.sum())) if ks is None else ks
-    subsets = random_subsets(allowed, ks, draws, seed)
-    result = delete_subsets(
-        network, variables, images, labels, subsets, recalibrate_on=recalibrate_on, **how
-    )
+    given = network, variables, images, labels, random_subsets(allowed, ks, draws, seed)
+    result = delete_subsets(*given, recalibrate_on=recalibrate_on, **how)
     kept = "branch removed, shortcut kept" if transitions else "not deleted"
     drawn = f"{draws} different sets of units of each size, or all where there are no more"
     result.choices.update({"units that change the shape": kept, "draws": drawn, "seed": seed})
@@ -186,7 +163,7 @@ def by_number(result: Deletions, what: str = "error") -> Spread:
 # --- what the report shows ---
 
 
-def plot(results: Mapping[str, Deletions]) -> Figure:
+def plot(results: Mapping[str, Deletions]) -> style.Figure:
     """Error by the number of deleted units: median with its interval, quartiles as a band, and chance."""
     fig, ax = style.axes()
     for i, (label, result) in enumerate(results.items()):
@@ -208,12 +185,12 @@ BRACKETS = (
 def verdict(result: Deletions) -> str:
     """Whether the error rises smoothly with the number of deleted units."""
     curve = by_number(result)
-    if untrained(result):
+    if verdicts.untrained(result):
         return "untrained"
     at, slope = _steepest(curve)
     if slope > STEP + ROUNDING:
         return "first" if at == 0 else "jump"
-    if spared(curve.median, result.intact_error).all():
+    if verdicts.spared(curve.median, result.intact_error).all():
         return "hardly"
     in_order = spearman(curve.amount, curve.median) >= IN_ORDER - ROUNDING
     return "smooth" if in_order else "uneven"
@@ -230,9 +207,8 @@ def _jumps(label: str, result: Deletions) -> str:
     at, _ = _steepest(curve)
     before, behind = (percent(v) for v in curve.median[at : at + 2])
     k, more = curve.amount[at : at + 2]
-    where = f"between {k} and {more} deleted units"
-    if at == 0:
-        where = f"with the first {'deleted unit' if more == 1 else f'{more} deleted units'}"
+    first = "deleted unit" if more == 1 else f"{more} deleted units"
+    where = f"between {k} and {more} deleted units" if at else f"with the first {first}"
     return f"the error of {label} jumps from {before} to {behind} {where}"
 
 
@@ -252,7 +228,7 @@ def points(label: str, result: Deletions) -> list[str]:
         f"Rank correlation of number and median error: {rank}. Where it rises fastest, from "
         f"{curve.amount[at]} to {curve.amount[at + 1]}, each unit adds {100 * slope:.1f} points."
     )
-    return [text + left_out(result.left_out)]
+    return [text + verdicts.left_out(result.left_out)]
 
 
 def table(result: Deletions) -> Columns:
@@ -270,7 +246,7 @@ def table(result: Deletions) -> Columns:
 
 def summary(result: Deletions) -> dict[str, str]:
     curve = by_number(result)
-    told = [percent(float(median)) for median in curve.median[curve.amount == 10]]
+    told = percents(curve.median[curve.amount == 10])
     return {"10 random units deleted: median": told[0]} if told else {}
 
 
@@ -291,7 +267,7 @@ STUDY = Study(
     ),
     code="resjax.analysis.deletions(*run.evaluation(10_000), loss=run.loss)",
     result=Deletions,
-    unsuited=cannot_delete,
+    unsuited=verdicts.cannot_delete,
     measure=measure,
     plot=plot,
     verdict=verdict,
@@ -301,7 +277,7 @@ STUDY = Study(
         "first": _jumps,
         "jump": _jumps,
         "uneven": "the error of {} does not rise steadily with the number deleted",
-        "untrained": UNTRAINED,
+        "untrained": verdicts.UNTRAINED,
     },
     points=points,
     notes=lambda results: [BRACKETS],

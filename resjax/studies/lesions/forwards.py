@@ -1,14 +1,14 @@
 """Forward functions for ``resjax.studies.variants`` that run a network with changed units.
 
-In addition to ``with_gates`` and ``with_order``: units with other variables, units whose branch is frozen,
-and stacks whose units all read the same input. Which units are changed is a traced array of bools, so each
-function is compiled once.
+They change units to other variables, freeze branches to their mean, or let all units of a stack read the same
+input. Which units are changed is a traced array of bools, so each function is compiled once. For gates and
+orders, ``variants`` has ``with_gates`` and ``with_order``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -54,13 +54,17 @@ def with_means(
             part, gate, is_frozen, mean = own
             s, f = unit.apply(part, h, False, method="split")
             f = jnp.where(is_frozen, mean[None].astype(f.dtype), f)
-            f = f if gate is None else gate.astype(f.dtype) * f
+            f = _gated(f, gate)
             z = s + f if unit.residual else f
             return unit.apply(part, z, False, method="merge"), None
 
         own = (place.variables, place.gates, frozen[place.units], means[place.stack.name])
         h, _ = scan_units(place.stack.n, step, h, own)
     return network.run_head(variables, h)[0]
+
+
+def _gated(branch: jax.Array, gate: jax.Array | None) -> jax.Array:
+    return branch if gate is None else gate.astype(branch.dtype) * branch
 
 
 def mean_branches(
@@ -71,23 +75,15 @@ def mean_branches(
     batch_size: int = BATCH_SIZE,
     progress: Progress | None = None,
 ) -> dict[str, np.ndarray]:
-    """The mean of each unit's branch over examples, in one pass: {stack: [n, …]}, the shape of one example.
-
-    Args:
-      network, variables: any.
-      images: float [N, H, W, C], the reference set; any N ≥ 1, each counted once.
-      batch_size, progress: see ``Inference``.
-
-    Raises:
-      ValueError: no example, or images of a wrong form.
-    """
+    """The mean of each unit's branch over examples, {stack: [n, …]}; arguments as of every analysis."""
     images = np.asarray(images)
     check_images(images)
     none = np.zeros(len(images), np.int32)
-    total: Any = None
-    for batch in padded_batches(images, none, batch_size, progress):
-        sums = jax.device_get(_branch_sums(network, variables, batch.images, batch.mask))
-        total = sums if total is None else jax.tree.map(np.add, total, sums)
+    sums = (
+        jax.device_get(_branch_sums(network, variables, batch.images, batch.mask))
+        for batch in padded_batches(images, none, batch_size, progress)
+    )
+    total = reduce(partial(jax.tree.map, np.add), sums)  # in their own precision
     return jax.tree.map(lambda v: v / np.asarray(len(images), v.dtype), total)
 
 
@@ -115,7 +111,6 @@ def in_parallel(
     y = merge(x + Σ_i (s_i(x) − x + f_i(x))), with merge of the last unit. A stack of one unit or without
     shortcuts runs unchanged, whatever the variant says.
     """
-    del extra
     h, _ = network.run_stem(variables, images)
     for i, place in enumerate(network.places(variables)):
         stack = place.stack
@@ -127,7 +122,7 @@ def in_parallel(
             part, gate = own
             h, others = carry  # the sum of what earlier units have added to x
             s, f = unit.apply(part, jnp.where(together[i], x, h), False, method="split")
-            f = f if gate is None else gate.astype(f.dtype) * f
+            f = _gated(f, gate)
             y = unit.apply(part, s + f + others, False, method="merge")
             added = others + (s - x) + f
             return (y, jnp.where(together[i], added, 0)), None
@@ -149,11 +144,7 @@ def _init(network: Network, shape: tuple[int, ...], key: jax.Array) -> Variables
 
 
 def check_alike(other: Variables, variables: Variables) -> None:
-    """Refuses variables of another network.
-
-    Raises:
-      ValueError: other names or shapes.
-    """
+    """Refuses variables of another network, that is, with other names or shapes, with a ``ValueError``."""
     shapes = [jax.tree.map(jnp.shape, dict(tree)) for tree in (other, variables)]
     if shapes[0] != shapes[1]:
         raise ValueError(
@@ -163,7 +154,7 @@ def check_alike(other: Variables, variables: Variables) -> None:
 
 
 class Job(NamedTuple):
-    """One intervention on each unit (or stack) in ``which``, with one variant for each."""
+    """One intervention, with a variant for each unit (or stack) in ``which``."""
 
     name: str
     which: np.ndarray
@@ -179,14 +170,12 @@ def jobs_of(
     means: Any,
     others: Mapping[str, Variables],
 ) -> list[Job]:
-    """Every intervention of ``resjax.studies.lesions.interventions``.
+    """Every intervention of ``resjax.studies.lesions.interventions``, one job for each α and each other.
 
     Args:
-      network: whose units are changed.
-      can_go: bool [units], which of them can be scaled.
-      alphas: factors on the branch, one job each.
+      can_go: bool [units], which units can be scaled.
       means: of ``mean_branches``, to freeze units to; None for no such job.
-      others: {name: variables that units are given}, one job each.
+      others: {name: variables that units are given}.
     """
     one, every, jobs = np.eye(len(can_go), dtype=bool), np.ones(len(can_go), bool), []
     for alpha in alphas if can_go.any() else ():

@@ -37,14 +37,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Unpack
+from typing import Annotated, Any, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
 from resjax.studies import style, verdicts
-from resjax.studies.batches import BATCH_SIZE, Inference, check_images, count_classes, part
+from resjax.studies.batches import BATCH_SIZE, Inference, check_images, part
 from resjax.studies.intervals import bootstrap
 from resjax.studies.lesions.forwards import (
     can_run_in_parallel,
@@ -53,20 +53,16 @@ from resjax.studies.lesions.forwards import (
     jobs_of,
     mean_branches,
 )
+from resjax.studies.lesions.subsets import why_not
 from resjax.studies.result import Compared
 from resjax.studies.scores import MEASURES
 from resjax.studies.study import Bench, Columns, Study
 from resjax.studies.variants import measure as measure_variants
 from resjax.studies.words import join, numbers, percent, percents
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
 # What happens to one unit; a result has one row for each α, and one for each draw.
 KINDS = ("scale", "freeze", "reset", "redraw")
-# The mean branches of 'freeze' count as this part of the progress.
-MEANS = 20
+MEANS = 20  # the mean branches of 'freeze' count as this part of the progress
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,11 +126,9 @@ def interventions(
 ) -> Interventions:
     """Changes one unit at a time in each of these ways, and runs each stack in parallel.
 
-    Args:
-      network: any; what a unit does not allow is left out and named.
-      variables: of the network, as ``Network.init`` returns them.
-      images: float [N, H, W, C], standardized as in training; any N ≥ 1, each counted once.
-      labels: int [N].
+    What a unit does not allow is left out and named.
+
+    Args: those of every analysis (``Inference``), and
       initial: variables at step 0, for 'reset'; None leaves it out.
       reference: float [M, H, W, C], training images that the mean of 'freeze' is taken over; None leaves
         it out.
@@ -142,11 +136,9 @@ def interventions(
       draws: fresh initializations, for 'redraw', 2 or more; 0 leaves it out.
       reset_statistics: reset and redrawn units get BatchNorm's running statistics of step 0, too.
       seed: seed of the fresh initializations.
-      **how: see ``Inference``.
 
     Raises:
-      ValueError: no example, images or labels of a wrong form, initial variables of another network, one
-        draw, or nothing to do.
+      ValueError: also for initial variables of another network, one draw, or nothing to do.
     """
     images = np.asarray(images)
     check_images(images)
@@ -185,11 +177,11 @@ def interventions(
     parallel = dict.fromkeys(MEASURES, np.zeros(0))
     if jobs[-1].name == "parallel":
         parallel, jobs = found.pop(), jobs[:-1]
-    measured: dict[str, Any] = {f"parallel_{m}": parallel[m] for m in MEASURES}
-    for m in MEASURES:
-        measured[m] = np.full((len(jobs), len(can_go)), np.nan)
-        for row, job, values in zip(measured[m], jobs, found, strict=True):
-            row[job.which] = values[m]
+    measured: dict[str, Any] = {m: np.full((len(jobs), len(can_go)), np.nan) for m in MEASURES}
+    for i, job in enumerate(jobs):
+        for m in MEASURES:
+            measured[m][i, job.which] = found[i][m]
+    measured |= {f"parallel_{m}": values for m, values in parallel.items()}
 
     places = [place for place in network.places(variables) if can_run_in_parallel(place.stack)]
     count = "" if reference is None else f"; {len(np.asarray(reference)):,} reference images"
@@ -203,9 +195,7 @@ def interventions(
         stack=tuple(place.stack.name for place in places),
         first=np.array([place.units.start for place in places], int),
         size=np.array([place.stack.n for place in places], int),
-        left_out=verdicts.why_not_deletable(network.units, can_go),
-        num_examples=len(images),
-        num_classes=count_classes(network, variables, shape),
+        left_out=why_not(network, can_go),
         choices={
             "reset and redrawn units": "parameters and BatchNorm's running statistics of step 0"
             if reset_statistics
@@ -224,64 +214,56 @@ def interventions(
 LINES = ("deleted", "frozen to the mean", "reset to step 0", "drawn afresh")
 
 
-def lines(r: Interventions) -> list[tuple[str, np.ndarray, Any]]:
-    """One of LINES, its error [unit], and the ends of an interval or None, for all that was asked for."""
-    found: list[Any] = [] if r.deleted is None else [(LINES[0], r.deleted, None)]
-    for kind, name in (("freeze", LINES[1]), ("reset", LINES[2])):
-        found += [(name, error, None) for error in r.of(kind)]
-    if len(r.of("redraw")):
-        mean, *ends = r.redrawn()
-        found.append((LINES[3], mean, ends))
-    return found
+def lines(r: Interventions) -> dict[str, np.ndarray]:
+    """{one of LINES: its error [unit]} of all that was asked for; the mean over fresh draws."""
+    deleted = r.of("scale")[r.alpha == 0][:1]
+    rows = (deleted, r.of("freeze"), r.of("reset"), r.of("redraw"))
+    return {name: np.mean(own, 0) for name, own in zip(LINES, rows, strict=True) if len(own)}
 
 
-def plot(results: Mapping[str, Interventions]) -> Figure:
+def plot(results: Mapping[str, Interventions]) -> style.Figure:
     """For each network, the error after each intervention by unit, and as a function of α.
 
     Left, the band around fresh draws is their interval, thick lines are stacks in parallel. Right, the line
     is the median over units, the bands hold half and all of them.
     """
-    narrow = style.is_narrow()
-    scaled = any(len(r.alpha) for r in results.values())
-    beside = scaled and not narrow
-    rows = len(results) * (2 if scaled and narrow else 1)
-    fig, grid = style.axes_grid(rows, 1 + beside, **({"width_ratios": (2.2, 1)} if beside else {}))
-    fig.set_figheight((0.62 if narrow else 0.78) * fig.get_figheight() * rows + 0.5)
-    axes = [ax for row in grid for ax in row]
-    left, right = (axes[::2], axes[1::2]) if scaled else (axes, [])
-    for ax, (label, result) in zip(left, results.items(), strict=True):
-        _by_unit(ax, result, label)
-    for ax, (label, result) in zip(right, results.items(), strict=False):
-        _by_alpha(ax, result, label if narrow else "")
-    known: dict[str, Any] = {}  # of all networks: a plain one has no stack in parallel
-    for ax in left:
-        known |= {str(line.get_label()): line for line in ax.get_legend_handles_labels()[0]}
-    fig.legend(
-        known.values(), known, loc="outside upper left", ncols=1 if narrow else 3, fontsize=9
+    columns = 2 if any(len(r.alpha) for r in results.values()) else 1
+    ratios = (2.2, 1)[:columns]
+    fig, axes = style.panels(
+        columns * len(results), columns=columns, height=0.9, wide=0.9, width_ratios=ratios
     )
+    known: dict[str, Any] = {}  # of all networks: a plain one has no stack in parallel
+    for i, (label, result) in enumerate(results.items()):
+        left, *right = axes[columns * i : columns * (i + 1)]
+        _by_unit(left, result, label)
+        for ax in right:
+            _by_alpha(ax, result, label if style.is_narrow() else "")
+        known |= {str(line.get_label()): line for line in left.get_legend_handles_labels()[0]}
+    ncols = 1 if style.is_narrow() else 3
+    fig.legend(known.values(), known, loc="outside upper left", ncols=ncols, fontsize=9)
     return fig
 
 
-def _by_unit(ax: Axes, result: Interventions, label: str) -> None:
+def _by_unit(ax: style.Axes, result: Interventions, label: str) -> None:
     number = 1 + np.arange(len(result.unit))
-    for name, error, interval in lines(result):
+    for name, error in lines(result).items():
         i = LINES.index(name)
-        look: dict[str, Any] = {"color": style.color(i)}
-        ax.plot(number, 100 * error, style.marker(i) + "-", lw=1, label=name, **look)
-        if interval is not None:
-            ax.fill_between(number, *(100 * end for end in interval), alpha=0.2, lw=0, **look)
-    ends = zip(result.first, result.size, result.parallel_error, strict=True)
-    for j, (first, size, error) in enumerate(ends):
-        look = {"color": style.ink(), "lw": 4, "alpha": 0.45, "zorder": 1.5}
-        name = "a stack's units in parallel" if j == 0 else "_"
+        ax.plot(number, 100 * error, style.marker(i) + "-", lw=1, label=name, color=style.color(i))
+        if name == LINES[3]:
+            _, low, high = (100 * v for v in result.redrawn())
+            ax.fill_between(number, low, high, alpha=0.2, lw=0, color=style.color(i))
+    look: dict[str, Any] = {"color": style.ink(), "lw": 4, "alpha": 0.45, "zorder": 1.5}
+    name = "a stack's units in parallel"  # on the first line alone
+    for first, size, error in zip(result.first, result.size, result.parallel_error, strict=True):
         ax.plot((first + 0.7, first + size + 0.3), [100 * error] * 2, label=name, **look)
+        name = "_"
     ax.axhline(100 * result.chance_error, lw=1, ls=":", color=style.ink(), label="chance")
     ax.set(xlabel="changed unit", ylabel="error (%)", ylim=(-3, 104), title=label)
     ax.set_xlim(0.2, len(result.unit) + 0.8)
     style.integer_ticks(ax)
 
 
-def _by_alpha(ax: Axes, result: Interventions, label: str) -> None:
+def _by_alpha(ax: style.Axes, result: Interventions, label: str) -> None:
     if not len(result.alpha):  # no unit of this network can be scaled, but some of another one
         ax.set_axis_off()
         return
@@ -299,12 +281,12 @@ def _by_alpha(ax: Axes, result: Interventions, label: str) -> None:
 
 
 def _survived(result: Interventions, error: np.ndarray) -> str:
-    """'3 of 4': units that the intervention costs at most one percentage point, of those that allow it."""
+    """'3 of 4': units whose change costs at most one percentage point, of those that allow it."""
     return f"{verdicts.spared(error, result.intact_error).sum()} of {np.isfinite(error).sum()}"
 
 
 def _tolerates(label: str, r: Interventions) -> str:
-    done = join([f"{_survived(r, error)} {name}" for name, error, _ in lines(r)])
+    done = join([f"{_survived(r, error)} {name}" for name, error in lines(r).items()])
     return f"units of {label} that can be changed alone for at most one percentage point: {done}"
 
 
@@ -312,7 +294,7 @@ def points(label: str, r: Interventions) -> list[str]:
     parts = [
         f"{name} {percent(float(np.nanmedian(error)))} (at worst {percent(np.nanmax(error))}, "
         f"{r.unit[np.nanargmax(error)]})"
-        for name, error, _ in lines(r)
+        for name, error in lines(r).items()
     ]
     text = (
         f"{label}: {percent(r.intact_error)} error when intact; in the median unit, {join(parts)}."

@@ -17,18 +17,17 @@ nothing: see the KL divergence and the agreement too. It does not prove that the
 small branches predict the same (He et al. 2015, Fig. 7), and the paper's plain network has no
 normalization, so it differs in more than the shortcuts.
 
-*Cost.* The state in front of a unit is computed once and shared by the intact network and all later
-deletions; only the units behind a deleted one run again. For n units that is n + n(n − 1)/2 unit
-evaluations per example, half of the n(n + 1) of n + 1 whole forward passes. There is one compilation, whose
-size grows with the number of stacks and not with n. A batch holds one state for each deletion, fewer than a
-backward pass keeps.
+*Cost.* The intact network and all later deletions share the state in front of a unit; only the units behind
+a deleted one run again. For n units that is n + n(n − 1)/2 unit evaluations per example, half of the n(n + 1)
+of n + 1 forward passes. There is one compilation, whose size grows with the number of stacks and not with n.
+A batch holds one state for each deletion, fewer than a backward pass keeps.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -40,31 +39,13 @@ from resjax.cpu import shared_batches as on_cores
 from resjax.network import Network, Variables
 from resjax.network.losses import Loss, cross_entropy
 from resjax.network.parts import Place, scan_units
-from resjax.studies import style
-from resjax.studies.batches import (
-    BATCH_SIZE,
-    Progress,
-    checked_examples,
-    padded_batches,
-    total,
-)
+from resjax.studies import style, verdicts
+from resjax.studies.batches import BATCH_SIZE, Progress, checked_examples, padded_batches, total
 from resjax.studies.lesions.subsets import candidates
 from resjax.studies.result import Compared
 from resjax.studies.scores import Scores, Sums, compare
 from resjax.studies.study import Columns, Study
-from resjax.studies.verdicts import (
-    MAY_GO,
-    UNTRAINED,
-    cannot_delete,
-    left_out,
-    spared,
-    untrained,
-)
 from resjax.studies.words import count, join, numbers, percent, percents
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,19 +82,16 @@ def lesion(
 ) -> Lesion:
     """Deletes each unit in turn and measures what is left, as Veit et al. 2016, Fig. 3.
 
-    Args:
-      network: any; a unit that can't be deleted is left out and named.
-      variables: of the network, as ``Network.init`` returns them.
-      images: float [N, H, W, C], standardized as in training; any N ≥ 1, each counted once.
-      labels: int [N].
+    A unit that can't be deleted is left out and named.
+
+    Args: those of every analysis (``Inference``), and
       per_class: also measure the error of each class.
-      loss, batch_size, progress: see ``Inference``.
 
     Raises:
-      ValueError: no example, images or labels of a wrong form, no unit that could be deleted.
+      ValueError: also where no unit can be deleted.
     """
-    images, labels, num_classes = checked_examples(network, variables, images, labels)
-    allowed, never = candidates(network, variables, images.shape[1:])
+    images, labels, _ = checked_examples(network, variables, images, labels)
+    allowed, never = candidates(network, variables, images)
 
     cores, deletable = on_cores.shared_cores(), tuple(allowed.tolist())
     variables = cores.copy(variables)
@@ -132,8 +110,6 @@ def lesion(
     return Lesion(
         **{name: over_units(values) for name, values in lesioned.means.items()},
         **intact.as_intact,
-        num_examples=len(images),
-        num_classes=num_classes,
         unit=tuple(unit.name for unit in network.units),
         residual=np.array([unit.stack.unit.residual for unit in network.units]),
         class_error=over_units(lesioned.class_error) if per_class else None,
@@ -219,7 +195,7 @@ def _run_stack(
 # --- what the report shows ---
 
 
-def plot(results: Mapping[str, Lesion]) -> Figure:
+def plot(results: Mapping[str, Lesion]) -> style.Figure:
     """Error after the deletion of each unit; lines are the intact networks and chance.
 
     A cross on the line of the intact network marks a unit that can't be deleted. Networks of different depth
@@ -232,13 +208,18 @@ def plot(results: Mapping[str, Lesion]) -> Figure:
         ax.plot(unit[can_go], 100 * r.error[can_go], style.marker(i), color=color, label=name)
         ax.axhline(intact, lw=1.2, ls="--", color=color, label=f"{label}, intact".strip(", "))
         ax.plot(unit[~can_go], np.full(int(np.sum(~can_go)), intact), "x", ms=6, color=color)
-    crossed = not all(r.deletable.all() for r in results.values())
-    if crossed:  # one entry for all networks, whose colours the crosses have
+    if crossed := any(r.left_out for r in results.values()):
+        # One entry for all networks, whose colours the crosses have.
         ax.plot([], [], "x", ms=6, color=style.ink(), label="can't be deleted")
     for chance in sorted({r.chance_error for r in results.values()}):
         style.draw_chance(ax, chance)
     longest = max((r.unit for r in results.values()), key=len)
-    _mark_stages(ax, longest)
+    stages = [unit.split("/")[0] for unit in longest]
+    for stage in dict.fromkeys(stages):  # thin lines between stages, their names above
+        first, units = stages.index(stage), stages.count(stage)
+        style.label_above(ax, first + 0.5 + units / 2, stage.replace("stage", "stage "))
+        if first:
+            ax.axvline(first + 0.5, lw=0.8, color=style.ink(), alpha=0.35)
     ax.set(xlabel="deleted unit", ylabel="error (%)", ylim=(-3, 104))
     ax.set_xlim(0.2, len(longest) + 0.8)
     style.integer_ticks(ax)
@@ -247,18 +228,9 @@ def plot(results: Mapping[str, Lesion]) -> Figure:
     return fig
 
 
-def _mark_stages(ax: Axes, units: tuple[str, ...]) -> None:
-    """Thin lines between stages, their names above."""
-    stages = [unit.split("/")[0] for unit in units]
-    for stage in dict.fromkeys(stages):
-        first, count = stages.index(stage), stages.count(stage)
-        style.label_above(ax, first + 0.5 + count / 2, stage.replace("stage", "stage "))
-        if first:
-            ax.axvline(first + 0.5, lw=0.8, color=style.ink(), alpha=0.35)
-
-
 # Shares of units that may go: from MOST on "most" of them, up to HARDLY "hardly any".
 MOST, HARDLY = 0.5, 0.1
+NAMED = 6  # most harmful units that are named
 HELPED = (
     " Most deletions lower the error: the network is trained too little, or BatchNorm's running statistics "
     "have not settled. That is no sign that units can be spared."
@@ -267,23 +239,15 @@ HELPED = (
 
 def may_go(result: Lesion) -> int:
     """How many units can be deleted for at most one percentage point each."""
-    return int(spared(result.error, result.intact_error).sum())
+    return int(verdicts.spared(result.error, result.intact_error).sum())
 
 
 def verdict(result: Lesion) -> str:
     """Whether the network can do without single units."""
-    if untrained(result):
+    if verdicts.untrained(result):
         return "untrained"
     share = may_go(result) / result.deletable.sum()
     return "spare" if share >= MOST else ("needed" if share <= HARDLY else "mixed")
-
-
-def _harmful(result: Lesion, most: int = 6) -> list[str]:
-    """Units that may not go, the worst first, with the error that they leave."""
-    order = np.argsort(-np.where(result.deletable, result.error, -1), kind="stable")
-    total = int(result.deletable.sum()) - may_go(result)
-    named = [f"{result.unit[i]} ({percent(result.error[i])})" for i in order[: min(total, most)]]
-    return [*named, f"{total - most} more"] if total > most else named
 
 
 def points(label: str, result: Lesion) -> list[str]:
@@ -294,11 +258,15 @@ def points(label: str, result: Lesion) -> list[str]:
         f"{percent(result.error[worst])} at worst ({result.unit[worst]}); "
         f"{count(may_go(result), 'unit')} may go for at most one percentage point."
     )
-    if median - result.intact_error < -MAY_GO:
+    if median - result.intact_error < -verdicts.MAY_GO:
         text += HELPED
-    if verdict(result) == "spare" and (harmful := _harmful(result)):
-        text += f" Those that may not: {join(harmful)}."
-    return [text + left_out(result.left_out, "Left out (×)")]
+    order = np.argsort(-np.where(result.deletable, result.error, -1), kind="stable")
+    harmful = int(result.deletable.sum()) - may_go(result)
+    if verdict(result) == "spare" and harmful:  # the worst first, with the error that they leave
+        named = [f"{result.unit[i]} ({percent(result.error[i])})" for i in order[:harmful]]
+        more = [f"{harmful - NAMED} more"] if harmful > NAMED else []
+        text += f" Those that may not: {join([*named[:NAMED], *more])}."
+    return [text + verdicts.left_out(result.left_out, "Left out (×)")]
 
 
 def notes(results: Mapping[str, Lesion]) -> list[str]:
@@ -318,12 +286,13 @@ def table(result: Lesion) -> Columns:
 
 
 def summary(result: Lesion) -> dict[str, str]:
-    of = f"{may_go(result)} of {result.deletable.sum()}"
+    # Near chance, their number says nothing.
+    spare = "–" if verdicts.untrained(result) else f"{may_go(result)} of {result.deletable.sum()}"
     return {
         "error, intact": percent(result.intact_error),
         "one unit deleted: median": percent(float(np.nanmedian(result.error))),
         "one unit deleted: worst": percent(float(np.nanmax(result.error))),
-        "units that may go": "–" if untrained(result) else of,  # near chance it says nothing
+        "units that may go": spare,
     }
 
 
@@ -337,7 +306,7 @@ STUDY = Study(
     ),
     code="resjax.analysis.lesion(*run.evaluation(10_000), loss=run.loss)",
     result=Lesion,
-    unsuited=cannot_delete,
+    unsuited=verdicts.cannot_delete,
     measure=lambda bench: lesion(*bench.evaluation(), **bench.how),
     plot=plot,
     verdict=verdict,
@@ -345,7 +314,7 @@ STUDY = Study(
         "spare": "most units can go, one at a time, from {}",
         "needed": "hardly any unit can go from {}",
         "mixed": lambda label, r: f"{may_go(r)} of {r.deletable.sum()} units can go from {label}",
-        "untrained": UNTRAINED,
+        "untrained": verdicts.UNTRAINED,
     },
     points=points,
     notes=notes,

@@ -1,14 +1,14 @@
 """Deletions of every two units, and of every run of neighbours: which units depend on each other.
 
-*Question.* Does the harm of two deletions add up? With rise(S) the error, or the loss, without the units of
-S, minus the intact network's, the interaction of two units is
+*Question.* Does the harm of two deletions add up? With rise(S) the error (or the loss) without the units of S
+minus that of the intact network, the interaction of two units is
 
     rise({i, j}) − rise({i}) − rise({j}).
 
 Near 0, each unit contributes whatever the other does. Above 0, one replaces the other: the network can do
-without either, not without both. Below 0, the two contribute only together, so that without one the other is
-useless, or each alone has broken the network already: an error can't rise to chance twice. Look at the rises;
-and the loss has no such ceiling.
+without either, not without both. Below 0, either the two contribute only together, so that without one the
+other is useless, or each alone has broken the network already: an error can't rise to chance twice. The rises
+tell these cases apart, and the loss has no such ceiling.
 
 Runs of neighbours are what one would cut to make a network shallower (Gromov et al. 2024 cut them out of
 language models): is the harm of a run that of as many random units (``deletions``)?
@@ -25,33 +25,20 @@ unit. Use few examples. With ``recalibrate_on`` nothing is shared.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Unpack
+from typing import Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
-from resjax.studies import style
-from resjax.studies.batches import Inference, check_images
+from resjax.studies import style, verdicts
+from resjax.studies.batches import Inference
 from resjax.studies.lesions.deletions import Deletions, delete_subsets
 from resjax.studies.lesions.subsets import candidates, pairs_and_runs
 from resjax.studies.run import Run
 from resjax.studies.spread import intact_value
 from resjax.studies.study import Bench, Columns, Study
-from resjax.studies.verdicts import (
-    LEARNED,
-    MAY_GO,
-    UNTRAINED,
-    cannot_delete,
-    num_deletable,
-    spared,
-    untrained,
-)
 from resjax.studies.words import columns, count, percent
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 
 def pairs(
@@ -65,32 +52,21 @@ def pairs(
 ) -> Deletions:
     """Deletes every two units, every run of neighbours, and each unit alone; see ``pair_matrix``,
     ``run_matrix`` and ``interaction``. Arguments and errors are those of ``delete_subsets``."""
-    images = np.asarray(images)
-    check_images(images)
-    allowed, _ = candidates(network, variables, images.shape[1:])
-    return delete_subsets(
-        network,
-        variables,
-        images,
-        labels,
-        pairs_and_runs(allowed),
-        recalibrate_on=recalibrate_on,
-        **how,
-    )
+    allowed, _ = candidates(network, variables, images)
+    given = network, variables, images, labels, pairs_and_runs(allowed)
+    return delete_subsets(*given, recalibrate_on=recalibrate_on, **how)
 
 
 def pair_matrix(result: Deletions, what: str = "error") -> np.ndarray:
     """[unit, unit], symmetric: i and j deleted; on the diagonal i alone; NaN what was not measured."""
-    chosen = (result.number >= 1) & (result.number <= 2)
-    matrix = _by_ends(result.deleted[chosen], getattr(result, what)[chosen])
+    matrix = _by_ends(result, what, (result.number >= 1) & (result.number <= 2))
     return np.where(np.isnan(matrix), matrix.T, matrix)
 
 
 def run_matrix(result: Deletions, what: str = "error") -> np.ndarray:
     """[first, last]: all units from first to last deleted; NaN below the diagonal."""
-    first, last = _ends(result.deleted)
-    chosen = result.number == last - first + 1
-    return _by_ends(result.deleted[chosen], getattr(result, what)[chosen])
+    first, last = _ends(result)
+    return _by_ends(result, what, result.number == last - first + 1)
 
 
 def interaction(result: Deletions, what: str = "error") -> np.ndarray:
@@ -102,29 +78,25 @@ def interaction(result: Deletions, what: str = "error") -> np.ndarray:
     return together
 
 
-def _ends(deleted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _ends(result: Deletions) -> tuple[np.ndarray, np.ndarray]:
     """int [deletion]: the first and the last deleted unit."""
-    return deleted.argmax(1), deleted.shape[1] - 1 - deleted[:, ::-1].argmax(1)
+    return result.deleted.argmax(1), len(result.unit) - 1 - result.deleted[:, ::-1].argmax(1)
 
 
-def _by_ends(deleted: np.ndarray, values: np.ndarray) -> np.ndarray:
-    n = deleted.shape[1]
-    matrix = np.full((n, n), np.nan)
-    matrix[_ends(deleted)] = values
+def _by_ends(result: Deletions, what: str, chosen: np.ndarray) -> np.ndarray:
+    """[first deleted unit, last] of the chosen deletions; NaN elsewhere."""
+    matrix = np.full((len(result.unit), len(result.unit)), np.nan)
+    first, last = _ends(result)
+    matrix[first[chosen], last[chosen]] = getattr(result, what)[chosen]
     return matrix
 
 
 # --- what the report shows ---
 
 
-def plot(results: Mapping[str, Deletions]) -> Figure:
+def plot(results: Mapping[str, Deletions]) -> style.Figure:
     """Interaction of every two units (left), error without every run of neighbours; one row per network."""
-    narrow = style.is_narrow()
-    shape = (2 * len(results), 1) if narrow else (len(results), 2)
-    fig, grid = style.axes_grid(*shape)
-    width, _ = fig.get_size_inches()
-    fig.set_size_inches(width, shape[0] * (3.5 if narrow else 3.3))
-    cells = [ax for row in grid for ax in row]
+    fig, cells = style.panels(2 * len(results), columns=2, height=1, wide=0.92)
     for (label, result), left, right in zip(results.items(), cells[::2], cells[1::2], strict=True):
         together, run = 100 * interaction(result), 100 * run_matrix(result)
         most = max(float(np.nanmax(np.abs(together), initial=0.0)), 1.0)
@@ -137,7 +109,7 @@ def plot(results: Mapping[str, Deletions]) -> Figure:
 
 
 def _heat(
-    ax: Axes, values: np.ndarray, colors: str, limits: tuple[float, float], title: str
+    ax: style.Axes, values: np.ndarray, colors: str, limits: tuple[float, float], title: str
 ) -> None:
     low, high = limits
     ends = (0.5, len(values) + 0.5)  # units are counted from 1
@@ -157,19 +129,19 @@ ADDITIVE = 0.5
 
 def additive(result: Deletions) -> float:
     """Share of pairs whose errors add up to within one percentage point; NaN without a pair."""
-    together = _of_pairs(interaction(result))
-    return float(np.mean(np.abs(together) <= MAY_GO + 1e-9)) if len(together) else float("nan")
+    together = interaction(result)
+    together = together[~np.isnan(together)]
+    return (
+        float(np.mean(np.abs(together) <= verdicts.MAY_GO + 1e-9))
+        if len(together)
+        else float("nan")
+    )
 
 
 def longest_run(result: Deletions) -> int:
     """The most neighbours that can go together for at most one percentage point; 0 where none can."""
-    first, last = np.nonzero(spared(run_matrix(result), result.intact_error))
+    first, last = np.nonzero(verdicts.spared(run_matrix(result), result.intact_error))
     return int(np.max(last - first + 1, initial=0))
-
-
-def _of_pairs(matrix: np.ndarray) -> np.ndarray:
-    values = matrix[np.triu_indices(len(matrix), 1)]
-    return values[~np.isnan(values)]
 
 
 def _best_run(result: Deletions, length: int) -> tuple[str, float] | None:
@@ -184,30 +156,30 @@ def _best_run(result: Deletions, length: int) -> tuple[str, float] | None:
 
 def verdict(result: Deletions) -> str:
     """Whether the harm of two deletions is the sum of their harms."""
-    if untrained(result):
+    if verdicts.untrained(result):
         return "untrained"
-    if np.nanmedian(np.diag(pair_matrix(result))) > LEARNED * result.chance_error:
+    if np.nanmedian(np.diag(pair_matrix(result))) > verdicts.LEARNED * result.chance_error:
         return "broken"
     return "additive" if additive(result) >= ADDITIVE else "dependent"
 
 
 def points(label: str, result: Deletions) -> list[str]:
     together, error = interaction(result), pair_matrix(result)
-    values = _of_pairs(together)
+    values = together[np.triu(~np.isnan(together))]
     text = f"{label}: {percent(result.intact_error)} error when intact. "
     if len(values):
         i, j = np.unravel_index(int(np.nanargmax(together)), together.shape)
         above = together[i, j] > 0
         most = "Most beyond their sum" if above else "No pair costs more than its sum; nearest"
+        more = percent(float(np.mean(values > verdicts.MAY_GO + 1e-9)))
         text += (
             f"Errors add up to within one point in {percent(additive(result))} of "
-            f"{count(len(values), 'pair')}; {percent(float(np.mean(values > MAY_GO + 1e-9)))} cost more than "
-            f"that. {most}: {result.unit[i]} and {result.unit[j]}, {percent(error[i, j])} without both, "
-            f"{percent(error[i, i])} and {percent(error[j, j])} without one. "
+            f"{count(len(values), 'pair')}; {more} cost more than that. {most}: {result.unit[i]} and "
+            f"{result.unit[j]}, {percent(error[i, j])} without both, {percent(error[i, i])} and "
+            f"{percent(error[j, j])} without one. "
         )
     length = longest_run(result)
-    best = _best_run(result, length) if length else None
-    if best is None:
+    if not length or not (best := _best_run(result, length)):
         return [text + "No unit can go for at most one percentage point."]
     return [
         f"{text}Of neighbours, as many as {length} can go together for at most one percentage point "
@@ -236,28 +208,25 @@ def table(result: Deletions) -> Columns:
 
 
 def summary(result: Deletions) -> dict[str, str]:
-    if untrained(result):
+    if verdicts.untrained(result):
         return {}
     return {"neighbours that may go together": count(longest_run(result), "unit")}
 
 
 def unsuited(run: Run) -> str | None:
-    n = num_deletable(run)
+    n = verdicts.num_deletable(run)
     if n == 1:
         return "only one unit of this network can be deleted"
     if n > MOST_UNITS:
-        return (
-            f"its {n} units make about {n**2:,} pairs and runs; choose some, and use "
-            "resjax.analysis.delete_subsets"
-        )
-    return cannot_delete(run)
+        made = f"its {n} units make about {n**2:,} pairs and runs"
+        return f"{made}; choose some, and use resjax.analysis.delete_subsets"
+    return verdicts.cannot_delete(run)
 
 
 def measure(bench: Bench) -> Deletions:
     result = pairs(*bench.evaluation(MOST_EXAMPLES), **bench.how)
-    bench.choices["data"] += (
-        f"; at most {MOST_EXAMPLES}, because of the {len(result.error):,} deletions"
-    )
+    many = f"{len(result.error):,} deletions"
+    bench.choices["data"] += f"; at most {MOST_EXAMPLES}, because of the {many}"
     return result
 
 
@@ -278,7 +247,7 @@ STUDY = Study(
         "additive": "in {}, most pairs of units cost what the two cost alone, to one point of error",
         "dependent": "in {}, most pairs of units cost more or less than the two alone",
         "broken": "one deleted unit already breaks {}, so two can't do much more",
-        "untrained": UNTRAINED,
+        "untrained": verdicts.UNTRAINED,
     },
     points=points,
     table=table,

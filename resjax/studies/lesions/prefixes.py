@@ -1,8 +1,8 @@
 """Deletions and orders of units, evaluated with shared prefixes: equal beginnings of the networks run once.
 
-``variants`` serves every intervention, with a whole forward pass for each. Deletions and orders allow more:
-up to the first change the states are those of the intact network, and networks with the same first changes
-share more. So a network is written as a row of *places*, one for each unit:
+``variants`` serves every intervention, with a whole forward pass for each. Deletions and orders need less: up
+to the first change the states are those of the intact network, and networks with the same first changes share
+more. So a network is written as a row of *places*, one for each unit:
 
 * u ≥ 0: unit u runs here;
 * ~u = −1 − u: unit u is deleted here. Its shortcut stays, its branch is not computed.
@@ -18,6 +18,7 @@ compiled for each stack (a unit that runs, a unit that is deleted), for any numb
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import jax
@@ -30,13 +31,14 @@ from resjax.network.parts import part_of
 from resjax.network.unit import Unit
 from resjax.studies.batches import (
     BATCH_SIZE,
+    PaddedBatch,
     Progress,
-    check_examples,
-    check_images,
-    count_classes,
+    checked_examples,
+    counted,
     padded_batches,
+    total,
 )
-from resjax.studies.scores import Scores, compare
+from resjax.studies.scores import Scores, Sums, compiled_compare
 
 
 def measure_places(
@@ -50,47 +52,36 @@ def measure_places(
     batch_size: int = BATCH_SIZE,
     progress: Progress | None = None,
 ) -> tuple[Scores, Scores]:
-    """Error, loss, KL and agreement of m networks with deleted or reordered units.
+    """Scores of m networks with deleted or reordered units, and of the intact one (m = 1).
 
-    Args:
-      network: any.
-      variables: of the network, as ``Network.init`` returns them.
-      images: float [N, H, W, C], standardized as in training; any N ≥ 1, each counted once.
-      labels: int [N].
+    Args: those of every analysis (``Inference``), where ``progress`` counts networks in each batch, and
       places: int [m, units], m ≥ 1: which unit runs, or is deleted, at each place. Equal rows run once.
-      loss, batch_size, progress: see ``Inference``; progress counts the networks in each batch.
-
-    Returns:
-      Scores of the m networks, and those of the intact one (m = 1).
 
     Raises:
-      ValueError: no example, images or labels of a wrong form, places of a wrong form, a unit at a place of
-        another stack, or a deleted unit that can't be deleted.
+      ValueError: also for places of a wrong form, a unit at a place of another stack, or a deleted unit that
+        can't be deleted.
     """
-    images, labels = np.asarray(images), np.asarray(labels)
-    check_images(images)
-    check_examples(images, labels, count_classes(network, variables, images.shape[1:]))
+    images, labels, _ = checked_examples(network, variables, images, labels)
     _check_places(network, places)
     # Sorted, so that equal beginnings are neighbours; descending, so that deletions come after intact units.
     rows, row_of = np.unique(~places, axis=0, return_inverse=True)
-    rows = ~rows
-    sums: Any = None
-    for i, batch in enumerate(batches := list(padded_batches(images, labels, batch_size))):
+    orders = [list(range(network.num_units)), *(~rows).tolist()]
+    batches = list(padded_batches(images, labels, batch_size))
+    tell = counted(progress, len(batches) * len(rows))
+
+    def scored(batch: PaddedBatch) -> Sums:
         x, y, mask = jax.device_put(tuple(batch))
-        logits = _walk(network, variables, x, [list(range(network.num_units)), *rows.tolist()])
+        logits = _walk(network, variables, x, orders)
         intact = next(logits)
-        part = [_compare(intact, intact, y, mask, loss)]
-        for j, changed in enumerate(logits):
-            if progress:
-                progress(i * len(rows) + j, len(batches) * len(rows))
-            part.append(_compare(changed, intact, y, mask, loss))
-        stacked = jax.tree.map(lambda *v: np.stack(v).astype(np.float64), *jax.device_get(part))
-        sums = stacked if sums is None else jax.tree.map(np.add, sums, stacked)
-    if progress:
-        progress(len(batches) * len(rows), len(batches) * len(rows))
-    of_rows = 1 + row_of.reshape(-1)
-    changed, whole = (jax.tree.map(lambda v, r=r: v[r], sums) for r in (of_rows, slice(1)))
-    return Scores.of(changed, labels), Scores.of(whole, labels)
+        found = [compiled_compare(intact, intact, y, mask, loss)]
+        for changed in logits:
+            tell()
+            found.append(compiled_compare(changed, intact, y, mask, loss))
+        return jax.tree.map(lambda *v: np.stack(v), *jax.device_get(found))
+
+    scores = Scores.of(total(map(scored, batches)), labels)
+    tell()
+    return scores.take(1 + row_of.reshape(-1)), scores.take(slice(1))
 
 
 def count_passes(places: np.ndarray) -> float:
@@ -125,28 +116,26 @@ def _walk(
         shared = _shared(row, previous)
         del states[shared + 1 :]
         for place in row[shared:]:
-            u = place if place >= 0 else ~place
+            u, run = (place, _run_unit) if place >= 0 else (~place, _delete_unit)
             unit, position = units[u].stack.unit, np.int32(units[u].position)
-            if place >= 0:
-                states.append(_run_unit(unit, own[u], position, states[-1], gates[u]))
-            else:
-                states.append(_delete_unit(unit, own[u], position, states[-1]))
+            states.append(run(unit, own[u], position, states[-1], gates[u]))
         previous = row
         yield _head(network, variables, states[-1])
 
 
-_compare = jax.jit(compare, static_argnums=4)
 _stem = jax.jit(lambda network, v, x: network.run_stem(v, x)[0], static_argnums=0)
 _head = jax.jit(lambda network, v, h: network.run_head(v, h)[0], static_argnums=0)
 
 
-def _run(unit: Unit, stacked: Any, position: Any, h: jax.Array, gate: Any) -> Any:
+@partial(jax.jit, static_argnums=0)
+def _run_unit(unit: Unit, stacked: Any, position: Any, h: jax.Array, gate: Any) -> Any:
     own = jax.tree.map(lambda v: v[position], stacked)
     parts: Any = unit.apply(own, h, gate, method="parts")
     return parts.y
 
 
-def _delete(unit: Unit, stacked: Any, position: Any, h: jax.Array) -> Any:
+@partial(jax.jit, static_argnums=0)
+def _delete_unit(unit: Unit, stacked: Any, position: Any, h: jax.Array, gate: Any) -> Any:
     own = jax.tree.map(lambda v: v[position], stacked)
     shortcut = unit.apply(own, h, False, method="split")[0]
     if shortcut is None:
@@ -155,10 +144,6 @@ def _delete(unit: Unit, stacked: Any, position: Any, h: jax.Array) -> Any:
             "which can be deleted"
         )
     return unit.apply(own, shortcut, False, method="merge")
-
-
-_run_unit = jax.jit(_run, static_argnums=0)
-_delete_unit = jax.jit(_delete, static_argnums=0)
 
 
 def _check_places(network: Network, places: np.ndarray) -> None:

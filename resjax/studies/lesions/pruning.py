@@ -7,10 +7,10 @@ leaves the lowest loss stays deleted:
     u_k = argmin_u L(u_1, …, u_{k−1}, u deleted),   k = 1, 2, …
 
 *Protocol.* The order is chosen by the loss on examples that are given for choosing; error, loss, KL and
-agreement after each round are then measured on other examples. Choosing on the test set would make the curve
-too good: the best of n units is partly the luckiest one. The loss decides, not the error, because it is finer
-and because a network that fits its training set makes no errors there. A loss that is not finite is the
-worst; ties go to the earlier unit. Nothing is trained again. Random sets are measured on the same examples.
+agreement after each round are measured on others, as are random sets. Choosing on the test set would make the
+curve too good: the best of n units is partly the luckiest one. The loss decides because it is finer than the
+error, and because a network that fits its training set makes no errors there. A loss that is not finite is
+the worst; ties go to the earlier unit. Nothing is trained again.
 
 *Reading it.* A low curve says that this network can be made shallower at once. It does not say that its units
 do nothing (training again would repair more), nor that greedy is the best: sets found in another way may be
@@ -25,32 +25,21 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Unpack
+from typing import Annotated, Any, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
-from resjax.studies import style
-from resjax.studies.batches import Inference, check_images
+from resjax.studies import style, verdicts
+from resjax.studies.batches import Inference
 from resjax.studies.lesions.prefixes import measure_places
 from resjax.studies.lesions.subsets import candidates, default_numbers, random_subsets
 from resjax.studies.result import Classified
 from resjax.studies.spread import Spread, draw_spread, spread, style_errors
 from resjax.studies.study import Bench, Columns, Study
-from resjax.studies.verdicts import (
-    LEARNED,
-    MAY_GO,
-    UNTRAINED,
-    cannot_delete,
-    left_out,
-    num_deletable,
-    spared,
-)
+from resjax.studies.verdicts import num_deletable
 from resjax.studies.words import numbers, percent, percents
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,31 +80,21 @@ def pruning(
 ) -> Pruning:
     """Deletes units one after the other, the least harmful first, and measures what is left.
 
-    Args:
-      network: any; a unit that can't be deleted is left out and named.
-      variables: of the network, as ``Network.init`` returns them.
-      images: float [N, H, W, C], standardized as in training; any N ≥ 1. The curve is measured on them.
-      labels: int [N].
+    Args: those of every analysis (``Inference``), on which the curve is measured, and
       choose_on: images [M, H, W, C] and labels [M] that the order is chosen on, such as training images.
       max_deleted: rounds; None for all units that can be deleted.
       draws: random sets to compare with, of each of some sizes.
       seed: seed of the random sets.
-      **how: see ``Inference``.
 
     Raises:
-      ValueError: no example, images or labels of a wrong form, no unit that could be deleted, or fewer than
-        one round or draw, or more rounds than units.
+      ValueError: also where no unit can be deleted, and for less than one draw or round, or more than units.
     """
-    images, chosen_images = np.asarray(images), np.asarray(choose_on[0])
-    check_images(images)
-    check_images(chosen_images)
-    allowed, never = candidates(network, variables, images.shape[1:])
+    allowed, never = candidates(network, variables, images)
     pool, n = int(allowed.sum()), network.num_units
     rounds = pool if max_deleted is None else max_deleted
     if not 1 <= rounds <= pool:
-        raise ValueError(
-            f"max_deleted={max_deleted}; allowed: 1 … {pool}, the units that can be deleted"
-        )
+        allowed_to = f"1 … {pool}, the units that can be deleted"
+        raise ValueError(f"max_deleted={max_deleted}; allowed: {allowed_to}")
     sizes = [k for k in default_numbers(pool) if k <= rounds]
     random = random_subsets(allowed, sizes, draws, seed)
     trials = rounds * pool - rounds * (rounds - 1) // 2
@@ -131,19 +110,15 @@ def pruning(
         return measure_places(network, variables, *part, places, **how)
 
     deleted = np.zeros((rounds + 1, n), bool)  # [after k rounds, unit]
-    order, choice_error, choice_loss, done = [], [], [], 0
+    order, chosen, done = [], [], 0
     for k in range(rounds):
         left = np.flatnonzero(allowed & ~deleted[k])
         trial = deleted[k] | np.eye(n, dtype=bool)[left]
         scores, intact = score(choose_on, trial, done)
         done += len(trial)
-        if k == 0:
-            choice_error.append(intact.error[0])
-            choice_loss.append(intact.loss[0])
         best = int(np.argmin(np.where(np.isfinite(scores.loss), scores.loss, np.inf)))
         order.append(left[best])
-        choice_error.append(scores.error[best])
-        choice_loss.append(scores.loss[best])
+        chosen += [scores.take(best)] if k else [intact.take(0), scores.take(best)]
         deleted[k + 1] = trial[best]
 
     scores, _ = score((images, labels), np.concatenate([deleted, random]), done)
@@ -151,13 +126,13 @@ def pruning(
         **{name: values[: rounds + 1] for name, values in scores.means.items()},
         unit=tuple(unit.name for unit in network.units),
         order=np.array(order),
-        choice_error=np.array(choice_error),
-        choice_loss=np.array(choice_loss),
+        choice_error=np.array([scores.error for scores in chosen]),
+        choice_loss=np.array([scores.loss for scores in chosen]),
         random_number=random.sum(1),
         random_error=scores.error[rounds + 1 :],
         left_out=never,
-        num_examples=len(images),
-        num_choice_examples=len(chosen_images),
+        num_examples=scores.num_examples,
+        num_choice_examples=intact.num_examples,
         num_classes=scores.class_error.shape[-1],
         choices={
             "BatchNorm": "running statistics of training, not re-estimated after the deletion",
@@ -177,8 +152,10 @@ def random_curve(result: Pruning) -> Spread:
 
 # --- what the report shows ---
 
+HELPED = " Fewer units do better here: trained too little, or BatchNorm's running statistics are not settled."
 
-def plot(results: Mapping[str, Pruning]) -> Figure:
+
+def plot(results: Mapping[str, Pruning]) -> style.Figure:
     """Error by the number of deleted units: dashed lines are greedy, markers with bands random sets."""
     fig, ax = style.axes()
     for i, (label, result) in enumerate(results.items()):
@@ -195,16 +172,12 @@ def plot(results: Mapping[str, Pruning]) -> Figure:
 
 def spared_when_chosen(result: Pruning) -> int:
     """How many units can go in this order before the error first rises by more than one point."""
-    return _before_harm(spared(result.error, result.intact_error))
+    return _before_harm(result, result.error)
 
 
-def spared_at_random(result: Pruning) -> int:
-    """The largest measured size of random sets before the median error first rises by more than one point."""
-    curve = random_curve(result)
-    return int(curve.amount[_before_harm(spared(curve.median, result.intact_error))])
-
-
-def _before_harm(harmless: np.ndarray) -> int:
+def _before_harm(result: Pruning, error: np.ndarray) -> int:
+    """Index of the last error before the first that is more than one point above the intact network's."""
+    harmless = verdicts.spared(error, result.intact_error)
     return int(np.argmin(np.append(harmless, False))) - 1
 
 
@@ -214,13 +187,15 @@ def _pool(result: Pruning) -> int:
 
 def verdict(result: Pruning) -> str:
     """Whether some unit can go."""
-    if result.intact_error > LEARNED * result.chance_error:
+    if verdicts.untrained(result):
         return "untrained"
     return "some" if spared_when_chosen(result) else "none"
 
 
 def _some(label: str, result: Pruning) -> str:
-    chosen, random = spared_when_chosen(result), spared_at_random(result)
+    chosen, curve = spared_when_chosen(result), random_curve(result)
+    # The largest measured size of random sets before the median first rises by more than a point.
+    random = int(curve.amount[_before_harm(result, curve.median)])
     beside = "as many" if random == chosen else ("none" if random == 0 else str(random))
     return (
         f"{chosen} of {_pool(result)} units can go at once from {label} when they are chosen, for at most "
@@ -229,21 +204,20 @@ def _some(label: str, result: Pruning) -> str:
 
 
 def points(label: str, result: Pruning) -> list[str]:
-    middle = max(1, len(result.order) // 2)
-    without = f", {percent(result.error[middle])} without the {middle} least harmful"
-    names = [result.unit[u] for u in result.order[:5]]
+    middle, without, those = max(1, len(result.order) // 2), "", "that unit"
+    if middle > 1:
+        without = f", {percent(result.error[middle])} without the {middle} least harmful"
+        those = f"those {middle}"
+    names = ", ".join(result.unit[u] for u in result.order[:5])
     text = (
         f"{label}: {percent(result.intact_error)} error when intact, {percent(result.error[1])} without the "
-        f"least harmful unit{without if middle > 1 else ''}. First to go: {', '.join(names)}. The order was "
-        f"chosen on {result.num_choice_examples:,} other examples, where the error without "
-        f"{f'those {middle}' if middle > 1 else 'that unit'} is {percent(result.choice_error[middle])}."
+        f"least harmful unit{without}. First to go: {names}. The order was chosen on "
+        f"{result.num_choice_examples:,} other examples, where the error without {those} is "
+        f"{percent(result.choice_error[middle])}."
     )
-    if np.min(result.error) < result.intact_error - MAY_GO:
-        text += (
-            " Fewer units do better here: trained too little, or BatchNorm's running statistics are not "
-            "settled."
-        )
-    return [text + left_out(result.left_out)]
+    if np.min(result.error) < result.intact_error - verdicts.MAY_GO:
+        text += HELPED
+    return [text + verdicts.left_out(result.left_out)]
 
 
 def table(r: Pruning) -> Columns:
@@ -263,7 +237,7 @@ def table(r: Pruning) -> Columns:
 
 
 def summary(result: Pruning) -> dict[str, str]:
-    if verdict(result) == "untrained":
+    if verdicts.untrained(result):
         return {}
     return {"units that may go together": f"{spared_when_chosen(result)} of {_pool(result)}"}
 
@@ -280,13 +254,8 @@ def measure(bench: Bench) -> Pruning:
     bench.choices["chosen on"] = f"{len(choose_on[0]):,} training examples, not augmented"
     if rounds < pool:
         bench.choices["rounds"] = f"{rounds} of {pool}, to keep the cost down"
-    return pruning(
-        *bench.evaluation(),
-        choose_on=choose_on,
-        max_deleted=rounds,
-        seed=bench.options.seed,
-        **bench.how,
-    )
+    how, seed = bench.how, bench.options.seed
+    return pruning(*bench.evaluation(), choose_on=choose_on, max_deleted=rounds, seed=seed, **how)
 
 
 STUDY = Study(
@@ -302,14 +271,14 @@ STUDY = Study(
         "resjax.analysis.pruning(*run.evaluation(10_000), choose_on=choose_on, loss=run.loss)"
     ),
     result=Pruning,
-    unsuited=cannot_delete,
+    unsuited=verdicts.cannot_delete,
     measure=measure,
     plot=plot,
     verdict=verdict,
     says={
         "some": _some,
         "none": "not even the least harmful unit can go from {}",
-        "untrained": UNTRAINED,
+        "untrained": verdicts.UNTRAINED,
     },
     points=points,
     table=table,

@@ -7,52 +7,35 @@ parameter. Damage that disappears was not the loss of what the unit computed. Bu
 intervention: they may also make up for some of that loss, so the damage that remains is a lower bound of it.
 
 *Method.* The lesioned network runs in training mode on training images; means and variances of its batches
-are combined (``resjax.studies.lesions.batch_statistics``). ``deletions``, ``pairs`` and ``reorder`` have the
-same as an option, ``recalibrate_on``.
+are combined (``batch_statistics``). ``deletions``, ``pairs`` and ``reorder`` have the same as an option,
+``recalibrate_on``.
 
 *Reading it.* On an intact network new statistics should change little. If they change much, the running ones
 were not settled (few steps, a high momentum), and differences after lesions are to be read against that.
 Units that are harmless only with new statistics were not used by later layers but shifted their inputs. A
 network without BatchNorm has nothing to estimate: stale statistics can't explain its damage.
 
-*Cost.* For each deletion one pass over the reference images and two over the evaluated ones; two
-compilations.
+*Cost.* That of ``lesion``, and for each deletion a pass over the reference images and one over the evaluated.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Unpack
+from typing import Annotated, Any, Unpack
 
-import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
-from resjax.studies import style
-from resjax.studies.batches import (
-    BATCH_SIZE,
-    Inference,
-    check_examples,
-    check_images,
-    count_classes,
-)
-from resjax.studies.lesions.batch_statistics import (
-    equal_batches,
-    estimates,
-    halves,
-    with_statistics,
-)
-from resjax.studies.lesions.subsets import candidates
+from resjax.studies import style, verdicts
+from resjax.studies.batches import BATCH_SIZE, Inference, part
+from resjax.studies.lesions.batch_statistics import equal_batches, measure_recalibrated
+from resjax.studies.lesions.lesion import lesion
 from resjax.studies.result import Classified
+from resjax.studies.scores import MEASURES
 from resjax.studies.study import Bench, Columns, Study
-from resjax.studies.variants import measure as measure_variants
-from resjax.studies.verdicts import LEARNED, MAY_GO, UNTRAINED, left_out, spared
 from resjax.studies.words import numbers, percent, percents
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 STATISTICS = ("running", "re-estimated")
 
@@ -88,55 +71,39 @@ def recalibrate(
 ) -> Recalibrated:
     """Deletes each unit in turn, with running statistics (Veit et al. 2016) and with new ones.
 
-    Args:
-      network: any with BatchNorm; a unit that can't be deleted is left out and named.
-      variables: of the network, as ``Network.init`` returns them.
-      images: float [N, H, W, C], standardized as in training; any N ≥ 1, each counted once.
-      labels: int [N].
+    Args: those of every analysis (``Inference``), and
+      network: any with BatchNorm.
       reference: float [M, H, W, C], training images that statistics are estimated on.
       seed: seed of dropout inside layers while statistics are estimated.
-      **how: see ``Inference``.
 
     Raises:
       ValueError: as ``lesion`` and ``reestimate``.
     """
-    images, labels = np.asarray(images), np.asarray(labels)
-    check_images(images)
-    num_classes = count_classes(network, variables, images.shape[1:])
-    check_examples(images, labels, num_classes)
     batches = equal_batches(variables, reference, how.get("batch_size", BATCH_SIZE))
-    deletable, never = candidates(network, variables, images.shape[1:])
-    n = network.num_units
-    gates = np.vstack([np.ones(n), (1 - np.eye(n))[deletable]]).astype(np.float32)
-    first, how["progress"] = halves(how.get("progress"))
-    lesions = [{"gates": row} for row in gates]
-    new = estimates(network, variables, batches, lesions, seed, first)
-    old = [jax.tree.map(np.asarray, variables["batch_stats"])] * len(gates)
-    variants = {
-        "gates": np.concatenate([gates, gates]),
-        "batch_stats": jax.tree.map(lambda *v: np.stack(v), *old, *new),
-    }
-    scores, _ = measure_variants(
-        network, variables, images, labels, with_statistics, variants, **how
-    )
+    given, progress = (network, variables, images, labels), how.get("progress")
+    how["progress"] = part(progress, 0, 2)
+    old = lesion(*given, **how)
+    gates = np.vstack([np.ones(network.num_units), (1 - np.eye(network.num_units))[old.deletable]])
+    how["progress"] = part(progress, 1, 2)
+    lesions = {"gates": gates.astype(np.float32)}  # the first is none
+    new, _, _ = measure_recalibrated(*given, lesions, reference, seed=seed, **how)
 
-    def by_statistics(values: np.ndarray) -> np.ndarray:
-        """[statistics × (intact, lesions)] → [statistics, unit]."""
-        out = np.full((len(STATISTICS), n), np.nan)
-        out[:, deletable] = values.reshape(len(STATISTICS), -1)[:, 1:]
-        return out
+    def both(name: str) -> np.ndarray:
+        rows = np.stack([getattr(old, name)] * len(STATISTICS))
+        rows[1, old.deletable] = getattr(new, name)[1:]
+        return rows
 
     return Recalibrated(
-        **{name: by_statistics(values) for name, values in scores.means.items()},
-        intact_error=scores.error[:: len(gates)],
-        intact_loss=scores.loss[:: len(gates)],
-        unit=tuple(unit.name for unit in network.units),
-        residual=np.array([unit.stack.unit.residual for unit in network.units]),
+        **{name: both(name) for name in MEASURES},
+        intact_error=np.array([old.intact_error, new.error[0]]),
+        intact_loss=np.array([old.intact_loss, new.loss[0]]),
+        unit=old.unit,
+        residual=old.residual,
         statistics=STATISTICS,
-        left_out=never,
-        num_examples=len(images),
+        left_out=old.left_out,
+        num_examples=old.num_examples,
         num_reference=sum(map(len, batches)),
-        num_classes=num_classes,
+        num_classes=old.num_classes,
         choices={
             "statistics": f"by the law of total variance, from batches of {len(batches[0])}",
             "KL and agreement": "to the intact network with its running statistics",
@@ -148,21 +115,27 @@ def recalibrate(
 # --- what the report shows ---
 
 
-def plot(results: Mapping[str, Recalibrated]) -> Figure:
+def plot(results: Mapping[str, Recalibrated]) -> style.Figure:
     """Error after the deletion of each unit: filled with running, hollow with re-estimated statistics.
 
-    Lines are the intact networks, dashed with running and dotted with re-estimated statistics.
+    Dashed and dotted lines are the intact networks with running and with re-estimated statistics.
     """
     fig, ax = style.axes()
     for i, (label, result) in enumerate(results.items()):
         number = 1 + np.arange(len(result.unit))
+        color = style.color(i)
         for j, name in enumerate(result.statistics):
-            look: dict[str, Any] = {"color": style.color(i), "lw": 1.4 - 0.4 * j}
-            if j:
-                look["markerfacecolor"] = "none"
+            look: dict[str, Any] = {"color": color, "mfc": "none" if j else color}
             text = f"{label}, {name} statistics".strip(", ")
-            ax.plot(number, 100 * result.error[j], style.marker(i) + "-:"[j], label=text, **look)
-            ax.axhline(100 * result.intact_error[j], lw=1, ls=("--", ":")[j], color=style.color(i))
+            ax.plot(
+                number,
+                100 * result.error[j],
+                style.marker(i) + "-:"[j],
+                lw=1.4 - 0.4 * j,
+                label=text,
+                **look,
+            )
+            ax.axhline(100 * result.intact_error[j], lw=1, ls=("--", ":")[j], color=color)
     longest = max(len(result.unit) for result in results.values())
     ax.set(xlabel="deleted unit", ylabel="error (%)", ylim=(-3, 104), xlim=(0.2, longest + 0.8))
     style.integer_ticks(ax)
@@ -187,7 +160,7 @@ def share_of_damage(result: Recalibrated) -> float:
 def verdict(result: Recalibrated) -> str:
     """How much of the damage new statistics take away."""
     share = share_of_damage(result)
-    if result.intact_error[0] > LEARNED * result.chance_error:
+    if result.intact_error[0] > verdicts.LEARNED * result.chance_error:
         return "untrained"
     if np.isnan(share):
         return "harmless"
@@ -196,18 +169,15 @@ def verdict(result: Recalibrated) -> str:
     return "same" if share >= -CHANGED else "worse"
 
 
-def _removed(label: str, result: Recalibrated) -> str:
-    return f"new BatchNorm statistics remove {100 * share_of_damage(result):.0f} % of the damage in {label}"
-
-
-def _added(label: str, result: Recalibrated) -> str:
-    return (
-        f"new statistics make deletions in {label} worse, by {-100 * share_of_damage(result):.0f} %"
-    )
+def _changes(label: str, result: Recalibrated) -> str:
+    percent = 100 * share_of_damage(result)
+    if percent > 0:
+        return f"new BatchNorm statistics remove {percent:.0f} % of the damage in {label}"
+    return f"new statistics make deletions in {label} worse, by {-percent:.0f} %"
 
 
 def points(label: str, r: Recalibrated) -> list[str]:
-    harmless = spared(r.error, r.intact_error[:, None]).sum(1)
+    harmless = verdicts.spared(r.error, r.intact_error[:, None]).sum(1)
     worst = int(np.nanargmax(r.error[0]))
     old, new = percents(r.error[:, worst])
     median, intact = percents(np.nanmedian(r.error, axis=1)), percents(r.intact_error)
@@ -217,9 +187,9 @@ def points(label: str, r: Recalibrated) -> list[str]:
         f"({r.unit[worst]}) leaves {old} error with the old and {new} with the new; the median "
         f"{median[0]} and {median[1]}. Intact: {intact[0]} and {intact[1]}."
     )
-    if abs(r.intact_error[1] - r.intact_error[0]) > 2 * MAY_GO:
+    if abs(r.intact_error[1] - r.intact_error[0]) > 2 * verdicts.MAY_GO:
         text += " New statistics change the intact network, too: the running ones were not settled."
-    return [text + left_out(r.left_out, "Left out")]
+    return [text + verdicts.left_out(r.left_out, "Left out")]
 
 
 def table(r: Recalibrated) -> Columns:
@@ -234,8 +204,7 @@ def table(r: Recalibrated) -> Columns:
 
 def summary(r: Recalibrated) -> dict[str, str]:
     """The worst deletion with new statistics, beside the row of ``lesion`` with old ones."""
-    worst = percent(float(np.nanmax(r.error[1])))
-    return {"one unit deleted: worst, BatchNorm re-estimated": worst}
+    return {"one unit deleted: worst, BatchNorm re-estimated": percent(np.nanmax(r.error[1]))}
 
 
 # Statistics of 2 × 2 pixels and 256 images are known to some three percent.
@@ -243,10 +212,8 @@ REFERENCE = 256
 
 
 def measure(bench: Bench) -> Recalibrated:
-    reference, _ = bench.training(REFERENCE)
-    result = recalibrate(
-        *bench.evaluation(), reference=reference, seed=bench.options.seed, **bench.how
-    )
+    (reference, _), seed = bench.training(REFERENCE), bench.options.seed
+    result = recalibrate(*bench.evaluation(), reference=reference, seed=seed, **bench.how)
     bench.choices["data"] = (
         f"{result.num_examples:,} {bench.run.split} examples; statistics of the first "
         f"{result.num_reference:,} training examples, not augmented"
@@ -272,11 +239,11 @@ STUDY = Study(
     plot=plot,
     verdict=verdict,
     says={
-        "better": _removed,
+        "better": _changes,
         "same": "new statistics leave the damage in {} as it was",
-        "worse": _added,
+        "worse": _changes,
         "harmless": "no deletion raises the error of {}",
-        "untrained": UNTRAINED,
+        "untrained": verdicts.UNTRAINED,
     },
     points=points,
     table=table,

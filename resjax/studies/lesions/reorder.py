@@ -4,11 +4,10 @@
 Veit, Wilber & Belongie (2016, §4.3, Fig. 5b) swap k random pairs of units of a trained residual network, and
 see the error rise smoothly as Kendall's rank correlation τ falls from 1 to about 0.84.
 
-*Which units.* Only equal units can change places, those of one ``Stack``: a unit that changes the shape, or
-that differs in structure from its neighbours, stays where it is. The k pairs are drawn uniformly from all
-pairs of equal units and swapped one after the other, so the same unit may move twice. Further orders: every
-two neighbours swapped (the smallest change; Lad et al. 2024), full shuffles within the stacks, and all stacks
-reversed.
+*Which units.* Only equal units, those of one ``Stack``, can change places: a unit that changes the shape, or
+differs in structure from its neighbours, stays. The k pairs are drawn uniformly from all pairs of equal units
+and swapped one after the other, so the same unit may move twice. Further orders: every two neighbours swapped
+(the smallest change; Lad et al. 2024), full shuffles within the stacks, and all stacks reversed.
 
 *How far from the true order.* With d the number of pairs of units that run in the wrong order,
 
@@ -32,15 +31,15 @@ a unit does.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Unpack
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
-from resjax.studies import style
-from resjax.studies.batches import Inference, check_images
+from resjax.studies import style, verdicts
+from resjax.studies.batches import Inference
 from resjax.studies.intervals import bootstrap
 from resjax.studies.lesions.batch_statistics import measure_recalibrated
 from resjax.studies.lesions.deletions import BRACKETS, ROUNDING, STEP
@@ -49,14 +48,9 @@ from resjax.studies.ranks import spearman
 from resjax.studies.refusal import Refusal
 from resjax.studies.result import Compared
 from resjax.studies.run import Run
-from resjax.studies.scores import MEASURES
 from resjax.studies.spread import Spread, draw_spread, intact_value, spread, style_errors
 from resjax.studies.study import Bench, Columns, Study
-from resjax.studies.verdicts import UNTRAINED, spared, untrained
-from resjax.studies.words import columns, correlation, count, join, number, percent
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from resjax.studies.words import correlation, count, join, number, percent
 
 SWAPS = (1, 2, 3, 5, 8, 10, 15, 20, 30)
 KINDS = ("swaps", "neighbours", "shuffle", "reversal")
@@ -74,10 +68,13 @@ class Reordering(Compared):
     error: Annotated[np.ndarray, "variant"]  # share of wrong predictions, 0 … 1
     loss: Annotated[np.ndarray, "variant"]  # mean
     kl: Annotated[np.ndarray, "variant"]  # mean KL(p_intact ‖ p_reordered), nats
-    agreement: Annotated[
-        np.ndarray, "variant"
-    ]  # share of predictions equal to the intact network's
+    agreement: Annotated[np.ndarray, "variant"]  # share of predictions equal to the intact ones
     fixed: tuple[str, ...]  # names of the units that have no equal and never move
+
+    @property
+    def moved(self) -> np.ndarray:
+        """bool [variant, place], whether another unit runs there than in the true order."""
+        return self.order != np.arange(len(self.unit))
 
     def of_kind(self, kind: str) -> np.ndarray:
         """bool [variant]."""
@@ -85,32 +82,25 @@ class Reordering(Compared):
 
 
 def kendall_tau(orders: np.ndarray) -> np.ndarray:
-    """int [m, n], permutations of 0 … n − 1, → [m]: rank correlation with 0, 1, 2, … (Kendall 1938).
-
-    One unit alone has τ = 1.
-    """
-    orders = np.asarray(orders)
+    """Rank correlation of permutations int [m, n] with 0, 1, … n − 1 (Kendall 1938): [m]; 1 where n = 1."""
     n = orders.shape[-1]
     before, after = np.triu_indices(n, 1)
-    wrong = (orders[:, before] > orders[:, after]).sum(1)
-    return 1 - 4 * wrong / max(n * (n - 1), 1)
+    return 1 - 4 * (orders[:, before] > orders[:, after]).sum(1) / max(n * (n - 1), 1)
 
 
 def neighbour_swaps(sizes: Sequence[int]) -> np.ndarray:
     """Every swap of two neighbours in stacks of these sizes: int [orders, sum(sizes)]."""
-    orders = []
-    for stack in _stacks(sizes):
-        for i in stack[:-1]:
-            orders.append(np.arange(sum(sizes)))
-            orders[-1][[i, i + 1]] = i + 1, i
-    return np.array(orders)
+    first = np.concatenate([stack[:-1] for stack in _stacks(sizes)])
+    orders = np.tile(np.arange(sum(sizes)), (len(first), 1))
+    for order, i in zip(orders, first, strict=True):
+        order[[i, i + 1]] = i + 1, i
+    return orders
 
 
 def swapped(sizes: Sequence[int], k: int, draws: int, rng: np.random.Generator) -> np.ndarray:
     """k random pairs of one stack swapped, one after the other: int [draws, sum(sizes)]."""
-    pairs = np.concatenate(
-        [stack[np.stack(np.triu_indices(len(stack), 1), 1)] for stack in _stacks(sizes)]
-    )
+    stacks = _stacks(sizes)
+    pairs = np.concatenate([s[np.stack(np.triu_indices(len(s), 1), 1)] for s in stacks])
     orders = np.tile(np.arange(sum(sizes)), (draws, 1))
     for order in orders:
         for i, j in pairs[rng.integers(len(pairs), size=k)]:
@@ -148,24 +138,18 @@ def reorder(
 ) -> Reordering:
     """Runs the units in other orders, as Veit et al. 2016, Fig. 5b; see ``by_swaps``.
 
-    Args:
+    Args: those of every analysis (``Inference``), and
       network: any with two equal units, that is, with a stack of two or more.
-      variables: of the network, as ``Network.init`` returns them.
-      images: float [N, H, W, C], standardized as in training; any N ≥ 1, each counted once.
-      labels: int [N].
       swaps: how many random pairs to swap.
       draws: random orders for each number of swaps, and full shuffles.
       seed: seed of the draws.
       recalibrate_on: float [M, H, W, C], training images on which BatchNorm statistics are estimated anew for
         each order; None for running statistics, which move with their unit, as in the paper.
-      **how: see ``Inference``.
 
     Raises:
-      ValueError: no two equal units, no example, images or labels of a wrong form, a number of swaps or of
-        draws below 1; with ``recalibrate_on``, a network without BatchNorm.
+      ValueError: also for no two equal units, a number of swaps or of draws below 1, and with
+        ``recalibrate_on`` for a network without BatchNorm.
     """
-    images = np.asarray(images)
-    check_images(images)
     sizes = [stack.n for stack in network.stacks]
     if max(sizes, default=0) < 2:
         raise Refusal(
@@ -174,11 +158,16 @@ def reorder(
         )
     if min(swaps, default=0) < 1 or draws < 1:
         raise ValueError(f"swaps={tuple(swaps)}, draws={draws}; allowed: numbers from 1")
-    made = [("swaps", k, swapped(sizes, k, draws, np.random.default_rng((seed, k)))) for k in swaps]
-    made.append(("neighbours", 1, neighbour_swaps(sizes)))
-    # Seeded like 0 swaps, which are never drawn.
-    made.append(("shuffle", 0, shuffled(sizes, draws, np.random.default_rng((seed, 0)))))
-    made.append(("reversal", 0, reverse(sizes)))
+
+    def rng(k: int) -> np.random.Generator:  # shuffles have that of 0 swaps, which are never drawn
+        return np.random.default_rng((seed, k))
+
+    made = [
+        *(("swaps", k, swapped(sizes, k, draws, rng(k))) for k in swaps),
+        ("neighbours", 1, neighbour_swaps(sizes)),
+        ("shuffle", 0, shuffled(sizes, draws, rng(0))),
+        ("reversal", 0, reverse(sizes)),
+    ]
     orders = np.concatenate([orders for _, _, orders in made])
     given = network, variables, images, labels
     if recalibrate_on is None:
@@ -190,8 +179,6 @@ def reorder(
     return Reordering(
         **scores.means,
         **intact.as_intact,
-        num_examples=len(images),
-        num_classes=scores.class_error.shape[-1],
         unit=tuple(unit.name for unit in network.units),
         kind=tuple(kind for kind, _, orders in made for _ in orders),
         swaps=np.concatenate([np.full(len(orders), k) for _, k, orders in made]),
@@ -224,14 +211,9 @@ def tau_and_error(result: Reordering) -> float:
 # --- what the report shows ---
 
 
-def plot(results: Mapping[str, Reordering]) -> Figure:
+def plot(results: Mapping[str, Reordering]) -> style.Figure:
     """Error over τ for random swaps, shuffles and the reversal; error after each swap of neighbours."""
-    narrow = style.is_narrow()
-    fig, grid = style.axes_grid(*((2, 1) if narrow else (1, 2)))
-    if narrow:
-        width, height = fig.get_size_inches()
-        fig.set_size_inches(width, 2 * height)
-    left, right = (ax for row in grid for ax in row)
+    fig, (left, right) = style.panels(2, height=1)
     for i, (label, r) in enumerate(results.items()):
         look: dict[str, Any] = {"color": style.color(i)}
         tau = by_swaps(r, "tau").median
@@ -240,38 +222,32 @@ def plot(results: Mapping[str, Reordering]) -> Figure:
             own = r.of_kind(kind)
             left.plot(r.tau[own], 100 * r.error[own], symbol, alpha=0.7, **look)
         own = r.of_kind("neighbours")
-        place = 1.5 + np.argmax(_moved(r)[own], axis=1)  # between the two places, counted from 1
+        place = 1.5 + np.argmax(r.moved[own], axis=1)  # between the two places, counted from 1
         right.plot(place, 100 * r.error[own], style.marker(i), **look)
         right.axhline(100 * r.intact_error, lw=1.2, ls="--", **look)
     for ax in (left, right):
         style_errors(ax, max(r.chance_error for r in results.values()))
-    left.set(xlabel="Kendall's τ (× shuffled, ★ reversed)")
+    left.set_xlabel("Kendall's τ (× shuffled, ★ reversed)")
     left.invert_xaxis()
     right.set(xlabel="neighbours swapped (-- true order)", ylabel="")
     style.legend_above(fig, left)
     return fig
 
 
-def _moved(result: Reordering) -> np.ndarray:
-    """bool [variant, place], whether another unit runs there than in the true order."""
-    return result.order != np.arange(len(result.unit))
-
-
 # The error "rises smoothly" where the medians of error and τ have at most this rank correlation, and the
 # first number of swaps costs at most STEP.
 IN_ORDER = -0.9
-# Numbers of swaps in the report.
-REPORTED = (1, 3, 8, 20)
+REPORTED = (1, 3, 8, 20)  # numbers of swaps
 
 
 def verdict(result: Reordering) -> str:
     """Whether the error rises smoothly as the order is destroyed."""
-    if untrained(result):
+    if verdicts.untrained(result):
         return "untrained"
     curve = by_swaps(result)
     if curve.median[1] - result.intact_error > STEP + ROUNDING:
         return "breaks"
-    if spared(curve.median, result.intact_error).all():
+    if verdicts.spared(curve.median, result.intact_error).all():
         return "hardly"
     return "smooth" if tau_and_error(result) <= IN_ORDER + ROUNDING else "uneven"
 
@@ -300,8 +276,7 @@ def points(label: str, result: Reordering) -> list[str]:
     ]
     near = np.flatnonzero(result.of_kind("neighbours"))
     error = result.error[near]
-    worst = int(np.argmax(error))
-    gentle = int(spared(error, result.intact_error).sum())
+    worst, gentle = int(np.argmax(error)), verdicts.spared(error, result.intact_error).sum()
     return [
         f"{label}: {percent(result.intact_error)} error in the true order; in the median {join(swaps)}; "
         f"{_shuffled(result)} after full shuffles and {percent(result.error[-1])} in reverse. "
@@ -314,35 +289,39 @@ def points(label: str, result: Reordering) -> list[str]:
 
 def _units(result: Reordering, variant: int) -> str:
     """'stage1/unit2 and stage1/unit3': the units that run at another place."""
-    return join([result.unit[u] for u in np.flatnonzero(_moved(result)[variant])])
+    return join([result.unit[u] for u in np.flatnonzero(result.moved[variant])])
 
 
 def table(result: Reordering) -> Columns:
     """One row for each number of swaps, for shuffles, the reversal, and each swap of neighbours."""
-    names = ("error", "tau", *MEASURES[1:])
-    shows = (percent, number, number, number, percent)
-    curves = [by_swaps(result, name) for name in names]
-    rows = []
-    for i, (k, draws) in enumerate(zip(curves[0].amount, curves[0].draws, strict=True)):
-        name = f"{count(k, 'random swap')}, {count(draws, 'draw')}, median" if k else "true order"
-        rows.append((name, *(c.told(i, show) for c, show in zip(curves, shows, strict=True))))
-
-    def cells(values: Mapping[str, Any]) -> list[str]:
-        return [show(float(values[name])) for name, show in zip(names, shows, strict=True)]
-
-    shuffle = result.of_kind("shuffle")
-    _, *others = cells({name: np.median(getattr(result, name)[shuffle]) for name in names})
-    rows.append(("full shuffles, median", _shuffled(result), *others))
-    for v in np.flatnonzero(result.of_kind("reversal") | result.of_kind("neighbours")).tolist():
+    curve, shuffle = by_swaps(result), result.of_kind("shuffle")
+    others = np.flatnonzero(result.of_kind("reversal") | result.of_kind("neighbours")).tolist()
+    orders = [
+        f"{count(k, 'random swap')}, {count(draws, 'draw')}, median" if k else "true order"
+        for k, draws in zip(curve.amount, curve.draws, strict=True)
+    ]
+    orders.append("full shuffles, median")
+    for v in others:
         near = result.kind[v] == "neighbours"
-        own = {name: getattr(result, name)[v] for name in names}
-        rows.append((_units(result, v) if near else "all stacks reversed", *cells(own)))
-    return columns(("order", "error", "τ", "loss", "KL (nats)", "agreement"), rows)
+        orders.append(_units(result, v) if near else "all stacks reversed")
+
+    def cells(name: str, show: Callable[[float], str], shuffled: str | None = None) -> list[str]:
+        values = getattr(result, name)
+        shuffled = shuffled or show(float(np.median(values[shuffle])))
+        return [*by_swaps(result, name).cells(show), shuffled, *map(show, values[others])]
+
+    return {
+        "order": orders,
+        "error": cells("error", percent, _shuffled(result)),
+        "τ": cells("tau", number),
+        "loss": cells("loss", number),
+        "KL (nats)": cells("kl", number),
+        "agreement": cells("agreement", percent),
+    }
 
 
 def summary(result: Reordering) -> dict[str, str]:
-    error = result.error[result.of_kind("shuffle")]
-    return {"units shuffled: median": percent(float(np.median(error)))}
+    return {"units shuffled: median": percent(np.median(result.error[result.of_kind("shuffle")]))}
 
 
 def unsuited(run: Run) -> str | None:
@@ -352,10 +331,8 @@ def unsuited(run: Run) -> str | None:
 
 
 def measure(bench: Bench) -> Reordering:
-    options = bench.options
-    return reorder(
-        *bench.evaluation(), swaps=REPORTED, draws=options.draws, seed=options.seed, **bench.how
-    )
+    draws, seed = bench.options.draws, bench.options.seed
+    return reorder(*bench.evaluation(), swaps=REPORTED, draws=draws, seed=seed, **bench.how)
 
 
 STUDY = Study(
@@ -377,7 +354,7 @@ STUDY = Study(
         "hardly": "swapping equal units hardly raises the error of {}",
         "breaks": _breaks,
         "uneven": "the error of {} does not rise steadily as its units are reordered",
-        "untrained": UNTRAINED,
+        "untrained": verdicts.UNTRAINED,
     },
     points=points,
     notes=lambda results: [BRACKETS],

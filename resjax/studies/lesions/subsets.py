@@ -7,49 +7,55 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
+from resjax.studies.batches import check_images
 from resjax.studies.refusal import Refusal
 
 _STEPS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500)
 
 
 def candidates(
-    network: Network, variables: Variables, shape: tuple[int, ...], *, transitions: bool = True
+    network: Network, variables: Variables, images: ArrayLike, *, transitions: bool = True
 ) -> tuple[np.ndarray, dict[str, str]]:
-    """Which units can be deleted in a network on images of ``shape`` (H, W, C); only shapes are evaluated.
+    """bool [units], which units can be deleted on these images, and {name: reason} of the others.
 
-    Returns:
-      bool [units], and {name: reason} of those that can't. With ``transitions=False`` these include every
-      unit whose input and output differ in shape.
+    Only shapes are evaluated. Without ``transitions``, a unit can't be deleted that changes the shape.
 
     Raises:
-      ValueError: no unit can be deleted.
+      ValueError: images of a wrong form, or no unit that can be deleted.
     """
-    x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-    taps = jax.eval_shape(
-        lambda v, x: network.apply(v, x, tap=lambda parts: (parts.x, parts.y)).taps, variables, x
-    )
-    keeps = {name: x.shape == y.shape for name, (x, y) in taps.items()}
-    out = {}
-    for unit, can_go in zip(network.units, network.deletable(variables, shape), strict=True):
-        if not can_go:
-            out[unit.name] = "no shortcut, and its input and output differ in shape"
-        elif not transitions and not keeps[unit.stack.name]:
-            out[unit.name] = "changes the shape, and such units were excluded"
-    allowed = np.array([unit.name not in out for unit in network.units], bool)
+    images = np.asarray(images)
+    check_images(images)
+    reasons = why_not(network, network.deletable(variables, images.shape[1:]))
+    if not transitions:
+        x = jax.ShapeDtypeStruct((1, *images.shape[1:]), jnp.float32)
+        taps = jax.eval_shape(
+            lambda v, x: network.apply(v, x, tap=lambda p: (p.x, p.y)).taps, variables, x
+        )
+        for unit in network.units:
+            before, behind = taps[unit.stack.name]
+            if before.shape != behind.shape:
+                reasons.setdefault(unit.name, "changes the shape, and such units were excluded")
+    allowed = np.array([unit.name not in reasons for unit in network.units], bool)
     if not allowed.any():
         raise Refusal(
             f"none of the {network.num_units} units can be deleted: a unit without a shortcut can be deleted "
             "only where its input and output have one shape"
         )
-    return allowed, out
+    return allowed, reasons
+
+
+def why_not(network: Network, can_go: np.ndarray) -> dict[str, str]:
+    """{name: reason} of the units that can't be deleted."""
+    reason = "no shortcut, and its input and output differ in shape"
+    return {u.name: reason for u, can in zip(network.units, can_go, strict=True) if not can}
 
 
 def default_numbers(n: int) -> tuple[int, ...]:
@@ -63,8 +69,6 @@ def random_subsets(allowed: np.ndarray, ks: Sequence[int], draws: int, seed: int
     Args:
       allowed: bool [units], the units that may be in a subset.
       ks: sizes. Each has its own random numbers, so its subsets do not depend on the other sizes.
-      draws: subsets of each size.
-      seed: seed of the draws.
 
     Raises:
       ValueError: no size, a size below 0 or above the number of allowed units, or no draw.
@@ -82,12 +86,8 @@ def random_subsets(allowed: np.ndarray, ks: Sequence[int], draws: int, seed: int
             subsets += list(itertools.combinations(pool.tolist(), k))
             continue
         rng = np.random.default_rng((seed, k))
-        subsets += _different(partial(_first, rng, pool, k), draws)
+        subsets += _different((rng.permutation(pool)[:k] for _ in itertools.count()), draws)
     return _as_mask(subsets, len(allowed))
-
-
-def _first(rng: np.random.Generator, pool: np.ndarray, k: int) -> np.ndarray:
-    return rng.permutation(pool)[:k]
 
 
 def random_halves(allowed: np.ndarray, draws: int, seed: int) -> np.ndarray:
@@ -97,19 +97,18 @@ def random_halves(allowed: np.ndarray, draws: int, seed: int) -> np.ndarray:
     if 2 ** len(pool) <= draws:
         every = (itertools.combinations(pool.tolist(), k) for k in range(len(pool) + 1))
         return _as_mask(list(itertools.chain(*every)), len(allowed))
-    rng = np.random.default_rng(
-        (seed, len(pool) + 1)
-    )  # no size of ``random_subsets`` has this seed
-    subsets = _different(lambda: pool[rng.random(len(pool)) < 0.5], draws)
-    return _as_mask(subsets, len(allowed))
+    # No size of ``random_subsets`` has this seed.
+    rng = np.random.default_rng((seed, len(pool) + 1))
+    drawn = (pool[rng.random(len(pool)) < 0.5] for _ in itertools.count())
+    return _as_mask(_different(drawn, draws), len(allowed))
 
 
-def _different(draw: Callable[[], np.ndarray], count: int) -> list[tuple[int, ...]]:
-    """Draws until there are ``count`` different sets, in the order of their first appearance."""
-    drawn: dict[tuple[int, ...], None] = {}  # a set that keeps its order
-    while len(drawn) < count:
-        drawn[tuple(np.sort(draw()).tolist())] = None
-    return list(drawn)
+def _different(drawn: Iterator[np.ndarray], count: int) -> list[tuple[int, ...]]:
+    """The first ``count`` different sets."""
+    found: dict[tuple[int, ...], None] = {}  # keeps their order
+    while len(found) < count:
+        found[tuple(np.sort(next(drawn)).tolist())] = None
+    return list(found)
 
 
 def pairs_and_runs(allowed: np.ndarray) -> np.ndarray:

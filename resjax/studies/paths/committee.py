@@ -10,25 +10,24 @@ that keeps its shape is replaced by its input). There are two kinds:
 * each unit kept with probability ½: a random one of the 2ⁿ subsets of n units;
 * exactly d units deleted: a random one of the C(n, d) subsets, or all of them where they are few enough.
 
-*Vote.* A committee of m voters predicts by majority, or by the largest mean of its members' logits (or of
-their probabilities). **Ties**: where t classes have the most votes, one of them is drawn; the result holds
-the expected error, 1 − 1/t where the true class is among them and 1 where it is not. Many committees of each
-size are drawn from the voters without replacement.
+*Vote.* A committee of m voters, drawn without replacement, predicts by majority, or by the largest mean of
+its members' logits (or probabilities). **Ties**: where t classes have the most votes, one of them is drawn;
+the result holds the expected error, 1 − 1/t where the true class is among them and 1 where it is not.
 
 *Diversity* of each kind, see ``voters``: disagreement, agreement κ, share of pairs that predict differently.
 
 *Reading it.* If the whole network were nothing but a vote, a committee would come close to it, and larger
 ones closer. The vote does not show:
 
-* That the network *is* an ensemble. The reviewers of the paper noted that it defines none, and that the
-  forward pass is not a sum of 2ⁿ models; only the gradient is a sum over paths. A non-linear unit can't be
-  split over its inputs (Wu et al. 2016), so a single path has no output: a voter of k units is 2ᵏ paths.
-* That it is none. Voters were never trained as voters, and BatchNorm uses the statistics of the whole
-  network, which are wrong for a voter; either can make a committee bad.
+* That the network *is* an ensemble. The paper's reviewers noted that it defines none, and that the forward
+  pass is not a sum of 2ⁿ models; only the gradient is a sum over paths. A non-linear unit can't be split over
+  its inputs (Wu et al. 2016), so a single path has no output: a voter of k units is 2ᵏ paths.
+* That it is none. Voters were never trained as voters, and BatchNorm uses the whole network's statistics,
+  which are wrong for a voter; either can make a committee bad.
 * That voters are independent: they share the stem, the head and every unit that both keep.
 
-*Cost.* One forward pass for each voter, in one compilation; votes are counted on the host, and for intervals
-counted again with 50 resamples of the voters.
+*Cost.* One forward pass for each voter, in one compilation. The host counts the votes, and for intervals
+counts them again with 50 resamples of the voters.
 """
 
 from __future__ import annotations
@@ -36,8 +35,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -67,9 +66,6 @@ from resjax.studies.study import Bench, Columns, Study
 from resjax.studies.variants import logits_of, with_gates
 from resjax.studies.verdicts import LEARNED, num_deletable
 from resjax.studies.words import columns, factor, join, percent
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 HALF = "each kept with p = ½"
 VOTERS = 17  # of each kind in the study
@@ -134,21 +130,17 @@ def committee(
 ) -> Committee:
     """Lets sub-networks vote, alone and in committees.
 
-    Args:
-      network: any with at least two units that can be deleted.
-      variables: of the network, as ``Network.init`` returns them.
-      images, labels: float [N, H, W, C], standardized as in training; int [N]. Each is counted once.
+    Args: those of every analysis but ``loss`` (``Inference``; ``progress`` counts forward passes), and
       deleted: the kinds of voters: a number of units deleted from each, or None: each kept with p = ½.
       voters: most voters of a kind, all different; all subsets where there are no more.
       sizes: of the committees, at most ``voters``; None for 1, 3, 5, 9, 17, … up to half of the voters, so
         that committees of one size differ.
       draws: committees of each size, 2 or more.
       average: what is averaged, 'logits' or 'probabilities'.
-      batch_size, progress: see ``Inference``; ``progress`` counts forward passes.
       seed: seed of voters, of committees, and of resampled voters.
 
     Raises:
-      ValueError: no example, data of a wrong form, fewer than two deletable units, or impossible options.
+      ValueError: also for fewer than two deletable units.
     """
     images, labels, num_classes = checked_examples(network, variables, images, labels)
     can_go = network.deletable(variables, images.shape[1:])
@@ -177,18 +169,16 @@ def committee(
     for i, batch in enumerate(batches):
         given, tell = (network, variables, batch.images), part(progress, i, len(batches))
         logits = logits_of(*given, with_gates, every, batch_size=batch_size, progress=tell)
-        logits = logits[:, batch.mask]
-        true, answers = batch.labels[batch.mask], np.argmax(logits, -1)
+        logits, true = logits[:, batch.mask], batch.labels[batch.mask]
+        answers = np.argmax(logits, -1)
         wrong += np.sum(answers[0] != true)
         scores = logits if average == "logits" else special.softmax(logits, -1)
         for election, rows in zip(elections, kinds, strict=True):
             election.count(answers[rows], scores[rows], true)
 
-    found = [e.result(possible_voters(n, d)) for e, d in zip(elections, deleted, strict=True)]
     counts = np.array([len(rows) for rows in gates])
-    for one in found:
-        missing = (0, counts.max() - len(one["voter_error"]))
-        one["voter_error"] = np.pad(one["voter_error"], missing, constant_values=np.nan)
+    pairs = zip(elections, deleted, strict=True)
+    found = [e.result(possible_voters(n, d), int(counts.max())) for e, d in pairs]
     return Committee(
         **{name: np.stack([one[name] for one in found]) for name in found[0]},
         kind=tuple(HALF if d is None else f"{d} deleted" for d in deleted),
@@ -215,37 +205,29 @@ def committee(
 # --- what the report shows ---
 
 
-def plot(results: Mapping[str, Committee]) -> Figure:
+def plot(results: Mapping[str, Committee]) -> style.Figure:
     """Error by committee size, one panel a network; bands are the 95 % intervals of the result."""
-    across = 1 if style.is_narrow() else min(len(results), 2)
-    rows = -(-len(results) // across)
-    fig, grid = style.axes_grid(rows, across, sharey=True)
-    fig.set_figheight(fig.get_figheight() * (1 + 0.75 * (rows - 1)))
-    panels = [ax for row in grid for ax in row]
+    fig, panels = style.panels(len(results), columns=2, height=0.75, sharey=True)
     kinds = list(dict.fromkeys(kind for r in results.values() for kind in r.kind))  # colours
-    for ax in panels[len(results) :]:
-        ax.set_visible(False)
-    for ax, (label, r) in zip(panels, results.items(), strict=False):
+    rules = {"majority": "-", "average": "--"}
+    for ax, (label, r) in zip(panels, results.items(), strict=True):
         for k, kind in enumerate(r.kind):
             color, dots = style.color(kinds.index(kind)), style.marker(kinds.index(kind))
-            for error, interval, line in (
-                (r.majority_error, r.majority_interval, "-"),
-                (r.average_error, r.average_interval, "--"),
-            ):
-                ax.plot(r.size, 100 * error[k].mean(-1), line + dots, color=color)
-                ax.fill_between(r.size, *(100 * interval[k].T), color=color, alpha=0.18, lw=0)
+            for name, line in rules.items():
+                error, ends = getattr(r, f"{name}_error")[k], getattr(r, f"{name}_interval")[k]
+                ax.plot(r.size, 100 * error.mean(-1), line + dots, color=color)
+                ax.fill_between(r.size, *(100 * ends.T), color=color, alpha=0.18, lw=0)
         ax.axhline(100 * r.whole_error, ls="-.", color=style.ink())
         ax.axhline(100 * r.chance_error, lw=1, ls=":", color=style.ink())
         ax.set_xscale("log", base=2)
         ax.set_xticks(r.size, [str(m) for m in r.size])
         ax.set(title=label, ylim=(-3, 104), xlabel="voters in the committee")
         ax.minorticks_off()
-    for row in grid:
-        row[0].set_ylabel("error (%)")
+    for ax in panels[:: 1 if style.is_narrow() else 2]:
+        ax.set_ylabel("error (%)")
     for i, kind in enumerate(kinds):
         panels[0].plot([], [], style.marker(i), color=style.color(i), label=kind)
-    lines = {"majority": "-", "average": "--", "whole network": "-.", "chance": ":"}
-    for name, line in lines.items():
+    for name, line in {**rules, "whole network": "-.", "chance": ":"}.items():
         panels[0].plot([], [], line, lw=1.2, color=style.ink(), label=name)
     style.legend_above(fig, panels[0], columns=4)
     return fig
@@ -281,11 +263,10 @@ def verdict(result: Committee) -> str:
 
 def _some(label: str, result: Committee) -> str:
     kinds, near = np.array([f"“{kind}”" for kind in result.kind]), close(result)
-    near_kinds, others = join(list(kinds[near])), join(list(kinds[~near]))
-    where = (
-        f"come close to the whole network with voters of the kind {near_kinds}, not with {others}"
+    return (
+        f"in {label}, majorities come close to the whole network with voters of the kind "
+        f"{join(list(kinds[near]))}, not with {join(list(kinds[~near]))}"
     )
-    return f"in {label}, majorities {where}"
 
 
 def points(label: str, r: Committee) -> list[str]:
@@ -297,37 +278,38 @@ def points(label: str, r: Committee) -> list[str]:
     for k, kind in enumerate(r.kind):
         m, gain = r.largest[k], alone(r)[k] - together(r)[k]
         verb = "lower than" if gain > HELPS else "higher than" if gain < -HELPS else "about"
+        majority, _, voter, _, different, kappa = _told(r, k, m)
         points.append(
             f"{label}, {kind} ({r.kept[k]:.3g} of {r.num_units} units kept): the error of a majority of "
-            f"{r.size[m]} is {_told(together(r)[k], r.majority_interval[k, m])}, {verb} the "
-            f"{_told(alone(r)[k], r.voter_error_interval[k])} of one voter; two voters predict different "
-            f"classes for {_told(r.different_answers[k], r.different_answers_interval[k])} of the examples, "
-            f"κ = {_told(r.kappa[k], r.kappa_interval[k], factor)}."
+            f"{r.size[m]} is {majority}, {verb} the {voter} of one voter; two voters predict different "
+            f"classes for {different} of the examples, κ = {kappa}."
         )
     return points
 
 
-def _told(value: float, ends: np.ndarray, text: Callable[[float], str] = percent) -> str:
-    """'1.5 % (1.2 % to 1.9 %)', without brackets where there is no interval."""
-    low, high = ends
-    return text(value) + ("" if np.isnan(low) else f" ({text(low)} to {text(high)})")
+def _told(r: Committee, k: int, m: int) -> list[str]:
+    """Of kind ``k`` and size ``m``: errors of a majority, an average and one voter, disagreement, different
+    answers and κ; like '1.5 % (1.2 % to 1.9 %)', without brackets where there is no interval."""
+    found = [
+        (r.majority_error[k, m].mean(), r.majority_interval[k, m]),
+        (r.average_error[k, m].mean(), r.average_interval[k, m]),
+        (alone(r)[k], r.voter_error_interval[k]),
+        *((getattr(r, name)[k], getattr(r, f"{name}_interval")[k]) for name in DIVERSITY),
+    ]
+    texts = [percent] * 5 + [factor]
+    return [
+        text(value) + ("" if np.isnan(low) else f" ({text(low)} to {text(high)})")
+        for text, (value, (low, high)) in zip(texts, found, strict=True)
+    ]
 
 
 def table(r: Committee) -> Columns:
     """One row for each kind of voters and size of committees."""
-    rows = [
-        (
-            kind,
-            str(r.size[m]),
-            _told(r.majority_error[k, m].mean(), r.majority_interval[k, m]),
-            _told(r.average_error[k, m].mean(), r.average_interval[k, m]),
-            _told(alone(r)[k], r.voter_error_interval[k]),
-            _told(r.disagreement[k], r.disagreement_interval[k]),
-            _told(r.kappa[k], r.kappa_interval[k], factor),
-        )
-        for k, kind in enumerate(r.kind)
-        for m in range(r.largest[k] + 1)
-    ]
+    rows = []
+    for k, kind in enumerate(r.kind):
+        for m in range(r.largest[k] + 1):
+            *numbers, _, kappa = _told(r, k, m)
+            rows.append((kind, str(r.size[m]), *numbers, kappa))
     names = ("voters", "size", "error of the majority", "error of the average")
     return columns((*names, "error of one voter", "disagreement", "κ"), rows)
 
@@ -343,23 +325,18 @@ def summary(r: Committee) -> dict[str, str]:
 def measure(bench: Bench) -> Committee:
     options, can_go = bench.options, num_deletable(bench.run)
     some = max(2, can_go // 8)
-    return committee(
-        *bench.evaluation(),
-        deleted=(1, some, None) if some < can_go else (1, None),
-        voters=VOTERS,
-        draws=options.draws,
-        batch_size=options.batch_size,
-        seed=options.seed,
-        progress=bench.progress,
-    )
+    kinds = (1, some, None) if some < can_go else (1, None)
+    how: dict[str, Any] = {"batch_size": options.batch_size, "progress": bench.progress}
+    how |= {"voters": VOTERS, "draws": options.draws, "seed": options.seed}
+    return committee(*bench.evaluation(), deleted=kinds, **how)
 
 
 def _unsuited(run: Run) -> str | None:
-    n = num_deletable(run)
-    reason = (
+    if (n := num_deletable(run)) >= 2:
+        return None
+    return (
         f"voters differ in the deleted units, and {n or 'no'} unit of this network can be deleted"
     )
-    return reason if n < 2 else None
 
 
 STUDY = Study(

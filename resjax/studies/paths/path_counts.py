@@ -15,9 +15,8 @@ every path crosses its branch. With p plain and r residual units,
 The last line turns one number, the attenuation g, into a range of *effective* lengths: for 54 units, g = ¼
 gives the paper's 5 to 17.
 
-*Protocol.* Units that change the shape count as any other, because they have a shortcut as well. The
-*effective range* is the central 95 %: it leaves out at most 2.5 % at either end. The paper does not define
-"almost all".
+*Protocol.* Units that change the shape have a shortcut and count as any other. The *effective range* is the
+central 95 %, without at most 2.5 % at either end; the paper does not define "almost all".
 
 *Reading it.* The counts hold for any network of this shape, trained or not; ``paths`` measures. Nor are 2ⁿ
 paths 2ⁿ networks: the gradient is a sum over paths, the output is not a sum of models.
@@ -29,7 +28,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import numpy as np
 
@@ -46,11 +45,8 @@ from resjax.studies.paths.path_lengths import (
 )
 from resjax.studies.result import Result
 from resjax.studies.run import Run
-from resjax.studies.study import Bench, Columns, Study
-from resjax.studies.words import count, factor, join
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from resjax.studies.study import Columns, Study
+from resjax.studies.words import count, factor, join, superscript
 
 # The deletions of Veit et al. 2016, Fig. 7 and §6, as shares of their 54 units.
 _DELETED = (1 / 54, 10 / 54, 20 / 54)
@@ -88,9 +84,6 @@ def path_counts(
       network: any; a plain network has one path.
       deleted: numbers of residual units to delete; None for the paper's 1, 10 and 20 of 54, in proportion.
       attenuations: values of g for which the effective range is computed.
-
-    Raises:
-      ValueError: more deletions than residual units, or a negative attenuation.
     """
     residual, plain = count_units(network)
     if deleted is None:
@@ -116,7 +109,7 @@ def path_counts(
 # --- what the report shows ---
 
 
-def plot(results: Mapping[str, PathCounts]) -> Figure:
+def plot(results: Mapping[str, PathCounts]) -> style.Figure:
     """Left: the lengths of all paths, with their central 95 % as a band. Right: the share of the paths of
     each length that is left after deletions. Networks with the same paths share a line."""
     fig, (left, right) = style.panels(2)
@@ -125,78 +118,68 @@ def plot(results: Mapping[str, PathCounts]) -> Figure:
         alike.setdefault((result.num_residual, result.num_plain), []).append(label)
     for i, labels in enumerate(alike.values()):
         label, result = ", ".join(labels), results[labels[0]]
-        units = f"{result.num_residual + result.num_plain} units"
-        look: dict[str, Any] = {"color": style.color(i)}
-        name = f"{label}, {units}".strip(", ")
-        left.plot(result.length, 100 * result.share, style.marker(i) + "-", label=name, **look)
+        color, units = style.color(i), result.num_residual + result.num_plain
+        name, dots = f"{label}, {units} units" if label else "", style.marker(i) + "-"
+        left.plot(result.length, 100 * result.share, dots, color=color, label=name)
         low, high = result.central
-        left.axvspan(low - 0.5, high + 0.5, alpha=0.12, lw=0, **look)
+        left.axvspan(low - 0.5, high + 0.5, color=color, alpha=0.12, lw=0)
         for d, surviving in enumerate(result.surviving):
             line = style.LINES[d % len(style.LINES)]
             name = f"{result.deleted[d]} of {result.num_residual} deleted"
-            right.plot(result.length, 100 * surviving, line, label=name, **look)
+            right.plot(result.length, 100 * surviving, line, color=color, label=name)
     left.set(ylabel="share of all paths (%)")
     right.set(ylabel="paths left (%)", ylim=(-3, 104))
     right.legend(fontsize=8, loc="upper right")
-    for ax in (left, right):
+    show_lengths(fig, left, right)
+    return fig
+
+
+def show_lengths(fig: style.Figure, *axes: style.Axes) -> None:
+    """The x axes of curves by length, and a legend of the named curves of the first axes."""
+    for ax in axes:
         ax.set_xlabel("length (branches crossed)")
         style.integer_ticks(ax)
-    if "" not in results:
-        style.legend_above(fig, left)
-    return fig
+    if any(axes[0].get_legend_handles_labels()[1]):
+        style.legend_above(fig, axes[0])
 
 
 def one_path(run: Run) -> str | None:
     """Why path lengths say nothing about a network, or None."""
-    if run.residual:
-        return None
-    return "no unit of this network has a shortcut, so there is one path only, through every unit"
+    reason = "no unit of this network has a shortcut, so there is one path only, through every unit"
+    return None if run.residual else reason
 
 
 def between(ends: Sequence[float] | np.ndarray) -> str:
     """'5 to 17', or '–' where there is no range."""
     low, high = ends
-    if np.isnan(low) or np.isnan(high):
+    if np.isnan([low, high]).any():
         return "–"
     return f"{low:.0f}" if low == high else f"{low:.0f} to {high:.0f}"
 
 
-def number_of_paths(num_residual: int) -> str:
-    """'2⁵⁴'."""
-    return "2" + str(num_residual).translate(_SUPERSCRIPT)
-
-
-_SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
-
-
 def headline(results: Mapping[str, PathCounts]) -> str:
     """How long most paths are."""
-    parts = [
-        f"{between(r.central)} of {r.num_residual + r.num_plain} units in {label}"
-        for label, r in results.items()
-    ]
+    parts = []
+    for label, r in results.items():
+        units = r.num_residual + r.num_plain
+        parts.append(f"{between(r.central)} of {units} units in {label}")
     return f"of all paths, 95 % cross {join(parts)}"
 
 
 def points(label: str, r: PathCounts) -> list[str]:
     """How many paths there are, which of them deletions leave, and which lengths an attenuation selects."""
     middle = r.num_plain + r.num_residual // 2
-    left = [
-        f"{factor(100 * surviving[r.num_residual // 2])} % after {count(int(d), 'deletion')}"
-        for d, surviving in zip(r.deleted, r.surviving, strict=True)
-    ]
+    shares = zip(r.surviving[:, r.num_residual // 2], r.deleted.tolist(), strict=True)
+    left = [f"{factor(100 * share)} % after {count(d, 'deletion')}" for share, d in shares]
     left[0] = left[0].replace(" after ", " are left after ")
     units = count(r.num_residual, "residual unit")
     plain = f", and {count(r.num_plain, 'unit')} that every path crosses" if r.num_plain else ""
     text = (
-        f"{label}: {number_of_paths(r.num_residual)} paths through {units}{plain}. Of the paths that cross "
+        f"{label}: 2{superscript(r.num_residual)} paths through {units}{plain}. Of the paths that cross "
         f"{middle}, {join(left)}."
     )
-    ranges = [
-        f"{between(ends)} units if g = {factor(float(g))}"
-        for g, ends in zip(r.attenuation, r.effective, strict=True)
-        if g in (0.25, 0.5, 1.0)
-    ]
+    ends = {g: between(own) for g, own in zip(r.attenuation, r.effective, strict=True)}
+    ranges = [f"{ends[g]} units if g = {factor(g)}" for g in ends if g in (0.25, 0.5, 1.0)]
     if ranges:
         text += (
             " If each branch multiplies the gradient by g and paths do not cancel, 95 % of the gradient "
@@ -214,10 +197,6 @@ def table(r: PathCounts) -> Columns:
     }
 
 
-def measure(bench: Bench) -> PathCounts:
-    return path_counts(bench.run.network)
-
-
 STUDY = Study(
     name="path_counts",
     title="How many paths, and how long",
@@ -229,7 +208,7 @@ STUDY = Study(
     code="resjax.analysis.path_counts(run.network)",
     result=PathCounts,
     unsuited=one_path,
-    measure=measure,
+    measure=lambda bench: path_counts(bench.run.network),
     plot=plot,
     headline=headline,
     points=points,

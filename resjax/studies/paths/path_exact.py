@@ -10,31 +10,30 @@ So the cotangents c_0 … c_n, one for each length, are carried back together, a
     c_k  ←  Sᵀ Mᵀ c_k + Jᵀ Mᵀ c_{k−1}
 
 with M the Jacobian of what follows the sum (for a post-activation unit its ReLU). A plain unit has no
-shortcut, so all lengths grow by one there. Nothing is sampled: Σ_k c_k is the true gradient.
+shortcut, so all lengths grow by one there. Nothing is sampled: Σ_k c_k is the true gradient c.
 
-Each length has two numbers: the *norm* ‖c_k‖, and the *contribution* ⟨c_k, c⟩/‖c‖² to the gradient c.
-Contributions sum to 1; a negative one means that these paths oppose the whole gradient.
+Each length has a *norm* ‖c_k‖ and a *contribution* ⟨c_k, c⟩/‖c‖². Contributions sum to 1; a negative one
+means that these paths oppose the whole gradient.
 
 *Protocol.* Veit et al. 2016 (§5) leave choices open; the defaults are BatchNorm's running statistics, the
 mean loss of a batch, and one L2 norm over the batch, at the image (``Probe``). The paper has no such sum: it
 multiplies the number of paths by the mean norm of single ones (``path_sampled``), an upper bound, because
 paths are vectors that point in different directions.
 
-*Reading it.* ‖c_k‖ do not sum to ‖c‖: lengths cancel each other as well. A spectrum at short lengths says
-that the *gradient* comes through short paths. It does not say that the network computes a vote of shallow
-ones.
+*Reading it.* The norms ‖c_k‖ do not sum to ‖c‖: lengths cancel each other too. Large norms at short lengths
+say that the *gradient* comes through short paths, not that the network computes a vote of shallow ones.
 
-*Cost.* With n residual units, n(n + 1)/2 backward passes of a branch with respect to its input. That is half
-of n passes through all branches, without the gradients of weights, which a training step needs too. n + 1
-states and n inputs of units are held.
+*Cost.* With n residual units, n(n + 1)/2 backward passes of a branch with respect to its input: half of n
+passes through all branches, without the gradients of weights, which a training step needs too. n + 1 states
+and n inputs of units are held.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -46,24 +45,24 @@ from resjax.cpu import shared_batches as on_cores
 from resjax.network import Network, Variables
 from resjax.network.losses import Loss, cross_entropy
 from resjax.studies import style
-from resjax.studies.batches import Progress
+from resjax.studies.batches import Progress, whole_batches
 from resjax.studies.intervals import bootstrap, of_mean
 from resjax.studies.moments import moment
+from resjax.studies.paths.path_counts import show_lengths
 from resjax.studies.paths.path_lengths import central_range, count_units, path_lengths, shares
 from resjax.studies.paths.path_walk import (
     BATCH_SIZE,
     PAPER,
+    Arrived,
     Crossing,
     Probe,
     norm,
+    norm_of_each,
+    rows_before,
     walk_back,
-    whole_batches,
     wide,
 )
 from resjax.studies.result import Result
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,40 +125,24 @@ def path_spectrum(
 ) -> PathSpectrum:
     """The gradient through all paths of each length, for batches of the data.
 
-    Args:
-      network: any; in a network without residual units the whole gradient has one length.
-      variables: of the network, as ``Network.init`` returns them.
-      images: float [N, H, W, C], standardized as in training; training images, as in the paper.
-      labels: int [N].
-      loss, progress: see ``Inference``; ``progress`` counts batches.
+    Args: those of every analysis (``Inference``), with training images as in the paper, and
       probe: BatchNorm's mode, reduction, norm, and where the gradient is measured.
       batch_size: examples in a batch, or all examples where there are fewer. The result depends on it,
         because a gradient belongs to a batch; examples beyond the last whole batch are not used.
       step: training steps done, noted in the result.
       seed: seed of dropout, used with ``probe.train``.
-
-    Raises:
-      ValueError: no example, images or labels of a wrong form, a batch size below 1.
     """
     batches = whole_batches(network, variables, images, labels, batch_size)
     residual, plain = count_units(network)
     found: list[tuple[np.ndarray, ...]] = []
-    cores = on_cores.shared_cores().if_shared(len(batches[0][0]))
+    cores = on_cores.shared_cores().if_shared(batches.size)
     variables = cores.copy(variables)
-    for i, (x, y) in enumerate(batches):
-        if progress:
-            progress(i, len(batches))
-        x, y = cores.split((x, y))
-        key = jax.random.fold_in(jax.random.key(seed), i)
-        norms, parts, total, scale = (
-            np.asarray(v, np.float64)
-            for v in jax.device_get(_spectrum(cores, network, loss, probe, variables, x, y, key))
-        )
+    for *examples, key in batches.keyed(seed, progress):
+        batch = variables, *cores.split(tuple(examples)), key
+        out = jax.device_get(_spectrum(cores, network, loss, probe, *batch))
+        norms, parts, total, scale = (np.asarray(v, np.float64) for v in out)
         found.append((scale * probe.of_examples(norms), parts, scale * probe.of_examples(total)))
-    if progress:
-        progress(len(batches), len(batches))
     norms, parts, total = (np.stack(v)[None] for v in zip(*found, strict=True))
-    size = len(batches[0][0])
     return PathSpectrum(
         step=np.array([step]),
         length=path_lengths(residual, plain),
@@ -168,68 +151,61 @@ def path_spectrum(
         total=total,
         num_residual=residual,
         num_plain=plain,
-        batch_size=size,
-        choices={**probe.choices(), "batches": f"{len(batches)} of {size} examples", "seed": seed},
+        batch_size=batches.size,
+        choices={**probe.choices(), "batches": str(batches), "seed": seed},
     )
 
 
 @on_cores.jit(static=4)
 def _spectrum(
-    cores: on_cores.Cores,
-    network: Network,
-    loss: Loss,
-    probe: Probe,
-    variables: Variables,
-    images: jax.Array,
-    labels: jax.Array,
-    key: jax.Array,
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Norms [rows, B], contributions [rows], the whole norms [B], and the scale that norms are divided by."""
+    cores: on_cores.Cores, network: Network, loss: Loss, probe: Probe, *batch: Any
+) -> tuple[jax.Array, ...]:
+    """Norms [row, B], contributions [row], the whole norms [B], and the scale that norms are divided by.
 
-    def cross_unit(unit: Crossing, rows: jax.Array, _: Any, behind: jax.Array) -> Any:
-        return cross(unit, rows, behind), None, None
-
-    walk = walk_back(
-        *(network, loss, probe, variables, images, labels, key),
-        start=first_row(network),
-        cross=cross_unit,
-        carry=None,
-        xs=residual_behind(network),
-    )
-    axes = tuple(range(1, images.ndim if probe.at == "image" else walk.rows.ndim - 1))
+    ``batch`` is (variables, images, labels, key), and row k holds the paths with k residual branches.
+    """
+    walk = walk_lengths(network, loss, probe, *batch)
     whole = walk.to_input(jnp.sum(walk.rows, 0))
 
     def measure(c: jax.Array) -> tuple[jax.Array, jax.Array]:
         g = walk.to_input(c)
-        return norm(g, axes), part_of(g, whole)
+        return norm_of_each(g), part_of(g, whole)
 
     norms, parts = lax.map(measure, walk.rows)
-    return norms, parts, norm(whole, axes), walk.scale
+    return norms, parts, norm_of_each(whole), walk.scale
 
 
-def first_row(network: Network) -> Any:
-    """The gradient behind the last unit → rows for 0 … n residual branches; it has crossed none."""
-    count = count_units(network)[0] + 1
-    return lambda c: jnp.zeros((count, *c.shape), c.dtype).at[0].set(c)
+def walk_lengths(
+    network: Network,
+    *given: Any,
+    measure: Callable[[Crossing, jax.Array, jax.Array], Any] = lambda *_: None,
+) -> Arrived:
+    """Carries one row for each number of residual branches through the network, see ``walk_back``.
+
+    Args:
+      *given: the other positional arguments of ``walk_back``.
+      measure: (unit, rows behind it, number of residual units behind it) → output of the unit. The paths so
+        far have 0 … that number of branches; the other rows are 0.
+    """
+    behind = network.residual.sum() - network.residual.cumsum()
+
+    def start(c: jax.Array) -> jax.Array:
+        """Behind the last unit, the gradient has crossed no branch."""
+        return jnp.zeros((network.residual.sum() + 1, *c.shape), c.dtype).at[0].set(c)
+
+    def cross(unit: Crossing, rows: jax.Array, _: Any, behind: jax.Array) -> Any:
+        return _cross(unit, rows, behind), None, measure(unit, rows, behind)
+
+    xs = behind.astype(np.int32)
+    return walk_back(network, *given, start=start, cross=cross, carry=None, xs=xs)
 
 
-def residual_behind(network: Network) -> np.ndarray:
-    """int32 [unit]: how many residual units each unit has behind it, towards the loss."""
-    residual = np.array([unit.stack.unit.residual for unit in network.units])
-    return (residual.sum() - residual.cumsum()).astype(np.int32)
-
-
-def cross(unit: Crossing, rows: jax.Array, behind: jax.Array) -> jax.Array:
+def _cross(unit: Crossing, rows: jax.Array, behind: jax.Array) -> jax.Array:
     """c_k ← SᵀMᵀc_k + JᵀMᵀc_{k−1} for all rows that are in use, 0 … ``behind``; the others stay 0.
 
     From the last row to the first, so that no row is overwritten before it is read.
     """
-    same = unit.x.shape == rows.shape[1:]
-    new = rows if same else jnp.zeros((len(rows), *unit.x.shape), rows.dtype)
-
-    def old(new: jax.Array, k: jax.Array | int) -> jax.Array:
-        return lax.dynamic_index_in_dim(new if same else rows, k, keepdims=False)
-
+    new, old = rows_before(unit, rows)
     merge = unit.merge()
     if not unit.unit.residual:
         branch = unit.branch()
@@ -252,15 +228,14 @@ def cross(unit: Crossing, rows: jax.Array, behind: jax.Array) -> jax.Array:
 
 def part_of(g: jax.Array, whole: jax.Array) -> jax.Array:
     """⟨g, whole⟩/‖whole‖², over all axes; NaN where ``whole`` is 0."""
-    size = norm(whole, tuple(range(whole.ndim)))
-    dtype = wide(g)
+    size, dtype = norm(whole), wide(g)
     return jnp.sum(g.astype(dtype) * (whole.astype(dtype) / size)) / size
 
 
 # --- what the report shows ---
 
 
-def plot(results: Mapping[str, PathSpectrum]) -> Figure:
+def plot(results: Mapping[str, PathSpectrum]) -> style.Figure:
     """Left, the share of the norms by length; right, the contribution to the gradient, which can be negative.
 
     Runs differ in color, moments in line style. Lines are means over batches, bands their 95 % intervals.
@@ -270,18 +245,13 @@ def plot(results: Mapping[str, PathSpectrum]) -> Figure:
         whole = r.norm.mean(1, keepdims=True).sum(-1, keepdims=True)
         own = r.norm / np.where(whole > 0, whole, np.nan)
         for t, step in enumerate(r.step):
-            look: dict[str, Any] = {"color": style.color(i), "ls": style.LINES[t % 4]}
+            color, line = style.color(i), style.LINES[t % 4]
             name = f"{label}, {moment(int(step))}".strip(", ") if len(r.step) > 1 else label
-            for ax, values in ((left, own[t]), (right, r.contribution[t])):
-                ax.plot(r.length, 100 * values.mean(0), label=name, **look)
-                low, high = of_mean(100 * values, 0)
-                ax.fill_between(r.length, low, high, color=look["color"], alpha=0.18, lw=0)
+            for ax, values in ((left, 100 * own[t]), (right, 100 * r.contribution[t])):
+                ax.plot(r.length, values.mean(0), line, color=color, label=name)
+                ax.fill_between(r.length, *of_mean(values, 0), color=color, alpha=0.18, lw=0)
     left.set(ylabel="share of the norms (%)")
     right.set(ylabel="contribution to the gradient (%)")
     right.axhline(0, lw=1, color=style.ink())
-    for ax in (left, right):
-        ax.set_xlabel("length (branches crossed)")
-        style.integer_ticks(ax)
-    if any(left.get_legend_handles_labels()[1]):
-        style.legend_above(fig, left)
+    show_lengths(fig, left, right)
     return fig

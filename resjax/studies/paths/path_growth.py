@@ -1,8 +1,7 @@
 """Do the paths that carry the gradient grow longer during training?
 
 *Question.* Littwin & Wolf (2016) argue that the ensemble of paths is dynamic: paths shorter than half of the
-depth dominate at the start, and deeper ones as training proceeds, because the scales of BatchNorm grow. Is it
-so in this run?
+depth dominate at the start, and longer ones later, because BatchNorm's scales grow. Is it so in this run?
 
 *Method.* The exact spectrum (``path_exact``) at step 0 and at every checkpoint, on the same batches of
 training images; from it the mean length, weighted by the norms.
@@ -19,7 +18,7 @@ paths gain or because short ones fade: see the spectra.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Unpack
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -33,9 +32,6 @@ from resjax.studies.paths.path_exact import PathSpectrum, path_spectrum
 from resjax.studies.paths.path_walk import BATCH_SIZE, TRAINING, Probe
 from resjax.studies.study import Bench, Columns, Study
 from resjax.studies.words import join, numbers
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 def path_growth(
@@ -51,15 +47,9 @@ def path_growth(
 ) -> PathSpectrum:
     """The exact gradient by path length at several moments of a training.
 
-    Args:
-      network: any.
+    Args: those of ``path_spectrum``, where ``progress`` counts batches of all moments, and
       steps: training steps done at each moment, in order.
       at: the variables after so many steps, such as ``run.at``; one checkpoint is held at a time.
-      images, labels, probe, seed, **how: as for ``path_spectrum``; ``progress`` counts batches of all
-        moments.
-
-    Raises:
-      ValueError: no moment, or as ``path_spectrum``.
     """
 
     def measure(step: int, variables: Variables, tell: Progress) -> PathSpectrum:
@@ -73,7 +63,7 @@ def path_growth(
 # --- what the report shows ---
 
 
-def plot(results: Mapping[str, PathSpectrum]) -> Figure:
+def plot(results: Mapping[str, PathSpectrum]) -> style.Figure:
     """Left: the norms by length at the first and the last moment. Right: the mean length at every moment.
 
     The band is the interval over batches, the dotted line the mean length of all paths.
@@ -89,16 +79,9 @@ def plot(results: Mapping[str, PathSpectrum]) -> Figure:
         right.plot(result.step, result.mean_length, style.marker(i) + "-", color=color)
     for middle in sorted({r.num_plain + r.num_residual / 2 for r in results.values()}):
         right.axhline(middle, ls=":", lw=1, color=style.ink())
-        right.annotate(
-            "all paths",
-            (1, middle),
-            xycoords=("axes fraction", "data"),
-            ha="right",
-            va="bottom",
-            xytext=(0, 2),
-            textcoords="offset points",
-            fontsize=8.5,
-        )
+        look: dict[str, Any] = {"ha": "right", "va": "bottom", "fontsize": 8.5}
+        at = (1, middle), (0, 2), ("axes fraction", "data"), "offset points"
+        right.annotate("all paths", *at, **look)
     left.set(xlabel="length (branches crossed)", ylabel="share of the gradient (%)")
     right.set(xlabel="training steps", ylabel="mean effective length")
     right.set_ylim(bottom=0)
@@ -113,10 +96,8 @@ LEAST = 0.5
 
 
 def verdict(result: PathSpectrum) -> str:
-    """How the mean length changes from the first moment to the last: 'longer', 'shorter', 'same', or 'none'
-    without two moments that have a gradient.
-
-    'same' where the intervals over batches overlap, or the means differ by less than ``LEAST``.
+    """How the mean length changes from the first moment to the last: 'longer', 'shorter', 'same' (intervals
+    over batches overlap, or means differ by less than ``LEAST``), or 'none' without two that have a gradient.
     """
     first, last = result.mean_length[[0, -1]]
     if len(result.step) < 2 or not np.isfinite([first, last]).all():
@@ -134,20 +115,20 @@ _CLAUSES = {
     "same": "the paths that carry the gradient of {} stay about as long during training",
     "none": "for {} there are not two moments with a gradient to compare",
 }
-_CITED: dict[tuple[str, ...], str] = {
-    ("longer",): ", as Littwin & Wolf (2016) predict",
-    ("shorter",): ", against the prediction of Littwin & Wolf (2016)",
+_CITED = {
+    "longer": ", as Littwin & Wolf (2016) predict",
+    "shorter": ", against the prediction of Littwin & Wolf (2016)",
 }
 
 
 def headline(results: Mapping[str, PathSpectrum]) -> str:
     """Whether the paths grow longer; the paper is cited where all networks agree."""
-    found: dict[str, list[str]] = {kind: [] for kind in _CLAUSES}
+    found: dict[str, list[str]] = {}
     for label, result in results.items():
-        found[verdict(result)].append(label)
-    kinds = tuple(kind for kind, labels in found.items() if labels)
+        found.setdefault(verdict(result), []).append(label)
+    kinds = [kind for kind in _CLAUSES if kind in found]
     text = "; ".join(_CLAUSES[kind].format(join(found[kind])) for kind in kinds)
-    return text + _CITED.get(kinds, "")
+    return text + _CITED.get("; ".join(kinds), "")
 
 
 def points(label: str, r: PathSpectrum) -> list[str]:
@@ -159,7 +140,7 @@ def points(label: str, r: PathSpectrum) -> list[str]:
         if np.isnan(r.mean_length[t]):
             parts.append(f"{when} the gradient is zero or not finite")
             continue
-        low, high = (float(end[t]) for end in r.mean_length_interval)
+        low, high = np.stack(r.mean_length_interval)[:, t]
         around = "" if np.isnan(low) else f" ({low:.1f} to {high:.1f} over batches)"
         parts.append(
             f"{when} the mean effective length is {r.mean_length[t]:.1f}{around} of {units} units, and 95 % "
@@ -192,8 +173,7 @@ def summary(r: PathSpectrum) -> dict[str, str]:
 def measure(bench: Bench) -> PathSpectrum:
     run, options = bench.run, bench.options
     size = min(run.config.train.batch_size, BATCH_SIZE)
-    images, labels = bench.training(size * max(2, options.gradient_batches // 2))
-    bench.choices["data"] = f"the first {len(images):,} training examples, not augmented"
+    images, labels = bench.training(size * max(2, options.gradient_batches // 2), note=True)
     steps = sorted({*([] if run.imported else [0]), *run.steps, run.step})
     how: Inference = bench.how | {"batch_size": size}
     return path_growth(run.network, steps, run.at, images, labels, seed=options.seed, **how)

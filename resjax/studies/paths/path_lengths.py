@@ -38,11 +38,7 @@ def log_path_counts(residual: int, plain: int = 0) -> np.ndarray:
 
 
 def surviving_share(residual: int, deleted: int, plain: int = 0) -> np.ndarray:
-    """[length]: the share of the paths of each length that avoid ``deleted`` residual units.
-
-    Raises:
-      ValueError: more deletions than residual units.
-    """
+    """[length]: the share of the paths of each length that avoid ``deleted`` residual units."""
     if not 0 <= deleted <= residual:
         raise ValueError(f"deleted={deleted}; allowed: 0 … {residual}, the residual units")
     through = path_lengths(residual, plain) - plain
@@ -51,11 +47,7 @@ def surviving_share(residual: int, deleted: int, plain: int = 0) -> np.ndarray:
 
 
 def attenuated_shares(residual: int, g: float, plain: int = 0) -> np.ndarray:
-    """[length]: the share of the total gradient if each branch multiplies a path's gradient by ``g``.
-
-    Raises:
-      ValueError: a negative attenuation.
-    """
+    """[length]: the share of the total gradient if each branch multiplies a path's gradient by ``g``."""
     if not g >= 0:
         raise ValueError(f"attenuation g={g}; allowed: 0 or more")
     through = path_lengths(residual, plain) - plain
@@ -67,15 +59,12 @@ def attenuated_shares(residual: int, g: float, plain: int = 0) -> np.ndarray:
 def central_range(
     lengths: np.ndarray, weights: np.ndarray, level: float = LEVEL
 ) -> tuple[float, float]:
-    """First and last length of the central ``level`` of the non-negative weights, both included.
-
-    NaN where all weights are 0, or one is not finite.
-    """
+    """First and last length of the central ``level`` of non-negative weights, both included; NaN where all
+    are 0 or one is not finite."""
     total = np.sum(weights)
     if not (np.isfinite(total) and total > 0):
         return math.nan, math.nan
-    below = np.cumsum(weights) / total
-    tail = (1 - level) / 2
+    below, tail = np.cumsum(weights) / total, (1 - level) / 2
     # Rounding must not decide for a share that equals the tail.
     low, high = (int(np.argmax(below >= edge - 1e-12)) for edge in (tail, 1 - tail))
     return float(lengths[low]), float(lengths[high])
@@ -83,16 +72,15 @@ def central_range(
 
 def share_between(residual: int, low: float, high: float, plain: int = 0) -> float:
     """The share of all paths whose length is ``low`` … ``high``, both included; NaN for a NaN end."""
-    if np.isnan(low) or np.isnan(high):
+    if np.isnan([low, high]).any():
         return math.nan
-    lengths = path_lengths(residual, plain)
-    inside = [math.comb(residual, int(k) - plain) for k in lengths if low <= k <= high]
-    return sum(inside) / 2**residual
+    lengths = path_lengths(residual, plain).tolist()
+    return sum(math.comb(residual, k - plain) for k in lengths if low <= k <= high) / 2**residual
 
 
 def count_units(network: Network) -> tuple[int, int]:
     """How many residual and how many plain units a network has."""
-    residual = sum(stack.n for stack in network.stacks if stack.unit.residual)
+    residual = int(network.residual.sum())
     return residual, network.num_units - residual
 
 

@@ -13,8 +13,7 @@ contributions sum to 1 over lengths.
 
 *Reading it.* Early units have more units behind them, so lengths grow towards the input in any network:
 compare with the dotted line, half of the units behind, which is the mean length of *all* paths there. The
-units in front of unit i do not split its gradient; they determine its activations, which are those of the
-intact network.
+units in front of unit i do not split its gradient; they set its activations, those of the intact network.
 
 *Cost.* That of the exact spectrum, and as many backward passes of a unit with respect to its weights.
 """
@@ -22,9 +21,10 @@ intact network.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -36,26 +36,14 @@ from numpy.typing import ArrayLike
 from resjax.network import Network, Variables
 from resjax.network.losses import Loss, cross_entropy
 from resjax.studies import style
-from resjax.studies.batches import Inference, Progress
+from resjax.studies.batches import Inference, Progress, whole_batches
 from resjax.studies.paths.path_counts import between, one_path
-from resjax.studies.paths.path_exact import cross, first_row, part_of, residual_behind
+from resjax.studies.paths.path_exact import part_of, walk_lengths
 from resjax.studies.paths.path_lengths import central_range, shares
-from resjax.studies.paths.path_walk import (
-    BATCH_SIZE,
-    PAPER,
-    Crossing,
-    Probe,
-    norm,
-    walk_back,
-    whole_batches,
-    wide,
-)
+from resjax.studies.paths.path_walk import BATCH_SIZE, PAPER, Crossing, Probe, norm, wide
 from resjax.studies.result import Result
 from resjax.studies.study import Bench, Columns, Study
 from resjax.studies.words import numbers
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,8 +52,7 @@ class PathParameters(Result):
 
     unit: tuple[str, ...]  # names in order
     length: Annotated[np.ndarray, "length"]  # int, branches crossed behind a unit, 0 … units − 1
-    # Norm of the gradient through all paths of a length, 0 where there is none; its part of the unit's
-    # gradient.
+    # Norm of the gradient through all paths of a length, 0 without any; its part of the unit's gradient.
     norm: Annotated[np.ndarray, "batch", "unit", "length"]
     contribution: Annotated[np.ndarray, "batch", "unit", "length"]
     total: Annotated[np.ndarray, "batch", "unit"]  # norm of the unit's gradient
@@ -108,99 +95,78 @@ def path_parameters(
 ) -> PathParameters:
     """Splits the gradient of each unit's parameters by the length of the path from the loss to the unit.
 
-    Args:
-      network, variables, images, labels, loss, batch_size, seed, progress: as for ``path_spectrum``.
+    Args: those of ``path_spectrum``, and
       probe: BatchNorm's mode and the reduction of the loss. A gradient of weights belongs to a whole batch,
         so ``norm`` must be 'batch'; ``at`` does not matter.
-
-    Raises:
-      ValueError: a norm of examples, no example, images or labels of a wrong form, a batch size below 1.
     """
     if probe.norm != "batch":
         raise ValueError(f"norm={probe.norm!r}; allowed: 'batch', whose sum a weight's gradient is")
     batches = whole_batches(network, variables, images, labels, batch_size)
-    found = []
-    for i, (x, y) in enumerate(batches):
-        if progress:
-            progress(i, len(batches))
-        key = jax.random.fold_in(jax.random.key(seed), i)
-        found.append(jax.device_get(_by_unit(network, loss, probe, variables, x, y, key)))
-    if progress:
-        progress(len(batches), len(batches))
-    units, size = network.units, len(batches[0][0])
-    residual = np.array([unit.stack.unit.residual for unit in units])
+    found = [
+        jax.device_get(_by_unit(network, loss, probe, variables, *batch))
+        for batch in batches.keyed(seed, progress)
+    ]
+    norms, parts, total, scale = (np.stack(values) for values in zip(*found, strict=True))
+    scale = scale.astype(np.float64)[:, None]
     choices = {**probe.choices(), "norm": "L2 over all parameters of a unit"}
     del choices["gradient at"]
     return PathParameters(
-        unit=tuple(unit.name for unit in units),
-        length=np.arange(len(units)),
-        norm=np.stack(
-            [_place(norms * np.float64(scale), residual) for norms, _, _, scale in found]
-        ),
-        contribution=np.stack([_place(parts, residual) for _, parts, _, _ in found]),
-        total=np.stack([np.float64(scale) * total for _, _, total, scale in found]),
-        residual=residual,
-        batch_size=size,
-        choices={**choices, "batches": f"{len(batches)} of {size} examples", "seed": seed},
+        unit=tuple(unit.name for unit in network.units),
+        length=np.arange(network.num_units),
+        norm=_by_length(norms * scale[:, None], network.residual),
+        contribution=_by_length(parts, network.residual),
+        total=total * scale,
+        residual=network.residual,
+        batch_size=batches.size,
+        choices={**choices, "batches": str(batches), "seed": seed},
     )
 
 
-def _place(values: np.ndarray, residual: np.ndarray) -> np.ndarray:
-    """[unit, row] → [unit, length]: a row counts residual branches, a length also the plain units behind."""
-    units = len(residual)
-    placed = np.zeros((units, units))
-    for i, row in enumerate(values):
+def _by_length(values: np.ndarray, residual: np.ndarray) -> np.ndarray:
+    """[batch, unit, row] → [batch, unit, length]: a row counts residual branches, a length also the plain
+    units behind."""
+    batches, units, _ = values.shape
+    placed = np.zeros((batches, units, units))
+    for i in range(units):
         plain = int(np.sum(~residual[i + 1 :]))
         count = units - i - plain  # residual units behind, and one
-        placed[i, plain : plain + count] = row[:count]
+        placed[:, i, plain : plain + count] = values[:, i, :count]
     return placed
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
-def _by_unit(
-    network: Network,
-    loss: Loss,
-    probe: Probe,
-    variables: Variables,
-    images: jax.Array,
-    labels: jax.Array,
-    key: jax.Array,
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Norms and contributions [unit, row], the whole norms [unit], and the scale that norms are divided
-    by."""
+def _by_unit(network: Network, loss: Loss, probe: Probe, *batch: Any) -> tuple[jax.Array, ...]:
+    """Norms and contributions [unit, row], the whole norms [unit], and the scale that norms are divided by.
 
-    def cross_unit(unit: Crossing, rows: jax.Array, _: Any, behind: jax.Array) -> Any:
-        parameters = unit.parameters()
-
-        def gradient(c: jax.Array) -> jax.Array:
-            flat = ravel_pytree(parameters(c))[0]
-            return flat.astype(wide(flat)) if flat.size else jnp.zeros(1, wide(c))
-
-        whole = gradient(jnp.sum(rows, 0))
-
-        def measure(k: jax.Array, found: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, ...]:
-            g = gradient(lax.dynamic_index_in_dim(rows, k, keepdims=False))
-            norms, parts = found
-            return norms.at[k].set(norm(g, (0,))), parts.at[k].set(part_of(g, whole))
-
-        zeros = jnp.zeros(len(rows), whole.dtype)
-        norms, parts = lax.fori_loop(0, behind + 1, measure, (zeros, zeros))
-        return cross(unit, rows, behind), None, (norms, parts, norm(whole, (0,)))
-
-    walk = walk_back(
-        *(network, loss, probe, variables, images, labels, key),
-        start=first_row(network),
-        cross=cross_unit,
-        carry=None,
-        xs=residual_behind(network),
-    )
+    ``batch`` is (variables, images, labels, key).
+    """
+    walk = walk_lengths(network, loss, probe, *batch, measure=_gradients)
     return *walk.units, walk.scale
+
+
+def _gradients(unit: Crossing, rows: jax.Array, behind: jax.Array) -> tuple[jax.Array, ...]:
+    """Norms and contributions [row] of the gradients of a unit's parameters, and the whole norm."""
+    parameters = unit.parameters()
+
+    def gradient(c: jax.Array) -> jax.Array:
+        flat = ravel_pytree(parameters(c))[0]
+        return flat.astype(wide(flat)) if flat.size else jnp.zeros(1, wide(c))
+
+    whole = gradient(jnp.sum(rows, 0))
+
+    def measure(k: jax.Array, found: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, ...]:
+        g = gradient(lax.dynamic_index_in_dim(rows, k, keepdims=False))
+        norms, parts = found
+        return norms.at[k].set(norm(g)), parts.at[k].set(part_of(g, whole))
+
+    zeros = jnp.zeros(len(rows), whole.dtype)
+    return *lax.fori_loop(0, behind + 1, measure, (zeros, zeros)), norm(whole)
 
 
 # --- what the report shows ---
 
 
-def plot(results: Mapping[str, PathParameters]) -> Figure:
+def plot(results: Mapping[str, PathParameters]) -> style.Figure:
     """For each unit, how many branches the gradient of its weights has crossed: mean and central 95 %.
 
     The dotted line is the mean length of all paths behind the unit.
@@ -210,10 +176,9 @@ def plot(results: Mapping[str, PathParameters]) -> Figure:
         number, color = 1 + np.arange(len(result.unit)), style.color(i)
         low, high = result.effective.T
         ax.fill_between(number, low, high, color=color, alpha=0.18, lw=0)
-        name = f"{label}, gradient".strip(", ")
-        ax.plot(number, result.mean_length, style.marker(i) + "-", color=color, label=name)
-        name = f"{label}, all paths".strip(", ")
-        ax.plot(number, result.expected_length, ":", color=color, label=name)
+        own, all_paths = (f"{label}, {what}".strip(", ") for what in ("gradient", "all paths"))
+        ax.plot(number, result.mean_length, style.marker(i) + "-", color=color, label=own)
+        ax.plot(number, result.expected_length, ":", color=color, label=all_paths)
     ax.set(xlabel="unit, from the input to the loss", ylabel="branches crossed behind it")
     style.integer_ticks(ax)
     style.legend_above(fig, ax)
@@ -232,8 +197,7 @@ def ratio(result: PathParameters) -> float:
     half = max(len(result.unit) // 2, 1)
     with np.errstate(invalid="ignore", divide="ignore"):
         ratios = (result.mean_length / result.expected_length)[:half]
-    ratios = ratios[np.isfinite(ratios)]
-    return float(np.median(ratios)) if len(ratios) else float("nan")
+    return float(np.median(ratios[np.isfinite(ratios)])) if np.isfinite(ratios).any() else math.nan
 
 
 def verdict(result: PathParameters) -> str:
@@ -270,8 +234,7 @@ def table(r: PathParameters) -> Columns:
 
 def measure(bench: Bench) -> PathParameters:
     size = min(bench.run.config.train.batch_size, BATCH_SIZE)
-    images, labels = bench.training(size * bench.options.gradient_batches)
-    bench.choices["data"] = f"the first {len(images):,} training examples, not augmented"
+    images, labels = bench.training(size * bench.options.gradient_batches, note=True)
     how: Inference = bench.how | {"batch_size": size}
     return path_parameters(*bench.network(), images, labels, seed=bench.options.seed, **how)
 

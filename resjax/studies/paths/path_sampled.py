@@ -4,34 +4,33 @@
 
 *Method.* Veit, Wilber & Belongie (2016, §5, Fig. 6b): a batch of training images runs forward through the
 whole trained network. In the backward pass k random units are crossed through their branch only, all others
-through their shortcut only; the norm of the gradient at the input is one draw. So one draw is one of the C(n,
-k) paths, at the activations of the intact network. Fig. 6c multiplies the mean over draws by the number of
-paths.
+through their shortcut only; the norm of the gradient at the input is one draw: one of the C(n, k) paths, at
+the intact network's activations. Fig. 6c multiplies the mean over draws by the number of paths.
 
 If each branch multiplies the norm by the same g, the mean falls as gᵏ, and the product is a
-Binomial(n, g/(1 + g)) (``path_counts``). g is the slope of a line through log(mean norm) against k, for k
-from 1 to 40 of 54 units, and in proportion elsewhere: longer paths are a negligible share of all.
+Binomial(n, g/(1 + g)) (``path_counts``). log(g) is the slope of a line through log(mean norm) against k, for
+k from 1 to 40 of 54 units, and in proportion elsewhere: longer paths are a negligible share of all.
 
-*Protocol.* The paper took 1,000 draws for each length. The choices that it leaves open are in ``Probe``. Draw
-d of every length uses batch d, in turn. Every path crosses each plain unit. Intervals are bootstrapped over
-draws.
+*Protocol.* The paper took 1,000 draws for each length. Its open choices are in ``Probe``. Draw d of every
+length uses batch d, in turn. Every path crosses each plain unit. Intervals are bootstrapped over draws.
 
 *Reading it.* The paper's product is an *upper bound* of the gradient through all paths of that length: it
 adds norms, as if all paths pointed one way. ``path_exact`` adds the vectors. A mean of norms that spread over
 decades is dominated by the few largest; compare the median.
 
-*Cost.* One draw of length k takes k backward passes of a branch with respect to its input; a shortcut that is
-the identity costs nothing. One path of each length is carried at a time, so as many states are held as in the
-exact computation, and drawing d paths of each length costs as much as d exact spectra.
+*Cost.* A draw of length k takes k backward passes of a branch with respect to its input; an identity shortcut
+costs nothing. One path of each length is carried at a time, so d paths of each length cost as much as d exact
+spectra, and hold as many states as one.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -42,9 +41,10 @@ from numpy.typing import ArrayLike
 from resjax.network import Network, Variables
 from resjax.network.losses import Loss, cross_entropy
 from resjax.studies import style
-from resjax.studies.batches import Progress
+from resjax.studies.batches import Progress, reported, whole_batches
 from resjax.studies.intervals import bootstrap, reflected
 from resjax.studies.marks import explain_lines
+from resjax.studies.paths.path_counts import show_lengths
 from resjax.studies.paths.path_lengths import (
     FITTED,
     central_range,
@@ -59,16 +59,12 @@ from resjax.studies.paths.path_walk import (
     Crossing,
     Probe,
     largest,
-    norm,
+    norm_of_each,
+    rows_before,
     walk_back,
-    whole_batches,
     wide,
 )
 from resjax.studies.result import Result
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,9 +77,7 @@ class PathSample(Result):
     median: Annotated[np.ndarray, "length"]
     mean_interval: Annotated[np.ndarray, "end", "length"]
     median_interval: Annotated[np.ndarray, "end", "length"]
-    attenuation: (
-        float  # g, by which a branch multiplies the mean norm; NaN where it can't be fitted
-    )
+    attenuation: float  # g, by which a branch multiplies the mean; NaN where it can't be fitted
     attenuation_interval: Annotated[np.ndarray, "end"]
     r_squared: float  # of the line through log(mean) against the length
     num_residual: int  # units with a shortcut
@@ -113,13 +107,9 @@ class PathSample(Result):
 
     @cached_property
     def effective_interval(self) -> np.ndarray:
-        """[end, 2]: bootstrap 95 % intervals over draws of the two numbers of ``effective``.
-
-        Rounded outwards to whole lengths, so the coverage is at least 95 %.
-        """
-        low, high = self._over_draws(
-            lambda m: np.array(central_range(self.length, self._totals(m)))
-        )
+        """[end, 2]: bootstrap 95 % intervals over draws of the two lengths of ``effective``, rounded outwards
+        to whole lengths, so the coverage is at least 95 %."""
+        low, high = self._over_draws(lambda m: central_range(self.length, self._totals(m)))
         return np.stack([np.floor(low), np.ceil(high)])
 
     @cached_property
@@ -129,21 +119,17 @@ class PathSample(Result):
         Noise of the means lowers R². The interval corrects this bias, so it may exclude ``r_squared``.
         """
         units = self.num_residual, self.num_plain
-        ends = self._over_draws(
-            lambda mean: np.array(fit_attenuation(mean, self.length, *units)[1])
-        )
+        ends = self._over_draws(lambda mean: fit_attenuation(mean, self.length, *units)[1])
         low, high = np.clip(reflected(self.r_squared, ends), 0, 1)
         return float(low), float(high)
 
     def _totals(self, mean: np.ndarray) -> np.ndarray:
         return totals(mean, self.num_residual, self.num_plain)
 
-    def _over_draws(
-        self, statistic: Callable[[np.ndarray], np.ndarray]
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _over_draws(self, statistic: Callable[[np.ndarray], Any]) -> tuple[np.ndarray, np.ndarray]:
         """Percentile interval of a function of the means [length]; a draw keeps all its lengths."""
         seed = self.choices.get("seed", 0)
-        return bootstrap(self.norm, lambda v, axis: statistic(v.mean(axis)), seed=seed)
+        return bootstrap(self.norm, lambda v, axis: np.array(statistic(v.mean(axis))), seed=seed)
 
 
 def sample_paths(
@@ -161,37 +147,26 @@ def sample_paths(
 ) -> PathSample:
     """Gradient norms of random paths of each length, as Veit et al. 2016, Fig. 6b.
 
-    Args:
-      network, variables, images, labels, loss, probe, batch_size, progress: as for ``path_spectrum``;
-        ``progress`` counts draws.
+    Args: those of ``path_spectrum``, where ``progress`` counts draws, and
       draws: paths of each length, 2 or more.
       seed: seed of paths and of resampled draws, and of dropout with ``probe.train``.
-
-    Raises:
-      ValueError: fewer than 2 draws, no example, images or labels of a wrong form, a batch size below 1.
     """
     if draws < 2:
         raise ValueError(f"draws={draws}; allowed: 2 or more, because one draw has no interval")
     batches = whole_batches(network, variables, images, labels, batch_size)
     residual, plain = count_units(network)
-    rng = np.random.default_rng(seed)
-    columns = []
-    for d in range(draws):
-        if progress:
-            progress(d, draws)
+    rng, columns = np.random.default_rng(seed), []
+    in_turn = itertools.cycle(batches.keyed(seed))
+    for _ in reported(range(draws), progress):
         # One path of each length: of a random order of the units, the first 0, 1, 2, … take their branch.
         place = rng.permuted(np.tile(np.arange(residual), (residual + 1, 1)), axis=1)
-        branch = place < np.arange(residual + 1)[:, None]
-        x, y = batches[d % len(batches)]
-        key = jax.random.fold_in(jax.random.key(seed), d % len(batches))
-        columns.append(_norms(network, loss, probe, variables, x, y, key, branch))
-    if progress:
-        progress(draws, draws)
+        branch = np.zeros((residual + 1, network.num_units), bool)
+        branch[:, network.residual] = place < np.arange(residual + 1)[:, None]
+        columns.append(_norms(branch, network, loss, probe, variables, *next(in_turn)))
     norms = np.stack(columns, axis=1)
     length = path_lengths(residual, plain)
     fit = partial(fit_attenuation, length=length, num_residual=residual, num_plain=plain)
     g, r_squared = fit(norms.mean(1))
-    size = len(batches[0][0])
     interval = partial(bootstrap, norms, seed=seed)
     return PathSample(
         length=length,
@@ -205,10 +180,10 @@ def sample_paths(
         r_squared=r_squared,
         num_residual=residual,
         num_plain=plain,
-        batch_size=size,
+        batch_size=batches.size,
         choices={
             **probe.choices(),
-            "batches": f"{len(batches)} of {size} examples, in turn",
+            "batches": f"{batches}, in turn",
             "draws": f"{draws} paths of each length",
             "seed": seed,
             "attenuation": f"slope of log(mean norm), {math.ceil(FITTED * residual)} lengths from 1",
@@ -230,108 +205,78 @@ def path_norms(
 ) -> np.ndarray:
     """Norms [paths] of the gradient of one batch through the given paths.
 
-    Args:
-      network, variables: any.
-      images: float [N, H, W, C], all one batch.
-      labels: int [N].
+    Args: those of ``sample_paths``, and
       branch: bool [paths, units], True where a path crosses a residual unit through the branch; entries of
         plain units are ignored. Memory grows with the number of paths.
-      loss, probe, seed: as for ``sample_paths``.
-
-    Raises:
-      ValueError: ``branch`` of another shape, images or labels of a wrong form.
     """
     branch = np.asarray(branch, bool)
     if branch.ndim != 2 or branch.shape[1] != network.num_units or not len(branch):
-        raise ValueError(
-            f"branch has shape {branch.shape}; allowed: [paths, {network.num_units}], one column a unit"
-        )
-    ((x, y),) = whole_batches(network, variables, images, labels, max(len(np.asarray(labels)), 1))
-    residual = [i for i, unit in enumerate(network.units) if unit.stack.unit.residual]
-    key = jax.random.fold_in(jax.random.key(seed), 0)
-    return _norms(network, loss, probe, variables, x, y, key, branch[:, residual])
+        allowed = f"[paths, {network.num_units}], one column a unit"
+        raise ValueError(f"branch has shape {branch.shape}; allowed: {allowed}")
+    size = max(len(np.asarray(labels)), 1)
+    (batch,) = whole_batches(network, variables, images, labels, size).keyed(seed)
+    return _norms(branch, network, loss, probe, variables, *batch)
 
 
 def _norms(
-    network: Network,
-    loss: Loss,
-    probe: Probe,
-    variables: Variables,
-    images: np.ndarray,
-    labels: np.ndarray,
-    key: jax.Array,
-    branch: np.ndarray,
+    branch: np.ndarray, network: Network, loss: Loss, probe: Probe, *batch: Any
 ) -> np.ndarray:
-    """float64 [paths] from ``branch`` bool [paths, residual units]."""
-    through = np.ones((network.num_units, len(branch)), bool)  # plain units always
-    residual = [i for i, unit in enumerate(network.units) if unit.stack.unit.residual]
-    through[residual] = branch.T
-    norms, logs = jax.device_get(
-        _walk_paths(network, loss, probe, variables, images, labels, key, through)
-    )
+    """float64 [paths]; every path crosses the branches of plain units, whatever ``branch`` says."""
+    through = (branch | ~network.residual).T
+    norms, logs = jax.device_get(_walk_paths(network, loss, probe, through, *batch))
     return probe.of_examples(norms) * np.exp(np.asarray(logs, np.float64))
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def _walk_paths(
-    network: Network,
-    loss: Loss,
-    probe: Probe,
-    variables: Variables,
-    images: jax.Array,
-    labels: jax.Array,
-    key: jax.Array,
-    through: jax.Array,
+    network: Network, loss: Loss, probe: Probe, through: jax.Array, *batch: Any
 ) -> tuple[jax.Array, jax.Array]:
-    """Norms [paths, B] of scaled gradients, and logarithms [paths] of their scales."""
-    paths = through.shape[1]
+    """Norms [paths, B] of scaled gradients, and logarithms [paths] of their scales.
+
+    ``batch`` is (variables, images, labels, key); ``through`` is bool [units, paths].
+    """
+    count, dtype = through.shape[1], wide(batch[1])
     walk = walk_back(
-        *(network, loss, probe, variables, images, labels, key),
-        start=lambda c: jnp.broadcast_to(c, (paths, *c.shape)),
+        *(network, loss, probe, *batch),
+        start=lambda c: jnp.broadcast_to(c, (count, *c.shape)),
         cross=_cross,
-        carry=jnp.zeros(paths, wide(images)),
+        carry=jnp.zeros(count, dtype),
         xs=through,
     )
-    axes = tuple(range(1, images.ndim if probe.at == "image" else walk.rows.ndim - 1))
-    norms = lax.map(lambda c: norm(walk.to_input(c), axes), walk.rows)
-    return norms, walk.carry + jnp.log(walk.scale).astype(walk.carry.dtype)
+    norms = lax.map(lambda c: norm_of_each(walk.to_input(c)), walk.rows)
+    return norms, walk.carry + jnp.log(walk.scale).astype(dtype)
 
 
 def _cross(unit: Crossing, rows: jax.Array, logs: jax.Array, through: jax.Array) -> Any:
     """Each row takes the branch or the shortcut. The product of many small factors would underflow, so a row
     behind a branch is scaled to a largest entry of 1, and the logarithm of the scale is kept."""
-    same = unit.x.shape == rows.shape[1:]
-    new = rows if same else jnp.zeros((len(rows), *unit.x.shape), rows.dtype)
+    new, old = rows_before(unit, rows)
     merge, branch = unit.merge(), unit.branch()
     # Rows that take the branch come first: two loops with traced bounds, so no row pays for both ways.
     order, count = jnp.argsort(~through), jnp.sum(through)
 
-    def old(new: jax.Array, k: jax.Array) -> jax.Array:
-        return merge(lax.dynamic_index_in_dim(new if same else rows, k, keepdims=False))
-
     def by_branch(i: jax.Array, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         new, logs = state
         k = order[i]
-        c = branch(old(new, k))
+        c = branch(merge(old(new, k)))
         top = largest(c)
         return new.at[k].set(c / top), logs.at[k].add(jnp.log(top.astype(logs.dtype)))
 
     new, logs = lax.fori_loop(0, count, by_branch, (new, logs))
     if unit.unit.residual:
         shortcut = unit.shortcut()
-        new = lax.fori_loop(
-            count,
-            len(rows),
-            lambda i, new: new.at[order[i]].set(shortcut(old(new, order[i]))),
-            new,
-        )
+
+        def by_shortcut(i: jax.Array, new: jax.Array) -> jax.Array:
+            return new.at[order[i]].set(shortcut(merge(old(new, order[i]))))
+
+        new = lax.fori_loop(count, len(rows), by_shortcut, new)
     return new, logs, None
 
 
 # --- what the report shows ---
 
 
-def plot(results: Mapping[str, PathSample]) -> Figure:
+def plot(results: Mapping[str, PathSample]) -> style.Figure:
     """Veit et al. 2016, Fig. 6b and 6c: the norm of the gradient through one path, by its length, and the
     number of paths × that norm. Bands are 95 % intervals of the mean over draws."""
     fig, (left, right) = style.panels(2)
@@ -339,23 +284,15 @@ def plot(results: Mapping[str, PathSample]) -> Figure:
         draw_single(left, r, i)
         dots = style.marker(i) + "-"
         right.plot(r.length, 100 * r.share, dots, color=style.color(i), ms=3, lw=1, label=label)
-    left.set(ylabel="‖gradient through one path‖", yscale="log")
     right.set(ylabel="number × mean: share (%)")
-    explain_lines(left, {"mean": ("o", "-"), "median": ("", "--")})
-    for ax in (left, right):
-        ax.set_xlabel("length (branches crossed)")
-        style.integer_ticks(ax)
-    if "" not in results:
-        style.legend_above(fig, right)
+    show_lengths(fig, right, left)
     return fig
 
 
-def draw_single(ax: Axes, sample: PathSample, i: int) -> None:
+def draw_single(ax: style.Axes, sample: PathSample, i: int) -> None:
     """Mean with its interval, median and g of run ``i``, on a logarithmic axis."""
-    low, mean, high, median = (
-        np.where(v > 0, v, np.nan)
-        for v in (sample.mean_interval[0], sample.mean, sample.mean_interval[1], sample.median)
-    )
+    curves = np.stack([*sample.mean_interval, sample.mean, sample.median])
+    low, high, mean, median = np.where(curves > 0, curves, np.nan)
     color = style.color(i)
     ax.fill_between(sample.length, low, high, color=color, alpha=0.25, lw=0)
     ax.plot(sample.length, mean, style.marker(i) + "-", color=color, ms=3, lw=1)
@@ -363,3 +300,5 @@ def draw_single(ax: Axes, sample: PathSample, i: int) -> None:
     if np.isfinite(sample.attenuation):
         note, at = f"g = {sample.attenuation:.2f}", (0.05, 0.06 + 0.08 * i)
         ax.annotate(note, at, xycoords="axes fraction", color=color, fontsize=9)
+    ax.set(ylabel="‖gradient through one path‖", yscale="log")
+    explain_lines(ax, {"mean": ("o", "-"), "median": ("", "--")})

@@ -6,9 +6,8 @@ transposed Jacobians Mᵀ, Sᵀ and Jᵀ of m, s and g·f, at the state of the *
 
     ∂L/∂x = Sᵀ Mᵀ ∂L/∂y + Jᵀ Mᵀ ∂L/∂y
 
-What follows the sum (the last ReLU of a post-activation unit) applies to both terms. The states come from one
-forward pass; each unit's branch runs forward once more in the backward walk, so that the inner activations of
-only one unit exist at a time.
+M (the last ReLU of a post-activation unit) applies to both terms. The states come from one forward pass. Each
+branch runs forward once more in the backward walk, so only one unit's inner activations exist at a time.
 """
 
 from __future__ import annotations
@@ -20,16 +19,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from resjax.network import Network, Variables
 from resjax.network.losses import Loss
 from resjax.network.parts import scan_units
 from resjax.network.unit import Unit
-from resjax.studies.batches import checked_examples
 
-INPUTS = ("image", "first unit")
-REDUCTIONS = ("mean", "sum")
-NORMS = ("batch", "example")
 BATCH_SIZE = 32
 
 
@@ -37,27 +33,24 @@ BATCH_SIZE = 32
 class Probe:
     """How the gradient at the input is measured; the paper leaves these choices open.
 
-    ``train=True``: BatchNorm uses the statistics of the batch, which are differentiated as well, and layers
-    have dropout. False: running statistics. Every unit runs in either case: stochastic depth only scales
-    branches, as at test time.
+    Stochastic depth scales branches as at test time, so every unit runs.
     """
 
+    # True: BatchNorm uses the statistics of the batch, which are differentiated too, and layers have dropout.
     train: bool = False
     reduction: str = "mean"  # of the loss over a batch, or 'sum'
-    norm: str = (
-        "batch"  # one L2 norm over all examples of a batch; 'example': the mean of their norms
-    )
-    at: str = (
-        "image"  # where the gradient is measured; 'first unit': at its input, without the stem
-    )
+    norm: str = "batch"  # one L2 norm over all its examples; 'example': the mean of their norms
+    at: str = "image"  # 'first unit': the gradient at its input, without the stem
 
     def __post_init__(self) -> None:
-        allowed = {"reduction": REDUCTIONS, "norm": NORMS, "at": INPUTS}
+        allowed = {
+            "reduction": ("mean", "sum"),
+            "norm": ("batch", "example"),
+            "at": ("image", "first unit"),
+        }
         for name, values in allowed.items():
-            if getattr(self, name) not in values:
-                raise ValueError(
-                    f"{name}={getattr(self, name)!r}; allowed: {', '.join(map(repr, values))}"
-                )
+            if (value := getattr(self, name)) not in values:
+                raise ValueError(f"{name}={value!r}; allowed: {', '.join(map(repr, values))}")
 
     @property
     def statistics(self) -> str:
@@ -76,7 +69,7 @@ class Probe:
         }
 
     def of_examples(self, norms: np.ndarray) -> np.ndarray:
-        """Norms of the examples [..., B] → one number for each batch [...], by ``norm``."""
+        """Norms of the examples [..., B] → one float64 for each batch [...], by ``norm``."""
         norms = norms.astype(np.float64)
         return norms.mean(-1) if self.norm == "example" else np.sqrt((norms**2).sum(-1))
 
@@ -90,8 +83,7 @@ Linear = Callable[[jax.Array], Any]
 class Crossing:
     """One unit at the intact network's state ``x`` [B, …], and its transposed Jacobians there.
 
-    Each method runs its part forward and returns a linear function of cotangents: call the method outside of
-    loops and the function inside.
+    Methods run forward and return a linear function of cotangents: call them outside of loops, it inside.
     """
 
     unit: Unit
@@ -101,20 +93,14 @@ class Crossing:
     key: jax.Array | None
     train: bool
 
-    def _run(self, method: str, x: jax.Array, part: Any = None) -> Any:
-        out = self.unit.apply(
-            self.part if part is None else part,
-            x,
-            *((self.gate,) if method == "parts" else ()),
-            self.train,
-            rngs=None if self.key is None else {"dropout": self.key},
-            method=method,
-            mutable=["batch_stats"] if self.train else False,
-        )
-        return out[0] if self.train else out
+    def _run(self, method: str, part: Any, *inputs: Any) -> Any:
+        rngs = None if self.key is None else {"dropout": self.key}
+        return self.unit.apply(
+            part, *inputs, self.train, rngs=rngs, method=method, mutable=["batch_stats"]
+        )[0]
 
     def _split(self, x: jax.Array) -> tuple[Any, jax.Array]:
-        s, f = self._run("split", x)
+        s, f = self._run("split", self.part, x)
         return s, (f if self.gate is None else jnp.asarray(self.gate, f.dtype) * f)
 
     def both(self) -> Callable[[jax.Array, jax.Array], jax.Array]:
@@ -134,13 +120,13 @@ class Crossing:
         """c → Mᵀc, at the intact sum."""
         s, f = self._split(self.x)
         z = s + f if self.unit.residual else f
-        return _transpose(lambda z: self._run("merge", z), z)
+        return _transpose(lambda z: self._run("merge", self.part, z), z)
 
     def parameters(self) -> Linear:
         """c → the gradient of all parameters of the unit, a pytree, where ∂L/∂y is c."""
 
         def output(params: Any) -> jax.Array:
-            return self._run("parts", self.x, {**self.part, "params": params}).y
+            return self._run("parts", {**self.part, "params": params}, self.x, self.gate).y
 
         return _transpose(output, self.part.get("params", {}))
 
@@ -154,14 +140,10 @@ class Arrived(NamedTuple):
     """What ``walk_back`` returns, divided by ``scale`` so that small losses do not underflow."""
 
     rows: jax.Array  # [rows, B, …], at the input of the first unit
-    carry: Any  # the analysis's own
-    units: Any  # the analysis's own output of each unit, with a leading axis of units
+    carry: Any
+    units: Any  # outputs of ``cross``, with a leading axis of units
     to_input: Linear  # carries one row to where the probe measures
     scale: jax.Array  # largest entry of the gradient behind the last unit
-
-
-Cross = Callable[[Crossing, jax.Array, Any, Any], tuple[jax.Array, Any, Any]]
-"""(unit, rows behind it, carry, xs of the unit) → rows in front of it, carry, output of the unit."""
 
 
 def walk_back(
@@ -174,19 +156,16 @@ def walk_back(
     key: jax.Array,
     *,
     start: Callable[[jax.Array], jax.Array],
-    cross: Cross,
+    cross: Callable[[Crossing, jax.Array, Any, Any], tuple[jax.Array, Any, Any]],
     carry: Any,
     xs: Any,
 ) -> Arrived:
-    """Runs the network forward, then ``cross`` at each unit from the last to the first.
+    """Runs the network forward on one batch, then ``cross`` at each unit from the last to the first.
 
     Args:
-      network, variables, images, labels: any network, and one batch.
-      loss: (logits [B, classes], labels [B]) → [B].
-      probe: how the gradient is measured.
       key: for dropout, used with ``probe.train``.
       start: the gradient behind the last unit [B, …] → rows [rows, B, …].
-      cross: what a unit does with the rows.
+      cross: (unit, rows behind it, carry, xs of the unit) → rows in front of it, carry, output of the unit.
       carry: pytree carried along with the rows.
       xs: pytree of arrays with a leading axis of units, in order.
     """
@@ -198,18 +177,11 @@ def walk_back(
 
     h, stacks = stem(images), []
     for place in network.places(variables):
+        stack, own_keys = place.stack, keys.get(place.stack.name)
+        how: dict[str, Any] = {"gates": place.gates, "train": train, "keys": own_keys}
+        h, _, inputs = network.run_stack(stack, variables, h, **how, tap=lambda parts: parts.x)
         own_xs = jax.tree.map(lambda v, own=place.units: v[own], xs)
-        own_keys = keys.get(place.stack.name)
-        h, _, inputs = network.run_stack(
-            place.stack,
-            variables,
-            h,
-            gates=place.gates,
-            train=train,
-            keys=own_keys,
-            tap=lambda parts: parts.x,
-        )
-        stacks.append((place.stack, (place.variables, inputs, place.gates, own_keys, own_xs)))
+        stacks.append((stack, (place.variables, inputs, place.gates, own_keys, own_xs)))
 
     def loss_of(h: jax.Array) -> jax.Array:
         logits, _ = network.run_head(variables, h, train=train, key=keys.get("head"))
@@ -251,29 +223,28 @@ def largest(c: jax.Array) -> jax.Array:
     return jnp.where(top > 0, top, jnp.ones_like(top))
 
 
-def norm(g: jax.Array, axes: tuple[int, ...]) -> jax.Array:
-    """‖g‖₂ over ``axes``, without underflow of the squares."""
+def norm(g: jax.Array, axes: tuple[int, ...] | None = None) -> jax.Array:
+    """‖g‖₂ over ``axes``, or over all, without underflow of the squares."""
     g = g.astype(wide(g))
     top = jnp.max(jnp.abs(g), axes, keepdims=True)
     top = jnp.where(top > 0, top, jnp.ones_like(top))
     return jnp.squeeze(top, axes) * jnp.sqrt(jnp.sum(jnp.square(g / top), axes))
 
 
-def whole_batches(
-    network: Network, variables: Variables, images: Any, labels: Any, batch_size: int
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The examples in batches of one size, because a gradient belongs to a batch.
+def norm_of_each(g: jax.Array) -> jax.Array:
+    """[B]: ‖g‖₂ of each example."""
+    return norm(g, tuple(range(1, g.ndim)))
 
-    Examples beyond the last whole batch are dropped; fewer than ``batch_size`` examples make one batch.
 
-    Raises:
-      ValueError: no example, a wrong form, or a batch size below 1.
+def rows_before(unit: Crossing, rows: jax.Array) -> tuple[jax.Array, Any]:
+    """Room for the rows in front of a unit, and (room, k) → row k behind it.
+
+    The rows behind are overwritten where the unit keeps the shape, so read each before its place is written.
     """
-    images, labels, _ = checked_examples(network, variables, images, labels)
-    if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size}; allowed: 1 or more")
-    size = min(batch_size, len(images))
-    return [
-        (images[i : i + size], labels[i : i + size].astype(np.int32))
-        for i in range(0, len(images) - size + 1, size)
-    ]
+    same = unit.x.shape == rows.shape[1:]
+    room = rows if same else jnp.zeros((len(rows), *unit.x.shape), rows.dtype)
+
+    def behind(room: jax.Array, k: jax.Array | int) -> jax.Array:
+        return lax.dynamic_index_in_dim(room if same else rows, k, keepdims=False)
+
+    return room, behind

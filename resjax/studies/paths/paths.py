@@ -14,27 +14,24 @@ is the norm of the sum divided by number × mean norm: 1 if all paths of that le
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Self, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
 from resjax.studies import style
-from resjax.studies.batches import Inference, Progress
+from resjax.studies.batches import Inference, Progress, whole_batches
 from resjax.studies.marks import explain_lines
-from resjax.studies.paths.path_counts import between, number_of_paths, one_path
+from resjax.studies.paths.path_counts import between, one_path, show_lengths
 from resjax.studies.paths.path_exact import PathSpectrum, path_spectrum
 from resjax.studies.paths.path_lengths import log_path_counts, path_shares, share_between
 from resjax.studies.paths.path_sampled import PathSample, draw_single, sample_paths
-from resjax.studies.paths.path_walk import BATCH_SIZE, PAPER, TRAINING, Probe, whole_batches
+from resjax.studies.paths.path_walk import BATCH_SIZE, PAPER, TRAINING, Probe
 from resjax.studies.result import Result
-from resjax.studies.study import Bench, Columns, Study
-from resjax.studies.words import around, columns, factor, number, numbers
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from resjax.studies.study import Bench, Clause, Columns, Study
+from resjax.studies.words import around, columns, factor, numbers, superscript
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,71 +42,60 @@ class Paths(Result):
     """
 
     exact: dict[str, PathSpectrum]  # mode → the sums over all paths of each length
-    sample: dict[
-        str, PathSample
-    ]  # mode → single paths; the same modes. Figures show the first mode.
+    sample: dict[str, PathSample]  # the same modes → single paths; figures show the first mode
 
     @property
     def modes(self) -> tuple[str, ...]:
         """The statistics that BatchNorm used, as ``Probe.statistics`` names them."""
         return tuple(self.exact)
 
+    @property
+    def first(self) -> tuple[PathSpectrum, PathSample]:
+        """The parts of the first mode."""
+        return self.exact[self.modes[0]], self.sample[self.modes[0]]
+
     def __post_init__(self) -> None:
         found: dict[str, dict[str, str]] = {}
-        for results in (self.exact, self.sample):
-            for mode, result in results.items():
-                for name, value in result.choices.items():
-                    found.setdefault(name, {})[mode] = str(value)
+        for mode, result in (*self.exact.items(), *self.sample.items()):
+            for name, value in result.choices.items():
+                found.setdefault(name, {})[mode] = str(value)
         for name, values in found.items():
-            each = (v if v == mode else f"{v} ({mode})" for mode, v in values.items())
-            self.choices[name] = (
-                next(iter(values.values())) if len(set(values.values())) == 1 else "; ".join(each)
-            )
+            each = [v if v == mode else f"{v} ({mode})" for mode, v in values.items()]
+            alike = len(set(values.values())) == 1
+            self.choices[name] = next(iter(values.values())) if alike else "; ".join(each)
 
-    def alignment(self, mode: str) -> np.ndarray:
-        """[length]: norm of the sum over all paths ÷ (number of paths × mean norm of one)."""
-        return self._over_product(mode, self.sample[mode].mean)
+    def alignment(self, mode: str, mean: np.ndarray | None = None) -> np.ndarray:
+        """[length]: norm of the sum over all paths ÷ (number of paths × mean norm of one, or ``mean``)."""
+        sample, norm = self.sample[mode], self.exact[mode].norm[0].mean(0)
+        logs = log_path_counts(sample.num_residual, sample.num_plain)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.exp(np.log(norm) - np.log(sample.mean if mean is None else mean) - logs)
 
     def alignment_interval(self, mode: str) -> np.ndarray:
         """[end, length]: 95 % interval of ``alignment`` over draws of paths.
 
-        The exact norm of these batches has no sampling error. The mean norm has the interval of the sample,
-        whose draws vary over batches too, so this interval is conservative. It has no upper end where the
-        interval of the mean norm reaches 0.
+        The exact norm of these batches has no sampling error. The draws of the mean norm vary over batches
+        too, so the interval is conservative. It has no upper end where that of the mean norm reaches 0.
         """
         low, high = self.sample[mode].mean_interval
-        return np.stack([self._over_product(mode, mean) for mean in (high, np.maximum(low, 0))])
-
-    def _over_product(self, mode: str, mean: np.ndarray) -> np.ndarray:
-        """[length]: exact norm ÷ (number of paths × ``mean``)."""
-        sample, norm = self.sample[mode], self.exact[mode].norm[0].mean(0)
-        logs = log_path_counts(sample.num_residual, sample.num_plain)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.exp(np.log(norm) - np.log(mean) - logs)
+        return np.stack([self.alignment(mode, mean) for mean in (high, np.maximum(low, 0))])
 
     @classmethod
-    def join(cls, modes: Iterable[Paths]) -> Paths:
+    def join(cls, modes: Sequence[Paths]) -> Paths:
         """The same network in several modes as one result."""
-        joined = cls({}, {})
-        for one in modes:
-            joined = cls(joined.exact | one.exact, joined.sample | one.sample)
-        return joined
+        exact = {mode: one.exact[mode] for one in modes for mode in one.modes}
+        return cls(exact, {mode: one.sample[mode] for one in modes for mode in one.modes})
 
     def to_json(self) -> dict[str, Any]:
-        """See ``Result.to_json``, which is applied to each part and mode."""
-        parts: dict[str, dict[str, Any]] = {"exact": self.exact, "sample": self.sample}
+        """``Result.to_json`` of each part and mode."""
         return {
-            name: {mode: result.to_json() for mode, result in results.items()}
-            for name, results in parts.items()
+            "exact": {mode: result.to_json() for mode, result in self.exact.items()},
+            "sample": {mode: result.to_json() for mode, result in self.sample.items()},
         }
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
-        """The inverse of ``to_json``.
-
-        Raises:
-          ValueError: a field is missing or unknown.
-        """
+        """The inverse of ``to_json``; raises a ``ValueError`` where a field is missing or unknown."""
         if set(data) != {"exact", "sample"}:
             raise ValueError(f"not a {cls.__name__}: it has {sorted(data)}")
         return cls(
@@ -134,7 +120,7 @@ def paths(
     ``progress`` counts batches and draws together.
     """
     given = network, variables, images, labels
-    batches = len(whole_batches(*given, how.get("batch_size", BATCH_SIZE)))
+    batches = len(whole_batches(*given, how.get("batch_size", BATCH_SIZE)).pairs)
     tell, of = how.get("progress"), batches + draws
     first: Inference = how | {"progress": _after(tell, 0, of)}
     then: Inference = how | {"progress": _after(tell, batches, of)}
@@ -151,7 +137,7 @@ def _after(progress: Progress | None, before: int, of: int) -> Progress:
 # --- what the report shows ---
 
 
-def plot(results: Mapping[str, Paths]) -> Figure:
+def plot(results: Mapping[str, Paths]) -> style.Figure:
     """Three panels, as Veit et al. 2016, Fig. 6: how many paths, how large one is, what each length adds.
 
     In the middle are the mean with its interval and the median; on the right the paper's product, the exact
@@ -163,8 +149,7 @@ def plot(results: Mapping[str, Paths]) -> Figure:
     narrow = (style.NARROW[0], 2.3 * style.NARROW[1])
     fig.set_size_inches(*(narrow if style.is_narrow() else (9.6, 3.5)))
     for i, (label, result) in enumerate(results.items()):
-        mode, color, marker = result.modes[0], style.color(i), style.marker(i) + "-"
-        exact, sample = result.exact[mode], result.sample[mode]
+        exact, sample, color, marker = *result.first, style.color(i), style.marker(i) + "-"
         counted = 100 * path_shares(exact.num_residual, exact.num_plain)
         left.plot(exact.length, counted, marker, color=color, ms=3, label=label)
         low, high = exact.effective[0]
@@ -175,20 +160,13 @@ def plot(results: Mapping[str, Paths]) -> Figure:
         right.plot(exact.length, 100 * exact.share[0], "--", color=color)
         right.plot(exact.length, 100 * exact.mean_contribution[0], ":", color=color)
     left.set(ylabel="share of all paths (%)", title="a  how many paths")
-    middle.set(ylabel="‖gradient through one path‖", yscale="log", title="b  one path")
+    middle.set(title="b  one path")
     right.set(ylabel="share of the gradient (%)", title="c  all paths of a length")
-    for ax in (left, middle, right):
-        ax.set_xlabel("length (branches crossed)")
-        style.integer_ticks(ax)
     band = Patch(color=style.ink(), alpha=0.2, lw=0, label="95 % of the\nexact norms")
     left.legend(handles=[band], fontsize=8, handlelength=1, loc="upper right")
-    explain_lines(middle, {"mean": ("o", "-"), "median": ("", "--")})
-    explain_lines(
-        right,
-        {"number × mean": ("o", "-"), "exact norm": ("", "--"), "exact contribution": ("", ":")},
-    )
-    if "" not in results:
-        style.legend_above(fig, left)
+    looks = {"number × mean": ("o", "-"), "exact norm": ("", "--"), "exact contribution": ("", ":")}
+    explain_lines(right, looks)
+    show_lengths(fig, left, middle, right)
     return fig
 
 
@@ -203,7 +181,7 @@ def verdict(result: Paths) -> str:
 
     Short: 97.5 % of the gradient lies below the middle of all paths. Shorter, long: by its mean length.
     """
-    exact = result.exact[result.modes[0]]
+    exact, _ = result.first
     middle = exact.num_plain + exact.num_residual / 2
     if not np.isfinite(exact.mean_length[0]):
         return "none"
@@ -213,40 +191,42 @@ def verdict(result: Paths) -> str:
 
 
 def _range(result: Paths) -> str:
-    exact = result.exact[result.modes[0]]
+    exact, _ = result.first
     return f"{between(exact.effective[0])} of {exact.num_plain + exact.num_residual} units"
+
+
+def _clause(which: str) -> Clause:
+    return lambda label, r: f"the gradient of {label} comes through {which} ({_range(r)})"
 
 
 def points(label: str, result: Paths) -> list[str]:
     """The fall, the lengths by the product and by the exact sums, the alignment, and all again by mode."""
     if verdict(result) == "none":
         return []
-    mode = result.modes[0]
-    exact, sample = result.exact[mode], result.sample[mode]
+    mode, (exact, sample) = result.modes[0], result.first
     share = share_between(sample.num_residual, *sample.effective, sample.num_plain)
     over_draws, over_batches = sample.mean_length_interval, np.ravel(exact.mean_length_interval)
     text = (
         f"{label}: {_fall(sample)} Number of paths × mean norm, as in the paper, puts 95 % of the gradient "
         f"at {between(sample.effective)} units (mean {sample.mean_length:.1f}{_over(over_draws, 'draws')}; "
         f"{_ends(sample)}), the lengths of {factor(100 * share)} % of all "
-        f"{number_of_paths(sample.num_residual)} paths. The exact sum of all paths of each length puts it at "
+        f"2{superscript(sample.num_residual)} paths. The exact sum of all paths of each length puts it at "
         f"{between(exact.effective[0])} (mean {exact.mean_length[0]:.1f}{_over(over_batches, 'batches')})"
     )
     top = int(np.nanargmax(sample.share))
-    low, high = result.alignment_interval(mode)[:, top]
+    ends = result.alignment_interval(mode)[:, top]
     unrelated = float(np.exp(-log_path_counts(sample.num_residual, sample.num_plain)[top] / 2))
     text += (
         f": at length {sample.length[top]}, where the product is largest, the exact norm is "
-        f"{factor(result.alignment(mode)[top])}{around((low, high))} times the product, which assumes that "
+        f"{factor(result.alignment(mode)[top])}{around(ends)} times the product, which assumes that "
         f"all paths point one way (unrelated directions would give {factor(unrelated)})."
     )
     for other in result.modes[1:]:
         more, spectrum = result.sample[other], result.exact[other]
-        g, ends = more.attenuation, more.attenuation_interval
+        g = factor(more.attenuation) + around(more.attenuation_interval)
         text += (
-            f" With {other} instead of {mode}: g = {factor(g)}{around((ends[0], ends[1]))}, "
-            f"{between(more.effective)} by the product ({_ends(more)}), "
-            f"{between(spectrum.effective[0])} exactly."
+            f" With {other} instead of {mode}: g = {g}, {between(more.effective)} by the product "
+            f"({_ends(more)}), {between(spectrum.effective[0])} exactly."
         )
     return [text]
 
@@ -279,30 +259,21 @@ def _over(ends: Iterable[float], what: str) -> str:
 
 def table(r: Paths) -> Columns:
     """One row for each mode and length."""
-    rows = [
-        (
-            mode,
-            str(k),
-            number(sample.mean[i]),
-            " to ".join(numbers(sample.mean_interval[:, i])),
-            number(sample.median[i]),
-            f"{number(100 * sample.share[i])} %",
-            f"{number(100 * exact.share[0, i])} %",
-            f"{number(100 * exact.mean_contribution[0, i])} %",
-        )
-        for mode in r.modes
-        for exact, sample in [(r.exact[mode], r.sample[mode])]
-        for i, k in enumerate(sample.length)
-    ]
+    rows: list[tuple[str, ...]] = []
+    for mode in r.modes:
+        exact, sample = r.exact[mode], r.sample[mode]
+        interval = map(" to ".join, zip(*map(numbers, sample.mean_interval), strict=True))
+        parts = (sample.share, exact.share[0], exact.mean_contribution[0])
+        shares = [[f"{cell} %" for cell in numbers(100 * part)] for part in parts]
+        cells = (map(str, sample.length), numbers(sample.mean), interval, numbers(sample.median))
+        rows += [(mode, *row) for row in zip(*cells, *shares, strict=True)]
     names = ("BatchNorm", "length", "one path: mean norm", "95 % interval", "median")
     return columns((*names, "number × mean", "exact: norm", "exact: contribution"), rows)
 
 
 def summary(r: Paths) -> dict[str, str]:
-    return {
-        "effective path lengths": _range(r),
-        "g, left by a branch": factor(r.sample[r.modes[0]].attenuation),
-    }
+    g = factor(r.first[1].attenuation)
+    return {"effective path lengths": _range(r), "g, left by a branch": g}
 
 
 # The batch size of both modes, because a batch's norm depends on it: small, because a draw costs as much as
@@ -314,11 +285,10 @@ def measure(bench: Bench) -> Paths:
     options = bench.options
     repeated = min(options.path_draws, max(_LEAST, options.path_draws // _PART))
     draws = {PAPER: options.path_draws, TRAINING: repeated}
-    images, labels = bench.training(_BATCH * max(2, options.gradient_batches))
+    images, labels = bench.training(_BATCH * max(2, options.gradient_batches), note=True)
     given = *bench.network(), images, labels
     batches, before, modes = max(1, len(images) // _BATCH), 0, []
     total = sum(draws.values()) + len(draws) * batches
-    bench.choices["data"] = f"the first {len(images):,} training examples, not augmented"
     for probe, count in draws.items():
         tell = _after(bench.progress, before, total)
         how: Inference = bench.how | {"batch_size": _BATCH, "progress": tell}
@@ -348,16 +318,9 @@ STUDY = Study(
     plot=plot,
     verdict=verdict,
     says={
-        "short": lambda label, r: (
-            f"the gradient of {label} comes through short paths ({_range(r)})"
-        ),
-        "shorter": lambda label, r: (
-            f"the gradient of {label} comes through paths that are shorter than most, though not short "
-            f"({_range(r)})"
-        ),
-        "long": lambda label, r: (
-            f"the gradient of {label} comes through paths as long as most, or longer ({_range(r)})"
-        ),
+        "short": _clause("short paths"),
+        "shorter": _clause("paths that are shorter than most, though not short"),
+        "long": _clause("paths as long as most, or longer"),
         "none": "the gradient of {} is zero or not finite on these examples",
     },
     points=points,

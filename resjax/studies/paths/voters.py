@@ -10,20 +10,17 @@ predictions:
 κ = 1: they err on the same examples; κ = 0: as if independent; κ < 0: they avoid each other's errors. A third
 number is the share of (pair of voters, example) for which the two predict different classes, right or wrong.
 
-The voters of a committee are a sample: some of the sub-networks of their kind. The sampling error of an
-estimate from V voters is found by resampling the voters with replacement (Efron & Tibshirani 1993, §6), with
-three corrections:
+The voters of a committee are a sample of the sub-networks of their kind. The sampling error of an estimate
+from V voters is found by resampling them with replacement (Efron & Tibshirani 1993, §6), with corrections:
 
 * A voter that is drawn twice makes a pair with itself, which agrees in everything. Such pairs are left out.
 * The mean over committees varies with the voters and with the committees. A committee is a set of *slots*,
   which resampling fills with voters, a few committees at a time. The variance within one filling is that of
   committees, and is subtracted: between = Var(mean of c committees) − E[variance within] / c. Each part then
   counts with its own number of draws, and so do its degrees of freedom (Satterthwaite 1946).
-* V different voters were drawn from M sub-networks: variances shrink by 1 − V/M (Cochran 1977, §2.6), and
-  are 0 where all M vote.
-
-Resampled means of few voters never leave the range of the sample, so the ends of intervals are those of
-Student's t, clipped to the range of possible values.
+* V of M sub-networks were drawn: variances shrink by 1 − V/M (Cochran 1977, §2.6), and are 0 if all M vote.
+* Resampled means of few voters never leave the range of the sample, so the ends of intervals are those of
+  Student's t, clipped to the range of possible values.
 """
 
 from __future__ import annotations
@@ -39,9 +36,11 @@ from resjax.studies.lesions.subsets import random_halves, random_subsets
 from resjax.studies.refusal import Refusal
 
 DIVERSITY = ("disagreement", "different_answers", "kappa")
-# Resamples of pairs, which cost little, and of committees, which count votes again; committees of each size
-# in the latter.
-_PAIRS, _VOTES, _COMMITTEES = 2000, 50, 10
+_PAIRS = 2000  # resamples of pairs, which cost little
+_VOTES, _COMMITTEES = (
+    50,
+    10,
+)  # resamples that count votes again, and committees of each size in them
 
 
 def draw_voters(can_go: np.ndarray, deleted: int | None, most: int, seed: int) -> np.ndarray:
@@ -52,9 +51,8 @@ def draw_voters(can_go: np.ndarray, deleted: int | None, most: int, seed: int) -
     elif 0 < deleted <= n:
         gone = random_subsets(can_go, (deleted,), most, seed)
     else:
-        raise ValueError(
-            f"deleted={deleted}; allowed: 1 … {n} (units that can be deleted), or None"
-        )
+        allowed = f"1 … {n} (units that can be deleted), or None"
+        raise ValueError(f"deleted={deleted}; allowed: {allowed}")
     if len(gone) < 2:
         raise Refusal(
             f"deleted={deleted} of {n} units leaves one sub-network; a vote needs two or more: delete fewer"
@@ -87,9 +85,7 @@ def draw_committees(
 class Election:
     """All votes of one kind of voters, alone and in committees, counted batch by batch.
 
-    Args:
-      members: from ``draw_committees``.
-      seed: seed of the resampled voters.
+    ``members`` are from ``draw_committees``; ``seed`` is that of the resampled voters.
     """
 
     def __init__(self, members: np.ndarray, seed: int) -> None:
@@ -106,14 +102,16 @@ class Election:
         for rule, values in enumerate((votes, scores)):
             own = np.ascontiguousarray(values.swapaxes(1, 2))
             self._wrong[rule] += wrong_answers(np.tensordot(self._members, own, 1), labels)
-            for r, weights in enumerate(self._again):
-                scores_of = np.tensordot(weights, own, 1)
-                self._wrong_again[r, rule] += wrong_answers(scores_of, labels)
+            for weights, wrong in zip(self._again, self._wrong_again[:, rule], strict=True):
+                wrong += wrong_answers(np.tensordot(weights, own, 1), labels)
         self._answers.append(answers)
         self._labels.append(labels)
 
-    def result(self, possible: int) -> dict[str, np.ndarray]:
-        """This kind's entries of the fields of ``Committee``; ``possible``: see ``diversity_intervals``."""
+    def result(self, possible: int, most: int) -> dict[str, np.ndarray]:
+        """Entries of the fields of ``Committee``, of whose kinds one has ``most`` voters, the others fewer.
+
+        ``possible``: see ``diversity_intervals``.
+        """
         answers, labels = np.concatenate(self._answers, 1), np.concatenate(self._labels)
         alone = np.mean(answers != labels, axis=1)
         error, again = self._wrong / len(labels), self._wrong_again / len(labels)
@@ -121,13 +119,13 @@ class Election:
         interval = committee_interval(error, again, len(answers), possible)
         ends = diversity_intervals(answers, labels, possible, self._seed)
         return {
-            "voter_error": alone,
+            "voter_error": np.pad(alone, (0, most - len(alone)), constant_values=np.nan),
             "voter_error_interval": voter_interval(alone, possible),
             "majority_error": error[0],
             "average_error": error[1],
             "majority_interval": interval[0],
             "average_interval": interval[1],
-            **dict(zip(DIVERSITY, np.array(diversity_of(answers, labels)), strict=True)),
+            **dict(zip(DIVERSITY, diversity_of(answers, labels), strict=True)),
             **{f"{name}_interval": own for name, own in zip(DIVERSITY, ends, strict=True)},
         }
 
@@ -142,15 +140,9 @@ def wrong_answers(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.sum(1 - right / best.sum(-2), axis=-1)
 
 
-def diversity_of(answers: np.ndarray, labels: np.ndarray) -> tuple[float, float, float]:
-    """int [V, N] and int [N] → disagreement D, share of pairs that predict different classes, and κ.
-
-    See ``resjax.studies.paths.committee``.
-    """
-    disagreement, different, kappa = _diversity(
-        *_of_pairs(answers, labels), np.ones((1, len(answers)))
-    )[:, 0].tolist()
-    return disagreement, different, kappa
+def diversity_of(answers: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """int [V, N] and int [N] → [3]: D, share of pairs that predict different classes, and κ."""
+    return _diversity(answers, labels, np.ones((1, len(answers))))[:, 0]
 
 
 def diversity_intervals(
@@ -158,26 +150,19 @@ def diversity_intervals(
 ) -> np.ndarray:
     """95 % intervals [3, end], over voters, of the results of ``diversity_of``.
 
-    NaN for two voters, which are a single pair, and for a κ that is NaN.
-
-    Args:
-      answers: int [V, N], of different voters.
-      labels: int [N].
-      possible: M, the number of different voters of this kind.
-      seed: seed of the resamples.
+    NaN for two voters, which are a single pair, and for a κ that is NaN. ``possible`` is M, the number of
+    different voters of this kind; ``seed`` is that of the resamples.
     """
     voters = len(answers)
-    estimate = np.array(diversity_of(answers, labels))
+    estimate = diversity_of(answers, labels)
     if voters < 3:
         return np.full((3, 2), np.nan)
     picks = np.random.default_rng((seed, voters)).integers(0, voters, (_PAIRS, voters))
     counts = np.sum(np.eye(voters)[picks], axis=1)
     counts = counts[(counts > 0).sum(1) > 1]  # one voter alone has no pair
-    made = _diversity(*_of_pairs(answers, labels), counts)
-    known = np.isfinite(made)
-    mean = np.sum(np.where(known, made, 0), 1, keepdims=True) / known.sum(1, keepdims=True).clip(1)
-    variance = np.sum(np.where(known, made - mean, 0) ** 2, 1) / known.sum(1).clip(1)
-    error = np.sqrt(variance * _small(voters) * _left(voters, possible))
+    made = np.ma.masked_invalid(_diversity(answers, labels, counts))
+    variance = made.var(axis=1).filled(0)  # of the resamples that have a κ
+    error = np.sqrt(variance * _unbiased(voters, possible))
     ends = np.stack(student(estimate, error, voters - 1), -1)
     return np.stack([*ends[:2].clip(0, 1), ends[2].clip(-1, 1)])
 
@@ -185,19 +170,14 @@ def diversity_intervals(
 def voter_interval(errors: np.ndarray, possible: int) -> np.ndarray:
     """95 % interval [end] of the mean of ``errors`` [V] over voters."""
     voters = len(errors)
-    error = np.std(errors, ddof=1) * np.sqrt(_left(voters, possible) / voters)
+    error = np.sqrt(np.var(errors) * _unbiased(voters, possible) / voters)
     return np.clip(student(errors.mean(), error, voters - 1), 0, 1)
 
 
 def refill(members: np.ndarray, seed: int = 0) -> np.ndarray:
-    """The first committees of each size, with resampled voters in the places of voters.
+    """The first committees of each size of ``draw_committees`` with resampled voters in the places of voters.
 
-    Args:
-      members: from ``draw_committees``.
-      seed: seed of the resamples.
-
-    Returns:
-      float32 [50, size, draw, voter], how many votes a voter has; at most 10 draws.
+    float32 [50, size, draw, voter], how many votes a voter has; at most 10 draws.
     """
     voters = members.shape[-1]
     picks = np.random.default_rng((seed, voters, 1)).integers(0, voters, (_VOTES, voters))
@@ -208,18 +188,16 @@ def refill(members: np.ndarray, seed: int = 0) -> np.ndarray:
 def committee_interval(
     errors: np.ndarray, again: np.ndarray, voters: int, possible: int
 ) -> np.ndarray:
-    """95 % intervals [..., end] of the mean error of committees, over voters and over committees.
+    """95 % intervals [..., end] of the mean error of committees, over V of M voters and over committees.
 
     Args:
       errors: [..., draw], of committees.
       again: [resample, ..., draw], errors of the committees of ``refill``.
-      voters: V.
-      possible: M, as in ``diversity_intervals``.
     """
     draws = errors.shape[-1]
     within = again.var(-1, ddof=1).mean(0) / again.shape[-1]
     between = np.maximum(again.mean(-1).var(0, ddof=1) - within, 0)
-    between = between * _small(voters) * _left(voters, possible)
+    between = between * _unbiased(voters, possible)
     own = errors.var(-1, ddof=1) / draws
     total = between + own
     parts = between**2 / (voters - 1) + own**2 / (draws - 1)
@@ -227,35 +205,26 @@ def committee_interval(
     return np.stack(student(errors.mean(-1), np.sqrt(total), degrees), -1).clip(0, 1)
 
 
-def _of_pairs(answers: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Shares of the examples: [V] right, [V, V] exactly one of two right, [V, V] different classes."""
-    count = answers.shape[1]
+def _diversity(answers: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """[3, m]: D, different predictions and κ, where each voter counts ``counts`` [m, V] times."""
     right = (answers == labels).astype(float)
     one = right @ (1 - right).T
-    alike = np.zeros_like(one)
-    for c in np.unique(answers):
-        same = (answers == c).astype(float)
-        alike += same @ same.T
-    return right.mean(1), (one + one.T) / count, 1 - alike / count
-
-
-def _diversity(
-    right: np.ndarray, one: np.ndarray, different: np.ndarray, counts: np.ndarray
-) -> np.ndarray:
-    """[3, m]: D, different predictions and κ, where each voter counts ``counts`` [m, V] times."""
+    one_right = (
+        one + one.T
+    )  # [V, V]: number of examples for which exactly one of two voters is right
+    same = [(answers == c).astype(float) for c in np.unique(answers)]
+    unlike = len(labels) - sum(own @ own.T for own in same)
     pairs = counts.sum(-1) ** 2 - np.sum(counts**2, -1)
-    disagreement, unlike = (np.sum((counts @ v) * counts, -1) / pairs for v in (one, different))
-    p = counts @ right / counts.sum(-1)
+    disagreement, different = (
+        np.sum((counts @ (v / len(labels))) * counts, -1) / pairs for v in (one_right, unlike)
+    )
+    p = counts @ right.mean(1) / counts.sum(-1)
     spread = 2 * p * (1 - p)
-    some = spread > 0
-    kappa = np.where(some, 1 - disagreement / np.where(some, spread, 1), math.nan)
-    return np.stack([disagreement, unlike, kappa])
+    return np.stack(
+        [disagreement, different, 1 - disagreement / np.where(spread > 0, spread, np.nan)]
+    )
 
 
-def _small(voters: int) -> float:
-    """Factor that makes the variance of resampled means unbiased."""
-    return voters / (voters - 1)
-
-
-def _left(voters: int, possible: int) -> float:
-    return 1 - voters / possible
+def _unbiased(voters: int, possible: int) -> float:
+    """Factor that makes the variance over resamples of V of M voters unbiased."""
+    return voters / (voters - 1) * (1 - voters / possible)

@@ -1,5 +1,5 @@
-"""The back-propagated signal: how much of ∂L/∂x arrives at each unit, and how much the shortcuts alone
-bring.
+"""The back-propagated signal: how much of ∂L/∂x arrives at each unit, and how much of it the shortcuts alone
+carry.
 
 *Question.* With x_l the input of unit l and x_{l+1} = x_l + F(x_l) (identity shortcuts, nothing after the
 sum), x_L = x_l + Σ F(x_i), and so (He et al. 2016, Eq. 5)
@@ -9,26 +9,26 @@ sum), x_L = x_l + Σ F(x_i), and so (He et al. 2016, Eq. 5)
 The "1" hands the last unit's gradient to every unit, past all weights. How much of the signal is it?
 
 *Method.* The gradient is carried back unit by unit, y = merge(s(x) + f(x)), together with a second gradient
-that takes only the shortcuts. With S and J the Jacobians of s and f and M that of merge, all at the intact
-network's states,
+that takes only the shortcuts. With S, J and M the Jacobians of s, f and merge, all at the intact network's
+states,
 
     c_l = (S_l + J_l)ᵀ M_lᵀ c_{l+1},     d_l = S_lᵀ M_lᵀ d_{l+1},     c_n = d_n = ∂L/∂x_n.
 
-d is the "1" for every kind of shortcut: c_n itself for identities, ∏λ_i · c_n for constant scaling (He et
-al. 2016, Eq. 8), and for others what their chain rule gives (ibid., after Eq. 8). c − d is the rest: all
-paths through at least one branch. A plain unit has no shortcut, so before it d = 0.
+d is the "1" for every kind of shortcut: c_n itself for identities, ∏λ_i · c_n for constant scaling (He et al.
+2016, Eq. 8), and for others what their chain rule gives (ibid., after Eq. 8). c − d is the rest: all paths
+through at least one branch. A plain unit has no shortcut, so in front of it d = 0.
 
 *Protocol.* L is the mean loss of a batch, norms are over the whole batch. BatchNorm uses the batch's own
 statistics, as in training.
 
-*Reading it.* The share ⟨d, c⟩/‖c‖² is the part of c that d explains; the shares of d and of the rest add
-up to 1. A signal that stays large does not prove that a network learns: plain networks with BatchNorm
-keep it, too (He et al. 2015, §4.1). Shortcuts that change the shape (option A) pass on only the pixels
-and channels that they read, so the "1" becomes smaller there; He et al. (2016, footnote 1) note that Eq.
-5 is not strict at these units.
+*Reading it.* The share ⟨d, c⟩/‖c‖² is the part of c that d explains; the shares of d and of the rest add up
+to 1. A signal that stays large does not prove that a network learns: plain networks with BatchNorm keep it,
+too (He et al. 2015, §4.1). Shortcuts that change the shape (option A) pass on only the pixels and channels
+that they read, so the "1" becomes smaller there; He et al. (2016, footnote 1) note that Eq. 5 is not strict
+at these units.
 
-*Cost.* One forward pass, and one backward pass in which each unit runs a second time; the states of all
-units are kept.
+*Cost.* One forward pass, and one backward pass in which each unit runs a second time; the states of all units
+are kept.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -46,19 +46,14 @@ from numpy.typing import ArrayLike
 from resjax.network import Network, Variables
 from resjax.network.losses import Loss, cross_entropy
 from resjax.studies import style
-from resjax.studies.batches import Progress
 from resjax.studies.intervals import of_mean
 from resjax.studies.marks import band_on_log, few_ticks, legend_by_colour_and_line
-from resjax.studies.moments import moment
+from resjax.studies.moments import by_moment, moment
 from resjax.studies.paths.path_walk import Crossing, Probe, norm, walk_back, wide
 from resjax.studies.result import Result
-from resjax.studies.signals.training_batches import first_batches, init_and_now, training_batches
-from resjax.studies.study import Bench, Clause, Columns, Study
-from resjax.studies.words import around, columns, factor, numbers, percent, percents
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from resjax.studies.signals.training_batches import FirstBatches, first_batches, on_training_batches
+from resjax.studies.study import Columns, Study
+from resjax.studies.words import around, factor, numbers, percent, percents
 
 Place = Annotated[np.ndarray, "step", "batch", "place"]
 
@@ -72,25 +67,29 @@ class BackwardSignal(Result):
 
     unit: tuple[str, ...]  # names of the n units
     step: Annotated[np.ndarray, "step"]  # int, training steps done
-    total: Place  # ‖∂L/∂x_l‖
+    total: Place  # ‖c_l‖ = ‖∂L/∂x_l‖
     shortcut: Place  # ‖d_l‖, the "1": through the shortcuts alone
-    rest: Place  # ‖∂L/∂x_l − d_l‖
+    rest: Place  # ‖c_l − d_l‖
     cosine: Place  # between the "1" and the rest; 0 where one of them is 0
     residual: bool  # whether some unit has a shortcut
     batch_size: int
 
     @property
     def share(self) -> np.ndarray:
-        """[step, batch, place], ⟨d, c⟩/‖c‖²: the part of the signal that came through the shortcuts
-        alone."""
+        """[step, batch, place], ⟨d, c⟩/‖c‖²: the part of the signal that came through the shortcuts alone."""
         one, c = self.shortcut, np.where(self.total > 0, self.total, np.nan)
         return (one / c) ** 2 + (one / c) * (self.rest / c) * self.cosine
 
     @property
     def gain(self) -> np.ndarray:
-        """[step, batch], ‖∂L/∂x_0‖ ÷ ‖∂L/∂x_n‖: the change of the signal from the head to the first
-        unit."""
-        return self.total[..., 0] / np.where(self.total[..., -1] > 0, self.total[..., -1], np.nan)
+        """[step, batch], ‖∂L/∂x_0‖ ÷ ‖∂L/∂x_n‖: the change of the signal from the head to the first unit."""
+        return self.total[..., 0] / self.end[..., 0]
+
+    @property
+    def end(self) -> np.ndarray:
+        """[step, batch, 1], ‖∂L/∂x_n‖; NaN where it is 0."""
+        end = self.total[..., -1:]
+        return np.where(end > 0, end, np.nan)
 
 
 def backward_signal(
@@ -100,65 +99,47 @@ def backward_signal(
     labels: ArrayLike,
     *,
     loss: Loss = cross_entropy,
-    train: bool = True,
-    batch_size: int = 128,
-    max_batches: int = 8,
-    step: int = 0,
-    seed: int = 0,
-    progress: Progress | None = None,
+    **how: Unpack[FirstBatches],
 ) -> BackwardSignal:
     """‖∂L/∂x_l‖ in front of every unit, and its split into the "1" and the rest.
 
-    Args:
-      network: any.
-      variables: at init, or from any checkpoint.
-      images: float [N, H, W, C], training images, standardized as in training, in any fixed order.
-      labels: int [N].
-      train: with batch statistics and dropout, as in training; False: with running statistics, which at
-        init are not those of any data. Stochastic depth drops no unit in either.
-      batch_size, max_batches, step, seed: see ``training_batches``.
-      loss, progress: see ``Inference``.
-
-    Raises:
-      ValueError: no example, images or labels of a wrong form.
+    Args: those of every analysis (``Inference``), with training images in any fixed order, and ``how``, see
+    ``FirstBatches``. Stochastic depth drops no unit, with or without ``train``.
     """
-    batches = first_batches(network, variables, images, labels, batch_size, max_batches)
-    probe = Probe(train=train)
-    rows = [
-        jax.device_get(_batch(network, loss, probe, variables, *batch))
-        for batch in batches.keyed(seed, progress)
-    ]
-    found = [np.array(values, np.float64)[None] for values in zip(*rows, strict=True)]
+    batches = first_batches(network, variables, images, labels, **how)
+    probe = Probe(train=batches.train)
+    total, shortcut, rest, cosine = batches.measure(
+        lambda *batch: _batch(network, loss, probe, variables, *batch)
+    )
     return BackwardSignal(
         unit=tuple(unit.name for unit in network.units),
-        step=np.array([step]),
-        **dict(zip(("total", "shortcut", "rest", "cosine"), found, strict=True)),
-        residual=any(stack.unit.residual for stack in network.stacks),
+        step=np.array([batches.step]),
+        total=total,
+        shortcut=shortcut,
+        rest=rest,
+        cosine=cosine,
+        residual=bool(network.residual.any()),
         batch_size=batches.size,
         choices={
-            "BatchNorm": probe.statistics,
+            **batches.choices,
             "loss": "mean of a batch, without weight decay",
             "norms": "of the whole batch's gradient, not averaged over examples",
-            "batches": str(batches),
             "stochastic depth": "every unit runs",
-            "seed": seed,
         },
     )
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
-def _batch(network: Network, loss: Loss, probe: Probe, *given: Any) -> tuple[jax.Array, ...]:
-    """Norms of the whole signal, the "1" and the rest, and the cosine of the last two, each [place].
+def _batch(network: Network, loss: Loss, probe: Probe, *given: Any) -> jax.Array:
+    """[4, place]: norms of the whole signal, the "1" and the rest, and the cosine of the last two.
 
     ``given`` are variables, images, labels and key.
     """
 
-    def start(gradient: jax.Array) -> jax.Array:
-        return jnp.stack([gradient, gradient])
-
-    back = walk_back(network, loss, probe, *given, start=start, cross=_cross, carry=(), xs=())
-    *lengths, cosine = map(jnp.append, _measure(back.rows), back.units)
-    return *(length * back.scale for length in lengths), cosine
+    start: Any = {"start": lambda gradient: jnp.stack([gradient, gradient]), "carry": (), "xs": ()}
+    back = walk_back(network, loss, probe, *given, cross=_cross, **start)
+    measured = jnp.concatenate([_measure(back.rows)[None], back.units]).T
+    return measured.at[:3].multiply(back.scale)
 
 
 def _cross(unit: Crossing, rows: jax.Array, carry: Any, xs: Any) -> tuple[jax.Array, Any, Any]:
@@ -172,59 +153,58 @@ def _cross(unit: Crossing, rows: jax.Array, carry: Any, xs: Any) -> tuple[jax.Ar
     return through.at[0].add(before), carry, _measure(rows)
 
 
-def _measure(rows: jax.Array) -> tuple[jax.Array, ...]:
+def _measure(rows: jax.Array) -> jax.Array:
+    """[4] as ``_batch``, at one place."""
     vectors = [v.ravel().astype(wide(v)) for v in (rows[0], rows[1], rows[0] - rows[1])]
     lengths = [norm(v, (0,)) for v in vectors]
     one, rest = (v / jnp.where(n > 0, n, 1) for v, n in zip(vectors[1:], lengths[1:], strict=True))
-    return *lengths, jnp.sum(one * rest)
+    return jnp.stack([*lengths, jnp.sum(one * rest)])
 
 
 # --- what the report shows ---
 
 
-def plot(results: Mapping[str, BackwardSignal]) -> Figure:
-    """Above, ‖∂L/∂x_l‖ from the first unit to the head, relative to the head's; below, the share of the
-    "1".
+def plot(results: Mapping[str, BackwardSignal]) -> style.Figure:
+    """Above, ‖∂L/∂x_l‖ from the first unit to the head, relative to the head's; below, the share of the "1".
 
     Colours tell runs apart, line styles moments; dotted is the "1" itself, at the first moment. Lines are
     means over batches, bands their 95 % intervals.
     """
     shares = any(r.residual for r in results.values())
     fig, grid = style.axes_grid(2 if shares else 1, 1, sharex=True)
-    width, height = fig.get_size_inches()
-    fig.set_size_inches(width, height * (1.45 if shares else 1))
-    grid[0][0].set_yscale("log")
+    fig.set_figheight(fig.get_figheight() * (1.45 if shares else 1))
+    (above,), (below,) = grid[0], grid[-1]
+    above.set(ylabel="‖∂L/∂xₗ‖ ÷ ‖∂L/∂xₙ‖", yscale="log")
     lines: dict[str, str] = {}
     for i, r in enumerate(results.values()):
-        end = np.where(r.total[..., -1:] > 0, r.total[..., -1:], np.nan)
+        color = style.color(i)
         for t, step in enumerate(r.step):
-            look = {"color": style.color(i), "ls": style.LINES[t % 3]}
-            lines.setdefault(moment(int(step)), look["ls"])
-            _band(grid[0][0], (r.total / end)[t], look)
+            ls = style.LINES[t % 3]
+            lines.setdefault(moment(step), ls)
+            _band(above, (r.total / r.end)[t], color, ls)
             if r.residual:
-                _band(grid[1][0], 100 * r.share[t], look)
+                _band(below, 100 * r.share[t], color, ls)
         if r.residual:
-            _band(grid[0][0], (r.shortcut / end)[0], {"color": style.color(i), "ls": ":"})
-    grid[0][0].set_ylabel("‖∂L/∂xₗ‖ ÷ ‖∂L/∂xₙ‖")
+            _band(above, (r.shortcut / r.end)[0], color, ":")
     if shares:
-        grid[1][0].set(ylabel='share of the "1" (%)')
+        below.set_ylabel('share of the "1" (%)')
         lines['the "1" alone'] = ":"
-    grid[-1][0].set_xlabel("in front of unit l (last: of the head)")
-    few_ticks(grid[-1][0])
+    below.set_xlabel("in front of unit l (last: of the head)")
+    few_ticks(below)
     legend_by_colour_and_line(fig, results, lines)
     return fig
 
 
-def _band(ax: Axes, values: np.ndarray, look: dict[str, str]) -> None:
+def _band(ax: style.Axes, values: np.ndarray, color: str, ls: str) -> None:
     """Mean over batches as a line, its 95 % interval as a band; values [batch, place]."""
     place = 1 + np.arange(values.shape[-1])
     shown = np.where(np.isfinite(values) & (values != 0), values, np.nan)
-    ax.plot(place, shown.mean(0), **look)  # type: ignore[arg-type]
+    ax.plot(place, shown.mean(0), ls=ls, color=color)
     low, high = of_mean(shown, 0)
     if ax.get_yscale() == "log":
-        band_on_log(ax, place, low, high, look["color"])
+        band_on_log(ax, place, low, high, color)
     else:
-        ax.fill_between(place, low, high, color=look["color"], alpha=0.15, lw=0)
+        ax.fill_between(place, low, high, color=color, alpha=0.15, lw=0)
 
 
 # A signal that changes by no more than this factor from the head to the first unit is called kept.
@@ -241,12 +221,17 @@ def verdict(r: BackwardSignal) -> str:
     return "fades" if gain < 1 / KEPT else "kept"
 
 
-def _clause(does: str) -> Clause:
-    def clause(label: str, r: BackwardSignal) -> str:
-        gain = factor(r.gain[0].mean())
-        return f"{moment(int(r.step[0]))}, the gradient of {label} {does.format(gain)}"
+DOES = {
+    "kept": f"keeps its size within a factor of {KEPT:g} from the last unit back to the first ({{}}×)",
+    "grows": "grows {} times from the last unit back to the first",
+    "fades": "fades to {} times its size from the last unit back to the first",
+    "unknown": "is 0 or not finite",
+}
 
-    return clause
+
+def _clause(label: str, r: BackwardSignal) -> str:
+    does = DOES[verdict(r)].format(factor(r.gain[0].mean()))
+    return f"{moment(r.step[0])}, the gradient of {label} {does}"
 
 
 def points(label: str, r: BackwardSignal) -> list[str]:
@@ -254,8 +239,8 @@ def points(label: str, r: BackwardSignal) -> list[str]:
     middle = len(r.unit) // 2
     for step, gain, share in zip(r.step, r.gain, r.share.mean(1), strict=True):
         text = (
-            f"{moment(int(step))} the gradient is {factor(gain.mean())}{around(of_mean(gain, 0))} times as "
-            "large at the first unit as at the head"
+            f"{moment(step)} the gradient is {factor(gain.mean())}{around(of_mean(gain, 0))} times as large "
+            "at the first unit as at the head"
         )
         if r.residual:
             text += (
@@ -268,25 +253,19 @@ def points(label: str, r: BackwardSignal) -> list[str]:
 
 
 def table(r: BackwardSignal) -> Columns:
-    """One row for each place and moment, means over batches."""
-    rows: list[tuple[str, ...]] = []
-    for t, step in enumerate(r.step):
-        sizes = [numbers(v[t].mean(0)) for v in (r.total, r.shortcut, r.rest)]
-        cells = ((*r.unit, "head"), *sizes, percents(r.share[t].mean(0)))
-        rows += [(moment(int(step)), *row) for row in zip(*cells, strict=True)]
-    names = ("moment", "in front of", "signal", "the “1”", "the rest", "share of the “1”")
-    return columns(names, rows)
+    """Means over batches."""
+    cells = {
+        "signal": map(numbers, r.total.mean(1)),
+        "the “1”": map(numbers, r.shortcut.mean(1)),
+        "the rest": map(numbers, r.rest.mean(1)),
+        "share of the “1”": map(percents, r.share.mean(1)),
+    }
+    return by_moment(r.step, "in front of", (*r.unit, "head"), cells)
 
 
 def summary(r: BackwardSignal) -> dict[str, str]:
-    if r.step[0]:
-        return {}
-    return {"gradient at init, first unit ÷ head": factor(r.gain[0].mean())}
-
-
-def measure(bench: Bench) -> BackwardSignal:
-    images, labels, batches = training_batches(bench)
-    return init_and_now(bench, backward_signal, images, labels, loss=bench.run.loss, **batches)
+    gain = factor(r.gain[0].mean())
+    return {} if r.step[0] else {"gradient at init, first unit ÷ head": gain}
 
 
 STUDY = Study(
@@ -302,17 +281,10 @@ STUDY = Study(
         "                                batch_size=run.config.train.batch_size)"
     ),
     result=BackwardSignal,
-    measure=measure,
+    measure=lambda bench: on_training_batches(bench, backward_signal, loss=bench.run.loss),
     plot=plot,
     verdict=verdict,
-    says={
-        "kept": _clause(
-            f"keeps its size within a factor of {KEPT:g} from the last unit back to the first ({{}}×)"
-        ),
-        "grows": _clause("grows {} times from the last unit back to the first"),
-        "fades": _clause("fades to {} times its size from the last unit back to the first"),
-        "unknown": _clause("is 0 or not finite"),
-    },
+    says=dict.fromkeys(DOES, _clause),
     points=points,
     table=table,
     summary=summary,

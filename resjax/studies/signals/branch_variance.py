@@ -1,27 +1,26 @@
 """How large branches are against shortcuts at initialization: the variance that each unit adds.
 
-*Question.* Why do deep residual networks start to train at all? At init, in x_{l+1} = x_l + F(x_l),
-branch and shortcut are uncorrelated, so variances add. Two laws follow (De & Smith 2020, §3):
+*Question.* Why do deep residual networks start to train at all? At init, in x_{l+1} = x_l + F(x_l), branch
+and shortcut are uncorrelated, so variances add. Two laws follow (De & Smith 2020, §3):
 
 * *without normalization*, He-initialized branches keep the variance of their input: Var F(x) = Var x. The
   ratio of branch to shortcut is 1 in every unit, and the variance doubles from unit to unit, 2^l;
 * *with BatchNorm in front of the branch*, every branch has the same variance, whatever its input. The
-  shortcut's variance grows like l, and Var(branch)/Var(shortcut) falls like 1/l: deep units start close
-  to the identity, and the network starts effectively shallow.
+  shortcut's variance grows like l, and Var(branch)/Var(shortcut) falls like 1/l: deep units start close to
+  the identity, and the network starts effectively shallow.
 
-*Method.* The variance over everything (examples, pixels, channels) of the shortcut's and the branch's
-output, unit by unit, in a training pass. The law 1/l is a straight line of slope −1 in log ratio against
-log l, where l counts the units of a stage from 1. The fit is least squares, its interval Student's t of
-the residuals.
+*Method.* The variance over everything (examples, pixels, channels) of the shortcut's and the branch's output,
+unit by unit, in a training pass. The law 1/l is a straight line of slope −1 in log ratio against log l, where
+l counts the units of a stage from 1. The fit is least squares, its interval Student's t of the residuals.
 
-*Protocol.* BatchNorm with the statistics of each batch: at init its running statistics are not those of
-any data.
+*Protocol.* BatchNorm with the statistics of each batch: at init its running statistics are not those of any
+data.
 
 *Reading it.* The law holds in an uninterrupted run of equal units. The transition decides where the next
 stage starts: a projection of normalized inputs starts it anew; a zero-padded identity carries the old
-variance over (halved by the new, empty channels), and the slope of that stage is then flatter than −1.
-The law is about initialization: a trained network need not follow it. Zero-initialized branches
-(SkipInit, Fixup, zero γ) have a ratio of 0 at init, and no slope.
+variance over (halved by the new, empty channels), and the slope of that stage is then flatter than −1. The
+law is about initialization: a trained network need not follow it. Zero-initialized branches (SkipInit, Fixup,
+zero γ) have a ratio of 0 at init, and no slope.
 
 *Cost.* One forward pass for each batch.
 """
@@ -31,7 +30,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -42,20 +41,15 @@ from scipy import stats
 from resjax.network import Network, Variables
 from resjax.network.unit import Parts
 from resjax.studies import style
-from resjax.studies.batches import Progress
 from resjax.studies.intervals import LEVEL
 from resjax.studies.marks import legend_by_colour_and_line, plain_log_ticks
-from resjax.studies.moments import moment
+from resjax.studies.moments import by_moment, moment
+from resjax.studies.paths.path_walk import wide
 from resjax.studies.refusal import Refusal
 from resjax.studies.result import Result
-from resjax.studies.signals.training_batches import first_batches, init_and_now, training_batches
+from resjax.studies.signals.training_batches import FirstBatches, first_batches, on_training_batches
 from resjax.studies.study import Bench, Columns, Study
-from resjax.studies.words import capital, columns, factor, join, numbers
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
+from resjax.studies.words import capital, factor, join, numbers
 
 NO_SHORTCUT = "no unit has a shortcut to compare its branch with"
 
@@ -71,10 +65,7 @@ class Fit(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class BranchVariance(Result):
-    """Variances in residual units; join moments with ``resjax.studies.moments.join``.
-
-    Variances are over examples, pixels and channels.
-    """
+    """Variances over examples, pixels and channels; join moments with ``resjax.studies.moments.join``."""
 
     unit: tuple[str, ...]  # names of the units that have a shortcut, in order
     position: Annotated[np.ndarray, "unit"]  # int, place of the unit in its stage, from 1
@@ -115,49 +106,37 @@ def branch_variance(
     network: Network,
     variables: Variables,
     images: ArrayLike,
-    *,
-    train: bool = True,
-    batch_size: int = 128,
-    max_batches: int = 8,
-    step: int = 0,
-    seed: int = 0,
-    progress: Progress | None = None,
+    **how: Unpack[FirstBatches],
 ) -> BranchVariance:
     """Variance of shortcut, branch and output of every unit that has a shortcut.
 
-    Args:
-      network: with at least one residual unit.
-      variables: at init, or from any checkpoint.
-      images: float [N, H, W, C], standardized as in training.
-      train: with batch statistics and dropout; False: with running statistics, which at init are not
-        those of any data. Stochastic depth drops no unit, and weighs branches as in evaluation.
-      batch_size, max_batches, step, seed: see ``training_batches``.
-      progress: see ``Inference``.
+    Args: those of every analysis (``Inference``) but labels; ``how``, see ``FirstBatches``; and
+      network: with at least one residual unit. Stochastic depth drops none, and weighs branches as in
+        evaluation.
 
     Raises:
-      ValueError: no example, images of a wrong form, a network without a shortcut.
+      Refusal: a network without a shortcut.
     """
-    batches = first_batches(network, variables, images, None, batch_size, max_batches)
+    batches = first_batches(network, variables, images, None, **how)
     units = [unit for unit in network.units if unit.stack.unit.residual]
     if not units:
         raise Refusal(NO_SHORTCUT)
-    rows = [
-        _batch(network, train, variables, x, key) for x, _, key in batches.keyed(seed, progress)
-    ]
-    found = np.array(jax.device_get(rows), np.float64).swapaxes(0, 1)[:, None]
+    shortcut, branch, output = batches.measure(
+        lambda images, _, key: _batch(network, batches.train, variables, images, key)
+    )
     return BranchVariance(
         unit=tuple(unit.name for unit in units),
         position=np.array([int(unit.name.rpartition("unit")[2]) for unit in units]),
-        step=np.array([step]),
-        **dict(zip(("shortcut", "branch", "output"), found, strict=True)),
+        step=np.array([batches.step]),
+        shortcut=shortcut,
+        branch=branch,
+        output=output,
         batch_size=batches.size,
         choices={
-            "BatchNorm": "statistics of the batch" if train else "running statistics",
+            **batches.choices,
             "variance": "over examples, pixels and channels together",
-            "batches": str(batches),
             "position": "units of a stage from 1, its transition included",
             "stochastic depth": "every unit runs, with the gates of evaluation",
-            "seed": seed,
         },
     )
 
@@ -169,9 +148,8 @@ def _batch(
     """[3, residual units]: variance of shortcut, branch and output."""
     gates = network.test_gates
     whole = dataclasses.replace(network, unit_dropout=None)
-    out = whole.apply(
-        variables, images, train=train, gates=gates, key=key if train else None, tap=_variances
-    )
+    own = key if train else None
+    out = whole.apply(variables, images, train=train, gates=gates, key=own, tap=_variances)
     names = [stack.name for stack in network.stacks if stack.unit.residual]
     found = jnp.concatenate([out.taps[name] for name in names]).T
     if gates is not None:  # then every unit is residual
@@ -181,33 +159,27 @@ def _batch(
 
 def _variances(parts: Parts) -> jax.Array:
     values = (parts.branch if parts.shortcut is None else parts.shortcut, parts.branch, parts.y)
-    return jnp.stack([jnp.var(v.astype(jnp.promote_types(v.dtype, jnp.float32))) for v in values])
+    return jnp.stack([jnp.var(v.astype(wide(v))) for v in values])
 
 
 # --- what the report shows ---
 
 
-def plot(results: Mapping[str, BranchVariance]) -> Figure:
+def plot(results: Mapping[str, BranchVariance]) -> style.Figure:
     """Var(branch) ÷ Var(shortcut) against the unit's place in its stage, one panel for each stage.
 
     Colours and markers tell runs apart, line styles moments; dotted is the law 1/l through the first point.
     """
     stages = list(dict.fromkeys(stage for r in results.values() for stage in r.stages))
-    narrow = style.is_narrow()
-    shape = (len(stages), 1) if narrow else (1, len(stages))
-    fig, grid = style.axes_grid(*shape, sharey=True)
-    if narrow:
-        width, height = fig.get_size_inches()
-        fig.set_size_inches(width, height * max(1.0, 0.65 * len(stages)))
-    panels = [ax for row in grid for ax in row]
+    fig, panels = style.panels(len(stages), height=0.65, sharey=True)
     lines: dict[str, str] = {}
     for ax, stage in zip(panels, stages, strict=True):
         for i, r in enumerate(results.values()):
             own = r.of_stage(stage)
+            look: dict[str, Any] = {"color": style.color(i), "marker": style.marker(i)}
             for t, step in enumerate(r.step):
-                ls = lines.setdefault(moment(int(step)), style.LINES[t % 3])
+                ls = lines.setdefault(moment(step), style.LINES[t % 3])
                 y = r.ratio[t].mean(0)[own]
-                look: dict[str, Any] = {"color": style.color(i), "marker": style.marker(i)}
                 ax.plot(r.position[own], np.where(y > 0, y, np.nan), ls=ls, **look)
         _law(ax)
         ax.set_title(stage.replace("stage", "stage "))
@@ -215,15 +187,15 @@ def plot(results: Mapping[str, BranchVariance]) -> Figure:
             # A logarithmic axis without a point can't be drawn.
             ax.set(xscale="log", yscale="log")
             plain_log_ticks(ax.xaxis)
-    for ax in grid[-1]:
-        ax.set_xlabel("unit of the stage")
-    for row in grid:
-        row[0].set_ylabel("branch ÷ shortcut")
+        if not style.is_narrow() or ax is panels[-1]:
+            ax.set_xlabel("unit of the stage")
+        if style.is_narrow() or ax is panels[0]:
+            ax.set_ylabel("branch ÷ shortcut")
     legend_by_colour_and_line(fig, results, {**lines, "the law 1/l": ":"}, markers=True)
     return fig
 
 
-def _law(ax: Axes) -> None:
+def _law(ax: style.Axes) -> None:
     """A dotted line of slope −1 through the first point that is drawn."""
     for line in ax.lines:
         x, y = (np.asarray(v, float) for v in line.get_data())
@@ -237,7 +209,6 @@ LAW, FLAT = (-1.3, -0.7), (-0.3, 0.3)
 # A stage needs so many units before its slope says anything.
 ENOUGH = 3
 
-
 SAYS = {
     "law": "branches lose weight against the shortcut like 1/l in {}",
     "flat": "branches keep their weight against the shortcut in {}",
@@ -250,37 +221,34 @@ LATER = "later: "
 
 
 def verdict(r: BranchVariance) -> str:
-    """How branches weigh against the shortcut, by the first moment and the first stage with units enough:
-    in later stages, transitions may have carried variance over."""
+    """How branches weigh against the shortcut at the first moment, in the first stage with units enough: in
+    later stages, transitions may have carried variance over."""
     fits = [r.slope(0, stage) for stage in r.stages]
-    slope = next((fit.slope for fit in fits if fit.points >= ENOUGH), None)
-    return ("" if r.step[0] == 0 else LATER) + _kind(slope)
-
-
-def _kind(slope: float | None) -> str:
-    if slope is None:
-        return "none"
-    if LAW[0] <= slope <= LAW[1]:
-        return "law"
-    if FLAT[0] <= slope <= FLAT[1]:
-        return "flat"
-    return "steep" if slope < LAW[0] else ("between" if slope < FLAT[0] else "rising")
+    slope = next((fit.slope for fit in fits if fit.points >= ENOUGH), np.nan)
+    kinds = {
+        "steep": slope < LAW[0],
+        "law": slope <= LAW[1],
+        "between": slope < FLAT[0],
+        "flat": slope <= FLAT[1],
+        "rising": slope > FLAT[1],
+        "none": np.isnan(slope),
+    }
+    return ("" if r.step[0] == 0 else LATER) + next(kind for kind, holds in kinds.items() if holds)
 
 
 def points(label: str, r: BranchVariance) -> list[str]:
     parts = []
     for t, step in enumerate(r.step):
         ratio = r.ratio[t].mean(0)
-        slopes = []
-        for stage in r.stages:
-            fit = r.slope(t, stage)
-            if fit.points >= ENOUGH:
-                name = stage.replace("stage", "stage ")
-                slope = f"{fit.slope:.2f} in {name} ({fit.low:.2f} to {fit.high:.2f})"
-                slopes.append(slope.replace("-", "−"))
+        fits = {stage.replace("stage", "stage "): r.slope(t, stage) for stage in r.stages}
+        slopes = [
+            f"{fit.slope:.2f} in {stage} ({fit.low:.2f} to {fit.high:.2f})".replace("-", "−")
+            for stage, fit in fits.items()
+            if fit.points >= ENOUGH
+        ]
         text = (
-            f"{moment(int(step))} the branch has {factor(ratio[0])} times the variance of the shortcut in "
-            f"the first unit and {factor(ratio[-1])} times in the last"
+            f"{moment(step)} the branch has {factor(ratio[0])} times the variance of the shortcut in the "
+            f"first unit and {factor(ratio[-1])} times in the last"
         )
         if slopes:
             text += f"; slope of log ratio against log place: {join(slopes)}"
@@ -290,18 +258,18 @@ def points(label: str, r: BranchVariance) -> list[str]:
 
 
 def table(r: BranchVariance) -> Columns:
-    """One row for each unit and moment, means over batches."""
-    names = ("moment", "unit", "Var(shortcut)", "Var(branch)", "ratio", "Var(output)")
-    rows: list[tuple[str, ...]] = []
-    for t, step in enumerate(r.step):
-        kinds = [numbers(v[t].mean(0)) for v in (r.shortcut, r.branch, r.ratio, r.output)]
-        rows += [(moment(int(step)), *row) for row in zip(r.unit, *kinds, strict=True)]
-    return columns(names, rows)
+    """Means over batches."""
+    cells = {
+        "Var(shortcut)": map(numbers, r.shortcut.mean(1)),
+        "Var(branch)": map(numbers, r.branch.mean(1)),
+        "ratio": map(numbers, r.ratio.mean(1)),
+        "Var(output)": map(numbers, r.output.mean(1)),
+    }
+    return by_moment(r.step, "unit", r.unit, cells)
 
 
-def measure(bench: Bench) -> BranchVariance:
-    images, _, batches = training_batches(bench)
-    return init_and_now(bench, branch_variance, images, **batches)
+def measure(bench: Bench) -> BranchVariance:  # which takes no labels
+    return on_training_batches(bench, lambda *given, **how: branch_variance(*given[:3], **how))
 
 
 STUDY = Study(

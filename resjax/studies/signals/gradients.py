@@ -1,21 +1,19 @@
 """Gradient norms layer by layer: does every layer get a signal to learn from?
 
-*Question.* Back-propagation multiplies one Jacobian for each layer. If the factors are smaller than 1,
-the gradient of the first layers vanishes with depth; if they are larger, it explodes. In x_{l+1} = x_l +
-F(x_l),
+*Question.* Back-propagation multiplies one Jacobian for each layer. If the factors are smaller than 1, the
+gradient of the first layers vanishes with depth; if they are larger, it explodes. In x_{l+1} = x_l + F(x_l),
 
     ∂L/∂x_l = ∂L/∂x_L · (1 + ∂/∂x_l Σ_i F(x_i)),
 
-the "1" carries the gradient past all weights (He et al. 2016, Eq. 5). This study measures what training
-uses: ‖∂L/∂W‖₂ of each kernel, where L is the mean loss of one batch, for several batches. It also
-measures ‖W‖₂ of each kernel, the mean over examples of ‖y‖₂ of each unit's output, and at step 0, given
-the optimizer, ‖ΔW‖₂ of the first update that a batch would make. (At later moments the optimizer has a
-state that is not at hand.)
+the "1" carries the gradient past all weights (He et al. 2016, Eq. 5). This study measures what training uses:
+‖∂L/∂W‖₂ of each kernel, where L is the mean loss of one batch, for several batches. It also measures ‖W‖₂ of
+each kernel, the mean over examples of ‖y‖₂ of each unit's output, and at step 0, given the optimizer, ‖ΔW‖₂
+of the first update that a batch would make. (At later moments the optimizer has a state that is not at hand.)
 
 *Reading it.* Compare the first layers with the last layers of the same network. Layers of different sizes
-have different norms, so steps between stages mean little. With BatchNorm the gradient of a kernel also
-scales as 1/‖W‖, and plain networks *with* BatchNorm have gradients that do not vanish (He et al. 2015,
-§4.1). A trained network that fits every example has small gradients everywhere.
+have different norms, so steps between stages mean little. With BatchNorm the gradient of a kernel also scales
+as 1/‖W‖, and plain networks *with* BatchNorm have gradients that do not vanish (He et al. 2015, §4.1). A
+trained network that fits every example has small gradients everywhere.
 
 *Cost.* One forward and one backward pass for each batch; a compilation with the first update, one without.
 """
@@ -24,8 +22,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import Annotated, Any, Self, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -38,26 +35,21 @@ from resjax.network import Network, Variables
 from resjax.network.losses import Loss, cross_entropy
 from resjax.network.norms import flatten_norms, flatten_taps, layer_norms, output_norm
 from resjax.studies import style
-from resjax.studies.batches import Progress
 from resjax.studies.intervals import of_mean
 from resjax.studies.marks import band_on_log
 from resjax.studies.moments import first_moment, moment
 from resjax.studies.refusal import Refusal
 from resjax.studies.result import Result
-from resjax.studies.signals.near_one import ALIKE, places
-from resjax.studies.signals.norms_over_training import evenness, quarters
-from resjax.studies.signals.training_batches import first_batches, init_and_now, training_batches
-from resjax.studies.study import Bench, Columns, Study
+from resjax.studies.signals.near_one import ALIKE, compared
+from resjax.studies.signals.norms_over_training import evenness, of_kernels, quarters
+from resjax.studies.signals.training_batches import FirstBatches, first_batches, on_training_batches
+from resjax.studies.study import Columns, Study
 from resjax.studies.words import around, factor, join, numbers
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 @dataclasses.dataclass(frozen=True)
 class Gradients(Result):
-    """Gradient norms of the kernels of one network at one or more moments
-    (``resjax.studies.moments.join``)."""
+    """Gradient norms of the kernels; join moments with ``resjax.studies.moments.join``."""
 
     layer: tuple[str, ...]  # kernels from the first layer to the last: stage2/unit3/conv1/kernel
     step: Annotated[np.ndarray, "step"]  # int, training steps done at each moment
@@ -74,16 +66,10 @@ class Gradients(Result):
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
-        """As ``Result.from_json``; older files have norms of gradients alone, and get NaN for the
-        others."""
-        steps, batches, layers = np.shape(data["norm"])
-        unknown = {
-            "parameter": np.full((steps, layers), np.nan).tolist(),
-            "update": np.full((steps, batches, layers), np.nan).tolist(),
-            "unit": [],
-            "activation": np.zeros((steps, batches, 0)).tolist(),
-        }
-        return super().from_json({**unknown, **data})
+        """As ``Result.from_json``; older files hold norms of gradients alone, so the others become NaN."""
+        nan = np.full(np.shape(data["norm"]), np.nan)
+        older = {"parameter": nan[:, 0], "update": nan, "unit": [], "activation": nan[..., :0]}
+        return super().from_json({**older, **data})
 
     @property
     def mean(self) -> np.ndarray:
@@ -104,79 +90,55 @@ def gradients(
     *,
     loss: Loss = cross_entropy,
     optimizer: optax.GradientTransformation | None = None,
-    train: bool = True,
-    batch_size: int = 128,
-    max_batches: int = 8,
-    step: int = 0,
-    seed: int = 0,
-    progress: Progress | None = None,
+    **how: Unpack[FirstBatches],
 ) -> Gradients:
-    """‖∂L/∂W‖₂ of every kernel, for the first batches of the data; and the norms of kernels, of outputs of
-    units, and of the first update.
+    """‖∂L/∂W‖₂ of every kernel for the first batches of the data, and the other norms (see the module).
 
-    Args:
-      network: any.
-      variables: at init, or from any checkpoint.
-      images: float [N, H, W, C], training images, standardized as in training, in any fixed order.
-      labels: int [N].
+    Args: those of every analysis (``Inference``), with training images in any fixed order; ``how``, see
+    ``FirstBatches``, where ``train`` also applies stochastic depth; and
       optimizer: that of the training, for the norms of its first update; None for none.
-      train: with batch statistics, dropout and stochastic depth, as in training; False: with running
-        statistics, which at init are not those of any data.
-      batch_size, max_batches, step, seed: see ``training_batches``.
-      loss, progress: see ``Inference``.
 
     Raises:
-      ValueError: no example, images or labels of a wrong form, a network without a kernel.
+      Refusal: a network without a kernel.
     """
-    batches = first_batches(network, variables, images, labels, batch_size, max_batches)
-    shape, size = np.shape(images)[1:], batches.size
-    optimizer = optimizer if step == 0 else None
-    names, weights = _of_kernels(network, jax.device_get(_kernel_norms(network, variables)), shape)
-    if not names:
+    batches = first_batches(network, variables, images, labels, **how)
+    shape = np.shape(images)[1:]
+    optimizer = optimizer if batches.step == 0 else None
+
+    def kernels(norms: Mapping[str, Any]) -> dict[str, float]:
+        """From the first layer to the last."""
+        return dict(flatten_norms(network, of_kernels(norms), shape))
+
+    parameter = kernels(_layer_norms(network, variables["params"]))
+    if not parameter:
         raise Refusal("this network has no parameter of the name 'kernel'")
-    cores = on_cores.shared_cores().if_shared(size)
+    cores = on_cores.shared_cores().if_shared(batches.size)
     variables = cores.copy(variables)
-    losses, rows, updates, outputs = [], [], [], []
-    for *batch, key in batches.keyed(seed, progress):
-        x, y = cores.split(tuple(batch))
-        measured = _batch_norms(cores, network, loss, optimizer, train, variables, x, y, key)
-        value, norms, changes, taps = jax.device_get(measured)
-        rows.append(_of_kernels(network, norms, shape)[1])
-        updates.append(_of_kernels(network, changes, shape)[1] or [np.nan] * len(names))
-        outputs.append(flatten_taps(network, taps))
-        losses.append(float(value))
+
+    def one(images: np.ndarray, labels: np.ndarray, key: jax.Array) -> tuple[Any, ...]:
+        given = batches.train, variables, *cores.split((images, labels)), key
+        found = _batch_norms(cores, network, loss, optimizer, *given)
+        value, norms, changes, taps = jax.device_get(found)
+        update = list(kernels(changes).values()) or [np.nan] * len(parameter)
+        return list(kernels(norms).values()), value, update, flatten_taps(network, taps)
+
+    norm, losses, updates, activation = batches.measure(one)
     return Gradients(
-        layer=tuple(names),
-        step=np.array([step]),
-        norm=np.array([rows], np.float64),
-        loss=np.array([losses], np.float64),
-        parameter=np.array([weights], np.float64),
-        update=np.array([updates], np.float64),
+        layer=tuple(parameter),
+        step=np.array([batches.step]),
+        norm=norm,
+        loss=losses,
+        parameter=np.array([list(parameter.values())]),
+        update=updates,
         unit=tuple(unit.name for unit in network.units),
-        activation=np.array([outputs], np.float64),
-        residual=any(stack.unit.residual for stack in network.stacks),
-        batch_size=size,
-        choices={
-            "BatchNorm": "statistics of the batch" if train else "running statistics",
-            "loss": "mean of a batch, without weight decay",
-            "batches": str(batches),
-            "seed": seed,
-        },
+        activation=activation,
+        residual=bool(network.residual.any()),
+        batch_size=batches.size,
+        choices={**batches.choices, "loss": "mean of a batch, without weight decay"},
     )
 
 
-def _of_kernels(
-    network: Network, norms: Mapping[str, Any], shape: tuple[int, ...]
-) -> tuple[list[str], list[float]]:
-    """Names and norms of the kernels among all parameters, from the first layer to the last."""
-    kernels = {name: value for name, value in norms.items() if name.endswith("/kernel")}
-    flat = flatten_norms(network, kernels, shape)
-    return [name for name, _ in flat], [value for _, value in flat]
-
-
-@partial(jax.jit, static_argnums=0)
-def _kernel_norms(network: Network, variables: Variables) -> dict[str, jax.Array]:
-    return layer_norms(network, variables["params"])
+_layer_norms = jax.jit(layer_norms, static_argnums=0)
 
 
 @on_cores.jit(static=5)
@@ -209,9 +171,8 @@ def _batch_norms(
 # --- what the report shows ---
 
 
-def plot(results: Mapping[str, Gradients]) -> Figure:
-    """Gradient norm of each kernel from the first layer to the last: mean over batches, and its 95 %
-    interval.
+def plot(results: Mapping[str, Gradients]) -> style.Figure:
+    """Gradient norm of each kernel: mean over batches, and its 95 % interval.
 
     Colours tell runs apart, line styles moments.
     """
@@ -220,7 +181,7 @@ def plot(results: Mapping[str, Gradients]) -> Figure:
     for i, (label, r) in enumerate(results.items()):
         number, color = 1 + np.arange(len(r.layer)), style.color(i)
         for t, step in enumerate(r.step):
-            name = f"{label}, {moment(int(step))}".strip(", ")
+            name = f"{label}, {moment(step)}".strip(", ")
             # A norm of exactly 0 has no place on a logarithmic axis.
             mean = np.where(r.mean[t] > 0, r.mean[t], np.nan)
             ls, lw = style.LINES[t % len(style.LINES)], 1.6 if t == 0 else 1.3
@@ -235,28 +196,22 @@ def plot(results: Mapping[str, Gradients]) -> Figure:
 def headline(results: Mapping[str, Gradients]) -> str:
     """In which network gradients are most uneven from the first to the last layer."""
     ratios = {label: float(evenness(r.mean[0])) for label, r in results.items()}
-    verdict, even, uneven, low, high = places(ratios)
-    if len(results) == 1:
-        said = _one(even, ratios[even])
-    elif verdict == "none":
-        said = _one(join(list(results)), np.nan)
-    elif verdict == "alike":
-        said = "gradients are spread alike over the layers of these networks"
-    elif verdict == "opposite":
-        said = (
-            "gradients are about as uneven in these networks, but not the same way: first ÷ last layers "
-            f"{factor(ratios[high])} in {high}, {factor(ratios[low])} in {low}"
-        )
-    else:
-        said = (
-            f"gradients are spread more evenly in {even} than in {uneven}: first ÷ last layers "
-            f"{factor(ratios[even])} against {factor(ratios[uneven])}"
-        )
-    return f"{first_moment(results)}, {said}"
+    said = compared(
+        ratios,
+        lambda label: factor(ratios[label]),
+        alike="gradients are spread alike over the layers of these networks",
+        apart="gradients are spread more evenly in {near} than in {far}: first ÷ last layers {of_near} "
+        "against {of_far}",
+        opposite="gradients are about as uneven in these networks, but not the same way: first ÷ last "
+        "layers {of_high} in {high}, {of_low} in {low}",
+    )
+    return (
+        f"{first_moment(results)}, {said or _one(join(list(ratios)), next(iter(ratios.values())))}"
+    )
 
 
 def _one(label: str, ratio: float) -> str:
-    """Of one network, whose first layers get ``ratio`` times the gradient of its last layers."""
+    """Of a network whose first layers get ``ratio`` times the gradient of its last layers."""
     if not np.isfinite(ratio) or ratio <= 0:
         return f"some of the first or last layers of {label} get no gradient"
     if 1 / ALIKE <= ratio <= ALIKE:
@@ -269,11 +224,11 @@ def points(label: str, r: Gradients) -> list[str]:
     parts = []
     for t, step in enumerate(r.step):
         with np.errstate(divide="ignore", invalid="ignore"):  # Student's t of the logarithms
-            low, high = np.exp(of_mean(np.log(evenness(r.norm[t])), 0))
+            ends = np.exp(of_mean(np.log(evenness(r.norm[t])), 0))
         parts.append(
-            f"{moment(int(step))} the median kernel's gradient has norm {factor(np.median(r.mean[t]))}, and "
-            f"the first quarter of the kernels gets {factor(evenness(r.mean[t]))}{around((low, high))} times "
-            "that of the last quarter"
+            f"{moment(step)} the median kernel's gradient has norm {factor(np.median(r.mean[t]))}, and the "
+            f"first quarter of the kernels gets {factor(evenness(r.mean[t]))}{around(ends)} times that of "
+            "the last quarter"
         )
     return [f"{label}: {'; '.join(parts)}.{_others(r)}"]
 
@@ -297,32 +252,26 @@ def _others(r: Gradients) -> str:
 
 def table(r: Gradients) -> Columns:
     """One row for each kernel, then one for each unit: means over batches."""
-    moments, layers, units = len(r.step), len(r.layer), len(r.unit)
-    no_layer, no_unit = np.full((moments, layers), np.nan), np.full((moments, units), np.nan)
+    layers, units = np.full(r.mean.shape, np.nan), np.full((len(r.step), len(r.unit)), np.nan)
     kinds = {
-        "‖∂L/∂W‖": (r.mean, no_unit),
-        "‖W‖": (r.parameter, no_unit),
-        "‖y‖": (no_layer, r.activation.mean(1)),
+        "‖∂L/∂W‖": (r.mean, units),
+        "‖W‖": (r.parameter, units),
+        "‖y‖": (layers, r.activation.mean(1)),
     }
-    columns = {"kernel or unit": [*r.layer, *r.unit]}
-    for kind, parts in kinds.items():
-        rows = np.concatenate(parts, axis=1)
-        columns |= {
-            f"{kind} {moment(int(s))}": numbers(row) for s, row in zip(r.step, rows, strict=True)
-        }
-    first = [*r.update[0].mean(0), *no_unit[0]]
-    return {**columns, "‖ΔW‖ of the first step": numbers(first)}
+    return {
+        "kernel or unit": (*r.layer, *r.unit),
+        **{
+            f"{kind} {moment(step)}": numbers(row)
+            for kind, parts in kinds.items()
+            for step, row in zip(r.step, np.hstack(parts), strict=True)
+        },
+        "‖ΔW‖ of the first step": numbers([*r.update[0].mean(0), *units[0]]),
+    }
 
 
 def summary(r: Gradients) -> dict[str, str]:
     ratio = factor(evenness(r.mean[0]))
     return {"gradient at init, first ÷ last layers": ratio} if r.step[0] == 0 else {}
-
-
-def measure(bench: Bench) -> Gradients:
-    images, labels, batches = training_batches(bench)
-    optimizer, loss = bench.run.experiment.task.optimizer, bench.run.loss
-    return init_and_now(bench, gradients, images, labels, loss=loss, optimizer=optimizer, **batches)
 
 
 STUDY = Study(
@@ -339,7 +288,9 @@ STUDY = Study(
         "                          batch_size=run.config.train.batch_size)"
     ),
     result=Gradients,
-    measure=measure,
+    measure=lambda bench: on_training_batches(
+        bench, gradients, loss=bench.run.loss, optimizer=bench.run.experiment.task.optimizer
+    ),
     plot=plot,
     headline=headline,
     points=points,

@@ -1,41 +1,39 @@
 """Products of unit Jacobians: why the gradient of a deep network vanishes or explodes, or does not.
 
-*Question.* Back-propagation multiplies one Jacobian for each unit, ∂L/∂x_0 = J_1ᵀ J_2ᵀ … J_nᵀ ∂L/∂x_n. If
-a factor is typically a little below or above 1, the product vanishes or explodes with depth. In y = x +
-f(x) a factor is 1 + J_f, whose norm lies between 1 − ‖J_f‖ and 1 + ‖J_f‖ and is near 1 where the branch
-is small.
+*Question.* Back-propagation multiplies one Jacobian for each unit, ∂L/∂x_0 = J_1ᵀ J_2ᵀ … J_nᵀ ∂L/∂x_n. If a
+factor is typically a little below or above 1, the product vanishes or explodes with depth. In y = x + f(x) a
+factor is 1 + J_f, whose norm lies between 1 − ‖J_f‖ and 1 + ‖J_f‖ and is near 1 where the branch is small.
 
 *Method.* Three numbers for each unit's Jacobian J = ∂y/∂x, at every example:
 
-* ``largest``: the largest singular value ‖J‖₂, the most that any gradient can grow, by power iteration on
-  JᵀJ (Golub & Van Loan 2013, §8.2.1); ``branch``: the same without the shortcut's part of J, ‖J_f‖₂;
+* ``largest``: the largest singular value ‖J‖₂, the most that any gradient can grow, by power iteration on JᵀJ
+  (Golub & Van Loan 2013, §8.2.1); ``branch``: the same without the shortcut's part of J, ‖J_f‖₂;
 * ``mean_square``: tr(J Jᵀ)/d, the mean over directions of the growth of a squared gradient, by Hutchinson's
   estimator (1990): the mean of ‖Jᵀw‖²/d over random signs w ∈ {−1, 1}^d, with an interval from several w;
 * ``gain``: ‖c_l‖/‖c_{l+1}‖ of the actual gradient c = ∂L/∂x. The product of the gains *is* the end-to-end
   gain.
 
-Jᵀw is one reverse-mode product. Jv is the reverse-mode derivative of w ↦ Jᵀw, which is linear in w and
-has the transpose J. So no layer needs a forward-mode derivative (this project's convolution on CPU has
-none).
+Jᵀw is one reverse-mode product. Jv is the reverse-mode derivative of w ↦ Jᵀw, which is linear in w and has
+the transpose J. So no layer needs a forward-mode derivative (this project's convolution on CPU has none).
 
 *Protocol.* Per example: BatchNorm's statistics are constants, those in ``variables``. At init these are not
 those of any data: call ``resjax.studies.lesions.batch_statistics.reestimate`` first.
 
-*Reading it.* Largest singular values bound the gain from above, ∏‖J_l‖, often by far: the worst direction
-of one unit is not that of the next. The root of the mean square is the gain of a *random* gradient; real
-gradients may prefer some directions. Power iteration estimates ‖J‖ from below; ``change`` tells whether
-it has converged.
+*Reading it.* Largest singular values bound the gain from above, ∏‖J_l‖, often by far: the worst direction of
+one unit is not that of the next. The root of the mean square is the gain of a *random* gradient; real
+gradients may prefer some directions. Power iteration estimates ‖J‖ from below; ``change`` tells whether it
+has converged.
 
-*Cost.* About 4·(iterations) + probes reverse-mode products of every unit, for each example; one
-compilation.
+*Cost.* About 4·(iterations) + probes reverse-mode products of every unit, for each example; one compilation.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import itertools
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -46,28 +44,17 @@ from numpy.typing import ArrayLike
 from resjax.network import Network, Variables
 from resjax.network.losses import Loss, cross_entropy
 from resjax.studies import style
-from resjax.studies.batches import (
-    Progress,
-    check_examples,
-    check_images,
-    count_classes,
-    padded_batches,
-)
+from resjax.studies.batches import Progress, checked_examples, per_example
 from resjax.studies.intervals import bootstrap
 from resjax.studies.lesions.batch_statistics import reestimate
 from resjax.studies.marks import few_ticks, legend_by_colour_and_line
-from resjax.studies.moments import first_moment, moment
-from resjax.studies.paths.path_walk import Crossing, Probe, walk_back
+from resjax.studies.moments import by_moment, first_moment, moment
+from resjax.studies.paths.path_walk import Crossing, Probe, norm_of_each, walk_back
 from resjax.studies.result import Result
-from resjax.studies.signals.near_one import ALIKE, places
-from resjax.studies.signals.power_iteration import largest_singular_value, lengths
+from resjax.studies.signals.near_one import ALIKE, compared
 from resjax.studies.signals.training_batches import init_and_now
 from resjax.studies.study import Bench, Columns, Study
-from resjax.studies.words import columns, factor, join, numbers
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from resjax.studies.words import factor, join, numbers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,38 +124,29 @@ def jacobians(
 ) -> Jacobians:
     """Largest and mean-square singular value of every unit's Jacobian, and the gradient's actual gain.
 
-    Args:
-      network: any.
+    Args: those of every analysis (``Inference``), and
       variables: with the statistics that BatchNorm shall hold constant (see the module).
-      images: float [N, H, W, C], standardized as in training; any N ≥ 1.
-      labels: int [N].
       iterations: of power iteration.
       probes: random w, 2 or more.
       step: training steps done, noted in the result.
       seed: seed of starts and probes.
-      loss, batch_size, progress: see ``Inference``.
-
-    Raises:
-      ValueError: no example, images or labels of a wrong form, no iteration, fewer than two probes.
     """
-    images, labels = np.asarray(images), np.asarray(labels)
-    check_images(images)
-    check_examples(images, labels, count_classes(network, variables, images.shape[1:]))
+    images, labels, _ = checked_examples(network, variables, images, labels)
     if iterations < 1 or probes < 2:
         raise ValueError(
             f"iterations={iterations}, probes={probes}; allowed: 1 or more, 2 or more (an interval needs two)"
         )
-    parts = []
-    for i, batch in enumerate(padded_batches(images, labels, batch_size, progress)):
-        key = jax.random.fold_in(jax.random.key(seed), i)
-        given = variables, batch.images, batch.labels, key
-        out = _batch(network, loss, iterations, probes, *given)
-        parts.append({k: np.asarray(v, np.float64)[..., batch.mask] for k, v in out.items()})
-    found = {k: np.concatenate([p[k] for p in parts], -1) for k in parts[0]}
-    units = network.units
+    batch = itertools.count()
+
+    def run(images: np.ndarray, labels: np.ndarray) -> dict[str, jax.Array]:
+        key = jax.random.fold_in(jax.random.key(seed), next(batch))
+        return _batch(network, loss, iterations, probes, variables, images, labels, key)
+
+    found = per_example(run, images, labels, batch_size, progress)
+    found = {name: np.asarray(values, np.float64) for name, values in found.items()}
     return Jacobians(
-        unit=tuple(unit.name for unit in units),
-        residual=np.array([unit.stack.unit.residual for unit in units]),
+        unit=tuple(unit.name for unit in network.units),
+        residual=network.residual,
         step=np.array([step]),
         **{name: found[name].T[None] for name in ("largest", "branch", "gain")},
         mean_square=found["mean_square"].mean(-1).T[None],
@@ -204,31 +182,54 @@ def _batch(
             return branch(c) + jnp.asarray(weight, c.dtype) * shortcut(c)
 
         def largest(weight: jax.Array) -> tuple[jax.Array, jax.Array]:
-            return largest_singular_value(
-                lambda w: pull(w, weight), gradient, unit.x, first, iterations
-            )
+            return _largest(lambda w: pull(w, weight), gradient, unit.x, first, iterations)
 
         def mean_square(key: jax.Array) -> jax.Array:
             w = jax.random.rademacher(key, gradient.shape, gradient.dtype)
-            return jnp.square(lengths(pull(w))) / (w.size // len(w))
+            return jnp.square(norm_of_each(pull(w))) / (w.size // len(w))
 
         # A traced weight of the shortcut: both are compiled once, and run one after the other.
         values, change = lax.map(largest, jnp.array([1.0] if shortcut is None else [1.0, 0.0]))
-        before, size = pull(gradient), lengths(gradient)
+        before, size = pull(gradient), norm_of_each(gradient)
         kept = {
             "largest": values[0],
             "branch": values[-1],
             "change": change.max(0),
-            "gain": jnp.where(size > 0, lengths(before) / size, jnp.nan),
+            "gain": jnp.where(size > 0, norm_of_each(before) / size, jnp.nan),
             "mean_square": lax.map(mean_square, jax.random.split(signs, probes)),
         }
         return before[None], key, kept
 
-    def start(gradient: jax.Array) -> jax.Array:
-        return gradient[None]
+    start: Any = {"start": lambda gradient: gradient[None], "carry": given[-1], "xs": ()}
+    return walk_back(network, loss, Probe(), *given, cross=cross, **start).units
 
-    kept = {"start": start, "cross": cross, "carry": given[-1], "xs": ()}
-    return walk_back(network, loss, Probe(), *given, **kept).units
+
+def _largest(
+    pull: Callable[[jax.Array], jax.Array],
+    y: jax.Array,
+    x: jax.Array,
+    key: jax.Array,
+    iterations: int,
+) -> tuple[jax.Array, jax.Array]:
+    """[B] largest singular value of each example's J, of which ``pull`` gives Jᵀw, and its relative change in
+    the last iteration; ``y`` and ``x`` have the shapes of w and of Jᵀw."""
+    # w ↦ Jᵀw is linear, so its own reverse-mode derivative, anywhere, is v ↦ Jv.
+    _, push = jax.vjp(pull, jnp.zeros_like(y))
+
+    def unit_length(v: jax.Array) -> tuple[jax.Array, jax.Array]:
+        size = norm_of_each(v)
+        safe = jnp.where(size > 0, size, 1).astype(v.dtype)
+        return v / safe.reshape(-1, *(1,) * (v.ndim - 1)), size
+
+    def once(_: Any, carry: Any) -> Any:
+        v, value, _ = carry
+        v, square = unit_length(pull(push(v)[0]))
+        return v, jnp.sqrt(square), value
+
+    v, size = unit_length(jax.random.normal(key, x.shape, x.dtype))
+    zero = jnp.zeros_like(size)
+    _, value, before = lax.fori_loop(0, iterations, once, (v, zero, zero))
+    return value, jnp.abs(value - before) / jnp.where(value > 0, value, 1)
 
 
 # --- what the report shows ---
@@ -236,23 +237,25 @@ def _batch(
 LINES = {"actual gradient": "-", "random gradient": "--", "largest possible": ":"}
 
 
-def plot(results: Mapping[str, Jacobians]) -> Figure:
-    """One column for each moment: above, how much one unit lengthens a gradient; below, all units from
-    the last back to this one (there the largest possible is off the scale and left out).
+def plot(results: Mapping[str, Jacobians]) -> style.Figure:
+    """One column for each moment: above, how much one unit lengthens a gradient; below, all units from the
+    last back to this one (without the largest possible, which would be off the scale).
 
-    Colours tell runs apart, line styles the kinds of gradient. Bands are 95 % intervals of geometric
-    means over examples or probes.
+    Colours tell runs apart, line styles the kinds of gradient. Bands are 95 % intervals of geometric means
+    over examples or probes.
     """
     columns = max(len(r.step) for r in results.values())
     fig, grid = style.axes_grid(2, columns, sharex=True, sharey="row")
-    width, height = fig.get_size_inches()
-    fig.set_size_inches(width, height * 1.5)
+    fig.set_figheight(fig.get_figheight() * 1.5)
     for i, r in enumerate(results.values()):
         for t, step in enumerate(r.step):
             one = (r.gain[t], np.sqrt(r.mean_square[t]), r.largest[t])
-            _curves(grid[0][t], one, style.color(i))
-            _curves(grid[1][t], (r.actual[t], r.typical[t]), style.color(i))
-            grid[0][t].set_title(moment(int(step)))
+            for ax, kinds in ((grid[0][t], one), (grid[1][t], (r.actual[t], r.typical[t]))):
+                for values, ls in zip(kinds, LINES.values(), strict=False):
+                    unit, (mean, low, high) = 1 + np.arange(len(r.unit)), centre(values)
+                    ax.plot(unit, mean, ls=ls, color=style.color(i))
+                    ax.fill_between(unit, low, high, color=style.color(i), alpha=0.2, lw=0)
+            grid[0][t].set_title(moment(step))
     for ax in grid[0] + grid[1]:
         ax.set_yscale("log")
         ax.axhline(1, lw=0.8, color=style.ink(), alpha=0.5)
@@ -265,20 +268,10 @@ def plot(results: Mapping[str, Jacobians]) -> Figure:
     return fig
 
 
-def _curves(ax: Axes, kinds: tuple[np.ndarray, ...], color: str) -> None:
-    """Gains of the actual gradient, of a random one and, if given, the largest possible; [draw, unit]
-    each."""
-    unit = 1 + np.arange(kinds[0].shape[-1])
-    for values, ls in zip(kinds, LINES.values(), strict=False):
-        mean, low, high = centre(values)
-        ax.plot(unit, mean, ls=ls, color=color)
-        ax.fill_between(unit, low, high, color=color, alpha=0.2, lw=0)
-
-
 def whole(values: np.ndarray) -> tuple[float, float, float]:
     """Mean and interval of a product over all units, from [draw, unit]."""
-    mean, low, high = centre(values)
-    return float(mean[0]), float(low[0]), float(high[0])
+    mean, low, high = (float(v[0]) for v in centre(values))
+    return mean, low, high
 
 
 def a_unit(values: np.ndarray) -> float:
@@ -289,35 +282,32 @@ def a_unit(values: np.ndarray) -> float:
 def headline(results: Mapping[str, Jacobians]) -> str:
     """In which network the product of Jacobians stays near 1 at the first moment, for a random gradient."""
     typical = {label: whole(r.typical[0])[0] for label, r in results.items()}
-    text = {
-        label: f"{factor(typical[label])} ({factor(a_unit(r.typical[0]))} a unit)"
-        for label, r in results.items()
-    }
-    verdict, near, far, low, high = places(typical)
-    if verdict == "none":
-        said = f"no random gradient keeps a finite length above 0 through all units of {join(list(text))}"
-    elif len(results) == 1:
-        said = f"all units of {near} together {_way(typical[near])} by a factor of {text[near]}"
-    elif verdict == "alike":
-        said = "the products of the units' Jacobians are alike in these networks"
-    elif verdict == "apart":
-        said = (
-            f"the product of the units' Jacobians is nearer to 1 in {near} than in {far}: a random gradient "
-            f"changes by a factor of {text[near]} against {text[far]}"
-        )
-    else:
-        said = (
-            f"the products of the units' Jacobians are about as far from 1 in these networks, but not on one "
-            f"side: a random gradient changes by a factor of {text[high]} in {high}, {text[low]} in {low}"
-        )
-    return f"{first_moment(results)}, {said}"
+
+    def told(label: str) -> str:
+        return f"{factor(typical[label])} ({factor(a_unit(results[label].typical[0]))} a unit)"
+
+    said = compared(
+        typical,
+        told,
+        alike="the products of the units' Jacobians are alike in these networks",
+        apart="the product of the units' Jacobians is nearer to 1 in {near} than in {far}: a random gradient "
+        "changes by a factor of {of_near} against {of_far}",
+        opposite="the products of the units' Jacobians are about as far from 1 in these networks, but not on "
+        "one side: a random gradient changes by a factor of {of_high} in {high}, {of_low} in {low}",
+    )
+    label, product = next(iter(typical.items()))
+    if not said and np.isfinite(product) and product > 0:
+        said = f"all units of {label} together {_way(product)} by a factor of {told(label)}"
+    none = f"no random gradient keeps a finite length above 0 through all units of {join(list(typical))}"
+    return f"{first_moment(results)}, {said or none}"
 
 
 def _way(product: float) -> str:
     if 1 / ALIKE <= product <= ALIKE:
         return "keep the length of a random gradient: they change it"
-    change = "lengthen" if product > 1 else "shorten"
-    return f"{change} a random gradient{'' if product > 1 else ': they change it'}"
+    return (
+        "lengthen a random gradient" if product > 1 else "shorten a random gradient: they change it"
+    )
 
 
 def points(label: str, r: Jacobians) -> list[str]:
@@ -325,7 +315,7 @@ def points(label: str, r: Jacobians) -> list[str]:
     for t, step in enumerate(r.step):
         actual, low, high = map(factor, whole(r.actual[t]))
         text = (
-            f"{moment(int(step))} the actual gradient changes by a factor of {actual} from the head to the "
+            f"{moment(step)} the actual gradient changes by a factor of {actual} from the head to the "
             f"first unit ({low} to {high}), a random one by {factor(whole(r.typical[t])[0])}, and no "
             f"gradient by more than about {factor(whole(r.bound[t])[0])}, the product of the largest "
             f"singular values ({factor(a_unit(r.bound[t]))} a unit"
@@ -338,23 +328,17 @@ def points(label: str, r: Jacobians) -> list[str]:
 
 
 def table(r: Jacobians) -> Columns:
-    """One row for each unit and moment."""
-    names = (
-        "moment", "unit", "gain of the gradient", "root mean square", "largest singular value",
-        "of the branch alone",
-    )  # fmt: skip
-    rows: list[tuple[str, ...]] = []
-    for t, step in enumerate(r.step):
-        kinds = (r.gain[t], np.sqrt(r.mean_square[t]), r.largest[t], r.branch[t])
-        cells = [
-            [
-                f"{mean} ({low} to {high})"
-                for mean, low, high in zip(*map(numbers, centre(v)), strict=True)
-            ]
-            for v in kinds
-        ]
-        rows += [(moment(int(step)), *row) for row in zip(r.unit, *cells, strict=True)]
-    return columns(names, rows)
+    def cells(values: np.ndarray) -> list[str]:
+        told = zip(*map(numbers, centre(values)), strict=True)
+        return [f"{mean} ({low} to {high})" for mean, low, high in told]
+
+    kinds = {
+        "gain of the gradient": map(cells, r.gain),
+        "root mean square": map(cells, np.sqrt(r.mean_square)),
+        "largest singular value": map(cells, r.largest),
+        "of the branch alone": map(cells, r.branch),
+    }
+    return by_moment(r.step, "unit", r.unit, kinds)
 
 
 # Power iteration takes about eighty backward passes for each unit, and examples differ little.

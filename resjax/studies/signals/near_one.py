@@ -1,9 +1,8 @@
-"""How the ratios of several networks lie around 1: what a headline that compares them can say."""
+"""How the ratios of several networks lie around 1, and the sentence of a headline that says so."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -11,35 +10,27 @@ import numpy as np
 ALIKE = 2.0
 
 
-class Places(NamedTuple):
-    """Labels of networks, and in one word how their ratios compare.
+def compared(
+    ratios: Mapping[str, float], told: Callable[[str], str], alike: str, apart: str, opposite: str
+) -> str | None:
+    """What is said of ratios {label: ratio}; None of a single one, or where none is finite and above 0.
 
-    Attributes:
-      verdict: 'none', no ratio is finite and above 0; 'alike', all within ``ALIKE`` of one another;
-        'apart', one is nearer to 1 than another by more than ``ALIKE``; 'opposite', all as far from 1, on
-        both sides.
-      near, far: of the ratio that is nearest to 1, and farthest from it.
-      low, high: of the smallest and of the largest.
+    Args:
+      told: label → its ratio in words.
+      alike: for ratios that are all within ``ALIKE`` of one another.
+      apart: for one that is nearer to 1 than another by more than ``ALIKE``. {near} and {far} stand for the
+        labels of the nearest and the farthest, {of_near} and {of_far} for their ratios.
+      opposite: for ratios on both sides of 1, all about as far from it. {low} and {high} stand for the labels
+        of the smallest and the largest, {of_low} and {of_high} for their ratios.
     """
-
-    verdict: str
-    near: str
-    far: str
-    low: str
-    high: str
-
-
-def places(ratios: Mapping[str, float]) -> Places:
-    """Compares ratios {label: ratio}, one or more."""
     away = {k: abs(np.log(v)) if v > 0 else np.inf for k, v in ratios.items()}
     near, far = min(away, key=away.__getitem__), max(away, key=away.__getitem__)
     low, high = min(ratios, key=ratios.__getitem__), max(ratios, key=ratios.__getitem__)
-    if np.isinf(away[near]):
-        verdict = "none"
-    elif np.isfinite(away[far]) and ratios[high] <= ALIKE * ratios[low]:
-        verdict = "alike"
-    elif away[far] - away[near] > np.log(ALIKE):
-        verdict = "apart"
+    if len(ratios) == 1 or np.isinf(away[near]):
+        return None
+    if np.isfinite(away[far]) and ratios[high] <= ALIKE * ratios[low]:
+        text = alike
     else:
-        verdict = "opposite"
-    return Places(verdict, near, far, low, high)
+        text = apart if away[far] - away[near] > np.log(ALIKE) else opposite
+    labels = {"near": near, "far": far, "low": low, "high": high}
+    return text.format(**labels, **{f"of_{end}": told(label) for end, label in labels.items()})

@@ -1,18 +1,17 @@
 """Norms layer by layer while a network learns: gradients, parameters, updates, and outputs of units.
 
-*Question.* Does every layer keep learning, from the first step to the last? At initialization a gradient
-may vanish or explode with depth; what happens then decides whether a layer ever moves.
+*Question.* Does every layer keep learning, from the first step to the last? At initialization a gradient may
+vanish or explode with depth; what happens then decides whether a layer ever moves.
 
 *Method.* At every ``log.every``, the training loop logs ‖∂L/∂W‖, ‖W‖ (before the update) and ‖ΔW‖ of each
-parameter for the batch of that step, and with ``log.activations`` the mean over its examples of ‖y‖ of
-each unit's output (``resjax.training.step.train_step``). This study reads the norms of the kernels from
-the log and orders them from the first layer to the last. Nothing is computed anew.
+parameter for the batch of that step, and with ``log.activations`` the mean over its examples of ‖y‖ of each
+unit's output (``resjax.training.step.train_step``). This study reads the norms of the kernels from the log
+and orders them from the first layer to the last. Nothing is computed anew.
 
 *Reading it.* Each record is of one batch, so curves are noisy. Layers of different sizes have different
-norms: compare a group of layers with itself over time, or with the same group of another run. ‖ΔW‖
-includes momentum, weight decay and the learning-rate schedule. With BatchNorm after a layer, its gradient
-scales as 1/‖W‖, so ‖W‖ and ‖∂L/∂W‖ move against each other. As the loss goes to 0, all gradients become
-small.
+norms: compare a group of layers with itself over time, or with the same group of another run. ‖ΔW‖ includes
+momentum, weight decay and the learning-rate schedule. With BatchNorm after a layer, its gradient scales as
+1/‖W‖, so ‖W‖ and ‖∂L/∂W‖ move against each other. As the loss goes to 0, all gradients become small.
 
 *Cost.* None: it reads the log.
 """
@@ -21,7 +20,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -31,12 +30,8 @@ from resjax.studies import style
 from resjax.studies.marks import legend_by_colour_and_line, plain_log_ticks
 from resjax.studies.refusal import Refusal
 from resjax.studies.result import Result
-from resjax.studies.run import Run
 from resjax.studies.study import Bench, Columns, Study
 from resjax.studies.words import factor, numbers, percent
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 KINDS = ("gradient", "parameter", "update")
 NO_NORMS = (
@@ -75,59 +70,47 @@ def norms_over_training(
       image_shape: (H, W, C), because the order of layers is found by running the network.
 
     Raises:
-      ValueError: no record has norms, the network has no kernel, or the records are another network's.
+      Refusal: no record has norms.
+      ValueError: the network has no kernel, or the records are another network's.
     """
     logged = [r for r in records if "norms" in r]
     if not logged:
         raise Refusal(NO_NORMS)
-    kernels = _kernels(logged[0]["norms"]["gradient"])
     # Number the norms of all kernels as logged, one kernel after the other, and see where the numbers go.
-    sizes = {name: np.size(value) for name, value in kernels.items()}
-    starts = dict(zip(sizes, np.cumsum([0, *sizes.values()]), strict=False))
-    numbered = {
-        name: np.reshape(starts[name] + np.arange(sizes[name]), np.shape(value))
-        for name, value in kernels.items()
-    }
+    numbered, count = {}, 0
+    for name, value in of_kernels(logged[0]["norms"]["gradient"]).items():
+        numbered[name] = count + np.arange(np.size(value)).reshape(np.shape(value))
+        count += np.size(value)
     flat = flatten_norms(network, numbered, image_shape)
-    order = [int(number) for _, number in flat]
-    if not order or len(order) != sum(sizes.values()):
+    if not flat or len(flat) != count:
         raise ValueError(
-            f"the records are of {sum(sizes.values())} kernels, this network has {len(order)} of them: pass "
-            "the network that was trained"
+            f"the records are of {count} kernels, this network has {len(flat)} of them: pass the network "
+            "that was trained"
         )
 
     def series(kind: str) -> np.ndarray:
-        rows = [_kernels(r["norms"][kind]) for r in logged]
-        logged_order = [np.concatenate([np.ravel(row[k]) for k in kernels]) for row in rows]
-        return np.array(logged_order, np.float64)[:, order]
+        rows = [[np.ravel(r["norms"][kind][name]) for name in numbered] for r in logged]
+        as_logged = np.array([np.concatenate(row) for row in rows], np.float64)
+        return as_logged[:, [int(number) for _, number in flat]]
 
-    units, activation = _activations(network, logged)
+    missing = np.full(network.num_units, np.nan)
+    taps = [r["norms"].get("activation") for r in logged]
+    activation = np.array([flatten_taps(network, own) if own else missing for own in taps])
+    known = not np.isnan(activation).all()
     return NormsOverTraining(
         layer=tuple(name for name, _ in flat),
-        unit=units,
+        unit=tuple(unit.name for unit in network.units if known),
         step=np.array([int(r["step"]) for r in logged]),
         **{kind: series(kind) for kind in KINDS},
-        activation=activation,
-        residual=any(stack.unit.residual for stack in network.stacks),
+        activation=activation if known else activation[:, :0],
+        residual=bool(network.residual.any()),
         choices={"layers": "kernels only", "batches": "the one of each logged step"},
     )
 
 
-def _kernels(norms: Mapping[str, Any]) -> dict[str, Any]:
+def of_kernels(norms: Mapping[str, Any]) -> dict[str, Any]:
+    """The kernels among all parameters, {name: norm or norms}."""
     return {name: value for name, value in norms.items() if name.endswith("/kernel")}
-
-
-def _activations(
-    network: Network, logged: Sequence[Mapping[str, Any]]
-) -> tuple[tuple[str, ...], np.ndarray]:
-    """Names of the units and [step, unit]; both empty if nothing was logged."""
-    missing = np.full(network.num_units, np.nan)
-    by_stack = [record["norms"].get("activation") for record in logged]
-    rows = [flatten_taps(network, taps) if taps else missing for taps in by_stack]
-    activation = np.array(rows, np.float64)
-    if np.isnan(activation).all():
-        return (), activation[:, :0]
-    return tuple(unit.name for unit in network.units), activation
 
 
 # --- what the report shows ---
@@ -167,12 +150,6 @@ def evenness(values: np.ndarray) -> Any:
         return first / last
 
 
-def share_alike(r: NormsOverTraining) -> float:
-    """Share of the records at which first and last layers' gradients are alike."""
-    with np.errstate(divide="ignore"):
-        return float(np.mean(np.abs(np.log(evenness(r.gradient))) <= np.log(ALIKE)))
-
-
 def _kinds_shown(results: Mapping[str, NormsOverTraining]) -> dict[str, str]:
     """{kind of norm: how it is written}, four of them."""
     kinds = {"gradient": "‖∂L/∂W‖", "parameter": "‖W‖", "update": "‖ΔW‖"}
@@ -181,44 +158,37 @@ def _kinds_shown(results: Mapping[str, NormsOverTraining]) -> dict[str, str]:
     return kinds | {"relative_update": "‖ΔW‖ ÷ ‖W‖"}
 
 
-def plot(results: Mapping[str, NormsOverTraining]) -> Figure:
+def plot(results: Mapping[str, NormsOverTraining]) -> style.Figure:
     """Lines for a few runs, a map of every layer for more."""
     return plot_lines(results) if len(results) <= FEW else plot_maps(results)
 
 
-def plot_lines(results: Mapping[str, NormsOverTraining]) -> Figure:
+def plot_lines(results: Mapping[str, NormsOverTraining]) -> style.Figure:
     """Norms against the training step: solid the first quarter of the layers, dashed the last.
 
     Lines are geometric means over the layers of a quarter; colours tell runs apart.
     """
-    narrow = style.is_narrow()
-    fig, grid = style.axes_grid(4 if narrow else 2, 1 if narrow else 2, sharex=True)
-    width, height = fig.get_size_inches()
-    fig.set_size_inches(width, height * (2.2 if narrow else 1.4))
-    axes = [ax for row in grid for ax in row]
+    fig, axes = style.panels(4, columns=2, height=0.4, sharex=True)
     for ax, (kind, name) in zip(axes, _kinds_shown(results).items(), strict=True):
         for i, r in enumerate(results.values()):
-            values = getattr(r, kind)
-            if not values.shape[-1]:
-                continue
-            for quarter, ls in zip(quarters(values), LINES.values(), strict=True):
-                ax.plot(r.step, _positive(quarter), ls=ls, color=style.color(i))
+            if (values := getattr(r, kind)).shape[-1]:
+                for quarter, ls in zip(quarters(values), LINES.values(), strict=True):
+                    ax.plot(r.step, _positive(quarter), ls=ls, color=style.color(i))
         ax.set(ylabel=name, yscale="log")
         if kind == "parameter":
             plain_log_ticks(ax.yaxis)
-    for ax in grid[-1]:
+    for ax in axes[-1 if style.is_narrow() else -2 :]:
         ax.set_xlabel("training step")
     legend_by_colour_and_line(fig, results, LINES)
     return fig
 
 
-def plot_maps(results: Mapping[str, NormsOverTraining]) -> Figure:
-    """Norms of every layer over training, of many runs in one picture: depth × plain or residual, for
-    example.
+def plot_maps(results: Mapping[str, NormsOverTraining]) -> style.Figure:
+    """Norms of every layer over training, of many runs: depth × plain or residual, for example.
 
-    Logarithmic maps [kind of norm, run]. In each map, training goes from left to right and the network
-    from its first layer, at the top, to its last. A row has one scale of colours; blank is a norm of 0 or
-    unknown. On a phone runs are rows and kinds columns.
+    Logarithmic maps [kind of norm, run]. In each map, training goes from left to right and the network from
+    its first layer, at the top, to its last. A row has one scale of colours; blank is a norm of 0 or unknown.
+    On a phone runs are rows and kinds columns.
     """
     from matplotlib.colors import LogNorm
 
@@ -282,7 +252,9 @@ def _positive(values: np.ndarray) -> np.ndarray:
 
 def headline(results: Mapping[str, NormsOverTraining]) -> str:
     """How often first and last layers get gradients of one size."""
-    shares = {label: share_alike(r) for label, r in results.items()}
+    with np.errstate(divide="ignore"):
+        away = {label: np.abs(np.log(evenness(r.gradient))) for label, r in results.items()}
+    shares = {label: float(np.mean(logs <= np.log(ALIKE))) for label, logs in away.items()}
     best, worst = max(shares, key=shares.__getitem__), min(shares, key=shares.__getitem__)
     high, low = percent(shares[best]), percent(shares[worst])
     same = f"gradients of one size (within a factor of {ALIKE:g})"
@@ -307,8 +279,7 @@ def points(label: str, r: NormsOverTraining) -> list[str]:
 
 
 def table(r: NormsOverTraining) -> Columns:
-    """One row for each record: geometric means over the first and the last quarter of the layers, and of
-    the units where their outputs were logged."""
+    """Geometric means over the first and the last quarter of the layers, and of the logged units."""
     columns = {"step": [f"{int(step):,}" for step in r.step]}
     for name, kind in zip(("gradient", "weights", "update"), KINDS, strict=True):
         first, last = map(numbers, quarters(getattr(r, kind)))
@@ -319,13 +290,8 @@ def table(r: NormsOverTraining) -> Columns:
     return columns
 
 
-def unsuited(run: Run) -> str | None:
-    return None if any("norms" in record for record in run.records) else NO_NORMS
-
-
 def measure(bench: Bench) -> NormsOverTraining:
-    run = bench.run
-    return norms_over_training(run.network, run.records, run.image_shape)
+    return norms_over_training(bench.run.network, bench.run.records, bench.run.image_shape)
 
 
 STUDY = Study(
@@ -337,7 +303,7 @@ STUDY = Study(
     ),
     code="resjax.analysis.norms_over_training(run.network, run.records, run.image_shape)",
     result=NormsOverTraining,
-    unsuited=unsuited,
+    unsuited=lambda run: None if any("norms" in record for record in run.records) else NO_NORMS,
     measure=measure,
     plot=plot,
     headline=headline,

@@ -1,7 +1,7 @@
 """Fully connected rectifier networks of one input, on which theory about initialization can be tested.
 
-They are networks like any other: a first layer as stem, units of one linear layer, and a head that
-returns the last state, so that "logits" are states.
+They are networks like any other: the stem is a first layer, a unit is one linear layer, and the head returns
+the last state, so that "logits" are states.
 """
 
 from __future__ import annotations
@@ -63,10 +63,8 @@ def rectifier_network(
     """A fully connected network of one input, whose "logits" are its last state [B, width].
 
     Args:
-      depth: number of units, one linear layer each.
-      width: of every layer.
-      shortcut: with shortcuts.
-      norm: with BatchNorm in front of every rectifier.
+      depth: number of units, one linear layer of ``width`` each.
+      shortcut, norm: with shortcuts; with BatchNorm in front of every rectifier.
       beta: factor on the branches.
     """
     unit = RectifierUnit(width, shortcut, norm, beta)

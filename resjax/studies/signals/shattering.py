@@ -1,29 +1,29 @@
 """Shattered gradients: how alike the gradients at neighbouring inputs are, by depth.
 
-*Question.* A step of gradient descent helps other examples to the extent that their gradients point the
-same way. In a deep network without shortcuts, gradients at different inputs resemble white noise,
-although each has a healthy norm: Balduzzi et al. (2017) call them shattered. Do shortcuts prevent it?
+*Question.* A step of gradient descent helps other examples as far as their gradients point the same way. In a
+deep network without shortcuts, gradients at different inputs resemble white noise, although each has a
+healthy norm: Balduzzi et al. (2017) call them shattered. Do shortcuts prevent it?
 
-*Method.* Networks of one input x ∈ [−2, 2] and one output f(x), fully connected, at initialization; the
-gradient f'(x) at the points of a grid; its correlation between two points, E[f'(x) f'(x̃)] over
-√(E[f'(x)²] E[f'(x̃)²]), averaged over all pairs of points, or over the pairs at one distance
-(autocorrelation). The expectation over the output's weights is exact: for f = w·h it is the cosine
-between h'(x) and h'(x̃). The other weights are drawn (seeds), and intervals are over seeds. The first
-units of a deep network at init are a shallower network at init, so one network gives all depths.
+*Method.* Networks of one input x ∈ [−2, 2] and one output f(x), fully connected, at initialization. Measured
+is the correlation of the gradient f'(x) between two points of a grid, E[f'(x) f'(x̃)] ÷ √(E[f'(x)²]
+E[f'(x̃)²]), averaged over all pairs of points, or over the pairs at one distance (autocorrelation). The
+expectation over the output's weights is exact: for f = w·h it is the cosine between h'(x) and h'(x̃). The
+other weights are drawn (seeds), and intervals are over seeds. The first units of a deep network at init are a
+shallower network at init, so one network gives all depths.
 
-*What theory says.* A rectifier passes the common gradient of two inputs where both switch it on. If those
-are a quarter of the units, half as many as for one input, each layer halves the correlation: 2^−L in
-plain networks, (3/4)^L with shortcuts, and about 1/√L with shortcuts and BatchNorm (ibid., §3). The
-quarter is an assumption about the *states*: with BatchNorm it holds at every depth; without BatchNorm the
-states of all inputs become alike with depth, so that correlations fall more slowly (ibid., Fig. 3, on
-co-activations). So plain networks are shown with and without BatchNorm.
+*What theory says.* A rectifier passes the common gradient of two inputs where both switch it on. If those are
+a quarter of the units, half as many as for one input, each layer halves the correlation: 2^−L in plain
+networks, (3/4)^L with shortcuts, and about 1/√L with shortcuts and BatchNorm (ibid., §3). The quarter is an
+assumption about the *states*: with BatchNorm it holds at every depth; without, the states of all inputs
+become alike with depth, so that correlations fall more slowly (ibid., Fig. 3, on co-activations). So plain
+networks are shown with and without BatchNorm.
 
-*Protocol.* Width 200; He initialization (variance 2/fan-in); the first layer's weights and biases are
-N(0, 1), which spreads its kinks over the grid, other biases are 0; branches are BatchNorm? – ReLU –
-linear, times β; BatchNorm's statistics are those of the grid, held constant.
+*Protocol.* Width 200; He initialization (variance 2/fan-in); the first layer's weights and biases are N(0,
+1), which spreads its kinks over the grid, other biases are 0; branches are BatchNorm? – ReLU – linear, times
+β; BatchNorm's statistics are those of the grid, held constant.
 
-*Reading it.* Correlation says nothing about norms, and a high correlation is no virtue by itself: a
-linear network has 1. These are networks at initialization, with a single input.
+*Reading it.* Correlation says nothing about norms, and a high correlation is no virtue by itself: a linear
+network has 1. These are networks at initialization, with a single input.
 
 *Cost.* Forward passes with one tangent, width² · points · depth each.
 """
@@ -33,7 +33,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +43,7 @@ from scipy import stats
 
 from resjax.network import Network, Variables
 from resjax.studies import style
-from resjax.studies.batches import Progress, check_examples, count_classes, part
+from resjax.studies.batches import Progress, checked_examples, part, reported
 from resjax.studies.intervals import bootstrap
 from resjax.studies.lesions.batch_statistics import reestimate
 from resjax.studies.marks import plain_log_ticks
@@ -52,9 +52,6 @@ from resjax.studies.result import Result
 from resjax.studies.signals.rectifiers import rectifier_network
 from resjax.studies.study import Claim, Columns
 from resjax.studies.words import count, factor, numbers
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 EDGE = 2.0  # the grid reaches from −EDGE to EDGE
 
@@ -83,14 +80,15 @@ class Shattering(Result):
         return np.logical_and.accumulate(self.interval[0] > 0)
 
     def exponential(self) -> tuple[float, float]:
-        """Rate r and the fit's r², correlation ∝ exp(−r·L), over resolved depths; NaN with fewer than 3."""
+        """Rate r of correlation ∝ exp(−r·L), and the fit's r²."""
         return self._line(np.asarray(self.depth, float))
 
     def power(self) -> tuple[float, float]:
-        """Exponent p and the fit's r², correlation ∝ L^−p, over resolved depths; NaN with fewer than 3."""
+        """Exponent p of correlation ∝ L^−p, and the fit's r²."""
         return self._line(np.log(self.depth))
 
     def _line(self, x: np.ndarray) -> tuple[float, float]:
+        """Fit over the resolved depths; NaN with fewer than 3."""
         ok = self.resolved
         if ok.sum() < 3:
             return np.nan, np.nan
@@ -118,9 +116,9 @@ def shattering(
       depths: numbers of units, rising.
       shown_depth: one of them, for which the autocorrelation is measured, too.
       points: of the grid.
-      seeds: networks, 2 or more.
+      seeds: number of networks, 2 or more.
       seed: seed of their weights.
-      progress: called as ``progress(networks done, networks in all)``.
+      progress: counts networks.
 
     Raises:
       ValueError: depths that do not rise, or fewer than two seeds or points.
@@ -136,9 +134,7 @@ def shattering(
     fullest = rectifier_network(depths[-1], width, shortcut=True, norm=True)
     grid = np.linspace(-EDGE, EDGE, points, dtype=np.float32)[:, None, None, None]
     pairs, lags = [], []
-    for i in range(seeds):
-        if progress:
-            progress(i, seeds)
+    for i in reported(range(seeds), progress):
         variables = _init(fullest, jax.random.fold_in(jax.random.key(seed), i))
         if norm:
             variables = reestimate(network, variables, grid, batch_size=points)
@@ -146,8 +142,6 @@ def shattering(
         pairs.append([(c.sum() - np.trace(c)) / (c.size - len(c)) for c in alike])
         shown = alike[depths.index(shown_depth)]
         lags.append([np.diagonal(shown, lag).mean() for lag in range(points)])
-    if progress:
-        progress(seeds, seeds)
     return Shattering(
         depth=np.array(depths),
         correlation=np.array(pairs),
@@ -207,20 +201,19 @@ def gradients_along_line(
     ``resjax.studies.lesions.batch_statistics.reestimate`` first.
 
     Args:
-      network, variables: any network, and its variables.
       start, end: float [H, W, C], standardized as in training.
       output: the logit, 0 … classes − 1.
       points: on the line, its ends included, 2 or more.
 
     Returns:
-      [points, points], cosines between the gradients at two points; 0 where a gradient is 0. The mean of
-      its k-th diagonal is the autocorrelation at k/(points − 1) of the way.
+      [points, points], cosines between the gradients at two points; 0 where a gradient is 0. The mean of its
+      k-th diagonal is the autocorrelation at k/(points − 1) of the way.
 
     Raises:
       ValueError: images of a wrong form, no such logit, fewer than two points.
     """
-    ends = np.stack([np.asarray(start), np.asarray(end)])
-    check_examples(ends, np.full(2, output), count_classes(network, variables, ends.shape[1:]))
+    images = np.stack([np.asarray(start), np.asarray(end)])
+    ends, _, _ = checked_examples(network, variables, images, np.full(2, output))
     if points < 2:
         raise ValueError(f"points={points}; allowed: 2 or more")
     share = np.linspace(0, 1, points, dtype=ends.dtype).reshape(-1, 1, 1, 1)
@@ -235,36 +228,29 @@ def _line_cosines(
     def logits(x: jax.Array) -> jax.Array:
         return jnp.sum(jnp.take(network.apply(variables, x).logits, output, axis=1))
 
-    gradients = jax.grad(logits)(line)
-    return cosines(gradients.reshape(len(line), -1))
+    return cosines(jax.grad(logits)(line).reshape(len(line), -1))
 
 
 # --- what the report shows ---
 
 
-def plot(results: Mapping[str, Shattering]) -> Figure:
+def plot(results: Mapping[str, Shattering]) -> style.Figure:
     """Left, correlation of all pairs of inputs against depth; right, against their distance at one depth.
 
-    Bands are 95 % intervals over networks. Left, depths from the first whose interval reaches 0 on are
-    noise and not shown. The dotted line halves with every layer.
+    Bands are 95 % intervals over networks. Left, depths from the first whose interval reaches 0 on are noise
+    and not shown. The dotted line halves with every layer.
     """
-    narrow = style.is_narrow()
-    fig, grid = style.axes_grid(2 if narrow else 1, 1 if narrow else 2)
-    if narrow:
-        width, height = fig.get_size_inches()
-        fig.set_size_inches(width, height * 1.7)
-    left, right = [ax for row in grid for ax in row]
+    fig, (left, right) = style.panels(2, height=0.7)
     for i, (label, r) in enumerate(results.items()):
-        color = style.color(i)
-        ok, (low, high) = r.resolved, r.interval
-        mean = r.correlation.mean(0)
-        left.plot(r.depth[ok], mean[ok], marker=style.marker(i), label=label, color=color)
-        left.fill_between(r.depth[ok], low[ok], high[ok], alpha=0.2, lw=0, color=color)
-        # Few pairs are far apart, so their mean says little.
-        near = r.distance <= EDGE
+        color, marker = style.color(i), style.marker(i)
+        band: dict[str, Any] = {"alpha": 0.2, "lw": 0, "color": color}
+        ok, mean, (low, high) = r.resolved, r.correlation.mean(0), r.interval
+        left.plot(r.depth[ok], mean[ok], marker=marker, label=label, color=color)
+        left.fill_between(r.depth[ok], low[ok], high[ok], **band)
+        near = r.distance <= EDGE  # few pairs are farther apart, so their mean says little
         low, high = bootstrap(r.by_distance.T)
         right.plot(r.distance[near], r.by_distance.mean(0)[near], color=color)
-        right.fill_between(r.distance[near], low[near], high[near], alpha=0.2, lw=0, color=color)
+        right.fill_between(r.distance[near], low[near], high[near], **band)
     drawn = np.concatenate([r.correlation.mean(0)[r.resolved] for r in results.values()])
     depth = np.arange(1, 1 + max(int(r.depth[-1]) for r in results.values()))
     halves = 0.5**depth
@@ -295,7 +281,7 @@ def at_shown_depth(r: Shattering) -> list[float]:
 
 def ratio(r: Shattering, other: Shattering) -> tuple[float, bool]:
     """How many times more alike gradients are in ``r`` at the shown depth; where the other's interval
-    reaches 0, with its upper end instead, and True: at least so many times."""
+    reaches 0, at least so many times (True), from its end that is farther from 0."""
     own, (value, low, high) = at_shown_depth(r)[0], at_shown_depth(other)
     noise = low <= 0
     below = max(abs(low), abs(high)) if noise else value
@@ -340,10 +326,10 @@ def _law(r: Shattering) -> str:
     if fit < fit_power:
         way, sign = ("decays", "−") if power > 0 else ("grows", "")
         return f"it {way} like L^{sign}{abs(power):.2f} (r² {fit_power:.3f})"
+    way, sign = ("decays", "−") if rate > 0 else ("grows", "")
+    text = f"it {way} exponentially, by exp({sign}{abs(rate):.3f}) a layer (r² {fit:.3f})"
     if rate <= 0:
-        text = f"it grows exponentially, by exp({-rate:.3f}) a layer (r² {fit:.3f})"
         return f"{text}, where halving would be a decay"
-    text = f"it decays exponentially, by exp(−{rate:.3f}) a layer (r² {fit:.3f})"
     if abs(rate / HALVING - 1) <= TOLERANCE:
         return f"{text}, within {100 * TOLERANCE:.0f} % of the ln 2 = {HALVING:.3f} of halving"
     return f"{text}, {factor(rate / HALVING)} times the ln 2 of halving"
@@ -373,13 +359,12 @@ SMOKE |= {"points": 24, "seeds": 4}
 
 
 def measure(options: ClaimOptions, progress: Progress | None) -> dict[str, Shattering]:
-    size = SMOKE if options.smoke else {}
-    return {
-        label: shattering(
-            **kind, **size, seed=options.seed, progress=part(progress, i, len(NETWORKS))
-        )
-        for i, (label, kind) in enumerate(NETWORKS.items())
-    }
+    def one(i: int, kind: Mapping[str, Any]) -> Shattering:
+        size = SMOKE if options.smoke else {}
+        tell = part(progress, i, len(NETWORKS))
+        return shattering(**kind, **size, seed=options.seed, progress=tell)
+
+    return {label: one(i, kind) for i, (label, kind) in enumerate(NETWORKS.items())}
 
 
 STUDY = Claim(

@@ -1,56 +1,58 @@
-"""The first training batches of a run, on which gradients and variances are measured.
-
-Arguments that the functions of several studies share:
-
-* ``batch_size``: examples in a batch, fewer only if there are fewer in all. Examples beyond the last
-  whole batch are not used, because batch statistics need batches of one size.
-* ``max_batches``: at most so many batches.
-* ``step``: training steps done, noted in the result.
-* ``seed``: seed of dropout and stochastic depth.
-"""
+"""The first training batches of a run, on which gradients and variances are measured."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any, TypedDict, TypeVar
 
 import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
-from resjax.studies.batches import Progress
+from resjax.studies.batches import Progress, WholeBatches, whole_batches
 from resjax.studies.moments import at_moments
-from resjax.studies.paths.path_walk import whole_batches
+from resjax.studies.paths.path_walk import Probe
 from resjax.studies.study import Bench
 
 R = TypeVar("R", bound=Any)
 
 
-@dataclasses.dataclass(frozen=True)
-class Batches:
-    """Images and labels of batches of one size."""
+class FirstBatches(TypedDict, total=False):
+    """Which batches are measured and how: arguments of several analyses, passed on as ``**how``."""
 
-    pairs: list[tuple[np.ndarray, np.ndarray]]
+    # True, the default: batch statistics and dropout, as in training. False: running statistics, which at
+    # init are not those of any data.
+    train: bool
+    # Examples in a batch, default 128, fewer only if there are fewer in all. Examples beyond the last whole
+    # batch are not used, because batch statistics need batches of one size.
+    batch_size: int
+    max_batches: int  # the largest number of batches, default 8
+    step: int  # training steps done, noted in the result, default 0
+    seed: int  # of dropout and stochastic depth, default 0
+    progress: Progress | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Batches(WholeBatches):
+    """Batches and what ``FirstBatches`` says of them."""
+
+    train: bool
+    step: int
+    seed: int
+    progress: Progress | None
 
     @property
-    def size(self) -> int:
-        return len(self.pairs[0][0])
+    def choices(self) -> dict[str, Any]:
+        """For results."""
+        statistics = Probe(train=self.train).statistics
+        return {"BatchNorm": statistics, "batches": str(self), "seed": self.seed}
 
-    def __str__(self) -> str:
-        return f"{len(self.pairs)} of {self.size} examples"
-
-    def keyed(
-        self, seed: int, progress: Progress | None
-    ) -> Iterator[tuple[np.ndarray, np.ndarray, jax.Array]]:
-        """Images, labels and a random key of each batch; reports progress."""
-        for i, pair in enumerate(self.pairs):
-            if progress:
-                progress(i, len(self.pairs))
-            yield *pair, jax.random.fold_in(jax.random.key(seed), i)
-        if progress:
-            progress(len(self.pairs), len(self.pairs))
+    def measure(self, run: Callable[..., Any]) -> list[np.ndarray]:
+        """Each output of ``run(images, labels, key)`` over the batches, as float64 [1, batch, …]."""
+        rows = [jax.device_get(run(*batch)) for batch in self.keyed(self.seed, self.progress)]
+        return [np.array([values], np.float64) for values in zip(*rows, strict=True)]
 
 
 def first_batches(
@@ -58,10 +60,15 @@ def first_batches(
     variables: Variables,
     images: ArrayLike,
     labels: ArrayLike | None,
-    batch_size: int,
-    max_batches: int,
+    *,
+    train: bool = True,
+    batch_size: int = 128,
+    max_batches: int = 8,
+    step: int = 0,
+    seed: int = 0,
+    progress: Progress | None = None,
 ) -> Batches:
-    """At most ``max_batches`` batches; without labels, all labels are 0.
+    """The batches that ``FirstBatches`` describes; without labels, all labels are 0.
 
     Raises:
       ValueError: no example, images or labels of a wrong form, a number below 1.
@@ -69,15 +76,8 @@ def first_batches(
     if max_batches < 1:
         raise ValueError(f"max_batches={max_batches}; allowed: 1 or more")
     labels = np.zeros(np.shape(images)[:1], int) if labels is None else labels
-    return Batches(whole_batches(network, variables, images, labels, batch_size)[:max_batches])
-
-
-def training_batches(bench: Bench) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
-    """Images and labels of a run's first training batches, and their size and number as arguments."""
-    size, most = bench.run.config.train.batch_size, bench.options.gradient_batches
-    images, labels = bench.training(size * most)
-    bench.choices["data"] = f"the first {len(images):,} training examples, not augmented"
-    return images, labels, {"batch_size": size, "max_batches": most}
+    pairs = whole_batches(network, variables, images, labels, batch_size).pairs[:max_batches]
+    return Batches(pairs, train, step, seed, progress)
 
 
 def init_and_now(
@@ -91,3 +91,11 @@ def init_and_now(
         return analysis(run.network, variables, *examples, **own)
 
     return at_moments(sorted({0, run.step}), run.at, measure, bench.progress)
+
+
+def on_training_batches(bench: Bench, analysis: Callable[..., R], **options: Any) -> R:
+    """``init_and_now`` on images and labels of the first training batches."""
+    size, most = bench.run.config.train.batch_size, bench.options.gradient_batches
+    images, labels = bench.training(size * most, note=True)
+    batches = {"batch_size": size, "max_batches": most}
+    return init_and_now(bench, analysis, images, labels, **batches, **options)

@@ -1,7 +1,4 @@
-"""What each unit adds to its input: size, direction and novelty, and the distance that is left.
-
-The numbers of ``resjax.studies.units.identity``, which explains them, for one batch of examples.
-"""
+"""The four measures of ``resjax.studies.units.identity``, which explains them, for one batch of examples."""
 
 from __future__ import annotations
 
@@ -35,10 +32,8 @@ def additions(
     found = []
     for place in reversed(stacks):
 
-        def step(
-            gradient: jax.Array, own: Any, unit: Unit = place.stack.unit
-        ) -> tuple[jax.Array, dict[str, jax.Array]]:
-            """From ∂L/∂y to ∂L/∂x."""
+        def step(gradient: jax.Array, own: Any, unit: Unit = place.stack.unit) -> Any:
+            """From ∂L/∂y to ∂L/∂x, and the measures of the unit."""
             part, gate, x = own
 
             def run(x: jax.Array) -> tuple[jax.Array, Parts]:
@@ -57,7 +52,7 @@ def additions(
 
 
 def _compare(parts: Parts, gate: Any, residual: bool, gradient: jax.Array) -> dict[str, jax.Array]:
-    """The measures of one unit from its input, shortcut and branch and ∂L/∂x, [B] each."""
+    """Ratio, cosine and novelty of one unit, [B] each; ``gradient`` is ∂L/∂x."""
     x, s, f, _ = parts
     none = jnp.full(len(x), jnp.nan, wide(x))
     if s is None:
@@ -85,21 +80,21 @@ def _cosine(a: jax.Array, b: jax.Array) -> jax.Array:
 def _estimation(
     network: Network, inputs: Mapping[str, jax.Array], last: jax.Array
 ) -> dict[str, jax.Array]:
-    """Mean and mean square of a_i − a_last, and mean square of a_last, each [unit, B]."""
+    """``estimation``, ``square`` and ``last``, from the inputs of all stacks and the last unit's output."""
     following = [inputs[stack.name][0] for stack in network.stacks[1:]] + [last]
     final = {stack.stage: y for stack, y in zip(network.stacks, following, strict=True)}
-    rows = []
+    found = []
     for stack, y in zip(network.stacks, following, strict=True):
-        goal = final[stack.stage]
-        goal, shape = goal.astype(wide(goal)), (stack.n, len(goal))
-        if y.shape != goal.shape:
-            rows.append((jnp.full(shape, jnp.nan),) * 3)
-            continue
-        axes = tuple(range(2, goal.ndim + 1))
-        # A unit's output is the next one's input; a single unit's own input may differ in shape.
-        within = inputs[stack.name][1:].reshape(-1, *y.shape)
-        errors = jnp.concatenate([within, y[None]]).astype(goal.dtype) - goal[None]
-        size = jnp.broadcast_to(jnp.mean(jnp.square(goal[None]), axes), shape)
-        rows.append((jnp.mean(errors, axes), jnp.mean(jnp.square(errors), axes), size))
-    columns = (jnp.concatenate(column) for column in zip(*rows, strict=True))
-    return dict(zip(("estimation", "square", "last"), columns, strict=True))
+        goal = final[stack.stage][None]
+        goal, shape, axes = goal.astype(wide(goal)), (stack.n, goal.shape[1]), range(2, goal.ndim)
+        values: Any = (jnp.full(shape, jnp.nan),) * 3
+        if y.shape == goal.shape[1:]:
+            # A unit's output is the next one's input; a single unit's own input may differ in shape.
+            within = inputs[stack.name][1:].reshape(-1, *y.shape)
+            errors = jnp.concatenate([within, y[None]]).astype(goal.dtype) - goal
+            means = (
+                jnp.mean(v, tuple(axes)) for v in (errors, jnp.square(errors), jnp.square(goal))
+            )
+            values = tuple(jnp.broadcast_to(mean, shape) for mean in means)
+        found.append(dict(zip(("estimation", "square", "last"), values, strict=True)))
+    return jax.tree.map(lambda *v: jnp.concatenate(v), *found)

@@ -1,8 +1,8 @@
 """How near to the identity each unit is, and whether that predicts what its deletion costs.
 
 *Question.* A unit that adds little to its input can be missed, whether or not the network is an ensemble of
-paths. With z = s + F the sum of shortcut and branch (for a plain unit that keeps the shape, F = f(x) − x, so
-that deleting it is again F → 0), each unit gets four numbers:
+paths. Let z = s + F be the sum of shortcut and branch. For a plain unit that keeps the shape, F = f(x) − x,
+so deleting it is again F → 0. Each unit gets four numbers:
 
     ratio       mean of ‖F(x)‖ / ‖x‖: how large (Jastrzębski et al. 2018)
     cosine      mean of cos(F(x), ∂L/∂x): negative if F steps downhill, as L(x + F) ≈ L(x) + F·∂L/∂x (ibid.)
@@ -16,9 +16,9 @@ share are computed over one example's whole array, then averaged over examples. 
 along s, which only rescales the shortcut (the next normalization may undo that), and the rest: 0 is a pure
 rescaling, 1 is orthogonal. It does not depend on the size of F.
 
-With the result of ``lesion``, each number is ranked against the damage of deleting the unit, which is the KL
-divergence to the intact network (the error would be tied: most units cost nothing). The result has Spearman's
-ρ and its bootstrap interval over units.
+With the result of ``lesion``, each number is ranked against the damage of deleting the unit: Spearman's ρ and
+its bootstrap interval over units. Damage is the KL divergence to the intact network, because most units cost
+no error, so errors would be tied.
 
 *Reading it.* Near-identity units predict a small ratio and harmless deletions without any ensemble. A
 correlation over twenty-odd units is coarse (see its interval) and no cause. Cosines in tens of thousands of
@@ -33,17 +33,17 @@ batch at a time are kept.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Annotated, Any
 
-import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
 from resjax.network.losses import Loss, cross_entropy
 from resjax.studies import style
-from resjax.studies.batches import BATCH_SIZE, Progress, checked_examples, padded_batches, part
+from resjax.studies.batches import BATCH_SIZE, Progress, checked_examples, part, per_example
 from resjax.studies.intervals import bootstrap
 from resjax.studies.lesions.lesion import Lesion, lesion
 from resjax.studies.ranks import spearman
@@ -52,10 +52,6 @@ from resjax.studies.study import Bench, Columns, Study
 from resjax.studies.units.additions import additions
 from resjax.studies.verdicts import cannot_delete
 from resjax.studies.words import factor, join, numbers
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 MEASURES = ("ratio", "cosine", "novelty", "estimation")
 EXAMPLES = 256  # training examples of the study
@@ -85,9 +81,14 @@ class Identity(Result):
 
     @property
     def estimation(self) -> np.ndarray:
-        """[unit], the deviation of a_i from a_last in units of a_last; 0 for a stage's last unit, which is no
-        measurement and takes no part in the correlation."""
+        """[unit], the deviation of a_i from a_last in units of a_last."""
         return self.estimation_std / self.scale
+
+    def measured(self, name: str) -> np.ndarray:
+        """One of the measures, NaN where it is 0 by definition: the estimation of a stage's last unit."""
+        values = getattr(self, name)
+        is_last = np.append(np.diff(self.stage) != 0, True)
+        return np.where(is_last, np.nan, values) if name == "estimation" else values
 
 
 def identity(
@@ -104,18 +105,12 @@ def identity(
 ) -> Identity:
     """Size, direction and novelty of what each unit adds, and its distance from the stage's last output.
 
-    Args:
-      network: any; a plain unit that changes the shape has no measure but the estimation error.
-      variables: of the network, as ``Network.init`` returns them. BatchNorm uses its running statistics.
-      images: float [N, H, W, C], standardized as in training; any N ≥ 1, each counted once. Take training
-        images for the cosine, which is about a training step.
-      labels: int [N].
-      lesions: the same network's ``lesion``, to correlate with.
-      seed: seed of the bootstrap.
-      loss, batch_size, progress: see ``Inference``.
+    A plain unit that changes the shape has no measure but the estimation error.
 
-    Raises:
-      ValueError: no example, images or labels of a wrong form, or lesions of other units.
+    Args: those of every analysis (``Inference``; use training images, because the cosine is about a training
+      step), and
+      lesions: the same network's ``lesion``, to correlate with.
+      seed: of the bootstrap.
     """
     images, labels, _ = checked_examples(network, variables, images, labels)
     names = tuple(unit.name for unit in network.units)
@@ -124,11 +119,8 @@ def identity(
             f"the lesions are those of {len(lesions.unit)} units, {lesions.unit[0]} to {lesions.unit[-1]}; "
             f"this network has {len(names)}, {names[0]} to {names[-1]}: delete its own units"
         )
-    seen = []
-    for x, y, mask in padded_batches(images, labels, batch_size, progress):
-        batch = jax.device_get(additions(network, loss, variables, x, y))
-        seen.append({k: np.asarray(v, np.float64)[:, mask] for k, v in batch.items()})
-    of_each = {name: np.concatenate([batch[name] for batch in seen], 1) for name in seen[0]}
+    run = partial(additions, network, loss, variables)
+    of_each = per_example(run, images, labels, batch_size, progress)
     means = {name: _mean(values) for name, values in of_each.items()}
     deviation = of_each["cosine"] - means["cosine"][:, None]
     variance = means["square"] - means["estimation"] ** 2
@@ -157,15 +149,14 @@ def identity(
 def _mean(values: np.ndarray) -> np.ndarray:
     """Mean over the examples that have a value, [unit, N] → [unit]; NaN where none has."""
     known = np.isfinite(values)
-    return np.where(known, values, 0).sum(1) / np.where(known.any(1), known.sum(1), np.nan)
+    total = np.sum(values, 1, dtype=np.float64, where=known)
+    return total / np.where(known.any(1), known.sum(1), np.nan)
 
 
 def _against(result: Identity, damage: np.ndarray, seed: int) -> Identity:
     found = np.full((3, len(result.measure)), np.nan)
     for i, name in enumerate(result.measure):
-        pair = np.stack([getattr(result, name), damage])
-        if name == "estimation":
-            pair[:, _is_last(result)] = np.nan
+        pair = np.stack([result.measured(name), damage])
         pair = pair[:, np.isfinite(pair).all(0)]
         if pair.shape[1] >= 4:
             found[:, i] = _rho(pair), *bootstrap(pair, _rho, seed=seed)
@@ -179,11 +170,6 @@ def _rho(pair: np.ndarray, axis: int = -1) -> np.ndarray:
     return np.nan_to_num(spearman(*pair))
 
 
-def _is_last(result: Identity) -> np.ndarray:
-    """bool [unit], True for the last unit of a stage."""
-    return np.append(np.diff(result.stage) != 0, True)
-
-
 # --- what the report shows ---
 
 NAMES = {
@@ -194,51 +180,40 @@ NAMES = {
 }
 
 
-def plot(results: Mapping[str, Identity]) -> Figure:
+def plot(results: Mapping[str, Identity]) -> style.Figure:
     """Each measure unit by unit, and its rank correlation with the damage, if lesions were given."""
     narrow = style.is_narrow()
     ranked = any(r.correlation is not None for r in results.values())
-    cells, columns = len(MEASURES) + ranked, 1 if narrow else 2
-    fig, grid = style.axes_grid(-(-cells // columns), columns)
-    fig.set_figheight((0.5 if narrow else 0.62) * fig.get_figheight() * len(grid))
-    axes = [ax for row in grid for ax in row]
-    if cells < len(axes):  # correlations have a row of their own
-        for ax in axes[-2:]:
-            ax.remove()
-        axes[-2:] = [fig.add_subplot(axes[0].get_gridspec()[-1, :])]  # type: ignore[index]
-    for ax, measure in zip(axes, MEASURES, strict=False):
+    cells = [*MEASURES, *["damage"] * ranked]
+    rows = [[k] for k in cells] if narrow else [cells[:2], cells[2:4], *[cells[4:] * 2] * ranked]
+    fig, axes = style.mosaic(rows)
+    fig.set_figheight((0.5 if narrow else 0.62) * fig.get_figheight() * len(rows))
+    on_axis = [NAMES[measure].replace("from the ", "from\n") for measure in MEASURES]
+    for measure, label_of_axis in zip(MEASURES, on_axis, strict=True):
+        ax = axes[measure]
         for i, (label, r) in enumerate(results.items()):
-            values = getattr(r, measure)
-            if measure == "estimation":
-                values = np.where(_is_last(r), np.nan, values)
             look: dict[str, Any] = {"lw": 1, "ms": 3.5, "color": style.color(i), "label": label}
-            ax.plot(1 + np.arange(len(values)), values, style.marker(i) + "-", **look)
+            unit = 1 + np.arange(len(r.unit))
+            ax.plot(unit, r.measured(measure), style.marker(i) + "-", **look)
         is_log = measure in ("ratio", "estimation")
-        ax.set(xlabel="unit", ylabel=_on_axis(measure), yscale="log" if is_log else "linear")
-        if measure == "cosine":
-            ax.axhline(0, lw=1, color=style.ink())
+        ax.set(xlabel="unit", ylabel=label_of_axis, yscale="log" if is_log else "linear")
         style.integer_ticks(ax)
-    for i, r in enumerate(results.values()):
-        if r.correlation is not None:
-            _correlations(axes[len(MEASURES)], r, i, len(results))
-    style.legend_above(fig, axes[0], 3)
+    axes["cosine"].axhline(0, lw=1, color=style.ink())
+    if ranked:
+        ax, place = axes["damage"], np.arange(len(MEASURES))
+        for i, r in enumerate(results.values()):
+            if r.correlation is not None and r.low is not None and r.high is not None:
+                # An end of the bootstrap interval may lie beyond the estimate itself.
+                sides = np.clip([r.correlation - r.low, r.high - r.correlation], 0, None)
+                look = {"fmt": style.marker(i), "color": style.color(i), "lw": 1.4}
+                y = place + 0.16 * (i - (len(results) - 1) / 2)
+                ax.errorbar(r.correlation, y, xerr=sides, **look)
+        ax.axvline(0, lw=1, color=style.ink())
+        ax.set_yticks(place, on_axis)
+        ax.set(xlim=(-1.03, 1.03), ylim=(len(place) - 0.5, -0.5))
+        ax.set_xlabel("rank correlation with the damage (ρ)")
+    style.legend_above(fig, axes["ratio"], 3)
     return fig
-
-
-def _on_axis(measure: str) -> str:
-    return NAMES[measure].replace("from the ", "from\n")
-
-
-def _correlations(ax: Axes, r: Identity, i: int, runs: int) -> None:
-    assert r.correlation is not None and r.low is not None and r.high is not None
-    place = np.arange(len(r.measure)) + 0.16 * (i - (runs - 1) / 2)
-    # An end of the bootstrap interval may lie beyond the estimate itself.
-    sides = np.clip([r.correlation - r.low, r.high - r.correlation], 0, None)
-    ax.errorbar(r.correlation, place, xerr=sides, fmt=style.marker(i), color=style.color(i), lw=1.4)
-    ax.axvline(0, lw=1, color=style.ink())
-    ax.set(xlim=(-1.03, 1.03), xlabel="rank correlation with the damage (ρ)")
-    ax.set_yticks(range(len(r.measure)), [_on_axis(name) for name in r.measure])
-    ax.set_ylim(len(r.measure) - 0.5, -0.5)
 
 
 def downhill(r: Identity) -> tuple[int, int]:
@@ -247,22 +222,21 @@ def downhill(r: Identity) -> tuple[int, int]:
     return int(np.sum(r.cosine[known] < -2 * r.cosine_error[known])), int(known.sum())
 
 
-def _stages(r: Identity, values: np.ndarray) -> list[np.ndarray]:
-    """The values of each stage that has three units or more, all of them with a value."""
+def _stages(r: Identity, values: np.ndarray, fits: Callable[[np.ndarray], Any]) -> tuple[int, int]:
+    """Stages that ``fits`` holds for, of those with three units or more, all of them with a value."""
     found = [values[r.stage == stage] for stage in np.unique(r.stage)]
-    return [own for own in found if len(own) >= 3 and np.isfinite(own).all()]
+    found = [own for own in found if len(own) >= 3 and np.isfinite(own).all()]
+    return sum(bool(fits(own)) for own in found), len(found)
 
 
 def openings(r: Identity) -> tuple[int, int]:
     """Stages whose first unit is the largest of the stage, of those with three units or more."""
-    stages = _stages(r, r.ratio)
-    return sum(int(own.argmax() == 0) for own in stages), len(stages)
+    return _stages(r, r.ratio, lambda own: own.argmax() == 0)
 
 
 def refining(r: Identity) -> tuple[int, int]:
     """Stages along which the estimation error never grows, of those with three units or more."""
-    stages = _stages(r, r.estimation)
-    return sum(int(np.all(np.diff(own) <= 0)) for own in stages), len(stages)
+    return _stages(r, r.estimation, lambda own: np.all(np.diff(own) <= 0))
 
 
 def _size(r: Identity) -> str:
@@ -280,25 +254,24 @@ def points(label: str, r: Identity) -> list[str]:
     if of:
         last = "The distance from the stage's last output shrinks steadily"
         told.append(f"{last} in {shrinking} of {of}.")
-    if r.correlation is not None and r.low is not None and r.high is not None:
-        told += _ranks(list(zip(r.measure, r.correlation, r.low, r.high, strict=True)))
-    return [" ".join(told)]
+    return [" ".join([*told, *_ranks(r)])]
 
 
-def _ranks(rows: list[tuple[str, float, float, float]]) -> list[str]:
-    """How the measures (name, ρ, low, high) rank with the damage: interval above 0, below 0, or around it."""
+def _ranks(r: Identity) -> list[str]:
+    """How the measures rank with the damage: with an interval above 0, below 0, or around it."""
+    if r.correlation is None or r.low is None or r.high is None:
+        return []
+    rows = list(zip(map(NAMES.get, r.measure), r.correlation, r.low, r.high, strict=True))
     rho = [
-        f"{NAMES[k]} {v:+.2f} ({low:+.2f} to {high:+.2f})"
-        for k, v, low, high in rows
-        if np.isfinite(v)
+        f"{k} {v:+.2f} ({low:+.2f} to {high:+.2f})" for k, v, low, high in rows if np.isfinite(v)
     ]
-    up = [NAMES[name] for name, _, low, _ in rows if low > 0]
-    down = [NAMES[name] for name, _, _, high in rows if high < 0]
     if not rho:
         return ["Too few units were measured to rank them against the damage."]
     told = [f"Rank correlation with the damage: {', '.join(rho)}."]
-    told += [f"It rises with the {join(up)}."] if up else []
-    told += [f"It falls as the {join(down)} grows."] if down else []
+    if up := [str(k) for k, _, low, _ in rows if low > 0]:
+        told.append(f"It rises with the {join(up)}.")
+    if down := [str(k) for k, _, _, high in rows if high < 0]:
+        told.append(f"It falls as the {join(down)} grows.")
     return told if up or down else [*told, "None of them predicts it."]
 
 

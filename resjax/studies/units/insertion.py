@@ -1,20 +1,20 @@
 """Inserts units that do nothing, yet can learn: a deeper network that starts as the same function.
 
-*Residual units.* The new unit is a freshly initialized copy of the module of the stack that it joins. Its
-branch is then made 0 **and stays trainable**: a gate of 0 is no weight, and where two factors in a row are
-0 neither gets a gradient. Fixup (Zhang et al. 2019) starts with a last convolution of 0, Goyal et al.
-(2017, §5.1) with a last BatchNorm of γ = 0, ReZero and SkipInit with a scalar of 0. Trial finds that leaf
-in a given unit: leaf by leaf, from the last in running order, one is set to 0, until on real states the
-branch is exactly 0, in inference and in training, while the gradient of that leaf is not. A branch that
-ends with a ReLU has no such leaf, because the ReLU's derivative at 0 is 0.
+*Residual units.* The new unit is a freshly initialized copy of the units of the stack that it joins. Its
+branch is then made 0 **and stays trainable**. One weight is set to 0 for that, and only one, because two
+factors of 0 in a row both get no gradient; a gate of 0 is no weight. Fixup (Zhang et al. 2019) starts with a
+last convolution of 0, Goyal et al. (2017, §5.1) with a last BatchNorm of γ = 0, ReZero and SkipInit with a
+scalar of 0. In a given unit that array is found by trial: one array after the other is set to 0, from the
+last in running order, until the branch is exactly 0 on real states, in inference and in training, while the
+gradient of that array is not. A branch that ends with a ReLU has none: the ReLU's derivative at 0 is 0.
 
 Then y = x + 0 is x, if the shortcut is the identity. A post-activation unit gives y = ReLU(x + 0), which is x
 only where x ≥ 0, as behind another ReLU. A pre-activation unit is the identity everywhere.
 
 *Plain units* must be the identity as a whole: kernels are 0 except for a 1 from each channel to itself at the
 centre tap (Dirac); biases are 0; BatchNorm has running statistics μ, σ² of the states there, β = μ and
-γ = √(σ² + ε). This changes nothing in inference, and in training only as much as one batch differs from the
-images behind μ and σ². γ is rounded to five binary digits (by at most 3 %), and σ² is computed from it: then
+γ = √(σ² + ε). This changes nothing in inference; in training it changes as much as the statistics of a batch
+differ from μ and σ². γ is rounded to five binary digits (by at most 3 %), and σ² is computed from it: then
 γ / √(σ² + ε) is 1 in float32 to the last bit. A ReLU is the identity where x ≥ 0; tanh never is.
 
 All of this is tried on real states; where it does not hold, the unit is refused with the reason.
@@ -25,7 +25,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -38,7 +38,7 @@ from resjax.models.layers import BatchNorm
 from resjax.network import Network, Stack, Variables
 from resjax.network.norms import layer_paths
 from resjax.network.parts import part_of
-from resjax.network.unit import Unit
+from resjax.network.unit import Parts, Unit
 from resjax.studies.refusal import Refusal
 from resjax.training.step import Task, TrainState
 
@@ -56,32 +56,54 @@ def insert(
     after: int,
     count: int = 1,
     key: jax.Array,
+    states: Sequence[jax.Array] | None = None,
 ) -> tuple[Network, Variables]:
     """A deeper network that computes the same function: ``count`` new units behind unit ``after``.
 
     Args:
-      network, variables: the network; neither is changed.
-      images: float [B, H, W, C], some dozens, standardized as in training: they give the states on which new
-        units are tried, and the statistics of a plain unit's BatchNorm.
+      network, variables: neither is changed.
+      images: some dozens, standardized as in training: they give the states on which new units are tried, and
+        the statistics of a plain unit's BatchNorm.
       after: number of the unit from 0, or −1 for a place in front of all. New units join that unit's stack,
         or the next stack, where only that one keeps the shape.
       count: how many units.
       key: of their initialization.
-
-    Returns:
-      The deeper network and its variables. In inference it computes what ``network`` computes.
+      states: of ``images`` in front of the first unit and behind each one (``states_of``), where known.
 
     Raises:
       ValueError: no such place.
       Refusal: no unit there keeps the shape, or the unit can't be an identity.
     """
-    images = jnp.asarray(images)
-    states = states_of(network, variables, images)
-    return insert_at(network, variables, states, after, count, key)
+    if not -1 <= after < network.num_units or count < 1:
+        raise ValueError(
+            f"after={after}, count={count}; allowed: −1 … {network.num_units - 1}, and 1 or more"
+        )
+    if states is None:
+        states = states_of(network, variables, jnp.asarray(images))
+    h = states[after + 1]
+    stack, position = _place(network, variables, after, h)
+    make = _zero_branch if stack.unit.residual else _plain_identity
+    new = [make(stack.unit, _fresh(stack.unit, h, k), h) for k in jax.random.split(key, count)]
+
+    def join(old: jax.Array, *own: jax.Array) -> jax.Array:
+        return jnp.concatenate([old[:position], jnp.stack(own), old[position:]])
+
+    deeper = {collection: dict(tree) for collection, tree in variables.items()}
+    for collection, own in part_of(variables, stack.name).items():
+        joined = jax.tree.map(join, own, *(v[collection] for v in new))
+        deeper[collection][stack.name] = joined
+    longer = replace(stack, n=stack.n + count)
+    stacks = tuple(longer if s.name == stack.name else s for s in network.stacks)
+    dropout = network.unit_dropout
+    if dropout is not None:
+        if reason := fixed_depth(network, after, count):
+            raise Refusal(reason)
+        dropout = replace(dropout, num_units=network.num_units + count)
+    return replace(network, stacks=stacks, unit_dropout=dropout), deeper
 
 
 def start_from(task: Task, variables: Variables, seed: int = 0) -> TrainState:
-    """A state from which ``resjax.training.step.train_step`` continues to train given variables.
+    """A state from which ``resjax.training.step.train_step`` trains given variables on.
 
     The optimizer starts anew, because its moments belong to other parameters, and so does its schedule: give
     the task a fitting one, usually a small constant rate::
@@ -105,46 +127,6 @@ def states_of(network: Network, variables: Variables, images: jax.Array) -> list
     stem, _ = network.run_stem(variables, images)
     taps = network.apply(variables, images, tap=lambda parts: parts.y).taps
     return [stem, *(y for stack in network.stacks for y in taps[stack.name])]
-
-
-def insert_at(
-    network: Network,
-    variables: Variables,
-    states: Sequence[jax.Array],
-    after: int,
-    count: int,
-    key: jax.Array,
-) -> tuple[Network, Variables]:
-    """``insert`` where ``states_of`` the network are known."""
-    if not -1 <= after < network.num_units or count < 1:
-        raise ValueError(
-            f"after={after}, count={count}; allowed: −1 … {network.num_units - 1}, and 1 or more"
-        )
-    h = states[after + 1]
-    stack, position = _place(network, variables, after, h)
-    make = _zero_branch if stack.unit.residual else _plain_identity
-    new = [make(stack.unit, _fresh(stack.unit, h, k), h) for k in jax.random.split(key, count)]
-
-    def join(old: jax.Array, *own: jax.Array) -> jax.Array:
-        return jnp.concatenate([old[:position], jnp.stack(own), old[position:]])
-
-    deeper = {
-        collection: {
-            name: jax.tree.map(join, part, *(v[collection] for v in new))
-            if name == stack.name
-            else part
-            for name, part in tree.items()
-        }
-        for collection, tree in variables.items()
-    }
-    longer = replace(stack, n=stack.n + count)
-    stacks = tuple(longer if s.name == stack.name else s for s in network.stacks)
-    dropout = None
-    if network.unit_dropout is not None:
-        if reason := fixed_depth(network, after, count):
-            raise Refusal(reason)
-        dropout = replace(network.unit_dropout, num_units=network.num_units + count)
-    return replace(network, stacks=stacks, unit_dropout=dropout), deeper
 
 
 def fixed_depth(network: Network, after: int = -1, count: int = 1) -> str | None:
@@ -181,15 +163,14 @@ def _place(network: Network, variables: Variables, after: int, h: jax.Array) -> 
 
 def _fits(stack: Stack, variables: Variables, h: jax.Array) -> bool:
     """Whether a unit on ``h`` returns its shape, and has the parameters of the others in the stack."""
+    init, keys = partial(stack.unit.init_with_output, train=False), _keys(jax.random.key(0))
     try:
-        y, own = jax.eval_shape(
-            partial(stack.unit.init_with_output, train=False), _keys(jax.random.key(0)), h
-        )
+        y, own = jax.eval_shape(init, keys, h)
     except (TypeError, ValueError):  # such as a window that is larger than this state
         return False
-    others = part_of(variables, stack.name)
     shapes = jax.tree.map(lambda v: v.shape, dict(own))
-    return bool(y.shape == h.shape and shapes == jax.tree.map(lambda v: v.shape[1:], others))
+    others = jax.tree.map(lambda v: v.shape[1:], part_of(variables, stack.name))
+    return bool(y.shape == h.shape and shapes == others)
 
 
 @partial(jax.jit, static_argnums=0, compiler_options=_QUICK)
@@ -204,33 +185,22 @@ def _keys(key: jax.Array) -> dict[str, jax.Array]:
 # --- residual units ---
 
 
-class _Tried(NamedTuple):
-    """A unit run on states: largest |branch| (inference, training), gradients, shortcut and output."""
-
-    branch: jax.Array
-    gradients: Any
-    shortcut: jax.Array
-    y: jax.Array
-
-
 @partial(jax.jit, static_argnums=0, compiler_options=_QUICK)
-def _try(unit: Unit, variables: Variables, h: jax.Array) -> _Tried:
+def _try(unit: Unit, variables: Variables, h: jax.Array) -> tuple[jax.Array, Any, Parts]:
+    """Runs a unit: whether some entry of the branch is not 0, in inference or in training; the gradients of a
+    random projection of the branch; and the parts in inference."""
+
     def parts(params: Any, train: bool) -> Any:
-        rngs = {"dropout": jax.random.key(0)}
-        changed = {**variables, "params": params}
-        return unit.apply(
-            changed, h, None, train, rngs=rngs, method="parts", mutable=["batch_stats"]
-        )[0]
+        how: Any = {"rngs": {"dropout": jax.random.key(0)}, "mutable": ["batch_stats"]}
+        return unit.apply({**variables, "params": params}, h, None, train, method="parts", **how)[0]
 
-    def along_some_direction(params: Any) -> tuple[jax.Array, jax.Array]:
+    def projected(params: Any) -> tuple[jax.Array, jax.Array]:
         f = parts(params, True).branch.astype(jnp.float32)
-        return jnp.vdot(f, jax.random.normal(jax.random.key(1), f.shape)), jnp.max(jnp.abs(f))
+        return jnp.vdot(f, jax.random.normal(jax.random.key(1), f.shape)), jnp.any(f)
 
-    params = variables["params"]
-    gradients, trained = jax.grad(along_some_direction, has_aux=True)(params)
-    whole = parts(params, False)
-    largest = jnp.stack([jnp.max(jnp.abs(whole.branch)).astype(jnp.float32), trained])
-    return _Tried(largest, gradients, whole.shortcut, whole.y)
+    gradients, in_training = jax.grad(projected, has_aux=True)(variables["params"])
+    inferred = parts(variables["params"], False)
+    return jnp.any(inferred.branch) | in_training, gradients, inferred
 
 
 class _Same(nn.Module):
@@ -254,11 +224,11 @@ def _zero_branch(unit: Unit, fresh: dict[str, Any], h: jax.Array) -> dict[str, A
         if path is not None:
             flat[path] = jnp.zeros_like(flat[path])
         variables = {**fresh, "params": unflatten_dict(flat, sep="/")}
-        tried = _try(unit, variables, h)
-        gradients = flatten_dict(tried.gradients, sep="/")
+        branch, found, parts = _try(unit, variables, h)
+        gradients = flatten_dict(found, sep="/")
         learns = [np.any(np.asarray(gradients[p])) for p in ([path] if path else gradients)]
-        if not np.any(tried.branch) and any(learns):
-            _check_identity(h, tried)
+        if not branch and any(learns):
+            _check_identity(h, parts)
             return variables
     raise Refusal(
         f"no single leaf of {type(unit).__name__} ({', '.join(paths)}) makes its branch 0 and still gets a "
@@ -267,18 +237,16 @@ def _zero_branch(unit: Unit, fresh: dict[str, Any], h: jax.Array) -> dict[str, A
     )
 
 
-def _check_identity(h: jax.Array, tried: _Tried) -> None:
+def _check_identity(h: jax.Array, parts: Parts) -> None:
     """Refuses a residual unit that is no identity even with a branch of 0."""
-    if np.array_equal(tried.y, h):
+    if np.array_equal(parts.y, h):
         return
-    beside = _largest(tried.shortcut, h)
-    if beside:
+    why = (
+        f"what follows its sum alters it by up to {_largest(parts.y, h):.2g} (the smallest input is "
+        f"{np.min(h):.2g}); a ReLU there takes inputs ≥ 0, a BatchNorm there is no identity"
+    )
+    if beside := _largest(parts.shortcut, h):
         why = f"its shortcut alters its input by up to {beside:.2g}; it takes an identity shortcut"
-    else:
-        why = (
-            f"what follows its sum alters it by up to {_largest(tried.y, h):.2g} (the smallest input is "
-            f"{np.min(h):.2g}); a ReLU there takes inputs ≥ 0, a BatchNorm there is no identity"
-        )
     raise Refusal(f"with a branch of 0 this residual unit is not the identity: {why}")
 
 
@@ -336,5 +304,6 @@ def _few_digits(values: np.ndarray) -> np.ndarray:
     return np.ldexp(np.round(fraction * 32) / 32, exponent)
 
 
-def _largest(a: ArrayLike, b: ArrayLike) -> float:
+def _largest(a: Any, b: ArrayLike) -> float:
+    """The largest |a − b|."""
     return float(np.max(np.abs(np.asarray(a, np.float64) - np.asarray(b, np.float64))))

@@ -6,12 +6,12 @@ nonlinearity (ReLU/addition)", in the order of the layers and sorted. They find 
 networks than in plain ones, and smaller ones in deeper residual networks.
 
 *Which layers.* Every layer of stem and units with a kernel (convolutions and dense layers of any library), in
-the order of their calls; not the classifier, and nothing below a module called ``shortcut``. The response is
-the output of the normalization that takes the layer's output *itself*, in the same unit; where a ReLU, a sum
-or nothing follows, it is the layer's own output. A post-activation unit therefore gives what the paper
-measured. In a pre-activation unit all convolutions but the last are normalized that way (by the next layer's
-BatchNorm), and the last enters the sum as it is. In the plain twin of such a unit the next unit's BatchNorm
-follows, so the scale of the last response is arbitrary.
+the order of the calls; not the classifier, and nothing below a module called ``shortcut``. If a normalization
+in the same unit takes the layer's output *itself*, its output is the response; where a ReLU, a sum or nothing
+follows, the layer's own output is. A post-activation unit therefore gives what the paper measured. In a
+pre-activation unit the next layer's BatchNorm normalizes all convolutions but the last, which enters the sum
+as it is. In the plain twin of such a unit the next unit's BatchNorm follows, so the scale of the last
+response is arbitrary.
 
 *Decisions.* The deviation is one number over examples, positions and channels, about their common mean, so a
 BatchNorm's bias counts. BatchNorm uses running statistics: on the training data, a BatchNorm layer has a
@@ -29,7 +29,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
@@ -41,15 +41,12 @@ from resjax.models.layers import BatchNorm
 from resjax.network import Network, Stack, Variables
 from resjax.network.parts import part_of, scan_units
 from resjax.studies import style
-from resjax.studies.batches import BATCH_SIZE, Progress, check_images, padded_batches
+from resjax.studies.batches import BATCH_SIZE, Progress, check_images, per_example
+from resjax.studies.paths.path_walk import wide
 from resjax.studies.refusal import Refusal
 from resjax.studies.result import Result
-from resjax.studies.run import Run
 from resjax.studies.study import Bench, Columns, Study
 from resjax.studies.words import count, factor, join, numbers
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 NORMS = (BatchNorm, nn.BatchNorm, nn.LayerNorm, nn.GroupNorm)
 NO_KERNEL = "no layer of its stem and units has a parameter called 'kernel'"
@@ -74,28 +71,20 @@ def responses(
     batch_size: int = BATCH_SIZE,
     progress: Progress | None = None,
 ) -> Responses:
-    """The standard deviation of each layer's response, as He et al. 2015, Fig. 7.
-
-    Args:
-      network: any whose stem or units have a layer with a kernel.
-      variables: at initialization, or from any checkpoint.
-      images: float [N, H, W, C], standardized as in training; any N ≥ 1, each counted once.
-      batch_size, progress: see ``Inference``.
+    """The standard deviation of each layer's response, as He et al. 2015, Fig. 7; see ``Inference``.
 
     Raises:
-      ValueError: no example, images of a wrong form, or no layer with a kernel.
+      ValueError: images of a wrong form.
+      Refusal: no layer of stem and units has a kernel.
     """
     images = np.asarray(images)
     check_images(images)
     layers = layers_of(network, variables, images.shape[1:])
     if not layers:
         raise Refusal(NO_KERNEL)
-    none = np.zeros(len(images), np.int32)
-    rows = []
-    for batch in padded_batches(images, none, batch_size, progress):
-        moments = np.asarray(_moments(network, variables, batch.images), np.float64)
-        rows.append(moments[..., batch.mask])
-    mean, square = np.concatenate(rows, -1).mean(-1).T
+    run = partial(_record, network, variables)
+    moments = per_example(run, images, None, batch_size, progress)
+    mean, square = moments.mean(-1, dtype=np.float64).T
     return Responses(
         layer=tuple(layers),
         normalized=np.array(list(layers.values())),
@@ -112,7 +101,7 @@ def responses(
 
 
 class _Recorder:
-    """Keeps output and response of each layer of one unit while the unit runs, in the order of the layers."""
+    """Keeps (output, response) of each layer of one part of a network while the part runs, in order."""
 
     def __init__(self, part: Mapping[str, Any]) -> None:
         self.params = part.get("params", {})
@@ -133,52 +122,47 @@ class _Recorder:
                     self.seen[name] = output, y
         return y
 
-    def moments(self, count: int) -> jax.Array:
-        """Mean and mean square of each response of ``count`` examples, [layer, 2, count]."""
-        found = [jnp.zeros((0, 2, count))]
-        for _, y in self.seen.values():
-            wide, axes = y.astype(jnp.promote_types(y.dtype, jnp.float32)), tuple(range(1, y.ndim))
-            found.append(jnp.stack([jnp.mean(wide, axes), jnp.mean(jnp.square(wide), axes)])[None])
-        return jnp.concatenate(found)
 
-
-def _record(
+def _run(
     network: Network, variables: Variables, images: jax.Array, seen: dict[str, dict[str, bool]]
 ) -> jax.Array:
-    """Moments of all responses [layer, 2, B]; fills ``seen``, {part: {layer: normalized?}}."""
+    """Mean and mean square of all responses [layer, 2, B]; fills ``seen``, {part: {layer: normalized?}}."""
 
     def recorded(name: str, part: Mapping[str, Any], run: Callable[[], Any]) -> Any:
         recorder = _Recorder(part)
         with nn.intercept_methods(recorder):
             h = run()
         seen[name] = {layer: y is not output for layer, (output, y) in recorder.seen.items()}
-        return h, recorder.moments(len(images))
+        moments = [jnp.zeros((0, 2, len(images)))]
+        for _, y in recorder.seen.values():
+            y = y.astype(wide(y)).reshape(len(y), -1)
+            moments.append(jnp.stack([jnp.mean(y, 1), jnp.mean(jnp.square(y), 1)])[None])
+        return h, jnp.concatenate(moments)
 
     stem = part_of(variables, "stem")
     h, moments = recorded("stem", stem, lambda: network.run_stem(variables, images)[0])
     found = [moments]
     for place in network.places(variables):
-        stack = place.stack
 
-        def step(h: Any, own: Any, stack: Stack = stack) -> Any:
+        def step(h: Any, own: Any, stack: Stack = place.stack) -> Any:
             apply: Any = partial(stack.unit.apply, own[0], h, own[1], method="parts")
             return recorded(stack.name, own[0], lambda: apply().y)
 
-        h, moments = scan_units(stack.n, step, h, (place.variables, place.gates))
+        h, moments = scan_units(place.stack.n, step, h, (place.variables, place.gates))
         found.append(moments.reshape(-1, 2, len(images)))
     return jnp.concatenate(found)
 
 
 @partial(jax.jit, static_argnums=0)
-def _moments(network: Network, variables: Variables, images: jax.Array) -> jax.Array:
-    return _record(network, variables, images, {})
+def _record(network: Network, variables: Variables, images: jax.Array) -> jax.Array:
+    return _run(network, variables, images, {})
 
 
 def layers_of(network: Network, variables: Variables, shape: tuple[int, ...]) -> dict[str, bool]:
     """{layer: whether a normalization follows it} in order, for images (H, W, C); nothing is computed."""
     seen: dict[str, dict[str, bool]] = {}
     x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-    jax.eval_shape(lambda v, x: _record(network, v, x, seen), variables, x)
+    jax.eval_shape(lambda v, x: _run(network, v, x, seen), variables, x)
     parts = [("stem", seen["stem"]), *((u.name, seen[u.stack.name]) for u in network.units)]
     return {f"{part}/{name}".rstrip("/"): own[name] for part, own in parts for name in own}
 
@@ -186,22 +170,20 @@ def layers_of(network: Network, variables: Variables, shape: tuple[int, ...]) ->
 # --- what the report shows ---
 
 
-def plot(results: Mapping[str, Responses]) -> Figure:
+def plot(results: Mapping[str, Responses]) -> style.Figure:
     """Deviations in the order of the layers, and sorted from the largest to the smallest.
 
     Markers and solid lines are layers with a normalization behind them, crosses and dashed lines the others.
     """
     fig, (order, ranked) = style.panels(2, height=0.6, sharey=not style.is_narrow())
     for i, (label, r) in enumerate(results.items()):
-        color, dots = style.color(i), f"{style.marker(i)}-"
-        for which, line, fmt, name in (
-            (r.normalized, "-", dots, "normalized"),
-            (~r.normalized, "--", "x", "raw"),
-        ):
+        color = style.color(i)
+        kinds = ("normalized", f"{style.marker(i)}-", "-"), ("raw", "x", "--")
+        for (kind, fmt, line), which in zip(kinds, (r.normalized, ~r.normalized), strict=True):
             if which.any():
                 std = np.where(r.std > 0, r.std, np.nan)[which]
-                name = f"{label}, {name}".strip(", ")
-                order.plot(1 + np.flatnonzero(which), std, fmt, lw=1, ms=4, label=name, color=color)
+                look: dict[str, Any] = {"color": color, "label": f"{label}, {kind}".strip(", ")}
+                order.plot(1 + np.flatnonzero(which), std, fmt, lw=1, ms=4, **look)
                 ranked.plot(1 + np.arange(len(std)), -np.sort(-std), line, color=color)
     order.set(xlabel="layer, in the order of the network", ylabel="deviation of the response")
     ranked.set(xlabel="layer, from the largest deviation")
@@ -225,9 +207,8 @@ def headline(results: Mapping[str, Responses]) -> str:
     """Which networks have the weaker responses."""
     same = _comparable(results)
     what = "normalized layers" if same else "layers"
-    levels = {
-        k: float(np.median(r.std[r.normalized] if same else r.std)) for k, r in results.items()
-    }
+    shown = {k: r.std[r.normalized] if same else r.std for k, r in results.items()}
+    levels = {k: float(np.median(std)) for k, std in shown.items()}
     if len(levels) == 1:
         ((label, level),) = levels.items()
         return f"half of the {what} of {label} respond with a deviation of {factor(level)} or more"
@@ -238,17 +219,15 @@ def headline(results: Mapping[str, Responses]) -> str:
         text = f"the {what} of {join(list(levels))} respond alike (median deviation {factor(levels[small])})"
         unlike = ", unlike in the post-activation networks of He et al. 2015"
         return text + unlike if residual and plain else text
-    if not (residual and plain):
-        text = f"the {what} of {small} respond more weakly than those of {large}"
-    else:
-        how = "neither more weakly nor more strongly than the plain"
+    who, how = small, f"more weakly than those of {large}"
+    if residual and plain:
+        who, how = "the residual networks", "neither more weakly nor more strongly than the plain"
         if max(residual) < min(plain):
             how = "more weakly than the plain, as in He et al. 2015"
         elif min(residual) > max(plain):
             how = "more strongly than the plain, unlike in He et al. 2015"
-        text = f"the {what} of the residual networks respond {how}"
     told = join([f"{factor(level)} in {label}" for label, level in levels.items()])
-    return f"{text} (median deviation {told})"
+    return f"the {what} of {who} respond {how} (median deviation {told})"
 
 
 def points(label: str, r: Responses) -> list[str]:
@@ -286,10 +265,6 @@ def summary(r: Responses) -> dict[str, str]:
     return {"raw response, median": factor(float(np.median(r.std)))}
 
 
-def unsuited(run: Run) -> str | None:
-    return None if layers_of(run.network, run.variables, run.image_shape) else NO_KERNEL
-
-
 def measure(bench: Bench) -> Responses:
     size, progress = bench.options.batch_size, bench.progress
     return responses(*bench.evaluation()[:3], batch_size=size, progress=progress)
@@ -305,7 +280,9 @@ STUDY = Study(
     ),
     code="resjax.analysis.responses(*run.evaluation(10_000)[:3])",
     result=Responses,
-    unsuited=unsuited,
+    unsuited=lambda run: (
+        None if layers_of(run.network, run.variables, run.image_shape) else NO_KERNEL
+    ),
     measure=measure,
     plot=plot,
     headline=headline,

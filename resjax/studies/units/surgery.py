@@ -1,24 +1,23 @@
 """Surgery: a trained network gets more units that do nothing, and trains on.
 
 *Question.* "Two layers that are added anywhere do no harm": a residual unit whose branch is 0 passes its
-input on, so a deeper network can start as the very function that the shallower one has learned. Is the
-function the same, to the last bit, with units at the front, in the middle and at the end? And does the
-deeper network, trained on, fit the training data as well as the untouched one?
+input on, so a deeper network can start as the function that the shallower one has learned. Is the function
+the same, to the last bit, with units at the front, in the middle and at the end? And does the deeper network,
+trained on, fit the training data as well as the untouched one?
 
 *Protocol.* ``resjax.studies.units.insertion`` tells how a unit is made the identity; a place where none can
-be is left out and named. Units are inserted at all other places, and logits are compared on all examples,
-in inference. Then the deeper and the untouched network are trained on from there, with the same batches,
-the same optimizer and a constant rate; this is repeated with other batches and other initial values. The
-compared number is the mean training loss of the second half of the steps, deeper minus untouched, in
-training mode, before each update.
+be is left out and named. Units are inserted at all other places, and logits are compared on all examples, in
+inference. Then both networks are trained on with the same batches, the same optimizer and a constant rate;
+this is repeated with other batches and other initial values. The mean training loss of the second half of the
+steps is compared, deeper minus untouched, in training mode, before each update.
 
 *Reading it.* The construction promises an unchanged function. The numbers check the software, and where
 arithmetic is not exact (on a GPU, two programs may sum in another order) they give the size of the
-difference. Training loss tells whether the start does harm. It does not tell that more depth helps, nor
-that a deeper network finds such units when all of it starts at random: that is where plain networks fail
-(He et al. 2015, §1: a constructed solution exists, and solvers do not find it). A few dozen steps at a
-small rate stay near the start. The mean of ‖y − x‖ / ‖x‖ over examples, at first 0, tells how much new
-units come to do.
+difference. Training loss tells whether the start does harm. It does not tell that more depth helps, nor that
+a deeper network finds such units when all of it starts at random: that is where plain networks fail (He et
+al. 2015, §1: a constructed solution exists, and solvers do not find it). A few dozen steps at a small rate
+stay near the start. The mean of ‖y − x‖ / ‖x‖ over examples, at first 0, tells how much the new units change
+their input.
 
 *Cost.* Three forward passes of all examples, and the training of two networks, each of which is compiled.
 """
@@ -28,7 +27,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from itertools import product
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -41,20 +41,23 @@ from resjax.network import Network, Variables
 from resjax.network.losses import Loss, cross_entropy
 from resjax.network.unit import Parts
 from resjax.studies import style
-from resjax.studies.batches import BATCH_SIZE, Progress, checked_examples, padded_batches
+from resjax.studies.batches import (
+    BATCH_SIZE,
+    Progress,
+    checked_examples,
+    per_example,
+    reported,
+)
 from resjax.studies.intervals import bootstrap
+from resjax.studies.paths.path_walk import wide
 from resjax.studies.refusal import Refusal
 from resjax.studies.result import Classified
 from resjax.studies.study import Bench, Columns, Study
-from resjax.studies.units.insertion import fixed_depth, insert_at, start_from, states_of
+from resjax.studies.units.insertion import fixed_depth, insert, start_from, states_of
 from resjax.studies.words import count, factor, join, numbers, percent, percents
 from resjax.training.step import Task, TrainState, train_step
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-# Examples on which inserted units are tried.
-TRIED = 32
+TRIED = 32  # examples on which inserted units are tried
 # The statistics of images that are standardized already.
 _ONE = np.ones((1, 1, 1, 1), np.float32)
 DONE = Statistics(0 * _ONE, _ONE, np.zeros(()))
@@ -65,9 +68,7 @@ class Surgery(Classified):
     """What insertion changed, and how training went on."""
 
     place: tuple[str, ...]  # where units were inserted
-    difference: (
-        float  # largest |logit of the deeper − logit of the untouched network|, in inference
-    )
+    difference: float  # largest |change of a logit| in inference
     changed: int  # examples whose prediction changed
     refused: dict[str, str]  # {place: why no unit can be the identity there}
     count: int  # units inserted at each place
@@ -82,6 +83,10 @@ class Surgery(Classified):
     num_units: int  # before the surgery
     num_examples: int
     residual: bool  # whether the inserted units have shortcuts
+
+    @property
+    def num_new(self) -> int:
+        return self.count * len(self.place)
 
 
 def surgery(
@@ -106,10 +111,8 @@ def surgery(
 ) -> Surgery:
     """Inserts units that do nothing, checks that nothing changed, and trains on.
 
-    Args:
-      network, variables: a trained network; neither is changed.
-      images: float [N, H, W, C], standardized as in training, to compare outputs and errors on.
-      labels: int [N].
+    Args: those of every analysis (``Inference``; outputs and errors are compared on ``images``, and progress
+      counts trainings), and
       train: images and labels to train on, any number; batches are drawn from them.
       places: numbers of the units behind which to insert, −1 for the front; None for the front, the middle
         and the end.
@@ -118,11 +121,9 @@ def surgery(
       rate, momentum, weight_decay: of SGD; decay acts on all parameters.
       train_batch_size: examples in each step.
       repeats: trainings of each network, 2 or more.
-      seed: seed of initial values and batches.
-      loss, batch_size, progress: see ``Inference``; progress counts training steps.
+      seed: of initial values and batches.
 
     Raises:
-      ValueError: data of a wrong form, or impossible options.
       Refusal: no place where a unit can be the identity.
     """
     images, labels, num_classes = checked_examples(network, variables, images, labels)
@@ -131,13 +132,13 @@ def surgery(
         raise ValueError(
             f"steps={steps}, repeats={repeats}, train_batch_size={train_batch_size}; allowed: 2, 2, 1 or more"
         )
-    last = network.num_units - 1
-    states = states_of(network, variables, jnp.asarray(images[:TRIED]))
+    last, tried = network.num_units - 1, jnp.asarray(images[:TRIED])
+    put = partial(insert, images=tried, count=count, states=states_of(network, variables, tried))
     names = ["in front of all units", *(f"behind {unit.name}" for unit in network.units)]
     chosen, refused = [], {}
     for place in sorted(set((-1, last // 2, last) if places is None else places)):
         try:
-            insert_at(network, variables, states, place, count, jax.random.key(seed))
+            put(network, variables, after=place, key=jax.random.key(seed))
             chosen.append(place)
         except Refusal as error:
             refused[names[place + 1]] = str(error)
@@ -150,30 +151,32 @@ def surgery(
         deep, own = network, variables
         for place in reversed(chosen):  # so that the numbers of those in front stay
             key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), r), place + 1)
-            deep, own = insert_at(deep, own, states[: place + 2], place, count, key)
+            deep, own = put(deep, own, after=place, key=key)  # the states in front stay, too
         return deep, own
+
+    def measured(network: Network, variables: Variables) -> tuple[np.ndarray, np.ndarray]:
+        """Logits [N, classes], and each unit's mean ‖y − x‖ / ‖x‖ over the examples [units]."""
+        run = partial(_forward, network, variables)
+        logits, change = per_example(run, images, None, batch_size)
+        return logits.T, change.mean(1)
 
     deep, own = enlarge(0)
     inserted = np.concatenate([p + 1 + i * count + np.arange(count) for i, p in enumerate(chosen)])
-    measured = partial(_measure, images=images, batch_size=batch_size)
     before, after = measured(network, variables)[0], measured(deep, own)[0]
     decay, schedule = optax.add_decayed_weights(weight_decay), optax.constant_schedule(rate)
     how = loss, optax.chain(decay, optax.sgd(rate, momentum or None)), schedule, DONE
     tasks = [Task(n, *how, norms_every=steps + 1) for n in (deep, network)]
     losses, errors = np.zeros((2, repeats, steps)), np.zeros((2, repeats))
-    change, tell = np.zeros(repeats), progress or (lambda done, of: None)
-    for r in range(repeats):
+    change = np.zeros(repeats)
+    for r, i in reported(list(product(range(repeats), range(2))), progress):
         rng = np.random.default_rng([seed, r])
         rows = rng.integers(0, len(data[0]), (steps, train_batch_size))
-        starts = enlarge(r)[1], variables
-        for i, (task, start) in enumerate(zip(tasks, starts, strict=True)):
-            tell((2 * r + i) * steps, 2 * repeats * steps)
-            state, losses[i, r] = _train(task, start_from(task, start, seed + r), *data, rows)
-            logits, moved = measured(task.network, state.variables)
-            errors[i, r] = np.mean(logits.argmax(-1) != labels)
-            if task.network is deep:
-                change[r] = moved[inserted].mean()
-    tell(2 * repeats * steps, 2 * repeats * steps)
+        start = start_from(tasks[i], variables if i else enlarge(r)[1], seed + r)
+        state, losses[i, r] = _train(tasks[i], start, *data, rows)
+        logits, moved = measured(tasks[i].network, state.variables)
+        errors[i, r] = np.mean(logits.argmax(-1) != labels)
+        if i == 0:
+            change[r] = moved[inserted].mean()
     gaps = (losses[0] - losses[1])[:, steps // 2 :].mean(1)
     return Surgery(
         place=tuple(names[place + 1] for place in chosen),
@@ -210,54 +213,36 @@ def _train(
     losses, slot = [], np.arange(rows.shape[1], dtype=np.int32)
     for chosen in rows:
         batch = {"image": images[chosen], "label": labels[chosen].astype(np.int32), "slot": slot}
-        state, metrics = _step(state, batch, task)
+        state, metrics = _step(state, batch, task=task)
         losses.append(metrics["loss"])
     return state, np.array(jax.device_get(losses))
 
 
-_step = jax.jit(lambda state, batch, task: train_step(state, batch, task=task), static_argnums=2)
-
-
-def _measure(
-    network: Network, variables: Variables, *, images: np.ndarray, batch_size: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Logits [N, classes], and each unit's mean ‖y − x‖ / ‖x‖ over the examples [units]."""
-    logits, changes = [], []
-    for batch in padded_batches(images, np.zeros(len(images), np.int32), batch_size):
-        out, change = jax.device_get(_forward(network, variables, batch.images))
-        logits.append(out[batch.mask])
-        changes.append(change[:, batch.mask])
-    return np.concatenate(logits), np.concatenate(changes, 1).mean(1)
+_step = jax.jit(train_step, static_argnames="task")
 
 
 @partial(jax.jit, static_argnums=0)
 def _forward(network: Network, variables: Variables, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Logits [classes, B] and changes [units, B]."""
     out = network.apply(variables, x, tap=_change)
-    return out.logits, jnp.concatenate([out.taps[s.name] for s in network.stacks])
+    return out.logits.T, jnp.concatenate([out.taps[s.name] for s in network.stacks])
 
 
 def _change(parts: Parts) -> jax.Array:
     """‖y − x‖ / ‖x‖ of each example, NaN where the unit changes the shape."""
-    x, y = (h.astype(jnp.promote_types(h.dtype, jnp.float32)) for h in (parts.x, parts.y))
-    if x.shape != y.shape:
+    x, y = (h.astype(wide(h)).reshape(len(h), -1) for h in (parts.x, parts.y))
+    if parts.x.shape != parts.y.shape:
         return jnp.full(len(x), jnp.nan)
-    norms = (jnp.sqrt(jnp.sum(jnp.square(h), tuple(range(1, h.ndim)))) for h in (y - x, x))
-    return jnp.divide(*norms).astype(jnp.float32)
+    return (jnp.linalg.norm(y - x, axis=1) / jnp.linalg.norm(x, axis=1)).astype(jnp.float32)
 
 
 # --- what the report shows ---
 
 
-def plot(results: Mapping[str, Surgery]) -> Figure:
+def plot(results: Mapping[str, Surgery]) -> style.Figure:
     """Training loss of the deeper and the untouched network: mean over the repeats (lines), range (bands)."""
-    columns = 1 if style.is_narrow() else min(len(results), 2)
-    rows = -(-len(results) // columns)
-    fig, grid = style.axes_grid(rows, columns)
-    fig.set_figheight(fig.get_figheight() * (1 + 0.75 * (rows - 1)))
-    panels = [ax for row in grid for ax in row]
-    for ax in panels[len(results) :]:
-        ax.set_visible(False)
-    for ax, (label, r) in zip(panels, results.items(), strict=False):
+    fig, panels = style.panels(len(results), columns=2, height=0.75)
+    for ax, (label, r) in zip(panels, results.items(), strict=True):
         step = 1 + np.arange(r.deep_loss.shape[1])
         every = max(len(step) // 10, 1)
         both = ("untouched", r.untouched_loss, "-"), ("deeper", r.deep_loss, "--")
@@ -266,12 +251,11 @@ def plot(results: Mapping[str, Surgery]) -> Figure:
             ax.plot(step, loss.mean(0), line + style.marker(i), **look)
             ends = loss.min(0), loss.max(0)
             ax.fill_between(step, *ends, alpha=0.18, lw=0, color=style.color(i))
-        new = r.count * len(r.place)
-        title = f"{label}: {r.num_units} and {r.num_units + new} units"
+        title = f"{label}: {r.num_units} and {r.num_units + r.num_new} units"
         ax.set(title=title.strip(": "), xlabel="step of training on", yscale="log")
         style.integer_ticks(ax)
-    for row in grid:
-        row[0].set_ylabel("training loss")
+    for ax in panels[:: 1 if style.is_narrow() else 2]:
+        ax.set_ylabel("training loss")
     style.legend_above(fig, panels[0])
     return fig
 
@@ -307,14 +291,13 @@ AFTERWARDS = {
 
 
 def _clause(label: str, r: Surgery) -> str:
-    new = r.count * len(r.place)
     what = f"logits of {label} by up to {factor(r.difference)}, and no answer"
     if r.difference == 0:
         what = f"no bit of the function of {label}"
     elif r.changed:
         what = f"{count(r.changed, 'answer')} of {label}"
-    afterwards = AFTERWARDS[verdict(r)].format("it harms" if new == 1 else "they harm")
-    return f"{count(new, 'more unit')} changed {what}, {afterwards}"
+    afterwards = AFTERWARDS[verdict(r)].format("it harms" if r.num_new == 1 else "they harm")
+    return f"{count(r.num_new, 'more unit')} changed {what}, {afterwards}"
 
 
 def points(label: str, r: Surgery) -> list[str]:
@@ -323,15 +306,15 @@ def points(label: str, r: Surgery) -> list[str]:
     low, high = map(factor, r.gap_interval)
     more = f"{percent(abs(excess(r)))} {'more' if excess(r) > 0 else 'less'}"
     more += f" (difference {factor(r.gap)}, 95 % interval {low} to {high})"
-    new, kind = r.count * len(r.place), "zero branches" if r.residual else "identity kernels"
+    kind = "zero branches" if r.residual else "identity kernels"
     refused = [f"{label}: no unit {k}, because {v.rstrip('.')}." for k, v in r.refused.items()]
     return [
-        f"{label}: {count(new, 'unit')} with {kind}, {join(r.place)}. Over the last {steps - steps // 2} of "
-        f"{steps} steps the training loss is {deep}, and {untouched} in the untouched network: "
-        f"{more if np.isfinite(r.gap) else 'training diverged'}. The error was {percent(r.error)}, and "
-        f"became {percent(r.deep_error.mean())} with the new {'unit' if new == 1 else 'units'} and "
-        f"{percent(r.untouched_error.mean())} without. New units now change their input by "
-        f"{percent(r.change.mean())} of its norm.",
+        f"{label}: {count(r.num_new, 'unit')} with {kind}, {join(r.place)}. Over the last "
+        f"{steps - steps // 2} of {steps} steps the training loss is {deep}, and {untouched} in the "
+        f"untouched network: {more if np.isfinite(r.gap) else 'training diverged'}. The error was "
+        f"{percent(r.error)}, and became {percent(r.deep_error.mean())} with the new "
+        f"{'unit' if r.num_new == 1 else 'units'} and {percent(r.untouched_error.mean())} without. New "
+        f"units now change their input by {percent(r.change.mean())} of its norm.",
         *refused,
     ]
 

@@ -38,7 +38,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -50,25 +50,21 @@ from resjax.config import default
 from resjax.models.residual import ResidualUnit
 from resjax.models.shortcuts import Shortcut
 from resjax.studies import style
-from resjax.studies.batches import Progress
+from resjax.studies.batches import Progress, reported
 from resjax.studies.intervals import bootstrap
 from resjax.studies.options import ClaimOptions
 from resjax.studies.result import Result
 from resjax.studies.study import Claim, Columns
-from resjax.studies.words import columns, factor, join, number, percent
+from resjax.studies.words import factor, join, numbers, percent
 from resjax.training.optimizer import make_optimizer
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-PLACEMENTS = ("post", "pre")
 # (name, with BatchNorm, what decays in the words of the configuration)
 CASES = (
     ("no BatchNorm", False, "all"),
     ("BatchNorm with γ kept", True, "kernels"),
     ("BatchNorm with γ decayed", True, "all"),
 )
-# Closed form: the branch shrinks as ρ^(power·t).
+# Closed form, by placement and case: the branch shrinks as ρ^(power·t).
 POWERS = {"post": (2, 0, 1), "pre": (2, 1, 2)}
 
 
@@ -109,17 +105,12 @@ def weight_decay(
       steps, every: number of steps, and of steps between two measurements of the branch.
       width, size, batch_size: of x, [batch_size, size, size, width], absolute values of a standard normal.
       draws: units and inputs, 2 or more; kernels are He-normal, γ = 1, β = 0.
-      seed: seed of the draws.
-
-    Raises:
-      ValueError: another placement, or impossible numbers.
+      seed: of the draws.
     """
-    if placement not in PLACEMENTS:
-        raise ValueError(f"placement={placement!r}; allowed: {', '.join(PLACEMENTS)}")
+    if placement not in POWERS:
+        raise ValueError(f"placement={placement!r}; allowed: {', '.join(POWERS)}")
     if not 0 < rate * decay < 1:
-        raise ValueError(
-            f"rate × decay = {rate * decay:g}; allowed: between 0 and 1, both excluded"
-        )
+        raise ValueError(f"rate × decay = {rate * decay:g}; allowed: more than 0, less than 1")
     if steps < every or every < 1 or draws < 2:
         raise ValueError(
             f"steps={steps}, every={every}, draws={draws}; allowed: steps ≥ every ≥ 1, draws ≥ 2"
@@ -128,8 +119,8 @@ def weight_decay(
     keys = jax.random.split(jax.random.key(seed), draws)
     step = every * np.arange(steps // every + 1)
     branch, kernel = np.zeros((2, len(CASES), draws, len(step)))
+    shortcut = Shortcut(width, width, 1, "pad_subsample")
     for i, (_, norm, what) in enumerate(CASES):
-        shortcut = Shortcut(width, width, 1, "pad_subsample")
         unit = ResidualUnit(shortcut, ((3, width, 1),) * 2, placement, norm=norm)
         given = unit, _optimizer(rate, decay, what), shape, len(step), every, keys
         branch[i], kernel[i] = jax.device_get(_decay(*given))
@@ -202,7 +193,7 @@ def _decay(
 # --- what the report shows ---
 
 
-def plot(results: Mapping[str, WeightDecay]) -> Figure:
+def plot(results: Mapping[str, WeightDecay]) -> style.Figure:
     """‖f(x)‖ / ‖x‖ over steps, one panel for each unit: measured (markers) and in closed form (lines).
 
     Bands are 95 % intervals of the mean over draws.
@@ -211,13 +202,12 @@ def plot(results: Mapping[str, WeightDecay]) -> Figure:
     for ax, (label, r) in zip(panels, results.items(), strict=True):
         every = max(len(r.step) // 16, 1)
         for i, case in enumerate(r.case):
-            color, dots = style.color(i), style.marker(i)
-            ax.plot(r.step, r.closed_form[i], "-", lw=1.2, color=color)
-            ax.plot(r.step[::every], r.branch[i, ::every], dots, label=case, color=color)
-            low, high = r.branch_interval[i].T
-            ax.fill_between(r.step, low, high, alpha=0.2, lw=0, color=color)
-        ax.set(title=label, yscale="log", ylabel="‖branch‖ / ‖input‖")
-        ax.set_xlabel("steps of weight decay alone")
+            look: dict[str, Any] = {"color": style.color(i)}
+            ax.plot(r.step, r.closed_form[i], "-", lw=1.2, **look)
+            ax.plot(r.step[::every], r.branch[i, ::every], style.marker(i), label=case, **look)
+            ax.fill_between(r.step, *r.branch_interval[i].T, alpha=0.2, lw=0, **look)
+        ax.set(title=label, yscale="log")
+        ax.set(xlabel="steps of weight decay alone", ylabel="‖branch‖ / ‖input‖")
         ax.label_outer()
     panels[0].plot([], [], "-", lw=1.2, color=style.ink(), label="closed form, ε = 0")
     style.legend_above(fig, panels[0], columns=4)
@@ -281,15 +271,15 @@ def points(label: str, r: WeightDecay) -> list[str]:
 
 def table(r: WeightDecay) -> Columns:
     t = moment(r)
-    head = ("case", "closed form", "‖f‖/‖x‖ at first", "step", "‖f‖/‖x‖ then", "in closed form")
-    rows = []
-    for i, case in enumerate(r.case):
-        low, high = map(number, r.branch_interval[i, t])
-        then = f"{number(r.branch[i, t])} ({low} – {high})"
-        form = ("constant", "ρᵗ", "ρ²ᵗ")[r.power[i]]
-        ends = number(r.branch[i, 0]), f"{r.step[t]:,}", then, number(r.closed_form[i, t])
-        rows.append((case, form, *ends))
-    return columns(head, rows)
+    then = zip(numbers(r.branch[:, t]), *map(numbers, r.branch_interval[:, t].T), strict=True)
+    return {
+        "case": r.case,
+        "closed form": [("constant", "ρᵗ", "ρ²ᵗ")[power] for power in r.power],
+        "‖f‖/‖x‖ at first": numbers(r.branch[:, 0]),
+        "step": [f"{r.step[t]:,}"] * len(r.case),
+        "‖f‖/‖x‖ then": [f"{mean} ({low} – {high})" for mean, low, high in then],
+        "in closed form": numbers(r.closed_form[:, t]),
+    }
 
 
 def summary(r: WeightDecay) -> dict[str, str]:
@@ -298,17 +288,11 @@ def summary(r: WeightDecay) -> dict[str, str]:
 
 
 def measure(options: ClaimOptions, progress: Progress | None) -> dict[str, WeightDecay]:
-    results = {}
     small = {"draws": 2, "width": 4, "size": 4} if options.smoke else {}
-    for i, placement in enumerate(PLACEMENTS):
-        if progress:
-            progress(i, len(PLACEMENTS))
-        results[f"{placement}-activation unit"] = weight_decay(
-            placement, seed=options.seed, **small
-        )
-    if progress:
-        progress(len(PLACEMENTS), len(PLACEMENTS))
-    return results
+    return {
+        f"{placement}-activation unit": weight_decay(placement, seed=options.seed, **small)
+        for placement in reported(tuple(POWERS), progress)
+    }
 
 
 STUDY = Claim(
