@@ -5,8 +5,6 @@ recipe, and returns the configuration. Any field can be changed on the command l
 ``--config.train.batch_size=64``. Durations are strings with a unit: ``"64000 steps"`` or ``"20 epochs"``.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import json
 from pathlib import Path
@@ -87,13 +85,8 @@ def default(model: str = "resnet", **model_fields: Any) -> ConfigDict:
 def steps_of(duration: str, steps_per_epoch: float, field: str) -> int:
     """``"64000 steps"`` or ``"20 epochs"`` → whole steps (epochs are rounded to the nearest step).
 
-    Args:
-      duration: a number and a unit.
-      steps_per_epoch: training examples / batch size.
-      field: the field's name, for the error.
-
-    Raises:
-      ValueError: not a number ≥ 0 with a unit.
+    ``steps_per_epoch`` is training examples / batch size; ``field`` is named in the error if ``duration`` is
+    not a number ≥ 0 with a unit.
     """
     number, _, unit = duration.strip().partition(" ")
     try:

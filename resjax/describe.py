@@ -5,8 +5,6 @@ no data, and no memory for parameters. ``resjax.models.layer_table`` has the for
 configuration can be changed as in training, e.g. ``--config.model.depth=110``.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import json
@@ -24,6 +22,8 @@ from resjax.models.layer_table import LayerRow, Pair, layer_table, totals
 
 # Characters per line of output to a file or pipe, enough for the table.
 PIPE_WIDTH = 140
+COLUMNS = ("layer", "kind", "output", "kernel", "stride", "parameters", "unshared", "dense", "sees", "field",
+           "MACs")  # fmt: skip
 
 
 def describe(config: ConfigDict) -> tuple[data.Info, list[LayerRow]]:
@@ -65,22 +65,17 @@ def as_table(
         padding=(0, 0) if tight else (0, 1, 0, 0),
     )
     all_rows = totals(rows)
-    exact, about = f"{all_rows.parameters:,}", _about
-    for head, right, foot in (
-        ("layer", False, "total"),
-        ("kind", False, ""),
-        ("output", True, ""),
-        ("kernel", True, ""),
-        ("stride", True, ""),
-        ("parameters", True, exact),
-        ("unshared", True, about(all_rows.locally_connected)),
-        ("dense", True, about(all_rows.dense)),
-        ("sees", True, ""),
-        ("field", True, _pair(all_rows.receptive_field)),
-        ("MACs", True, about(all_rows.multiply_adds)),
-    ):
-        justify: Any = "right" if right else "left"
-        table.add_column(head, foot, justify=justify, no_wrap=True)
+    feet = {
+        "layer": "total",
+        "parameters": f"{all_rows.parameters:,}",
+        "unshared": _about(all_rows.locally_connected),
+        "dense": _about(all_rows.dense),
+        "field": _pair(all_rows.receptive_field),
+        "MACs": _about(all_rows.multiply_adds),
+    }
+    for head in COLUMNS:
+        justify: Any = "left" if head in ("layer", "kind") else "right"
+        table.add_column(head, feet.get(head, ""), justify=justify, no_wrap=True)
     runs = _runs(rows) if not every else [(unit, unit) for unit in _units(rows)]
     for i, (first, last) in enumerate(runs):
         stage = first[0].unit.partition("/")[0]

@@ -9,7 +9,7 @@ import pytest
 
 from resjax import models
 from resjax.models.layers import AdaptiveAveragePool, LocalResponseNorm
-from resjax.models.lenet_layers import C3_TABLE, PartialConv, TrainableSubsampling, rbf_codes
+from resjax.models.lenet import C3_TABLE, PartialConv, TrainableSubsampling, rbf_codes
 from resjax.network import Network, losses
 
 MNIST, CIFAR, IMAGENET = (28, 28, 1), (32, 32, 3), (224, 224, 3)

@@ -85,9 +85,8 @@ def make(
 ) -> Arrays:
     """Checks raw arrays and applies the `config.data` section to them.
 
-    Args:
-      raw: the arrays named in KEYS; images uint8 [N, H, W, C] or [N, H, W], labels integer [N].
-      class_names: one per class; () = the number of classes is the largest training label + 1.
+    `raw` has the arrays named in KEYS: images uint8 [N, H, W, C] or [N, H, W], labels integer [N]. Without
+    class names, the number of classes is the largest training label + 1.
 
     Raises:
       ValueError: wrong dtype, rank, length, channel count or label, with the remedy.
@@ -98,14 +97,13 @@ def make(
             f"train_images are {images['train'].shape[1:]} and test_images "
             f"{images['test'].shape[1:]}: both need the same height, width and channels"
         )
-    labels = {
-        part: _checked_labels(raw[f"{part}_labels"], part, len(images[part]))
-        for part in ("train", "test")
-    }
-    num_classes = len(class_names) or int(labels["train"].max()) + 1
+    num_classes = len(class_names)
+    labels = {}
     for part in ("train", "test"):
-        _check_range(labels[part], part, num_classes)
-        labels[part] = labels[part].astype(np.int32)
+        found = _checked_labels(raw[f"{part}_labels"], part, len(images[part]))
+        num_classes = num_classes or int(found.max()) + 1
+        _check_range(found, part, num_classes)
+        labels[part] = found.astype(np.int32)
     train, held_out = split_indices(
         len(images["train"]), config.train_examples, config.holdout, config.split_seed
     )
@@ -143,11 +141,8 @@ def _checked_images(images: np.ndarray, part: str) -> np.ndarray:
     if not images.size:
         raise ValueError(f"{name} is empty: shape {images.shape}")
     if images.shape[-1] not in (1, 3):
-        hint = (
-            " They look channel-first: images.transpose(0, 2, 3, 1)"
-            if images.shape[1] in (1, 3)
-            else ""
-        )
+        hint = " They look channel-first: images.transpose(0, 2, 3, 1)"
+        hint = hint if images.shape[1] in (1, 3) else ""
         raise ValueError(
             f"{name} has shape {images.shape}: {images.shape[-1]} channels; needed: 1 (grey) or "
             f"3 (red, green, blue) in the last place.{hint}"

@@ -15,47 +15,37 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
+from numpy.typing import ArrayLike
 
 from resjax.data.arrays import Arrays
 from resjax.data.stream import Stream
 
 
 class Statistics(NamedTuple):
-    """What `standardize` subtracts and divides by, in grey levels 0 .. 255.
+    """What `standardize` subtracts and divides by, in grey levels 0 .. 255; all float32."""
 
-    Attributes:
-      mean: float32, [1, 1, 1, C] or [1, H, W, C].
-      std: float32, [1, 1, 1, C] or [1, 1, 1, 1]; positive.
-      fill: float32 scalar, the value of padding after standardizing.
-    """
-
-    mean: np.ndarray
-    std: np.ndarray
-    fill: np.ndarray
+    mean: np.ndarray  # [1, 1, 1, C] or [1, H, W, C]
+    std: np.ndarray  # [1, 1, 1, C] or [1, 1, 1, 1]; positive
+    fill: np.ndarray  # scalar, the value of padding after standardizing
 
 
 def statistics(data: Arrays | Stream, kind: str) -> Statistics:
     """The constants of `config.data.standardize`, computed from the training images alone.
 
-    Args:
-      data: a loaded data set.
-      kind: 'channel': mean and standard deviation of each channel; 'pixel': the mean image, and the standard
-        deviation of all pixels after its subtraction; 'unit': 0 and 255; 'lenet': (x - 20) / 200, which maps
-        background 0 to -0.1 and foreground 255 to 1.175, so on MNIST the mean is about 0 and the variance
-        about 1 (LeCun et al. 1998, §II-B).
+    Kinds are 'channel': mean and standard deviation of each channel; 'pixel': the mean image, and the
+    standard deviation of all pixels after its subtraction; 'unit': 0 and 255; 'lenet': (x - 20) / 200, which
+    maps background 0 to -0.1 and foreground 255 to 1.175, so on MNIST the mean is about 0 and the variance
+    about 1 (LeCun et al. 1998, §II-B).
 
     Raises:
       ValueError: an unknown kind, or 'pixel' for a streamed set, whose images are never all read.
     """
-    channels = data.info.image_shape[-1]
     if kind == "unit":
-        return _statistics(np.zeros((1, 1, 1, 1)), np.full((1, 1, 1, 1), 255.0), 0.0)
+        return _statistics([0.0], [255.0])
     if kind == "lenet":
-        return _statistics(np.full((1, 1, 1, 1), 20.0), np.full((1, 1, 1, 1), 200.0), -0.1)
+        return _statistics([20.0], [200.0], fill=-0.1)
     if kind == "channel":
-        mean = 255.0 * np.reshape(data.info.mean, (1, 1, 1, channels))
-        std = 255.0 * np.reshape(data.info.std, (1, 1, 1, channels))
-        return _statistics(mean, std, 0.0)
+        return _statistics(255.0 * np.asarray(data.info.mean), 255.0 * np.asarray(data.info.std))
     if kind == "pixel":
         if not isinstance(data, Arrays):
             raise ValueError(
@@ -65,12 +55,12 @@ def statistics(data: Arrays | Stream, kind: str) -> Statistics:
         mean = data.train_images.mean(axis=0, dtype=np.float64, keepdims=True)
         counts = np.bincount(data.train_images.reshape(-1), minlength=256)
         mean_square = counts @ np.arange(256.0) ** 2 / counts.sum()
-        std = np.sqrt(max(mean_square - np.mean(mean**2), 0.0))
-        return _statistics(mean, std.reshape(1, 1, 1, 1), 0.0)
+        return _statistics(mean, [np.sqrt(max(mean_square - np.mean(mean**2), 0.0))])
     raise ValueError(f"standardize={kind!r}: choose one of channel, pixel, unit, lenet")
 
 
-def _statistics(mean: np.ndarray, std: np.ndarray, fill: float) -> Statistics:
+def _statistics(mean: ArrayLike, std: ArrayLike, fill: float = 0.0) -> Statistics:
+    mean, std = (np.array(x, np.float64, ndmin=4) for x in (mean, std))
     # A constant channel has deviation 0; dividing by it would give NaN.
     std = np.where(std > 0, std, 1.0)
     return Statistics(mean.astype(np.float32), std.astype(np.float32), np.asarray(fill, np.float32))
@@ -92,34 +82,26 @@ def augment(
     flip: bool,
     fill: jax.Array | np.ndarray | float = 0.0,
 ) -> jax.Array:
-    """A random crop of the padded images, mirrored with probability 1/2.
+    """A random crop of the padded images, mirrored left to right with probability 1/2 if `flip`.
 
     All (2 pad + 1)² crops are equally likely (He et al. 2015, §4.2, with pad = 4).
 
     Args:
-      images: standardized, floating [B, H, W, C].
+      images: standardized, floating [B, H, W, C], as is the result.
       keys: one random key per example, [B].
       pad: pixels added on each side before cropping back to H x W; 0 = no crop.
-      flip: whether to mirror left to right.
       fill: the value of the padding, `Statistics.fill`.
-
-    Returns:
-      The shape and dtype of `images`.
     """
-    if not pad and not flip:
-        return images
-    return jax.vmap(lambda image, key: _augment_one(image, key, pad, flip, fill))(images, keys)
 
+    def one(image: jax.Array, key: jax.Array) -> jax.Array:
+        crop_key, flip_key = jax.random.split(key)
+        if pad:
+            value = jnp.asarray(fill, image.dtype)
+            padded = jnp.pad(image, ((pad, pad), (pad, pad), (0, 0)), constant_values=value)
+            top, left = jax.random.randint(crop_key, (2,), 0, 2 * pad + 1)
+            image = jax.lax.dynamic_slice(padded, (top, left, 0), image.shape)
+        if flip:
+            image = jnp.where(jax.random.bernoulli(flip_key), image[:, ::-1], image)
+        return image
 
-def _augment_one(
-    image: jax.Array, key: jax.Array, pad: int, flip: bool, fill: jax.Array | np.ndarray | float
-) -> jax.Array:
-    crop_key, flip_key = jax.random.split(key)
-    if pad:
-        value = jnp.asarray(fill, image.dtype)
-        padded = jnp.pad(image, ((pad, pad), (pad, pad), (0, 0)), constant_values=value)
-        top, left = jax.random.randint(crop_key, (2,), 0, 2 * pad + 1)
-        image = jax.lax.dynamic_slice(padded, (top, left, 0), image.shape)
-    if flip:
-        image = jnp.where(jax.random.bernoulli(flip_key), image[:, ::-1], image)
-    return image
+    return jax.vmap(one)(images, keys) if pad or flip else images

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
+Box = tuple[float, float, float, float]  # left, top, right, bottom
 # He et al. 2015 §3.4, Simonyan and Zisserman 2015 §3.1: the shorter side is drawn from 256..480 for a crop of
 # 224. Other sizes keep the proportion.
 _SCALES = (256 / 224, 480 / 224)
@@ -43,24 +44,14 @@ def train_crop(
     return _resized(image, crop_box(image.size, crop, rng), size, channels, draft=True)
 
 
-def crop_box(
-    image_size: tuple[int, int], crop: str, rng: np.random.Generator
-) -> tuple[float, float, float, float]:
-    """The box of a random training crop.
+def crop_box(image_size: tuple[int, int], crop: str, rng: np.random.Generator) -> Box:
+    """A random training crop of an image of (width, height): left, top, right, bottom, fractional pixels.
 
-    Args:
-      image_size: (width, height) in pixels.
-      crop: 'resize' or 'inception', see `config.data.crop`.
-      rng: draws scale and position.
-
-    Returns:
-      (left, top, right, bottom) in pixels of the image, fractional.
+    `crop` is 'resize' or 'inception', see `config.data.crop`.
     """
     width, height = image_size
     if crop == "resize":
-        # The side of the crop in pixels of the original.
-        side = min(width, height) / rng.uniform(*_SCALES)
-        box_width = box_height = side
+        box_width = box_height = min(width, height) / rng.uniform(*_SCALES)
     else:
         box_width, box_height = _inception_box(width, height, rng)
     left = rng.uniform(0, width - box_width)
@@ -89,14 +80,8 @@ def center_crop(
     return _resized(image, (left, top, left + side, top + side), size, channels, draft=False)
 
 
-def _resized(
-    image: Image.Image,
-    box: tuple[float, float, float, float],
-    size: int,
-    channels: int,
-    draft: bool,
-) -> np.ndarray:
-    """Resizes the part of `image` inside `box` (left, top, right, bottom) to size x size."""
+def _resized(image: Image.Image, box: Box, size: int, channels: int, draft: bool) -> np.ndarray:
+    """Resizes the part of `image` inside `box` to size x size."""
     mode = "L" if channels == 1 else "RGB"
     width, height = image.size
     shrink = size / min(box[2] - box[0], box[3] - box[1])

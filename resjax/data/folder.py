@@ -5,6 +5,7 @@ at most 64 pixels, and at most 1 GiB of pixels in total, is loaded whole (`Array
 """
 
 import dataclasses
+import math
 import pathlib
 from collections.abc import Sequence
 from typing import SupportsIndex
@@ -55,10 +56,8 @@ def scan(path: str) -> tuple[Files, Files, tuple[str, ...]]:
     names = _class_folders(train)
     strange = sorted(set(_class_folders(test)) - set(names))
     if strange:
-        raise ValueError(
-            f"{test} has classes that {train} lacks: {', '.join(strange)}; there are "
-            f"{', '.join(names)}"
-        )
+        lacking = f"{test} has classes that {train} lacks: {', '.join(strange)}"
+        raise ValueError(f"{lacking}; there are {', '.join(names)}")
     return _files(train, names), _files(test, names), tuple(names)
 
 
@@ -91,8 +90,7 @@ def _files(part: pathlib.Path, names: list[str]) -> Files:
 def whole_shape(train: Files, test: Files, image_size: int) -> tuple[int, int, int] | None:
     """The image shape (H, W, C) of a set to be loaded whole, or None for one to be streamed.
 
-    Args:
-      image_size: `config.data.image_size`; 0 = the size of the images, which must then be equal.
+    `image_size` is that of `config.data`; 0 = the size of the images, which must then be equal.
 
     Raises:
       ValueError: image_size is 0 and the images differ in size, or are too large to load whole.
@@ -112,19 +110,15 @@ def whole_shape(train: Files, test: Files, image_size: int) -> tuple[int, int, i
                     )
     width, height = (image_size, image_size) if first is None else first[1]
     shape = (height, width, 1 if grey else 3)
-    if max(height, width) <= _WHOLE_SIDE and _pixels(train, test, shape) <= _WHOLE_BYTES:
+    count = len(train) + len(test)
+    if max(height, width) <= _WHOLE_SIDE and count * math.prod(shape) <= _WHOLE_BYTES:
         return shape
     if not image_size:
         raise ValueError(
-            f"images of {height} x {width} pixels, {len(train) + len(test)} of them, are streamed: "
-            "set data.image_size to the side of the crops, e.g. 224"
+            f"images of {height} x {width} pixels, {count} of them, are streamed: set data.image_size to "
+            "the side of the crops, e.g. 224"
         )
     return None
-
-
-def _pixels(train: Files, test: Files, shape: tuple[int, int, int]) -> int:
-    height, width, channels = shape
-    return (len(train) + len(test)) * height * width * channels
 
 
 def read_whole(files: Files, shape: tuple[int, int, int], resize: bool) -> np.ndarray:

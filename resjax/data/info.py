@@ -5,6 +5,7 @@ and shapes are those of the TFDS builders of the same name.
 """
 
 import dataclasses
+from typing import Any
 
 Channels = tuple[float, ...]
 
@@ -16,25 +17,16 @@ IMAGENET_STD: Channels = (0.229, 0.224, 0.225)
 
 @dataclasses.dataclass(frozen=True)
 class Info:
-    """Facts of one data set.
+    """Facts of one data set."""
 
-    Attributes:
-      name: as in `config.data.name`.
-      image_shape: (height, width, channels) of the network's input.
-      num_classes: labels are 0 .. num_classes - 1.
-      num_train: examples in one training epoch (after `train_examples` and `holdout`).
-      num_test: examples of one evaluation.
-      class_names: one per class; () where they are stored with the prepared data only.
-      mean, std: of each channel, over the training set, in units of 255, or as given in `config.data`; ()
-        until the data are loaded.
-    """
-
-    name: str
-    image_shape: tuple[int, int, int]
-    num_classes: int
-    num_train: int
-    num_test: int
-    class_names: tuple[str, ...] = ()
+    name: str  # as in `config.data.name`
+    image_shape: tuple[int, int, int]  # (height, width, channels) of the network's input
+    num_classes: int  # labels are 0 .. num_classes - 1
+    num_train: int  # examples in one training epoch (after `train_examples` and `holdout`)
+    num_test: int  # examples of one evaluation
+    class_names: tuple[str, ...] = ()  # one per class; () where only the prepared data have them
+    # Of each channel, over the training set, in units of 255, or as given in `config.data`; () until the data
+    # are loaded.
     mean: Channels = ()
     std: Channels = ()
 
@@ -54,13 +46,7 @@ _CIFAR10 = (
     "ship",
     "truck",
 )
-
-
-def _streamed(name: str, num_classes: int, num_train: int, num_test: int) -> Info:
-    shape = (224, 224, 3)
-    return Info(name, shape, num_classes, num_train, num_test, (), IMAGENET_MEAN, IMAGENET_STD)
-
-
+_STREAMED: dict[str, Any] = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
 TABLE = {
     info.name: info
     for info in (
@@ -70,9 +56,9 @@ TABLE = {
         Info("cifar10", (32, 32, 3), 10, 50_000, 10_000, _CIFAR10),
         Info("cifar100", (32, 32, 3), 100, 50_000, 10_000),
         Info("svhn_cropped", (32, 32, 3), 10, 73_257, 26_032, _DIGITS),
-        _streamed("imagenet2012", 1_000, 1_281_167, 50_000),
-        _streamed("imagenette", 10, 9_469, 3_925),
-        _streamed("imagenette/320px-v2", 10, 9_469, 3_925),
-        _streamed("imagenette/160px-v2", 10, 9_469, 3_925),
+        Info("imagenet2012", (224, 224, 3), 1_000, 1_281_167, 50_000, **_STREAMED),
+        Info("imagenette", (224, 224, 3), 10, 9_469, 3_925, **_STREAMED),
+        Info("imagenette/320px-v2", (224, 224, 3), 10, 9_469, 3_925, **_STREAMED),
+        Info("imagenette/160px-v2", (224, 224, 3), 10, 9_469, 3_925, **_STREAMED),
     )
 }

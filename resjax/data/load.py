@@ -18,11 +18,7 @@ _STREAM_SIZE = 224
 
 
 def info(config: ml_collections.ConfigDict) -> Info:
-    """The `info` of what `load` returns; for a known name, no data are read or needed.
-
-    Raises:
-      ValueError, FileNotFoundError: as `load`.
-    """
+    """The `info` of what `load` returns, or its error; for a known name, no data are read or needed."""
     check(config)
     if not _is_known(config.name):
         return load(config).info
@@ -44,9 +40,8 @@ def info(config: ml_collections.ConfigDict) -> Info:
 def load(config: ml_collections.ConfigDict) -> Arrays | Stream:
     """Loads the data set of a `config.data` section.
 
-    Returns:
-      `Arrays` for small sets; `Stream` for `imagenet2012`, `imagenette` and folders with images of more than
-      64 pixels a side or 1 GiB in total.
+    That is a `Stream` for `imagenet2012`, `imagenette` and folders with images of more than 64 pixels a side
+    or 1 GiB in total, else `Arrays`.
 
     Raises:
       FileNotFoundError: the data are missing; the message says how to get them.
@@ -80,11 +75,7 @@ def _load(config: ml_collections.ConfigDict) -> Arrays | Stream:
 
 
 def _is_known(name: str) -> bool:
-    """Whether `name` is in the table.
-
-    Raises:
-      ValueError: it is neither in the table nor a path.
-    """
+    """Whether `name` is in the table; ValueError if it is no path either."""
     if name in TABLE:
         return True
     if name.endswith(".npz") or "/" in name or pathlib.Path(name).is_dir():
@@ -106,12 +97,10 @@ def _load_folder(config: ml_collections.ConfigDict) -> Arrays | Stream:
             "data.fit='pad' is not for folders: their images are resized by the shorter side and "
             "cropped. Use fit='resize', or store padded images"
         )
-    raw = {
-        "train_images": folder.read_whole(train, shape, resize),
-        "train_labels": train.labels,
-        "test_images": folder.read_whole(test, shape, resize),
-        "test_labels": test.labels,
-    }
+    raw = {}
+    for part, files in (("train", train), ("test", test)):
+        raw[f"{part}_images"] = folder.read_whole(files, shape, resize)
+        raw[f"{part}_labels"] = files.labels
     return arrays.make(config, raw, names)
 
 

@@ -21,10 +21,8 @@ def _permutation(seed: int, epoch: int, num_examples: int) -> np.ndarray:
 def batch_indices(seed: int, step: int, num_examples: int, batch_size: int) -> np.ndarray:
     """The examples of training step `step`: int32 [batch_size] in 0 .. num_examples - 1.
 
-    `batch_size` is that of the global batch; it may exceed `num_examples`.
-
-    Raises:
-      ValueError: an argument is out of its range.
+    `batch_size` is that of the global batch; it may exceed `num_examples`. ValueError if a number is out of
+    range.
     """
     if seed < 0 or step < 0:
         raise ValueError(f"seed={seed}, step={step}: both must be 0 or more")
@@ -46,15 +44,11 @@ def batch_indices(seed: int, step: int, num_examples: int, batch_size: int) -> n
 def split_indices(
     num_examples: int, train_examples: int, holdout: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The examples to train on, and those to hold out.
+    """The examples to train on, and those to hold out, as int32.
 
     From one permutation of the training set, drawn from `seed`, the first `train_examples` (0 = all that are
     not held out) are trained on and the last `holdout` are held out. So smaller training sets are subsets of
-    larger ones, and all share one held-out set.
-
-    Returns:
-      (train int32 [train_examples or num_examples - holdout], held out int32 [holdout]). If both arguments
-      are 0, `train` is 0, 1, ..., num_examples - 1: the order as stored.
+    larger ones, and all share one held-out set. If both are 0, the order is that of the stored examples.
 
     Raises:
       ValueError: the two do not fit into the training set, or nothing is left to train on.

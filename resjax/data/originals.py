@@ -61,20 +61,14 @@ CIFAR10_BATCHES = tuple(f"data_batch_{i}.bin" for i in range(1, 6))
 def cifar10(paths: Paths) -> Splits:
     """CIFAR-10: for each image a label byte, then 3,072 bytes red, green, blue."""
     read = _reader(paths, "cifar-10-binary.tar.gz")
-    return {
-        "train": _cifar_examples(read, CIFAR10_BATCHES, "train_", ("label",)),
-        "test": _cifar_examples(read, ("test_batch.bin",), "test_", ("label",)),
-    }
+    files = {"train": CIFAR10_BATCHES, "test": ("test_batch.bin",)}
+    return {split: _cifar_examples(read, files[split], split, ("label",)) for split in files}
 
 
 def cifar100(paths: Paths) -> Splits:
     """CIFAR-100: as CIFAR-10, with a coarse label before the fine one."""
-    read = _reader(paths, "cifar-100-binary.tar.gz")
-    labels = ("coarse_label", "label")
-    return {
-        "train": _cifar_examples(read, ("train.bin",), "train_", labels),
-        "test": _cifar_examples(read, ("test.bin",), "test_", labels),
-    }
+    read, labels = _reader(paths, "cifar-100-binary.tar.gz"), ("coarse_label", "label")
+    return {s: _cifar_examples(read, (f"{s}.bin",), s, labels) for s in ("train", "test")}
 
 
 def label_names(name: str, paths: Paths) -> dict[str, list[str]]:
@@ -106,7 +100,7 @@ def _reader(paths: Paths, archive: str) -> Callable[[str], bytes]:
 
 
 def _cifar_examples(
-    read: Callable[[str], bytes], files: tuple[str, ...], prefix: str, labels: tuple[str, ...]
+    read: Callable[[str], bytes], files: tuple[str, ...], split: str, labels: tuple[str, ...]
 ) -> Iterator[Example]:
     i = 0
     for file in files:
@@ -114,7 +108,7 @@ def _cifar_examples(
         for row in rows:
             image = row[len(labels) :].reshape(3, 32, 32).transpose(1, 2, 0)
             record: dict[str, Any] = {name: int(row[k]) for k, name in enumerate(labels)}
-            yield i, {**record, "id": f"{prefix}{i:05d}", "image": png(np.ascontiguousarray(image))}
+            yield i, {**record, "id": f"{split}_{i:05d}", "image": png(np.ascontiguousarray(image))}
             i += 1
 
 
@@ -203,12 +197,6 @@ def _rgb_jpeg(encoded: bytes) -> bytes:
 
 
 # The converter of each set, by TFDS's name.
-SPLITS: dict[str, Callable[[Paths], Splits]] = {
-    "mnist": mnist,
-    "fashion_mnist": mnist,
-    "cifar10": cifar10,
-    "cifar100": cifar100,
-    "svhn_cropped": svhn_cropped,
-    "imagenette": imagenette,
-    "imagenet2012": imagenet2012,
-}
+SPLITS: Mapping[str, Callable[[Paths], Splits]] = {
+    f.__name__: f for f in (mnist, cifar10, cifar100, svhn_cropped, imagenette, imagenet2012)
+} | {"fashion_mnist": mnist}

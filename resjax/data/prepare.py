@@ -36,32 +36,23 @@ class FileFacts(NamedTuple):
 
 
 # The members of cifar-10-binary.tar.gz that hold images; 30,730,000 bytes each.
-_CIFAR10_UNPACKED = dict(
-    zip(
-        (*originals.CIFAR10_BATCHES, "test_batch.bin"),
-        (
-            FileFacts("", 30_730_000, sha256)
-            for sha256 in (
-                "cee916563c9f80d84e3cc88e17fdc0941787f1244f00a67874d45b261883ada5",
-                "a591ca11fa1708a91ee40f54b3da4784ccd871ecf2137de63f51ada8b3fa57ed",
-                "bbe8596564c0f86427f876058170b84dac6670ddf06d79402899d93ceea26f67",
-                "014e562d6e23c72197cc727519169a60359f5eccd8945ad5a09d710285ff4e48",
-                "755304fc0b379caeae8c14f0dac912fbc7d6cd469eb67a1029a08a39453a9add",
-                "8e2eb146ae340b09e24670f29cabc6326dba54da8789dab6768acf480273f65b",
-            )
-        ),
-        strict=True,
-    )
-)
+_CIFAR10_UNPACKED = {
+    f"{name}.bin": FileFacts("", 30_730_000, sha256)
+    for name, sha256 in {
+        "data_batch_1": "cee916563c9f80d84e3cc88e17fdc0941787f1244f00a67874d45b261883ada5",
+        "data_batch_2": "a591ca11fa1708a91ee40f54b3da4784ccd871ecf2137de63f51ada8b3fa57ed",
+        "data_batch_3": "bbe8596564c0f86427f876058170b84dac6670ddf06d79402899d93ceea26f67",
+        "data_batch_4": "014e562d6e23c72197cc727519169a60359f5eccd8945ad5a09d710285ff4e48",
+        "data_batch_5": "755304fc0b379caeae8c14f0dac912fbc7d6cd469eb67a1029a08a39453a9add",
+        "test_batch": "8e2eb146ae340b09e24670f29cabc6326dba54da8789dab6768acf480273f65b",
+    }.items()
+}
 
 
 def prepare(name: str, data_dir: str = "", source: str = "") -> pathlib.Path:
-    """Prepares one set, unless it is prepared already; returns the folder of the prepared version.
+    """Prepares a set of NAMES, unless it is prepared already; returns the folder of the prepared version.
 
-    Args:
-      name: one of NAMES.
-      data_dir: folder of prepared sets, as `config.data.data_dir`.
-      source: folder of the original files; '' = download them.
+    `data_dir` is as `config.data.data_dir`, `source` the folder of the original files; '' = download them.
 
     Raises:
       ValueError: an unknown name, or a file that is not the original.
@@ -166,23 +157,19 @@ def _found(builder: Any, name: str, source: str) -> dict[str, pathlib.Path]:
             f"--source={source} lacks {', '.join(missing)} (it holds {present}). Without --source "
             "the files are downloaded"
         )
-    for file, facts in needed.items():
-        _verify(folder / file, facts)
-    return {file: folder / file for file in needed}
-
-
-def _verify(path: pathlib.Path, facts: FileFacts) -> None:
-    """Raises ValueError unless the file has the expected size and SHA-256."""
-    digest = hashlib.sha256()
-    with rich.progress.open(path, "rb", description=f"Checking {path.name}") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    size, sha256 = path.stat().st_size, digest.hexdigest()
-    if (size, sha256) != (facts.size, facts.sha256):
-        raise ValueError(
-            f"{path} is not the original: {size:,} bytes with SHA-256 {sha256}, expected "
-            f"{facts.size:,} bytes with SHA-256 {facts.sha256}. Fetch it again"
-        )
+    paths = {file: folder / file for file in needed}
+    for file, path in paths.items():
+        digest = hashlib.sha256()
+        with rich.progress.open(path, "rb", description=f"Checking {file}") as opened:
+            while block := opened.read(2**20):
+                digest.update(block)
+        size, sha256, facts = path.stat().st_size, digest.hexdigest(), needed[file]
+        if (size, sha256) != (facts.size, facts.sha256):
+            raise ValueError(
+                f"{path} is not the original: {size:,} bytes with SHA-256 {sha256}, expected "
+                f"{facts.size:,} bytes with SHA-256 {facts.sha256}. Fetch it again"
+            )
+    return paths
 
 
 def main(arguments: list[str] | None = None) -> None:

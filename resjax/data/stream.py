@@ -6,7 +6,8 @@ training stream). So the batch of a step does not depend on the number of worker
 started, or the number of hosts: each host decodes its own consecutive part of every global batch.
 
 In the methods, `batch_size` is that of the global batch, `process_index` the number of this host, and
-`process_count` the number of hosts that share each batch.
+`process_count` the number of hosts that share each batch. If they cannot share it equally, that is a
+ValueError.
 """
 
 import ctypes
@@ -39,21 +40,14 @@ class Source(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Stream:
-    """A data set that is decoded during training.
+    """A data set that is decoded during training."""
 
-    Attributes:
-      info: its facts; `image_shape` is the shape of the crops.
-      train, test: encoded images to train and to evaluate on.
-      train_indices, test_indices: int32 [num_train], [num_test]: which of them are used.
-      crop, workers: as in `config.data`.
-    """
-
-    info: Info
-    train: Source
-    train_indices: np.ndarray
-    test: Source
+    info: Info  # `image_shape` is the shape of the crops
+    train: Source  # encoded images to train on
+    train_indices: np.ndarray  # those that are used, int32 [num_train]
+    test: Source  # the same for evaluation
     test_indices: np.ndarray
-    crop: str
+    crop: str  # as in `config.data`
     workers: int
 
     def train_batches(
@@ -66,13 +60,8 @@ class Stream:
     ) -> Iterator[HostBatch]:
         """Endless training batches from `start_step` on; a late start costs nothing.
 
-        Order and crops are functions of (seed, step).
-
-        Yields:
-          'image' uint8 [b, H, W, C] and 'label' int32 [b], b = batch_size // process_count.
-
-        Raises:
-          ValueError: the hosts cannot share the batch equally.
+        A batch has 'image' uint8 [b, H, W, C] and 'label' int32 [b], b = batch_size // process_count. Order
+        and crops are functions of (seed, step).
         """
         share = _share(batch_size, process_index, process_count)
         return self._run(_TrainBatches(self, seed, batch_size, start_step, share))
@@ -82,12 +71,7 @@ class Stream:
     ) -> Iterator[HostBatch]:
         """Every test example exactly once over all hosts; all hosts yield the same number of batches.
 
-        Yields:
-          'image' uint8 [b, H, W, C], 'label' int32 [b] and 'mask' float32 [b], which is 0 where the last
-          batch is padded (with zeros), else 1.
-
-        Raises:
-          ValueError: the hosts cannot share the batch equally.
+        Batches also have 'mask' float32 [b], which is 0 where the last one is padded (with zeros), else 1.
         """
         share = _share(batch_size, process_index, process_count)
         return self._run(_TestBatches(self, batch_size, share))
@@ -99,16 +83,13 @@ class Stream:
         options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)
         data = grain.MapDataset.source(batches).to_iter_dataset(options)
         if self.workers:
-            if (
-                not flags.FLAGS.is_parsed()
-            ):  # grain reads absl's flags, which a notebook never parses
+            # grain reads absl's flags, which a notebook never parses.
+            if not flags.FLAGS.is_parsed():
                 flags.FLAGS.mark_as_parsed()
-            data = data.mp_prefetch(
-                grain.multiprocessing.MultiprocessingOptions(
-                    num_workers=min(self.workers, len(batches)), per_worker_buffer_size=2
-                ),
-                worker_init_fn=_few_arenas,
+            workers = grain.multiprocessing.MultiprocessingOptions(
+                num_workers=min(self.workers, len(batches)), per_worker_buffer_size=2
             )
+            data = data.mp_prefetch(workers, worker_init_fn=_few_arenas)
         return _Batches(iter(data))
 
 
@@ -133,14 +114,10 @@ class _Batches(Iterator[HostBatch]):
 
     def __init__(self, iterator: Any):
         self._running = [iterator]
-        weakref.finalize(self, _stop, self._running)
+        weakref.finalize(self, lambda running: running.pop().close(), self._running)
 
     def __next__(self) -> HostBatch:
         return {key: np.array(value) for key, value in next(self._running[0]).items()}
-
-
-def _stop(running: list[Any]) -> None:
-    running.pop().close()
 
 
 def _share(batch_size: int, process_index: int, process_count: int) -> slice:

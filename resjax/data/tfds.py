@@ -54,15 +54,12 @@ def prepared(name: str, data_dir: str) -> pathlib.Path:
     """
     root = data_root(data_dir)
     home = root / tfds_name(name)
-    versions = sorted(
-        (
-            child
-            for child in (home.iterdir() if home.is_dir() else ())
-            if re.fullmatch(r"\d+\.\d+\.\d+", child.name)
-            and (child / "dataset_info.json").is_file()
-        ),
-        key=lambda child: tuple(map(int, child.name.split("."))),
-    )
+    versions = [
+        info.parent
+        for info in home.glob("*/dataset_info.json")
+        if re.fullmatch(r"\d+\.\d+\.\d+", info.parent.name)
+    ]
+    versions.sort(key=lambda version: tuple(map(int, version.name.split("."))))
     command = f"python -m resjax.data.prepare {name} --data_dir={root}"
     if not versions:
         raise FileNotFoundError(
@@ -110,8 +107,7 @@ class Records:
           FileNotFoundError: the set is not prepared, or some of its files are missing.
         """
         self.path = prepared(name, data_dir)
-        base = name.split("/")[0]
-        self.split = "train" if part == "train" else _TEST_SPLITS.get(base, "test")
+        self.split = _TEST_SPLITS.get(name.split("/")[0], "test") if part == "test" else "train"
         self._source: Any = None
         splits = self.builder().info.splits
         if self.split not in splits:
@@ -178,22 +174,22 @@ def read_arrays(name: str, data_dir: str) -> tuple[dict[str, np.ndarray], tuple[
       FileNotFoundError: see `prepared`.
       ValueError: a record is not an image of the set's shape.
     """
-    height, width, channels = TABLE[name].image_shape
+    shape = TABLE[name].image_shape
     raw: dict[str, np.ndarray] = {}
     for part in ("train", "test"):
         records = Records(name, data_dir, part)
-        images = np.empty((len(records), height, width, channels), np.uint8)
+        images = np.empty((len(records), *shape), np.uint8)
         labels = np.empty(len(records), np.int32)
         for start in range(0, len(records), _CHUNK):
             chunk = range(start, min(start + _CHUNK, len(records)))
             for i, (encoded, label) in zip(chunk, records.read(chunk), strict=True):
-                with opened(encoded, f"{records.path}, {records.split} record {i}") as image:
+                record = f"{records.path}, {records.split} record {i}"
+                with opened(encoded, record) as image:
                     pixels = np.asarray(image)
                 if pixels.size != images[i].size:
                     raise ValueError(
-                        f"{records.path}, {records.split} record {i}: an image of shape "
-                        f"{pixels.shape}, not {(height, width, channels)}; prepare the set again"
+                        f"{record}: an image of shape {pixels.shape}, not {shape}; prepare the set again"
                     )
-                images[i], labels[i] = pixels.reshape(height, width, channels), label
+                images[i], labels[i] = pixels.reshape(shape), label
         raw[f"{part}_images"], raw[f"{part}_labels"] = images, labels
     return raw, records.class_names()

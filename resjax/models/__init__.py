@@ -1,10 +1,13 @@
 """All networks by name: ``config.model`` → a ``Network``.
 
-A builder is a function of keyword arguments: ``image_shape`` and ``num_classes`` come from the data, the
-others are the fields of ``config.model``, with the function's defaults.
-"""
+A builder is a function of keyword arguments. An unknown value or an invalid combination is a ValueError with
+the allowed ones. ``image_shape`` (H, W, C) and ``num_classes`` come from the data; the other arguments are
+the fields of ``config.model``, with the function's defaults. Every builder here takes:
 
-from __future__ import annotations
+* ``dtype``: of the computation, 'float32' or 'bfloat16'; parameters and statistics stay float32;
+* ``conv``: 'auto', or 'lax' for JAX's convolution and gradients (needed for forward-mode derivatives);
+* ``unroll``: units per loop iteration, 0 for a fast number, see ``Network``.
+"""
 
 import importlib
 import inspect
@@ -19,21 +22,15 @@ from resjax.models.resnet import imagenet_resnet, resnet
 from resjax.models.vgg import veit_plain, vgg
 from resjax.network import Network
 
-MODELS: dict[str, Callable[..., Network]] = {
-    "resnet": resnet,
-    "imagenet_resnet": imagenet_resnet,
-    "lenet5": lenet5,
-    "alexnet": alexnet,
-    "vgg": vgg,
-    "veit_plain": veit_plain,
+Builder = Callable[..., Network]
+MODELS: dict[str, Builder] = {
+    f.__name__: f for f in (resnet, imagenet_resnet, lenet5, alexnet, vgg, veit_plain)
 }
-FROM_DATA = ("image_shape", "num_classes")
 
 
 def defaults(name: str, **changes: Any) -> ConfigDict:
     """``config.model`` of network ``name``: all fields, with ``changes`` to the defaults."""
-    fields = _fields(name)
-    _refuse_unknown(name, changes, fields)
+    _, fields = _builder(name, changes)
     return ConfigDict({"name": name, **fields, **changes})
 
 
@@ -46,17 +43,28 @@ def build(
       ValueError: an unknown name, field or value, or an invalid combination, with the allowed ones.
     """
     values = dict(config)
-    name = values.pop("name", None)
-    fields = _fields(name)
-    _refuse_unknown(name, values, fields)
+    builder, _ = _builder(values.pop("name", None), values)
     tuples = {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in values.items()}
-    return _builder(name)(image_shape=tuple(image_shape), num_classes=num_classes, **tuples)
+    return builder(image_shape=tuple(image_shape), num_classes=num_classes, **tuples)
 
 
-def _builder(name: Any) -> Callable[..., Network]:
-    if name in MODELS:
-        return MODELS[name]
-    module, colon, function = str(name).partition(":")
+def _builder(name: Any, given: Mapping[str, Any]) -> tuple[Builder, dict[str, Any]]:
+    """The builder called ``name``, and its fields with their defaults; ``given`` must be among them."""
+    builder = MODELS.get(name) or _own_builder(str(name))
+    parameters = inspect.signature(builder).parameters.values()
+    from_data = ("image_shape", "num_classes")
+    fields = {p.name: p.default for p in parameters if p.name not in from_data}
+    unknown = sorted(set(given) - set(fields))
+    if unknown:
+        raise ValueError(
+            f"model {name!r} has no field {', '.join(map(repr, unknown))}; it has: {', '.join(fields)}. "
+            f"To use another model, start from a configuration of it: configs.default({name!r})"
+        )
+    return builder, fields
+
+
+def _own_builder(name: str) -> Builder:
+    module, colon, function = name.partition(":")
     if not colon:
         raise ValueError(
             f"model.name={name!r}; allowed: {', '.join(sorted(MODELS))}, or your own builder as "
@@ -68,17 +76,3 @@ def _builder(name: Any) -> Callable[..., Network]:
         raise ValueError(
             f"model.name={name!r}: {error}. It must be 'package.module:function', importable from here"
         ) from error
-
-
-def _fields(name: Any) -> dict[str, Any]:
-    parameters = inspect.signature(_builder(name)).parameters.values()
-    return {p.name: p.default for p in parameters if p.name not in FROM_DATA}
-
-
-def _refuse_unknown(name: Any, given: Mapping[str, Any], fields: Mapping[str, Any]) -> None:
-    unknown = sorted(set(given) - set(fields))
-    if unknown:
-        raise ValueError(
-            f"model {name!r} has no field {', '.join(map(repr, unknown))}; it has: {', '.join(fields)}. "
-            f"To use another model, start from a configuration of it: configs.default({name!r})"
-        )

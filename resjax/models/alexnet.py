@@ -9,23 +9,20 @@ The paper states 224×224 images, which give its 55×55 maps only with padding 2
 padding); both work here.
 """
 
-from __future__ import annotations
-
+import functools
 from typing import NamedTuple
 
 import flax.linen as nn
 
-from resjax.models.checks import IMPLEMENTATIONS, at_least, dtype_of, one_of, rate
+from resjax.models.checks import at_least, computation, one_of, rate
 from resjax.models.layers import AdaptiveAveragePool, Conv, Dense, LocalResponseNorm, Pool
 from resjax.models.plain import Classifier, ConvStem, ConvUnit, DenseUnit
 from resjax.network import Network, Stack
 
 
 class Form(NamedTuple):
-    """Channels of the five convolutions; groups of the second, fourth and fifth."""
-
-    widths: tuple[int, int, int, int, int]
-    groups: int
+    widths: tuple[int, int, int, int, int]  # of the five convolutions
+    groups: int  # of the second, fourth and fifth
     lrn: bool
     adaptive: bool
 
@@ -34,11 +31,8 @@ FORMS = {
     "two_group": Form((96, 256, 384, 384, 256), groups=2, lrn=True, adaptive=False),
     "one_column": Form((64, 192, 384, 256, 256), groups=1, lrn=False, adaptive=True),
 }
-LRN = ("auto", "on", "off")
-
 # §5: weights from N(0, 0.01); biases 1 in convolutions 2, 4, 5 and fc6, fc7, so that ReLUs start active.
-_normal = nn.initializers.normal(0.01)
-_ones = nn.initializers.ones
+_normal, _ones = nn.initializers.normal(0.01), nn.initializers.ones
 
 
 def alexnet(
@@ -53,64 +47,45 @@ def alexnet(
     conv: str = "auto",
     unroll: int = 0,
 ) -> Network:
-    """AlexNet; the stem is the first convolution with its pooling, the head is fc8.
+    """AlexNet for images of at least 63×63; the stem is the first convolution with its pooling, the head fc8.
 
     Dropout acts on the outputs of fc6 and fc7 (in torchvision, on their inputs). Both forms start with the
     paper's weights and biases. The first convolution pads by 2, or by 0 for 227×227 images in the two-group
     form. Without adaptive pooling, the inputs of fc6 depend on the image: 6·6·256 at 224×224 and 227×227.
 
-    Args:
-      image_shape, num_classes: of the data; in the paper (224, 224, 3) and 1000.
+    In the paper, images are (224, 224, 3), with 1000 classes.
+
+    Args: those of every builder (``resjax.models``), and
       form: 'two_group' or 'one_column'.
       lrn: local response normalization, 'on', 'off' or 'auto' (on in the two-group form only).
       overlapping: poolings of 3×3 (else 2×2) at stride 2.
       dropout: rate, 0 for none.
-      dtype, conv, unroll: as in ``resjax.models.resnet``.
-
-    Raises:
-      ValueError: an unknown value or images of less than 63×63.
     """
     one_of("model.form", form, tuple(FORMS))
-    one_of("model.lrn", lrn, LRN)
-    one_of("model.conv", conv, IMPLEMENTATIONS)
+    one_of("model.lrn", lrn, ("auto", "on", "off"))
     rate("model.dropout", dropout)
     at_least(image_shape, 63, "alexnet", "which divides their sides by 32")
-    compute = dtype_of(dtype)
+    compute = computation(dtype, conv)
     widths, groups, has_lrn, adaptive = FORMS[form]
     normalize = LocalResponseNorm() if lrn == "on" or (lrn == "auto" and has_lrn) else None
     window = 3 if overlapping else 2
     pool = Pool("max", (window, window), (2, 2))
-
-    def layer(i: int, kernel: int, stride: int = 1, padding: int | None = None) -> Conv:
-        grouped = i in (2, 4, 5)
-        pad = kernel // 2 if padding is None else padding
-        return Conv(
-            widths[i - 1],
-            (kernel, kernel),
-            (stride, stride),
-            ((pad, pad), (pad, pad)),
-            groups=groups if grouped else 1,
-            use_bias=True,
-            kernel_init=_normal,
-            bias_init=_ones if grouped else nn.initializers.zeros,
-            dtype=compute,
-            impl=conv,
-        )
-
-    def dense() -> Dense:
-        return Dense(4096, kernel_init=_normal, bias_init=_ones, dtype=compute)
-
     fits = form == "two_group" and tuple(image_shape[:2]) == (227, 227)
-    fc6 = DenseUnit(dense(), pool, AdaptiveAveragePool(6) if adaptive else None, dropout=dropout)
+    padding = "VALID" if fits else ((2, 2), (2, 2))
+
+    layer = functools.partial(Conv, use_bias=True, kernel_init=_normal, dtype=compute, impl=conv)
+    grouped = functools.partial(layer, groups=groups, bias_init=_ones)
+    dense = Dense(4096, kernel_init=_normal, bias_init=_ones, dtype=compute)
+    fc6 = DenseUnit(dense, pool, AdaptiveAveragePool(6) if adaptive else None, dropout=dropout)
     return Network(
-        stem=ConvStem(layer(1, 11, 4, 0 if fits else 2), pool, lrn=normalize),
+        stem=ConvStem(layer(widths[0], (11, 11), (4, 4), padding), pool, lrn=normalize),
         stacks=(
-            Stack("conv2", ConvUnit(layer(2, 5), lrn=normalize), 1, 2),
-            Stack("conv3", ConvUnit(layer(3, 3), pool), 1, 3),
-            Stack("conv4", ConvUnit(layer(4, 3)), 1, 3),
-            Stack("conv5", ConvUnit(layer(5, 3)), 1, 3),
+            Stack("conv2", ConvUnit(grouped(widths[1], (5, 5)), lrn=normalize), 1, 2),
+            Stack("conv3", ConvUnit(layer(widths[2]), pool), 1, 3),
+            Stack("conv4", ConvUnit(grouped(widths[3])), 1, 3),
+            Stack("conv5", ConvUnit(grouped(widths[4])), 1, 3),
             Stack("fc6", fc6, 1, 4),
-            Stack("fc7", DenseUnit(dense(), dropout=dropout), 1, 4),
+            Stack("fc7", DenseUnit(dense, dropout=dropout), 1, 4),
         ),
         head=Classifier(num_classes, _normal),
         unroll=unroll,

@@ -1,7 +1,5 @@
 """Checks that builders share; each raises ValueError with the allowed values."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import jax
@@ -9,23 +7,24 @@ import jax.numpy as jnp
 
 from resjax.models.layers import Dtype
 
-# Of the convolution: the fastest on this device, JAX's own, or the one for CPU (resjax.cpu.conv).
-IMPLEMENTATIONS = ("auto", "lax", "cpu")
-
 
 def one_of(name: str, value: object, allowed: Sequence[object]) -> None:
     if value not in allowed:
         raise ValueError(f"{name}={value!r}; allowed: {', '.join(map(str, allowed))}")
 
 
-def dtype_of(name: str) -> Dtype:
-    """'float32', 'bfloat16' or 'float64' → the dtype; float64 is for checks and needs JAX's x64 mode."""
-    one_of("model.dtype", name, ("float32", "bfloat16", "float64"))
-    if name == "float64" and not jax.config.read("jax_enable_x64"):
+def computation(dtype: str, conv: str) -> Dtype:
+    """The dtype called ``dtype``; 'float64' is for checks and needs JAX's x64 mode.
+
+    ``conv`` is only checked: the fastest convolution on this device, JAX's own, or that of resjax.cpu.conv.
+    """
+    one_of("model.conv", conv, ("auto", "lax", "cpu"))
+    one_of("model.dtype", dtype, ("float32", "bfloat16", "float64"))
+    if dtype == "float64" and not jax.config.read("jax_enable_x64"):
         raise ValueError(
             "model.dtype='float64' needs the environment variable JAX_ENABLE_X64=1; else JAX uses float32"
         )
-    return jnp.dtype(name)
+    return jnp.dtype(dtype)
 
 
 def rate(name: str, value: float) -> None:
@@ -39,7 +38,7 @@ def positive(name: str, value: int) -> None:
 
 
 def at_least(image_shape: tuple[int, int, int], size: int, network: str, why: str) -> None:
-    """Refuses images (H, W, C) with a side of less than ``size`` pixels."""
+    """Refuses images with a side of less than ``size`` pixels."""
     if min(image_shape[:2]) < size:
         raise ValueError(
             f"images of {image_shape[0]}×{image_shape[1]} are too small for {network}, {why}: use at "

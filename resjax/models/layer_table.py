@@ -20,7 +20,7 @@ operations are not counted as multiply-adds; neither are biases and activations.
 Layers of a branch are in the order of their calls. Those inside a module called ``shortcut`` start from the
 unit's input; at the sum, the larger of the two receptive fields is used.
 
-Only modules in ``resjax.models.layer_facts`` are listed: not, for example, a pooling called as a function.
+Only modules with a rule (``RULES``) are listed: not, for example, a pooling called as a function.
 Other parameters, such as a unit's scalars, have separate rows after the unit's layers.
 """
 
@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -36,39 +36,29 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from resjax.models.layer_facts import Facts, Pair, Shape, rule_of
+from resjax.models import layers, lenet
 from resjax.network import Network
 from resjax.network.parts import part_of
+
+Pair = tuple[int, int]
+Shape = tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class LayerRow:
-    """One layer of one unit.
+    """One layer of one unit; fields without a comment are those of ``Facts``."""
 
-    Attributes:
-      unit: 'stem', 'head', or the unit's name like 'stage2/unit3'.
-      layer: path of the module in the unit, like 'conv1' or 'shortcut/conv'; '' if it is the whole part.
-      kind: like 'conv'; 'scalar' for parameters that belong to no layer.
-      output_shape: of one image, without the batch axis.
-      kernel, stride: of the window, None if there is none.
-      parameters: number of trainable numbers.
-      locally_connected, dense: parameters if positions did not share them; if it were fully connected.
-      connections: inputs that an output sees; the maximum if outputs differ.
-      receptive_field: (height, width) in pixels of the image.
-      multiply_adds: for one image, forward.
-    """
-
-    unit: str
-    layer: str
+    unit: str  # 'stem', 'head', or the unit's name like 'stage2/unit3'
+    layer: str  # path of the module in the unit, like 'shortcut/conv'; '' if it is the whole part
     kind: str
-    output_shape: Shape
+    output_shape: Shape  # of one image, without the batch axis
     kernel: Pair | None
     stride: Pair | None
     parameters: int
     locally_connected: int
     dense: int
     connections: int
-    receptive_field: Pair
+    receptive_field: Pair  # (height, width) in pixels of the image
     multiply_adds: int
 
     @property
@@ -88,13 +78,8 @@ class Totals(NamedTuple):
 
 
 def totals(rows: list[LayerRow]) -> Totals:
-    return Totals(
-        sum(row.parameters for row in rows),
-        sum(row.locally_connected for row in rows),
-        sum(row.dense for row in rows),
-        sum(row.multiply_adds for row in rows),
-        rows[-1].receptive_field,
-    )
+    sums: Any = {name: sum(getattr(row, name) for row in rows) for name in Totals._fields[:-1]}
+    return Totals(**sums, receptive_field=rows[-1].receptive_field)
 
 
 def layer_table(network: Network, image_shape: tuple[int, int, int]) -> list[LayerRow]:
@@ -174,26 +159,19 @@ def _rows(unit: str, calls: list[_Call], start: _Path) -> tuple[list[LayerRow], 
     branch, shortcut = start, start
     rows = []
     for call in calls:
-        path, shape, facts = call
-        if "shortcut" in path:
+        if "shortcut" in call.path:
             shortcut = here = shortcut.through(call)
         else:
             branch = here = branch.through(call)
+        field: Any = tuple(math.ceil(r) for r in here.field)
+        columns = call.facts._asdict()
+        del columns["window"], columns["steps"]
+        for replaced in ("locally_connected", "dense"):
+            if columns[replaced] is None:
+                columns[replaced] = call.facts.parameters
+        layer = "/".join(call.path)
         rows.append(
-            LayerRow(
-                unit,
-                "/".join(path),
-                facts.kind,
-                shape,
-                facts.kernel,
-                facts.stride,
-                facts.parameters,
-                facts.parameters if facts.locally_connected is None else facts.locally_connected,
-                facts.parameters if facts.dense is None else facts.dense,
-                facts.connections,
-                tuple(math.ceil(r) for r in here.field),  # type: ignore[arg-type]
-                facts.multiply_adds,
-            )
+            LayerRow(unit, layer, output_shape=call.output_shape, receptive_field=field, **columns)
         )
     field = tuple(max(r) for r in zip(branch.field, shortcut.field, strict=True))
     return rows, branch._replace(field=field)
@@ -203,3 +181,127 @@ def _at(params: Any, path: tuple[str, ...]) -> Any:
     for name in path:
         params = params.get(name, {})
     return params
+
+
+class Facts(NamedTuple):
+    """Kind and cost of a layer, independent of its position in the network."""
+
+    kind: str  # like 'conv'; 'scalar' for parameters that belong to no layer
+    parameters: int  # number of trainable numbers
+    connections: int  # inputs that an output sees; the maximum if outputs differ
+    window: tuple[Any, Any] | tuple[()] | None = (
+        None  # () is the whole input, None a single position
+    )
+    steps: tuple[Any, Any] = (1, 1)  # between neighbouring windows
+    kernel: Pair | None = None  # of the window, None if there is none
+    stride: Pair | None = None
+    locally_connected: int | None = (
+        None  # parameters if positions did not share them; None: the same
+    )
+    dense: int | None = None  # parameters if it were fully connected; None: the same
+    multiply_adds: int = 0  # for one image, forward
+
+
+Rule = Callable[[Any, Any, Shape, Shape], Facts]
+
+
+def rule_of(module: nn.Module) -> Rule | None:
+    """The function (layer, its parameters or their shapes, input shape, output shape) → facts of ``module``.
+
+    Shapes are without the batch axis. None if the module is not a layer; it may contain some.
+    """
+    return next((rule for kind, rule in RULES.items() if isinstance(module, kind)), None)
+
+
+def _count(tree: Any) -> int:
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+def _weights(
+    kind: str,
+    params: Any,
+    x: Shape,
+    y: Shape,
+    connections: int,
+    window: Pair | tuple[()],
+    stride: Pair = (1, 1),
+) -> Facts:
+    """A convolution or (with the empty window) a fully connected layer."""
+    kernel, outputs = math.prod(params["kernel"].shape), math.prod(y)
+    positions = math.prod(y[:-1])
+    biases = outputs if "bias" in params else 0
+    return Facts(
+        kind,
+        _count(params),
+        connections,
+        window,
+        stride,
+        window or None,
+        stride if window else None,
+        positions * kernel + biases,
+        math.prod(x) * outputs + biases,
+        positions * kernel,
+    )
+
+
+def _conv(module: Any, params: Any, x: Shape, y: Shape) -> Facts:
+    kh, kw, seen, _ = params["kernel"].shape
+    return _weights("conv", params, x, y, kh * kw * seen, (kh, kw), _pair(module.strides))
+
+
+def _partial_conv(module: Any, params: Any, x: Shape, y: Shape) -> Facts:
+    k = module.kernel
+    return _weights("partial conv", params, x, y, k * k * max(map(len, module.connections)), (k, k))
+
+
+def _pool(module: Any, params: Any, x: Shape, y: Shape) -> Facts:
+    window, stride = module.window, module.strides
+    return Facts(f"{module.kind} pool", 0, math.prod(window), window, stride, window, stride)
+
+
+def _subsampling(module: Any, params: Any, x: Shape, y: Shape) -> Facts:
+    two, products = (2, 2), math.prod(y)  # each output is multiplied by its map's coefficient
+    return Facts("subsampling", _count(params), 4, two, two, two, two, multiply_adds=products)
+
+
+def _adaptive_pool(module: Any, params: Any, x: Shape, y: Shape) -> Facts:
+    (kh, step_h), (kw, step_w) = (_spread(module.weights(n)) for n in x[:2])
+    return Facts("adaptive pool", 0, kh * kw, (kh, kw), (step_h, step_w), (kh, kw))
+
+
+def _spread(weights: Any) -> tuple[int, Fraction]:
+    """The largest of windows of different sizes, and the step at which together they cover the side."""
+    windows, n = weights.shape
+    widest = int((weights > 0).sum(1).max())
+    return widest, Fraction(n - widest, max(windows - 1, 1))
+
+
+def _pair(value: Any) -> Pair:
+    return (1, 1) if value is None else (value, value) if isinstance(value, int) else tuple(value)
+
+
+def _dense(module: Any, params: Any, x: Shape, y: Shape) -> Facts:
+    return _weights("dense", params, x, y, x[-1], ())
+
+
+def _norm(module: Any, params: Any, x: Shape, y: Shape) -> Facts:
+    return Facts("norm", _count(params), 1)
+
+
+RULES: dict[type[nn.Module], Rule] = {
+    layers.Conv: _conv,
+    nn.Conv: _conv,
+    lenet.PartialConv: _partial_conv,
+    layers.Dense: _dense,
+    nn.Dense: _dense,
+    lenet.RBF: lambda rbf, p, x, y: Facts("rbf", 0, x[-1], (), multiply_adds=x[-1] * y[-1]),
+    layers.BatchNorm: _norm,
+    nn.BatchNorm: _norm,
+    layers.LocalResponseNorm: lambda lrn, p, x, y: Facts("lrn", 0, lrn.n),
+    layers.Pool: _pool,
+    lenet.TrainableSubsampling: _subsampling,
+    layers.GlobalAveragePool: lambda _, p, x, y: Facts(
+        "global pool", 0, math.prod(x[:2]), (), kernel=(x[0], x[1])
+    ),
+    layers.AdaptiveAveragePool: _adaptive_pool,
+}

@@ -4,8 +4,6 @@ Parameters and batch statistics are float32 for every ``dtype`` (the dtype of th
 with a window or with weights is a module, so that ``resjax.describe`` lists it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -20,7 +18,6 @@ from resjax.cpu.conv import conv
 from resjax.network.unit import CONVOLUTION, STATISTIC
 
 Dtype = Any
-
 Initializer = Callable[..., jax.Array]
 Padding = str | tuple[tuple[int, int], tuple[int, int]]
 
@@ -120,8 +117,8 @@ class BatchNorm(nn.Module):
             near = mean if jax.default_backend() == "cpu" else wide[(0,) * (x.ndim - 1)]
             var = checkpoint_name(_variance(wide, mean, near), STATISTIC)
             if not self.is_initializing():
-                running_mean.value = _blend(running_mean.value, mean, self.momentum)
-                running_var.value = _blend(running_var.value, var, self.momentum)
+                for running, new in ((running_mean, mean), (running_var, var)):
+                    running.value = self.momentum * running.value + (1 - self.momentum) * new
         else:
             mean, var = running_mean.value, running_var.value
         factor = scale * lax.rsqrt(var + self.epsilon)
@@ -138,8 +135,7 @@ def _variance(x: jax.Array, mean: jax.Array, near: jax.Array) -> jax.Array:
 
 @_variance.defjvp
 def _variance_jvp(
-    primals: tuple[jax.Array, jax.Array, jax.Array],
-    tangents: tuple[jax.Array, jax.Array, jax.Array],
+    primals: tuple[jax.Array, ...], tangents: tuple[jax.Array, ...]
 ) -> tuple[jax.Array, jax.Array]:
     """The derivative by x alone; those by the mean, where the variance is minimal, and by ``near`` are zero.
 
@@ -153,10 +149,6 @@ def _variance_jvp(
 
 def _rows(v: jax.Array, ndim: int) -> jax.Array:
     return v.reshape((1,) * (ndim - 1) + v.shape)
-
-
-def _blend(old: jax.Array, new: jax.Array, momentum: float) -> jax.Array:
-    return momentum * old + (1 - momentum) * new
 
 
 class Pool(nn.Module):

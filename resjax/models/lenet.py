@@ -20,18 +20,123 @@ Both take 32×32 images; smaller ones, at least 28×28, are padded with zeros. Z
 ``data.image_size=32`` with ``data.fit='pad'`` gives digits the background that they have in the paper.
 """
 
-from __future__ import annotations
+import functools
+import math
+from typing import Any
 
-from resjax.models.checks import IMPLEMENTATIONS, dtype_of, one_of
-from resjax.models.layers import Conv, Dense, Pool, he_normal
-from resjax.models.lenet_layers import RBF, PartialConv, TrainableSubsampling, uniform_by_fan_in
-from resjax.models.plain import Classifier, ConvStem, ConvUnit, DenseUnit
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from resjax.cpu.conv import conv
+from resjax.models.checks import computation, one_of
+from resjax.models.layers import Conv, Dense, Dtype, Pool, he_normal
+from resjax.models.plain import Classifier, ConvStem, ConvUnit, DenseUnit, scaled_tanh
 from resjax.models.stem_head import Head
 from resjax.network import Network, Stack
 
-VARIANTS = ("original", "modern")
-POOLINGS = ("max", "average")
-ACTIVATIONS = ("relu", "tanh")
+# Table I: the maps of S2 that each map of C3 sees.
+C3_TABLE = (
+    (0, 1, 2), (1, 2, 3), (2, 3, 4), (3, 4, 5), (0, 4, 5), (0, 1, 5),
+    (0, 1, 2, 3), (1, 2, 3, 4), (2, 3, 4, 5), (0, 3, 4, 5), (0, 1, 4, 5), (0, 1, 2, 5),
+    (0, 1, 3, 4), (1, 2, 4, 5), (0, 2, 3, 5), (0, 1, 2, 3, 4, 5),
+)  # fmt: skip
+
+# 7×12 pixels, drawn for this project: those printed in the paper differ.
+BITMAPS = """
+    ..###.. ...#... .#####. ####### .....#. ####### ....##. ####### .#####. .#####.
+    .#...#. ..##... #.....# ......# ....##. ##..... ..##... ####### ##...## #.....#
+    #.....# .###... ......# .....#. ...###. ##..... .##.... .....## ##...## #.....#
+    #.....# ...#... ......# ....#.. ..#.##. ##..... ##..... .....## ##...## #.....#
+    #.....# ...#... .....#. ...#... .#..##. ######. ##.###. ....##. .##.##. #.....#
+    #.....# ...#... ....#.. ..###.. #...##. ##...## ###..## ....##. ..###.. .######
+    #.....# ...#... ...#... .....#. ####### .....## ##...## ...##.. .##.##. ......#
+    #.....# ...#... ..#.... ......# ####### .....## ##...## ...##.. ##...## ......#
+    #.....# ...#... .#..... ......# ....##. .....## ##...## ..##... ##...## ......#
+    #.....# ...#... #...... ......# ....##. .....## ##...## ..##... ##...## .....#.
+    .#...#. ...#... #...... #....#. ....##. ##..##. .##.##. .##.... ##...## ...##..
+    ..###.. .#####. ####### .####.. ....##. .####.. ..###.. .##.... .#####. .##....
+"""
+
+
+def rbf_codes() -> np.ndarray:
+    """The codes of the ten classes, float32 [10, 84]: their bitmaps row by row, ink +1 and paper −1."""
+    rows = np.array([[list(row) for row in line.split()] for line in BITMAPS.split("\n") if line])
+    return np.where(rows.transpose(1, 0, 2) == "#", 1.0, -1.0).reshape(10, 84).astype(np.float32)
+
+
+def _uniform_by_fan_in(key: jax.Array, shape: tuple[int, ...], dtype: Dtype) -> jax.Array:
+    """Uniform in ±2.4 / fan-in (Appendix A); the fan-in is the product of all axes but the last."""
+    limit = 2.4 / math.prod(shape[:-1])
+    return jax.random.uniform(key, shape, dtype, -limit, limit)
+
+
+class PartialConv(nn.Module):
+    """Convolution in which each output map sees only some input maps, [B, H, W, C] → [B, H', W', maps].
+
+    Without padding, with a bias. Only the kernels of existing links are stored, [k, k, links];
+    ``connections`` has the input maps of each output map.
+    """
+
+    connections: tuple[tuple[int, ...], ...] = C3_TABLE
+    kernel: int = 5
+    dtype: Dtype = jnp.float32
+    impl: str = "auto"
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        k, maps = self.kernel, len(self.connections)
+        seen = np.array([c for inputs in self.connections for c in inputs])
+        by = np.array([o for o, inputs in enumerate(self.connections) for _ in inputs])
+        links = self.param("kernel", self._init, (k, k, len(seen)), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (maps,), jnp.float32)
+        dense = jnp.zeros((k, k, x.shape[-1], maps), links.dtype).at[:, :, seen, by].set(links)
+        dense = dense.astype(self.dtype)
+        y = conv(x.astype(self.dtype), dense, padding="VALID", impl=self.impl)
+        return y + bias.astype(self.dtype).reshape(1, 1, 1, -1)
+
+    def _init(self, key: jax.Array, shape: tuple[int, ...], dtype: Dtype) -> jax.Array:
+        """Uniform in ±2.4 / fan-in, which differs from map to map."""
+        fan_in = [self.kernel**2 * len(inputs) for inputs in self.connections for _ in inputs]
+        limit = jnp.asarray(2.4 / np.array(fan_in), dtype).reshape(1, 1, -1)
+        return limit * jax.random.uniform(key, shape, dtype, -1.0, 1.0)
+
+
+class TrainableSubsampling(nn.Module):
+    """S2 and S4, [B, H, W, C] → [B, H/2, W/2, C]: scaled tanh(coefficient · Σ of 2×2 inputs + bias).
+
+    Each map has one coefficient and one bias.
+    """
+
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        channels = x.shape[-1]
+        coefficient = self.param("coefficient", self._init, (channels,), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
+        total = 4 * nn.avg_pool(x.astype(self.dtype), (2, 2), (2, 2))
+        a = total * coefficient.astype(self.dtype).reshape(1, 1, 1, -1)
+        return scaled_tanh(a + bias.astype(self.dtype).reshape(1, 1, 1, -1))
+
+    def _init(self, key: jax.Array, shape: tuple[int, ...], dtype: Dtype) -> jax.Array:
+        """Uniform in ±2.4 / 4: four inputs share the coefficient."""
+        return jax.random.uniform(key, shape, dtype, -0.6, 0.6)
+
+
+class RBF(nn.Module):
+    """Euclidean radial basis functions with fixed codes, [B, 84] → logits float32 [B, 10].
+
+    A logit is minus the squared distance to the class's code, −Σ_j (x_j − w_ij)²: the nearest code wins.
+    """
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        del train
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        codes = jnp.asarray(rbf_codes(), wide.dtype)
+        return -jnp.sum(jnp.square(wide[:, None, :] - codes[None]), axis=-1)
 
 
 def lenet5(
@@ -48,56 +153,45 @@ def lenet5(
 ) -> Network:
     """LeNet-5; the stem is C1 and S2, the units are C3, C5 (after S4) and F6, the head is the output.
 
-    Args:
-      image_shape, num_classes: of the data; sides of 28 to 32 pixels. The original takes one channel and,
-        because its codes are pictures of digits, ten classes; train it with ``train.loss='rbf_map'``.
+    Sides of images are 28 to 32 pixels. The original takes one channel and, because its codes are pictures of
+    digits, ten classes; train it with ``train.loss='rbf_map'``. Its RBFs are float32.
+
+    Args: those of every builder (``resjax.models``), and
       variant: 'original' or 'modern'.
       pooling: of the modern form, 'max' or 'average'.
       activation: of the modern form, 'relu' or 'tanh'.
       pad: pad smaller images to 32×32; else C5's kernel has the size of S4's maps.
-      dtype, conv, unroll: as in ``resjax.models.resnet``; the RBFs are float32.
-
-    Raises:
-      ValueError: an unknown value, or images, channels or classes that do not fit.
     """
-    one_of("model.variant", variant, VARIANTS)
-    one_of("model.pooling", pooling, POOLINGS)
-    one_of("model.activation", activation, ACTIVATIONS)
-    one_of("model.conv", conv, IMPLEMENTATIONS)
+    one_of("model.variant", variant, ("original", "modern"))
+    one_of("model.pooling", pooling, ("max", "average"))
+    one_of("model.activation", activation, ("relu", "tanh"))
+    compute = computation(dtype, conv)
     height, width, channels = image_shape
     if min(height, width) < 28 or max(height, width) > 32:
         raise ValueError(
             f"lenet5 takes images with sides of 28 to 32 pixels, got {height}×{width}: set data.image_size=32"
         )
-    if variant == "original" and (channels, num_classes) != (1, 10):
+    original = variant == "original"
+    if original and (channels, num_classes) != (1, 10):
         raise ValueError(
             "model.variant='original' has one input channel and codes for ten digits, got images of "
             f"{channels} channels and {num_classes} classes: use model.variant='modern'"
         )
-    compute = dtype_of(dtype)
-    original = variant == "original"
     squash = "scaled_tanh" if original else activation
-    init = uniform_by_fan_in if original else he_normal
+    init = _uniform_by_fan_in if original else he_normal
     subsampling = TrainableSubsampling(compute) if original else Pool(pooling)
-
-    def convolution(features: int, kernel: tuple[int, int]) -> Conv:
-        return Conv(
-            features,
-            kernel,
-            padding="VALID",
-            use_bias=True,
-            kernel_init=init,
-            dtype=compute,
-            impl=conv,
-        )
-
-    margins = (_margins(height), _margins(width)) if pad else ((0, 0), (0, 0))
-    c1 = convolution(6, (5, 5))
-    c3 = PartialConv(dtype=compute, impl=conv) if original else convolution(16, (5, 5))
-    c5 = convolution(120, (_s4(height + sum(margins[0])), _s4(width + sum(margins[1]))))
+    layer = functools.partial(
+        Conv, padding="VALID", use_bias=True, kernel_init=init, dtype=compute, impl=conv
+    )
+    # Zeros (before, after) that bring each side to 32.
+    margins: Any = tuple(((32 - n) // 2, (33 - n) // 2) if pad else (0, 0) for n in (height, width))
+    # The sides of S4's maps: C1 removes four pixels, S2 halves, C3 removes four, S4 halves.
+    s4: Any = tuple((((32 if pad else n) - 4) // 2 - 4) // 2 for n in (height, width))
+    c3 = PartialConv(dtype=compute, impl=conv) if original else layer(16, (5, 5))
+    c5 = layer(120, s4)
     f6 = Dense(84, kernel_init=init, dtype=compute)
     return Network(
-        stem=ConvStem(c1, subsampling, activation=squash, pad=margins),
+        stem=ConvStem(layer(6, (5, 5)), subsampling, activation=squash, pad=margins),
         stacks=(
             Stack("c3", ConvUnit(c3, activation=squash), 1, 1),
             Stack("c5", ConvUnit(c5, subsampling, activation=squash), 1, 2),
@@ -106,13 +200,3 @@ def lenet5(
         head=RBF() if original else Classifier(num_classes, Head.kernel_init),
         unroll=unroll,
     )
-
-
-def _margins(n: int) -> tuple[int, int]:
-    """Zeros (before, after) that bring a side of ``n`` pixels to 32."""
-    return (32 - n) // 2, (33 - n) // 2
-
-
-def _s4(n: int) -> int:
-    """The side of S4's maps: C1 removes four pixels, S2 halves, C3 removes four, S4 halves."""
-    return ((n - 4) // 2 - 4) // 2

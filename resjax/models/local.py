@@ -14,8 +14,6 @@ differ in the connections only can be compared, as LeCun (1989, *Generalization 
 strategies*) did.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 
@@ -55,9 +53,9 @@ class DenseMap(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        y = Dense(math.prod(self.size) * self.features, kernel_init=he_normal_of(1), name="dense")(
-            x.reshape(x.shape[0], -1)
-        )
+        outputs = math.prod(self.size) * self.features
+        dense = Dense(outputs, kernel_init=he_normal_of(1), name="dense")
+        y = dense(x.reshape(x.shape[0], -1))
         return y.reshape(x.shape[0], *self.size, self.features)
 
 
@@ -70,7 +68,6 @@ def layer(
       connections: one of ``CONNECTIONS``.
       features: channels of the output.
       kernel: odd side of the window. For a dense layer it only decides the size of the output.
-      input_size: of the input maps.
       pad: pad with zeros, so that the output has the size of the input; else it is smaller by kernel − 1.
 
     Raises:
@@ -87,11 +84,7 @@ def layer(
     padding = ((margin, margin), (margin, margin))
     if connections == "convolution":
         return Conv(
-            features,
-            (kernel, kernel),
-            padding=padding,
-            use_bias=True,
-            kernel_init=he_normal_of(3),
+            features, (kernel, kernel), padding=padding, use_bias=True, kernel_init=he_normal_of(3)
         )
     if connections == "locally connected":
         return nn.ConvLocal(
@@ -109,12 +102,8 @@ def twin(
 ) -> Network:
     """Layer, ReLU, 2×2 max pooling, layer, ReLU, classifier (LeNet's order), with one kind of connections.
 
-    The windows are 3×3 and padded. The stem is the first layer and the pooling; the second is the only unit.
-
-    Args:
-      connections: one of ``CONNECTIONS``, of both layers.
-      image_shape, num_classes: of the data.
-      widths: channels of the two layers.
+    ``connections`` is one of ``CONNECTIONS``, ``widths`` the channels of the two layers. The windows are 3×3
+    and padded. The stem is the first layer and the pooling; the second is the only unit.
 
     Raises:
       ValueError: unknown connections, or images of less than 2×2 pixels.

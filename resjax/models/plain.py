@@ -5,8 +5,6 @@ unit *after* it, and stays when that unit's weight layer is deleted, as the shor
 residual network.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -35,11 +33,7 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 class ConvUnit(Unit):
     """(pooling) → convolution → (BatchNorm) → activation → (LRN), [B, H, W, C] → [B, H', W', C'].
 
-    Attributes:
-      conv: the weight layer.
-      pool: the pooling before it, which stays when the unit is deleted.
-      bn, lrn: normalizations, or None.
-      activation: one of ``ACTIVATIONS``.
+    ``activation`` is one of ``ACTIVATIONS``. The pooling stays when the unit is deleted.
     """
 
     conv: nn.Module
@@ -86,13 +80,8 @@ def _conv_layer(module: ConvUnit | ConvStem, x: jax.Array, train: bool) -> jax.A
 class DenseUnit(Unit):
     """(pooling) → flattening → fully connected layer → activation → dropout, [B, …] → [B, features].
 
-    Images are flattened in the order H, W, C.
-
-    Attributes:
-      dense: the weight layer.
-      pool, adaptive_pool: poolings before it, in this order, which stay when the unit is deleted.
-      activation: one of ``ACTIVATIONS``.
-      dropout: rate, on the outputs.
+    Images are flattened in the order H, W, C. ``pool`` and then ``adaptive_pool`` stay when the unit is
+    deleted; ``dropout`` is the rate on the outputs.
     """
 
     dense: Dense
@@ -126,8 +115,8 @@ class Classifier(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         del train
-        x = x.reshape(x.shape[0], -1)
-        return Dense(self.classes, kernel_init=self.kernel_init, name="classifier")(x)
+        dense = Dense(self.classes, kernel_init=self.kernel_init, name="classifier")
+        return dense(x.reshape(x.shape[0], -1))
 
 
 class Layer(NamedTuple):

@@ -9,15 +9,13 @@ One class for all variants: a branch of convolutions beside a shortcut. The plac
     relu_pre         ReLU conv BN ReLU conv BN · add
     pre              BN ReLU conv BN ReLU conv · add           full pre-activation
 
-The stem of a ``pre`` network ends with BN and ReLU, so the first unit starts with its convolution (``first``)
-and differs in form from the following ones.
+The stem of a ``pre`` network ends with BN and ReLU, so its first unit starts with the convolution (``first``)
+and differs in form from the others.
 
 Without normalization the convolutions have biases, and deep networks stay trainable with SkipInit / ReZero (a
 scalar α on the branch, initially 0; De & Smith 2020, Bachlechner et al. 2020) or Fixup (Zhang et al. 2019:
 last convolution 0, the others He-initialized × L^(−1/(2m−2)), scalar biases and one multiplier).
 """
-
-from __future__ import annotations
 
 import flax.linen as nn
 import jax
@@ -29,32 +27,23 @@ from resjax.network.unit import Unit
 
 PLACEMENTS = ("post", "bn_after_add", "relu_before_add", "relu_pre", "pre")
 BRANCH_SCALES = ("none", "skipinit", "fixup")
-LayerSpec = tuple[int, int, int]
 
 
 class ResidualUnit(Unit):
     """y = merge(shortcut(x) + branch(x)), [B, H, W, in] → [B, H/stride, W/stride, out].
 
-    Attributes:
-      shortcut: the shortcut, or None for the plain twin, which has the same branch.
-      layers: (kernel size, features, stride) of each convolution of the branch.
-      placement: one of ``PLACEMENTS``.
-      first: the first unit of a ``pre`` network, whose stem has already normalized and rectified.
-      norm: with BatchNorm.
-      zero_gamma: the branch's last BatchNorm starts with scale 0 (Goyal et al. 2017, §5.1). It must end the
-        branch ('post', 'relu_pre'): through a ReLU or convolution after it, no gradient would flow back.
-      branch_scale: one of ``BRANCH_SCALES``.
-      depth: L, the number of units of the network, for Fixup's initialization.
+    With ``zero_gamma``, the branch's last BatchNorm starts with scale 0 (Goyal et al. 2017, §5.1). It must
+    end the branch ('post', 'relu_pre'): through a ReLU or convolution after it, no gradient would flow back.
     """
 
-    shortcut: Shortcut | None
-    layers: tuple[LayerSpec, ...]
-    placement: str = "pre"
-    first: bool = False
-    norm: bool = True
+    shortcut: Shortcut | None  # None for the plain twin, which has the same branch
+    layers: tuple[tuple[int, int, int], ...]  # (kernel size, features, stride) of each convolution
+    placement: str = "pre"  # one of PLACEMENTS
+    first: bool = False  # the first unit of a 'pre' network
+    norm: bool = True  # with BatchNorm
     zero_gamma: bool = False
-    branch_scale: str = "none"
-    depth: int = 1
+    branch_scale: str = "none"  # or 'skipinit' (also ReZero), 'fixup'
+    depth: int = 1  # L, the number of units of the network, for Fixup's initialization
     dtype: Dtype = jnp.float32
     conv_impl: str = "auto"
 

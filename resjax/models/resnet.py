@@ -1,29 +1,21 @@
 """Plain and residual networks for small images (He et al. 2015, §4.2; 2016) and for ImageNet."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import flax.linen as nn
 
-from resjax.models.checks import IMPLEMENTATIONS, at_least, dtype_of, one_of
-from resjax.models.residual import BRANCH_SCALES, PLACEMENTS, LayerSpec, ResidualUnit
+from resjax.models.checks import at_least, computation, one_of
+from resjax.models.residual import BRANCH_SCALES, PLACEMENTS, ResidualUnit
 from resjax.models.shortcuts import ALTERATIONS, PADDED, TRANSITIONS, Shortcut
 from resjax.models.stem_head import Head, Stem
 from resjax.network import Network, Stack
 from resjax.network.stochastic_depth import KINDS, UnitDropout
 
-STEMS = ("small", "large")
-BLOCKS = ("basic", "bottleneck")
-VERSIONS = ("v1", "v1.5", "v2")
+# Units of each stage by depth; from 50 on, they are bottlenecks.
 IMAGENET_SIZES = {
-    18: (2, 2, 2, 2),
-    34: (3, 4, 6, 3),
-    50: (3, 4, 6, 3),
-    101: (3, 4, 23, 3),
-    152: (3, 8, 36, 3),
-    200: (3, 24, 36, 3),
-}
+    18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3), 152: (3, 8, 36, 3), 200: (3, 24, 36, 3),
+}  # fmt: skip
 
 
 def resnet(
@@ -58,8 +50,7 @@ def resnet(
 ) -> Network:
     """A residual network, or its plain twin (``shortcut='none'``); the defaults are for small images.
 
-    Args:
-      image_shape, num_classes: of the data.
+    Args: those of every builder (``resjax.models``), and
       depth: number of weight layers of the main path; 3·n·m + 2 with m layers per unit (6n + 2 with two).
       stage_sizes: units in each stage, instead of a depth; one number for each of ``widths``.
       widths: channels of each stage (a bottleneck's output has four times as many); from the second stage
@@ -75,20 +66,12 @@ def resnet(
       transition: the shortcut where shapes change, see there; ``pad_centre`` is Shortcut.centre.
       shortcut_scale, shortcut_branch_scale: the constants of shortcut='scale'.
       gate_bias: initial bias of the gates.
-      norm: with BatchNorm.
-      zero_gamma: the last BatchNorm of each branch starts at 0.
-      branch_scale: 'none', 'skipinit' (also ReZero) or 'fixup'.
+      norm, zero_gamma, branch_scale: see ``resjax.models.residual.ResidualUnit``.
       unit_dropout: 'none', 'linear', 'uniform' or 'subset', with ``unit_survival`` (p_L), ``units_active``
         (m) and ``unit_scale_at_test``, see ``resjax.network.stochastic_depth``.
-      dtype: of the computation, 'float32' or 'bfloat16'; parameters and statistics stay float32.
-      conv: 'auto', or 'lax' for JAX's convolution and gradients (needed for forward-mode derivatives).
-      unroll: units per loop iteration, 0 for a fast number, see ``Network``.
-
-    Raises:
-      ValueError: an unknown value or an invalid combination, with the allowed ones.
     """
-    one_of("model.stem", stem, STEMS)
-    one_of("model.block", block, BLOCKS)
+    one_of("model.stem", stem, ("small", "large"))
+    one_of("model.block", block, ("basic", "bottleneck"))
     one_of("model.block_layers", block_layers, (1, 2, 3))
     one_of("model.bottleneck_stride", bottleneck_stride, ("1x1", "3x3"))
     one_of("model.placement", placement, PLACEMENTS)
@@ -96,21 +79,29 @@ def resnet(
     one_of("model.transition", transition, TRANSITIONS)
     one_of("model.branch_scale", branch_scale, BRANCH_SCALES)
     one_of("model.unit_dropout", unit_dropout, ("none", *KINDS))
-    one_of("model.conv", conv, IMPLEMENTATIONS)
+    compute = computation(dtype, conv)
     _check_start(placement, norm, zero_gamma, branch_scale, shortcut)
-    _check_widths(widths, widen, padded=transition != "projection" and shortcut in PADDED)
+    if not widths or min(widths) < 1 or widen < 1:
+        raise ValueError(f"model.widths={widths}, model.widen={widen}; allowed: 1 channel or more")
+    padded = transition != "projection" and shortcut in PADDED
+    if padded and tuple(widths) != tuple(sorted(widths)):
+        raise ValueError(
+            f"model.widths={widths} shrink, and padding can only add channels: use "
+            "model.transition='projection'"
+        )
     halvings = len(widths) - 1 + (2 if stem == "large" else 0)
     at_least(image_shape, 2**halvings, "this network", f"which halves them {halvings} times")
-    sizes = _stage_sizes(
-        depth, stage_sizes, len(widths), 3 if block == "bottleneck" else block_layers
-    )
+    bottleneck = block == "bottleneck"
+    sizes = _stage_sizes(depth, stage_sizes, len(widths), 3 if bottleneck else block_layers)
     num_units = sum(sizes)
-    compute = dtype_of(dtype)
     pre = placement == "pre"
 
     def unit(in_features: int, width: int, stride: int, first: bool) -> ResidualUnit:
-        striding = 1 if block == "bottleneck" and bottleneck_stride == "3x3" else 0
-        layers = branch_layers(block, block_layers, width, stride, striding)
+        strided = 1 if bottleneck and bottleneck_stride == "3x3" else 0
+        convs = (
+            [(1, width), (3, width), (1, 4 * width)] if bottleneck else [(3, width)] * block_layers
+        )
+        layers = tuple((k, f, stride if j == strided else 1) for j, (k, f) in enumerate(convs))
         path = Shortcut(
             in_features,
             layers[-1][1],
@@ -173,18 +164,15 @@ def imagenet_resnet(
 ) -> Network:
     """An ImageNet ResNet, or its plain twin (``shortcut='none'``; the papers have plain 18 and 34).
 
-    Args:
-      image_shape, num_classes: of the data; in the papers (224, 224, 3) and 1000.
+    In the papers, images are (224, 224, 3), with 1000 classes.
+
+    Args: those of ``resnet``, and
       depth: 18, 34 (basic units), 50, 101, 152 or 200 (bottlenecks).
       version: 'v1' (He 2015: a bottleneck's stride is in its first 1×1), 'v1.5' (in its 3×3, as in
         torchvision), 'v2' (He 2016: full pre-activation, stride in the 3×3).
-      shortcut, transition, zero_gamma, dtype, conv, unroll: as in ``resnet``.
-
-    Raises:
-      ValueError: an unknown value, with the allowed ones.
     """
     one_of("model.depth", depth, tuple(IMAGENET_SIZES))
-    one_of("model.version", version, VERSIONS)
+    one_of("model.version", version, ("v1", "v1.5", "v2"))
     return resnet(
         image_shape=image_shape,
         num_classes=num_classes,
@@ -224,17 +212,6 @@ def _stacks(
     return tuple(stacks)
 
 
-def branch_layers(
-    block: str, block_layers: int, width: int, stride: int, stride_at: int
-) -> tuple[LayerSpec, ...]:
-    """(kernel, features, stride) of a branch's convolutions; number ``stride_at`` is strided."""
-    if block == "bottleneck":
-        layers = [(1, width), (3, width), (1, 4 * width)]
-    else:
-        layers = [(3, width)] * block_layers
-    return tuple((k, f, stride if j == stride_at else 1) for j, (k, f) in enumerate(layers))
-
-
 def _stage_sizes(
     depth: int, stage_sizes: tuple[int, ...], stages: int, layers_per_unit: int
 ) -> tuple[int, ...]:
@@ -254,16 +231,6 @@ def _stage_sizes(
             f"{step}n + 2, e.g. {near} or {near + step}; or give model.stage_sizes"
         )
     return (n,) * stages
-
-
-def _check_widths(widths: tuple[int, ...], widen: int, padded: bool) -> None:
-    if not widths or min(widths) < 1 or widen < 1:
-        raise ValueError(f"model.widths={widths}, model.widen={widen}; allowed: 1 channel or more")
-    if padded and list(widths) != sorted(widths):
-        raise ValueError(
-            f"model.widths={widths} shrink, and padding can only add channels: use "
-            "model.transition='projection'"
-        )
 
 
 def _check_start(

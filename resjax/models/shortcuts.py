@@ -15,7 +15,7 @@ He et al. 2016 (Table 1) alter the shortcut of *every* unit, to show that the id
 * ``dropout``: dropout of rate ½ on the shortcut.
 """
 
-from __future__ import annotations
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -34,7 +34,7 @@ def pad_shortcut(
     """Option A, [B, H, W, C] → [B, ⌈H/stride⌉, ⌈W/stride⌉, features], the new channels zero.
 
     ``pool`` averages each window (at the border, its pixels inside the image) instead of taking its first
-    pixel. ``centre`` puts half of the zero channels before the old ones, else all come after them.
+    pixel. With ``centre``, half of the zero channels come before the old ones, else all after them.
     """
     if stride > 1:
         window = (stride, stride)
@@ -50,26 +50,19 @@ def pad_shortcut(
 class Shortcut(nn.Module):
     """[B, H, W, in_features] → shortcut [B, H', W', features] and the branch's factor (None for 1).
 
-    Attributes:
-      transition: one of ``TRANSITIONS``, used if shapes change.
-      alteration: one of ``ALTERATIONS``.
-      centre: with a padded transition, add zero channels on both sides instead of after the old ones.
-      norm: BatchNorm after a projection. A projection never has a bias, since the branch ends with one or a
-        BatchNorm follows.
-      scale, branch_scale: the constants of alteration 'scale'.
-      gate_bias: initial bias b of the gates; with −6, 1 − g is almost 1.
+    A projection never has a bias, since the branch ends with one or a BatchNorm follows.
     """
 
     in_features: int
     features: int
     stride: int
-    transition: str
-    alteration: str = "identity"
-    centre: bool = False
-    norm: bool = True
-    scale: float = 1.0
-    branch_scale: float = 1.0
-    gate_bias: float = -6.0
+    transition: str  # one of TRANSITIONS, used if shapes change
+    alteration: str = "identity"  # one of ALTERATIONS
+    centre: bool = False  # a padded transition has half of the zero channels before the old ones
+    norm: bool = True  # BatchNorm after a projection
+    scale: float = 1.0  # alteration 'scale': of the shortcut
+    branch_scale: float = 1.0  # … and of the branch
+    gate_bias: float = -6.0  # initial bias b of the gates; with −6, 1 − g is almost 1
     dtype: Dtype = jnp.float32
     conv_impl: str = "auto"
 
@@ -80,9 +73,8 @@ class Shortcut(nn.Module):
     @property
     def projects(self) -> bool:
         """Whether the shortcut itself is a 1×1 convolution."""
-        return self.alteration == "projection" or (
-            self.changes_shape and self.transition == "projection"
-        )
+        as_transition = self.changes_shape and self.transition == "projection"
+        return as_transition or self.alteration == "projection"
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> tuple[jax.Array, jax.Array | float | None]:
@@ -107,13 +99,6 @@ class Shortcut(nn.Module):
             return (1 - g) * s, g if self.alteration == "exclusive_gate" else None
         return s, None
 
-    def _conv1x1(self, **kwargs: object) -> Conv:
+    def _conv1x1(self, **more: Any) -> Conv:
         strides = (self.stride, self.stride)
-        return Conv(
-            self.features,
-            (1, 1),
-            strides,
-            dtype=self.dtype,
-            impl=self.conv_impl,
-            **kwargs,  # type: ignore[arg-type]
-        )
+        return Conv(self.features, (1, 1), strides, dtype=self.dtype, impl=self.conv_impl, **more)

@@ -1,7 +1,5 @@
 """Stems and heads of plain and residual networks."""
 
-from __future__ import annotations
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp

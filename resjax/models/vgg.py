@@ -4,9 +4,7 @@ Simonyan and Zisserman's Table 1: five stages of 3×3 convolutions, each followe
 three fully connected layers. In configuration C, the last convolution of stages 3 to 5 is 1×1.
 """
 
-from __future__ import annotations
-
-from resjax.models.checks import IMPLEMENTATIONS, at_least, dtype_of, one_of, positive, rate
+from resjax.models.checks import at_least, computation, one_of, positive, rate
 from resjax.models.layers import BatchNorm, Conv, Dense, Dtype, Pool
 from resjax.models.plain import Classifier, ConvStem, ConvUnit, DenseUnit, Layer, stacks
 from resjax.models.stem_head import Head
@@ -20,7 +18,6 @@ CONFIGURATIONS = {
     "D": ((3, 3), (3, 3), (3, 3, 3), (3, 3, 3), (3, 3, 3)),
     "E": ((3, 3), (3, 3), (3, 3, 3, 3), (3, 3, 3, 3), (3, 3, 3, 3)),
 }
-VGG_WIDTHS = (64, 128, 256, 512, 512)
 
 
 def vgg(
@@ -35,32 +32,28 @@ def vgg(
     conv: str = "auto",
     unroll: int = 0,
 ) -> Network:
-    """A VGG network; the stem is the first convolution, the head the last fully connected layer.
+    """A VGG network for images of at least 32×32; the stem is the first convolution, the head is fc8.
 
     Weights are initialized He-normal, those of the classifier with variance 1/fan-in: with the paper's
     N(0, 0.01), only configuration A trains, from which the paper initializes the others. Dropout acts on the
-    outputs of fc6 and fc7. fc6 has 7·7·512 inputs at 224×224, 512 at 32×32.
+    outputs of fc6 and fc7. fc6 has 7·7·512 inputs at 224×224, 512 at 32×32. In the paper, images are
+    (224, 224, 3), with 1000 classes.
 
-    Args:
-      image_shape, num_classes: of the data; in the paper (224, 224, 3) and 1000.
+    Args: those of every builder (``resjax.models``), and
       configuration: 'A' (VGG-11), 'B' (13), 'C' (16, with 1×1 convolutions), 'D' (16) or 'E' (19).
       norm: BatchNorm after every convolution, which keeps its bias, as in torchvision.
       fc_width: outputs of fc6 and fc7.
       dropout: rate, 0 for none.
-      dtype, conv, unroll: as in ``resjax.models.resnet``.
-
-    Raises:
-      ValueError: an unknown value or images of less than 32×32.
     """
     one_of("model.configuration", configuration, tuple(CONFIGURATIONS))
-    one_of("model.conv", conv, IMPLEMENTATIONS)
     positive("model.fc_width", fc_width)
     rate("model.dropout", dropout)
     at_least(image_shape, 32, "vgg", "which halves them five times")
-    compute = dtype_of(dtype)
-    stem, convs = _convolutions(CONFIGURATIONS[configuration], VGG_WIDTHS, norm, compute, conv)
-    fc6 = DenseUnit(Dense(fc_width, dtype=compute), Pool("max"), dropout=dropout)
-    fc7 = DenseUnit(Dense(fc_width, dtype=compute), dropout=dropout)
+    compute = computation(dtype, conv)
+    widths = (64, 128, 256, 512, 512)
+    stem, convs = _convolutions(CONFIGURATIONS[configuration], widths, norm, compute, conv)
+    dense = Dense(fc_width, dtype=compute)
+    fc6, fc7 = DenseUnit(dense, Pool("max"), dropout=dropout), DenseUnit(dense, dropout=dropout)
     return Network(
         stem=stem,
         stacks=(*stacks(convs), Stack("fc6", fc6, 1, 6), Stack("fc7", fc7, 1, 6)),
@@ -88,22 +81,16 @@ def veit_plain(
     divide them into three stages of 5, 5 and 4, with the resolutions of the residual network of the
     comparison; global average pooling precedes the classifier. Every convolution but the first (the stem) is
     a removable unit; a pooling before it stays. The paper's network has no BatchNorm; ``norm`` is a control
-    that the paper lacks.
+    that the paper lacks. In the paper, images are (32, 32, 3), with 10 classes.
 
-    Args:
-      image_shape, num_classes: of the data; in the paper (32, 32, 3) and 10.
+    Args: those of every builder (``resjax.models``), and
       depth: number of weight layers, including the classifier.
       width: channels of every convolution.
       num_stages: number of resolutions, each half of the previous; earlier stages get the remaining layers.
       norm: BatchNorm after every convolution, which keeps its bias.
-      dtype, conv, unroll: as in ``resjax.models.resnet``.
-
-    Raises:
-      ValueError: fewer convolutions than stages, or images too small to be halved so often.
     """
-    one_of("model.conv", conv, IMPLEMENTATIONS)
     positive("model.width", width)
-    compute = dtype_of(dtype)
+    compute = computation(dtype, conv)
     if num_stages < 1 or depth - 1 < num_stages:
         raise ValueError(
             f"model.depth={depth} has {depth - 1} convolutions and model.num_stages={num_stages}; each "
@@ -125,21 +112,17 @@ def _convolutions(
     impl: str,
 ) -> tuple[ConvStem, list[Layer]]:
     """The stem and the other convolutions; poolings are between stages, with none after the last."""
-    stem: ConvStem | None = None
+    bn = BatchNorm(dtype=dtype) if norm else None
+    # If the first stage has one convolution, the stem includes the pooling after it.
+    lone = len(kernels[0]) == 1 and len(kernels) > 1
     layers: list[Layer] = []
     features = 0
     for stage, (sizes, width) in enumerate(zip(kernels, widths, strict=True), 1):
         for j, k in enumerate(sizes):
-            layer = Conv(width, (k, k), use_bias=True, dtype=dtype, impl=impl)
-            bn = BatchNorm(dtype=dtype) if norm else None
-            if stem is None:
-                # If the first stage has one convolution, the stem includes the pooling after it.
-                lone = len(sizes) == 1 and len(kernels) > 1
-                stem = ConvStem(layer, Pool("max") if lone else None, bn)
-            else:
-                opens = j == 0 and not (stage == 2 and stem.pool)
-                unit = ConvUnit(layer, Pool("max") if opens else None, bn)
-                layers.append(Layer(f"conv{stage}_{j + 1}", stage, features, unit))
+            conv = Conv(width, (k, k), use_bias=True, dtype=dtype, impl=impl)
+            opens = j == 0 and stage > (2 if lone else 1)
+            unit = ConvUnit(conv, Pool("max") if opens else None, bn)
+            layers.append(Layer(f"conv{stage}_{j + 1}", stage, features, unit))
             features = width
-    assert stem is not None
-    return stem, layers
+    stem = ConvStem(layers[0].unit.conv, Pool("max") if lone else None, bn)
+    return stem, layers[1:]

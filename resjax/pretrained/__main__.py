@@ -10,8 +10,6 @@ Fields of the configuration are given as in training, e.g. ``--config.data.name=
 network come from FILE. ``runs.json`` contains the file, its checksum and its layout under ``imported``.
 """
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 
@@ -32,30 +30,25 @@ def _main(argv: list[str]) -> None:
     experiment = load_experiment(_CONFIG.value)
     state = make_workdir(argv[1], _WORKDIR.value, experiment, new_head=_NEW_HEAD.value)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    print(
-        f"{argv[1]}: {_LAYOUT.name}, {_CONFIG.value.model.name}, {parameters:,} parameters",
-        flush=True,
-    )
+    model = _CONFIG.value.model.name
+    print(f"{argv[1]}: {_LAYOUT.name}, {model}, {parameters:,} parameters", flush=True)
     if _EVALUATE.value:
         sums = evaluate(experiment, state, _WORKDIR.value)
         print(
             f"error on {experiment.dataset.info.name}: {100 * sums['error'] / sums['count']:.2f} % "
             f"({sums['error']:,.0f} of {sums['count']:,.0f})"
         )
-    print(
-        f"done: {_WORKDIR.value}. Analyze it: python -m resjax.analyze --workdir={_WORKDIR.value}\n"
-        f"Continue: python -m resjax.train --config={_WORKDIR.value}/config.py --workdir={_WORKDIR.value}"
-    )
+    home = _WORKDIR.value
+    print(f"done: {home}. Analyze it: python -m resjax.analyze --workdir={home}")
+    print(f"Continue: python -m resjax.train --config={home}/config.py --workdir={home}")
 
 
 def _given_file() -> str:
     """FILE; the fields of --config depend on it, so it is needed before the flags are parsed."""
     given = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
     if not given:
-        print(
-            __doc__ if "--help" in sys.argv else f"error: no FILE given.\n\n{__doc__}",
-            file=sys.stderr,
-        )
+        wrong = "" if "--help" in sys.argv else "error: no FILE given.\n\n"
+        print(f"{wrong}{__doc__}", file=sys.stderr)
         sys.exit(2)
     return next((argument for argument in given if Path(argument).is_file()), given[0])
 
@@ -68,13 +61,9 @@ if __name__ == "__main__":
         sys.exit(1)
     _CONFIG = config_flags.DEFINE_config_dict("config", default_config(_LAYOUT))
     _WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run, created if absent")
-    _NEW_HEAD = flags.DEFINE_bool(
-        "new_head", False, "initialize a new classifier, for other classes"
-    )
-    _EVALUATE = flags.DEFINE_bool(
-        "evaluate",
-        True,
-        "measure the error on the data's evaluation set (long for ImageNet on a CPU)",
-    )
+    about = "initialize a new classifier, for other classes"
+    _NEW_HEAD = flags.DEFINE_bool("new_head", False, about)
+    about = "measure the error on the data's evaluation set (long for ImageNet on a CPU)"
+    _EVALUATE = flags.DEFINE_bool("evaluate", True, about)
     flags.mark_flags_as_required(["workdir"])
     command.run(_main)

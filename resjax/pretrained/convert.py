@@ -1,8 +1,6 @@
 """Tensors of another framework → the variables of a network, and back."""
 
-from __future__ import annotations
-
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -19,13 +17,9 @@ _COUNTERS = "num_batches_tracked"
 def to_variables(
     tensors: Tensors, network: Network, image_shape: Shape, naming: Naming, *, head: bool = True
 ) -> dict[str, Any]:
-    """The variables of ``network``, float32, in the layout of ``Network.init``.
+    """The variables of ``network`` for images (H, W, C), float32, in the layout of ``Network.init``.
 
-    Args:
-      tensors: by name.
-      network: for images of ``image_shape`` (H, W, C).
-      naming: the names of its layers.
-      head: include the classifier.
+    ``naming`` has the names of its layers. The classifier is included if ``head``.
 
     Raises:
       ValueError: tensors are missing, unexpected or of another shape; the message names them.
@@ -33,30 +27,26 @@ def to_variables(
     wanted = {place.key(naming): place for place in places(network, image_shape)}
     unexpected = sorted(k for k in tensors if k not in wanted and not k.endswith(_COUNTERS))
     missing = [key for key in wanted if key not in tensors]
-    taken = {key: place for key, place in wanted.items() if head or not _is_classifier(place)}
     arrays: dict[Place, np.ndarray] = {}
-    misshaped = []
-    for key, place in taken.items():
-        if key in tensors:
-            tensor = tensors[key]
-            if place.fits(tensor.shape):
-                arrays[place] = place.from_torch(tensor)
-            else:
-                misshaped.append(f"{key} {tensor.shape} instead of {place.torch_shape}")
-    if missing or unexpected or misshaped:
-        raise ValueError(
-            "the tensors do not fit the network. "
-            + " ".join(
-                f"{kind}: {_some(names)}."
-                for kind, names in (
-                    ("Missing", missing),
-                    ("Unexpected", unexpected),
-                    ("Of another shape", misshaped),
-                )
-                if names
+    misshaped, hint = [], ""
+    for key, place in wanted.items():
+        classifier = (place.module.part, place.module.path) == ("head", ("classifier",))
+        if key not in tensors or (classifier and not head):
+            continue
+        tensor = tensors[key]
+        if place.fits(tensor.shape):
+            arrays[place] = place.from_torch(tensor)
+            continue
+        misshaped.append(f"{key} {tensor.shape} instead of {place.torch_shape}")
+        if place.channels:
+            hint = (
+                " The inputs of this fully connected layer depend on the size of the images: use that of its "
+                "training (data.image_size)."
             )
-            + _hint(misshaped, taken)
-        )
+    problems = {"Missing": missing, "Unexpected": unexpected, "Of another shape": misshaped}
+    if any(problems.values()):
+        listed = " ".join(f"{kind}: {_some(names)}." for kind, names in problems.items() if names)
+        raise ValueError(f"the tensors do not fit the network. {listed}{hint}")
     return _tree(arrays)
 
 
@@ -83,10 +73,6 @@ def with_new_head(variables: Mapping[str, Any], fresh: Mapping[str, Any]) -> dic
     )
 
 
-def _is_classifier(place: Place) -> bool:
-    return place.module.part == "head" and place.module.path == ("classifier",)
-
-
 def _tree(arrays: Mapping[Place, np.ndarray]) -> dict[str, Any]:
     stacked: dict[tuple[str, ...], list[np.ndarray]] = {}
     units: dict[tuple[str, ...], int] = {}
@@ -103,19 +89,6 @@ def _tree(arrays: Mapping[Place, np.ndarray]) -> dict[str, Any]:
     return tree
 
 
-def _some(names: Iterable[str], most: int = 6) -> str:
-    listed = list(names)
-    more = f" and {len(listed) - most} more" if len(listed) > most else ""
-    return ", ".join(listed[:most]) + more
-
-
-def _hint(misshaped: list[str], taken: Mapping[str, Place]) -> str:
-    """The remedy, if a fully connected layer after an image has another shape."""
-    for text in misshaped:
-        key = text.split(" ")[0]
-        if taken[key].channels:
-            return (
-                " The inputs of this fully connected layer depend on the size of the images: use that of its "
-                "training (data.image_size)."
-            )
-    return ""
+def _some(names: list[str], most: int = 6) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

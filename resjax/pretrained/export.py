@@ -5,8 +5,6 @@ safetensors.torch.load_file(FILE))`` works with a ResNet-50, VGG or AlexNet of t
 images fit classes with the same names (their classifier is called ``fc``).
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
@@ -26,15 +24,12 @@ def export(
     path: str | Path,
     facts: dict[str, str] | None = None,
 ) -> None:
-    """Writes ``variables`` of ``network`` as safetensors, float32, with torchvision's names.
-
-    ``facts`` become safetensors' metadata.
+    """Writes ``variables`` of ``network`` as safetensors, float32; ``facts`` become the file's metadata.
 
     Raises:
       ValueError: torchvision has no network of this kind.
     """
-    names = naming.torchvision(network)
-    tensors = to_tensors(variables, network, image_shape, names)
+    tensors = to_tensors(variables, network, image_shape, naming.torchvision(network))
     save_file(tensors, path, metadata={"format": "pt", **(facts or {})})
 
 

@@ -8,8 +8,6 @@ A checkpoint of a training program contains more than a network: its ``state_dic
 usual names, and prefixes of wrappers (``module.`` of data parallelism) are removed.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -76,10 +74,9 @@ class _Lazy(Mapping[str, np.ndarray]):
 def _without_prefixes(names: list[str]) -> dict[str, str]:
     """New name → name in the file; only prefixes of all names are removed."""
     short = {name: name for name in names}
-    while names:
-        prefix = next((p for p in PREFIXES if all(n.startswith(p) for n in short)), None)
-        if prefix is None:
-            break
+    while prefix := next(
+        (p for p in PREFIXES if names and all(n.startswith(p) for n in short)), ""
+    ):
         short = {name.removeprefix(prefix): whole for name, whole in short.items()}
     return short
 
@@ -88,13 +85,10 @@ def _state_dict(found: Any, file: Path) -> dict[str, np.ndarray]:
     """The first dict of tensors, here or under one of WRAPPERS."""
     here = found
     while isinstance(here, dict):
-        tensors = {k: v for k, v in here.items() if isinstance(v, np.ndarray) and v.ndim}
-        inner = next((here[w] for w in WRAPPERS if isinstance(here.get(w), dict)), None)
-        if tensors or inner is None:
-            if not tensors:
-                break
-            return {k: v for k, v in here.items() if isinstance(v, np.ndarray)}
-        here = inner
+        arrays = {k: v for k, v in here.items() if isinstance(v, np.ndarray)}
+        if any(array.ndim for array in arrays.values()):
+            return arrays
+        here = next((here[w] for w in WRAPPERS if isinstance(here.get(w), dict)), None)
     keys = ", ".join(map(str, found)) if isinstance(found, dict) else type(found).__name__
     raise ValueError(
         f"{file} holds no network's tensors, neither at the top nor under {', '.join(WRAPPERS)}; it holds: "

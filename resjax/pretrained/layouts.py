@@ -6,8 +6,7 @@ the same names, and can be changed as any field of the configuration: the stride
 1e-5, and poolings without blur.
 """
 
-from __future__ import annotations
-
+import functools
 import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -24,6 +23,7 @@ from resjax.pretrained.files import Tensors
 from resjax.pretrained.naming import ResidualNames
 from resjax.pretrained.places import Naming
 
+_WIDTHS = (64, 128, 256, 512)
 KNOWN = (
     "torchvision and timm (ResNet, VGG; AlexNet), timm ResNetV2, Hugging Face microsoft/resnet-*, and the "
     "CIFAR networks of akamaster/pytorch_resnet_cifar10 and chenyaofo/pytorch-cifar-models"
@@ -31,23 +31,27 @@ KNOWN = (
 
 
 class Layout(NamedTuple):
-    """The recognized network of a set of tensors.
+    """The recognized network of a set of tensors."""
 
-    Attributes:
-      name: of the naming scheme.
-      model: the configuration of the network.
-      naming: from a network to the names of its layers.
-      num_classes, image_size: in its training, inferred from shapes.
-      mean, std: the authors' constants for standardizing images, per channel, for pixels in 0 … 1.
-    """
-
-    name: str
-    model: ConfigDict
-    naming: Callable[[Network], Naming]
-    num_classes: int
+    name: str  # of the naming scheme
+    model: ConfigDict  # the configuration of the network
+    naming: Callable[[Network], Naming]  # from a network to the names of its layers
+    num_classes: int  # in its training, like image_size inferred from shapes
     image_size: int
-    mean: Channels
-    std: Channels
+    mean: Channels = IMAGENET_MEAN  # the authors' constants for standardizing pixels in 0 … 1
+    std: Channels = IMAGENET_STD
+
+    def for_small_images(self) -> "Layout":
+        """The same names in chenyaofo's collection, which has networks for CIFAR-10 and CIFAR-100."""
+        mean, std = _CHENYAOFO.get(self.num_classes, (self.mean, self.std))
+        return self._replace(name="chenyaofo", image_size=32, mean=mean, std=std)
+
+
+# By the number of classes.
+_CHENYAOFO: dict[int, tuple[Channels, Channels]] = {
+    10: ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    100: ((0.5070, 0.4865, 0.4409), (0.2673, 0.2564, 0.2761)),
+}
 
 
 def recognize(tensors: Tensors) -> Layout:
@@ -93,48 +97,30 @@ def _residual(whose: str, tensors: Tensors, names: ResidualNames) -> Layout:
             f"a stem with a {kernel}×{kernel} convolution; ours have 3×3 (small images) or 7×7"
         )
     large = kernel == 7
-    fields: dict[str, Any] = {
-        "placement": "post",
-        "widths": widths,
-        "block": block,
-        "bottleneck_stride": "3x3",
-        "transition": "projection" if projected else "pad_subsample",
-        "pad_centre": not projected,
-        "stem": "large" if large else "small",
-        "stage_sizes": sizes,
-    }
-    step = len(sizes) * (3 if block == "bottleneck" else 2)
     depth = next(
         (d for d, s in IMAGENET_SIZES.items() if s == sizes and (d >= 50) == (block != "basic")), 0
     )
-    if large and projected and depth and widths == (64, 128, 256, 512):
+    if large and projected and depth and widths == _WIDTHS:
         model = models.defaults("imagenet_resnet", depth=depth)
-    elif len(set(sizes)) == 1:
-        fields |= {"stage_sizes": (), "depth": step * sizes[0] + 2}
-        model = models.defaults("resnet", **fields)
     else:
-        model = models.defaults("resnet", **fields)
+        size: dict[str, Any] = {"stage_sizes": sizes}
+        if len(set(sizes)) == 1:
+            size = {"depth": sum(sizes) * (3 if block == "bottleneck" else 2) + 2}
+        model = models.defaults(
+            "resnet",
+            placement="post",
+            widths=widths,
+            block=block,
+            bottleneck_stride="3x3",
+            transition="projection" if projected else "pad_subsample",
+            pad_centre=not projected,
+            stem="large" if large else "small",
+            **size,
+        )
+    named = functools.partial(naming.residual, names=names)
     classes = tensors[f"{names.head}.weight"].shape[0]
-    mean, std = IMAGENET_MEAN, IMAGENET_STD
-    if whose == "torchvision" and not large:
-        whose = "chenyaofo"
-        mean, std = _CHENYAOFO.get(classes, (mean, std))
-    return Layout(
-        whose,
-        model,
-        lambda network: naming.residual(network, names),
-        classes,
-        224 if large else 32,
-        mean,
-        std,
-    )
-
-
-# By the number of classes: CIFAR-10 and CIFAR-100.
-_CHENYAOFO: dict[int, tuple[Channels, Channels]] = {
-    10: ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
-    100: ((0.5070, 0.4865, 0.4409), (0.2673, 0.2564, 0.2761)),
-}
+    layout = Layout(whose, model, named, classes, 224 if large else 32)
+    return layout.for_small_images() if whose == "torchvision" and not large else layout
 
 
 def _timm_v2(tensors: Tensors) -> Layout:
@@ -153,17 +139,14 @@ def _timm_v2(tensors: Tensors) -> Layout:
             "and plain weights. Of timm's, resnetv2_18, _34, _50, _101 and _152 are supported"
         )
     sizes, widths, block, _ = _stages(tensors, names)
-    if widths != (64, 128, 256, 512):
-        raise ValueError(f"a ResNetV2 of widths {widths}; ours has (64, 128, 256, 512)")
-    return Layout(
-        "timm ResNetV2",
-        models.defaults("resjax.pretrained.networks:timm_resnetv2", stage_sizes=sizes, block=block),
-        lambda network: naming.residual(network, names),
-        tensors[f"{names.head}.weight"].shape[0],
-        224,
-        (0.5, 0.5, 0.5),
-        (0.5, 0.5, 0.5),
-    )
+    if widths != _WIDTHS:
+        raise ValueError(f"a ResNetV2 of widths {widths}; ours has {_WIDTHS}")
+    builder = "resjax.pretrained.networks:timm_resnetv2"
+    model = models.defaults(builder, stage_sizes=sizes, block=block)
+    named = functools.partial(naming.residual, names=names)
+    half = (0.5, 0.5, 0.5)
+    classes = tensors[f"{names.head}.weight"].shape[0]
+    return Layout("timm ResNetV2", model, named, classes, 224, half, half)
 
 
 def _stages(
@@ -207,15 +190,9 @@ def _chain(tensors: Tensors) -> Layout:
     kernels = [tensors[f"features.{n}.weight"].shape[-1] for n in numbers]
     if kernels[0] == 11:
         _need(tensors, ("classifier.1.weight", "classifier.6.weight"), "torchvision")
-        return Layout(
-            "torchvision",
-            models.defaults("alexnet", form="one_column"),
-            lambda network: naming.chain(network, naming.ALEXNET_DENSE),
-            tensors["classifier.6.weight"].shape[0],
-            224,
-            IMAGENET_MEAN,
-            IMAGENET_STD,
-        )
+        model = models.defaults("alexnet", form="one_column")
+        named = functools.partial(naming.chain, dense=naming.ALEXNET_DENSE)
+        return Layout("torchvision", model, named, tensors["classifier.6.weight"].shape[0], 224)
     timm = "pre_logits.fc1.weight" in tensors
     whose, dense = ("timm", naming.TIMM_DENSE) if timm else ("torchvision", naming.VGG_DENSE)
     _need(tensors, [f"{name}.weight" for name in dense], whose)
@@ -233,21 +210,11 @@ def _chain(tensors: Tensors) -> Layout:
             f"{', '.join(f'{k}: {v}' for k, v in CONFIGURATIONS.items())}"
         )
     fc6 = tensors[f"{dense[0]}.weight"]
-    classes = tensors[f"{dense[2]}.weight"].shape[0]
-    small = fc6.size == 512 * fc6.shape[0]  # maps of one pixel, from 32×32 images
-    mean, std = IMAGENET_MEAN, IMAGENET_STD
-    if small:
-        whose = "chenyaofo"
-        mean, std = _CHENYAOFO.get(classes, (mean, std))
-    return Layout(
-        whose,
-        models.defaults("vgg", configuration=found[0], norm=norm, fc_width=fc6.shape[0]),
-        lambda network: naming.chain(network, dense),
-        classes,
-        32 if small else 224,
-        mean,
-        std,
-    )
+    model = models.defaults("vgg", configuration=found[0], norm=norm, fc_width=fc6.shape[0])
+    named = functools.partial(naming.chain, dense=dense)
+    layout = Layout(whose, model, named, tensors[f"{dense[2]}.weight"].shape[0], 224)
+    # Inputs of fc6 from maps of one pixel, so from 32×32 images.
+    return layout.for_small_images() if fc6.size == 512 * fc6.shape[0] else layout
 
 
 def _refuse(tensors: Tensors, reasons: dict[str, str]) -> None:

@@ -1,7 +1,5 @@
 """Names of layers in torchvision, timm, Hugging Face, and two well-known collections for CIFAR."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from resjax.models.plain import Classifier, ConvStem, ConvUnit, DenseUnit
@@ -11,26 +9,17 @@ from resjax.pretrained.places import Module, Naming
 
 
 class ResidualNames(NamedTuple):
-    """Names in a residual network.
+    """Names in a residual network."""
 
-    Attributes:
-      stem, stem_bn: the first convolution and its BatchNorm.
-      unit: the prefix of a unit; ``{stage}`` counts from 0, ``{stage1}`` from 1, ``{i}`` within the stage
-        from 0.
-      conv, bn: of the branch, in the unit; ``{j}`` counts from 0, ``{j1}`` from 1.
-      shortcut, shortcut_bn: of a projection, in the unit.
-      head_bn, head: the BatchNorm after the last unit, and the classifier.
-    """
-
-    stem: str
+    stem: str  # the first convolution
     stem_bn: str
-    unit: str
-    conv: str
+    unit: str  # the prefix of a unit; {stage} counts from 0, {stage1} from 1, {i} within the stage from 0
+    conv: str  # of the branch, in the unit; {j} counts from 0, {j1} from 1
     bn: str
-    shortcut: str
+    shortcut: str  # a projection, in the unit
     shortcut_bn: str
-    head_bn: str
-    head: str
+    head_bn: str  # the BatchNorm after the last unit
+    head: str  # the classifier
 
 
 TORCHVISION = ResidualNames(
@@ -39,16 +28,12 @@ TORCHVISION = ResidualNames(
 )  # fmt: skip
 CIFAR = TORCHVISION._replace(shortcut="shortcut.0", shortcut_bn="shortcut.1", head="linear")
 HUGGING_FACE = ResidualNames(
-    stem="resnet.embedder.embedder.convolution",
-    stem_bn="resnet.embedder.embedder.normalization",
+    stem="resnet.embedder.embedder.convolution", stem_bn="resnet.embedder.embedder.normalization",
     unit="resnet.encoder.stages.{stage}.layers.{i}",
-    conv="layer.{j}.convolution",
-    bn="layer.{j}.normalization",
-    shortcut="shortcut.convolution",
-    shortcut_bn="shortcut.normalization",
-    head_bn="resnet.normalization",
-    head="classifier.1",
-)
+    conv="layer.{j}.convolution", bn="layer.{j}.normalization",
+    shortcut="shortcut.convolution", shortcut_bn="shortcut.normalization",
+    head_bn="resnet.normalization", head="classifier.1",
+)  # fmt: skip
 TIMM_V2 = ResidualNames(
     stem="stem.conv", stem_bn="stem.norm",
     unit="stages.{stage}.blocks.{i}", conv="conv{j1}", bn="norm{j1}",
@@ -126,9 +111,7 @@ def torchvision(network: Network) -> Naming:
     units = [stack.unit for stack in network.stacks]
     if all(isinstance(u, ResidualUnit) for u in units):
         if all(
-            u.placement == "post"
-            and u.norm
-            and u.branch_scale == "none"
+            (u.placement, u.norm, u.branch_scale) == ("post", True, "none")
             and u.residual
             and u.shortcut.alteration == "identity"
             for u in units

@@ -1,14 +1,12 @@
 """Forms of pretrained networks that ``resjax.models`` lacks."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from resjax.models.checks import dtype_of
+from resjax.models.checks import computation
 from resjax.models.layers import Conv, Dtype, Pool
 from resjax.models.resnet import resnet
 from resjax.network import Network
@@ -40,20 +38,13 @@ def timm_resnetv2(
     conv: str = "auto",
     unroll: int = 0,
 ) -> Network:
-    """A pre-activation ResNet as in timm's ``resnetv2_*``.
+    """A pre-activation ResNet as in timm's ``resnetv2_*``, with the stride of a bottleneck in its 3×3.
 
     In ``imagenet_resnet`` with version='v2', BatchNorm and ReLU are in the stem, before its max pooling, and
     the first unit starts with a convolution, as in He et al. 2016. Here the pooling comes first, and every
     unit starts with BatchNorm and ReLU. The two are equal only if no scale of that BatchNorm is negative.
 
-    Args:
-      image_shape, num_classes: of the data.
-      stage_sizes: units in each of the four stages.
-      block: 'basic' or 'bottleneck', with the stride in its 3×3.
-      dtype, conv, unroll: as in ``resjax.models.resnet``.
-
-    Raises:
-      ValueError: as ``resjax.models.resnet``.
+    Arguments are those of ``resjax.models.resnet.resnet``, with four ``stage_sizes``.
     """
     network = resnet(
         image_shape=image_shape,
@@ -72,6 +63,6 @@ def timm_resnetv2(
     first, *others = network.stacks
     return dataclasses.replace(
         network,
-        stem=BareStem(64, dtype_of(dtype), conv),
+        stem=BareStem(64, computation(dtype, conv), conv),
         stacks=(dataclasses.replace(first, unit=first.unit.clone(first=False)), *others),
     )

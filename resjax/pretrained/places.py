@@ -8,8 +8,6 @@ PyTorch's momentum of 0.1 is our 0.9. (In training, PyTorch's running variance u
 batch, ours the biased.) Convolutions pad (k − 1) // 2 zeros on each side in both.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -22,21 +20,16 @@ from resjax.network import Network
 
 Shape = tuple[int, ...]
 _SUFFIX = {
-    "kernel": "weight",
-    "scale": "weight",
-    "bias": "bias",
-    "mean": "running_mean",
-    "var": "running_var",
-}
+    "kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"
+}  # fmt: skip
 
 
 class Module(NamedTuple):
-    """A layer: its part ('stem', 'head' or a stack's name), the position of its unit in the stack (0 outside
-    stacks), and its path in the unit, such as ('shortcut', 'conv')."""
+    """A layer."""
 
-    part: str
-    position: int
-    path: tuple[str, ...]
+    part: str  # 'stem', 'head' or a stack's name
+    position: int  # of its unit in the stack, 0 outside stacks
+    path: tuple[str, ...]  # in the unit, such as ('shortcut', 'conv')
 
 
 # From a layer to its name in a layout.
@@ -44,22 +37,14 @@ Naming = Callable[[Module], str]
 
 
 class Place(NamedTuple):
-    """One array of one unit, stem or head.
+    """One array of one unit, stem or head."""
 
-    Attributes:
-      collection: 'params' or 'batch_stats'.
-      module, leaf: the layer, and the name of the array.
-      units: number of units in the layer's stack, 0 outside stacks.
-      shape: ours, of one unit.
-      channels: of the image that a fully connected layer flattens; 0 for other layers.
-    """
-
-    collection: str
+    collection: str  # 'params' or 'batch_stats'
     module: Module
-    leaf: str
-    units: int
-    shape: Shape
-    channels: int
+    leaf: str  # the name of the array in the layer
+    units: int  # number of units in the layer's stack, 0 outside stacks
+    shape: Shape  # ours, of one unit
+    channels: int  # of the image that a fully connected layer flattens; 0 for other layers
 
     def key(self, naming: Naming) -> str:
         """Its name in a layout."""
@@ -87,8 +72,7 @@ class Place(NamedTuple):
             return array.transpose(2, 3, 1, 0)
         if len(self.shape) < 2:
             return array
-        side = self._side
-        images = array.reshape(self.shape[1], -1, side, side)
+        images = array.reshape(self.shape[1], -1, self._side, self._side)
         return images.transpose(2, 3, 1, 0).reshape(self.shape)
 
     def to_torch(self, array: np.ndarray) -> np.ndarray:
@@ -98,8 +82,7 @@ class Place(NamedTuple):
             return np.ascontiguousarray(array.transpose(3, 2, 0, 1))
         if len(self.shape) < 2:
             return array
-        side = self._side
-        images = array.reshape(side, side, -1, self.shape[1])
+        images = array.reshape(self._side, self._side, -1, self.shape[1])
         return np.ascontiguousarray(images.transpose(3, 2, 0, 1)).reshape(self.torch_shape)
 
     @property

@@ -12,8 +12,7 @@ Before, it was a chain of pickles (a magic number, a protocol version, facts of 
 order of the storages), followed by the length and numbers of each storage.
 """
 
-from __future__ import annotations
-
+import functools
 import io
 import pickle
 import struct
@@ -29,17 +28,14 @@ import numpy as np
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
 _DTYPES = {
-    "FloatStorage": np.dtype(np.float32),
-    "DoubleStorage": np.dtype(np.float64),
-    "HalfStorage": np.dtype(np.float16),
-    "BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
-    "LongStorage": np.dtype(np.int64),
-    "IntStorage": np.dtype(np.int32),
-    "ShortStorage": np.dtype(np.int16),
-    "CharStorage": np.dtype(np.int8),
-    "ByteStorage": np.dtype(np.uint8),
-    "BoolStorage": np.dtype(np.bool_),
-}
+    f"{name}Storage": np.dtype(kind)
+    for name, kind in {
+        "Float": np.float32, "Double": np.float64, "Half": np.float16, "BFloat16": ml_dtypes.bfloat16,
+        "Long": np.int64, "Int": np.int32, "Short": np.int16, "Char": np.int8, "Byte": np.uint8,
+        "Bool": np.bool_,
+    }.items()
+}  # fmt: skip
+_IGNORED_DTYPES = ("float32", "float64", "float16", "bfloat16", "int64", "int32", "uint8", "bool")
 
 
 class TorchFileError(ValueError):
@@ -109,12 +105,8 @@ def _read_zip(file: BinaryIO) -> Any:
         order = "little"
         if f"{folder}byteorder" in archive.namelist():
             order = archive.read(f"{folder}byteorder").decode()
-        found = _Reader(io.BytesIO(archive.read(pickles[0])), _zip_storage).load()
-
-        def numbers(key: str, dtype: np.dtype) -> np.ndarray:
-            return _native(archive.read(f"{folder}data/{key}"), dtype, order)
-
-        return _resolve(found, _Cache(numbers))
+        found = _Reader(io.BytesIO(archive.read(pickles[0]))).load()
+        return _resolve(found, _storages(lambda key: archive.read(f"{folder}data/{key}"), order))
 
 
 def _read_chain(file: BinaryIO) -> Any:
@@ -123,7 +115,7 @@ def _read_chain(file: BinaryIO) -> Any:
     version, machine = _plain(file), _plain(file)
     if version != _PROTOCOL:
         raise TorchFileError(f"protocol version {version}; known: {_PROTOCOL}")
-    reader = _Reader(file, _chain_storage)
+    reader = _Reader(file)
     found = reader.load()
     order = "little" if machine.get("little_endian", True) else "big"
     raw: dict[str, bytes] = {}
@@ -133,33 +125,15 @@ def _read_chain(file: BinaryIO) -> Any:
             raise TorchFileError(f"storage {key!r} belongs to no tensor")
         (count,) = struct.unpack("<q" if order == "little" else ">q", file.read(8))
         raw[key] = file.read(count * kind.itemsize)
-    return _resolve(found, _Cache(lambda key, dtype: _native(raw[key], dtype, order)))
-
-
-def _zip_storage(pid: Any) -> _Storage:
-    tag, kind, key, _, count = pid
-    if tag != "storage":
-        raise TorchFileError(f"unknown kind of object {tag!r}")
-    return _Storage(kind.dtype, str(key), 0, int(count))
-
-
-def _chain_storage(pid: Any) -> _Storage:
-    if pid[0] == "module":
-        raise TorchFileError("it contains a whole model: save the state_dict() alone")
-    tag, kind, key, _, count, view = pid
-    if tag != "storage":
-        raise TorchFileError(f"unknown kind of object {tag!r}")
-    start, length = (0, count) if view is None else (view[1], view[2])
-    return _Storage(kind.dtype, str(key), int(start), int(length))
+    return _resolve(found, _storages(raw.__getitem__, order))
 
 
 class _Reader(pickle.Unpickler):
     """An unpickler that finds stand-ins only. ``kinds`` has the dtype of each storage."""
 
-    def __init__(self, file: BinaryIO, storage: Callable[[Any], _Storage]) -> None:
+    def __init__(self, file: BinaryIO) -> None:
         super().__init__(file, encoding="utf-8")
         self.kinds: dict[str, np.dtype] = {}
-        self._storage = storage
         self._known = _stand_ins()
 
     def find_class(self, module: str, name: str) -> Any:
@@ -172,9 +146,15 @@ class _Reader(pickle.Unpickler):
         return self._known[module, name]
 
     def persistent_load(self, pid: Any) -> _Storage:
-        storage = self._storage(pid)
-        self.kinds[storage.key] = storage.dtype
-        return storage
+        if pid[0] == "module":
+            raise TorchFileError("it contains a whole model: save the state_dict() alone")
+        if pid[0] != "storage":
+            raise TorchFileError(f"unknown kind of object {pid[0]!r}")
+        # Only the old format has a view: None, or (key, start, length).
+        _, kind, key, _, count, *view = pid
+        start, length = view[0][1:] if view and view[0] else (0, count)
+        self.kinds[str(key)] = kind.dtype
+        return _Storage(kind.dtype, str(key), int(start), int(length))
 
 
 def _plain(file: BinaryIO) -> Any:
@@ -210,58 +190,45 @@ def _stand_ins() -> dict[tuple[str, str], Any]:
             raise TorchFileError("a tensor without a storage")
         return _Tensor(storage, int(offset), tuple(map(int, size)), tuple(map(int, stride)))
 
-    def parameter(data: Any, *rest: object) -> Any:
-        return data
-
-    def size(values: Any = ()) -> tuple[Any, ...]:
-        return tuple(values)
-
-    known: dict[tuple[str, str], Any] = {
+    return {
         ("collections", "OrderedDict"): Dict,
         ("torch._utils", "_rebuild_tensor"): tensor,
         ("torch._utils", "_rebuild_tensor_v2"): tensor,
-        ("torch._utils", "_rebuild_parameter"): parameter,
-        ("torch", "Size"): size,
+        ("torch._utils", "_rebuild_parameter"): lambda data, *rest: data,
+        ("torch", "Size"): lambda values=(): tuple(values),
         ("torch", "device"): Shell,
         ("argparse", "Namespace"): Shell,
         ("numpy", "dtype"): Shell,
         ("numpy.core.multiarray", "scalar"): Shell,
         ("numpy._core.multiarray", "scalar"): Shell,
         ("_codecs", "encode"): Shell,
+        **{("torch", name): _Kind(dtype) for name, dtype in _DTYPES.items()},
+        **{("torch", name): None for name in _IGNORED_DTYPES},
     }
-    for name, dtype in _DTYPES.items():
-        known["torch", name] = _Kind(dtype)
-    for name in ("float32", "float64", "float16", "bfloat16", "int64", "int32", "uint8", "bool"):
-        known["torch", name] = None
-    return known
 
 
-class _Cache:
-    """Storages by key, each read once, since tensors may share them."""
+def _storages(read: Callable[[str], bytes], order: str) -> Callable[[_Storage], np.ndarray]:
+    """A function from a storage to its numbers; each is read once, since tensors may share it."""
 
-    def __init__(self, read: Callable[[str, np.dtype], np.ndarray]) -> None:
-        self._read = read
-        self._there: dict[str, np.ndarray] = {}
+    @functools.cache
+    def whole(key: str, dtype: np.dtype) -> np.ndarray:
+        if order not in ("little", "big"):
+            raise TorchFileError(f"byte order {order!r}; known: little, big")
+        numbers = np.frombuffer(read(key), dtype)
+        return numbers if order == sys.byteorder else numbers.byteswap()
 
-    def __getitem__(self, storage: _Storage) -> np.ndarray:
-        if storage.key not in self._there:
-            self._there[storage.key] = self._read(storage.key, storage.dtype)
-        whole = self._there[storage.key]
-        if not 0 <= storage.start <= storage.start + storage.length <= len(whole):
+    def numbers(storage: _Storage) -> np.ndarray:
+        there = whole(storage.key, storage.dtype)
+        if not 0 <= storage.start <= storage.start + storage.length <= len(there):
             raise TorchFileError(f"storage {storage.key!r} is shorter than its tensors say")
-        return whole[storage.start : storage.start + storage.length]
+        return there[storage.start : storage.start + storage.length]
+
+    return numbers
 
 
-def _native(raw: bytes, dtype: np.dtype, order: str) -> np.ndarray:
-    if order not in ("little", "big"):
-        raise TorchFileError(f"byte order {order!r}; known: little, big")
-    numbers = np.frombuffer(raw, dtype)
-    return numbers if order == sys.byteorder else numbers.byteswap()
-
-
-def _resolve(found: Any, storages: _Cache) -> Any:
+def _resolve(found: Any, storages: Callable[[_Storage], np.ndarray]) -> Any:
     if isinstance(found, _Tensor):
-        return _array(found, storages[found.storage])
+        return _array(found, storages(found.storage))
     if isinstance(found, dict):
         return {
             key if isinstance(key, str | int) else str(key): _resolve(value, storages)

@@ -4,11 +4,8 @@ Step 0 of every run is the random network of its seed, with which several studie
 network is step 1, as if the first step had loaded it.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -80,8 +77,8 @@ def make_workdir(
             f"{path} has {layout.num_classes} classes and {info.name} has {info.num_classes}: set "
             "--config.data.name to the data of its training, or use a new classifier: --new_head"
         )
-    naming = layout.naming(network)
-    variables = to_variables(tensors, network, info.image_shape, naming, head=not new_head)
+    names = layout.naming(network)
+    variables = to_variables(tensors, network, info.image_shape, names, head=not new_head)
     state = experiment.create_state()
     if new_head:
         variables = with_new_head(variables, state.variables)
@@ -99,24 +96,16 @@ def make_workdir(
     with Checkpoints(home) as checkpoints:
         checkpoints.save(state)
     workdir.write(home / "config.py", _CONFIG_FILE)
-    _note(
-        home,
-        {
-            "file": Path(path).name,
-            "sha256": sha256(path),
-            "bytes": Path(path).expanduser().stat().st_size,
-            "layout": layout.name,
-            "new_head": new_head,
-        },
-    )
+    runs = json.loads((home / "runs.json").read_text())
+    runs[-1]["imported"] = {
+        "file": Path(path).name,
+        "sha256": sha256(path),
+        "bytes": Path(path).expanduser().stat().st_size,
+        "layout": layout.name,
+        "new_head": new_head,
+    }
+    workdir.write(home / "runs.json", json.dumps(runs, indent=2) + "\n")
     return state
-
-
-def _note(home: Path, imported: dict[str, Any]) -> None:
-    """Adds the source of the network to this start's entry in runs.json."""
-    file = home / "runs.json"
-    *before, last = json.loads(file.read_text())
-    workdir.write(file, json.dumps([*before, {**last, "imported": imported}], indent=2) + "\n")
 
 
 def evaluate(experiment: Experiment, state: TrainState, directory: str | Path) -> dict[str, float]:

@@ -1,7 +1,5 @@
 """The provenance of results: commit, versions, device, date."""
 
-from __future__ import annotations
-
 import datetime
 import importlib.metadata
 import platform
@@ -42,14 +40,11 @@ def commit() -> str | None:
     """
 
     def git(*args: str) -> str:
-        return subprocess.run(
-            ["git", *args],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
-        ).stdout.strip()
+        here, command = Path(__file__).parent, ["git", *args]
+        done = subprocess.run(
+            command, cwd=here, capture_output=True, text=True, check=True, timeout=10
+        )
+        return done.stdout.strip()
 
     try:
         git("ls-files", "--error-unmatch", Path(__file__).name)

@@ -6,8 +6,6 @@
 ``checkpoints/``    see ``resjax.training.checkpoint``
 """
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

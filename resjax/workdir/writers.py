@@ -46,11 +46,7 @@ class Writer:
     """
 
     def __init__(
-        self,
-        workdir: Path,
-        start_step: int,
-        total_steps: int,
-        tensorboard: bool = False,
+        self, workdir: Path, start_step: int, total_steps: int, tensorboard: bool = False
     ) -> None:
         first = jax.process_index() == 0
         path = workdir / "metrics.jsonl" if first else Path(os.devnull)

@@ -31,8 +31,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from resjax.models.layer_facts import Facts, rule_of
-from resjax.models.layer_table import layer_table
+from resjax.models.layer_table import Facts, layer_table, rule_of
 from resjax.network import Network, Variables
 from resjax.network.parts import part_of
 from resjax.studies import style
