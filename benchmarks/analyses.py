@@ -33,9 +33,7 @@ from resjax.studies.lesions import lesion
 from resjax.studies.paths import path_exact
 
 
-def programs(
-    depth: int, batch: int, size: int
-) -> tuple[int, dict[str, tuple[Any, tuple[Any, ...]]]]:
+def programs(depth: int, batch: int, size: int) -> tuple[int, dict[str, tuple[Any, tuple[Any, ...]]]]:
     """The number of units, and {name: (compiled, arguments)}."""
     shape = (size, size, 3)
     config = models.defaults("resnet", depth=depth)
@@ -90,8 +88,7 @@ def compete(depth: int, batch: int, size: int, rounds: int) -> dict[str, Any]:
     ratios = {
         "delete_each / (n + 1) forward": kept["delete_each"] / ((n + 1) * kept["forward"]),
         "path_spectrum / n gradients": kept["path_spectrum"] / (n * kept["gradient"]),
-        "path_spectrum / n backward": kept["path_spectrum"]
-        / (n * (kept["gradient"] - kept["forward"])),
+        "path_spectrum / n backward": kept["path_spectrum"] / (n * (kept["gradient"] - kept["forward"])),
     }
     memory = {k: c.memory_analysis().temp_size_in_bytes for k, (c, _) in compiled.items()}
     return {
@@ -107,8 +104,7 @@ def compete(depth: int, batch: int, size: int, rounds: int) -> dict[str, Any]:
         },
         "temporary_bytes": memory,
         "memory_ratios": {
-            name: memory[name] / memory["training gradient"]
-            for name in ("delete_each", "path_spectrum")
+            name: memory[name] / memory["training gradient"] for name in ("delete_each", "path_spectrum")
         },
     }
 

@@ -165,9 +165,7 @@ def start(name: str, depth: int, batch: int, folder: str) -> dict[str, float]:
         str(batch),
     ]
     env = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
-    done = subprocess.run(
-        command, env={**env, "RESJAX_CACHE_DIR": folder}, capture_output=True, text=True
-    )
+    done = subprocess.run(command, env={**env, "RESJAX_CACHE_DIR": folder}, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} said: {done.stderr}")
     return dict(json.loads(done.stdout.splitlines()[-1]))
@@ -219,9 +217,7 @@ def main() -> None:
             save(args.json, {"batch": args.batch, "rows": rows})
             cells = [
                 " / ".join(
-                    f"{np.median(row['seconds'][kind][program]):.2f}"
-                    if kind in row["seconds"]
-                    else "–"
+                    f"{np.median(row['seconds'][kind][program]):.2f}" if kind in row["seconds"] else "–"
                     for kind in ("stock", "cold", "warm")
                 )
                 for program in PROGRAMS

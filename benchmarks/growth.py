@@ -69,9 +69,7 @@ def training_step(depth: int, width: int, batch: int) -> Measured:
     )
     optimizer = optax.chain(optax.add_decayed_weights(1e-4), optax.sgd(1e-3, momentum=0.9))
     network = network_of(depth, width)
-    task = Task(
-        network, losses.cross_entropy, optimizer, lambda step: 1e-3, constants, norms_every=100
-    )
+    task = Task(network, losses.cross_entropy, optimizer, lambda step: 1e-3, constants, norms_every=100)
     images = np.random.default_rng(0).integers(0, 256, (batch, *SHAPE), np.uint8)
     data = {"image": jnp.asarray(images), "label": jnp.asarray(examples(batch)[1])}
     places = jnp.tile(jnp.arange(batch, dtype=jnp.int32), (STEPS, 1))
@@ -99,9 +97,7 @@ def _analysis(name: str, depth: int, width: int, batch: int) -> Measured:
     if name == "delete each":
         arguments = (variables, x, y, jnp.ones(batch, bool))
         all_units = (True,) * network.num_units
-        lowered = lesion._lesion_batch.lower(
-            Cores(), network, losses.cross_entropy, all_units, *arguments
-        )
+        lowered = lesion._lesion_batch.lower(Cores(), network, losses.cross_entropy, all_units, *arguments)
     else:
         arguments = (variables, x, y, jax.random.key(0))
         lowered = path_exact._spectrum.lower(
@@ -177,9 +173,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
         fig.set_size_inches(12, 6)
         programs = list(VALUES)
         for column, factor in enumerate(factors):
-            for line, (what, name) in enumerate(
-                (("seconds", "time"), ("temporary_bytes", "memory"))
-            ):
+            for line, (what, name) in enumerate((("seconds", "time"), ("temporary_bytes", "memory"))):
                 ax = grid[line][column]
                 own = [row for row in rows if row["factor"] == factor and row[what][0] is not None]
                 for row in own:

@@ -65,8 +65,7 @@ def decode(data_dir: Path, pictures: int = 100, rounds: int = 9) -> dict[str, An
         "mean bytes": float(np.mean([len(f) for f in files])),
         "ImageNet's mean bytes": imagenet_pictures.TARGET_BYTES,
         "pictures a second of CPU time": {
-            name: {"median": float(np.median(v)), "range": [min(v), max(v)]}
-            for name, v in rates.items()
+            name: {"median": float(np.median(v)), "range": [min(v), max(v)]} for name, v in rates.items()
         },
         "versions": _versions(),
     }
@@ -199,9 +198,7 @@ def _megabytes() -> float:
             rollup = (pid / "smaps_rollup").read_text()
         except OSError:
             continue
-        total += next(
-            int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")
-        )
+        total += next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
     return total / 1024
 
 
@@ -277,9 +274,7 @@ def main() -> None:
     parser.add_argument("data_dir", type=Path)
     parser.add_argument("--parts", default=",".join(PARTS))
     parser.add_argument("--pictures", type=int, nargs=2, default=[2400, 400], help="train, test")
-    parser.add_argument(
-        "--json", type=Path, help="results; parts that it holds and were not run stay"
-    )
+    parser.add_argument("--json", type=Path, help="results; parts that it holds and were not run stay")
     args = parser.parse_args()
     names = args.parts.split(",")
     if unknown := set(names) - set(PARTS):

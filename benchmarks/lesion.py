@@ -113,9 +113,7 @@ def own_studies(
         "delete_each": each,
         "delete_k": lambda: scores(delete_subsets(*args, deleted, **options)),
         "reorder": lambda: scores(reorder(*args, swaps=SWAPS, draws=ORDERS, **options)),
-        "exact_spectrum": lambda: (
-            path_spectrum(*on_paths, batch_size=path_size).norm[0, 0].tolist()
-        ),
+        "exact_spectrum": lambda: path_spectrum(*on_paths, batch_size=path_size).norm[0, 0].tolist(),
         "sampled_spectrum": lambda: path_norms(*on_paths, paths).tolist(),
     }
     same = {"deleted": deleted, "order": order, "paths": paths, "batch_size": np.array(size),
@@ -219,9 +217,7 @@ def main() -> None:
     if (args.file is None) == (args.depth is None):
         parser.error("name FILE or --depth, one of them")
     if args.depth and (args.depth < 26 or args.depth % 6 != 2):
-        parser.error(
-            f"--depth={args.depth}; allowed: 6n + 2, from 26 (up to {max(KS)} units are deleted)"
-        )
+        parser.error(f"--depth={args.depth}; allowed: 6n + 2, from 26 (up to {max(KS)} units are deleted)")
 
     # Both contenders share a GPU's memory, and compute in float32.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
@@ -287,9 +283,7 @@ def compare(
         table.add_column(column, justify="right")
     for study, row in rows.items():
         theirs = f"{np.median(row['seconds']['torch']):.2f}" if torch else "–"
-        ratio = (
-            "{:.2f}× ({:.2f} to {:.2f})".format(row["ratio"], *row["ratio_range"]) if torch else "–"
-        )
+        ratio = "{:.2f}× ({:.2f} to {:.2f})".format(row["ratio"], *row["ratio_range"]) if torch else "–"
         difference = f"{row['difference']:.1e}" if torch else "–"
         first = f"{row['first_seconds']['resjax']:.1f}"
         table.add_row(study, theirs, f"{medians[study]:.2f}", ratio, first, difference)

@@ -164,9 +164,7 @@ class Studies:
 
     def delete_each(self):
         whole, n = self.whole, len(self.whole)
-        rows = [
-            [WithoutBranch(b) if i == out else b for i, b in enumerate(whole)] for out in range(n)
-        ]
+        rows = [[WithoutBranch(b) if i == out else b for i, b in enumerate(whole)] for out in range(n)]
         return self.measured([whole, *rows])
 
     def delete_k(self):
@@ -201,10 +199,7 @@ class Studies:
             by_length = new
         image = self.path_images.detach().requires_grad_()
         stem = self.model.stem(image)
-        return [
-            torch.autograd.grad(stem, image, c, retain_graph=True)[0].norm().item()
-            for c in by_length
-        ]
+        return [torch.autograd.grad(stem, image, c, retain_graph=True)[0].norm().item() for c in by_length]
 
     def sampled_spectrum(self):
         """Norms of the gradients along named paths."""

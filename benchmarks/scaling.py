@@ -140,9 +140,7 @@ def run(args: argparse.Namespace, devices: int, processes: int) -> tuple[dict[st
         sizes = [f"--{k}={getattr(args, k)}" for k in ("depth", "batch", "steps")]
         command = [sys.executable, __file__, *sizes, "--serve", folder]
         started = [
-            subprocess.Popen(
-                command, env={**env, "JAX_PROCESS_ID": str(i)} if processes > 1 else env
-            )
+            subprocess.Popen(command, env={**env, "JAX_PROCESS_ID": str(i)} if processes > 1 else env)
             for i in range(processes)
         ]
         codes = [process.wait() for process in started]

@@ -12,9 +12,7 @@ import time
 from collections.abc import Callable
 
 
-def serve(
-    compile_seconds: float, run_round: Callable[[], None], steps: int, **facts: float
-) -> None:
+def serve(compile_seconds: float, run_round: Callable[[], None], steps: int, **facts: float) -> None:
     """Answers with seconds: first to compile, with facts; then of a step, whenever a line asks."""
     print(json.dumps({"seconds": compile_seconds, **facts}), flush=True)
     while sys.stdin.readline().strip() == "go":

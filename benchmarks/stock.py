@@ -121,9 +121,7 @@ def create_state(model: nn.Module, size: int, key: jax.Array) -> TrainState:
 
 
 @partial(jax.jit, donate_argnums=0)
-def train_step(
-    state: TrainState, images: jax.Array, labels: jax.Array
-) -> tuple[TrainState, jax.Array]:
+def train_step(state: TrainState, images: jax.Array, labels: jax.Array) -> tuple[TrainState, jax.Array]:
     """One update; images float32 [B, H, W, 3], labels int32 [B]. Returns the new state and the loss."""
 
     def loss_fn(params: Any) -> tuple[jax.Array, Any]:

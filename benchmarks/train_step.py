@@ -118,9 +118,7 @@ def _resjax(
         np.zeros((), np.float32),
     )
     optimizer = optax.chain(optax.add_decayed_weights(1e-4), optax.sgd(0.1, momentum=0.9))
-    task = Task(
-        built, losses.cross_entropy, optimizer, lambda step: 0.1, constants, norms_every=100
-    )
+    task = Task(built, losses.cross_entropy, optimizer, lambda step: 0.1, constants, norms_every=100)
     data = devices.copy({"image": images, "label": labels})
     places = np.tile(np.arange(batch, dtype=np.int32), (steps, 1))
     batches = devices.split({"index": places, "slot": places})
@@ -261,11 +259,7 @@ def main() -> None:
         return
     if "resjax" not in args.contenders:
         parser.error("--contenders without resjax: ratios are to it; name it too")
-    if (
-        args.contenders != DEFAULT
-        and "torch" in " ".join(args.contenders)
-        and not args.torch_python
-    ):
+    if args.contenders != DEFAULT and "torch" in " ".join(args.contenders) and not args.torch_python:
         parser.error("torch and torch.compile need --torch-python")
 
     # Contenders share a GPU's memory.

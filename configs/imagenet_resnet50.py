@@ -13,9 +13,7 @@ from resjax import config as configs
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    c = configs.default(
-        "imagenet_resnet", depth=50, version="v1.5", dtype="bfloat16", zero_gamma=True
-    )
+    c = configs.default("imagenet_resnet", depth=50, version="v1.5", dtype="bfloat16", zero_gamma=True)
     c.data.name = "imagenet2012"
     c.data.image_size = 224
     c.data.crop = "inception"

@@ -109,9 +109,7 @@ def _reference(package: str) -> str:
     folder = HOME / package.replace(".", "/")
     text = f"# {package}\n\n::: {package}\n"
     if folder.is_dir():
-        modules = sorted(
-            file.stem for file in folder.glob("*.py") if not file.stem.startswith("__")
-        )
+        modules = sorted(file.stem for file in folder.glob("*.py") if not file.stem.startswith("__"))
         for module in modules:
             text += f"\n## {module}\n\n::: {package}.{module}\n"
     return text

@@ -68,9 +68,7 @@ SCALE = {**POST, "model.shortcut": "scale"}
 RUNS: dict[str, dict[str, Net]] = {
     # Veit et al. 2016, Fig. 3, 5, 6; six checkpoints for the growth of paths over training.
     "veit": {
-        "veit110": Net(
-            "cifar10_veit", {"checkpoint.every": "12800 steps", "checkpoint.keep": 6}, EVERYTHING
-        )
+        "veit110": Net("cifar10_veit", {"checkpoint.every": "12800 steps", "checkpoint.keep": 6}, EVERYTHING)
     },
     # He et al. 2015, Table 6 and Fig. 6, 7.
     "degradation": {
@@ -94,9 +92,7 @@ RUNS: dict[str, dict[str, Net]] = {
         "plain15": Net("cifar10_veit_plain", {}, ("lesion",)),
         "plain15_bn": Net("cifar10_veit_plain", {"model.norm": True}, ("lesion", "recalibrate")),
         "depth110": Net("cifar10_stochastic_depth", {}, ("lesion", "paths")),
-        "depth110_constant": Net(
-            "cifar10_stochastic_depth", {"model.unit_dropout": "none"}, ("lesion",)
-        ),
+        "depth110_constant": Net("cifar10_stochastic_depth", {"model.unit_dropout": "none"}, ("lesion",)),
     },
     # He et al. 2016, Table 1.
     "shortcuts": {
@@ -239,9 +235,7 @@ def side_by_side(name: str, out: Path, smoke: bool) -> None:
         return
     shared = set.intersection(*(set(studies_of(*chosen)) for chosen in nets.values()))
     studies = ("curves", *(s for s in EVERYTHING if s in shared))
-    report = _analyze(
-        [out / "runs" / label for label in nets], studies, out / "reports" / name, smoke
-    )
+    report = _analyze([out / "runs" / label for label in nets], studies, out / "reports" / name, smoke)
     script("collect").collect_report(report.parent, out / name)
     write(shown, text)
     print(f"{name}: {report}", flush=True)

@@ -62,9 +62,7 @@ def analyze(
     sets = {run.label: run.config.data.name for run in runs}
     if len(set(sets.values())) > 1:
         named = ", ".join(f"{label}: {name}" for label, name in sets.items())
-        left_out.append(
-            f"The runs used different data ({named}), so their errors can't be compared."
-        )
+        left_out.append(f"The runs used different data ({named}), so their errors can't be compared.")
     if not results:
         raise ValueError("no study could be run: " + " ".join([*left_out, *failed]))
     made = provenance()
@@ -81,9 +79,7 @@ def analyze(
         failed=failed,
         made=facts_of_report(made),
         provenance=made,
-        command={
-            study.name: command_of(workdirs, study.name, options or Options()) for study in chosen
-        },
+        command={study.name: command_of(workdirs, study.name, options or Options()) for study in chosen},
     )
     path = write(report, Path(out) if out else runs[0].workdir / "analysis")
     print_findings(report, Console(highlight=False))
@@ -124,13 +120,9 @@ def _main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    _WORKDIR = flags.DEFINE_list(
-        "workdir", None, "folders of one or more runs, separated by commas"
-    )
+    _WORKDIR = flags.DEFINE_list("workdir", None, "folders of one or more runs, separated by commas")
     _STUDIES = flags.DEFINE_list("studies", [], f"any of {', '.join(STUDIES)}; default: all")
-    _OUT = flags.DEFINE_string(
-        "out", None, "folder of the report; default: <first workdir>/analysis"
-    )
+    _OUT = flags.DEFINE_string("out", None, "folder of the report; default: <first workdir>/analysis")
     _OPTIONS = command.define_options(Options)
     flags.mark_flags_as_required(["workdir"])
     command.run(_main)

@@ -52,9 +52,7 @@ def show(names: Sequence[str], out: str | Path, options: ClaimOptions | None = N
         runs={},
         configs={},
         groups=GROUPS,
-        left_out=["This is the small form, which only shows that the claims run."]
-        if options.smoke
-        else [],
+        left_out=["This is the small form, which only shows that the claims run."] if options.smoke else [],
         failed=[],
         made=facts_of_report(made),
         provenance=made,

@@ -44,9 +44,7 @@ def _parse(argv: list[str]) -> list[str]:
         name, equals, value = argument.partition("=")
         if name.lstrip("-") == "config" and equals and not Path(value.partition(":")[0]).is_file():
             there = ", ".join(sorted(str(path) for path in Path("configs").glob("*.py")))
-            _leave(
-                f"--config={value}: there is no such file; configs/ here has: {there or 'nothing'}"
-            )
+            _leave(f"--config={value}: there is no such file; configs/ here has: {there or 'nothing'}")
     try:
         return flags.FLAGS(argv)
     except (flags.Error, AttributeError, KeyError, OSError, TypeError, ValueError) as error:

@@ -95,9 +95,7 @@ def steps_of(duration: str, steps_per_epoch: float, field: str) -> int:
         value = -1.0
     factors = {"steps": 1.0, "step": 1.0, "epochs": steps_per_epoch, "epoch": steps_per_epoch}
     if not 0 <= value < float("inf") or unit.strip() not in factors:
-        raise ValueError(
-            f"{field}={duration!r}; a duration is a number and a unit: '500 steps', '20 epochs'"
-        )
+        raise ValueError(f"{field}={duration!r}; a duration is a number and a unit: '500 steps', '20 epochs'")
     return round(value * factors[unit.strip()])
 
 
@@ -105,17 +103,13 @@ def check(config: ConfigDict) -> None:
     """Raises ValueError for invalid values; those that depend on data are checked later."""
     for field, allowed in CHOICES.items():
         if _field(config, field) not in allowed:
-            raise ValueError(
-                f"{field}={_field(config, field)!r}; allowed: {', '.join(map(repr, allowed))}"
-            )
+            raise ValueError(f"{field}={_field(config, field)!r}; allowed: {', '.join(map(repr, allowed))}")
     for field, least in LEAST.items():
         if not least <= _field(config, field) < float("inf"):
             raise ValueError(f"{field}={_field(config, field)}; allowed: {least} or more")
     cpu_devices = config.parallel.get("cpu_devices", 0)  # older workdirs lack this field
     if cpu_devices < 0:
-        raise ValueError(
-            f"parallel.cpu_devices={cpu_devices}; allowed: 1, 2, … devices, or 0 for automatic"
-        )
+        raise ValueError(f"parallel.cpu_devices={cpu_devices}; allowed: 1, 2, … devices, or 0 for automatic")
     smoothing = config.train.label_smoothing
     if not 0 <= smoothing < 1:
         raise ValueError(f"train.label_smoothing={smoothing}; allowed: 0 ≤ value < 1")
@@ -167,9 +161,7 @@ def load_file(path: str | Path, arg: str = "") -> ConfigDict:
 def smoke(arg: str) -> bool:
     """Whether a configuration's argument is 'smoke', the small form. Other arguments are errors."""
     if arg not in ("", "smoke"):
-        raise ValueError(
-            f"configuration argument {arg!r}; allowed: none, or 'smoke' as in FILE.py:smoke"
-        )
+        raise ValueError(f"configuration argument {arg!r}; allowed: none, or 'smoke' as in FILE.py:smoke")
     return arg == "smoke"
 
 

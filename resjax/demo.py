@@ -55,8 +55,6 @@ def _main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    _SMOKE = flags.DEFINE_bool(
-        "smoke", False, "smaller networks and shorter training, to check that it runs"
-    )
+    _SMOKE = flags.DEFINE_bool("smoke", False, "smaller networks and shorter training, to check that it runs")
     _WORKDIR = flags.DEFINE_string("workdir", "runs/demo", "folder of runs and report")
     command.run(_main)

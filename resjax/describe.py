@@ -49,9 +49,7 @@ def as_json(config: ConfigDict, info: data.Info, rows: list[LayerRow]) -> str:
     return json.dumps(document, indent=2)
 
 
-def as_table(
-    title: str, rows: list[LayerRow], *, every: bool = False, tight: bool = False
-) -> Table:
+def as_table(title: str, rows: list[LayerRow], *, every: bool = False, tight: bool = False) -> Table:
     """The table for a terminal; consecutive equal units share one entry unless ``every``.
 
     Columns are one blank apart if ``tight``, else two.
@@ -149,8 +147,7 @@ def _main(argv: list[str]) -> None:
         console.width = PIPE_WIDTH
     height, width, channels = info.image_shape
     title = (
-        f"{config.model.name}, {info.name}: images {height}×{width}×{channels}, "
-        f"{info.num_classes:,} classes"
+        f"{config.model.name}, {info.name}: images {height}×{width}×{channels}, {info.num_classes:,} classes"
     )
     console.print(as_table(title, rows, every=_ALL.value, tight=console.width < PIPE_WIDTH))
     console.print(LEGEND)

@@ -85,15 +85,11 @@ def _main(argv: list[str]) -> None:
         raise app.UsageError(f"unknown arguments {argv[1:]}, or an empty --workdir; see --help")
     share_cores(_CONFIG.value)
     train_and_evaluate(_CONFIG.value, directory)
-    print(
-        f"done: {_WORKDIR.value}. Analyze it: python -m resjax.analyze --workdir={_WORKDIR.value}"
-    )
+    print(f"done: {_WORKDIR.value}. Analyze it: python -m resjax.analyze --workdir={_WORKDIR.value}")
 
 
 if __name__ == "__main__":
-    _CONFIG = config_flags.DEFINE_config_file(
-        "config", help_string="configs/NAME.py, or NAME.py:smoke"
-    )
+    _CONFIG = config_flags.DEFINE_config_file("config", help_string="configs/NAME.py, or NAME.py:smoke")
     _WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run, created if absent")
     flags.mark_flags_as_required(["config", "workdir"])
     command.run(_main)

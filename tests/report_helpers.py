@@ -80,9 +80,7 @@ def report_of_two():
     }
     return Report(
         title="deep & <b>flat</b>",
-        results=[
-            (STUDIES[name], dict(zip(LABELS, pair, strict=True))) for name, pair in results.items()
-        ],
+        results=[(STUDIES[name], dict(zip(LABELS, pair, strict=True))) for name, pair in results.items()],
         runs={label: {"network": f"of {label}"} for label in LABELS},
         configs={label: {"config": {"seed": 3}, "starts": [], "step": 20} for label in LABELS},
         groups=GROUPS,

@@ -39,8 +39,7 @@ def test_derivatives_are_those_of_the_formula(derivative, backend, monkeypatch):
         rng.standard_normal((2, 3, 2, 2)),
     )
     actual, expected = (
-        jax.jit(derivative(lambda x, layer=layer: loss(x, weights, layer)))(x)
-        for layer in (own, plain)
+        jax.jit(derivative(lambda x, layer=layer: loss(x, weights, layer)))(x) for layer in (own, plain)
     )
     np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-10)
 

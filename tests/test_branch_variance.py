@@ -46,9 +46,7 @@ def test_equals_numpy_on_each_batch(train):
             part = {c: tree[unit.stack.name] for c, tree in variables.items()}
             part = jax.tree.map(lambda v, u=unit: v[u.position], part)
             gate = gates[unit.index]
-            parts, _ = unit.stack.unit.apply(
-                part, h, gate, train, method="parts", mutable=["batch_stats"]
-            )
+            parts, _ = unit.stack.unit.apply(part, h, gate, train, method="parts", mutable=["batch_stats"])
             found.append((parts.shortcut, gate * parts.branch, parts.y))
             h = parts.y
         return found

@@ -170,8 +170,7 @@ def test_deleting_a_layer_of_veits_net_equals_a_net_without_it(norm):
             if "conv2_2_to_5" in parts:
                 part = parts.pop("conv2_2_to_5")
                 parts["conv2_2_to_4"] = {
-                    module: {leaf: v[kept] for leaf, v in leaves.items()}
-                    for module, leaves in part.items()
+                    module: {leaf: v[kept] for leaf, v in leaves.items()} for module, leaves in part.items()
                 }
         deleted = run(variables, ones.at[unit].set(0))
         np.testing.assert_allclose(deleted, run_shorter(cut), rtol=1e-5)

@@ -56,12 +56,8 @@ def test_diversity_is_that_of_all_pairs(voters, count, seed):
     right = answers == labels
     pairs = list(itertools.combinations(range(voters), 2))
     disagreement, different, kappa = diversity_of(answers, labels)
-    assert math.isclose(
-        disagreement, np.mean([right[i] != right[j] for i, j in pairs]), abs_tol=1e-12
-    )
-    assert math.isclose(
-        different, np.mean([answers[i] != answers[j] for i, j in pairs]), abs_tol=1e-12
-    )
+    assert math.isclose(disagreement, np.mean([right[i] != right[j] for i, j in pairs]), abs_tol=1e-12)
+    assert math.isclose(different, np.mean([answers[i] != answers[j] for i, j in pairs]), abs_tol=1e-12)
     p = right.mean()
     if 0 < p < 1:  # Kuncheva & Whitaker 2003, Eq. 8 with its sum written out
         l_j = right.sum(0)
@@ -117,12 +113,8 @@ def test_equals_a_loop_over_networks_with_gates():
     counts = np.stack([(answers == c).sum(0) for c in range(CLASSES)])
     expected = wrong_answers(counts.astype(float), labels) / N
     np.testing.assert_allclose(got.majority_error[0, 2], expected)  # all four, in every draw
-    np.testing.assert_allclose(
-        got.average_error[0, 2], np.mean(logits.mean(0).argmax(-1) != labels)
-    )
-    assert set(np.round(got.majority_error[0, 0] * N, 9)) <= set(
-        np.round(got.voter_error[0] * N, 9)
-    )
+    np.testing.assert_allclose(got.average_error[0, 2], np.mean(logits.mean(0).argmax(-1) != labels))
+    assert set(np.round(got.majority_error[0, 0] * N, 9)) <= set(np.round(got.voter_error[0] * N, 9))
     np.testing.assert_array_equal(got.kept, [3])
     assert got.num_units == 4
 
@@ -238,9 +230,7 @@ def test_no_unit_to_differ_in():
     shape = (32, 32, 1)
     network = models.build(models.defaults("lenet5"), image_shape=shape, num_classes=CLASSES)
     with pytest.raises(ValueError, match=r"units can be deleted, and voters differ"):
-        committee(
-            network, draw(network, shape), np.zeros((2, *shape), np.float32), np.zeros(2, int)
-        )
+        committee(network, draw(network, shape), np.zeros((2, *shape), np.float32), np.zeros(2, int))
 
 
 # --- what is said and drawn ---
@@ -283,9 +273,7 @@ def test_the_finding_follows_the_numbers():
     far = compare.finding(STUDY, {"net": made(0.5, 0.4, 0.015)})
     assert far.headline == "No majority of sub-networks comes close to the whole net."
     assert "higher than the 40.0 % (40.0 % to 40.0 %) of one voter" in far.points[1]
-    assert compare.finding(STUDY, {"net": made(0.9, 0.9, 0.85)}).headline.startswith(
-        "net learned too little"
-    )
+    assert compare.finding(STUDY, {"net": made(0.9, 0.9, 0.85)}).headline.startswith("net learned too little")
     assert "Intervals (95 %) are over other voters." in near.points[0]
     assert "κ = 0.10 (-0.10 to 0.30)" in near.points[1]
     both = dataclasses.replace(
@@ -300,8 +288,7 @@ def test_table_summary_and_json():
     assert all(len(row) == len(shown.columns) for row in shown.rows)
     assert len(shown.rows) == 2 + 3 + 2
     assert (
-        compare.summary(STUDY, results)["b"]["vote of sub-networks"]
-        == "50.0 % (3 voters, 6 of 9 units kept)"
+        compare.summary(STUDY, results)["b"]["vote of sub-networks"] == "50.0 % (3 voters, 6 of 9 units kept)"
     )
     back = Committee.from_json(json.loads(json.dumps(result().to_json(), allow_nan=False)))
     for field in dataclasses.fields(back):

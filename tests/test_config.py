@@ -20,9 +20,7 @@ def test_durations_become_steps(duration, steps):
     assert configs.steps_of(duration, 12.5, "train.duration") == steps
 
 
-@pytest.mark.parametrize(
-    "duration", ["64000", "many epochs", "-1 steps", "3 hours", "", "inf epochs"]
-)
+@pytest.mark.parametrize("duration", ["64000", "many epochs", "-1 steps", "3 hours", "", "inf epochs"])
 def test_a_duration_without_meaning_is_refused(duration):
     with pytest.raises(ValueError, match=r"train\.duration.*'20 epochs'"):
         configs.steps_of(duration, 12.5, "train.duration")

@@ -231,9 +231,7 @@ def test_one_thread_takes_images_that_its_devices_cannot_share(x64):
     with threads:
         by_example, difference = jax.jit(each)(*shared)
     np.testing.assert_allclose(difference, 0, atol=1e-11)
-    np.testing.assert_allclose(
-        jnp.sum(by_example, 0), gradient(shared[1], shared[0]), rtol=1e-10, atol=1e-10
-    )
+    np.testing.assert_allclose(jnp.sum(by_example, 0), gradient(shared[1], shared[0]), rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("alone", [False, True])

@@ -174,9 +174,7 @@ def test_a_streamed_evaluation_has_one_program_under_way_on_cores(count, monkeyp
     devices = Devices(devices=jax.devices()[:count])
     run = lambda variables, batch: events.append("run") or {"count": jnp.ones(())}  # noqa: E731
     monkeypatch.setattr(devices, "eval_program", lambda task: run)
-    monkeypatch.setattr(
-        jax, "block_until_ready", lambda tree: events.append("wait") if tree else None
-    )
+    monkeypatch.setattr(jax, "block_until_ready", lambda tree: events.append("wait") if tree else None)
     state = SimpleNamespace(variables={})
     sums = Evaluation(None, Streamed(), devices, 8)(state)
     assert float(sums["count"]) == 4

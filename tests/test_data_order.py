@@ -9,9 +9,7 @@ from resjax.data.order import batch_indices, split_indices
 
 
 @settings(deadline=None, max_examples=60)
-@given(
-    n=st.integers(1, 40), batch=st.integers(1, 70), steps=st.integers(1, 12), seed=st.integers(0, 9)
-)
+@given(n=st.integers(1, 40), batch=st.integers(1, 70), steps=st.integers(1, 12), seed=st.integers(0, 9))
 def test_every_epoch_sees_every_example_once(n, batch, steps, seed):
     stream = np.concatenate([batch_indices(seed, step, n, batch) for step in range(steps)])
     whole = len(stream) // n

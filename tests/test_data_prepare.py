@@ -141,9 +141,7 @@ def test_svhn_with_its_digit_ten(source, root, monkeypatch):
         raw[f"{part}_images"] = images(10, 32, 32, 3, seed)
         raw[f"{part}_labels"] = np.arange(1, 11) % 10
         pixels = np.moveaxis(raw[f"{part}_images"], 0, -1)
-        savemat(
-            source / f"{part}_32x32.mat", {"X": pixels, "y": np.arange(1, 11, dtype="u1")[:, None]}
-        )
+        savemat(source / f"{part}_32x32.mat", {"X": pixels, "y": np.arange(1, 11, dtype="u1")[:, None]})
     accept(monkeypatch, source)
     run("svhn_cropped", root, source)
     assert_reads_back("svhn_cropped", root, raw)
@@ -192,9 +190,7 @@ def test_imagenet_from_its_two_archives(source, root, monkeypatch):
     run("imagenet2012", root, source)
     set_ = load("imagenet2012", root)
     assert (set_.info.num_train, set_.info.num_test, set_.info.num_classes) == (3, 3, 1000)
-    assert sorted(set_.test[i] for i in range(3)) == sorted(
-        [(jpeg(1), 0), (jpeg(2), 999), (jpeg(3), 0)]
-    )
+    assert sorted(set_.test[i] for i in range(3)) == sorted([(jpeg(1), 0), (jpeg(2), 999), (jpeg(3), 0)])
     decoded = {
         np.asarray(example["file_name"]).item().decode(): example["image"]
         for example in stock("imagenet2012", root, "train")
@@ -204,12 +200,7 @@ def test_imagenet_from_its_two_archives(source, root, monkeypatch):
     for kept, _ in ours:
         with Image.open(io.BytesIO(kept)) as image:
             assert (image.format, image.mode) == ("JPEG", "RGB")
-    assert (
-        np.abs(
-            decoded["n15075141_1.JPEG"].astype(int) - np.asarray(ramp(60, 60)).astype(int)
-        ).mean()
-        < 3
-    )
+    assert np.abs(decoded["n15075141_1.JPEG"].astype(int) - np.asarray(ramp(60, 60)).astype(int)).mean() < 3
 
 
 def test_without_source_tfds_downloads_what_it_registers(source, root, monkeypatch):
@@ -268,9 +259,7 @@ def test_every_name_can_be_prepared():
 def test_files_that_are_not_tfdss_are_refused(source, root):
     write_mnist(source)
     registered = "1,648,877 bytes with SHA-256 8d422c7b0a1c1c79"
-    with pytest.raises(
-        SystemExit, match=rf"t10k-images.*not the original: .*expected {registered}"
-    ):
+    with pytest.raises(SystemExit, match=rf"t10k-images.*not the original: .*expected {registered}"):
         run("mnist", root, source)
     assert not list(root.glob("mnist/*"))
 
@@ -372,9 +361,7 @@ def test_a_folder_copied_in_part_is_refused(source, root, monkeypatch):
     accept(monkeypatch, source)
     run("mnist", root, source)
     next((root / "mnist" / "3.0.1").glob("mnist-test.array_record*")).unlink()
-    with pytest.raises(
-        FileNotFoundError, match=r"lacks mnist-test\.array_record.*prepare it again"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"lacks mnist-test\.array_record.*prepare it again"):
         load("mnist", root)
 
 

@@ -18,9 +18,7 @@ SHAPE, CLASSES = (6, 6, 1), 3
 @pytest.fixture(scope="module")
 def example():
     """(network, variables, images, labels), on no device yet."""
-    network = resnet(
-        image_shape=SHAPE, num_classes=CLASSES, stage_sizes=(2,), widths=(3,), placement="post"
-    )
+    network = resnet(image_shape=SHAPE, num_classes=CLASSES, stage_sizes=(2,), widths=(3,), placement="post")
     rng = np.random.default_rng(1)
     images = rng.normal(size=(16, *SHAPE)).astype(np.float32)
     return network, jax.device_get(draw(network, SHAPE)), images, rng.integers(0, CLASSES, 16)

@@ -51,9 +51,7 @@ def test_every_configuration_is_listed_and_no_other():
 
 def anchors(page: Path) -> set[str]:
     """Names of the headings of a page, as GitHub and MkDocs make them."""
-    headings = re.findall(
-        r"^#+ (.*)$", re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.S), re.M
-    )
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.S), re.M)
     plain = [re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading) for heading in headings]
     return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in plain}
 
@@ -73,9 +71,7 @@ def test_files_and_modules_that_a_page_names_are_there(page):
     text = page.read_text("utf-8")
     if page.name == "CHANGELOG.md":  # names what was there before
         text = text[text.index("### Added") :]
-    for path in re.findall(
-        r"`((?:resjax|tests|benchmarks|launch|configs|docs)/[\w/.]+\.\w+)`", text
-    ):
+    for path in re.findall(r"`((?:resjax|tests|benchmarks|launch|configs|docs)/[\w/.]+\.\w+)`", text):
         assert "NAME" in path or (REPOSITORY / path).exists(), path
     for name in set(re.findall(r"\bresjax(?:\.\w+)+", text)):
         module, names = REPOSITORY / "resjax", name.split(".")[1:]
@@ -121,9 +117,7 @@ def test_the_site_is_built_without_a_warning(tmp_path):
     for name in analysis.__all__:
         assert f'id="resjax.analysis.{name}"' in reference, name
     pages = " ".join(page.read_text("utf-8") for page in tmp_path.rglob("*.html"))
-    assert not re.findall(r'(?:src|<link[^>]*href)="https?://', pages), (
-        "nothing comes from other hosts"
-    )
+    assert not re.findall(r'(?:src|<link[^>]*href)="https?://', pages), "nothing comes from other hosts"
 
 
 @pytest.fixture(scope="module")

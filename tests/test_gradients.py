@@ -160,9 +160,7 @@ def test_other_norms_beside_the_gradient(network, variables):
     np.testing.assert_allclose(result.update[0, 0, at], change, rtol=1e-4)
     assert result.unit == ("stage1/unit1", "stage1/unit2", "stage1/unit3", "stage2/unit1")
     y = np.asarray(outputs["stage1"][1]).reshape(4, -1)
-    np.testing.assert_allclose(
-        result.activation[0, 0, 2], np.linalg.norm(y, axis=1).mean(), rtol=1e-4
-    )
+    np.testing.assert_allclose(result.activation[0, 0, 2], np.linalg.norm(y, axis=1).mean(), rtol=1e-4)
     later = gradients(network, variables, images, labels, optimizer=sgd, step=5)
     assert np.isnan(later.update).all() and np.isfinite(later.parameter).all()
 
@@ -176,9 +174,7 @@ def test_both_batchnorm_modes_are_told_apart(network, variables):
 
 def test_few_examples_make_one_small_batch(network, variables):
     seen = []
-    result = gradients(
-        network, variables, *examples(4), progress=lambda done, of: seen.append((done, of))
-    )
+    result = gradients(network, variables, *examples(4), progress=lambda done, of: seen.append((done, of)))
     assert result.batch_size == 4 and result.norm.shape[1] == 1
     assert seen == [(0, 1), (1, 1)]
 

@@ -63,9 +63,7 @@ def loop(network, variables, images, labels):
         seen = []
         for unit, gate, step in zip(network.units, gates, moved, strict=True):
             stack, j = unit.stack, unit.position
-            part = {
-                c: jax.tree.map(lambda a, j=j: a[j], t[stack.name]) for c, t in variables.items()
-            }
+            part = {c: jax.tree.map(lambda a, j=j: a[j], t[stack.name]) for c, t in variables.items()}
             bound, x = stack.unit.bind(part), h + step
             s, f = bound.split(x, False)
             added = gate * f if bound.residual else (None if s is None else f - s)
@@ -224,9 +222,7 @@ def hand_made(ratio, cosine, estimation, low):
 
 
 def test_findings_follow_the_numbers():
-    near = hand_made(
-        [0.3, 0.2, 0.1, 0.2, 0.1], [-0.1, -0.2, -0.1, np.nan, -0.015], [3, 2, 0, 1, 0], 0.5
-    )
+    near = hand_made([0.3, 0.2, 0.1, 0.2, 0.1], [-0.1, -0.2, -0.1, np.nan, -0.015], [3, 2, 0, 1, 0], 0.5)
     far = hand_made([1.0, 2.0, 3.0, 2.0, 1.0], [0.1, 0.2, 0.1, np.nan, 0.1], [1, 2, 0, 1, 0], -0.5)
     assert (downhill(near), downhill(far)) == ((3, 4), (0, 4))
     assert (openings(near), openings(far)) == ((1, 1), (0, 1))

@@ -100,9 +100,7 @@ def loop(network, variables, x, branch=None, together=()):
     for stack in network.stacks:
         start, total = h, h
         for j in range(stack.n):
-            part = {
-                c: jax.tree.map(lambda a, j=j: a[j], t[stack.name]) for c, t in variables.items()
-            }
+            part = {c: jax.tree.map(lambda a, j=j: a[j], t[stack.name]) for c, t in variables.items()}
             unit = stack.unit.bind(part)
             s, f = unit.split(start if stack.name in together else h, False)
             f = gates[i] * (f if branch is None else branch(i, f))
@@ -151,9 +149,7 @@ def test_parallel_units_equal_a_loop(form, x64):
         together = np.array([stack.name in names for stack in network.stacks])
         assert together.any() == bool(names)
         actual = run(network, v, x, in_parallel, together)
-        np.testing.assert_allclose(
-            actual, loop(network, v, x, together=names), rtol=1e-9, atol=1e-10
-        )
+        np.testing.assert_allclose(actual, loop(network, v, x, together=names), rtol=1e-9, atol=1e-10)
     intact = logits_of(network, v, x)
     np.testing.assert_allclose(actual, intact, rtol=1e-9, atol=1e-10)
 
@@ -169,9 +165,7 @@ def test_other_variables_equal_a_network_built_by_hand(form):
 
     for unit in network.units:
         name, exchange = unit.stack.name, exchanged(unit.position)
-        by_hand = {
-            c: {**t, name: jax.tree.map(exchange, t[name], new[c][name])} for c, t in v.items()
-        }
+        by_hand = {c: {**t, name: jax.tree.map(exchange, t[name], new[c][name])} for c, t in v.items()}
         one = np.arange(network.num_units) == unit.index
         changed = run(network, v, x, with_variables, one, new)
         assert equal(logits(network, by_hand, x), changed)
@@ -213,9 +207,7 @@ def test_rows_are_those_interventions(form):
     assert r.stack == (("stage1",) if form == "pre" else ())
     if r.stack:
         assert (r.first[0], r.size[0]) == (1, 2)
-        side = run(
-            network, v, x, in_parallel, np.array([s.name == "stage1" for s in network.stacks])
-        )
+        side = run(network, v, x, in_parallel, np.array([s.name == "stage1" for s in network.stacks]))
         assert r.parallel_error[0] == error_of(side, y)
     mean, low, high = r.redrawn("kl")
     assert np.all((low <= mean + 1e-12) & (mean <= high + 1e-12))
@@ -236,9 +228,7 @@ def test_each_kind_is_compiled_once():
     network = build("post", widths=(3,), stage_sizes=(2,))
     v = jax.tree.map(jnp.asarray, draw(network, SHAPE))  # numpy's count as another kind of argument
     before = programs(variants._score)
-    interventions(
-        network, v, *examples(4), initial=v, reference=examples(4)[0], alphas=(0, 2), draws=2
-    )
+    interventions(network, v, *examples(4), initial=v, reference=examples(4)[0], alphas=(0, 2), draws=2)
     assert programs(variants._score) == before + 4
 
 

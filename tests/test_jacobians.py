@@ -110,17 +110,13 @@ def test_factors_that_lengthen_every_gradient_alike():
     factors = np.linspace(0.1, 0.6, 6, dtype=np.float32)
     variables["params"]["units"]["a"] = factors
     seen = []
-    result = jacobians(
-        network, variables, *examples(5), batch_size=2, progress=lambda *a: seen.append(a)
-    )
+    result = jacobians(network, variables, *examples(5), batch_size=2, progress=lambda *a: seen.append(a))
     assert seen == [(0, 3), (1, 3), (2, 3), (3, 3)]
     assert result.largest.shape == (1, 5, 6) and result.residual.all()
     for values, one in ((result.largest, 1 + factors), (result.gain, 1 + factors)):
         np.testing.assert_allclose(values, np.tile(one, (1, 5, 1)), rtol=1e-5)
     np.testing.assert_allclose(result.branch, np.tile(factors, (1, 5, 1)), rtol=1e-5)
-    np.testing.assert_allclose(
-        result.mean_square, np.tile((1 + factors) ** 2, (1, 8, 1)), rtol=1e-5
-    )
+    np.testing.assert_allclose(result.mean_square, np.tile((1 + factors) ** 2, (1, 8, 1)), rtol=1e-5)
     product = np.cumprod(1 + factors[::-1])[::-1]
     for values in (result.bound, result.typical, result.actual):
         np.testing.assert_allclose(values[0], np.tile(product, (values.shape[1], 1)), rtol=1e-4)

@@ -70,9 +70,7 @@ def test_two_processes_train_as_one(tmp_path):
     env = {**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(REPOSITORY),
            "JAX_COORDINATOR_ADDRESS": f"localhost:{port}", "JAX_NUM_PROCESSES": "2"}  # fmt: skip
     processes = [
-        subprocess.Popen(
-            command, env={**env, "JAX_PROCESS_ID": str(i)}, stderr=subprocess.PIPE, text=True
-        )
+        subprocess.Popen(command, env={**env, "JAX_PROCESS_ID": str(i)}, stderr=subprocess.PIPE, text=True)
         for i in range(2)
     ]
     messages = [p.communicate(timeout=300)[1] for p in processes]
@@ -199,9 +197,7 @@ def test_a_papers_run_leaves_results_and_is_not_repeated(tmp_path, monkeypatch):
     assert list(together["runs"]) == everything
     (pair,) = (
         c
-        for name, c in json.loads((out / "tiny" / "tolerances.json").read_text())["all"][
-            "15"
-        ].items()
+        for name, c in json.loads((out / "tiny" / "tolerances.json").read_text())["all"]["15"].items()
         if "plain" in name
     )
     assert pair["met"] in (True, False)

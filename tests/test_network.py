@@ -159,9 +159,7 @@ def test_gates_follow_their_unit(logits, variables, x):
 
 def test_lists_are_taken_as_arrays(logits, net, variables, x):
     expected = logits(variables, x, closed(2), np.array(ORDERS[0]))
-    run = jax.jit(
-        lambda v, x: net.apply(v, x, gates=[1, 1, 0, True, 1.0], order=list(ORDERS[0])).logits
-    )
+    run = jax.jit(lambda v, x: net.apply(v, x, gates=[1, 1, 0, True, 1.0], order=list(ORDERS[0])).logits)
     assert equal(run(variables, x), expected)
 
 
@@ -393,9 +391,7 @@ def test_deletable():
 def test_a_program_does_not_grow_with_the_depth(x):
     def operations(n):
         network = build(stage_sizes=(n, n))
-        return str(
-            jax.make_jaxpr(lambda v: network.apply(v, x).logits)(draw(network, SHAPE))
-        ).count("\n")
+        return str(jax.make_jaxpr(lambda v: network.apply(v, x).logits)(draw(network, SHAPE))).count("\n")
 
     assert operations(3) == operations(30)
 
@@ -406,9 +402,7 @@ def test_first_values_are_those_of_one_draw_after_another(net, key):
     i, stack = next((i, s) for i, s in enumerate(net.stacks, 1) if s.n > 1)
     h = jax.ShapeDtypeStruct((1, *SHAPE), jnp.float32)
     for module in (net.stem, *(s.unit for s in net.stacks[: i - 1])):
-        h = jax.eval_shape(
-            lambda x, m=module: m.init_with_output(jax.random.key(0), x, train=False)[0], h
-        )
+        h = jax.eval_shape(lambda x, m=module: m.init_with_output(jax.random.key(0), x, train=False)[0], h)
 
     @jax.jit
     def alone(key):

@@ -104,6 +104,4 @@ def test_cross_entropy_by_hand():
 def test_rbf_map_is_equation_9():
     energies = np.array([[1.0, 2.0, 4.0]])
     expected = 2.0 + np.log(np.exp(-0.1) + np.exp(-1.0) + np.exp(-2.0) + np.exp(-4.0))
-    np.testing.assert_allclose(
-        rbf_map(jnp.array(-energies), jnp.array([1]), 0.1), [expected], rtol=1e-6
-    )
+    np.testing.assert_allclose(rbf_map(jnp.array(-energies), jnp.array([1]), 0.1), [expected], rtol=1e-6)

@@ -95,9 +95,7 @@ def test_loops_agree_with_one_another_and_with_a_python_loop_in_float64(x64):
         return y
 
     def value_and_gradients(f):
-        return jax.jit(jax.value_and_grad(lambda v, g: jnp.mean(jnp.sin(f(v, g))), (0, 1)))(
-            v, gates
-        )
+        return jax.jit(jax.value_and_grad(lambda v, g: jnp.mean(jnp.sin(f(v, g))), (0, 1)))(v, gates)
 
     expected = value_and_gradients(by_hand)
     assert expected[0].dtype == jnp.float64

@@ -57,9 +57,7 @@ def test_deletion_removes_long_paths(deleted, length, left):
     assert surviving_share(54, deleted)[length] == exact
 
 
-@pytest.mark.parametrize(
-    ("g", "low", "high"), [(0.2, 4, 15), (0.25, 5, 17), (0.3, 7, 19), (0.4, 9, 22)]
-)
+@pytest.mark.parametrize(("g", "low", "high"), [(0.2, 4, 15), (0.25, 5, 17), (0.3, 7, 19), (0.4, 9, 22)])
 def test_one_attenuation_gives_the_effective_range(g, low, high):
     found = central_range(path_lengths(54), attenuated_shares(54, g))
     assert np.abs(np.subtract(found, (low, high))).max() <= 1

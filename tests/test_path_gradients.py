@@ -62,9 +62,7 @@ def in_float32(**fields):
 def build(**fields):
     net = in_float32(**fields)
     stacks = tuple(dataclasses.replace(s, unit=in_float64(s.unit)) for s in net.stacks)
-    return dataclasses.replace(
-        net, stem=in_float64(net.stem), stacks=stacks, head=in_float64(net.head)
-    )
+    return dataclasses.replace(net, stem=in_float64(net.stem), stacks=stacks, head=in_float64(net.head))
 
 
 class GatedBlock(Unit):
@@ -112,9 +110,7 @@ def mixed():
 
 def own():
     """Three equal units of a user's own."""
-    return Network(
-        Stem(3, dtype=jnp.float64), (Stack("a", GatedBlock(3), 3, 1),), MeanHead(CLASSES)
-    )
+    return Network(Stem(3, dtype=jnp.float64), (Stack("a", GatedBlock(3), 3, 1),), MeanHead(CLASSES))
 
 
 NETWORKS = {
@@ -157,9 +153,7 @@ def by_autodiff(network, train, wrt, variables, images, labels, ways):
     gates = network.unit_dropout.at_test() if network.unit_dropout else jnp.ones(network.num_units)
 
     def run(module, part, x, key, method=None):
-        out = module.apply(
-            part, x, train, rngs={"dropout": key}, method=method, mutable=["batch_stats"]
-        )
+        out = module.apply(part, x, train, rngs={"dropout": key}, method=method, mutable=["batch_stats"])
         return out[0]
 
     def part_of(variables, name):
@@ -178,9 +172,7 @@ def by_autodiff(network, train, wrt, variables, images, labels, ways):
             if unit.stack.unit.residual:
                 z = jnp.where(way == SHORTCUT, cut(z), z) + jnp.where(way == BRANCH, cut(s), s)
             h = run(unit.stack.unit, part, z, key, "merge")
-        return jnp.mean(
-            cross_entropy(run(network.head, part_of(v, "head"), h, keys["head"]), labels)
-        )
+        return jnp.mean(cross_entropy(run(network.head, part_of(v, "head"), h, keys["head"]), labels))
 
     return lax.map(lambda w: jax.grad(loss_of, wrt)(variables["params"], images, w), ways)
 
@@ -224,9 +216,7 @@ def test_exact_and_single_paths_equal_every_path_enumerated(name, train):
         np.testing.assert_allclose(part, np.sum(together * true) / scale**2, atol=1e-10)
     np.testing.assert_allclose(found.contribution.sum(), 1, rtol=1e-12)
     single = path_norms(network, variables, images, labels, ways == BRANCH, probe=probe)
-    np.testing.assert_allclose(
-        single, np.linalg.norm(each.reshape(len(each), -1), axis=1), rtol=1e-10
-    )
+    np.testing.assert_allclose(single, np.linalg.norm(each.reshape(len(each), -1), axis=1), rtol=1e-10)
 
 
 def test_all_lengths_sum_to_the_gradient_of_the_network_as_it_is_trained():
@@ -269,9 +259,7 @@ def test_draws_agree_with_the_512_paths_of_resnet_20():
         assert np.sum(nearest < 1e-9) >= min(40, np.sum(lengths == k)) - 3
     again = sample_paths(network, variables, images, labels, draws=3, seed=3)
     np.testing.assert_array_equal(again.norm, sampled.norm[:, :3])
-    assert np.any(
-        sample_paths(network, variables, images, labels, draws=3, seed=4).norm != again.norm
-    )
+    assert np.any(sample_paths(network, variables, images, labels, draws=3, seed=4).norm != again.norm)
 
 
 def test_units_that_start_as_the_identity_pass_the_gradient_by_their_shortcuts_alone():
@@ -347,10 +335,7 @@ def test_choices_change_what_they_name():
             Probe(train=True),
         )
     )
-    each = [
-        path_spectrum(network, variables, images[i : i + 1], labels[i : i + 1])
-        for i in range(BATCH)
-    ]
+    each = [path_spectrum(network, variables, images[i : i + 1], labels[i : i + 1]) for i in range(BATCH)]
     own = np.stack([one.norm[0, 0] for one in each])
     np.testing.assert_allclose(other.norm[0, 0], own.mean(0), rtol=1e-10)
     np.testing.assert_allclose(usual.norm[0, 0], np.sqrt((own**2).sum(0)) / BATCH, rtol=1e-10)
@@ -519,12 +504,8 @@ def test_json_join_and_plots():
     text = json.dumps(both.to_json(), allow_nan=False)
     back = Paths.from_json(json.loads(text))
     for mode in both.modes:
-        np.testing.assert_equal(
-            dataclasses.asdict(back.exact[mode]), dataclasses.asdict(both.exact[mode])
-        )
-        np.testing.assert_equal(
-            dataclasses.asdict(back.sample[mode]), dataclasses.asdict(both.sample[mode])
-        )
+        np.testing.assert_equal(dataclasses.asdict(back.exact[mode]), dataclasses.asdict(both.exact[mode]))
+        np.testing.assert_equal(dataclasses.asdict(back.sample[mode]), dataclasses.asdict(both.sample[mode]))
         # One path: its norm is that of the sum.
         np.testing.assert_allclose(both.alignment(mode)[[0, 3]], 1, rtol=1e-10)
     with pytest.raises(ValueError, match="not a Paths"):

@@ -92,9 +92,7 @@ def test_paths_tell_networks_apart_and_doubt_a_bad_fit():
 def test_paths_without_a_gradient_or_with_one_length_say_so():
     zero = gradients(0.2)
     none = dataclasses.replace(zero.exact["running statistics"], norm=np.zeros((1, 3, N + 1)))
-    finding = compare.finding(
-        paths.STUDY, {"net": Paths({"running statistics": none}, zero.sample)}
-    )
+    finding = compare.finding(paths.STUDY, {"net": Paths({"running statistics": none}, zero.sample)})
     assert "zero or not finite" in finding.headline and not finding.points
     first = (LENGTH == 0).astype(float)
     alone = dataclasses.replace(none, norm=np.broadcast_to(first, (1, 3, N + 1)))

@@ -167,9 +167,7 @@ def test_a_file_that_calls_anything_is_refused_and_nothing_runs(tmp_path, kind, 
     target = str(tmp_path / "made")
     raw = pickle.dumps({"state_dict": Call(function, (target,))}, protocol)
     path = container(kind, raw, tmp_path / "evil.pth")
-    with pytest.raises(
-        TorchFileError, match=rf"evil.pth: it asks for .*{function.__name__}.*save the"
-    ):
+    with pytest.raises(TorchFileError, match=rf"evil.pth: it asks for .*{function.__name__}.*save the"):
         read(path)
     assert not (tmp_path / "made").exists()
 

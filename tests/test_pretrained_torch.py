@@ -25,9 +25,7 @@ def built(name):
     return build(name)
 
 
-@pytest.mark.parametrize(
-    "name", [*SMALL, *(pytest.param(n, marks=pytest.mark.slow) for n in LARGE)]
-)
+@pytest.mark.parametrize("name", [*SMALL, *(pytest.param(n, marks=pytest.mark.slow) for n in LARGE)])
 def test_every_activation_is_that_of_pytorch(name, tmp_path):
     model, looked_at, size = built(name)
     torch.save({"state_dict": model.state_dict()}, tmp_path / "x.pth")
@@ -42,9 +40,7 @@ def test_every_activation_is_that_of_pytorch(name, tmp_path):
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-@pytest.mark.parametrize(
-    "dtype", ["float32", "float64", "float16", "bfloat16", "int64", "uint8", "bool"]
-)
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16", "int64", "uint8", "bool"])
 def test_whatever_torch_saves_is_read_exactly(tmp_path, zipped, dtype):
     base = (torch.arange(60) % 7).reshape(3, 4, 5).to(getattr(torch, dtype))
     saved = {
@@ -82,9 +78,7 @@ def test_whole_models_and_programs_are_refused(tmp_path):
             read(tmp_path / "x.pt")
 
 
-@pytest.mark.parametrize(
-    "name", ["torchvision_bottleneck", "torchvision_alexnet", "torchvision_vgg11"]
-)
+@pytest.mark.parametrize("name", ["torchvision_bottleneck", "torchvision_alexnet", "torchvision_vgg11"])
 def test_pytorch_takes_back_what_is_exported(name, tmp_path):
     model, _, size = built(name)
     tensors = {k: v.numpy() for k, v in model.state_dict().items()}

@@ -93,9 +93,7 @@ def examples(n=11, seed=1):
 @functools.cache
 def pruned(shortcut):
     network, variables = network_of(shortcut)
-    return pruning(
-        network, variables, *examples(7), choose_on=examples(11, 2), draws=3, batch_size=BATCH
-    )
+    return pruning(network, variables, *examples(7), choose_on=examples(11, 2), draws=3, batch_size=BATCH)
 
 
 @pytest.mark.parametrize("shortcut", ["identity", "none"])
@@ -106,9 +104,7 @@ def test_equals_a_loop_over_whole_networks(shortcut):
     for k, unit in enumerate(result.order):
         left = [u for u in range(5) if gates[u] and result.unit[u] not in result.left_out]
         trials = np.where(np.eye(5, dtype=bool)[left], 0, gates)
-        scores, _ = measure(
-            network, variables, *examples(11, 2), with_gates, trials, batch_size=BATCH
-        )
+        scores, _ = measure(network, variables, *examples(11, 2), with_gates, trials, batch_size=BATCH)
         assert left[int(np.argmin(scores.loss))] == unit
         np.testing.assert_allclose(result.choice_loss[k + 1], scores.loss.min(), rtol=1e-5)
         gates[unit] = 0
@@ -130,9 +126,7 @@ def test_the_curve_is_measured_on_the_other_examples():
     assert (result.num_examples, result.num_choice_examples) == (7, 11)
     # Other examples to measure on: the same order.
     images, labels = examples(8, 5)
-    again = pruning(
-        network, variables, images, labels, choose_on=examples(11, 2), draws=1, batch_size=BATCH
-    )
+    again = pruning(network, variables, images, labels, choose_on=examples(11, 2), draws=1, batch_size=BATCH)
     np.testing.assert_array_equal(again.order, result.order)
     np.testing.assert_array_equal(again.choice_loss, result.choice_loss)
 
@@ -196,8 +190,6 @@ def test_the_study_chooses_on_training_images():
     assert STUDY.unsuited(run) is None
     result = STUDY.run(run, Options(max_examples=8, batch_size=BATCH), None)
     assert sorted(asked) == ["test", "train"]
-    alone = pruning(
-        network, variables, *examples(8), choose_on=examples(8, 2), draws=1, batch_size=BATCH
-    )
+    alone = pruning(network, variables, *examples(8), choose_on=examples(8, 2), draws=1, batch_size=BATCH)
     np.testing.assert_array_equal(result.order, alone.order)
     assert result.choices["chosen on"] == "8 training examples, not augmented"

@@ -80,9 +80,7 @@ def networks(draw_from):
         "dtype": "float64",
     }
     shape = (*(draw_from(st.integers(4, 8)) for _ in range(2)), one_of(1, 3))
-    network = models.build(
-        models.defaults("resnet", **fields), image_shape=shape, num_classes=CLASSES
-    )
+    network = models.build(models.defaults("resnet", **fields), image_shape=shape, num_classes=CLASSES)
     images = np.random.default_rng(1).normal(size=(BATCH, *shape))
     variables = jax.tree.map(np.float64, draw(network, shape))
     return Drawn(network, fields, variables, images)
@@ -187,11 +185,7 @@ def gradient_with_factor(network, variables, x, labels, factor):
     """d mean loss / d images, each branch's part of it times ``factor``: Σ factorᵏ · (length k)."""
 
     def run(name, module, h, method=None, position=...):
-        part = {
-            c: jax.tree.map(lambda v: v[position], v[name])
-            for c, v in variables.items()
-            if name in v
-        }
+        part = {c: jax.tree.map(lambda v: v[position], v[name]) for c, v in variables.items() if name in v}
         return module.apply(part, h, train=False, method=method)
 
     def loss_of(x):

@@ -129,10 +129,7 @@ def test_many_batches_follow_the_law_of_total_variance():
     network, v = made("linen")
     images, _ = examples()
     new = reestimate(network, v, images, batch_size=4)["batch_stats"]["blocks"]["bn"]
-    own = [
-        reestimate(network, v, images[i : i + 4])["batch_stats"]["blocks"]["bn"]
-        for i in range(0, 12, 4)
-    ]
+    own = [reestimate(network, v, images[i : i + 4])["batch_stats"]["blocks"]["bn"] for i in range(0, 12, 4)]
     mean, var = (np.stack([np.asarray(s[k], np.float64) for s in own]) for k in ("mean", "var"))
     np.testing.assert_allclose(new["mean"], mean.mean(0), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(new["var"], var.mean(0) + mean.var(0), rtol=1e-5)

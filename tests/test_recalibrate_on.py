@@ -68,9 +68,7 @@ def test_every_set_equals_the_computation_by_hand(kind):
     assert result.intact_loss == pytest.approx(running.intact_loss, rel=1e-6)
     assert "re-estimated for each lesioned network, on 8 images" in result.choices["BatchNorm"]
     assert "no beginnings are shared" in result.choices["forward passes"]
-    assert set(result.choices) - {"draws", "seed", "units that change the shape"} == set(
-        running.choices
-    )
+    assert set(result.choices) - {"draws", "seed", "units that change the shape"} == set(running.choices)
 
 
 def test_every_order_equals_a_network_of_permuted_variables():
@@ -104,9 +102,7 @@ def test_every_order_equals_a_network_of_permuted_variables():
 
 def test_none_is_the_paper_s_choice_to_the_bit():
     network, variables = network_of()
-    result = deletions(
-        network, variables, *examples(), draws=3, recalibrate_on=None, batch_size=BATCH
-    )
+    result = deletions(network, variables, *examples(), draws=3, recalibrate_on=None, batch_size=BATCH)
     places = np.where(result.deleted, ~np.arange(4), np.arange(4))
     scores, _ = measure_places(network, variables, *examples(), places, batch_size=BATCH)
     order = reorder(network, variables, *examples(), swaps=(1,), draws=2, batch_size=BATCH)
@@ -125,9 +121,7 @@ def test_what_can_t_be_estimated_is_refused(analysis):
     with pytest.raises(ValueError, match="no BatchNorm"):
         analysis(network, variables, *examples(), recalibrate_on=REFERENCE)
     network, variables = network_of()
-    with pytest.raises(
-        ValueError, match=r"recalibrate_on has shape \[8, 5, 6, 1\]; allowed: \[M, 6"
-    ):
+    with pytest.raises(ValueError, match=r"recalibrate_on has shape \[8, 5, 6, 1\]; allowed: \[M, 6"):
         analysis(network, variables, *examples(), recalibrate_on=REFERENCE[:, 1:])
     with pytest.raises(ValueError, match="no example"):
         analysis(network, variables, *examples(), recalibrate_on=REFERENCE[:0])

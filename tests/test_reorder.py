@@ -147,9 +147,7 @@ def test_equals_a_network_with_permuted_variables():
 
 def test_the_true_order_changes_no_bit():
     network, variables = network_of()
-    scores, intact = measure_places(
-        network, variables, *examples(), np.arange(7)[None], batch_size=BATCH
-    )
+    scores, intact = measure_places(network, variables, *examples(), np.arange(7)[None], batch_size=BATCH)
     assert (scores.kl[0], scores.agreement[0]) == (0, 1)
     assert scores.loss[0] == intact.loss[0] == reordered().intact_loss
 

@@ -25,9 +25,7 @@ def conv(x, kernel, stride=1, bias=0.0):
 
 
 def bn(x, params, stats=None):
-    mean, var = (
-        (x.mean((0, 1, 2)), x.var((0, 1, 2))) if stats is None else (stats["mean"], stats["var"])
-    )
+    mean, var = (x.mean((0, 1, 2)), x.var((0, 1, 2))) if stats is None else (stats["mean"], stats["var"])
     return params["scale"] * (x - mean) / np.sqrt(var + 1e-5) + params["bias"]
 
 
@@ -104,9 +102,7 @@ def after_sum(placement, z, p, s):
 @pytest.mark.parametrize("placement", [*PLACEMENTS, "pre first"])
 def test_placements(placement, train):
     placement, _, first = placement.partition(" ")
-    unit = ResidualUnit(
-        Shortcut(4, 4, 1, "pad_subsample"), TWO, placement=placement, first=bool(first)
-    )
+    unit = ResidualUnit(Shortcut(4, 4, 1, "pad_subsample"), TWO, placement=placement, first=bool(first))
     x = images(4)
     variables, p, s = drawn(unit, x)
     s = None if train else s
@@ -129,9 +125,7 @@ def test_plain_twins_have_no_shortcut(placement):
 
 def test_three_layers_and_their_stride():
     """A bottleneck that halves the image in its 3×3, with a projection and its BatchNorm beside it."""
-    unit = ResidualUnit(
-        Shortcut(4, 8, 2, "projection"), ((1, 2, 1), (3, 2, 2), (1, 8, 1)), placement="post"
-    )
+    unit = ResidualUnit(Shortcut(4, 8, 2, "projection"), ((1, 2, 1), (3, 2, 2), (1, 8, 1)), placement="post")
     x = images(4, size=7)
     variables, p, s = drawn(unit, x)
     h = relu(bn(conv(x, p["conv1"]["kernel"]), p["bn1"], s["bn1"]))
@@ -143,9 +137,7 @@ def test_three_layers_and_their_stride():
 
 
 def test_a_projection_reads_the_pre_activated_input():
-    unit = ResidualUnit(
-        Shortcut(4, 6, 2, "projection", norm=False), ((3, 6, 2), (3, 6, 1)), placement="pre"
-    )
+    unit = ResidualUnit(Shortcut(4, 6, 2, "projection", norm=False), ((3, 6, 2), (3, 6, 1)), placement="pre")
     x = images(4)
     variables, p, s = drawn(unit, x)
     activated = relu(bn(x, p["bn1"], s["bn1"]))
@@ -180,9 +172,7 @@ def test_fixup_has_its_scalars_where_its_authors_put_them():
 
 
 def test_skipinit_without_normalization():
-    unit = ResidualUnit(
-        Shortcut(4, 4, 1, "pad_subsample"), TWO, norm=False, branch_scale="skipinit"
-    )
+    unit = ResidualUnit(Shortcut(4, 4, 1, "pad_subsample"), TWO, norm=False, branch_scale="skipinit")
     x = images(4)
     variables, p, _ = drawn(unit, x)
     h = conv(relu(x), p["conv1"]["kernel"], bias=p["conv1"]["bias"])
@@ -196,9 +186,7 @@ def test_skipinit_without_normalization():
 @pytest.mark.parametrize("alteration", ["exclusive_gate", "shortcut_gate", "scale"])
 def test_altered_shortcuts(alteration):
     """He et al. 2016, §3.1: (1 − g) x + g F, (1 − g) x + F, λ x + μ F."""
-    shortcut = Shortcut(
-        4, 4, 1, "pad_subsample", alteration=alteration, scale=0.5, branch_scale=0.25
-    )
+    shortcut = Shortcut(4, 4, 1, "pad_subsample", alteration=alteration, scale=0.5, branch_scale=0.25)
     unit = ResidualUnit(shortcut, TWO, placement="post")
     x = images(4)
     variables, p, s = drawn(unit, x)

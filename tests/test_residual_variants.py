@@ -118,9 +118,7 @@ def test_bfloat16_computes_in_half_precision_and_remembers_in_single(x):
         assert jax.eval_shape(lambda k, n=network: n.init(k, SHAPE), jax.random.key(0)) == (
             jax.eval_shape(lambda v: v, variables)
         )
-        step = jax.jit(
-            lambda v, x, n=network: n.apply(v, x, train=True, tap=lambda p: p.branch[0, 0])
-        )
+        step = jax.jit(lambda v, x, n=network: n.apply(v, x, train=True, tap=lambda p: p.branch[0, 0]))
         outs[dtype] = step(variables, x)
         assert {leaf.dtype.name for leaf in jax.tree.leaves(outs[dtype].taps)} == {dtype}
         kept = (outs[dtype].logits, outs[dtype].batch_stats)
@@ -272,9 +270,7 @@ def test_what_cannot_be_is_refused(fields, message):
 
 def test_widths_may_shrink_behind_projections(x):
     network = tiny(widths=(8, 4, 2), transition="projection")
-    logits = jax.eval_shape(
-        lambda k: network.apply(network.init(k, SHAPE), x).logits, jax.random.key(0)
-    )
+    logits = jax.eval_shape(lambda k: network.apply(network.init(k, SHAPE), x).logits, jax.random.key(0))
     assert logits.shape == (4, 3)
 
 

@@ -57,13 +57,7 @@ def test_projections_everywhere():
 
 @pytest.mark.parametrize("gate", ["exclusive_gate", "shortcut_gate"])
 def test_gates_have_a_1x1_convolution_with_bias(gate):
-    more = (
-        3 * (16 * 16 + 16)
-        + (16 * 32 + 32)
-        + 2 * (32 * 32 + 32)
-        + (32 * 64 + 64)
-        + 2 * (64 * 64 + 64)
-    )
+    more = 3 * (16 * 16 + 16) + (16 * 32 + 32) + 2 * (32 * 32 + 32) + (32 * 64 + 64) + 2 * (64 * 64 + 64)
     assert cifar(depth=20, placement="post", shortcut=gate) == CIFAR[20] + more
 
 

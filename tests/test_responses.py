@@ -60,9 +60,7 @@ def expected(network, variables, images, behind):
     rows = [("stem/conv", seen[behind("stem", "conv", seen)]["__call__"][0])]
     for unit in network.units:
         name, j = unit.stack.name, unit.position
-        part = {
-            c: jax.tree.map(lambda a, j=j: a[j], t[name]) for c, t in variables.items() if name in t
-        }
+        part = {c: jax.tree.map(lambda a, j=j: a[j], t[name]) for c, t in variables.items() if name in t}
         args = (h, gates[unit.index], False)
         parts, seen = intermediates(unit.stack.unit, part, *args, method="parts")
         for layer in ("conv1", "conv2"):
@@ -119,9 +117,7 @@ def test_a_unit_of_ones_own_with_linens_layers():
 
     network = Network(Ones(), (Stack("blocks", Block(), 2, 1),), Mean())
     result = responses(network, draw(network, SHAPE), images_of())
-    assert result.layer == tuple(
-        f"stage1/unit{i}/{name}" for i in (1, 2) for name in ("conv", "other")
-    )
+    assert result.layer == tuple(f"stage1/unit{i}/{name}" for i in (1, 2) for name in ("conv", "other"))
     assert list(result.normalized) == [True, False] * 2
 
 
@@ -186,11 +182,6 @@ def test_plot(narrow):
 def test_every_network_is_compared_by_its_normalized_layers_if_all_have_some():
     half = dataclasses.replace(hand_made([9.0, 1, 3]), normalized=np.array([False, True, True]))
     raw = hand_made([2.0], residual=False, normalized=False)
-    assert (
-        "(median deviation 3.0 in half and 2.0 in raw)"
-        in finding(STUDY, {"half": half, "raw": raw})[0]
-    )
+    assert "(median deviation 3.0 in half and 2.0 in raw)" in finding(STUDY, {"half": half, "raw": raw})[0]
     twin = dataclasses.replace(raw, normalized=np.array([True]))
-    assert (
-        "layers of half and twin respond alike" in finding(STUDY, {"half": half, "twin": twin})[0]
-    )
+    assert "layers of half and twin respond alike" in finding(STUDY, {"half": half, "twin": twin})[0]

@@ -73,9 +73,7 @@ def test_a_recorded_finding_is_what_its_numbers_say():
 
 
 STUDY_FILES = [
-    path
-    for path in sorted(SCRIPTS.rglob("*.json"))
-    if "study" in json.loads(path.read_text("utf-8"))
+    path for path in sorted(SCRIPTS.rglob("*.json")) if "study" in json.loads(path.read_text("utf-8"))
 ]
 
 
@@ -83,9 +81,7 @@ STUDY_FILES = [
 def test_recorded_studies_are_read_back_and_have_a_finding(path):
     record = json.loads(path.read_text("utf-8"))
     study = STUDIES[record["study"]]
-    results = {
-        label: study.result.from_json(run["result"]) for label, run in record["runs"].items()
-    }
+    results = {label: study.result.from_json(run["result"]) for label, run in record["runs"].items()}
     assert compare.finding(study, results).headline
 
 
@@ -100,9 +96,7 @@ def test_controls_differ_in_what_they_say(name):
     if "model" not in CONTROLS.CONTROLS[name]:
         assert changed <= set(CONTROLS.CONTROLS[name]) and (changed or name == "full")
     else:
-        assert {field for field in changed if not field.startswith("model.")} <= {
-            "optimizer.learning_rate"
-        }
+        assert {field for field in changed if not field.startswith("model.")} <= {"optimizer.learning_rate"}
     network = load_experiment(config).task.network
     shape = (8, 8, 1)
     variables = jax.eval_shape(lambda key: network.init(key, shape), jax.random.key(0))

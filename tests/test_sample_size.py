@@ -36,9 +36,7 @@ def bars(n, seed):
 @functools.cache
 def trained():
     seen = []
-    results = sample_size.sample_size(
-        bars(24, 0), bars(10, 1), **SMALL, progress=lambda *a: seen.append(a)
-    )
+    results = sample_size.sample_size(bars(24, 0), bars(10, 1), **SMALL, progress=lambda *a: seen.append(a))
     return results, seen
 
 

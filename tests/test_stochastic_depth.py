@@ -231,9 +231,7 @@ def test_steps_in_a_scan(step, variables, x):
             got[1:],
             expected[1:],
         )
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), stats, expected_stats
-    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), stats, expected_stats)
 
 
 def test_certain_survival_is_no_dropout(variables, x):

@@ -32,9 +32,7 @@ def test_what_measures_reaches_nothing_that_draws_or_words(name):
     covered = reached(ALL[name].measure)
     modules = {entry.partition(":")[0] for entry in covered}
     assert not modules & {"resjax.studies.style", "resjax.studies.marks", "resjax.studies.words"}
-    shown = {
-        f"{ALL[name].measure.__module__}:{part}" for part in ("plot", "points", "table", "STUDY")
-    }
+    shown = {f"{ALL[name].measure.__module__}:{part}" for part in ("plot", "points", "table", "STUDY")}
     assert not set(covered) & shown
     assert "resjax.network.network" in covered or name in ("curves", "edges", "sharing")
 
@@ -84,9 +82,7 @@ LESION = "resjax.studies.lesions.lesion"
         ("resjax.studies.lesions.deletions", "draws: int = 30", "draws: int = 31"),
     ],
 )
-def test_results_are_kept_where_words_pictures_or_other_studies_change(
-    monkeypatch, module, old, new
-):
+def test_results_are_kept_where_words_pictures_or_other_studies_change(monkeypatch, module, old, new):
     before = code_fingerprint(STUDIES["lesion"].measure)
     assert changed(monkeypatch, module, old, new) == before
 

@@ -267,9 +267,7 @@ def test_no_norms_have_the_shapes_of_norms(experiment, activations):
     batch = Feed(experiment.config, experiment.dataset, Devices(), 0).whole_batch(0)
     norms = jax.eval_shape(lambda s, b: train_step(s, b, task=task)[1]["norms"], state, batch)
     zeros = no_norms(state.params, task=task)
-    assert set(zeros) == {"gradient", "parameter", "update"} | (
-        {"activation"} if activations else set()
-    )
+    assert set(zeros) == {"gradient", "parameter", "update"} | ({"activation"} if activations else set())
     assert jax.tree.map(lambda a: (a.shape, a.dtype), zeros) == jax.tree.map(
         lambda a: (a.shape, a.dtype), norms
     )
@@ -280,9 +278,7 @@ def test_norms_in_float64_mode(x64):
     c.log.activations = True
     experiment = load_experiment(c)
     batch = Feed(c, experiment.dataset, Devices(), 0).whole_batch(0)
-    jax.eval_shape(
-        lambda s, b: train_step(s, b, task=experiment.task), experiment.state_shapes, batch
-    )
+    jax.eval_shape(lambda s, b: train_step(s, b, task=experiment.task), experiment.state_shapes, batch)
 
 
 @pytest.mark.parametrize(
@@ -362,9 +358,9 @@ def test_a_dispatch_after_a_stopped_one_does_nothing(experiment):
     c = experiment.config
     feed = Feed(c, experiment.dataset, Devices(devices=jax.devices()[:1]), 0)
     state = experiment.create_state()
-    later, metrics = jax.jit(
-        lambda s, b: train_steps(s, feed.images, b, 4, 4, task=experiment.task)
-    )(state, feed.batches(4, 4))
+    later, metrics = jax.jit(lambda s, b: train_steps(s, feed.images, b, 4, 4, task=experiment.task))(
+        state, feed.batches(4, 4)
+    )
     assert_equal(state, later)
     assert bool(jnp.all(metrics["finite"]))
 
@@ -397,9 +393,7 @@ def test_pmap_does_not_continue_on_another_number_of_devices(tmp_path):
     start_was(device_count=2, imported={})
     workdir.claim(home, c)
     start_was(device_count=2)
-    with pytest.raises(
-        ValueError, match=r"on 2 devices with parallel\.mode=pmap.*has 8\. Continue on 2"
-    ):
+    with pytest.raises(ValueError, match=r"on 2 devices with parallel\.mode=pmap.*has 8\. Continue on 2"):
         workdir.claim(home, c)
     c.parallel.mode = "jit"
     workdir.claim(workdir.claim(tmp_path / "other", c), c)
@@ -487,10 +481,7 @@ def test_a_killed_process_resumes_to_the_same_bits(tmp_path, kill):
 
 
 def test_training_imports_no_tensorflow():
-    code = (
-        "import sys, resjax.train, resjax.analyze, resjax.demo; "
-        "sys.exit('tensorflow' in sys.modules)"
-    )
+    code = "import sys, resjax.train, resjax.analyze, resjax.demo; sys.exit('tensorflow' in sys.modules)"
     env = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     assert subprocess.run([sys.executable, "-c", code], env=env).returncode == 0
 

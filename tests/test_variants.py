@@ -29,9 +29,7 @@ def setting():
 def test_scores_are_those_of_a_loop(setting):
     network, v, images, labels = setting
     gates = np.array([[1, 1, 1, 1], [0, 1, 0.5, 1], [1, 0, 0, 0]], np.float32)
-    scores, intact = variants.measure(
-        network, v, images, labels, variants.with_gates, gates, batch_size=4
-    )
+    scores, intact = variants.measure(network, v, images, labels, variants.with_gates, gates, batch_size=4)
     whole = logits_of(network, v, images)
     for j, g in enumerate(gates):
         logits = logits_of(network, v, images, gates=g)

@@ -144,9 +144,7 @@ def _hugging_face(kind, sizes):
 
     widths = [64, 128, 256, 512] if kind == "basic" else [256, 512, 1024, 2048]
     config = ResNetConfig(layer_type=kind, depths=list(sizes), hidden_sizes=widths, num_labels=7)
-    blocks = [
-        f"resnet.encoder.stages.{s}.layers.{i}" for s, n in enumerate(sizes) for i in range(n)
-    ]
+    blocks = [f"resnet.encoder.stages.{s}.layers.{i}" for s, n in enumerate(sizes) for i in range(n)]
     return ResNetForImageClassification(config), ["resnet.embedder.pooler", *blocks]
 
 
@@ -197,10 +195,7 @@ def build(name):
     """A module with drawn weights, in inference mode, the modules to look at, and its images' side."""
     function, arguments, size = {**SMALL, **LARGE}[name]
     model, looked_at = function(*arguments)
-    state = {
-        k: torch.from_numpy(np.asarray(draw(k, tuple(v.shape))))
-        for k, v in model.state_dict().items()
-    }
+    state = {k: torch.from_numpy(np.asarray(draw(k, tuple(v.shape)))) for k, v in model.state_dict().items()}
     model.load_state_dict(state)
     return model.eval(), looked_at, size
 

@@ -33,8 +33,7 @@ from resjax.workdir.workdir import write
 HERE = Path(__file__).parent
 SEEDS, BATCH = (0, 1, 2), 128
 _ROWS = {
-    claim["row"]: claim["limits"]
-    for claim in json.loads((HERE / "claims.json").read_text("utf-8"))["claims"]
+    claim["row"]: claim["limits"] for claim in json.loads((HERE / "claims.json").read_text("utf-8"))["claims"]
 }
 LIMITS = {
     "slope of log ratio against log place": tuple(_ROWS[21]["slope"]),  # the law 1/l
@@ -108,9 +107,7 @@ def branch_variance(examples: Examples) -> Found:
         for seed in SEEDS:
             variables = net.init(jax.random.key(seed), images.shape[1:])
             some = images[: 2 * batch]
-            results.append(
-                branch_variance_study.branch_variance(net, variables, some, batch_size=batch)
-            )
+            results.append(branch_variance_study.branch_variance(net, variables, some, batch_size=batch))
         shown[label] = results[0]
         numbers[label] = {}
         for stage in results[0].stages:
@@ -151,9 +148,7 @@ def _doubling(results: list[Any], stage: str) -> tuple[dict[str, Any], dict[str,
     return numbers, {
         "doubling on average": bool(abs(middle / 2 - 1) <= limit),
         "constant ratio on average": bool(abs(ends[1] / ends[0] - 1) <= limit),
-        "doubling and constant ratio in 9 of 10 single units": bool(
-            (near & constant).mean() >= 0.9
-        ),
+        "doubling and constant ratio in 9 of 10 single units": bool((near & constant).mean() >= 0.9),
     }
 
 
@@ -174,9 +169,7 @@ def shattered(_: Examples) -> Found:
             close = abs(rate / np.log(2) - 1) <= limit and fit >= shattering.GOOD_FIT
             verdicts[f"{label}: log correlation linear in depth, rate within 25 % of ln 2"] = close
             ratios[label], _ = shattering.ratio(results["residual, BatchNorm"], r)
-            verdicts[f"residual, BatchNorm: more than 10 times {label} at depth 24"] = (
-                ratios[label] > far
-            )
+            verdicts[f"residual, BatchNorm: more than 10 times {label} at depth 24"] = ratios[label] > far
     numbers = {
         "rate and r² of the exponential": {k: list(v) for k, v in rates.items()},
         "correlation at depth 24 and its interval": {

@@ -68,9 +68,7 @@ def _told(number: Any) -> Any:
     """A number as text has it: with a minus sign, not a hyphen."""
     if isinstance(number, list):
         return [_told(n) for n in number]
-    return (
-        str(number).replace("-", "−") if isinstance(number, int | float) and number < 0 else number
-    )
+    return str(number).replace("-", "−") if isinstance(number, int | float) and number < 0 else number
 
 
 def criterion(claim: dict[str, Any]) -> str:

@@ -67,10 +67,7 @@ def error_of(run: Run, split: str) -> float:
     """Share of wrong predictions in inference mode, over all images of a split."""
     images, labels = run.examples(split, 100_000)
     predict = jax.jit(lambda x: run.network.apply(run.variables, x).logits.argmax(-1))
-    wrong = [
-        np.sum(predict(images[i : i + 500]) != labels[i : i + 500])
-        for i in range(0, len(labels), 500)
-    ]
+    wrong = [np.sum(predict(images[i : i + 500]) != labels[i : i + 500]) for i in range(0, len(labels), 500)]
     return float(sum(wrong) / len(labels))
 
 

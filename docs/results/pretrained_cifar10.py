@@ -24,9 +24,7 @@ HERE = Path(__file__).parent
 def logits_of(run: Run, images: np.ndarray) -> np.ndarray:
     """Ours, float32 [N, classes]."""
     apply = jax.jit(lambda variables, x: run.network.apply(variables, x).logits)
-    return np.concatenate(
-        [apply(run.variables, images[i : i + 500]) for i in range(0, 10_000, 500)]
-    )
+    return np.concatenate([apply(run.variables, images[i : i + 500]) for i in range(0, 10_000, 500)])
 
 
 def torch_logits(file: str, blocks: int, images: np.ndarray) -> np.ndarray:

@@ -75,9 +75,7 @@ def main() -> None:
                 "interval_95": [float(low), float(high)],
                 "of seeds": values.tolist(),
             }
-            print(
-                f"λ = {scale:g}, {name}: {values.mean():.2g} ({low:.2g} to {high:.2g})", flush=True
-            )
+            print(f"λ = {scale:g}, {name}: {values.mean():.2g} ({low:.2g} to {high:.2g})", flush=True)
     record = {
         "made": {k: v for k, v in provenance().items() if k != "command"},
         "command": "python docs/results/shortcut_scale.py",

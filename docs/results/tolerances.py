@@ -144,9 +144,7 @@ def paths(r: Paths) -> Criteria:
             f"{ends['first']} ± {slack} to {ends['last']} ± {slack} of 54",
             abs(first - ends["first"]) <= slack and abs(last - ends["last"]) <= slack,
         )
-        found[f"{mode}: share of all paths in there"] = criterion(
-            round(share, 5), f"< {most}", share < most
-        )
+        found[f"{mode}: share of all paths in there"] = criterion(round(share, 5), f"< {most}", share < most)
         found[f"{mode}: exact norms, central 95 %"] = criterion(exact.effective[0], "", None)
         found[f"{mode}: exact mean length, interval over batches"] = criterion(
             np.round([exact.mean_length[0], *(e[0] for e in exact.mean_length_interval)], 2),
@@ -164,9 +162,7 @@ def refinement(r: Identity) -> Criteria:
     clear = int(np.sum(r.cosine[known] < -2 * r.cosine_error[known]))
     (first, stages), (less, of) = openings(r), refining(r)
     return {
-        "share of units with a mean cosine below 0": criterion(
-            round(down, 3), f"≥ {share}", down >= share
-        ),
+        "share of units with a mean cosine below 0": criterion(round(down, 3), f"≥ {share}", down >= share),
         "of these beyond two standard errors": criterion(f"{clear} of {known.sum()}", "", None),
         "stages whose first unit has the largest ‖F‖/‖x‖": criterion(
             f"{first} of {stages}", "all", first == stages

@@ -105,9 +105,7 @@ def _check(x: jax.Array, kernel: jax.Array, strides: Pair, groups: int, impl: st
             f"not shapes {x.shape} and {kernel.shape}"
         )
     if x.dtype != kernel.dtype or x.dtype.name not in _DTYPES:
-        raise ValueError(
-            f"images are {x.dtype} and the kernel {kernel.dtype}; cast both to one of {_DTYPES}"
-        )
+        raise ValueError(f"images are {x.dtype} and the kernel {kernel.dtype}; cast both to one of {_DTYPES}")
     if len(strides) != 2 or min(strides) < 1:
         raise ValueError(f"strides are two positive integers, not {strides!r}")
     if groups < 1 or x.shape[3] != groups * kernel.shape[2] or kernel.shape[3] % groups:

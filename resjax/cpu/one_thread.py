@@ -124,9 +124,7 @@ def kernel_gradient(
     return total(x, dy)
 
 
-def _of_own_images(
-    x: jax.Array, dy: jax.Array, window: Pair, strides: Pair, pads: Pads
-) -> jax.Array:
+def _of_own_images(x: jax.Array, dy: jax.Array, window: Pair, strides: Pair, pads: Pads) -> jax.Array:
     (b, h, w, c), (m, n, o) = x.shape, dy.shape[1:]
     (kh, kw), (s, t), ((top, _), (left, _)) = window, strides, pads
     # Treat two neighbouring pixels of dy as one, if it has too few channels.

@@ -73,9 +73,7 @@ def jit(static: int) -> Callable[[Callable[..., Any]], Any]:
             with nullcontext() if cores.mesh is None else one_thread(cores.mesh):
                 return function(cores, *args)
 
-        on_cores.__name__ = (
-            function.__name__
-        )  # not functools.wraps: JAX would read the wrapped signature
+        on_cores.__name__ = function.__name__  # not functools.wraps: JAX would read the wrapped signature
         return jax.jit(on_cores, static_argnums=tuple(range(static)))
 
     return decorate

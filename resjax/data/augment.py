@@ -66,9 +66,7 @@ def _statistics(mean: ArrayLike, std: ArrayLike, fill: float = 0.0) -> Statistic
     return Statistics(mean.astype(np.float32), std.astype(np.float32), np.asarray(fill, np.float32))
 
 
-def standardize(
-    images: jax.Array, constants: Statistics, dtype: DTypeLike = jnp.float32
-) -> jax.Array:
+def standardize(images: jax.Array, constants: Statistics, dtype: DTypeLike = jnp.float32) -> jax.Array:
     """(images - mean) / std of uint8 [B, H, W, C], computed in float32 and returned as `dtype`."""
     x = images.astype(jnp.float32)
     return ((x - jnp.asarray(constants.mean)) / jnp.asarray(constants.std)).astype(dtype)

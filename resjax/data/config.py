@@ -70,9 +70,7 @@ def check(config: ml_collections.ConfigDict) -> None:
             "above 0, or leave both ()"
         )
     if mean and config.standardize != "channel":
-        raise ValueError(
-            f"data.mean={mean} requires data.standardize='channel', not {config.standardize!r}"
-        )
+        raise ValueError(f"data.mean={mean} requires data.standardize='channel', not {config.standardize!r}")
 
 
 def constants(config: ml_collections.ConfigDict) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -70,9 +70,7 @@ def _inception_box(width: int, height: int, rng: np.random.Generator) -> tuple[f
     return min(width, height * _ASPECT[1]), min(height, width / _ASPECT[0])
 
 
-def center_crop(
-    image: Image.Image, size: int, channels: int = 3, margin: float = 256 / 224
-) -> np.ndarray:
+def center_crop(image: Image.Image, size: int, channels: int = 3, margin: float = 256 / 224) -> np.ndarray:
     """The central crop, uint8 [size, size, channels], after resizing the shorter side to margin * size."""
     width, height = image.size
     side = min(width, height) / margin

@@ -26,9 +26,7 @@ def info(config: ml_collections.ConfigDict) -> Info:
     height, width, channels = known.image_shape
     if config.image_size:
         height = width = config.image_size
-    train, held_out = split_indices(
-        known.num_train, config.train_examples, config.holdout, config.split_seed
-    )
+    train, held_out = split_indices(known.num_train, config.train_examples, config.holdout, config.split_seed)
     return dataclasses.replace(
         known,
         image_shape=(height, width, channels),

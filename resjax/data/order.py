@@ -31,9 +31,7 @@ def batch_indices(seed: int, step: int, num_examples: int, batch_size: int) -> n
             f"num_examples={num_examples}, batch_size={batch_size}: both must be 1 or more, "
             "and num_examples below 2**31"
         )
-    epochs, places = np.divmod(
-        int(step) * batch_size + np.arange(batch_size, dtype=np.int64), num_examples
-    )
+    epochs, places = np.divmod(int(step) * batch_size + np.arange(batch_size, dtype=np.int64), num_examples)
     parts = [
         _permutation(seed, int(epoch), num_examples)[places[epochs == epoch]]
         for epoch in range(int(epochs[0]), int(epochs[-1]) + 1)

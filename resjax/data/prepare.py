@@ -180,9 +180,7 @@ def main(arguments: list[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("name", help=", ".join(NAMES))
-    parser.add_argument(
-        "--data_dir", default="", help="default: $TFDS_DATA_DIR, else ~/tensorflow_datasets"
-    )
+    parser.add_argument("--data_dir", default="", help="default: $TFDS_DATA_DIR, else ~/tensorflow_datasets")
     parser.add_argument("--source", default="", help="folder of the original files")
     flags = parser.parse_args(arguments)
     try:

@@ -121,8 +121,7 @@ class Records:
         gone = [file.name for file in files if "array_record" in file.name and not file.exists()]
         if gone:
             raise FileNotFoundError(
-                f"{self.path} lacks {', '.join(gone)}: copied in part? "
-                "Delete the folder and prepare it again"
+                f"{self.path} lacks {', '.join(gone)}: copied in part? Delete the folder and prepare it again"
             )
 
     def builder(self) -> Any:

@@ -34,9 +34,7 @@ def defaults(name: str, **changes: Any) -> ConfigDict:
     return ConfigDict({"name": name, **fields, **changes})
 
 
-def build(
-    config: Mapping[str, Any], *, image_shape: tuple[int, int, int], num_classes: int
-) -> Network:
+def build(config: Mapping[str, Any], *, image_shape: tuple[int, int, int], num_classes: int) -> Network:
     """The network of ``config``, which ``defaults`` makes, for images (H, W, C).
 
     Raises:

@@ -121,9 +121,7 @@ class _Path(NamedTuple):
         if call.facts.window is None:
             return self
         window = call.facts.window or self.size
-        field = tuple(
-            r + (k - 1) * j for r, k, j in zip(self.field, window, self.jump, strict=True)
-        )
+        field = tuple(r + (k - 1) * j for r, k, j in zip(self.field, window, self.jump, strict=True))
         jump = tuple(j * s for j, s in zip(self.jump, call.facts.steps, strict=True))
         size = call.output_shape[:2] if len(call.output_shape) == 3 else (1, 1)
         return _Path(field, jump, size)
@@ -170,9 +168,7 @@ def _rows(unit: str, calls: list[_Call], start: _Path) -> tuple[list[LayerRow], 
             if columns[replaced] is None:
                 columns[replaced] = call.facts.parameters
         layer = "/".join(call.path)
-        rows.append(
-            LayerRow(unit, layer, output_shape=call.output_shape, receptive_field=field, **columns)
-        )
+        rows.append(LayerRow(unit, layer, output_shape=call.output_shape, receptive_field=field, **columns))
     field = tuple(max(r) for r in zip(branch.field, shortcut.field, strict=True))
     return rows, branch._replace(field=field)
 
@@ -189,15 +185,11 @@ class Facts(NamedTuple):
     kind: str  # like 'conv'; 'scalar' for parameters that belong to no layer
     parameters: int  # number of trainable numbers
     connections: int  # inputs that an output sees; the maximum if outputs differ
-    window: tuple[Any, Any] | tuple[()] | None = (
-        None  # () is the whole input, None a single position
-    )
+    window: tuple[Any, Any] | tuple[()] | None = None  # () is the whole input, None a single position
     steps: tuple[Any, Any] = (1, 1)  # between neighbouring windows
     kernel: Pair | None = None  # of the window, None if there is none
     stride: Pair | None = None
-    locally_connected: int | None = (
-        None  # parameters if positions did not share them; None: the same
-    )
+    locally_connected: int | None = None  # parameters if positions did not share them; None: the same
     dense: int | None = None  # parameters if it were fully connected; None: the same
     multiply_adds: int = 0  # for one image, forward
 

@@ -83,13 +83,9 @@ def layer(
         )
     padding = ((margin, margin), (margin, margin))
     if connections == "convolution":
-        return Conv(
-            features, (kernel, kernel), padding=padding, use_bias=True, kernel_init=he_normal_of(3)
-        )
+        return Conv(features, (kernel, kernel), padding=padding, use_bias=True, kernel_init=he_normal_of(3))
     if connections == "locally connected":
-        return nn.ConvLocal(
-            features, (kernel, kernel), padding=padding, kernel_init=he_normal_of(1)
-        )
+        return nn.ConvLocal(features, (kernel, kernel), padding=padding, kernel_init=he_normal_of(1))
     return DenseMap(features, (size[0], size[1]))
 
 

@@ -98,9 +98,7 @@ def resnet(
 
     def unit(in_features: int, width: int, stride: int, first: bool) -> ResidualUnit:
         strided = 1 if bottleneck and bottleneck_stride == "3x3" else 0
-        convs = (
-            [(1, width), (3, width), (1, 4 * width)] if bottleneck else [(3, width)] * block_layers
-        )
+        convs = [(1, width), (3, width), (1, 4 * width)] if bottleneck else [(3, width)] * block_layers
         layers = tuple((k, f, stride if j == strided else 1) for j, (k, f) in enumerate(convs))
         path = Shortcut(
             in_features,
@@ -131,9 +129,7 @@ def resnet(
 
     dropout = None
     if unit_dropout != "none":
-        dropout = UnitDropout(
-            unit_dropout, num_units, unit_survival, units_active, unit_scale_at_test
-        )
+        dropout = UnitDropout(unit_dropout, num_units, unit_survival, units_active, unit_scale_at_test)
     return Network(
         stem=Stem(widths[0], norm, True, stem == "large", compute, conv),
         stacks=_stacks(unit, sizes, tuple(w * widen for w in widths), widths[0]),
@@ -233,9 +229,7 @@ def _stage_sizes(
     return (n,) * stages
 
 
-def _check_start(
-    placement: str, norm: bool, zero_gamma: bool, branch_scale: str, shortcut: str
-) -> None:
+def _check_start(placement: str, norm: bool, zero_gamma: bool, branch_scale: str, shortcut: str) -> None:
     """Refuses networks whose initialization prevents learning."""
     if placement == "bn_after_add" and not norm:
         raise ValueError("model.placement='bn_after_add' needs model.norm=True")

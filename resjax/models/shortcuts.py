@@ -28,9 +28,7 @@ ALTERATIONS = ("identity", "scale", "exclusive_gate", "shortcut_gate", "dropout"
 PADDED = tuple(a for a in ALTERATIONS if a != "projection")  # where the transition may be a padding
 
 
-def pad_shortcut(
-    x: jax.Array, features: int, stride: int, *, pool: bool, centre: bool
-) -> jax.Array:
+def pad_shortcut(x: jax.Array, features: int, stride: int, *, pool: bool, centre: bool) -> jax.Array:
     """Option A, [B, H, W, C] → [B, ⌈H/stride⌉, ⌈W/stride⌉, features], the new channels zero.
 
     ``pool`` averages each window (at the border, its pixels inside the image) instead of taking its first

@@ -89,9 +89,7 @@ class Network:
         if self.unit_dropout is not None:
             if self.unit_dropout.num_units != self.num_units:
                 n = self.unit_dropout.num_units
-                raise ValueError(
-                    f"unit_dropout is for {n} units; this network has {self.num_units}"
-                )
+                raise ValueError(f"unit_dropout is for {n} units; this network has {self.num_units}")
             if not all(stack.unit.residual for stack in self.stacks):
                 raise ValueError(
                     "unit_dropout needs shortcuts, since a dropped plain unit outputs nothing; use no "
@@ -323,9 +321,7 @@ class Network:
         )
         return np.array([shortcuts[u.stack.name] != (None,) for u in self.units], bool)
 
-    def _all_gates(
-        self, gates: ArrayLike | None, train: bool, key: jax.Array | None
-    ) -> jax.Array | None:
+    def _all_gates(self, gates: ArrayLike | None, train: bool, key: jax.Array | None) -> jax.Array | None:
         if gates is not None:  # float64 is kept, for numerical checks
             gates = jnp.asarray(gates)
             gates = gates.astype(jnp.promote_types(gates.dtype, jnp.float32))

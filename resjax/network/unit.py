@@ -77,9 +77,7 @@ class Unit(nn.Module):
         """The unit without its branch, which is not computed."""
         return self.merge(self.split(x, train)[0], train)
 
-    def __call__(
-        self, x: jax.Array, gate: jax.Array | None = None, train: bool = False
-    ) -> jax.Array:
+    def __call__(self, x: jax.Array, gate: jax.Array | None = None, train: bool = False) -> jax.Array:
         return self.parts(x, gate, train).y
 
 

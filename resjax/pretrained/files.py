@@ -74,9 +74,7 @@ class _Lazy(Mapping[str, np.ndarray]):
 def _without_prefixes(names: list[str]) -> dict[str, str]:
     """New name → name in the file; only prefixes of all names are removed."""
     short = {name: name for name in names}
-    while prefix := next(
-        (p for p in PREFIXES if names and all(n.startswith(p) for n in short)), ""
-    ):
+    while prefix := next((p for p in PREFIXES if names and all(n.startswith(p) for n in short)), ""):
         short = {name.removeprefix(prefix): whole for name, whole in short.items()}
     return short
 

@@ -71,9 +71,7 @@ def recognize(tensors: Tensors) -> Layout:
     if "features.0.weight" in tensors:
         return _chain(tensors)
     first = ", ".join(itertools.islice(tensors, 5))
-    raise ValueError(
-        f"these tensors have no known layout: {len(tensors)} of them, {first}, … Known: {KNOWN}"
-    )
+    raise ValueError(f"these tensors have no known layout: {len(tensors)} of them, {first}, … Known: {KNOWN}")
 
 
 def _residual(whose: str, tensors: Tensors, names: ResidualNames) -> Layout:
@@ -93,13 +91,9 @@ def _residual(whose: str, tensors: Tensors, names: ResidualNames) -> Layout:
     sizes, widths, block, projected = _stages(tensors, names)
     kernel = tensors[f"{names.stem}.weight"].shape[-1]
     if kernel not in (3, 7):
-        raise ValueError(
-            f"a stem with a {kernel}×{kernel} convolution; ours have 3×3 (small images) or 7×7"
-        )
+        raise ValueError(f"a stem with a {kernel}×{kernel} convolution; ours have 3×3 (small images) or 7×7")
     large = kernel == 7
-    depth = next(
-        (d for d, s in IMAGENET_SIZES.items() if s == sizes and (d >= 50) == (block != "basic")), 0
-    )
+    depth = next((d for d, s in IMAGENET_SIZES.items() if s == sizes and (d >= 50) == (block != "basic")), 0)
     if large and projected and depth and widths == _WIDTHS:
         model = models.defaults("imagenet_resnet", depth=depth)
     else:
@@ -149,9 +143,7 @@ def _timm_v2(tensors: Tensors) -> Layout:
     return Layout("timm ResNetV2", model, named, classes, 224, half, half)
 
 
-def _stages(
-    tensors: Tensors, names: ResidualNames
-) -> tuple[tuple[int, ...], tuple[int, ...], str, bool]:
+def _stages(tensors: Tensors, names: ResidualNames) -> tuple[tuple[int, ...], tuple[int, ...], str, bool]:
     """Units and channels of each stage, the kind of block, and whether a shortcut has weights."""
 
     def key(stage: int, i: int, within: str) -> str:

@@ -22,9 +22,7 @@ class BareStem(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         del train
-        x = Conv(self.features, (7, 7), (2, 2), dtype=self.dtype, impl=self.conv_impl, name="conv")(
-            x
-        )
+        x = Conv(self.features, (7, 7), (2, 2), dtype=self.dtype, impl=self.conv_impl, name="conv")(x)
         return Pool("max", (3, 3), (2, 2), ((1, 1), (1, 1)), name="pool")(x)
 
 

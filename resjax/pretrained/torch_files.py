@@ -99,9 +99,7 @@ def _read_zip(file: BinaryIO) -> Any:
             )
         folder = pickles[0].removesuffix("data.pkl")
         if f"{folder}constants.pkl" in archive.namelist():
-            raise TorchFileError(
-                "this is TorchScript, which holds a program: save the state_dict()"
-            )
+            raise TorchFileError("this is TorchScript, which holds a program: save the state_dict()")
         order = "little"
         if f"{folder}byteorder" in archive.namelist():
             order = archive.read(f"{folder}byteorder").decode()

@@ -33,9 +33,7 @@ class Done(NamedTuple):
     failed: list[str]  # sentences: studies that ended with an error
 
 
-def run_studies(
-    runs: Sequence[Run], studies: Sequence[Study], options: Options, console: Console
-) -> Done:
+def run_studies(runs: Sequence[Run], studies: Sequence[Study], options: Options, console: Console) -> Done:
     """Runs every study on every run that allows it. Finished results are loaded; if one study fails, the
     others still run.
 
@@ -79,9 +77,7 @@ def run_studies(
     return Done(done, left_out, failed)
 
 
-def run_claims(
-    claims: Sequence[Claim], options: ClaimOptions, out: Path, console: Console
-) -> Shown:
+def run_claims(claims: Sequence[Claim], options: ClaimOptions, out: Path, console: Console) -> Shown:
     """Runs every claim in turn; finished results are loaded from ``out``, the folder of the report.
 
     Raises:

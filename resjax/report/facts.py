@@ -27,9 +27,7 @@ def facts_of(run: Run, first: Run) -> dict[str, str]:
     }
     if run is not first:
         differences = configs.differences(first.config, config)
-        facts[f"differs from {first.label} in"] = (
-            "; ".join(differences) or "nothing that changes results"
-        )
+        facts[f"differs from {first.label} in"] = "; ".join(differences) or "nothing that changes results"
     imports = [start["imported"] for start in run.starts if "imported" in start]
     for source in imports:
         facts["pretrained"] = (

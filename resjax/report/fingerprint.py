@@ -167,8 +167,6 @@ def _without_docstrings(tree: ast.Module) -> ast.Module:
         body = getattr(node, "body", None)
         if isinstance(body, list):
             node.body = [  # type: ignore[attr-defined]
-                s
-                for s in body
-                if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))
+                s for s in body if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))
             ]
     return tree

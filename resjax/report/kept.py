@@ -51,9 +51,7 @@ def load_claim(out: Path, claim: Claim, options: ClaimOptions) -> dict[str, Resu
     return _load(_claim_path(out, claim), claim_key(claim, options), results)
 
 
-def save_claim(
-    out: Path, claim: Claim, options: ClaimOptions, results: Mapping[str, Result]
-) -> None:
+def save_claim(out: Path, claim: Claim, options: ClaimOptions, results: Mapping[str, Result]) -> None:
     """Saves the results of a claim atomically."""
     data = {label: result.to_json() for label, result in results.items()}
     _save(_claim_path(out, claim), claim_key(claim, options), data)

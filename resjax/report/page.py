@@ -168,8 +168,7 @@ def _facts(facts: Mapping[str, Facts]) -> str:
 def _table(table: Table) -> str:
     head = "".join(f"<th>{escape(column)}</th>" for column in table.columns)
     rows = "".join(
-        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>\n"
-        for row in table.rows
+        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>\n" for row in table.rows
     )
     return (
         f'<div class="scroll"><table class="numbers"><thead><tr>{head}</tr></thead>\n'

@@ -27,9 +27,7 @@ class Report:
     title: str
     results: Sequence[tuple[Study, Results]]  # in order; each has one result or more
     runs: Mapping[str, Mapping[str, str]]  # {label: {fact: text}}; empty for claims
-    configs: Mapping[
-        str, Mapping[str, Any]
-    ]  # {label: configuration and starts of the run, as JSON}
+    configs: Mapping[str, Mapping[str, Any]]  # {label: configuration and starts of the run, as JSON}
     groups: Mapping[str, str]  # {study: chapter}
     left_out: Sequence[str]  # sentences: studies that runs do not allow, and why
     failed: Sequence[str]  # sentences: studies that ended with an error

@@ -186,9 +186,7 @@ def whole_batches(
         raise ValueError(f"batch_size={batch_size}; allowed: 1 or more")
     size = min(batch_size, len(images))
     starts = range(0, len(images) - size + 1, size)
-    return WholeBatches(
-        [(images[i : i + size], labels[i : i + size].astype(np.int32)) for i in starts]
-    )
+    return WholeBatches([(images[i : i + size], labels[i : i + size].astype(np.int32)) for i in starts])
 
 
 def per_example(

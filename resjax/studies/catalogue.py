@@ -83,9 +83,7 @@ def plot(results: Result | Mapping[str, Any], study: str | None = None) -> Figur
     if study is not None and study not in figures:
         raise ValueError(f"study={study!r}; allowed: {', '.join(figures)}")
     kind = type(next(iter(some.values()), None))
-    drawing = [
-        draw for name, (own, draw) in figures.items() if own is kind and study in (None, name)
-    ]
+    drawing = [draw for name, (own, draw) in figures.items() if own is kind and study in (None, name)]
     if not drawing:
         name = "nothing" if kind is type(None) else kind.__name__
         raise ValueError(

@@ -134,9 +134,7 @@ def notes(results: Mapping[str, Curves]) -> list[str]:
     text = f"{worst} fails on its training data already: it is hard to train, not overfitted."
     if train[1] - train[0] < gap / 2:
         ends = " and ".join(percents(train))
-        text = (
-            f"Training errors ({ends}) make less than half of that gap: {worst} generalizes worse."
-        )
+        text = f"Training errors ({ends}) make less than half of that gap: {worst} generalizes worse."
     if results[best].residual != results[worst].residual:
         kind = "with" if results[best].residual else "without"
         text += f" The better one is the network {kind} shortcuts."

@@ -84,9 +84,7 @@ def of_mean(values: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
     return bootstrap(values)
 
 
-def wilson(
-    share: np.ndarray | float, count: int, level: float = LEVEL
-) -> tuple[np.ndarray, np.ndarray]:
+def wilson(share: np.ndarray | float, count: int, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray]:
     """Wilson's score interval (1927) of a share, such as an error, among ``count`` examples."""
     share = np.asarray(share, float)
     z = stats.norm.ppf((1 + level) / 2)

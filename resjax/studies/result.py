@@ -51,9 +51,7 @@ class Result:
           ValueError: a field without a default is missing, or a field is unknown.
         """
         fields, arrays = {f.name: f for f in dataclasses.fields(cls)}, cls.axes()
-        needed = {
-            n for n, f in fields.items() if f.default_factory is f.default is dataclasses.MISSING
-        }
+        needed = {n for n, f in fields.items() if f.default_factory is f.default is dataclasses.MISSING}
         given = set(data) - {"axes"}
         if needed - given or given - set(fields):
             raise ValueError(

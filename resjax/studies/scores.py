@@ -28,9 +28,7 @@ class Sums(NamedTuple):
     agree: jax.Array
 
 
-def compare(
-    logits: jax.Array, intact: jax.Array, labels: jax.Array, mask: jax.Array, loss: Loss
-) -> Sums:
+def compare(logits: jax.Array, intact: jax.Array, labels: jax.Array, mask: jax.Array, loss: Loss) -> Sums:
     """Compares a changed network with the intact one on one batch.
 
     Args:

@@ -41,9 +41,7 @@ class Spread(NamedTuple):
         return [self.told(i, show) for i in range(len(self.amount))]
 
 
-def spread(
-    amount: np.ndarray, values: np.ndarray, intact: float, exact: Collection[int] = ()
-) -> Spread:
+def spread(amount: np.ndarray, values: np.ndarray, intact: float, exact: Collection[int] = ()) -> Spread:
     """Summarizes draws.
 
     Args:
@@ -84,9 +82,7 @@ def draw_spread(ax: Axes, i: int, curve: Spread, x: np.ndarray, label: str) -> N
     ax.fill_between(x, *(100 * curve.quartiles.T), alpha=0.22, lw=0, **look)
     below, above = curve.median - curve.low, curve.high - curve.median
     bars = 100 * np.nan_to_num(np.stack([below, above]).clip(0))
-    ax.errorbar(
-        x, 100 * curve.median, bars, fmt=f"{style.marker(i)}-", capsize=2.5, label=label, **look
-    )
+    ax.errorbar(x, 100 * curve.median, bars, fmt=f"{style.marker(i)}-", capsize=2.5, label=label, **look)
 
 
 def style_errors(ax: Axes, chance: float) -> None:

@@ -51,18 +51,14 @@ class Bench:
     @property
     def how(self) -> Inference:
         """How examples are run: the run's loss, the batch size, the progress."""
-        return Inference(
-            loss=self.run.loss, batch_size=self.options.batch_size, progress=self.progress
-        )
+        return Inference(loss=self.run.loss, batch_size=self.options.batch_size, progress=self.progress)
 
     def network(self) -> tuple[Network, Variables]:
         """The network and its newest variables."""
         self.choices["network"] = f"the checkpoint of step {self.run.step:,}"
         return self.run.network, self.run.variables
 
-    def evaluation(
-        self, most: int | None = None
-    ) -> tuple[Network, Variables, np.ndarray, np.ndarray]:
+    def evaluation(self, most: int | None = None) -> tuple[Network, Variables, np.ndarray, np.ndarray]:
         """Network, variables, images and labels: the evaluation set, at most ``most`` of its examples and at
         most ``options.max_examples``."""
         count = min(self.options.max_examples, self.options.max_examples if most is None else most)
@@ -98,9 +94,7 @@ class Study:
     says: Mapping[str, Clause] = dataclasses.field(default_factory=dict)
     headline: Callable[[Mapping[str, Any]], str] | None = None  # {label: result} → a sentence
     summary: Callable[[Any], Mapping[str, str]] = lambda result: {}  # result → {row: cell}
-    notes: Callable[[Mapping[str, Any]], Sequence[str]] = (
-        lambda results: ()
-    )  # points on all results
+    notes: Callable[[Mapping[str, Any]], Sequence[str]] = lambda results: ()  # points on all results
     unsuited: Callable[[Run], str | None] = lambda run: None  # why a run does not allow it, or None
     labels: str = "network"  # what the labels of results name, for the first column of tables
 

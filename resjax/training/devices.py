@@ -45,9 +45,7 @@ def start_processes(wanted: bool) -> None:
         address, number, own = (os.environ[name] for name in names)
         jax.distributed.initialize(address, int(number), int(own))
     elif len(missing) < len(names):
-        raise ValueError(
-            f"a run on many hosts needs {', '.join(missing)} in the environment as well"
-        )
+        raise ValueError(f"a run on many hosts needs {', '.join(missing)} in the environment as well")
     elif wanted:
         jax.distributed.initialize()
 
@@ -99,15 +97,11 @@ class Devices:
 
     def abstract(self, shapes: Tree) -> Tree:
         """The shapes and shardings of what ``copy`` returns."""
-        return jax.tree.map(
-            lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=self._copied), shapes
-        )
+        return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=self._copied), shapes)
 
     def split(self, batches: dict[str, np.ndarray]) -> Batch:
         """Arrays [n, B of this host, …] → [n, B, …], the batch axis split over the devices."""
-        return {
-            k: jax.make_array_from_process_local_data(self._split, v) for k, v in batches.items()
-        }
+        return {k: jax.make_array_from_process_local_data(self._split, v) for k, v in batches.items()}
 
     def split_for_training(self, batches: dict[str, np.ndarray]) -> Batch:
         """As ``split``, in the layout of ``train_program``."""

@@ -50,9 +50,7 @@ class Feed:
         A stream only moves forward: each call must continue where the last one ended.
         """
         steps = [self._next(start + i) for i in range(count)]
-        steps += steps[-1:] * (
-            self._most - count
-        )  # padding, never run: all dispatches have one shape
+        steps += steps[-1:] * (self._most - count)  # padding, never run: all dispatches have one shape
         stacked = {k: np.stack([step[k] for step in steps]) for k in steps[0]}
         return self._devices.split_for_training(stacked)
 

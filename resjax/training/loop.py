@@ -134,9 +134,7 @@ class _Reports:
     Every checkpoint ends a record, so a run that resumes there needs no earlier losses.
     """
 
-    def __init__(
-        self, experiment: Experiment, feed: Feed, writer: Writer, checkpoints: Checkpoints
-    ) -> None:
+    def __init__(self, experiment: Experiment, feed: Feed, writer: Writer, checkpoints: Checkpoints) -> None:
         self._experiment = experiment
         self._feed = feed
         self._writer = writer
@@ -177,9 +175,7 @@ class _Reports:
                 "loss": float(np.mean(self._losses)),
                 "error": float(np.mean(self._errors)),
                 "learning_rate": self._rate,
-                "images_per_second": self._writer.speed(
-                    end, self._experiment.config.train.batch_size
-                ),
+                "images_per_second": self._writer.speed(end, self._experiment.config.train.batch_size),
             }
             if end % plan.log == 0 and finite:
                 record["norms"] = found.metrics["norms"]

@@ -133,9 +133,7 @@ def train_step(
         loss = jnp.mean(task.loss(out.logits, batch["label"]))
         return loss, (error, out.batch_stats, out.taps)
 
-    (loss, (error, batch_stats, taps)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
-        state.params
-    )
+    (loss, (error, batch_stats, taps)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
     if axis_name is not None:
         averaged = (loss, error, grads, batch_stats, taps)
         loss, error, grads, batch_stats, taps = lax.pmean(averaged, axis_name)
@@ -144,9 +142,7 @@ def train_step(
 
     # A non-finite gradient gives a non-finite parameter.
     finite = jnp.isfinite(loss) & all_finite((params, batch_stats))
-    new = state.replace(
-        step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state
-    )
+    new = state.replace(step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state)
     # A branch, not ``where`` on each leaf: XLA would then recompute ``finite`` in each leaf's
     # kernel from the flags of all leaves, which took a quarter of the compile time.
     new = lax.cond(finite, lambda: new, lambda: state)

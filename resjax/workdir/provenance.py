@@ -41,9 +41,7 @@ def commit() -> str | None:
 
     def git(*args: str) -> str:
         here, command = Path(__file__).parent, ["git", *args]
-        done = subprocess.run(
-            command, cwd=here, capture_output=True, text=True, check=True, timeout=10
-        )
+        done = subprocess.run(command, cwd=here, capture_output=True, text=True, check=True, timeout=10)
         return done.stdout.strip()
 
     try:

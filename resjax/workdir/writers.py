@@ -45,18 +45,14 @@ class Writer:
     ``workdir/tensorboard``, too.
     """
 
-    def __init__(
-        self, workdir: Path, start_step: int, total_steps: int, tensorboard: bool = False
-    ) -> None:
+    def __init__(self, workdir: Path, start_step: int, total_steps: int, tensorboard: bool = False) -> None:
         first = jax.process_index() == 0
         path = workdir / "metrics.jsonl" if first else Path(os.devnull)
         if first:
             kept = [r for r in read_records(workdir) if r["step"] <= start_step and start_step > 0]
             workdirs.write(path, "".join(_line(record) for record in kept))
         self._file = path.open("a")
-        self._events = (
-            _event_writer(workdir / "tensorboard", start_step) if tensorboard and first else None
-        )
+        self._events = _event_writer(workdir / "tensorboard", start_step) if tensorboard and first else None
         self._console = Console(file=sys.stderr, quiet=not first, highlight=False, soft_wrap=True)
         self._bar = Progress(
             TextColumn("{task.description}"),

@@ -54,8 +54,7 @@ CASES = {
         "deep": result(RATIO[:1, 1:, 4:], (2, 3)),
     },
     "every slope": {
-        f"l^{power:g}": law(power)
-        for power in (-1.31, -1.29, -0.71, -0.69, -0.31, -0.29, 0.29, 0.31)
+        f"l^{power:g}": law(power) for power in (-1.31, -1.29, -0.71, -0.69, -0.31, -0.29, 0.29, 0.31)
     },
     "too few units": {
         "two": law(-1, units=2),

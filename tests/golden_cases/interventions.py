@@ -66,9 +66,7 @@ CASES = {
     },
     "learned just enough": {"deep": result({"reset": [0.73, 0.7301, 0.65, 0.9]}, intact=0.72)},
     "learned too little, two classes": {
-        "new": result(
-            {"scale 0": [0.42, 0.46, 0.48], "reset": [0.41, 0.4, 0.5]}, intact=0.4001, classes=2
-        )
+        "new": result({"scale 0": [0.42, 0.46, 0.48], "reset": [0.41, 0.4, 0.5]}, intact=0.4001, classes=2)
     },
     "nothing scaled, nothing reset": {
         "deep": result({"freeze": [0.3, 0.2, 0.1301, 0.12]}, {"stage1": 0.1}),

@@ -30,9 +30,7 @@ def result(share, plain=0, deleted=(1, 2), g=(0.1, 0.25, 0.5, 0.7, 1.0), effecti
 
 CASES = {
     "tails of just 2.5 %": {"deep": result([0.025, 0.15, 0.3, 0.4, 0.1, 0.025])},
-    "tails of just less, plain units": {
-        "deep": result([0.0249, 0.1501, 0.3, 0.4, 0.1001, 0.0249], plain=2)
-    },
+    "tails of just less, plain units": {"deep": result([0.0249, 0.1501, 0.3, 0.4, 0.1001, 0.0249], plain=2)},
     "an upper tail of just more": {"deep": result([0.0251, 0.5, 0.449, 0.0259])},
     "one plain unit, one deletion": {
         "deep": result([0.2, 0.1, 0.4, 0.29, 0.01], plain=1, deleted=[2], g=[0.25, 0.4])

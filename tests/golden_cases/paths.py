@@ -60,9 +60,7 @@ def in_one(exact, sample=ONE):
 CASES = {
     "short, at the middle": {"deep": in_one(SHORT)},
     "just not short, several batches": {
-        "deep": in_one(
-            exact([1, 0.6, 0.347, 0.04, 0.013], [1, 0.5, 0.5, 0.2, 0.1], [6.5, 2, 1, 0, 0])
-        )
+        "deep": in_one(exact([1, 0.6, 0.347, 0.04, 0.013], [1, 0.5, 0.5, 0.2, 0.1], [6.5, 2, 1, 0, 0]))
     },
     "long at half a unit, shorter just beside": {
         "wide": in_one(exact([4, 5, 3, 3, 1]), sample(FALLS, g=0.999, r_squared=0.95)),
@@ -74,9 +72,7 @@ CASES = {
         "wide": in_one(exact([6, 3, 0.01, 0.02, 0.03], [5, 1, 0.03, 0.02, 0.01])),
     },
     "no rate, interval down to 0": {
-        "deep": in_one(
-            exact([3, 1, 0, 0, 0]), sample([0.4, 0.2, 0, 0, 0], g=np.nan, r_squared=np.nan, low=0)
-        )
+        "deep": in_one(exact([3, 1, 0, 0, 0]), sample([0.4, 0.2, 0, 0, 0], g=np.nan, r_squared=np.nan, low=0))
     },
     "no gradient of one of two": {
         "deep": in_one(exact([0.0] * 5, [0.0] * 5)),

@@ -37,9 +37,7 @@ def leaving(first, second=0.0):
 NAN = np.nan
 CASES = {
     "most goes away": {
-        "deep": result(
-            [0.3, 0.925, 0.135, 0.1351, NAN, 0.2], [0.1475, 0.21, 0.1476, 0.1, NAN, 0.14]
-        )
+        "deep": result([0.3, 0.925, 0.135, 0.1351, NAN, 0.2], [0.1475, 0.21, 0.1476, 0.1, NAN, 0.14])
     },
     "half goes away, and just less": {"half": leaving(0.375), "less": leaving(0.3788)},
     "a tenth goes away, and just less": {

@@ -24,18 +24,14 @@ def result(swaps, near=NEAR, intact=0.04, classes=10, fixed=1, n=5):
     variants = []
     for k, errors in swaps.items():
         wrong = [k + 2 * j * j for j in range(len(errors))]
-        variants += [
-            ("swaps", k, order(w, n, fixed), e) for w, e in zip(wrong, errors, strict=True)
-        ]
+        variants += [("swaps", k, order(w, n, fixed), e) for w, e in zip(wrong, errors, strict=True)]
     for i, rise in enumerate(near):
         own = np.arange(n)
         own[[fixed + i, fixed + i + 1]] = own[[fixed + i + 1, fixed + i]]
         variants.append(("neighbours", 1, own, intact + rise))
     shuffled = [0.4, 0.5 + intact / 5, 0.86, 0.49]
     variants += [("shuffle", 0, order(2 + j * j, n, fixed), e) for j, e in enumerate(shuffled)]
-    variants.append(
-        ("reversal", 0, [*range(fixed), *range(n)[: fixed - n - 1 : -1]], 0.75 + intact / 8)
-    )
+    variants.append(("reversal", 0, [*range(fixed), *range(n)[: fixed - n - 1 : -1]], 0.75 + intact / 8))
     kinds, numbers, orders, errors = zip(*variants, strict=True)
     names = tuple(f"stage1/unit{i + 1}" for i in range(n))
     error = np.array(errors, float)

@@ -35,12 +35,8 @@ CASES = {
     "as designed": {"convolution": result(zeros=1e-14), "tall": TALL, "wide": WIDE},
     "as designed, large": {"larger": LARGE},
     "sees one more": {"convolution": result(seen=1), "larger": LARGE},
-    "sees more, as many numbers": {
-        "wide": result(4, -0.073, -2, shapes=((13, 1, 2), (1, 1, 3)), weights=6)
-    },
-    "sees more, same zeros": {
-        "wide": result(4, distinct=-2, shapes=((13, 1, 2), (1, 1, 3)), weights=6)
-    },
+    "sees more, as many numbers": {"wide": result(4, -0.073, -2, shapes=((13, 1, 2), (1, 1, 3)), weights=6)},
+    "sees more, same zeros": {"wide": result(4, distinct=-2, shapes=((13, 1, 2), (1, 1, 3)), weights=6)},
     "sees one less": {"convolution": result(seen=-1, distinct=1), "wide": WIDE},
     "fewer zeros, and another": {
         "wide": WIDE,

@@ -41,9 +41,7 @@ CASES = {
     "no bit, and less loss": {"deep": LOWER},
     "the same, just": {"deep": result(0.1, (0.02, 0.3), difference=2e-5)},
     "harm, just": {"deep": HIGHER},
-    "unclear, from 0": {
-        "deep": result(0.1002, (0.0, 0.4), place=(FRONT,), difference=1.5, changed=1)
-    },
+    "unclear, from 0": {"deep": result(0.1002, (0.0, 0.4), place=(FRONT,), difference=1.5, changed=1)},
     "one unit harms, three answers": {
         "deep": result(0.7, (0.4, 0.9), place=(BEHIND,), changed=3, difference=0.2)
     },

@@ -202,9 +202,7 @@ def plot(results: Mapping[str, Connections]) -> style.Figure:
         for i, (form, field) in enumerate(forms.items()):
             look: dict[str, Any] = {"color": style.color(i), "label": form}
             ax.plot(x, getattr(result, field), f"{style.marker(i)}-", **look)
-        ax.set(
-            title=label, xlabel="convolution (equal ones once)", ylabel="parameters", yscale="log"
-        )
+        ax.set(title=label, xlabel="convolution (equal ones once)", ylabel="parameters", yscale="log")
         style.integer_ticks(ax)
     style.legend_above(fig, panels[0], columns=3)
     return fig
@@ -283,9 +281,7 @@ STUDY = Study(
     code="resjax.analysis.connections(run.network, run.variables, run.image_shape)",
     result=Connections,
     unsuited=unsuited,
-    measure=lambda bench: connections(
-        *bench.network(), bench.run.image_shape, progress=bench.progress
-    ),
+    measure=lambda bench: connections(*bench.network(), bench.run.image_shape, progress=bench.progress),
     plot=plot,
     headline=headline,
     points=points,

@@ -195,9 +195,7 @@ def plot(results: Mapping[str, Equivariance]) -> style.Figure:
         right.plot(result.shift, error.mean(1), f"{style.marker(i)}-", **look)
         right.fill_between(result.shift, error.min(1), error.max(1), alpha=0.2, lw=0, **look)
     longest = max(results.values(), key=lambda result: len(result.place))
-    for pixels in np.unique(
-        longest.stride
-    ):  # the shift of the image above the places that share it
+    for pixels in np.unique(longest.stride):  # the shift of the image above the places that share it
         first, last = np.flatnonzero(longest.stride == pixels)[[0, -1]]
         style.label_above(left, (first + last) / 2, f"{pixels} px")
         if first:

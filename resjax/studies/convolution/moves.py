@@ -24,8 +24,7 @@ Steps = tuple[int, int]
 def translate(images: jax.Array, down: Any, right: Any) -> jax.Array:
     """Moves [B, H, W, C] by whole pixels (negative: up, left); what enters repeats the outermost pixels."""
     rows, columns = (
-        jnp.clip(jnp.arange(n) - by, 0, n - 1)
-        for n, by in zip(images.shape[1:3], (down, right), strict=True)
+        jnp.clip(jnp.arange(n) - by, 0, n - 1) for n, by in zip(images.shape[1:3], (down, right), strict=True)
     )
     return images[:, rows][:, :, columns]
 
@@ -106,9 +105,7 @@ def reached(
     network: Network, variables: Variables, images: jax.Array, noise: jax.Array, width: jax.Array
 ) -> list[jax.Array]:
     """For each place, bool [h, w]: whether noise in a frame of ``width`` pixels changes the features."""
-    rows, columns = (
-        (jnp.arange(n) < width) | (jnp.arange(n) >= n - width) for n in images.shape[1:3]
-    )
+    rows, columns = ((jnp.arange(n) < width) | (jnp.arange(n) >= n - width) for n in images.shape[1:3])
     frame = (rows[:, None] | columns[None])[None, :, :, None]
     x = jnp.concatenate([images, jnp.where(frame, noise, images)])
 

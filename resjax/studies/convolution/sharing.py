@@ -125,9 +125,7 @@ def sharing(
     leaves = jax.tree_util.tree_leaves_with_path(variables["params"])
     biases = sum(leaf.size for path, leaf in leaves if path[-1].key == "bias")
     (down, across), places = strides, np.ndindex(outputs)
-    entries = {
-        moved_back(row, h * down, w * across) for row, (h, w, _) in zip(rows, places, strict=True)
-    }
+    entries = {moved_back(row, h * down, w * across) for row, (h, w, _) in zip(rows, places, strict=True)}
     return LayerJacobian(
         input_shape=input_shape,
         output_shape=outputs,
@@ -142,9 +140,7 @@ def sharing(
 
 
 @partial(jax.jit, static_argnums=(0, 2))
-def jacobian_rows(
-    layer: nn.Module, variables: Any, input_shape: Shape3, outputs: ArrayLike
-) -> jax.Array:
+def jacobian_rows(layer: nn.Module, variables: Any, input_shape: Shape3, outputs: ArrayLike) -> jax.Array:
     """Rows [rows, H, W, C] of the Jacobian at x = 0; ``outputs`` [rows] are flat indices of y [H', W', O]."""
     run: Any = partial(layer.apply, variables)
     y, back = jax.vjp(run, jnp.zeros((1, *input_shape)))

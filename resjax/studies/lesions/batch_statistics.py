@@ -120,9 +120,7 @@ def _estimates(
     return jax.tree.map(lambda v, old: v.astype(old.dtype), stacked, variables["batch_stats"])
 
 
-def _momentum(
-    network: Network, variables: Variables, images: np.ndarray, lesion: Lesion, seed: int
-) -> Any:
+def _momentum(network: Network, variables: Variables, images: np.ndarray, lesion: Lesion, seed: int) -> Any:
     """m of each BatchNorm, new = m·old + (1 − m)·batch, estimated on the intact network.
 
     Only the keys of ``lesion`` count: they select the program that is compiled for the lesions anyway.

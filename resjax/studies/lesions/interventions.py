@@ -296,9 +296,7 @@ def points(label: str, r: Interventions) -> list[str]:
         f"{r.unit[np.nanargmax(error)]})"
         for name, error in lines(r).items()
     ]
-    text = (
-        f"{label}: {percent(r.intact_error)} error when intact; in the median unit, {join(parts)}."
-    )
+    text = f"{label}: {percent(r.intact_error)} error when intact; in the median unit, {join(parts)}."
     if len(reset := r.of("reset")):
         # Zhang et al. 2022 call units critical without whose training the network is near chance.
         critical = np.sum(reset[0] > verdicts.LEARNED * r.chance_error)

@@ -108,9 +108,7 @@ def plot(results: Mapping[str, Deletions]) -> style.Figure:
     return fig
 
 
-def _heat(
-    ax: style.Axes, values: np.ndarray, colors: str, limits: tuple[float, float], title: str
-) -> None:
+def _heat(ax: style.Axes, values: np.ndarray, colors: str, limits: tuple[float, float], title: str) -> None:
     low, high = limits
     ends = (0.5, len(values) + 0.5)  # units are counted from 1
     image = ax.imshow(values, colors, vmin=low, vmax=high, extent=(*ends, *ends[::-1]))
@@ -131,11 +129,7 @@ def additive(result: Deletions) -> float:
     """Share of pairs whose errors add up to within one percentage point; NaN without a pair."""
     together = interaction(result)
     together = together[~np.isnan(together)]
-    return (
-        float(np.mean(np.abs(together) <= verdicts.MAY_GO + 1e-9))
-        if len(together)
-        else float("nan")
-    )
+    return float(np.mean(np.abs(together) <= verdicts.MAY_GO + 1e-9)) if len(together) else float("nan")
 
 
 def longest_run(result: Deletions) -> int:

@@ -104,9 +104,7 @@ def _shared(row: list[int], previous: list[int]) -> int:
     return next((i for i, (new, old) in pairs if new != old), len(row))
 
 
-def _walk(
-    network: Network, variables: Variables, x: jax.Array, rows: list[list[int]]
-) -> Iterator[jax.Array]:
+def _walk(network: Network, variables: Variables, x: jax.Array, rows: list[list[int]]) -> Iterator[jax.Array]:
     """The logits of each row in turn; neighbouring rows should have equal beginnings."""
     units = network.units
     own = [part_of(variables, unit.stack.name) for unit in units]

@@ -36,9 +36,7 @@ def candidates(
     reasons = why_not(network, network.deletable(variables, images.shape[1:]))
     if not transitions:
         x = jax.ShapeDtypeStruct((1, *images.shape[1:]), jnp.float32)
-        taps = jax.eval_shape(
-            lambda v, x: network.apply(v, x, tap=lambda p: (p.x, p.y)).taps, variables, x
-        )
+        taps = jax.eval_shape(lambda v, x: network.apply(v, x, tap=lambda p: (p.x, p.y)).taps, variables, x)
         for unit in network.units:
             before, behind = taps[unit.stack.name]
             if before.shape != behind.shape:

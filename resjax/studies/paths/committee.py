@@ -334,9 +334,7 @@ def measure(bench: Bench) -> Committee:
 def _unsuited(run: Run) -> str | None:
     if (n := num_deletable(run)) >= 2:
         return None
-    return (
-        f"voters differ in the deleted units, and {n or 'no'} unit of this network can be deleted"
-    )
+    return f"voters differ in the deleted units, and {n or 'no'} unit of this network can be deleted"
 
 
 STUDY = Study(

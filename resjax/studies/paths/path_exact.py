@@ -209,9 +209,7 @@ def _cross(unit: Crossing, rows: jax.Array, behind: jax.Array) -> jax.Array:
     merge = unit.merge()
     if not unit.unit.residual:
         branch = unit.branch()
-        return lax.fori_loop(
-            0, behind + 1, lambda k, new: new.at[k].set(branch(merge(old(new, k)))), new
-        )
+        return lax.fori_loop(0, behind + 1, lambda k, new: new.at[k].set(branch(merge(old(new, k)))), new)
     both, shortcut = unit.both(), unit.shortcut()
 
     def step(i: jax.Array, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:

@@ -56,9 +56,7 @@ def attenuated_shares(residual: int, g: float, plain: int = 0) -> np.ndarray:
     return np.exp(log)
 
 
-def central_range(
-    lengths: np.ndarray, weights: np.ndarray, level: float = LEVEL
-) -> tuple[float, float]:
+def central_range(lengths: np.ndarray, weights: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
     """First and last length of the central ``level`` of non-negative weights, both included; NaN where all
     are 0 or one is not finite."""
     total = np.sum(weights)

@@ -218,9 +218,7 @@ def path_norms(
     return _norms(branch, network, loss, probe, variables, *batch)
 
 
-def _norms(
-    branch: np.ndarray, network: Network, loss: Loss, probe: Probe, *batch: Any
-) -> np.ndarray:
+def _norms(branch: np.ndarray, network: Network, loss: Loss, probe: Probe, *batch: Any) -> np.ndarray:
     """float64 [paths]; every path crosses the branches of plain units, whatever ``branch`` says."""
     through = (branch | ~network.residual).T
     norms, logs = jax.device_get(_walk_paths(network, loss, probe, through, *batch))

@@ -95,9 +95,9 @@ class Crossing:
 
     def _run(self, method: str, part: Any, *inputs: Any) -> Any:
         rngs = None if self.key is None else {"dropout": self.key}
-        return self.unit.apply(
-            part, *inputs, self.train, rngs=rngs, method=method, mutable=["batch_stats"]
-        )[0]
+        return self.unit.apply(part, *inputs, self.train, rngs=rngs, method=method, mutable=["batch_stats"])[
+            0
+        ]
 
     def _split(self, x: jax.Array) -> tuple[Any, jax.Array]:
         s, f = self._run("split", self.part, x)

@@ -71,9 +71,7 @@ def default_sizes(voters: int) -> list[int]:
     return [1, *itertools.takewhile(lambda m: m <= half, (2**k + 1 for k in itertools.count(1)))]
 
 
-def draw_committees(
-    rng: np.random.Generator, voters: int, sizes: Sequence[int], draws: int
-) -> np.ndarray:
+def draw_committees(rng: np.random.Generator, voters: int, sizes: Sequence[int], draws: int) -> np.ndarray:
     """float32 [size, draw, voter], 1 for members of a committee; 0 for sizes that exceed ``voters``."""
     out = np.zeros((len(sizes), draws, voters), np.float32)
     for i, m in enumerate(sizes):
@@ -145,9 +143,7 @@ def diversity_of(answers: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return _diversity(answers, labels, np.ones((1, len(answers))))[:, 0]
 
 
-def diversity_intervals(
-    answers: np.ndarray, labels: np.ndarray, possible: int, seed: int = 0
-) -> np.ndarray:
+def diversity_intervals(answers: np.ndarray, labels: np.ndarray, possible: int, seed: int = 0) -> np.ndarray:
     """95 % intervals [3, end], over voters, of the results of ``diversity_of``.
 
     NaN for two voters, which are a single pair, and for a κ that is NaN. ``possible`` is M, the number of
@@ -185,9 +181,7 @@ def refill(members: np.ndarray, seed: int = 0) -> np.ndarray:
     return members[:, :_COMMITTEES].astype(np.float32) @ filled[:, None]
 
 
-def committee_interval(
-    errors: np.ndarray, again: np.ndarray, voters: int, possible: int
-) -> np.ndarray:
+def committee_interval(errors: np.ndarray, again: np.ndarray, voters: int, possible: int) -> np.ndarray:
     """95 % intervals [..., end] of the mean error of committees, over V of M voters and over committees.
 
     Args:
@@ -209,9 +203,7 @@ def _diversity(answers: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> n
     """[3, m]: D, different predictions and κ, where each voter counts ``counts`` [m, V] times."""
     right = (answers == labels).astype(float)
     one = right @ (1 - right).T
-    one_right = (
-        one + one.T
-    )  # [V, V]: number of examples for which exactly one of two voters is right
+    one_right = one + one.T  # [V, V]: number of examples for which exactly one of two voters is right
     same = [(answers == c).astype(float) for c in np.unique(answers)]
     unlike = len(labels) - sum(own @ own.T for own in same)
     pairs = counts.sum(-1) ** 2 - np.sum(counts**2, -1)
@@ -220,9 +212,7 @@ def _diversity(answers: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> n
     )
     p = counts @ right.mean(1) / counts.sum(-1)
     spread = 2 * p * (1 - p)
-    return np.stack(
-        [disagreement, different, 1 - disagreement / np.where(spread > 0, spread, np.nan)]
-    )
+    return np.stack([disagreement, different, 1 - disagreement / np.where(spread > 0, spread, np.nan)])
 
 
 def _unbiased(voters: int, possible: int) -> float:

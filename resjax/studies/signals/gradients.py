@@ -205,9 +205,7 @@ def headline(results: Mapping[str, Gradients]) -> str:
         opposite="gradients are about as uneven in these networks, but not the same way: first ÷ last "
         "layers {of_high} in {high}, {of_low} in {low}",
     )
-    return (
-        f"{first_moment(results)}, {said or _one(join(list(ratios)), next(iter(ratios.values())))}"
-    )
+    return f"{first_moment(results)}, {said or _one(join(list(ratios)), next(iter(ratios.values())))}"
 
 
 def _one(label: str, ratio: float) -> str:

@@ -162,9 +162,7 @@ def jacobians(
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _batch(
-    network: Network, loss: Loss, iterations: int, probes: int, *given: Any
-) -> dict[str, jax.Array]:
+def _batch(network: Network, loss: Loss, iterations: int, probes: int, *given: Any) -> dict[str, jax.Array]:
     """[unit, B], ``mean_square`` [unit, probe, B]; ``given`` are variables, images, labels and key."""
 
     def cross(unit: Crossing, rows: jax.Array, key: jax.Array, xs: Any) -> tuple[Any, Any, Any]:
@@ -305,9 +303,7 @@ def headline(results: Mapping[str, Jacobians]) -> str:
 def _way(product: float) -> str:
     if 1 / ALIKE <= product <= ALIKE:
         return "keep the length of a random gradient: they change it"
-    return (
-        "lengthen a random gradient" if product > 1 else "shorten a random gradient: they change it"
-    )
+    return "lengthen a random gradient" if product > 1 else "shorten a random gradient: they change it"
 
 
 def points(label: str, r: Jacobians) -> list[str]:

@@ -34,9 +34,7 @@ from resjax.studies.study import Bench, Columns, Study
 from resjax.studies.words import factor, numbers, percent
 
 KINDS = ("gradient", "parameter", "update")
-NO_NORMS = (
-    "no record of metrics.jsonl has norms: they are written every log.every, so train for longer"
-)
+NO_NORMS = "no record of metrics.jsonl has norms: they are written every log.every, so train for longer"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,9 +210,7 @@ def plot_maps(results: Mapping[str, NormsOverTraining]) -> style.Figure:
             ax.grid(False)
             if values.shape[-1]:
                 number = 1 + np.arange(values.shape[-1])
-                image = ax.pcolormesh(
-                    r.step, number, values.T, norm=scale, cmap="viridis", rasterized=True
-                )
+                image = ax.pcolormesh(r.step, number, values.T, norm=scale, cmap="viridis", rasterized=True)
                 ax.set_yticks([1, len(number)])
             ax.invert_yaxis()
             ax.tick_params(labelsize=7 if narrow else 8)

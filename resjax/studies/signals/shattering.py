@@ -167,9 +167,7 @@ _init = jax.jit(lambda network, key: network.init(key, (1, 1, 1)), static_argnum
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _cosines(
-    network: Network, depths: tuple[int, ...], variables: Variables, grid: jax.Array
-) -> jax.Array:
+def _cosines(network: Network, depths: tuple[int, ...], variables: Variables, grid: jax.Array) -> jax.Array:
     """[depth, point, point]: cosine between dh/dx at two points, h the state behind that many units."""
 
     def states(x: jax.Array) -> jax.Array:
@@ -222,9 +220,7 @@ def gradients_along_line(
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _line_cosines(
-    network: Network, variables: Variables, line: jax.Array, output: jax.Array
-) -> jax.Array:
+def _line_cosines(network: Network, variables: Variables, line: jax.Array, output: jax.Array) -> jax.Array:
     def logits(x: jax.Array) -> jax.Array:
         return jnp.sum(jnp.take(network.apply(variables, x).logits, output, axis=1))
 

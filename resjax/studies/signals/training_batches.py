@@ -80,9 +80,7 @@ def first_batches(
     return Batches(pairs, train, step, seed, progress)
 
 
-def init_and_now(
-    bench: Bench, analysis: Callable[..., R], *examples: np.ndarray, **options: Any
-) -> R:
+def init_and_now(bench: Bench, analysis: Callable[..., R], *examples: np.ndarray, **options: Any) -> R:
     """``analysis(network, variables, *examples, step=…, **options)`` at step 0 and at the newest step."""
     run = bench.run
 

@@ -77,9 +77,7 @@ def _cosine(a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.sum(a * b, tuple(range(1, a.ndim)))
 
 
-def _estimation(
-    network: Network, inputs: Mapping[str, jax.Array], last: jax.Array
-) -> dict[str, jax.Array]:
+def _estimation(network: Network, inputs: Mapping[str, jax.Array], last: jax.Array) -> dict[str, jax.Array]:
     """``estimation``, ``square`` and ``last``, from the inputs of all stacks and the last unit's output."""
     following = [inputs[stack.name][0] for stack in network.stacks[1:]] + [last]
     final = {stack.stage: y for stack, y in zip(network.stacks, following, strict=True)}
@@ -92,9 +90,7 @@ def _estimation(
             # A unit's output is the next one's input; a single unit's own input may differ in shape.
             within = inputs[stack.name][1:].reshape(-1, *y.shape)
             errors = jnp.concatenate([within, y[None]]).astype(goal.dtype) - goal
-            means = (
-                jnp.mean(v, tuple(axes)) for v in (errors, jnp.square(errors), jnp.square(goal))
-            )
+            means = (jnp.mean(v, tuple(axes)) for v in (errors, jnp.square(errors), jnp.square(goal)))
             values = tuple(jnp.broadcast_to(mean, shape) for mean in means)
         found.append(dict(zip(("estimation", "square", "last"), values, strict=True)))
     return jax.tree.map(lambda *v: jnp.concatenate(v), *found)

@@ -262,9 +262,7 @@ def _ranks(r: Identity) -> list[str]:
     if r.correlation is None or r.low is None or r.high is None:
         return []
     rows = list(zip(map(NAMES.get, r.measure), r.correlation, r.low, r.high, strict=True))
-    rho = [
-        f"{k} {v:+.2f} ({low:+.2f} to {high:+.2f})" for k, v, low, high in rows if np.isfinite(v)
-    ]
+    rho = [f"{k} {v:+.2f} ({low:+.2f} to {high:+.2f})" for k, v, low, high in rows if np.isfinite(v)]
     if not rho:
         return ["Too few units were measured to rank them against the damage."]
     told = [f"Rank correlation with the damage: {', '.join(rho)}."]
@@ -317,12 +315,8 @@ STUDY = Study(
     plot=plot,
     verdict=lambda r: "residual" if r.residual.any() else "plain",
     says={
-        "residual": lambda k, r: (
-            f"the median unit of {k} adds {_size(r)} times the norm of its input"
-        ),
-        "plain": lambda k, r: (
-            f"the median unit of {k} changes its input by {_size(r)} times its norm"
-        ),
+        "residual": lambda k, r: f"the median unit of {k} adds {_size(r)} times the norm of its input",
+        "plain": lambda k, r: f"the median unit of {k} changes its input by {_size(r)} times its norm",
     },
     points=points,
     table=table,

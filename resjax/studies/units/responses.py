@@ -280,9 +280,7 @@ STUDY = Study(
     ),
     code="resjax.analysis.responses(*run.evaluation(10_000)[:3])",
     result=Responses,
-    unsuited=lambda run: (
-        None if layers_of(run.network, run.variables, run.image_shape) else NO_KERNEL
-    ),
+    unsuited=lambda run: None if layers_of(run.network, run.variables, run.image_shape) else NO_KERNEL,
     measure=measure,
     plot=plot,
     headline=headline,
