@@ -149,6 +149,13 @@ def test_reordering_is_permuting_the_variables(logits, variables, x, order):
     assert not equal(reordered, logits(variables, x, ONES, AS_BUILT))
 
 
+def test_a_traced_order_takes_variables_that_are_numpy_arrays(net, logits, variables, x):
+    order, constants = np.array(ORDERS[1]), jax.tree.map(np.asarray, variables)
+    closed_over = jax.jit(lambda x, order: net.apply(constants, x, order=order).logits)
+    expected = logits(variables, x, ONES, order)
+    np.testing.assert_allclose(closed_over(x, order), expected, rtol=1e-5, atol=1e-6)
+
+
 def test_gates_follow_their_unit(logits, variables, x):
     order = np.array(ORDERS[1])
     gates = np.linspace(0, 1, N, dtype=np.float32)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import typing
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 
@@ -25,14 +25,12 @@ import numpy as np
 class Result:
     """Base of results. ``choices`` records what the papers leave open, and what was chosen."""
 
-    AXES: ClassVar[dict[str, tuple[str, ...]]] = {}
-
     choices: dict[str, Any] = dataclasses.field(default_factory=dict, kw_only=True)
 
     @classmethod
     def axes(cls) -> dict[str, tuple[str, ...]]:
         """{field: names of its axes}, of the fields that are arrays."""
-        found = dict(cls.AXES)
+        found = {}
         for name, hint in typing.get_type_hints(cls, include_extras=True).items():
             if typing.get_origin(hint) is Annotated:
                 found[name] = tuple(axis for axis in hint.__metadata__ if isinstance(axis, str))
