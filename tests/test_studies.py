@@ -24,7 +24,7 @@ def test_a_study_has_one_name(name):
     assert module.__name__.rpartition(".")[2] == name
     assert getattr(module, name) is getattr(resjax.analysis, name)  # its public function
     assert f"{name}(" in study.code or name == "curves"
-    assert (PAGES / f"{name}.md").is_file()
+    assert (PAGES / f"{name}.md").read_text("utf-8").splitlines()[0] == f"# {study.title}"
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -172,7 +172,7 @@ def measure(bench: Bench) -> Curves:
 
 STUDY = Study(
     name="curves",
-    title="Training",
+    title="Training curves",
     question="How well does each network learn, on its training data and on other data?",
     code="run.records  # the lines of metrics.jsonl, as dictionaries",
     result=Curves,

@@ -223,12 +223,12 @@ def measure(bench: Bench) -> Recalibrated:
 
 STUDY = Study(
     name="recalibrate",
-    title="Is it the unit, or BatchNorm's memory?",
+    title="Is it the unit, or BatchNorm's stale statistics?",
     question=(
-        "BatchNorm remembers the mean and variance of what it saw in training. When a unit is deleted, these "
-        "no longer fit what comes behind it. Here they are estimated again, on training images and with the "
-        "unit missing; no weight is changed. Damage that disappears was not the loss of what the unit "
-        "computed."
+        "In inference, BatchNorm normalizes by the mean and variance of training. When a unit is deleted, "
+        "these no longer fit the input of the layers behind it. Here they are estimated again, on training "
+        "images and with the unit deleted; no weight is changed. Damage that disappears was not the loss of "
+        "what the unit computed."
     ),
     code=(
         f"reference, _ = run.examples('train', {REFERENCE})\n"

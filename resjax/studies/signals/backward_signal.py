@@ -270,7 +270,7 @@ def summary(r: BackwardSignal) -> dict[str, str]:
 
 STUDY = Study(
     name="backward_signal",
-    title="The signal on its way back",
+    title="The backward signal",
     question=(
         "How much of the loss's gradient arrives at each unit, and how much of it came through the shortcuts "
         "alone, past all weights (the “1” of “1 + …”)?"

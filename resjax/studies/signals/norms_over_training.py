@@ -292,7 +292,7 @@ def measure(bench: Bench) -> NormsOverTraining:
 
 STUDY = Study(
     name="norms_over_training",
-    title="Norms while learning",
+    title="Norms over training",
     question=(
         "Does every layer keep learning, from the first step to the last? Shown are the norms of gradients, "
         "weights and updates that the training loop has logged, for the first and the last layers."

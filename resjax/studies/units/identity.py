@@ -298,7 +298,7 @@ def measure(bench: Bench) -> Identity:
 
 STUDY = Study(
     name="identity",
-    title="How near to the identity is each unit?",
+    title="How close to the identity is each unit?",
     question=(
         "A unit that adds little can be missed, with or without an ensemble. How large is what each unit "
         "adds, does it point downhill in the loss, is it new, how far is the stage's result still away, and "
