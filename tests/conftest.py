@@ -3,6 +3,7 @@ compiled by an earlier run. Programs that this run compiled are kept for its oth
 
 import ctypes
 import gc
+import importlib.metadata
 import os
 import tempfile
 
@@ -10,7 +11,10 @@ import tempfile
 # a hurry, because compilation is most of the time of these tests; without XLA's newer way to fuse loops it
 # takes a third of the time. Tests that start processes clear the flags, or keep only those of the compiler.
 # RESJAX_ACCELERATOR=1 leaves all that as it is, for the tests marked gpu and for no others.
-QUICKLY = ("--xla_backend_optimization_level=0", "--xla_cpu_use_fusion_emitters=false")
+# An unknown flag ends the process, and later releases have no such choice.
+JAXLIB = tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2]))
+OLDER_FUSION = ("--xla_cpu_use_fusion_emitters=false",) if JAXLIB < (0, 11) else ()
+QUICKLY = ("--xla_backend_optimization_level=0", *OLDER_FUSION)
 FLAGS = ("--xla_force_host_platform_device_count=8", *QUICKLY)
 os.environ["RESJAX_CACHE_DIR"] = "off"
 os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
