@@ -105,10 +105,10 @@ def identity(
 ) -> Identity:
     """Size, direction and novelty of what each unit adds, and its distance from the stage's last output.
 
-    A plain unit that changes the shape has no measure but the estimation error.
+    A plain unit that changes the shape has no measure but the estimation error. Use training images, because
+    the cosine is about a training step.
 
-    Args: those of every analysis (``Inference``; use training images, because the cosine is about a training
-      step), and
+    Args: those of every analysis (``Inference``), and
       lesions: the same network's ``lesion``, to correlate with.
       seed: of the bootstrap.
     """

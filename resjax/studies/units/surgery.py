@@ -111,8 +111,9 @@ def surgery(
 ) -> Surgery:
     """Inserts units that do nothing, checks that nothing changed, and trains on.
 
-    Args: those of every analysis (``Inference``; outputs and errors are compared on ``images``, and progress
-      counts trainings), and
+    Outputs and errors are compared on ``images``. ``progress`` counts trainings.
+
+    Args: those of every analysis (``Inference``), and
       train: images and labels to train on, any number; batches are drawn from them.
       places: numbers of the units behind which to insert, −1 for the front; None for the front, the middle
         and the end.
