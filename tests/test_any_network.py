@@ -14,6 +14,7 @@ from resjax.analysis import load_run
 from resjax.models.layers import Conv, Dense
 from resjax.network import Network, Stack
 from resjax.network.unit import Unit
+from resjax.report import compare
 from resjax.studies.catalogue import STUDIES
 from resjax.studies.options import Options
 from resjax.studies.refusal import Refusal
@@ -106,9 +107,9 @@ def test_a_result_or_a_reason(run, name):
         return
     back = study.result.from_json(result.to_json())
     for results in ({"a": result}, {"a": back, "b": back}):
-        finding = study.finding(results)
+        finding = compare.finding(study, results)
         assert finding.headline.endswith(".") and "nan" not in finding.headline
-        table = study.table(results)
+        table = compare.table(study, results)
         assert all(len(row) == len(table.columns) for row in table.rows)
-        assert set(study.summary(results)) <= set(results)
+        assert set(compare.summary(study, results)) <= set(results)
         assert isinstance(study.plot(results), Figure)
