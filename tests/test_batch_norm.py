@@ -83,4 +83,5 @@ def test_equal_values_have_no_negative_variance(monkeypatch):
         mutable=["batch_stats"],
     )[0]
     assert np.all(np.abs(y) < 0.1)
+    # Private: in the layer's output, epsilon hides a small negative variance.
     assert np.all(_variance(x, jnp.mean(x, (0, 1, 2)), jnp.zeros(2)) >= 0)

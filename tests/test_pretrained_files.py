@@ -199,6 +199,7 @@ def test_a_file_can_not_change_the_reader(tmp_path, name):
         read_torch(container("zip", raw, tmp_path / "x.pth"))
     good = zip_file(tmp_path / "good.pth", (0, (6,), (1,)), range(6))
     np.testing.assert_array_equal(read_torch(good)["w"], range(6))
+    # Private: a stand-in that kept a file's length would show in no result.
     assert all(not hasattr(thing, "length") for thing in _stand_ins().values())
     assert not hasattr(collections.OrderedDict, "length")
 
