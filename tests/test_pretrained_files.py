@@ -129,7 +129,7 @@ def test_a_tensor_is_a_strided_view_of_its_storage(tmp_path):
 )
 def test_a_tensor_can_not_reach_out_of_its_storage(tmp_path, tensor):
     path = zip_file(tmp_path / "x.pth", tensor, range(6))
-    with pytest.raises(ValueError, match="reaches over the end"):
+    with pytest.raises(ValueError, match="extends past the end"):
         read_torch(path)
 
 
@@ -167,7 +167,7 @@ def test_a_file_that_calls_anything_is_refused_and_nothing_runs(tmp_path, kind, 
     target = str(tmp_path / "made")
     raw = pickle.dumps({"state_dict": Call(function, (target,))}, protocol)
     path = container(kind, raw, tmp_path / "evil.pth")
-    with pytest.raises(TorchFileError, match=rf"evil.pth: it asks for .*{function.__name__}.*save the"):
+    with pytest.raises(TorchFileError, match=rf"evil.pth: it refers to .*{function.__name__}.*save the"):
         read(path)
     assert not (tmp_path / "made").exists()
 

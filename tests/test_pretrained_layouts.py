@@ -110,14 +110,14 @@ def without_all(part):
         (None, {"blocks.0.attn.qkv.weight": (3, 3)}, "no known layout: 1 of them, blocks.0"),
         ("akamaster_resnet20", without("linear.weight", "linear.bias"), "fc.weight missing"),
         ("akamaster_resnet20", {"conv1.weight": (16, 3, 5, 5)}, "5×5"),
-        ("akamaster_resnet20", without("bn1.running_mean"), "another normalization"),
+        ("akamaster_resnet20", without("bn1.running_mean"), "is not BatchNorm"),
         ("timm_bottleneck", {"conv1.0.weight": (1,)}, "three convolutions"),
         ("timm_bottleneck", {"layer1.0.se.fc1.weight": (1,)}, "squeeze"),
         ("timm_bottleneck", {"layer1.0.conv2.weight": (64, 2, 3, 3)}, "groups"),
         ("timm_bottleneck", {"layer1.0.conv3.weight": (512, 64, 1, 1)}, "wide"),
         ("timm_v2_basic", without_all("running"), "GroupNorm"),
         ("timm_v2_basic", {"stem.conv1.weight": (1,)}, "d and t forms"),
-        ("torchvision_vgg11", without_all("features.8."), "is no VGG"),
+        ("torchvision_vgg11", without_all("features.8."), "is not a VGG"),
     ],
 )
 def test_a_network_that_ours_can_not_represent_is_refused_with_the_reason(name, change, message):

@@ -89,7 +89,7 @@ def make(
     class names, the number of classes is the largest training label + 1.
 
     Raises:
-      ValueError: wrong dtype, rank, length, channel count or label, with the remedy.
+      ValueError: the dtype, rank, length, channel count or a label is wrong; the message has the remedy.
     """
     images = {part: _checked_images(raw[f"{part}_images"], part) for part in ("train", "test")}
     if images["train"].shape[1:] != images["test"].shape[1:]:
@@ -178,7 +178,7 @@ def _check_range(labels: np.ndarray, part: str, num_classes: int) -> None:
 
 
 def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel of uint8 [N, H, W, C], in units of 255.
+    """Mean and standard deviation of each channel of uint8 [N, H, W, C], divided by 255.
 
     Computed from counts of grey levels: the sums are exact, and no float copy of the set is made.
     """
@@ -196,7 +196,7 @@ def fitted(images: np.ndarray, size: int, fit: str) -> np.ndarray:
     """Resizes uint8 [N, H, W, C] to [N, size, size, C]; `fit` is 'resize' (bilinear) or 'pad' (with zeros).
 
     Raises:
-      ValueError: 'pad' to less than the images' size.
+      ValueError: `size` is smaller than the images, with 'pad'.
     """
     count, height, width, channels = images.shape
     if (height, width) == (size, size):

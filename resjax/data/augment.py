@@ -1,9 +1,9 @@
 """Standardizing, cropping and flipping on the device, inside the compiled training step.
 
 Small data sets are stored on the device as uint8, a quarter of the memory of float32. Each batch is
-standardized and then, in training, augmented. In that order, because He et al. (2015, §4.2) pad the
-mean-subtracted image with zeros: the border has the value of the mean, not of black. (LeNet's scale has no
-mean; its border is background, -0.1. See `Statistics.fill`.)
+standardized and then, in training, augmented. Standardization comes first, because He et al. (2015, §4.2) pad
+the mean-subtracted image with zeros: the border has the value of the mean, not of black. (LeNet's scaling
+does not subtract the mean; its border has the value of the background, -0.1, see `Statistics.fill`.)
 
 Every example has its own random key, so an augmented batch does not depend on how it is split over devices.
 Cropping is a dynamic slice for each example, which XLA turns into one gather.
@@ -22,7 +22,7 @@ from resjax.data.stream import Stream
 
 
 class Statistics(NamedTuple):
-    """What `standardize` subtracts and divides by, in grey levels 0 .. 255; all float32."""
+    """The constants of `standardize`, float32; `mean` and `std` are in grey levels 0 .. 255."""
 
     mean: np.ndarray  # [1, 1, 1, C] or [1, H, W, C]
     std: np.ndarray  # [1, 1, 1, C] or [1, 1, 1, 1]; positive
@@ -38,7 +38,7 @@ def statistics(data: Arrays | Stream, kind: str) -> Statistics:
     about 1 (LeCun et al. 1998, §II-B).
 
     Raises:
-      ValueError: an unknown kind, or 'pixel' for a streamed set, whose images are never all read.
+      ValueError: the kind is unknown, or is 'pixel' for a streamed set, whose images are never all read.
     """
     if kind == "unit":
         return _statistics([0.0], [255.0])
@@ -85,7 +85,7 @@ def augment(
     All (2 pad + 1)² crops are equally likely (He et al. 2015, §4.2, with pad = 4).
 
     Args:
-      images: standardized, floating [B, H, W, C], as is the result.
+      images: standardized, floating-point [B, H, W, C]; so is the result.
       keys: one random key per example, [B].
       pad: pixels added on each side before cropping back to H x W; 0 = no crop.
       fill: the value of the padding, `Statistics.fill`.

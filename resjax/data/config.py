@@ -2,7 +2,7 @@
 
 import ml_collections
 
-# Values of `config.name` besides paths: the embedded set and sets of TFDS.
+# Values of `config.name` besides paths: the built-in set and sets of TFDS.
 SMALL = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "svhn_cropped")
 STREAMED = ("imagenet2012", "imagenette", "imagenette/320px-v2", "imagenette/160px-v2")
 
@@ -23,18 +23,20 @@ def defaults() -> ml_collections.ConfigDict:
 
     # Side of the square images in pixels; 0 = their own size (224 for streamed sets).
     c.image_size = 0
-    # How small images become image_size: 'resize' (bilinear; images of a folder by the shorter side, then a
-    # central crop) or 'pad' (with zeros on all sides, as LeCun 1998 puts 28 x 28 digits on a 32 x 32 field).
+    # How small images are fitted to image_size: 'resize' (bilinear; images of a folder by the shorter side,
+    # then a central crop) or 'pad' (with zeros on all sides, as LeCun 1998 puts 28 x 28 digits on a 32 x 32
+    # field).
     c.fit = "resize"
 
     # Random crop in training: zero pixels added on each side first (He 2015 §4.2: 4); 0 = none.
     c.pad = 0
     # Mirror training images left to right with probability 1/2 (not for digits and letters).
     c.flip = False
-    # 'channel': by mean and deviation of each channel of the training set; 'pixel': by the mean image and the
-    # deviation of all pixels; 'unit': x/255; 'lenet': 0 -> -0.1 and 255 -> 1.175 (LeCun 1998 §II-B).
+    # Standardization. 'channel': mean and standard deviation of each channel of the training set; 'pixel':
+    # mean image, and standard deviation of all pixels; 'unit': x/255; 'lenet': 0 -> -0.1 and 255 -> 1.175
+    # (LeCun 1998 §II-B).
     c.standardize = "channel"
-    # Constants of 'channel' for pixels in 0 .. 1, as a network that was trained elsewhere expects them; () =
+    # Constants of 'channel' for pixels in 0 .. 1, for a network that was trained with them elsewhere; () =
     # those of the training set.
     c.mean = ()
     c.std = ()
@@ -56,7 +58,7 @@ def defaults() -> ml_collections.ConfigDict:
 
 
 def check(config: ml_collections.ConfigDict) -> None:
-    """Raises ValueError for a value that no data set allows; the message names the allowed ones."""
+    """Raises ValueError for a value that is invalid for every data set; the message names allowed ones."""
     for field, allowed in CHOICES.items():
         if config[field] not in allowed:
             raise ValueError(f"data.{field}={config[field]!r}: choose one of {', '.join(allowed)}")
@@ -66,14 +68,14 @@ def check(config: ml_collections.ConfigDict) -> None:
     mean, std = constants(config)
     if len(mean) != len(std) or min(std, default=1.0) <= 0:
         raise ValueError(
-            f"data.mean={mean}, data.std={std}: give one number per channel in both, deviations "
-            "above 0, or leave both ()"
+            f"data.mean={mean}, data.std={std}: give one number per channel in both, standard "
+            "deviations above 0, or leave both ()"
         )
     if mean and config.standardize != "channel":
         raise ValueError(f"data.mean={mean} requires data.standardize='channel', not {config.standardize!r}")
 
 
 def constants(config: ml_collections.ConfigDict) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """The mean and deviation given in `config`, or () and ()."""
+    """The mean and standard deviation given in `config`, or () and ()."""
     # Older workdirs lack these fields.
     return tuple(config.get("mean", ())), tuple(config.get("std", ()))

@@ -1,9 +1,9 @@
 """Decoding an image to a uint8 crop with Pillow; worker processes do this for streamed sets.
 
 A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size almost for free ("draft mode": the inverse cosine
-transform makes fewer pixels). Training crops use draft mode where the draft is at least as large as the
-result, so it never enlarges pixels. Its pixels differ slightly from those of the whole image scaled down, so
-central crops, which are used for evaluation, avoid it.
+transform produces fewer pixels). Training crops use draft mode where the draft is at least as large as the
+result, so a draft is never enlarged. Its pixels differ slightly from those of the full-size image scaled
+down, so central crops, which are used for evaluation, avoid it.
 """
 
 import contextlib
@@ -66,7 +66,7 @@ def _inception_box(width: int, height: int, rng: np.random.Generator) -> tuple[f
         box_width, box_height = math.sqrt(area * aspect), math.sqrt(area / aspect)
         if box_width <= width and box_height <= height:
             return box_width, box_height
-    # Ten misses happen with very elongated images: take the largest box of an allowed aspect.
+    # Ten draws can fail for very elongated images: take the largest box of an allowed aspect.
     return min(width, height * _ASPECT[1]), min(height, width / _ASPECT[0])
 
 

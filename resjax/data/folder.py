@@ -115,7 +115,7 @@ def whole_shape(train: Files, test: Files, image_size: int) -> tuple[int, int, i
         return shape
     if not image_size:
         raise ValueError(
-            f"images of {height} x {width} pixels, {count} of them, are streamed: set data.image_size to "
+            f"{count} images of {height} x {width} pixels are streamed: set data.image_size to "
             "the side of the crops, e.g. 224"
         )
     return None
@@ -124,7 +124,7 @@ def whole_shape(train: Files, test: Files, image_size: int) -> tuple[int, int, i
 def read_whole(files: Files, shape: tuple[int, int, int], resize: bool) -> np.ndarray:
     """Decodes all files to uint8 [N, H, W, C], where `shape` is (H, W, C).
 
-    With `resize`, the shorter side becomes H = W and the central square is kept; else the sizes must fit.
+    With `resize`, the shorter side becomes H = W and the central square is kept; else sizes must match.
 
     Raises:
       ValueError: a file is not an image; the message names it.

@@ -1,6 +1,6 @@
-"""Facts of a data set that are known before any of its pixels is read.
+"""Facts about data sets that are known before any pixel is read.
 
-With them, `python -m resjax.describe` describes a network for ImageNet on a machine without ImageNet. Counts
+With these, `python -m resjax.describe` describes a network for ImageNet on a machine without ImageNet. Counts
 and shapes are those of the TFDS builders of the same name.
 """
 
@@ -9,15 +9,15 @@ from typing import Any
 
 Channels = tuple[float, ...]
 
-# Mean and deviation of ImageNet's training pixels in units of 255, as in nearly all published ImageNet
-# models. Streamed sets use them, since measuring would read every file.
+# Mean and standard deviation of ImageNet's training pixels, divided by 255, as in nearly all published
+# ImageNet models. Streamed sets use them, since computing their own would read every file.
 IMAGENET_MEAN: Channels = (0.485, 0.456, 0.406)
 IMAGENET_STD: Channels = (0.229, 0.224, 0.225)
 
 
 @dataclasses.dataclass(frozen=True)
 class Info:
-    """Facts of one data set."""
+    """Facts about one data set."""
 
     name: str  # as in `config.data.name`
     image_shape: tuple[int, int, int]  # (height, width, channels) of the network's input
@@ -25,8 +25,8 @@ class Info:
     num_train: int  # examples in one training epoch (after `train_examples` and `holdout`)
     num_test: int  # examples of one evaluation
     class_names: tuple[str, ...] = ()  # one per class; () where only the prepared data have them
-    # Of each channel, over the training set, in units of 255, or as given in `config.data`; () until the data
-    # are loaded.
+    # Mean and standard deviation of each channel of the training set, divided by 255, or as given in
+    # `config.data`; () until the data are loaded.
     mean: Channels = ()
     std: Channels = ()
 

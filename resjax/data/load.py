@@ -13,12 +13,15 @@ from resjax.data.info import IMAGENET_MEAN, IMAGENET_STD, TABLE, Info
 from resjax.data.order import split_indices
 from resjax.data.stream import Source, Stream
 
-# The papers' crop, where config.data.image_size is 0.
+# Side of the papers' crops in pixels, used where config.data.image_size is 0.
 _STREAM_SIZE = 224
 
 
 def info(config: ml_collections.ConfigDict) -> Info:
-    """The `info` of what `load` returns, or its error; for a known name, no data are read or needed."""
+    """The `info` of the data set that `load` returns, with the same errors.
+
+    For a known name, no data are read or needed.
+    """
     check(config)
     if not _is_known(config.name):
         return load(config).info
@@ -43,7 +46,7 @@ def load(config: ml_collections.ConfigDict) -> Arrays | Stream:
 
     Raises:
       FileNotFoundError: the data are missing; the message says how to get them.
-      ValueError: an unknown name, a value out of range, or data that do not fit together.
+      ValueError: a name is unknown, a value is out of range, or the data are inconsistent.
     """
     check(config)
     dataset = _load(config)
@@ -73,7 +76,7 @@ def _load(config: ml_collections.ConfigDict) -> Arrays | Stream:
 
 
 def _is_known(name: str) -> bool:
-    """Whether `name` is in the table; ValueError if it is no path either."""
+    """Whether `name` is in the table; ValueError if it is not a path either."""
     if name in TABLE:
         return True
     if name.endswith(".npz") or "/" in name or pathlib.Path(name).is_dir():

@@ -12,7 +12,7 @@ import numpy as np
 
 @functools.lru_cache(maxsize=4)
 def _permutation(seed: int, epoch: int, num_examples: int) -> np.ndarray:
-    # Four are cached: two epochs of a batch that straddles them, for a training and another order.
+    # Four suffice: the two epochs that a batch may straddle, for the training order and one other order.
     order = np.random.default_rng((seed, epoch)).permutation(num_examples).astype(np.int32)
     order.setflags(write=False)
     return order
@@ -21,7 +21,7 @@ def _permutation(seed: int, epoch: int, num_examples: int) -> np.ndarray:
 def batch_indices(seed: int, step: int, num_examples: int, batch_size: int) -> np.ndarray:
     """The examples of training step `step`: int32 [batch_size] in 0 .. num_examples - 1.
 
-    `batch_size` is that of the global batch; it may exceed `num_examples`. ValueError if a number is out of
+    `batch_size` is the global batch size; it may exceed `num_examples`. ValueError if a number is out of
     range.
     """
     if seed < 0 or step < 0:
@@ -49,7 +49,7 @@ def split_indices(
     larger ones, and all share one held-out set. If both are 0, the order is that of the stored examples.
 
     Raises:
-      ValueError: the two do not fit into the training set, or nothing is left to train on.
+      ValueError: `train_examples` + `holdout` exceeds the training set, or nothing is left to train on.
     """
     if train_examples + holdout > num_examples or holdout >= num_examples:
         raise ValueError(

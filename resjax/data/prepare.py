@@ -10,7 +10,7 @@ mistaken for a prepared set.
 
 The sets are mnist, fashion_mnist, cifar10, cifar100, svhn_cropped (with its "extra" split, as in TFDS),
 imagenette (also /320px-v2 and /160px-v2) and imagenet2012, whose two archives must be downloaded manually
-from image-net.org and given by --source. For cifar10, FOLDER may also hold the six unpacked .bin files.
+from image-net.org and passed with --source. For cifar10, FOLDER may also hold the six unpacked .bin files.
 """
 
 import argparse
@@ -109,7 +109,7 @@ def registered(builder: Any, name: str) -> dict[str, FileFacts]:
 def _override(builder: Any, name: str, paths: originals.Paths | None) -> None:
     """Replaces the steps of a TFDS builder that need TensorFlow.
 
-    On the object, because a second builder class of the same name cannot be registered.
+    They are replaced on the object, because a second builder class of the same name cannot be registered.
     """
     base = name.split("/")[0]
 

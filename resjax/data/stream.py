@@ -1,12 +1,12 @@
 """Large data sets: decoded by worker processes while the device trains.
 
-grain runs the workers, keeps their results in order and passes them through shared memory. A worker makes
-whole batches, addressed by their step; everything random in them is drawn from (seed, position in the
-training stream). So the batch of a step does not depend on the number of workers, the step at which the run
-started, or the number of hosts: each host decodes its own consecutive part of every global batch.
+grain runs the workers, keeps their results in order and passes them through shared memory. A worker decodes
+whole batches, addressed by their step; all random numbers are drawn from (seed, position in the training
+stream). So the batch of a step does not depend on the number of workers, the step at which the run started,
+or the number of hosts: each host decodes its own consecutive part of every global batch.
 
-In the methods, `batch_size` is that of the global batch, `process_index` the number of this host, and
-`process_count` the number of hosts that share each batch. If they cannot share it equally, that is a
+In the methods, `batch_size` is the size of the global batch, `process_index` the index of this host, and
+`process_count` the number of hosts. A `batch_size` that is not divisible by `process_count` raises a
 ValueError.
 """
 
@@ -27,7 +27,7 @@ from resjax.data.order import batch_indices
 HostBatch = dict[str, np.ndarray]
 
 _READ_AT_ONCE = 32
-_M_ARENA_MAX = -8  # of glibc's malloc.h
+_M_ARENA_MAX = -8  # from glibc's malloc.h
 
 
 class Source(Protocol):
@@ -44,7 +44,7 @@ class Stream:
 
     info: Info  # `image_shape` is the shape of the crops
     train: Source  # encoded images to train on
-    train_indices: np.ndarray  # those that are used, int32 [num_train]
+    train_indices: np.ndarray  # the indices of those that are used, int32 [num_train]
     test: Source  # the same for evaluation
     test_indices: np.ndarray
     crop: str  # as in `config.data`
@@ -58,7 +58,7 @@ class Stream:
         process_index: int = 0,
         process_count: int = 1,
     ) -> Iterator[HostBatch]:
-        """Endless training batches from `start_step` on; a late start costs nothing.
+        """Endless training batches from `start_step` on; a later start costs nothing.
 
         A batch has 'image' uint8 [b, H, W, C] and 'label' int32 [b], b = batch_size // process_count. Order
         and crops are functions of (seed, step).
@@ -71,7 +71,7 @@ class Stream:
     ) -> Iterator[HostBatch]:
         """Every test example exactly once over all hosts; all hosts yield the same number of batches.
 
-        Batches also have 'mask' float32 [b], which is 0 where the last one is padded (with zeros), else 1.
+        Batches also have 'mask' float32 [b], which is 0 for the padding (zeros) of the last batch, else 1.
         """
         share = _share(batch_size, process_index, process_count)
         return self._run(_TestBatches(self, batch_size, share))
@@ -94,10 +94,10 @@ class Stream:
 
 
 def _few_arenas(index: int, count: int) -> None:
-    """Keeps the memory of a worker constant.
+    """Limits malloc to two arenas, so that the memory of a worker stays constant.
 
-    glibc gives each of its many threads a heap; images of different sizes fragment these heaps for epochs
-    (from 135 to 205 MB per worker). Does nothing without glibc.
+    glibc gives each of the worker's many threads a heap; images of different sizes fragment these heaps for
+    epochs (memory grows from 135 to 205 MB per worker). Without glibc, this function does nothing.
     """
     del index, count
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None

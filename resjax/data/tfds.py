@@ -49,8 +49,8 @@ def prepared(name: str, data_dir: str) -> pathlib.Path:
     """The folder of the newest prepared version of a set; `VERSION.incomplete...` is not a version.
 
     Raises:
-      FileNotFoundError: there is none, or only as TFRecord, which cannot be read without TensorFlow; the
-        message contains the command that helps.
+      FileNotFoundError: there is none, or only TFRecord files, which cannot be read without TensorFlow;
+        the message contains the command that prepares or converts the set.
     """
     root = data_root(data_dir)
     home = root / tfds_name(name)
@@ -97,7 +97,7 @@ def isolated_convert(version: pathlib.Path) -> str:
 class Records:
     """The examples of one split by number: (encoded image, label).
 
-    Files are opened at the first read; it can be pickled before and after, for worker processes.
+    Files are opened at the first read. Records can be pickled before and after it, for worker processes.
     """
 
     def __init__(self, name: str, data_dir: str, part: str):
@@ -139,7 +139,7 @@ class Records:
         return self.read([index.__index__()])[0]
 
     def read(self, indices: Sequence[int]) -> list[tuple[bytes, int]]:
-        """Several examples in one call, which is faster for small ones."""
+        """Several examples in one call, which is faster for small examples."""
         if self._source is None:
             with _OPENING:
                 if self._source is None:

@@ -1,12 +1,12 @@
 """All networks by name: ``config.model`` → a ``Network``.
 
-A builder is a function of keyword arguments. An unknown value or an invalid combination is a ValueError with
-the allowed ones. ``image_shape`` (H, W, C) and ``num_classes`` come from the data; the other arguments are
-the fields of ``config.model``, with the function's defaults. Every builder here takes:
+A builder takes keyword arguments. For an unknown value or an invalid combination it raises a ValueError that
+names the allowed ones. ``image_shape`` (H, W, C) and ``num_classes`` come from the data; the other arguments
+are the fields of ``config.model``, with the function's defaults. Every builder here takes:
 
-* ``dtype``: of the computation, 'float32' or 'bfloat16'; parameters and statistics stay float32;
+* ``dtype``: dtype of the computation, 'float32' or 'bfloat16'; parameters and statistics stay float32;
 * ``conv``: 'auto', or 'lax' for JAX's convolution and gradients (needed for forward-mode derivatives);
-* ``unroll``: units per loop iteration, 0 for a fast number, see ``Network``.
+* ``unroll``: units per loop iteration; 0 chooses a fast number, see ``Network``.
 """
 
 import importlib
@@ -35,10 +35,11 @@ def defaults(name: str, **changes: Any) -> ConfigDict:
 
 
 def build(config: Mapping[str, Any], *, image_shape: tuple[int, int, int], num_classes: int) -> Network:
-    """The network of ``config``, which ``defaults`` makes, for images (H, W, C).
+    """The network that ``config`` (made by ``defaults``) describes, for images (H, W, C).
 
     Raises:
-      ValueError: an unknown name, field or value, or an invalid combination, with the allowed ones.
+      ValueError: a name, field or value is unknown, or a combination is invalid; the message names the
+        allowed ones.
     """
     values = dict(config)
     builder, _ = _builder(values.pop("name", None), values)
@@ -47,7 +48,7 @@ def build(config: Mapping[str, Any], *, image_shape: tuple[int, int, int], num_c
 
 
 def _builder(name: Any, given: Mapping[str, Any]) -> tuple[Builder, dict[str, Any]]:
-    """The builder called ``name``, and its fields with their defaults; ``given`` must be among them."""
+    """The builder called ``name``, and its fields with their defaults; ``given`` may have no others."""
     builder = MODELS.get(name) or _own_builder(str(name))
     parameters = inspect.signature(builder).parameters.values()
     from_data = ("image_shape", "num_classes")

@@ -1,9 +1,9 @@
 """AlexNet (Krizhevsky, Sutskever & Hinton 2012): the two-group original and the one-column form.
 
-The original ran on two GPUs, so convolutions 2, 4 and 5 see only the half of the channels on their GPU: two
-groups. Local response normalization follows the ReLU of the first two convolutions, and 3×3 max poolings of
-stride 2 overlap. The one-column form (torchvision's numbers of channels, after Krizhevsky 2014) has neither
-groups nor response normalization, and averages to 6×6 before fc6.
+The original ran on two GPUs. Convolutions 2, 4 and 5 read only the channels on their own GPU, so they have
+two groups. Local response normalization follows the ReLU of the first two convolutions. The max poolings
+overlap (3×3, stride 2). The one-column form (torchvision's numbers of channels, after Krizhevsky 2014) has
+neither groups nor response normalization, and averages the maps to 6×6 before fc6.
 
 The paper states 224×224 images, which give its 55×55 maps only with padding 2 (or 227×227 images without
 padding); both work here.
@@ -21,8 +21,8 @@ from resjax.network import Network, Stack
 
 
 class Form(NamedTuple):
-    widths: tuple[int, int, int, int, int]  # of the five convolutions
-    groups: int  # of the second, fourth and fifth
+    widths: tuple[int, int, int, int, int]  # channels of the five convolutions
+    groups: int  # in the second, fourth and fifth convolution
     lrn: bool
     adaptive: bool
 
@@ -51,14 +51,15 @@ def alexnet(
 
     Dropout acts on the outputs of fc6 and fc7 (in torchvision, on their inputs). Both forms start with the
     paper's weights and biases. The first convolution pads by 2, or by 0 for 227×227 images in the two-group
-    form. Without adaptive pooling, the inputs of fc6 depend on the image: 6·6·256 at 224×224 and 227×227.
+    form. Without adaptive pooling, the number of inputs of fc6 depends on the image size: it is 6·6·256 at
+    224×224 and 227×227.
 
     In the paper, images are (224, 224, 3), with 1000 classes.
 
     Args: those of every builder (``resjax.models``), and
       form: 'two_group' or 'one_column'.
       lrn: local response normalization, 'on', 'off' or 'auto' (on in the two-group form only).
-      overlapping: poolings of 3×3 (else 2×2) at stride 2.
+      overlapping: 3×3 max poolings of stride 2, else 2×2.
       dropout: rate, 0 for none.
     """
     one_of("model.form", form, tuple(FORMS))

@@ -1,4 +1,4 @@
-"""Checks that builders share; each raises ValueError with the allowed values."""
+"""Checks that builders share; each raises a ValueError that names the allowed values."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,8 @@ def one_of(name: str, value: object, allowed: Sequence[object]) -> None:
 def computation(dtype: str, conv: str) -> Dtype:
     """The dtype called ``dtype``; 'float64' is for checks and needs JAX's x64 mode.
 
-    ``conv`` is only checked: the fastest convolution on this device, JAX's own, or that of resjax.cpu.conv.
+    ``conv`` is only checked: 'auto' is the fastest convolution on this device, 'lax' is JAX's own, 'cpu' is
+    that of ``resjax.cpu.conv``.
     """
     one_of("model.conv", conv, ("auto", "lax", "cpu"))
     one_of("model.dtype", dtype, ("float32", "bfloat16", "float64"))
@@ -38,7 +39,7 @@ def positive(name: str, value: int) -> None:
 
 
 def at_least(image_shape: tuple[int, int, int], size: int, network: str, why: str) -> None:
-    """Refuses images with a side of less than ``size`` pixels."""
+    """Raises ValueError for images with a side of less than ``size`` pixels."""
     if min(image_shape[:2]) < size:
         raise ValueError(
             f"images of {image_shape[0]}×{image_shape[1]} are too small for {network}, {why}: use at "

@@ -1,26 +1,26 @@
 """Kind and cost of every layer of a network, from shapes alone.
 
-For a layer with a k×k' window and stride s from [H, W, C] to [H', W', O], in g groups, with b = 1 for biases,
-else 0:
+A layer from [H, W, C] to [H', W', O] with a k×k' window, stride s and g groups has these costs, where b = 1
+if it has biases, else 0:
 
 ==================  ================================================================================
-an output sees      k·k'·C/g inputs (fewer at a padded border)
+connections         k·k'·C/g inputs of each output (fewer at a padded border)
 parameters          k·k'·C/g·O + b·O: shared by all positions, sparse in space
-locally connected   H'·W'·O·(k·k'·C/g + b): as sparse, but each position has different weights
+locally connected   H'·W'·O·(k·k'·C/g + b): equally sparse, but not shared
 dense               H·W·C·H'·W'·O + b·H'·W'·O: neither shared nor sparse
 multiply-adds       H'·W'·O·k·k'·C/g
 receptive field     r' = r + (k − 1)·j, where neighbouring inputs lie j' = j·s image pixels apart
 ==================  ================================================================================
 
 (Receptive fields after Dumoulin & Visin 2016 and Araujo et al. 2019; they may be larger than the image.) A
-fully connected layer is a window over its whole input. Normalizations and poolings keep their few parameters
-in all three columns, so that the sums compare networks in which only convolutions were replaced. Their
+fully connected layer counts as a window over its whole input. Normalizations and poolings have the same few
+parameters in all three columns, so the sums compare networks in which only convolutions were replaced. Their
 operations are not counted as multiply-adds; neither are biases and activations.
 
 Layers of a branch are in the order of their calls. Those inside a module called ``shortcut`` start from the
 unit's input; at the sum, the larger of the two receptive fields is used.
 
-Only modules with a rule (``RULES``) are listed: not, for example, a pooling called as a function.
+Only modules with a rule (``RULES``) are listed; a pooling called as a function, for example, is not.
 Other parameters, such as a unit's scalars, have separate rows after the unit's layers.
 """
 
@@ -111,7 +111,7 @@ class _Call(NamedTuple):
 
 
 class _Path(NamedTuple):
-    """State along the layers: receptive field, distance of neighbours (in pixels), number of positions."""
+    """State along the layers: receptive field and distance of neighbours, both in pixels, and map size."""
 
     field: tuple[Fraction, ...]
     jump: tuple[Fraction, ...]
@@ -138,7 +138,7 @@ def _trace(module: nn.Module, variables: Mapping[str, Any], h: Any) -> tuple[lis
         if rule and context.method_name == "__call__":
             path, own = context.module.path, _at(params, context.module.path)
             facts = rule(context.module, own, args[0].shape[1:], y.shape[1:])
-            if any(path == known.path for known in calls):  # called before: the same parameters
+            if any(path == known.path for known in calls):  # called before: already counted
                 facts = facts._replace(parameters=0)
             calls.append(_Call(path, y.shape[1:], facts))
         return y
@@ -183,14 +183,14 @@ class Facts(NamedTuple):
     """Kind and cost of a layer, independent of its position in the network."""
 
     kind: str  # like 'conv'; 'scalar' for parameters that belong to no layer
-    parameters: int  # number of trainable numbers
-    connections: int  # inputs that an output sees; the maximum if outputs differ
+    parameters: int  # number of trainable values
+    connections: int  # inputs of an output; the maximum if outputs differ
     window: tuple[Any, Any] | tuple[()] | None = None  # () is the whole input, None a single position
     steps: tuple[Any, Any] = (1, 1)  # between neighbouring windows
     kernel: Pair | None = None  # of the window, None if there is none
     stride: Pair | None = None
-    locally_connected: int | None = None  # parameters if positions did not share them; None: the same
-    dense: int | None = None  # parameters if it were fully connected; None: the same
+    locally_connected: int | None = None  # parameters if positions did not share them; None: `parameters`
+    dense: int | None = None  # parameters if it were fully connected; None: `parameters`
     multiply_adds: int = 0  # for one image, forward
 
 
@@ -262,7 +262,7 @@ def _adaptive_pool(module: Any, params: Any, x: Shape, y: Shape) -> Facts:
 
 
 def _spread(weights: Any) -> tuple[int, Fraction]:
-    """The largest of windows of different sizes, and the step at which together they cover the side."""
+    """The size of the largest window, and the stride at which windows of that size cover the side."""
     windows, n = weights.shape
     widest = int((weights > 0).sum(1).max())
     return widest, Fraction(n - widest, max(windows - 1, 1))

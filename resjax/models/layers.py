@@ -29,7 +29,7 @@ class Conv(nn.Module):
     """Convolution [B, H, W, Cin] → [B, H', W', features], by default without bias (BatchNorm has one).
 
     ``padding`` is 'SAME', 'VALID', or explicit ((top, bottom), (left, right)). The default, 'torch', pads
-    (k − 1) // 2 on both sides, as the papers' frameworks do; 'SAME' differs in strided layers.
+    (k − 1) // 2 on both sides, as in the papers' frameworks; 'SAME' differs in strided layers.
     """
 
     features: int
@@ -89,12 +89,13 @@ class Dense(nn.Module):
 class BatchNorm(nn.Module):
     """Batch normalization over all axes but the last (Ioffe & Szegedy 2015), ε = 1e-5, running momentum 0.9.
 
-    Statistics are float32 over the batch that the module sees: under ``jit`` over a mesh that is the whole
-    batch, under ``pmap`` a device's share.
+    Statistics are float32, over the batch that is passed to the module: the whole batch under ``jit`` over a
+    mesh, a device's share under ``pmap``.
 
     On a CPU, the variance is E[(x − m)²] around the batch's mean m, which reads x twice. Elsewhere, where
-    layers are limited by memory bandwidth, one pass computes both: E[(x − s)²] − (m − s)² around the first
-    value s, which is within some deviations of m. (The running mean may not be: analyses start it anywhere.)
+    layers are limited by memory bandwidth, one pass computes mean and variance. The variance is then
+    E[(x − s)²] − (m − s)² around the first value s, which is within a few standard deviations of m. (The
+    running mean may not be: analyses start it at arbitrary values.)
     """
 
     momentum: ClassVar[float] = 0.9
@@ -128,7 +129,7 @@ class BatchNorm(nn.Module):
 
 @jax.custom_jvp
 def _variance(x: jax.Array, mean: jax.Array, near: jax.Array) -> jax.Array:
-    """Variance of each channel of x [..., C] with means [C], computed around values ``near`` them [C]."""
+    """Variance of each channel of x [..., C] with means [C], computed around ``near`` ≈ means, [C]."""
     square = jnp.mean(jnp.square(x - _rows(near, x.ndim)), tuple(range(x.ndim - 1)))
     return jnp.maximum(square - jnp.square(mean - near), 0)
 
@@ -137,9 +138,10 @@ def _variance(x: jax.Array, mean: jax.Array, near: jax.Array) -> jax.Array:
 def _variance_jvp(
     primals: tuple[jax.Array, ...], tangents: tuple[jax.Array, ...]
 ) -> tuple[jax.Array, jax.Array]:
-    """The derivative by x alone; those by the mean, where the variance is minimal, and by ``near`` are zero.
+    """The derivative with respect to x.
 
-    JAX would compute both zeros as sums.
+    Those with respect to the mean, where the variance is minimal, and to ``near`` are zero; JAX would compute
+    both zeros as sums.
     """
     (x, mean, near), (dx, _, _) = primals, tangents
     deviation = x - _rows(mean, x.ndim)
@@ -154,7 +156,7 @@ def _rows(v: jax.Array, ndim: int) -> jax.Array:
 class Pool(nn.Module):
     """Max or average pooling, [B, H, W, C] → [B, H', W', C], by default without padding.
 
-    Padding is −∞ in a maximum and is not counted in an average.
+    Max pooling pads with −∞; average pooling does not count the padding.
     """
 
     kind: str
@@ -181,10 +183,10 @@ class GlobalAveragePool(nn.Module):
 
 
 class AdaptiveAveragePool(nn.Module):
-    """Averages over ``size`` × ``size`` windows that cover the image, [B, H, W, C] → [B, size, size, C].
+    """Averages over a grid of windows that covers the image, [B, H, W, C] → [B, size, size, C].
 
-    Window i covers pixels ⌊i·H/size⌋ to ⌈(i + 1)·H/size⌉ − 1, as in torchvision's AlexNet, so windows overlap
-    if ``size`` does not divide H, and repeat pixels if the image is smaller than ``size``.
+    Window i covers pixels ⌊i·H/size⌋ to ⌈(i + 1)·H/size⌉ − 1, as in torchvision's AlexNet. Windows overlap if
+    ``size`` does not divide H, and repeat pixels if the image is smaller than ``size``.
     """
 
     size: int
@@ -208,7 +210,7 @@ class LocalResponseNorm(nn.Module):
 
         b_c = a_c / (k + α Σ a_c'²)^β,   c' over the ``n`` channels around c (fewer at the ends)
 
-    with the paper's k = 2, n = 5, α = 1e-4, β = 0.75; α is not divided by n, in contrast to other software.
+    with the paper's k = 2, n = 5, α = 1e-4, β = 0.75; α is not divided by n, unlike in other software.
     """
 
     k: ClassVar[float] = 2.0

@@ -13,11 +13,11 @@ out    10 RBFs, distances to fixed bitmaps      10 units, softmax
 =====  =======================================  ==============================
 
 The original has exactly 60,000 trainable parameters, the modern form 61,706 (62,006 on colour images). In
-the original, every layer up to F6 ends with the scaled tanh, since the paper says that "units in layers up to
-F6" squash, which includes convolutions. Initial biases that the paper does not give are 0.
+the original, every layer up to F6, convolutions included, ends with the scaled tanh: the paper applies it to
+"units in layers up to F6". Biases whose initial value the paper does not give start at 0.
 
-Both take 32×32 images; smaller ones, at least 28×28, are padded with zeros. Zero is grey, not background:
-``data.image_size=32`` with ``data.fit='pad'`` gives digits the background that they have in the paper.
+Both take 32×32 images; smaller ones, at least 28×28, are padded with zeros. After standardization zero is
+grey, not background; ``data.image_size=32`` with ``data.fit='pad'`` pads with background, as in the paper.
 """
 
 import functools
@@ -36,14 +36,14 @@ from resjax.models.plain import Classifier, ConvStem, ConvUnit, DenseUnit, scale
 from resjax.models.stem_head import Head
 from resjax.network import Network, Stack
 
-# Table I: the maps of S2 that each map of C3 sees.
+# Table I: the maps of S2 that each map of C3 reads.
 C3_TABLE = (
     (0, 1, 2), (1, 2, 3), (2, 3, 4), (3, 4, 5), (0, 4, 5), (0, 1, 5),
     (0, 1, 2, 3), (1, 2, 3, 4), (2, 3, 4, 5), (0, 3, 4, 5), (0, 1, 4, 5), (0, 1, 2, 5),
     (0, 1, 3, 4), (1, 2, 4, 5), (0, 2, 3, 5), (0, 1, 2, 3, 4, 5),
 )  # fmt: skip
 
-# 7×12 pixels, drawn for this project: those printed in the paper differ.
+# Bitmaps of 7×12 pixels, drawn for this project; those printed in the paper differ.
 BITMAPS = """
     ..###.. ...#... .#####. ####### .....#. ####### ....##. ####### .#####. .#####.
     .#...#. ..##... #.....# ......# ....##. ##..... ..##... ####### ##...## #.....#
@@ -73,10 +73,10 @@ def _uniform_by_fan_in(key: jax.Array, shape: tuple[int, ...], dtype: Dtype) -> 
 
 
 class PartialConv(nn.Module):
-    """Convolution in which each output map sees only some input maps, [B, H, W, C] → [B, H', W', maps].
+    """Convolution in which each output map reads only some input maps, [B, H, W, C] → [B, H', W', maps].
 
     Without padding, with a bias. Only the kernels of existing links are stored, [k, k, links];
-    ``connections`` has the input maps of each output map.
+    ``connections`` lists the input maps of each output map.
     """
 
     connections: tuple[tuple[int, ...], ...] = C3_TABLE
@@ -153,13 +153,13 @@ def lenet5(
 ) -> Network:
     """LeNet-5; the stem is C1 and S2, the units are C3, C5 (after S4) and F6, the head is the output.
 
-    Sides of images are 28 to 32 pixels. The original takes one channel and, because its codes are pictures of
-    digits, ten classes; train it with ``train.loss='rbf_map'``. Its RBFs are float32.
+    Images have sides of 28 to 32 pixels. The original takes one channel and, because its codes are pictures
+    of digits, ten classes; train it with ``train.loss='rbf_map'``. Its RBFs are computed in float32.
 
     Args: those of every builder (``resjax.models``), and
       variant: 'original' or 'modern'.
-      pooling: of the modern form, 'max' or 'average'.
-      activation: of the modern form, 'relu' or 'tanh'.
+      pooling: 'max' or 'average', for the modern form only.
+      activation: 'relu' or 'tanh', for the modern form only.
       pad: pad smaller images to 32×32; else C5's kernel has the size of S4's maps.
     """
     one_of("model.variant", variant, ("original", "modern"))

@@ -1,17 +1,17 @@
 """Three layers of one shape: windows with shared weights, windows with separate weights, and no windows.
 
 =================  =======================================  =================================
-connections        an output sees                           weights
+connections        inputs of an output                      weights
 =================  =======================================  =================================
 convolution        the k×k×C inputs of its window           k·k·C·O, equal at all positions
-locally connected  the k×k×C inputs of its window           H'·W'·O·k·k·C, no two shared
+locally connected  the k×k×C inputs of its window           H'·W'·O·k·k·C, none shared
 dense              all H·W·C inputs                         H'·W'·O·H·W·C
 =================  =======================================  =================================
 
 All three are layers [B, H, W, C] → [B, H', W', O] with one bias for each weight vector, and all have the same
-initialization (He et al. 2015, 1502.01852, Eq. 10: variance 2 / inputs that an output sees). So networks that
-differ in the connections only can be compared, as LeCun (1989, *Generalization and network design
-strategies*) did.
+initialization (He et al. 2015, 1502.01852, Eq. 10: variance 2 / number of inputs of an output). So networks
+that differ only in their connections can be compared, as in LeCun (1989, *Generalization and network design
+strategies*).
 """
 
 import functools
@@ -34,8 +34,8 @@ CONNECTIONS = ("convolution", "locally connected", "dense")
 def he_normal_of(axes: int) -> Initializer:
     """Normal, variance 2 / fan-in; the fan-in is the product of the ``axes`` axes before the last.
 
-    Drawn as one row, which gives the same numbers: XLA:CPU takes ten times longer to compile the draw of an
-    array with four axes.
+    The values are drawn as one row, which does not change them: XLA:CPU takes ten times longer to compile the
+    draw of an array with four axes.
     """
 
     def init(key: jax.Array, shape: tuple[int, ...], dtype: Dtype = jnp.float32) -> jax.Array:
@@ -71,7 +71,7 @@ def layer(
       pad: pad with zeros, so that the output has the size of the input; else it is smaller by kernel − 1.
 
     Raises:
-      ValueError: unknown connections, an even or too large kernel, no feature.
+      ValueError: the connections are unknown, the kernel is even or too large, or ``features`` is below 1.
     """
     one_of("connections", connections, CONNECTIONS)
     positive("features", features)
@@ -102,7 +102,7 @@ def twin(
     and padded. The stem is the first layer and the pooling; the second is the only unit.
 
     Raises:
-      ValueError: unknown connections, or images of less than 2×2 pixels.
+      ValueError: the connections are unknown, or the images are smaller than 2×2 pixels.
     """
     height, width, _ = image_shape
     if min(height, width) < 2:

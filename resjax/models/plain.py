@@ -81,7 +81,7 @@ class DenseUnit(Unit):
     """(pooling) → flattening → fully connected layer → activation → dropout, [B, …] → [B, features].
 
     Images are flattened in the order H, W, C. ``pool`` and then ``adaptive_pool`` stay when the unit is
-    deleted; ``dropout`` is the rate on the outputs.
+    deleted; ``dropout`` is the dropout rate of the outputs.
     """
 
     dense: Dense
@@ -120,7 +120,7 @@ class Classifier(nn.Module):
 
 
 class Layer(NamedTuple):
-    """A convolution of a chain, before equal neighbours are stacked; it has ``in_features`` inputs."""
+    """One unit of a chain, with ``in_features`` input channels; equal neighbours are stacked later."""
 
     name: str
     stage: int
@@ -131,7 +131,7 @@ class Layer(NamedTuple):
 def stacks(layers: Iterable[Layer]) -> tuple[Stack, ...]:
     """Joins neighbours of one stage into a stack if they are equal, including their input channels."""
     joined = []
-    # Modules have no order, and need none here: groupby only compares neighbours.
+    # Modules cannot be sorted and need not be: groupby only tests neighbours for equality.
     for (stage, _, unit), run in itertools.groupby(layers, lambda layer: layer[1:]):
         names = [layer.name for layer in run]
         name = names[0] if len(names) == 1 else f"{names[0]}_to_{names[-1].rpartition('_')[2]}"

@@ -1,7 +1,7 @@
 """Residual units and their plain twins.
 
-One class for all variants: a branch of convolutions beside a shortcut. The placements of BatchNorm and ReLU
-(He et al. 2016, Fig. 4 and Table 2)::
+One class implements all variants: a branch of convolutions beside a shortcut. BatchNorm and ReLU have these
+placements (He et al. 2016, Fig. 4 and Table 2)::
 
     post             conv BN ReLU conv BN · add · ReLU         the original unit of He et al. 2015
     bn_after_add     conv BN ReLU conv · add · BN ReLU
@@ -32,8 +32,9 @@ BRANCH_SCALES = ("none", "skipinit", "fixup")
 class ResidualUnit(Unit):
     """y = merge(shortcut(x) + branch(x)), [B, H, W, in] → [B, H/stride, W/stride, out].
 
-    With ``zero_gamma``, the branch's last BatchNorm starts with scale 0 (Goyal et al. 2017, §5.1). It must
-    end the branch ('post', 'relu_pre'): through a ReLU or convolution after it, no gradient would flow back.
+    With ``zero_gamma``, the branch's last BatchNorm starts with scale 0 (Goyal et al. 2017, §5.1). This
+    BatchNorm must end the branch ('post', 'relu_pre'): through a ReLU or convolution after it, no gradient
+    would flow back.
     """
 
     shortcut: Shortcut | None  # None for the plain twin, which has the same branch
@@ -52,7 +53,7 @@ class ResidualUnit(Unit):
         return self.shortcut is not None
 
     def setup(self) -> None:
-        # Named explicitly, so that variables are called conv1, bn1, … in all forms of the unit.
+        # Names are explicit, so that variables are called conv1, bn1, … in all forms of the unit.
         fixup = self.branch_scale == "fixup"
         last = len(self.layers) - 1
         for j, (kernel, features, stride) in enumerate(self.layers):

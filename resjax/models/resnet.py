@@ -11,7 +11,7 @@ from resjax.models.stem_head import Head, Stem
 from resjax.network import Network, Stack
 from resjax.network.stochastic_depth import KINDS, UnitDropout
 
-# Units of each stage by depth; from 50 on, they are bottlenecks.
+# Units of each stage, by depth; from depth 50 on, all units are bottlenecks.
 IMAGENET_SIZES = {
     18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3),
     101: (3, 4, 23, 3), 152: (3, 8, 36, 3), 200: (3, 24, 36, 3),
@@ -51,19 +51,22 @@ def resnet(
     """A residual network, or its plain twin (``shortcut='none'``); the defaults are for small images.
 
     Args: those of every builder (``resjax.models``), and
-      depth: number of weight layers of the main path; 3·n·m + 2 with m layers per unit (6n + 2 with two).
+      depth: number of weight layers of the main path; with three stages of n units and m layers per unit, it
+        is 3·n·m + 2 (6n + 2 for m = 2).
       stage_sizes: units in each stage, instead of a depth; one number for each of ``widths``.
       widths: channels of each stage (a bottleneck's output has four times as many); from the second stage
         on, the first unit halves the image.
-      widen: factor on ``widths`` after the stem (Zagoruyko & Komodakis 2016). They count projections as
-        layers: WRN-28-10 is stage_sizes=(4, 4, 4), widen=10, transition='projection'.
+      widen: factor on ``widths`` after the stem (Zagoruyko & Komodakis 2016). That paper counts projections
+        as layers: WRN-28-10 is stage_sizes=(4, 4, 4), widen=10, transition='projection'.
       stem: 'small' (3×3) or 'large' (7×7 and max pooling; quarters the sides).
       block: 'basic' (3×3 convolutions) or 'bottleneck' (1×1, 3×3, 1×1).
       block_layers: convolutions per basic unit, 1, 2 or 3.
-      bottleneck_stride: the strided convolution: the first '1x1' (the papers) or the '3x3' (torchvision).
+      bottleneck_stride: the convolution with the stride, '1x1' (the first, as in the papers) or '3x3' (as in
+        torchvision).
       placement: of BatchNorm and ReLU, see ``resjax.models.residual``.
       shortcut: 'identity', an alteration of it, or 'none', see ``resjax.models.shortcuts``.
-      transition: the shortcut where shapes change, see there; ``pad_centre`` is Shortcut.centre.
+      transition: the shortcut where shapes change, see ``resjax.models.shortcuts``.
+      pad_centre: ``Shortcut.centre`` of a padded transition.
       shortcut_scale, shortcut_branch_scale: the constants of shortcut='scale'.
       gate_bias: initial bias of the gates.
       norm, zero_gamma, branch_scale: see ``resjax.models.residual.ResidualUnit``.
@@ -86,7 +89,7 @@ def resnet(
     padded = transition != "projection" and shortcut in PADDED
     if padded and tuple(widths) != tuple(sorted(widths)):
         raise ValueError(
-            f"model.widths={widths} shrink, and padding can only add channels: use "
+            f"model.widths={widths} decrease, but padding can only add channels: use "
             "model.transition='projection'"
         )
     halvings = len(widths) - 1 + (2 if stem == "large" else 0)
@@ -158,7 +161,7 @@ def imagenet_resnet(
     conv: str = "auto",
     unroll: int = 0,
 ) -> Network:
-    """An ImageNet ResNet, or its plain twin (``shortcut='none'``; the papers have plain 18 and 34).
+    """An ImageNet ResNet, or its plain twin (``shortcut='none'``; the papers have plain 18 and 34 layers).
 
     In the papers, images are (224, 224, 3), with 1000 classes.
 
@@ -230,12 +233,12 @@ def _stage_sizes(
 
 
 def _check_start(placement: str, norm: bool, zero_gamma: bool, branch_scale: str, shortcut: str) -> None:
-    """Refuses networks whose initialization prevents learning."""
+    """Raises ValueError for networks whose initialization prevents learning."""
     if placement == "bn_after_add" and not norm:
         raise ValueError("model.placement='bn_after_add' needs model.norm=True")
     if branch_scale == "fixup" and (norm or placement != "post"):
         raise ValueError(
-            "model.branch_scale='fixup' is a network without normalization: it needs model.norm=False and "
+            "model.branch_scale='fixup' is for networks without normalization: it needs model.norm=False and "
             f"model.placement='post', got {norm} and {placement!r}"
         )
     if shortcut == "none" and (zero_gamma or branch_scale != "none"):
@@ -244,7 +247,7 @@ def _check_start(placement: str, norm: bool, zero_gamma: bool, branch_scale: str
             "so a network without shortcuts can't learn; use 'none' and False"
         )
     if zero_gamma and not (norm and placement in ("post", "relu_pre") and branch_scale == "none"):
-        # Before a ReLU, whose derivative at 0 is 0, or with a second factor 0, γ gets no gradient.
+        # γ gets no gradient before a ReLU (derivative 0 at 0), or if a second factor of the branch is 0.
         raise ValueError(
             "model.zero_gamma needs model.norm=True, model.branch_scale='none' and model.placement='post' "
             "or 'relu_pre', where the branch ends with BatchNorm: elsewhere γ = 0 never gets a gradient; "

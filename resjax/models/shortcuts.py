@@ -31,8 +31,9 @@ PADDED = tuple(a for a in ALTERATIONS if a != "projection")  # where the transit
 def pad_shortcut(x: jax.Array, features: int, stride: int, *, pool: bool, centre: bool) -> jax.Array:
     """Option A, [B, H, W, C] → [B, ⌈H/stride⌉, ⌈W/stride⌉, features], the new channels zero.
 
-    ``pool`` averages each window (at the border, its pixels inside the image) instead of taking its first
-    pixel. With ``centre``, half of the zero channels come before the old ones, else all after them.
+    ``pool`` averages each window (at the border, only the pixels inside the image) instead of taking its
+    first pixel. With ``centre``, half of the zero channels precede the input's channels, else all follow
+    them.
     """
     if stride > 1:
         window = (stride, stride)
@@ -56,10 +57,10 @@ class Shortcut(nn.Module):
     stride: int
     transition: str  # one of TRANSITIONS, used if shapes change
     alteration: str = "identity"  # one of ALTERATIONS
-    centre: bool = False  # a padded transition has half of the zero channels before the old ones
+    centre: bool = False  # half of the zero channels of a padded transition come first
     norm: bool = True  # BatchNorm after a projection
-    scale: float = 1.0  # alteration 'scale': of the shortcut
-    branch_scale: float = 1.0  # … and of the branch
+    scale: float = 1.0  # factor of the shortcut, for alteration 'scale'
+    branch_scale: float = 1.0  # factor of the branch, for alteration 'scale'
     gate_bias: float = -6.0  # initial bias b of the gates; with −6, 1 − g is almost 1
     dtype: Dtype = jnp.float32
     conv_impl: str = "auto"

@@ -40,7 +40,7 @@ class Stem(nn.Module):
 
 
 class Head(nn.Module):
-    """Optional BatchNorm and ReLU (after the last sum of a pre-activation network), mean, classifier."""
+    """Optional BatchNorm and ReLU (after the last sum, for pre-activation), global mean, classifier."""
 
     classes: int
     norm: bool = False

@@ -34,10 +34,10 @@ def vgg(
 ) -> Network:
     """A VGG network for images of at least 32×32; the stem is the first convolution, the head is fc8.
 
-    Weights are initialized He-normal, those of the classifier with variance 1/fan-in: with the paper's
-    N(0, 0.01), only configuration A trains, from which the paper initializes the others. Dropout acts on the
-    outputs of fc6 and fc7. fc6 has 7·7·512 inputs at 224×224, 512 at 32×32. In the paper, images are
-    (224, 224, 3), with 1000 classes.
+    The initialization is He-normal, for the classifier with variance 1/fan-in. With the paper's N(0, 0.01),
+    only configuration A trains; the paper initializes the others from it. Dropout acts on the outputs of fc6
+    and fc7. fc6 has 7·7·512 inputs at 224×224, 512 at 32×32. In the paper, images are (224, 224, 3), with
+    1000 classes.
 
     Args: those of every builder (``resjax.models``), and
       configuration: 'A' (VGG-11), 'B' (13), 'C' (16, with 1×1 convolutions), 'D' (16) or 'E' (19).
@@ -76,17 +76,18 @@ def veit_plain(
 ) -> Network:
     """The plain control of Veit et al. 2016, §4.1: a VGG in which any layer can be removed.
 
-    The paper says: 15 layers, 128 channels in each. What it does not say is chosen here: the 15 are weight
-    layers, counted as by He and Simonyan, so 14 convolutions of 3×3 and the classifier; 2×2 max poolings
-    divide them into three stages of 5, 5 and 4, with the resolutions of the residual network of the
-    comparison; global average pooling precedes the classifier. Every convolution but the first (the stem) is
+    The paper specifies 15 layers with 128 channels each; the rest is chosen here. The 15 are weight layers,
+    as He and Simonyan count them: 14 convolutions of 3×3 and the classifier. 2×2 max poolings divide the
+    convolutions into three stages of 5, 5 and 4, with the resolutions of the residual network in the
+    comparison. Global average pooling precedes the classifier. Every convolution but the first (the stem) is
     a removable unit; a pooling before it stays. The paper's network has no BatchNorm; ``norm`` is a control
     that the paper lacks. In the paper, images are (32, 32, 3), with 10 classes.
 
     Args: those of every builder (``resjax.models``), and
       depth: number of weight layers, including the classifier.
       width: channels of every convolution.
-      num_stages: number of resolutions, each half of the previous; earlier stages get the remaining layers.
+      num_stages: number of resolutions, each half of the previous; left-over layers go to the earlier
+        stages.
       norm: BatchNorm after every convolution, which keeps its bias.
     """
     positive("model.width", width)

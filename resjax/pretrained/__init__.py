@@ -2,8 +2,8 @@
 
 ``load("resnet50.pth")`` reads a file of PyTorch tensors without PyTorch (``files``, ``torch_files``),
 recognizes their naming scheme (``layouts``, ``naming``) and converts them (``places``, ``convert``).
-``python -m resjax.pretrained FILE --workdir=DIR`` makes a workdir of it, to analyze or to continue training.
-``python -m resjax.pretrained.export --workdir=DIR --out=FILE`` writes a run's network for PyTorch.
+``python -m resjax.pretrained FILE --workdir=DIR`` makes a workdir from it, to analyze or to continue
+training. ``python -m resjax.pretrained.export --workdir=DIR --out=FILE`` writes a run's network for PyTorch.
 """
 
 import dataclasses
@@ -37,13 +37,13 @@ def load(path: str | Path, image_size: int = 0, **model_fields: Any) -> Pretrain
 
     Args:
       path: safetensors, or a file of ``torch.save``.
-      image_size: side of the images in pixels; 0 for that of its training, 224 or 32.
-      **model_fields: changes to the recognized configuration, for what a file does not show.
+      image_size: side of the images in pixels; 0 for the size in its training, 224 or 32.
+      **model_fields: changes to the recognized configuration, for properties that a file does not show.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: it can't be read without running code, its layout is unknown, ours can't represent its
-        network, or tensors are missing, unexpected or of another shape.
+      ValueError: it can't be read without running code, its layout is unknown, its network can't be
+        represented here, or tensors are missing, unexpected or of another shape.
     """
     tensors = read(path)
     layout = recognize(tensors)

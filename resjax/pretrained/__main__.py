@@ -1,13 +1,13 @@
-"""Make a workdir of a network trained elsewhere: ``python -m resjax.pretrained FILE --workdir=DIR``.
+"""Make a workdir from a network trained elsewhere: ``python -m resjax.pretrained FILE --workdir=DIR``.
 
-FILE is safetensors or a file of PyTorch's ``torch.save``. ``resjax.analyze`` analyzes the resulting run as
+FILE is safetensors or a file of PyTorch's ``torch.save``. ``resjax.analyze`` analyzes the resulting run like
 any other, and ``resjax.train`` continues it::
 
     python -m resjax.analyze --workdir=DIR
     python -m resjax.train --config=DIR/config.py --workdir=DIR
 
 Fields of the configuration are given as in training, e.g. ``--config.data.name=cifar10``; those of the
-network come from FILE. ``runs.json`` contains the file, its checksum and its layout under ``imported``.
+network come from FILE. ``runs.json`` contains the file's name, checksum and layout under ``imported``.
 """
 
 import sys

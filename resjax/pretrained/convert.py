@@ -19,7 +19,7 @@ def to_variables(
 ) -> dict[str, Any]:
     """The variables of ``network`` for images (H, W, C), float32, in the layout of ``Network.init``.
 
-    ``naming`` has the names of its layers. The classifier is included if ``head``.
+    ``naming`` gives the names of its layers. The classifier is included if ``head``.
 
     Raises:
       ValueError: tensors are missing, unexpected or of another shape; the message names them.
@@ -40,8 +40,8 @@ def to_variables(
         misshaped.append(f"{key} {tensor.shape} instead of {place.torch_shape}")
         if place.channels:
             hint = (
-                " The inputs of this fully connected layer depend on the size of the images: use that of its "
-                "training (data.image_size)."
+                " The number of inputs of this fully connected layer depends on the image size: use that of "
+                "its training (data.image_size)."
             )
     problems = {"Missing": missing, "Unexpected": unexpected, "Of another shape": misshaped}
     if any(problems.values()):

@@ -2,7 +2,7 @@
 
 FILE is safetensors. Its tensors have torchvision's names and shapes, so ``model.load_state_dict(
 safetensors.torch.load_file(FILE))`` works with a ResNet-50, VGG or AlexNet of torchvision. Networks for small
-images fit classes with the same names (their classifier is called ``fc``).
+images fit PyTorch classes whose layers have the same names (the classifier is called ``fc``).
 """
 
 import json

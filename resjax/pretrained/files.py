@@ -2,7 +2,8 @@
 
 * safetensors: a table of names, dtypes and shapes before raw numbers; memory-mapped, so that a tensor is read
   on demand;
-* ``torch.save``, of today and of before 2020, with ``resjax.pretrained.torch_files``.
+* files of ``torch.save``, in the current format and that of before 2020, with
+  ``resjax.pretrained.torch_files``.
 
 A checkpoint of a training program contains more than a network: its ``state_dict`` is searched under the
 usual names, and prefixes of wrappers (``module.`` of data parallelism) are removed.
@@ -72,7 +73,7 @@ class _Lazy(Mapping[str, np.ndarray]):
 
 
 def _without_prefixes(names: list[str]) -> dict[str, str]:
-    """New name → name in the file; only prefixes of all names are removed."""
+    """New name → name in the file; only prefixes that all names share are removed."""
     short = {name: name for name in names}
     while prefix := next((p for p in PREFIXES if names and all(n.startswith(p) for n in short)), ""):
         short = {name.removeprefix(prefix): whole for name, whole in short.items()}
@@ -80,7 +81,7 @@ def _without_prefixes(names: list[str]) -> dict[str, str]:
 
 
 def _state_dict(found: Any, file: Path) -> dict[str, np.ndarray]:
-    """The first dict of tensors, here or under one of WRAPPERS."""
+    """The first dict of tensors, at the top or under one of WRAPPERS."""
     here = found
     while isinstance(here, dict):
         arrays = {k: v for k, v in here.items() if isinstance(v, np.ndarray)}

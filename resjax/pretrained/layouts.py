@@ -1,9 +1,9 @@
 """Recognizing the network of a set of tensors by their names and shapes.
 
-A file of tensors does not contain the connections. What it does not show is assumed as in the collection with
-the same names, and can be changed as any field of the configuration: the strided convolution of a bottleneck
-(its 3×3, as everywhere since torchvision), the side on which option A adds channels (both), BatchNorm's ε of
-1e-5, and poolings without blur.
+A file of tensors does not contain the connections of the layers. What it does not show is assumed to be as in
+the collection with the same names, and can be changed like any field of the configuration: the strided
+convolution of a bottleneck (its 3×3, as everywhere since torchvision), the side on which option A adds
+channels (both), BatchNorm's ε of 1e-5, and poolings without blur.
 """
 
 import functools
@@ -36,13 +36,13 @@ class Layout(NamedTuple):
     name: str  # of the naming scheme
     model: ConfigDict  # the configuration of the network
     naming: Callable[[Network], Naming]  # from a network to the names of its layers
-    num_classes: int  # in its training, like image_size inferred from shapes
+    num_classes: int  # of its training data; inferred from shapes, like image_size
     image_size: int
     mean: Channels = IMAGENET_MEAN  # the authors' constants for standardizing pixels in 0 … 1
     std: Channels = IMAGENET_STD
 
     def for_small_images(self) -> "Layout":
-        """The same names in chenyaofo's collection, which has networks for CIFAR-10 and CIFAR-100."""
+        """This layout in chenyaofo's collection of networks for CIFAR-10 and CIFAR-100."""
         mean, std = _CHENYAOFO.get(self.num_classes, (self.mean, self.std))
         return self._replace(name="chenyaofo", image_size=32, mean=mean, std=std)
 
@@ -58,7 +58,7 @@ def recognize(tensors: Tensors) -> Layout:
     """The layout of ``tensors``.
 
     Raises:
-      ValueError: an unknown layout, or a network that ours can't represent; the message has the reason.
+      ValueError: the layout is unknown, or its network can't be represented here; the message says why.
     """
     if "stages.0.blocks.0.conv1.weight" in tensors:
         return _timm_v2(tensors)
@@ -87,7 +87,7 @@ def _residual(whose: str, tensors: Tensors, names: ResidualNames) -> Layout:
     )
     _need(tensors, (f"{names.stem}.weight", f"{names.head}.weight"), whose)
     if f"{names.stem_bn}.weight" in tensors and f"{names.stem_bn}.running_mean" not in tensors:
-        raise ValueError("this network has another normalization than BatchNorm, which ours have")
+        raise ValueError("this network's normalization is not BatchNorm, the only one that ours have")
     sizes, widths, block, projected = _stages(tensors, names)
     kernel = tensors[f"{names.stem}.weight"].shape[-1]
     if kernel not in (3, 7):
@@ -162,18 +162,18 @@ def _stages(tensors: Tensors, names: ResidualNames) -> tuple[tuple[int, ...], tu
         middle = tensors[key(0, 0, names.conv.format(j=1, j1=2))].shape
         out = tensors[key(0, 0, conv3)].shape[0]
         if middle[1] != middle[0]:
-            raise ValueError("convolutions in groups (ResNeXt); ours see all channels")
+            raise ValueError("convolutions with several groups (ResNeXt); ours have one group")
         if out != 4 * widths[0]:
             raise ValueError(
-                f"bottlenecks of {widths[0]} channels for {out} (wide ResNet); ours have a quarter of the "
-                "channels of their output"
+                f"bottlenecks of {widths[0]} channels for {out} outputs (wide ResNet); ours have a quarter "
+                "of the channels of their output"
             )
     projected = any(key(stage, 0, names.shortcut) in tensors for stage in range(len(sizes)))
     return sizes, widths, "bottleneck" if bottleneck else "basic", projected
 
 
 def _chain(tensors: Tensors) -> Layout:
-    """VGG and AlexNet: convolutions ``features.N``; N counts ReLUs, BatchNorms and poolings, too."""
+    """VGG and AlexNet: convolutions ``features.N``; N also counts ReLUs, BatchNorms and poolings."""
     numbers = sorted(
         int(key.split(".")[1])
         for key, tensor in tensors.items()
@@ -198,14 +198,14 @@ def _chain(tensors: Tensors) -> Layout:
     found = [name for name, wanted in CONFIGURATIONS.items() if wanted == form]
     if not found:
         raise ValueError(
-            f"a chain of convolutions that is no VGG: kernels {form} between poolings; known: "
+            f"a chain of convolutions that is not a VGG: kernels {form} between poolings; known: "
             f"{', '.join(f'{k}: {v}' for k, v in CONFIGURATIONS.items())}"
         )
     fc6 = tensors[f"{dense[0]}.weight"]
     model = models.defaults("vgg", configuration=found[0], norm=norm, fc_width=fc6.shape[0])
     named = functools.partial(naming.chain, dense=dense)
     layout = Layout(whose, model, named, tensors[f"{dense[2]}.weight"].shape[0], 224)
-    # Inputs of fc6 from maps of one pixel, so from 32×32 images.
+    # fc6 reads maps of one pixel, so the images are 32×32.
     return layout.for_small_images() if fc6.size == 512 * fc6.shape[0] else layout
 
 

@@ -76,7 +76,7 @@ TIMM_DENSE = ("pre_logits.fc1", "pre_logits.fc2", "head.fc")
 
 
 def chain(network: Network, dense: tuple[str, str, str]) -> Naming:
-    """The names of a VGG or AlexNet: torchvision numbers every layer, poolings and ReLUs too."""
+    """The names of a VGG or AlexNet: torchvision numbers every layer, including poolings and ReLUs."""
     assert isinstance(network.stem, ConvStem)
     numbers = {("stem", 0): 0}
     following = 3 if network.stem.bn is not None else 2  # convolution, (BatchNorm), ReLU

@@ -36,7 +36,7 @@ def timm_resnetv2(
     conv: str = "auto",
     unroll: int = 0,
 ) -> Network:
-    """A pre-activation ResNet as in timm's ``resnetv2_*``, with the stride of a bottleneck in its 3×3.
+    """A pre-activation ResNet as in timm's ``resnetv2_*``, with a bottleneck's stride in its 3×3.
 
     In ``imagenet_resnet`` with version='v2', BatchNorm and ReLU are in the stem, before its max pooling, and
     the first unit starts with a convolution, as in He et al. 2016. Here the pooling comes first, and every

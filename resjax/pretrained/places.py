@@ -1,11 +1,12 @@
 """The arrays of a network, and their names and layouts in PyTorch.
 
 PyTorch stores a convolution's weights as (out, in, rows, columns), ours are (rows, columns, in, out); its
-fully connected weights are (out, in). A fully connected layer after an image reads its pixels in the order
-channel, row, column there and row, column, channel here, so its inputs are permuted. BatchNorm's ``weight``,
-``bias``, ``running_mean``, ``running_var`` are our scale, bias, mean, var; both divide by √(var + 1e-5), and
-PyTorch's momentum of 0.1 is our 0.9. (In training, PyTorch's running variance uses the unbiased variance of a
-batch, ours the biased.) Convolutions pad (k − 1) // 2 zeros on each side in both.
+fully connected weights are (out, in), ours (in, out). A fully connected layer after an image reads its pixels
+in the order channel, row, column in PyTorch and row, column, channel here, so its inputs are permuted.
+BatchNorm's ``weight``, ``bias``, ``running_mean``, ``running_var`` are our scale, bias, mean, var; both
+divide by √(var + 1e-5), and PyTorch's momentum of 0.1 is our 0.9. (In training, PyTorch's running variance
+uses the unbiased variance of a batch, ours the biased.) Convolutions pad (k − 1) // 2 zeros on each side in
+both.
 """
 
 import math
@@ -43,7 +44,7 @@ class Place(NamedTuple):
     module: Module
     leaf: str  # the name of the array in the layer
     units: int  # number of units in the layer's stack, 0 outside stacks
-    shape: Shape  # ours, of one unit
+    shape: Shape  # of our array, in one unit
     channels: int  # of the image that a fully connected layer flattens; 0 for other layers
 
     def key(self, naming: Naming) -> str:

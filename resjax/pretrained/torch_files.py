@@ -1,15 +1,15 @@
 """Reading files of ``torch.save`` without PyTorch and without running code in them.
 
-Such a file is a pickle and raw numbers, and a pickle is a small program: it may call any function of any
-module. That is how a "checkpoint" runs code on the machine that opens it. This reader looks up every name in
-a short table instead of importing it. The table contains stand-ins, which record the storage, offset, shape
-and strides of a tensor, and empty shells for objects that are often saved with tensors. Any other name
-refuses the file. No object of the interpreter or of numpy can be reached or changed: the stand-ins are
-created for each file.
+Such a file contains a pickle and raw numbers. A pickle is a small program that may call any function of any
+module, so a "checkpoint" can run code on the machine that opens it. This reader looks up every name in a
+short table instead of importing it. The table contains stand-ins, which record the storage, offset, shape and
+strides of a tensor, and empty shells for objects that are often saved with tensors. A file with any other
+name is refused. No object of the interpreter or of numpy can be reached or changed: the stand-ins are created
+for each file.
 
 Two formats exist. Since PyTorch 1.6 a file is a zip archive with ``data.pkl`` and one member per storage.
-Before, it was a chain of pickles (a magic number, a protocol version, facts of the machine, the object, the
-order of the storages), followed by the length and numbers of each storage.
+Before, it was a chain of pickles (a magic number, a protocol version, facts about the machine, the object,
+the order of the storages), followed by the length and numbers of each storage.
 """
 
 import functools
@@ -70,7 +70,7 @@ def read_torch(path: str | Path) -> Any:
     Other values (numpy numbers, ``argparse.Namespace``, dtypes, devices) become None.
 
     Raises:
-      TorchFileError (a ValueError): no code of the file was run.
+      TorchFileError (a ValueError): it can't be read; none of the file's code was run.
     """
     try:
         with open(path, "rb") as file:
@@ -109,7 +109,7 @@ def _read_zip(file: BinaryIO) -> Any:
 
 def _read_chain(file: BinaryIO) -> Any:
     if _plain(file) != _MAGIC:
-        raise TorchFileError("it does not begin as a PyTorch file does")
+        raise TorchFileError("it does not begin like a PyTorch file")
     version, machine = _plain(file), _plain(file)
     if version != _PROTOCOL:
         raise TorchFileError(f"protocol version {version}; known: {_PROTOCOL}")
@@ -127,7 +127,7 @@ def _read_chain(file: BinaryIO) -> Any:
 
 
 class _Reader(pickle.Unpickler):
-    """An unpickler that finds stand-ins only. ``kinds`` has the dtype of each storage."""
+    """An unpickler that resolves names to stand-ins only. ``kinds`` has the dtype of each storage."""
 
     def __init__(self, file: BinaryIO) -> None:
         super().__init__(file, encoding="utf-8")
@@ -137,7 +137,7 @@ class _Reader(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self._known:
             raise TorchFileError(
-                f"it asks for {module}.{name}, which tensors do not need, so it was refused and no code was "
+                f"it refers to {module}.{name}, which tensors do not need, so it was refused and no code was "
                 "run. If you trust it, open it with PyTorch and save the state_dict() alone, preferably as "
                 "safetensors"
             )
@@ -160,7 +160,7 @@ def _plain(file: BinaryIO) -> Any:
 
     class Plain(pickle.Unpickler):
         def find_class(self, module: str, name: str) -> Any:
-            raise TorchFileError(f"it asks for {module}.{name} where a plain value belongs")
+            raise TorchFileError(f"it refers to {module}.{name} where a plain value belongs")
 
     return Plain(file).load()
 
@@ -242,7 +242,7 @@ def _array(tensor: _Tensor, numbers: np.ndarray) -> np.ndarray:
     last = tensor.offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
     if min((0, tensor.offset, *shape, *strides)) < 0 or (0 not in shape and last >= len(numbers)):
         raise TorchFileError(
-            f"a tensor of shape {shape} reaches over the end of its storage of {len(numbers)}"
+            f"a tensor of shape {shape} extends past the end of its storage of {len(numbers)}"
         )
     if 0 in shape:
         return np.zeros(shape, numbers.dtype)

@@ -1,7 +1,7 @@
 """A pretrained network as a run, for ``resjax.analyze`` and ``resjax.train``.
 
-Step 0 of every run is the random network of its seed, with which several studies compare. The pretrained
-network is step 1, as if the first step had loaded it.
+Step 0 of every run is the randomly initialized network of its seed, to which several studies compare the
+trained one. The pretrained network is saved as step 1, as if the first step had loaded it.
 """
 
 import json
@@ -26,7 +26,7 @@ from resjax.workdir import workdir
 # The most likely training data, by number of classes and image size.
 _DATA = {(10, 32): "cifar10", (100, 32): "cifar100", (1000, 224): "imagenet2012"}
 STEP = 1
-_CONFIG_FILE = '''"""The configuration of this workdir, which train takes."""
+_CONFIG_FILE = '''"""The configuration of this workdir, for resjax.train."""
 
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def get_config(arg=""):
 
 
 def default_config(layout: Layout) -> ConfigDict:
-    """A configuration for a network of this layout: its model, its authors' constants, fine-tuning."""
+    """A configuration for a network of this layout: its model, its authors' constants, and fine-tuning."""
     c = configs.default()
     c.model = layout.model
     c.data.name = _DATA.get((layout.num_classes, layout.image_size), c.data.name)
@@ -58,9 +58,9 @@ def make_workdir(
     """Saves a network in a workdir as its checkpoint of step 1; returns its state.
 
     Args:
-      path: of the file of tensors.
+      path: the file of tensors.
       directory: the workdir, created if absent.
-      experiment: of the run; ``default_config`` makes its configuration.
+      experiment: the run's, with a configuration from ``default_config``.
       new_head: initialize the classifier from the run's seed, for data with other classes.
 
     Raises:
