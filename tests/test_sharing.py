@@ -213,7 +213,7 @@ def test_a_layer_that_is_no_convolution_is_found_out(kind):
     assert result.odd == ["stage1/unit1/conv"]
     assert (result.seen[1] > 27) == (kind is Leaking)
     said = compare.finding(per_layer.STUDY, {"net": result})
-    assert "Not what their windows say: stage1/unit1/conv" in said.points[0]
+    assert "Layers that do not match their windows: stage1/unit1/conv" in said.points[0]
     assert said.headline.startswith("The measured Jacobians of 1 layer in net (stage1/unit1/conv) are not")
 
 
