@@ -185,9 +185,8 @@ def plot_maps(results: Mapping[str, NormsOverTraining]) -> style.Figure:
     """Norms of every layer over training, of many runs: depth × plain or residual, for example.
 
     Logarithmic maps [kind of norm, run]. In each map, training goes from left to right and the network from
-    its first layer, at the top, to its last. Maps in a row share one color scale; norms
-    that are 0 or unknown are blank.
-    On a phone runs are rows and kinds columns.
+    its first layer, at the top, to its last. Maps of one kind share a color
+    scale; norms that are 0 or unknown are blank. On a phone, runs are rows and kinds are columns.
     """
     from matplotlib.colors import LogNorm
 

@@ -301,8 +301,8 @@ STUDY = Study(
     title="How close to the identity is each unit?",
     question=(
         "A unit that adds little is dispensable, whether or not the network is an ensemble. How large is "
-        "what each unit adds, does it point downhill in the loss, is it new, how far is its "
-        "output from that of the stage, and does any of this predict what deleting the unit costs?"
+        "what each unit adds, does it point downhill in the loss, is it new, how far is its output "
+        "from that of the stage, and does any of this predict what deleting the unit costs?"
     ),
     code=(
         f"given = (run.network, run.variables, *run.examples('train', {EXAMPLES}))\n"

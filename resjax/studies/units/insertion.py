@@ -2,19 +2,19 @@
 
 *Residual units.* The new unit is a freshly initialized copy of the units of the stack that it joins. Its
 branch is then made 0 **and stays trainable**. Exactly one weight array is set to 0 for that: of two
-consecutive factors of 0, neither gets a gradient. (A gate of 0 does not count: it is no weight.) Fixup (Zhang
-et al. 2019) sets the last convolution to 0, Goyal et al. (2017, §5.1) γ of the last BatchNorm, ReZero and
-SkipInit a scalar. In a given unit the array is found by trial: one array after the other is set to 0, from
-the last in running order, until the branch is exactly 0 on real states, in inference and in training, while
-the gradient of that array is not. A branch that ends with a ReLU has no such array: the ReLU's derivative at
-0 is 0.
+consecutive factors of 0, neither gets a gradient. (A gate of 0 does not count: it is not a weight.) Fixup
+(Zhang et al. 2019) sets the last convolution to 0, Goyal et al. (2017, §5.1) γ of the last BatchNorm, ReZero
+and SkipInit a scalar. In a given unit the array is found by trial: one array after the other is set to 0,
+from the last in running order, until the branch is exactly 0 on real states, in inference and in training,
+while the gradient of that array is not. A branch that ends with a ReLU has no such array: the ReLU's
+derivative at 0 is 0.
 
 Then y = x + 0 is x, if the shortcut is the identity. A post-activation unit gives y = ReLU(x + 0), which is x
 only where x ≥ 0, as behind another ReLU. A pre-activation unit is the identity everywhere.
 
 *Plain units* must be the identity as a whole: kernels are 0 except for a 1 from each channel to itself at the
 centre tap (Dirac); biases are 0; BatchNorm has running statistics μ, σ² of the states there, β = μ and γ =
-√(σ² + ε). This changes nothing in inference; in training the output changes as far as the statistics of a
+√(σ² + ε). This changes nothing in inference; in training the output changes by as much as the statistics of a
 batch differ from μ and σ². γ is rounded to five binary digits (by at most 3 %), and σ² is computed from it:
 then γ / √(σ² + ε) is 1 in float32 to the last bit. A ReLU is the identity where x ≥ 0; tanh never is.
 

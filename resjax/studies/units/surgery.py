@@ -3,7 +3,7 @@
 *Question.* "Two layers that are added anywhere do no harm": a residual unit whose branch is 0 passes its
 input on, so a deeper network can start as the function that the shallower one has learned. Is the function
 the same, to the last bit, with units at the front, in the middle and at the end? And does the deeper network,
-trained on, fit the training data as well as the untouched one?
+after further training, fit the training data as well as the untouched one?
 
 *Protocol.* ``resjax.studies.units.insertion`` tells how a unit is made the identity; a place where this fails
 is left out and named. Units are inserted at all other places, and logits are compared on all examples, in

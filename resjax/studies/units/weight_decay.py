@@ -263,8 +263,8 @@ def points(label: str, r: WeightDecay) -> list[str]:
     ]
     if ends:
         found.append(
-            f"{label}: at the last step, {r.step[-1]:,}, the branch is {join(ends)} its closed form. That "
-            "ignores BatchNorm's ε = 1e-5, which matters once the variance of its input is as small."
+            f"{label}: at the last step, {r.step[-1]:,}, the branch is {join(ends)} its closed form, "
+            "which ignores BatchNorm's ε = 1e-5: this matters once the variance of its input is as small."
         )
     return found
 
