@@ -13,10 +13,10 @@ Then y = x + 0 is x, if the shortcut is the identity. A post-activation unit giv
 only where x ≥ 0, as behind another ReLU. A pre-activation unit is the identity everywhere.
 
 *Plain units* must be the identity as a whole: kernels are 0 except for a 1 from each channel to itself at the
-centre tap (Dirac); biases are 0; BatchNorm has running statistics μ, σ² of the states there, β = μ and γ =
-√(σ² + ε). This changes nothing in inference; in training the output changes by as much as the statistics of a
-batch differ from μ and σ². γ is rounded to five binary digits (by at most 3 %), and σ² is computed from it:
-then γ / √(σ² + ε) is 1 in float32 to the last bit. A ReLU is the identity where x ≥ 0; tanh never is.
+centre tap (Dirac); biases are 0; BatchNorm has running statistics μ, σ² of the states there, β = μ and
+γ = √(σ² + ε). This changes nothing in inference; in training the output changes by as much as the statistics
+of a batch differ from μ and σ². γ is rounded to five binary digits (by at most 3 %), and σ² is computed from
+it: then γ / √(σ² + ε) is 1 in float32 to the last bit. A ReLU is the identity where x ≥ 0; tanh never is.
 
 All of this is checked on real states; a unit that fails is refused with the reason.
 """
