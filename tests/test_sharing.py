@@ -214,7 +214,7 @@ def test_a_layer_that_is_no_convolution_is_found_out(kind):
     assert (result.seen[1] > 27) == (kind is Leaking)
     said = compare.finding(per_layer.STUDY, {"net": result})
     assert "Layers that do not match their windows: stage1/unit1/conv" in said.points[0]
-    assert said.headline.startswith("The measured Jacobians of 1 layer in net (stage1/unit1/conv) do not match")
+    assert said.headline.startswith("The measured Jacobians of 1 layer in net (stage1/unit1/conv) do not")
 
 
 def test_maps_smaller_than_the_window_are_said_to_be():
