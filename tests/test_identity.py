@@ -229,8 +229,8 @@ def test_findings_follow_the_numbers():
     assert (refining(near), refining(far)) == ((1, 1), (0, 1))
     found = compare.finding(STUDY, {"near": near, "far": far})
     assert "unit of near adds 0.20 times" in found.headline
-    assert "It rises with the size" in found.points[0]
-    assert "None of them predicts it" in found.points[1]
+    assert "The damage rises with the size" in found.points[0]
+    assert "None of them predicts the damage" in found.points[1]
 
 
 def test_progress_covers_the_deletions_too():

@@ -213,8 +213,8 @@ def test_a_layer_that_is_no_convolution_is_found_out(kind):
     assert result.odd == ["stage1/unit1/conv"]
     assert (result.seen[1] > 27) == (kind is Leaking)
     said = compare.finding(per_layer.STUDY, {"net": result})
-    assert "Not what their windows say: stage1/unit1/conv" in said.points[0]
-    assert said.headline.startswith("The measured Jacobians of 1 layer in net (stage1/unit1/conv) are not")
+    assert "Layers that do not match their windows: stage1/unit1/conv" in said.points[0]
+    assert said.headline.startswith("The measured Jacobians of 1 layer in net (stage1/unit1/conv) do not")
 
 
 def test_maps_smaller_than_the_window_are_said_to_be():
@@ -246,7 +246,7 @@ def test_the_claim_finds_what_the_design_says():
     large = results["larger convolution"]
     assert not dataclasses.replace(large, zeros=large.zeros - 1 / large.dense_weights).as_designed
     said = compare.finding(STUDY, results)
-    assert "450 weights do, where 352,800" in said.headline
+    assert "450 weights are enough, instead of 352,800" in said.headline
     assert "14,450,688" in said.headline
 
 

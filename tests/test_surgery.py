@@ -416,7 +416,7 @@ def test_json_and_figure():
     for field in dataclasses.fields(back):
         np.testing.assert_equal(getattr(back, field.name), getattr(result(), field.name))
     assert len(compare.table(STUDY, {"a": result()}).rows) == 2
-    assert "its training goes on unharmed" in compare.finding(STUDY, {"a": result()}).headline
+    assert "further training is unharmed" in compare.finding(STUDY, {"a": result()}).headline
     assert len(STUDY.plot({"a": result(), "b": result(), "c": result()}).axes) == 3
 
 

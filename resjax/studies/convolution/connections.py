@@ -1,18 +1,18 @@
 """What sparse and shared connections save in a network, and whether its layers have them.
 
 *Question.* How many parameters do the convolutions of this network have, how many would they have with
-weights of their own at every position, and how many as dense layers? And is a trained layer what its form
-says: does no output see anything outside its window, and do all positions apply the same weights?
+weights of their own at every position, and how many as dense layers? And is a trained layer built as
+claimed: does no output see anything outside its window, and do all positions apply the same weights?
 
 *Method.* The counts are those of ``resjax.models.layer_table``. For every convolution, exact rows of the
 Jacobian ∂y_o/∂x_i are computed at positions around the middle of the map (``sharing``). A row may have
 nonzero entries only inside its window, and the rows of one channel must be translations of one row.
 
-*Protocol.* Of equal units only the first is measured. Each layer is measured alone, without the normalization
+*Protocol.* Only the first of equal units is measured. Each layer is measured alone, without the normalization
 and activation behind it. Rows whose window is cut off by a padded border are not compared; on maps smaller
-than the window these are all rows. Layers that ``resjax.describe`` does not know are missing.
+than the window these are all rows. Layers that ``resjax.describe`` does not know are left out.
 
-*Reading it.* Training cannot change what is measured here; it checks the form of the network. The counts say
+*Reading it.* Training cannot change what is measured here; it checks how the network is built. The counts say
 what the restrictions save, not that they help (``sample_size``).
 
 *Cost.* Up to 128 backward passes of one layer on one image, and one compilation, for each form of layer.
@@ -51,7 +51,7 @@ PerLayer = Annotated[np.ndarray, "layer"]
 
 @dataclasses.dataclass(frozen=True)
 class Connections(Result):
-    """Counts for every convolution of a network, and what some rows of its Jacobian say."""
+    """Counts for every convolution of a network, and measurements of some rows of its Jacobian."""
 
     layer: tuple[str, ...]  # names; of equal units, the first
     equal: PerLayer  # int, number of layers of this form, one in each equal unit
@@ -226,8 +226,8 @@ def headline(results: Mapping[str, Connections]) -> str:
         if odd := r.odd:
             named = ", ".join([*odd[:MOST_NAMED], *(["…"] if odd[MOST_NAMED:] else [])])
             warnings.append(
-                f"The measured Jacobians of {count(len(odd), 'layer')} in {label} ({named}) are not what the "
-                "windows say, so the count may not hold"
+                f"The measured Jacobians of {count(len(odd), 'layer')} in {label} ({named}) do not match "
+                "their windows, so the counts may be wrong"
             )
     parts = [f"The convolutions of {join(labels)} {text}" for text, labels in saved.items()]
     return ". ".join([*warnings, *parts])
@@ -238,7 +238,7 @@ def points(label: str, r: Connections) -> list[str]:
     text = f"{label}: {int(r.rows.sum()):,} rows of the Jacobians of {len(r.layer)} layers. "
     repeated = f"; in the {measured} layers with two whole windows, rows repeat bit for bit"
     if r.odd:
-        text += f"Not what their windows say: {join(r.odd)}."
+        text += f"Layers that do not match their windows: {join(r.odd)}."
     else:
         text += f"No row reaches outside its window{repeated if measured else ''}."
     if small:

@@ -13,7 +13,7 @@ It is large where the left side of the window is brighter than the right one, ne
 Scharr's (3, 10, 3), whose response depends less on the direction of an edge (Scharr 2000).
 
 *Cross-correlation.* A convolution in the mathematical sense first flips the filter in both directions. Deep
-learning omits the flip (cross-correlation; Goodfellow et al. 2016, Eq. 9.6), which changes no network,
+learning omits the flip (cross-correlation; Goodfellow et al. 2016, Eq. 9.6), which makes no difference,
 because filters are learned: a flipped one would be learned instead. For an edge filter the flip changes the
 sign. ``flipped`` holds the mathematical convolution.
 

@@ -27,7 +27,7 @@ than it could be.
 
 *Reading it.* "interior" is 0 up to rounding in every convolutional network: that is arithmetic. "whole" says
 how far borders reach into the maps; in a deep network on small images they reach every position, and
-"interior" is empty. Small errors of shifted images may be learned (augmentation) and do not need
+"interior" is empty. A low error on shifted images may be learned (augmentation) and does not need
 equivariance. On small images a shift also pushes a part of the object out of the picture.
 
 *Cost.* Five forward passes for each number of pixels, one compilation.
@@ -92,7 +92,7 @@ def equivariance(
     batch_size: int = BATCH_SIZE,
     progress: Progress | None = None,
 ) -> Equivariance:
-    """Shifts images and compares features with shifted features, and predictions with predictions.
+    """Shifts images and compares features and predictions before and after the shift.
 
     Places whose features are not maps are left out and named.
 
@@ -105,7 +105,7 @@ def equivariance(
     if not 1 <= most < side:
         raise ValueError(f"most={most}; allowed: 1 … {side - 1} pixels on these images")
     steps = moves.total_strides(network, images.shape[1:])
-    # Both axes move by one number of pixels, so by a multiple of both strides.
+    # Both axes are shifted by the same number of pixels, so by a multiple of both strides.
     stride = np.array([math.lcm(*s) for s in steps])
     own = sorted({int(s) for s in stride if s < side})
     sums: dict[int, moves.Sums] = {}
@@ -251,7 +251,7 @@ def points(label: str, r: Equivariance) -> list[str]:
         worst = r.place[int(np.nanargmax(r.interior))]
         said.append(
             f"{label}: even where no border reaches, features are off by {number(inner.max())} ({worst}): "
-            "some layer there is no convolution, or has a stride that resjax.describe does not see."
+            "some layer there is not a convolution, or has a stride that resjax.describe does not see."
         )
     if r.left_out:
         said.append(f"{label}, left out: {join([f'{k} ({v})' for k, v in r.left_out.items()])}.")

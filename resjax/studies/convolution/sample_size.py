@@ -2,7 +2,7 @@
 
 *Question.* The argument for convolution says: fewer parameters, hence less overfitting, hence a lower test
 error from few examples. LeCun (1989) trained networks for one task that differed in their connections and
-found so on 480 small digits. Is it so here, and is the reason sparseness or sharing?
+found so on 480 small digits. Does this hold here, and is the reason sparseness or sharing?
 
 *Method.* ``resjax.models.local.twin`` builds layer, ReLU, pooling, layer, ReLU, classifier three times, with
 as many units each time: with convolutions, with the same windows but weights of their own at every position,
@@ -11,14 +11,14 @@ minus training error. Sharing helps if features that are useful in one place are
 are three settings:
 
     centred   trained and tested on images in the middle of a field ``margin`` pixels wider on each side,
-    shifted   trained so, and tested on images moved by ``margin`` pixels in each of 8 directions,
+    shifted   trained on those, tested on images moved by ``margin`` pixels in each of 8 directions,
     moved     trained and tested on images at these 9 places; each training image has one place, drawn once.
 
 Moving loses no pixel. Test errors are means over all places, so nothing is drawn in testing.
 
 *Protocol.* A seed draws the n examples, their places, the initial weights and the batches, the same for the
 three networks: differences are paired. Training uses Adam (Kingma & Ba 2015), a learning rate that falls to 0
-by a cosine, batches drawn with replacement, no augmentation and no weight decay. The number of steps is one
+by a cosine, batches drawn with replacement, no augmentation and no weight decay. The number of steps is equal
 for all n and all networks, enough to fit the examples, or nearly so (the training error is reported). The
 recipe was chosen for running time and training error, without a search.
 
@@ -108,7 +108,7 @@ def sample_size(
 
     Args:
       train, test: images float32 [N, H, W, C], standardized, and labels int [N]. The top left pixel of the
-        first image is taken for the background that surrounds all of them.
+        first image is used as the background around all of them.
       sizes: numbers of training examples, each at most N.
       seeds, seed: number of seeds, 2 or more, and the first of them.
       steps, batch_size, learning_rate: of Adam, the same for all.
@@ -281,7 +281,7 @@ def compare(a: SampleSize, b: SampleSize) -> dict[str, tuple[int, int]]:
 def _verdict(lower: int, higher: int, sizes: int) -> str:
     """The clause on one setting; it names the number of sizes where these are fewer than half."""
     if lower and higher:
-        return "a test error that is lower or higher by the number of examples"
+        return "a test error that is lower at some numbers of examples and higher at others"
     if not lower and not higher:
         return "no clearly different test error"
     side, clear = ("lower", lower) if lower else ("higher", higher)

@@ -79,17 +79,17 @@ class LayerJacobian(Result):
 
     @property
     def unshared_weights(self) -> int:
-        """If every position had weights of its own."""
+        """Number of weights if every position had its own."""
         return self.outputs * self.window
 
     @property
     def dense_weights(self) -> int:
-        """If every output saw every input, too."""
+        """Number of weights if every output also saw every input."""
         return self.outputs * self.inputs
 
     @property
     def values(self) -> int:
-        """Numbers that the Jacobian consists of, up to translation; by design, the weights."""
+        """Number of entries that differ by more than a translation; by design, the number of weights."""
         return self.distinct * self.connections
 
     @property
@@ -181,7 +181,7 @@ def plot(results: Mapping[str, LayerJacobian]) -> style.Figure:
     fig, axes = style.panels(len(kept) + 1, columns=2, height=0.64, wide=0.78)
     for ax, (label, r) in zip(axes, kept.items(), strict=False):
         assert r.jacobian is not None
-        # Zeros are left blank, and no weight has the colour of paper.
+        # Zeros are left blank, and no weight has the background color.
         shown = np.where(r.jacobian == 0, np.nan, r.jacobian)
         ax.imshow(shown, cmap="viridis", interpolation="none", aspect="auto")
         name = f"{label}: {r.weights:,} weights".strip(": ")
@@ -211,11 +211,11 @@ def _shape(shape: Shape3) -> str:
 def headline(results: Mapping[str, LayerJacobian]) -> str:
     """Which layers are not as designed; if none, what the restrictions save in the largest one."""
     if odd := [label for label, r in results.items() if not r.as_designed]:
-        return f"the Jacobian is not what the design says: {join(odd)}"
+        return f"the Jacobian does not match the design: {join(odd)}"
     r = max(results.values(), key=lambda r: r.outputs)
     return (
-        f"Jacobians hold what the design says. From {_shape(r.input_shape)} to {_shape(r.output_shape)}, "
-        f"{r.weights:,} weights do, where {r.unshared_weights:,} would if none were shared, and "
+        f"Jacobians match the design. From {_shape(r.input_shape)} to {_shape(r.output_shape)}, "
+        f"{r.weights:,} weights are enough, instead of {r.unshared_weights:,} if none were shared, and "
         f"{r.dense_weights:,} if every output saw every input"
     )
 

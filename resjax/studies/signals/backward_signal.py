@@ -6,11 +6,11 @@ sum), x_L = x_l + Σ F(x_i), and so (He et al. 2016, Eq. 5)
 
     ∂L/∂x_l = ∂L/∂x_L · (1 + ∂/∂x_l Σ_i F(x_i)).
 
-The "1" hands the last unit's gradient to every unit, past all weights. How much of the signal is it?
+The "1" passes the last unit's gradient to every unit, bypassing all weights. What share of the signal is it?
 
 *Method.* The gradient is carried back unit by unit, y = merge(s(x) + f(x)), together with a second gradient
-that takes only the shortcuts. With S, J and M the Jacobians of s, f and merge, all at the intact network's
-states,
+that passes only through shortcuts. With S, J and M the Jacobians of s, f and merge, all at the intact
+network's states,
 
     c_l = (S_l + J_l)ᵀ M_lᵀ c_{l+1},     d_l = S_lᵀ M_lᵀ d_{l+1},     c_n = d_n = ∂L/∂x_n.
 
@@ -244,11 +244,11 @@ def points(label: str, r: BackwardSignal) -> list[str]:
         )
         if r.residual:
             text += (
-                f", and the shortcuts alone bring {percent(share[0])} of it there, {percent(share[middle])} "
+                f", and the shortcuts alone carry {percent(share[0])} of it there, {percent(share[middle])} "
                 f"halfway ({r.unit[middle]})"
             )
         parts.append(text)
-    end = "" if r.residual else " It has no shortcut: all of it has passed every unit's weights."
+    end = "" if r.residual else " Without shortcuts, all of it passes through every unit's weights."
     return [f"{label}: {'; '.join(parts)}.{end}"]
 
 

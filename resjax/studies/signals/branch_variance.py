@@ -1,4 +1,4 @@
-"""How large branches are against shortcuts at initialization: the variance that each unit adds.
+"""How large branches are relative to shortcuts at initialization: the variance that each unit adds.
 
 *Question.* Why do deep residual networks start to train at all? At init, in x_{l+1} = x_l + F(x_l), branch
 and shortcut are uncorrelated, so variances add. Two laws follow (De & Smith 2020, §3):
@@ -16,8 +16,8 @@ l counts the units of a stage from 1. The fit is least squares, its interval Stu
 *Protocol.* BatchNorm with the statistics of each batch: at init its running statistics are not those of any
 data.
 
-*Reading it.* The law holds in an uninterrupted run of equal units. The transition decides where the next
-stage starts: a projection of normalized inputs starts it anew; a zero-padded identity carries the old
+*Reading it.* The law holds within a run of equal units. The transition sets the variance with which the
+next stage starts: a projection of normalized inputs resets it; a zero-padded identity carries the old
 variance over (halved by the new, empty channels), and the slope of that stage is then flatter than −1. The
 law is about initialization: a trained network need not follow it. Zero-initialized branches (SkipInit, Fixup,
 zero γ) have a ratio of 0 at init, and no slope.
@@ -86,11 +86,11 @@ class BranchVariance(Result):
         return tuple(dict.fromkeys(unit.split("/")[0] for unit in self.unit))
 
     def of_stage(self, stage: str) -> np.ndarray:
-        """bool [unit]."""
+        """bool [unit], which units belong to the stage."""
         return np.array([unit.split("/")[0] == stage for unit in self.unit])
 
     def slope(self, t: int, stage: str) -> Fit:
-        """Of log ratio (mean over batches) against log position, in one stage at moment t."""
+        """Slope of the log ratio (mean over batches) against log position, in one stage at moment t."""
         own = self.of_stage(stage)
         x, y = self.position[own], self.ratio[t].mean(0)[own]
         usable = np.isfinite(y) & (y > 0)
@@ -110,9 +110,9 @@ def branch_variance(
 ) -> BranchVariance:
     """Variance of shortcut, branch and output of every unit that has a shortcut.
 
-    Args: those of every analysis (``Inference``) but labels; ``how``, see ``FirstBatches``; and
-      network: with at least one residual unit. Stochastic depth drops none, and weighs branches as in
-        evaluation.
+    Args: those of every analysis (``Inference``) except labels; ``how``, see ``FirstBatches``; and
+      network: with at least one residual unit. Stochastic depth drops no unit, and scales branches as
+        in evaluation.
 
     Raises:
       Refusal: a network without a shortcut.
@@ -204,25 +204,25 @@ def _law(ax: style.Axes) -> None:
             return
 
 
-# Slopes that are called 1/l (De & Smith 2020), and slopes that are called flat.
+# Ranges of slopes that are called 1/l (De & Smith 2020) and flat.
 LAW, FLAT = (-1.3, -0.7), (-0.3, 0.3)
-# A stage needs so many units before its slope says anything.
+# Fewest units of a stage whose slope is interpreted.
 ENOUGH = 3
 
 SAYS = {
-    "law": "branches lose weight against the shortcut like 1/l in {}",
-    "flat": "branches keep their weight against the shortcut in {}",
-    "steep": "branches lose weight against the shortcut faster than 1/l in {}",
-    "between": "branches lose weight against the shortcut, but slower than 1/l, in {}",
-    "rising": "branches gain weight against the shortcut in {}",
-    "none": "no stage of {} has enough units, with branches above 0, to tell how they weigh",
+    "law": "branches shrink relative to the shortcut like 1/l in {}",
+    "flat": "branches keep their size relative to the shortcut in {}",
+    "steep": "branches shrink relative to the shortcut faster than 1/l in {}",
+    "between": "branches shrink relative to the shortcut, but more slowly than 1/l, in {}",
+    "rising": "branches grow relative to the shortcut in {}",
+    "none": "no stage of {} has enough units with branches above 0 to fit a slope",
 }
 LATER = "later: "
 
 
 def verdict(r: BranchVariance) -> str:
-    """How branches weigh against the shortcut at the first moment, in the first stage with units enough: in
-    later stages, transitions may have carried variance over."""
+    """How branches scale relative to the shortcut at the first moment, in the first stage with enough units:
+    in later stages, transitions may have carried variance over."""
     fits = [r.slope(0, stage) for stage in r.stages]
     slope = next((fit.slope for fit in fits if fit.points >= ENOUGH), np.nan)
     kinds = {
@@ -268,7 +268,7 @@ def table(r: BranchVariance) -> Columns:
     return by_moment(r.step, "unit", r.unit, cells)
 
 
-def measure(bench: Bench) -> BranchVariance:  # which takes no labels
+def measure(bench: Bench) -> BranchVariance:  # without labels
     return on_training_batches(bench, lambda *given, **how: branch_variance(*given[:3], **how))
 
 
@@ -276,9 +276,9 @@ STUDY = Study(
     name="branch_variance",
     title="How much a branch weighs",
     question=(
-        "How large is what a unit adds, compared with what it is added to? With BatchNorm in front of the "
-        "branch, theory says that the share falls like 1/l at initialization, so that deep units start as "
-        "near identities; without normalization it stays, and the variance doubles in every unit."
+        "How large is a unit's branch compared with its shortcut? With BatchNorm in front of the branch, "
+        "theory predicts that the ratio falls like 1/l at initialization, so that deep units start as near "
+        "identities; without normalization the ratio stays constant, and every unit doubles the variance."
     ),
     code=(
         "images, _ = run.examples('train', 8 * run.config.train.batch_size)\n"

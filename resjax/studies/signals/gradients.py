@@ -8,14 +8,15 @@ gradient of the first layers vanishes with depth; if they are larger, it explode
 the "1" carries the gradient past all weights (He et al. 2016, Eq. 5). This study measures what training uses:
 ‖∂L/∂W‖₂ of each kernel, where L is the mean loss of one batch, for several batches. It also measures ‖W‖₂ of
 each kernel, the mean over examples of ‖y‖₂ of each unit's output, and at step 0, given the optimizer, ‖ΔW‖₂
-of the first update that a batch would make. (At later moments the optimizer has a state that is not at hand.)
+of the first update that a batch would make. (Later updates depend on the optimizer's state, which is not
+available.)
 
 *Reading it.* Compare the first layers with the last layers of the same network. Layers of different sizes
 have different norms, so steps between stages mean little. With BatchNorm the gradient of a kernel also scales
 as 1/‖W‖, and plain networks *with* BatchNorm have gradients that do not vanish (He et al. 2015, §4.1). A
 trained network that fits every example has small gradients everywhere.
 
-*Cost.* One forward and one backward pass for each batch; a compilation with the first update, one without.
+*Cost.* One forward and one backward pass for each batch; two compilations: with and without the first update.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ def gradients(
 
     Args: those of every analysis (``Inference``), with training images in any fixed order; ``how``, see
     ``FirstBatches``, where ``train`` also applies stochastic depth; and
-      optimizer: that of the training, for the norms of its first update; None for none.
+      optimizer: the training's optimizer, for the norms of its first update; None skips them.
 
     Raises:
       Refusal: a network without a kernel.
@@ -111,7 +112,7 @@ def gradients(
 
     parameter = kernels(_layer_norms(network, variables["params"]))
     if not parameter:
-        raise Refusal("this network has no parameter of the name 'kernel'")
+        raise Refusal("this network has no parameter named 'kernel'")
     cores = on_cores.shared_cores().if_shared(batches.size)
     variables = cores.copy(variables)
 
@@ -182,7 +183,7 @@ def plot(results: Mapping[str, Gradients]) -> style.Figure:
         number, color = 1 + np.arange(len(r.layer)), style.color(i)
         for t, step in enumerate(r.step):
             name = f"{label}, {moment(step)}".strip(", ")
-            # A norm of exactly 0 has no place on a logarithmic axis.
+            # A norm of exactly 0 cannot be drawn on a logarithmic axis.
             mean = np.where(r.mean[t] > 0, r.mean[t], np.nan)
             ls, lw = style.LINES[t % len(style.LINES)], 1.6 if t == 0 else 1.3
             ax.plot(number, mean, ls, label=name, color=color, lw=lw)
@@ -202,14 +203,14 @@ def headline(results: Mapping[str, Gradients]) -> str:
         alike="gradients are spread alike over the layers of these networks",
         apart="gradients are spread more evenly in {near} than in {far}: first ÷ last layers {of_near} "
         "against {of_far}",
-        opposite="gradients are about as uneven in these networks, but not the same way: first ÷ last "
+        opposite="gradients are about equally uneven in these networks, but in opposite ways: first ÷ last "
         "layers {of_high} in {high}, {of_low} in {low}",
     )
     return f"{first_moment(results)}, {said or _one(join(list(ratios)), next(iter(ratios.values())))}"
 
 
 def _one(label: str, ratio: float) -> str:
-    """Of a network whose first layers get ``ratio`` times the gradient of its last layers."""
+    """The clause on a network whose first layers get ``ratio`` times the gradient of its last layers."""
     if not np.isfinite(ratio) or ratio <= 0:
         return f"some of the first or last layers of {label} get no gradient"
     if 1 / ALIKE <= ratio <= ALIKE:
@@ -232,7 +233,7 @@ def points(label: str, r: Gradients) -> list[str]:
 
 
 def _others(r: Gradients) -> str:
-    """The other norms at init, where that is a moment."""
+    """The other norms at init, if it is one of the moments."""
     if 0 not in r.step:
         return ""
     at = r.step.tolist().index(0)
@@ -276,8 +277,8 @@ STUDY = Study(
     name="gradients",
     title="Gradients, layer by layer",
     question=(
-        "Does every layer get a signal to learn from? Shown is the norm of the gradient of each kernel, for "
-        "batches of training images, before the first step and now; the table also has the norms of kernels, "
+        "Does every layer get a signal to learn from? The figure shows the norm of each kernel's gradient "
+        "for batches of training images, before the first step and now. The table adds the norms of kernels, "
         "of their first update and of units' outputs."
     ),
     code=(

@@ -16,8 +16,8 @@ factor is 1 + J_f, whose norm lies between 1 − ‖J_f‖ and 1 + ‖J_f‖ and
 Jᵀw is one reverse-mode product. Jv is the reverse-mode derivative of w ↦ Jᵀw, which is linear in w and has
 the transpose J. So no layer needs a forward-mode derivative (this project's convolution on CPU has none).
 
-*Protocol.* Per example: BatchNorm's statistics are constants, those in ``variables``. At init these are not
-those of any data: call ``resjax.studies.lesions.batch_statistics.reestimate`` first.
+*Protocol.* Each example is measured alone: BatchNorm's statistics are constants, taken from ``variables``. At
+init they match no data: call ``resjax.studies.lesions.batch_statistics.reestimate`` first.
 
 *Reading it.* Largest singular values bound the gain from above, ∏‖J_l‖, often by far: the worst direction of
 one unit is not that of the next. The root of the mean square is the gain of a *random* gradient; real
@@ -125,11 +125,11 @@ def jacobians(
     """Largest and mean-square singular value of every unit's Jacobian, and the gradient's actual gain.
 
     Args: those of every analysis (``Inference``), and
-      variables: with the statistics that BatchNorm shall hold constant (see the module).
-      iterations: of power iteration.
-      probes: random w, 2 or more.
+      variables: including the statistics that BatchNorm holds constant (see the module).
+      iterations: number of power iterations.
+      probes: number of random w, 2 or more.
       step: training steps done, noted in the result.
-      seed: seed of starts and probes.
+      seed: of the starting vectors of power iteration and of the probes.
     """
     images, labels, _ = checked_examples(network, variables, images, labels)
     if iterations < 1 or probes < 2:
@@ -173,7 +173,7 @@ def _batch(network: Network, loss: Loss, iterations: int, probes: int, *given: A
         shortcut = unit.shortcut() if unit.unit.residual else None
 
         def pull(w: jax.Array, weight: jax.Array | float = 1.0) -> jax.Array:
-            """The unit's Jᵀw, its shortcut weighted: with 0, the branch's."""
+            """The unit's Jᵀw with a weight on the shortcut; a weight of 0 gives the branch's Jᵀw."""
             c = merge(w)
             if shortcut is None:
                 return branch(c)
@@ -186,7 +186,7 @@ def _batch(network: Network, loss: Loss, iterations: int, probes: int, *given: A
             w = jax.random.rademacher(key, gradient.shape, gradient.dtype)
             return jnp.square(norm_of_each(pull(w))) / (w.size // len(w))
 
-        # A traced weight of the shortcut: both are compiled once, and run one after the other.
+        # The shortcut's weight is traced, so one compilation serves both; they run one after the other.
         values, change = lax.map(largest, jnp.array([1.0] if shortcut is None else [1.0, 0.0]))
         before, size = pull(gradient), norm_of_each(gradient)
         kept = {
@@ -209,8 +209,8 @@ def _largest(
     key: jax.Array,
     iterations: int,
 ) -> tuple[jax.Array, jax.Array]:
-    """[B] largest singular value of each example's J, of which ``pull`` gives Jᵀw, and its relative change in
-    the last iteration; ``y`` and ``x`` have the shapes of w and of Jᵀw."""
+    """[B] largest singular value of each example's J, and its relative change in the last iteration. ``pull``
+    computes Jᵀw; ``y`` and ``x`` have the shapes of w and of Jᵀw."""
     # w ↦ Jᵀw is linear, so its own reverse-mode derivative, anywhere, is v ↦ Jv.
     _, push = jax.vjp(pull, jnp.zeros_like(y))
 
@@ -236,8 +236,8 @@ LINES = {"actual gradient": "-", "random gradient": "--", "largest possible": ":
 
 
 def plot(results: Mapping[str, Jacobians]) -> style.Figure:
-    """One column for each moment: above, how much one unit lengthens a gradient; below, all units from the
-    last back to this one (without the largest possible, which would be off the scale).
+    """One column for each moment: above, the gain of one unit; below, the product of the gains from the last
+    unit back to this one (without the largest possible, which would be off the scale).
 
     Colours tell runs apart, line styles the kinds of gradient. Bands are 95 % intervals of geometric means
     over examples or probes.
@@ -290,8 +290,8 @@ def headline(results: Mapping[str, Jacobians]) -> str:
         alike="the products of the units' Jacobians are alike in these networks",
         apart="the product of the units' Jacobians is nearer to 1 in {near} than in {far}: a random gradient "
         "changes by a factor of {of_near} against {of_far}",
-        opposite="the products of the units' Jacobians are about as far from 1 in these networks, but not on "
-        "one side: a random gradient changes by a factor of {of_high} in {high}, {of_low} in {low}",
+        opposite="the products of the units' Jacobians are about as far from 1 in these networks, but on "
+        "opposite sides: a random gradient changes by a factor of {of_high} in {high}, {of_low} in {low}",
     )
     label, product = next(iter(typical.items()))
     if not said and np.isfinite(product) and product > 0:
@@ -361,8 +361,8 @@ STUDY = Study(
     title="Products of Jacobians",
     question=(
         "Back-propagation multiplies the gradient by one matrix for each unit. How much do these matrices "
-        "lengthen it: at most, in a random direction, and in fact? A little more than 1 in each unit "
-        "explodes in a deep network, a little less vanishes."
+        "change its norm: at most, in a random direction, and in fact? In a deep network, factors a little "
+        "above 1 make the gradient explode, and factors a little below 1 make it vanish."
     ),
     code=(
         "images, labels = run.examples('train', 8)\n"

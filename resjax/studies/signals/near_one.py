@@ -1,4 +1,4 @@
-"""How the ratios of several networks lie around 1, and the sentence of a headline that says so."""
+"""Compares the ratios of several networks with 1, for a headline."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ALIKE = 2.0
 def compared(
     ratios: Mapping[str, float], told: Callable[[str], str], alike: str, apart: str, opposite: str
 ) -> str | None:
-    """What is said of ratios {label: ratio}; None of a single one, or where none is finite and above 0.
+    """The clause on the ratios {label: ratio}; None for a single ratio, or if none is finite and above 0.
 
     Args:
       told: label → its ratio in words.

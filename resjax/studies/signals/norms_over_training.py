@@ -1,7 +1,7 @@
 """Norms layer by layer while a network learns: gradients, parameters, updates, and outputs of units.
 
 *Question.* Does every layer keep learning, from the first step to the last? At initialization a gradient may
-vanish or explode with depth; what happens then decides whether a layer ever moves.
+vanish or explode with depth; what happens later decides whether a layer's weights ever change.
 
 *Method.* At every ``log.every``, the training loop logs ‖∂L/∂W‖, ‖W‖ (before the update) and ‖ΔW‖ of each
 parameter for the batch of that step, and with ``log.activations`` the mean over its examples of ‖y‖ of each
@@ -34,7 +34,7 @@ from resjax.studies.study import Bench, Columns, Study
 from resjax.studies.words import factor, numbers, percent
 
 KINDS = ("gradient", "parameter", "update")
-NO_NORMS = "no record of metrics.jsonl has norms: they are written every log.every, so train for longer"
+NO_NORMS = "no record of metrics.jsonl has norms: they are written every log.every steps, so train longer"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +74,7 @@ def norms_over_training(
     logged = [r for r in records if "norms" in r]
     if not logged:
         raise Refusal(NO_NORMS)
-    # Number the norms of all kernels as logged, one kernel after the other, and see where the numbers go.
+    # Number the norms of all kernels in the order of the log, and see where the ordering puts the numbers.
     numbered, count = {}, 0
     for name, value in of_kernels(logged[0]["norms"]["gradient"]).items():
         numbered[name] = count + np.arange(np.size(value)).reshape(np.shape(value))
@@ -82,7 +82,7 @@ def norms_over_training(
     flat = flatten_norms(network, numbered, image_shape)
     if not flat or len(flat) != count:
         raise ValueError(
-            f"the records are of {count} kernels, this network has {len(flat)} of them: pass the network "
+            f"the records have {count} kernels, this network has {len(flat)}: pass the network "
             "that was trained"
         )
 
@@ -118,7 +118,7 @@ LINES = {"first quarter of the layers": "-", "last quarter": "--"}
 ALIKE = 3.0
 # Shares of the logged steps that differ by no more are called equal.
 EQUAL = 0.1
-# With more runs than these, lines would be a tangle, and every run gets a map.
+# With more runs than this, lines would overlap, so every run gets a map.
 FEW = 3
 
 
@@ -149,7 +149,7 @@ def evenness(values: np.ndarray) -> Any:
 
 
 def _kinds_shown(results: Mapping[str, NormsOverTraining]) -> dict[str, str]:
-    """{kind of norm: how it is written}, four of them."""
+    """Four kinds of norm, {kind: its symbol}."""
     kinds = {"gradient": "‖∂L/∂W‖", "parameter": "‖W‖", "update": "‖ΔW‖"}
     if any(r.unit for r in results.values()):
         return kinds | {"activation": "‖y‖ of a unit"}
@@ -185,8 +185,8 @@ def plot_maps(results: Mapping[str, NormsOverTraining]) -> style.Figure:
     """Norms of every layer over training, of many runs: depth × plain or residual, for example.
 
     Logarithmic maps [kind of norm, run]. In each map, training goes from left to right and the network from
-    its first layer, at the top, to its last. A row has one scale of colours; blank is a norm of 0 or unknown.
-    On a phone runs are rows and kinds columns.
+    its first layer, at the top, to its last. Maps of one kind share a color
+    scale; norms that are 0 or unknown are blank. On a phone, runs are rows and kinds are columns.
     """
     from matplotlib.colors import LogNorm
 
@@ -242,18 +242,18 @@ def plot_maps(results: Mapping[str, NormsOverTraining]) -> style.Figure:
 
 
 def _positive(values: np.ndarray) -> np.ndarray:
-    """NaN for what has no place on a logarithmic scale."""
+    """Replaces values that a logarithmic scale cannot show with NaN."""
     return np.where(np.isfinite(values) & (values > 0), values, np.nan)
 
 
 def headline(results: Mapping[str, NormsOverTraining]) -> str:
-    """How often first and last layers get gradients of one size."""
+    """How often first and last layers get gradients of similar size."""
     with np.errstate(divide="ignore"):
         away = {label: np.abs(np.log(evenness(r.gradient))) for label, r in results.items()}
     shares = {label: float(np.mean(logs <= np.log(ALIKE))) for label, logs in away.items()}
     best, worst = max(shares, key=shares.__getitem__), min(shares, key=shares.__getitem__)
     high, low = percent(shares[best]), percent(shares[worst])
-    same = f"gradients of one size (within a factor of {ALIKE:g})"
+    same = f"gradients of similar size (within a factor of {ALIKE:g})"
     if len(results) == 1:
         return f"the first and the last layers of {best} get {same} at {high} of the logged steps"
     start = f"through training, first and last layers get {same}"
@@ -269,7 +269,7 @@ def points(label: str, r: NormsOverTraining) -> list[str]:
         moves, moves_last = (factor(np.median(part)) for part in ends(r.relative_update[t]))
         parts.append(
             f"at step {int(r.step[t]):,} a kernel of the first quarter gets a gradient of norm {first} and "
-            f"moves by {moves} of its own norm, one of the last quarter {last} and {moves_last}"
+            f"changes by {moves} of its own norm, one of the last quarter {last} and {moves_last}"
         )
     return [f"{label}: {'; '.join(parts)}."]
 
@@ -294,8 +294,8 @@ STUDY = Study(
     name="norms_over_training",
     title="Norms over training",
     question=(
-        "Does every layer keep learning, from the first step to the last? Shown are the norms of gradients, "
-        "weights and updates that the training loop has logged, for the first and the last layers."
+        "Does every layer keep learning, from the first step to the last? The figure shows the norms of "
+        "gradients, weights and updates that the training loop has logged, for the first and last layers."
     ),
     code="resjax.analysis.norms_over_training(run.network, run.records, run.image_shape)",
     result=NormsOverTraining,

@@ -1,4 +1,4 @@
-"""Fully connected rectifier networks of one input, on which theory about initialization can be tested.
+"""Fully connected ReLU networks with one input, for testing theory about initialization.
 
 They are networks like any other: the stem is a first layer, a unit is one linear layer, and the head returns
 the last state, so that "logits" are states.
@@ -60,12 +60,12 @@ class _State(nn.Module):
 def rectifier_network(
     depth: int, width: int = 200, *, shortcut: bool, norm: bool, beta: float = 1.0
 ) -> Network:
-    """A fully connected network of one input, whose "logits" are its last state [B, width].
+    """A fully connected network with one input, whose "logits" are its last state [B, width].
 
     Args:
       depth: number of units, one linear layer of ``width`` each.
-      shortcut, norm: with shortcuts; with BatchNorm in front of every rectifier.
-      beta: factor on the branches.
+      shortcut, norm: whether units have shortcuts; whether BatchNorm precedes every ReLU.
+      beta: factor by which branches are scaled.
     """
     unit = RectifierUnit(width, shortcut, norm, beta)
     return Network(_Spread(width), (Stack("units", unit, depth, 1),), _State())

@@ -11,8 +11,8 @@ expectation over the output's weights is exact: for f = w·h it is the cosine be
 other weights are drawn (seeds), and intervals are over seeds. The first units of a deep network at init are a
 shallower network at init, so one network gives all depths.
 
-*What theory says.* A rectifier passes the common gradient of two inputs where both switch it on. If those are
-a quarter of the units, half as many as for one input, each layer halves the correlation: 2^−L in plain
+*What theory says.* A ReLU passes the gradients of two inputs alike only if both activate it. If both activate
+a quarter of the ReLUs (one input activates half of them), each layer halves the correlation: 2^−L in plain
 networks, (3/4)^L with shortcuts, and about 1/√L with shortcuts and BatchNorm (ibid., §3). The quarter is an
 assumption about the *states*: with BatchNorm it holds at every depth; without, the states of all inputs
 become alike with depth, so that correlations fall more slowly (ibid., Fig. 3, on co-activations). So plain
@@ -22,7 +22,7 @@ networks are shown with and without BatchNorm.
 1), which spreads its kinks over the grid, other biases are 0; branches are BatchNorm? – ReLU – linear, times
 β; BatchNorm's statistics are those of the grid, held constant.
 
-*Reading it.* Correlation says nothing about norms, and a high correlation is no virtue by itself: a linear
+*Reading it.* Correlation says nothing about norms, and a high correlation is no merit in itself: a linear
 network has 1. These are networks at initialization, with a single input.
 
 *Cost.* Forward passes with one tangent, width² · points · depth each.
@@ -113,9 +113,9 @@ def shattering(
 
     Args:
       shortcut, norm, beta, width: as in ``rectifier_network``.
-      depths: numbers of units, rising.
+      depths: numbers of units, increasing.
       shown_depth: one of them, for which the autocorrelation is measured, too.
-      points: of the grid.
+      points: number of grid points.
       seeds: number of networks, 2 or more.
       seed: seed of their weights.
       progress: counts networks.
@@ -130,7 +130,7 @@ def shattering(
     if seeds < 2 or points < 2:
         raise ValueError(f"seeds={seeds}, points={points}; allowed: 2 or more of each")
     network = rectifier_network(depths[-1], width, shortcut=shortcut, norm=norm, beta=beta)
-    # The fullest kind: all kinds get the same weights, and those without BatchNorm leave its variables.
+    # With shortcuts and BatchNorm: all kinds get these weights; those without BatchNorm ignore its variables.
     fullest = rectifier_network(depths[-1], width, shortcut=True, norm=True)
     grid = np.linspace(-EDGE, EDGE, points, dtype=np.float32)[:, None, None, None]
     pairs, lags = [], []
@@ -233,8 +233,8 @@ def _line_cosines(network: Network, variables: Variables, line: jax.Array, outpu
 def plot(results: Mapping[str, Shattering]) -> style.Figure:
     """Left, correlation of all pairs of inputs against depth; right, against their distance at one depth.
 
-    Bands are 95 % intervals over networks. Left, depths from the first whose interval reaches 0 on are noise
-    and not shown. The dotted line halves with every layer.
+    Bands are 95 % intervals over networks. Left, curves end before the first depth whose interval
+    reaches 0: from there on they are noise. The dotted line halves with every layer.
     """
     fig, (left, right) = style.panels(2, height=0.7)
     for i, (label, r) in enumerate(results.items()):
@@ -261,9 +261,9 @@ def plot(results: Mapping[str, Shattering]) -> style.Figure:
     return fig
 
 
-# The correlation with shortcuts that is called far above the one without.
+# From this ratio on, the correlation with shortcuts is called far above the one without.
 FAR = 10.0
-# A fit that explains so much of the log correlation is called a law.
+# A fit that explains at least this share of the variance of the log correlation is called a law.
 GOOD_FIT = 0.98
 # Balduzzi et al. 2017: each plain layer halves the correlation.
 HALVING, TOLERANCE = float(np.log(2)), 0.25
@@ -277,7 +277,7 @@ def at_shown_depth(r: Shattering) -> list[float]:
 
 def ratio(r: Shattering, other: Shattering) -> tuple[float, bool]:
     """How many times more alike gradients are in ``r`` at the shown depth; where the other's interval
-    reaches 0, at least so many times (True), from its end that is farther from 0."""
+    reaches 0, a lower bound (True), from the end of that interval that is farther from 0."""
     own, (value, low, high) = at_shown_depth(r)[0], at_shown_depth(other)
     noise = low <= 0
     below = max(abs(low), abs(high)) if noise else value
@@ -367,8 +367,8 @@ STUDY = Claim(
     name="shattering",
     title="Shattered gradients",
     question=(
-        "Do gradients at different inputs still point the same way in a deep network? Shown is how alike "
-        "they are at initialization, in fully connected networks on a line of inputs, with and without "
+        "Do gradients at different inputs still point the same way in a deep network? The figure shows how "
+        "alike they are at initialization, in fully connected networks on a line of inputs, with and without "
         "shortcuts (Balduzzi et al. 2017)."
     ),
     code="resjax.analysis.shattering(shortcut=True, norm=True)",

@@ -36,7 +36,7 @@ class FirstBatches(TypedDict, total=False):
 
 @dataclasses.dataclass(frozen=True)
 class Batches(WholeBatches):
-    """Batches and what ``FirstBatches`` says of them."""
+    """Batches and the settings of ``FirstBatches``."""
 
     train: bool
     step: int

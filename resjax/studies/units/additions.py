@@ -20,7 +20,7 @@ from resjax.studies.paths.path_walk import norm, wide
 def additions(
     network: Network, loss: Loss, variables: Variables, images: jax.Array, labels: jax.Array
 ) -> dict[str, jax.Array]:
-    """Numbers of each unit and example, [unit, B], NaN where there is none: ratio, cosine, novelty;
+    """Measures of each unit and example, [unit, B], NaN where undefined: ratio, cosine, novelty;
     estimation and square, the mean and mean square of a_i − a_last; last, the mean square of a_last."""
     h, _ = network.run_stem(variables, images)
     stacks, inputs = network.places(variables), {}
@@ -67,12 +67,12 @@ def _compare(parts: Parts, gate: Any, residual: bool, gradient: jax.Array) -> di
 
 
 def _norms(v: jax.Array) -> jax.Array:
-    """[B, …] → [B]."""
+    """Norm of each example, [B, …] → [B]."""
     return norm(v, tuple(range(1, v.ndim)))
 
 
 def _cosine(a: jax.Array, b: jax.Array) -> jax.Array:
-    """[B, …] twice → [B]; NaN where one of both is 0."""
+    """Cosine of each example's arrays, [B, …] twice → [B]; NaN where one is 0."""
     a, b = (v.astype(wide(v)) / _norms(v).reshape(-1, *[1] * (v.ndim - 1)) for v in (a, b))
     return jnp.sum(a * b, tuple(range(1, a.ndim)))
 

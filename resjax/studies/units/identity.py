@@ -1,6 +1,6 @@
 """How near to the identity each unit is, and whether that predicts what its deletion costs.
 
-*Question.* A unit that adds little to its input can be missed, whether or not the network is an ensemble of
+*Question.* A unit that adds little to its input is dispensable, whether or not the network is an ensemble of
 paths. Let z = s + F be the sum of shortcut and branch. For a plain unit that keeps the shape, F = f(x) − x,
 so deleting it is again F → 0. Each unit gets four numbers:
 
@@ -21,10 +21,10 @@ its bootstrap interval over units. Damage is the KL divergence to the intact net
 no error, so errors would be tied.
 
 *Reading it.* Near-identity units predict a small ratio and harmless deletions without any ensemble. A
-correlation over twenty-odd units is coarse (see its interval) and no cause. Cosines in tens of thousands of
-dimensions are small even where the step is systematic, so look at their sign; where the loss is nearly 0,
-∂L/∂x is tiny and its direction noisy. Units that change the shape have no cosine. With a ReLU behind the sum,
-x ≥ 0, and F is what is added before the ReLU.
+correlation over twenty-odd units is coarse (see its interval) and shows no cause. Cosines in tens of
+thousands of dimensions are small even where the step is systematic, so look at their sign; where the loss is
+nearly 0, ∂L/∂x is tiny and its direction noisy. Units that change the shape have no cosine. With a ReLU
+behind the sum, x ≥ 0, and F is what is added before the ReLU.
 
 *Cost.* One forward and one backward pass, with every unit run once more; one compilation. Activations of one
 batch at a time are kept.
@@ -68,7 +68,7 @@ class Identity(Result):
     cosine: Annotated[np.ndarray, "unit"]
     novelty: Annotated[np.ndarray, "unit"]
     cosine_error: Annotated[np.ndarray, "unit"]  # standard error of the mean cosine
-    estimation_mean: Annotated[np.ndarray, "unit"]  # of a_i − a_last over all their numbers
+    estimation_mean: Annotated[np.ndarray, "unit"]  # mean of a_i − a_last over all entries
     estimation_std: Annotated[np.ndarray, "unit"]
     scale: Annotated[np.ndarray, "unit"]  # root mean square of a_last
     measure: tuple[str, ...]  # the names in MEASURES
@@ -109,7 +109,7 @@ def identity(
     the cosine is about a training step.
 
     Args: those of every analysis (``Inference``), and
-      lesions: the same network's ``lesion``, to correlate with.
+      lesions: result of ``lesion`` for the same network, whose damage is correlated with the measures.
       seed: of the bootstrap.
     """
     images, labels, _ = checked_examples(network, variables, images, labels)
@@ -165,7 +165,7 @@ def _against(result: Identity, damage: np.ndarray, seed: int) -> Identity:
 
 
 def _rho(pair: np.ndarray, axis: int = -1) -> np.ndarray:
-    """Spearman's ρ of the rows of [2, n]; 0 where one of both is constant, as some resample may be."""
+    """Spearman's ρ of the rows of [2, n]; 0 if a row is constant, as in some resamples."""
     del axis
     return np.nan_to_num(spearman(*pair))
 
@@ -203,7 +203,7 @@ def plot(results: Mapping[str, Identity]) -> style.Figure:
         ax, place = axes["damage"], np.arange(len(MEASURES))
         for i, r in enumerate(results.values()):
             if r.correlation is not None and r.low is not None and r.high is not None:
-                # An end of the bootstrap interval may lie beyond the estimate itself.
+                # The bootstrap interval may exclude the estimate itself.
                 sides = np.clip([r.correlation - r.low, r.high - r.correlation], 0, None)
                 look = {"fmt": style.marker(i), "color": style.color(i), "lw": 1.4}
                 y = place + 0.16 * (i - (len(results) - 1) / 2)
@@ -223,7 +223,7 @@ def downhill(r: Identity) -> tuple[int, int]:
 
 
 def _stages(r: Identity, values: np.ndarray, fits: Callable[[np.ndarray], Any]) -> tuple[int, int]:
-    """Stages that ``fits`` holds for, of those with three units or more, all of them with a value."""
+    """Stages that ``fits`` holds for, of those with three units or more, all with a value."""
     found = [values[r.stage == stage] for stage in np.unique(r.stage)]
     found = [own for own in found if len(own) >= 3 and np.isfinite(own).all()]
     return sum(bool(fits(own)) for own in found), len(found)
@@ -246,11 +246,11 @@ def _size(r: Identity) -> str:
 def points(label: str, r: Identity) -> list[str]:
     (down, known), (first, stages), (shrinking, of) = downhill(r), openings(r), refining(r)
     told = [
-        f"{label}: {down} of {known} units step against the gradient (mean cosine below 0 by two errors); "
-        f"novelty is {factor(float(np.nanmedian(r.novelty)))} in the median."
+        f"{label}: {down} of {known} units step against the gradient (mean cosine below 0 by two "
+        f"standard errors); novelty is {factor(float(np.nanmedian(r.novelty)))} in the median."
     ]
     if stages:
-        told.append(f"The first unit is the largest of its stage in {first} of {stages} stages.")
+        told.append(f"The first unit adds most, relative to its input, in {first} of {stages} stages.")
     if of:
         last = "The distance from the stage's last output shrinks steadily"
         told.append(f"{last} in {shrinking} of {of}.")
@@ -267,10 +267,10 @@ def _ranks(r: Identity) -> list[str]:
         return ["Too few units were measured to rank them against the damage."]
     told = [f"Rank correlation with the damage: {', '.join(rho)}."]
     if up := [str(k) for k, _, low, _ in rows if low > 0]:
-        told.append(f"It rises with the {join(up)}.")
+        told.append(f"The damage rises with the {join(up)}.")
     if down := [str(k) for k, _, _, high in rows if high < 0]:
-        told.append(f"It falls as the {join(down)} grows.")
-    return told if up or down else [*told, "None of them predicts it."]
+        told.append(f"The damage falls as the {join(down)} grows.")
+    return told if up or down else [*told, "None of them predicts the damage."]
 
 
 def table(r: Identity) -> Columns:
@@ -300,9 +300,9 @@ STUDY = Study(
     name="identity",
     title="How close to the identity is each unit?",
     question=(
-        "A unit that adds little can be missed, with or without an ensemble. How large is what each unit "
-        "adds, does it point downhill in the loss, is it new, how far is the stage's result still away, and "
-        "does any of this predict what deleting the unit costs?"
+        "A unit that adds little is dispensable, whether or not the network is an ensemble. How large is "
+        "what each unit adds, does it point downhill in the loss, is it new, how far is its output "
+        "from that of the stage, and does any of this predict what deleting the unit costs?"
     ),
     code=(
         f"given = (run.network, run.variables, *run.examples('train', {EXAMPLES}))\n"

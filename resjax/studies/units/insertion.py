@@ -1,23 +1,24 @@
 """Inserts units that do nothing, yet can learn: a deeper network that starts as the same function.
 
 *Residual units.* The new unit is a freshly initialized copy of the units of the stack that it joins. Its
-branch is then made 0 **and stays trainable**. One weight is set to 0 for that, and only one, because two
-factors of 0 in a row both get no gradient; a gate of 0 is no weight. Fixup (Zhang et al. 2019) starts with a
-last convolution of 0, Goyal et al. (2017, §5.1) with a last BatchNorm of γ = 0, ReZero and SkipInit with a
-scalar of 0. In a given unit that array is found by trial: one array after the other is set to 0, from the
-last in running order, until the branch is exactly 0 on real states, in inference and in training, while the
-gradient of that array is not. A branch that ends with a ReLU has none: the ReLU's derivative at 0 is 0.
+branch is then made 0 **and stays trainable**. Exactly one weight array is set to 0 for that: of two
+consecutive factors of 0, neither gets a gradient. (A gate of 0 does not count: it is not a weight.) Fixup
+(Zhang et al. 2019) sets the last convolution to 0, Goyal et al. (2017, §5.1) γ of the last BatchNorm, ReZero
+and SkipInit a scalar. In a given unit the array is found by trial: one array after the other is set to 0,
+from the last in running order, until the branch is exactly 0 on real states, in inference and in training,
+while the gradient of that array is not. A branch that ends with a ReLU has no such array: the ReLU's
+derivative at 0 is 0.
 
 Then y = x + 0 is x, if the shortcut is the identity. A post-activation unit gives y = ReLU(x + 0), which is x
 only where x ≥ 0, as behind another ReLU. A pre-activation unit is the identity everywhere.
 
 *Plain units* must be the identity as a whole: kernels are 0 except for a 1 from each channel to itself at the
 centre tap (Dirac); biases are 0; BatchNorm has running statistics μ, σ² of the states there, β = μ and
-γ = √(σ² + ε). This changes nothing in inference; in training it changes as much as the statistics of a batch
-differ from μ and σ². γ is rounded to five binary digits (by at most 3 %), and σ² is computed from it: then
-γ / √(σ² + ε) is 1 in float32 to the last bit. A ReLU is the identity where x ≥ 0; tanh never is.
+γ = √(σ² + ε). This changes nothing in inference; in training the output changes by as much as the statistics
+of a batch differ from μ and σ². γ is rounded to five binary digits (by at most 3 %), and σ² is computed from
+it: then γ / √(σ² + ε) is 1 in float32 to the last bit. A ReLU is the identity where x ≥ 0; tanh never is.
 
-All of this is tried on real states; where it does not hold, the unit is refused with the reason.
+All of this is checked on real states; a unit that fails is refused with the reason.
 """
 
 from __future__ import annotations
@@ -62,12 +63,12 @@ def insert(
 
     Args:
       network, variables: neither is changed.
-      images: some dozens, standardized as in training: they give the states on which new units are tried, and
-        the statistics of a plain unit's BatchNorm.
+      images: a few dozen, standardized as in training. They give the states on which new units are checked,
+        and the statistics of a plain unit's BatchNorm.
       after: number of the unit from 0, or −1 for a place in front of all. New units join that unit's stack,
         or the next stack, where only that one keeps the shape.
       count: how many units.
-      key: of their initialization.
+      key: for their initialization.
       states: of ``images`` in front of the first unit and behind each one (``states_of``), where known.
 
     Raises:
@@ -103,10 +104,10 @@ def insert(
 
 
 def start_from(task: Task, variables: Variables, seed: int = 0) -> TrainState:
-    """A state from which ``resjax.training.step.train_step`` trains given variables on.
+    """A state with which ``resjax.training.step.train_step`` continues training from given variables.
 
-    The optimizer starts anew, because its moments belong to other parameters, and so does its schedule: give
-    the task a fitting one, usually a small constant rate::
+    The optimizer starts afresh, because its moments belong to other parameters, and so does its schedule:
+    give the task a suitable one, usually a small constant rate::
 
         network, variables = insert(run.network, run.variables, images, after=5, key=jax.random.key(0))
         task = dataclasses.replace(run.experiment.task, network=network, optimizer=optax.sgd(1e-3, 0.9))
@@ -166,7 +167,7 @@ def _fits(stack: Stack, variables: Variables, h: jax.Array) -> bool:
     init, keys = partial(stack.unit.init_with_output, train=False), _keys(jax.random.key(0))
     try:
         y, own = jax.eval_shape(init, keys, h)
-    except (TypeError, ValueError):  # such as a window that is larger than this state
+    except (TypeError, ValueError):  # for example, a window larger than this state
         return False
     shapes = jax.tree.map(lambda v: v.shape, dict(own))
     others = jax.tree.map(lambda v: v.shape[1:], part_of(variables, stack.name))
@@ -238,15 +239,15 @@ def _zero_branch(unit: Unit, fresh: dict[str, Any], h: jax.Array) -> dict[str, A
 
 
 def _check_identity(h: jax.Array, parts: Parts) -> None:
-    """Refuses a residual unit that is no identity even with a branch of 0."""
+    """Refuses a residual unit that is not the identity even with a branch of 0."""
     if np.array_equal(parts.y, h):
         return
     why = (
         f"what follows its sum alters it by up to {_largest(parts.y, h):.2g} (the smallest input is "
-        f"{np.min(h):.2g}); a ReLU there takes inputs ≥ 0, a BatchNorm there is no identity"
+        f"{np.min(h):.2g}); a ReLU there needs inputs ≥ 0, a BatchNorm there is not the identity"
     )
     if beside := _largest(parts.shortcut, h):
-        why = f"its shortcut alters its input by up to {beside:.2g}; it takes an identity shortcut"
+        why = f"its shortcut alters its input by up to {beside:.2g}; it needs an identity shortcut"
     raise Refusal(f"with a branch of 0 this residual unit is not the identity: {why}")
 
 
@@ -280,8 +281,8 @@ def _plain_identity(unit: Unit, fresh: dict[str, Any], h: jax.Array) -> dict[str
     if difference > ROUNDING * float(np.max(np.abs(h))):
         raise Refusal(
             f"identity kernels do not make this plain unit the identity: it alters its input by up to "
-            f"{difference:.2g} (the smallest input is {np.min(h):.2g}). It takes ReLUs and inputs ≥ 0; tanh, "
-            "normalization across channels, or a ReLU on inputs of both signs never are"
+            f"{difference:.2g} (the smallest input is {np.min(h):.2g}). It needs ReLUs and inputs ≥ 0; tanh, "
+            "normalization across channels, or a ReLU on inputs of both signs are never the identity"
         )
     return variables
 
@@ -290,7 +291,7 @@ def _dirac(path: str, shape: tuple[int, ...]) -> np.ndarray:
     """Kernel [..., in a group, out]: each channel to itself, at the centre of the window."""
     *window, inner, out = shape
     if out % inner:
-        raise Refusal(f"{path} maps {inner} to {out} channels, and an identity needs as many")
+        raise Refusal(f"{path} maps {inner} to {out} channels, but an identity needs equal numbers")
     kernel = np.zeros(shape)
     channel = np.arange(out)
     centre: Any = tuple((k - 1) // 2 for k in window)

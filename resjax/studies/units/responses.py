@@ -8,10 +8,10 @@ networks than in plain ones, and smaller ones in deeper residual networks.
 *Which layers.* Every layer of stem and units with a kernel (convolutions and dense layers of any library), in
 the order of the calls; not the classifier, and nothing below a module called ``shortcut``. If a normalization
 in the same unit takes the layer's output *itself*, its output is the response; where a ReLU, a sum or nothing
-follows, the layer's own output is. A post-activation unit therefore gives what the paper measured. In a
-pre-activation unit the next layer's BatchNorm normalizes all convolutions but the last, which enters the sum
-as it is. In the plain twin of such a unit the next unit's BatchNorm follows, so the scale of the last
-response is arbitrary.
+follows, the response is the layer's own output. A post-activation unit therefore gives what the paper
+measured. In a pre-activation unit the next layer's BatchNorm normalizes all convolutions but the last, which
+enters the sum as it is. In the plain twin of such a unit the next unit's BatchNorm follows, so the scale of
+the last response is arbitrary.
 
 *Decisions.* The deviation is one number over examples, positions and channels, about their common mean, so a
 BatchNorm's bias counts. BatchNorm uses running statistics: on the training data, a BatchNorm layer has a
@@ -173,7 +173,7 @@ def layers_of(network: Network, variables: Variables, shape: tuple[int, ...]) ->
 def plot(results: Mapping[str, Responses]) -> style.Figure:
     """Deviations in the order of the layers, and sorted from the largest to the smallest.
 
-    Markers and solid lines are layers with a normalization behind them, crosses and dashed lines the others.
+    Markers and solid lines show normalized layers, crosses and dashed lines the others.
     """
     fig, (order, ranked) = style.panels(2, height=0.6, sharey=not style.is_narrow())
     for i, (label, r) in enumerate(results.items()):
@@ -276,7 +276,7 @@ STUDY = Study(
     question=(
         "How much does each layer change? The standard deviation of the output of each convolution or dense "
         "layer is shown, after normalization and before the ReLU or the sum: a residual network whose units "
-        "are near the identity needs only small ones."
+        "are near the identity needs only small responses."
     ),
     code="resjax.analysis.responses(*run.evaluation(10_000)[:3])",
     result=Responses,

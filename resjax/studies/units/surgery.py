@@ -1,13 +1,13 @@
-"""Surgery: a trained network gets more units that do nothing, and trains on.
+"""Surgery: inserts units that do nothing into a trained network, then continues training.
 
 *Question.* "Two layers that are added anywhere do no harm": a residual unit whose branch is 0 passes its
 input on, so a deeper network can start as the function that the shallower one has learned. Is the function
 the same, to the last bit, with units at the front, in the middle and at the end? And does the deeper network,
-trained on, fit the training data as well as the untouched one?
+after further training, fit the training data as well as the untouched one?
 
-*Protocol.* ``resjax.studies.units.insertion`` tells how a unit is made the identity; a place where none can
-be is left out and named. Units are inserted at all other places, and logits are compared on all examples, in
-inference. Then both networks are trained on with the same batches, the same optimizer and a constant rate;
+*Protocol.* ``resjax.studies.units.insertion`` tells how a unit is made the identity; a place where this fails
+is left out and named. Units are inserted at all other places, and logits are compared on all examples, in
+inference. Then both networks continue training with the same batches, the same optimizer and a constant rate;
 this is repeated with other batches and other initial values. The mean training loss of the second half of the
 steps is compared, deeper minus untouched, in training mode, before each update.
 
@@ -58,14 +58,14 @@ from resjax.studies.words import count, factor, join, numbers, percent, percents
 from resjax.training.step import Task, TrainState, train_step
 
 TRIED = 32  # examples on which inserted units are tried
-# The statistics of images that are standardized already.
+# Standardization constants for images that are already standardized.
 _ONE = np.ones((1, 1, 1, 1), np.float32)
 DONE = Statistics(0 * _ONE, _ONE, np.zeros(()))
 
 
 @dataclasses.dataclass(frozen=True)
 class Surgery(Classified):
-    """What insertion changed, and how training went on."""
+    """What insertion changed, and the course of further training."""
 
     place: tuple[str, ...]  # where units were inserted
     difference: float  # largest |change of a logit| in inference
@@ -109,7 +109,7 @@ def surgery(
     batch_size: int = BATCH_SIZE,
     progress: Progress | None = None,
 ) -> Surgery:
-    """Inserts units that do nothing, checks that nothing changed, and trains on.
+    """Inserts units that do nothing, checks that nothing changed, and continues training.
 
     Outputs and errors are compared on ``images``. ``progress`` counts trainings.
 
@@ -150,9 +150,9 @@ def surgery(
 
     def enlarge(r: int) -> tuple[Network, Variables]:
         deep, own = network, variables
-        for place in reversed(chosen):  # so that the numbers of those in front stay
+        for place in reversed(chosen):  # so that the numbers of earlier units stay
             key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), r), place + 1)
-            deep, own = put(deep, own, after=place, key=key)  # the states in front stay, too
+            deep, own = put(deep, own, after=place, key=key)  # earlier states stay, too
         return deep, own
 
     def measured(network: Network, variables: Variables) -> tuple[np.ndarray, np.ndarray]:
@@ -253,7 +253,7 @@ def plot(results: Mapping[str, Surgery]) -> style.Figure:
             ends = loss.min(0), loss.max(0)
             ax.fill_between(step, *ends, alpha=0.18, lw=0, color=style.color(i))
         title = f"{label}: {r.num_units} and {r.num_units + r.num_new} units"
-        ax.set(title=title.strip(": "), xlabel="step of training on", yscale="log")
+        ax.set(title=title.strip(": "), xlabel="step of further training", yscale="log")
         style.integer_ticks(ax)
     for ax in panels[:: 1 if style.is_narrow() else 2]:
         ax.set_ylabel("training loss")
@@ -276,7 +276,7 @@ def excess(r: Surgery) -> float:
 
 
 def verdict(r: Surgery) -> str:
-    """Whether training goes on unharmed: the training losses of both networks compared."""
+    """Whether further training is unharmed: the training losses of both networks compared."""
     if not np.isfinite(r.deep_loss).all():
         return "harm"
     if excess(r) <= SAME:
@@ -285,18 +285,18 @@ def verdict(r: Surgery) -> str:
 
 
 AFTERWARDS = {
-    "unharmed": "and its training goes on unharmed",
-    "unclear": "and whether {} its training from there is unclear",
-    "harm": "but {} its training from there",
+    "unharmed": "and further training is unharmed",
+    "unclear": "and whether {} further training is unclear",
+    "harm": "but {} further training",
 }
 
 
 def _clause(label: str, r: Surgery) -> str:
-    what = f"logits of {label} by up to {factor(r.difference)}, and no answer"
+    what = f"logits of {label} by up to {factor(r.difference)}, and no prediction"
     if r.difference == 0:
         what = f"no bit of the function of {label}"
     elif r.changed:
-        what = f"{count(r.changed, 'answer')} of {label}"
+        what = f"{count(r.changed, 'prediction')} of {label}"
     afterwards = AFTERWARDS[verdict(r)].format("it harms" if r.num_new == 1 else "they harm")
     return f"{count(r.num_new, 'more unit')} changed {what}, {afterwards}"
 
@@ -350,13 +350,13 @@ STUDY = Study(
     question=(
         "Can a trained network be made deeper without harm? Units that pass their input on unchanged are "
         "inserted at the front, in the middle and at the end. The outputs should stay the same; then the "
-        "deeper network and the untouched one are trained on, side by side."
+        "deeper network and the untouched one continue training, side by side."
     ),
     code=(
         "resjax.analysis.surgery(*run.evaluation(10_000), train=run.examples('train', 512), loss=run.loss)"
     ),
     result=Surgery,
-    unsuited=lambda run: fixed_depth(run.network),  # of other reasons, only trying tells
+    unsuited=lambda run: fixed_depth(run.network),  # other reasons show only in the attempt
     measure=measure,
     plot=plot,
     verdict=verdict,

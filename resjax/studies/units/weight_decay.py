@@ -14,13 +14,13 @@ dozens of steps, and decay is slower than that).
 
 *Closed form.* ReLU and convolution are homogeneous, so without BatchNorm a branch of m convolutions (biases
 0) shrinks as ρ^{mt}. A BatchNorm cancels every factor in front of it and multiplies by its own γ: only the
-decayed factors from the last BatchNorm on count. Of two convolutions,
+decayed factors from the last BatchNorm on count. For two convolutions:
 
     unit             form of the branch         without BN   BN, γ kept   BN, γ decayed
     post-activation  conv BN ReLU conv BN       ρ^{2t}       ρ⁰           ρᵗ
     pre-activation   BN ReLU conv BN ReLU conv  ρ^{2t}       ρᵗ           ρ^{2t}
 
-So the argument fails where BatchNorm *closes* the branch and γ is not decayed; a pre-activation unit, whose
+So the argument fails where BatchNorm *ends* the branch and γ is not decayed; a pre-activation unit, whose
 last convolution nothing normalizes, decays either way. The closed form has ε = 0. BatchNorm really cancels a
 factor only while the variance in front of it is large against ε = 1e-5: once ρ^{2t} times the variance falls
 below ε, the branch decays after all, long after the kernels are negligible.
@@ -97,7 +97,7 @@ def weight_decay(
     draws: int = 10,
     seed: int = 0,
 ) -> WeightDecay:
-    """Lets a residual unit decay: without BatchNorm, with BatchNorm, and with BatchNorm whose γ decays too.
+    """Applies weight decay alone to a residual unit: without BatchNorm, with it, and with its γ decayed too.
 
     Args:
       placement: 'post' or 'pre'.
@@ -214,7 +214,7 @@ def plot(results: Mapping[str, WeightDecay]) -> style.Figure:
     return fig
 
 
-# The moment at which kernels are down to this share of their first norm decides.
+# Branches are judged when kernels are down to this share of their initial norm.
 KERNEL_LEFT = 0.05
 # A branch that is then smaller than DECAYED times its first size has decayed; one above STAYS has not.
 DECAYED, STAYS = 0.1, 0.9
@@ -253,8 +253,8 @@ def points(label: str, r: WeightDecay) -> list[str]:
     ]
     found = [
         f"{label}: after {r.step[t]:,} steps {percent(r.kernel[:, t].mean())} of the kernels' norm is left, "
-        f"in closed form {percent((1 - r.rate * r.decay) ** r.step[t])}, and the branch has of its first "
-        f"size {join(shares)}."
+        f"in closed form {percent((1 - r.rate * r.decay) ** r.step[t])}, and the branch's share of its "
+        f"initial size is {join(shares)}."
     ]
     ends = [
         f"{factor(end)} times ({case})"
@@ -263,8 +263,8 @@ def points(label: str, r: WeightDecay) -> list[str]:
     ]
     if ends:
         found.append(
-            f"{label}: at the last step, {r.step[-1]:,}, the branch has {join(ends)} its closed form. That "
-            "leaves out BatchNorm's ε = 1e-5, which counts once the variance in front is as small."
+            f"{label}: at the last step, {r.step[-1]:,}, the branch is {join(ends)} its closed form, "
+            "which ignores BatchNorm's ε = 1e-5: this matters once the variance of its input is as small."
         )
     return found
 
@@ -300,8 +300,8 @@ STUDY = Claim(
     title="Weight decay and the identity",
     question=(
         "Does weight decay turn residual blocks into identities? Real units get no gradient from data, only "
-        "weight decay, and the size of their branch beside their input is measured: without BatchNorm, with "
-        "it, and with its γ decayed too."
+        "weight decay, and the size of their branch relative to their input is measured: without "
+        "BatchNorm, with it, and with its γ decayed too."
     ),
     code="resjax.analysis.weight_decay('post'), resjax.analysis.weight_decay('pre')",
     labels="unit",
