@@ -114,7 +114,7 @@ _CLAUSES = {
     "longer": "the paths that carry the gradient of {} grow longer during training",
     "shorter": "the paths that carry the gradient of {} grow shorter during training",
     "same": "the paths that carry the gradient of {} stay about as long during training",
-    "none": "{} lacks two moments with a gradient to compare",
+    "none": "no two moments of {} have a gradient to compare",
 }
 _CITED = {
     "longer": ", as Littwin & Wolf (2016) predict",

@@ -278,7 +278,8 @@ def summary(r: Paths) -> dict[str, str]:
 
 
 # Both modes use one batch size, because the norm depends on it. It is small, because the cost of a draw grows
-# with it, but large enough for batch statistics; 1/_PART of the draws (at least _LEAST) is repeated.
+# with it, but large enough for batch statistics. With these, 1/_PART of the draws (at least _LEAST) is
+# repeated.
 _BATCH, _LEAST, _PART = 16, 5, 10
 
 
