@@ -1,1 +1,1 @@
-"""Units taken out, put in another order, or changed."""
+"""Deleting, reordering and changing units."""

@@ -1,20 +1,21 @@
-"""BatchNorm statistics re-estimated for a network that was changed: other gates, another order.
+"""Re-estimating BatchNorm statistics for a network whose units were gated or reordered.
 
 *Method.* The changed network runs in training mode on training images, where each batch is normalized by its
 own mean and variance. Those are combined by the law of total variance, over batches of equal size:
 
     mean = E[mean of a batch],    variance = E[variance of a batch] + Var[mean of a batch].
 
-In a first layer this is the mean and variance of the whole set. Deeper layers depend a little on the batches,
-as in training. No exponential average is involved: Linen's BatchNorm computes m·old + (1 − m)·new, so the
-network runs with old = 0, and once with old = 2²⁰ to find its momentum m.
+For the first layer this is exactly the mean and variance of the whole set. In deeper layers the result
+depends slightly on the batches, as in training. No exponential average is involved: Linen's BatchNorm
+computes m·old + (1 − m)·new, so the network runs with old = 0, and once with old = 2²⁰ to find its momentum
+m.
 
 ``reestimate`` does this for one network, ``measure_recalibrated`` for many, each then evaluated with its own
 statistics: the option ``recalibrate_on`` of ``deletions``, ``delete_subsets``, ``pairs`` and ``reorder``.
-``resjax.studies.lesions.recalibrate`` says what it means.
+``resjax.studies.lesions.recalibrate`` explains how to interpret the result.
 
-*Cost.* For each network, one pass over the images that statistics are estimated on and one over the evaluated
-ones; nothing is shared between networks. Two compilations in all.
+*Cost.* For each network, one pass over the images for the statistics and one over the evaluated images;
+nothing is shared between networks. Two compilations in all.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ from resjax.studies.variants import measure, split_variants
 
 Lesion = Mapping[str, Any]
 """Arguments of ``Network.apply``: {"gates": float [units]} or {"order": int [units]}, or both."""
-_FAR = 2.0**20  # so large that its share m stands out from any statistic of a batch
+_FAR = 2.0**20  # so large that m·old dominates any batch statistic
 
 
 def reestimate(
@@ -57,17 +58,17 @@ def reestimate(
     batch_size: int = BATCH_SIZE,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """``variables`` with BatchNorm statistics of the network with these gates on these images.
+    """``variables`` with BatchNorm statistics re-estimated on these images, with these gates applied.
 
     Args: those of every analysis (``Inference``), and
       network: any with BatchNorm (``resjax.models.layers`` or Linen's own).
-      images: all batches have the same size, so up to one image less than there are batches is not used.
+      images: all batches have the same size, so fewer images than there are batches may be left unused.
       gates: float [units], as for ``Network.apply``; None for the intact network.
-      batch_size: normalization is by batch, so the result depends on it a little.
-      seed: seed of dropout inside layers, which acts as in training; stochastic depth does not.
+      batch_size: each batch is normalized by itself, so the result depends slightly on it.
+      seed: seed of dropout inside layers, which is active as in training; stochastic depth is not.
 
     Raises:
-      ValueError: also for no batch statistics, or some of an unknown kind.
+      ValueError: also for a network without batch statistics, or with statistics of an unknown kind.
     """
     batches = equal_batches(variables, images, batch_size)
     row = np.ones(network.num_units) if gates is None else np.asarray(gates)
@@ -76,7 +77,7 @@ def reestimate(
 
 
 def equal_batches(variables: Variables, images: ArrayLike, batch_size: int) -> list[np.ndarray]:
-    """Batches of one size to estimate statistics from, after all checks of ``reestimate``."""
+    """Equal-sized batches for estimating statistics, after all checks of ``reestimate``."""
     images, statistics = np.asarray(images), variables.get("batch_stats", {})
     check_images(images)
     if not jax.tree.leaves(statistics):
@@ -104,7 +105,7 @@ def _estimates(
     seed: int,
     progress: Progress | None = None,
 ) -> Any:
-    """The batch statistics of each lesion; those of ``lesions`` and of the result have a leading axis m."""
+    """The batch statistics of each lesion; arrays in ``lesions`` and in the result have a leading axis m."""
     rows, made = split_variants(lesions), []
     momentum = _momentum(network, variables, batches[0], rows[0], seed)
     tell = counted(progress, len(rows))
@@ -123,11 +124,11 @@ def _estimates(
 def _momentum(network: Network, variables: Variables, images: np.ndarray, lesion: Lesion, seed: int) -> Any:
     """m of each BatchNorm, new = m·old + (1 − m)·batch, estimated on the intact network.
 
-    Only the keys of ``lesion`` count: they select the program that is compiled for the lesions anyway.
+    Only the keys of ``lesion`` are used: they select the program that the lesions compile anyway.
     """
     intact = {"order": np.arange(network.num_units)} if "order" in lesion else {}
     low, far = (_update(network, variables, images, intact, start, seed, 0) for start in (0, _FAR))
-    # One number for each module; of its channels, the median has the smallest rounding error.
+    # One number per module: the median over channels suppresses rounding errors.
     found = jax.tree.map(lambda a, b: np.median((b - a) / _FAR), low, far)
     if max(jax.tree.leaves(found)) > 1 - 1e-6:
         raise Refusal("some statistics do not change in training, so they can't be estimated")
@@ -135,7 +136,7 @@ def _momentum(network: Network, variables: Variables, images: np.ndarray, lesion
 
 
 def _combine(tree: Any) -> Any:
-    """{'mean': [batches, …], 'var': [batches, …]} anywhere in a tree → those of all batches together."""
+    """{'mean': [batches, …], 'var': [batches, …]} anywhere in a tree → statistics of all batches combined."""
     if "mean" not in tree:
         return {name: _combine(inner) for name, inner in tree.items()}
     mean = tree["mean"]
@@ -151,9 +152,9 @@ def _update(
     seed: int,
     i: int,
 ) -> Any:
-    """Statistics, float64, after batch ``i`` where all of them were ``start`` before it."""
+    """Statistics, float64, after batch ``i`` if all were ``start`` before it."""
     gates = jnp.asarray(lesion.get("gates", np.ones(network.num_units)))
-    if network.unit_dropout is not None:  # a lesion is measured with all other units
+    if network.unit_dropout is not None:  # all other units run when a lesion is measured
         gates = gates * network.unit_dropout.at_test()
         network = dataclasses.replace(network, unit_dropout=None)
     key = jax.random.fold_in(jax.random.key(seed), i)
@@ -196,19 +197,19 @@ def measure_recalibrated(
     seed: int = 0,
     **how: Unpack[Inference],
 ) -> tuple[Scores, Scores, dict[str, str]]:
-    """Scores of m lesioned networks, each with statistics of its own.
+    """Scores of m lesioned networks, each with its own re-estimated statistics.
 
     Args: those of every analysis (``Inference``), and
       lesions: with a leading axis m.
       recalibrate_on: float [M, H, W, C], training images, standardized as in training.
-      seed: as of ``reestimate``.
+      seed: as in ``reestimate``.
 
     Returns:
-      Scores of the lesioned networks, those of the intact one with its running statistics (m = 1), and
+      Scores of the lesioned networks, scores of the intact network with its running statistics (m = 1), and
       choices for the result.
 
     Raises:
-      ValueError: also for no BatchNorm, images of two shapes, and as ``reestimate``.
+      ValueError: as ``reestimate``, and for reference images of another shape than the evaluated ones.
     """
     images, labels, _ = checked_examples(network, variables, images, labels)
     reference, shape = np.asarray(recalibrate_on), images.shape[1:]

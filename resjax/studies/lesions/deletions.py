@@ -1,4 +1,4 @@
-"""Several units deleted at once: how the error rises with their number.
+"""Deleting several units at once: how the error rises with their number.
 
 *Question.* If a residual network is a vote of its 2ⁿ paths, then deleting k units leaves 2ⁿ⁻ᵏ of them, and
 the error should rise smoothly with k. Veit, Wilber & Belongie (2016, §4.2, Fig. 5a) delete k random units,
@@ -12,11 +12,11 @@ units are drawn uniformly, and no set is drawn twice; where there are no more se
 *Reading it.* An ensemble of paths would show a smooth rise, but a smooth rise does not prove an ensemble:
 any sum of many small branches shows one, and the forward pass is not a sum of 2ⁿ models (only the gradient
 is a sum over paths). Intervals are over draws of units, for these examples and this one network. Sets of one
-size differ much: see the quartiles, and ``pruning`` for sets that are chosen.
+size differ widely: see the quartiles, and ``pruning`` for sets that are chosen greedily.
 
-*Cost.* At most one forward pass for each deletion, in practice less than half: equal beginnings run once and
-deleted branches do not run (``prefixes``). With ``recalibrate_on``, every deletion takes a whole pass, and
-further passes over the images from which statistics are estimated.
+*Cost.* At most one forward pass for each deletion, in practice less than half: shared prefixes run once
+and deleted branches do not run (``prefixes``). With ``recalibrate_on``, every deletion takes a whole pass,
+and further passes over the images for the statistics.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ class Deletions(Compared):
     error: Annotated[np.ndarray, "deletion"]  # share of wrong predictions, 0 … 1
     loss: Annotated[np.ndarray, "deletion"]  # mean
     kl: Annotated[np.ndarray, "deletion"]  # mean KL(p_intact ‖ p_lesioned), nats
-    agreement: Annotated[np.ndarray, "deletion"]  # share of predictions equal to the intact ones
+    agreement: Annotated[np.ndarray, "deletion"]  # share of predictions equal to the intact network's
     left_out: dict[str, str]  # {unit: why it is never deleted}
 
     @property
     def number(self) -> np.ndarray:
-        """int [deletion], how many units are deleted."""
+        """int [deletion], the number of deleted units."""
         return self.deleted.sum(1)
 
 
@@ -72,16 +72,16 @@ def delete_subsets(
     recalibrate_on: ArrayLike | None = None,
     **how: Unpack[Inference],
 ) -> Deletions:
-    """Deletes each of the given sets of units and measures what is left.
+    """Deletes each of the given sets of units and measures the remaining network.
 
     Args: those of every analysis (``Inference``), and
-      subsets: bool [deletion, unit], True deletes; one deletion or more.
-      recalibrate_on: float [M, H, W, C], training images on which BatchNorm statistics are estimated anew for
-        each set, also an empty one; None for running statistics, as in the paper.
+      subsets: bool [deletion, unit], True where a unit is deleted; at least one row.
+      recalibrate_on: float [M, H, W, C], training images for re-estimating BatchNorm statistics for each
+        set, including an empty one; None for running statistics, as in the paper.
 
     Raises:
-      ValueError: also where no unit can be deleted, for subsets of a wrong form or with a unit that can't be
-        deleted, and with ``recalibrate_on`` for a network without BatchNorm.
+      ValueError: also if no unit can be deleted, if ``subsets`` has a wrong shape or dtype or deletes a unit
+        that can't be deleted, and with ``recalibrate_on`` for a network without BatchNorm.
     """
     subsets, n = np.asarray(subsets), network.num_units
     if subsets.ndim != 2 or subsets.shape[1] != n or not len(subsets) or subsets.dtype != bool:
@@ -134,14 +134,15 @@ def deletions(
 ) -> Deletions:
     """Deletes k random units for each k, as Veit et al. 2016, Fig. 5a; see ``by_number``.
 
-    Args: those of ``delete_subsets`` but ``subsets``, and
-      ks: how many units to delete, such as ``range(1, 21)``, the paper's; None for 1, 2, 3, 5, 7, 10, … all.
-      draws: different random sets of each size; all of them where there are no more.
-      transitions: whether units that change the shape are among those drawn, as in the paper.
+    Args: those of ``delete_subsets`` except ``subsets``, and
+      ks: numbers of units to delete, such as ``range(1, 21)`` as in the paper; None for 1, 2, 3, 5, 7, 10, …
+        all.
+      draws: different random sets of each size; all sets where there are no more.
+      transitions: whether units that change the shape may be drawn, as in the paper.
       seed: seed of the draws.
 
     Raises:
-      ValueError: as ``delete_subsets``, and k beyond the number of units that can be deleted.
+      ValueError: as ``delete_subsets``, and if k exceeds the number of units that can be deleted.
     """
     allowed, never = candidates(network, variables, images, transitions=transitions)
     ks = default_numbers(int(allowed.sum())) if ks is None else ks
@@ -174,11 +175,11 @@ def plot(results: Mapping[str, Deletions]) -> style.Figure:
     return fig
 
 
-# The error "rises smoothly" where no deleted unit adds more than STEP and the medians are in order.
+# The error "rises smoothly" if no deleted unit adds more than STEP and the medians increase.
 STEP, IN_ORDER, ROUNDING = 0.15, 0.95, 1e-9
 BRACKETS = (
-    "In brackets: the 95 % interval of the median over other draws. Between two measured numbers only the "
-    "mean slope is known."
+    "In brackets: the 95 % interval of the median over draws. Between two measured numbers of units, only "
+    "the mean slope is known."
 )
 
 
@@ -197,7 +198,7 @@ def verdict(result: Deletions) -> str:
 
 
 def _steepest(curve: Spread) -> tuple[int, float]:
-    """Index of the entry behind which the median rises fastest, and how much by each unit."""
+    """Index of the entry after which the median rises fastest, and the rise per unit."""
     slope = np.diff(curve.median) / np.diff(curve.amount)
     return int(np.argmax(slope)), float(np.max(slope))
 
@@ -215,7 +216,7 @@ def _jumps(label: str, result: Deletions) -> str:
 def points(label: str, result: Deletions) -> list[str]:
     curve = by_number(result)
     pool = len(result.unit) - len(result.left_out)
-    # The paper's 10 and 20 units where they are there, else the middle one.
+    # The paper's 10 and 20 units if they were measured, else the middle number.
     told = np.flatnonzero(np.isin(curve.amount, (10, 20))).tolist()
     medians = [
         f"{curve.told(i)} with {curve.amount[i]} of {count(pool, 'unit')} deleted"
@@ -224,9 +225,9 @@ def points(label: str, result: Deletions) -> list[str]:
     at, slope = _steepest(curve)
     rank = correlation(spearman(curve.amount, curve.median))
     text = (
-        f"{label}: {percent(result.intact_error)} error when intact; in the median {join(medians)}. "
-        f"Rank correlation of number and median error: {rank}. Where it rises fastest, from "
-        f"{curve.amount[at]} to {curve.amount[at + 1]}, each unit adds {100 * slope:.1f} points."
+        f"{label}: {percent(result.intact_error)} error when intact; median {join(medians)}. "
+        f"Rank correlation of the number and the median error: {rank}. The error rises fastest "
+        f"from {curve.amount[at]} to {curve.amount[at + 1]} deleted units, by {100 * slope:.1f} points each."
     )
     return [text + verdicts.left_out(result.left_out)]
 
@@ -262,8 +263,8 @@ STUDY = Study(
     title="Delete several units at random",
     question=(
         "How fast does the error rise as more and more units are deleted? For each number, many random sets "
-        "of units are deleted from the trained network. Where each unit depends on the one in front of it, "
-        "one deletion is enough to break everything; where they add up, the error rises bit by bit."
+        "of units are deleted from the trained network. If each unit depends on the one before it, a single "
+        "deletion breaks the network; if the units' contributions add up, the error rises gradually."
     ),
     code="resjax.analysis.deletions(*run.evaluation(10_000), loss=run.loss)",
     result=Deletions,
@@ -273,10 +274,10 @@ STUDY = Study(
     verdict=verdict,
     says={
         "smooth": "the error of {} rises smoothly with the number of deleted units",
-        "hardly": "the error of {} hardly rises, whatever is deleted",
+        "hardly": "the error of {} hardly rises, however many units are deleted",
         "first": _jumps,
         "jump": _jumps,
-        "uneven": "the error of {} does not rise steadily with the number deleted",
+        "uneven": "the error of {} does not rise steadily with the number of deleted units",
         "untrained": verdicts.UNTRAINED,
     },
     points=points,

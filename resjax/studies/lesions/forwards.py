@@ -1,8 +1,8 @@
 """Forward functions for ``resjax.studies.variants`` that run a network with changed units.
 
-They change units to other variables, freeze branches to their mean, or let all units of a stack read the same
-input. Which units are changed is a traced array of bools, so each function is compiled once. For gates and
-orders, ``variants`` has ``with_gates`` and ``with_order``.
+They give units other variables, freeze branches to their mean, or give all units of a stack the same input.
+Which units are changed is a traced array of bools, so each function is compiled once. For gates and orders,
+``variants`` has ``with_gates`` and ``with_order``.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def with_variables(
 def with_means(
     network: Network, variables: Variables, images: jax.Array, frozen: jax.Array, means: Any
 ) -> jax.Array:
-    """A variant is bool [units]: whose branches are replaced by their mean, from ``mean_branches``."""
+    """A variant is bool [units]: which branches are replaced by their mean, from ``mean_branches``."""
     h, _ = network.run_stem(variables, images)
     for place in network.places(variables):
         unit = place.stack.unit
@@ -75,7 +75,7 @@ def mean_branches(
     batch_size: int = BATCH_SIZE,
     progress: Progress | None = None,
 ) -> dict[str, np.ndarray]:
-    """The mean of each unit's branch over examples, {stack: [n, …]}; arguments as of every analysis."""
+    """The mean of each unit's branch over examples, {stack: [n, …]}; arguments as for every analysis."""
     images = np.asarray(images)
     check_images(images)
     none = np.zeros(len(images), np.int32)
@@ -106,10 +106,10 @@ def can_run_in_parallel(stack: Stack) -> bool:
 def in_parallel(
     network: Network, variables: Variables, images: jax.Array, together: jax.Array, extra: Any
 ) -> jax.Array:
-    """A variant is bool [stacks]: where all units read the stack's input x, to which their sum is added.
+    """A variant is bool [stacks]: where all units read the stack's input x, and their sum is added to x.
 
-    y = merge(x + Σ_i (s_i(x) − x + f_i(x))), with merge of the last unit. A stack of one unit or without
-    shortcuts runs unchanged, whatever the variant says.
+    y = merge(x + Σ_i (s_i(x) − x + f_i(x))), with the merge of the last unit. A stack of one unit or
+    without shortcuts always runs unchanged.
     """
     h, _ = network.run_stem(variables, images)
     for i, place in enumerate(network.places(variables)):
@@ -120,7 +120,7 @@ def in_parallel(
 
         def step(carry: Any, own: Any, x: Any = h, unit: Any = stack.unit, i: int = i) -> Any:
             part, gate = own
-            h, others = carry  # the sum of what earlier units have added to x
+            h, others = carry  # others: the sum of the earlier units' additions to x
             s, f = unit.apply(part, jnp.where(together[i], x, h), False, method="split")
             f = _gated(f, gate)
             y = unit.apply(part, s + f + others, False, method="merge")
@@ -134,7 +134,7 @@ def in_parallel(
 
 def fresh(network: Network, shape: tuple[int, ...], seed: int, draw: int) -> Variables:
     """Variables of initialization ``draw`` = 0, 1, … for images of ``shape`` (H, W, C)."""
-    # Folded apart from the split keys of training: the same seed must not draw step 0 again.
+    # fold_in avoids the split keys of training: the same seed must not reproduce step 0.
     return _init(network, shape, jax.random.fold_in(jax.random.key(seed), 2**31 - 1 - draw))
 
 
@@ -174,8 +174,8 @@ def jobs_of(
 
     Args:
       can_go: bool [units], which units can be scaled.
-      means: of ``mean_branches``, to freeze units to; None for no such job.
-      others: {name: variables that units are given}.
+      means: from ``mean_branches``, for 'freeze'; None leaves it out.
+      others: {name: variables that replace a unit's own}.
     """
     one, every, jobs = np.eye(len(can_go), dtype=bool), np.ones(len(can_go), bool), []
     for alpha in alphas if can_go.any() else ():

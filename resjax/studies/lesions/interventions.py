@@ -1,34 +1,35 @@
-"""Interventions on one unit at a time: what does the network need of a unit?
+"""Interventions on one unit at a time: what does the network need from it?
 
 *Question.* Deletion (``resjax.studies.lesions.lesion``) removes all of f from z = s + f(x). These
 interventions remove less, or something else:
 
 ========  ======================================  ====================================================
-scale     z = s + α·f(x)                          how much of the branch? α = 0 deletes it, 1 changes nothing
-freeze    z = s + mean of f over a reference set  must the unit *look* at its input, or is it a constant?
+scale     z = s + α·f(x)                          how much of the branch is needed? α = 0 deletes it
+freeze    z = s + mean of f over a reference set  does f depend usefully on its input, or is it an offset?
 reset     the unit as it was at step 0            did training have to change it?
-redraw    the unit of a fresh initialization      does any random unit do, or was step 0 special?
-parallel  z = x + Σ_i f_i(x), for a whole stack   must units see one another's work?
+redraw    the unit of a fresh initialization      does any random unit suffice, or only that of step 0?
+parallel  z = x + Σ_i f_i(x), for a whole stack   must units read one another's output?
 ========  ======================================  ====================================================
 
 (s is the shortcut, x the input, f the branch.) Zhang, Bengio & Singer (2022) call a layer *robust* if the
 network survives its reset, else *critical*. Reset and redraw need no shortcut, so on a plain network they
-tell "this layer does not matter" from "the shortcut makes it deletable". A network is more sensitive to a
-fresh draw than to a reset if its trained weights stayed near their start. The parallel form is what a stack
-would be if its units were independent voters on one input, the literal reading of "ensemble" (Sun et al. 2025
-run Transformer layers so, averaging where the sum stands here).
+distinguish "this layer does not matter" from "the shortcut makes it deletable". A network is more sensitive
+to a fresh draw than to a reset if its trained weights stayed near their initial values. In the parallel form
+the units of a stack are independent voters on one input, the literal reading of "ensemble" (Sun et al. 2025
+run Transformer layers in this way, but average instead of adding).
 
-*Decisions.* Reset and redrawn units get parameters alone, BatchNorm's scale and bias among them, and keep the
-trained running statistics: those of step 0 (mean 0, variance 1) describe no data, and training never
+*Decisions.* Only the parameters of reset and redrawn units change, including BatchNorm's scale and bias. They
+keep the trained running statistics: those of step 0 (mean 0, variance 1) describe no data, and training never
 normalized with them. ``reset_statistics=True`` resets them too. The mean of a frozen branch is taken over
-examples alone, so it is an image [H, W, C]. A plain unit is scaled by α·f(x) + (1 − α)·x, where shapes agree.
-In parallel, every unit adds s_i(x) − x + f_i(x) to x, which is f_i(x) with an identity shortcut; what follows
-the sum is the last unit's. Units that change the shape run in their place. Nothing is trained again, and
-BatchNorm elsewhere keeps its running statistics.
+examples only, so it is an image [H, W, C]. A scaled plain unit computes α·f(x) + (1 − α)·x, where shapes
+agree. In parallel, every unit adds s_i(x) − x + f_i(x) to x, which is f_i(x) with an identity shortcut; the
+last unit's merge follows the sum. Units that change the shape run at their own place. Nothing is trained
+again, and BatchNorm elsewhere keeps its running statistics.
 
-*Reading it.* A unit that may be frozen but not deleted carries an offset, not information. A reset that hurts
-more than a deletion adds noise rather than removing a function. α > 1 also moves the inputs of later layers
-away from their statistics. Harmless is not useless: see the KL divergence, and deletions of pairs.
+*Reading it.* A unit that can be frozen but not deleted contributes an offset, not information. If a reset
+hurts more than a deletion, the reset unit adds noise. α > 1 also moves the inputs of later layers away from
+their statistics. A harmless intervention does not prove the unit useless: see the KL divergence, and
+``pairs``.
 
 *Cost.* One forward pass for each unit and intervention, four compilations.
 """
@@ -60,9 +61,9 @@ from resjax.studies.study import Bench, Columns, Study
 from resjax.studies.variants import measure as measure_variants
 from resjax.studies.words import join, numbers, percent, percents
 
-# What happens to one unit; a result has one row for each α, and one for each draw.
+# Interventions on one unit; a result has one row for each α, and one for each draw.
 KINDS = ("scale", "freeze", "reset", "redraw")
-MEANS = 20  # the mean branches of 'freeze' count as this part of the progress
+MEANS = 20  # the mean branches of 'freeze' count as 1/MEANS of the progress
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Interventions(Compared):
     residual: Annotated[np.ndarray, "unit"]  # bool, whether the intact unit has a shortcut
     # 'scale 0.5', 'freeze', 'reset', 'redraw 1', …; the first word is one of KINDS, 'scale' comes first
     intervention: tuple[str, ...]
-    alpha: Annotated[np.ndarray, "alpha"]  # of the rows 'scale'
+    alpha: Annotated[np.ndarray, "alpha"]  # α of the rows 'scale'
     error: Annotated[np.ndarray, "intervention", "unit"]  # share of wrong predictions, 0 … 1
     loss: Annotated[np.ndarray, "intervention", "unit"]  # mean
     kl: Annotated[np.ndarray, "intervention", "unit"]  # mean KL(p_intact ‖ p_changed), nats
@@ -81,14 +82,14 @@ class Interventions(Compared):
     stack: tuple[str, ...]  # stacks whose units ran in parallel
     first: Annotated[np.ndarray, "stack"]  # int, their first unit, counted from 0
     size: Annotated[np.ndarray, "stack"]  # int, how many units they have
-    parallel_error: Annotated[np.ndarray, "stack"]  # with this one stack in parallel
+    parallel_error: Annotated[np.ndarray, "stack"]  # with only this stack in parallel
     parallel_loss: Annotated[np.ndarray, "stack"]
     parallel_kl: Annotated[np.ndarray, "stack"]
     parallel_agreement: Annotated[np.ndarray, "stack"]
     left_out: dict[str, str]  # {unit: why it can't be scaled}
 
     def of(self, kind: str, measure: str = "error") -> np.ndarray:
-        """[rows of that kind, unit] of one measure; no row where it was not asked for.
+        """[rows of that kind, unit] of one measure; no rows if the kind was not measured.
 
         Raises:
           ValueError: an unknown kind.
@@ -100,7 +101,7 @@ class Interventions(Compared):
 
     @property
     def deleted(self) -> np.ndarray | None:
-        """[unit], the error at α = 0, or None where that was not asked for."""
+        """[unit], the error at α = 0; None if it was not measured."""
         rows = self.of("scale")[self.alpha == 0]
         return rows[0] if len(rows) else None
 
@@ -124,27 +125,27 @@ def interventions(
     seed: int = 0,
     **how: Unpack[Inference],
 ) -> Interventions:
-    """Changes one unit at a time in each of these ways, and runs each stack in parallel.
+    """Applies each intervention to one unit at a time, and runs each stack in parallel.
 
-    What a unit does not allow is left out and named.
+    Impossible interventions are NaN; ``left_out`` names the units that can't be scaled.
 
     Args: those of every analysis (``Inference``), and
       initial: variables at step 0, for 'reset'; None leaves it out.
-      reference: float [M, H, W, C], training images that the mean of 'freeze' is taken over; None leaves
-        it out.
+      reference: float [M, H, W, C], training images over which 'freeze' takes the mean; None leaves it
+        out.
       alphas: factors on the branch, for 'scale'; () leaves it out.
       draws: fresh initializations, for 'redraw', 2 or more; 0 leaves it out.
-      reset_statistics: reset and redrawn units get BatchNorm's running statistics of step 0, too.
+      reset_statistics: whether reset and redrawn units also take BatchNorm's running statistics of step 0.
       seed: seed of the fresh initializations.
 
     Raises:
-      ValueError: also for initial variables of another network, one draw, or nothing to do.
+      ValueError: also for initial variables of another network, for one draw, and if nothing can be done.
     """
     images = np.asarray(images)
     check_images(images)
     shape = images.shape[1:]
     if draws < 0 or draws == 1:
-        raise ValueError(f"draws={draws}; allowed: 0 for none, or 2 or more, to have an interval")
+        raise ValueError(f"draws={draws}; allowed: 0 for none, or 2 or more for an interval")
     if initial is not None:
         check_alike(initial, variables)
     can_go = network.deletable(variables, shape)
@@ -215,7 +216,7 @@ LINES = ("deleted", "frozen to the mean", "reset to step 0", "drawn afresh")
 
 
 def lines(r: Interventions) -> dict[str, np.ndarray]:
-    """{one of LINES: its error [unit]} of all that was asked for; the mean over fresh draws."""
+    """{one of LINES: error [unit]} of each measured intervention; fresh draws are averaged."""
     deleted = r.of("scale")[r.alpha == 0][:1]
     rows = (deleted, r.of("freeze"), r.of("reset"), r.of("redraw"))
     return {name: np.mean(own, 0) for name, own in zip(LINES, rows, strict=True) if len(own)}
@@ -224,15 +225,15 @@ def lines(r: Interventions) -> dict[str, np.ndarray]:
 def plot(results: Mapping[str, Interventions]) -> style.Figure:
     """For each network, the error after each intervention by unit, and as a function of α.
 
-    Left, the band around fresh draws is their interval, thick lines are stacks in parallel. Right, the line
-    is the median over units, the bands hold half and all of them.
+    Left: the band around fresh draws is their interval; thick lines are stacks in parallel. Right: the line
+    is the median over units; the bands hold the middle half of the units, and all of them.
     """
     columns = 2 if any(len(r.alpha) for r in results.values()) else 1
     ratios = (2.2, 1)[:columns]
     fig, axes = style.panels(
         columns * len(results), columns=columns, height=0.9, wide=0.9, width_ratios=ratios
     )
-    known: dict[str, Any] = {}  # of all networks: a plain one has no stack in parallel
+    known: dict[str, Any] = {}  # over all networks: a plain one has no stack in parallel
     for i, (label, result) in enumerate(results.items()):
         left, *right = axes[columns * i : columns * (i + 1)]
         _by_unit(left, result, label)
@@ -253,7 +254,7 @@ def _by_unit(ax: style.Axes, result: Interventions, label: str) -> None:
             _, low, high = (100 * v for v in result.redrawn())
             ax.fill_between(number, low, high, alpha=0.2, lw=0, color=style.color(i))
     look: dict[str, Any] = {"color": style.ink(), "lw": 4, "alpha": 0.45, "zorder": 1.5}
-    name = "a stack's units in parallel"  # on the first line alone
+    name = "a stack's units in parallel"  # label only the first line
     for first, size, error in zip(result.first, result.size, result.parallel_error, strict=True):
         ax.plot((first + 0.7, first + size + 0.3), [100 * error] * 2, label=name, **look)
         name = "_"
@@ -264,7 +265,7 @@ def _by_unit(ax: style.Axes, result: Interventions, label: str) -> None:
 
 
 def _by_alpha(ax: style.Axes, result: Interventions, label: str) -> None:
-    if not len(result.alpha):  # no unit of this network can be scaled, but some of another one
+    if not len(result.alpha):  # only other networks have units that can be scaled
         ax.set_axis_off()
         return
     order = np.argsort([*result.alpha, 1.0])
@@ -281,13 +282,13 @@ def _by_alpha(ax: style.Axes, result: Interventions, label: str) -> None:
 
 
 def _survived(result: Interventions, error: np.ndarray) -> str:
-    """'3 of 4': units whose change costs at most one percentage point, of those that allow it."""
+    """'3 of 4': units whose change costs at most one percentage point, of those that can be changed."""
     return f"{verdicts.spared(error, result.intact_error).sum()} of {np.isfinite(error).sum()}"
 
 
 def _tolerates(label: str, r: Interventions) -> str:
     done = join([f"{_survived(r, error)} {name}" for name, error in lines(r).items()])
-    return f"units of {label} that can be changed alone for at most one percentage point: {done}"
+    return f"units of {label} that can be changed alone at a cost of at most one percentage point: {done}"
 
 
 def points(label: str, r: Interventions) -> list[str]:
@@ -296,17 +297,20 @@ def points(label: str, r: Interventions) -> list[str]:
         f"{r.unit[np.nanargmax(error)]})"
         for name, error in lines(r).items()
     ]
-    text = f"{label}: {percent(r.intact_error)} error when intact; in the median unit, {join(parts)}."
+    text = f"{label}: {percent(r.intact_error)} error when intact; error for the median unit: {join(parts)}."
     if len(reset := r.of("reset")):
-        # Zhang et al. 2022 call units critical without whose training the network is near chance.
+        # Zhang et al. 2022 call a unit critical if resetting it leaves the network near chance.
         critical = np.sum(reset[0] > verdicts.LEARNED * r.chance_error)
-        text += f" {critical} of {len(r.unit)} units are critical: their reset leaves little but chance."
+        text += (
+            f" {critical} of {len(r.unit)} units are critical: resetting one "
+            "brings the error close to chance."
+        )
     if scaled := [
         f"times {alpha:g}: {percent(float(np.nanmedian(error)))}"
         for alpha, error in zip(r.alpha, r.of("scale"), strict=True)
         if alpha not in (0, 1)
     ]:
-        text += f" A branch {', '.join(scaled)} in the median."
+        text += f" Median error with one branch {', '.join(scaled)}."
     if r.stack:
         rows = zip(r.stack, r.size, r.parallel_error, strict=True)
         runs = [f"{percent(error)} ({stack}, {size} units)" for stack, size, error in rows]
@@ -358,9 +362,9 @@ STUDY = Study(
     name="interventions",
     title="Scale, freeze, reset, redraw, or run side by side",
     question=(
-        "What does the network need of a unit? Each unit is changed alone: its branch is made weaker or "
-        "stronger (α), frozen to its average output, put back to what it was before training, or replaced by "
-        "a freshly drawn one. And the units of a stack run side by side instead of one after the other."
+        "What does the network need from a unit? Each unit is changed alone: its branch is scaled by α or "
+        "frozen to its mean output, or its parameters are reset to those before training or drawn afresh. "
+        "In addition, the units of a stack run in parallel instead of one after the other."
     ),
     code=(
         f"reference, _ = run.examples('train', {REFERENCE})\n"

@@ -1,4 +1,4 @@
-"""Single deletions: what a network can still do when one of its units is removed.
+"""Single deletions: how well a network performs when one of its units is removed.
 
 *Question.* In y = x + f(x), does the network need f? Veit, Wilber & Belongie (2016, §4.1, Fig. 3) delete
 one unit of a trained network at a time, at test time and without any further training,
@@ -6,21 +6,21 @@ one unit of a trained network at a time, at test time and without any further tr
     y_i = y_{i−1} + f_i(y_{i−1})   becomes   y_i = y_{i−1},
 
 and measure the error on test data. In a network of n residual units, 2ⁿ⁻¹ of the 2ⁿ paths from the input
-to the output avoid unit i; in a plain network (y = f(x)) the only path leads through every unit.
+to the output avoid unit i; in a plain network (y = f(x)) the only path goes through every unit.
 
-*Protocol.* The branch is removed and the shortcut kept, also where a unit changes the shape (so a
-projection stays). A plain unit can be deleted where its input and output have one shape: the input then
+*Protocol.* The branch is removed and the shortcut kept, even if the unit changes the shape (so a
+projection stays). A plain unit can be deleted if its input and output have the same shape: the input then
 replaces the output. BatchNorm uses its running statistics, which are not re-estimated.
 
-*Reading it.* A rise of the error near 0 says that the other units do without this one, not that it does
-nothing: see the KL divergence and the agreement too. It does not prove that the network is an ensemble:
+*Reading it.* A rise of the error near 0 shows that the network works without this unit, not that the unit
+does nothing: see the KL divergence and the agreement too. It does not prove that the network is an ensemble:
 small branches predict the same (He et al. 2015, Fig. 7), and the paper's plain network has no
 normalization, so it differs in more than the shortcuts.
 
-*Cost.* The intact network and all later deletions share the state in front of a unit; only the units behind
-a deleted one run again. For n units that is n + n(n − 1)/2 unit evaluations per example, half of the n(n + 1)
+*Cost.* The intact network and all later deletions share the state before a unit; only the units after a
+deleted one run again. For n units that is n + n(n − 1)/2 unit evaluations per example, half of the n(n + 1)
 of n + 1 forward passes. There is one compilation, whose size grows with the number of stacks and not with n.
-A batch holds one state for each deletion, fewer than a backward pass keeps.
+Memory holds one state for each deletion, fewer than a backward pass keeps.
 """
 
 from __future__ import annotations
@@ -58,10 +58,10 @@ class Lesion(Compared):
     loss: Annotated[np.ndarray, "unit"]  # mean
     kl: Annotated[np.ndarray, "unit"]  # mean KL(p_intact ‖ p_lesioned), nats
     agreement: Annotated[np.ndarray, "unit"]  # share of predictions equal to the intact network's
-    # The error among the examples of each class (NaN without example); None where it was not asked for.
+    # The error on the examples of each class (NaN without examples); None unless requested.
     class_error: Annotated[np.ndarray | None, "unit", "class"]
     left_out: dict[str, str]  # {unit: why it can't be deleted}
-    unit_evaluations: int  # units run for each example
+    unit_evaluations: int  # evaluations of a unit per example
 
     @property
     def deletable(self) -> np.ndarray:
@@ -80,15 +80,15 @@ def lesion(
     batch_size: int = BATCH_SIZE,
     progress: Progress | None = None,
 ) -> Lesion:
-    """Deletes each unit in turn and measures what is left, as Veit et al. 2016, Fig. 3.
+    """Deletes each unit in turn and measures the remaining network, as in Veit et al. 2016, Fig. 3.
 
-    A unit that can't be deleted is left out and named.
+    ``left_out`` names the units that can't be deleted.
 
     Args: those of every analysis (``Inference``), and
       per_class: also measure the error of each class.
 
     Raises:
-      ValueError: also where no unit can be deleted.
+      ValueError: also if no unit can be deleted.
     """
     images, labels, _ = checked_examples(network, variables, images, labels)
     allowed, never = candidates(network, variables, images)
@@ -162,7 +162,7 @@ def _run_stack(
     def without(part: Any, shortcut: jax.Array) -> Any:
         return stack.unit.apply(part, shortcut, False, method="merge")
 
-    if stack.n == 1:  # a single unit may change the shape, so the lesioned states need new room
+    if stack.n == 1:  # a single unit may change the shape, so the lesioned states need a new array
         _, part, gate = jax.tree.map(lambda v: v[0], own)
         parts = parts_of(part, gate, h)
         lesioned = lax.map(lambda h: parts_of(part, gate, h).y, lesioned)
@@ -209,13 +209,13 @@ def plot(results: Mapping[str, Lesion]) -> style.Figure:
         ax.axhline(intact, lw=1.2, ls="--", color=color, label=f"{label}, intact".strip(", "))
         ax.plot(unit[~can_go], np.full(int(np.sum(~can_go)), intact), "x", ms=6, color=color)
     if crossed := any(r.left_out for r in results.values()):
-        # One entry for all networks, whose colours the crosses have.
+        # One entry for all networks; the crosses have the networks' colours.
         ax.plot([], [], "x", ms=6, color=style.ink(), label="can't be deleted")
     for chance in sorted({r.chance_error for r in results.values()}):
         style.draw_chance(ax, chance)
     longest = max((r.unit for r in results.values()), key=len)
     stages = [unit.split("/")[0] for unit in longest]
-    for stage in dict.fromkeys(stages):  # thin lines between stages, their names above
+    for stage in dict.fromkeys(stages):  # thin lines between stages, with the names above
         first, units = stages.index(stage), stages.count(stage)
         style.label_above(ax, first + 0.5 + units / 2, stage.replace("stage", "stage "))
         if first:
@@ -228,17 +228,18 @@ def plot(results: Mapping[str, Lesion]) -> style.Figure:
     return fig
 
 
-# Shares of units that may go: from MOST on "most" of them, up to HARDLY "hardly any".
+# A unit "may go" if its deletion costs at most one percentage point. A share of at least MOST is called
+# "most", of at most HARDLY "hardly any".
 MOST, HARDLY = 0.5, 0.1
 NAMED = 6  # most harmful units that are named
 HELPED = (
-    " Most deletions lower the error: the network is trained too little, or BatchNorm's running statistics "
-    "have not settled. That is no sign that units can be spared."
+    " Most deletions lower the error: the network is undertrained, or BatchNorm's running statistics "
+    "have not converged. This does not show that the units are dispensable."
 )
 
 
 def may_go(result: Lesion) -> int:
-    """How many units can be deleted for at most one percentage point each."""
+    """Number of units whose deletion alone costs at most one percentage point."""
     return int(verdicts.spared(result.error, result.intact_error).sum())
 
 
@@ -256,16 +257,16 @@ def points(label: str, result: Lesion) -> list[str]:
         f"{label}: {percent(result.intact_error)} error when intact. Deleting one of its "
         f"{result.deletable.sum()} units gives {percent(median)} in the median and "
         f"{percent(result.error[worst])} at worst ({result.unit[worst]}); "
-        f"{count(may_go(result), 'unit')} may go for at most one percentage point."
+        f"{count(may_go(result), 'unit')} can be deleted alone at a cost of at most one percentage point."
     )
     if median - result.intact_error < -verdicts.MAY_GO:
         text += HELPED
     order = np.argsort(-np.where(result.deletable, result.error, -1), kind="stable")
     harmful = int(result.deletable.sum()) - may_go(result)
-    if verdict(result) == "spare" and harmful:  # the worst first, with the error that they leave
+    if verdict(result) == "spare" and harmful:  # the worst first, with the error after the deletion
         named = [f"{result.unit[i]} ({percent(result.error[i])})" for i in order[:harmful]]
         more = [f"{harmful - NAMED} more"] if harmful > NAMED else []
-        text += f" Those that may not: {join([*named[:NAMED], *more])}."
+        text += f" Units whose deletion costs more: {join([*named[:NAMED], *more])}."
     return [text + verdicts.left_out(result.left_out, "Left out (×)")]
 
 
@@ -286,7 +287,7 @@ def table(result: Lesion) -> Columns:
 
 
 def summary(result: Lesion) -> dict[str, str]:
-    # Near chance, their number says nothing.
+    # Near chance, the number of such units means nothing.
     spare = "–" if verdicts.untrained(result) else f"{may_go(result)} of {result.deletable.sum()}"
     return {
         "error, intact": percent(result.intact_error),
@@ -300,9 +301,9 @@ STUDY = Study(
     name="lesion",
     title="Delete each unit in turn",
     question=(
-        "Which units could go? Each unit is deleted from the trained network, one at a time: its branch is "
-        "removed, its shortcut stays (a unit without a shortcut is replaced by its input). Nothing is "
-        "trained again."
+        "Which units are dispensable? Each unit is deleted from the trained network, one at a time: its "
+        "branch is removed, its shortcut stays (a unit without a shortcut is replaced by its input). Nothing "
+        "is trained again."
     ),
     code="resjax.analysis.lesion(*run.evaluation(10_000), loss=run.loss)",
     result=Lesion,

@@ -1,25 +1,26 @@
-"""Deletions of every two units, and of every run of neighbours: which units depend on each other.
+"""Deletions of all pairs of units, and of all runs of consecutive units: which units depend on each other.
 
-*Question.* Does the harm of two deletions add up? With rise(S) the error (or the loss) without the units of S
-minus that of the intact network, the interaction of two units is
+*Question.* Does the harm of two deletions add up? Let rise(S) be the error (or the loss) without the
+units of S minus that of the intact network. The interaction of two units is
 
     rise({i, j}) − rise({i}) − rise({j}).
 
-Near 0, each unit contributes whatever the other does. Above 0, one replaces the other: the network can do
-without either, not without both. Below 0, either the two contribute only together, so that without one the
-other is useless, or each alone has broken the network already: an error can't rise to chance twice. The rises
-tell these cases apart, and the loss has no such ceiling.
+Near 0, each unit contributes independently of the other. Above 0, one compensates for the other: the network
+works without either, but not without both. Below 0, either the two contribute only together, so without one
+the other is useless, or each deletion alone already breaks the network: an error can't rise to chance twice.
+The rises tell these cases apart, and the loss has no such ceiling.
 
-Runs of neighbours are what one would cut to make a network shallower (Gromov et al. 2024 cut them out of
-language models): is the harm of a run that of as many random units (``deletions``)?
+Removing a run of consecutive units makes a network shallower (Gromov et al. 2024 do so in language models).
+Does a run cost as much as the same number of random units (``deletions``)?
 
 *Protocol.* As for single deletions (``lesion``). A run with a unit that can't be deleted is left out.
 
-*Reading it.* An interaction belongs to these examples and this one network, and has no interval: nothing was
-drawn. One example more or less is 1 ÷ examples of error. The largest of n²/2 numbers is in part luck.
+*Reading it.* An interaction holds for these examples and this one network. It has no interval because nothing
+is drawn. One example changes the error by 1 ÷ (number of examples). The largest of n²/2 numbers is partly
+chance.
 
-*Cost.* About n² deletions; because equal beginnings run once (``prefixes``), they take n³/3 evaluations of a
-unit. Use few examples. With ``recalibrate_on`` nothing is shared.
+*Cost.* About n² deletions; because shared prefixes run once (``prefixes``), they take n³/3 unit evaluations.
+Use few examples. With ``recalibrate_on`` nothing is shared.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def pairs(
     recalibrate_on: ArrayLike | None = None,
     **how: Unpack[Inference],
 ) -> Deletions:
-    """Deletes every two units, every run of neighbours, and each unit alone; see ``pair_matrix``,
+    """Deletes every pair of units, every run of consecutive units, and each unit alone; see ``pair_matrix``,
     ``run_matrix`` and ``interaction``. Arguments and errors are those of ``delete_subsets``."""
     allowed, _ = candidates(network, variables, images)
     given = network, variables, images, labels, pairs_and_runs(allowed)
@@ -58,7 +59,7 @@ def pairs(
 
 
 def pair_matrix(result: Deletions, what: str = "error") -> np.ndarray:
-    """[unit, unit], symmetric: i and j deleted; on the diagonal i alone; NaN what was not measured."""
+    """[unit, unit], symmetric: i and j deleted; on the diagonal, i alone; NaN where not measured."""
     matrix = _by_ends(result, what, (result.number >= 1) & (result.number <= 2))
     return np.where(np.isnan(matrix), matrix.T, matrix)
 
@@ -95,7 +96,7 @@ def _by_ends(result: Deletions, what: str, chosen: np.ndarray) -> np.ndarray:
 
 
 def plot(results: Mapping[str, Deletions]) -> style.Figure:
-    """Interaction of every two units (left), error without every run of neighbours; one row per network."""
+    """One row per network. Left: interaction of each pair of units; right: error without each run."""
     fig, cells = style.panels(2 * len(results), columns=2, height=1, wide=0.92)
     for (label, result), left, right in zip(results.items(), cells[::2], cells[1::2], strict=True):
         together, run = 100 * interaction(result), 100 * run_matrix(result)
@@ -118,7 +119,7 @@ def _heat(ax: style.Axes, values: np.ndarray, colors: str, limits: tuple[float, 
     bar.outline.set_visible(False)
 
 
-# About n² deletions: enough examples to see a point of error, few enough to wait for.
+# About n² deletions: enough examples to resolve one point of error, few enough to run quickly.
 MOST_EXAMPLES, MOST_UNITS = 200, 150
 MOST_PAIRS = 20  # of each network in the table
 # A network is "additive" where this share of its pairs adds up to within one point.
@@ -133,13 +134,13 @@ def additive(result: Deletions) -> float:
 
 
 def longest_run(result: Deletions) -> int:
-    """The most neighbours that can go together for at most one percentage point; 0 where none can."""
+    """Length of the longest run whose deletion costs at most one percentage point; 0 if there is none."""
     first, last = np.nonzero(verdicts.spared(run_matrix(result), result.intact_error))
     return int(np.max(last - first + 1, initial=0))
 
 
 def _best_run(result: Deletions, length: int) -> tuple[str, float] | None:
-    """Name and error of the least harmful run of so many neighbours; None where none can be deleted."""
+    """Name and error of the least harmful run of this length; None if no such run can be deleted."""
     error = np.diag(run_matrix(result), length - 1)
     if np.isnan(error).all():
         return None
@@ -149,7 +150,7 @@ def _best_run(result: Deletions, length: int) -> tuple[str, float] | None:
 
 
 def verdict(result: Deletions) -> str:
-    """Whether the harm of two deletions is the sum of their harms."""
+    """Whether the cost of two deletions is the sum of their costs."""
     if verdicts.untrained(result):
         return "untrained"
     if np.nanmedian(np.diag(pair_matrix(result))) > verdicts.LEARNED * result.chance_error:
@@ -164,7 +165,7 @@ def points(label: str, result: Deletions) -> list[str]:
     if len(values):
         i, j = np.unravel_index(int(np.nanargmax(together)), together.shape)
         above = together[i, j] > 0
-        most = "Most beyond their sum" if above else "No pair costs more than its sum; nearest"
+        most = "Largest excess over the sum" if above else "No pair costs more than its sum; closest"
         more = percent(float(np.mean(values > verdicts.MAY_GO + 1e-9)))
         text += (
             f"Errors add up to within one point in {percent(additive(result))} of "
@@ -174,10 +175,10 @@ def points(label: str, result: Deletions) -> list[str]:
         )
     length = longest_run(result)
     if not length or not (best := _best_run(result, length)):
-        return [text + "No unit can go for at most one percentage point."]
+        return [text + "No deletion costs at most one percentage point."]
     return [
-        f"{text}Of neighbours, as many as {length} can go together for at most one percentage point "
-        f"({best[0]}: {percent(best[1])})."
+        f"{text}The longest run that can be deleted at a cost of at most one percentage point has "
+        f"length {length} ({best[0]}: {percent(best[1])})."
     ]
 
 
@@ -228,8 +229,8 @@ STUDY = Study(
     name="pairs",
     title="Delete pairs, and runs of neighbours",
     question=(
-        "Do units replace one another? Every two units are deleted together and compared with each alone, "
-        "and every run of neighbouring units is deleted from the trained network."
+        "Do units compensate for one another? Each pair of units is deleted together and compared with the "
+        "single deletions. Each run of consecutive units is deleted from the trained network, too."
     ),
     code=f"resjax.analysis.pairs(*run.evaluation({MOST_EXAMPLES}), loss=run.loss)",
     result=Deletions,
@@ -238,9 +239,9 @@ STUDY = Study(
     plot=plot,
     verdict=verdict,
     says={
-        "additive": "in {}, most pairs of units cost what the two cost alone, to one point of error",
-        "dependent": "in {}, most pairs of units cost more or less than the two alone",
-        "broken": "one deleted unit already breaks {}, so two can't do much more",
+        "additive": "in {}, most pairs of units cost the sum of their single deletions, within one point",
+        "dependent": "in {}, most pairs of units cost more or less than the sum of their single deletions",
+        "broken": "one deleted unit already breaks {}, so a second can't add much",
         "untrained": verdicts.UNTRAINED,
     },
     points=points,

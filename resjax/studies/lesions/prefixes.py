@@ -1,18 +1,18 @@
-"""Deletions and orders of units, evaluated with shared prefixes: equal beginnings of the networks run once.
+"""Deletions and orders of units, evaluated with shared prefixes: networks run a common prefix once.
 
-``variants`` serves every intervention, with a whole forward pass for each. Deletions and orders need less: up
-to the first change the states are those of the intact network, and networks with the same first changes share
-more. So a network is written as a row of *places*, one for each unit:
+``variants`` handles every intervention, with a whole forward pass for each. Deletions and orders need less:
+up to the first change, the states are those of the intact network, and networks with the same first changes
+share further states. A network is represented by a row of *places*, one for each unit:
 
 * u ≥ 0: unit u runs here;
 * ~u = −1 − u: unit u is deleted here. Its shortcut stays, its branch is not computed.
 
-Sorted rows form a tree of common beginnings, walked depth first: the states along the current row are kept
+Sorted rows form a tree of common prefixes, traversed depth first: the states along the current row are kept
 (one per unit, fewer than a backward pass keeps), and the next row starts from the last state that it shares.
 
-*Cost.* One evaluation of a unit for each different beginning of the rows, none where the beginning ends in a
-deletion. For all n(n − 1)/2 pairs of n units that is about n³/6 instead of n³/2. Two small programs are
-compiled for each stack (a unit that runs, a unit that is deleted), for any number of rows and units.
+*Cost.* One unit evaluation for each distinct prefix of the rows, none if the prefix ends in a deletion. For
+all n(n − 1)/2 pairs of n units that is about n³/6 instead of n³/2. Two small programs are compiled for each
+stack (a unit that runs, a unit that is deleted), for any number of rows and units.
 """
 
 from __future__ import annotations
@@ -55,15 +55,15 @@ def measure_places(
     """Scores of m networks with deleted or reordered units, and of the intact one (m = 1).
 
     Args: those of every analysis (``Inference``), where ``progress`` counts networks in each batch, and
-      places: int [m, units], m ≥ 1: which unit runs, or is deleted, at each place. Equal rows run once.
+      places: int [m, units], m ≥ 1: which unit runs or is deleted at each place. Equal rows run once.
 
     Raises:
-      ValueError: also for places of a wrong form, a unit at a place of another stack, or a deleted unit that
-        can't be deleted.
+      ValueError: also if ``places`` has a wrong shape or dtype, puts a unit into another stack, or deletes a
+        unit that can't be deleted.
     """
     images, labels, _ = checked_examples(network, variables, images, labels)
     _check_places(network, places)
-    # Sorted, so that equal beginnings are neighbours; descending, so that deletions come after intact units.
+    # Sorted, so that equal prefixes are adjacent; descending, so that deletions follow intact units.
     rows, row_of = np.unique(~places, axis=0, return_inverse=True)
     orders = [list(range(network.num_units)), *(~rows).tolist()]
     batches = list(padded_batches(images, labels, batch_size))
@@ -87,7 +87,7 @@ def measure_places(
 def count_passes(places: np.ndarray) -> float:
     """Forward passes that ``measure_places`` takes for rows [m, units] and the intact network.
 
-    Each unit that runs counts as 1/n of a pass; stem and head do not count. Without sharing, m + 1.
+    Each unit that runs counts as 1/n of a pass; stem and head do not count. Without sharing, it is m + 1.
     """
     n = places.shape[1]
     rows = [list(range(n)), *(~np.unique(~places, axis=0)).tolist()]
@@ -99,13 +99,13 @@ def count_passes(places: np.ndarray) -> float:
 
 
 def _shared(row: list[int], previous: list[int]) -> int:
-    """Length of the common beginning of two rows."""
+    """Length of the common prefix of two rows."""
     pairs = enumerate(zip(row, previous, strict=True))
     return next((i for i, (new, old) in pairs if new != old), len(row))
 
 
 def _walk(network: Network, variables: Variables, x: jax.Array, rows: list[list[int]]) -> Iterator[jax.Array]:
-    """The logits of each row in turn; neighbouring rows should have equal beginnings."""
+    """The logits of each row in turn; adjacent rows should share prefixes."""
     units = network.units
     own = [part_of(variables, unit.stack.name) for unit in units]
     gates = [None] * len(units) if network.test_gates is None else network.test_gates

@@ -1,24 +1,25 @@
-"""Greedy deletion: units deleted one after the other, the least harmful first.
+"""Greedy pruning: units are deleted one after the other, the least harmful first.
 
-*Question.* Random deletions (``deletions``) tell what an average set of k units costs. How many can go when
-the units are chosen well? In each round every remaining unit is deleted on trial, and the one whose deletion
-leaves the lowest loss stays deleted:
+*Question.* Random deletions (``deletions``) show what an average set of k units costs. How many units can be
+deleted if they are chosen well? In each round every remaining unit is deleted on trial, and the one whose
+deletion gives the lowest loss stays deleted:
 
     u_k = argmin_u L(u_1, …, u_{k−1}, u deleted),   k = 1, 2, …
 
-*Protocol.* The order is chosen by the loss on examples that are given for choosing; error, loss, KL and
-agreement after each round are measured on others, as are random sets. Choosing on the test set would make the
-curve too good: the best of n units is partly the luckiest one. The loss decides because it is finer than the
-error, and because a network that fits its training set makes no errors there. A loss that is not finite is
-the worst; ties go to the earlier unit. Nothing is trained again.
+*Protocol.* The order is chosen by the loss on separate examples (``choose_on``). Error, loss, KL and
+agreement after each round, and the error of random sets, are measured on the evaluated examples. Choosing on
+the test set would bias the curve downwards: the best of n units is partly the best by chance. The criterion
+is the loss because it is finer than the error, and because a network that fits its training set makes no
+errors there. A loss that is not finite ranks last; ties go to the earlier unit. Nothing is trained again.
 
-*Reading it.* A low curve says that this network can be made shallower at once. It does not say that its units
-do nothing (training again would repair more), nor that greedy is the best: sets found in another way may be
-better. Where random sets do as well as chosen ones, it does not matter which units are deleted.
+*Reading it.* A low curve shows that this network can be made shallower without training. It does not show
+that its units do nothing (further training would recover more), nor that the greedy order is optimal: other
+search methods may find better sets. If random sets do as well as chosen ones, it does not matter which units
+are deleted.
 
-*Cost.* n(n + 1)/2 deletions on the examples for choosing, n + 1 and the random sets on the others. Deleted
-units are not run, and trials share their common beginning (``prefixes``): about n³/6 evaluations of a unit.
-``max_deleted`` and fewer examples for choosing make it cheaper.
+*Cost.* n(n + 1)/2 deletions on the examples for choosing; n + 1 networks and the random sets on the evaluated
+ones. Deleted units do not run, and trials share prefixes (``prefixes``): about n³/6 unit evaluations.
+``max_deleted`` and fewer examples for choosing reduce the cost.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Pruning(Classified):
     loss: Annotated[np.ndarray, "number"]  # mean
     kl: Annotated[np.ndarray, "number"]  # mean KL(p_intact ‖ p_pruned), nats
     agreement: Annotated[np.ndarray, "number"]  # share of predictions equal to the intact network's
-    choice_error: Annotated[np.ndarray, "number"]  # on the examples that the order was chosen on
+    choice_error: Annotated[np.ndarray, "number"]  # on the examples for choosing the order
     choice_loss: Annotated[np.ndarray, "number"]  # likewise
     random_number: Annotated[np.ndarray, "draw"]  # int, size of a random set
     random_error: Annotated[np.ndarray, "draw"]
@@ -78,16 +79,17 @@ def pruning(
     seed: int = 0,
     **how: Unpack[Inference],
 ) -> Pruning:
-    """Deletes units one after the other, the least harmful first, and measures what is left.
+    """Deletes units one after the other, the least harmful first, and measures the remaining network.
 
-    Args: those of every analysis (``Inference``), on which the curve is measured, and
-      choose_on: images [M, H, W, C] and labels [M] that the order is chosen on, such as training images.
-      max_deleted: rounds; None for all units that can be deleted.
-      draws: random sets to compare with, of each of some sizes.
+    Args: those of every analysis (``Inference``), whose examples give the curve, and
+      choose_on: images [M, H, W, C] and labels [M] for choosing the order, such as training examples.
+      max_deleted: number of rounds; None for all units that can be deleted.
+      draws: number of random sets for comparison, at each of several sizes.
       seed: seed of the random sets.
 
     Raises:
-      ValueError: also where no unit can be deleted, and for less than one draw or round, or more than units.
+      ValueError: also if no unit can be deleted, for fewer than one draw or round, and for more rounds than
+        units that can be deleted.
     """
     allowed, never = candidates(network, variables, images)
     pool, n = int(allowed.sum()), network.num_units
@@ -102,7 +104,7 @@ def pruning(
 
     def score(part: tuple[ArrayLike, ArrayLike], deleted: np.ndarray, before: int) -> Any:
         def tell(done: int, of: int) -> None:
-            if progress:  # batches differ in number between the two sets: count whole networks
+            if progress:  # the two sets differ in their number of batches: count whole networks
                 progress(before + done * len(deleted) // of, total)
 
         how["progress"] = tell
@@ -152,11 +154,11 @@ def random_curve(result: Pruning) -> Spread:
 
 # --- what the report shows ---
 
-HELPED = " Fewer units do better here: trained too little, or BatchNorm's running statistics are not settled."
+HELPED = " Deletions lower the error: undertrained, or BatchNorm's running statistics have not converged."
 
 
 def plot(results: Mapping[str, Pruning]) -> style.Figure:
-    """Error by the number of deleted units: dashed lines are greedy, markers with bands random sets."""
+    """Error by the number of deleted units: dashed for the greedy order, bands for random sets."""
     fig, ax = style.axes()
     for i, (label, result) in enumerate(results.items()):
         name = f"{label}: " if label else ""
@@ -171,7 +173,7 @@ def plot(results: Mapping[str, Pruning]) -> style.Figure:
 
 
 def spared_when_chosen(result: Pruning) -> int:
-    """How many units can go in this order before the error first rises by more than one point."""
+    """Number of units deleted in this order before the error first rises by more than one point."""
     return _before_harm(result, result.error)
 
 
@@ -186,7 +188,7 @@ def _pool(result: Pruning) -> int:
 
 
 def verdict(result: Pruning) -> str:
-    """Whether some unit can go."""
+    """Whether at least one unit can be deleted for at most one point of error."""
     if verdicts.untrained(result):
         return "untrained"
     return "some" if spared_when_chosen(result) else "none"
@@ -198,8 +200,8 @@ def _some(label: str, result: Pruning) -> str:
     random = int(curve.amount[_before_harm(result, curve.median)])
     beside = "as many" if random == chosen else ("none" if random == 0 else str(random))
     return (
-        f"{chosen} of {_pool(result)} units can go at once from {label} when they are chosen, for at most "
-        f"one point of error, and {beside} when they are drawn"
+        f"{chosen} of {_pool(result)} units of {label} can be deleted together in the greedy order, for "
+        f"at most one point of error, and {beside} at random"
     )
 
 
@@ -262,9 +264,8 @@ STUDY = Study(
     name="pruning",
     title="Delete the least harmful units first",
     question=(
-        "How many units can be deleted at once? In each round that unit is deleted which is missed least on "
-        "some training images; the curve is the error on images that had no part in the choice. Nothing is "
-        "trained again."
+        "How many units can be deleted at once? Each round deletes the unit whose deletion gives the lowest "
+        "loss on some training images. The curve is the error on other images. Nothing is trained again."
     ),
     code=(
         f"choose_on = run.examples('train', {MOST_CHOICE_EXAMPLES})\n"
@@ -277,7 +278,7 @@ STUDY = Study(
     verdict=verdict,
     says={
         "some": _some,
-        "none": "not even the least harmful unit can go from {}",
+        "none": "not even the least harmful unit of {} can be deleted",
         "untrained": verdicts.UNTRAINED,
     },
     points=points,

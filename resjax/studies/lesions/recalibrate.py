@@ -1,21 +1,22 @@
-"""BatchNorm statistics re-estimated after a lesion: how much of the damage is a stale average?
+"""BatchNorm statistics re-estimated after a lesion: how much of the damage is due to stale statistics?
 
-*Question.* A network with BatchNorm remembers the mean and variance that each normalized value had during
-training. Delete a unit, and everything behind it is normalized by numbers that no longer fit. Veit et al.
-(2016) leave them so; this control estimates them again for the lesioned network, without changing a
-parameter. Damage that disappears was not the loss of what the unit computed. But new statistics are a second
-intervention: they may also make up for some of that loss, so the damage that remains is a lower bound of it.
+*Question.* BatchNorm stores the mean and variance that each normalized value had during training. After a
+unit is deleted, these statistics no longer match the inputs of later layers. Veit et al. (2016) keep them;
+this control re-estimates them for the lesioned network and changes no parameter. Damage that disappears was
+not caused by the loss of the unit's function. But re-estimation is a second intervention: it may also
+compensate for part of that loss, so the remaining damage is a lower bound of it.
 
 *Method.* The lesioned network runs in training mode on training images; means and variances of its batches
-are combined (``batch_statistics``). ``deletions``, ``pairs`` and ``reorder`` have the same as an option,
+are combined (``batch_statistics``). ``deletions``, ``pairs`` and ``reorder`` offer the same as the option
 ``recalibrate_on``.
 
-*Reading it.* On an intact network new statistics should change little. If they change much, the running ones
-were not settled (few steps, a high momentum), and differences after lesions are to be read against that.
-Units that are harmless only with new statistics were not used by later layers but shifted their inputs. A
-network without BatchNorm has nothing to estimate: stale statistics can't explain its damage.
+*Reading it.* New statistics should hardly change the intact network. If they do, the running statistics had
+not converged (few steps, a high momentum); compare differences after lesions with that change. A unit whose
+deletion is harmless only with new statistics shifted the inputs of later layers, which did not use its
+output. In a network without BatchNorm, stale statistics can't explain the damage.
 
-*Cost.* That of ``lesion``, and for each deletion a pass over the reference images and one over the evaluated.
+*Cost.* That of ``lesion``, and for each deletion one pass over the reference images and one over the
+evaluated images.
 """
 
 from __future__ import annotations
@@ -42,21 +43,21 @@ STATISTICS = ("running", "re-estimated")
 
 @dataclasses.dataclass(frozen=True)
 class Recalibrated(Classified):
-    """Deletion of each unit with running and with re-estimated statistics; NaN where a unit can't go."""
+    """Deletion of each unit with running and with re-estimated statistics; NaN if it can't be deleted."""
 
     unit: tuple[str, ...]  # names of all units in order
     residual: Annotated[np.ndarray, "unit"]  # bool, whether the intact unit has a shortcut
     statistics: tuple[str, ...]  # 'running' and 're-estimated'
     error: Annotated[np.ndarray, "statistics", "unit"]  # share of wrong predictions, 0 … 1
     loss: Annotated[np.ndarray, "statistics", "unit"]  # mean
-    # Both are to the intact network with its running statistics.
+    # Both compare with the intact network with its running statistics.
     kl: Annotated[np.ndarray, "statistics", "unit"]  # mean KL(p_intact ‖ p_lesioned), nats
     agreement: Annotated[np.ndarray, "statistics", "unit"]  # share of equal predictions
     intact_error: Annotated[np.ndarray, "statistics"]
     intact_loss: Annotated[np.ndarray, "statistics"]
     left_out: dict[str, str]  # {unit: why it can't be deleted}
     num_examples: int  # evaluated
-    num_reference: int  # images that statistics were estimated on
+    num_reference: int  # images from which statistics were estimated
 
 
 def recalibrate(
@@ -73,7 +74,7 @@ def recalibrate(
 
     Args: those of every analysis (``Inference``), and
       network: any with BatchNorm.
-      reference: float [M, H, W, C], training images that statistics are estimated on.
+      reference: float [M, H, W, C], training images from which statistics are estimated.
       seed: seed of dropout inside layers while statistics are estimated.
 
     Raises:
@@ -85,7 +86,7 @@ def recalibrate(
     old = lesion(*given, **how)
     gates = np.vstack([np.ones(network.num_units), (1 - np.eye(network.num_units))[old.deletable]])
     how["progress"] = part(progress, 1, 2)
-    lesions = {"gates": gates.astype(np.float32)}  # the first is none
+    lesions = {"gates": gates.astype(np.float32)}  # the first row deletes nothing
     new, _, _ = measure_recalibrated(*given, lesions, reference, seed=seed, **how)
 
     def both(name: str) -> np.ndarray:
@@ -116,7 +117,7 @@ def recalibrate(
 
 
 def plot(results: Mapping[str, Recalibrated]) -> style.Figure:
-    """Error after the deletion of each unit: filled with running, hollow with re-estimated statistics.
+    """Error after the deletion of each unit: filled markers for running statistics, hollow for re-estimated.
 
     Dashed and dotted lines are the intact networks with running and with re-estimated statistics.
     """
@@ -143,14 +144,14 @@ def plot(results: Mapping[str, Recalibrated]) -> style.Figure:
     return fig
 
 
-# A smaller share of the damage, removed or added, counts as no change.
+# A change of the damage by at most this share counts as no change.
 CHANGED = 0.1
 
 
 def share_of_damage(result: Recalibrated) -> float:
-    """The part of the sum of all rises of the error that new statistics remove; negative if they add to it.
+    """The share of the summed rises of the error that new statistics remove; negative if they add to it.
 
-    A rise is over the intact network with the same statistics; NaN where no deletion raises the error.
+    A rise is relative to the intact network with the same statistics; NaN where no deletion raises the error.
     """
     rises = result.error - result.intact_error[:, None]
     old, new = np.nansum(np.clip(rises, 0, None), axis=1)
@@ -158,7 +159,7 @@ def share_of_damage(result: Recalibrated) -> float:
 
 
 def verdict(result: Recalibrated) -> str:
-    """How much of the damage new statistics take away."""
+    """How much of the damage new statistics remove."""
     share = share_of_damage(result)
     if result.intact_error[0] > verdicts.LEARNED * result.chance_error:
         return "untrained"
@@ -173,7 +174,7 @@ def _changes(label: str, result: Recalibrated) -> str:
     percent = 100 * share_of_damage(result)
     if percent > 0:
         return f"new BatchNorm statistics remove {percent:.0f} % of the damage in {label}"
-    return f"new statistics make deletions in {label} worse, by {-percent:.0f} %"
+    return f"new BatchNorm statistics increase the damage in {label} by {-percent:.0f} %"
 
 
 def points(label: str, r: Recalibrated) -> list[str]:
@@ -182,13 +183,13 @@ def points(label: str, r: Recalibrated) -> list[str]:
     old, new = percents(r.error[:, worst])
     median, intact = percents(np.nanmedian(r.error, axis=1)), percents(r.intact_error)
     text = (
-        f"{label}: {harmless[0]} of {len(r.unit) - len(r.left_out)} units may go for at most one percentage "
-        f"point with running statistics, {harmless[1]} with re-estimated ones. The worst deletion "
-        f"({r.unit[worst]}) leaves {old} error with the old and {new} with the new; the median "
-        f"{median[0]} and {median[1]}. Intact: {intact[0]} and {intact[1]}."
+        f"{label}: {harmless[0]} of {len(r.unit) - len(r.left_out)} units can be deleted for at most one "
+        f"percentage point with running statistics, {harmless[1]} with re-estimated ones. Error with running "
+        f"and re-estimated statistics: worst deletion ({r.unit[worst]}) {old} and {new}, median deletion "
+        f"{median[0]} and {median[1]}, intact {intact[0]} and {intact[1]}."
     )
     if abs(r.intact_error[1] - r.intact_error[0]) > 2 * verdicts.MAY_GO:
-        text += " New statistics change the intact network, too: the running ones were not settled."
+        text += " New statistics change the intact network, too: the running statistics had not converged."
     return [text + verdicts.left_out(r.left_out, "Left out")]
 
 
@@ -207,7 +208,7 @@ def summary(r: Recalibrated) -> dict[str, str]:
     return {"one unit deleted: worst, BatchNorm re-estimated": percent(np.nanmax(r.error[1]))}
 
 
-# Statistics of 2 × 2 pixels and 256 images are known to some three percent.
+# Statistics over 2 × 2 pixels and 256 images have a standard error of about 3 %.
 REFERENCE = 256
 
 
@@ -226,9 +227,9 @@ STUDY = Study(
     title="Is it the unit, or BatchNorm's stale statistics?",
     question=(
         "In inference, BatchNorm normalizes by the mean and variance of training. When a unit is deleted, "
-        "these no longer fit the input of the layers behind it. Here they are estimated again, on training "
-        "images and with the unit deleted; no weight is changed. Damage that disappears was not the loss of "
-        "what the unit computed."
+        "these no longer match the inputs of later layers. Here they are re-estimated on training images "
+        "with the unit deleted; no weight is changed. Damage that disappears was not caused by the loss of "
+        "the unit's function."
     ),
     code=(
         f"reference, _ = run.examples('train', {REFERENCE})\n"
@@ -240,7 +241,7 @@ STUDY = Study(
     verdict=verdict,
     says={
         "better": _changes,
-        "same": "new statistics leave the damage in {} as it was",
+        "same": "new BatchNorm statistics hardly change the damage in {}",
         "worse": _changes,
         "harmless": "no deletion raises the error of {}",
         "untrained": verdicts.UNTRAINED,

@@ -1,31 +1,31 @@
 """Units in another order: how the error rises as the order is destroyed.
 
-*Question.* In an ensemble no member depends on the one in front of it; in a plain network each layer does.
+*Question.* In an ensemble no member depends on the previous one; in a plain network each layer does.
 Veit, Wilber & Belongie (2016, §4.3, Fig. 5b) swap k random pairs of units of a trained residual network, and
-see the error rise smoothly as Kendall's rank correlation τ falls from 1 to about 0.84.
+find that the error rises smoothly as Kendall's rank correlation τ falls from 1 to about 0.84.
 
 *Which units.* Only equal units, those of one ``Stack``, can change places: a unit that changes the shape, or
 differs in structure from its neighbours, stays. The k pairs are drawn uniformly from all pairs of equal units
 and swapped one after the other, so the same unit may move twice. Further orders: every two neighbours swapped
 (the smallest change; Lad et al. 2024), full shuffles within the stacks, and all stacks reversed.
 
-*How far from the true order.* With d the number of pairs of units that run in the wrong order,
+*Distance from the true order.* With d the number of pairs of units that run in the wrong order,
 
     τ = 1 − 4 d / (n (n − 1)),
 
-over all n units, also those that never move. Over the units that move alone it is smaller; the paper does
+over all n units, including those that never move. Over the movable units only, τ is smaller; the paper does
 not say which it uses. With 54 units, in stacks of 18, 17 and 17 and two that stay, τ is 0.88 after ten swaps
 (mean), 0.70 after a full shuffle (mean), and 0.41 after the reversal.
 
 *Protocol.* The parameters and BatchNorm statistics of a unit move with it; with ``recalibrate_on``,
 statistics are those of the reordered network (``batch_statistics``). Nothing is trained again.
 
-*Reading it.* In a vote the order would not matter, but it matters as little where small branches change a
-state slowly (Greff et al. 2017: the units of a stage refine one estimate). τ counts wrong pairs, not how much
-a unit does.
+*Reading it.* In a vote the order would not matter, but it also matters little if small branches change the
+state slowly (Greff et al. 2017: the units of a stage refine one estimate). τ counts wrong pairs, not the
+effect of each unit.
 
-*Cost.* At most one forward pass for each order; equal beginnings run once (``prefixes``). With
-``recalibrate_on``, whole passes, and further passes over the images from which statistics are estimated.
+*Cost.* At most one forward pass for each order; shared prefixes run once (``prefixes``). With
+``recalibrate_on``, every order takes a whole pass, and further passes over the images for the statistics.
 """
 
 from __future__ import annotations
@@ -68,12 +68,12 @@ class Reordering(Compared):
     error: Annotated[np.ndarray, "variant"]  # share of wrong predictions, 0 … 1
     loss: Annotated[np.ndarray, "variant"]  # mean
     kl: Annotated[np.ndarray, "variant"]  # mean KL(p_intact ‖ p_reordered), nats
-    agreement: Annotated[np.ndarray, "variant"]  # share of predictions equal to the intact ones
+    agreement: Annotated[np.ndarray, "variant"]  # share of predictions equal to the intact network's
     fixed: tuple[str, ...]  # names of the units that have no equal and never move
 
     @property
     def moved(self) -> np.ndarray:
-        """bool [variant, place], whether another unit runs there than in the true order."""
+        """bool [variant, place], whether the unit at this place differs from that in the true order."""
         return self.order != np.arange(len(self.unit))
 
     def of_kind(self, kind: str) -> np.ndarray:
@@ -120,7 +120,7 @@ def reverse(sizes: Sequence[int]) -> np.ndarray:
 
 
 def _stacks(sizes: Sequence[int]) -> list[np.ndarray]:
-    """The places of each stack."""
+    """The place indices of each stack."""
     return np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
 
 
@@ -136,18 +136,18 @@ def reorder(
     recalibrate_on: ArrayLike | None = None,
     **how: Unpack[Inference],
 ) -> Reordering:
-    """Runs the units in other orders, as Veit et al. 2016, Fig. 5b; see ``by_swaps``.
+    """Runs the units in other orders, as in Veit et al. 2016, Fig. 5b; see ``by_swaps``.
 
     Args: those of every analysis (``Inference``), and
-      network: any with two equal units, that is, with a stack of two or more.
-      swaps: how many random pairs to swap.
+      network: any with two equal units, that is, with a stack of at least two.
+      swaps: numbers of random pairs to swap.
       draws: random orders for each number of swaps, and full shuffles.
       seed: seed of the draws.
-      recalibrate_on: float [M, H, W, C], training images on which BatchNorm statistics are estimated anew for
-        each order; None for running statistics, which move with their unit, as in the paper.
+      recalibrate_on: float [M, H, W, C], training images for re-estimating BatchNorm statistics for each
+        order; None for running statistics, which move with their unit, as in the paper.
 
     Raises:
-      ValueError: also for no two equal units, a number of swaps or of draws below 1, and with
+      ValueError: also if no two units are equal, for fewer than one swap or draw, and with
         ``recalibrate_on`` for a network without BatchNorm.
     """
     sizes = [stack.n for stack in network.stacks]
@@ -159,7 +159,7 @@ def reorder(
     if min(swaps, default=0) < 1 or draws < 1:
         raise ValueError(f"swaps={tuple(swaps)}, draws={draws}; allowed: numbers from 1")
 
-    def rng(k: int) -> np.random.Generator:  # shuffles have that of 0 swaps, which are never drawn
+    def rng(k: int) -> np.random.Generator:  # shuffles use k = 0, which no swaps use
         return np.random.default_rng((seed, k))
 
     made = [
@@ -204,7 +204,7 @@ def by_swaps(result: Reordering, what: str = "error") -> Spread:
 
 
 def tau_and_error(result: Reordering) -> float:
-    """Spearman's correlation of the medians of τ and of the error, by number of swaps."""
+    """Spearman's rank correlation of the median τ and the median error, over the numbers of swaps."""
     return spearman(by_swaps(result, "tau").median, by_swaps(result).median)
 
 
@@ -212,7 +212,7 @@ def tau_and_error(result: Reordering) -> float:
 
 
 def plot(results: Mapping[str, Reordering]) -> style.Figure:
-    """Error over τ for random swaps, shuffles and the reversal; error after each swap of neighbours."""
+    """Left: error by τ for random swaps, shuffles and the reversal. Right: error after neighbour swaps."""
     fig, (left, right) = style.panels(2, height=1)
     for i, (label, r) in enumerate(results.items()):
         look: dict[str, Any] = {"color": style.color(i)}
@@ -234,7 +234,7 @@ def plot(results: Mapping[str, Reordering]) -> style.Figure:
     return fig
 
 
-# The error "rises smoothly" where the medians of error and τ have at most this rank correlation, and the
+# The error "rises smoothly" if the medians of error and τ have at most this rank correlation, and the
 # first number of swaps costs at most STEP.
 IN_ORDER = -0.9
 REPORTED = (1, 3, 8, 20)  # numbers of swaps
@@ -278,9 +278,9 @@ def points(label: str, result: Reordering) -> list[str]:
     error = result.error[near]
     worst, gentle = int(np.argmax(error)), verdicts.spared(error, result.intact_error).sum()
     return [
-        f"{label}: {percent(result.intact_error)} error in the true order; in the median {join(swaps)}; "
+        f"{label}: {percent(result.intact_error)} error in the true order; median {join(swaps)}; "
         f"{_shuffled(result)} after full shuffles and {percent(result.error[-1])} in reverse. "
-        f"Rank correlation of τ and the error, of medians: {correlation(tau_and_error(result))}. "
+        f"Rank correlation of the median τ and the median error: {correlation(tau_and_error(result))}. "
         f"Of {count(len(error), 'swap')} of neighbours {gentle} cost at most one percentage point; the "
         f"worst, of {_units(result, near[worst])}, gives {percent(error[worst])}. "
         f"{len(result.fixed)} of {count(len(result.unit), 'unit')} never moved."
@@ -288,12 +288,12 @@ def points(label: str, result: Reordering) -> list[str]:
 
 
 def _units(result: Reordering, variant: int) -> str:
-    """'stage1/unit2 and stage1/unit3': the units that run at another place."""
+    """'stage1/unit2 and stage1/unit3': the units that have moved."""
     return join([result.unit[u] for u in np.flatnonzero(result.moved[variant])])
 
 
 def table(result: Reordering) -> Columns:
-    """One row for each number of swaps, for shuffles, the reversal, and each swap of neighbours."""
+    """One row for each number of swaps, for shuffles, for the reversal, and for each swap of neighbours."""
     curve, shuffle = by_swaps(result), result.of_kind("shuffle")
     others = np.flatnonzero(result.of_kind("reversal") | result.of_kind("neighbours")).tolist()
     orders = [
@@ -340,8 +340,8 @@ STUDY = Study(
     title="Run the units in another order",
     question=(
         "Does the order of the units matter? Equal units of the trained network change places: a few random "
-        "pairs, every two neighbours, or all of them. Kendall's τ tells how much of the true order is left, "
-        "1 for all of it."
+        "pairs, every two neighbours, or all of them. Kendall's τ measures how much of the true order is "
+        "left; it is 1 for the true order."
     ),
     code="resjax.analysis.reorder(*run.evaluation(10_000), loss=run.loss)",
     result=Reordering,

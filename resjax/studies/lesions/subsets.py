@@ -1,6 +1,6 @@
 """Which sets of units to delete: the units that can be deleted, random sets, all pairs, runs of neighbours.
 
-``deletions`` measures what is left of the network.
+``deletions`` measures the remaining network.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ def candidates(
 ) -> tuple[np.ndarray, dict[str, str]]:
     """bool [units], which units can be deleted on these images, and {name: reason} of the others.
 
-    Only shapes are evaluated. Without ``transitions``, a unit can't be deleted that changes the shape.
+    Only shapes are evaluated. Without ``transitions``, units that change the shape are excluded.
 
     Raises:
-      ValueError: images of a wrong form, or no unit that can be deleted.
+      ValueError: if the images have a wrong shape, or no unit can be deleted.
     """
     images = np.asarray(images)
     check_images(images)
@@ -62,14 +62,14 @@ def default_numbers(n: int) -> tuple[int, ...]:
 
 
 def random_subsets(allowed: np.ndarray, ks: Sequence[int], draws: int, seed: int) -> np.ndarray:
-    """``draws`` different random subsets of each size, or all where there are no more: bool [subset, unit].
+    """``draws`` different random subsets of each size, or all if there are no more: bool [subset, unit].
 
     Args:
       allowed: bool [units], the units that may be in a subset.
       ks: sizes. Each has its own random numbers, so its subsets do not depend on the other sizes.
 
     Raises:
-      ValueError: no size, a size below 0 or above the number of allowed units, or no draw.
+      ValueError: for no size, for a size below 0 or above the number of allowed units, and for no draw.
     """
     pool = np.flatnonzero(allowed)
     wrong = sorted(k for k in ks if not 0 <= k <= len(pool))
@@ -95,7 +95,7 @@ def random_halves(allowed: np.ndarray, draws: int, seed: int) -> np.ndarray:
     if 2 ** len(pool) <= draws:
         every = (itertools.combinations(pool.tolist(), k) for k in range(len(pool) + 1))
         return _as_mask(list(itertools.chain(*every)), len(allowed))
-    # No size of ``random_subsets`` has this seed.
+    # ``random_subsets`` uses this seed for no size.
     rng = np.random.default_rng((seed, len(pool) + 1))
     drawn = (pool[rng.random(len(pool)) < 0.5] for _ in itertools.count())
     return _as_mask(_different(drawn, draws), len(allowed))
@@ -110,7 +110,7 @@ def _different(drawn: Iterator[np.ndarray], count: int) -> list[tuple[int, ...]]
 
 
 def pairs_and_runs(allowed: np.ndarray) -> np.ndarray:
-    """Every allowed unit alone, every two of them, and every run of neighbours: bool [subset, unit]."""
+    """Every allowed unit alone, every pair, and every run of consecutive units: bool [subset, unit]."""
     pool, n = np.flatnonzero(allowed).tolist(), len(allowed)
     runs = [range(i, j + 1) for i in range(n) for j in range(i, n) if allowed[i : j + 1].all()]
     subsets = [*((i,) for i in pool), *itertools.combinations(pool, 2), *map(tuple, runs)]

@@ -1,1 +1,1 @@
-"""Paths through a network: how many, how long, what the gradient owes to each, and how they vote."""
+"""Paths through a network: their number and lengths, the gradient through them, and votes of sub-networks."""

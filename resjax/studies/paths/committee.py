@@ -1,14 +1,14 @@
 """Committees: do sub-networks of one network vote like an ensemble?
 
 *Question.* Veit, Wilber & Belongie (2016) say that residual networks behave like ensembles of relatively
-shallow networks. An ensemble has members: let sub-networks of the trained network each predict a class, and
-compare single sub-networks, committees of them, and the whole network.
+shallow networks. An ensemble has members: here sub-networks of the trained network each predict a class, and
+the error of single sub-networks, of committees and of the whole network is compared.
 
 *Voters.* A sub-network keeps some units and lacks the others (branch removed, shortcut kept; a plain unit
-that keeps its shape is replaced by its input). There are two kinds:
+that keeps its shape is replaced by its input). There are two kinds of voters:
 
 * each unit kept with probability ½: a random one of the 2ⁿ subsets of n units;
-* exactly d units deleted: a random one of the C(n, d) subsets, or all of them where they are few enough.
+* exactly d units deleted: a random one of the C(n, d) subsets, or all subsets if they are few enough.
 
 *Vote.* A committee of m voters, drawn without replacement, predicts by majority, or by the largest mean of
 its members' logits (or probabilities). **Ties**: where t classes have the most votes, one of them is drawn;
@@ -16,14 +16,15 @@ the result holds the expected error, 1 − 1/t where the true class is among the
 
 *Diversity* of each kind, see ``voters``: disagreement, agreement κ, share of pairs that predict differently.
 
-*Reading it.* If the whole network were nothing but a vote, a committee would come close to it, and larger
-ones closer. The vote does not show:
+*Reading it.* If the whole network were only a vote, committees would come close to it, and larger committees
+closer. The vote does not show:
 
 * That the network *is* an ensemble. The paper's reviewers noted that it defines none, and that the forward
-  pass is not a sum of 2ⁿ models; only the gradient is a sum over paths. A non-linear unit can't be split over
-  its inputs (Wu et al. 2016), so a single path has no output: a voter of k units is 2ᵏ paths.
-* That it is none. Voters were never trained as voters, and BatchNorm uses the whole network's statistics,
-  which are wrong for a voter; either can make a committee bad.
+  pass is not a sum of 2ⁿ models; only the gradient is a sum over paths. The output of a non-linear unit
+  can't be split over its inputs (Wu et al. 2016), so a single path has no output: a voter of k units is 2ᵏ
+  paths.
+* That the network is *not* an ensemble. Voters were never trained as voters, and BatchNorm uses the whole
+  network's statistics, which are wrong for a voter; either can raise a committee's error.
 * That voters are independent: they share the stem, the head and every unit that both keep.
 
 *Cost.* One forward pass for each voter, in one compilation. The host counts the votes, and for intervals
@@ -77,11 +78,11 @@ class Committee(Classified):
     """Errors (0 … 1) of voters, of committees and of the whole network.
 
     Intervals (95 %) are over other voters of a kind and other committees of them, not over examples or
-    trained networks (``voters``); in files of earlier versions over committees alone, see ``choices``.
+    trained networks (``voters``); in files of earlier versions, over committees only; see ``choices``.
     """
 
     kind: tuple[str, ...]  # of sub-networks
-    voters: Annotated[np.ndarray, "kind"]  # int, number of voters
+    voters: Annotated[np.ndarray, "kind"]  # int, the number of voters
     kept: Annotated[np.ndarray, "kind"]  # mean number of deletable units that a voter keeps
     voter_error: Annotated[np.ndarray, "kind", "voter"]  # NaN beyond the voters of a kind
     size: Annotated[np.ndarray, "size"]  # int, voters in a committee
@@ -90,7 +91,7 @@ class Committee(Classified):
     average_error: Annotated[np.ndarray, "kind", "size", "draw"]
     majority_interval: Annotated[np.ndarray, "kind", "size", "end"]
     average_interval: Annotated[np.ndarray, "kind", "size", "end"]
-    disagreement: Annotated[np.ndarray, "kind"]  # these three: see the module
+    disagreement: Annotated[np.ndarray, "kind"]  # for these three, see ``voters``
     different_answers: Annotated[np.ndarray, "kind"]
     kappa: Annotated[np.ndarray, "kind"]  # NaN where all voters are always right
     voter_error_interval: Annotated[np.ndarray, "kind", "end"]  # of the mean
@@ -128,15 +129,16 @@ def committee(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Committee:
-    """Lets sub-networks vote, alone and in committees.
+    """Measures the error of sub-networks, alone and as voters in committees.
 
-    Args: those of every analysis but ``loss`` (``Inference``; ``progress`` counts forward passes), and
-      deleted: the kinds of voters: a number of units deleted from each, or None: each kept with p = ½.
-      voters: most voters of a kind, all different; all subsets where there are no more.
-      sizes: of the committees, at most ``voters``; None for 1, 3, 5, 9, 17, … up to half of the voters, so
+    Args: those of every analysis except ``loss`` (``Inference``; ``progress`` counts forward passes), and
+      deleted: the kinds of voters: the number of units deleted from each voter, or None: each unit kept with
+        p = ½.
+      voters: maximum number of voters of a kind, all different; all subsets if there are no more.
+      sizes: committee sizes, at most ``voters``; None for 1, 3, 5, 9, 17, … up to half of the voters, so
         that committees of one size differ.
-      draws: committees of each size, 2 or more.
-      average: what is averaged, 'logits' or 'probabilities'.
+      draws: number of committees of each size, 2 or more.
+      average: the averaged quantity, 'logits' or 'probabilities'.
       seed: seed of voters, of committees, and of resampled voters.
 
     Raises:
@@ -164,7 +166,7 @@ def committee(
     gates = [draw_voters(can_go, d, voters, seed) for d in deleted]
     elections = [Election(draw_committees(rng, len(rows), sizes, draws), seed) for rows in gates]
     kinds = [slice(a, b) for a, b in itertools.pairwise(np.cumsum([1, *map(len, gates)]))]
-    every = np.concatenate([np.ones((1, network.num_units), np.float32), *gates])  # the whole first
+    every = np.concatenate([np.ones((1, network.num_units), np.float32), *gates])  # the whole network first
     batches, wrong = list(padded_batches(images, labels, batch_size)), 0
     for i, batch in enumerate(batches):
         given, tell = (network, variables, batch.images), part(progress, i, len(batches))
@@ -206,7 +208,7 @@ def committee(
 
 
 def plot(results: Mapping[str, Committee]) -> style.Figure:
-    """Error by committee size, one panel a network; bands are the 95 % intervals of the result."""
+    """Error by committee size, one panel per network; bands are 95 % intervals."""
     fig, panels = style.panels(len(results), columns=2, height=0.75, sharey=True)
     kinds = list(dict.fromkeys(kind for r in results.values() for kind in r.kind))  # colours
     rules = {"majority": "-", "average": "--"}
@@ -233,8 +235,8 @@ def plot(results: Mapping[str, Committee]) -> style.Figure:
     return fig
 
 
-# A committee "comes close" where its error is at most CLOSE above that of the whole network. A majority errs
-# less or more than one voter where its error differs by more than HELPS.
+# A committee "comes close" if its error is at most CLOSE above that of the whole network. The error of a
+# majority is "lower" or "higher" than that of one voter if it differs by more than HELPS.
 CLOSE, HELPS = 0.01, 0.01
 
 
@@ -249,12 +251,12 @@ def together(result: Committee) -> np.ndarray:
 
 
 def close(result: Committee) -> np.ndarray:
-    """bool [kind], whether the error of such a majority is close to that of the whole network."""
+    """bool [kind], whether the error of the largest majorities is close to that of the whole network."""
     return together(result) <= result.whole_error + CLOSE + 1e-9
 
 
 def verdict(result: Committee) -> str:
-    """Whose majorities come close to the whole network: 'all', 'some' or 'none' of the kinds; 'untrained'."""
+    """For which kinds majorities come close to the whole network: 'all', 'some' or 'none'; or 'untrained'."""
     if result.whole_error > LEARNED * result.chance_error:
         return "untrained"
     near = close(result)
@@ -264,14 +266,14 @@ def verdict(result: Committee) -> str:
 def _some(label: str, result: Committee) -> str:
     kinds, near = np.array([f"“{kind}”" for kind in result.kind]), close(result)
     return (
-        f"in {label}, majorities come close to the whole network with voters of the kind "
-        f"{join(list(kinds[near]))}, not with {join(list(kinds[~near]))}"
+        f"in {label}, majorities come close to the whole network for voters of the kind "
+        f"{join(list(kinds[near]))}, but not for {join(list(kinds[~near]))}"
     )
 
 
 def points(label: str, r: Committee) -> list[str]:
     """The error of the whole network; for each kind, that of a majority and of one voter, and diversity."""
-    # Files of earlier versions do not say it.
+    # Files of earlier versions lack this entry.
     covered = r.choices.get("intervals", "over committees of these voters")
     whole = f"{label}: the error of the whole network is {percent(r.whole_error)}"
     points = [f"{whole}. Intervals (95 %) are {covered}."]
@@ -288,8 +290,8 @@ def points(label: str, r: Committee) -> list[str]:
 
 
 def _told(r: Committee, k: int, m: int) -> list[str]:
-    """Of kind ``k`` and size ``m``: errors of a majority, an average and one voter, disagreement, different
-    answers and κ; like '1.5 % (1.2 % to 1.9 %)', without brackets where there is no interval."""
+    """For kind ``k`` and size ``m``: errors of a majority, an average and one voter, disagreement, different
+    predictions and κ; as '1.5 % (1.2 % to 1.9 %)', without brackets where there is no interval."""
     found = [
         (r.majority_error[k, m].mean(), r.majority_interval[k, m]),
         (r.average_error[k, m].mean(), r.average_interval[k, m]),
@@ -315,7 +317,7 @@ def table(r: Committee) -> Columns:
 
 
 def summary(r: Committee) -> dict[str, str]:
-    """A majority of the kind that keeps fewest units."""
+    """The error of a majority of the kind that keeps the fewest units."""
     k = int(np.argmin(r.kept))
     kept = f"{r.size[r.largest[k]]} voters, {r.kept[k]:.3g} of {r.num_units} units kept"
     judged = verdict(r) != "untrained"
@@ -341,8 +343,8 @@ STUDY = Study(
     name="committee",
     title="A vote of sub-networks",
     question=(
-        "Is the network a committee? Sub-networks that lack some units each predict a class; a committee of "
-        "them decides by majority, or by the mean of their outputs. If the whole network were nothing but "
+        "Is the network an ensemble? Sub-networks that lack some units each predict a class; a committee of "
+        "them predicts by majority, or by the mean of its members' outputs. If the whole network were only "
         "such a vote, large committees would come close to it."
     ),
     code=(
@@ -362,8 +364,9 @@ STUDY = Study(
     },
     points=points,
     notes=lambda results: [
-        "Voters were never trained to vote, and use BatchNorm statistics of the whole network. A close "
-        "committee does not prove that the network is an ensemble: the forward pass is no sum of models."
+        "Voters were never trained to vote, and they use BatchNorm statistics of the whole network. A "
+        "committee that comes close does not prove that the network is an ensemble: the forward pass is not "
+        "a sum of models."
     ],
     table=table,
     summary=summary,

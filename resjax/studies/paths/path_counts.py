@@ -1,8 +1,8 @@
-"""How many paths a network has, and how long they are: closed forms.
+"""Number and lengths of the paths through a network, in closed form.
 
 *Question.* A residual unit y = x + f(x) can be crossed in two ways, by its shortcut or through its branch.
 Veit, Wilber & Belongie (2016, §3) unravel a network of n such units into 2ⁿ paths. How long are they, which
-of them survive when units are deleted, and which could carry a gradient?
+remain when units are deleted, and which could carry a gradient?
 
 *Method.* The *length* of a path is the number of branches that it crosses. A plain unit has no shortcut, so
 every path crosses its branch. With p plain and r residual units,
@@ -16,12 +16,12 @@ The last line turns one number, the attenuation g, into a range of *effective* l
 gives the paper's 5 to 17.
 
 *Protocol.* Units that change the shape have a shortcut and count as any other. The *effective range* is the
-central 95 %, without at most 2.5 % at either end; the paper does not define "almost all".
+central 95 %, which excludes at most 2.5 % at either end; the paper does not define "almost all".
 
-*Reading it.* The counts hold for any network of this shape, trained or not; ``paths`` measures. Nor are 2ⁿ
-paths 2ⁿ networks: the gradient is a sum over paths, the output is not a sum of models.
+*Reading it.* The counts hold for any network of this structure, trained or not; ``paths`` measures gradients.
+2ⁿ paths are not 2ⁿ networks: the gradient is a sum over paths, the output is not a sum of models.
 
-*Cost.* None: exact integers.
+*Cost.* Negligible: exact integer arithmetic.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class PathCounts(Result):
     length: Annotated[np.ndarray, "length"]  # int, branches crossed
     share: Annotated[np.ndarray, "length"]  # of all paths
     deleted: Annotated[np.ndarray, "deletion"]  # int, number of deleted residual units
-    surviving: Annotated[np.ndarray, "deletion", "length"]  # share of the paths that is left
+    surviving: Annotated[np.ndarray, "deletion", "length"]  # share of the paths that remain
     attenuation: Annotated[np.ndarray, "g"]
     effective: Annotated[np.ndarray, "g", "end"]  # central 95 % of the total gradient for each g
     num_residual: int  # units with a shortcut
@@ -82,7 +82,7 @@ def path_counts(
 
     Args:
       network: any; a plain network has one path.
-      deleted: numbers of residual units to delete; None for the paper's 1, 10 and 20 of 54, in proportion.
+      deleted: numbers of residual units to delete; None scales the paper's 1, 10 and 20 of 54 to this depth.
       attenuations: values of g for which the effective range is computed.
     """
     residual, plain = count_units(network)
@@ -135,7 +135,7 @@ def plot(results: Mapping[str, PathCounts]) -> style.Figure:
 
 
 def show_lengths(fig: style.Figure, *axes: style.Axes) -> None:
-    """The x axes of curves by length, and a legend of the named curves of the first axes."""
+    """Labels the x axes of curves by length, and adds a legend for the labeled curves of the first axes."""
     for ax in axes:
         ax.set_xlabel("length (branches crossed)")
         style.integer_ticks(ax)
@@ -158,16 +158,16 @@ def between(ends: Sequence[float] | np.ndarray) -> str:
 
 
 def headline(results: Mapping[str, PathCounts]) -> str:
-    """How long most paths are."""
+    """The central 95 % of the path lengths of each network."""
     parts = []
     for label, r in results.items():
         units = r.num_residual + r.num_plain
         parts.append(f"{between(r.central)} of {units} units in {label}")
-    return f"of all paths, 95 % cross {join(parts)}"
+    return f"95 % of all paths cross {join(parts)}"
 
 
 def points(label: str, r: PathCounts) -> list[str]:
-    """How many paths there are, which of them deletions leave, and which lengths an attenuation selects."""
+    """The number of paths, the share that remains after deletions, and the effective lengths for some g."""
     middle = r.num_plain + r.num_residual // 2
     shares = zip(r.surviving[:, r.num_residual // 2], r.deleted.tolist(), strict=True)
     left = [f"{factor(100 * share)} % after {count(d, 'deletion')}" for share, d in shares]
@@ -202,8 +202,8 @@ STUDY = Study(
     title="How many paths, and how long",
     question=(
         "A residual unit can be crossed by its shortcut or through its branch, so n units make 2ⁿ paths from "
-        "the output back to the input. How many branches do they cross, and which of them are left when "
-        "units are deleted? This is counted, not measured."
+        "the output back to the input. How many branches do they cross, and which remain when units "
+        "are deleted? The numbers are computed from the architecture, not measured."
     ),
     code="resjax.analysis.path_counts(run.network)",
     result=PathCounts,

@@ -5,7 +5,8 @@ cross k branches?
 
 *Method.* At a unit, a path goes through the shortcut's Jacobian S or the branch's J. The product over units
 ∏(S_i + t·J_i)ᵀ ∂L/∂y sorts the paths by length: the coefficient of tᵏ is the sum over all paths of length k.
-So the cotangents c_0 … c_n, one for each length, are carried back together, as polynomials are multiplied:
+So the cotangents c_0 … c_n, one for each length, are propagated backwards together, like the coefficients of
+a product of polynomials:
 
     c_k  ←  Sᵀ Mᵀ c_k + Jᵀ Mᵀ c_{k−1}
 
@@ -15,17 +16,17 @@ shortcut, so all lengths grow by one there. Nothing is sampled: Σ_k c_k is the 
 Each length has a *norm* ‖c_k‖ and a *contribution* ⟨c_k, c⟩/‖c‖². Contributions sum to 1; a negative one
 means that these paths oppose the whole gradient.
 
-*Protocol.* Veit et al. 2016 (§5) leave choices open; the defaults are BatchNorm's running statistics, the
-mean loss of a batch, and one L2 norm over the batch, at the image (``Probe``). The paper has no such sum: it
-multiplies the number of paths by the mean norm of single ones (``path_sampled``), an upper bound, because
+*Protocol.* Veit et al. 2016 (§5) leave several choices open; the defaults are BatchNorm's running statistics,
+the mean loss of a batch, and one L2 norm over the batch, at the image (``Probe``). The paper has no such sum:
+it multiplies the number of paths by the mean norm of single ones (``path_sampled``), an upper bound, because
 paths are vectors that point in different directions.
 
-*Reading it.* The norms ‖c_k‖ do not sum to ‖c‖: lengths cancel each other too. Large norms at short lengths
-say that the *gradient* comes through short paths, not that the network computes a vote of shallow ones.
+*Reading it.* The norms ‖c_k‖ do not sum to ‖c‖: different lengths partly cancel, too. Large norms at short
+lengths show that the *gradient* comes through short paths, not that the output is a vote of shallow networks.
 
 *Cost.* With n residual units, n(n + 1)/2 backward passes of a branch with respect to its input: half of n
-passes through all branches, without the gradients of weights, which a training step needs too. n + 1 states
-and n inputs of units are held.
+passes through all branches, without the weight gradients that a training step also needs. Memory: n + 1
+cotangents and the n inputs of the units.
 """
 
 from __future__ import annotations
@@ -180,12 +181,12 @@ def walk_lengths(
     *given: Any,
     measure: Callable[[Crossing, jax.Array, jax.Array], Any] = lambda *_: None,
 ) -> Arrived:
-    """Carries one row for each number of residual branches through the network, see ``walk_back``.
+    """Propagates one row for each number of residual branches through the network; see ``walk_back``.
 
     Args:
       *given: the other positional arguments of ``walk_back``.
-      measure: (unit, rows behind it, number of residual units behind it) → output of the unit. The paths so
-        far have 0 … that number of branches; the other rows are 0.
+      measure: (unit, rows behind it, number of residual units behind it) → output of the unit. Paths up to
+        this unit have crossed 0 … that number of residual branches; the other rows are 0.
     """
     behind = network.residual.sum() - network.residual.cumsum()
 
@@ -201,7 +202,7 @@ def walk_lengths(
 
 
 def _cross(unit: Crossing, rows: jax.Array, behind: jax.Array) -> jax.Array:
-    """c_k ← SᵀMᵀc_k + JᵀMᵀc_{k−1} for all rows that are in use, 0 … ``behind``; the others stay 0.
+    """c_k ← SᵀMᵀc_k + JᵀMᵀc_{k−1} for the rows in use, 0 … ``behind``; the others stay 0.
 
     From the last row to the first, so that no row is overwritten before it is read.
     """
@@ -213,7 +214,7 @@ def _cross(unit: Crossing, rows: jax.Array, behind: jax.Array) -> jax.Array:
     both, shortcut = unit.both(), unit.shortcut()
 
     def step(i: jax.Array, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        new, above = state  # above = Mᵀc_k, for the row that is written next
+        new, above = state  # above = Mᵀc_k, for the next written row
         k = behind + 1 - i
         below = merge(old(new, k - 1))
         return new.at[k].set(both(above, below)), below
@@ -234,7 +235,7 @@ def part_of(g: jax.Array, whole: jax.Array) -> jax.Array:
 
 
 def plot(results: Mapping[str, PathSpectrum]) -> style.Figure:
-    """Left, the share of the norms by length; right, the contribution to the gradient, which can be negative.
+    """Left: share of the norms by length. Right: contribution to the gradient, which can be negative.
 
     Runs differ in color, moments in line style. Lines are means over batches, bands their 95 % intervals.
     """

@@ -1,13 +1,13 @@
-"""Do the paths that carry the gradient grow longer during training?
+"""Path lengths of the gradient over training: do effective paths grow longer?
 
 *Question.* Littwin & Wolf (2016) argue that the ensemble of paths is dynamic: paths shorter than half of the
-depth dominate at the start, and longer ones later, because BatchNorm's scales grow. Is it so in this run?
+depth dominate at the start, and longer ones later, because BatchNorm's scales grow. Does this run show it?
 
-*Method.* The exact spectrum (``path_exact``) at step 0 and at every checkpoint, on the same batches of
-training images; from it the mean length, weighted by the norms.
+*Method.* The exact spectrum (``path_exact``) is computed at step 0 and at every checkpoint, on the same
+batches of training images. The mean length is weighted by the norms.
 
-*Protocol.* BatchNorm uses the statistics of the batch at every moment: at step 0 running statistics are 0 and
-1, estimated from no data, and at the first checkpoints they may lag.
+*Protocol.* BatchNorm uses the statistics of the batch at every moment: at step 0 the running mean and
+variance are 0 and 1, which describe no data, and at the first checkpoints they may lag.
 
 *Reading it.* The interval is over batches of one run, not over seeds. The mean length can grow because long
 paths gain or because short ones fade: see the spectra.
@@ -64,9 +64,9 @@ def path_growth(
 
 
 def plot(results: Mapping[str, PathSpectrum]) -> style.Figure:
-    """Left: the norms by length at the first and the last moment. Right: the mean length at every moment.
+    """Left: norms by length at the first and the last moment. Right: mean length at every moment.
 
-    The band is the interval over batches, the dotted line the mean length of all paths.
+    The band is the interval over batches; the dotted line is the mean length of all paths.
     """
     fig, (left, right) = style.panels(2)
     for i, (label, result) in enumerate(results.items()):
@@ -97,7 +97,8 @@ LEAST = 0.5
 
 def verdict(result: PathSpectrum) -> str:
     """How the mean length changes from the first moment to the last: 'longer', 'shorter', 'same' (intervals
-    over batches overlap, or means differ by less than ``LEAST``), or 'none' without two that have a gradient.
+    over batches overlap, or means differ by less than ``LEAST``), or 'none' without two moments that have
+    one.
     """
     first, last = result.mean_length[[0, -1]]
     if len(result.step) < 2 or not np.isfinite([first, last]).all():
@@ -113,7 +114,7 @@ _CLAUSES = {
     "longer": "the paths that carry the gradient of {} grow longer during training",
     "shorter": "the paths that carry the gradient of {} grow shorter during training",
     "same": "the paths that carry the gradient of {} stay about as long during training",
-    "none": "for {} there are not two moments with a gradient to compare",
+    "none": "no two moments of {} have a gradient to compare",
 }
 _CITED = {
     "longer": ", as Littwin & Wolf (2016) predict",
@@ -149,7 +150,7 @@ def points(label: str, r: PathSpectrum) -> list[str]:
     most = int(np.nanargmax(r.mean_length)) if np.isfinite(r.mean_length).any() else 0
     text = f"{label}: {'; '.join(parts)}."
     if 0 < most < len(r.step) - 1:
-        text += f" It is longest {moment(int(r.step[most]))}, {r.mean_length[most]:.1f}."
+        text += f" The mean length is largest {moment(int(r.step[most]))}, {r.mean_length[most]:.1f}."
     return [text]
 
 
@@ -183,8 +184,8 @@ STUDY = Study(
     name="path_growth",
     title="Path lengths during training",
     question=(
-        "Does the network begin as a shallow one and deepen? At every checkpoint the gradient is split "
-        "exactly by the number of branches that it has crossed."
+        "Do the paths that carry the gradient grow longer during training? At every checkpoint the gradient "
+        "is split exactly by the number of branches that it has crossed."
     ),
     code=(
         "images, labels = run.examples('train', 128)\n"

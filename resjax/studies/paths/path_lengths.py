@@ -1,7 +1,7 @@
-"""Arithmetic of path lengths: numbers of paths, and statistics of weights on lengths.
+"""Arithmetic of path lengths: numbers of paths, and statistics of weights over lengths.
 
-``path_counts`` explains the closed forms. A network has r residual units, which a path crosses in one of two
-ways, and p plain units, which every path crosses through the branch.
+``path_counts`` explains the closed forms. A network has r residual units, which a path crosses by the
+shortcut or through the branch, and p plain units, which every path crosses through the branch.
 """
 
 from __future__ import annotations
@@ -51,19 +51,19 @@ def attenuated_shares(residual: int, g: float, plain: int = 0) -> np.ndarray:
     if not g >= 0:
         raise ValueError(f"attenuation g={g}; allowed: 0 or more")
     through = path_lengths(residual, plain) - plain
-    # Not scipy's binomial, which overflows where g is next to nothing.
+    # scipy's binomial overflows for g near 0.
     log = log_path_counts(residual, plain) + special.xlogy(through, g) - residual * np.log1p(g)
     return np.exp(log)
 
 
 def central_range(lengths: np.ndarray, weights: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
-    """First and last length of the central ``level`` of non-negative weights, both included; NaN where all
+    """First and last length of the central ``level`` of non-negative weights, both included; NaN if all
     are 0 or one is not finite."""
     total = np.sum(weights)
     if not (np.isfinite(total) and total > 0):
         return math.nan, math.nan
     below, tail = np.cumsum(weights) / total, (1 - level) / 2
-    # Rounding must not decide for a share that equals the tail.
+    # Tolerance for shares that equal the tail up to rounding.
     low, high = (int(np.argmax(below >= edge - 1e-12)) for edge in (tail, 1 - tail))
     return float(lengths[low]), float(lengths[high])
 
@@ -103,12 +103,12 @@ def fit_attenuation(
     slope, offset = np.polyfit(k, y, 1)
     spread = np.sum((y - y.mean()) ** 2)
     rest = np.sum((y - offset - slope * k) ** 2)
-    flat = spread < 1e-20  # then the residuals are rounding
+    flat = spread < 1e-20  # then the residuals are rounding errors
     return float(np.exp(slope)), 1.0 if flat else float(1 - rest / spread)
 
 
 def totals(mean: np.ndarray, num_residual: int, num_plain: int) -> np.ndarray:
     """Number of paths × mean norm [..., length], divided by the sum; NaN where all means are 0."""
     logs = log_path_counts(num_residual, num_plain)
-    # Numbers of paths overflow in deep networks: relative to the most frequent length.
+    # Numbers of paths overflow in deep networks, so they are relative to the most frequent length.
     return shares(np.exp(logs - logs.max()) * mean)

@@ -1,21 +1,21 @@
-"""Which paths train a unit: the gradient of a unit's own weights by the length of the path behind it.
+"""Which paths train a unit: the gradient of a unit's own weights by the path length between unit and loss.
 
 *Question.* The gradient that reaches unit i has crossed some of the units between it and the loss. Is a unit
 trained through long paths or through short ones?
 
 *Method.* The exact cotangents c_k by length (``path_exact``) are known at the output of every unit. The
-gradient of its own parameters is linear in them, so it splits in the same way:
+gradient of its own parameters is linear in the cotangents, so it splits in the same way:
 
-    ∂L/∂W_i = Σ_k (∂y_i/∂W_i)ᵀ c_k,      k = branches crossed behind unit i, towards the loss
+    ∂L/∂W_i = Σ_k (∂y_i/∂W_i)ᵀ c_k,      k = branches crossed behind unit i, between it and the loss
 
 All parameters of the unit form one vector. Each length has a norm and a contribution ⟨·, whole⟩/‖whole‖²;
 contributions sum to 1 over lengths.
 
 *Reading it.* Early units have more units behind them, so lengths grow towards the input in any network:
 compare with the dotted line, half of the units behind, which is the mean length of *all* paths there. The
-units in front of unit i do not split its gradient; they set its activations, those of the intact network.
+units before unit i do not split its gradient; they only determine its input, as in the intact network.
 
-*Cost.* That of the exact spectrum, and as many backward passes of a unit with respect to its weights.
+*Cost.* That of the exact spectrum, and the same number of backward passes with respect to a unit's weights.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class PathParameters(Result):
 
     unit: tuple[str, ...]  # names in order
     length: Annotated[np.ndarray, "length"]  # int, branches crossed behind a unit, 0 … units − 1
-    # Norm of the gradient through all paths of a length, 0 without any; its part of the unit's gradient.
+    # Norm of the gradient through all paths of a length, 0 without paths; its share of the unit's gradient.
     norm: Annotated[np.ndarray, "batch", "unit", "length"]
     contribution: Annotated[np.ndarray, "batch", "unit", "length"]
     total: Annotated[np.ndarray, "batch", "unit"]  # norm of the unit's gradient
@@ -61,7 +61,7 @@ class PathParameters(Result):
 
     @property
     def share(self) -> np.ndarray:
-        """[unit, length]: mean norm over batches, in parts of their sum; NaN where a unit has no gradient."""
+        """[unit, length]: mean norm over batches, divided by the sum; NaN where a unit has no gradient."""
         return shares(self.norm.mean(0))
 
     @property
@@ -71,7 +71,7 @@ class PathParameters(Result):
 
     @property
     def expected_length(self) -> np.ndarray:
-        """[unit], mean length of all paths behind: half of the residual units, all of the plain."""
+        """[unit], mean length of all paths behind: half of the residual units plus all plain units."""
         crossed = np.where(self.residual, 0.5, 1.0)
         return crossed.sum() - crossed.cumsum()
 
@@ -100,7 +100,9 @@ def path_parameters(
         so ``norm`` must be 'batch'; ``at`` does not matter.
     """
     if probe.norm != "batch":
-        raise ValueError(f"norm={probe.norm!r}; allowed: 'batch', whose sum a weight's gradient is")
+        raise ValueError(
+            f"norm={probe.norm!r}; allowed: 'batch', because the gradient of a weight is a sum over the batch"
+        )
     batches = whole_batches(network, variables, images, labels, batch_size)
     found = [
         jax.device_get(_by_unit(network, loss, probe, variables, *batch))
@@ -123,13 +125,13 @@ def path_parameters(
 
 
 def _by_length(values: np.ndarray, residual: np.ndarray) -> np.ndarray:
-    """[batch, unit, row] → [batch, unit, length]: a row counts residual branches, a length also the plain
-    units behind."""
+    """[batch, unit, row] → [batch, unit, length]: a row counts residual branches, a length also counts
+    plain units behind."""
     batches, units, _ = values.shape
     placed = np.zeros((batches, units, units))
     for i in range(units):
         plain = int(np.sum(~residual[i + 1 :]))
-        count = units - i - plain  # residual units behind, and one
+        count = units - i - plain  # number of residual units behind, plus one
         placed[:, i, plain : plain + count] = values[:, i, :count]
     return placed
 
@@ -167,7 +169,7 @@ def _gradients(unit: Crossing, rows: jax.Array, behind: jax.Array) -> tuple[jax.
 
 
 def plot(results: Mapping[str, PathParameters]) -> style.Figure:
-    """For each unit, how many branches the gradient of its weights has crossed: mean and central 95 %.
+    """For each unit, the number of branches that the gradient of its weights has crossed: mean, central 95 %.
 
     The dotted line is the mean length of all paths behind the unit.
     """
@@ -190,9 +192,9 @@ SHORT, LONG = 0.75, 1.05
 
 
 def ratio(result: PathParameters) -> float:
-    """Mean effective length ÷ mean length of all paths, in the median over the first half of the units.
+    """Median over the first half of the units of mean effective length ÷ mean length of all paths.
 
-    Units close to the loss have too few units behind them for a difference. NaN without a gradient.
+    Units close to the loss have too few units behind them to show a difference. NaN without a gradient.
     """
     half = max(len(result.unit) // 2, 1)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -216,8 +218,8 @@ def points(label: str, r: PathParameters) -> list[str]:
     return [
         f"{label}: 95 % of the gradient of {r.unit[first]} has crossed {between(r.effective[first])} of the "
         f"{len(r.unit) - 1 - first} units behind it (mean {r.mean_length[first]:.1f}; all paths there: "
-        f"{r.expected_length[first]:.1f}). Over the first half of the units, the mean length is "
-        f"{ratio(r):.2f} times that of all paths, in the median."
+        f"{r.expected_length[first]:.1f}). In the median over the first half of the units, the "
+        f"mean length is {ratio(r):.2f} times that of all paths."
     ]
 
 
@@ -243,8 +245,8 @@ STUDY = Study(
     name="path_parameters",
     title="Which paths train a unit",
     question=(
-        "The gradient of a unit's own weights has crossed some of the units between it and the loss. How "
-        "many? It is split exactly by that number, for every unit."
+        "The gradient of a unit's own weights has crossed some of the branches between the unit and the "
+        "loss. How many? The gradient of every unit is split exactly by that number."
     ),
     code=(
         "images, labels = run.examples('train', 128)\n"
@@ -259,7 +261,7 @@ STUDY = Study(
         "short": "the weights of {} are trained through paths shorter than most",
         "like": "the weights of {} are trained through paths about as long as most",
         "long": "the weights of {} are trained through paths longer than most",
-        "none": "the weights of {} get no gradient on these examples, or none that is finite",
+        "none": "the weights of {} have no finite, non-zero gradient on these examples",
     },
     points=points,
     table=table,

@@ -4,23 +4,25 @@
 
 *Method.* Veit, Wilber & Belongie (2016, §5, Fig. 6b): a batch of training images runs forward through the
 whole trained network. In the backward pass k random units are crossed through their branch only, all others
-through their shortcut only; the norm of the gradient at the input is one draw: one of the C(n, k) paths, at
-the intact network's activations. Fig. 6c multiplies the mean over draws by the number of paths.
+through their shortcut only. The norm of the gradient at the input is one draw, for one of the C(n, k) paths,
+at the intact network's activations. Fig. 6c multiplies the mean over draws by the number of paths.
 
-If each branch multiplies the norm by the same g, the mean falls as gᵏ, and the product is a
-Binomial(n, g/(1 + g)) (``path_counts``). log(g) is the slope of a line through log(mean norm) against k, for
-k from 1 to 40 of 54 units, and in proportion elsewhere: longer paths are a negligible share of all.
+If each branch multiplies the norm by the same g, the mean falls as gᵏ, and the product is
+proportional to Binomial(n, g/(1 + g)) (``path_counts``). log(g) is the slope of a line through log(mean norm)
+against k, for k from 1 to 40 of 54 units, and in proportion for other depths: longer paths are a negligible
+share of all.
 
-*Protocol.* The paper took 1,000 draws for each length. Its open choices are in ``Probe``. Draw d of every
-length uses batch d, in turn. Every path crosses each plain unit. Intervals are bootstrapped over draws.
+*Protocol.* The paper took 1,000 draws for each length. ``Probe`` holds the choices that it leaves open. Draw
+d of every length uses batch d, cycling through the batches. Every path crosses each plain unit. Intervals are
+bootstrapped over draws.
 
 *Reading it.* The paper's product is an *upper bound* of the gradient through all paths of that length: it
-adds norms, as if all paths pointed one way. ``path_exact`` adds the vectors. A mean of norms that spread over
-decades is dominated by the few largest; compare the median.
+adds norms, as if the gradients of all paths had the same direction. ``path_exact`` adds the vectors. If norms
+spread over decades, the few largest dominate their mean; compare the median.
 
 *Cost.* A draw of length k takes k backward passes of a branch with respect to its input; an identity shortcut
-costs nothing. One path of each length is carried at a time, so d paths of each length cost as much as d exact
-spectra, and hold as many states as one.
+costs nothing. One path of each length is propagated at a time, so d paths of each length cost as much as d
+exact spectra and need the memory of one.
 """
 
 from __future__ import annotations
@@ -127,7 +129,7 @@ class PathSample(Result):
         return totals(mean, self.num_residual, self.num_plain)
 
     def _over_draws(self, statistic: Callable[[np.ndarray], Any]) -> tuple[np.ndarray, np.ndarray]:
-        """Percentile interval of a function of the means [length]; a draw keeps all its lengths."""
+        """Percentile interval of a function of the means [length]; a resampled draw keeps all its lengths."""
         seed = self.choices.get("seed", 0)
         return bootstrap(self.norm, lambda v, axis: np.array(statistic(v.mean(axis))), seed=seed)
 
@@ -158,7 +160,7 @@ def sample_paths(
     rng, columns = np.random.default_rng(seed), []
     in_turn = itertools.cycle(batches.keyed(seed))
     for _ in reported(range(draws), progress):
-        # One path of each length: of a random order of the units, the first 0, 1, 2, … take their branch.
+        # One path of each length: the first 0, 1, 2, … units of a random order take their branch.
         place = rng.permuted(np.tile(np.arange(residual), (residual + 1, 1)), axis=1)
         branch = np.zeros((residual + 1, network.num_units), bool)
         branch[:, network.residual] = place < np.arange(residual + 1)[:, None]
@@ -246,11 +248,11 @@ def _walk_paths(
 
 
 def _cross(unit: Crossing, rows: jax.Array, logs: jax.Array, through: jax.Array) -> Any:
-    """Each row takes the branch or the shortcut. The product of many small factors would underflow, so a row
-    behind a branch is scaled to a largest entry of 1, and the logarithm of the scale is kept."""
+    """Each row takes the branch or the shortcut. The product of many small factors would underflow, so after
+    a branch the row is scaled to a largest entry of 1, and the logarithm of the scale is kept."""
     new, old = rows_before(unit, rows)
     merge, branch = unit.merge(), unit.branch()
-    # Rows that take the branch come first: two loops with traced bounds, so no row pays for both ways.
+    # Rows that take the branch come first: two loops with traced bounds, so each row computes only one way.
     order, count = jnp.argsort(~through), jnp.sum(through)
 
     def by_branch(i: jax.Array, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:

@@ -1,13 +1,13 @@
 """Backpropagation of many cotangents at once through one network, for exact and sampled path gradients.
 
-Backpropagation carries one vector, ∂L/∂y, from unit to unit. Here several *rows* of vectors are carried back,
-and an analysis says how each unit changes them. A unit z = s(x) + g·f(x), y = m(z) has three linear maps, the
-transposed Jacobians Mᵀ, Sᵀ and Jᵀ of m, s and g·f, at the state of the *intact* network::
+Backpropagation passes one vector, ∂L/∂y, from unit to unit. Here several *rows* of vectors are propagated
+backwards, and the analysis defines how each unit changes them. A unit z = s(x) + g·f(x), y = m(z) has three
+linear maps, the transposed Jacobians Mᵀ, Sᵀ and Jᵀ of m, s and g·f, at the state of the *intact* network::
 
     ∂L/∂x = Sᵀ Mᵀ ∂L/∂y + Jᵀ Mᵀ ∂L/∂y
 
 M (the last ReLU of a post-activation unit) applies to both terms. The states come from one forward pass. Each
-branch runs forward once more in the backward walk, so only one unit's inner activations exist at a time.
+branch runs forward again in the backward pass, so only one unit's inner activations exist at a time.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ class Probe:
     Stochastic depth scales branches as at test time, so every unit runs.
     """
 
-    # True: BatchNorm uses the statistics of the batch, which are differentiated too, and layers have dropout.
+    # True: BatchNorm uses (and differentiates) the statistics of the batch, and dropout is active.
     train: bool = False
     reduction: str = "mean"  # of the loss over a batch, or 'sum'
-    norm: str = "batch"  # one L2 norm over all its examples; 'example': the mean of their norms
+    norm: str = "batch"  # one L2 norm over all examples; 'example': the mean of their norms
     at: str = "image"  # 'first unit': the gradient at its input, without the stem
 
     def __post_init__(self) -> None:
@@ -54,7 +54,7 @@ class Probe:
 
     @property
     def statistics(self) -> str:
-        """What BatchNorm uses."""
+        """The statistics that BatchNorm uses."""
         return "statistics of the batch" if self.train else "running statistics"
 
     def choices(self) -> dict[str, Any]:
@@ -69,7 +69,7 @@ class Probe:
         }
 
     def of_examples(self, norms: np.ndarray) -> np.ndarray:
-        """Norms of the examples [..., B] → one float64 for each batch [...], by ``norm``."""
+        """Norms per example [..., B] → one float64 per batch [...], by ``norm``."""
         norms = norms.astype(np.float64)
         return norms.mean(-1) if self.norm == "example" else np.sqrt((norms**2).sum(-1))
 
@@ -83,7 +83,8 @@ Linear = Callable[[jax.Array], Any]
 class Crossing:
     """One unit at the intact network's state ``x`` [B, …], and its transposed Jacobians there.
 
-    Methods run forward and return a linear function of cotangents: call them outside of loops, it inside.
+    Methods run forward and return a linear function of cotangents. Call methods outside loops, and the
+    functions inside.
     """
 
     unit: Unit
@@ -123,7 +124,7 @@ class Crossing:
         return _transpose(lambda z: self._run("merge", self.part, z), z)
 
     def parameters(self) -> Linear:
-        """c → the gradient of all parameters of the unit, a pytree, where ∂L/∂y is c."""
+        """c → the gradient of all parameters of the unit (a pytree) for ∂L/∂y = c."""
 
         def output(params: Any) -> jax.Array:
             return self._run("parts", {**self.part, "params": params}, self.x, self.gate).y
@@ -137,12 +138,12 @@ def _transpose(f: Callable[[Any], jax.Array], at: Any) -> Linear:
 
 
 class Arrived(NamedTuple):
-    """What ``walk_back`` returns, divided by ``scale`` so that small losses do not underflow."""
+    """Result of ``walk_back``. Gradients are divided by ``scale``, so that small losses do not underflow."""
 
     rows: jax.Array  # [rows, B, …], at the input of the first unit
     carry: Any
     units: Any  # outputs of ``cross``, with a leading axis of units
-    to_input: Linear  # carries one row to where the probe measures
+    to_input: Linear  # maps one row to the place where the probe measures
     scale: jax.Array  # largest entry of the gradient behind the last unit
 
 
@@ -166,7 +167,7 @@ def walk_back(
       key: for dropout, used with ``probe.train``.
       start: the gradient behind the last unit [B, …] → rows [rows, B, …].
       cross: (unit, rows behind it, carry, xs of the unit) → rows in front of it, carry, output of the unit.
-      carry: pytree carried along with the rows.
+      carry: pytree passed along with the rows.
       xs: pytree of arrays with a leading axis of units, in order.
     """
     train = probe.train
@@ -218,13 +219,13 @@ def wide(x: jax.Array) -> Any:
 
 
 def largest(c: jax.Array) -> jax.Array:
-    """max |c| as a divisor: 1 where all entries are 0."""
+    """max |c| as a divisor: 1 if all entries are 0."""
     top = jnp.max(jnp.abs(c))
     return jnp.where(top > 0, top, jnp.ones_like(top))
 
 
 def norm(g: jax.Array, axes: tuple[int, ...] | None = None) -> jax.Array:
-    """‖g‖₂ over ``axes``, or over all, without underflow of the squares."""
+    """‖g‖₂ over ``axes`` (None: all), without underflow of the squares."""
     g = g.astype(wide(g))
     top = jnp.max(jnp.abs(g), axes, keepdims=True)
     top = jnp.where(top > 0, top, jnp.ones_like(top))
@@ -237,9 +238,9 @@ def norm_of_each(g: jax.Array) -> jax.Array:
 
 
 def rows_before(unit: Crossing, rows: jax.Array) -> tuple[jax.Array, Any]:
-    """Room for the rows in front of a unit, and (room, k) → row k behind it.
+    """A buffer for the rows in front of a unit, and (buffer, k) → row k behind it.
 
-    The rows behind are overwritten where the unit keeps the shape, so read each before its place is written.
+    If the unit keeps the shape, the buffer holds the rows behind it, so read each row before overwriting it.
     """
     same = unit.x.shape == rows.shape[1:]
     room = rows if same else jnp.zeros((len(rows), *unit.x.shape), rows.dtype)

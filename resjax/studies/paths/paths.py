@@ -1,12 +1,12 @@
-"""The gradient by path length: counted, sampled and exact, side by side.
+"""The gradient by path length: path counts, sampled paths and exact sums compared.
 
-*Question.* Veit, Wilber & Belongie (2016, §5): most of the 2ⁿ paths are about n/2 units long. Do those train
-the network, or the few short ones? Their answer for 54 units: 5 to 17 units, 0.45 % of all paths.
+*Question.* Veit, Wilber & Belongie (2016, §5): most of the 2ⁿ paths are about n/2 units long. Do these paths
+train the network, or the few short ones? Their answer for 54 units: 5 to 17 units, 0.45 % of all paths.
 
 *Method.* ``path_counts`` counts (their Fig. 6a), ``path_sampled`` draws single paths (6b) and multiplies
 their mean norm by their number (6c), ``path_exact`` sums all paths of a length. The *alignment* of a length
-is the norm of the sum divided by number × mean norm: 1 if all paths of that length point one way, about
-1/√number if their directions are unrelated.
+is the norm of the sum divided by number × mean norm: 1 if the gradients of all paths of that length
+have one direction, about 1/√number if their directions are unrelated.
 
 *Protocol, reading, cost.* See these modules. Sampled and exact gradients use the same batches.
 """
@@ -38,7 +38,7 @@ from resjax.studies.words import around, columns, factor, numbers, superscript
 class Paths(Result):
     """Exact and sampled path gradients of one network, for each mode of BatchNorm.
 
-    ``choices`` are those of all parts; where parts differ, each with the mode that it belongs to.
+    ``choices`` combines those of all parts; where modes differ, each value is followed by its mode.
     """
 
     exact: dict[str, PathSpectrum]  # mode → the sums over all paths of each length
@@ -75,7 +75,8 @@ class Paths(Result):
         """[end, length]: 95 % interval of ``alignment`` over draws of paths.
 
         The exact norm of these batches has no sampling error. The draws of the mean norm vary over batches
-        too, so the interval is conservative. It has no upper end where that of the mean norm reaches 0.
+        too, so the interval is conservative. It has no upper end where the interval of the mean norm reaches
+        0.
         """
         low, high = self.sample[mode].mean_interval
         return np.stack([self.alignment(mode, mean) for mean in (high, np.maximum(low, 0))])
@@ -130,7 +131,7 @@ def paths(
 
 
 def _after(progress: Progress | None, before: int, of: int) -> Progress:
-    """The progress of a part, as that of ``of`` steps of which ``before`` are done."""
+    """Progress of a part within ``of`` steps, ``before`` of which are done."""
     return lambda done, _: progress(before + done, of) if progress else None
 
 
@@ -138,10 +139,10 @@ def _after(progress: Progress | None, before: int, of: int) -> Progress:
 
 
 def plot(results: Mapping[str, Paths]) -> style.Figure:
-    """Three panels, as Veit et al. 2016, Fig. 6: how many paths, how large one is, what each length adds.
+    """Three panels, as in Veit et al. 2016, Fig. 6: number of paths, norm of one path, share of each length.
 
-    In the middle are the mean with its interval and the median; on the right the paper's product, the exact
-    norm, and the exact contribution, which can be negative.
+    Middle: the mean with its interval, and the median. Right: the paper's product, the exact norm, and the
+    exact contribution, which can be negative.
     """
     from matplotlib.patches import Patch
 
@@ -172,14 +173,14 @@ def plot(results: Mapping[str, Paths]) -> style.Figure:
 
 # A fall with at least this R² is called exponential (a straight line on a logarithmic axis).
 STRAIGHT = 0.95
-# Paths are "shorter than most" where their mean length is more than this below the middle of all paths.
+# Paths are "shorter than most" if their mean length is more than this below the mean of all paths.
 SHORTER = 0.5
 
 
 def verdict(result: Paths) -> str:
     """'short', 'shorter', 'long' or 'none': how the effective lengths compare with those of all paths.
 
-    Short: 97.5 % of the gradient lies below the middle of all paths. Shorter, long: by its mean length.
+    Short: 97.5 % of the gradient has at most the mean length of all paths. Shorter, long: by mean length.
     """
     exact, _ = result.first
     middle = exact.num_plain + exact.num_residual / 2
@@ -200,7 +201,7 @@ def _clause(which: str) -> Clause:
 
 
 def points(label: str, result: Paths) -> list[str]:
-    """The fall, the lengths by the product and by the exact sums, the alignment, and all again by mode."""
+    """Attenuation, lengths by the product and by the exact sums, and alignment; then the other modes."""
     if verdict(result) == "none":
         return []
     mode, (exact, sample) = result.modes[0], result.first
@@ -218,8 +219,8 @@ def points(label: str, result: Paths) -> list[str]:
     unrelated = float(np.exp(-log_path_counts(sample.num_residual, sample.num_plain)[top] / 2))
     text += (
         f": at length {sample.length[top]}, where the product is largest, the exact norm is "
-        f"{factor(result.alignment(mode)[top])}{around(ends)} times the product, which assumes that "
-        f"all paths point one way (unrelated directions would give {factor(unrelated)})."
+        f"{factor(result.alignment(mode)[top])}{around(ends)} times the product, which assumes "
+        f"that all paths' gradients have one direction (unrelated directions would give {factor(unrelated)})."
     )
     for other in result.modes[1:]:
         more, spectrum = result.sample[other], result.exact[other]
@@ -276,8 +277,9 @@ def summary(r: Paths) -> dict[str, str]:
     return {"effective path lengths": _range(r), "g, left by a branch": g}
 
 
-# The batch size of both modes, because a batch's norm depends on it: small, because a draw costs as much as
-# its batch, but large enough for batch statistics, with which a part of the draws is repeated.
+# Both modes use one batch size, because the norm depends on it. It is small, because the cost of a draw grows
+# with it, but large enough for batch statistics. With these, 1/_PART of the draws (at least _LEAST) is
+# repeated.
 _BATCH, _LEAST, _PART = 16, 5, 10
 
 
@@ -304,8 +306,8 @@ STUDY = Study(
     name="paths",
     title="The gradient by path length",
     question=(
-        "Which paths train the network: the many long ones or the few short ones? Random single paths are "
-        "followed backwards, as in the paper; then the gradients of all paths of a length are summed exactly."
+        "Which paths train the network: the many long ones or the few short ones? The gradient is measured "
+        "through random single paths, as in the paper, and summed exactly over all paths of each length."
     ),
     code=(
         "images, labels = run.examples('train', 128)\n"

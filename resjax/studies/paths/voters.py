@@ -1,26 +1,28 @@
-"""Voters of a committee: who votes, how votes are counted, and how uncertain the result is.
+"""Voters of a committee: drawing them, counting votes, and intervals of the result.
 
-Diversity is that of Kuncheva & Whitaker (2003, Machine Learning 51: 181–207, Table 2): of V voters and N
+Diversity follows Kuncheva & Whitaker (2003, Machine Learning 51: 181–207, Table 2): of V voters and N
 examples, let l_j be the number of voters that are right about example j, and p the mean share of right
 predictions:
 
     disagreement  D = 2 / (N V (V − 1)) · Σ_j l_j (V − l_j)      exactly one of two voters is right
     agreement     κ = 1 − D / (2 p (1 − p))                      interrater agreement (Fleiss 1981)
 
-κ = 1: they err on the same examples; κ = 0: as if independent; κ < 0: they avoid each other's errors. A third
+κ = 1: voters err on the same examples; κ = 0: as if independent; κ < 0: they err on different examples more
+often than if independent. A third
 number is the share of (pair of voters, example) for which the two predict different classes, right or wrong.
 
 The voters of a committee are a sample of the sub-networks of their kind. The sampling error of an estimate
-from V voters is found by resampling them with replacement (Efron & Tibshirani 1993, §6), with corrections:
+from V voters is estimated by resampling the voters with replacement (Efron & Tibshirani 1993, §6), with
+corrections:
 
-* A voter that is drawn twice makes a pair with itself, which agrees in everything. Such pairs are left out.
+* A voter drawn twice would form a pair with itself, which always agrees. Such pairs are left out.
 * The mean over committees varies with the voters and with the committees. A committee is a set of *slots*,
-  which resampling fills with voters, a few committees at a time. The variance within one filling is that of
-  committees, and is subtracted: between = Var(mean of c committees) − E[variance within] / c. Each part then
-  counts with its own number of draws, and so do its degrees of freedom (Satterthwaite 1946).
+  which resampling fills with voters, a few committees at a time. The variance within one filling is due to
+  committees only, and is subtracted: between = Var(mean of c committees) − E[variance within] / c. Each part
+  then uses its own number of draws and degrees of freedom (Satterthwaite 1946).
 * V of M sub-networks were drawn: variances shrink by 1 − V/M (Cochran 1977, §2.6), and are 0 if all M vote.
-* Resampled means of few voters never leave the range of the sample, so the ends of intervals are those of
-  Student's t, clipped to the range of possible values.
+* Resampled means of few voters never leave the range of the sample, so intervals use Student's t instead of
+  percentiles, clipped to the range of possible values.
 """
 
 from __future__ import annotations
@@ -36,11 +38,11 @@ from resjax.studies.lesions.subsets import random_halves, random_subsets
 from resjax.studies.refusal import Refusal
 
 DIVERSITY = ("disagreement", "different_answers", "kappa")
-_PAIRS = 2000  # resamples of pairs, which cost little
+_PAIRS = 2000  # resamples for diversity, which are cheap
 _VOTES, _COMMITTEES = (
     50,
     10,
-)  # resamples that count votes again, and committees of each size in them
+)  # resamples that recount votes, and their committees of each size
 
 
 def draw_voters(can_go: np.ndarray, deleted: int | None, most: int, seed: int) -> np.ndarray:
@@ -61,7 +63,7 @@ def draw_voters(can_go: np.ndarray, deleted: int | None, most: int, seed: int) -
 
 
 def possible_voters(n: int, deleted: int | None) -> int:
-    """How many different voters of a kind there are."""
+    """Number of different voters of a kind."""
     return 2**n if deleted is None else math.comb(n, deleted)
 
 
@@ -95,7 +97,7 @@ class Election:
         self._labels: list[np.ndarray] = []
 
     def count(self, answers: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> None:
-        """Adds a batch: the voters' classes [voter, B], and the scores to average [voter, B, classes]."""
+        """Adds a batch: the voters' predictions [voter, B], and the scores to average [voter, B, classes]."""
         votes = np.eye(scores.shape[-1], dtype=np.float32)[answers]
         for rule, values in enumerate((votes, scores)):
             own = np.ascontiguousarray(values.swapaxes(1, 2))
@@ -106,7 +108,7 @@ class Election:
         self._labels.append(labels)
 
     def result(self, possible: int, most: int) -> dict[str, np.ndarray]:
-        """Entries of the fields of ``Committee``, of whose kinds one has ``most`` voters, the others fewer.
+        """This kind's entries of the fields of ``Committee``; ``most``: largest number of voters of a kind.
 
         ``possible``: see ``diversity_intervals``.
         """
@@ -129,9 +131,9 @@ class Election:
 
 
 def wrong_answers(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """[..., classes, N] and int [N] → expected number of wrong predictions [...]; ties are drawn.
+    """[..., classes, N] and int [N] → expected number of wrong predictions [...]; ties are broken at random.
 
-    Examples come last, because a maximum over a last axis of few classes is slow.
+    Examples come last, because a maximum over a short last axis is slow.
     """
     best = scores == scores.max(-2, keepdims=True)
     right = np.take_along_axis(best, labels.reshape(*[1] * (best.ndim - 1), -1), -2)[..., 0, :]
@@ -146,7 +148,7 @@ def diversity_of(answers: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def diversity_intervals(answers: np.ndarray, labels: np.ndarray, possible: int, seed: int = 0) -> np.ndarray:
     """95 % intervals [3, end], over voters, of the results of ``diversity_of``.
 
-    NaN for two voters, which are a single pair, and for a κ that is NaN. ``possible`` is M, the number of
+    NaN for two voters, which form a single pair, and if κ is NaN. ``possible`` is M, the number of
     different voters of this kind; ``seed`` is that of the resamples.
     """
     voters = len(answers)
@@ -155,9 +157,9 @@ def diversity_intervals(answers: np.ndarray, labels: np.ndarray, possible: int, 
         return np.full((3, 2), np.nan)
     picks = np.random.default_rng((seed, voters)).integers(0, voters, (_PAIRS, voters))
     counts = np.sum(np.eye(voters)[picks], axis=1)
-    counts = counts[(counts > 0).sum(1) > 1]  # one voter alone has no pair
+    counts = counts[(counts > 0).sum(1) > 1]  # one voter has no pair
     made = np.ma.masked_invalid(_diversity(answers, labels, counts))
-    variance = made.var(axis=1).filled(0)  # of the resamples that have a κ
+    variance = made.var(axis=1).filled(0)  # over the resamples with a defined κ
     error = np.sqrt(variance * _unbiased(voters, possible))
     ends = np.stack(student(estimate, error, voters - 1), -1)
     return np.stack([*ends[:2].clip(0, 1), ends[2].clip(-1, 1)])
@@ -171,9 +173,9 @@ def voter_interval(errors: np.ndarray, possible: int) -> np.ndarray:
 
 
 def refill(members: np.ndarray, seed: int = 0) -> np.ndarray:
-    """The first committees of each size of ``draw_committees`` with resampled voters in the places of voters.
+    """The first committees of each size of ``draw_committees``, refilled with resampled voters.
 
-    float32 [50, size, draw, voter], how many votes a voter has; at most 10 draws.
+    float32 [50, size, draw, voter], the number of votes of each voter; at most 10 draws.
     """
     voters = members.shape[-1]
     picks = np.random.default_rng((seed, voters, 1)).integers(0, voters, (_VOTES, voters))
@@ -200,7 +202,7 @@ def committee_interval(errors: np.ndarray, again: np.ndarray, voters: int, possi
 
 
 def _diversity(answers: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """[3, m]: D, different predictions and κ, where each voter counts ``counts`` [m, V] times."""
+    """[3, m]: D, different predictions and κ, where each voter is counted ``counts`` [m, V] times."""
     right = (answers == labels).astype(float)
     one = right @ (1 - right).T
     one_right = one + one.T  # [V, V]: number of examples for which exactly one of two voters is right
