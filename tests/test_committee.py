@@ -279,7 +279,7 @@ def test_the_finding_follows_the_numbers():
     both = dataclasses.replace(
         result(), whole_error=0.0, majority_error=np.array([[[0.0] * 2] * 3, [[0.5] * 2] * 3])
     )
-    assert "“1 deleted”, not with “each kept" in compare.finding(STUDY, {"net": both}).headline
+    assert "“1 deleted”, but not for “each kept" in compare.finding(STUDY, {"net": both}).headline
 
 
 def test_table_summary_and_json():

@@ -126,7 +126,7 @@ def test_choices_are_told_once_and_by_mode_where_they_differ():
         ((0.2, 0.3, 0.6), "longer", "grow longer during training, as Littwin"),
         ((0.6, 0.3, 0.2), "shorter", "grow shorter during training, against"),
         ((0.3, 0.6, 0.3), "same", "stay about as long"),
-        ((0.3,), "none", "not two moments"),
+        ((0.3,), "none", "two moments of"),
     ],
 )
 def test_growth_says_which_way(moments, kind, words):
@@ -135,7 +135,7 @@ def test_growth_says_which_way(moments, kind, words):
     finding = compare.finding(path_growth.STUDY, {"net": result})
     assert words in finding.headline
     assert "at init" in finding.points[0]
-    assert ("It is longest after 10 steps" in finding.points[0]) == (kind == "same")
+    assert ("The mean length is largest after 10 steps" in finding.points[0]) == (kind == "same")
     assert len(compare.table(path_growth.STUDY, {"net": result}).rows) == len(moments)
 
 
@@ -171,14 +171,14 @@ def test_parameters_say_how_long_the_paths_behind_units_are(g, words):
     assert "of the 19 units behind it" in finding.points[0]
     assert len(compare.table(path_parameters.STUDY, {"net": result}).rows) == N
     empty = dataclasses.replace(result, norm=np.zeros((1, N, N)))
-    assert "no gradient" in compare.finding(path_parameters.STUDY, {"net": empty}).headline
+    assert "no finite, non-zero gradient" in compare.finding(path_parameters.STUDY, {"net": empty}).headline
 
 
 def test_counts_of_a_network():
     config = models.defaults("resnet", depth=110)
     result = path_counts.path_counts(models.build(config, image_shape=(32, 32, 3), num_classes=10))
     finding = compare.finding(path_counts.STUDY, {"ResNet-110": result})
-    assert finding.headline == "Of all paths, 95 % cross 20 to 34 of 54 units in ResNet-110."
+    assert finding.headline == "95 % of all paths cross 20 to 34 of 54 units in ResNet-110."
     assert "2⁵⁴ paths through 54 residual units" in finding.points[0]
     assert "Of the paths that cross 27, 50 % are left after 1 deletion" in finding.points[0]
     assert "5 to 17 units if g = 0.25" in finding.points[0]
