@@ -73,7 +73,7 @@ LESION = "resjax.studies.lesions.lesion"
 @pytest.mark.parametrize(
     ("module", "old", "new"),
     [
-        (LESION, "may go for at most", "can go for at most"),
+        (LESION, "at a cost of at most one", "for at most one"),
         (LESION, '"deleted unit"', '"unit"'),
         (LESION, "*Question.*", "*The question.*"),
         ("resjax.studies.verdicts", "MAY_GO = 0.01", "MAY_GO = 0.02"),
