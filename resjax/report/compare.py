@@ -50,7 +50,7 @@ def _clauses(study: Study, results: Mapping[str, Any]) -> str:
 def _sentence(text: str, labels: Mapping[str, Any]) -> str:
     """Capitalizes the first letter, unless a label starts the text, and adds a full stop."""
     starts_with_label = any(text.startswith(label) for label in labels if label)
-    return f"{text if starts_with_label else capital(text)}.".replace("..", ".")
+    return (text if starts_with_label else capital(text)).removesuffix(".") + "."
 
 
 def table(study: Study, results: Mapping[str, Any]) -> Table:

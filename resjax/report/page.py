@@ -144,11 +144,6 @@ def merge_choices(choices: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     return merged
 
 
-def columns_of(rows: Mapping[str, Facts]) -> list[str]:
-    """All columns of all rows, in order of appearance."""
-    return list(dict.fromkeys(column for row in rows.values() for column in row))
-
-
 def rows_of(facts: Mapping[str, Facts]) -> list[tuple[str, ...]]:
     """{label: {fact: text}} as rows (fact, text of the first label, …); a missing text is a dash."""
     names = dict.fromkeys(name for own in facts.values() for name in own)
