@@ -61,7 +61,7 @@ def described(run: Run) -> str:
         )
     if not jax.tree.leaves(run.initial.batch_stats):
         return who
-    return f"{who}; statistics of BatchNorm estimated on the first {REFERENCE:,} training images at most"
+    return f"{who}; statistics of BatchNorm estimated on up to {REFERENCE:,} training images"
 
 
 # --- what the report shows ---

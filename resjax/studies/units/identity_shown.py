@@ -188,7 +188,7 @@ def _shrinkage(r: Identity) -> str:
     """How fast the distance from the stage's last output shrinks, beside initialization."""
     steadily, there = "the distance from the stage's last output never grows in {} of {} stages", r.initial
     known = np.isfinite(r.remaining)
-    left = f"on average {_list(r.remaining[known])} of a stage's first distance are left between its ends"
+    left = f"between the ends of each stage, {_list(r.remaining[known])} of its first distance are left"
     text = steadily.format(*refining(r))
     if there is None or not np.isfinite(there.remaining).any():
         return f"{text}; {left}."
