@@ -129,7 +129,8 @@ def test_loss_and_error_of_a_network_without_knowledge():
 
 
 def test_rates_are_compared_on_images_that_are_held_out():
-    c = recipe(80, norm=False)
+    c = recipe(150, norm=False)
+    c.data.train_examples = 800
     rates = [with_numbers(c, learning_rate=r, weight_decay=0) for r in (1e9, 0.1, 1e-6)]
     loss = held_out_loss(rates, holdout=200)
     assert loss[0] == np.inf and loss[1] < loss[2] - 0.2
