@@ -165,5 +165,6 @@ def test_streamed_data_are_refused(monkeypatch):
     streamed = dataclasses.replace(experiment, dataset=stream)
     monkeypatch.setattr(small_training, "load_experiment", lambda config: streamed)
     assert not isinstance(stream, data.Arrays)
+    small_training._program.cache_clear()
     with pytest.raises(ValueError, match="'digits' is streamed"):
         train([recipe()])
