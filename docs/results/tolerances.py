@@ -227,36 +227,41 @@ def orders(r: Reordering) -> Criteria:
     }
 
 
-def paths(r: Paths) -> Criteria:
-    """Rows 8 and 9, for each mode of BatchNorm."""
-    r_squared, ends, most = LIMITS[8]["r_squared"], LIMITS[9], LIMITS[9]["share"] / 100
-    slack, found = ends["slack"], {}
-    for mode in r.modes:
-        sample, exact = r.sample[mode], r.exact[mode]
-        over = f"{sample.norm.shape[1]} paths a length"
-        fit, reach = sample.r_squared_interval, sample.effective_interval
+def attenuation(r: Paths) -> Criteria:
+    """Row 8, for each mode of BatchNorm."""
+    least, found = LIMITS[8]["r_squared"], {}
+    for mode, sample in r.sample.items():
+        fit, over = sample.r_squared_interval, f"{sample.norm.shape[1]} paths a length"
         found[f"{mode}: R² of log mean norm over length"] = criterion(
-            sample.r_squared, fit, over, f"≥ {r_squared}", judged(*fit, least=r_squared), 4
+            sample.r_squared, fit, over, f"≥ {least}", judged(*fit, least=least), 4
         )
         found[f"{mode}: g"] = told([sample.attenuation, *sample.attenuation_interval], 4)
+    return found
+
+
+def effective_lengths(r: Paths) -> Criteria:
+    """Row 9, for each mode of BatchNorm."""
+    limit, found = LIMITS[9], {}
+    slack, most = limit["slack"], limit["share"] / 100
+    for mode, sample in r.sample.items():
+        reach, over = sample.effective_interval, f"{sample.norm.shape[1]} paths a length"
         for i, end in enumerate(("first", "last")):
-            allowed = {"least": ends[end] - slack, "most": ends[end] + slack}
+            near = judged(*reach[:, i], least=limit[end] - slack, most=limit[end] + slack)
             found[f"{mode}: {end} of the effective lengths, of {sample.num_residual}"] = criterion(
-                sample.effective[i],
-                reach[:, i],
-                over,
-                f"{ends[end]} ± {slack} of 54",
-                judged(*reach[:, i], **allowed),
+                sample.effective[i], reach[:, i], over, f"{limit[end]} ± {slack} of 54", near
             )
-        share = [share_between(sample.num_residual, *given, sample.num_plain) for given in (
-            sample.effective, (reach[1, 0], reach[0, 1]), (reach[0, 0], reach[1, 1]))]  # fmt: skip
+        narrow, wide = (reach[1, 0], reach[0, 1]), (reach[0, 0], reach[1, 1])
+        share, *ends = (
+            share_between(sample.num_residual, *given, sample.num_plain)
+            for given in (sample.effective, narrow, wide)
+        )
         found[f"{mode}: share of all paths in there"] = criterion(
-            share[0], share[1:], over, f"≤ {most}", judged(*share[1:], most=most), 5
+            share, ends, over, f"≤ {most}", judged(*ends, most=most), 5
         )
+        exact = r.exact[mode]
         found[f"{mode}: exact norms, central 95 %"] = told(exact.effective[0])
-        found[f"{mode}: exact mean length, interval over batches"] = told(
-            [exact.mean_length[0], *(e[0] for e in exact.mean_length_interval)], 2
-        )
+        ends = [exact.mean_length[0], *(e[0] for e in exact.mean_length_interval)]
+        found[f"{mode}: exact mean length, interval over batches"] = told(ends, 2)
     return found
 
 
@@ -294,21 +299,23 @@ def difference(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
     return float(found.low), float(found.high)
 
 
-ROWS: dict[str, tuple[str, Callable[[Any], Criteria]]] = {
-    "lesion": ("2", single_deletions),
-    "deletions": ("5", many_deletions),
-    "reorder": ("6", orders),
-    "paths": ("8, 9", paths),
+ROWS: dict[int, tuple[str, Callable[[Any], Criteria]]] = {
+    2: ("lesion", single_deletions),
+    5: ("deletions", many_deletions),
+    6: ("reorder", orders),
+    8: ("paths", attenuation),
+    9: ("paths", effective_lengths),
 }
+"""Row → the study that it needs, and what judges one of its results."""
 
 
 def tolerances(folder: Path) -> dict[str, dict[str, Criteria]]:
     """network → row → criterion, of the studies in a folder."""
     found: dict[str, dict[str, Criteria]] = {}
-    for study, (row, judge) in ROWS.items():
+    for row, (study, judge) in ROWS.items():
         if (path := folder / f"{study}.json").is_file():
             for label, result in read(path, STUDIES[study]).items():
-                found.setdefault(label, {})[row] = judge(result)
+                found.setdefault(label, {})[str(row)] = judge(result)
     if (path := folder / "responses.json").is_file():
         found["all"] = {"15": responses(read(path, STUDIES["responses"]))}  # type: ignore[arg-type]
     return found
