@@ -370,7 +370,14 @@ def test_shrinking_is_judged_against_initialization(middle, word):
 
 @pytest.mark.parametrize(
     ("mean", "word"),
-    [(0.05, "yes"), (-0.05, "yes"), (0.09, "undecided"), (0.11, "undecided"), (-0.13, "no"), (0.13, "no")],
+    [
+        (0.05, "met"),
+        (-0.05, "met"),
+        (0.09, "undecided"),
+        (-0.11, "undecided"),
+        (-0.13, "missed"),
+        (0.13, "missed"),
+    ],
 )
 def test_the_mean_is_near_0_within_a_tenth_of_the_deviation(mean, word):
     assert near_0(hand_made([1.0] * 5, [0.1] * 5, [3, 2, 0, 1, 0], mean)) == word

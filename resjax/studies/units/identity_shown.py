@@ -9,6 +9,7 @@ import numpy as np
 
 from resjax.studies import style
 from resjax.studies.initial import drawn, less
+from resjax.studies.judged import MET, MISSED, UNDECIDED, all_of, judged
 from resjax.studies.study import Columns
 from resjax.studies.words import factor, join, numbers, percent
 
@@ -111,14 +112,10 @@ def faster(r: Identity) -> np.ndarray:
 
 
 def near_0(r: Identity) -> str:
-    """Whether all means of the estimation error are near 0: 'yes', 'no' or 'undecided'; '–' without any."""
-    known = np.isfinite(r.bias)
-    if not known.any():
-        return "–"
-    low, high = np.abs(r.bias_interval[known]).T
-    crosses = np.sign(r.bias_interval[known]).prod(-1) < 0
-    most, least = np.maximum(low, high), np.where(crosses, 0, np.minimum(low, high))
-    return "yes" if np.all(most <= NEAR_0) else "no" if np.any(least > NEAR_0) else "undecided"
+    """Whether all means of the estimation error are near 0, at most ``NEAR_0`` of their deviation: 'met',
+    'missed' or 'undecided', the last also where there is none."""
+    ends = r.bias_interval[np.isfinite(r.bias)].tolist()
+    return all_of(judged(low, high, least=-NEAR_0, most=NEAR_0) for low, high in ends)
 
 
 def _median(values: np.ndarray) -> str:
@@ -210,13 +207,17 @@ def _means(r: Identity) -> list[str]:
     worst = int(np.nanargmax(bias))
     ends = np.sort(np.abs(r.bias_interval[worst]))
     there = "" if r.initial is None else _largest(r.initial)
-    judged = {"yes": "all are near 0", "no": "they are not all near 0"}
+    says = {
+        MET: "all are near 0",
+        MISSED: "they are not all near 0",
+        UNDECIDED: "undecided whether all are near 0",
+    }
     known, among = np.sum(bias <= NEAR_0), np.isfinite(bias).sum()
     own = f" ({factor(ends[0])} to {factor(ends[1])})" if np.isfinite(ends).all() else ""
     return [
         f"The mean of a_i − a_last is at most {NEAR_0:g} of its deviation in {known} of {among} units; the "
         f"largest is {factor(bias[worst])}{own} of it, in {r.unit[worst]}{there}: "
-        f"{judged.get(near_0(r), 'it is undecided whether all are near 0')}."
+        f"{says[near_0(r)]}."
     ]
 
 
