@@ -18,8 +18,9 @@ BatchNorm's bias counts. BatchNorm uses running statistics: on the training data
 deviation of about √(mean γ² + variance of β) over channels, which measures mostly γ.
 
 *Beside initialization.* The study shows the same network at initialization (``resjax.studies.initial``).
-There γ = 1 and β = 0 make every normalized response 1, whatever the depth and with or without shortcuts;
-where γ starts at 0, it is 0. So a normalized response tells what training did to γ and β.
+There γ = 1 and β = 0 make every normalized response 1, whatever the depth and with or without shortcuts, up
+to what differs between the batches behind the statistics; where γ starts at 0, it is 0. So a normalized
+response tells what training did to γ and β.
 
 *Reading it.* Sorted curves compare networks of different depth by their level; the order shows where a stage
 begins. Small responses already predict that deletions do little harm. Compare only layers that are normalized
