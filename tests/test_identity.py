@@ -297,8 +297,9 @@ def test_intervals_are_those_of_other_images():
         assert ends[name][0, 0] < said[name][0] < ends[name][0, 1]
 
 
-def test_intervals_cover_the_mean_of_all_images():
+def test_intervals_cover_the_mean_of_all_images(monkeypatch):
     """Of a skewed population, of which 100 images are drawn."""
+    monkeypatch.setattr(over_images, "RESAMPLES", 200)
     rng, hits = np.random.default_rng(4), 0
     for seed in range(200):
         ratio = rng.gamma(0.5, size=(2, 100))
@@ -306,6 +307,20 @@ def test_intervals_cover_the_mean_of_all_images():
         low, high = over_images.intervals(of_each, np.ones(2), seed)["ratio"][0]
         hits += low <= 0.5 <= high
     assert hits >= 0.9 * 200
+
+
+def test_the_interval_of_the_share_below_0_covers_that_of_all_images(monkeypatch):
+    """Units whose mean cosines differ by about as much as 256 images tell apart."""
+    monkeypatch.setattr(over_images, "RESAMPLES", 200)
+    rng, hits, points = np.random.default_rng(7), 0, 0
+    for seed in range(100):
+        true = rng.normal(size=25) / 16
+        cosine = true[:, None] + rng.normal(size=(25, 256))
+        of_each = dict.fromkeys(("ratio", "novelty", "estimation", "square", "last"), np.ones((25, 256)))
+        low, high = over_images.intervals({**of_each, "cosine": cosine}, np.ones(25), seed)["below"]
+        hits += low <= np.mean(true < 0) <= high
+        points += np.mean(cosine.mean(1) < 0) == np.mean(true < 0)
+    assert hits >= 0.9 * 100 > points
 
 
 def test_examples_without_a_direction_are_left_out():
