@@ -16,7 +16,10 @@ batches count alike (``path_exact`` says why); intervals are Student's t over ba
 compare with the dotted line, half of the units behind, which is the mean length of *all* paths there. The
 units before unit i do not split its gradient; they only determine its input, as in the intact network.
 
-*Cost.* That of the exact spectrum, and the same number of backward passes with respect to a unit's weights.
+*Control.* The same network at initialization (``resjax.studies.initial``).
+
+*Cost.* That of the exact spectrum, and the same number of backward passes with respect to a unit's weights;
+all of it a second time for the control.
 """
 
 from __future__ import annotations
@@ -199,15 +202,19 @@ def _gradients(unit: Crossing, rows: jax.Array, behind: jax.Array) -> tuple[jax.
 def plot(results: Mapping[str, PathParameters]) -> style.Figure:
     """For each unit, the number of branches that the gradient of its weights has crossed: mean, central 95 %.
 
-    The dotted line is the mean length of all paths behind the unit.
+    The dotted line is the mean length of all paths behind the unit, the dash-dotted one that at init.
     """
     fig, ax = style.axes()
     for i, (label, result) in enumerate(results.items()):
         number, color = 1 + np.arange(len(result.unit)), style.color(i)
         low, high = result.effective.T
         ax.fill_between(number, low, high, color=color, alpha=0.18, lw=0)
-        own, all_paths = (f"{label}, {what}".strip(", ") for what in ("gradient", "all paths"))
+        names = (f"{label}, {what}".strip(", ") for what in ("gradient", "at init", "all paths"))
+        own, untrained, all_paths = names
         ax.plot(number, result.mean_length, style.marker(i) + "-", color=color, label=own)
+        if result.initial is not None:
+            before = result.initial.mean_length
+            ax.plot(number, before, "-.", color=color, lw=1, alpha=0.6, label=untrained)
         ax.plot(number, result.expected_length, ":", color=color, label=all_paths)
     ax.set(xlabel="unit, from the input to the loss", ylabel="branches crossed behind it")
     style.integer_ticks(ax)
@@ -257,8 +264,19 @@ def points(label: str, r: PathParameters) -> list[str]:
         f"{label}: 95 % of the gradient of {r.unit[first]} has crossed {behind} "
         f"(mean {r.mean_length[first]:.1f}{over(ends, 'batches')}; all paths there: "
         f"{r.expected_length[first]:.1f}). In the median over the first half of the units, the mean length "
-        f"is {own.mean():.2f}{over(of_mean(own, 0), 'batches', 2)} times that of all paths."
+        f"is {_times(own)} times that of all paths{_untrained(r)}."
     ]
+
+
+def _times(own: np.ndarray) -> str:
+    return f"{own.mean():.2f}{over(of_mean(own, 0), 'batches', 2)}"
+
+
+def _untrained(r: PathParameters) -> str:
+    """The ratio of the network at initialization."""
+    if r.initial is None or np.isnan(ratios(r.initial)).any():
+        return ""
+    return f"; at init {_times(ratios(r.initial))}"
 
 
 def table(r: PathParameters) -> Columns:
@@ -295,6 +313,7 @@ STUDY = Study(
         "                                batch_size=16)"
     ),
     result=PathParameters,
+    control=True,
     unsuited=one_path,
     measure=measure,
     plot=plot,

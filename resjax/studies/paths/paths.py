@@ -8,7 +8,14 @@ their mean norm by their number (6c), ``path_exact`` sums all paths of a length.
 is the norm of the sum divided by number × mean norm: 1 if the gradients of all paths of that length
 have one direction, about 1/√number if their directions are unrelated.
 
-*Protocol, reading, cost.* See these modules. Sampled and exact gradients use the same batches.
+*Control.* The same network at initialization, with BatchNorm's statistics estimated on training images
+(``resjax.studies.initial``), measured with a fifth of the draws: short paths and an exponential fall say
+something about training only where the untrained network has other ones.
+
+*Protocol, reading.* See these modules. Sampled and exact gradients use the same batches.
+
+*Cost.* That of these modules, in both modes of BatchNorm, and the control: the exact sums once more, and the
+fifth of the draws.
 """
 
 from __future__ import annotations
@@ -70,7 +77,7 @@ class Paths(Result):
         for name, values in found.items():
             each = [v if v == mode else f"{v} ({mode})" for mode, v in values.items()]
             alike = len(set(values.values())) == 1
-            self.choices[name] = next(iter(values.values())) if alike else "; ".join(each)
+            self.choices.setdefault(name, next(iter(values.values())) if alike else "; ".join(each))
 
     def alignment(self, mode: str) -> np.ndarray:
         """[length]: norm of the sum over all paths ÷ (number of paths × mean norm of one), where both norms
@@ -102,20 +109,25 @@ class Paths(Result):
         return cls(exact, {mode: one.sample[mode] for one in modes for mode in one.modes})
 
     def to_json(self) -> dict[str, Any]:
-        """``Result.to_json`` of each part and mode."""
+        """``Result.to_json`` of each part and mode, of the network at initialization, and the choices."""
         return {
             "exact": {mode: result.to_json() for mode, result in self.exact.items()},
             "sample": {mode: result.to_json() for mode, result in self.sample.items()},
+            "initial": self.initial and self.initial.to_json(),
+            "choices": self.choices,
         }
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
-        """The inverse of ``to_json``; raises a ``ValueError`` where a field is missing or unknown."""
-        if set(data) != {"exact", "sample"}:
+        """The inverse of ``to_json``; raises a ``ValueError`` where a part is missing or unknown."""
+        if not {"exact", "sample"} <= set(data) <= {"exact", "sample", "initial", "choices"}:
             raise ValueError(f"not a {cls.__name__}: it has {sorted(data)}")
+        initial = data.get("initial")
         return cls(
             {mode: PathSpectrum.from_json(one) for mode, one in data["exact"].items()},
             {mode: PathSample.from_json(one) for mode, one in data["sample"].items()},
+            initial=None if initial is None else cls.from_json(initial),
+            choices=dict(data.get("choices", {})),
         )
 
 
@@ -156,7 +168,7 @@ def plot(results: Mapping[str, Paths]) -> style.Figure:
     """Three panels, as in Veit et al. 2016, Fig. 6: number of paths, norm of one path, share of each length.
 
     Middle: the mean with its interval, and the median. Right: the paper's product, the exact norm, and the
-    exact contribution, which can be negative.
+    exact contribution, which can be negative. Pale lines: mean and exact norm at initialization.
     """
     from matplotlib.patches import Patch
 
@@ -174,12 +186,19 @@ def plot(results: Mapping[str, Paths]) -> style.Figure:
         right.plot(sample.length, 100 * sample.share, marker, color=color, ms=3, lw=1)
         right.plot(exact.length, 100 * exact.share[0], "--", color=color)
         right.plot(exact.length, 100 * exact.mean_contribution[0], ":", color=color)
+        if result.initial is not None:
+            untrained, drawn = result.initial.first
+            pale: dict[str, Any] = {"color": color, "lw": 1, "alpha": 0.5}
+            middle.plot(drawn.length, np.where(drawn.mean > 0, drawn.mean, np.nan), "-.", **pale)
+            right.plot(untrained.length, 100 * untrained.share[0], "-.", **pale)
     left.set(ylabel="share of all paths (%)", title="a  how many paths")
     middle.set(title="b  one path")
     right.set(ylabel="share of the gradient (%)", title="c  all paths of a length")
     band = Patch(color=style.ink(), alpha=0.2, lw=0, label="95 % of the\nexact norms")
     left.legend(handles=[band], fontsize=8, handlelength=1, loc="upper right")
     looks = {"number × mean": ("o", "-"), "exact norm": ("", "--"), "exact contribution": ("", ":")}
+    if any(result.initial is not None for result in results.values()):
+        looks["exact norm, at init"] = ("", "-.")
     explain_lines(right, looks)
     show_lengths(fig, left, middle, right)
     return fig
@@ -216,7 +235,11 @@ def _range(result: Paths) -> str:
 
 
 def _clause(which: str) -> Clause:
-    return lambda label, r: f"the gradient of {label} comes through {which} ({_range(r)})"
+    def told(label: str, r: Paths) -> str:
+        before = f"; at init {between(r.initial.first[0].effective[0])}" if r.initial is not None else ""
+        return f"the gradient of {label} comes through {which} ({_range(r)}{before})"
+
+    return told
 
 
 def points(label: str, result: Paths) -> list[str]:
@@ -252,7 +275,20 @@ def points(label: str, result: Paths) -> list[str]:
             f"{between(spectrum.effective[0])} exactly (mean {spectrum.mean_length[0]:.1f}"
             f"{over(ends, 'batches')})."
         )
-    return [text]
+    return [text + _untrained(result)]
+
+
+def _untrained(result: Paths) -> str:
+    """g and the exact lengths of the network at initialization, in the first mode."""
+    if result.initial is None or verdict(result.initial) == "none":
+        return ""
+    exact, sample = result.initial.first
+    return (
+        f" At init the same network has g = {factor(sample.attenuation)}"
+        f"{around(sample.attenuation_interval)}, R² = {sample.r_squared:.3f}{over(sample.r_squared_interval, 'draws', 3)}, and exactly "
+        f"{between(exact.effective[0])} units (mean {exact.mean_length[0]:.1f}"
+        f"{over(np.ravel(exact.mean_length_interval), 'batches')})."
+    )
 
 
 def _fall(sample: PathSample) -> str:
@@ -299,9 +335,15 @@ def summary(r: Paths) -> dict[str, str]:
     return {"effective path lengths": _range(r), "g, left by a branch": g}
 
 
+# The share of the draws that the network at initialization gets, and their least number.
+_CONTROL, _LEAST = 5, 2
+
+
 def measure(bench: Bench) -> Paths:
     options = bench.options
     probes, draws = (PAPER, TRAINING), options.path_draws
+    if bench.run.step == 0:
+        draws = max(_LEAST, draws // _CONTROL)
     images, labels = bench.training(STUDY_BATCH * study_batches(options), note=True)
     given = *bench.network(), images, labels
     steps, modes = max(1, len(images) // STUDY_BATCH) + draws, []
@@ -328,6 +370,7 @@ STUDY = Study(
         "                      draws=20, batch_size=16)"
     ),
     result=Paths,
+    control=True,
     unsuited=one_path,
     measure=measure,
     plot=plot,
