@@ -132,13 +132,15 @@ def unit_scales(network: Network, variables: Variables) -> np.ndarray:
 
 
 def plot(results: Mapping[str, PathGrowth]) -> style.Figure:
-    """Spectra at the first and the last moment; mean length, and mean |γ| over units, at every moment.
+    """Spectra at the first and the last moment; mean length at every moment; and mean |γ|, where it is known.
 
     Bands are intervals over batches. The dotted line is the mean length of all paths.
     """
-    fig, (left, middle, right) = style.panels(3)
-    narrow = (style.NARROW[0], 2.3 * style.NARROW[1])
-    fig.set_size_inches(*(narrow if style.is_narrow() else (9.6, 3.5)))
+    scaled = any(np.isfinite(r.mean_scale).any() for r in results.values())
+    fig, (left, middle, *right) = style.panels(2 + scaled)
+    if scaled:
+        narrow = (style.NARROW[0], 2.3 * style.NARROW[1])
+        fig.set_size_inches(*(narrow if style.is_narrow() else (9.6, 3.5)))
     for i, (label, result) in enumerate(results.items()):
         color, look = style.color(i), style.marker(i) + "-"
         for t, line in {0: "--", len(result.step) - 1: "-"}.items():
@@ -146,7 +148,8 @@ def plot(results: Mapping[str, PathGrowth]) -> style.Figure:
             left.plot(result.length, 100 * result.share[t], line, color=color, label=name)
         middle.fill_between(result.step, *result.mean_length_interval, color=color, alpha=0.2, lw=0)
         middle.plot(result.step, result.mean_length, look, color=color)
-        right.plot(result.step, result.mean_scale, look, color=color)
+        for ax in right:
+            ax.plot(result.step, result.mean_scale, look, color=color)
     for mean in sorted({r.num_plain + r.num_residual / 2 for r in results.values()}):
         middle.axhline(mean, ls=":", lw=1, color=style.ink())
         text: dict[str, Any] = {"ha": "right", "va": "bottom", "fontsize": 8.5}
@@ -154,10 +157,11 @@ def plot(results: Mapping[str, PathGrowth]) -> style.Figure:
         middle.annotate("all paths", *at, **text)
     left.set(xlabel="length (branches crossed)", ylabel="share of the gradient (%)")
     middle.set(xlabel="training steps", ylabel="mean effective length")
-    right.set(xlabel="training steps", ylabel="mean |γ| in the units")
-    for ax in (middle, right):
+    for ax in right:
+        ax.set(xlabel="training steps", ylabel="mean |γ| in the units")
+    for ax in (middle, *right):
         ax.set_ylim(bottom=0)
-    for ax in (left, middle, right):
+    for ax in (left, middle, *right):
         style.integer_ticks(ax)
     style.legend_above(fig, left)
     return fig
@@ -194,19 +198,21 @@ class Turn(NamedTuple):
 
 
 def turns(r: PathGrowth) -> list[Turn]:
-    """The inner moments with the smallest and the largest mean length, in order, if the directions before and
-    after them are known and opposite."""
+    """The inner moments with the smallest and the largest mean length, in order: those to which it falls and
+    after
+    which it grows, or the opposite, where the intervals of both changes do not hold 0."""
     inner = len(r.step) - 2
     if inner < 1 or not np.isfinite(r.mean_length).all():
         return []
     level = 1 - (1 - LEVEL) / inner
-    extremes = sorted({1 + int(best(r.mean_length[1:-1])) for best in (np.argmin, np.argmax)})
-    found = (Turn(t, r.change(0, t, level), r.change(t, -1, level)) for t in extremes)
-    return [
-        turn
-        for turn in found
-        if turn.before.known and turn.after.known and turn.before.mean * turn.after.mean < 0
-    ]
+    found = []
+    for extreme, up in ((np.argmin, False), (np.argmax, True)):
+        t = 1 + int(extreme(r.mean_length[1:-1]))
+        before, after = r.change(0, t, level), r.change(t, -1, level)
+        rises, falls = (before, after) if up else (after, before)
+        if rises.low > 0 and falls.high < 0:
+            found.append(Turn(t, before, after))
+    return sorted(found)
 
 
 # So many moments are told one by one.
@@ -221,12 +227,12 @@ def points(label: str, r: PathGrowth) -> list[str]:
     text = f"{label}: the mean effective length is {course}, of {units} units."
     if verdict(r) == "none":
         return [text]
-    text += f" From the first to the last moment it changes by {_change(r.change(0, -1))}."
+    text += f" From the first to the last moment it changes by {_change(r.change(0, -1))} units."
     for turn in turns(r):
         kind, then = ("largest", "falls") if turn.after.mean < 0 else ("smallest", "grows")
         text += (
             f" It is {kind} {moment(int(r.step[turn.at]))}; from there to the last moment it {then} again, "
-            f"by {_change(turn.after, abs)}."
+            f"by {_change(turn.after, abs)} units."
         )
     ranges = " and ".join(
         f"{between(r.effective[t])} units {moment(int(r.step[t]))}" for t in sorted({0, last})
@@ -250,7 +256,7 @@ def _change(change: Change, size: Callable[[float], float] = float) -> str:
     """'−3.78 (−4.23 to −3.33)'; with ``abs``, its size."""
     ends = sorted(map(size, (change.low, change.high)))
     around = "" if np.isnan(change.low) else " ({} to {})".format(*(f"{end:.2f}" for end in ends))
-    return (f"{size(change.mean):.2f}" + around).replace("-", "−")
+    return (f"{size(change.mean):.2f}" + around).replace("-0.00", "0.00").replace("-", "−")
 
 
 def table(r: PathGrowth) -> Columns:
@@ -265,7 +271,7 @@ def table(r: PathGrowth) -> Columns:
         "change since the first moment": ["–", *map(_change, changes[1:])],
         "effective lengths": map(between, r.effective),
         "mean length by contribution": numbers(r.mean_contribution @ r.length),
-        "mean |γ| in the units": numbers(r.mean_scale),
+        **({"mean |γ| in the units": numbers(r.mean_scale)} if np.isfinite(r.mean_scale).any() else {}),
         "norm of the gradient, geometric mean": numbers(typical),
     }
 

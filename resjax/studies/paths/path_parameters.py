@@ -259,24 +259,21 @@ def points(label: str, r: PathParameters) -> list[str]:
         return []
     first = int(np.flatnonzero(np.isfinite(r.mean_length))[0])
     own, ends = ratios(r), np.stack(r.mean_length_interval)[:, first]
+    ratio = f"{own.mean():.2f}{over(of_mean(own, 0), 'batches', 2)}"
     behind = f"{between(r.effective[first])} of the {len(r.unit) - 1 - first} units behind it"
     return [
         f"{label}: 95 % of the gradient of {r.unit[first]} has crossed {behind} "
         f"(mean {r.mean_length[first]:.1f}{over(ends, 'batches')}; all paths there: "
         f"{r.expected_length[first]:.1f}). In the median over the first half of the units, the mean length "
-        f"is {_times(own)} times that of all paths{_untrained(r)}."
+        f"divided by that of all paths is {ratio}{_untrained(r)}."
     ]
-
-
-def _times(own: np.ndarray) -> str:
-    return f"{own.mean():.2f}{over(of_mean(own, 0), 'batches', 2)}"
 
 
 def _untrained(r: PathParameters) -> str:
     """The ratio of the network at initialization."""
-    if r.initial is None or np.isnan(ratios(r.initial)).any():
+    if r.initial is None or np.isnan(own := ratios(r.initial)).any():
         return ""
-    return f"; at init {_times(ratios(r.initial))}"
+    return f"; at init {own.mean():.2f}{over(of_mean(own, 0), 'batches', 2)}"
 
 
 def table(r: PathParameters) -> Columns:

@@ -236,7 +236,8 @@ def _range(result: Paths) -> str:
 
 def _clause(which: str) -> Clause:
     def told(label: str, r: Paths) -> str:
-        before = f"; at init {between(r.initial.first[0].effective[0])}" if r.initial is not None else ""
+        known = r.initial is not None and verdict(r.initial) != "none"
+        before = f"; at init {between(r.initial.first[0].effective[0])}" if known else ""
         return f"the gradient of {label} comes through {which} ({_range(r)}{before})"
 
     return told
@@ -248,15 +249,13 @@ def points(label: str, result: Paths) -> list[str]:
         return []
     mode, (exact, sample) = result.modes[0], result.first
     share = share_between(sample.num_residual, *sample.effective, sample.num_plain)
-    over_draws, over_batches = sample.mean_length_interval, np.ravel(exact.mean_length_interval)
     text = (
         f"{label}, {sample.norm.shape[1]} draws: {_fall(sample)} Number of paths × mean norm, as in the "
         f"paper, puts 95 % of the gradient at {between(sample.effective)} units "
-        f"(mean {sample.mean_length:.1f}{over(over_draws, 'draws')}; {_ends(sample)}), "
+        f"(mean {sample.mean_length:.1f}{over(sample.mean_length_interval, 'draws')}; {_ends(sample)}), "
         f"the lengths of {factor(100 * share)} % of all "
         f"2{superscript(sample.num_residual)} paths. The exact sum of all paths of each length puts it at "
-        f"{between(exact.effective[0])} (mean {exact.mean_length[0]:.1f}{over(over_batches, 'batches')}; "
-        f"the ends are {_two(exact.effective_interval[:, 0])})"
+        f"{between(exact.effective[0])} ({_mean(exact)})"
     )
     top = int(np.nanargmax(sample.share))
     ends = result.alignment_interval(mode)[:, top]
@@ -268,14 +267,19 @@ def points(label: str, result: Paths) -> list[str]:
     )
     for other in result.modes[1:]:
         more, spectrum = result.sample[other], result.exact[other]
-        ends = np.ravel(spectrum.mean_length_interval)
         text += (
             f" With {other} instead of {mode}, {more.norm.shape[1]} draws: g = {factor(more.attenuation)}"
             f"{around(more.attenuation_interval)}, {between(more.effective)} by the product ({_ends(more)}), "
-            f"{between(spectrum.effective[0])} exactly (mean {spectrum.mean_length[0]:.1f}"
-            f"{over(ends, 'batches')})."
+            f"{between(spectrum.effective[0])} exactly ({_mean(spectrum)})."
         )
     return [text + _untrained(result)]
+
+
+def _mean(exact: PathSpectrum) -> str:
+    """'mean 5.0, 4.8 to 5.2 over batches; the ends are 1 and 10 to 11'."""
+    text = f"mean {exact.mean_length[0]:.1f}{over(np.ravel(exact.mean_length_interval), 'batches')}"
+    ends = exact.effective_interval[:, 0]
+    return text if np.isnan(ends).any() else f"{text}; the ends are {_two(ends)}"
 
 
 def _untrained(result: Paths) -> str:
@@ -283,11 +287,11 @@ def _untrained(result: Paths) -> str:
     if result.initial is None or verdict(result.initial) == "none":
         return ""
     exact, sample = result.initial.first
+    g = factor(sample.attenuation) + around(sample.attenuation_interval)
     return (
-        f" At init the same network has g = {factor(sample.attenuation)}"
-        f"{around(sample.attenuation_interval)}, R² = {sample.r_squared:.3f}{over(sample.r_squared_interval, 'draws', 3)}, and exactly "
-        f"{between(exact.effective[0])} units (mean {exact.mean_length[0]:.1f}"
-        f"{over(np.ravel(exact.mean_length_interval), 'batches')})."
+        f" At init the same network has g = {g}, R² = {sample.r_squared:.3f}"
+        f"{over(sample.r_squared_interval, 'draws', 3)}, and exactly {between(exact.effective[0])} units "
+        f"({_mean(exact)})."
     )
 
 
@@ -296,11 +300,17 @@ def _fall(sample: PathSample) -> str:
     if np.isnan(g):
         return "too few lengths have a gradient to estimate the attenuation."
     (low, high), (r_low, r_high) = sample.attenuation_interval, sample.r_squared_interval
-    way = "it shrinks" if high < 1 else "it grows" if low > 1 else "whether it shrinks or grows is undecided"
+    way = (
+        "so it shrinks"
+        if high < 1
+        else "so it grows"
+        if low > 1
+        else "and it is undecided whether it shrinks"
+    )
     line = "" if r_low >= STRAIGHT else "not " if r_high < STRAIGHT else "not certainly "
     return (
         f"each branch that a path crosses multiplies its gradient by g = {g:.3f} ({low:.3f} to {high:.3f}), "
-        f"so with length {way}; the change is {line}exponential "
+        f"{way} with length; the change is {line}exponential "
         f"(R² = {r_squared:.3f}{over((r_low, r_high), 'draws', 3)})."
     )
 
