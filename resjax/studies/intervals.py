@@ -61,6 +61,20 @@ def student(
     return estimate - half, estimate + half
 
 
+def reflected(
+    estimate: np.ndarray | float, ends: tuple[np.ndarray, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Basic bootstrap interval (Davison & Hinkley 1997, §5.2), from the ``ends`` that ``bootstrap`` returns.
+
+    Use it for statistics that noise biases and that are no smooth function of a mean, which has the
+    ``jackknife``. Resampled draws contain the noise twice, so their percentiles lie too low by about the bias
+    of the estimate. Reflecting the percentiles at the estimate corrects for that. The estimate itself can lie
+    outside the interval.
+    """
+    low, high = ends
+    return 2 * estimate - high, 2 * estimate - low
+
+
 def jackknife(
     values: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray | float], level: float = LEVEL
 ) -> tuple[np.ndarray, np.ndarray]:
