@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from script_helpers import load_script
 
 from resjax.report import compare
 from resjax.studies.intervals import bootstrap, jackknife, of_mean, of_positive_mean
@@ -330,3 +331,39 @@ def test_the_report_names_every_interval_and_they_outlive_a_file():
     assert point.count("the ends are ") == 2 and point.count("95 % interval") == 1
     back = Paths.from_json(json.loads(json.dumps(result.to_json())))
     assert compare.finding(STUDY, {"net": back}).points == [point]
+
+
+# --- scripts of docs/results ---
+
+
+def test_old_files_are_divided_by_the_gradients_of_their_batches():
+    """Draw d of an old file used batch d of the exact part, in turn."""
+    script = load_script("docs/results/path_weights.py")
+    exact = gradients(samples(True)[0], np.ones(N + 1)).exact["running statistics"]
+    total = exact.total[0][np.arange(DRAWS) % 8]
+    new = of_draws(
+        samples(True)[0].norm * total, total, num_residual=N, num_plain=0, batch_size=4, choices={"seed": 2}
+    )
+    old = {name: value for name, value in new.to_json().items() if name != "total"}
+    old["choices"] = {"seed": 2, "batches": "8 of 4 examples, in turn"}
+    record = {"exact": {"mode": exact.to_json()}, "sample": {"mode": old}}
+    made = Paths.from_json(script.recompute(record)).sample["mode"]
+    np.testing.assert_allclose(made.total, new.total)
+    np.testing.assert_allclose(made.mean, samples(True)[0].mean)
+    np.testing.assert_allclose(made.attenuation_interval, samples(True)[0].attenuation_interval)
+    assert script.recompute(script.recompute(record)) == script.recompute(record)
+    old["choices"]["batches"] = "16 of 4 examples, in turn"
+    with pytest.raises(ValueError, match="draws on 16 of 4 examples, in turn, but exact sums of 8"):
+        script.recompute(record)
+
+
+def test_the_script_of_coverage_finds_what_is_known(monkeypatch):
+    script = load_script("docs/results/path_coverage.py")
+    for name, value in {"SAMPLES": 60, "FEWER": 12, "RESAMPLES": 60, "BATCHES": (4,), "DRAWS": (8,)}.items():
+        monkeypatch.setattr(script, name, value)
+    rng = np.random.default_rng(0)
+    found = script.of_batches(population(300), LENGTH, rng)
+    assert found["before"]["mean length"][0] < 0.7 < 0.85 < found["now"]["mean length"][0]
+    sample = sample_of(LINE, 0, draws=60)
+    found = script.of_paths(sample.norm, sample.total, LENGTH, rng)
+    assert found["before"]["g"][0] < found["now"]["g"][0]

@@ -351,5 +351,5 @@ def draw_single(ax: style.Axes, sample: PathSample, i: int) -> None:
     if np.isfinite(sample.attenuation):
         note, at = f"g = {sample.attenuation:.2f}", (0.05, 0.06 + 0.08 * i)
         ax.annotate(note, at, xycoords="axes fraction", color=color, fontsize=9)
-    ax.set(ylabel="‖gradient through one path‖ ÷ ‖whole‖", yscale="log")
+    ax.set(ylabel="‖one path‖ ÷ ‖whole gradient‖", yscale="log")
     explain_lines(ax, {"mean": ("o", "-"), "median": ("", "--")})
