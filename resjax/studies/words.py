@@ -38,6 +38,12 @@ def around(ends: Iterable[np.ndarray | float]) -> str:
     return f" (95 % interval {factor(low)} to {factor(high)})" if known else ""
 
 
+def over(ends: Iterable[np.ndarray | float], what: str, digits: int = 1) -> str:
+    """', 3.9 to 4.2 over batches', to follow a number; '' where there is no interval."""
+    low, high = (float(end) for end in ends)
+    return "" if np.isnan(low) else f", {low:.{digits}f} to {high:.{digits}f} over {what}"
+
+
 def number(value: float) -> str:
     """Four significant digits, for tables; not a number → '–'."""
     return "–" if np.isnan(value) else f"{value:.4g}"
