@@ -1,0 +1,208 @@
+"""The figure of a study where results of several seeds form a group.
+
+A study draws one result for each network. So it draws the first seed of every group, and then once for each
+further seed, with one result exchanged. What differs between these figures, line by line, is what depends on
+the seed: it is drawn thin, once for each seed, in the colour of its group. Where all seeds have the same x, a
+thick line is their mean (the geometric mean on a logarithmic axis). Bars and maps show the mean. No study needs
+to know of this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from resjax.report.seeds import Pooled, by_run, first_of, have_seeds, runs_in
+from resjax.report.texts import mean_and_interval, merge
+from resjax.studies.study import Study
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+THIN = {"linewidth": 0.7, "alpha": 0.45}
+SMALL = 2.5  # markers of one seed, in points
+THICK = 2.2  # the mean
+
+
+def draw(study: Study, results: Pooled) -> Figure:
+    """The figure of ``study`` for ``results``, {label: result or ``Seeds``}, in the current theme."""
+    if not have_seeds(results):
+        return study.plot(results)
+    first = first_of(results)
+    figure = study.plot(first)
+    others = {
+        label: [study.plot({**first, label: one}) for one in list(by_run(label, result).values())[1:]]
+        for label, result in results.items()
+    }
+    every = [other for own in others.values() for other in own]
+    if any(len(other.axes) != len(figure.axes) for other in every):  # the panels depend on the seed
+        return study.plot(runs_in(results))
+    for number, ax in enumerate(figure.axes):
+        _overlay(ax, {label: [other.axes[number] for other in own] for label, own in others.items()})
+    _overlay_texts(figure.legends, [other.legends for other in every], lambda legend: legend.get_texts())
+    return figure
+
+
+def _overlay(ax: Axes, others: Mapping[str, Sequence[Axes]]) -> None:
+    """Adds to ``ax`` what the axes of other seeds hold, {label of the group: its axes in other figures}."""
+    every = [other for own in others.values() for other in own]
+    for own in filter(None, others.values()):
+        seeds = [_parts(one) for one in (ax, *own)]  # before anything is added
+        for kind, add in _ADD.items():
+            for same in zip(*(parts[kind] for parts in seeds), strict=False):
+                if _depends_on_seed(kind, same):
+                    add(ax, same)
+    _overlay_texts([ax], [[other] for other in every], _texts)
+    for name in "xy":
+        if not getattr(ax, f"get_autoscale{name}_on")():
+            ends = np.array([getattr(one, f"get_{name}lim")() for one in (ax, *every)])
+            falling = ends[0, 0] > ends[0, 1]
+            low, high = ends.min(), ends.max()
+            getattr(ax, f"set_{name}lim")(*((high, low) if falling else (low, high)))
+    ax.autoscale_view()
+
+
+def _parts(ax: Axes) -> dict[str, list[Any]]:
+    """The artists of the axes by kind, without error bars: they are intervals within a seed."""
+    from matplotlib.collections import PathCollection, PolyCollection, QuadMesh
+    from matplotlib.container import ErrorbarContainer
+    from matplotlib.patches import Rectangle
+
+    bars = [c for c in ax.containers if isinstance(c, ErrorbarContainer)]
+    hidden = [part for _, caps, columns in (bar.lines for bar in bars) for part in (*caps, *columns)]
+    return {
+        "line": [line for line in ax.lines if line not in hidden],
+        "band": [c for c in ax.collections if isinstance(c, PolyCollection)],
+        "cloud": [c for c in ax.collections if isinstance(c, PathCollection)],
+        "map": [*ax.images, *(c for c in ax.collections if isinstance(c, QuadMesh))],
+        "bar": [p for p in ax.patches if isinstance(p, Rectangle)],
+        "error bar": hidden,
+    }
+
+
+def _data(kind: str, artist: Any) -> list[np.ndarray]:
+    if kind == "line":
+        return [np.asarray(values, float) for values in artist.get_data(orig=False)]
+    if kind == "band":
+        return [path.vertices for path in artist.get_paths()]
+    if kind == "cloud":
+        return [np.asarray(artist.get_offsets())]
+    if kind == "map":
+        return [np.ma.filled(np.ma.asarray(artist.get_array(), float), np.nan)]
+    if kind == "bar":
+        return [np.array([*artist.get_xy(), artist.get_width(), artist.get_height()], float)]
+    return [np.empty(0)]
+
+
+def _depends_on_seed(kind: str, same: Sequence[Any]) -> bool:
+    first, *rest = (_data(kind, artist) for artist in same)
+    return kind == "error bar" or any(
+        len(own) != len(first)
+        or any(not np.array_equal(a, b, equal_nan=True) for a, b in zip(own, first, strict=True))
+        for own in rest
+    )
+
+
+def _add_lines(ax: Axes, lines: Sequence[Line2D]) -> None:
+    """Thin lines of all seeds; the first line becomes their mean where they have the same x or the same y."""
+    mean, data = lines[0], [_data("line", line) for line in lines]
+    for x, y in data:
+        _add_thin(ax, mean, x, y)
+    shapes = {(len(x), len(y)) for x, y in data}
+    xs, ys = ([own[axis] for own in data] for axis in (0, 1)) if len(shapes) == 1 else ([], [])
+    if not xs or not (_all_equal(xs) or _all_equal(ys)):
+        mean.set(linestyle="", marker="")  # the thin lines have taken its place; the legend keeps its look
+        return
+    mean.set_data(_mean(xs, ax.get_xscale()), _mean(ys, ax.get_yscale()))
+    mean.set(linewidth=THICK, zorder=mean.get_zorder() + 0.2)
+
+
+def _add_thin(ax: Axes, like: Line2D, x: np.ndarray, y: np.ndarray) -> None:
+    from matplotlib.lines import Line2D
+
+    joined = like.get_linestyle() not in ("None", "", " ")
+    line = Line2D(x, y, color=like.get_color(), linestyle=like.get_linestyle(), **THIN)
+    if not joined:
+        line.set(marker=like.get_marker(), markersize=SMALL, markeredgewidth=0)
+    line.set(transform=like.get_transform(), label="_seed", zorder=like.get_zorder())
+    ax.add_line(line)
+
+
+def _add_bands(ax: Axes, bands: Sequence[Any]) -> None:
+    """The band of every seed, each as pale as makes all of them together look like one."""
+    from matplotlib.collections import PolyCollection
+
+    alpha = (bands[0].get_alpha() or 1) / len(bands)
+    for band in bands[1:]:
+        paths = [path.vertices for path in band.get_paths()]
+        look = {"facecolor": bands[0].get_facecolor(), "linewidth": 0, "zorder": bands[0].get_zorder()}
+        more = PolyCollection(paths, **look)
+        more.set(alpha=alpha, transform=bands[0].get_transform())
+        ax.add_collection(more)
+    bands[0].set_alpha(alpha)
+
+
+def _add_clouds(ax: Axes, clouds: Sequence[Any]) -> None:
+    look = {"s": SMALL**2, "alpha": THIN["alpha"], "linewidths": 0, "label": "_seed"}
+    for cloud in clouds[1:]:
+        ax.scatter(*cloud.get_offsets().T, color=clouds[0].get_facecolor(), **look)
+    clouds[0].set(sizes=[SMALL**2], alpha=THIN["alpha"])
+
+
+def _add_maps(ax: Axes, maps: Sequence[Any]) -> None:
+    """The mean over seeds, where the maps have the same shape; else the first seed's map stays."""
+    values = [_data("map", one)[0] for one in maps]
+    if len({own.shape for own in values}) == 1:
+        maps[0].set_array(np.ma.masked_invalid(np.mean(values, 0)))
+
+
+def _add_bars(ax: Axes, bars: Sequence[Any]) -> None:
+    """The mean of place and size."""
+    x, y, width, height = np.mean([_data("bar", bar)[0] for bar in bars], 0)
+    bars[0].set(xy=(x, y), width=width, height=height)
+
+
+def _hide(ax: Axes, same: Sequence[Any]) -> None:
+    same[0].set_visible(False)
+
+
+_ADD: dict[str, Callable[[Axes, Sequence[Any]], None]] = {
+    "line": _add_lines,
+    "band": _add_bands,
+    "cloud": _add_clouds,
+    "map": _add_maps,
+    "bar": _add_bars,
+    "error bar": _hide,
+}
+
+
+def _mean(values: Sequence[np.ndarray], scale: str) -> np.ndarray:
+    if _all_equal(values):
+        return values[0]
+    return mean_and_interval(np.stack(values), log=scale == "log")[0]
+
+
+def _all_equal(values: Sequence[np.ndarray]) -> bool:
+    return all(np.array_equal(one, values[0], equal_nan=True) for one in values)
+
+
+def _texts(ax: Axes) -> list[Any]:
+    legend = ax.get_legend()
+    return [ax.title, *ax.texts, *(legend.get_texts() if legend else [])]
+
+
+def _overlay_texts(
+    holders: Sequence[Any], others: Sequence[Sequence[Any]], texts: Callable[[Any], Sequence[Artist]]
+) -> None:
+    """Texts whose numbers differ between seeds get the range of each number; other texts stay."""
+    for number, holder in enumerate(holders):
+        every = [texts(own[number]) for own in others if len(own) == len(holders)]
+        for same in zip(texts(holder), *every, strict=False):
+            merged = merge([text.get_text() for text in same])  # type: ignore[attr-defined]
+            if len(merged) == 1 and merged[0][0] != same[0].get_text():  # type: ignore[attr-defined]
+                same[0].set_text(merged[0][0])  # type: ignore[attr-defined]
