@@ -2,11 +2,10 @@
 
 Analyzes finished or running runs of ``resjax.train``, several side by side, and writes a report: findings,
 figures and tables in one file (report.html), the figures as PNG and PDF, and the numbers as JSON. Runs that
-differ in nothing but their seed are shown as one, with means and intervals over seeds: ``--workdir='a/seed*'``
-(``resjax.report.seeds``). The report
-names each study that a network does not allow, with the reason, and each study that failed; the others still
-run. The command can be stopped and restarted: it continues, and finished studies are not repeated
-(``resjax.report.kept``).
+differ only in their seed are shown as one, with means and intervals over seeds: ``--workdir='a/seed*'``, see
+``resjax.report.seeds``. The report names each study that a network does not allow, with the reason, and each
+study that failed; the others still run. The command can be stopped and restarted: it continues, and finished
+studies are not repeated (``resjax.report.kept``).
 """
 
 from __future__ import annotations
@@ -127,7 +126,9 @@ def _main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    _WORKDIR = flags.DEFINE_list("workdir", None, "folders of runs, separated by commas; 'a/seed*' for all that match")
+    _WORKDIR = flags.DEFINE_list(
+        "workdir", None, "folders of runs, separated by commas; 'a/seed*' for all that match"
+    )
     _STUDIES = flags.DEFINE_list("studies", [], f"any of {', '.join(STUDIES)}; default: all")
     _OUT = flags.DEFINE_string("out", None, "folder of the report; default: <first workdir>/analysis")
     _OPTIONS = command.define_options(Options)

@@ -7,6 +7,7 @@ finding holds, and give means with intervals over seeds.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -76,8 +77,17 @@ def _compared(study: Study, results: Pooled) -> str:
     texts = [study.headline(own) for own in _one_seed_each(results)]
     if not have_seeds(results):
         return texts[0]
-    said = merge([text.removesuffix(".") for text in texts])
+    said = merge([_within(text) for text in texts])
     return "; ".join(f"in {n} of {len(texts)} seeds, {text}" for text, n in said)
+
+
+def _within(text: str) -> str:
+    """A sentence as a part of another."""
+    first, space, rest = text.removesuffix(".").partition(" ")
+    return f"{first.lower() if first in _USUAL else first}{space}{rest}"
+
+
+_USUAL = ("The", "At", "In", "After", "No")  # first words that are no names
 
 
 def _one_seed_each(results: Pooled) -> Iterator[dict[str, Any]]:
@@ -101,7 +111,7 @@ def _points(study: Study, label: str, result: Any) -> Iterator[str]:
 
 def _sentence(text: str, labels: Mapping[str, Any]) -> str:
     """Capitalizes the first letter, unless a label starts the text, and adds a full stop."""
-    starts_with_label = any(text.startswith(label) for label in labels if label)
+    starts_with_label = any(re.match(rf"{re.escape(label)}(?!\w)", text) for label in labels if label)
     return (text if starts_with_label else capital(text)).removesuffix(".") + "."
 
 
@@ -117,11 +127,11 @@ def table(study: Study, results: Pooled) -> Table:
     """
     tables: dict[str, Cells] = {}
     for label, result in results.items():
-        own = {run: _cells(study, one) for run, one in by_run(label, result).items()}
-        if len(own) > 1 and _same_rows(list(own.values())):
-            tables[f"{label} ({len(own)} seeds)"] = _pooled(list(own.values()))
+        of_runs = {run: _cells(study, one) for run, one in by_run(label, result).items()}
+        if len(of_runs) > 1 and _same_rows(list(of_runs.values())):
+            tables[f"{label} ({len(of_runs)} seeds)"] = _pooled(list(of_runs.values()))
         else:
-            tables |= own
+            tables.update(of_runs)
     columns = tuple(dict.fromkeys(column for own in tables.values() for column in own))
     rows = []
     for label, own in tables.items():

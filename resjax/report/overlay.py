@@ -1,10 +1,10 @@
 """The figure of a study where results of several seeds form a group.
 
-A study draws one result for each network. So it draws the first seed of every group, and then once for each
-further seed, with one result exchanged. What differs between these figures, line by line, is what depends on
-the seed: it is drawn thin, once for each seed, in the colour of its group. Where all seeds have the same x, a
-thick line is their mean (the geometric mean on a logarithmic axis). Bars and maps show the mean. No study needs
-to know of this.
+A study draws one result for each network. So it draws the first seed of every group, and then, for each
+further seed, the same figure with that one result exchanged. The lines that differ between these figures are
+those that depend on the seed: each is drawn thin, once for each seed, in the colour of its group. Where all
+seeds have the same x, a thick line is their mean (on a logarithmic axis, the geometric mean). Bars and maps
+show the mean. A study needs no code for this.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from resjax.report.texts import mean_and_interval, merge
 from resjax.studies.study import Study
 
 if TYPE_CHECKING:
-    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
@@ -126,7 +125,8 @@ def _add_thin(ax: Axes, like: Line2D, x: np.ndarray, y: np.ndarray) -> None:
     from matplotlib.lines import Line2D
 
     joined = like.get_linestyle() not in ("None", "", " ")
-    line = Line2D(x, y, color=like.get_color(), linestyle=like.get_linestyle(), **THIN)
+    line = Line2D(x, y, color=like.get_color(), linestyle=like.get_linestyle())
+    line.set(**THIN)
     if not joined:
         line.set(marker=like.get_marker(), markersize=SMALL, markeredgewidth=0)
     line.set(transform=like.get_transform(), label="_seed", zorder=like.get_zorder())
@@ -148,7 +148,7 @@ def _add_bands(ax: Axes, bands: Sequence[Any]) -> None:
 
 
 def _add_clouds(ax: Axes, clouds: Sequence[Any]) -> None:
-    look = {"s": SMALL**2, "alpha": THIN["alpha"], "linewidths": 0, "label": "_seed"}
+    look: dict[str, Any] = {"s": SMALL**2, "alpha": THIN["alpha"], "linewidths": 0, "label": "_seed"}
     for cloud in clouds[1:]:
         ax.scatter(*cloud.get_offsets().T, color=clouds[0].get_facecolor(), **look)
     clouds[0].set(sizes=[SMALL**2], alpha=THIN["alpha"])
@@ -197,12 +197,12 @@ def _texts(ax: Axes) -> list[Any]:
 
 
 def _overlay_texts(
-    holders: Sequence[Any], others: Sequence[Sequence[Any]], texts: Callable[[Any], Sequence[Artist]]
+    holders: Sequence[Any], others: Sequence[Sequence[Any]], texts: Callable[[Any], Sequence[Any]]
 ) -> None:
     """Texts whose numbers differ between seeds get the range of each number; other texts stay."""
     for number, holder in enumerate(holders):
         every = [texts(own[number]) for own in others if len(own) == len(holders)]
         for same in zip(texts(holder), *every, strict=False):
-            merged = merge([text.get_text() for text in same])  # type: ignore[attr-defined]
-            if len(merged) == 1 and merged[0][0] != same[0].get_text():  # type: ignore[attr-defined]
-                same[0].set_text(merged[0][0])  # type: ignore[attr-defined]
+            merged = merge([text.get_text() for text in same])
+            if len(merged) == 1 and merged[0][0] != same[0].get_text():
+                same[0].set_text(merged[0][0])

@@ -1,10 +1,9 @@
-"""Seeds as the unit: runs that differ in nothing but their seed form a group, of which the report speaks as
-one.
+"""Seeds as the unit: runs that differ only in their seed form a group, and the report speaks of the group.
 
-One trained network shows what happened once. How much of it belongs to the recipe, and how much to this draw of
-initial weights and batches, only further seeds show: intervals over images or draws do not contain that
-spread. So a group has one label, its numbers are means with a 95 % interval over seeds (Student's t, n − 1
-degrees of freedom), and its findings say in how many of the seeds they hold.
+One trained network shows what happened once. Only further seeds show how much of it belongs to the recipe,
+and how much to this draw of initial weights and batches: intervals over images or over draws of units do not
+contain that spread. So a group has one label. Its numbers are means with a 95 % interval over seeds
+(Student's t, n − 1 degrees of freedom), and its findings say in how many of the seeds they hold.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ Groups = Mapping[str, Sequence[str]]
 
 
 class Seeds(dict[str, Result]):
-    """{label of the run: result} of several runs that differ in nothing but their seed."""
+    """{label of the run: result} of several runs that differ only in their seed."""
 
 
 Pooled = Mapping[str, Any]
@@ -66,7 +65,7 @@ def _common(paths: Sequence[Path]) -> Path:
     """What the paths of a group have in common: runs/a/seed0 and runs/a/seed1 → runs/a."""
     parts = []
     for own in zip(*(path.parts for path in paths), strict=False):
-        start = os.path.commonprefix(own)
+        start = os.path.commonprefix(own)  # noqa: RUF071 (of characters, on purpose)
         if len(set(own)) > 1:  # without a cut number, the word "seed" and what joins them
             start = re.sub(r"[-_. =]*(\b|(?<=[-_. ]))(seed|s)?[-_. =]*\d*$", "", start, flags=re.IGNORECASE)
         parts += [start] if start else []

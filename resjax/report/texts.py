@@ -96,8 +96,9 @@ def merge(texts: Sequence[str]) -> list[tuple[str, int]]:
         alike.setdefault(_NUMBER.sub("0", text), []).append(text)
     merged = []
     for own in alike.values():
-        columns = iter(list(zip(*(_NUMBER.findall(text) for text in own), strict=True)))
-        merged.append((_NUMBER.sub(lambda _, columns=columns: _range(next(columns)), own[0]), len(own)))
+        ranges = map(_range, zip(*map(_NUMBER.findall, own), strict=True))
+        parts = [part + next(ranges, "") for part in _NUMBER.split(own[0])]
+        merged.append(("".join(parts), len(own)))
     return sorted(merged, key=lambda pair: -pair[1])
 
 

@@ -95,8 +95,8 @@ class Study:
     headline: Callable[[Mapping[str, Any]], str] | None = None  # {label: result} → a sentence
     summary: Callable[[Any], Mapping[str, str]] = lambda result: {}  # result → {row: cell}
     notes: Callable[[Mapping[str, Any]], Sequence[str]] = lambda results: ()  # points on all results
-    # {label: results of a group's seeds, or one result} → the headline and notes, where a group is among them;
-    # None to say in how many of the seeds the headline of single runs holds.
+    # {label: results of all seeds} → headline and notes, where some label has several seeds; None to say in
+    # how many seeds the headline of single runs holds.
     over_seeds: Callable[[Mapping[str, Sequence[Any]]], tuple[str, Sequence[str]]] | None = None
     unsuited: Callable[[Run], str | None] = lambda run: None  # why a run does not allow it, or None
     labels: str = "network"  # what the labels of results name, for the first column of tables

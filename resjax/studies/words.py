@@ -8,7 +8,7 @@ import numpy as np
 
 
 class Number(str):
-    """A number as text. It keeps the number itself, so that a mean over seeds is not one of rounded numbers."""
+    """A number as text that keeps the number, so that a mean over seeds is no mean of rounded numbers."""
 
     value: float
     show: Callable[[float], str]  # how another number is written in the same way

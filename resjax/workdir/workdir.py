@@ -56,7 +56,8 @@ def claim(workdir: str | Path, config: ConfigDict) -> Path:
 def find(workdirs: Iterable[str | Path]) -> list[Path]:
     """Absolute paths of folders of runs, in the order given.
 
-    A pattern, such as ``runs/seed*``, stands for all folders that match it and hold a run, seed2 before seed10.
+    A pattern, such as ``runs/seed*``, stands for all folders that match it and hold a run, by number: seed2
+    comes before seed10.
 
     Raises:
       FileNotFoundError: no run matches a pattern.
