@@ -9,6 +9,7 @@ show the mean. A study needs no code for this.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -50,12 +51,17 @@ def draw(study: Study, results: Pooled) -> Figure:
 def _overlay(ax: Axes, others: Mapping[str, Sequence[Axes]]) -> None:
     """Adds to ``ax`` what the axes of other seeds hold, {label of the group: its axes in other figures}."""
     every = [other for own in others.values() for other in own]
+    here, found = _parts(ax), []  # before anything is added
     for own in filter(None, others.values()):
-        seeds = [_parts(one) for one in (ax, *own)]  # before anything is added
+        seeds = [here, *map(_parts, own)]
         for kind, add in _ADD.items():
-            for same in zip(*(parts[kind] for parts in seeds), strict=False):
-                if _depends_on_seed(kind, same):
-                    add(ax, same)
+            same = zip(*(parts[kind] for parts in seeds), strict=False)
+            found += [(add, artists) for artists in same if _depends_on_seed(kind, artists)]
+    # What depends on the seeds of several groups, such as a scale that they share, stays as it is.
+    owners = Counter(id(artists[0]) for _, artists in found)
+    for add, artists in found:
+        if owners[id(artists[0])] == 1 or add is _hide:
+            add(ax, artists)
     _overlay_texts([ax], [[other] for other in every], _texts)
     for name in "xy":
         if not getattr(ax, f"get_autoscale{name}_on")():

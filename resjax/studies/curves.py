@@ -206,7 +206,8 @@ def over_seeds(results: Mapping[str, Sequence[Curves]]) -> tuple[str, list[str]]
 
 
 def _in_points(gap: float, low: float, high: float) -> str:
-    return f"{100 * gap:.1f} points (95 % interval {100 * low:.1f} to {100 * high:.1f})"
+    texts = [f"{round(100 * value, 1) + 0.0:.1f}" for value in (gap, low, high)]  # + 0.0: no minus zero
+    return f"{texts[0]} points (95 % interval {texts[1]} to {texts[2]})"
 
 
 def table(r: Curves) -> Columns:
