@@ -3,8 +3,9 @@
 A study draws one result for each network. So it draws the first seed of every group, and then, for each
 further seed, the same figure with that one result exchanged. The lines that differ between these figures are
 those that depend on the seed: each is drawn thin, once for each seed, in the colour of its group. Where all
-seeds have the same x, a thick line is their mean (on a logarithmic axis, the geometric mean). Bars and maps
-show the mean. A study needs no code for this.
+seeds have the same x, a thick line is their mean (on a logarithmic axis, the geometric mean), and in axes
+without bands of the study's own, a band is the 95 % interval of that mean over seeds. Bars and maps show the
+mean. A study needs no code for this.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 
 THIN = {"linewidth": 0.7, "alpha": 0.45}
 SMALL = 2.5  # markers of one seed, in points
-THICK = 2.2  # the mean
+THICK = 1.3  # times the study's own line: the mean
+BAND = 0.13  # alpha
 
 
 def draw(study: Study, results: Pooled) -> Figure:
@@ -54,14 +56,16 @@ def _overlay(ax: Axes, others: Mapping[str, Sequence[Axes]]) -> None:
     here, found = _parts(ax), []  # before anything is added
     for own in filter(None, others.values()):
         seeds = [here, *map(_parts, own)]
-        for kind, add in _ADD.items():
+        for kind in _ADD:
             same = zip(*(parts[kind] for parts in seeds), strict=False)
-            found += [(add, artists) for artists in same if _depends_on_seed(kind, artists)]
+            found += [(kind, artists) for artists in same if _depends_on_seed(kind, artists)]
     # What depends on the seeds of several groups, such as a scale that they share, stays as it is.
     owners = Counter(id(artists[0]) for _, artists in found)
-    for add, artists in found:
-        if owners[id(artists[0])] == 1 or add is _hide:
-            add(ax, artists)
+    for kind, artists in found:
+        if owners[id(artists[0])] == 1:
+            if kind == "line" and not here["band"]:
+                _add_interval(ax, artists)
+            _ADD[kind](ax, artists)
     _overlay_texts([ax], [[other] for other in every], _texts)
     for name in "xy":
         if not getattr(ax, f"get_autoscale{name}_on")():
@@ -91,7 +95,9 @@ def _parts(ax: Axes) -> dict[str, list[Any]]:
 
 
 def _data(kind: str, artist: Any) -> list[np.ndarray]:
-    if kind == "line":
+    if hasattr(artist, "get_segments"):  # the columns of error bars
+        return [np.asarray(segment) for segment in artist.get_segments()]
+    if kind in ("line", "error bar"):
         return [np.asarray(values, float) for values in artist.get_data(orig=False)]
     if kind == "band":
         return [path.vertices for path in artist.get_paths()]
@@ -99,14 +105,12 @@ def _data(kind: str, artist: Any) -> list[np.ndarray]:
         return [np.asarray(artist.get_offsets())]
     if kind == "map":
         return [np.ma.filled(np.ma.asarray(artist.get_array(), float), np.nan)]
-    if kind == "bar":
-        return [np.array([*artist.get_xy(), artist.get_width(), artist.get_height()], float)]
-    return [np.empty(0)]
+    return [np.array([*artist.get_xy(), artist.get_width(), artist.get_height()], float)]
 
 
 def _depends_on_seed(kind: str, same: Sequence[Any]) -> bool:
     first, *rest = (_data(kind, artist) for artist in same)
-    return kind == "error bar" or any(
+    return any(
         len(own) != len(first)
         or any(not np.array_equal(a, b, equal_nan=True) for a, b in zip(own, first, strict=True))
         for own in rest
@@ -115,28 +119,50 @@ def _depends_on_seed(kind: str, same: Sequence[Any]) -> bool:
 
 def _add_lines(ax: Axes, lines: Sequence[Line2D]) -> None:
     """Thin lines of all seeds; the first line becomes their mean where they have the same x or the same y."""
-    mean, data = lines[0], [_data("line", line) for line in lines]
-    for x, y in data:
+    mean = lines[0]
+    xs, ys = zip(*(_data("line", line) for line in lines), strict=True)
+    for x, y in zip(xs, ys, strict=True):
         _add_thin(ax, mean, x, y)
-    shapes = {(len(x), len(y)) for x, y in data}
-    xs, ys = ([own[axis] for own in data] for axis in (0, 1)) if len(shapes) == 1 else ([], [])
-    if not xs or not (_all_equal(xs) or _all_equal(ys)):
+    if len({len(x) for x in xs}) > 1 or not (_all_equal(xs) or _all_equal(ys)):
         mean.set(linestyle="", marker="")  # the thin lines have taken its place; the legend keeps its look
         return
     mean.set_data(_mean(xs, ax.get_xscale()), _mean(ys, ax.get_yscale()))
-    mean.set(linewidth=THICK, zorder=mean.get_zorder() + 0.2)
+    mean.set(linewidth=THICK * mean.get_linewidth(), zorder=mean.get_zorder() + 0.2)
 
 
 def _add_thin(ax: Axes, like: Line2D, x: np.ndarray, y: np.ndarray) -> None:
     from matplotlib.lines import Line2D
 
-    joined = like.get_linestyle() not in ("None", "", " ")
     line = Line2D(x, y, color=like.get_color(), linestyle=like.get_linestyle())
     line.set(**THIN)
-    if not joined:
+    if not _joined(like):
         line.set(marker=like.get_marker(), markersize=SMALL, markeredgewidth=0)
     line.set(transform=like.get_transform(), label="_seed", zorder=like.get_zorder())
     ax.add_line(line)
+
+
+def _joined(line: Line2D) -> bool:
+    return line.get_linestyle() not in ("None", "", " ")
+
+
+def _add_interval(ax: Axes, lines: Sequence[Line2D]) -> None:
+    """The interval of the mean over seeds, as a band. It does not widen the axes: that of three seeds may
+    reach far beyond them."""
+    from matplotlib.collections import PolyCollection
+
+    line = lines[0]
+    xs, ys = zip(*(_data("line", one) for one in lines), strict=True)
+    if not _all_equal(xs) or len(xs[0]) < 3 or not _joined(line):
+        return
+    x, (_, low, high) = xs[0], mean_and_interval(np.stack(ys), log=ax.get_yscale() == "log")
+    known = np.isfinite(low) & np.isfinite(high)
+    for part in np.split(np.arange(len(x)), np.flatnonzero(~known)):
+        if len(inside := part[known[part]]) > 1:
+            there = np.r_[inside, inside[::-1]]
+            corners = np.stack([x[there], np.r_[low[inside], high[inside[::-1]]]], axis=1)
+            shape = PolyCollection([corners], facecolor=line.get_color(), linewidth=0, alpha=BAND)
+            shape.set_zorder(line.get_zorder() - 0.1)
+            ax.add_collection(shape, autolim=False)
 
 
 def _add_bands(ax: Axes, bands: Sequence[Any]) -> None:

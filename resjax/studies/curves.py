@@ -176,33 +176,45 @@ def over_seeds(results: Mapping[str, Sequence[Curves]]) -> tuple[str, list[str]]
     means = {label: float(ends.mean()) for label, ends in last.items()}
     if len(results) == 1:
         ((label, runs),) = results.items()
-        ends = (percent(float(np.clip(end, 0, 1))) for end in of_mean(last[label], 0))
-        how = f" in the mean over {len(runs)} seeds (95 % interval {' to '.join(ends)})"
+        how = f" in the mean over {len(runs)} seeds{_interval(last[label])}"
         return _reaches(label, runs[0], means[label], how), []
     best, worst = _ends_of(means)
+    r, other, pairs = results[best][0], results[worst][0], len(last) * (len(last) - 1) // 2
+    each = [f"{label} {percent(means[label])}{_interval(ends)}" for label, ends in last.items()]
+    notes = [f"Mean {r.split} errors over seeds: {join(each)}."]
     if single := [label for label in (best, worst) if len(last[label]) == 1]:
         why = f"One run of {join(single)} does not show how much its recipe varies between seeds."
-        return _undecided(best, worst), [why]
-    pairs = len(last) * (len(last) - 1) // 2
-    level = 1 - (1 - LEVEL) / pairs
-    gap, low, high = of_difference(last[worst], last[best], level)
-    of_all = f", the widest of {pairs} gaps" if pairs > 1 else ""
-    told = f"The mean errors differ by {_in_points(gap, low, high)}, by Welch's t over seeds{of_all}."
+        return _undecided(best, worst), [*notes, why]
+    gap, low, high = of_difference(last[worst], last[best], 1 - (1 - LEVEL) / pairs)
+    of_all = f" (the widest of {pairs} gaps, so the interval is wider)" if pairs > 1 else ""
+    notes.append(f"Those of {best} and {worst} differ by {_in_points(gap, low, high)} by Welch's t{of_all}.")
     if not low > 0:
-        return _undecided(best, worst), [told]
-    train = {k: np.array([r.train_error[-1] for r in results[k]], float) for k in (best, worst)}
-    more = of_difference(train[worst], train[best])
-    told += f" Training errors differ by {_in_points(*more)}: "
-    if more[1] > 0 and more[0] >= gap / 2:
-        told += f"{worst} fails on its training data already: it is hard to train, not overfitted."
-    else:
-        small = more[2] < gap / 2
-        told += f"{worst} generalizes worse." if small else "whether it is harder to train is undecided."
-    r, other = results[best][0], results[worst][0]
-    told += _shortcuts(r, other)
-    sizes = " and ".join(dict.fromkeys(str(len(last[k])) for k in (best, worst)))
+        return _undecided(best, worst), notes
+    notes.append(_in_training(results, best, worst, gap) + _shortcuts(r, other))
+    sizes = " and ".join(dict.fromkeys(str(len(last[label])) for label in (best, worst)))
     said = f"{best} ends at {percent(means[best])} {r.split} error, {worst} at {percent(means[worst])}"
-    return f"{said}, in the mean over {sizes} seeds", [told]
+    return f"{said}, in the mean over {sizes} seeds", notes
+
+
+def _in_training(results: Mapping[str, Sequence[Curves]], best: str, worst: str, gap: float) -> str:
+    """Whether the worst network fails on its training data already, as far as its seeds decide that."""
+    train = {k: np.array([r.train_error[-1] for r in results[k]], float) for k in (best, worst)}
+    more, low, high = of_difference(train[worst], train[best])
+    if low > 0 and more >= gap / 2:
+        what = f"{worst} is hard to train, not overfitted"
+    else:
+        what = (
+            f"{worst} generalizes worse"
+            if high < gap / 2
+            else f"whether {worst} is harder to train is undecided"
+        )
+    return f"Mean training errors differ by {_in_points(more, low, high)}: {what}."
+
+
+def _interval(values: np.ndarray) -> str:
+    """The 95 % interval of the mean of errors over seeds, in brackets; '' for one seed."""
+    ends = [percent(float(np.clip(end, 0, 1))) for end in of_mean(values, 0)]
+    return f" (95 % interval {ends[0]} to {ends[1]})" if len(values) > 1 else ""
 
 
 def _in_points(gap: float, low: float, high: float) -> str:
