@@ -18,6 +18,7 @@ from typing import Any
 from resjax import config as configs
 from resjax.studies.result import Result
 from resjax.studies.run import Run
+from resjax.studies.words import join
 from resjax.workdir.workdir import short_names
 
 Groups = Mapping[str, Sequence[str]]
@@ -87,6 +88,19 @@ def pool(results: Mapping[str, Result], groups: Groups) -> dict[str, Result | Se
         else:
             pooled[label] = result
     return pooled
+
+
+def explained(groups: Groups) -> str:
+    """How the report shows its groups, in words; '' without any."""
+    if not groups:
+        return ""
+    members = join([f"{label} ({len(runs)} runs: {', '.join(runs)})" for label, runs in groups.items()])
+    return (
+        f"Runs that differ only in their seed are shown as one: {members}. Their numbers are means over "
+        "seeds with the 95 % interval of the mean (Student's t). Two numbers joined by a dash, such as 16–19, "
+        "are the smallest and the largest of the seeds. In figures, thin lines are single seeds and thick "
+        "lines their means. Where a study shades no band itself, a band is the 95 % interval of the mean."
+    )
 
 
 def by_run(label: str, result: Any) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from resjax.report import page as html
 from resjax.report.compare import Finding
 from resjax.report.figures import picture, save
 from resjax.report.overlay import draw
-from resjax.report.seeds import Groups, Pooled, pool
+from resjax.report.seeds import Groups, Pooled, explained, pool
 from resjax.studies.result import Result
 from resjax.studies.study import Study
 
@@ -88,6 +88,7 @@ def write(report: Report, out: Path) -> Path:
         left_out=report.left_out,
         failed=report.failed,
         made=report.made,
+        seeds=explained(report.seeds),
     )
     path = out / "report.html"
     path.write_text(html.render(page), "utf-8")
