@@ -97,9 +97,10 @@ def explained(groups: Groups) -> str:
     members = join([f"{label} ({len(runs)} runs: {', '.join(runs)})" for label, runs in groups.items()])
     return (
         f"Runs that differ only in their seed are shown as one: {members}. Their numbers are means over "
-        "seeds with the 95 % interval of the mean (Student's t). Two numbers joined by a dash, such as 16–19, "
-        "are the smallest and the largest of the seeds. In figures, thin lines are single seeds and thick "
-        "lines their means. Where a study shades no band itself, a band is the 95 % interval of the mean."
+        "seeds with the 95 % interval of the mean (Student's t). Two numbers joined by a dash, such as "
+        "16–19, are the smallest and the largest of the seeds. In figures, thin lines are single seeds and "
+        "thick lines their means. Where a study shades no band itself, a band is the 95 % interval of the "
+        "mean."
     )
 
 
