@@ -2,10 +2,10 @@
 
 A study draws one result for each network. So it draws the first seed of every group, and then, for each
 further seed, the same figure with that one result exchanged. The lines that differ between these figures are
-those that depend on the seed: each is drawn thin, once for each seed, in the colour of its group. Where all
-seeds have the same x, a thick line is their mean (on a logarithmic axis, the geometric mean), and in axes
-without bands of the study's own, a band is the 95 % interval of that mean over seeds. Bars and maps show the
-mean. A study needs no code for this.
+those that depend on the seed: each is drawn thin, once for each seed, in the colour of its group. A thick
+line is their mean, point by point (on a logarithmic axis, the geometric mean). In axes without bands of the
+study's own, a band is the 95 % interval of that mean over seeds, where all seeds have the same x. Bars and
+maps show the mean. A study needs no code for this.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
 
 THIN = {"linewidth": 0.7, "alpha": 0.45}
-SMALL = 2.5  # markers of one seed, in points
+SMALL = 0.55  # times the study's own markers: one seed
 THICK = 1.3  # times the study's own line: the mean
 BAND = 0.13  # alpha
 
@@ -42,12 +42,17 @@ def draw(study: Study, results: Pooled) -> Figure:
         for label, result in results.items()
     }
     every = [other for own in others.values() for other in own]
-    if any(len(other.axes) != len(figure.axes) for other in every):  # the panels depend on the seed
+    if any(_layout(other) != _layout(figure) for other in every):  # nothing says which lines correspond
         return study.plot(runs_in(results))
     for number, ax in enumerate(figure.axes):
         _overlay(ax, {label: [other.axes[number] for other in own] for label, own in others.items()})
     _overlay_texts(figure.legends, [other.legends for other in every], lambda legend: legend.get_texts())
     return figure
+
+
+def _layout(figure: Figure) -> list[list[int]]:
+    """The number of artists of each kind in each of the axes."""
+    return [[len(artists) for artists in _parts(ax).values()] for ax in figure.axes]
 
 
 def _overlay(ax: Axes, others: Mapping[str, Sequence[Axes]]) -> None:
@@ -57,7 +62,7 @@ def _overlay(ax: Axes, others: Mapping[str, Sequence[Axes]]) -> None:
     for own in filter(None, others.values()):
         seeds = [here, *map(_parts, own)]
         for kind in _ADD:
-            same = zip(*(parts[kind] for parts in seeds), strict=False)
+            same = zip(*(parts[kind] for parts in seeds), strict=True)
             found += [(kind, artists) for artists in same if _depends_on_seed(kind, artists)]
     # What depends on the seeds of several groups, such as a scale that they share, stays as it is.
     owners = Counter(id(artists[0]) for _, artists in found)
@@ -118,12 +123,13 @@ def _depends_on_seed(kind: str, same: Sequence[Any]) -> bool:
 
 
 def _add_lines(ax: Axes, lines: Sequence[Line2D]) -> None:
-    """Thin lines of all seeds; the first line becomes their mean where they have the same x or the same y."""
+    """Thin lines of all seeds; the first line becomes their mean, point by point, where all have equally many
+    points."""
     mean = lines[0]
     xs, ys = zip(*(_data("line", line) for line in lines), strict=True)
     for x, y in zip(xs, ys, strict=True):
         _add_thin(ax, mean, x, y)
-    if len({len(x) for x in xs}) > 1 or not (_all_equal(xs) or _all_equal(ys)):
+    if len({len(x) for x in xs}) > 1:
         mean.set(linestyle="", marker="")  # the thin lines have taken its place; the legend keeps its look
         return
     mean.set_data(_mean(xs, ax.get_xscale()), _mean(ys, ax.get_yscale()))
@@ -136,7 +142,9 @@ def _add_thin(ax: Axes, like: Line2D, x: np.ndarray, y: np.ndarray) -> None:
     line = Line2D(x, y, color=like.get_color(), linestyle=like.get_linestyle())
     line.set(**THIN)
     if not _joined(like):
-        line.set(marker=like.get_marker(), markersize=SMALL, markeredgewidth=0)
+        edge = 0 if like.get_marker() in Line2D.filled_markers else THIN["linewidth"]
+        size = SMALL * like.get_markersize()
+        line.set(marker=like.get_marker(), markersize=size, markeredgewidth=edge)
     line.set(transform=like.get_transform(), label="_seed", zorder=like.get_zorder())
     ax.add_line(line)
 
@@ -180,10 +188,11 @@ def _add_bands(ax: Axes, bands: Sequence[Any]) -> None:
 
 
 def _add_clouds(ax: Axes, clouds: Sequence[Any]) -> None:
-    look: dict[str, Any] = {"s": SMALL**2, "alpha": THIN["alpha"], "linewidths": 0, "label": "_seed"}
+    sizes = SMALL**2 * clouds[0].get_sizes()
+    look: dict[str, Any] = {"s": sizes, "alpha": THIN["alpha"], "linewidths": 0, "label": "_seed"}
     for cloud in clouds[1:]:
         ax.scatter(*cloud.get_offsets().T, color=clouds[0].get_facecolor(), **look)
-    clouds[0].set(sizes=[SMALL**2], alpha=THIN["alpha"])
+    clouds[0].set(sizes=sizes, alpha=THIN["alpha"])
 
 
 def _add_maps(ax: Axes, maps: Sequence[Any]) -> None:
