@@ -43,7 +43,15 @@ from resjax.studies.batches import Progress, part
 from resjax.studies.intervals import bootstrap
 from resjax.studies.options import ClaimOptions
 from resjax.studies.result import Classified
-from resjax.studies.small_training import digits_recipe, evaluate, examples, train_tuned, with_numbers
+from resjax.studies.run import Examples
+from resjax.studies.small_training import (
+    Trained,
+    digits_recipe,
+    evaluate,
+    examples,
+    train_tuned,
+    with_numbers,
+)
 from resjax.studies.study import Claim, Columns
 from resjax.studies.units.insertion import insert
 from resjax.studies.verdicts import MAY_GO
@@ -59,10 +67,10 @@ class AddedLayers(Classified):
     """Networks after further training, the first one without new layers; NaN after divergence."""
 
     case: tuple[str, ...]  # 'untouched', or place and start of the new unit
-    train_loss: Annotated[np.ndarray, "case", "seed"]  # on training images, after training
+    train_loss: Annotated[np.ndarray, "case", "seed"]  # of batches, mean over the last tenth of the steps
     test_loss: Annotated[np.ndarray, "case", "seed"]
     test_error: Annotated[np.ndarray, "case", "seed"]  # 0 … 1
-    before_loss: Annotated[np.ndarray, "seed"]  # on training images, before further training
+    before_loss: Annotated[np.ndarray, "seed"]  # of batches, in the last tenth of the first training
     before_error: Annotated[np.ndarray, "seed"]  # on test images, before further training
     num_units: int  # before
     num_test: int
@@ -109,26 +117,22 @@ def added_layers(
             rates,
             numbers,
             tries=tries,
-            network=begins[0][0],
+            network=begins[0][0] if case else None,
             starts=[variables for _, variables in begins],
             progress=part(progress, k + 1, len(cases) + 1),
         )
-        ends = [(one.network, one.variables) for one in tuned.trained]
-        on_train, on_test = ([evaluate(*end, *images) for end in ends] for images in (sets.train, sets.test))
         name = f"{case[0]}, {'identity' if case[1] else 'initialized'}" if case else UNTOUCHED
         chosen[name] = f"{tuned.rate:g}"
-        diverged = np.where([one.diverged for one in tuned.trained], np.nan, 0.0)
-        found = [e.loss for e in on_train], [e.loss for e in on_test], [e.error for e in on_test]
-        rows.append([np.array(values) + diverged for values in found])
-    before = [(one.network, one.variables) for one in first.trained]
+        rows.append(_scores(tuned.trained, sets.test))
     train_loss, test_loss, test_error = (np.stack(values) for values in zip(*rows, strict=True))
+    before_loss, _, before_error = _scores(first.trained, sets.test)
     return AddedLayers(
         case=tuple(chosen),
         train_loss=train_loss,
         test_loss=test_loss,
         test_error=test_error,
-        before_loss=np.array([evaluate(*one, *sets.train).loss for one in before]),
-        before_error=np.array([evaluate(*one, *sets.test).error for one in before]),
+        before_loss=before_loss,
+        before_error=before_error,
         num_units=network.num_units,
         num_test=len(sets.test[1]),
         num_classes=10,
@@ -146,13 +150,21 @@ def added_layers(
     )
 
 
+def _scores(trained: Sequence[Trained], test: Examples) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Training loss, test loss and test error, [seed]; NaN after divergence."""
+    on_test = [evaluate(one.network, one.variables, *test) for one in trained]
+    loss = np.array([one.loss[-max(len(one.loss) // 10, 1) :].mean() for one in trained])
+    nothing = np.where(np.isnan(loss), np.nan, 0.0)
+    return loss, np.array([e.loss for e in on_test]) + nothing, np.array([e.error for e in on_test]) + nothing
+
+
 def measure(options: ClaimOptions, progress: Progress | None) -> dict[str, AddedLayers]:
     steps, small = 400, {}
     if options.smoke:
         steps, small = 20, {"rates": (0.03,), "seeds": 2, "tries": 1}
     results = {}
     for i, (label, shortcut) in enumerate((("residual", "identity"), ("plain", "none"))):
-        recipe = digits_recipe(steps, depth=8, widths=(4, 8, 16), shortcut=shortcut)
+        recipe = digits_recipe(steps, depth=14, widths=(4, 8, 16), shortcut=shortcut)
         given: dict[str, Any] = {**small, "progress": part(progress, i, 2)}
         results[label] = added_layers(with_numbers(recipe, seed=options.seed), **given)
         results[label].choices["data"] = "scikit-learn's digits, standardized by the images trained on"
@@ -206,7 +218,8 @@ def points(label: str, r: AddedLayers) -> list[str]:
     return [
         f"{label}: the test error was {percent(r.before_error.mean())}, and "
         f"{percent(r.test_error[0].mean())} after further training without new layers (mean over "
-        f"{count(r.test_error.shape[1], 'seed')}). Against that, two more layers change it by {join(told)} (95 % intervals).",
+        f"{count(r.test_error.shape[1], 'seed')}). Against that, two more layers change it by {join(told)} "
+        "(95 % intervals).",
         f"{label}: the training loss was {factor(r.before_loss.mean())} and becomes {join(losses)}.",
     ]
 
@@ -215,7 +228,7 @@ def table(r: AddedLayers) -> Columns:
     mean, low, high = differences(r)
 
     def cells(values: np.ndarray, show: Any) -> list[str]:
-        ends = bootstrap(values)
+        ends = (np.maximum(end, 0) for end in bootstrap(values))
         return [f"{show(m)} ({show(a)} – {show(b)})" for m, a, b in zip(values.mean(-1), *ends, strict=True)]
 
     return {
@@ -264,7 +277,7 @@ STUDY = Claim(
         "the end, as the identity or as initialized, and the network is trained on, beside the same network "
         "without new layers; with shortcuts and without."
     ),
-    code="resjax.analysis.added_layers(resjax.analysis.digits_recipe(400, depth=8, widths=(4, 8, 16)))",
+    code="resjax.analysis.added_layers(resjax.analysis.digits_recipe(400, depth=14, widths=(4, 8, 16)))",
     labels="network",
     result=AddedLayers,
     measure=measure,
