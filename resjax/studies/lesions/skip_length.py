@@ -54,7 +54,7 @@ from resjax.studies.variants import with_gates
 from resjax.studies.words import count, factor, join, percent
 
 LENGTHS = (1, 2, 3, 6)
-RATES = (0.02, 0.05, 0.1)
+RATES = (0.03, 0.1, 0.3)
 RUN = 6  # consecutive layers that are deleted in all networks
 
 
@@ -149,22 +149,19 @@ def label_of(length: int) -> str:
     return f"over {length} layer{'' if length == 1 else 's'}" if length else "plain"
 
 
-def runs_of(network: Network, unit_layers: int, stay: np.ndarray) -> np.ndarray:
-    """bool [run, unit]: the units of each run of six consecutive layers of a stage, where each unit is one
-    that may be deleted in the plain network of the same layers too.
+def runs_of(network: Network, unit_layers: int) -> np.ndarray:
+    """bool [run, unit]: the units of each run of six consecutive layers of a stage, counted from its start,
+    without runs whose first layer changes the shape, which must stay in a plain network.
 
     Args:
       unit_layers: convolutions in a unit, a divisor of six.
-      stay: bool [unit], units that change the shape.
     """
     stages = np.array([unit.stack.stage for unit in network.units])
     size, found = RUN // unit_layers, []
     for stage in np.unique(stages):
         own = np.flatnonzero(stages == stage)
-        for start in range(0, len(own) - size + 1, size):
-            chosen = np.isin(np.arange(len(stages)), own[start : start + size])
-            if not (chosen & stay).any():
-                found.append(chosen)
+        for start in range(0 if stage == stages[0] else size, len(own) - size + 1, size):
+            found.append(np.isin(np.arange(len(stages)), own[start : start + size]))
     return np.array(found)
 
 
@@ -172,8 +169,7 @@ def _measured(one: Trained, unit_layers: int, train: Any, test: Any) -> dict[str
     network, variables = one.network, one.variables
     shape = test[0].shape[1:]
     tenths = np.array([np.mean(losses) for losses in np.array_split(one.loss, 10)])
-    stay = _changes_shape(network)
-    allowed, runs = network.deletable(variables, shape), runs_of(network, unit_layers, stay)
+    allowed, runs = network.deletable(variables, shape), runs_of(network, unit_layers)
     single = np.eye(network.num_units, dtype=bool)[allowed]
     error, run_error = np.full(network.num_units, np.nan), np.full(len(runs), np.nan)
     intact, fitted = np.nan, np.nan
@@ -189,12 +185,6 @@ def _measured(one: Trained, unit_layers: int, train: Any, test: Any) -> dict[str
         "error": error,
         "run_error": run_error,
     }
-
-
-def _changes_shape(network: Network) -> np.ndarray:
-    """bool [unit]: the first unit of each stage but the first."""
-    stages = np.array([unit.stack.stage for unit in network.units])
-    return np.append(False, np.diff(stages) > 0)
 
 
 def measure(options: ClaimOptions, progress: Progress | None) -> dict[str, SkipLength]:
@@ -247,19 +237,19 @@ def headline(results: Mapping[str, SkipLength]) -> str:
     return "; ".join(clauses) or "one network alone says nothing about the length of shortcuts"
 
 
-def _mean(values: np.ndarray, show: Callable[[float], str]) -> str:
-    low, high = bootstrap(values)
+def _mean(values: np.ndarray, show: Callable[[float], str], least: float | None = 0) -> str:
+    """Mean over seeds and its interval, which does not go below ``least``."""
+    low, high = np.maximum(bootstrap(values), -np.inf if least is None else least)
     return f"{show(values.mean())} (95 % interval {show(float(low))} to {show(float(high))})"
 
 
 def points(label: str, r: SkipLength) -> list[str]:
-    rise = _mean(r.of_run, percent)
+    rise, each = (_mean(values, percent, None) for values in (r.of_run, r.per_layer))
     return [
         f"{label}: training loss {_mean(r.final_loss, factor)} in the last tenth of the steps, training "
         f"error {percent(r.train_error.mean())}, test error {_mean(r.intact_error, percent)}, over "
         f"{count(len(r.final_loss), 'seed')}. Deleting six consecutive layers raises the test error by "
-        f"{rise}; a single unit of {count(r.unit_layers, 'layer')} by {_mean(r.per_layer, percent)} a layer, "
-        "in the median over units."
+        f"{rise}; a unit of {count(r.unit_layers, 'layer')}, by {each} a layer in the median over units."
     ]
 
 
@@ -269,8 +259,8 @@ def table(r: SkipLength) -> Columns:
         "training loss": [_mean(r.final_loss, factor)],
         "training error": [_mean(r.train_error, percent)],
         "test error": [_mean(r.intact_error, percent)],
-        "rise a deleted layer": [_mean(r.per_layer, percent)],
-        "rise by six layers": [_mean(r.of_run, percent)],
+        "rise a deleted layer": [_mean(r.per_layer, percent, None)],
+        "rise by six layers": [_mean(r.of_run, percent, None)],
     }
 
 

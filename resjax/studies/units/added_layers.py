@@ -57,7 +57,7 @@ from resjax.studies.units.insertion import insert
 from resjax.studies.verdicts import MAY_GO
 from resjax.studies.words import count, factor, join, percent
 
-RATES = (0.01, 0.03, 0.1)
+RATES = (0.01, 0.03, 0.1, 0.3)
 TRIED = 32  # examples on which inserted units are tried
 UNTOUCHED = "untouched"
 

@@ -56,7 +56,7 @@ from resjax.studies.verdicts import MAY_GO, spared
 from resjax.studies.words import count, factor, join, percent
 
 DECAYS = (0.0, 1e-4, 1e-3, 3e-3, 1e-2)
-RATES = {True: (0.02, 0.05, 0.1), False: (0.003, 0.01, 0.03)}  # with and without BatchNorm
+RATES = {True: (0.03, 0.1, 0.3), False: (0.01, 0.03, 0.1)}  # with and without BatchNorm
 
 
 @dataclasses.dataclass(frozen=True)
