@@ -146,7 +146,7 @@ def skip_length(
 
 def label_of(length: int) -> str:
     """0 → 'plain', 2 → 'over 2 layers'."""
-    return f"over {length} layer{'' if length == 1 else 's'}" if length else "plain"
+    return f"over {length} {'layer' if length == 1 else 'layers'}" if length else "plain"
 
 
 def runs_of(network: Network, unit_layers: int) -> np.ndarray:
@@ -200,27 +200,32 @@ def measure(options: ClaimOptions, progress: Progress | None) -> dict[str, SkipL
 
 
 class Sides(NamedTuple):
-    """Labels of networks, compared with one of them."""
+    """Lengths of shortcuts, compared with one of them."""
 
-    lower: list[str]
-    higher: list[str]
-    unclear: list[str]
+    lower: list[int]
+    higher: list[int]
+    unclear: list[int]
 
 
 def sides(results: Mapping[str, SkipLength], values: Callable[[SkipLength], np.ndarray], base: str) -> Sides:
-    """Which networks have lower values than the network ``base``, higher ones, and neither clearly, by the
-    95 % interval of the difference over seeds."""
+    """Lengths of shortcuts whose networks have lower values than the network ``base``, higher ones, and
+    neither clearly, by the 95 % interval of the difference over seeds."""
     found = Sides([], [], [])
     for label, r in results.items():
         if label != base:
             low, high = bootstrap(values(r) - values(results[base]))
-            (found.lower if high < 0 else found.higher if low > 0 else found.unclear).append(label)
+            (found.lower if high < 0 else found.higher if low > 0 else found.unclear).append(r.length)
     return found
 
 
 def _told(found: Sides, lower: str, higher: str) -> str:
     parts = zip((lower, higher, "not clearly different"), found, strict=True)
-    return ", ".join(f"{word} with shortcuts {join(labels)}" for word, labels in parts if labels)
+    return ", ".join(f"{word} with shortcuts {_over(lengths)}" for word, lengths in parts if lengths)
+
+
+def _over(lengths: list[int]) -> str:
+    """'over 1 layer', 'over 2 and 6 layers'."""
+    return f"over {join(list(map(str, lengths)))} {'layer' if lengths == [1] else 'layers'}"
 
 
 def headline(results: Mapping[str, SkipLength]) -> str:

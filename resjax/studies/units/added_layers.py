@@ -190,6 +190,14 @@ def effects(r: AddedLayers) -> dict[str, str]:
     return found
 
 
+VERBS = {
+    "helps": "two more layers help",
+    "does not hurt": "they do not hurt",
+    "hurts": "they hurt",
+    "undecided": "it is undecided whether they hurt",
+}
+
+
 def headline(results: Mapping[str, AddedLayers]) -> str:
     """What two more layers do in each network."""
     clauses = []
@@ -197,21 +205,20 @@ def headline(results: Mapping[str, AddedLayers]) -> str:
         groups: dict[str, list[str]] = {}
         for case, effect in effects(r).items():
             groups.setdefault(effect, []).append(f"“{case}”")
-        told = []
-        for effect in ("helps", "does not hurt", "hurts", "undecided"):
-            if effect in groups:
-                verb = "whether it hurts is undecided" if effect == "undecided" else f"it {effect}"
-                told.append(f"{verb} ({join(groups[effect])})")
-        clauses.append(f"{label}: {', '.join(told)}")
-    return f"two more layers in a trained network that is trained on: {'; '.join(clauses)}"
+        told = [f"{verb} ({join(groups[effect])})" for effect, verb in VERBS.items() if effect in groups]
+        first = told[0].replace("they", "two more layers", 1)
+        clauses.append(f"in the trained {label} network, {join([first, *told[1:]])}")
+    return "; ".join(clauses)
+
+
+def _points(difference: float) -> str:
+    """A signed difference of shares in percentage points; one that is rounded to 0 has no minus."""
+    return f"{round(100 * difference, 1) + 0.0:+.1f}"
 
 
 def points(label: str, r: AddedLayers) -> list[str]:
-    mean, low, high = differences(r)
-    told = [
-        f"{100 * m:+.1f} points ({100 * a:+.1f} to {100 * b:+.1f}) with “{case}”"
-        for case, m, a, b in list(zip(r.case, mean, low, high, strict=True))[1:]
-    ]
+    rows = list(zip(r.case, *differences(r), strict=True))[1:]
+    told = [f"{_points(m)} points ({_points(a)} to {_points(b)}) with “{case}”" for case, m, a, b in rows]
     losses = [
         f"{factor(loss)} with “{case}”" for case, loss in zip(r.case, r.train_loss.mean(-1), strict=True)
     ]
@@ -225,8 +232,6 @@ def points(label: str, r: AddedLayers) -> list[str]:
 
 
 def table(r: AddedLayers) -> Columns:
-    mean, low, high = differences(r)
-
     def cells(values: np.ndarray, show: Any) -> list[str]:
         ends = (np.maximum(end, 0) for end in bootstrap(values))
         return [f"{show(m)} ({show(a)} – {show(b)})" for m, a, b in zip(values.mean(-1), *ends, strict=True)]
@@ -236,11 +241,14 @@ def table(r: AddedLayers) -> Columns:
         "training loss": cells(r.train_loss, factor),
         "test loss": cells(r.test_loss, factor),
         "test error": cells(r.test_error, percent),
-        "difference": [
-            f"{100 * m:+.1f} ({100 * a:+.1f} – {100 * b:+.1f})"
-            for m, a, b in zip(mean, low, high, strict=True)
+        "difference in points": [
+            "–",
+            *(
+                f"{_points(m)} ({_points(a)} – {_points(b)})"
+                for m, a, b in list(zip(*differences(r), strict=True))[1:]
+            ),
         ],
-        "it": ["–", *effects(r).values()],
+        "effect": ["–", *effects(r).values()],
     }
 
 

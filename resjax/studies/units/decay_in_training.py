@@ -285,7 +285,8 @@ def table(r: DecayInTraining) -> Columns:
 
 
 def summary(r: DecayInTraining) -> dict[str, str]:
-    i = judged(r)
+    if not (i := judged(r)):
+        return {}
     shown = {"‖W‖": r.kernel, "‖F‖/‖x‖": r.branch}
     return {f"{name}, λ = {r.decay[i]:g} ÷ λ = 0": percent(changes(v)[0][i]) for name, v in shown.items()}
 
