@@ -1,7 +1,7 @@
 """Claims that train small networks: ``python docs/results/trained_claims.py NAME``.
 
-NAME is decay_in_training, added_layers or skip_length. Runs the claim with its default settings, as ``python -m
-resjax.claims --names=NAME`` does, and writes NAME.json and NAME.png beside this file.
+NAME is decay_in_training, added_layers or skip_length. Runs the claim with its default settings, as
+``python -m resjax.claims --names=NAME`` does, and writes NAME.json and NAME.png beside this file.
 """
 
 import json
