@@ -43,7 +43,7 @@ from resjax.studies.signals.gradients import gradients
 from resjax.studies.signals.jacobians import jacobians
 from resjax.studies.signals.norms_over_training import norms_over_training
 from resjax.studies.signals.shattering import gradients_along_line, shattering
-from resjax.studies.small_training import digits_recipe, train, train_tuned
+from resjax.studies.small_training import digits_recipe
 from resjax.studies.units.added_layers import added_layers
 from resjax.studies.units.decay_in_training import decay_in_training
 from resjax.studies.units.identity import identity
@@ -95,8 +95,6 @@ __all__ = [
     "skip_length",
     "start_from",
     "surgery",
-    "train",
-    "train_tuned",
     "weight_decay",
 ]
 

@@ -307,7 +307,10 @@ STUDY = Claim(
         "How many layers may a shortcut pass over? Networks of equal layers, with shortcuts over 1, 2, 3 or "
         "6 of them or without any, are trained for equally many steps; then units are deleted."
     ),
-    code="resjax.analysis.skip_length(resjax.analysis.digits_recipe(400, depth=38))",
+    code=(
+        "recipe = resjax.analysis.digits_recipe(400, depth=38); "
+        "resjax.analysis.skip_length(recipe, (0, 2), rates=(0.1,), seeds=2)"
+    ),
     result=SkipLength,
     measure=measure,
     plot=plot,

@@ -285,7 +285,10 @@ STUDY = Claim(
         "the end, as the identity or as initialized, and the network is trained on, beside the same network "
         "without new layers; with shortcuts and without."
     ),
-    code="resjax.analysis.added_layers(resjax.analysis.digits_recipe(400, depth=14, widths=(4, 8, 16)))",
+    code=(
+        "recipe = resjax.analysis.digits_recipe(400, depth=14, widths=(4, 8, 16)); "
+        "resjax.analysis.added_layers(recipe, rates=(0.1,), seeds=2, tries=1)"
+    ),
     labels="network",
     result=AddedLayers,
     measure=measure,

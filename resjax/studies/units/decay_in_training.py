@@ -320,7 +320,10 @@ STUDY = Claim(
         "identity? Networks with and without BatchNorm are trained with weight decays from 0 to 0.01, and "
         "the norm of the weights, the size of the branches and the units that may go are compared."
     ),
-    code=("recipe = resjax.analysis.digits_recipe(600); resjax.analysis.decay_in_training(recipe)"),
+    code=(
+        "recipe = resjax.analysis.digits_recipe(600); "
+        "resjax.analysis.decay_in_training(recipe, decays=(0, 1e-2), rates=(0.1,), seeds=2)"
+    ),
     labels="network",
     result=DecayInTraining,
     measure=measure,
