@@ -57,7 +57,7 @@ from resjax.studies.units.insertion import insert
 from resjax.studies.verdicts import MAY_GO
 from resjax.studies.words import count, factor, join, percent
 
-RATES = (0.01, 0.03, 0.1, 0.3)
+RATES = (0.03, 0.1, 0.3)
 TRIED = 32  # examples on which inserted units are tried
 UNTOUCHED = "untouched"
 
@@ -80,8 +80,8 @@ def added_layers(
     recipe: ConfigDict,
     *,
     rates: Sequence[float] = RATES,
-    seeds: int = 8,
-    tries: int = 2,
+    seeds: int = 6,
+    tries: int = 1,
     progress: Progress | None = None,
 ) -> AddedLayers:
     """Trains a network, adds a unit in the middle or at the end, and trains on, beside the untouched network.
@@ -141,7 +141,7 @@ def added_layers(
             f"{len(sets.train[1]):,} images, SGD, momentum {recipe.optimizer.momentum:g}, weight decay "
             f"{recipe.optimizer.weight_decay:g}, {recipe.optimizer.schedule} rate, the optimizer anew",
             "learning rate": f"{first.rate:g}, then by case; chosen on {recipe.data.holdout} held-out "
-            f"training images with {tries} seeds",
+            f"training images ({tries} of the seeds)",
             "learning rate by case": chosen,
             "new unit": f"two layers, behind unit {places['middle'] + 1} or {places['end'] + 1} of "
             f"{network.num_units}",
