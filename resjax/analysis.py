@@ -14,11 +14,14 @@ import warnings
 from typing import Any
 
 from resjax.studies.catalogue import STUDIES, plot
+from resjax.studies.convolution.activations import activations
 from resjax.studies.convolution.connections import connections
 from resjax.studies.convolution.edges import edges
+from resjax.studies.convolution.equal_parameters import equal_parameters
 from resjax.studies.convolution.equivariance import equivariance
 from resjax.studies.convolution.sample_size import sample_size
 from resjax.studies.convolution.sharing import sharing
+from resjax.studies.convolution.sharing_by_layer import sharing_by_layer
 from resjax.studies.curves import curves
 from resjax.studies.lesions.batch_statistics import reestimate
 from resjax.studies.lesions.deletions import delete_subsets, deletions
@@ -50,6 +53,7 @@ from resjax.studies.units.weight_decay import weight_decay
 
 __all__ = [
     "Run",
+    "activations",
     "backward_signal",
     "branch_variance",
     "committee",
@@ -58,6 +62,7 @@ __all__ = [
     "delete_subsets",
     "deletions",
     "edges",
+    "equal_parameters",
     "equivariance",
     "gradients",
     "gradients_along_line",
@@ -84,6 +89,7 @@ __all__ = [
     "sample_paths",
     "sample_size",
     "sharing",
+    "sharing_by_layer",
     "shattering",
     "start_from",
     "surgery",
