@@ -44,7 +44,7 @@ from resjax.studies.options import ClaimOptions
 from resjax.studies.result import Result
 from resjax.studies.small_training import held_out_loss, train, with_numbers
 from resjax.studies.study import Claim, Columns
-from resjax.studies.words import around, columns, count, factor, number, percent
+from resjax.studies.words import columns, count, number
 
 THRESHOLD = 0.25  # training error
 WINDOW = 10  # batches whose errors are averaged
@@ -210,6 +210,8 @@ def measure(options: ClaimOptions, progress: Progress | None) -> dict[str, Train
 
 # --- what the report shows ---
 
+_TO = f"{100 * THRESHOLD:.0f} % training error"
+
 
 def ratio(slow: TrainingSpeed, fast: TrainingSpeed) -> tuple[float, float, float]:
     """Steps of ``slow`` ÷ steps of ``fast``: geometric mean over paired seeds, and its 95 % interval."""
@@ -237,54 +239,50 @@ def headline(results: Mapping[str, TrainingSpeed]) -> str:
     names = list(results)
     fast, slow = results[names[0]], results[names[-1]]
     if fast.missed and slow.missed:
-        return f"there is no verdict: neither form always reached {percent(THRESHOLD)} training error"
-    value, low, high = ratio(slow, fast)
-    seeds = count(len(fast.reached), "seed")
-    bound = " at least" if slow.missed or fast.missed else ""
-    to = f"to {100 * THRESHOLD:.0f} % training error"
-    if low <= 1 <= high:
-        return (
-            f"undecided: {names[-1]} needs{bound} {factor(value)} times as many steps {to} as {names[0]}"
-            f"{around((low, high))}, {seeds}"
-        )
-    if low > 1:
-        first, last, ends = names[0], names[-1], (value, low, high)
-    else:
-        first, last, ends = names[-1], names[0], (1 / value, 1 / high, 1 / low)
-    return (
-        f"{first} is faster: {last} needs{bound} {factor(ends[0])} times as many steps {to}"
-        f"{around(ends[1:])}, {seeds}"
+        return f"undecided: neither form always reached {_TO}"
+    bounds = bool(fast.missed or slow.missed)  # censored numbers have no interval: every seed must agree
+    logs = np.log(slow.counted / fast.counted)
+    value, low, high = (
+        (float(np.exp(end)) for end in (logs.mean(), logs.min(), logs.max())) if bounds else ratio(slow, fast)
     )
+    if high < 1:
+        names, value, low, high = names[::-1], 1 / value, 1 / high, 1 / low
+    seeds = count(len(fast.reached), "seed")
+    how = f"at least, in each of {seeds}" if bounds else f"95 % interval {low:.2f} to {high:.2f}, {seeds}"
+    if low <= 1 <= high and bounds:
+        return f"undecided: some seeds never reached {_TO}, and seeds disagree on the faster form"
+    if low <= 1 <= high:
+        return f"undecided: {names[-1]} needs {value:.2f} times the steps of {names[0]} to {_TO} ({how})"
+    return f"{names[0]} is faster: {names[-1]} needs {value:.2f} times its steps to {_TO} ({how})"
 
 
 def points(label: str, r: TrainingSpeed) -> list[str]:
-    low, high = (float(end) for end in bootstrap(r.counted))
+    tried = ", ".join(number(rate) for rate in r.rate)
+    low, high = (number(float(end)) for end in (r.counted.min(), r.counted.max()))
     text = (
-        f"{label}: {number(r.counted.mean())} steps to {100 * THRESHOLD:.0f} % training error "
-        f"({number(low)} to {number(high)}), with rate {number(r.chosen)} of "
-        f"{', '.join(number(rate) for rate in r.rate)}"
+        f"{label}: {number(float(r.counted.mean()))} steps to {_TO} ({low} to {high} in "
+        f"{count(len(r.reached), 'seed')}), with rate {number(r.chosen)} of {tried}"
     )
     if r.missed:
         text += f"; {r.missed} of {len(r.reached)} seeds did not reach it within {r.total:,} steps"
-    ends = [i for i in (0, len(r.rate) - 1) if len(r.rate) > 1 and r.rate[i] == r.chosen]
-    if ends:
-        text += f"; this rate is the {'smallest' if ends[0] == 0 else 'largest'} that was tried"
+    if len(r.rate) > 1 and r.chosen in (r.rate.min(), r.rate.max()):
+        text += f"; no {'smaller' if r.chosen == r.rate.min() else 'larger'} rate was tried"
     return [f"{text}."]
 
 
 def table(r: TrainingSpeed) -> Columns:
     """One row for each rate."""
     chosen = r.rate == r.chosen
-    mean = number(r.counted.mean())
+    steps = ", ".join("never" if np.isinf(n) else number(n) for n in r.reached)
     rows = [
-        (number(rate), number(loss), f"{mean} ({', '.join(number(n) for n in r.reached)})" if own else "")
+        (number(rate), "diverged" if np.isinf(loss) else number(loss), steps if own else "")
         for rate, loss, own in zip(r.rate, r.held_out_loss, chosen, strict=True)
     ]
-    return columns(("rate", "held-out loss", f"steps to {100 * THRESHOLD:.0f} % (seeds)"), rows)
+    return columns(("rate", "held-out loss", f"steps to {_TO}, by seed"), rows)
 
 
 def summary(r: TrainingSpeed) -> dict[str, str]:
-    return {f"steps to {100 * THRESHOLD:.0f} % training error": number(r.counted.mean())}
+    return {f"steps to {_TO}": number(float(r.counted.mean()))}
 
 
 STUDY = Claim(

@@ -47,7 +47,7 @@ from resjax.studies.convolution.few_examples import Examples, field, num_classes
 from resjax.studies.convolution.tuned import Tuned, by_examples, over_sizes
 from resjax.studies.options import ClaimOptions
 from resjax.studies.study import Claim, Columns
-from resjax.studies.words import capital, join, number, percent
+from resjax.studies.words import count, join, number, percent
 
 PARAMETERS = 11_000
 SIZES = (50, 200, 1000)
@@ -138,24 +138,23 @@ def measure(options: ClaimOptions, progress: Progress | None) -> dict[str, Tuned
 
 # --- what the report shows ---
 
-LOWER, HIGHER, NEITHER = "lower", "higher", "not clearly different"
+SMALLER = {-1: "smaller", 0: "not clearly different", 1: "larger"}
+LOWER = {-1: "lower", 0: "not clearly different", 1: "higher"}
 
 
-def sides(a: np.ndarray, b: np.ndarray) -> list[str]:
-    """For each setting, whether errors or gaps ``a`` are lower or higher than ``b``, [setting, size, seed]
-    each: the interval of the mean difference over sizes excludes 0, or not."""
+def sides(a: np.ndarray, b: np.ndarray) -> list[int]:
+    """For each setting, −1 if ``a`` is lower than ``b``, [setting, size, seed] each, and 1 if it is higher:
+    the interval of the mean difference over sizes excludes 0. Else 0."""
     _, low, high = over_sizes(a, b)
-    return [
-        LOWER if h < 0 else HIGHER if low_end > 0 else NEITHER for low_end, h in zip(low, high, strict=True)
-    ]
+    return [int(low_end > 0) - int(high_end < 0) for low_end, high_end in zip(low, high, strict=True)]
 
 
-def _grouped(settings: Sequence[str], verdicts: Sequence[str]) -> str:
-    """'lower (moved), not clearly different (centred and shifted)'."""
+def grouped(settings: Sequence[str], verdicts: Sequence[str]) -> str:
+    """'lower (moved) and not clearly different (centred and shifted)'."""
     groups: dict[str, list[str]] = {}
     for setting, verdict in zip(settings, verdicts, strict=True):
         groups.setdefault(verdict, []).append(setting)
-    return ", ".join(f"{verdict} ({join(names)})" for verdict, names in groups.items())
+    return join([f"{verdict} ({join(names)})" for verdict, names in groups.items()])
 
 
 def headline(results: Mapping[str, Tuned]) -> str:
@@ -164,10 +163,11 @@ def headline(results: Mapping[str, Tuned]) -> str:
         return "one network alone says nothing about overfitting"
     names = list(results)
     a, b = results[names[0]], results[names[-1]]
-    gap, error = (_grouped(a.setting, sides(x, y)) for x, y in ((a.gap, b.gap), (a.test_error, b.test_error)))
+    gap = grouped(a.setting, [SMALLER[side] for side in sides(a.gap, b.gap)])
+    error = grouped(a.setting, [LOWER[side] for side in sides(a.test_error, b.test_error)])
     return (
-        f"at equal parameters, the gap between test and training error of {names[0]} against that of "
-        f"{names[-1]} layers is {gap}; its test error is {error}"
+        f"against {names[-1]} layers with as many parameters, {names[0]} has a gap between test and training "
+        f"error that is {gap}, and a test error that is {error}"
     )
 
 
@@ -175,27 +175,28 @@ def points(label: str, r: Tuned) -> list[str]:
     return sample_size.points(label, r)
 
 
+def differences(settings: Sequence[str], a: np.ndarray, b: np.ndarray) -> str:
+    """'centred −1.0 (−2.0 to 0.1), moved 3.1 (2.5 to 3.7)': a − b in points, mean over sizes, interval."""
+    parts = []
+    for setting, *ends in zip(settings, *over_sizes(a, b), strict=True):
+        mean, low, high = (f"{100 * end + 0.0:.1f}".replace("-", "−") for end in ends)
+        parts.append(f"{setting} {mean} ({low} to {high})")
+    return ", ".join(parts)
+
+
 def notes(results: Mapping[str, Tuned]) -> list[str]:
     """Every pair of networks: mean differences over sizes, with their intervals over seeds."""
     said = []
     for (a, r), (b, other) in itertools.combinations(results.items(), 2):
-        for what, x, y in (("gap", r.gap, other.gap), ("test error", r.test_error, other.test_error)):
-            mean, low, high = (100 * ends for ends in over_sizes(x, y))
-            parts = [
-                f"{setting} {m:+.1f} ({lo:+.1f} to {hi:+.1f})"
-                for setting, m, lo, hi in zip(r.setting, mean, low, high, strict=True)
-            ]
-            seeds = r.test_error.shape[-1]
-            said.append(
-                f"{what} of {a} minus {b}, in points, mean over {len(r.size)} sizes, n = {seeds} seeds: "
-                f"{', '.join(parts)}."
-            )
-    return [capital(text) for text in said]
+        over = f"mean over {count(len(r.size), 'size')} and {count(r.gap.shape[-1], 'seed')}"
+        for what, x, y in (("Gap", r.gap, other.gap), ("Test error", r.test_error, other.test_error)):
+            said.append(f"{what} of {a} minus {b} in points, {over}: {differences(r.setting, x, y)}.")
+    return said
 
 
 def table(r: Tuned) -> Columns:
     """One row for each setting and number of examples."""
-    trained_on = [0, 0, 1]  # centred, shifted, moved
+    trained_on = [int(setting == "moved") for setting in r.setting]  # shifted images are for tests only
     rates = [number(rate) for rate in r.chosen[trained_on].ravel()]
     return {**sample_size.table(r), "rate": rates}
 

@@ -34,11 +34,11 @@ from resjax.studies import style
 from resjax.studies.batches import Progress
 from resjax.studies.convolution import equal_parameters, sample_size
 from resjax.studies.convolution.few_examples import Examples, field, num_classes, standardized_digits
-from resjax.studies.convolution.tuned import Tuned, by_examples, over_sizes
+from resjax.studies.convolution.tuned import Tuned, by_examples
 from resjax.studies.intervals import bootstrap
 from resjax.studies.options import ClaimOptions
 from resjax.studies.study import Claim, Columns
-from resjax.studies.words import join, percent
+from resjax.studies.words import count, percent
 
 SHARED = "all shared"
 UNSHARED = {
@@ -106,7 +106,7 @@ def plot(results: Mapping[str, Tuned]) -> style.Figure:
     fig, panels = style.panels(len(first.setting), height=0.7, sharey=True)
     for k, (ax, setting) in enumerate(zip(panels, first.setting, strict=True)):
         ax.axhline(0, color="gray", lw=1, ls="--")
-        for j, n in enumerate(first.size):
+        for j, n in enumerate(first.size if others else ()):
             off = 100 * np.array([(r.test_error - first.test_error)[k, j] for r in others])
             mean, ends = off.mean(-1), np.stack(bootstrap(off))
             x = np.arange(len(others)) + 0.16 * (j - (len(first.size) - 1) / 2)
@@ -125,15 +125,15 @@ def headline(results: Mapping[str, Tuned]) -> str:
     if len(results) < 2:
         return "one network alone says nothing about sharing"
     base = next(iter(results.values()))
-    parts = []
-    for k, setting in enumerate(base.setting):
-        layers: dict[str, list[str]] = {}
-        for name, r in list(results.items())[1:]:
-            side = equal_parameters.sides(r.test_error, base.test_error)[k]
-            layers.setdefault(side, []).append(name)
-        clauses = [f"{side} for {join(names)}" for side, names in layers.items()]
-        parts.append(f"{setting}: {', '.join(clauses)}")
-    return f"against {next(iter(results))}, the test error is, {'; '.join(parts)}"
+    others = list(results.items())[1:]
+    sides = [equal_parameters.sides(r.test_error, base.test_error) for _, r in others]
+    names = [name for name, _ in others]
+    words = [[equal_parameters.LOWER[side[k]] for side in sides] for k in range(len(base.setting))]
+    parts = [
+        f"for {setting} images {equal_parameters.grouped(names, verdicts)}"
+        for setting, verdicts in zip(base.setting, words, strict=True)
+    ]
+    return f"without sharing, the test error is {'; '.join(parts)}"
 
 
 def points(label: str, r: Tuned) -> list[str]:
@@ -143,18 +143,12 @@ def points(label: str, r: Tuned) -> list[str]:
 def notes(results: Mapping[str, Tuned]) -> list[str]:
     """Every network against the first: mean differences over sizes, with their intervals over seeds."""
     (shared, base), *others = results.items()
-    said = []
-    for name, r in others:
-        mean, low, high = (100 * ends for ends in over_sizes(r.test_error, base.test_error))
-        parts = [
-            f"{setting} {m:+.1f} ({lo:+.1f} to {hi:+.1f})"
-            for setting, m, lo, hi in zip(r.setting, mean, low, high, strict=True)
-        ]
-        said.append(
-            f"Test error of {name} minus that of {shared}, in points, mean over {len(r.size)} sizes, n = "
-            f"{r.test_error.shape[-1]} seeds: {', '.join(parts)}."
-        )
-    return said
+    over = f"mean over {count(len(base.size), 'size')} and {count(base.gap.shape[-1], 'seed')}"
+    return [
+        f"Test error of {name} minus {shared} in points, {over}: "
+        f"{equal_parameters.differences(r.setting, r.test_error, base.test_error)}."
+        for name, r in others
+    ]
 
 
 def table(r: Tuned) -> Columns:
