@@ -1,4 +1,4 @@
-"""ReLU against tanh: steps counted by hand, rates chosen on held-out images, networks that differ in a field."""
+"""ReLU against tanh: steps counted by hand, rates chosen on held-out images, what differs."""
 
 import json
 

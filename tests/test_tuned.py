@@ -121,7 +121,7 @@ def test_the_claims_networks_have_equal_parameters_within_one_percent():
         for form in CONNECTIONS
     ]
     assert counts == [11_083, 11_060, 11_099]
-    with pytest.raises(ValueError, match="parameters=100; allowed: .* the smallest convolution network"):
+    with pytest.raises(ValueError, match=r"parameters=100; allowed: .* the smallest convolution network"):
         equal_parameters.widths("convolution", (10, 10, 1), 10, 100)
 
 
