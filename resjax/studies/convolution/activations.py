@@ -99,7 +99,7 @@ def activations(
     seeds: int = 5,
     seed: int = 0,
     choice_seeds: int = 2,
-    choice_steps: int = 40,
+    choice_steps: int = 50,
     holdout: int = 300,
     progress: Progress | None = None,
 ) -> dict[str, TrainingSpeed]:
@@ -194,9 +194,9 @@ def recipe_of(data_name: str, *, width: int, steps: int, batch_size: int) -> Con
     return c
 
 
-def digits(steps: int = 200) -> ConfigDict:
+def digits(steps: int = 120) -> ConfigDict:
     """scikit-learn's 1,400 training digits."""
-    return recipe_of("digits", width=16, steps=steps, batch_size=64)
+    return recipe_of("digits", width=16, steps=steps, batch_size=32)
 
 
 def measure(options: ClaimOptions, progress: Progress | None) -> dict[str, TrainingSpeed]:

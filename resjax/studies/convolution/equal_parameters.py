@@ -172,7 +172,9 @@ def headline(results: Mapping[str, Tuned]) -> str:
 
 
 def points(label: str, r: Tuned) -> list[str]:
-    return sample_size.points(label, r)
+    """Errors at the smallest and largest size, and how many choices of a rate were at an end."""
+    ends = f"The rate is at an end of those tried in {r.at_the_ends} of {r.chosen.size} choices."
+    return [f"{text} {ends}" for text in sample_size.points(label, r)]
 
 
 def differences(settings: Sequence[str], a: np.ndarray, b: np.ndarray) -> str:

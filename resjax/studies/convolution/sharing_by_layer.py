@@ -32,7 +32,7 @@ import numpy as np
 from resjax.models.local import chain
 from resjax.studies import style
 from resjax.studies.batches import Progress
-from resjax.studies.convolution import equal_parameters, sample_size
+from resjax.studies.convolution import equal_parameters
 from resjax.studies.convolution.few_examples import Examples, field, num_classes, standardized_digits
 from resjax.studies.convolution.tuned import Tuned, by_examples
 from resjax.studies.intervals import bootstrap
@@ -49,7 +49,7 @@ UNSHARED = {
     "all unshared": (0, 1, 2),
 }
 """{label: layers without sharing, from 0}."""
-SIZES = (100, 1000)
+SIZES = (200, 1000)
 
 
 def sharing_by_layer(
@@ -137,7 +137,7 @@ def headline(results: Mapping[str, Tuned]) -> str:
 
 
 def points(label: str, r: Tuned) -> list[str]:
-    return sample_size.points(label, r)
+    return equal_parameters.points(label, r)
 
 
 def notes(results: Mapping[str, Tuned]) -> list[str]:

@@ -28,7 +28,7 @@ from resjax.studies.convolution.few_examples import (
 from resjax.studies.convolution.sample_size import SETTINGS, SampleSize, errors_by_setting
 from resjax.studies.intervals import bootstrap
 
-RATES = (0.001, 0.003, 0.01)
+RATES = (0.001, 0.003, 0.01, 0.03)
 TRAINED_ON = ("centred", "moved")  # images
 
 
