@@ -1,8 +1,8 @@
 """Claims on convolution, measured: ``python docs/results/convolution_claims.py NAME [CIFAR10.npz]``.
 
 NAME is equal_parameters, sharing_by_layer or activations, as ``python -m resjax.claims --names=NAME`` runs
-them on scikit-learn's digits; or activations_cifar10, which trains on the first 4,000 images of CIFAR-10 in an
-.npz file of its arrays. Writes NAME.json and NAME.png beside this file.
+them on scikit-learn's digits; or activations_cifar10, which trains on 4,000 images of CIFAR-10, the first in
+an .npz file of its arrays. Writes NAME.json and NAME.png beside this file.
 """
 
 import json
