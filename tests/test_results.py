@@ -9,8 +9,8 @@ from script_helpers import REPOSITORY, load_script
 
 from resjax import config as configs
 from resjax.report import compare
+from resjax.studies.catalogue import CLAIMS as ALL_CLAIMS
 from resjax.studies.catalogue import STUDIES
-from resjax.studies.convolution.sample_size import STUDY, SampleSize
 from resjax.studies.units.responses import Responses
 from resjax.training.experiment import load_experiment
 
@@ -65,10 +65,21 @@ def test_networks_at_initialization_were_judged_by_the_limits_of_claims_json(par
     assert json.loads(json.dumps(limits)) == recorded["limits"]
 
 
-def test_a_recorded_finding_is_what_its_numbers_say():
-    record = json.loads((SCRIPTS / "sample_size_fashion_mnist.json").read_text("utf-8"))
-    results = {k: SampleSize.from_json(r) for k, r in record["results"].items()}
-    said = compare.finding(STUDY, results)
+@pytest.mark.parametrize(
+    ("name", "claim"),
+    [
+        ("sample_size_fashion_mnist", "sample_size"),
+        ("equal_parameters", "equal_parameters"),
+        ("sharing_by_layer", "sharing_by_layer"),
+        ("activations", "activations"),
+        ("activations_cifar10", "activations"),
+    ],
+)
+def test_a_recorded_finding_is_what_its_numbers_say(name, claim):
+    record = json.loads((SCRIPTS / f"{name}.json").read_text("utf-8"))
+    study = ALL_CLAIMS[claim]
+    results = {k: study.result.from_json(r) for k, r in record["results"].items()}
+    said = compare.finding(study, results)
     assert record["finding"] == [said.headline, *said.points]
 
 
