@@ -11,10 +11,10 @@ from resjax import config as configs
 from resjax import data
 from resjax.studies import small_training
 from resjax.studies.small_training import (
+    evaluate,
     examples,
-    held_out_loss,
-    tested,
     train,
+    train_tuned,
     with_holdout,
     with_numbers,
 )
@@ -61,6 +61,7 @@ def test_seeds_rates_and_decays_share_a_program_and_are_trained_as_alone(monkeyp
             super().__init__(recipe, network)
 
     monkeypatch.setattr(small_training, "_Program", Counted)
+    small_training._program.cache_clear()
     changes = [{}, {"seed": 1}, {"learning_rate": 0.2}, {"weight_decay": 0.5}, {"weight_decay": 0}]
     recipes = [with_numbers(recipe(), **change) for change in changes]
     seen = []
@@ -105,15 +106,20 @@ def test_divergence_is_marked_and_learning_is_visible():
     assert not good.diverged and good.loss[-10:].mean() < good.loss[:10].mean() - 0.3
 
 
-def test_examples_are_standardized_and_held_out_ones_are_not_trained_on():
-    c = recipe()
-    c.data.train_examples, c.data.holdout = 0, 300
-    (images, labels), (others, other_labels) = examples(c)
-    assert images.shape == (1100, 8, 8, 1) and others.shape == (300, 8, 8, 1)
-    assert (len(labels), len(other_labels)) == (1100, 300)
-    assert abs(images.mean()) < 1e-3 and abs(images.std() - 1) < 1e-3
-    known = {image.tobytes() for image in images}
-    assert sum(image.tobytes() in known for image in others) == 0
+def test_examples_are_standardized_by_the_training_images_and_disjoint():
+    c = with_holdout(recipe(), 300)
+    c.data.train_examples = 0
+    sets = examples(c)
+    assert [len(images) for images, _ in sets] == [len(labels) for _, labels in sets] == [1100, 300, 397]
+    assert abs(sets.train[0].mean()) < 1e-3 and abs(sets.train[0].std() - 1) < 1e-3
+    known = {image.tobytes() for image in sets.train[0]}
+    assert not any(image.tobytes() in known for image in sets.held_out[0])
+    whole = examples(with_holdout(c, 0))
+    assert whole.held_out is None and len(whole.train[1]) == 1400
+    np.testing.assert_array_equal(whole.test[1], sets.test[1])
+    # The same images, and another mean and deviation.
+    assert not np.array_equal(whole.test[0], sets.test[0])
+    np.testing.assert_allclose(whole.test[0], sets.test[0], atol=0.05)
 
 
 def test_loss_and_error_of_a_network_without_knowledge():
@@ -123,21 +129,34 @@ def test_loss_and_error_of_a_network_without_knowledge():
     head = jax.tree.map(np.zeros_like, variables["params"]["head"])
     nothing = {**variables, "params": {**variables["params"], "head": head}}
     images = np.random.default_rng(0).normal(size=(5, 8, 8, 1)).astype(np.float32)
-    loss, error = tested(network, nothing, images, np.array([0, 1, 2, 0, 3]))
+    loss, error = evaluate(network, nothing, images, np.array([0, 1, 2, 0, 3]))
     np.testing.assert_allclose(loss, np.log(10), rtol=1e-6)
     assert error == 3 / 5
 
 
-def test_rates_are_compared_on_images_that_are_held_out():
-    c = recipe(150, norm=False)
+def test_the_rate_is_chosen_on_images_that_are_held_out():
+    c = with_holdout(with_numbers(recipe(150, norm=False, widths=(16,)), weight_decay=0), 200)
     c.data.train_examples = 800
-    rates = [with_numbers(c, learning_rate=r, weight_decay=0) for r in (1e9, 0.1, 1e-6)]
-    loss = held_out_loss(rates, holdout=200)
-    assert loss[0] == np.inf and loss[1] < loss[2] - 0.2
-    kept = with_holdout(rates[1], 200)
-    assert c.data.holdout == 0
-    (one,) = train([kept])
-    assert loss[1] == tested(one.network, one.variables, *examples(kept)[1]).loss
+    seen = []
+    rates = (1e9, 0.1, 1e-6)
+    found = train_tuned(c, rates, (4, 7), progress=lambda *a: seen.append(a))
+    assert list(found.held_out_loss) == list(rates) and found.rate == 0.1
+    assert found.held_out_loss[1e9] == np.inf
+    assert found.held_out_loss[0.1] < found.held_out_loss[1e-6] - 0.2
+    assert seen[0] == (0, 4) and seen[-1] == (4, 4) and sorted(seen) == seen
+    alone = train([with_numbers(c, seed=s, learning_rate=0.1) for s in (4, 7)])
+    for one, other in zip(alone, found.trained, strict=True):
+        assert equal(one.variables, other.variables)
+    sets = examples(c)
+    own = evaluate(alone[0].network, alone[0].variables, *sets.held_out).loss
+    assert found.held_out_loss[0.1] == own
+
+
+@pytest.mark.parametrize("change", [{"holdout": 0}, {"rates": ()}, {"tries": 0}, {"tries": 3}])
+def test_a_choice_needs_rates_tries_and_images(change):
+    given = {"holdout": 100, "rates": (0.1,), "tries": 1} | change
+    with pytest.raises(ValueError, match="held out, one rate or more, and from 1 try"):
+        train_tuned(with_holdout(recipe(), given["holdout"]), given["rates"], (0, 1), tries=given["tries"])
 
 
 def test_streamed_data_are_refused(monkeypatch):
@@ -146,5 +165,6 @@ def test_streamed_data_are_refused(monkeypatch):
     streamed = dataclasses.replace(experiment, dataset=stream)
     monkeypatch.setattr(small_training, "load_experiment", lambda config: streamed)
     assert not isinstance(stream, data.Arrays)
+    small_training._program.cache_clear()
     with pytest.raises(ValueError, match="'digits' is streamed"):
         train([recipe()])

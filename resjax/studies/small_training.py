@@ -19,9 +19,10 @@ and the loss and the error of each training batch. Streamed data sets are refuse
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -56,7 +57,15 @@ class Trained(NamedTuple):
         return bool(np.isnan(self.loss).any())
 
 
-class Tested(NamedTuple):
+class Sets(NamedTuple):
+    """Standardized images and their labels."""
+
+    train: Examples
+    held_out: Examples | None  # training images that no network is trained on, with ``data.holdout``
+    test: Examples
+
+
+class Evaluated(NamedTuple):
     """Mean loss and share of wrong predictions, 0 … 1."""
 
     loss: float
@@ -86,16 +95,21 @@ def with_numbers(
     return c
 
 
-def examples(recipe: ConfigDict) -> tuple[Examples, Examples]:
-    """Training and evaluation set of a configuration, standardized as in training. The latter are the test
-    images or, with ``data.holdout``, the training images that are held out."""
+def examples(recipe: ConfigDict) -> Sets:
+    """The images of a configuration, all standardized by its training images."""
     experiment = load_experiment(recipe)
     sets, constants = _arrays(experiment), experiment.task.constants
+    everything = data.load(with_holdout(recipe, 0).data)
+    assert isinstance(everything, data.Arrays)
 
     def ready(images: np.ndarray, labels: np.ndarray) -> Examples:
         return np.asarray(data.standardize(jnp.asarray(images), constants)), labels
 
-    return ready(sets.train_images, sets.train_labels), ready(sets.test_images, sets.test_labels)
+    return Sets(
+        ready(sets.train_images, sets.train_labels),
+        ready(sets.test_images, sets.test_labels) if recipe.data.holdout else None,
+        ready(everything.test_images, everything.test_labels),
+    )
 
 
 def with_holdout(recipe: ConfigDict, holdout: int) -> ConfigDict:
@@ -128,49 +142,91 @@ def train(
     if starts is not None and len(starts) != len(recipes):
         raise ValueError(f"{len(starts)} starts for {len(recipes)} recipes; give one for each")
     keys = [configs.to_json(with_numbers(c, seed=0, learning_rate=0, weight_decay=0)) for c in recipes]
-    programs: dict[str, _Program] = {}
-    for key, recipe in zip(keys, recipes, strict=True):
-        if key not in programs:
-            programs[key] = _Program(recipe, network)
-    begins = [None] * len(recipes) if starts is None else starts
+    programs = {key: _program(key, network) for key in keys}
     chosen = [programs[key] for key in keys]
+    begins = [None] * len(recipes) if starts is None else starts
     with ThreadPoolExecutor(2) as pool:
         done = pool.map(_Program.train, chosen, recipes, begins)
         return [one for _, one in zip(reported(keys, progress), done, strict=True)]
 
 
-def tested(network: Network, variables: Variables, images: np.ndarray, labels: np.ndarray) -> Tested:
+def evaluate(network: Network, variables: Variables, images: np.ndarray, labels: np.ndarray) -> Evaluated:
     """Loss and error of a network on examples, in inference."""
     logits = per_example(partial(_logits, network, variables), images, None, BATCH_SIZE).T
     loss = cross_entropy(jnp.asarray(logits), jnp.asarray(labels)).mean()
-    return Tested(float(loss), float(np.mean(logits.argmax(-1) != labels)))
+    return Evaluated(float(loss), float(np.mean(logits.argmax(-1) != labels)))
 
 
-def held_out_loss(
-    recipes: Sequence[ConfigDict],
+class Tuned(NamedTuple):
+    """Networks trained with the best of several learning rates."""
+
+    trained: list[Trained]  # one for each seed
+    rate: float
+    held_out_loss: dict[float, float]  # {rate: mean over the seeds tried}, infinite after divergence
+
+
+def train_tuned(
+    recipe: ConfigDict,
+    rates: Sequence[float],
+    seeds: Sequence[int],
     *,
-    holdout: int = 300,
+    tries: int = 1,
     network: Network | None = None,
+    starts: Sequence[Variables] | None = None,
     progress: Progress | None = None,
-) -> np.ndarray:
-    """The loss on ``holdout`` training images after training on others, of each configuration.
+) -> Tuned:
+    """Trains with a learning rate that is chosen without the test images.
 
-    It serves to choose a learning rate without the test images: train with each rate and some seeds, and take
-    the rate with the lowest mean. It is infinite after divergence.
+    The first ``tries`` seeds are trained with every rate. The rate with the lowest mean loss on the training
+    images that are held out is chosen, and the other seeds are trained with it.
+
+    Args:
+      recipe: a configuration with ``data.holdout`` above 0. No network is trained on these images.
+      rates, seeds: one or more of each.
+      tries: from 1 to the number of seeds.
+      network, starts: as for ``train``; one start for each seed.
+      progress: counts trainings.
+
+    Raises:
+      ValueError: no held-out images, no rate, or another number of tries.
     """
-    kept = [with_holdout(recipe, holdout) for recipe in recipes]
-    others = examples(kept[0])[1] if kept else None
-    found = []
-    for one in train(kept, network=network, progress=progress):
-        assert others is not None
-        found.append(np.inf if one.diverged else tested(one.network, one.variables, *others).loss)
-    return np.array(found)
+    if not recipe.data.holdout or not rates or not 1 <= tries <= len(seeds):
+        raise ValueError(
+            f"data.holdout={recipe.data.holdout}, rates={tuple(rates)}, tries={tries} of {len(seeds)} seeds; "
+            "allowed: images held out, one rate or more, and from 1 try to as many as there are seeds"
+        )
+    pairs = [(rate, i) for rate in rates for i in range(tries)]
+    total = len(pairs) + len(seeds) - tries
+
+    def run(chosen: Sequence[tuple[float, int]], done: int) -> list[Trained]:
+        recipes = [with_numbers(recipe, seed=seeds[i], learning_rate=rate) for rate, i in chosen]
+        own = None if starts is None else [starts[i] for _, i in chosen]
+        tell = None if progress is None else lambda n, _: progress(done + n, total)
+        return train(recipes, network=network, starts=own, progress=tell)
+
+    held_out = examples(recipe).held_out
+    assert held_out is not None
+    tried = dict(zip(pairs, run(pairs, 0), strict=True))
+
+    def loss(one: Trained) -> float:
+        return np.inf if one.diverged else evaluate(one.network, one.variables, *held_out).loss
+
+    losses = {rate: float(np.mean([loss(tried[rate, i]) for i in range(tries)])) for rate in rates}
+    best = min(losses, key=lambda rate: losses[rate])
+    others = run([(best, i) for i in range(tries, len(seeds))], len(pairs))
+    return Tuned([*(tried[best, i] for i in range(tries)), *others], best, losses)
 
 
 @partial(jax.jit, static_argnums=0)
 def _logits(network: Network, variables: Variables, images: jax.Array) -> jax.Array:
     """[classes, B]."""
     return network.apply(variables, images).logits.T
+
+
+@lru_cache(maxsize=4)
+def _program(key: str, network: Network | None) -> _Program:
+    """The program for a configuration as JSON, kept for the next call."""
+    return _Program(ConfigDict(json.loads(key), convert_dict=True), network)
 
 
 class _Program:

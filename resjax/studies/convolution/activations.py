@@ -42,7 +42,7 @@ from resjax.studies.batches import Progress, following
 from resjax.studies.intervals import bootstrap
 from resjax.studies.options import ClaimOptions
 from resjax.studies.result import Result
-from resjax.studies.small_training import held_out_loss, train, with_numbers
+from resjax.studies.small_training import evaluate, examples, train, with_holdout, with_numbers
 from resjax.studies.study import Claim, Columns
 from resjax.studies.words import columns, count, number
 
@@ -119,7 +119,7 @@ def activations(
     recipe = digits() if recipe is None else recipe
     if seeds < 2 or choice_seeds < 1:
         raise ValueError(f"seeds={seeds}, choice_seeds={choice_seeds}; allowed: from 2 and from 1")
-    short = recipe.copy_and_resolve_references()
+    short = with_holdout(recipe, holdout)
     short.train.duration = f"{choice_steps} steps"
     results: dict[str, TrainingSpeed] = {}
     each = len(rates) * choice_seeds, seeds
@@ -132,7 +132,7 @@ def activations(
             for rate in rates
             for j in range(choice_seeds)
         ]
-        loss = held_out_loss(tried, holdout=holdout, progress=first)
+        loss = held_out_loss(tried, progress=first)
         loss = loss.reshape(len(rates), choice_seeds).mean(1)
         chosen = float(rates[int(np.argmin(loss))])
         recipes = [
@@ -161,6 +161,19 @@ def activations(
             },
         )
     return results
+
+
+def held_out_loss(recipes: Sequence[ConfigDict], *, progress: Progress | None = None) -> np.ndarray:
+    """The loss of each trained configuration on the training images that are held out; infinite after a
+    divergence."""
+    held_out = examples(recipes[0]).held_out
+    assert held_out is not None
+    return np.array(
+        [
+            np.inf if one.diverged else evaluate(one.network, one.variables, *held_out).loss
+            for one in train(recipes, progress=progress)
+        ]
+    )
 
 
 def smoothed(batch_error: np.ndarray) -> np.ndarray:
