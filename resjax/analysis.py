@@ -14,11 +14,14 @@ import warnings
 from typing import Any
 
 from resjax.studies.catalogue import STUDIES, plot
+from resjax.studies.convolution.activations import activations
 from resjax.studies.convolution.connections import connections
 from resjax.studies.convolution.edges import edges
+from resjax.studies.convolution.equal_parameters import equal_parameters
 from resjax.studies.convolution.equivariance import equivariance
 from resjax.studies.convolution.sample_size import sample_size
 from resjax.studies.convolution.sharing import sharing
+from resjax.studies.convolution.sharing_by_layer import sharing_by_layer
 from resjax.studies.curves import curves
 from resjax.studies.initial import at_initialization
 from resjax.studies.lesions.batch_statistics import reestimate
@@ -55,6 +58,7 @@ from resjax.studies.units.weight_decay import weight_decay
 
 __all__ = [
     "Run",
+    "activations",
     "added_layers",
     "at_initialization",
     "backward_signal",
@@ -67,6 +71,7 @@ __all__ = [
     "deletions",
     "digits_recipe",
     "edges",
+    "equal_parameters",
     "equivariance",
     "gradients",
     "gradients_along_line",
@@ -93,6 +98,7 @@ __all__ = [
     "sample_paths",
     "sample_size",
     "sharing",
+    "sharing_by_layer",
     "shattering",
     "skip_length",
     "start_from",

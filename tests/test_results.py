@@ -9,7 +9,7 @@ from script_helpers import REPOSITORY, load_script
 
 from resjax import config as configs
 from resjax.report import compare
-from resjax.studies.catalogue import CLAIMS as STUDY_CLAIMS
+from resjax.studies.catalogue import CLAIMS as ALL_CLAIMS
 from resjax.studies.catalogue import STUDIES
 from resjax.studies.judged import all_of
 from resjax.studies.lesions.deletions import Deletions
@@ -118,11 +118,15 @@ def test_networks_at_initialization_were_judged_by_the_limits_of_claims_json(par
     ("file", "claim"),
     [
         ("sample_size_fashion_mnist", "sample_size"),
+        ("equal_parameters", "equal_parameters"),
+        ("sharing_by_layer", "sharing_by_layer"),
+        ("activations", "activations"),
+        ("activations_cifar10", "activations"),
         *((name, name) for name in load_script("docs/results/trained_claims.py").NAMES),
     ],
 )
 def test_a_recorded_finding_is_what_its_numbers_say(file, claim):
-    record, study = json.loads((SCRIPTS / f"{file}.json").read_text("utf-8")), STUDY_CLAIMS[claim]
+    record, study = json.loads((SCRIPTS / f"{file}.json").read_text("utf-8")), ALL_CLAIMS[claim]
     results = {k: study.result.from_json(r) for k, r in record["results"].items()}
     said = compare.finding(study, results)
     assert record["finding"] == [said.headline, *said.points]

@@ -55,6 +55,9 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "convolution.edges",
         "convolution.sharing",
         "convolution.sample_size",
+        "convolution.equal_parameters",
+        "convolution.sharing_by_layer",
+        "convolution.activations",
     ),
 }
 """{chapter of the report: modules of ``resjax.studies``}; a new study is one line here."""
