@@ -43,6 +43,7 @@ from resjax.studies.signals.gradients import gradients
 from resjax.studies.signals.jacobians import jacobians
 from resjax.studies.signals.norms_over_training import norms_over_training
 from resjax.studies.signals.shattering import gradients_along_line, shattering
+from resjax.studies.signals.vanishing import vanishing
 from resjax.studies.units.identity import identity
 from resjax.studies.units.insertion import insert, start_from
 from resjax.studies.units.responses import responses
@@ -89,6 +90,7 @@ __all__ = [
     "shattering",
     "start_from",
     "surgery",
+    "vanishing",
     "weight_decay",
 ]
 

@@ -44,7 +44,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     ),
     "What a unit does": ("units.identity", "units.surgery"),
     "Why convolution works": ("convolution.connections", "convolution.equivariance"),
-    "Why residual networks train": ("signals.shattering", "units.weight_decay"),
+    "Why residual networks train": ("signals.vanishing", "signals.shattering", "units.weight_decay"),
     "Why convolution may help": (
         "convolution.edges",
         "convolution.sharing",
