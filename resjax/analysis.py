@@ -29,6 +29,7 @@ from resjax.studies.lesions.pairs import pairs
 from resjax.studies.lesions.pruning import pruning
 from resjax.studies.lesions.recalibrate import recalibrate
 from resjax.studies.lesions.reorder import reorder
+from resjax.studies.lesions.skip_length import skip_length
 from resjax.studies.paths.committee import committee
 from resjax.studies.paths.path_counts import path_counts
 from resjax.studies.paths.path_exact import path_spectrum
@@ -44,22 +45,29 @@ from resjax.studies.signals.jacobians import jacobians
 from resjax.studies.signals.norms_over_training import norms_over_training
 from resjax.studies.signals.shattering import gradients_along_line, shattering
 from resjax.studies.signals.vanishing import vanishing
+from resjax.studies.small_training import digits_recipe, train, train_tuned
+from resjax.studies.units.added_layers import added_layers
+from resjax.studies.units.decay_in_training import decay_in_training
 from resjax.studies.units.identity import identity
 from resjax.studies.units.insertion import insert, start_from
+from resjax.studies.units.learns_identity import learns_identity
 from resjax.studies.units.responses import responses
 from resjax.studies.units.surgery import surgery
 from resjax.studies.units.weight_decay import weight_decay
 
 __all__ = [
     "Run",
+    "added_layers",
     "at_initialization",
     "backward_signal",
     "branch_variance",
     "committee",
     "connections",
     "curves",
+    "decay_in_training",
     "delete_subsets",
     "deletions",
+    "digits_recipe",
     "edges",
     "equivariance",
     "gradients",
@@ -68,6 +76,7 @@ __all__ = [
     "insert",
     "interventions",
     "jacobians",
+    "learns_identity",
     "lesion",
     "load_run",
     "load_runs",
@@ -88,8 +97,11 @@ __all__ = [
     "sample_size",
     "sharing",
     "shattering",
+    "skip_length",
     "start_from",
     "surgery",
+    "train",
+    "train_tuned",
     "vanishing",
     "weight_decay",
 ]
