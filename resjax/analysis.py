@@ -47,11 +47,13 @@ from resjax.studies.signals.gradients import gradients
 from resjax.studies.signals.jacobians import jacobians
 from resjax.studies.signals.norms_over_training import norms_over_training
 from resjax.studies.signals.shattering import gradients_along_line, shattering
+from resjax.studies.signals.vanishing import vanishing
 from resjax.studies.small_training import digits_recipe
 from resjax.studies.units.added_layers import added_layers
 from resjax.studies.units.decay_in_training import decay_in_training
 from resjax.studies.units.identity import identity
 from resjax.studies.units.insertion import insert, start_from
+from resjax.studies.units.learns_identity import learns_identity
 from resjax.studies.units.responses import responses
 from resjax.studies.units.surgery import surgery
 from resjax.studies.units.weight_decay import weight_decay
@@ -79,6 +81,7 @@ __all__ = [
     "insert",
     "interventions",
     "jacobians",
+    "learns_identity",
     "lesion",
     "load_run",
     "load_runs",
@@ -103,6 +106,7 @@ __all__ = [
     "skip_length",
     "start_from",
     "surgery",
+    "vanishing",
     "weight_decay",
 ]
 

@@ -45,7 +45,9 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "What a unit does": ("units.identity", "units.surgery"),
     "Why convolution works": ("convolution.connections", "convolution.equivariance"),
     "Why residual networks train": (
+        "signals.vanishing",
         "signals.shattering",
+        "units.learns_identity",
         "units.weight_decay",
         "units.decay_in_training",
         "units.added_layers",
