@@ -118,11 +118,8 @@ def test_networks_at_initialization_were_judged_by_the_limits_of_claims_json(par
     ("file", "claim"),
     [
         ("sample_size_fashion_mnist", "sample_size"),
-        ("equal_parameters", "equal_parameters"),
-        ("sharing_by_layer", "sharing_by_layer"),
-        ("activations", "activations"),
         ("activations_cifar10", "activations"),
-        *((name, name) for name in load_script("docs/results/trained_claims.py").NAMES),
+        *((name, name) for name in load_script("docs/results/claim.py").NAMES),
     ],
 )
 def test_a_recorded_finding_is_what_its_numbers_say(file, claim):

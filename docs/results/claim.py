@@ -1,7 +1,7 @@
-"""Claims that train small networks: ``python docs/results/trained_claims.py NAME``.
+"""One claim, recorded: ``python docs/results/claim.py NAME``.
 
-NAME is decay_in_training, added_layers or skip_length. Runs the claim with its default settings, as
-``python -m resjax.claims --names=NAME`` does, and writes NAME.json and NAME.png beside this file.
+Runs the claim with its default settings, as ``python -m resjax.claims --names=NAME`` does, and writes NAME.json
+and NAME.png beside this file. ``NAMES`` are those that are recorded here.
 """
 
 import json
@@ -17,7 +17,16 @@ from resjax.workdir.provenance import provenance
 from resjax.workdir.workdir import write
 
 HERE = Path(__file__).parent
-NAMES = ("decay_in_training", "added_layers", "skip_length")
+NAMES = (
+    "vanishing",
+    "learns_identity",
+    "decay_in_training",
+    "added_layers",
+    "skip_length",
+    "equal_parameters",
+    "sharing_by_layer",
+    "activations",
+)
 
 
 def main(name: str) -> None:
@@ -27,7 +36,7 @@ def main(name: str) -> None:
     finding, table = compare.finding(study, results), compare.table(study, results)
     record = {
         "made": made,
-        "command": f"python docs/results/trained_claims.py {name}",
+        "command": f"python docs/results/claim.py {name}",
         "seconds": round(time.perf_counter() - start),
         "finding": [finding.headline, *finding.points],
         "table": {"columns": table.columns, "rows": table.rows},
