@@ -9,8 +9,8 @@ from script_helpers import REPOSITORY, load_script
 
 from resjax import config as configs
 from resjax.report import compare
+from resjax.studies.catalogue import CLAIMS as ALL_CLAIMS
 from resjax.studies.catalogue import STUDIES
-from resjax.studies.convolution.sample_size import STUDY, SampleSize
 from resjax.studies.judged import all_of
 from resjax.studies.lesions.deletions import Deletions
 from resjax.studies.units.responses import Responses
@@ -114,10 +114,18 @@ def test_networks_at_initialization_were_judged_by_the_limits_of_claims_json(par
     assert json.loads(json.dumps(limits)) == recorded["limits"]
 
 
-def test_a_recorded_finding_is_what_its_numbers_say():
-    record = json.loads((SCRIPTS / "sample_size_fashion_mnist.json").read_text("utf-8"))
-    results = {k: SampleSize.from_json(r) for k, r in record["results"].items()}
-    said = compare.finding(STUDY, results)
+@pytest.mark.parametrize(
+    ("file", "claim"),
+    [
+        ("sample_size_fashion_mnist", "sample_size"),
+        ("activations_cifar10", "activations"),
+        *((name, name) for name in load_script("docs/results/claim.py").NAMES),
+    ],
+)
+def test_a_recorded_finding_is_what_its_numbers_say(file, claim):
+    record, study = json.loads((SCRIPTS / f"{file}.json").read_text("utf-8")), ALL_CLAIMS[claim]
+    results = {k: study.result.from_json(r) for k, r in record["results"].items()}
+    said = compare.finding(study, results)
     assert record["finding"] == [said.headline, *said.points]
 
 

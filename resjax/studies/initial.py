@@ -23,6 +23,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 import jax
+import numpy as np
 
 from resjax.studies.batches import BATCH_SIZE
 from resjax.studies.lesions.batch_statistics import reestimate
@@ -60,10 +61,21 @@ def described(run: Run) -> str:
         )
     if not jax.tree.leaves(run.initial.batch_stats):
         return who
-    return f"{who}; statistics of BatchNorm estimated on the first {REFERENCE:,} training images at most"
+    return f"{who}; statistics of BatchNorm estimated on up to {REFERENCE:,} training images"
 
 
-# --- for figures ---
+# --- what the report shows ---
+
+
+def less(a: np.ndarray | float, ends_a: np.ndarray, b: np.ndarray | float, ends_b: np.ndarray) -> np.ndarray:
+    """Interval [..., end] of a − b, from estimates and their own intervals [..., end].
+
+    The two are taken as independent (Zou & Donner 2008). The same images are measured on both networks, which
+    can only make the difference more precise where their errors rise and fall together.
+    """
+    down = np.hypot(a - ends_a[..., 0], ends_b[..., 1] - b)
+    up = np.hypot(ends_a[..., 1] - a, b - ends_b[..., 0])
+    return np.stack([a - b - down, a - b + up], -1)
 
 
 def drawn(results: Mapping[str, R]) -> Iterator[tuple[int, str, R, dict[str, Any]]]:

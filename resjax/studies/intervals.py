@@ -136,6 +136,18 @@ def of_positive_mean(values: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndar
         return np.where(mean > 0, mean / stretch, low), np.where(mean > 0, mean * stretch, high)
 
 
+def of_difference(one: np.ndarray, other: np.ndarray, level: float = LEVEL) -> tuple[float, float, float]:
+    """mean(one) − mean(other) and the ends of Welch's t interval (1947), for independent samples whose
+    variances may differ, of two values or more each."""
+    parts = [values.var(ddof=1) / len(values) for values in (one, other)]
+    gap, variance = float(one.mean() - other.mean()), sum(parts)
+    if not variance:
+        return gap, gap, gap
+    terms = [part**2 / (len(values) - 1) for part, values in zip(parts, (one, other), strict=True)]
+    low, high = student(np.array(gap), np.sqrt(variance), variance**2 / sum(terms), level)
+    return gap, float(low), float(high)
+
+
 def wilson(share: np.ndarray | float, count: int, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray]:
     """Wilson's score interval (1927) of a share, such as an error, among ``count`` examples."""
     share = np.asarray(share, float)

@@ -97,6 +97,9 @@ class Study:
     headline: Callable[[Mapping[str, Any]], str] | None = None  # {label: result} → a sentence
     summary: Callable[[Any], Mapping[str, str]] = lambda result: {}  # result → {row: cell}
     notes: Callable[[Mapping[str, Any]], Sequence[str]] = lambda results: ()  # points on all results
+    # {label: results of all seeds} → headline and notes, where some label has several seeds; None to say in
+    # how many seeds the headline of single runs holds.
+    over_seeds: Callable[[Mapping[str, Sequence[Any]]], tuple[str, Sequence[str]]] | None = None
     unsuited: Callable[[Run], str | None] = lambda run: None  # why a run does not allow it, or None
     labels: str = "network"  # what the labels of results name, for the first column of tables
     control: bool = False  # whether the same is measured at initialization, see ``resjax.studies.initial``
