@@ -40,10 +40,10 @@ from resjax.network import Network, Variables
 from resjax.network.losses import Loss, cross_entropy
 from resjax.network.parts import Place, scan_units
 from resjax.studies import style, verdicts
-from resjax.studies.batches import BATCH_SIZE, Progress, checked_examples, padded_batches, total
+from resjax.studies.batches import BATCH_SIZE, Progress, checked_examples, padded_batches
 from resjax.studies.lesions.subsets import candidates
 from resjax.studies.result import Compared
-from resjax.studies.scores import Scores, Sums, compare
+from resjax.studies.scores import Outcomes, Scores, compare
 from resjax.studies.study import Columns, Study
 from resjax.studies.words import count, join, numbers, percent, percents
 
@@ -90,16 +90,18 @@ def lesion(
     Raises:
       ValueError: also if no unit can be deleted.
     """
-    images, labels, _ = checked_examples(network, variables, images, labels)
+    images, labels, num_classes = checked_examples(network, variables, images, labels)
     allowed, never = candidates(network, variables, images)
 
     cores, deletable = on_cores.shared_cores(), tuple(allowed.tolist())
     variables = cores.copy(variables)
-    sums = total(
-        _lesion_batch(cores, network, loss, deletable, variables, *cores.split(batch))
-        for batch in padded_batches(images, labels, batch_size, progress, cores.count)
-    )
-    intact, lesioned = (Scores.of(part, labels) for part in sums)
+    found = []
+    for batch in padded_batches(images, labels, batch_size, progress, cores.count):
+        x, y = cores.split((batch.images, batch.labels))
+        outcomes = _lesion_batch(cores, network, loss, deletable, variables, x, y)
+        found.append((jax.device_get(outcomes), batch.mask))
+    scores = Scores.of(found, labels, num_classes)  # of the intact network first
+    intact, lesioned = scores.take(slice(1)), scores.take(slice(1, None))
 
     def over_units(values: np.ndarray) -> Any:
         out = np.full((network.num_units, *values.shape[1:]), np.nan)
@@ -133,9 +135,8 @@ def _lesion_batch(
     variables: Variables,
     images: jax.Array,
     labels: jax.Array,
-    mask: jax.Array,
-) -> tuple[Sums, Sums]:
-    """Sums over a batch for the intact network (scalars) and for each deletion ([deletions])."""
+) -> Outcomes:
+    """Outcomes [1 + deletions, B] of the intact network and of each deletion."""
     h, _ = network.run_stem(variables, images)
     # [deletions so far, B, …]: the state of each lesioned network at this place.
     lesioned = jnp.zeros((0, *h.shape), h.dtype)
@@ -143,10 +144,11 @@ def _lesion_batch(
         h, lesioned = _run_stack(place, h, lesioned, deletable[place.units.start])
     logits, _ = network.run_head(variables, h)
 
-    def against(own: jax.Array) -> Sums:
-        return compare(own, logits, labels, mask, loss)
+    def against(own: jax.Array) -> Outcomes:
+        return compare(own, logits, labels, loss)
 
-    return against(logits), lax.map(lambda h: against(network.run_head(variables, h)[0]), lesioned)
+    changed = lax.map(lambda h: against(network.run_head(variables, h)[0]), lesioned)
+    return jax.tree.map(lambda one, all: jnp.concatenate([one[None], all]), against(logits), changed)
 
 
 def _run_stack(
