@@ -3,8 +3,8 @@
 Small data sets are stored on the device as uint8, a quarter of the memory of float32. Each batch is
 standardized and then, in training, augmented. Standardization comes first, because He et al. (2015, §4.2) pad
 the mean-subtracted image with zeros: the border has the value of the mean, not of black, unless
-`config.data.pad_with` is 'black'. (LeNet's scaling does not subtract the mean; its border has the value of the
-background, -0.1, see `Statistics.fill`.)
+`config.data.pad_with` asks for black. (LeNet's scaling does not subtract the mean; its border has the value
+of the background, -0.1, see `Statistics.fill`.)
 
 Every example has its own random key, so an augmented batch does not depend on how it is split over devices.
 Cropping is a dynamic slice for each example, which XLA turns into one gather.

@@ -71,7 +71,8 @@ def check(config: ml_collections.ConfigDict) -> None:
             raise ValueError(f"data.{field}={config[field]}: must be 0 or more")
     if config.pad_with == "black" and config.standardize == "pixel":
         raise ValueError(
-            "data.pad_with='black' requires one mean per channel: data.standardize='channel', 'unit' or 'lenet'"
+            "data.pad_with='black' requires data.standardize='channel', 'unit' or 'lenet': a mean image ends "
+            "at the border"
         )
     mean, std = constants(config)
     if len(mean) != len(std) or min(std, default=1.0) <= 0:

@@ -44,7 +44,8 @@ class Layout(NamedTuple):
     @property
     def augmentation(self) -> dict[str, Any]:
         """Fields of ``config.data`` for the crops and flips of the authors' training, from which the running
-        statistics come: torchvision's, timm's and both CIFAR collections' recipes. A file does not show them."""
+        statistics come. A file does not show them; these are the recipes of torchvision, timm and both
+        collections for CIFAR."""
         if self.image_size == 32:
             return {"pad": 4, "pad_with": "black", "flip": True}
         return {"crop": "inception", "flip": True}

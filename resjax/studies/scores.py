@@ -8,7 +8,7 @@ moved, and the agreement whether the prediction is still the same, right or wron
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -79,6 +79,12 @@ class Scores:
     def take(self, rows: Any) -> Scores:
         """The scores of some of the networks; ``rows`` indexes the axis m."""
         return Scores(**{f.name: getattr(self, f.name)[rows] for f in dataclasses.fields(self)})
+
+    @classmethod
+    def join(cls, parts: Sequence[Scores]) -> Scores:
+        """Those of several groups of networks on the same examples, one after the other."""
+        names = [f.name for f in dataclasses.fields(cls)]
+        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
 
     @classmethod
     def of(cls, parts: Iterable[tuple[Any, np.ndarray]], labels: np.ndarray, num_classes: int) -> Scores:
