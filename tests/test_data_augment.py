@@ -9,6 +9,7 @@ from data_helpers import images
 from resjax import data
 from resjax.data import arrays
 from resjax.data.augment import augment, standardize, statistics
+from resjax.data.config import check
 
 
 @pytest.fixture
@@ -92,6 +93,13 @@ def test_a_constant_channel_does_not_become_nan():
 def test_an_unknown_kind_is_refused(set_):
     with pytest.raises(ValueError, match="choose one of channel, pixel, unit, lenet"):
         statistics(set_, "zca")
+
+
+def test_a_mean_image_has_no_value_for_a_black_border():
+    config = data.defaults()
+    config.standardize, config.pad_with = "pixel", "black"
+    with pytest.raises(ValueError, match="ends at the border"):
+        check(config)
 
 
 def test_bfloat16_is_the_rounded_float32(set_):

@@ -263,6 +263,10 @@ def _unusable(label: str, result: Recalibrated) -> str:
 
 
 def points(label: str, r: Recalibrated) -> list[str]:
+    intact = percents(r.intact_error)
+    intact_errors = f"intact {intact[0]} and {intact[1]}{_intact_change(r)}."
+    if verdict(r) == "unusable":
+        return [f"{label}: error with running and re-estimated statistics: {intact_errors}"]
     harmless = verdicts.spared(r.error, r.intact_error[:, None]).sum(1)
     shares = [None, None] if r.spared is None else r.spared
     may_go = [
@@ -271,12 +275,12 @@ def points(label: str, r: Recalibrated) -> list[str]:
     ]
     worst = int(np.nanargmax(r.error[0]))
     old, new = percents(r.error[:, worst])
-    median, intact = percents(np.nanmedian(r.error, axis=1)), percents(r.intact_error)
+    median = percents(np.nanmedian(r.error, axis=1))
     text = (
         f"{label}: {may_go[0]} of {len(r.unit) - len(r.left_out)} units can be deleted for at most one "
         f"percentage point with running statistics, {may_go[1]} with re-estimated ones. Error with running "
         f"and re-estimated statistics: worst deletion ({r.unit[worst]}) {old} and {new}, median deletion "
-        f"{median[0]} and {median[1]}, intact {intact[0]} and {intact[1]}{_intact_change(r)}."
+        f"{median[0]} and {median[1]}, {intact_errors}"
     )
     return [text + verdicts.left_out(r.left_out, "Left out")]
 
