@@ -15,8 +15,11 @@ import pickle
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from resjax.analysis import load_run
 from resjax.studies import style
@@ -62,10 +65,13 @@ def measure(run: Run, options: Options, folder: Path, kind: str) -> Recalibrated
 
     old = kept(folder / "running", both)
     gates, new = recalibrate.deletion_gates(allowed), []
+
+    def estimated(rows: np.ndarray) -> Scores:
+        return measure_recalibrated(*given, {"gates": rows}, reference, **how)[0]
+
     for first in range(0, len(gates), ROWS):
-        rows = {"gates": gates[first : first + ROWS]}
         piece = folder / kind / f"{first:03}"
-        new.append(kept(piece, lambda rows=rows: measure_recalibrated(*given, rows, reference, **how)[0]))
+        new.append(kept(piece, partial(estimated, gates[first : first + ROWS])))
     made = recalibrate.assemble(run.network, allowed, never, (old, Scores.join(new)), len(reference), 128)
     made.choices.update(bench.choices)
     return made

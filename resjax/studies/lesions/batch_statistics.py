@@ -64,7 +64,8 @@ def reestimate(
 
     Args: those of every analysis (``Inference``), and
       network: any with BatchNorm (``resjax.models.layers`` or Linen's own).
-      images: augmented as in training. All batches have the same size, so fewer images than there are batches may be left unused.
+      images: augmented as in training. All batches have the same size, so fewer images than there are batches
+        may be left unused.
       gates: float [units], as for ``Network.apply``; None for the intact network.
       batch_size: each batch is normalized by itself, so the result depends slightly on it.
       seed: seed of dropout inside layers, which is active as in training; stochastic depth is not.
