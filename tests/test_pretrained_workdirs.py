@@ -19,7 +19,9 @@ from resjax.pretrained import naming, read, recognize
 from resjax.pretrained.convert import to_tensors
 from resjax.pretrained.workdirs import default_config, evaluate, make_workdir
 from resjax.studies.lesions.batch_statistics import reestimate
+from resjax.studies.options import Options
 from resjax.studies.run import load_run
+from resjax.studies.study import Bench
 from resjax.train import train_and_evaluate
 from resjax.training.experiment import load_experiment
 
@@ -105,6 +107,14 @@ def test_its_training_images_are_augmented_as_its_authors_did(files, tmp_path):
         assert min(np.abs(image - window).max() for window in windows) < 1e-5
     with pytest.raises(ValueError, match="only 'train' is augmented"):
         run.examples("test", 3, augmented=True)
+
+    bench = Bench(run, Options(reference=25))
+    np.testing.assert_array_equal(bench.reference(), run.examples("train", 25, augmented=True)[0])
+    told = "the first 25 training images, random crops after padding by 4 pixels of black and random flips"
+    assert bench.choices["reference images"] == told
+    bench = Bench(run, Options(plain_reference=True))
+    np.testing.assert_array_equal(bench.reference(), plain)
+    assert bench.choices["reference images"] == "the first 40 training images, not augmented"
 
     draws = jax.random.split(jax.random.key(5), 40 * 20)
     many = data.augment(

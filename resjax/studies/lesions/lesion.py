@@ -294,8 +294,8 @@ def points(label: str, result: Lesion) -> list[str]:
         f"{label}: {percent(result.intact_error)} error when intact. Deleting one of its "
         f"{result.deletable.sum()} units gives {percent(median)} in the median and "
         f"{percent(result.error[worst])} at worst ({result.unit[worst]}); "
-        f"{count(may_go(result), 'unit')}{counts.between(_interval(result))} can be deleted alone at a cost "
-        "of at most one percentage point."
+        f"{count(may_go(result), 'unit')}{counts.between(_interval(result))} can be deleted alone "
+        "at a cost of at most one percentage point."
     )
     if median - result.intact_error < -verdicts.MAY_GO:
         text += HELPED
