@@ -39,6 +39,8 @@ def test_rises_are_those_of_the_given_images_in_the_mean():
     rises = counts.resampled_rises(wrong, intact)
     assert rises.shape == (counts.RESAMPLES, 4)
     np.testing.assert_allclose(rises.mean(0), wrong.mean(1) - intact.mean(), atol=4 * 0.04 / np.sqrt(2000))
+    share = (rises <= 0.01 + 1e-9).mean(0)
+    np.testing.assert_allclose(counts.spared_share(wrong, intact), share, atol=5 * np.sqrt(0.5 / 2000))
     deviation = (wrong.astype(float) - intact).std(1) / np.sqrt(300)
     np.testing.assert_allclose(rises.std(0), deviation, rtol=0.1)
 
@@ -83,9 +85,9 @@ def test_the_interval_covers_the_true_number(name, count):
     covered = percentiles = 0
     for _ in range(100):
         wrong, intact = drawn(rises, count, rng)
-        made = counts.resampled_rises(wrong, intact, 300) <= 0.01 + 1e-9
-        low, high = counts.ends(np.sum, made.mean(0))
+        low, high = counts.ends(np.sum, counts.spared_share(wrong, intact))
         covered += low <= true <= high
+        made = counts.resampled_rises(wrong, intact, 200) <= 0.01 + 1e-9
         low, high = np.quantile(made.sum(1), (0.025, 0.975))
         percentiles += low <= true <= high
     assert covered >= 88

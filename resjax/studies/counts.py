@@ -31,11 +31,11 @@ _AT_ONCE = 50
 
 
 def resampled_rises(wrong: np.ndarray, intact: np.ndarray, resamples: int = RESAMPLES) -> np.ndarray:
-    """Rises of the error on examples drawn with replacement, float [resamples, m].
+    """Rises of the error on examples drawn with replacement, float [resamples, m], the same examples for all.
 
     Args:
       wrong: [m, N], whether each changed network is wrong (or in which share of draws).
-      intact: [N], the same of the network that it is compared with.
+      intact: [N], whether the network is wrong with which they are compared.
       resamples: number of draws of N examples.
     """
     changes, count = (wrong.astype(float) - intact).T, len(intact)
@@ -49,8 +49,14 @@ def resampled_rises(wrong: np.ndarray, intact: np.ndarray, resamples: int = RESA
 def spared_share(wrong: np.ndarray, intact: np.ndarray) -> np.ndarray:
     """[m], the share of resamples in which the error rises by at most one point; NaN where ``wrong`` is.
     Arguments are those of ``resampled_rises``."""
-    share = spared(resampled_rises(wrong, intact), 0.0).mean(0)
-    return np.where(np.isnan(wrong.astype(float)).any(-1), np.nan, share)
+    count, rng = len(intact), np.random.default_rng(0)
+    shares = []
+    for own in wrong:
+        # A resample of N examples holds a multinomial number of each change: −1, 0 or 1 new error.
+        change, often = np.unique(own.astype(float) - intact, return_counts=True)
+        drawn = rng.multinomial(count, often / count, RESAMPLES) @ change
+        shares.append(spared(drawn / count, 0.0).mean() if np.isfinite(change).all() else np.nan)
+    return np.array(shares)
 
 
 def ends(count: Callable[[np.ndarray], Any], share: np.ndarray | None) -> tuple[int, int] | None:

@@ -88,17 +88,22 @@ class Scores:
 
     @classmethod
     def of(cls, parts: Iterable[tuple[Any, np.ndarray]], labels: np.ndarray, num_classes: int) -> Scores:
-        """From batches: ``Outcomes`` [m, B] with the mask [B] of their real examples, in the order of the
-        ``labels`` [N]."""
-        real = [jax.tree.map(lambda v, m=mask: np.asarray(v)[..., m], outcomes) for outcomes, mask in parts]
-        wrong, loss, kl, agree = (np.concatenate(values, -1) for values in zip(*real, strict=True))
+        """From batches, one at a time: ``Outcomes`` [m, B] with the mask [B] of their real examples, in the
+        order of the ``labels`` [N]."""
+        wrong, sums = [], np.zeros((3, 1))
+        for outcomes, mask in parts:  # only what is right or wrong is kept of each example
+            wrong.append(np.asarray(outcomes.wrong)[..., mask])
+            own = [np.asarray(v)[..., mask].sum(-1, dtype=np.float64) for v in outcomes[1:]]
+            sums = sums + np.stack(own)
+        all_wrong = np.concatenate(wrong, -1)
+        loss, kl, agreement = sums / len(labels)
         of_class = np.asarray(labels)[:, None] == np.arange(num_classes)
         each = of_class.sum(0).astype(float)
         return cls(
-            error=wrong.mean(-1),
-            loss=loss.mean(-1, dtype=np.float64),
-            kl=kl.mean(-1, dtype=np.float64),
-            agreement=agree.mean(-1),
-            wrong=wrong,
-            class_error=wrong @ of_class.astype(float) / np.where(each > 0, each, np.nan),
+            error=all_wrong.mean(-1),
+            loss=loss,
+            kl=kl,
+            agreement=agreement,
+            wrong=all_wrong,
+            class_error=all_wrong @ of_class.astype(float) / np.where(each > 0, each, np.nan),
         )
