@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
-from resjax.studies import style, verdicts
+from resjax.studies import counts, style, verdicts
 from resjax.studies.batches import Inference
 from resjax.studies.lesions.batch_statistics import measure_recalibrated
 from resjax.studies.lesions.prefixes import count_passes, measure_places
@@ -55,6 +55,8 @@ class Deletions(Compared):
     kl: Annotated[np.ndarray, "deletion"]  # mean KL(p_intact ‖ p_lesioned), nats
     agreement: Annotated[np.ndarray, "deletion"]  # share of predictions equal to the intact network's
     left_out: dict[str, str]  # {unit: why it is never deleted}
+    # Share of resampled examples on which the error rises by at most one point; None in older results.
+    spared: Annotated[np.ndarray | None, "deletion"] = None
 
     @property
     def number(self) -> np.ndarray:
@@ -115,6 +117,7 @@ def delete_subsets(
         unit=tuple(unit.name for unit in network.units),
         deleted=subsets,
         left_out=never,
+        spared=counts.spared_share(lesioned.wrong, intact.wrong[0]),
         choices=choices,
     )
 
