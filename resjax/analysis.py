@@ -20,6 +20,7 @@ from resjax.studies.convolution.equivariance import equivariance
 from resjax.studies.convolution.sample_size import sample_size
 from resjax.studies.convolution.sharing import sharing
 from resjax.studies.curves import curves
+from resjax.studies.initial import at_initialization
 from resjax.studies.lesions.batch_statistics import reestimate
 from resjax.studies.lesions.deletions import delete_subsets, deletions
 from resjax.studies.lesions.interventions import interventions
@@ -50,6 +51,7 @@ from resjax.studies.units.weight_decay import weight_decay
 
 __all__ = [
     "Run",
+    "at_initialization",
     "backward_signal",
     "branch_variance",
     "committee",

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import json
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 import scipy.stats
 from network_helpers import draw, on_stack
+from run_helpers import tiny_run
 
 from resjax import models
 from resjax.network.losses import cross_entropy
@@ -233,17 +233,11 @@ def test_findings_follow_the_numbers():
     assert "None of them predicts the damage" in found.points[1]
 
 
-def test_progress_covers_the_deletions_too():
-    network, v = made("pre")
-    images, labels = examples()
-    run = SimpleNamespace(
-        network=network,
-        variables=v,
-        loss=cross_entropy,
-        step=1,
-        examples=lambda *_: (images, labels),
-    )
+def test_progress_covers_the_deletions_and_the_initialization(tmp_path):
+    run = tiny_run(tmp_path / "run")
     seen = []
-    STUDY.run(run, Options(batch_size=4), lambda done, of: seen.append(done / of))
+    result = STUDY.run(run, Options(max_examples=8, batch_size=4), lambda done, of: seen.append(done / of))
     assert seen[0] == 0 and seen[-1] == 1 and seen == sorted(seen)
-    assert sum(share < 0.5 for share in seen) > 1 and sum(share > 0.5 for share in seen) > 1
+    for quarter in range(4):
+        assert sum(quarter / 4 < share <= (quarter + 1) / 4 for share in seen) > 1
+    assert result.initial.correlation is not None

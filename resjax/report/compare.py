@@ -55,10 +55,7 @@ def _sentence(text: str, labels: Mapping[str, Any]) -> str:
 
 def table(study: Study, results: Mapping[str, Any]) -> Table:
     """The tables of all results, one below the other; a dash stands for each cell that a result lacks."""
-    tables = {
-        label: {column: list(cells) for column, cells in study.table(result).items()}
-        for label, result in results.items()
-    }
+    tables = {label: _with_initial(study, result) for label, result in results.items()}
     columns = tuple(dict.fromkeys(column for own in tables.values() for column in own))
     rows = []
     for label, own in tables.items():
@@ -66,6 +63,20 @@ def table(study: Study, results: Mapping[str, Any]) -> Table:
         cells = [own.get(column, ["–"] * length) for column in columns]
         rows += [(label, *row) for row in zip(*cells, strict=True)]
     return Table((study.labels, *columns), rows)
+
+
+def _with_initial(study: Study, result: Any) -> dict[str, list[str]]:
+    """The table of one result. A column that differs at initialization is followed by its values there."""
+    own = {column: list(cells) for column, cells in study.table(result).items()}
+    if result.initial is None:
+        return own
+    there = {column: list(cells) for column, cells in study.table(result.initial).items()}
+    both: dict[str, list[str]] = {}
+    for column, cells in own.items():
+        both[column] = cells
+        if there.get(column, cells) != cells:
+            both[f"{column}, at init"] = there[column]
+    return both
 
 
 def summary(study: Study, results: Mapping[str, Any]) -> dict[str, dict[str, str]]:

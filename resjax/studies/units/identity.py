@@ -44,6 +44,7 @@ from resjax.network import Network, Variables
 from resjax.network.losses import Loss, cross_entropy
 from resjax.studies import style
 from resjax.studies.batches import BATCH_SIZE, Progress, checked_examples, part, per_example
+from resjax.studies.initial import drawn
 from resjax.studies.intervals import bootstrap
 from resjax.studies.lesions.lesion import Lesion, lesion
 from resjax.studies.ranks import spearman
@@ -191,8 +192,8 @@ def plot(results: Mapping[str, Identity]) -> style.Figure:
     on_axis = [NAMES[measure].replace("from the ", "from\n") for measure in MEASURES]
     for measure, label_of_axis in zip(MEASURES, on_axis, strict=True):
         ax = axes[measure]
-        for i, (label, r) in enumerate(results.items()):
-            look: dict[str, Any] = {"lw": 1, "ms": 3.5, "color": style.color(i), "label": label}
+        for i, label, r, look in drawn(results):
+            look |= {"ms": 3.5, "color": style.color(i), "label": label}
             unit = 1 + np.arange(len(r.unit))
             ax.plot(unit, r.measured(measure), style.marker(i) + "-", **look)
         is_log = measure in ("ratio", "estimation")
@@ -310,6 +311,7 @@ STUDY = Study(
         "resjax.analysis.identity(*given, lesions=lesions, loss=run.loss)"
     ),
     result=Identity,
+    control=True,
     unsuited=cannot_delete,
     measure=measure,
     plot=plot,
