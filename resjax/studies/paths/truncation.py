@@ -4,15 +4,16 @@
 forward pass is no such sum, because a branch is not linear. What is left of it when only short paths are
 kept?
 
-*Nested truncation.* Let x⁽ᵏ⁾ be a state that no input has reached through more than k branches in a row. The
-branch of a unit adds one to the length of what it reads, so it reads x⁽ᵏ⁻¹⁾, while the shortcut passes x⁽ᵏ⁾ on:
+*Nested truncation.* Let x⁽ᵏ⁾ be a state that the image has reached through at most k branches in a row. The
+branch of a unit adds one to the length of what it reads, so it reads x⁽ᵏ⁻¹⁾; the shortcut passes x⁽ᵏ⁾ on:
 
     x⁽ᵏ⁾  ←  m(s(x⁽ᵏ⁾) + f(x⁽ᵏ⁻¹⁾)),     x⁽⁰⁾ ← m(s(x⁽⁰⁾)),     x⁽ᵏ⁾ = stem at the start
 
 with s, f, m the shortcut, the branch and what follows their sum. x⁽¹⁾ is the stem's output plus every branch
 applied to it; x⁽ⁿ⁾ is the network, because in front of unit i at most i − 1 branches have run. Nothing is
-approximated: every x⁽ᵏ⁾ is what a network computes whose longest chain has k branches. (Iterating over k is
-Picard's or Jacobi's iteration for the states of all units; Song et al. 2021 use it to run layers in parallel.)
+approximated: every x⁽ᵏ⁾ is what a network computes whose longest chain has k branches. (Going from k to k + 1
+is one step of Jacobi's iteration for the states of all units, with which Song et al. 2021 run layers in
+parallel.)
 
 *Linearized branches.* The same recursion with s, f and m replaced by their first-order expansions at the
 states of the intact network. Then everything is affine, x⁽ᵏ⁾ − x⁽ᵏ⁻¹⁾ is exactly the sum over the paths that
@@ -81,7 +82,8 @@ def truncated_logits(network: Network, variables: Variables, images: jax.Array, 
 
 def _maps(unit: Unit, part: Any, gate: jax.Array | None) -> Maps:
     def split(x: jax.Array) -> tuple[Any, jax.Array]:
-        s, f = unit.apply(part, x, False, method="split")  # type: ignore[misc]
+        both: Any = unit.apply(part, x, False, method="split")
+        s, f = both
         return s, (f if gate is None else gate.astype(f.dtype) * f)
 
     def merge(z: jax.Array) -> Any:
@@ -92,15 +94,22 @@ def _maps(unit: Unit, part: Any, gate: jax.Array | None) -> Maps:
 
 def _linearized(maps: Maps, unit: Unit, h: jax.Array) -> Maps:
     """First-order expansions of ``maps`` at the state ``h``."""
-    (s, f), push = jax.linearize(maps.split, h)
+    s, f = maps.split(h)
     z = s + f if unit.residual else f
-    y, push_sum = jax.linearize(maps.merge, z)
+    y, push, push_sum = maps.merge(z), _pushforward(maps.split, h), _pushforward(maps.merge, z)
 
     def split(x: jax.Array) -> tuple[Any, jax.Array]:
         ds, df = push(x - h)
         return (s + ds if unit.residual else None), f + df
 
     return Maps(split, lambda v: y + push_sum(v - z))
+
+
+def _pushforward(function: Callable[[jax.Array], Any], at: jax.Array) -> Callable[[jax.Array], Any]:
+    """v → J v, as the transpose of the linear map c → Jᵀc: convolutions on CPUs have no forward mode."""
+    output, pull = jax.vjp(function, at)
+    transposed = jax.linear_transpose(lambda c: pull(c)[0], output)
+    return lambda v: transposed(v)[0]
 
 
 def _cross(maps: Maps, unit: Unit, rows: jax.Array, before: jax.Array) -> jax.Array:
