@@ -36,6 +36,7 @@ from numpy.typing import ArrayLike
 from resjax.network import Network, Variables
 from resjax.studies import style, verdicts
 from resjax.studies.batches import Inference
+from resjax.studies.judged import MET, MISSED, judged
 from resjax.studies.lesions.batch_statistics import measure_recalibrated
 from resjax.studies.lesions.prefixes import count_passes, measure_places
 from resjax.studies.lesions.proportion import (
@@ -234,9 +235,10 @@ def verdict(result: Deletions) -> str:
     at, slope, least = _steepest(curve)
     if at == 0 and least > STEP + ROUNDING:
         return "first"
-    if line_of(result).r2_interval[0] >= FITS:
+    if judged(*line_of(result).r2_interval, least=FITS) == MET:
         without = without_worst(result)
-        return "few" if without and without[1].r2_interval[1] < FITS else "proportional"
+        few = without and judged(*without[1].r2_interval, least=FITS) == MISSED
+        return "few" if few else "proportional"
     if slope > STEP + ROUNDING:
         return "jump" if least > STEP + ROUNDING else "undecided"
     in_order = spearman(curve.amount, curve.median) >= IN_ORDER - ROUNDING

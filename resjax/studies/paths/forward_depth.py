@@ -282,7 +282,7 @@ def table(result: ForwardDepth) -> Columns:
     told = dict(zip(random.amount.tolist(), random.cells(), strict=True))
     low, high = wilson(result.error[0], images)
     ends = zip(percents(result.error[0]), percents(low), percents(high), strict=True)
-    columns = {
+    return {
         "kept": [str(k) for k in kept],
         "paths: error": [f"{own} ({a} to {b})" for own, a, b in ends],
         "linearized": percents(result.error[1]),
@@ -296,9 +296,6 @@ def table(result: ForwardDepth) -> Columns:
             f"{v:.3f} ± {e:.3f}" for v, e in zip(result.cosine[0], result.cosine_error[0], strict=True)
         ],
     }
-    if result.initial is not None:
-        columns["at init: same prediction"] = percents(result.initial.agreement[0])
-    return columns
 
 
 def summary(result: ForwardDepth) -> dict[str, str]:
