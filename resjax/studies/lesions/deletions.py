@@ -202,7 +202,9 @@ def plot(results: Mapping[str, Deletions]) -> style.Figure:
         style_errors(ax, max(result.chance_error for result in results.values()))
         style.integer_ticks(ax)
     left.set(title="median and quartiles of sets")
-    right.set(title="mean and line; hollow: without the worst", ylabel="", xlabel="deleted units")
+    right.set(title="mean and line; hollow: without the worst", xlabel="deleted units")
+    if not style.is_narrow():
+        right.set_ylabel("")
     right.set_xlim(-0.5, None)
     style.count_axis(fig, left, "deleted units")
     return fig
@@ -235,14 +237,16 @@ def verdict(result: Deletions) -> str:
     at, slope, least = _steepest(curve)
     if at == 0 and least > STEP + ROUNDING:
         return "first"
-    if judged(*line_of(result).r2_interval, least=FITS) == MET:
+    straight = judged(*line_of(result).r2_interval, least=FITS)
+    if straight == MET:
         without = without_worst(result)
         few = without and judged(*without[1].r2_interval, least=FITS) == MISSED
         return "few" if few else "proportional"
     if slope > STEP + ROUNDING:
         return "jump" if least > STEP + ROUNDING else "undecided"
     in_order = spearman(curve.amount, curve.median) >= IN_ORDER - ROUNDING
-    return "smooth" if in_order else "uneven"
+    smooth = "curved" if straight == MISSED else "smooth"
+    return smooth if in_order else "uneven"
 
 
 def _steepest(curve: Spread) -> tuple[int, float, float]:
@@ -350,7 +354,14 @@ STUDY = Study(
     says={
         "proportional": _proportional,
         "few": _few,
-        "smooth": "the error of {} rises smoothly with the number of deleted units",
+        "smooth": (
+            "the error of {} rises smoothly with the number of deleted units; whether its mean is "
+            "proportional to the number is undecided"
+        ),
+        "curved": (
+            "the error of {} rises smoothly with the number of deleted units, but its mean is not "
+            "proportional to the number"
+        ),
         "hardly": "the error of {} hardly rises, however many units are deleted",
         "first": _jumps,
         "jump": _jumps,

@@ -238,10 +238,11 @@ def told_sums(label: str, result: Deletions, k: int) -> list[str]:
         for rank, ends in ((sums.rank, sums.rank_interval), (sums.number_rank, sums.number_interval))
     )
     predicted = percent(sum_of_rises(result, rises)[at_k].mean())
+    single, mean = f"{100 * np.nanmean(rises):.1f} points", percent(result.error[at_k].mean())
     found = [
-        f"{label}: with {units} deleted, the sum of single rises predicts {predicted}, and the mean is "
-        f"{percent(result.error[at_k].mean())}. Rank correlations with the error, over sets of two units or "
-        f"more: {own} of this prediction, {number} of the number of units."
+        f"{label}: a single deletion costs {single} in the mean. With {units} deleted, the sum of single "
+        f"rises predicts {predicted}, and the mean is {mean}. Rank correlations with the error, over sets of "
+        f"two units or more: {own} of this prediction, {number} of the number of units."
     ]
     if without is None:
         return found
