@@ -1,13 +1,13 @@
 """How deep the forward pass is: ``python docs/results/forward_depth.py NAME WORKDIR IMAGES``, once a network.
 
-Measures ``resjax.studies.paths.forward_depth`` on at most IMAGES test images, also at initialization; the units
+Measures ``resjax.studies.paths.forward_depth`` on at most IMAGES test images, also at initialization. The units
 of the greedy cut are chosen on 128 training images. The three networks:
 
     python docs/results/forward_depth.py "ResNet-56, digits" runs/demo/residual 397
     python docs/results/forward_depth.py "ResNet-56, CIFAR-10" runs/resnet56 300
     python docs/results/forward_depth.py "ResNet-20, CIFAR-10" runs/resnet20 500
 
-runs/demo is made by ``make demo``, the others are imported by ``python -m resjax.pretrained`` (docs/pretrained.md).
+runs/demo is made by ``make demo``; the others are imported by ``python -m resjax.pretrained``.
 Adds the network to forward_depth.json and draws forward_depth.png beside this file.
 """
 
