@@ -1,7 +1,7 @@
 """How deep the forward pass is: ``python docs/results/forward_depth.py NAME WORKDIR IMAGES``, once a network.
 
-Measures ``resjax.studies.paths.forward_depth`` on at most IMAGES test images, also at initialization. The units
-of the greedy cut are chosen on 128 training images. The three networks:
+Measures ``resjax.studies.paths.forward_depth`` on at most IMAGES test images, also at initialization. The
+units of the greedy cut are chosen on 128 training images. The three networks:
 
     python docs/results/forward_depth.py "ResNet-56, digits" runs/demo/residual 397
     python docs/results/forward_depth.py "ResNet-56, CIFAR-10" runs/resnet56 300
