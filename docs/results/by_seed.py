@@ -136,11 +136,12 @@ def finish(
 
 
 def errors(workdir: Path) -> Row:
-    """From a run's log: the error of the last epoch's training batches, and that of the last evaluation."""
+    """From a run's log: error of the last epoch's training batches, loss and error of the last evaluation."""
     records = read_records(workdir)
-    evaluated = next(r for r in reversed(records) if "holdout_error" in r or "test_error" in r)
-    trained = next(r for r in reversed(records) if "error" in r)
-    return {"train": trained["error"], "error": evaluated.get("holdout_error", evaluated.get("test_error"))}
+    last = next(r for r in reversed(records) if "holdout_loss" in r or "test_loss" in r)
+    split = "holdout" if "holdout_loss" in last else "test"
+    trained = next(r for r in reversed(records) if "loss" in r)
+    return {"train_error": trained["error"], **{k: last[f"{split}_{k}"] for k in ("loss", "error")}}
 
 
 def error_of(run: Run, split: str) -> float:
@@ -277,7 +278,11 @@ def without_places(config: ConfigDict) -> Row:
 
 def errors_in_words(found: Row) -> str:
     """The errors of one run, for the terminal."""
-    return ", ".join(f"{name} {100 * found[name]:.1f} %" for name in ("train", "error") if name in found)
+    return ", ".join(
+        f"{name.replace('_', ' ')} {100 * found[name]:.1f} %"
+        for name in ("train_error", "error")
+        if name in found
+    )
 
 
 def main(run: Callable[..., Row], usage: str | None) -> None:

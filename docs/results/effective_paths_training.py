@@ -51,7 +51,7 @@ def judged(rows: list[Row]) -> Row:
             "verdict": criteria["effective"]["verdict"],
             "errors": {name: by_seed.estimate(100 * e) for name, e in errors.items()},
             "training errors": {
-                name: by_seed.estimate(100 * by_seed.column(rows, name, "train")) for name in NETWORKS
+                name: by_seed.estimate(100 * by_seed.column(rows, name, "train_error")) for name in NETWORKS
             },
             **criteria,
         }
@@ -71,7 +71,7 @@ def run(workdir: Path, data: str, *, smoke: bool, where: Path) -> Row:
     """Everything; see ``by_seed.run_all``."""
     return by_seed.run_all(
         "effective_paths_training", configs_of(data), workdir, by_seed.errors, judged, plot,
-        smoke=smoke, where=where, diverged={"train": CHANCE, "error": CHANCE},
+        smoke=smoke, where=where, diverged={"train_error": CHANCE, "error": CHANCE},
     )  # fmt: skip
 
 

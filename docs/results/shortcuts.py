@@ -82,7 +82,7 @@ def run(workdir: Path, data: str, *, smoke: bool, where: Path) -> Row:
     """Everything; see ``by_seed.run_all``."""
     return by_seed.run_all(
         "shortcuts", configs_of(data), workdir, by_seed.errors, judged, plot,
-        smoke=smoke, where=where, diverged={"train": CHANCE, "error": CHANCE},
+        smoke=smoke, where=where, diverged={"train_error": CHANCE, "error": CHANCE},
     )  # fmt: skip
 
 
