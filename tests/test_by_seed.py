@@ -106,7 +106,8 @@ def test_effective_paths_are_those_of_the_paper_in_proportion(images):
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_each_script_runs_stops_nowhere_and_does_nothing_twice(name, images, tmp_path, monkeypatch):
     script = load_script(f"docs/results/{name}.py")
-    record = script.run(tmp_path / "runs", images, smoke=True, where=tmp_path)
+    options = BY_SEED.Options(images, seeds=2, smoke=True, where=tmp_path)
+    record = script.run(tmp_path / "runs", options)
     written = json.loads((tmp_path / f"{name}.json").read_text("utf-8"))
     assert written == json.loads(json.dumps(record))
     assert (tmp_path / f"{name}.png").stat().st_size > 10_000
@@ -120,7 +121,7 @@ def test_each_script_runs_stops_nowhere_and_does_nothing_twice(name, images, tmp
         raise AssertionError("a finished run is trained again")
 
     monkeypatch.setattr(script.by_seed, "train_and_evaluate", refuse)
-    again = script.run(tmp_path / "runs", images, smoke=True, where=tmp_path)
+    again = script.run(tmp_path / "runs", options)
     assert again["judged"] == record["judged"]
 
 

@@ -12,10 +12,10 @@ lies within the allowed values, *contradicted* if the whole interval lies outsid
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import runpy
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -39,7 +39,7 @@ from resjax.workdir.writers import read_records
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-SEEDS = (0, 1, 2, 3, 4)
+SEEDS = 5
 CHANCE = 0.9
 VERDICTS = ("shown", "contradicted", "undecided")
 Row = dict[str, Any]
@@ -54,6 +54,15 @@ class Criterion(NamedTuple):
     text: str
     least: float = -math.inf
     most: float = math.inf
+
+
+class Options(NamedTuple):
+    """How a script runs."""
+
+    data: str = ""  # see ``in_kind``
+    seeds: int = SEEDS  # 0 … seeds − 1
+    smoke: bool = False  # four steps each, to see that it runs
+    where: Path = HERE  # folder of the results
 
 
 def full_size(label: str) -> tuple[str, dict[str, Any]]:
@@ -220,9 +229,8 @@ def run_all(
     judged: Callable[[list[Row]], Row],
     plot: Callable[[list[Row]], style.Figure],
     *,
-    smoke: bool = False,
+    options: Options,
     diverged: Row | None = None,
-    where: Path = HERE,
 ) -> Row:
     """Trains and measures every network with every seed; writes SCRIPT.json and .png after each seed.
 
@@ -235,20 +243,19 @@ def run_all(
       measure: workdir of a run → its numbers.
       judged: rows → verdicts.
       plot: rows → figure.
-      smoke: two seeds and four steps each, to see that it runs.
+      options: see ``Options``.
       diverged: see ``finish``.
-      where: folder of the results.
 
     Returns:
       What was written last.
     """
-    seeds = SEEDS[:2] if smoke else SEEDS
+    seeds = range(options.seeds)
     rows: list[Row] = []
     record: Row = {}
     for seed in seeds:
         chosen = configs_of(seed)
         for network, config in chosen.items():
-            config = shortened(config) if smoke else config
+            config = shortened(config) if options.smoke else config
             found = finish(config, workdir / f"{network}-seed{seed}", measure, diverged)
             rows.append({"network": network, "seed": seed, **found})
             print(f"{network}, seed {seed}: {errors_in_words(found)}", flush=True)
@@ -263,9 +270,9 @@ def run_all(
             "judged": judged(rows),
             "runs": rows,
         }
-        write(where / f"{script}.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+        write(options.where / f"{script}.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
         with style.theme():
-            plot(rows).savefig(where / f"{script}.png", dpi=150, facecolor="white")
+            plot(rows).savefig(options.where / f"{script}.png", dpi=150, facecolor="white")
     return record
 
 
@@ -285,18 +292,20 @@ def errors_in_words(found: Row) -> str:
     )
 
 
-def main(run: Callable[..., Row], usage: str | None) -> None:
-    """The command of a script: WORKDIR [DATA] [--smoke]. Compiled programs are kept on disk."""
-    arguments = [a for a in sys.argv[1:] if a != "--smoke"]
-    if len(arguments) not in (1, 2):
-        raise SystemExit(usage)
+def main(run: Callable[[Path, Options], Row], about: str | None) -> None:
+    """The command of a script: WORKDIR [DATA] [--seeds=N] [--smoke]. Compiled programs are kept on disk."""
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=about, formatter_class=form)
+    parser.add_argument("workdir", type=Path)
+    parser.add_argument("data", nargs="?", default="")
+    parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--smoke", action="store_true")
+    given = parser.parse_args()
     compile_quickly()
     keep_compiled()
-    smoke = "--smoke" in sys.argv
-    workdir = Path(arguments[0])
-    where = workdir if smoke else HERE
+    where = given.workdir if given.smoke else HERE
     try:
-        record = run(workdir, arguments[1] if len(arguments) > 1 else "", smoke=smoke, where=where)
+        record = run(given.workdir, Options(given.data, given.seeds, given.smoke, where))
     except Stopped as stopped:
         raise SystemExit(str(stopped)) from None
     print(json.dumps(record["judged"], indent=1, ensure_ascii=False))

@@ -1,6 +1,6 @@
 """Row 11 in kind: training on effective paths only is as good (Veit et al. 2016, §5).
 
-    python docs/results/effective_paths_training.py WORKDIR [DATA]
+    python docs/results/effective_paths_training.py WORKDIR [DATA] [--seeds=N] [--smoke]
 
 *Protocol.* Each mini-batch trains 4 of the 9 units, drawn anew, as the paper trains 23 of 54; at test all
 units run, with the factor 4/9 on their branches and without it, since the paper does not say. Pre-activation,
@@ -67,11 +67,11 @@ def plot(rows: list[Row]) -> style.Figure:
     return fig
 
 
-def run(workdir: Path, data: str, *, smoke: bool, where: Path) -> Row:
+def run(workdir: Path, options: by_seed.Options) -> Row:
     """Everything; see ``by_seed.run_all``."""
     return by_seed.run_all(
-        "effective_paths_training", configs_of(data), workdir, by_seed.errors, judged, plot,
-        smoke=smoke, where=where, diverged={"train_error": CHANCE, "error": CHANCE},
+        "effective_paths_training", configs_of(options.data), workdir, by_seed.errors, judged, plot,
+        options=options, diverged={"train_error": CHANCE, "error": CHANCE},
     )  # fmt: skip
 
 

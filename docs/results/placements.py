@@ -1,6 +1,6 @@
 """Row 17 in kind: full pre-activation is best (He et al. 2016, Table 2).
 
-    python docs/results/placements.py WORKDIR [DATA]
+    python docs/results/placements.py WORKDIR [DATA] [--seeds=N] [--smoke]
 
 *Protocol.* The five placements of BatchNorm and ReLU (``resjax.models.residual``) at depth 20 instead of 110;
 otherwise as ``by_seed.in_kind`` says. Where ``docs/results/shortcuts.py`` has the same WORKDIR, the original
@@ -67,11 +67,11 @@ def plot(rows: list[Row]) -> style.Figure:
     return fig
 
 
-def run(workdir: Path, data: str, *, smoke: bool, where: Path) -> Row:
+def run(workdir: Path, options: by_seed.Options) -> Row:
     """Everything; see ``by_seed.run_all``."""
     return by_seed.run_all(
-        "placements", configs_of(data), workdir, by_seed.errors, judged, plot,
-        smoke=smoke, where=where, diverged={"train_error": CHANCE, "error": CHANCE},
+        "placements", configs_of(options.data), workdir, by_seed.errors, judged, plot,
+        options=options, diverged={"train_error": CHANCE, "error": CHANCE},
     )  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """Row 3 in kind: any layer deleted from a plain network leaves chance-level error (Veit et al. 2016, Fig. 3).
 
-    python docs/results/plain_deletions.py WORKDIR [DATA]
+    python docs/results/plain_deletions.py WORKDIR [DATA] [--seeds=N] [--smoke]
 
 *Protocol.* The plain network of 15 layers of ``configs/cifar10_veit_plain.py`` with 32 instead of 128
 channels, without BatchNorm, and with it as a control; otherwise as ``by_seed.in_kind`` says. Each of the 13
@@ -84,11 +84,11 @@ def plot(rows: list[Row]) -> style.Figure:
     return fig
 
 
-def run(workdir: Path, data: str, *, smoke: bool, where: Path) -> Row:
+def run(workdir: Path, options: by_seed.Options) -> Row:
     """Everything; see ``by_seed.run_all``."""
     return by_seed.run_all(
-        "plain_deletions", configs_of(data), workdir, by_seed.measured_run(measured), judged, plot,
-        smoke=smoke, where=where, diverged=DIVERGED,
+        "plain_deletions", configs_of(options.data), workdir, by_seed.measured_run(measured), judged, plot,
+        options=options, diverged=DIVERGED,
     )  # fmt: skip
 
 

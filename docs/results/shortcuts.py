@@ -1,6 +1,6 @@
 """Row 16 in kind: shortcuts other than the identity are worse (He et al. 2016, Table 1).
 
-    python docs/results/shortcuts.py WORKDIR [DATA]
+    python docs/results/shortcuts.py WORKDIR [DATA] [--seeds=N] [--smoke]
 
 *Protocol.* The ten networks of ``launch/reproduce.py shortcuts`` (the eight of the table, gates with two
 biases), post-activation, at depth 20 instead of 110; otherwise as ``by_seed.in_kind`` says.
@@ -78,11 +78,11 @@ def plot(rows: list[Row]) -> style.Figure:
     return fig
 
 
-def run(workdir: Path, data: str, *, smoke: bool, where: Path) -> Row:
+def run(workdir: Path, options: by_seed.Options) -> Row:
     """Everything; see ``by_seed.run_all``."""
     return by_seed.run_all(
-        "shortcuts", configs_of(data), workdir, by_seed.errors, judged, plot,
-        smoke=smoke, where=where, diverged={"train_error": CHANCE, "error": CHANCE},
+        "shortcuts", configs_of(options.data), workdir, by_seed.errors, judged, plot,
+        options=options, diverged={"train_error": CHANCE, "error": CHANCE},
     )  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """Rows 13, 18 and 19 in kind: what stochastic depth changes (Huang et al. 2016; Veit et al. 2016, Fig. 8).
 
-    python docs/results/stochastic_depth.py WORKDIR [DATA]
+    python docs/results/stochastic_depth.py WORKDIR [DATA] [--seeds=N] [--smoke]
 
 *Protocol.* The network of ``configs/cifar10_stochastic_depth.py`` at depth 20 instead of 110, with stochastic
 depth (survival falls linearly to 0.5; branches are scaled at test) and without. It is trained for 90 epochs,
@@ -160,11 +160,11 @@ def plot(rows: list[Row]) -> style.Figure:
     return fig
 
 
-def run(workdir: Path, data: str, *, smoke: bool, where: Path) -> Row:
+def run(workdir: Path, options: by_seed.Options) -> Row:
     """Everything; see ``by_seed.run_all``."""
     return by_seed.run_all(
-        "stochastic_depth", configs_of(data), workdir, by_seed.measured_run(measured), judged, plot,
-        smoke=smoke, where=where,
+        "stochastic_depth", configs_of(options.data), workdir, by_seed.measured_run(measured), judged, plot,
+        options=options,
     )  # fmt: skip
 
 
