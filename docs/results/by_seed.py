@@ -198,27 +198,39 @@ def column(rows: Sequence[Row], network: str, name: str) -> np.ndarray:
     return np.array([r[name] for r in rows if r["network"] == network], float)
 
 
-def draw_by_seed(ax: style.Axes, rows: Sequence[Row], name: str, factor: float = 100) -> None:
-    """One number of every network: each seed as a point, the mean as a bar, its interval as a line."""
+def draw_errors(rows: Sequence[Row], paper: Sequence[str] = ()) -> style.Figure:
+    """Training and other errors of every network: seeds as points, the mean as a bar, its interval as a line.
+
+    Args:
+      rows: of all networks and seeds.
+      paper: the paper's number of each network, shown to the right.
+    """
+    fig, (axes,) = style.axes_grid(1, 2, sharey=True)
     networks = list(dict.fromkeys(r["network"] for r in rows))
-    for y, network in enumerate(networks):
-        found = estimate([factor * r[name] for r in rows if r["network"] == network])
-        ax.plot(
-            found["each"], [y] * found["seeds"], ls="", marker="o", ms=3.5, alpha=0.6, color=style.color(0)
-        )
-        ax.plot([found["mean"]], [y], ls="", marker="|", ms=12, mew=2, color=style.color(1))
-        if found["interval_95"]:
-            ax.plot(found["interval_95"], [y, y], lw=1.2, color=style.color(1))
-    ax.set_yticks(range(len(networks)), networks)
-    ax.invert_yaxis()
-
-
-def draw_paper(ax: style.Axes, errors: Sequence[str]) -> None:
-    """The paper's number of each network, to the right of what ``draw_by_seed`` has drawn."""
+    for ax, name in zip(axes, ("train_error", "error"), strict=True):
+        for y, network in enumerate(networks):
+            found = estimate(100 * column(rows, network, name))
+            points = {"ls": "", "marker": "o", "ms": 3.5, "alpha": 0.6, "color": style.color(0)}
+            ax.plot(found["each"], [y] * found["seeds"], **points)
+            ax.plot([found["mean"]], [y], ls="", marker="|", ms=12, mew=2, color=style.color(1))
+            if found["interval_95"]:
+                ax.plot(found["interval_95"], [y, y], lw=1.2, color=style.color(1))
+    axes[0].set(xlabel="error (%)", title="training batches of the last epoch")
+    axes[1].set(xlabel="error (%)", title="images not trained on")
+    axes[0].set_yticks(range(len(networks)), [n.replace("_", " ") for n in networks])
+    axes[0].invert_yaxis()
     at: Row = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "fontsize": 8.5}
-    for y, error in enumerate(errors):
-        ax.annotate(error, (1, y), xytext=(4, 0), va="center", **at)
-    style.label_above(ax, ax.get_xlim()[1], "paper")
+    for y, error in enumerate(paper):
+        axes[1].annotate(error, (1, y), xytext=(4, 0), va="center", **at)
+    if paper:
+        axes[1].annotate("paper:", (1, -0.7), xytext=(4, 0), va="center", **at)
+    return fig
+
+
+def training_errors(rows: Sequence[Row]) -> Row:
+    """The error of each network in the training batches of the last epoch, in percent; decides nothing."""
+    networks = dict.fromkeys(r["network"] for r in rows)
+    return {name: estimate(100 * column(rows, name, "train_error")) for name in networks}
 
 
 def run_all(

@@ -50,9 +50,7 @@ def judged(rows: list[Row]) -> Row:
         "11": {
             "verdict": criteria["effective"]["verdict"],
             "errors": {name: by_seed.estimate(100 * e) for name, e in errors.items()},
-            "training errors": {
-                name: by_seed.estimate(100 * by_seed.column(rows, name, "train_error")) for name in NETWORKS
-            },
+            "training errors": by_seed.training_errors(rows),
             **criteria,
         }
     }
@@ -60,10 +58,8 @@ def judged(rows: list[Row]) -> Row:
 
 def plot(rows: list[Row]) -> style.Figure:
     """The errors of the three networks."""
-    fig, ((ax,),) = style.axes_grid(1, 1)
-    by_seed.draw_by_seed(ax, rows, "error")
-    ax.set_yticks(range(3), ["all 9 units", "4 of 9, × 4/9 at test", "4 of 9, not scaled"])
-    ax.set(xlabel="error on images not trained on (%)")
+    fig = by_seed.draw_errors(rows)
+    fig.axes[0].set_yticks(range(3), ["all 9 units", "4 of 9, × 4/9 at test", "4 of 9, not scaled"])
     return fig
 
 

@@ -52,6 +52,7 @@ def judged(rows: list[Row]) -> Row:
         "17": {
             "verdict": by_seed.verdict_of(criteria),
             "errors": {name: by_seed.estimate(100 * e) for name, e in errors.items()},
+            "training errors": by_seed.training_errors(rows),
             "relu_pre ÷ original": by_seed.estimate(ratios["relu_pre"]),
             **criteria,
         }
@@ -60,11 +61,7 @@ def judged(rows: list[Row]) -> Row:
 
 def plot(rows: list[Row]) -> style.Figure:
     """The errors of the five networks."""
-    fig, ((ax,),) = style.axes_grid(1, 1)
-    by_seed.draw_by_seed(ax, rows, "error")
-    by_seed.draw_paper(ax, [f"{paper:.2f} %" for _, paper in NETWORKS.values()])
-    ax.set(xlabel="error on images not trained on (%)")
-    return fig
+    return by_seed.draw_errors(rows, [f"{paper:.2f} %" for _, paper in NETWORKS.values()])
 
 
 def run(workdir: Path, options: by_seed.Options) -> Row:

@@ -39,6 +39,11 @@ PAPER = {
     "dropout": FAIL,
 }
 TIMES = 3.0
+TICKS = (1, 2, 5, 10, 20, 30, 50, 90)
+LABELS = (
+    "original", "shortcut × 0", "shortcut × 0.5", "both × 0.5", "exclusive gate, −6", "exclusive gate, 0",
+    "shortcut gate, −6", "shortcut gate, 0", "1×1 convolution", "dropout",
+)  # fmt: skip
 WORSE = Criterion("error ÷ the original's > 1", least=1)
 FAILS = Criterion(f"error ÷ the original's ≥ {TIMES:g}", least=TIMES)
 ORDER = Criterion("rank correlation with the paper's errors ≥ 0.5", least=0.5)
@@ -64,6 +69,7 @@ def judged(rows: list[Row]) -> Row:
         "16": {
             "verdict": by_seed.verdict_of(criteria),
             "errors": {name: by_seed.estimate(100 * e) for name, e in errors.items()},
+            "training errors": by_seed.training_errors(rows),
             **criteria,
         }
     }
@@ -71,10 +77,15 @@ def judged(rows: list[Row]) -> Row:
 
 def plot(rows: list[Row]) -> style.Figure:
     """The errors of the ten networks."""
-    fig, ((ax,),) = style.axes_grid(1, 1)
-    by_seed.draw_by_seed(ax, rows, "error")
-    by_seed.draw_paper(ax, ["fail" if e == FAIL else f"{e:.2f} %" for e in PAPER.values()])
-    ax.set(xlabel="error on images not trained on (%)")
+    paper = ["fail" if error == FAIL else f"{error:.2f} %" for error in PAPER.values()]
+    fig = by_seed.draw_errors(rows, paper)
+    for ax in fig.axes:
+        ax.set_xscale("log")
+        ax.set_xticks(TICKS, [str(tick) for tick in TICKS])
+        ax.minorticks_off()
+    fig.axes[0].set_yticks(range(len(LABELS)), LABELS)
+    fig.axes[0].set_xlim(1, 100)
+    fig.axes[1].set_xlim(18, 100)
     return fig
 
 

@@ -130,7 +130,7 @@ def judged(rows: list[Row]) -> Row:
         "18": {
             **by_seed.judge(GAIN, stochastic / constant),
             "errors": levels("error", 100),
-            "training errors": levels("train_error", 100),
+            "training errors": by_seed.training_errors(rows),
         },
         "19": {"verdict": by_seed.verdict_of(row19), **row19},
     }
