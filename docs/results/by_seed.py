@@ -276,7 +276,7 @@ def run_all(
             "made": {k: v for k, v in provenance().items() if k != "command"},
             "command": f"python docs/results/{script}.py WORKDIR [DATA]",
             "data": "Fashion-MNIST at 8×8; each seed draws its own training and evaluation images",
-            "config": without_places(first),
+            "config": recorded(first, list(seeds)),
             "differences": {network: configs.differences(first, c) for network, c in chosen.items()},
             "finished": f"{len(rows)} of {len(seeds) * len(chosen)} runs",
             "judged": judged(rows),
@@ -288,11 +288,11 @@ def run_all(
     return record
 
 
-def without_places(config: ConfigDict) -> Row:
-    """A configuration as plain numbers, without folders of this machine."""
+def recorded(config: ConfigDict, seeds: list[int]) -> Row:
+    """A configuration as plain numbers, with all seeds and without folders of this machine."""
     found = config.to_dict()
-    found["data"] = {**found["data"], "name": "fashion_mnist", "data_dir": ""}
-    return found
+    found["data"] |= {"name": "fashion_mnist", "data_dir": "", "split_seed": seeds}
+    return found | {"seed": seeds}
 
 
 def errors_in_words(found: Row) -> str:
