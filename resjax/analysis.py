@@ -14,12 +14,16 @@ import warnings
 from typing import Any
 
 from resjax.studies.catalogue import STUDIES, plot
+from resjax.studies.convolution.activations import activations
 from resjax.studies.convolution.connections import connections
 from resjax.studies.convolution.edges import edges
+from resjax.studies.convolution.equal_parameters import equal_parameters
 from resjax.studies.convolution.equivariance import equivariance
 from resjax.studies.convolution.sample_size import sample_size
 from resjax.studies.convolution.sharing import sharing
+from resjax.studies.convolution.sharing_by_layer import sharing_by_layer
 from resjax.studies.curves import curves
+from resjax.studies.initial import at_initialization
 from resjax.studies.lesions.batch_statistics import reestimate
 from resjax.studies.lesions.deletions import delete_subsets, deletions
 from resjax.studies.lesions.interventions import interventions
@@ -28,6 +32,7 @@ from resjax.studies.lesions.pairs import pairs
 from resjax.studies.lesions.pruning import pruning
 from resjax.studies.lesions.recalibrate import recalibrate
 from resjax.studies.lesions.reorder import reorder
+from resjax.studies.lesions.skip_length import skip_length
 from resjax.studies.paths.committee import committee
 from resjax.studies.paths.path_counts import path_counts
 from resjax.studies.paths.path_exact import path_spectrum
@@ -42,22 +47,33 @@ from resjax.studies.signals.gradients import gradients
 from resjax.studies.signals.jacobians import jacobians
 from resjax.studies.signals.norms_over_training import norms_over_training
 from resjax.studies.signals.shattering import gradients_along_line, shattering
+from resjax.studies.signals.vanishing import vanishing
+from resjax.studies.small_training import digits_recipe
+from resjax.studies.units.added_layers import added_layers
+from resjax.studies.units.decay_in_training import decay_in_training
 from resjax.studies.units.identity import identity
 from resjax.studies.units.insertion import insert, start_from
+from resjax.studies.units.learns_identity import learns_identity
 from resjax.studies.units.responses import responses
 from resjax.studies.units.surgery import surgery
 from resjax.studies.units.weight_decay import weight_decay
 
 __all__ = [
     "Run",
+    "activations",
+    "added_layers",
+    "at_initialization",
     "backward_signal",
     "branch_variance",
     "committee",
     "connections",
     "curves",
+    "decay_in_training",
     "delete_subsets",
     "deletions",
+    "digits_recipe",
     "edges",
+    "equal_parameters",
     "equivariance",
     "gradients",
     "gradients_along_line",
@@ -65,6 +81,7 @@ __all__ = [
     "insert",
     "interventions",
     "jacobians",
+    "learns_identity",
     "lesion",
     "load_run",
     "load_runs",
@@ -84,9 +101,12 @@ __all__ = [
     "sample_paths",
     "sample_size",
     "sharing",
+    "sharing_by_layer",
     "shattering",
+    "skip_length",
     "start_from",
     "surgery",
+    "vanishing",
     "weight_decay",
 ]
 

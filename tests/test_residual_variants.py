@@ -220,7 +220,7 @@ def test_every_choice_trains(row, x):
     ("fields", "message"),
     [
         ({"block": "wide"}, "model.block='wide'; allowed: basic, bottleneck"),
-        ({"block_layers": 4}, "model.block_layers=4; allowed: 1, 2, 3"),
+        ({"block_layers": 0}, "model.block_layers=0; allowed: 1 or more"),
         ({"bottleneck_stride": "1"}, "allowed: 1x1, 3x3"),
         ({"stem": "huge"}, "allowed: small, large"),
         ({"placement": "after"}, "allowed: post, bn_after_add, relu_before_add, relu_pre, pre"),

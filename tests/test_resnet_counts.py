@@ -112,6 +112,7 @@ def test_units():
     for fields, n in (
         ({"depth": 110}, 54),
         ({"depth": 110, "block_layers": 1}, 108),
+        ({"depth": 110, "block_layers": 6}, 18),
         ({"depth": 1001, "block": "bottleneck"}, 333),
         ({"stage_sizes": (4, 4, 4), "widen": 10}, 12),
     ):

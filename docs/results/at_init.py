@@ -5,9 +5,11 @@ Parts, each with a file of numbers at_init_<part>.json beside this one, and all 
   branch_variance  Var(branch) ÷ Var(shortcut) in each unit at depth 110, with and without BatchNorm
   shattering       correlation of gradients at different inputs, fully connected, to depth 50, and at 110
   zero_init        deletion of random sets of units from networks whose branches start at 0
-Verdicts are computed from the limits of claims.json, which were fixed before anything was measured.
+Verdicts are computed from the limits of claims.json, which were fixed before anything was measured, and from
+95 % intervals over seeds: "undecided" where an interval crosses a limit.
 """
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +23,8 @@ from absl import app, flags
 from resjax import command, data, models
 from resjax.analysis import plot
 from resjax.network import Network
+from resjax.studies.intervals import bootstrap
+from resjax.studies.judged import MET, MISSED, UNDECIDED, judged
 from resjax.studies.options import ClaimOptions
 from resjax.studies.result import Result
 from resjax.studies.signals import branch_variance as branch_variance_study
@@ -52,8 +56,18 @@ def network(images: np.ndarray, **fields: Any) -> Network:
 
 
 def spread(values: list[float]) -> dict[str, Any]:
-    """Mean and range over seeds."""
-    return {"mean": float(np.mean(values)), "range": [min(values), max(values)], "n": len(values)}
+    """Mean, 95 % interval (Student's t) and range over seeds."""
+    low, high = bootstrap(np.array(values))
+    ends = {"interval": [float(low), float(high)], "range": [min(values), max(values)]}
+    return {"mean": float(np.mean(values)), **ends, "n": len(values)}
+
+
+WORDS = {MET: "shown", MISSED: "contradicted", UNDECIDED: "undecided"}
+
+
+def verdict(found: dict[str, Any], least: float = -np.inf, most: float = np.inf) -> str:
+    """Whether what ``spread`` found lies between two limits."""
+    return WORDS[judged(*found["interval"], least=least, most=most)]
 
 
 def gradients(examples: Examples) -> Found:
@@ -116,40 +130,46 @@ def branch_variance(examples: Examples) -> Found:
                 verdicts.update({f"{k}: {label}, {stage}": v for k, v in verdicts_here.items()})
             else:
                 found = {"slope": spread([r.slope(0, stage).slope for r in results])}
-                verdicts[f"1/l: {label}, {stage}"] = low <= found["slope"]["mean"] <= high
+                verdicts[f"1/l: {label}, {stage}"] = verdict(found["slope"], low, high)
             numbers[label][stage] = found
             print(label, stage, found, flush=True)
-    return {"by kind and stage": numbers, "verdicts": said(verdicts)}, shown
+    return {"by kind and stage": numbers, "verdicts": verdicts}, shown
 
 
-def _doubling(results: list[Any], stage: str) -> tuple[dict[str, Any], dict[str, bool]]:
+def _doubling(results: list[Any], stage: str) -> tuple[dict[str, Any], dict[str, str]]:
     """Numbers of the equal units of a stage, without its first, which has the variance of fewer channels."""
     limit = LIMITS["un-normalized: ratio and growth, relative to constancy and to 2"]
-    ratios, growths = [], []
+    growths, changes, singles, near, constant = [], [], [], [], []
     for r in results:
         own = r.of_stage(stage) & (r.position > 1)
-        ratios.append(r.ratio[0].mean(0)[own])
-        growths.append((r.output[0].mean(0) / r.shortcut[0].mean(0))[own])
-    ratio, growth = np.concatenate(ratios), np.concatenate(growths)
-    middle = float(np.exp(np.mean(np.log(growth))))
-    near = abs(growth / 2 - 1) <= limit
-    constant = abs(ratio / np.median(ratio) - 1) <= limit
-    # Does the ratio change along the stage? Means over seeds of its two halves.
-    half = len(ratios[0]) // 2
-    ends = [float(np.exp(np.mean([np.log(v[part]) for v in ratios])))
-            for part in (slice(half), slice(half, None))]  # fmt: skip
+        ratio = r.ratio[0].mean(0)[own]
+        growth = (r.output[0].mean(0) / r.shortcut[0].mean(0))[own]
+        growths.append(_geometric(growth))
+        # Does the ratio change along the stage? Its second half ÷ its first.
+        half = len(ratio) // 2
+        changes.append(_geometric(ratio[half:]) / _geometric(ratio[:half]))
+        doubles, stays = abs(growth / 2 - 1) <= limit, abs(ratio / np.median(ratio) - 1) <= limit
+        near.append(float(doubles.mean()))
+        constant.append(float(stays.mean()))
+        singles.append(float((doubles & stays).mean()))
     numbers = {
-        "growth of a unit, geometric mean over units and seeds": middle,
-        "ratio, geometric mean of the first and of the second half": ends,
-        "share of units whose growth is within 20 % of 2": float(near.mean()),
-        "share of units whose ratio is within 20 % of the median": float(constant.mean()),
+        "growth of a unit, geometric mean over units": spread(growths),
+        "ratio, second half ÷ first half of the stage": spread(changes),
+        "share of units whose growth is within 20 % of 2": spread(near),
+        "share of units whose ratio is within 20 % of the median": spread(constant),
+        "share of units with both": spread(singles),
         "units": len(ratio),
     }
+    growth, change, _, _, both, _ = numbers.values()
     return numbers, {
-        "doubling on average": bool(abs(middle / 2 - 1) <= limit),
-        "constant ratio on average": bool(abs(ends[1] / ends[0] - 1) <= limit),
-        "doubling and constant ratio in 9 of 10 single units": bool((near & constant).mean() >= 0.9),
+        "doubling on average": verdict(growth, 2 * (1 - limit), 2 * (1 + limit)),
+        "constant ratio on average": verdict(change, 1 - limit, 1 + limit),
+        "doubling and constant ratio in 9 of 10 single units": verdict(both, 0.9),
     }
+
+
+def _geometric(values: np.ndarray) -> float:
+    return float(np.exp(np.mean(np.log(values))))
 
 
 def shattered(_: Examples) -> Found:
@@ -162,16 +182,23 @@ def shattered(_: Examples) -> Found:
     rates = {label: r.exponential() for label, r in results.items()}
     limit = LIMITS["plain: rate of decay, relative to ln 2"]
     far = LIMITS["residual with BatchNorm ÷ plain, correlation at depth 24"]
-    verdicts, ratios = {}, {}
+    verdicts, ratios, ends = {}, {}, {}
+    residual = results["residual, BatchNorm"]
     for label, r in results.items():
         if not r.residual:
-            rate, fit = rates[label]
-            close = abs(rate / np.log(2) - 1) <= limit and fit >= shattering.GOOD_FIT
-            verdicts[f"{label}: log correlation linear in depth, rate within 25 % of ln 2"] = close
-            ratios[label], _ = shattering.ratio(results["residual, BatchNorm"], r)
-            verdicts[f"residual, BatchNorm: more than 10 times {label} at depth 24"] = ratios[label] > far
+            fit, ends[label] = rates[label][1], _over_networks(_rate, r)
+            found = verdict({"interval": ends[label] / np.log(2)}, 1 - limit, 1 + limit)
+            straight = "shown" if fit >= shattering.GOOD_FIT else "contradicted"
+            claim = f"{label}: log correlation linear in depth, rate within 25 % of ln 2"
+            verdicts[claim] = found if straight == "shown" else straight
+            times, noise = shattering.ratio(residual, r)
+            interval = [times, np.inf] if noise else _over_networks(_times, residual, r).tolist()
+            claim = f"residual, BatchNorm: more than 10 times {label} at depth 24"
+            verdicts[claim] = verdict({"interval": interval}, far)
+            ratios[label] = {"at least": times} if noise else {"times": times, "interval": interval}
     numbers = {
         "rate and r² of the exponential": {k: list(v) for k, v in rates.items()},
+        "interval of the rate over networks": {k: v.tolist() for k, v in ends.items()},
         "correlation at depth 24 and its interval": {
             k: shattering.at_shown_depth(r) for k, r in results.items()
         },
@@ -179,9 +206,29 @@ def shattered(_: Examples) -> Found:
             k: shattering.at_shown_depth(r) for k, r in deeper.items()
         },
         "residual, BatchNorm ÷ plain at depth 24 (at least, where the plain one is noise)": ratios,
-        "verdicts": said(verdicts),
+        "verdicts": verdicts,
     }
     return numbers, results
+
+
+def _rate(r: shattering.Shattering) -> float:
+    return r.exponential()[0]
+
+
+def _times(r: shattering.Shattering, other: shattering.Shattering) -> float:
+    return shattering.ratio(r, other)[0]
+
+
+def _over_networks(statistic: Callable[..., float], *results: shattering.Shattering) -> np.ndarray:
+    """Percentile bootstrap 95 % interval over the networks of each kind."""
+    rng, made = np.random.default_rng(0), []
+    for _ in range(500):
+        drawn = []
+        for r in results:
+            rows = rng.integers(0, len(r.correlation), len(r.correlation))
+            drawn.append(dataclasses.replace(r, correlation=r.correlation[rows]))
+        made.append(statistic(*drawn))
+    return np.nanquantile(made, (0.025, 0.975))
 
 
 def _tell(done: int, of: int) -> None:
@@ -222,17 +269,15 @@ def zero_init(examples: Examples) -> Found:
             ]
             table[label]["train" if train else "inference"] = f"{sum(equal)} of {sets} sets equal"
     whole = {"train": f"{sets} of {sets} sets equal", "inference": f"{sets} of {sets} sets equal"}
-    verdicts = {k: v == whole for k, v in table.items() if not k.startswith("control")}
-    return {"depth 56, random halves of the units deleted": table, "verdicts": said(verdicts)}, {}
+    verdicts = {
+        k: "shown" if v == whole else "contradicted" for k, v in table.items() if not k.startswith("control")
+    }
+    return {"depth 56, random halves of the units deleted": table, "verdicts": verdicts}, {}
 
 
 def short(values: Any) -> Any:
     """The same with five digits a number."""
     return json.loads(json.dumps(values), parse_float=lambda digits: float(f"{float(digits):.5g}"))
-
-
-def said(verdicts: dict[str, Any]) -> dict[str, str]:
-    return {k: "shown" if v else "contradicted" for k, v in verdicts.items()}
 
 
 PARTS: dict[str, Callable[[Examples], Found]] = {

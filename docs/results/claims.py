@@ -1,9 +1,11 @@
 """Writes claims.md from claims.json: ``python docs/results/claims.py``.
 
 claims.json has an entry for each claim: its row, the claim, the paper, the criterion ``shown_if`` with its
-numbers in ``limits``, the ``status`` (one of ``STATUS``), what is said beside it, the name for
-``launch/reproduce.py``, and what was found. ``tolerances.py`` judges results by the same ``limits``, so page
-and verdicts cannot differ.
+numbers in ``limits``, the name for ``launch/reproduce.py``, and what was ``found``: for each trial its
+``setting`` (one of ``SETTINGS``), what it was ``on``, its ``n``, what was ``measured`` with its interval, the
+``verdict`` (one of ``VERDICTS``), and ``where`` it is told. ``tolerances.py`` judges results by the same
+``limits``; a trial that is ``judged`` by it names folder, network, row, and how the names of its criteria
+begin, and a test compares the verdicts.
 """
 
 import json
@@ -13,16 +15,11 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-STATUS = (
-    "shown",
-    "shown in part, contradicted in part",
-    "met in a shorter training",
-    "missed in a shorter training",
-    "not run",
-)
-# Row → the criteria that tolerances.py applies by itself.
-JUDGED = (2, 5, 6, 8, 9, 15, 20)
-PARTS = {"ours": "Found", "smaller_form": "Smaller form", "evidence": "Evidence"}
+VERDICTS = ("shown", "contradicted", "undecided", "not run")
+# What a trial shares with the row's protocol.
+SETTINGS = {"paper": "", "shorter": "shorter training: ", "in kind": "in kind: "}
+# Rows whose criteria tolerances.py applies by itself.
+JUDGED = (2, 5, 6, 8, 9, 15, 20, 22)
 
 INTRODUCTION = """\
 # The papers' claims, one by one
@@ -30,24 +27,29 @@ INTRODUCTION = """\
 <!-- Made by claims.py from claims.json: change that file, then run python docs/results/claims.py -->
 
 What a reproduction of these papers must show, when it counts as shown, and how far this project is. The
-criteria were fixed before anything was measured. The verdicts are strict:
+criteria were fixed before anything was measured. There are four verdicts:
 
-* **shown**, **contradicted**: the row's own protocol was followed, and its tolerance was met or missed.
-* **met**, **missed in a shorter training**: the row's network and criteria, but trained for 20,000 of its
-  64,000 steps ([veit110](veit110.md): 7.68 % error, one seed).
-* **not run**: the protocol was not followed. "Smaller form" says what a smaller or another network shows; it
-  decides nothing about the row.
+* **shown**: the whole 95 % interval of what was measured lies within the criterion's bounds.
+* **contradicted**: the whole interval lies outside of them.
+* **undecided**: the interval crosses a bound, or there is none, as for one seed where recipes are compared.
+* **not run**: nothing was measured that the criterion applies to.
 
-Of {total} rows, {shown} are shown, {split} are shown in one part and contradicted in another, {short} are
-decided in a shorter training ({met} met, {missed} missed), and {not_run} are not run: they need trainings of
-ResNet-110 on CIFAR-10 or of a network on ImageNet.
+Column "on" says what was measured. Where it begins with *shorter training*, the paper's network was trained
+for fewer steps ([veit110](veit110.md): 7.68 % error, one seed). Where it begins with *in kind*, another
+network or other data stand in, at a size that two CPU cores can train; such a verdict speaks of that
+network, not of the paper's. Otherwise, the row's own protocol was followed. Column "n" gives the networks or
+seeds, and the sample behind the interval.
+
+Of {total} rows, {own} followed the paper's own protocol: {split}. {other} others have verdicts on a shorter
+training or in kind only, and {none} have none. What is not run needs trainings of ResNet-110 on CIFAR-10, or
+of a network on ImageNet.
 
 For CIFAR-10, `python launch/reproduce.py NAME` makes these trainings, with the NAME in the row. It can be
 stopped and continued, and writes `tolerances.json`, which applies the criteria of rows {judged}
 (`docs/results/tolerances.py`). Row 15 is judged when all networks of the name are finished.
 
-| row | claim | paper | verdict |
-|---|---|---|---|
+| row | claim | on | n | measured, 95 % interval | verdict |
+|---|---|---|---|---|---|
 """
 
 END = """\
@@ -76,13 +78,28 @@ def criterion(claim: dict[str, Any]) -> str:
     return claim["shown_if"].format(**{name: _told(n) for name, n in claim["limits"].items()})
 
 
+def _lines(claim: dict[str, Any]) -> str:
+    """The lines of a claim in the table: one for each trial, after one for a protocol that was not run."""
+    row = f"[{claim['row']}](#row-{claim['row']})"
+    lines = []
+    if all(trial["setting"] != "paper" for trial in claim["found"]):
+        lines.append((row, claim["claim"], "the paper's protocol", "–", claim.get("note", "–"), "not run"))
+    for trial in claim["found"]:
+        part = f"{trial['part']}: " if "part" in trial else ""
+        first = ("", "") if lines else (row, claim["claim"])
+        on = SETTINGS[trial["setting"]] + trial["on"]
+        measured = f"{part}{trial['measured']}; {trial['where']}"
+        lines.append((*first, on, trial["n"], measured, f"**{trial['verdict']}**"))
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
 def _section(claim: dict[str, Any]) -> str:
     paper = "" if claim["paper"] == "–" else f" ({claim['paper']})"
-    said = f": {claim['said']}" if "said" in claim else ""
-    lines = [f"**Shown, if** {criterion(claim)}.", f"**Verdict**: {claim['status']}{said}."]
-    for part, name in PARTS.items():
-        if part in claim:
-            lines.append(f"**{name}**: " + "; ".join(claim[part]) + ".")
+    lines = [f"**Shown, if** {criterion(claim)}."]
+    if "remark" in claim:
+        lines.append(f"**Remark**: {claim['remark']}.")
+    if "evidence" in claim:
+        lines.append("**Evidence**: " + "; ".join(claim["evidence"]) + ".")
     if "run" in claim:
         lines.append(f"**Run**: {claim['run']}.")
     title = claim["claim"][0].upper() + claim["claim"][1:]
@@ -95,26 +112,29 @@ def _wrapped(text: str, indent: str = "") -> str:
     return textwrap.fill(text, 118, subsequent_indent=indent, **whole) + "\n"
 
 
+def _introduction(rows: list[dict[str, Any]]) -> str:
+    own = {c["row"]: {t["verdict"] for t in c["found"] if t["setting"] == "paper"} for c in rows}
+    number = Counter(next(iter(v)) if len(v) == 1 else "mixed" for v in own.values() if v)
+    words = [f"{number[v]} {'is' if number[v] == 1 else 'are'} {v}" for v in VERDICTS if number[v]]
+    if number["mixed"]:
+        words.append(f"{number['mixed']} have different verdicts on their parts")
+    decided = [c for c in rows if not own[c["row"]] and {t["verdict"] for t in c["found"]} - {"not run"}]
+    paper = sum(number.values())
+    return INTRODUCTION.format(
+        total=len(rows),
+        own=paper,
+        split=", ".join(words[:-1]) + " and " + words[-1] if len(words) > 1 else words[0],
+        other=len(decided),
+        none=len(rows) - paper - len(decided),
+        judged=", ".join(map(str, JUDGED[:-1])) + f" and {JUDGED[-1]}",
+    )
+
+
 def page() -> str:
     """The text of claims.md."""
     rows = claims()
-    number = Counter(claim["status"] for claim in rows)
-    shown, split, met, missed, not_run = (number[status] for status in STATUS)
-    text = INTRODUCTION.format(
-        total=len(rows),
-        shown=shown,
-        split=split,
-        short=met + missed,
-        met=met,
-        missed=missed,
-        not_run=not_run,
-        judged=", ".join(map(str, JUDGED[:-1])) + f" and {JUDGED[-1]}",
-    )
-    for claim in rows:
-        link = f"[{claim['row']}](#row-{claim['row']})"
-        text += f"| {link} | {claim['claim']} | {claim['paper']} | {claim['status']} |\n"
-    sections = "\n".join(_section(claim) for claim in rows)
-    return f"{text}\n## Criteria and evidence\n\n{sections}\n{END}"
+    sections = "\n".join(map(_section, rows))
+    return f"{_introduction(rows)}{''.join(map(_lines, rows))}\n## Criteria and evidence\n\n{sections}\n{END}"
 
 
 if __name__ == "__main__":

@@ -1,30 +1,33 @@
 """Judges studies by the criteria of claims.json: ``python docs/results/tolerances.py FOLDER [FOLDER …]``.
 
 FOLDER is a report of ``resjax.analyze``, or a copy of one that ``collect.py`` made. Writes
-FOLDER/tolerances.json: network → row → criteria, each with the measured value, the allowed values, and
-whether it was met. The reader must check that network and protocol are those of the row. Rows without a study
-in FOLDER are left out. Row 15 compares networks: it is judged in a report of several, under "all", with those
-of its depths that are there; otherwise "met" is null, and "why" says what is missing.
+FOLDER/tolerances.json: network → row → criteria, each with the measured value, its 95 % interval, what the
+interval is over, the allowed values, and the verdict: met, missed, or undecided where the interval crosses
+the end of what is allowed (``resjax.studies.judged``). The reader must check that network and protocol are
+those of the row. Rows without a study in FOLDER are left out. Row 15 compares networks: it is judged in a
+report of several, under "all".
 """
 
 import itertools
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from resjax.report.write import read
 from resjax.studies.catalogue import STUDIES
+from resjax.studies.intervals import reflected
+from resjax.studies.judged import judged
 from resjax.studies.lesions.deletions import Deletions, by_number
 from resjax.studies.lesions.lesion import Lesion
 from resjax.studies.lesions.reorder import Reordering, by_swaps, tau_and_error
 from resjax.studies.paths.path_lengths import share_between
 from resjax.studies.paths.paths import Paths
 from resjax.studies.ranks import spearman
-from resjax.studies.units.identity import Identity, openings, refining
 from resjax.studies.units.responses import Responses
 from resjax.workdir.workdir import write
 
@@ -34,11 +37,32 @@ LIMITS: dict[int, dict[str, Any]] = {claim["row"]: claim["limits"] for claim in 
 """Row → the numbers of its criterion, in the units of its text: points and percent, not shares."""
 
 
-def criterion(measured: Any, allowed: str, met: bool | None, why: str = "") -> dict[str, Any]:
-    """One criterion; ``met`` is None if nothing can fail, or if ``why`` says that it cannot be judged."""
-    measured = json.loads(json.dumps(measured, default=lambda v: np.asarray(v).tolist()))
-    found = {"measured": measured, "allowed": allowed, "met": None if met is None else bool(met)}
-    return found | ({"why": why} if met is None and why else {})
+def criterion(
+    measured: Any, interval: Sequence[float], over: str, allowed: str, verdict: str, digits: int = 3
+) -> dict[str, Any]:
+    """One criterion with its verdict; ``over`` says what the interval is an interval over."""
+    return {
+        "measured": _plain(measured, digits),
+        "interval": _plain(interval, digits),
+        "over": over,
+        "allowed": allowed,
+        "verdict": verdict,
+    }
+
+
+def told(measured: Any, digits: int = 3) -> dict[str, Any]:
+    """A number that is reported and can't fail."""
+    return {"measured": _plain(measured, digits)}
+
+
+def _plain(value: Any, digits: int) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _plain(v, digits) for k, v in value.items()}
+    if isinstance(value, str | int | None):
+        return value
+    if np.ndim(value):
+        return [_plain(v, digits) for v in value]
+    return round(float(value), digits) if np.isfinite(value) else None
 
 
 def transitions(unit: tuple[str, ...]) -> np.ndarray:
@@ -46,179 +70,252 @@ def transitions(unit: tuple[str, ...]) -> np.ndarray:
     return np.array([u.endswith("/unit1") and not u.startswith("stage1/") for u in unit])
 
 
+def rises(r: Lesion) -> tuple[np.ndarray, np.ndarray]:
+    """[unit]: the rise of the error by each deletion in points, and the half-width of its interval.
+
+    The rise is (b − c)/N, where the deletion spoils the predictions of b of N images and corrects those of c.
+    Both together are at most the images whose prediction changes, (1 − agreement)·N, so the standard error is
+    at most √((1 − agreement) − rise²)/√N.
+    """
+    rise = r.error - r.intact_error
+    most = np.clip(1 - r.agreement - rise**2, 0, None)
+    return 100 * rise, 196 * np.sqrt(most / r.num_examples)
+
+
 def single_deletions(r: Lesion) -> Criteria:
-    """Row 2. The interval of a rise is at most that of 1 − agreement, the share of images that change."""
-    limit = LIMITS[2]
-    share = limit["share"] / 100
-    rise, opening = 100 * (r.error - r.intact_error), transitions(r.unit)
-    half = 196 * np.sqrt((1 - r.agreement) / r.num_examples)
-    other = rise[~opening]
-    worst = [r.unit[i] for i in np.argsort(-rise)[: limit["top"]]]
-    exceptions = {
-        r.unit[i]: [round(float(rise[i]), 2), round(float(half[i]), 2)]
-        for i in np.flatnonzero(rise > limit["median"])
-    }
+    """Row 2. All rises at the upper ends of their intervals, and all at the lower ones, bound each number."""
+    limit, share = LIMITS[2], LIMITS[2]["share"] / 100
+    rise, half = rises(r)
+    opening, over = transitions(r.unit), f"{r.num_examples:,} images, at most"
+    other, wide = rise[~opening], half[~opening]
+    median = [float(np.median(other + sign * wide)) for sign in (-1, 1)]
+    few = [float(np.mean(other + sign * wide <= limit["rise"])) for sign in (1, -1)]
+    worst = np.argsort(-rise)[: limit["top"]]
+    # The weakest of the units that change the shape, minus the strongest of the others that must be below it.
+    below = limit["top"] - opening.sum()
+    rank = [
+        float((rise - half)[opening].min(initial=np.inf) - _nth((rise + half)[~opening], below)),
+        float((rise + half)[opening].min(initial=np.inf) - _nth((rise - half)[~opening], below)),
+    ]
+    allowed = f"{opening.sum()} of {opening.sum()}"
     return {
         "median rise where the shape stays, points": criterion(
-            round(float(np.median(other)), 2),
-            f"≤ {limit['median']}",
-            np.median(other) <= limit["median"],
+            np.median(other), median, over, f"≤ {limit['median']}", judged(*median, most=limit["median"])
         ),
         f"share of those that cost at most {limit['rise']} points": criterion(
-            round(float(np.mean(other <= limit["rise"])), 3),
-            f"≥ {share}",
-            np.mean(other <= limit["rise"]) >= share,
+            np.mean(other <= limit["rise"]), few, over, f"≥ {share}", judged(*few, least=share)
         ),
-        "the five worst hold all that change the shape": criterion(
-            worst, "all of them", all(u in worst for u in np.array(r.unit)[opening])
+        f"units that change the shape among the {limit['top']} worst": criterion(
+            f"{opening[worst].sum()} of {opening.sum()}", [], over, allowed, judged(*rank, least=0)
         ),
-        f"units that cost more than {limit['median']} point (rise, ± at most)": criterion(
-            exceptions, "", None
+        f"units that cost more than {limit['median']} point, and the half-width of the interval": told(
+            {r.unit[i]: [rise[i], half[i]] for i in np.flatnonzero(rise > limit["median"])}, 2
         ),
     }
+
+
+def _nth(values: np.ndarray, n: int) -> float:
+    """The value of rank ``n`` from the largest, which has rank 0; −∞ where there are fewer."""
+    return float(np.sort(values)[::-1][n]) if len(values) > n else -np.inf
+
+
+RESAMPLES = 2000
+
+
+def resampled_medians(r: Deletions) -> tuple[np.ndarray, np.ndarray]:
+    """k [number], and medians of the error [resample, number], over resampled sets of each number.
+
+    Where all possible sets were deleted, there is nothing to resample.
+    """
+    curve, rng = by_number(r), np.random.default_rng(0)
+    made = np.empty((RESAMPLES, len(curve.amount)))
+    for i, (k, low, high) in enumerate(zip(curve.amount, curve.low, curve.high, strict=True)):
+        own = r.error[r.number == k]
+        if low == high:
+            made[:, i] = curve.median[i]
+        else:
+            made[:, i] = np.median(rng.choice(own, (RESAMPLES, len(own))), axis=1)
+    return curve.amount, made
+
+
+def _interval(values: np.ndarray, tests: int = 1) -> np.ndarray:
+    """Percentile 95 % interval over the first axis; with several tests, Bonferroni's."""
+    return np.quantile(values, (0.025 / tests, 1 - 0.025 / tests), axis=0)
 
 
 def many_deletions(r: Deletions) -> Criteria:
-    """Row 5."""
+    """Row 5.
+
+    The largest of many noisy steps exceeds the largest true step, so it is no estimate of it. Here each
+    step has an interval: "no step above 15 points" is met if none of them reaches above 15, and missed if one
+    of them (by Bonferroni's interval for so many) lies above it as a whole.
+    """
     limit = LIMITS[5]
     step, low, high = (limit[name] / 100 for name in ("step", "low", "high"))
-    curve = by_number(r)
-    k, median = curve.amount, curve.median
-    steps = np.diff(median) / np.diff(k)
-    at = {int(n): float(m) for n, m in zip(k, median, strict=True)}
+    median = by_number(r).median
+    k, made = resampled_medians(r)
+    over = f"{int(np.median(by_number(r).draws[1:]))} sets a number"
     rank = spearman(k[1:], median[1:])
+    ranks = _interval(np.array([spearman(k[1:], row[1:]) for row in made]))
+    ranks = np.clip(reflected(rank, (ranks[0], ranks[1])), -1, 1)
+    slope = np.diff(made, axis=1) / np.diff(k)
+    each, strict = _interval(slope), _interval(slope, len(k) - 1)
+    steep = int(np.argmax(np.diff(median) / np.diff(k)))
+    # The step whose lower end is highest decides "missed", the one whose upper end is highest "met".
+    bounds = float(strict[0].max()), float(max(each[1].max(), strict[0].max()))
     found = {
         "rank correlation of k and the median": criterion(
-            round(rank, 3), f"≥ {limit['rank']}", rank >= limit["rank"]
+            rank, ranks, over, f"≥ {limit['rank']}", judged(*ranks, least=limit["rank"])
         ),
         "largest step of the median from k to k + 1": criterion(
-            round(float(steps.max()), 3), f"≤ {step}", steps.max() <= step
+            (np.diff(median) / np.diff(k))[steep],
+            each[:, steep],
+            f"{over}; at k = {k[steep]}",
+            f"no step > {step}",
+            judged(*bounds, most=step),
         ),
-        "median error by k": criterion({n: round(m, 4) for n, m in at.items()}, "", None),
+        "median error by k": told(dict(zip(k.tolist(), median.tolist(), strict=True)), 4),
     }
+    at = {int(n): i for i, n in enumerate(k)}
     if 10 in at:
+        error = median[at[10]]
+        ends = _with_images(error, _interval(made[:, at[10]]), r.num_examples)
         found["median at k = 10"] = criterion(
-            round(at[10], 3), f"{low:.2f} to {high:.2f}", low <= at[10] <= high
+            error,
+            ends,
+            f"{over} and {r.num_examples:,} images",
+            f"{low:.2f} to {high:.2f}",
+            judged(*ends, least=low, most=high),
         )
     if 20 in at and 10 in at:
-        ratio = at[20] / at[10]
+        ratio = _interval(made[:, at[20]] / made[:, at[10]])
         found["median at k = 20 ÷ at k = 10"] = criterion(
-            round(ratio, 2), f"≥ {limit['ratio']}", ratio >= limit["ratio"]
+            median[at[20]] / median[at[10]],
+            ratio,
+            over,
+            f"≥ {limit['ratio']}",
+            judged(*ratio, least=limit["ratio"]),
+            2,
         )
     return found
+
+
+def _with_images(error: float, ends: np.ndarray, images: int) -> tuple[float, float]:
+    """An interval over sets, widened by the noise of so many images, which all sets share."""
+    noise = 1.96 * np.sqrt(error * (1 - error) / images)
+    return error - float(np.hypot(error - ends[0], noise)), error + float(np.hypot(ends[1] - error, noise))
 
 
 def orders(r: Reordering) -> Criteria:
-    """Row 6."""
-    limit = LIMITS[6]["rank"]
-    rank = tau_and_error(r)
-    tau, error = by_swaps(r, "tau"), by_swaps(r)
-    curve = {
-        int(k): [round(float(t), 3), round(float(e), 4)]
-        for k, t, e in zip(tau.amount, tau.median, error.median, strict=True)
-    }
+    """Row 6: medians of τ and of the error over resampled orders, for each number of swaps."""
+    limit, rank = LIMITS[6]["rank"], tau_and_error(r)
+    tau, error, rng = by_swaps(r, "tau"), by_swaps(r), np.random.default_rng(0)
+    chosen, made = r.of_kind("swaps"), np.empty(RESAMPLES)
+    groups = [np.flatnonzero(chosen & (r.swaps == k)) for k in tau.amount[1:]]
+    for i in range(RESAMPLES):
+        rows = [rng.choice(own, len(own)) for own in groups]
+        medians = [(1.0, r.intact_error), *((np.median(r.tau[j]), np.median(r.error[j])) for j in rows)]
+        made[i] = spearman(*np.array(medians).T)
+    low, high = np.nanquantile(made, (0.025, 0.975))
+    ends = np.clip(reflected(rank, (low, high)), -1, 1)
+    curve = zip(tau.amount.tolist(), tau.median, error.median, strict=True)
     return {
         "rank correlation of τ and the error, medians": criterion(
-            round(rank, 3), f"≤ −{-limit}", rank <= limit
+            rank, ends, f"{len(groups[0])} orders a number", f"≤ −{-limit}", judged(*ends, most=limit)
         ),
-        "swaps → median τ, median error": criterion(curve, "", None),
+        "swaps → median τ, median error": told({k: [t, e] for k, t, e in curve}),
     }
 
 
-def paths(r: Paths) -> Criteria:
-    """Rows 8 and 9, for each mode of BatchNorm."""
-    r_squared, ends, most = LIMITS[8]["r_squared"], LIMITS[9], LIMITS[9]["share"] / 100
-    slack = ends["slack"]
-    found = {}
-    for mode in r.modes:
-        sample, exact = r.sample[mode], r.exact[mode]
-        g, (low, high) = sample.attenuation, sample.attenuation_interval
-        first, last = sample.effective
-        share = share_between(sample.num_residual, first, last, sample.num_plain)
+def attenuation(r: Paths) -> Criteria:
+    """Row 8, for each mode of BatchNorm."""
+    least, found = LIMITS[8]["r_squared"], {}
+    for mode, sample in r.sample.items():
+        fit, over = sample.r_squared_interval, f"{sample.norm.shape[1]} paths a length"
         found[f"{mode}: R² of log mean norm over length"] = criterion(
-            round(sample.r_squared, 4), f"≥ {r_squared}", sample.r_squared >= r_squared
+            sample.r_squared, fit, over, f"≥ {least}", judged(*fit, least=least), 4
         )
-        found[f"{mode}: g"] = criterion([round(float(v), 4) for v in (g, low, high)], "", None)
-        found[f"{mode}: number × mean norm, central 95 %, of {sample.num_residual}"] = criterion(
-            [first, last],
-            f"{ends['first']} ± {slack} to {ends['last']} ± {slack} of 54",
-            abs(first - ends["first"]) <= slack and abs(last - ends["last"]) <= slack,
+        found[f"{mode}: g"] = told([sample.attenuation, *sample.attenuation_interval], 4)
+    return found
+
+
+def effective_lengths(r: Paths) -> Criteria:
+    """Row 9, for each mode of BatchNorm."""
+    limit, found = LIMITS[9], {}
+    slack, most = limit["slack"], limit["share"] / 100
+    for mode, sample in r.sample.items():
+        reach, over = sample.effective_interval, f"{sample.norm.shape[1]} paths a length"
+        for i, end in enumerate(("first", "last")):
+            near = judged(*reach[:, i], least=limit[end] - slack, most=limit[end] + slack)
+            found[f"{mode}: {end} of the effective lengths, of {sample.num_residual}"] = criterion(
+                sample.effective[i], reach[:, i], over, f"{limit[end]} ± {slack} of 54", near
+            )
+        narrow, wide = (reach[1, 0], reach[0, 1]), (reach[0, 0], reach[1, 1])
+        share, *ends = (
+            share_between(sample.num_residual, *given, sample.num_plain)
+            for given in (sample.effective, narrow, wide)
         )
-        found[f"{mode}: share of all paths in there"] = criterion(round(share, 5), f"< {most}", share < most)
-        found[f"{mode}: exact norms, central 95 %"] = criterion(exact.effective[0], "", None)
-        found[f"{mode}: exact mean length, interval over batches"] = criterion(
-            np.round([exact.mean_length[0], *(e[0] for e in exact.mean_length_interval)], 2),
-            "",
-            None,
+        found[f"{mode}: share of all paths in there"] = criterion(
+            share, ends, over, f"≤ {most}", judged(*ends, most=most), 5
+        )
+        exact = r.exact[mode]
+        found[f"{mode}: exact norms, central 95 %"] = told(exact.effective[0])
+        ends = [exact.mean_length[0], *(e[0] for e in exact.mean_length_interval)]
+        found[f"{mode}: exact mean length, interval over batches"] = told(ends, 2)
+    return found
+
+
+def responses(results: dict[str, Responses]) -> Criteria:
+    """Row 15, which compares networks: medians of normalized responses, with an interval over seeds."""
+    medians = {label: float(np.median(r.std[r.normalized])) for label, r in results.items()}
+    levels: dict[bool, dict[int, list[float]]] = {False: {}, True: {}}
+    for label, r in results.items():
+        # Every layer but the classifier has a response, so a network of depth d has d − 1.
+        levels[r.residual].setdefault(len(r.layer) + 1, []).append(medians[label])
+    plain, residual = levels[False], levels[True]
+    found = {"median response": told(medians)}
+    pairs = [(f"plain − residual, depth {d}", plain[d], residual[d]) for d in plain if d in residual]
+    deeper = [d for d in LIMITS[15]["depths"] if d in residual]
+    pairs += [
+        (f"residual, depth {a} − depth {b}", residual[a], residual[b]) for a, b in itertools.pairwise(deeper)
+    ]
+    for name, larger, smaller in pairs:
+        low, high = difference(larger, smaller)
+        found[name] = criterion(
+            np.mean(larger) - np.mean(smaller),
+            [low, high],
+            f"{len(larger)} and {len(smaller)} seeds",
+            "> 0",
+            judged(low, high, least=0),
         )
     return found
 
 
-def refinement(r: Identity) -> Criteria:
-    """Row 20."""
-    share, less_of = LIMITS[20]["share"] / 100, (LIMITS[20]["less"], LIMITS[20]["of"])
-    known = np.isfinite(r.cosine)
-    down = float(np.mean(r.cosine[known] < 0))
-    clear = int(np.sum(r.cosine[known] < -2 * r.cosine_error[known]))
-    (first, stages), (less, of) = openings(r), refining(r)
-    return {
-        "share of units with a mean cosine below 0": criterion(round(down, 3), f"≥ {share}", down >= share),
-        "of these beyond two standard errors": criterion(f"{clear} of {known.sum()}", "", None),
-        "stages whose first unit has the largest ‖F‖/‖x‖": criterion(
-            f"{first} of {stages}", "all", first == stages
-        ),
-        "stages along which the estimation error shrinks": criterion(
-            f"{less} of {of}", "≥ {} of {}".format(*less_of), less >= less_of[0]
-        ),
-    }
+def difference(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
+    """Welch's 95 % interval of the difference of two means; NaN with fewer than two values in either."""
+    if min(len(a), len(b)) < 2:
+        return np.nan, np.nan
+    found = stats.ttest_ind(a, b, equal_var=False).confidence_interval()
+    return float(found.low), float(found.high)
 
 
-def responses(results: dict[str, Responses]) -> Criteria:
-    """Row 15, which compares networks: medians of normalized responses, at equal depth their mean."""
-    medians = {label: float(np.median(r.std[r.normalized])) for label, r in results.items()}
-    levels: dict[bool, dict[int, float]] = {False: {}, True: {}}
-    for residual, by_depth in levels.items():
-        # Every layer but the classifier has a response, so a network of depth d has d − 1.
-        depths = {k: len(r.layer) + 1 for k, r in results.items() if r.residual == residual}
-        for depth in sorted(set(depths.values())):
-            by_depth[depth] = float(np.mean([medians[k] for k, d in depths.items() if d == depth]))
-    plain, residual = levels[False], levels[True]
-    both = {d: [round(plain[d], 3), round(residual[d], 3)] for d in plain if d in residual}
-    deeper = {d: round(residual[d], 3) for d in LIMITS[15]["depths"] if d in residual}
-    falls = all(b < a for a, b in itertools.pairwise(residual[d] for d in deeper))
-    return {
-        "median response": criterion({k: round(v, 3) for k, v in medians.items()}, "", None),
-        "depth → plain, residual": criterion(
-            both,
-            "plain > residual",
-            all(plain[d] > residual[d] for d in both) if both else None,
-            "no plain and residual network of equal depth among these",
-        ),
-        "residual networks by depth": criterion(
-            deeper,
-            " > ".join(map(str, LIMITS[15]["depths"])),
-            falls if len(deeper) > 1 else None,
-            "fewer than two of the depths {}, {} and {} among these".format(*LIMITS[15]["depths"]),
-        ),
-    }
-
-
-ROWS: dict[str, tuple[str, Callable[[Any], Criteria]]] = {
-    "lesion": ("2", single_deletions),
-    "deletions": ("5", many_deletions),
-    "reorder": ("6", orders),
-    "paths": ("8, 9", paths),
-    "identity": ("20", refinement),
+ROWS: dict[int, tuple[str, Callable[[Any], Criteria]]] = {
+    2: ("lesion", single_deletions),
+    5: ("deletions", many_deletions),
+    6: ("reorder", orders),
+    8: ("paths", attenuation),
+    9: ("paths", effective_lengths),
 }
+"""Row → the study that it needs, and what judges one of its results."""
 
 
 def tolerances(folder: Path) -> dict[str, dict[str, Criteria]]:
     """network → row → criterion, of the studies in a folder."""
     found: dict[str, dict[str, Criteria]] = {}
-    for study, (row, judge) in ROWS.items():
+    for row, (study, judge) in ROWS.items():
         if (path := folder / f"{study}.json").is_file():
             for label, result in read(path, STUDIES[study]).items():
-                found.setdefault(label, {})[row] = judge(result)
+                found.setdefault(label, {})[str(row)] = judge(result)
     if (path := folder / "responses.json").is_file():
         found["all"] = {"15": responses(read(path, STUDIES["responses"]))}  # type: ignore[arg-type]
     return found

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import flax.linen as nn
 
-from resjax.models.checks import at_least, computation, one_of
+from resjax.models.checks import at_least, computation, one_of, positive
 from resjax.models.residual import BRANCH_SCALES, PLACEMENTS, ResidualUnit
 from resjax.models.shortcuts import ALTERATIONS, PADDED, TRANSITIONS, Shortcut
 from resjax.models.stem_head import Head, Stem
@@ -60,7 +60,7 @@ def resnet(
         as layers: WRN-28-10 is stage_sizes=(4, 4, 4), widen=10, transition='projection'.
       stem: 'small' (3×3) or 'large' (7×7 and max pooling; quarters the sides).
       block: 'basic' (3×3 convolutions) or 'bottleneck' (1×1, 3×3, 1×1).
-      block_layers: convolutions per basic unit, 1, 2 or 3.
+      block_layers: convolutions per basic unit, 1 or more.
       bottleneck_stride: the convolution with the stride, '1x1' (the first, as in the papers) or '3x3' (as in
         torchvision).
       placement: of BatchNorm and ReLU, see ``resjax.models.residual``.
@@ -75,7 +75,7 @@ def resnet(
     """
     one_of("model.stem", stem, ("small", "large"))
     one_of("model.block", block, ("basic", "bottleneck"))
-    one_of("model.block_layers", block_layers, (1, 2, 3))
+    positive("model.block_layers", block_layers)
     one_of("model.bottleneck_stride", bottleneck_stride, ("1x1", "3x3"))
     one_of("model.placement", placement, PLACEMENTS)
     one_of("model.shortcut", shortcut, (*ALTERATIONS, "none"))

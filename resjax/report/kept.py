@@ -22,6 +22,7 @@ import jax
 
 from resjax import config as configs
 from resjax.report.fingerprint import code_fingerprint
+from resjax.studies.initial import at_initialization
 from resjax.studies.options import ClaimOptions, Options
 from resjax.studies.result import Result
 from resjax.studies.run import Run
@@ -82,6 +83,7 @@ def _digest(study: Study, options: Options | ClaimOptions, **facts: Any) -> str:
         "options": dataclasses.asdict(options),
         "versions": [jax.__version__, jax.default_backend()],
         "code": code_fingerprint(study.measure),
+        "control": code_fingerprint(at_initialization) if study.control else None,
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 

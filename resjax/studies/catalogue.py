@@ -44,11 +44,22 @@ _MODULES: dict[str, tuple[str, ...]] = {
     ),
     "What a unit does": ("units.identity", "units.surgery"),
     "Why convolution works": ("convolution.connections", "convolution.equivariance"),
-    "Why residual networks train": ("signals.shattering", "units.weight_decay"),
+    "Why residual networks train": (
+        "signals.vanishing",
+        "signals.shattering",
+        "units.learns_identity",
+        "units.weight_decay",
+        "units.decay_in_training",
+        "units.added_layers",
+        "lesions.skip_length",
+    ),
     "Why convolution may help": (
         "convolution.edges",
         "convolution.sharing",
         "convolution.sample_size",
+        "convolution.equal_parameters",
+        "convolution.sharing_by_layer",
+        "convolution.activations",
     ),
 }
 """{chapter of the report: modules of ``resjax.studies``}; a new study is one line here."""

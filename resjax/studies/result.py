@@ -23,9 +23,11 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """Base of results. ``choices`` records what the papers leave open, and what was chosen."""
+    """Base of results. ``choices`` records what the papers leave open, and what was chosen; ``initial`` is
+    the same of the network at initialization, of the same class (``resjax.studies.initial``), or None."""
 
     choices: dict[str, Any] = dataclasses.field(default_factory=dict, kw_only=True)
+    initial: Any = dataclasses.field(default=None, kw_only=True)
 
     @classmethod
     def axes(cls) -> dict[str, tuple[str, ...]]:
@@ -39,6 +41,7 @@ class Result:
     def to_json(self) -> dict[str, Any]:
         """Only dicts, lists, str, int, float, bool and None; numbers that are not finite become strings."""
         values = {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+        values["initial"] = self.initial and self.initial.to_json()
         return {"axes": {name: list(axes) for name, axes in self.axes().items()}, **values}
 
     @classmethod
@@ -56,7 +59,9 @@ class Result:
                 f"not a {cls.__name__}: missing {sorted(needed - given)}, unknown "
                 f"{sorted(given - set(fields))}"
             )
-        return cls(**{name: _restore(data[name], name in arrays) for name in given})
+        values = {name: _restore(data[name], name in arrays) for name in given - {"initial"}}
+        initial = data.get("initial")
+        return cls(**values, initial=None if initial is None else cls.from_json(initial))
 
 
 @dataclasses.dataclass(frozen=True)

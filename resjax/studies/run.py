@@ -23,6 +23,7 @@ from resjax.network.losses import Loss
 from resjax.training.checkpoint import Checkpoints
 from resjax.training.experiment import Experiment, load_experiment
 from resjax.training.step import TrainState
+from resjax.workdir.workdir import find, short_names
 from resjax.workdir.writers import read_records
 
 Examples = tuple[np.ndarray, np.ndarray]
@@ -174,17 +175,16 @@ def load_run(workdir: str | Path, label: str = "") -> Run:
 def load_runs(workdirs: list[str | Path]) -> list[Run]:
     """Opens several runs; labels are the shortest ends of the paths that distinguish them.
 
+    A pattern, such as ``runs/seed*``, stands for all runs that match it.
+
     Raises:
       ValueError: no workdir, or a repeated one.
-      FileNotFoundError: as ``load_run``.
+      FileNotFoundError: as ``load_run``, or no run matches a pattern.
     """
-    paths = [Path(w).expanduser().resolve() for w in workdirs]
+    paths = find(workdirs)
     if not paths or len(set(paths)) < len(paths):
         raise ValueError(f"name one or more different workdirs, got {[str(w) for w in workdirs]}")
-    length = 1
-    while len({path.parts[-length:] for path in paths}) < len(paths):
-        length += 1
-    return [load_run(path, "/".join(path.parts[-length:])) for path in paths]
+    return [load_run(path, label) for path, label in zip(paths, short_names(paths), strict=True)]
 
 
 def _read(dataset: data.Arrays | data.Stream, split: str, most: int, seed: int) -> Examples:

@@ -23,8 +23,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resjax.network import Network, Variables
-from resjax.studies.batches import Inference, Progress
+from resjax.studies.batches import Inference, Progress, part
+from resjax.studies.initial import at_initialization, described
 from resjax.studies.options import ClaimOptions, Options
+from resjax.studies.refusal import Refusal
 from resjax.studies.result import Result
 from resjax.studies.run import Run
 
@@ -95,11 +97,29 @@ class Study:
     headline: Callable[[Mapping[str, Any]], str] | None = None  # {label: result} → a sentence
     summary: Callable[[Any], Mapping[str, str]] = lambda result: {}  # result → {row: cell}
     notes: Callable[[Mapping[str, Any]], Sequence[str]] = lambda results: ()  # points on all results
+    # {label: results of all seeds} → headline and notes, where some label has several seeds; None to say in
+    # how many seeds the headline of single runs holds.
+    over_seeds: Callable[[Mapping[str, Sequence[Any]]], tuple[str, Sequence[str]]] | None = None
     unsuited: Callable[[Run], str | None] = lambda run: None  # why a run does not allow it, or None
     labels: str = "network"  # what the labels of results name, for the first column of tables
+    control: bool = False  # whether the same is measured at initialization, see ``resjax.studies.initial``
 
     def run(self, run: Run, options: Options, progress: Progress | None = None) -> Any:
-        """The result for ``run``, with the choices that its bench recorded."""
+        """The result for ``run``, with the choices that its bench recorded, and with ``control`` also the
+        result of its network at initialization."""
+        if not self.control or run.step == 0:
+            return self._measured(run, options, progress)
+        result = self._measured(run, options, part(progress, 0, 2))
+        try:
+            untrained = at_initialization(run, options.batch_size)
+            initial = self._measured(untrained, options, part(progress, 1, 2))
+        except Refusal as error:
+            result.choices["at initialization"] = f"not measured: {error}"
+            return result
+        result.choices["at initialization"] = initial.choices["network"] = described(run)
+        return dataclasses.replace(result, initial=initial)
+
+    def _measured(self, run: Run, options: Options, progress: Progress | None) -> Any:
         bench = Bench(run, options, progress)
         result = self.measure(bench)
         result.choices.update(bench.choices)

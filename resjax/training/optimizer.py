@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import optax
+from jax.typing import ArrayLike
 from ml_collections import ConfigDict
 
 from resjax.config import steps_of
@@ -40,14 +41,20 @@ def schedule(config: ConfigDict, total_steps: int, steps_per_epoch: float) -> op
     return lambda step: jax.numpy.where(step < warmup, first(step), main(step))
 
 
-def make_optimizer(config: ConfigDict, rate: optax.Schedule) -> optax.GradientTransformation:
-    """The optimizer for the ``optimizer`` section of a configuration, see the module's docstring."""
+def make_optimizer(
+    config: ConfigDict, rate: optax.Schedule, weight_decay: ArrayLike | None = None
+) -> optax.GradientTransformation:
+    """The optimizer for the ``optimizer`` section of a configuration, see the module's docstring.
+
+    ``weight_decay`` replaces that of the configuration in a program that takes it as an argument.
+    """
     parts = []
     if config.clip_norm:
         parts.append(optax.clip_by_global_norm(config.clip_norm))
-    if config.weight_decay:
+    if weight_decay is not None or config.weight_decay:
         mask = _kernels if config.decay == "kernels" else None
-        parts.append(optax.add_decayed_weights(config.weight_decay, mask))
+        decay = config.weight_decay if weight_decay is None else weight_decay
+        parts.append(optax.add_decayed_weights(decay, mask))
     if config.momentum:
         parts.append(optax.trace(config.momentum, config.nesterov))
     if config.scalar_factor != 1:

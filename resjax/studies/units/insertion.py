@@ -58,6 +58,7 @@ def insert(
     count: int = 1,
     key: jax.Array,
     states: Sequence[jax.Array] | None = None,
+    identity: bool = True,
 ) -> tuple[Network, Variables]:
     """A deeper network that computes the same function: ``count`` new units behind unit ``after``.
 
@@ -70,6 +71,7 @@ def insert(
       count: how many units.
       key: for their initialization.
       states: of ``images`` in front of the first unit and behind each one (``states_of``), where known.
+      identity: False leaves new units as initialized, so the deeper network is another function.
 
     Raises:
       ValueError: no such place.
@@ -83,8 +85,10 @@ def insert(
         states = states_of(network, variables, jnp.asarray(images))
     h = states[after + 1]
     stack, position = _place(network, variables, after, h)
-    make = _zero_branch if stack.unit.residual else _plain_identity
-    new = [make(stack.unit, _fresh(stack.unit, h, k), h) for k in jax.random.split(key, count)]
+    new = [_fresh(stack.unit, h, k) for k in jax.random.split(key, count)]
+    if identity:
+        make = _zero_branch if stack.unit.residual else _plain_identity
+        new = [make(stack.unit, own, h) for own in new]
 
     def join(old: jax.Array, *own: jax.Array) -> jax.Array:
         return jnp.concatenate([old[:position], jnp.stack(own), old[position:]])

@@ -1,0 +1,90 @@
+"""A trained network beside the same network at initialization.
+
+*Why.* A property that a network has before its first training step was not learned. So a study of a trained
+network's property declares ``control=True``: ``Study.run`` then measures the same images a second time, on
+the network at initialization, and keeps that result as ``initial`` of the first.
+
+*Which network.* That of step 0 of the run, which follows from its seed. The initialization of an imported
+network is unknown; its control is a network of the same kind, drawn from the run's seed by this project's
+initializer.
+
+*BatchNorm.* At step 0 the running statistics are 0 and 1, which are not the statistics of any data: with them
+an untrained network normalizes nothing, and comparing it with a trained one would mostly compare that. So the
+statistics are re-estimated on training images (``batch_statistics``), as if the network had been trained with
+a learning rate of 0. No parameter changes.
+
+*Cost.* That of the study again, and one pass over the reference images.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+
+from resjax.studies.batches import BATCH_SIZE
+from resjax.studies.lesions.batch_statistics import reestimate
+from resjax.studies.result import Result
+from resjax.studies.run import Run
+
+R = TypeVar("R", bound=Result)
+REFERENCE = 1024  # training images from which BatchNorm's statistics are estimated
+
+
+def at_initialization(run: Run, batch_size: int = BATCH_SIZE) -> Run:
+    """``run`` as if its newest checkpoint were that of step 0, with BatchNorm's statistics estimated on the
+    first 1,024 training images, in batches of ``batch_size``.
+
+    Raises:
+      Refusal: batch statistics that can't be estimated.
+    """
+    state = run.initial
+    if jax.tree.leaves(state.batch_stats):
+        images, _ = run.examples("train", REFERENCE)
+        new = reestimate(
+            run.network, state.variables, images, batch_size=batch_size, seed=int(run.config.seed)
+        )
+        state = state.replace(batch_stats=new["batch_stats"])
+    return dataclasses.replace(run, newest=state)
+
+
+def described(run: Run) -> str:
+    """The network of ``at_initialization``, for the choices of a result."""
+    who = "the network of step 0, drawn from the seed"
+    if run.imported:
+        who = (
+            "a network of the same kind, drawn from the seed; the initialization of the imported network is "
+            "unknown"
+        )
+    if not jax.tree.leaves(run.initial.batch_stats):
+        return who
+    return f"{who}; statistics of BatchNorm estimated on up to {REFERENCE:,} training images"
+
+
+# --- what the report shows ---
+
+
+def less(a: np.ndarray | float, ends_a: np.ndarray, b: np.ndarray | float, ends_b: np.ndarray) -> np.ndarray:
+    """Interval [..., end] of a − b, from estimates and their own intervals [..., end].
+
+    The two are taken as independent (Zou & Donner 2008). The same images are measured on both networks, which
+    can only make the difference more precise where their errors rise and fall together.
+    """
+    down = np.hypot(a - ends_a[..., 0], ends_b[..., 1] - b)
+    up = np.hypot(ends_a[..., 1] - a, b - ends_b[..., 0])
+    return np.stack([a - b - down, a - b + up], -1)
+
+
+def drawn(results: Mapping[str, R]) -> Iterator[tuple[int, str, R, dict[str, Any]]]:
+    """What a figure draws of {label: result}: number of the run, label, result, and how lines look.
+
+    The network at initialization comes before the trained one: thin, pale, with hollow markers.
+    """
+    for i, (label, result) in enumerate(results.items()):
+        if result.initial is not None:
+            pale = {"lw": 0.7, "alpha": 0.6, "markerfacecolor": "none"}
+            yield i, f"{label}, at init".removeprefix(", "), result.initial, pale
+        yield i, label, result, {"lw": 1.2}
