@@ -5,9 +5,8 @@ batches, and networks with the same seed share all three as far as their shapes 
 compared seed by seed, with Student's t interval of the differences or ratios.
 
 Each script fixes its criteria as ``Criterion``: the numbers of its row in docs/results/claims.json, scaled to
-the size of the smaller network where they are points of error. A criterion is *shown* if its whole interval
-lies within the allowed values, *contradicted* if the whole interval lies outside of them, otherwise
-*undecided*.
+the size of the smaller network where they are points of error. They are judged by the whole interval
+(``resjax.studies.judged``).
 """
 
 from __future__ import annotations
@@ -30,6 +29,7 @@ from resjax.analysis import load_run
 from resjax.cpu.compilation import compile_quickly, keep_compiled
 from resjax.studies import style
 from resjax.studies.intervals import bootstrap
+from resjax.studies.judged import MET, MISSED, UNDECIDED, all_of, judged
 from resjax.studies.run import Run
 from resjax.train import train_and_evaluate
 from resjax.workdir.provenance import provenance
@@ -41,7 +41,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 SEEDS = 5
 CHANCE = 0.9
-VERDICTS = ("shown", "contradicted", "undecided")
+VERDICTS = {MET: "shown", MISSED: "contradicted", UNDECIDED: "undecided"}  # as claims.json has them
 Row = dict[str, Any]
 ByNetwork = dict[str, ConfigDict]
 Configs = Callable[[int], ByNetwork]
@@ -175,22 +175,16 @@ def estimate(values: Sequence[float] | np.ndarray) -> Row:
 
 def judge(criterion: Criterion, values: Sequence[float] | np.ndarray) -> Row:
     """What seeds say to a criterion; without an interval, undecided."""
-    found, verdict = estimate(values), "undecided"
-    if found["interval_95"]:
-        low, high = found["interval_95"]
-        if criterion.least <= low and high <= criterion.most:
-            verdict = "shown"
-        elif high < criterion.least or low > criterion.most:
-            verdict = "contradicted"
-    return {"criterion": criterion.text, **found, "verdict": verdict}
+    found = estimate(values)
+    low, high = found["interval_95"] or (math.nan, math.nan)
+    said = judged(low, high, least=criterion.least, most=criterion.most)
+    return {"criterion": criterion.text, **found, "verdict": VERDICTS[said]}
 
 
-def verdict_of(judged: Mapping[str, Row]) -> str:
-    """The verdict of a row with several criteria: theirs, if they agree."""
-    said = {one["verdict"] for one in judged.values()}
-    if len(said) == 1:
-        return said.pop()
-    return ", ".join(f"{verdict} in part" for verdict in VERDICTS if verdict in said)
+def verdict_of(criteria: Mapping[str, Row]) -> str:
+    """The verdict of a row that asks for all of its criteria."""
+    words = {word: said for said, word in VERDICTS.items()}
+    return VERDICTS[all_of(words[one["verdict"]] for one in criteria.values())]
 
 
 def column(rows: Sequence[Row], network: str, name: str) -> np.ndarray:
@@ -238,7 +232,7 @@ def run_all(
     configs_of: Configs,
     workdir: Path,
     measure: Callable[[Path], Row],
-    judged: Callable[[list[Row]], Row],
+    judge_rows: Callable[[list[Row]], Row],
     plot: Callable[[list[Row]], style.Figure],
     *,
     options: Options,
@@ -253,7 +247,7 @@ def run_all(
       configs_of: seed → {network: configuration}.
       workdir: for the runs, WORKDIR/NETWORK-seedN. Scripts that give a network the same name share its runs.
       measure: workdir of a run → its numbers.
-      judged: rows → verdicts.
+      judge_rows: rows → verdicts.
       plot: rows → figure.
       options: see ``Options``.
       diverged: see ``finish``.
@@ -279,7 +273,7 @@ def run_all(
             "config": recorded(first, list(seeds)),
             "differences": {network: configs.differences(first, c) for network, c in chosen.items()},
             "finished": f"{len(rows)} of {len(seeds) * len(chosen)} runs",
-            "judged": judged(rows),
+            "judged": judge_rows(rows),
             "runs": rows,
         }
         write(options.where / f"{script}.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
