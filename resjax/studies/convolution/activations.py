@@ -151,7 +151,7 @@ def activations(
             error=mean_error[:, ::every],
             total=batch_error.shape[1],
             choices={
-                "network": f"four layers with {label}: {dict(recipe.model)}",
+                "network": str(dict(_form(recipe, activation).model)),
                 "data": f"{recipe.data.name}, {recipe.data.train_examples or 'all'} training images",
                 "optimizer": f"SGD, momentum {recipe.optimizer.momentum:g}, constant rate, batches of "
                 f"{recipe.train.batch_size}, no weight decay",
