@@ -156,7 +156,7 @@ def activations(
                 "optimizer": f"SGD, momentum {recipe.optimizer.momentum:g}, constant rate, batches of "
                 f"{recipe.train.batch_size}, no weight decay",
                 "choice of the rate": f"lowest loss on {holdout} held-out training images after "
-                f"{choice_steps} steps, {choice_seeds} other seeds",
+                f"{choice_steps} steps, {choice_seeds} other seed{'' if choice_seeds == 1 else 's'}",
                 "seeds": f"{seed} … {seed + seeds - 1}",
             },
         )
