@@ -229,6 +229,8 @@ def plot(results: Mapping[str, ForwardDepth]) -> style.Figure:
         left.plot([], [], line, mfc="none", color=style.ink(), label=name)
     style_errors(left, max(result.chance_error for result in results.values()))
     right.set(ylabel="same prediction (%)", xlabel="branches kept in a path", ylim=(-3, 104))
+    untrained = any(result.initial is not None for result in results.values())
+    right.set_title("paths; thin: at initialization" if untrained else "paths")
     right.set_xlim(-0.5, None)
     style.integer_ticks(right)
     style.count_axis(fig, left, "branches or units kept")
