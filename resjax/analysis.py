@@ -34,6 +34,7 @@ from resjax.studies.lesions.recalibrate import recalibrate
 from resjax.studies.lesions.reorder import reorder
 from resjax.studies.lesions.skip_length import skip_length
 from resjax.studies.paths.committee import committee
+from resjax.studies.paths.forward_depth import forward_depth
 from resjax.studies.paths.path_counts import path_counts
 from resjax.studies.paths.path_exact import path_spectrum
 from resjax.studies.paths.path_growth import path_growth
@@ -75,6 +76,7 @@ __all__ = [
     "edges",
     "equal_parameters",
     "equivariance",
+    "forward_depth",
     "gradients",
     "gradients_along_line",
     "identity",

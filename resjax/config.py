@@ -145,7 +145,10 @@ def load(workdir: str | Path) -> ConfigDict:
             f"{path} does not exist: {workdir} holds no run. Make one with "
             f"python -m resjax.train --config=configs/digits.py --workdir={workdir}"
         )
-    return ConfigDict(json.loads(path.read_text()), convert_dict=True)
+    stored = json.loads(path.read_text())
+    # Fields of the data that are younger than the workdir have their defaults, which change nothing.
+    stored["data"] = data.defaults().to_dict() | stored["data"]
+    return ConfigDict(stored, convert_dict=True)
 
 
 def load_file(path: str | Path, arg: str = "") -> ConfigDict:

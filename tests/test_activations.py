@@ -122,7 +122,8 @@ def test_the_rate_is_chosen_by_the_held_out_loss_of_other_seeds(monkeypatch):
     assert seen[0] == (0, 8)
     assert seen[-1] == (8, 8)
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
-    for result in results.values():
+    for label, result in results.items():
+        assert f"'activation': '{label.lower()}'" in result.choices["network"]
         assert result.chosen == 0.05
         assert result.held_out_loss[1] < result.held_out_loss[0]
         assert result.error.shape == (2, 24 - WINDOW + 1)

@@ -13,7 +13,7 @@ from resjax.report import compare
 from resjax.studies.options import ClaimOptions
 from resjax.studies.small_training import digits_recipe, examples, train
 from resjax.studies.units import added_layers as study
-from resjax.studies.units.added_layers import AddedLayers, added_layers, differences, effects
+from resjax.studies.units.added_layers import AddedLayers, added_layers, differences, effects, fits
 from resjax.studies.units.insertion import insert
 
 CASES = ("untouched", "middle, identity", "middle, initialized", "end, identity", "end, initialized")
@@ -83,6 +83,7 @@ def test_effects_are_decided_by_the_interval_of_paired_differences():
     np.testing.assert_allclose(low[1:], [-0.02, 0.001, -0.005, -0.005])
     np.testing.assert_allclose(high[1:], [-0.001, 0.02, 0.0099, 0.0101])
     assert list(effects(r).values()) == ["helps", "hurts", "does not hurt", "undecided"]
+    assert list(fits(r).values()) == ["lower", "higher", "unclear", "unclear"]
 
 
 def test_one_seed_has_no_interval():

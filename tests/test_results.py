@@ -57,6 +57,24 @@ def test_a_verdict_of_the_table_is_that_of_its_criteria(row, trial):
     assert verdicts and trial["verdict"] == said[all_of(verdicts)]
 
 
+RECORDED = [trial for claim in CLAIMS.claims() for trial in claim["found"] if "recorded" in trial]
+
+
+@pytest.mark.parametrize("trial", RECORDED, ids=lambda trial: "-".join(trial["recorded"]))
+def test_a_verdict_in_kind_is_that_of_its_file(trial):
+    file, row = trial["recorded"]
+    judged = json.loads((SCRIPTS / f"{file}.json").read_text("utf-8"))["judged"][row]
+    assert trial["verdict"] == judged["verdict"]
+    assert f"{len(_seeds_of(judged))} seeds" in trial["n"]
+
+
+def _seeds_of(judged):
+    """The values of the seeds behind the first number of a verdict."""
+    if "each" in judged:
+        return judged["each"]
+    return next(found for one in judged.values() if isinstance(one, dict) and (found := _seeds_of(one)))
+
+
 @pytest.mark.parametrize("folder", ["veit110_short", "pretrained"])
 def test_recorded_verdicts_follow_from_recorded_studies_and_the_limits_of_claims_json(folder):
     recorded = json.loads((SCRIPTS / folder / "tolerances.json").read_text("utf-8"))

@@ -1,7 +1,7 @@
 """One claim, recorded: ``python docs/results/claim.py NAME``.
 
-Runs the claim with its default settings, as ``python -m resjax.claims --names=NAME`` does, and writes NAME.json
-and NAME.png beside this file. ``NAMES`` are those that are recorded here.
+Runs the claim with its default settings, as ``python -m resjax.claims --names=NAME`` does, and writes
+NAME.json and NAME.png beside this file. ``NAMES`` are those that are recorded here.
 """
 
 import json

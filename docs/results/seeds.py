@@ -1,9 +1,9 @@
 """Three seeds of a residual and a plain network as groups: ``python docs/results/seeds.py WORKDIR``.
 
 Trains configs/digits.py and configs/digits_plain.py with 20 layers and the seeds 0, 1 and 2, analyzes all six
-runs together (``--workdir='WORKDIR/*/seed*'``), and writes seeds.json and seeds.png beside this
-file: what the report says of the two groups, and the numbers of each seed. A finished run or study is not
-repeated.
+runs together (``--workdir='WORKDIR/*/seed*'``), and writes seeds.json, anew after each study, and seeds.png
+beside this file: what the report says of the two groups, and the numbers of each seed. A finished run or
+study is not repeated.
 """
 
 import json
@@ -32,6 +32,7 @@ HERE = Path(__file__).parent
 KINDS = {"residual": "digits.py", "plain": "digits_plain.py"}
 SEEDS, DEPTH = (0, 1, 2), 20
 SHOWN = ("curves", "lesion", "deletions", "paths")
+FIGURE = "lesion"
 OPTIONS = Options(path_draws=30)
 
 
@@ -72,39 +73,42 @@ def plain(value: Any) -> Any:
     return value
 
 
+def shown(name: str, workdir: Path) -> dict[str, Any]:
+    """What the report says of the groups in one study, and the numbers of each seed; writes the figure."""
+    study, out = STUDIES[name], workdir / "report" / name
+    analyze([workdir / kind / "seed*" for kind in KINDS], [name], out, OPTIONS)
+    results = read(out / f"{name}.json", study)
+    pooled = pool(results, json.loads((out / f"{name}.json").read_text("utf-8"))["seeds"])
+    if name == FIGURE:
+        with style.theme():
+            figure = overlay.draw(study, pooled)
+            figure.savefig(HERE / "seeds.png", dpi=150, facecolor="white")
+    said = compare.finding(study, pooled)
+    seeds = {label: numbers_of(name, result) for label, result in results.items()}
+    return {
+        "finding": said.headline,
+        "points": list(said.points),
+        "summary": compare.summary(study, pooled),
+        "seeds": {label: {k: plain(v) for k, v in own.items()} for label, own in seeds.items()},
+    }
+
+
 def main(workdir: Path) -> None:
     for seed in SEEDS:
         for kind in KINDS:
             train_and_evaluate(config_of(kind, seed), workdir / kind / f"seed{seed}")
-    out = workdir / "report"
-    analyze([workdir / kind / "seed*" for kind in KINDS], SHOWN, out, OPTIONS)
     studies: dict[str, Any] = {}
-    for name in SHOWN:
-        study, results = STUDIES[name], read(out / f"{name}.json", STUDIES[name])
-        groups = json.loads((out / f"{name}.json").read_text("utf-8"))["seeds"]
-        pooled = pool(results, groups)
-        said = compare.finding(study, pooled)
-        studies[name] = {
-            "finding": said.headline,
-            "points": list(said.points),
-            "summary": compare.summary(study, pooled),
-            "seeds": {
-                label: {field: plain(value) for field, value in numbers_of(name, result).items()}
-                for label, result in results.items()
-            },
+    for number, name in enumerate(SHOWN, 1):
+        studies[name] = shown(name, workdir)
+        record = {
+            "made": {k: v for k, v in provenance().items() if k != "command"},
+            "command": "python docs/results/seeds.py WORKDIR",
+            "config": {**config_of("residual", 0).to_dict(), "seed": list(SEEDS), "kinds": KINDS},
+            "options": OPTIONS.arguments(),
+            "finished": f"{number} of {len(SHOWN)} studies",
+            "studies": studies,
         }
-        if name == "deletions":
-            with style.theme():
-                figure = overlay.draw(study, pooled)
-                figure.savefig(HERE / "seeds.png", dpi=150, facecolor="white")
-    record = {
-        "made": {k: v for k, v in provenance().items() if k != "command"},
-        "command": "python docs/results/seeds.py WORKDIR",
-        "config": {**config_of("residual", 0).to_dict(), "seed": list(SEEDS), "kinds": KINDS},
-        "options": OPTIONS.arguments(),
-        "studies": studies,
-    }
-    write(HERE / "seeds.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+        write(HERE / "seeds.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "paths.paths",
         "paths.path_growth",
         "paths.path_parameters",
+        "paths.forward_depth",
         "paths.committee",
     ),
     "Gradients and signal": (

@@ -151,12 +151,12 @@ def activations(
             error=mean_error[:, ::every],
             total=batch_error.shape[1],
             choices={
-                "network": f"four layers with {label}: {dict(recipe.model)}",
+                "network": str(dict(_form(recipe, activation).model)),
                 "data": f"{recipe.data.name}, {recipe.data.train_examples or 'all'} training images",
                 "optimizer": f"SGD, momentum {recipe.optimizer.momentum:g}, constant rate, batches of "
                 f"{recipe.train.batch_size}, no weight decay",
                 "choice of the rate": f"lowest loss on {holdout} held-out training images after "
-                f"{choice_steps} steps, {choice_seeds} other seeds",
+                f"{choice_steps} steps, {choice_seeds} other seed{'' if choice_seeds == 1 else 's'}",
                 "seeds": f"{seed} … {seed + seeds - 1}",
             },
         )

@@ -59,7 +59,7 @@ def by_examples(
     steps: int = 600,
     batch_size: int = 16,
     rates: Sequence[float] = RATES,
-    choice_seeds: int = 2,
+    choice_seeds: int = 1,
     margin: int = 1,
     progress: Progress | None = None,
 ) -> dict[str, Tuned]:
@@ -73,7 +73,7 @@ def by_examples(
       seeds, seed: number of seeds, 2 or more, and the first of them; those of the choice follow.
       steps, batch_size: of Adam, the same for all.
       rates: initial learning rates that are tried.
-      choice_seeds: seeds of the choice.
+      choice_seeds: number of seeds of the choice.
       margin: pixels by which images are moved.
       progress: counts trainings.
 
@@ -121,7 +121,7 @@ def by_examples(
                 "replacement, no augmentation, no weight decay",
                 "rate": f"of {', '.join(f'{rate:g}' for rate in rates)}, the one with the lowest error on "
                 f"{len(test[1])} held-out training images, for each network, size and kind of training; "
-                f"{choice_seeds} other seeds",
+                f"{choice_seeds} other seed{'' if choice_seeds == 1 else 's'}",
                 "margin": f"of {margin} pixels on each side; images are moved by as much",
                 "seeds": f"{seed} … {seed + seeds - 1}; each draws examples, places, weights, batches",
             },

@@ -20,8 +20,9 @@ initial weights and batches; differences to the untouched network are paired.
 
 *Reading it.* By the test error, an added unit *helps* if the 95 % interval of the difference over seeds
 (Student's t) lies below 0, *hurts* if it lies above 0, and *does not hurt* if it reaches no further than one
-percentage point above 0. Otherwise nothing is decided. Training loss is the second witness. More layers are
-also more parameters, and one small data set shows what can happen, not what must.
+percentage point above 0. Otherwise nothing is decided. The training loss is compared by its ratio, because a
+network that already has few errors can still fit better or worse. More layers are also more parameters, and
+one small data set shows what can happen, not what must.
 
 *Cost.* 6 · (rates · tries + seeds − tries) small trainings for each of both networks.
 """
@@ -190,6 +191,14 @@ def effects(r: AddedLayers) -> dict[str, str]:
     return found
 
 
+def fits(r: AddedLayers) -> dict[str, str]:
+    """{case: 'lower', 'higher' or 'unclear'}: the training loss against that of the untouched network, by the
+    95 % interval of the mean logarithm of their ratio."""
+    low, high = bootstrap(np.log(r.train_loss / r.train_loss[0]))
+    sides = np.where(high < 0, "lower", np.where(low > 0, "higher", "unclear"))
+    return dict(zip(r.case[1:], sides[1:].tolist(), strict=True))
+
+
 VERBS = {
     "helps": "two more layers help",
     "does not hurt": "they do not hurt",
@@ -207,7 +216,12 @@ def headline(results: Mapping[str, AddedLayers]) -> str:
             groups.setdefault(effect, []).append(f"“{case}”")
         told = [f"{verb} ({join(groups[effect])})" for effect, verb in VERBS.items() if effect in groups]
         first = told[0].replace("they", "two more layers", 1)
-        clauses.append(f"in the trained {label} network, {join([first, *told[1:]])}")
+        clause = f"in the trained {label} network, {join([first, *told[1:]])}"
+        losses = []
+        for side in ("lower", "higher"):
+            if cases := [f"“{case}”" for case, found in fits(r).items() if found == side]:
+                losses.append(f"{side} ({join(cases)})")
+        clauses.append(clause + (f", while the training loss is {join(losses)}" if losses else ""))
     return "; ".join(clauses)
 
 
@@ -239,6 +253,7 @@ def table(r: AddedLayers) -> Columns:
     return {
         "new unit": list(r.case),
         "training loss": cells(r.train_loss, factor),
+        "it is": ["–", *fits(r).values()],
         "test loss": cells(r.test_loss, factor),
         "test error": cells(r.test_error, percent),
         "difference in points": [

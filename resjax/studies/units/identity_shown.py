@@ -34,7 +34,8 @@ def plot(results: Mapping[str, Identity]) -> style.Figure:
     narrow = style.is_narrow()
     ranked = any(r.correlation is not None for r in results.values())
     cells = [*NAMES, *["damage"] * ranked]
-    rows = [[k] for k in cells] if narrow else [cells[:2], cells[2:4], *[cells[4:] * 2] * ranked]
+    rows = [[k] for k in [*cells, *cells[4:]]]  # the correlations are twice as high
+    rows = rows if narrow else [cells[:2], cells[2:4], *[cells[4:] * 2] * ranked]
     fig, axes = style.mosaic(rows)
     fig.set_figheight((0.5 if narrow else 0.62) * fig.get_figheight() * len(rows))
     on_axis = [name.replace("from the ", "from\n") for name in NAMES.values()]
@@ -74,9 +75,9 @@ def _draw_correlations(ax: style.Axes, results: Mapping[str, Identity], names: l
     ax.axvline(0, lw=1, color=style.ink())
     ax.set_yticks(place, names)
     ax.set(xlim=(-1.03, 1.03), ylim=(len(place) - 0.5, -0.5))
-    held = "raw (full), place in stage held fixed (half), and stage (empty)"
-    text = f"rank correlation with the damage (ρ):\n{held}"
-    ax.set_xlabel(text)
+    held = "raw (full), place held fixed (half),", "place and stage (empty)"
+    parts = "rank correlation with the damage (ρ):", *held
+    ax.set_xlabel(("\n" if style.is_narrow() else " ").join(parts))
 
 
 def _signs(ends: np.ndarray, at: float = 0.0) -> np.ndarray:

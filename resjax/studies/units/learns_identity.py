@@ -38,6 +38,7 @@ from resjax.studies import style
 from resjax.studies.batches import Progress, part, reported
 from resjax.studies.intervals import bootstrap
 from resjax.studies.lesions.batch_statistics import reestimate
+from resjax.studies.marks import plain_log_ticks
 from resjax.studies.options import ClaimOptions
 from resjax.studies.result import Result
 from resjax.studies.small_training import Trained, digits_recipe, evaluate, examples, train_tuned
@@ -198,6 +199,7 @@ def plot(results: Mapping[str, LearnsIdentity]) -> style.Figure:
     depths = next(iter(results.values())).depth
     right.set(xticks=np.arange(len(depths)), xlabel="depth of the network", ylabel="‖F‖ / ‖x‖", yscale="log")
     right.set_xticklabels([str(d) for d in depths])
+    plain_log_ticks(right.yaxis)
     right.set_xlim(-0.5, len(depths) - 0.5)
     style.legend_above(fig, left, columns=3)
     return fig
