@@ -34,17 +34,18 @@ def main(name: str) -> None:
     made = {k: v for k, v in provenance().items() if k != "command"}  # of the code that is about to run
     results = study.measure(ClaimOptions(), lambda done, of: print(f"{done}/{of}", flush=True))
     finding, table = compare.finding(study, results), compare.table(study, results)
+    said = [finding.headline, *finding.points]
     record = {
         "made": made,
         "command": f"python docs/results/claim.py {name}",
         "seconds": round(time.perf_counter() - start),
-        "finding": [finding.headline, *finding.points],
+        "finding": said,
         "table": {"columns": table.columns, "rows": table.rows},
         "results": {label: r.to_json() for label, r in results.items()},
     }
     write(HERE / f"{name}.json", json.dumps(record) + "\n")
     plot(results, study=name).savefig(HERE / f"{name}.png", dpi=150)
-    print("\n".join(record["finding"]))
+    print("\n".join(said))
 
 
 if __name__ == "__main__":
