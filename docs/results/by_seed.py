@@ -112,7 +112,9 @@ def in_kind(
 
 
 def shortened(config: ConfigDict) -> ConfigDict:
-    """The form of a configuration that only shows that it runs: four steps, few images."""
+    """The form of a configuration that only shows that it runs: four steps, few images, few units."""
+    if "widths" in config.model:
+        config.model.depth, config.model.units_active = 8, min(config.model.units_active, 1)
     config.data.train_examples, config.data.holdout = 64, 40
     config.train.duration = config.eval.every = config.checkpoint.every = "4 steps"
     config.log.every, config.optimizer.boundaries = "2 steps", ("1 steps", "3 steps")
@@ -208,7 +210,8 @@ def draw_errors(rows: Sequence[Row], paper: Sequence[str] = ()) -> style.Figure:
             ax.plot(found["each"], [y] * found["seeds"], **points)
             ax.plot([found["mean"]], [y], ls="", marker="|", ms=12, mew=2, color=style.color(1))
             if found["interval_95"]:
-                ax.plot(found["interval_95"], [y, y], lw=1.2, color=style.color(1))
+                ends = np.clip(found["interval_95"], 0, 100)  # t intervals of small errors go below 0
+                ax.plot(ends, [y, y], lw=1.2, color=style.color(1))
     axes[0].set(xlabel="error (%)", title="training batches of the last epoch")
     axes[1].set(xlabel="error (%)", title="images not trained on")
     axes[0].set_yticks(range(len(networks)), [n.replace("_", " ") for n in networks])

@@ -4,9 +4,10 @@
 
 WORKDIR is what ``python -m resjax.pretrained FILE --workdir=WORKDIR`` made. The study ``recalibrate`` on
 2,000 test and 2,048 reference images, twice: with reference images cropped and flipped as in training, and
-with the same ones whole. It is measured in pieces, which FOLDER keeps; after seven minutes the script ends
-with exit status 3, and goes on when it is called again. At the end it writes pretrained/recalibrate.json, and
-a figure for each network beside it.
+with the same ones whole; ``WORKDIR:augmented`` leaves the second out, which takes half of the time. It is
+measured in pieces, which FOLDER keeps; after seven minutes the script ends with exit status 3, and goes on
+when it is called again. At the end it writes pretrained/recalibrate.json, and a figure for each network
+beside it.
 """
 
 import dataclasses
@@ -79,11 +80,13 @@ def measure(run: Run, options: Options, folder: Path, kind: str) -> Recalibrated
 
 def main(folder: Path, workdirs: list[str]) -> None:
     entries: dict[str, Any] = {}
-    for workdir in workdirs:
+    for name in workdirs:
+        workdir, _, only = name.partition(":")
         run = load_run(workdir)
         results = {
             f"{run.label}, {kind}": measure(run, options, folder / run.label, kind)
             for kind, options in KINDS.items()
+            if not only or kind == only
         }
         with style.theme():
             recalibrate.plot(results).savefig(HERE / f"pretrained/recalibrate_{run.label}.png", dpi=150)
