@@ -7,12 +7,15 @@ NAME.json and NAME.png beside this file. ``NAMES`` are those that are recorded h
 import json
 import sys
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from resjax.analysis import plot
 from resjax.report import compare
 from resjax.studies.catalogue import CLAIMS
 from resjax.studies.options import ClaimOptions
+from resjax.studies.study import Claim
 from resjax.workdir.provenance import provenance
 from resjax.workdir.workdir import write
 
@@ -29,23 +32,34 @@ NAMES = (
 )
 
 
-def main(name: str) -> None:
-    start, study = time.perf_counter(), CLAIMS[name]
+def progress(done: int, of: int) -> None:
+    print(f"{done}/{of}", flush=True)
+
+
+def record(name: str, study: Claim, measure: Callable[[], Mapping[str, Any]], command: str) -> None:
+    """Measures, and writes what was found, with the time that it took, as NAME.json and NAME.png."""
+    start = time.perf_counter()
     made = {k: v for k, v in provenance().items() if k != "command"}  # of the code that is about to run
-    results = study.measure(ClaimOptions(), lambda done, of: print(f"{done}/{of}", flush=True))
+    results = measure()
     finding, table = compare.finding(study, results), compare.table(study, results)
     said = [finding.headline, *finding.points]
-    record = {
+    written = {
         "made": made,
-        "command": f"python docs/results/claim.py {name}",
+        "command": command,
         "seconds": round(time.perf_counter() - start),
         "finding": said,
         "table": {"columns": table.columns, "rows": table.rows},
         "results": {label: r.to_json() for label, r in results.items()},
     }
-    write(HERE / f"{name}.json", json.dumps(record) + "\n")
-    plot(results, study=name).savefig(HERE / f"{name}.png", dpi=150)
+    write(HERE / f"{name}.json", json.dumps(written) + "\n")
+    plot(results, study=study.name).savefig(HERE / f"{name}.png", dpi=150)
     print("\n".join(said))
+
+
+def main(name: str) -> None:
+    study = CLAIMS[name]
+    command = f"python docs/results/claim.py {name}"
+    record(name, study, lambda: study.measure(ClaimOptions(), progress), command)
 
 
 if __name__ == "__main__":
