@@ -14,11 +14,14 @@ import warnings
 from typing import Any
 
 from resjax.studies.catalogue import STUDIES, plot
+from resjax.studies.convolution.activations import activations
 from resjax.studies.convolution.connections import connections
 from resjax.studies.convolution.edges import edges
+from resjax.studies.convolution.equal_parameters import equal_parameters
 from resjax.studies.convolution.equivariance import equivariance
 from resjax.studies.convolution.sample_size import sample_size
 from resjax.studies.convolution.sharing import sharing
+from resjax.studies.convolution.sharing_by_layer import sharing_by_layer
 from resjax.studies.curves import curves
 from resjax.studies.initial import at_initialization
 from resjax.studies.lesions.batch_statistics import reestimate
@@ -31,6 +34,7 @@ from resjax.studies.lesions.recalibrate import recalibrate
 from resjax.studies.lesions.reorder import reorder
 from resjax.studies.lesions.skip_length import skip_length
 from resjax.studies.paths.committee import committee
+from resjax.studies.paths.forward_depth import forward_depth
 from resjax.studies.paths.path_counts import path_counts
 from resjax.studies.paths.path_exact import path_spectrum
 from resjax.studies.paths.path_growth import path_growth
@@ -44,17 +48,20 @@ from resjax.studies.signals.gradients import gradients
 from resjax.studies.signals.jacobians import jacobians
 from resjax.studies.signals.norms_over_training import norms_over_training
 from resjax.studies.signals.shattering import gradients_along_line, shattering
+from resjax.studies.signals.vanishing import vanishing
 from resjax.studies.small_training import digits_recipe
 from resjax.studies.units.added_layers import added_layers
 from resjax.studies.units.decay_in_training import decay_in_training
 from resjax.studies.units.identity import identity
 from resjax.studies.units.insertion import insert, start_from
+from resjax.studies.units.learns_identity import learns_identity
 from resjax.studies.units.responses import responses
 from resjax.studies.units.surgery import surgery
 from resjax.studies.units.weight_decay import weight_decay
 
 __all__ = [
     "Run",
+    "activations",
     "added_layers",
     "at_initialization",
     "backward_signal",
@@ -67,13 +74,16 @@ __all__ = [
     "deletions",
     "digits_recipe",
     "edges",
+    "equal_parameters",
     "equivariance",
+    "forward_depth",
     "gradients",
     "gradients_along_line",
     "identity",
     "insert",
     "interventions",
     "jacobians",
+    "learns_identity",
     "lesion",
     "load_run",
     "load_runs",
@@ -93,10 +103,12 @@ __all__ = [
     "sample_paths",
     "sample_size",
     "sharing",
+    "sharing_by_layer",
     "shattering",
     "skip_length",
     "start_from",
     "surgery",
+    "vanishing",
     "weight_decay",
 ]
 

@@ -1,10 +1,11 @@
 """Take trained networks apart: ``python -m resjax.analyze --workdir=DIR[,DIR2…] [--studies=lesion,…]``.
 
 Analyzes finished or running runs of ``resjax.train``, several side by side, and writes a report: findings,
-figures and tables in one file (report.html), the figures as PNG and PDF, and the numbers as JSON. The report
-names each study that a network does not allow, with the reason, and each study that failed; the others still
-run. The command can be stopped and restarted: it continues, and finished studies are not repeated
-(``resjax.report.kept``).
+figures and tables in one file (report.html), the figures as PNG and PDF, and the numbers as JSON. Runs that
+differ only in their seed are shown as one, with means and intervals over seeds: ``--workdir='a/seed*'``, see
+``resjax.report.seeds``. The report names each study that a network does not allow, with the reason, and each
+study that failed; the others still run. The command can be stopped and restarted: it continues, and finished
+studies are not repeated (``resjax.report.kept``).
 """
 
 from __future__ import annotations
@@ -23,12 +24,14 @@ from resjax import config as configs
 from resjax.report.compute import run_studies
 from resjax.report.facts import facts_of, facts_of_report, title_of
 from resjax.report.page import rows_of
+from resjax.report.seeds import groups_of
 from resjax.report.write import Report, write
 from resjax.studies.catalogue import GROUPS, STUDIES
 from resjax.studies.options import Options
 from resjax.studies.run import load_runs
 from resjax.training.cores import share_cores_to_analyse
 from resjax.workdir.provenance import provenance
+from resjax.workdir.workdir import find
 
 
 def analyze(
@@ -40,7 +43,8 @@ def analyze(
     """Runs studies on one or more runs and writes the report.
 
     Args:
-      workdirs: folders of the runs, which are compared in this order.
+      workdirs: folders of the runs, which are compared in this order; ``a/seed*`` stands for all runs that
+        match. Runs that differ in their seed only form a group (``resjax.report.seeds``).
       studies: names, see ``resjax.studies.catalogue.STUDIES``; empty for all.
       out: folder of the report; None for ``analysis`` in the first workdir.
       options: options of all studies.
@@ -50,7 +54,7 @@ def analyze(
 
     Raises:
       ValueError: an unknown study, a repeated workdir, or no study that could be run.
-      FileNotFoundError: a workdir without a run, a checkpoint or its data.
+      FileNotFoundError: a workdir without a run, a checkpoint or its data, or a pattern without a match.
     """
     unknown = sorted(set(studies) - set(STUDIES))
     if unknown:
@@ -65,9 +69,10 @@ def analyze(
         left_out.append(f"The runs used different data ({named}), so their errors can't be compared.")
     if not results:
         raise ValueError("no study could be run: " + " ".join([*left_out, *failed]))
-    made = provenance()
+    made, groups = provenance(), groups_of(runs)
+    grouped = {label: group for group, own in groups.items() for label in own}
     report = Report(
-        title=title_of([run.label for run in runs]),
+        title=title_of(list(dict.fromkeys(grouped.get(run.label, run.label) for run in runs))),
         results=results,
         runs={run.label: facts_of(run, runs[0]) for run in runs},
         configs={
@@ -80,6 +85,7 @@ def analyze(
         made=facts_of_report(made),
         provenance=made,
         command={study.name: command_of(workdirs, study.name, options or Options()) for study in chosen},
+        seeds=groups,
     )
     path = write(report, Path(out) if out else runs[0].workdir / "analysis")
     print_findings(report, Console(highlight=False))
@@ -113,14 +119,16 @@ def _main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments {argv[1:]}; see --help")
     if _WORKDIR.value:
-        share_cores_to_analyse(configs.load(_WORKDIR.value[0]))
+        share_cores_to_analyse(configs.load(find(_WORKDIR.value)[0]))
     options = command.chosen(Options, _OPTIONS)
     report = analyze(_WORKDIR.value or [], _STUDIES.value or [], _OUT.value, options)
     print(f"report: {report}")
 
 
 if __name__ == "__main__":
-    _WORKDIR = flags.DEFINE_list("workdir", None, "folders of one or more runs, separated by commas")
+    _WORKDIR = flags.DEFINE_list(
+        "workdir", None, "folders of runs, separated by commas; 'a/seed*' for all that match"
+    )
     _STUDIES = flags.DEFINE_list("studies", [], f"any of {', '.join(STUDIES)}; default: all")
     _OUT = flags.DEFINE_string("out", None, "folder of the report; default: <first workdir>/analysis")
     _OPTIONS = command.define_options(Options)

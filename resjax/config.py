@@ -145,7 +145,10 @@ def load(workdir: str | Path) -> ConfigDict:
             f"{path} does not exist: {workdir} holds no run. Make one with "
             f"python -m resjax.train --config=configs/digits.py --workdir={workdir}"
         )
-    return ConfigDict(json.loads(path.read_text()), convert_dict=True)
+    stored = json.loads(path.read_text())
+    # Fields of the data that are younger than the workdir have their defaults, which change nothing.
+    stored["data"] = data.defaults().to_dict() | stored["data"]
+    return ConfigDict(stored, convert_dict=True)
 
 
 def load_file(path: str | Path, arg: str = "") -> ConfigDict:
@@ -165,14 +168,22 @@ def smoke(arg: str) -> bool:
     return arg == "smoke"
 
 
+def affecting(config: ConfigDict) -> dict[str, Any]:
+    """The fields that affect results, ``{"model.depth": 56, …}``: all but those of ``FREE``."""
+    return {
+        field: value
+        for field, value in _flatten(json.loads(to_json(config))).items()
+        if not any(field == free or field.startswith(f"{free}.") for free in FREE)
+    }
+
+
 def differences(old: ConfigDict, new: ConfigDict) -> list[str]:
     """Differing fields that affect results, as ``field: old → new``."""
-    old_flat, new_flat = _flatten(json.loads(to_json(old))), _flatten(json.loads(to_json(new)))
+    old_flat, new_flat = affecting(old), affecting(new)
     return [
         f"{field}: {old_flat.get(field, 'absent')!r} → {new_flat.get(field, 'absent')!r}"
         for field in sorted({*old_flat, *new_flat})
         if old_flat.get(field, "absent") != new_flat.get(field, "absent")
-        and not any(field == free or field.startswith(f"{free}.") for free in FREE)
     ]
 
 

@@ -1,6 +1,7 @@
 """Describe a network: ``python -m resjax.describe --config=configs/NAME.py [--all] [--json]``.
 
-Prints a table of all layers, and their cost if they shared no parameters or were dense. It needs no training,
+Prints a table of all layers, and their cost if they shared no parameters or were dense. Below it: how often
+the channels double and the sides halve, and the dense layers' share of the parameters. It needs no training,
 no data, and no memory for parameters. ``resjax.models.layer_table`` has the formulas. Fields of the
 configuration can be changed as in training, e.g. ``--config.model.depth=110``.
 """
@@ -9,6 +10,7 @@ import dataclasses
 import itertools
 import json
 import os
+from collections.abc import Iterable
 from typing import Any
 
 from absl import app, flags
@@ -18,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from resjax import command, data, models
-from resjax.models.layer_table import LayerRow, Pair, layer_table, totals
+from resjax.models.layer_table import Growth, LayerRow, Pair, growth, layer_table, totals
 
 # Characters per line of output to a file or pipe, enough for the table.
 PIPE_WIDTH = 140
@@ -38,13 +40,14 @@ def describe(config: ConfigDict) -> tuple[data.Info, list[LayerRow]]:
 
 
 def as_json(config: ConfigDict, info: data.Info, rows: list[LayerRow]) -> str:
-    """The whole table as JSON: model, image_shape, num_classes, layers (one entry each) and totals."""
+    """The whole table as JSON: model, image_shape, num_classes, layers (one entry each), totals, growth."""
     document = {
         "model": config.model.to_dict(),
         "image_shape": info.image_shape,
         "num_classes": info.num_classes,
         "layers": [{"name": row.name, **dataclasses.asdict(row)} for row in rows],
         "totals": totals(rows)._asdict(),
+        "growth": growth(rows, info.image_shape)._asdict(),
     }
     return json.dumps(document, indent=2)
 
@@ -82,6 +85,28 @@ def as_table(title: str, rows: list[LayerRow], *, every: bool = False, tight: bo
             ends = stage != following and j == len(first) - 1
             table.add_row(*_cells(a, z), end_section=ends)
     return table
+
+
+def as_text(g: Growth) -> str:
+    """Doublings, halvings, and the share of the dense layers, one line each."""
+    lines = [
+        f"channels: {_arrows(map(str, g.channels))}; {_times('doubled', g.doublings)} in "
+        f"{g.convolutions:,} convolution{'' if g.convolutions == 1 else 's'}",
+        f"sides: {_arrows(map(_pair, g.sides))}; {_times('halved', g.halvings)}",
+    ]
+    share = g.dense / g.parameters if g.parameters else 0.0
+    lines.append(f"dense layers: {g.dense:,} of {g.parameters:,} parameters, {100 * share:.1f} %")
+    return "\n".join(lines[0 if g.convolutions else 2 :])
+
+
+def _arrows(values: Iterable[str]) -> str:
+    return " → ".join(values)
+
+
+def _times(done: str, number: int) -> str:
+    """'never halved', 'halved once', 'halved twice', 'halved 3 times'."""
+    often = {1: "once", 2: "twice"}.get(number, f"{number} times")
+    return f"{done} {often}" if number else f"never {done}"
 
 
 def _cells(first: LayerRow, last: LayerRow) -> tuple[str, ...]:
@@ -150,6 +175,7 @@ def _main(argv: list[str]) -> None:
         f"{config.model.name}, {info.name}: images {height}×{width}×{channels}, {info.num_classes:,} classes"
     )
     console.print(as_table(title, rows, every=_ALL.value, tight=console.width < PIPE_WIDTH))
+    console.print(as_text(growth(rows, info.image_shape)), highlight=False)
     console.print(LEGEND)
 
 

@@ -8,14 +8,14 @@ import numpy as np
 from matplotlib.collections import LineCollection, PathCollection, PolyCollection
 from matplotlib.patches import Rectangle
 
-from resjax.report import compare
+from resjax.report import compare, overlay
 from resjax.studies import style
 
 MOST = 200  # numbers of one line; hand-made results are small
 
 
 def shown(study, results):
-    """Everything that ``study`` says of ``results``, {label: result}."""
+    """Everything that ``study`` says of ``results``, {label: result or ``Seeds``}."""
     finding, table = compare.finding(study, results), compare.table(study, results)
     lines = [f"finding: {finding.headline}", *(f"  - {point}" for point in finding.points)]
     lines.append("summary:")
@@ -23,7 +23,7 @@ def shown(study, results):
         lines += [f"  {label}: {column} = {text}" for column, text in columns.items()]
     lines += ["table:", *(f"  {' | '.join(row)}" for row in (table.columns, *table.rows))]
     with style.theme():
-        figure = study.plot(results)
+        figure = overlay.draw(study, results)
         figure.set_layout_engine("none")  # places matter nowhere below, and finding them takes two draws
         figure.draw_without_rendering()
     lines.append("figure:")

@@ -12,7 +12,10 @@ REPOSITORY = Path(__file__).parent.parent
 
 
 def load_script(path):
-    """``path`` from the root of the repository, like ``launch/reproduce.py``."""
+    """``path`` from the root of the repository, like ``launch/reproduce.py``; as where it is started, modules
+    beside it can be imported."""
+    if (folder := str((REPOSITORY / path).parent)) not in sys.path:
+        sys.path.append(folder)
     spec = importlib.util.spec_from_file_location(Path(path).stem, REPOSITORY / path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -203,6 +203,9 @@ def test_what_an_analysis_refuses_is_left_out_an_error_is_a_failure_and_the_othe
         Console(quiet=True),
     )
     assert [study.name for study, _ in results] == ["curves"]
+    both = [load_run(workdirs / name) for name in ("deep", "flat")]
+    alike = compute.run_studies(both, [refusing], Options(seed=9), Console(quiet=True)).left_out
+    assert alike == [f"{refusing.title}, of deep and flat: no batch of that size."]
     assert left_out == [f"{refusing.title}, of deep: no batch of that size."]
     assert failed == [
         f"{wrong.title}, of deep: ValueError: batch_size=0.",

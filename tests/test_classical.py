@@ -290,6 +290,14 @@ def test_alexnet_starts_as_published(key):
         assert float(kernel.std()) == pytest.approx(0.01, rel=0.05)
 
 
+def test_alexnet_has_one_activation_everywhere():
+    for activation in ("relu", "tanh"):
+        network = build("alexnet", IMAGENET, activation=activation)
+        parts = [network.stem, *(stack.unit for stack in network.stacks)]
+        assert [part.activation for part in parts] == [activation] * 7
+    assert build("alexnet", IMAGENET).stem.activation == "relu"
+
+
 def test_alexnet_form_decides_response_normalization_unless_told():
     def normalizes(**fields):
         return build("alexnet", IMAGENET, **fields).stem.lrn is not None
@@ -321,6 +329,7 @@ def test_alexnet_form_decides_response_normalization_unless_told():
         ("vgg", CIFAR, 10, {"conv": "fast"}, "auto, lax, cpu"),
         ("vgg", CIFAR, 10, {"fc_width": 0}, "1 or more"),
         ("alexnet", IMAGENET, 10, {"dropout": 1.0}, "rate < 1"),
+        ("alexnet", IMAGENET, 10, {"activation": "sine"}, "relu, tanh"),
     ],
 )
 def test_what_cannot_be_is_refused_with_the_remedy(name, shape, classes, fields, message):

@@ -9,6 +9,7 @@ from data_helpers import images
 from resjax import data
 from resjax.data import arrays
 from resjax.data.augment import augment, standardize, statistics
+from resjax.data.config import check
 
 
 @pytest.fixture
@@ -55,7 +56,19 @@ def test_fixed_scales(set_, kind, black, white):
 
 def test_padding_has_the_value_of_the_background_on_lenets_scale(set_):
     assert statistics(set_, "lenet").fill == np.float32(-0.1)
-    assert {float(statistics(set_, kind).fill) for kind in ("channel", "pixel", "unit")} == {0.0}
+    assert {statistics(set_, kind).fill.item() for kind in ("channel", "pixel", "unit")} == {0.0}
+
+
+@pytest.mark.parametrize("kind", ["channel", "unit", "lenet"])
+def test_black_padding_is_what_a_crop_of_the_padded_raw_image_shows(set_, kind):
+    constants = statistics(set_, kind, "black")
+    raw = set_.train_images[:7]
+    x = standardize(jnp.asarray(raw), constants)
+    out = crops(x, keys(7), constants.fill)
+    padded = standardize(jnp.asarray(np.pad(raw, ((0, 0), (2, 2), (2, 2), (0, 0)))), constants)
+    again = crops(padded, keys(7))[:, 2:8, 2:8]  # the same crops and flips, of images padded before
+    np.testing.assert_allclose(out[:, 2:4, 2:4], again[:, 2:4, 2:4], atol=1e-6)
+    np.testing.assert_allclose(out, again, atol=1e-6)
 
 
 def test_statistics_come_from_the_training_set_alone(set_):
@@ -80,6 +93,13 @@ def test_a_constant_channel_does_not_become_nan():
 def test_an_unknown_kind_is_refused(set_):
     with pytest.raises(ValueError, match="choose one of channel, pixel, unit, lenet"):
         statistics(set_, "zca")
+
+
+def test_a_mean_image_has_no_value_for_a_black_border():
+    config = data.defaults()
+    config.standardize, config.pad_with = "pixel", "black"
+    with pytest.raises(ValueError, match="ends at the border"):
+        check(config)
 
 
 def test_bfloat16_is_the_rounded_float32(set_):

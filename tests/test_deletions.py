@@ -22,6 +22,7 @@ from resjax.studies.lesions.deletions import Deletions, by_number, delete_subset
 from resjax.studies.lesions.lesion import lesion
 from resjax.studies.lesions.pairs import interaction, longest_run, pair_matrix, pairs, run_matrix
 from resjax.studies.lesions.prefixes import measure_places
+from resjax.studies.lesions.proportion import line_of
 from resjax.studies.lesions.subsets import (
     candidates,
     default_numbers,
@@ -368,13 +369,10 @@ def test_a_study_runs(study):
 def test_plots_show_medians_and_matrices():
     result = all_subsets_of("pre")
     figure = plot({"a": result, "b": result})
-    (ax,) = figure.axes
-    curve = by_number(result)
-    np.testing.assert_allclose(ax.lines[0].get_ydata(), 100 * curve.median)
-    assert [t.get_text() for t in figure.legends[0].get_texts()] == [
-        "a: median and quartiles",
-        "b: median and quartiles",
-    ]
+    left, right = figure.axes
+    np.testing.assert_allclose(left.lines[0].get_ydata(), 100 * by_number(result).median)
+    np.testing.assert_allclose(right.lines[0].get_ydata(), 100 * line_of(result).mean)
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["a", "b"]
     figure = plot({"a": result, "b": result}, "pairs")
     images = [ax.images[0].get_array() for ax in figure.axes if ax.images]
     np.testing.assert_allclose(images[0].filled(np.nan), 100 * interaction(result))

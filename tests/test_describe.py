@@ -14,8 +14,8 @@ from rich.console import Console
 
 from resjax import config as configs
 from resjax import models
-from resjax.describe import as_table, describe
-from resjax.models.layer_table import layer_table, totals
+from resjax.describe import as_table, as_text, describe
+from resjax.models.layer_table import growth, layer_table, totals
 from resjax.models.layers import Conv, Dense, Pool
 from resjax.network import Network, Stack
 from resjax.network.unit import Unit
@@ -228,6 +228,58 @@ def test_the_larger_field_of_branch_and_shortcut_goes_on():
     }
 
 
+def grown(name, shape, classes=10, **fields):
+    return growth(table(name, shape, classes, **fields), shape)
+
+
+def test_vgg16_doubles_three_times_in_thirteen_convolutions():
+    """Not with each convolution, and not at the fifth stage; the dense layers hold most parameters."""
+    g = grown("vgg", IMAGENET, 1000)
+    assert (g.channels, g.doublings, g.convolutions) == ((64, 128, 256, 512), 3, 13)
+    assert ([height for height, _ in g.sides], g.halvings) == ([224, 112, 56, 28, 14, 7], 5)
+    assert g.dense == 102_764_544 + 16_781_312 + 4_097_000
+    assert g.parameters - g.dense == 14_714_688
+    assert as_text(g).splitlines() == [
+        "channels: 64 → 128 → 256 → 512; doubled 3 times in 13 convolutions",
+        "sides: 224 → 112 → 56 → 28 → 14 → 7; halved 5 times",
+        "dense layers: 123,642,856 of 138,357,544 parameters, 89.4 %",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "fields", "doublings", "convolutions", "halvings", "dense"),
+    [
+        ("resnet", CIFAR, {"depth": 110}, 2, 109, 2, 650),
+        # Shortcuts with a convolution of stride 2 halve nothing once more.
+        ("resnet", CIFAR, {"depth": 20, "transition": "projection"}, 2, 19, 2, 650),
+        # Within its units a bottleneck narrows and widens: 256 → 64 → 64 → 256.
+        ("imagenet_resnet", IMAGENET, {"depth": 50}, 3, 49, 5, 20_490),
+        ("lenet5", (28, 28, 1), {}, 0, 3, 2, 10_164 + 850),
+        ("alexnet", IMAGENET, {}, 0, 5, 3, 37_752_832 + 16_781_312 + 40_970),
+    ],
+    ids=["resnet110", "projection", "resnet50", "lenet", "alexnet"],
+)
+def test_growth_of_other_networks(name, shape, fields, doublings, convolutions, halvings, dense):
+    g = grown(name, shape, **fields)
+    assert (g.doublings, g.convolutions, g.halvings, g.dense) == (doublings, convolutions, halvings, dense)
+
+
+def test_odd_and_unequal_sides_are_halved_too():
+    g = grown("resnet", (33, 65, 3), depth=8)
+    assert (g.sides, g.halvings) == (((33, 65), (17, 33), (9, 17)), 2)
+    assert "sides: 33×65 → 17×33 → 9×17; halved twice" in as_text(g)
+
+
+def test_a_network_without_convolutions_has_only_its_dense_share():
+    g = growth(chain((4, 4, 1), classes=3), (4, 4, 1))
+    assert (g.doublings, g.convolutions, g.halvings) == (0, 0, 0)
+    assert as_text(g) == "dense layers: 51 of 51 parameters, 100.0 %"
+    # Four pixels become two without a step of 2: smaller, but not by halving.
+    shrunk = growth(chain((4, 4, 1), valid(2, 3)), (4, 4, 1))
+    assert (shrunk.sides, shrunk.halvings, shrunk.convolutions) == (((4, 4), (2, 2)), 0, 1)
+    assert "never halved" in as_text(shrunk)
+
+
 def config(name, dataset, **fields):
     c = configs.default(name, **fields)
     c.data.name = dataset
@@ -284,6 +336,7 @@ def test_the_command_prints_json_without_data(tmp_path):
     assert document["model"]["variant"] == "original"
     assert (document["image_shape"], document["num_classes"]) == ([28, 28, 1], 10)
     assert document["totals"]["parameters"] == 60_000
+    assert document["growth"]["sides"] == [[28, 28], [14, 14], [10, 10], [5, 5], [1, 1]]
     assert [layer["name"] for layer in document["layers"]][-2:] == ["stage3/unit1/dense", "head"]
 
 
@@ -292,6 +345,7 @@ def test_the_command_prints_a_table_or_says_what_is_wrong(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "61,706" in done.stdout
     assert "lenet5, mnist: images 28×28×1" in done.stdout
+    assert "dense layers: 11,014 of 61,706 parameters, 17.8 %" in done.stdout
     done = run(tmp_path, "--config.model.variant=old")
     assert done.returncode == 1
     assert "error: model.variant='old'; allowed: original, modern" in done.stderr

@@ -23,7 +23,7 @@ from resjax.studies import moments
 from resjax.studies.batches import whole_batches
 from resjax.studies.paths import path_exact, path_sampled
 from resjax.studies.paths.path_exact import path_spectrum
-from resjax.studies.paths.path_growth import path_growth
+from resjax.studies.paths.path_growth import PathGrowth, path_growth, unit_scales
 from resjax.studies.paths.path_growth import plot as plot_growth
 from resjax.studies.paths.path_parameters import PathParameters, path_parameters
 from resjax.studies.paths.path_parameters import plot as plot_parameters
@@ -245,14 +245,17 @@ def test_single_precision_finds_the_same_sums():
 
 def test_draws_agree_with_the_512_paths_of_resnet_20():
     network, variables, images, labels = case("resnet-20")
-    each, _, lengths, _ = enumerated("resnet-20")
+    each, _, lengths, true = enumerated("resnet-20")
     assert len(each) == 512
     single = np.linalg.norm(each.reshape(512, -1), axis=1)
     mean = np.array([single[lengths == k].mean() for k in range(10)])
     spread = np.array([single[lengths == k].std() for k in range(10)])
     sampled = sample_paths(network, variables, images, labels, draws=100, seed=3)
+    whole = np.linalg.norm(true)
+    np.testing.assert_allclose(sampled.total, whole * np.ones(100), rtol=1e-10)
+    np.testing.assert_allclose(sampled.mean, sampled.norm.mean(1) / whole, rtol=1e-10)
     # Five standard errors; lengths 0 and 9 have one path, which every draw must find exactly.
-    np.testing.assert_array_less(np.abs(sampled.mean - mean), 5 * spread / 10 + 1e-10 * mean)
+    np.testing.assert_array_less(np.abs(sampled.norm.mean(1) - mean), 5 * spread / 10 + 1e-10 * mean)
     np.testing.assert_allclose(sampled.norm[[0, 9]], mean[[0, 9], None] * np.ones(100), rtol=1e-10)
     for k in range(10):  # no draw is anything but a path of that length, and all are found
         nearest = np.abs(sampled.norm[k][:, None] / single[lengths == k][None] - 1).min(0)
@@ -431,7 +434,7 @@ def test_half_of_n_backward_passes_in_one_compilation():
     assert programs(path_exact._spectrum) == before + 1
     before = programs(path_sampled._walk_paths)
     _, count = counted(lambda: sample_paths(network, variables, images, labels, draws=4))
-    assert count == 4 * n * (n + 1) // 2
+    assert count == 4 * (n * (n + 1) // 2 + n)  # single paths, and the whole gradient
     assert programs(path_sampled._walk_paths) == before + 1
 
 
@@ -483,11 +486,32 @@ def test_moments_are_joined_and_compared():
         one = path_spectrum(network, v, images, labels, batch_size=1, probe=Probe(train=True))
         np.testing.assert_array_equal(grown.norm[t], one.norm[0])
         np.testing.assert_allclose(grown.mean_length[t], one.share[0] @ one.length)
-    assert len(plot_growth({"a": grown, "b": grown}).axes) == 2
+    gamma = np.abs(variables["params"]["a"]["bn"]["scale"]).mean(1)
+    np.testing.assert_allclose(grown.scale, [gamma, 1.5 * gamma])
+    assert len(plot_growth({"a": grown, "b": grown}).axes) == 3
+    older = {k: v for k, v in grown.to_json().items() if k != "scale"}
+    assert np.isnan(PathGrowth.from_json(older).scale).all()
     with pytest.raises(ValueError, match="no moment"):
         moments.join([])
     with pytest.raises(ValueError, match="one network on the same examples"):
         moments.join([grown, path_spectrum(network, variables, images, labels)])
+
+
+def test_scales_of_a_unit_are_those_of_all_its_normalizations():
+    """And those of its stem and head do not count."""
+    network, variables, _, _ = case("pre")
+    variables = jax.tree.map(np.array, variables)  # the case itself stays
+    params = variables["params"]
+    for stack in network.stacks:
+        names = [name for name, part in params[stack.name].items() if "scale" in part]
+        for k, name in enumerate(names):
+            scale = params[stack.name][name]["scale"]
+            params[stack.name][name] = {"scale": np.full_like(scale, (-1) ** k * 2.0**k), "bias": 0 * scale}
+        found = unit_scales(network, variables)[[u.stack is stack for u in network.units]]
+        wide = [params[stack.name][name]["scale"].shape[-1] for name in names]
+        np.testing.assert_allclose(found, np.average(2.0 ** np.arange(len(names)), weights=wide))
+    without = build(**SMALL, norm=False)
+    assert np.isnan(unit_scales(without, draw(without, SHAPE))).all()
 
 
 def test_json_join_and_plots():

@@ -18,7 +18,10 @@ from resjax import data, models
 from resjax.pretrained import naming, read, recognize
 from resjax.pretrained.convert import to_tensors
 from resjax.pretrained.workdirs import default_config, evaluate, make_workdir
+from resjax.studies.lesions.batch_statistics import reestimate
+from resjax.studies.options import Options
 from resjax.studies.run import load_run
+from resjax.studies.study import Bench
 from resjax.train import train_and_evaluate
 from resjax.training.experiment import load_experiment
 
@@ -81,6 +84,63 @@ def test_a_workdir_holds_the_network_and_where_it_comes_from(files, tmp_path):
     assert record["step"] == 1 and record["test_error"] == wrong / 30
     with pytest.raises(ValueError, match="holds a run already"):
         make_workdir(folder / "net.safetensors", tmp_path / "run", experiment)
+
+
+def test_its_training_images_are_augmented_as_its_authors_did(files, tmp_path):
+    """Padded with black before standardizing; statistics of such images are found again on such images."""
+    folder, _, variables = files
+    experiment = load_experiment(config_of(folder))
+    make_workdir(folder / "net.safetensors", tmp_path / "run", experiment)
+    run = load_run(tmp_path / "run")
+    assert run.augmentation == "random crops after padding by 4 pixels of black and random flips"
+    plain, labels = run.examples("train", 40)
+    images, same = run.examples("train", 40, augmented=True)
+    np.testing.assert_array_equal(labels, same)
+    again, _ = load_run(tmp_path / "run").examples("train", 40, augmented=True)
+    np.testing.assert_array_equal(images, again)
+    padded = np.pad(plain, ((0, 0), (4, 4), (4, 4), (0, 0)), constant_values=np.nan)
+    black = -np.array(MEAN) / STD
+    for image, whole in zip(images, padded, strict=True):
+        whole = np.where(np.isnan(whole), black, whole).astype(np.float32)
+        windows = [whole[i : i + 8, j : j + 8] for i in range(9) for j in range(9)]
+        windows += [window[:, ::-1] for window in windows]
+        assert min(np.abs(image - window).max() for window in windows) < 1e-5
+    with pytest.raises(ValueError, match="only 'train' is augmented"):
+        run.examples("test", 3, augmented=True)
+
+    bench = Bench(run, Options(reference=25))
+    np.testing.assert_array_equal(bench.reference(), run.examples("train", 25, augmented=True)[0])
+    told = "the first 25 training images, random crops after padding by 4 pixels of black and random flips"
+    assert bench.choices["reference images"] == told
+    bench = Bench(run, Options(plain_reference=True))
+    np.testing.assert_array_equal(bench.reference(), plain)
+    assert bench.choices["reference images"] == "the first 40 training images, not augmented"
+
+    draws = jax.random.split(jax.random.key(5), 40 * 20)
+    many = data.augment(
+        np.tile(plain, (20, 1, 1, 1)), draws, pad=4, flip=True, fill=experiment.task.constants.fill
+    )
+    means = {}
+    for name, own in {"training": many, "augmented": images, "plain": plain}.items():
+        new = reestimate(run.network, variables, np.asarray(own))["batch_stats"]
+        means[name] = np.concatenate([np.ravel(v) for v in jax.tree.leaves(new)])
+    off = {name: np.abs(own - means["training"]).mean() for name, own in means.items()}
+    assert off["augmented"] < 0.35 * off["plain"]
+
+
+def test_an_older_workdir_goes_on_without_the_fields_that_came_later(files, tmp_path):
+    folder, _, _ = files
+    home = tmp_path / "run"
+    config = config_of(folder)
+    config.data.pad_with = "mean"
+    make_workdir(folder / "net.safetensors", home, load_experiment(config))
+    stored = json.loads((home / "config.json").read_text())
+    del stored["data"]["pad_with"]
+    (home / "config.json").write_text(json.dumps(stored))
+    assert load_run(home).augmentation.startswith(
+        "random crops after padding by 4 pixels of the mean's value"
+    )
+    assert configs.differences(configs.load(home), config) == []
 
 
 def test_training_goes_on_from_the_pretrained_network(files, tmp_path):

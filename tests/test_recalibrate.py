@@ -17,7 +17,16 @@ from resjax.network.unit import Unit
 from resjax.studies import style
 from resjax.studies.lesions.batch_statistics import reestimate
 from resjax.studies.lesions.lesion import lesion
-from resjax.studies.lesions.recalibrate import Recalibrated, plot, recalibrate
+from resjax.studies.lesions.recalibrate import (
+    STUDY,
+    Recalibrated,
+    assemble,
+    plot,
+    recalibrate,
+    share_of_damage,
+    verdict,
+)
+from resjax.studies.scores import Scores
 
 SHAPE, CLASSES = (6, 6, 2), 3
 
@@ -160,6 +169,59 @@ def test_rows_are_deletions_with_old_and_with_new_statistics(name):
         gates[i] = 0
         logits = run(reestimate(network, v, reference, gates=gates, batch_size=5), gates)
         assert result.error[1, i] == error_of(logits, labels)
+
+
+def scores(wrong):
+    """Of outcomes [networks, images]: an error rate and nothing else."""
+    wrong = np.array(wrong, bool)
+    rest = np.zeros(len(wrong))
+    return Scores(wrong.mean(1), rest, rest, rest, wrong, np.zeros((len(wrong), CLASSES)))
+
+
+def assembled(old, new):
+    """Of three units, the second can't be deleted; rows: intact, first, third."""
+    network, allowed = build(), np.array([True, False, True])
+    return assemble(network, allowed, {"stage1/unit2": "why"}, (scores(old), scores(new)), 9, 3)
+
+
+def first(count, of=400):
+    """The first ``count`` of the images are wrong."""
+    return np.arange(of) < count
+
+
+def test_shares_and_intervals_by_hand():
+    old = [first(40), first(120), first(42)]  # rises of 20 and of 0.5 points
+    made = assembled(old, [first(40), first(60), first(50)])  # of 5 and of 2.5
+    np.testing.assert_allclose(made.error, [[0.3, np.nan, 0.105], [0.15, np.nan, 0.125]])
+    assert share_of_damage(made) == pytest.approx(1 - 7.5 / 20.5)
+    np.testing.assert_array_equal(made.intact_change, [0, 0])  # the same images are wrong
+    # A ratio of sums over images, 30 ÷ 82: its standard error by the delta method is √36.6 ÷ 82.
+    expected = 1 - 30 / 82 + 1.96 * np.array([-1, 1]) * np.sqrt(36.6) / 82
+    np.testing.assert_allclose(made.removed, expected, atol=0.03)
+    assert verdict(made) == "better"
+    np.testing.assert_array_equal(made.spared[:, 0], 0)
+    assert np.isnan(made.spared[:, 1]).all() and made.spared[0, 2] > 0.85 > 0.2 > made.spared[1, 2]
+
+
+@pytest.mark.parametrize(("new", "said"), [(46, "unusable"), (42, "better"), (34, "better")])
+def test_there_is_no_verdict_where_the_intact_network_gets_worse_beyond_its_interval(new, said):
+    """Six more errors and no fewer are clear (p = 1/64), two are not."""
+    made = assembled([first(40), first(120), first(42)], [first(new), first(60), first(new)])
+    assert verdict(made) == said
+    low, high = made.intact_change
+    assert low <= (new - 40) / 400 <= high and (low > 0) == (said == "unusable")
+    told = STUDY.points("a", made)[0]
+    assert ("worst deletion" in told) == (said != "unusable")
+    assert ("had not converged" in told) == (new == 34)
+
+
+def test_a_share_within_the_noise_is_undecided():
+    rng = np.random.default_rng(0)
+    old = [first(40), rng.permutation(first(46)), first(40)]
+    new = [first(40), rng.permutation(first(44)), first(40)]
+    assert verdict(assembled(old, new)) == "undecided"
+    assert verdict(assembled(old, old)) == "same"
+    assert verdict(assembled([first(40)] * 3, new)) == "harmless"
 
 
 def test_wrong_input_is_refused():

@@ -10,13 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from network_helpers import draw
+from run_helpers import tiny_run
 
 from resjax import models
 from resjax.network import Network, Stack
 from resjax.network.unit import Unit
 from resjax.report.compare import finding
 from resjax.studies import style
-from resjax.studies.units.responses import STUDY, Responses, responses
+from resjax.studies.options import Options
+from resjax.studies.units.responses import STUDY, Responses, deviation_of, responses
 
 SHAPE, CLASSES = (6, 6, 2), 3
 FORMS = {
@@ -185,3 +187,34 @@ def test_every_network_is_compared_by_its_normalized_layers_if_all_have_some():
     assert "(median deviation 3.0 in half and 2.0 in raw)" in finding(STUDY, {"half": half, "raw": raw})[0]
     twin = dataclasses.replace(raw, normalized=np.array([True]))
     assert "layers of half and twin respond alike" in finding(STUDY, {"half": half, "twin": twin})[0]
+
+
+def test_the_interval_of_a_deviation_covers_that_of_all_images():
+    """Images whose means and sizes differ, of which 60 are drawn."""
+    rng, hits = np.random.default_rng(6), 0
+    for _ in range(300):
+        shift, size = rng.normal(2, 1, 60), rng.gamma(2, 1, 60)
+        moments = np.stack([shift, shift**2 + size**2])[None]
+        std, ((low, high),) = deviation_of(moments)
+        assert std[0] == pytest.approx(np.sqrt(shift.var() + np.mean(size**2)))
+        hits += low <= np.sqrt(1 + 6) <= high  # Var of the means + E size², of a gamma 2 · 3
+    assert 0.9 * 300 <= hits < 300
+
+
+def test_a_constant_response_and_a_single_image_have_no_error():
+    std, interval = deviation_of(np.array([[[2.0, 2], [4, 4]]]))
+    np.testing.assert_array_equal(std, [0])
+    np.testing.assert_array_equal(interval, [[0, 0]])
+    assert np.isnan(deviation_of(np.array([[[2.0], [5]]]))[1]).all()
+
+
+def test_the_study_shows_initialization(tmp_path):
+    """Where γ = 1 and β = 0 make every normalized response 1, but for what differs between images."""
+    result = STUDY.run(tiny_run(tmp_path / "run", placement="post"), Options(max_examples=64, batch_size=16))
+    there = result.initial
+    np.testing.assert_allclose(there.std, 1, atol=0.2)
+    assert there.normalized.all() and np.abs(result.std - 1).max() > 0.3
+    assert f"at initialization of median {np.median(there.std):.1f}" in STUDY.points("a", result)[0]
+    shown = STUDY.plot({"a": result}).axes[0].lines
+    np.testing.assert_array_equal(shown[0].get_ydata(), there.std)
+    assert shown[0].get_label() == "a, at init, normalized" and shown[0].get_alpha() < 1

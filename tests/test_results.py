@@ -9,7 +9,7 @@ from script_helpers import REPOSITORY, load_script
 
 from resjax import config as configs
 from resjax.report import compare
-from resjax.studies.catalogue import CLAIMS as STUDY_CLAIMS
+from resjax.studies.catalogue import CLAIMS as ALL_CLAIMS
 from resjax.studies.catalogue import STUDIES
 from resjax.studies.judged import all_of
 from resjax.studies.lesions.deletions import Deletions
@@ -55,6 +55,24 @@ def test_a_verdict_of_the_table_is_that_of_its_criteria(row, trial):
     verdicts = [c["verdict"] for c in chosen if "verdict" in c]
     said = {"met": "shown", "missed": "contradicted", "undecided": "undecided"}
     assert verdicts and trial["verdict"] == said[all_of(verdicts)]
+
+
+RECORDED = [trial for claim in CLAIMS.claims() for trial in claim["found"] if "recorded" in trial]
+
+
+@pytest.mark.parametrize("trial", RECORDED, ids=lambda trial: "-".join(trial["recorded"]))
+def test_a_verdict_in_kind_is_that_of_its_file(trial):
+    file, row = trial["recorded"]
+    judged = json.loads((SCRIPTS / f"{file}.json").read_text("utf-8"))["judged"][row]
+    assert trial["verdict"] == judged["verdict"]
+    assert f"{len(_seeds_of(judged))} seeds" in trial["n"]
+
+
+def _seeds_of(judged):
+    """The values of the seeds behind the first number of a verdict."""
+    if "each" in judged:
+        return judged["each"]
+    return next(found for one in judged.values() if isinstance(one, dict) and (found := _seeds_of(one)))
 
 
 @pytest.mark.parametrize("folder", ["veit110_short", "pretrained"])
@@ -118,11 +136,12 @@ def test_networks_at_initialization_were_judged_by_the_limits_of_claims_json(par
     ("file", "claim"),
     [
         ("sample_size_fashion_mnist", "sample_size"),
-        *((name, name) for name in load_script("docs/results/trained_claims.py").NAMES),
+        ("activations_cifar10", "activations"),
+        *((name, name) for name in load_script("docs/results/claim.py").NAMES),
     ],
 )
 def test_a_recorded_finding_is_what_its_numbers_say(file, claim):
-    record, study = json.loads((SCRIPTS / f"{file}.json").read_text("utf-8")), STUDY_CLAIMS[claim]
+    record, study = json.loads((SCRIPTS / f"{file}.json").read_text("utf-8")), ALL_CLAIMS[claim]
     results = {k: study.result.from_json(r) for k, r in record["results"].items()}
     said = compare.finding(study, results)
     assert record["finding"] == [said.headline, *said.points]

@@ -24,7 +24,7 @@ ROOMS = {
     "studies",
     "report",
 }
-COMMANDS = ("train", "analyze", "claims", "describe", "demo", "pretrained/__main__",
+COMMANDS = ("train", "analyze", "claims", "describe", "convolve", "demo", "pretrained/__main__",
             "pretrained/export", "data/prepare")  # fmt: skip
 
 

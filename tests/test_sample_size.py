@@ -10,14 +10,9 @@ from network_helpers import programs
 
 from resjax.models.local import CONNECTIONS
 from resjax.studies import style
-from resjax.studies.convolution import sample_size
-from resjax.studies.convolution.sample_size import (
-    SETTINGS,
-    SampleSize,
-    _at_places,  # these two: where examples lie, which a result does not hold
-    _draw,
-    difference,
-)
+from resjax.studies.convolution import few_examples, sample_size
+from resjax.studies.convolution.few_examples import at_places, draw
+from resjax.studies.convolution.sample_size import SETTINGS, SampleSize, difference
 
 SMALL = {"sizes": (4, 24), "seeds": 2, "steps": 80, "batch_size": 8}
 
@@ -62,10 +57,10 @@ def test_shapes_progress_and_easy_examples_are_learned():
 
 def test_the_seed_decides_everything_in_one_compilation():
     results, _ = trained()
-    before = programs(sample_size._train)
+    before = programs(few_examples._train)
     again = sample_size.sample_size(bars(24, 0), bars(10, 1), **SMALL)
     other = sample_size.sample_size(bars(24, 0), bars(10, 1), **SMALL, seed=5)
-    assert programs(sample_size._train) == before
+    assert programs(few_examples._train) == before
     for name in CONNECTIONS:
         np.testing.assert_array_equal(again[name].test_error, results[name].test_error)
     assert any((other[c].test_error != results[c].test_error).any() for c in CONNECTIONS)
@@ -74,7 +69,7 @@ def test_the_seed_decides_everything_in_one_compilation():
 def test_places_lose_no_pixel():
     images = np.random.default_rng(0).normal(size=(3, 4, 5, 2)).astype(np.float32)
     images[0, 0, 0] = (7, 8)
-    field = _at_places(images, 2)
+    field = at_places(images, 2)
     assert field.shape == (9, 3, 8, 9, 2)
     np.testing.assert_array_equal(field[0, :, 2:6, 2:7], images)
     corners = set()
@@ -93,7 +88,7 @@ def test_places_lose_no_pixel():
 
 
 def test_samples_are_nested_and_batches_come_from_them():
-    few, many = (_draw(3, 50, n, True, (40, 8)) for n in (10, 30))
+    few, many = (draw(3, 50, n, True, (40, 8)) for n in (10, 30))
     assert few.chosen.sum() == 10
     assert many.chosen.sum() == 30
     assert (few.chosen <= many.chosen).all()
@@ -101,7 +96,7 @@ def test_samples_are_nested_and_batches_come_from_them():
     assert len(np.unique(few.rows)) == 10
     np.testing.assert_array_equal(few.place, many.place)
     assert set(np.unique(few.place)) <= set(range(9))
-    np.testing.assert_array_equal(_draw(3, 50, 10, False, (40, 8)).place, 0)
+    np.testing.assert_array_equal(draw(3, 50, 10, False, (40, 8)).place, 0)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from resjax import models
 from resjax.analysis import plot
 from resjax.models.layer_table import layer_table
 from resjax.models.layers import Conv
-from resjax.models.local import CONNECTIONS, he_normal_of, layer, twin
+from resjax.models.local import CONNECTIONS, layer, normal_of, twin
 from resjax.models.plain import ConvStem, ConvUnit
 from resjax.network import Network, Stack
 from resjax.report import compare
@@ -127,7 +127,7 @@ def test_all_three_start_with_the_same_variance():
         variables = jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 10, 10, 4)))
         kernel = next(v for v in jax.tree.leaves(variables) if v.any())
         np.testing.assert_allclose(np.var(kernel), 2 / inputs, rtol=0.1)
-    row = he_normal_of(3)(jax.random.key(1), (3, 3, 2, 4))
+    row = normal_of(3)(jax.random.key(1), (3, 3, 2, 4))
     whole = math.sqrt(2 / 18) * jax.random.normal(jax.random.key(1), (3, 3, 2, 4))
     np.testing.assert_array_equal(row, whole)
 

@@ -2,10 +2,11 @@
 
 claims.json has an entry for each claim: its row, the claim, the paper, the criterion ``shown_if`` with its
 numbers in ``limits``, the name for ``launch/reproduce.py``, and what was ``found``: for each trial its
-``setting`` (one of ``SETTINGS``), what it was ``on``, its ``n``, what was ``measured`` with its interval, the
-``verdict`` (one of ``VERDICTS``), and ``where`` it is told. ``tolerances.py`` judges results by the same
+``setting`` (one of ``SETTINGS``), what it was ``on``, its ``n``, what was ``measured`` with its interval,
+the ``verdict`` (one of ``VERDICTS``), and ``where`` it is told. ``tolerances.py`` judges results by the same
 ``limits``; a trial that is ``judged`` by it names folder, network, row, and how the names of its criteria
-begin, and a test compares the verdicts.
+begin; one that is ``recorded`` names a file that a script of its own has judged. A test compares the
+verdicts.
 """
 
 import json
@@ -19,7 +20,7 @@ VERDICTS = ("shown", "contradicted", "undecided", "not run")
 # What a trial shares with the row's protocol.
 SETTINGS = {"paper": "", "shorter": "shorter training: ", "in kind": "in kind: "}
 # Rows whose criteria tolerances.py applies by itself.
-JUDGED = (2, 5, 6, 8, 9, 15, 20, 22)
+JUDGED = (2, 5, 6, 8, 9, 15, 20)
 
 INTRODUCTION = """\
 # The papers' claims, one by one

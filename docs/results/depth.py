@@ -12,16 +12,14 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
+import by_seed
 import numpy as np
 from ml_collections import ConfigDict
 
 from resjax import config as configs
-from resjax.analysis import load_run
 from resjax.studies import style
 from resjax.studies.intervals import bootstrap
 from resjax.studies.run import Run
-from resjax.train import train_and_evaluate
 from resjax.workdir.provenance import provenance
 from resjax.workdir.workdir import write
 
@@ -63,22 +61,9 @@ def config_of(part: Part, kind: str, depth: int, seed: int, data_dir: str) -> Co
     return c
 
 
-def error_of(run: Run, split: str) -> float:
-    """Share of wrong predictions in inference mode, over all images of a split."""
-    images, labels = run.examples(split, 100_000)
-    predict = jax.jit(lambda x: run.network.apply(run.variables, x).logits.argmax(-1))
-    wrong = [np.sum(predict(images[i : i + 500]) != labels[i : i + 500]) for i in range(0, len(labels), 500)]
-    return float(sum(wrong) / len(labels))
-
-
-def finish(config: ConfigDict, workdir: Path) -> dict[str, float]:
-    """The errors of one run, which is trained first if it is not there."""
-    kept = workdir / "errors.json"
-    if not kept.is_file():
-        train_and_evaluate(config, workdir)
-        run = load_run(workdir)
-        write(kept, json.dumps({"train": error_of(run, "train"), "test": error_of(run, run.split)}))
-    return json.loads(kept.read_text())
+def measured(run: Run) -> dict[str, float]:
+    """The errors of one run."""
+    return {"train": by_seed.error_of(run, "train"), "test": by_seed.error_of(run, run.split)}
 
 
 def plot(rows: list[dict[str, Any]], title: str) -> Any:
@@ -130,7 +115,8 @@ def main(name: str, workdir: Path, data_dir: str) -> None:
     for number, (seed, depth, kind) in enumerate(runs, 1):
         print(f"[{number}/{len(runs)}] {name}, {kind}, depth {depth}, seed {seed}", flush=True)
         config = config_of(part, kind, depth, seed, data_dir)
-        errors = finish(config, workdir / f"{name}-{kind}{depth}-seed{seed}")
+        folder = workdir / f"{name}-{kind}{depth}-seed{seed}"
+        errors = by_seed.finish(config, folder, by_seed.measured_run(measured))
         print(f"  {errors}", flush=True)
         rows.append({"kind": kind, "depth": depth, "seed": seed, **errors})
         config.data.data_dir = ""

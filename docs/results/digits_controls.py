@@ -14,14 +14,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import by_seed
 import numpy as np
 from ml_collections import ConfigDict
 
 from resjax import config as configs
 from resjax import models
-from resjax.analysis import lesion, load_run, path_spectrum
+from resjax.analysis import lesion, path_spectrum
 from resjax.studies.run import Run
-from resjax.train import train_and_evaluate
 from resjax.workdir.provenance import provenance
 from resjax.workdir.workdir import write
 
@@ -87,21 +87,13 @@ def measured(run: Run) -> dict[str, Any]:
     return found
 
 
-def finish(config: ConfigDict, workdir: Path) -> dict[str, Any]:
-    """The numbers of one run, which is trained first if it is not there."""
-    kept = workdir / "measured.json"
-    if not kept.is_file():
-        train_and_evaluate(config, workdir)
-        write(kept, json.dumps(measured(load_run(workdir))))
-    return json.loads(kept.read_text())
-
-
 def main(workdir: Path, seeds: int) -> None:
     rows: list[dict[str, Any]] = []
     runs = [(seed, name) for seed in range(seeds) for name in CONTROLS]
     for number, (seed, name) in enumerate(runs, 1):
         print(f"[{number}/{len(runs)}] {name}, seed {seed}", flush=True)
-        found = finish(config_of(name, seed), workdir / f"seed{seed}" / name)
+        folder = workdir / f"seed{seed}" / name
+        found = by_seed.finish(config_of(name, seed), folder, by_seed.measured_run(measured))
         print(f"  {found}", flush=True)
         rows.append({"name": name, "seed": seed, **found})
         record = {

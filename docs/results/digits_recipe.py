@@ -13,17 +13,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import by_seed
 import numpy as np
 from ml_collections import ConfigDict
 
 from resjax import config as configs
-from resjax.analysis import load_run
-from resjax.train import train_and_evaluate
 from resjax.workdir.provenance import provenance
 from resjax.workdir.workdir import write
 
 HERE = Path(__file__).parent
 RATES, HOLDOUT = (0.02, 0.05, 0.1), 300
+DIVERGED = {"train_error": 1.0, "loss": float("inf"), "error": 1.0}
 CHOICE_SEEDS, TEST_SEEDS = (0, 1), (0, 1, 2)
 
 
@@ -33,25 +33,6 @@ def make_config(kind: str, rate: float, seed: int, holdout: int) -> ConfigDict:
     c.seed, c.data.holdout, c.optimizer.learning_rate = seed, holdout, rate
     c.checkpoint.every, c.checkpoint.keep = c.train.duration, 1
     return c
-
-
-def finish(config: ConfigDict, workdir: Path) -> dict[str, float]:
-    """Training error of the last epoch, loss and error on other images; of a run that diverges, inf and 1."""
-    kept = workdir / "measured.json"
-    if not kept.is_file():
-        found = {"train_error": 1.0, "loss": float("inf"), "error": 1.0}
-        try:
-            train_and_evaluate(config, workdir)
-        except FloatingPointError as error:
-            print(error, flush=True)
-        else:
-            records = load_run(workdir).records
-            split = "holdout" if config.data.holdout else "test"
-            last = next(r for r in reversed(records) if f"{split}_loss" in r)
-            found = {k: last[f"{split}_{k}"] for k in ("loss", "error")}
-            found["train_error"] = next(r for r in reversed(records) if "loss" in r)["error"]
-        write(kept, json.dumps(found))
-    return json.loads(kept.read_text())
 
 
 def main(workdir: Path) -> None:
@@ -73,14 +54,16 @@ def main(workdir: Path) -> None:
     for rate in RATES:
         for seed in CHOICE_SEEDS:
             config = make_config("digits", rate, seed, HOLDOUT)
-            found = finish(config, workdir / f"rate{rate}" / f"seed{seed}")
+            found = by_seed.finish(config, workdir / f"rate{rate}" / f"seed{seed}", by_seed.errors, DIVERGED)
             note(choice, {"rate": rate, "seed": seed, **found})
     losses = {rate: np.mean([c["loss"] for c in choice if c["rate"] == rate]) for rate in RATES}
     rate = min(losses, key=lambda r: losses[r])
     record["mean loss by rate"], record["chosen"] = {r: float(v) for r, v in losses.items()}, rate
     for seed in TEST_SEEDS:
         for kind in ("digits", "digits_plain"):
-            found = finish(make_config(kind, rate, seed, 0), workdir / f"{kind}{seed}")
+            found = by_seed.finish(
+                make_config(kind, rate, seed, 0), workdir / f"{kind}{seed}", by_seed.errors, DIVERGED
+            )
             note(tests, {"network": kind, "seed": seed, **found})
 
 

@@ -20,14 +20,17 @@ from scipy import stats
 
 from resjax.report.write import read
 from resjax.studies.catalogue import STUDIES
+from resjax.studies.initial import less
 from resjax.studies.intervals import reflected
-from resjax.studies.judged import judged
+from resjax.studies.judged import all_of, judged
 from resjax.studies.lesions.deletions import Deletions, by_number
 from resjax.studies.lesions.lesion import Lesion
 from resjax.studies.lesions.reorder import Reordering, by_swaps, tau_and_error
 from resjax.studies.paths.path_lengths import share_between
 from resjax.studies.paths.paths import Paths
 from resjax.studies.ranks import spearman
+from resjax.studies.units.identity import Identity
+from resjax.studies.units.identity_shown import faster, near_0
 from resjax.studies.units.responses import Responses
 from resjax.workdir.workdir import write
 
@@ -265,6 +268,47 @@ def effective_lengths(r: Paths) -> Criteria:
     return found
 
 
+def refinement(r: Identity) -> Criteria:
+    """Row 20. Intervals over images; where initialization was measured, also the differences from it."""
+    limit, (low, high) = LIMITS[20], 100 * r.below_interval
+    leads = np.isfinite(r.lead)
+    worst = int(np.nanargmax(np.abs(r.bias)))
+    found = {
+        "units with a negative mean cosine, %": criterion(
+            100 * r.below,
+            [low, high],
+            "images",
+            f"≥ {limit['share']}",
+            judged(low, high, least=limit["share"]),
+        ),
+        "first unit ÷ largest other, by stage": criterion(
+            r.lead[leads],
+            r.lead_interval[leads],
+            "images",
+            "> 1 in each stage",
+            all_of(judged(a, b, least=1) for a, b in r.lead_interval[leads]),
+        ),
+        "mean ÷ deviation of the estimation error, largest": criterion(
+            r.bias[worst], r.bias_interval[worst], "images", f"at most {limit['near']}", near_0(r)
+        ),
+    }
+    if r.initial is not None:
+        ends = 100 * less(r.below, r.below_interval, r.initial.below, r.initial.below_interval)
+        found["… more than at initialization, points"] = criterion(
+            100 * (r.below - r.initial.below), ends, "images", "> 0", judged(*ends, least=0)
+        )
+        signs = faster(r)[np.isfinite(r.remaining)]
+        sure, possible = int(np.sum(signs > 0)), int(np.sum(signs >= 0))
+        found["stages whose estimation error shrinks faster than at initialization"] = criterion(
+            sure,
+            [sure, possible],
+            "images",
+            f"≥ {limit['less']} of {limit['of']}",
+            judged(sure, possible, least=limit["less"]),
+        )
+    return found
+
+
 def responses(results: dict[str, Responses]) -> Criteria:
     """Row 15, which compares networks: medians of normalized responses, with an interval over seeds."""
     medians = {label: float(np.median(r.std[r.normalized])) for label, r in results.items()}
@@ -305,6 +349,7 @@ ROWS: dict[int, tuple[str, Callable[[Any], Criteria]]] = {
     6: ("reorder", orders),
     8: ("paths", attenuation),
     9: ("paths", effective_lengths),
+    20: ("identity", refinement),
 }
 """Row → the study that it needs, and what judges one of its results."""
 

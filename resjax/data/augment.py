@@ -2,8 +2,9 @@
 
 Small data sets are stored on the device as uint8, a quarter of the memory of float32. Each batch is
 standardized and then, in training, augmented. Standardization comes first, because He et al. (2015, §4.2) pad
-the mean-subtracted image with zeros: the border has the value of the mean, not of black. (LeNet's scaling
-does not subtract the mean; its border has the value of the background, -0.1, see `Statistics.fill`.)
+the mean-subtracted image with zeros: the border has the value of the mean, not of black, unless
+`config.data.pad_with` asks for black. (LeNet's scaling does not subtract the mean; its border has the value
+of the background, -0.1, see `Statistics.fill`.)
 
 Every example has its own random key, so an augmented batch does not depend on how it is split over devices.
 Cropping is a dynamic slice for each example, which XLA turns into one gather.
@@ -26,11 +27,11 @@ class Statistics(NamedTuple):
 
     mean: np.ndarray  # [1, 1, 1, C] or [1, H, W, C]
     std: np.ndarray  # [1, 1, 1, C] or [1, 1, 1, 1]; positive
-    fill: np.ndarray  # scalar, the value of padding after standardizing
+    fill: np.ndarray  # [1, 1, 1, 1] or [1, 1, 1, C], the value of padding after standardizing
 
 
-def statistics(data: Arrays | Stream, kind: str) -> Statistics:
-    """The constants of `config.data.standardize`, computed from the training images alone.
+def statistics(data: Arrays | Stream, kind: str, pad_with: str = "mean") -> Statistics:
+    """The constants of `config.data.standardize` and `pad_with`, computed from the training images alone.
 
     Kinds are 'channel': mean and standard deviation of each channel; 'pixel': the mean image, and the
     standard deviation of all pixels after its subtraction; 'unit': 0 and 255; 'lenet': (x - 20) / 200, which
@@ -43,9 +44,10 @@ def statistics(data: Arrays | Stream, kind: str) -> Statistics:
     if kind == "unit":
         return _statistics([0.0], [255.0])
     if kind == "lenet":
-        return _statistics([20.0], [200.0], fill=-0.1)
+        return _statistics([20.0], [200.0], black=True)
     if kind == "channel":
-        return _statistics(255.0 * np.asarray(data.info.mean), 255.0 * np.asarray(data.info.std))
+        mean, std = 255.0 * np.asarray(data.info.mean), 255.0 * np.asarray(data.info.std)
+        return _statistics(mean, std, black=pad_with == "black")
     if kind == "pixel":
         if not isinstance(data, Arrays):
             raise ValueError(
@@ -59,11 +61,12 @@ def statistics(data: Arrays | Stream, kind: str) -> Statistics:
     raise ValueError(f"standardize={kind!r}: choose one of channel, pixel, unit, lenet")
 
 
-def _statistics(mean: ArrayLike, std: ArrayLike, fill: float = 0.0) -> Statistics:
+def _statistics(mean: ArrayLike, std: ArrayLike, black: bool = False) -> Statistics:
     mean, std = (np.array(x, np.float64, ndmin=4) for x in (mean, std))
     # A constant channel has deviation 0; dividing by it would give NaN.
     std = np.where(std > 0, std, 1.0)
-    return Statistics(mean.astype(np.float32), std.astype(np.float32), np.asarray(fill, np.float32))
+    fill = -mean / std if black else np.zeros((1, 1, 1, 1))
+    return Statistics(*(x.astype(np.float32) for x in (mean, std, fill)))
 
 
 def standardize(images: jax.Array, constants: Statistics, dtype: DTypeLike = jnp.float32) -> jax.Array:
@@ -88,14 +91,17 @@ def augment(
       images: standardized, floating-point [B, H, W, C]; so is the result.
       keys: one random key per example, [B].
       pad: pixels added on each side before cropping back to H x W; 0 = no crop.
-      fill: the value of the padding, `Statistics.fill`.
+      fill: the value of the padding, `Statistics.fill`: one number, or one for each channel.
     """
+
+    value = jnp.asarray(fill, images.dtype).reshape(1, 1, -1)
 
     def one(image: jax.Array, key: jax.Array) -> jax.Array:
         crop_key, flip_key = jax.random.split(key)
         if pad:
-            value = jnp.asarray(fill, image.dtype)
-            padded = jnp.pad(image, ((pad, pad), (pad, pad), (0, 0)), constant_values=value)
+            widths = ((pad, pad), (pad, pad), (0, 0))
+            inside = np.pad(np.ones((*image.shape[:2], 1), bool), widths)
+            padded = jnp.where(inside, jnp.pad(image, widths), value)
             top, left = jax.random.randint(crop_key, (2,), 0, 2 * pad + 1)
             image = jax.lax.dynamic_slice(padded, (top, left, 0), image.shape)
         if flip:

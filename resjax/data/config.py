@@ -10,6 +10,7 @@ CHOICES = {
     "fit": ("resize", "pad"),
     "standardize": ("channel", "pixel", "unit", "lenet"),
     "crop": ("resize", "inception"),
+    "pad_with": ("mean", "black"),
 }
 
 
@@ -28,8 +29,11 @@ def defaults() -> ml_collections.ConfigDict:
     # field).
     c.fit = "resize"
 
-    # Random crop in training: zero pixels added on each side first (He 2015 §4.2: 4); 0 = none.
+    # Random crop in training: pixels added on each side first (He 2015 §4.2: 4); 0 = none.
     c.pad = 0
+    # Their value: 'mean', that is 0 after standardizing (He 2015: zeros around the mean-subtracted image), or
+    # 'black', 0 before it, as in most PyTorch code. With 'unit' and 'lenet' both are black.
+    c.pad_with = "mean"
     # Mirror training images left to right with probability 1/2 (not for digits and letters).
     c.flip = False
     # Standardization. 'channel': mean and standard deviation of each channel of the training set; 'pixel':
@@ -65,6 +69,11 @@ def check(config: ml_collections.ConfigDict) -> None:
     for field in ("image_size", "pad", "workers", "train_examples", "holdout", "split_seed"):
         if config[field] < 0:
             raise ValueError(f"data.{field}={config[field]}: must be 0 or more")
+    if config.pad_with == "black" and config.standardize == "pixel":
+        raise ValueError(
+            "data.pad_with='black' requires data.standardize='channel', 'unit' or 'lenet': a mean image ends "
+            "at the border"
+        )
     mean, std = constants(config)
     if len(mean) != len(std) or min(std, default=1.0) <= 0:
         raise ValueError(
@@ -77,5 +86,4 @@ def check(config: ml_collections.ConfigDict) -> None:
 
 def constants(config: ml_collections.ConfigDict) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """The mean and standard deviation given in `config`, or () and ()."""
-    # Older workdirs lack these fields.
-    return tuple(config.get("mean", ())), tuple(config.get("std", ()))
+    return tuple(config.mean), tuple(config.std)

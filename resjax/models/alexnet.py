@@ -16,7 +16,7 @@ import flax.linen as nn
 
 from resjax.models.checks import at_least, computation, one_of, rate
 from resjax.models.layers import AdaptiveAveragePool, Conv, Dense, LocalResponseNorm, Pool
-from resjax.models.plain import Classifier, ConvStem, ConvUnit, DenseUnit
+from resjax.models.plain import ACTIVATIONS, Classifier, ConvStem, ConvUnit, DenseUnit
 from resjax.network import Network, Stack
 
 
@@ -43,6 +43,7 @@ def alexnet(
     lrn: str = "auto",
     overlapping: bool = True,
     dropout: float = 0.5,
+    activation: str = "relu",
     dtype: str = "float32",
     conv: str = "auto",
     unroll: int = 0,
@@ -61,10 +62,12 @@ def alexnet(
       lrn: local response normalization, 'on', 'off' or 'auto' (on in the two-group form only).
       overlapping: 3×3 max poolings of stride 2, else 2×2.
       dropout: rate, 0 for none.
+      activation: of every layer but the classifier; the paper compares 'relu' with 'tanh' (§3.1).
     """
     one_of("model.form", form, tuple(FORMS))
     one_of("model.lrn", lrn, ("auto", "on", "off"))
     rate("model.dropout", dropout)
+    one_of("model.activation", activation, tuple(ACTIVATIONS))
     at_least(image_shape, 63, "alexnet", "which divides their sides by 32")
     compute = computation(dtype, conv)
     widths, groups, has_lrn, adaptive = FORMS[form]
@@ -77,16 +80,20 @@ def alexnet(
     layer = functools.partial(Conv, use_bias=True, kernel_init=_normal, dtype=compute, impl=conv)
     grouped = functools.partial(layer, groups=groups, bias_init=_ones)
     dense = Dense(4096, kernel_init=_normal, bias_init=_ones, dtype=compute)
-    fc6 = DenseUnit(dense, pool, AdaptiveAveragePool(6) if adaptive else None, dropout=dropout)
+    conv_unit = functools.partial(ConvUnit, activation=activation)
+    dense_unit = functools.partial(DenseUnit, activation=activation)
+    fc6 = dense_unit(dense, pool, AdaptiveAveragePool(6) if adaptive else None, dropout=dropout)
     return Network(
-        stem=ConvStem(layer(widths[0], (11, 11), (4, 4), padding), pool, lrn=normalize),
+        stem=ConvStem(
+            layer(widths[0], (11, 11), (4, 4), padding), pool, lrn=normalize, activation=activation
+        ),
         stacks=(
-            Stack("conv2", ConvUnit(grouped(widths[1], (5, 5)), lrn=normalize), 1, 2),
-            Stack("conv3", ConvUnit(layer(widths[2]), pool), 1, 3),
-            Stack("conv4", ConvUnit(grouped(widths[3])), 1, 3),
-            Stack("conv5", ConvUnit(grouped(widths[4])), 1, 3),
+            Stack("conv2", conv_unit(grouped(widths[1], (5, 5)), lrn=normalize), 1, 2),
+            Stack("conv3", conv_unit(layer(widths[2]), pool), 1, 3),
+            Stack("conv4", conv_unit(grouped(widths[3])), 1, 3),
+            Stack("conv5", conv_unit(grouped(widths[4])), 1, 3),
             Stack("fc6", fc6, 1, 4),
-            Stack("fc7", DenseUnit(dense, dropout=dropout), 1, 4),
+            Stack("fc7", dense_unit(dense, dropout=dropout), 1, 4),
         ),
         head=Classifier(num_classes, _normal),
         unroll=unroll,

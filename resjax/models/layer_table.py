@@ -27,6 +27,7 @@ Other parameters, such as a unit's scalars, have separate rows after the unit's 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from fractions import Fraction
@@ -80,6 +81,47 @@ class Totals(NamedTuple):
 def totals(rows: list[LayerRow]) -> Totals:
     sums: Any = {name: sum(getattr(row, name) for row in rows) for name in Totals._fields[:-1]}
     return Totals(**sums, receptive_field=rows[-1].receptive_field)
+
+
+class Growth(NamedTuple):
+    """How maps change from the image to the classifier, and where the parameters lie."""
+
+    channels: tuple[int, ...]  # of the stem's and the units' outputs; equal neighbours once
+    doublings: int  # how often these become exactly twice as many
+    convolutions: int  # along the branches; those of shortcuts are left out
+    sides: tuple[Pair, ...]  # (height, width) of image and maps; equal neighbours once
+    halvings: int  # layers of stride 2 whose output has half as many rows and columns, rounded up or down
+    dense: int  # parameters of fully connected layers
+    parameters: int  # of all layers
+
+
+def growth(rows: list[LayerRow], image_shape: tuple[int, int, int]) -> Growth:
+    """How the maps of ``layer_table``'s rows grow in channels and shrink in size along the branches.
+
+    Channels are compared between units, because a bottleneck narrows and widens them within each unit. Layers
+    whose outputs are not maps [H, W, C] count only as parameters.
+    """
+    maps = [r for r in rows if len(r.output_shape) == 3 and r.kernel and "shortcut" not in r.layer]
+    last_of_unit = {row.unit: row.output_shape[2] for row in maps}
+    channels = _runs_once(last_of_unit.values())
+    sizes = [image_shape[:2], *(row.output_shape[:2] for row in maps)]
+    halved = [
+        row.stride == (2, 2) and all(b in (a // 2, -(-a // 2)) for a, b in zip(before, after, strict=True))
+        for row, (before, after) in zip(maps, itertools.pairwise(sizes), strict=True)
+    ]
+    return Growth(
+        channels=channels,
+        doublings=sum(b == 2 * a for a, b in itertools.pairwise(channels)),
+        convolutions=sum("conv" in row.kind for row in maps),
+        sides=_runs_once(sizes),
+        halvings=sum(halved),
+        dense=sum(row.parameters for row in rows if row.kind == "dense"),
+        parameters=totals(rows).parameters,
+    )
+
+
+def _runs_once(values: Any) -> tuple[Any, ...]:
+    return tuple(value for value, _ in itertools.groupby(values))
 
 
 def layer_table(network: Network, image_shape: tuple[int, int, int]) -> list[LayerRow]:

@@ -9,13 +9,14 @@ dense              all H·W·C inputs                         H'·W'·O·H·W·C
 =================  =======================================  =================================
 
 All three are layers [B, H, W, C] → [B, H', W', O] with one bias for each weight vector, and all have the same
-initialization (He et al. 2015, 1502.01852, Eq. 10: variance 2 / number of inputs of an output). So networks
-that differ only in their connections can be compared, as in LeCun (1989, *Generalization and network design
-strategies*).
+initialization (by default He et al. 2015, 1502.01852, Eq. 10: variance 2 / number of inputs of an output). So
+networks that differ only in their connections can be compared, as in LeCun (1989, *Generalization and network
+design strategies*).
 """
 
 import functools
 import math
+from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
@@ -23,7 +24,7 @@ import jax.numpy as jnp
 
 from resjax.models.checks import one_of, positive
 from resjax.models.layers import Conv, Dense, Dtype, Initializer, Pool
-from resjax.models.plain import Classifier, ConvStem, ConvUnit
+from resjax.models.plain import ACTIVATIONS, Classifier, ConvStem, ConvUnit
 from resjax.models.stem_head import Head
 from resjax.network import Network, Stack
 
@@ -31,15 +32,15 @@ CONNECTIONS = ("convolution", "locally connected", "dense")
 
 
 @functools.cache  # equal networks must compare equal, or they are compiled again
-def he_normal_of(axes: int) -> Initializer:
-    """Normal, variance 2 / fan-in; the fan-in is the product of the ``axes`` axes before the last.
+def normal_of(axes: int, variance: float = 2.0) -> Initializer:
+    """Normal, ``variance`` / fan-in; the fan-in is the product of the ``axes`` axes before the last.
 
     The values are drawn as one row, which does not change them: XLA:CPU takes ten times longer to compile the
     draw of an array with four axes.
     """
 
     def init(key: jax.Array, shape: tuple[int, ...], dtype: Dtype = jnp.float32) -> jax.Array:
-        deviation = math.sqrt(2 / math.prod(shape[-1 - axes : -1]))
+        deviation = math.sqrt(variance / math.prod(shape[-1 - axes : -1]))
         return deviation * jax.random.normal(key, (math.prod(shape),), dtype).reshape(shape)
 
     return init
@@ -50,17 +51,24 @@ class DenseMap(nn.Module):
 
     features: int
     size: tuple[int, int]
+    kernel_init: Initializer = normal_of(1)
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         outputs = math.prod(self.size) * self.features
-        dense = Dense(outputs, kernel_init=he_normal_of(1), name="dense")
+        dense = Dense(outputs, kernel_init=self.kernel_init, name="dense")
         y = dense(x.reshape(x.shape[0], -1))
         return y.reshape(x.shape[0], *self.size, self.features)
 
 
 def layer(
-    connections: str, features: int, kernel: int, input_size: tuple[int, int], *, pad: bool = True
+    connections: str,
+    features: int,
+    kernel: int,
+    input_size: tuple[int, int],
+    *,
+    pad: bool = True,
+    variance: float = 2.0,
 ) -> nn.Module:
     """One layer of stride 1 with biases, for maps of ``input_size`` (H, W).
 
@@ -69,6 +77,7 @@ def layer(
       features: channels of the output.
       kernel: odd side of the window. For a dense layer it only decides the size of the output.
       pad: pad with zeros, so that the output has the size of the input; else it is smaller by kernel − 1.
+      variance: of the initial weights, times the number of inputs of an output.
 
     Raises:
       ValueError: the connections are unknown, the kernel is even or too large, or ``features`` is below 1.
@@ -83,10 +92,59 @@ def layer(
         )
     padding = ((margin, margin), (margin, margin))
     if connections == "convolution":
-        return Conv(features, (kernel, kernel), padding=padding, use_bias=True, kernel_init=he_normal_of(3))
+        init = normal_of(3, variance)
+        return Conv(features, (kernel, kernel), padding=padding, use_bias=True, kernel_init=init)
+    init = normal_of(1, variance)
     if connections == "locally connected":
-        return nn.ConvLocal(features, (kernel, kernel), padding=padding, kernel_init=he_normal_of(1))
-    return DenseMap(features, (size[0], size[1]))
+        return nn.ConvLocal(features, (kernel, kernel), padding=padding, kernel_init=init)
+    return DenseMap(features, (size[0], size[1]), init)
+
+
+def chain(
+    connections: Sequence[str],
+    widths: Sequence[int],
+    *,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    pools: Sequence[int] = (1,),
+    activation: str = "relu",
+) -> Network:
+    """Padded 3×3 layers one behind the other, each with an activation, then a classifier.
+
+    The stem is the first layer; each other layer is a unit. Weights have variance 2 / number of inputs with
+    ReLU, which halves the mean square, and 1 / number of inputs with other activations (LeCun et al. 1998,
+    §4.6).
+
+    Args:
+      connections: one of ``CONNECTIONS`` for each layer.
+      widths: channels of each layer.
+      image_shape, num_classes: of the data.
+      pools: numbers of the layers, from 1, that 2×2 max pooling follows; not the last.
+      activation: one of ``resjax.models.plain.ACTIVATIONS``.
+
+    Raises:
+      ValueError: unknown connections or activation, or maps smaller than 2×2 pixels that would be pooled.
+    """
+    one_of("activation", activation, tuple(ACTIVATIONS))
+    size, variance = image_shape[:2], 2.0 if activation == "relu" else 1.0
+    layers = []
+    for number, (name, width) in enumerate(zip(connections, widths, strict=True), 1):
+        layers.append(layer(name, width, 3, (size[0], size[1]), variance=variance))
+        if number in pools:
+            if min(size) < 2:
+                raise ValueError(f"maps of {size[0]}×{size[1]} can't be pooled; use at least 2×2")
+            size = (size[0] // 2, size[1] // 2)
+    pooled = [Pool("max") if number in pools else None for number in range(1, len(layers))]
+    return Network(
+        stem=ConvStem(layers[0], pooled[0] if pooled else None, activation=activation),
+        stacks=tuple(
+            Stack(f"layer{number}", ConvUnit(one, pool, activation=activation), 1, 1)
+            for number, one, pool in zip(
+                range(2, len(layers) + 1), layers[1:], [None, *pooled[1:]], strict=True
+            )
+        ),
+        head=Classifier(num_classes, Head.kernel_init),
+    )
 
 
 def twin(
@@ -104,13 +162,5 @@ def twin(
     Raises:
       ValueError: the connections are unknown, or the images are smaller than 2×2 pixels.
     """
-    height, width, _ = image_shape
-    if min(height, width) < 2:
-        raise ValueError(f"images of {height}×{width} can't be pooled; use at least 2×2")
-    first = layer(connections, widths[0], 3, (height, width))
-    second = layer(connections, widths[1], 3, (height // 2, width // 2))
-    return Network(
-        stem=ConvStem(first, Pool("max")),
-        stacks=(Stack("layer2", ConvUnit(second), 1, 1),),
-        head=Classifier(num_classes, Head.kernel_init),
-    )
+    pair = (connections, connections)
+    return chain(pair, widths, image_shape=image_shape, num_classes=num_classes)

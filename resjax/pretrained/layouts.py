@@ -41,6 +41,15 @@ class Layout(NamedTuple):
     mean: Channels = IMAGENET_MEAN  # the authors' constants for standardizing pixels in 0 … 1
     std: Channels = IMAGENET_STD
 
+    @property
+    def augmentation(self) -> dict[str, Any]:
+        """Fields of ``config.data`` for the crops and flips of the authors' training, from which the running
+        statistics come. A file does not show them; these are the recipes of torchvision, timm and both
+        collections for CIFAR."""
+        if self.image_size == 32:
+            return {"pad": 4, "pad_with": "black", "flip": True}
+        return {"crop": "inception", "flip": True}
+
     def for_small_images(self) -> "Layout":
         """This layout in chenyaofo's collection of networks for CIFAR-10 and CIFAR-100."""
         mean, std = _CHENYAOFO.get(self.num_classes, (self.mean, self.std))

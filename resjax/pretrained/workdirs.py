@@ -41,11 +41,13 @@ def get_config(arg=""):
 
 
 def default_config(layout: Layout) -> ConfigDict:
-    """A configuration for a network of this layout: its model, its authors' constants, and fine-tuning."""
+    """A configuration for a network of this layout: its model, its authors' constants and augmentation, and
+    fine-tuning."""
     c = configs.default()
     c.model = layout.model
     c.data.name = _DATA.get((layout.num_classes, layout.image_size), c.data.name)
     c.data.mean, c.data.std = layout.mean, layout.std
+    c.data.update(layout.augmentation)
     c.train.duration = "5 epochs"
     c.optimizer.learning_rate = 0.01  # a tenth of the usual rate, since the weights are trained
     c.optimizer.schedule = "cosine"

@@ -19,6 +19,7 @@ from resjax.studies.refusal import Refusal
 from resjax.studies.result import Result
 from resjax.studies.run import Run
 from resjax.studies.study import Claim, Study
+from resjax.studies.words import join
 from resjax.workdir.stopping import Stopped, StopRequest
 
 Shown = list[tuple[Study, dict[str, Result]]]
@@ -46,6 +47,7 @@ def run_studies(runs: Sequence[Run], studies: Sequence[Study], options: Options,
     with _progress(console) as task:
         for study in studies:
             results: dict[str, Result] = {}
+            refused: dict[str, list[str]] = {}  # {reason: labels}, because seeds share their reasons
             for run in runs:
                 name = f"{study.title}: {run.label}"
                 try:
@@ -62,8 +64,8 @@ def run_studies(runs: Sequence[Run], studies: Sequence[Study], options: Options,
                         except OSError as error:  # the folder of the run can't be written
                             console.print(f"result not saved: {error}", markup=False)
                 except Refusal as error:
-                    left_out.append(f"{study.title}, of {run.label}: {str(error).rstrip('.')}.")
-                    console.print(f"left out: {left_out[-1]}", markup=False)
+                    refused.setdefault(str(error).rstrip("."), []).append(run.label)
+                    console.print(f"left out: {name}: {error}", markup=False)
                 except Stopped:
                     raise
                 except Exception as error:
@@ -72,6 +74,7 @@ def run_studies(runs: Sequence[Run], studies: Sequence[Study], options: Options,
                     console.print(f"{format_exc()}failed: {failed[-1]}", markup=False)
                 else:
                     results[run.label] = result
+            left_out += [f"{study.title}, of {join(own)}: {reason}." for reason, own in refused.items()]
             if results:
                 done.append((study, results))
     return Done(done, left_out, failed)

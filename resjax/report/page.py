@@ -40,6 +40,7 @@ class Page:
     left_out: Sequence[str]  # sentences
     failed: Sequence[str]  # sentences
     made: Facts  # date, commit, versions and device of the analysis
+    seeds: str = ""  # how groups of runs are shown, if there are any
 
 
 def render(page: Page) -> str:
@@ -64,6 +65,7 @@ def render(page: Page) -> str:
 <nav class="findings">
 {"".join(_headlines(group, own) for group, own in groups)}</nav>
 {_facts(page.summary) if page.summary else ""}
+{f'<p class="seeds">{_prose(page.seeds)}</p>' if page.seeds else ""}
 </header>
 {"".join(_chapter(group, own) for group, own in groups)}
 <section id="runs">

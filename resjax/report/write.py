@@ -13,6 +13,8 @@ from resjax.report import compare
 from resjax.report import page as html
 from resjax.report.compare import Finding
 from resjax.report.figures import picture, save
+from resjax.report.overlay import draw
+from resjax.report.seeds import Groups, Pooled, explained, pool
 from resjax.studies.result import Result
 from resjax.studies.study import Study
 
@@ -34,36 +36,44 @@ class Report:
     made: Mapping[str, str]  # {fact: text} of the analysis itself
     provenance: Mapping[str, Any]  # the same, as JSON
     command: Mapping[str, str]  # {study: the command that reproduces its section}
+    seeds: Groups = dataclasses.field(default_factory=dict)  # groups of runs that are shown as one
+
+    @property
+    def shown(self) -> list[tuple[Study, Pooled]]:
+        """``results`` with one entry for each group."""
+        return [(study, pool(results, self.seeds)) for study, results in self.results]
 
     @property
     def findings(self) -> list[Finding]:
         """One finding for each study."""
-        return [compare.finding(study, results) for study, results in self.results]
+        return [compare.finding(study, pooled) for study, pooled in self.shown]
 
     @property
     def summary(self) -> dict[str, dict[str, str]]:
         """{label: {row: cell}} of all studies, for the short table."""
-        merged: dict[str, dict[str, str]] = {label: {} for label in self.runs}
-        for study, results in self.results:
-            for label, columns in compare.summary(study, results).items():
-                merged.setdefault(label, {}).update(columns)
-        return merged
+        grouped = {run: label for label, runs in self.seeds.items() for run in runs}
+        merged: dict[str, dict[str, str]] = {grouped.get(run, run): {} for run in self.runs}
+        for study, pooled in self.shown:
+            for label, rows in compare.summary(study, pooled).items():
+                merged.setdefault(label, {}).update(rows)
+        heads = {label: f"{label}, n = {len(runs)} seeds" for label, runs in self.seeds.items()}
+        return {heads.get(label, label): rows for label, rows in merged.items()}
 
 
 def write(report: Report, out: Path) -> Path:
     """Writes everything under ``out``; returns the path of report.html."""
     out.mkdir(parents=True, exist_ok=True)
     sections = []
-    for (study, results), finding in zip(report.results, report.findings, strict=True):
-        draw = partial(study.plot, results)
-        figures = save(draw, out / "figures", study.name)
+    for (study, results), (_, pooled) in zip(report.results, report.shown, strict=True):
+        finding, drawn = compare.finding(study, pooled), partial(draw, study, pooled)
+        figures = save(drawn, out / "figures", study.name)
         data = out / f"{study.name}.json"
         data.write_text(json.dumps(_data(report, study, results), indent=1) + "\n", "utf-8")
         section = html.Section(
             study=study,
             finding=finding,
-            picture=picture(draw, f"{study.title}. {finding.headline}"),
-            table=compare.table(study, results),
+            picture=picture(drawn, f"{study.title}. {finding.headline}"),
+            table=compare.table(study, pooled),
             choices={label: result.choices for label, result in results.items()},
             group=report.groups[study.name],
             command=report.command[study.name],
@@ -78,6 +88,7 @@ def write(report: Report, out: Path) -> Path:
         left_out=report.left_out,
         failed=report.failed,
         made=report.made,
+        seeds=explained(report.seeds),
     )
     path = out / "report.html"
     path.write_text(html.render(page), "utf-8")
@@ -88,6 +99,7 @@ def _data(report: Report, study: Study, results: Results) -> dict[str, Any]:
     return {
         "study": study.name,
         "made": report.provenance,
+        "seeds": {label: [run for run in runs if run in results] for label, runs in report.seeds.items()},
         "runs": {
             label: {**report.configs.get(label, {}), "result": result.to_json()}
             for label, result in results.items()

@@ -44,6 +44,17 @@ def part(progress: Progress | None, i: int, of: int) -> Progress:
     return tell
 
 
+def following(progress: Progress | None, before: int, of: int) -> Progress:
+    """A progress function for work behind ``before`` finished parts of ``of``, in parts of the same size."""
+
+    def tell(done: int, total: int) -> None:
+        del total
+        if progress:
+            progress(before + done, of)
+
+    return tell
+
+
 def counted(progress: Progress | None, of: int) -> Callable[[], None]:
     """A function to call before each of ``of`` parts and once at the end, which reports the progress."""
     numbers = itertools.count()

@@ -33,6 +33,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "paths.paths",
         "paths.path_growth",
         "paths.path_parameters",
+        "paths.forward_depth",
         "paths.committee",
     ),
     "Gradients and signal": (
@@ -45,7 +46,9 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "What a unit does": ("units.identity", "units.surgery"),
     "Why convolution works": ("convolution.connections", "convolution.equivariance"),
     "Why residual networks train": (
+        "signals.vanishing",
         "signals.shattering",
+        "units.learns_identity",
         "units.weight_decay",
         "units.decay_in_training",
         "units.added_layers",
@@ -55,6 +58,9 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "convolution.edges",
         "convolution.sharing",
         "convolution.sample_size",
+        "convolution.equal_parameters",
+        "convolution.sharing_by_layer",
+        "convolution.activations",
     ),
 }
 """{chapter of the report: modules of ``resjax.studies``}; a new study is one line here."""

@@ -6,7 +6,9 @@ hard to train. So training and test error belong in one figure.
 
 *Reading it.* The training error is the mean over the batches since the last record, measured before each
 update and on augmented images; the test error is that of one state on whole images. One seed does not show
-how much the result varies between seeds.
+how much the result varies between seeds: the gap between two single runs is compared with the noise of the
+evaluated images alone, and says nothing of their recipes. With several seeds of each recipe, the gap between
+their means is compared with the spread over seeds, by Welch's t interval.
 
 *Cost.* None: the numbers are in metrics.jsonl.
 """
@@ -20,11 +22,12 @@ from typing import Annotated, Any
 import numpy as np
 
 from resjax.studies import style
+from resjax.studies.intervals import LEVEL, of_difference, of_mean
 from resjax.studies.refusal import Refusal
 from resjax.studies.result import Classified
 from resjax.studies.study import Bench, Columns, Study
 from resjax.studies.verdicts import LEARNED
-from resjax.studies.words import numbers, percent, percents
+from resjax.studies.words import join, numbers, percent, percents
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,25 +96,38 @@ def plot(results: Mapping[str, Curves]) -> style.Figure:
 
 
 def headline(results: Mapping[str, Curves]) -> str:
-    """Which network ends best; for a single network, whether it learned anything."""
+    """Which of these runs ends best; for a single one, whether it learned anything."""
     if len(results) == 1:
         ((label, r),) = results.items()
-        learned = r.eval_error[-1] <= LEARNED * r.chance_error
-        verb = "reaches" if learned else "is still close to chance, at"
-        return f"{label} {verb} {percent(r.eval_error[-1])} {r.split} error"
+        return _reaches(label, r, float(r.eval_error[-1]), "")
     best, worst, gap, noise = _extremes(results)
     if gap <= noise:
-        return "the networks end alike"
+        return _undecided(best, worst)
     ends = [percent(results[label].eval_error[-1]) for label in (best, worst)]
-    return f"{best} ends at {ends[0]} {results[best].split} error, {worst} at {ends[1]}"
+    return f"{best} ends at {ends[0]} {results[best].split} error, {worst} at {ends[1]} (one run each)"
+
+
+def _reaches(label: str, r: Curves, error: float, how: str) -> str:
+    verb = "reaches" if error <= LEARNED * r.chance_error else "is still close to chance, at"
+    return f"{label} {verb} {percent(error)} {r.split} error{how}"
+
+
+def _undecided(best: str, worst: str) -> str:
+    return f"which of {best} and {worst} ends better is undecided"
 
 
 def _extremes(results: Mapping[str, Curves]) -> tuple[str, str, float, float]:
     """The best and the worst network, the gap between them, and two standard errors of that gap."""
     last = {label: float(r.eval_error[-1]) for label, r in results.items()}
-    best, worst = min(last, key=last.__getitem__), max(last, key=last.__getitem__)
+    best, worst = _ends_of(last)
     variances = [last[k] * (1 - last[k]) / results[k].num_examples for k in (best, worst)]
     return best, worst, last[worst] - last[best], float(2 * np.sqrt(sum(variances)))
+
+
+def _ends_of(errors: Mapping[str, float]) -> tuple[str, str]:
+    """The labels of the smallest and of the largest error, of two or more."""
+    order = sorted(errors, key=errors.__getitem__)
+    return order[0], order[-1]
 
 
 def points(label: str, r: Curves) -> list[str]:
@@ -122,23 +138,88 @@ def points(label: str, r: Curves) -> list[str]:
     ]
 
 
+ONE_RUN = (
+    "One run each: the gap is compared with the noise of the evaluated images alone. It is about these runs, "
+    "not about their recipes, which may vary more between seeds."
+)
+
+
 def notes(results: Mapping[str, Curves]) -> list[str]:
-    """Whether the worst network fails on its training data already."""
+    """What the gap was compared with, and whether the worst network fails on its training data already."""
     if len(results) == 1:
         return []
     best, worst, gap, noise = _extremes(results)
     if gap <= noise:
         within = "within two standard errors of so few examples"
-        return [f"The gap of {percent(gap)} is {within} ({percent(noise)})."]
+        return [f"The gap of {percent(gap)} is {within} ({percent(noise)}).", ONE_RUN]
     train = [float(results[label].train_error[-1]) for label in (best, worst)]
     text = f"{worst} fails on its training data already: it is hard to train, not overfitted."
     if train[1] - train[0] < gap / 2:
         ends = " and ".join(percents(train))
         text = f"Training errors ({ends}) make less than half of that gap: {worst} generalizes worse."
-    if results[best].residual != results[worst].residual:
-        kind = "with" if results[best].residual else "without"
-        text += f" The better one is the network {kind} shortcuts."
-    return [text]
+    return [text + _shortcuts(results[best], results[worst]), ONE_RUN]
+
+
+def _shortcuts(best: Curves, worst: Curves) -> str:
+    if best.residual == worst.residual:
+        return ""
+    return f" The better one is the network {'with' if best.residual else 'without'} shortcuts."
+
+
+def over_seeds(results: Mapping[str, Sequence[Curves]]) -> tuple[str, list[str]]:
+    """Headline and notes where several seeds of a recipe were trained, {label: its runs}.
+
+    The networks with the lowest and the highest mean error are compared by Welch's t interval of the
+    difference of their means over seeds, at a level of 1 − 0.05/c for c pairs of networks (Bonferroni).
+    """
+    last = {label: np.array([r.eval_error[-1] for r in runs], float) for label, runs in results.items()}
+    means = {label: float(ends.mean()) for label, ends in last.items()}
+    if len(results) == 1:
+        ((label, runs),) = results.items()
+        how = f" in the mean over {len(runs)} seeds{_interval(last[label])}"
+        return _reaches(label, runs[0], means[label], how), []
+    best, worst = _ends_of(means)
+    r, other, pairs = results[best][0], results[worst][0], len(last) * (len(last) - 1) // 2
+    each = [f"{label} {percent(means[label])}{_interval(ends)}" for label, ends in last.items()]
+    notes = [f"Mean {r.split} errors over seeds: {join(each)}."]
+    if single := [label for label in (best, worst) if len(last[label]) == 1]:
+        why = f"One run of {join(single)} does not show how much its recipe varies between seeds."
+        return _undecided(best, worst), [*notes, why]
+    gap, low, high = of_difference(last[worst], last[best], 1 - (1 - LEVEL) / pairs)
+    of_all = f" (the widest of {pairs} gaps, so the interval is wider)" if pairs > 1 else ""
+    notes.append(f"Those of {best} and {worst} differ by {_in_points(gap, low, high)} by Welch's t{of_all}.")
+    if not low > 0:
+        return _undecided(best, worst), notes
+    notes.append(_in_training(results, best, worst, gap) + _shortcuts(r, other))
+    sizes = " and ".join(dict.fromkeys(str(len(last[label])) for label in (best, worst)))
+    said = f"{best} ends at {percent(means[best])} {r.split} error, {worst} at {percent(means[worst])}"
+    return f"{said}, in the mean over {sizes} seeds", notes
+
+
+def _in_training(results: Mapping[str, Sequence[Curves]], best: str, worst: str, gap: float) -> str:
+    """Whether the worst network fails on its training data already, as far as its seeds decide that."""
+    train = {k: np.array([r.train_error[-1] for r in results[k]], float) for k in (best, worst)}
+    more, low, high = of_difference(train[worst], train[best])
+    if low > 0 and more >= gap / 2:
+        what = f"{worst} is hard to train, not overfitted"
+    else:
+        what = (
+            f"{worst} generalizes worse"
+            if high < gap / 2
+            else f"whether {worst} is harder to train is undecided"
+        )
+    return f"Mean training errors differ by {_in_points(more, low, high)}: {what}."
+
+
+def _interval(values: np.ndarray) -> str:
+    """The 95 % interval of the mean of errors over seeds, in brackets; '' for one seed."""
+    ends = [percent(float(np.clip(end, 0, 1))) for end in of_mean(values, 0)]
+    return f" (95 % interval {ends[0]} to {ends[1]})" if len(values) > 1 else ""
+
+
+def _in_points(gap: float, low: float, high: float) -> str:
+    texts = [f"{round(100 * value, 1) + 0.0:.1f}" for value in (gap, low, high)]  # + 0.0: no minus zero
+    return f"{texts[0]} points (95 % interval {texts[1]} to {texts[2]})"
 
 
 def table(r: Curves) -> Columns:
@@ -181,6 +262,7 @@ STUDY = Study(
     headline=headline,
     points=points,
     notes=notes,
+    over_seeds=over_seeds,
     table=table,
     summary=summary,
 )

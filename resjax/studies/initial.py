@@ -8,10 +8,10 @@ the network at initialization, and keeps that result as ``initial`` of the first
 network is unknown; its control is a network of the same kind, drawn from the run's seed by this project's
 initializer.
 
-*BatchNorm.* At step 0 the running statistics are 0 and 1, which are not the statistics of any data: with them
-an untrained network normalizes nothing, and comparing it with a trained one would mostly compare that. So the
-statistics are re-estimated on training images (``batch_statistics``), as if the network had been trained with
-a learning rate of 0. No parameter changes.
+*BatchNorm.* At step 0 the running statistics are 0 and 1, which are not the statistics of any data: with
+them an untrained network normalizes nothing, and comparing it with a trained one would mostly compare that.
+So the statistics are re-estimated on training images (``batch_statistics``), as if the network had been
+trained with a learning rate of 0. No parameter changes.
 
 *Cost.* That of the study again, and one pass over the reference images.
 """
@@ -23,6 +23,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 import jax
+import numpy as np
 
 from resjax.studies.batches import BATCH_SIZE
 from resjax.studies.lesions.batch_statistics import reestimate
@@ -35,14 +36,14 @@ REFERENCE = 1024  # training images from which BatchNorm's statistics are estima
 
 def at_initialization(run: Run, batch_size: int = BATCH_SIZE) -> Run:
     """``run`` as if its newest checkpoint were that of step 0, with BatchNorm's statistics estimated on the
-    first 1,024 training images, in batches of ``batch_size``.
+    first 1,024 training images, augmented as in training, in batches of ``batch_size``.
 
     Raises:
       Refusal: batch statistics that can't be estimated.
     """
     state = run.initial
     if jax.tree.leaves(state.batch_stats):
-        images, _ = run.examples("train", REFERENCE)
+        images, _ = run.examples("train", REFERENCE, augmented=True)
         new = reestimate(
             run.network, state.variables, images, batch_size=batch_size, seed=int(run.config.seed)
         )
@@ -60,10 +61,21 @@ def described(run: Run) -> str:
         )
     if not jax.tree.leaves(run.initial.batch_stats):
         return who
-    return f"{who}; statistics of BatchNorm estimated on the first {REFERENCE:,} training images at most"
+    return f"{who}; statistics of BatchNorm estimated on up to {REFERENCE:,} training images"
 
 
-# --- for figures ---
+# --- what the report shows ---
+
+
+def less(a: np.ndarray | float, ends_a: np.ndarray, b: np.ndarray | float, ends_b: np.ndarray) -> np.ndarray:
+    """Interval [..., end] of a − b, from estimates and their own intervals [..., end].
+
+    The two are taken as independent (Zou & Donner 2008). The same images are measured on both networks, which
+    can only make the difference more precise where their errors rise and fall together.
+    """
+    down = np.hypot(a - ends_a[..., 0], ends_b[..., 1] - b)
+    up = np.hypot(ends_a[..., 1] - a, b - ends_b[..., 0])
+    return np.stack([a - b - down, a - b + up], -1)
 
 
 def drawn(results: Mapping[str, R]) -> Iterator[tuple[int, str, R, dict[str, Any]]]:

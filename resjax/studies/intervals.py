@@ -66,22 +66,86 @@ def reflected(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Basic bootstrap interval (Davison & Hinkley 1997, §5.2), from the ``ends`` that ``bootstrap`` returns.
 
-    Use it for statistics that noise biases: noise lowers, for example, the R² of a fit to means. Resampled
-    means contain the noise twice, so their percentiles lie too low by about the bias of the estimate.
-    Reflecting the percentiles at the estimate corrects for that. The estimate itself can lie outside the
-    interval.
+    Use it for statistics that noise biases and that are no smooth function of a mean, which has the
+    ``jackknife``. Resampled draws contain the noise twice, so their percentiles lie too low by about the bias
+    of the estimate. Reflecting the percentiles at the estimate corrects for that. The estimate itself can lie
+    outside the interval.
     """
     low, high = ends
     return 2 * estimate - high, 2 * estimate - low
 
 
-def of_mean(values: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
-    """Ends of the 95 % interval of the mean over ``axis``, such as batches; NaN if ``axis`` has length 1."""
-    values = np.moveaxis(np.asarray(values, float), axis, -1)
-    if values.shape[-1] < 2:
-        nowhere = np.full(values.shape[:-1], np.nan)
+def jackknife(
+    values: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray | float], level: float = LEVEL
+) -> tuple[np.ndarray, np.ndarray]:
+    """Jackknife interval (Tukey 1958) of a smooth function of a mean over the last axis.
+
+    Of n draws, the pseudo-value of draw i is n·θ − (n − 1)·θᵢ, where θᵢ leaves draw i out. Pseudo-values are
+    treated as n draws of θ: their mean is θ without its bias of order 1/n, and Student's t gives the
+    interval. With few draws it is wider than percentiles of the bootstrap, which are too narrow; and it holds
+    true values such as R² = 1, which noise can only miss from below.
+
+    Args:
+      values: [..., draws], two draws or more.
+      statistic: mean over draws [...] → array or number.
+      level: of the interval.
+
+    Returns:
+      Lower and upper ends, each shaped like the statistic. They may lie outside the statistic's range.
+
+    Raises:
+      ValueError: fewer than two draws.
+    """
+    values = np.asarray(values, float)
+    draws = values.shape[-1]
+    if draws < 2:
+        raise ValueError(f"{draws} draw has no interval; use 2 or more")
+    whole, mean = np.asarray(statistic(values.mean(-1))), values.mean(-1)
+    rest = (mean - values[..., i] / draws for i in range(draws))
+    without = np.stack([np.asarray(statistic(part * draws / (draws - 1))) for part in rest])
+    return of_mean(draws * whole - (draws - 1) * without, 0, level)
+
+
+def of_mean(values: np.ndarray, axis: int, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray]:
+    """Ends of Student's t interval of the mean over ``axis``, such as batches; NaN if ``axis`` has length 1.
+
+    The mean weighs all values alike. Values that differ by orders of magnitude, such as norms, should be
+    made comparable first (shares, logarithms): the interval of a mean that a few values decide is too narrow.
+    """
+    values = np.asarray(values, float)
+    count = values.shape[axis]
+    mean = values.mean(axis)
+    if count < 2:
+        nowhere = np.full(mean.shape, np.nan)
         return nowhere, nowhere
-    return bootstrap(values)
+    return student(mean, values.std(axis, ddof=1) / np.sqrt(count), count - 1, level)
+
+
+def of_positive_mean(values: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+    """As ``of_mean`` for positive values with a long tail, such as norms: Student's t interval of the
+    logarithm of the mean, whose standard error is that of the mean divided by the mean (delta method).
+
+    It reaches farther up than down and never to 0. Of 30 log-normal values with σ = 1.2 it holds the true
+    mean in 88 % of cases; the symmetric interval in 85 %, the percentile bootstrap in 87 %; of 5 in 87, 78
+    and 66 %.
+    """
+    mean = np.mean(values, axis)
+    low, high = of_mean(values, axis)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        stretch = np.exp((high - low) / 2 / mean)
+        return np.where(mean > 0, mean / stretch, low), np.where(mean > 0, mean * stretch, high)
+
+
+def of_difference(one: np.ndarray, other: np.ndarray, level: float = LEVEL) -> tuple[float, float, float]:
+    """mean(one) − mean(other) and the ends of Welch's t interval (1947), for independent samples whose
+    variances may differ, of two values or more each."""
+    parts = [values.var(ddof=1) / len(values) for values in (one, other)]
+    gap, variance = float(one.mean() - other.mean()), sum(parts)
+    if not variance:
+        return gap, gap, gap
+    terms = [part**2 / (len(values) - 1) for part, values in zip(parts, (one, other), strict=True)]
+    low, high = student(np.array(gap), np.sqrt(variance), variance**2 / sum(terms), level)
+    return gap, float(low), float(high)
 
 
 def wilson(share: np.ndarray | float, count: int, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray]:

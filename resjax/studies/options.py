@@ -56,6 +56,10 @@ class Options(Checked):
         "3, 5, 7, 10, … all",
         least=0,
     )
+    reference: int = option(
+        2048, "maximum number of training images on which BatchNorm's statistics are re-estimated"
+    )
+    plain_reference: bool = switch("do not crop and flip those images as in training")
     seed: int = option(0, "seed of all random draws of a study", least=0)
 
 

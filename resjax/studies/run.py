@@ -22,9 +22,11 @@ from resjax.network import Network, Variables
 from resjax.network.losses import Loss
 from resjax.training.checkpoint import Checkpoints
 from resjax.training.experiment import Experiment, load_experiment
-from resjax.training.step import TrainState
+from resjax.training.step import Task, TrainState, augmented
+from resjax.workdir.workdir import find, short_names
 from resjax.workdir.writers import read_records
 
+_REFERENCE = 2**30  # folded into a run's key for images that are augmented after training
 Examples = tuple[np.ndarray, np.ndarray]
 """Standardized images float32 [N, H, W, C] and labels int32 [N]."""
 
@@ -103,8 +105,17 @@ class Run:
         leaves = jax.tree.leaves(self.newest.params)
         return [float(np.sum(np.abs(leaf), dtype=np.float64)) for leaf in leaves]
 
+    @property
+    def augmentation(self) -> str:
+        """How training images are changed at random, in words; '' if they are not."""
+        c = self.config.data
+        crop = f"random crops after padding by {c.pad} pixels of {_PADDING[c.pad_with]}" if c.pad else ""
+        if isinstance(self.experiment.dataset, data.Stream):
+            crop = f"random crops ({c.crop!r})"
+        return " and ".join(filter(None, (crop, "random flips" if c.flip else "")))
+
     @functools.cached_property
-    def _examples(self) -> dict[tuple[str, int], Examples]:
+    def _examples(self) -> dict[tuple[str, int, bool], Examples]:
         return {}
 
     def at(self, step: int) -> Variables:
@@ -124,21 +135,42 @@ class Run:
         set: the first arguments of most analyses."""
         return self.network, self.variables, *self.examples(self.split, most)
 
-    def examples(self, split: str, most: int) -> Examples:
+    def examples(self, split: str, most: int, *, augmented: bool = False) -> Examples:
         """At most ``most`` examples: of ``run.split``, spread evenly over the evaluation set; of 'train', the
-        first training examples of the run. They are not augmented, except that streamed training images are
-        randomly cropped.
+        first training examples of the run.
+
+        Args:
+          split: 'train' or ``run.split``.
+          most: maximum number of examples.
+          augmented: crop and flip them at random as in training (``augmentation``), a function of the run's
+            seed. Without it images are whole, except that streamed training images are randomly cropped.
 
         Raises:
-          ValueError: an unknown split.
+          ValueError: an unknown split, or augmented images of the evaluation set.
         """
         if split not in ("train", self.split):
             raise ValueError(f"split={split!r}; this run has: 'train', {self.split!r}")
-        if (split, most) not in self._examples:
+        if augmented and split != "train":
+            raise ValueError(f"split={split!r}, augmented=True; only 'train' is augmented")
+        key = split, most, augmented
+        if key not in self._examples:
             images, labels = _read(self.experiment.dataset, split, most, self.config.seed)
-            standardized = data.standardize(jnp.asarray(images), self.experiment.task.constants)
-            self._examples[split, most] = np.asarray(standardized), labels
-        return self._examples[split, most]
+            task = self.experiment.task
+            if augmented:
+                prepared = _augmented(jnp.asarray(images), self.config.seed, task)
+            else:
+                prepared = data.standardize(jnp.asarray(images), task.constants)
+            self._examples[key] = np.asarray(prepared), labels
+        return self._examples[key]
+
+
+_PADDING = {"mean": "the mean's value", "black": "black"}
+
+
+def _augmented(images: jax.Array, seed: int, task: Task) -> jax.Array:
+    """Training images as they are in some epoch; none of training's own draws is repeated."""
+    key = jax.random.fold_in(jax.random.key(seed), _REFERENCE)
+    return jax.jit(augmented, static_argnames="task")(images, jnp.arange(len(images)), key, task=task)
 
 
 def load_run(workdir: str | Path, label: str = "") -> Run:
@@ -174,17 +206,16 @@ def load_run(workdir: str | Path, label: str = "") -> Run:
 def load_runs(workdirs: list[str | Path]) -> list[Run]:
     """Opens several runs; labels are the shortest ends of the paths that distinguish them.
 
+    A pattern, such as ``runs/seed*``, stands for all runs that match it.
+
     Raises:
       ValueError: no workdir, or a repeated one.
-      FileNotFoundError: as ``load_run``.
+      FileNotFoundError: as ``load_run``, or no run matches a pattern.
     """
-    paths = [Path(w).expanduser().resolve() for w in workdirs]
+    paths = find(workdirs)
     if not paths or len(set(paths)) < len(paths):
         raise ValueError(f"name one or more different workdirs, got {[str(w) for w in workdirs]}")
-    length = 1
-    while len({path.parts[-length:] for path in paths}) < len(paths):
-        length += 1
-    return [load_run(path, "/".join(path.parts[-length:])) for path in paths]
+    return [load_run(path, label) for path, label in zip(paths, short_names(paths), strict=True)]
 
 
 def _read(dataset: data.Arrays | data.Stream, split: str, most: int, seed: int) -> Examples:

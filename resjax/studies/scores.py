@@ -8,6 +8,7 @@ moved, and the agreement whether the prediction is still the same, right or wron
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -19,36 +20,30 @@ from resjax.network.losses import Loss
 MEASURES = ("error", "loss", "kl", "agreement")
 
 
-class Sums(NamedTuple):
-    """Sums over examples: ``wrong`` [classes], by true class; ``loss``, ``kl`` and ``agree`` scalars."""
+class Outcomes(NamedTuple):
+    """What a changed network does with each example, [..., B]."""
 
-    wrong: jax.Array
+    wrong: jax.Array  # bool, whether the most likely class is not the label
     loss: jax.Array
-    kl: jax.Array
-    agree: jax.Array
+    kl: jax.Array  # KL(p_intact ‖ p_changed), nats
+    agree: jax.Array  # bool, whether both networks predict the same class
 
 
-def compare(logits: jax.Array, intact: jax.Array, labels: jax.Array, mask: jax.Array, loss: Loss) -> Sums:
-    """Compares a changed network with the intact one on one batch.
+def compare(logits: jax.Array, intact: jax.Array, labels: jax.Array, loss: Loss) -> Outcomes:
+    """Compares a changed network with the intact one on one batch, example by example.
 
     Args:
       logits, intact: float [B, classes].
       labels: int32 [B].
-      mask: bool [B], False for padding, which is not counted.
       loss: (logits, labels) → [B].
     """
     log_p, log_q = jax.nn.log_softmax(intact), jax.nn.log_softmax(logits)
     choice = jnp.argmax(logits, -1)
     kl = jnp.sum(jnp.exp(log_p) * (log_p - log_q), -1)
-    wrong = jax.nn.one_hot(labels, logits.shape[-1]) * (choice != labels)[:, None]
-    values = (loss(logits, labels), kl, choice == jnp.argmax(intact, -1))
-    return Sums(
-        jnp.sum(jnp.where(mask[:, None], wrong, 0.0), 0),
-        *(jnp.sum(jnp.where(mask, v, 0.0)) for v in values),
-    )
+    return Outcomes(choice != labels, loss(logits, labels), kl, choice == jnp.argmax(intact, -1))
 
 
-compiled_compare = jax.jit(compare, static_argnums=4)
+compiled_compare = jax.jit(compare, static_argnums=3)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,8 +54,12 @@ class Scores:
     loss: np.ndarray  # [m]
     kl: np.ndarray  # [m], KL(p_intact ‖ p_changed), nats
     agreement: np.ndarray  # [m], share of examples for which both networks predict the same class
+    wrong: np.ndarray  # bool [m, N], of each example
     class_error: np.ndarray  # [m, classes]; NaN for a class without examples
-    num_examples: int
+
+    @property
+    def num_examples(self) -> int:
+        return self.wrong.shape[-1]
 
     @property
     def means(self) -> dict[str, Any]:
@@ -79,20 +78,32 @@ class Scores:
 
     def take(self, rows: Any) -> Scores:
         """The scores of some of the networks; ``rows`` indexes the axis m."""
-        own = {name: getattr(self, name)[rows] for name in (*MEASURES, "class_error")}
-        return dataclasses.replace(self, **own)
+        return Scores(**{f.name: getattr(self, f.name)[rows] for f in dataclasses.fields(self)})
 
     @classmethod
-    def of(cls, sums: Sums, labels: np.ndarray) -> Scores:
-        """From sums over all examples with a leading axis m; ``labels`` [N] are those of the examples."""
-        count = len(labels)
-        each = np.bincount(labels, minlength=np.shape(sums.wrong)[-1]).astype(float)
-        wrong = np.asarray(sums.wrong, np.float64)
+    def join(cls, parts: Sequence[Scores]) -> Scores:
+        """Those of several groups of networks on the same examples, one after the other."""
+        names = [f.name for f in dataclasses.fields(cls)]
+        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+
+    @classmethod
+    def of(cls, parts: Iterable[tuple[Any, np.ndarray]], labels: np.ndarray, num_classes: int) -> Scores:
+        """From batches, one at a time: ``Outcomes`` [m, B] with the mask [B] of their real examples, in the
+        order of the ``labels`` [N]."""
+        wrong, sums = [], np.zeros((3, 1))
+        for outcomes, mask in parts:  # only what is right or wrong is kept of each example
+            wrong.append(np.asarray(outcomes.wrong)[..., mask])
+            own = [np.asarray(v)[..., mask].sum(-1, dtype=np.float64) for v in outcomes[1:]]
+            sums = sums + np.stack(own)
+        all_wrong = np.concatenate(wrong, -1)
+        loss, kl, agreement = sums / len(labels)
+        of_class = np.asarray(labels)[:, None] == np.arange(num_classes)
+        each = of_class.sum(0).astype(float)
         return cls(
-            error=wrong.sum(-1) / count,
-            loss=np.asarray(sums.loss, np.float64) / count,
-            kl=np.asarray(sums.kl, np.float64) / count,
-            agreement=np.asarray(sums.agree, np.float64) / count,
-            class_error=wrong / np.where(each > 0, each, np.nan),
-            num_examples=count,
+            error=all_wrong.mean(-1),
+            loss=loss,
+            kl=kl,
+            agreement=agreement,
+            wrong=all_wrong,
+            class_error=all_wrong @ of_class.astype(float) / np.where(each > 0, each, np.nan),
         )

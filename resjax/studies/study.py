@@ -68,6 +68,17 @@ class Bench:
         self.choices["data"] = f"{len(images):,} {self.run.split} examples, not augmented"
         return *self.network(), images, labels
 
+    def reference(self) -> np.ndarray:
+        """Training images for estimating BatchNorm statistics, prepared as in training unless
+        ``options.plain_reference``."""
+        plain, run = self.options.plain_reference, self.run
+        images, _ = run.examples("train", self.options.reference, augmented=not plain)
+        how = run.augmentation or "which the run's configuration does not augment"
+        if plain:
+            how = "not augmented"
+        self.choices["reference images"] = f"the first {len(images):,} training images, {how}"
+        return images
+
     def training(self, most: int, *, note: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """Images and labels of the first ``most`` training examples; with ``note``, as the data."""
         images, labels = self.run.examples("train", most)
@@ -97,6 +108,9 @@ class Study:
     headline: Callable[[Mapping[str, Any]], str] | None = None  # {label: result} → a sentence
     summary: Callable[[Any], Mapping[str, str]] = lambda result: {}  # result → {row: cell}
     notes: Callable[[Mapping[str, Any]], Sequence[str]] = lambda results: ()  # points on all results
+    # {label: results of all seeds} → headline and notes, where some label has several seeds; None to say in
+    # how many seeds the headline of single runs holds.
+    over_seeds: Callable[[Mapping[str, Sequence[Any]]], tuple[str, Sequence[str]]] | None = None
     unsuited: Callable[[Run], str | None] = lambda run: None  # why a run does not allow it, or None
     labels: str = "network"  # what the labels of results name, for the first column of tables
     control: bool = False  # whether the same is measured at initialization, see ``resjax.studies.initial``

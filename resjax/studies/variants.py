@@ -28,9 +28,8 @@ from resjax.studies.batches import (
     checked_examples,
     counted,
     padded_batches,
-    total,
 )
-from resjax.studies.scores import Scores, Sums, compare, compiled_compare
+from resjax.studies.scores import Outcomes, Scores, compare, compiled_compare
 
 Forward = Callable[[Network, Variables, jax.Array, Any, Any], jax.Array]
 """(network, variables, images [B, H, W, C], one variant, extra) → logits [B, classes]. Define it at module
@@ -74,23 +73,23 @@ def measure(
     Raises:
       ValueError: also for no variant.
     """
-    images, labels, _ = checked_examples(network, variables, images, labels)
+    images, labels, num_classes = checked_examples(network, variables, images, labels)
     rows, cores = split_variants(variants), on_cores.shared_cores()
     variables, extra = cores.copy((variables, extra))
     batches = list(padded_batches(images, labels, batch_size, multiple=cores.count))
     tell = counted(progress, len(batches) * len(rows))
 
-    def scored(batch: PaddedBatch) -> Sums:
-        x, y, mask = cores.split(jax.device_put(tuple(batch)))
+    def scored(batch: PaddedBatch) -> tuple[Outcomes, np.ndarray]:
+        x, y = cores.split(jax.device_put((batch.images, batch.labels)))
         intact = _logits(cores, network, with_gates, variables, x, None, None)
-        found = [cores.wait(compiled_compare(intact, intact, y, mask, loss))]
+        found = [cores.wait(compiled_compare(intact, intact, y, loss))]
         for variant in rows:
             tell()
-            given = variables, x, variant, extra, (intact, y, mask)
+            given = variables, x, variant, extra, (intact, y)
             found.append(cores.wait(_score(cores, network, forward, loss, *given)))
-        return jax.tree.map(lambda *v: np.stack(v), *jax.device_get(found))
+        return jax.tree.map(lambda *v: np.stack(v), *jax.device_get(found)), batch.mask
 
-    scores = Scores.of(total(map(scored, batches)), labels)
+    scores = Scores.of(map(scored, batches), labels, num_classes)
     tell()
     return scores.take(slice(1, None)), scores.take(slice(1))
 
@@ -155,7 +154,7 @@ def _score(
     x: jax.Array,
     variant: Any,
     extra: Any,
-    compared: tuple[jax.Array, jax.Array, jax.Array],
-) -> Sums:
-    """``compared`` is (intact logits, labels, mask)."""
+    compared: tuple[jax.Array, jax.Array],
+) -> Outcomes:
+    """``compared`` is (intact logits, labels)."""
     return compare(forward(network, variables, x, variant, extra), *compared, loss)

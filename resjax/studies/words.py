@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
 
+class Number(str):
+    """A number as text that keeps the number, so that a mean over seeds is no mean of rounded numbers."""
+
+    value: float
+    show: Callable[[float], str]  # how another number is written in the same way
+
+    @classmethod
+    def of(cls, text: str, value: float, show: Callable[[float], str]) -> Number:
+        own = cls(text)
+        own.value, own.show = float(value), show
+        return own
+
+
 def percent(share: float) -> str:
     """0.0123 → '1.2 %'; not a number → '–'."""
-    return "–" if np.isnan(share) else f"{100 * share:.1f} %"
+    return Number.of("–" if np.isnan(share) else f"{100 * share:.1f} %", share, percent)
 
 
 def factor(value: float) -> str:
     """A ratio with two significant digits: '0.013', '1.3', '130', '1.3·10⁷', '∞'."""
-    value = float(value)  # numpy's own numbers are rounded differently
+    return Number.of(_factor(float(value)), value, factor)  # numpy's own numbers are rounded differently
+
+
+def _factor(value: float) -> str:
     if np.isnan(value):
         return "–"
     if np.isinf(value):
@@ -38,9 +54,15 @@ def around(ends: Iterable[np.ndarray | float]) -> str:
     return f" (95 % interval {factor(low)} to {factor(high)})" if known else ""
 
 
+def over(ends: Iterable[np.ndarray | float], what: str, digits: int = 1) -> str:
+    """', 3.9 to 4.2 over batches', to follow a number; '' where there is no interval."""
+    low, high = (float(end) for end in ends)
+    return "" if np.isnan(low) else f", {low:.{digits}f} to {high:.{digits}f} over {what}"
+
+
 def number(value: float) -> str:
     """Four significant digits, for tables; not a number → '–'."""
-    return "–" if np.isnan(value) else f"{value:.4g}"
+    return Number.of("–" if np.isnan(value) else f"{value:.4g}", value, number)
 
 
 def join(names: Sequence[str]) -> str:
@@ -72,7 +94,7 @@ def numbers(values: Iterable[float]) -> list[str]:
 
 def correlation(value: float) -> str:
     """A correlation with two digits: '0.95'; not a number → '–'."""
-    return "–" if np.isnan(value) else f"{value:.2f}"
+    return Number.of("–" if np.isnan(value) else f"{value:.2f}", value, correlation)
 
 
 def columns(names: Sequence[str], rows: Iterable[Sequence[str]]) -> dict[str, list[str]]:

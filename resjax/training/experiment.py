@@ -118,7 +118,7 @@ def make_experiment(config: ConfigDict, dataset: data.Arrays | data.Stream) -> E
         loss=loss,
         optimizer=make_optimizer(config.optimizer, rate),
         rate=rate,
-        constants=data.statistics(dataset, config.data.standardize),
+        constants=data.statistics(dataset, config.data.standardize, config.data.pad_with),
         pad=config.data.pad,
         flip=config.data.flip,
         norms_every=plan.log,

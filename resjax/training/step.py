@@ -98,10 +98,14 @@ def create_state(task: Task, seed: int, image_shape: tuple[int, int, int]) -> Tr
 def training_input(state: TrainState, batch: Batch, *, task: Task) -> tuple[jax.Array, jax.Array]:
     """The network's input at this step: augmented images float32 [B, H, W, C], and its random key."""
     augment_key, network_key = jax.random.split(jax.random.fold_in(state.key, state.step))
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(augment_key, batch["slot"])
-    x = standardize(batch["image"], task.constants)
-    x = augment(x, keys, pad=task.pad, flip=task.flip, fill=task.constants.fill)
-    return x, network_key
+    return augmented(batch["image"], batch["slot"], augment_key, task=task), network_key
+
+
+def augmented(images: jax.Array, slots: jax.Array, key: jax.Array, *, task: Task) -> jax.Array:
+    """uint8 images [B, H, W, C], standardized and augmented as in training; slot i [B] seeds image i."""
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, slots)
+    x = standardize(images, task.constants)
+    return augment(x, keys, pad=task.pad, flip=task.flip, fill=task.constants.fill)
 
 
 def train_step(

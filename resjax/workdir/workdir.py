@@ -6,8 +6,11 @@
 ``checkpoints/``    see ``resjax.training.checkpoint``
 """
 
+import glob
 import json
 import os
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +51,44 @@ def claim(workdir: str | Path, config: ConfigDict) -> Path:
     write(path / "config.json", configs.to_json(config))
     write(runs_file, json.dumps([*runs, provenance()], indent=2) + "\n")
     return path
+
+
+def find(workdirs: Iterable[str | Path]) -> list[Path]:
+    """Absolute paths of folders of runs, in the order given.
+
+    A pattern, such as ``runs/seed*``, stands for all folders that match it and hold a run, by number: seed2
+    comes before seed10.
+
+    Raises:
+      FileNotFoundError: no run matches a pattern.
+    """
+    found: list[Path] = []
+    for workdir in workdirs:
+        path = Path(workdir).expanduser()
+        if path.exists() or not glob.has_magic(str(path)):
+            found.append(path.resolve())
+            continue
+        matches = [Path(match) for match in glob.glob(str(path), recursive=True)]
+        runs = [match.resolve() for match in matches if (match / "config.json").is_file()]
+        if not runs:
+            what = f"matches {len(matches)} paths, but none holds a run" if matches else "matches nothing"
+            raise FileNotFoundError(f"--workdir={workdir} {what}")
+        found += sorted(runs, key=_by_number)
+    return found
+
+
+def short_names(paths: Sequence[Path]) -> list[str]:
+    """The shortest ends of different paths that distinguish them, all of the same number of parts."""
+    length = 1
+    while len({path.parts[-length:] for path in paths}) < len(paths):
+        length += 1
+    return ["/".join(path.parts[-length:]) for path in paths]
+
+
+def _by_number(path: Path) -> list[tuple[int, str]]:
+    """Sorts numbers in names by value."""
+    parts = re.split(r"(\d+)", str(path))
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
 def _check_devices(path: Path, runs: list[dict[str, Any]]) -> None:

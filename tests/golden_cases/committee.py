@@ -1,6 +1,6 @@
 """Votes of sub-networks: majorities that err just one point above the whole network and just more, voters
 that err one point more or less than their majority and just beside, networks that learned just enough and
-too little, kinds with fewer sizes, no intervals of voters."""
+too little, kinds with fewer sizes, no intervals of voters; beside initialization."""
 
 import dataclasses
 
@@ -50,6 +50,13 @@ def result(together, alone=(0.314, 0.44), whole=0.071, classes=10, units=9):
 
 
 NONE = np.full((2, 2), NAN)
+UNTRAINED = dataclasses.replace(
+    result([0.91, 0.9], (0.905, 0.895), whole=0.9),
+    different_answers=np.array([0.01, 0.3]),
+    different_answers_interval=np.array([[0.0, 0.02], [0.25, 0.35]]),
+    kappa=np.array([0.97, NAN]),
+    kappa_interval=np.array([[0.95, 0.99], [NAN, NAN]]),
+)
 CASES = {
     "one point off": {"deep": result([0.081, 0.05])},
     "one point off and just more": {"deep": result([0.0811, 0.081])},
@@ -65,6 +72,10 @@ CASES = {
         "two classes": result([0.405, 0.44], whole=0.4, classes=2, units=12),
         "two, flat": result([0.405], whole=0.4001, classes=2),
         "deep": result([0.3, 0.2]),
+    },
+    "beside initialization": {
+        "deep": dataclasses.replace(result([0.0811, 0.081]), initial=UNTRAINED),
+        "flat": result([0.3, 0.2]),
     },
     "an early file": {
         "deep": dataclasses.replace(

@@ -1,6 +1,9 @@
 """Moved images: a rise of the error of just one point, and just more; an interior off by just what is called
-rounding, and just more; features as near to where they were as to where they should be; places left out.
+rounding, and just more; features as near to where they were as to where they should be; places left out;
+beside initialization.
 """
+
+import dataclasses
 
 import numpy as np
 
@@ -70,6 +73,11 @@ CASES = {
                 "stem": "its features are not a map",
                 "stage4/unit1": "its map has one position",
             },
+        )
+    },
+    "beside initialization": {
+        "deep": dataclasses.replace(
+            result(), initial=result((0.9, 0.9, 0.91), whole=(0.2, 0.3, 0.8, 0.61), interior=(NAN,) * 4)
         )
     },
     "no maps": {"dense": result((0.1, 0.105, 0.6), NONE, NONE, NONE, (1, 1, 1))},

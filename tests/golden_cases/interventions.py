@@ -1,6 +1,8 @@
 """Interventions: units that cost one point and just more, that are critical and just not, for each kind; rows
 that were not asked for; stacks in parallel; networks that learned just enough and too little."""
 
+import dataclasses
+
 import numpy as np
 
 from resjax.studies.lesions.interventions import Interventions
@@ -51,7 +53,20 @@ EVERYTHING = {
     "redraw 2": [0.133, 0.51, 0.14, 0.77, 0.2, 0.89],
     "redraw 3": [0.137, 0.6, 0.1355, 0.84, 0.17, 0.86],
 }
+# Of each line: units that surely may, that may, and that may not.
+SURE = dataclasses.replace(
+    result(EVERYTHING),
+    spared=np.array(
+        [
+            [0.6, NAN, 0.4, 0.0, 0.0, 0.05],
+            [1.0, 0.0, 0.6, 0.7, 0.0, 0.4],
+            [0.0, 0.0, 0.0, 0.0, 0.95, 0.0],
+            [0.5, 0.0, 0.49, 0.0, 0.04, 0.0],
+        ]
+    ),
+)
 CASES = {
+    "intervals": {"sure": SURE},
     "everything": {"deep": result(EVERYTHING, {"stage1": 0.31, "stage2": 0.1275})},
     "of two, one untrained": {
         "new": result({"scale 0": [0.73, 0.8, 0.86], "reset": [0.9, 0.7, 0.72]}, intact=0.7201),

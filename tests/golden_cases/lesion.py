@@ -1,6 +1,8 @@
 """Single deletions: units that cost just one point, and just more; shares of 10 and 50 % that may go; errors
 just at and beyond 80 % of chance; a median that falls by just one point, and by more."""
 
+import dataclasses
+
 import numpy as np
 
 from resjax.studies.lesions.lesion import Lesion
@@ -32,7 +34,21 @@ def result(error, intact=0.125, classes=10, left_out=(), residual=True):
 
 SPARE = result([0.71, 0.135, 0.1351, 0.11, 0.126, 0.3])  # 3 of 6 may go: half
 FLAT = result([0.9, 0.62, 0.5, 0.85, 0.8], left_out=["stage1/unit2", "stage2/unit1"])
+
+
+def sure(made, spared):
+    """With the share of resamples in which each unit may go."""
+    return dataclasses.replace(made, spared=np.where(np.isnan(made.error), np.nan, spared))
+
+
 CASES = {
+    "an interval from the half on, and from just below; up to a tenth, and just above": {
+        "most": sure(SPARE, [0.0, 0.95, 0.96, 1.0, 0.94, 0.05]),
+        "not sure": sure(SPARE, [0.0, 0.95, 0.9, 1.0, 0.94, 0.04]),
+        "hardly": sure(result([0.2, 0.135, *np.geomspace(0.85, 0.21, 8)]), [0.0, 0.3, *[0.04] * 8]),
+        "some": sure(result([0.2, 0.135, *np.geomspace(0.85, 0.21, 8)]), [0.05, 0.3, *[0.04] * 8]),
+        "left out": sure(FLAT, [0.0, 1.0, 0.02, 1.0, 0.0]),
+    },
     "spare, at the half": {"deep": SPARE},
     "hardly, at one of ten": {"flat": result([0.2, 0.135, *np.geomspace(0.85, 0.21, 8)])},
     "mixed, just below the half, and at one of nine": {

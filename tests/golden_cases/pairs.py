@@ -2,6 +2,7 @@
 just less; units alone at 80 % of chance and beyond; runs of no unit, of one, of several; 21 pairs for a table
 of 20."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -53,7 +54,12 @@ LESS = result(
 )
 RUNS = result([0.1, 0.052, 0.055, 0.051, 0.4], {(1, 2): -2, (1, 3): -0.7, (2, 4): -0.4, (4, 5): -5})
 GAP = result([0.051, 0.2, 0.052, 0.053, 0.12], {(1, 3): 2.5}, left_out=["stage1/unit2"])
+# The run of the first three is never sure, that of units 2 to 4 always.
+SURE = dataclasses.replace(
+    RUNS, spared=np.where(RUNS.deleted[:, 4], 0.0, np.where(RUNS.deleted[:, 0], 0.3, 0.97))
+)
 CASES = {
+    "an interval of the longest run": {"sure": SURE},
     "half are additive": {"deep": HALF},
     "just less than half": {"deep": LESS},
     "of each verdict, one beside a threshold": {

@@ -1,5 +1,9 @@
-"""Which paths teach a unit: 0.75 and 1.05 times the length of all paths in the median over the first half of
-the units, and just beside; first units without a gradient, plain units, few units, no gradient at all."""
+"""Which paths teach a unit: intervals that end at 0.75 times the length of all paths and just beside, ratios
+of 1.05
+and just beside, in the median over the first half of the units; one batch, initialization; first units
+without a gradient, plain units, few units, no gradient at all."""
+
+import dataclasses
 
 import numpy as np
 
@@ -34,18 +38,42 @@ def result(*lengths, plain=(), batches=3, last=0):
 
 
 NAN = np.nan
-# Of 7 units, 3 are the first half; all paths there are 3, 2.5 and 2 long in the mean.
+
+
+def spread(around, half, **options):
+    """Of 7 units, 3 are the first half, and all paths there are 3, 2.5 and 2 long in the mean. In three
+    batches the
+    middle ratio is ``around`` and ``half`` an interval to both sides: the interval ends at around ± half."""
+    deviation = half / 2.4842  # Student's t of two degrees of freedom, divided by √3
+    made = [
+        result(3 * own, 0.5, 1.9, 1.2, 0.7, 0.4, batches=1, **options)
+        for own in around + deviation * np.array([-1, 0, 1])
+    ]
+    fields = {
+        name: np.concatenate([getattr(r, name) for r in made]) for name in ("norm", "contribution", "total")
+    }
+    return dataclasses.replace(made[0], **fields)
+
+
 CASES = {
-    "0.75 in the median": {"deep": result(2.25, 0.5, 1.9, 1.2, 0.7, 0.4)},
-    "just less than 0.75": {"deep": result(2.249, 0.5, 1.9, 1.2, 0.7, 0.4)},
-    "1.05 in the median": {"deep": result(0.9, 2.7, 2.1, 1.2, 0.7, 0.4)},
+    "just less than 0.75": {"deep": spread(0.7, 0.0499)},
+    "just not less than 0.75": {"deep": spread(0.7, 0.0501)},
+    "just from 0.75": {"deep": spread(0.8, 0.0499)},
+    "not quite from 0.75": {"deep": spread(0.8, 0.0501)},
+    "alike in all batches": {"deep": result(2.7, 2.0, 2.0, 1.2, 0.7, 0.4)},
     "just more than 1.05": {"deep": result(0.9, 2.7, 2.101, 1.2, 0.7, 0.4)},
+    "just not more than 1.05": {"deep": result(0.9, 2.7, 2.0999, 1.2, 0.7, 0.4)},
     "each kind": {
         "short": result(0.9, 1.4, 0.2, 1.2, last=0.5),
         "like, plain units": result(2.4, 1.9, 1.6, 0.7, plain=(0, 2)),
         "long, first without": result(NAN, NAN, 2.9, 1.4, 0.8, 0.1),
         "few units": result(0.6, 0.9),
         "nothing": result(NAN, NAN, NAN),
+        "one batch": result(0.9, 1.4, 0.2, 1.2, batches=1),
     },
     "no gradient": {"one unit": result(batches=1)},
+    "with its initialization": {
+        "deep": dataclasses.replace(spread(0.5, 0.1), initial=result(2.7, 2.5, 1.9, 1.2, 0.7, 0.4)),
+        "without a gradient there": dataclasses.replace(spread(0.5, 0.1), initial=result(*[NAN] * 6)),
+    },
 }

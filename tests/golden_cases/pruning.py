@@ -1,6 +1,8 @@
 """Greedy deletion: how many may go, up to one point and just beyond, beside as many, fewer or none at random;
 curves that come back; fewer units that do better by just one point, and by more."""
 
+import dataclasses
+
 import numpy as np
 
 from resjax.studies.lesions.pruning import Pruning
@@ -40,7 +42,13 @@ def drawn(median):
 LONG = [0.125, 0.12, 0.128, 0.135, 0.1351, 0.134, 0.3, 0.41, 0.87]
 GENTLE = {1: drawn(0.126), 2: drawn(0.129), 3: drawn(0.131), 5: drawn(0.135), 7: drawn(0.1351)}
 STEEP = {1: drawn(0.1351), 2: drawn(0.41), 3: [0.9]}
+# Surely two, possibly five: a later number that is sure again does not count.
+SURE = dataclasses.replace(
+    result(LONG, GENTLE, left_out=2, unused=2),
+    spared=np.array([1.0, 0.98, 0.95, 0.9, 0.4, 0.05, 0.0, 0.3, 0.0]),
+)
 CASES = {
+    "an interval of the number chosen": {"sure": SURE},
     "3 of 10 chosen, 5 drawn": {"deep": result(LONG, GENTLE, left_out=2, unused=2)},
     "3 of 3 chosen, 1 drawn": {
         "deep": result([0.125, 0.13, 0.12, 0.1349], {1: drawn(0.135), 2: drawn(0.136), 3: [0.1349]})

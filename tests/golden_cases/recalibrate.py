@@ -1,5 +1,8 @@
 """Re-estimated statistics: half, a tenth and minus a tenth of the damage taken away, and just beside; units
-that cost one point and just more; an intact network changed by two points, and by just more."""
+that cost one point and just more; an intact network that new statistics make worse, better and neither
+beyond its interval; a share whose interval holds 0, and just does not. Older results have no interval."""
+
+import dataclasses
 
 import numpy as np
 
@@ -29,12 +32,21 @@ def result(old, new, intact=(0.125, 0.1375), classes=10):
     )
 
 
+def sure(made, intact, removed, spared):
+    """With intervals: of the intact network's change and of the share removed, and how sure it is that each
+    unit may go, with running and with new statistics."""
+    given = {"intact_change": intact, "removed": removed, "spared": spared}
+    return dataclasses.replace(made, **{name: np.array(value) for name, value in given.items()})
+
+
 # Of the old rises 0.5, 0.25 and 0 (one error falls), new statistics leave so much of the first:
 def leaving(first, second=0.0):
     return result([0.625, 0.375, 0.1], [first + 0.1375, second + 0.1375, 0.12])
 
 
 NAN = np.nan
+MOVED = result([0.5, 0.2, 0.135], [0.17, 0.14, 0.18], (0.125, 0.1351))
+SPARED = [[0.0, 0.05, 0.7], [0.04, 0.95, 1.0]]
 CASES = {
     "most goes away": {
         "deep": result([0.3, 0.925, 0.135, 0.1351, NAN, 0.2], [0.1475, 0.21, 0.1476, 0.1, NAN, 0.14])
@@ -49,10 +61,23 @@ CASES = {
         "more": leaving(0.5, 0.3265),
     },
     "no deletion harms": {"deep": result([0.1, 0.125, 0.12], [0.3, 0.2, 0.2], (0.125, 0.1))},
-    "not settled, and just settled": {
-        "up": result([0.5, 0.2, 0.14], [0.17, 0.18, 0.19], (0.125, 0.1451)),
-        "down": result([0.5, 0.2, 0.14], [0.17, 0.18, 0.19], (0.1451, 0.125)),
-        "settled": result([0.5, 0.2, 0.14], [0.17, 0.18, 0.19], (0.125, 0.1449)),
+    "the intact network gets worse, better, and neither": {
+        "worse": sure(MOVED, [0.0001, 0.04], [0.4, 0.9], SPARED),
+        "better": sure(MOVED, [-0.03, -0.001], [0.4, 0.9], SPARED),
+        "neither": sure(MOVED, [0.0, 0.04], [0.4, 0.9], SPARED),
+        "worse, but nothing learned": sure(
+            result([0.8, 0.78, 0.74], [0.7, 0.73, 0.71], (0.7201, 0.74)), [0.01, 0.02], [0.1, 0.3], SPARED
+        ),
+        "worse, and harmless": sure(
+            result([0.1, 0.125, 0.12], [0.3, 0.2, 0.2], (0.125, 0.135)), [0.001, 0.02], [np.nan] * 2, SPARED
+        ),
+    },
+    "an interval that holds 0, and just not": {
+        "holds": sure(leaving(0.375), [-0.01, 0.02], [0.0, 0.7], SPARED),
+        "just not": sure(leaving(0.375), [-0.01, 0.02], [0.001, 0.7], SPARED),
+        "added": sure(leaving(0.5, 0.3265), [-0.01, 0.02], [-0.3, -0.02], SPARED),
+        "added, or not": sure(leaving(0.5, 0.3265), [-0.01, 0.02], [-0.3, 0.02], SPARED),
+        "hardly, whatever the interval": sure(leaving(0.5, 0.1765), [-0.01, 0.02], [-0.3, 0.4], SPARED),
     },
     "learned just enough, too little": {
         "enough": result([0.8, 0.74, NAN, NAN], [0.79, 0.75, NAN, NAN], (0.72, 0.73)),

@@ -1,5 +1,8 @@
 """Layer responses: levels that differ by a factor of 1.1 and just more; residual networks below, above,
-among and level with the plain ones; with, without and with some normalization."""
+among and level with the plain ones; with, without and with some normalization; with intervals, and beside
+initialization."""
+
+import dataclasses
 
 import numpy as np
 
@@ -21,6 +24,11 @@ def result(std, residual=True, raw=()):
 def level(middle, residual=True):
     """Of this median, which is not the mean."""
     return result([0.4 * middle, 4.7 * middle, middle], residual)
+
+
+def beside(r, there):
+    """``r`` with intervals that reach a tenth to both sides, beside initialization."""
+    return dataclasses.replace(r, interval=r.std[:, None] * [0.9, 1.1], initial=there)
 
 
 RAW = result([0.7, 0.2, 3.3], raw=range(3))
@@ -47,5 +55,8 @@ CASES = {
         "q": level(2.0, False),
     },
     "not all normalize": {"deep": HALF, "flat": result([0.3, 8, 0.5], False, raw=range(3))},
+    "beside initialization": {"deep": beside(level(0.44), level(1.0))},
+    "beside initialization, in part": {"deep": beside(HALF, HALF)},
+    "beside initialization, two": {"deep": beside(level(0.44), level(1.0)), "flat": level(2.0, False)},
     "none normalizes": {"deep": RAW, "flat": result([0.9, 0.1, 0.2], False, raw=range(3))},
 }

@@ -24,7 +24,7 @@ sums of small integers are exact.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import jax.numpy as jnp
@@ -135,21 +135,27 @@ def plot(results: Mapping[str, EdgeMaps]) -> style.Figure:
     fig, grid = style.axes_grid(len(results), 1 + len(filters))
     fig.set_size_inches(fig.get_figwidth(), 1.55 * len(results) + 0.3)
     for i, (row, (label, result)) in enumerate(zip(grid, results.items(), strict=True)):
-        row[0].imshow(result.image, cmap="gray", interpolation="none")
+        draw_maps(row, result.image, {name: result.output[result.filter.index(name)] for name in filters})
         row[0].set_ylabel(label)
-        for ax, name in zip(row[1:], filters, strict=True):
-            output = result.output[result.filter.index(name)]
-            most = float(np.abs(output).max()) or 1.0
-            ax.imshow(output, cmap="PuOr_r", vmin=-most, vmax=most, interpolation="none")
-            for (y, x), value in np.ndenumerate(output) if output.size <= FEW_NUMBERS else ():
-                color = "white" if abs(value) > 0.6 * most else "black"
-                text = f"{value:.0f}".replace("-", "−")
-                ax.text(x, y, text, ha="center", va="center", fontsize=7.5, color=color)
-        for ax, title in zip(row, ("image", *filters), strict=True):
-            ax.grid(False)
-            ax.spines[:].set_visible(True)
-            ax.set(xticks=[], yticks=[], title=title if i == 0 else "")
+        for ax, title in zip(row, ("image", *filters) if i == 0 else (), strict=False):
+            ax.set_title(title)
     return fig
+
+
+def draw_maps(row: Sequence[style.Axes], image: np.ndarray, maps: Mapping[str, np.ndarray]) -> None:
+    """An image, [H, W] or in colour, in the first axes, and each map [H', W'] in the following ones."""
+    row[0].imshow(image, cmap="gray", interpolation="none")
+    for ax, output in zip(row[1:], maps.values(), strict=True):
+        most = float(np.abs(output).max()) or 1.0
+        ax.imshow(output, cmap="PuOr_r", vmin=-most, vmax=most, interpolation="none")
+        for (y, x), value in np.ndenumerate(output) if output.size <= FEW_NUMBERS else ():
+            color = "white" if abs(value) > 0.6 * most else "black"
+            text = f"{value:.0f}".replace("-", "−")
+            ax.text(x, y, text, ha="center", va="center", fontsize=7.5, color=color)
+    for ax in row:
+        ax.grid(False)
+        ax.spines[:].set_visible(True)
+        ax.set(xticks=[], yticks=[])
 
 
 def headline(results: Mapping[str, EdgeMaps]) -> str:

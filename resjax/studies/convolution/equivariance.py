@@ -30,7 +30,10 @@ how far borders reach into the maps; in a deep network on small images they reac
 "interior" is empty. A low error on shifted images may be learned (augmentation) and does not need
 equivariance. On small images a shift also pushes a part of the object out of the picture.
 
-*Cost.* Five forward passes for each number of pixels, one compilation.
+The study shows the same network at initialization: how far borders and strides reach does not depend on
+training, so only the difference does.
+
+*Cost.* Five forward passes for each number of pixels, one compilation. The study does it twice.
 """
 
 from __future__ import annotations
@@ -55,6 +58,7 @@ from resjax.studies.batches import (
     total,
 )
 from resjax.studies.convolution import moves
+from resjax.studies.initial import drawn
 from resjax.studies.result import Classified
 from resjax.studies.study import Bench, Columns, Study
 from resjax.studies.words import factor, join, number, numbers, percent, percents
@@ -179,7 +183,7 @@ def plot(results: Mapping[str, Equivariance]) -> style.Figure:
     """Left: relative error of the features at each place; right: error of shifted images.
 
     Filled markers: whole maps; rings: the interior, where there is one; faint lines: features left in place.
-    The shade on the right spans the four directions.
+    The shade on the right spans the four directions. Pale: whole maps at initialization.
     """
     fig, (left, right) = style.panels(2)
     for i, (label, result) in enumerate(results.items()):
@@ -194,6 +198,10 @@ def plot(results: Mapping[str, Equivariance]) -> style.Figure:
         error = 100 * result.error
         right.plot(result.shift, error.mean(1), f"{style.marker(i)}-", **look)
         right.fill_between(result.shift, error.min(1), error.max(1), alpha=0.2, lw=0, **look)
+    for i, label, result, look in drawn(results):
+        if "alpha" in look:  # at initialization
+            look |= {"color": style.color(i), "label": label}
+            left.plot(np.arange(len(result.place)), result.whole, f"{style.marker(i)}-", **look)
     longest = max(results.values(), key=lambda result: len(result.place))
     for pixels in np.unique(longest.stride):  # the shift of the image above the places that share it
         first, last = np.flatnonzero(longest.stride == pixels)[[0, -1]]
@@ -227,17 +235,29 @@ def _rises(label: str, r: Equivariance) -> str:
     return f"a shift by one pixel raises the error of {label} from {unmoved} to {moved}"
 
 
+def _off(r: Equivariance, i: int) -> str:
+    """'0.37', or '0.37 (at initialization 0.4)'."""
+    there = "" if r.initial is None else f" (at initialization {number(r.initial.whole[i])})"
+    return number(r.whole[i]) + there
+
+
+def _along(r: Equivariance) -> int:
+    """At how many places features are nearer to where they should have moved than to where they were."""
+    known = np.isfinite(r.whole)
+    return int(np.sum(r.whole[known] < r.in_place[known]))
+
+
 def points(label: str, r: Equivariance) -> list[str]:
     known = np.flatnonzero(np.isfinite(r.whole))
     if not len(known):
         return [f"{label}: no features are maps that could move."]
     first, last = known[0], known[-1]
-    along = int(np.sum(r.whole[known] < r.in_place[known]))
+    there = "" if r.initial is None else f" (at initialization at {_along(r.initial)})"
     said = [
-        f"{label}: features are off by {number(r.whole[first])} of their size at {r.place[first]} and by "
-        f"{number(r.whole[last])} at {r.place[last]} when the image is shifted by the total stride there; "
-        f"they are nearer to where they should have moved than to where they were at {along} of "
-        f"{len(known)} places."
+        f"{label}: features are off by {_off(r, first)} of their size at {r.place[first]} and by "
+        f"{_off(r, last)} at {r.place[last]} when the image is shifted by the total stride there; they are "
+        f"nearer to where they should have moved than to where they were at {_along(r)} of {len(known)} "
+        f"places{there}."
     ]
     inner = r.interior[np.isfinite(r.interior)]
     if not len(inner):
@@ -296,6 +316,7 @@ STUDY = Study(
     ),
     code="resjax.analysis.equivariance(*run.evaluation(256))",
     result=Equivariance,
+    control=True,
     unsuited=lambda run: None if min(run.image_shape[:2]) > 1 else "its images can't be shifted",
     measure=measure,
     plot=plot,

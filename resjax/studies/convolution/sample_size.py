@@ -37,29 +37,27 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
-from jax import lax
 
-from resjax import data
 from resjax.models.local import CONNECTIONS, twin
-from resjax.network import Network
-from resjax.network.losses import cross_entropy
 from resjax.studies import style
-from resjax.studies.batches import Progress, check_examples, reported
+from resjax.studies.batches import Progress
+from resjax.studies.convolution.few_examples import (
+    Examples,
+    Training,
+    field,
+    fit,
+    num_classes,
+    num_parameters,
+    standardized_digits,
+)
 from resjax.studies.intervals import bootstrap
 from resjax.studies.options import ClaimOptions
 from resjax.studies.result import Result
 from resjax.studies.study import Claim, Columns
 from resjax.studies.words import join, percent, percents
-
-Examples = tuple[np.ndarray, np.ndarray]
 
 SIZES = (50, 100, 200, 400, 800, 1400)
 SETTINGS = ("centred", "shifted", "moved")
@@ -115,38 +113,28 @@ def sample_size(
       margin: pixels by which images are moved.
       progress: counts trainings, of ``seeds`` networks each.
     """
-    classes = 1 + int(max(np.max(train[1]), np.max(test[1])))
-    for images, labels in (train, test):
-        check_examples(images, labels, classes)
-    if not sizes or min(sizes) < 1 or max(sizes) > len(train[0]):
-        allowed = f"one or more of 1 … {len(train[0])} examples"
-        raise ValueError(f"sizes={tuple(sizes)}; allowed: {allowed}")
     if seeds < 2 or margin < 1:
         raise ValueError(f"seeds={seeds}, margin={margin}; allowed: seeds from 2, margins from 1")
-    sets = [(_at_places(x, margin), y.astype(np.int32)) for x, y in (train, test)]
-    shape, on_device = sets[0][0].shape[2:], jax.device_put(sets)
+    classes, shape = num_classes(train, test), field(train, margin)
     networks = {c: twin(c, image_shape=shape, num_classes=classes) for c in CONNECTIONS}
-
-    def run(task: tuple[bool, int, str]) -> Any:
-        move, n, connections = task
-        given = len(train[1]), n, move, (steps, batch_size)
-        each = [_draw(s, *given) for s in range(seed, seed + seeds)]
-        draws = _Draws(*map(np.stack, zip(*each, strict=True)))
-        return jax.device_get(_train(networks[connections], learning_rate, on_device, draws))
-
-    def parameters(network: Network) -> int:
-        variables = jax.eval_shape(lambda key: network.init(key, shape), jax.random.key(0))
-        return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
-
-    # Networks take turns, so that two compile in parallel; a small training keeps one core busy.
-    tasks = list(itertools.product((False, True), sizes, CONNECTIONS))
-    with ThreadPoolExecutor(2) as pool:
-        pairs = zip(reported(tasks, progress), pool.map(run, tasks), strict=True)
-        outputs = [output for _, output in pairs]
+    # Networks take turns, so that two compile in parallel.
+    trainings = [
+        Training(network, moved, n, learning_rate)
+        for moved, n, network in itertools.product((False, True), sizes, CONNECTIONS)
+    ]
+    done = fit(
+        networks,
+        trainings,
+        train,
+        test,
+        seeds=range(seed, seed + seeds),
+        steps=steps,
+        batch_size=batch_size,
+        margin=margin,
+        progress=progress,
+    )
     grid = (2, len(sizes), len(CONNECTIONS), seeds)  # trained on moved images?, size, network, seed
-    fitted, tested = (np.array(errors, float) for errors in zip(*outputs, strict=True))
-    fitted, tested = fitted.reshape(grid), tested.reshape(*grid, 9)
-    centred, shifted, moved = tested[0, ..., 0], tested[0, ..., 1:].mean(-1), tested[1].mean(-1)
+    fitted, tested = done.train.reshape(grid), done.test.reshape(*grid, -1)
     choices = {
         "training": f"Adam, learning rate {learning_rate} to 0 by a cosine, {steps} steps of "
         f"{batch_size} examples drawn with replacement, no augmentation, no weight decay",
@@ -158,9 +146,8 @@ def sample_size(
         c: SampleSize(
             size=np.array(sizes),
             setting=SETTINGS,
-            train_error=fitted[[0, 0, 1], :, i],
-            test_error=np.stack([centred[:, i], shifted[:, i], moved[:, i]]),
-            parameters=parameters(networks[c]),
+            **errors_by_setting(fitted[:, :, i], tested[:, :, i]),
+            parameters=num_parameters(networks[c], shape),
             num_test=len(test[1]),
             num_classes=classes,
             choices=choices,
@@ -169,76 +156,15 @@ def sample_size(
     }
 
 
-def _at_places(images: np.ndarray, margin: int) -> np.ndarray:
-    """[N, H, W, C] → [9, N, H + 2·margin, W + 2·margin, C]: centered, then moved in 8 directions."""
-    n, height, width, channels = images.shape
-    wide = (height + 2 * margin, width + 2 * margin, channels)
-    field = np.broadcast_to(images[0, 0, 0], (9, n, *wide)).astype(np.float32)
-    middle_first = sorted(np.ndindex(3, 3), key=lambda place: place != (1, 1))
-    for copy, (down, right) in zip(field, middle_first, strict=True):
-        top, left = down * margin, right * margin
-        copy[:, top : top + height, left : left + width] = images
-    return field
-
-
-class _Draws(NamedTuple):
-    """All draws of a seed, with a leading axis of seeds; N is the number of training images."""
-
-    seed: np.ndarray  # of the weights
-    rows: np.ndarray  # int32 [step, batch], training images
-    place: np.ndarray  # int32 [N], place of each image in its field
-    chosen: np.ndarray  # bool [N]
-
-
-def _draw(seed: int, count: int, n: int, moved: bool, recipe: tuple[int, int]) -> _Draws:
-    """The draws of one seed; its samples of different sizes are nested."""
-    rng = np.random.default_rng(seed)
-    order = rng.permutation(count)
-    place = rng.integers(0, 9, count) if moved else np.zeros(count, int)
-    rows = order[(n * rng.random(recipe)).astype(int)]
-    chosen = np.isin(np.arange(count), order[:n])
-    return _Draws(np.array(seed, np.int32), rows.astype(np.int32), place.astype(np.int32), chosen)
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def _train(network: Network, learning_rate: float, sets: Any, draws: _Draws) -> Any:
-    """Training error [seed], and test error at each place [seed, 9]."""
-    (images, labels), (test_images, test_labels) = sets
-    steps = draws.rows.shape[1]
-    optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
-
-    def wrong(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
-        return network.apply({"params": params}, x).logits.argmax(-1) != y
-
-    def one(draws: Any) -> tuple[jax.Array, jax.Array]:
-        params = network.init(jax.random.key(draws.seed), images.shape[2:])["params"]
-
-        def step(state: Any, rows: jax.Array) -> tuple[Any, None]:
-            params, memory = state
-            x, y = images[draws.place[rows], rows], labels[rows]
-
-            def loss(params: Any) -> jax.Array:
-                return cross_entropy(network.apply({"params": params}, x).logits, y).mean()
-
-            updates, memory = optimizer.update(jax.grad(loss)(params), memory, params)
-            return (optax.apply_updates(params, updates), memory), None
-
-        (params, _), _ = lax.scan(step, (params, optimizer.init(params)), draws.rows)
-        own = wrong(params, images[draws.place, jnp.arange(len(labels))], labels)
-        fitted = jnp.sum(own & draws.chosen) / jnp.sum(draws.chosen)
-        return fitted, lax.map(lambda x: wrong(params, x, test_labels).mean(), test_images)
-
-    # Sequential: XLA:CPU runs convolutions batched over kernels several times slower.
-    return lax.map(one, draws)
+def errors_by_setting(fitted: np.ndarray, tested: np.ndarray) -> dict[str, np.ndarray]:
+    """Training and test error [setting, size, seed], from those of networks that were trained on centred and
+    on moved images: ``fitted`` [2, size, seed] and ``tested`` [2, size, seed, place]."""
+    centred, shifted, moved = tested[0, ..., 0], tested[0, ..., 1:].mean(-1), tested[1].mean(-1)
+    return {"train_error": fitted[[0, 0, 1]], "test_error": np.stack([centred, shifted, moved])}
 
 
 def measure(options: ClaimOptions, progress: Progress | None) -> dict[str, SampleSize]:
-    digits = data.load(data.defaults())
-    assert isinstance(digits, data.Arrays)
-    constants = data.statistics(digits, "channel")
-
-    sets = (digits.train_images, digits.train_labels), (digits.test_images, digits.test_labels)
-    train, test = ((np.asarray(data.standardize(jnp.asarray(x), constants)), y) for x, y in sets)
+    train, test = standardized_digits()
     small: dict[str, Any] = {"sizes": (50, 200), "seeds": 2, "steps": 60} if options.smoke else {}
     results = sample_size(train, test, seed=options.seed, progress=progress, **small)
     for result in results.values():

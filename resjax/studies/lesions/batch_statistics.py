@@ -1,7 +1,9 @@
 """Re-estimating BatchNorm statistics for a network whose units were gated or reordered.
 
-*Method.* The changed network runs in training mode on training images, where each batch is normalized by its
-own mean and variance. Those are combined by the law of total variance, over batches of equal size:
+*Method.* The changed network runs in training mode on training images, which should be cropped and flipped as
+in training (``run.examples('train', n, augmented=True)``), because the statistics that are replaced were made
+on such images. Each batch is normalized by its own mean and variance. Those are combined by the law of total
+variance, over batches of equal size:
 
     mean = E[mean of a batch],    variance = E[variance of a batch] + Var[mean of a batch].
 
@@ -62,7 +64,8 @@ def reestimate(
 
     Args: those of every analysis (``Inference``), and
       network: any with BatchNorm (``resjax.models.layers`` or Linen's own).
-      images: all batches have the same size, so fewer images than there are batches may be left unused.
+      images: augmented as in training. All batches have the same size, so fewer images than there are batches
+        may be left unused.
       gates: float [units], as for ``Network.apply``; None for the intact network.
       batch_size: each batch is normalized by itself, so the result depends slightly on it.
       seed: seed of dropout inside layers, which is active as in training; stochastic depth is not.
@@ -201,7 +204,7 @@ def measure_recalibrated(
 
     Args: those of every analysis (``Inference``), and
       lesions: with a leading axis m.
-      recalibrate_on: float [M, H, W, C], training images, standardized as in training.
+      recalibrate_on: float [M, H, W, C], training images, standardized and augmented as in training.
       seed: as in ``reestimate``.
 
     Returns:
@@ -227,7 +230,7 @@ def measure_recalibrated(
     count = len(batches) * len(batches[0])
     choices = {
         "BatchNorm": f"statistics re-estimated for each lesioned network, on {count:,} images in batches of "
-        f"{len(batches[0])}; the intact one keeps its running statistics",
+        f"{len(batches[0])}, prepared as given; the intact one keeps its running statistics",
         "forward passes": "one for each network and the intact one, besides those that statistics take; "
         "no beginnings are shared",
     }

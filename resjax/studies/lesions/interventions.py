@@ -44,7 +44,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
-from resjax.studies import style, verdicts
+from resjax.studies import counts, style, verdicts
 from resjax.studies.batches import BATCH_SIZE, Inference, check_images, part
 from resjax.studies.intervals import bootstrap
 from resjax.studies.lesions.forwards import (
@@ -54,6 +54,7 @@ from resjax.studies.lesions.forwards import (
     jobs_of,
     mean_branches,
 )
+from resjax.studies.lesions.lesion import spread_over
 from resjax.studies.lesions.subsets import why_not
 from resjax.studies.result import Compared
 from resjax.studies.scores import MEASURES
@@ -87,6 +88,9 @@ class Interventions(Compared):
     parallel_kl: Annotated[np.ndarray, "stack"]
     parallel_agreement: Annotated[np.ndarray, "stack"]
     left_out: dict[str, str]  # {unit: why it can't be scaled}
+    # For each of LINES: share of resampled examples on which the error rises by at most one point; None in
+    # older results.
+    spared: Annotated[np.ndarray | None, "line", "unit"] = None
 
     def of(self, kind: str, measure: str = "error") -> np.ndarray:
         """[rows of that kind, unit] of one measure; no rows if the kind was not measured.
@@ -170,11 +174,14 @@ def interventions(
             progress(of + (MEANS - 1) * done, MEANS * of)
 
     found: list[dict[str, np.ndarray]] = []
+    wrong: dict[str, list[np.ndarray]] = {kind: [] for kind in ("scale 0", *KINDS[1:])}
     for i, job in enumerate(jobs):
         how["progress"] = part(rest, i, len(jobs))
         given = network, variables, images, labels, job.forward, job.variants
         scores, intact = measure_variants(*given, extra=job.extra, **how)
         found.append(scores.means)
+        if (kind := job.name if job.name in wrong else job.name.split()[0]) in wrong:
+            wrong[kind].append(spread_over(job.which, scores.wrong))
     parallel = dict.fromkeys(MEASURES, np.zeros(0))
     if jobs[-1].name == "parallel":
         parallel, jobs = found.pop(), jobs[:-1]
@@ -183,6 +190,8 @@ def interventions(
         for m in MEASURES:
             measured[m][i, job.which] = found[i][m]
     measured |= {f"parallel_{m}": values for m, values in parallel.items()}
+    unknown = np.full((len(can_go), intact.num_examples), np.nan)
+    drawn = [np.mean(own, 0) if own else unknown for own in wrong.values()]
 
     places = [place for place in network.places(variables) if can_run_in_parallel(place.stack)]
     count = "" if reference is None else f"; {len(np.asarray(reference)):,} reference images"
@@ -197,12 +206,13 @@ def interventions(
         first=np.array([place.units.start for place in places], int),
         size=np.array([place.stack.n for place in places], int),
         left_out=why_not(network, can_go),
+        spared=np.stack([counts.spared_share(own, intact.wrong[0]) for own in drawn]),
         choices={
             "reset and redrawn units": "parameters and BatchNorm's running statistics of step 0"
             if reset_statistics
             else "parameters alone; BatchNorm keeps its trained running statistics",
             "fresh draws": f"{draws}, seed {seed}",
-            "frozen units": f"mean branch over examples, one for each position and channel{count}",
+            "frozen units": f"mean branch over whole images, as those evaluated, at each position{count}",
             "in parallel": "x + Σ f_i(x) over a stack's units, then what follows the last one's sum",
             "BatchNorm elsewhere": "running statistics of training, not re-estimated",
         },
@@ -281,13 +291,17 @@ def _by_alpha(ax: style.Axes, result: Interventions, label: str) -> None:
     ax.set(xlabel="one branch times α", ylabel="error (%)", ylim=(-3, 104), title=label)
 
 
-def _survived(result: Interventions, error: np.ndarray) -> str:
-    """'3 of 4': units whose change costs at most one percentage point, of those that can be changed."""
-    return f"{verdicts.spared(error, result.intact_error).sum()} of {np.isfinite(error).sum()}"
+def _survived(result: Interventions, line: str) -> str:
+    """'3 of 4 (1 to 4)': units whose change costs at most one percentage point, of those that can be changed,
+    for one of LINES."""
+    error, share = lines(result)[line], result.spared
+    interval = counts.ends(np.sum, None if share is None else share[LINES.index(line)])
+    harmless = verdicts.spared(error, result.intact_error).sum()
+    return f"{harmless} of {np.isfinite(error).sum()}{counts.between(interval)}"
 
 
 def _tolerates(label: str, r: Interventions) -> str:
-    done = join([f"{_survived(r, error)} {name}" for name, error in lines(r).items()])
+    done = join([f"{_survived(r, name)} {name}" for name in lines(r)])
     return f"units of {label} that can be changed alone at a cost of at most one percentage point: {done}"
 
 
@@ -335,9 +349,9 @@ def table(r: Interventions) -> Columns:
 
 
 def summary(r: Interventions) -> dict[str, str]:
-    if verdicts.untrained(r) or not len(reset := r.of("reset")):
+    if verdicts.untrained(r) or LINES[2] not in lines(r):
         return {}
-    return {"units that may be reset to step 0": _survived(r, reset[0])}
+    return {"units that may be reset to step 0": _survived(r, LINES[2])}
 
 
 # One forward pass for each unit and intervention: a part of the examples is enough.

@@ -12,6 +12,9 @@ to the output avoid unit i; in a plain network (y = f(x)) the only path goes thr
 projection stays). A plain unit can be deleted if its input and output have the same shape: the input then
 replaces the output. BatchNorm uses its running statistics, which are not re-estimated.
 
+``spared`` says how sure each "at most one point" is, and with it the number of such units: the share of test
+sets resampled from this one in which the unit's rise stays within a point (``resjax.studies.counts``).
+
 *Reading it.* A rise of the error near 0 shows that the network works without this unit, not that the unit
 does nothing: see the KL divergence and the agreement too. It does not prove that the network is an ensemble:
 small branches predict the same (He et al. 2015, Fig. 7), and the paper's plain network has no
@@ -39,11 +42,11 @@ from resjax.cpu import shared_batches as on_cores
 from resjax.network import Network, Variables
 from resjax.network.losses import Loss, cross_entropy
 from resjax.network.parts import Place, scan_units
-from resjax.studies import style, verdicts
-from resjax.studies.batches import BATCH_SIZE, Progress, checked_examples, padded_batches, total
+from resjax.studies import counts, style, verdicts
+from resjax.studies.batches import BATCH_SIZE, Inference, Progress, checked_examples, padded_batches
 from resjax.studies.lesions.subsets import candidates
 from resjax.studies.result import Compared
-from resjax.studies.scores import Scores, Sums, compare
+from resjax.studies.scores import Outcomes, Scores, compare
 from resjax.studies.study import Columns, Study
 from resjax.studies.words import count, join, numbers, percent, percents
 
@@ -62,6 +65,8 @@ class Lesion(Compared):
     class_error: Annotated[np.ndarray | None, "unit", "class"]
     left_out: dict[str, str]  # {unit: why it can't be deleted}
     unit_evaluations: int  # evaluations of a unit per example
+    # Share of resampled examples on which the error rises by at most one point; None in older results.
+    spared: Annotated[np.ndarray | None, "unit"] = None
 
     @property
     def deletable(self) -> np.ndarray:
@@ -90,21 +95,12 @@ def lesion(
     Raises:
       ValueError: also if no unit can be deleted.
     """
-    images, labels, _ = checked_examples(network, variables, images, labels)
     allowed, never = candidates(network, variables, images)
-
-    cores, deletable = on_cores.shared_cores(), tuple(allowed.tolist())
-    variables = cores.copy(variables)
-    sums = total(
-        _lesion_batch(cores, network, loss, deletable, variables, *cores.split(batch))
-        for batch in padded_batches(images, labels, batch_size, progress, cores.count)
-    )
-    intact, lesioned = (Scores.of(part, labels) for part in sums)
+    how = Inference(loss=loss, batch_size=batch_size, progress=progress)
+    lesioned, intact = score_deletions(network, variables, images, labels, allowed, **how)
 
     def over_units(values: np.ndarray) -> Any:
-        out = np.full((network.num_units, *values.shape[1:]), np.nan)
-        out[allowed] = values
-        return out
+        return spread_over(allowed, values)
 
     behind = network.num_units - 1 - np.arange(network.num_units)
     return Lesion(
@@ -113,6 +109,7 @@ def lesion(
         unit=tuple(unit.name for unit in network.units),
         residual=np.array([unit.stack.unit.residual for unit in network.units]),
         class_error=over_units(lesioned.class_error) if per_class else None,
+        spared=over_units(counts.spared_share(lesioned.wrong, intact.wrong[0])),
         left_out=never,
         unit_evaluations=int(network.num_units + behind[allowed].sum()),
         choices={
@@ -124,6 +121,36 @@ def lesion(
     )
 
 
+def spread_over(allowed: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Values [allowed units, …] as [units, …], NaN for the others."""
+    out = np.full((len(allowed), *values.shape[1:]), np.nan)
+    out[allowed] = values
+    return out
+
+
+def score_deletions(
+    network: Network,
+    variables: Variables,
+    images: ArrayLike,
+    labels: ArrayLike,
+    allowed: np.ndarray,
+    *,
+    loss: Loss = cross_entropy,
+    batch_size: int = BATCH_SIZE,
+    progress: Progress | None = None,
+) -> tuple[Scores, Scores]:
+    """Scores without each of the ``allowed`` units, bool [units], and of the intact network (m = 1)."""
+    images, labels, num_classes = checked_examples(network, variables, images, labels)
+    cores, deletable = on_cores.shared_cores(), tuple(allowed.tolist())
+    variables, found = cores.copy(variables), []
+    for batch in padded_batches(images, labels, batch_size, progress, cores.count):
+        x, y = cores.split((batch.images, batch.labels))
+        outcomes = _lesion_batch(cores, network, loss, deletable, variables, x, y)
+        found.append((jax.device_get(outcomes), batch.mask))
+    scores = Scores.of(found, labels, num_classes)
+    return scores.take(slice(1, None)), scores.take(slice(1))
+
+
 @on_cores.jit(static=4)
 def _lesion_batch(
     cores: on_cores.Cores,
@@ -133,9 +160,8 @@ def _lesion_batch(
     variables: Variables,
     images: jax.Array,
     labels: jax.Array,
-    mask: jax.Array,
-) -> tuple[Sums, Sums]:
-    """Sums over a batch for the intact network (scalars) and for each deletion ([deletions])."""
+) -> Outcomes:
+    """Outcomes [1 + deletions, B] of the intact network and of each deletion."""
     h, _ = network.run_stem(variables, images)
     # [deletions so far, B, …]: the state of each lesioned network at this place.
     lesioned = jnp.zeros((0, *h.shape), h.dtype)
@@ -143,10 +169,11 @@ def _lesion_batch(
         h, lesioned = _run_stack(place, h, lesioned, deletable[place.units.start])
     logits, _ = network.run_head(variables, h)
 
-    def against(own: jax.Array) -> Sums:
-        return compare(own, logits, labels, mask, loss)
+    def against(own: jax.Array) -> Outcomes:
+        return compare(own, logits, labels, loss)
 
-    return against(logits), lax.map(lambda h: against(network.run_head(variables, h)[0]), lesioned)
+    changed = lax.map(lambda h: against(network.run_head(variables, h)[0]), lesioned)
+    return jax.tree.map(lambda one, all: jnp.concatenate([one[None], all]), against(logits), changed)
 
 
 def _run_stack(
@@ -228,8 +255,8 @@ def plot(results: Mapping[str, Lesion]) -> style.Figure:
     return fig
 
 
-# A unit "may go" if its deletion costs at most one percentage point. A share of at least MOST is called
-# "most", of at most HARDLY "hardly any".
+# A unit "may go" if its deletion costs at most one percentage point. "Most" units may if the whole interval
+# of their number is at least a share MOST of them, "hardly any" if it is at most a share HARDLY.
 MOST, HARDLY = 0.5, 0.1
 NAMED = 6  # most harmful units that are named
 HELPED = (
@@ -243,12 +270,22 @@ def may_go(result: Lesion) -> int:
     return int(verdicts.spared(result.error, result.intact_error).sum())
 
 
+def _interval(result: Lesion) -> tuple[int, int] | None:
+    """The interval of ``may_go`` over test sets; None in older results."""
+    return counts.ends(np.sum, result.spared)
+
+
 def verdict(result: Lesion) -> str:
     """Whether the network can do without single units."""
     if verdicts.untrained(result):
         return "untrained"
-    share = may_go(result) / result.deletable.sum()
-    return "spare" if share >= MOST else ("needed" if share <= HARDLY else "mixed")
+    low, high = np.array(_interval(result) or [may_go(result)] * 2) / result.deletable.sum()
+    return "spare" if low >= MOST else ("needed" if high <= HARDLY else "mixed")
+
+
+def _mixed(label: str, result: Lesion) -> str:
+    units = f"{may_go(result)} of {result.deletable.sum()} units{counts.between(_interval(result))}"
+    return f"{units} can go, one at a time, from {label}"
 
 
 def points(label: str, result: Lesion) -> list[str]:
@@ -257,7 +294,8 @@ def points(label: str, result: Lesion) -> list[str]:
         f"{label}: {percent(result.intact_error)} error when intact. Deleting one of its "
         f"{result.deletable.sum()} units gives {percent(median)} in the median and "
         f"{percent(result.error[worst])} at worst ({result.unit[worst]}); "
-        f"{count(may_go(result), 'unit')} can be deleted alone at a cost of at most one percentage point."
+        f"{count(may_go(result), 'unit')}{counts.between(_interval(result))} can be deleted alone "
+        "at a cost of at most one percentage point."
     )
     if median - result.intact_error < -verdicts.MAY_GO:
         text += HELPED
@@ -280,6 +318,7 @@ def table(result: Lesion) -> Columns:
         "deleted unit": result.unit,
         "error": percents(result.error),
         "rise": percents(result.error - result.intact_error),
+        **({} if result.spared is None else {"may go, of resamples": percents(result.spared)}),
         "loss": numbers(result.loss),
         "KL (nats)": numbers(result.kl),
         "agreement": percents(result.agreement),
@@ -288,12 +327,12 @@ def table(result: Lesion) -> Columns:
 
 def summary(result: Lesion) -> dict[str, str]:
     # Near chance, the number of such units means nothing.
-    spare = "–" if verdicts.untrained(result) else f"{may_go(result)} of {result.deletable.sum()}"
+    spare = f"{may_go(result)} of {result.deletable.sum()}{counts.between(_interval(result))}"
     return {
         "error, intact": percent(result.intact_error),
         "one unit deleted: median": percent(float(np.nanmedian(result.error))),
         "one unit deleted: worst": percent(float(np.nanmax(result.error))),
-        "units that may go": spare,
+        "units that may go": "–" if verdicts.untrained(result) else spare,
     }
 
 
@@ -314,7 +353,7 @@ STUDY = Study(
     says={
         "spare": "most units can go, one at a time, from {}",
         "needed": "hardly any unit can go from {}",
-        "mixed": lambda label, r: f"{may_go(r)} of {r.deletable.sum()} units can go from {label}",
+        "mixed": _mixed,
         "untrained": verdicts.UNTRAINED,
     },
     points=points,

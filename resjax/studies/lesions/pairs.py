@@ -15,9 +15,9 @@ Does a run cost as much as the same number of random units (``deletions``)?
 
 *Protocol.* As for single deletions (``lesion``). A run with a unit that can't be deleted is left out.
 
-*Reading it.* An interaction holds for these examples and this one network. It has no interval because nothing
-is drawn. One example changes the error by 1 ÷ (number of examples). The largest of n²/2 numbers is partly
-chance.
+*Reading it.* An interaction holds for these examples and this one network. The length of the longest run has
+an interval over examples (``resjax.studies.counts``), an interaction has none. One example changes the error
+by 1 ÷ (number of examples). The largest of n²/2 numbers is partly chance.
 
 *Cost.* About n² deletions; because shared prefixes run once (``prefixes``), they take n³/3 unit evaluations.
 Use few examples. With ``recalibrate_on`` nothing is shared.
@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
-from resjax.studies import style, verdicts
+from resjax.studies import counts, style, verdicts
 from resjax.studies.batches import Inference
 from resjax.studies.lesions.deletions import Deletions, delete_subsets
 from resjax.studies.lesions.subsets import candidates, pairs_and_runs
@@ -135,8 +135,18 @@ def additive(result: Deletions) -> float:
 
 def longest_run(result: Deletions) -> int:
     """Length of the longest run whose deletion costs at most one percentage point; 0 if there is none."""
-    first, last = np.nonzero(verdicts.spared(run_matrix(result), result.intact_error))
-    return int(np.max(last - first + 1, initial=0))
+    return _longest(result, verdicts.spared(result.error, result.intact_error))
+
+
+def _longest(result: Deletions, harmless: np.ndarray) -> int:
+    """Length of the longest run among the ``harmless`` deletions, bool [deletion]."""
+    first, last = _ends(result)
+    return int(np.max(result.number[harmless & (result.number == last - first + 1)], initial=0))
+
+
+def _interval(result: Deletions) -> str:
+    """' (3 to 6)', the interval of ``longest_run`` over test sets."""
+    return counts.between(counts.ends(lambda harmless: _longest(result, harmless), result.spared))
 
 
 def _best_run(result: Deletions, length: int) -> tuple[str, float] | None:
@@ -178,7 +188,7 @@ def points(label: str, result: Deletions) -> list[str]:
         return [text + "No deletion costs at most one percentage point."]
     return [
         f"{text}The longest run that can be deleted at a cost of at most one percentage point has "
-        f"length {length} ({best[0]}: {percent(best[1])})."
+        f"length {length}{_interval(result)}: {best[0]}, {percent(best[1])}."
     ]
 
 
@@ -205,7 +215,7 @@ def table(result: Deletions) -> Columns:
 def summary(result: Deletions) -> dict[str, str]:
     if verdicts.untrained(result):
         return {}
-    return {"neighbours that may go together": count(longest_run(result), "unit")}
+    return {"neighbours that may go together": count(longest_run(result), "unit") + _interval(result)}
 
 
 def unsuited(run: Run) -> str | None:

@@ -36,9 +36,8 @@ from resjax.studies.batches import (
     checked_examples,
     counted,
     padded_batches,
-    total,
 )
-from resjax.studies.scores import Scores, Sums, compiled_compare
+from resjax.studies.scores import Outcomes, Scores, compiled_compare
 
 
 def measure_places(
@@ -61,7 +60,7 @@ def measure_places(
       ValueError: also if ``places`` has a wrong shape or dtype, puts a unit into another stack, or deletes a
         unit that can't be deleted.
     """
-    images, labels, _ = checked_examples(network, variables, images, labels)
+    images, labels, num_classes = checked_examples(network, variables, images, labels)
     _check_places(network, places)
     # Sorted, so that equal prefixes are adjacent; descending, so that deletions follow intact units.
     rows, row_of = np.unique(~places, axis=0, return_inverse=True)
@@ -69,17 +68,17 @@ def measure_places(
     batches = list(padded_batches(images, labels, batch_size))
     tell = counted(progress, len(batches) * len(rows))
 
-    def scored(batch: PaddedBatch) -> Sums:
-        x, y, mask = jax.device_put(tuple(batch))
+    def scored(batch: PaddedBatch) -> tuple[Outcomes, np.ndarray]:
+        x, y = jax.device_put((batch.images, batch.labels))
         logits = _walk(network, variables, x, orders)
         intact = next(logits)
-        found = [compiled_compare(intact, intact, y, mask, loss)]
+        found = [compiled_compare(intact, intact, y, loss)]
         for changed in logits:
             tell()
-            found.append(compiled_compare(changed, intact, y, mask, loss))
-        return jax.tree.map(lambda *v: np.stack(v), *jax.device_get(found))
+            found.append(compiled_compare(changed, intact, y, loss))
+        return jax.tree.map(lambda *v: np.stack(v), *jax.device_get(found)), batch.mask
 
-    scores = Scores.of(total(map(scored, batches)), labels)
+    scores = Scores.of(map(scored, batches), labels, num_classes)
     tell()
     return scores.take(1 + row_of.reshape(-1)), scores.take(slice(1))
 

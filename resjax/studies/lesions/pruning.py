@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
-from resjax.studies import style, verdicts
+from resjax.studies import counts, style, verdicts
 from resjax.studies.batches import Inference
 from resjax.studies.lesions.prefixes import measure_places
 from resjax.studies.lesions.subsets import candidates, default_numbers, random_subsets
@@ -60,6 +60,8 @@ class Pruning(Classified):
     left_out: dict[str, str]  # {unit: why it is never deleted}
     num_examples: int
     num_choice_examples: int
+    # Share of resampled examples on which the error rises by at most one point; None in older results.
+    spared: Annotated[np.ndarray | None, "number"] = None
 
     @property
     def intact_error(self) -> float:
@@ -132,6 +134,7 @@ def pruning(
         choice_loss=np.array([scores.loss for scores in chosen]),
         random_number=random.sum(1),
         random_error=scores.error[rounds + 1 :],
+        spared=counts.spared_share(scores.wrong[: rounds + 1], scores.wrong[0]),
         left_out=never,
         num_examples=scores.num_examples,
         num_choice_examples=intact.num_examples,
@@ -174,13 +177,17 @@ def plot(results: Mapping[str, Pruning]) -> style.Figure:
 
 def spared_when_chosen(result: Pruning) -> int:
     """Number of units deleted in this order before the error first rises by more than one point."""
-    return _before_harm(result, result.error)
+    return _before_harm(verdicts.spared(result.error, result.intact_error))
 
 
-def _before_harm(result: Pruning, error: np.ndarray) -> int:
-    """Index of the last error before the first that is more than one point above the intact network's."""
-    harmless = verdicts.spared(error, result.intact_error)
+def _before_harm(harmless: np.ndarray) -> int:
+    """Index of the last entry before the first that is not harmless; the first is the intact network."""
     return int(np.argmin(np.append(harmless, False))) - 1
+
+
+def _interval(result: Pruning) -> str:
+    """' (3 to 6)', the interval of ``spared_when_chosen`` over test sets."""
+    return counts.between(counts.ends(_before_harm, result.spared))
 
 
 def _pool(result: Pruning) -> int:
@@ -197,11 +204,11 @@ def verdict(result: Pruning) -> str:
 def _some(label: str, result: Pruning) -> str:
     chosen, curve = spared_when_chosen(result), random_curve(result)
     # The largest measured size of random sets before the median first rises by more than a point.
-    random = int(curve.amount[_before_harm(result, curve.median)])
+    random = int(curve.amount[_before_harm(verdicts.spared(curve.median, result.intact_error))])
     beside = "as many" if random == chosen else ("none" if random == 0 else str(random))
     return (
-        f"{chosen} of {_pool(result)} units of {label} can be deleted together in the greedy order, for "
-        f"at most one point of error, and {beside} at random"
+        f"{chosen} of {_pool(result)} units{_interval(result)} of {label} can be deleted together in the "
+        f"greedy order, for at most one point of error, and {beside} at random"
     )
 
 
@@ -241,7 +248,8 @@ def table(r: Pruning) -> Columns:
 def summary(result: Pruning) -> dict[str, str]:
     if verdicts.untrained(result):
         return {}
-    return {"units that may go together": f"{spared_when_chosen(result)} of {_pool(result)}"}
+    together = f"{spared_when_chosen(result)} of {_pool(result)}{_interval(result)}"
+    return {"units that may go together": together}
 
 
 # About n²/2 deletions choose the order: few examples, and fewer rounds where there are many units.

@@ -38,7 +38,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
-from resjax.studies import style, verdicts
+from resjax.studies import counts, style, verdicts
 from resjax.studies.batches import Inference
 from resjax.studies.intervals import bootstrap
 from resjax.studies.lesions.batch_statistics import measure_recalibrated
@@ -70,6 +70,8 @@ class Reordering(Compared):
     kl: Annotated[np.ndarray, "variant"]  # mean KL(p_intact ‖ p_reordered), nats
     agreement: Annotated[np.ndarray, "variant"]  # share of predictions equal to the intact network's
     fixed: tuple[str, ...]  # names of the units that have no equal and never move
+    # Share of resampled examples on which the error rises by at most one point; None in older results.
+    spared: Annotated[np.ndarray | None, "variant"] = None
 
     @property
     def moved(self) -> np.ndarray:
@@ -185,6 +187,7 @@ def reorder(
         order=orders,
         tau=kendall_tau(orders),
         fixed=tuple(unit.name for unit in network.units if unit.stack.n == 1),
+        spared=counts.spared_share(scores.wrong, intact.wrong[0]),
         choices={
             "Kendall's tau": f"over all {network.num_units} units, also those that never move",
             "units that change places": "equal ones, of one stack; not those that change the shape",
@@ -277,12 +280,13 @@ def points(label: str, result: Reordering) -> list[str]:
     near = np.flatnonzero(result.of_kind("neighbours"))
     error = result.error[near]
     worst, gentle = int(np.argmax(error)), verdicts.spared(error, result.intact_error).sum()
+    interval = counts.between(counts.ends(np.sum, None if result.spared is None else result.spared[near]))
     return [
         f"{label}: {percent(result.intact_error)} error in the true order; median {join(swaps)}; "
         f"{_shuffled(result)} after full shuffles and {percent(result.error[-1])} in reverse. "
         f"Rank correlation of the median τ and the median error: {correlation(tau_and_error(result))}. "
-        f"Of {count(len(error), 'swap')} of neighbours {gentle} cost at most one percentage point; the "
-        f"worst, of {_units(result, near[worst])}, gives {percent(error[worst])}. "
+        f"Of {count(len(error), 'swap')} of neighbours {gentle}{interval} cost at most one percentage point; "
+        f"the worst, of {_units(result, near[worst])}, gives {percent(error[worst])}. "
         f"{len(result.fixed)} of {count(len(result.unit), 'unit')} never moved."
     ]
 

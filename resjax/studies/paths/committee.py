@@ -16,6 +16,11 @@ the result holds the expected error, 1 − 1/t where the true class is among the
 
 *Diversity* of each kind, see ``voters``: disagreement, agreement κ, share of pairs that predict differently.
 
+*Beside initialization.* The same voters of the same network are measured at initialization
+(``resjax.studies.initial``). Their errors are at chance, and so are those of committees; what can be compared
+is diversity. Sub-networks that share most of their units agree before any training, so κ > 0 is no sign of
+training.
+
 *Reading it.* If the whole network were only a vote, committees would come close to it, and larger committees
 closer. The vote does not show:
 
@@ -27,8 +32,8 @@ closer. The vote does not show:
   network's statistics, which are wrong for a voter; either can raise a committee's error.
 * That voters are independent: they share the stem, the head and every unit that both keep.
 
-*Cost.* One forward pass for each voter, in one compilation. The host counts the votes, and for intervals
-counts them again with 50 resamples of the voters.
+*Cost.* One forward pass for each voter, in one compilation, and in the study the same at initialization. The
+host counts the votes, and for intervals counts them again with 50 resamples of the voters.
 """
 
 from __future__ import annotations
@@ -45,13 +50,8 @@ from scipy import special
 
 from resjax.network import Network, Variables
 from resjax.studies import style
-from resjax.studies.batches import (
-    BATCH_SIZE,
-    Progress,
-    checked_examples,
-    padded_batches,
-    part,
-)
+from resjax.studies.batches import BATCH_SIZE, Progress, checked_examples, padded_batches, part
+from resjax.studies.initial import drawn
 from resjax.studies.paths.voters import (
     DIVERSITY,
     Election,
@@ -208,8 +208,11 @@ def committee(
 
 
 def plot(results: Mapping[str, Committee]) -> style.Figure:
-    """Error by committee size, one panel per network; bands are 95 % intervals."""
-    fig, panels = style.panels(len(results), columns=2, height=0.75, sharey=True)
+    """Error by committee size, one panel per network, and κ of each kind where initialization was measured;
+    bands and bars are 95 % intervals."""
+    with_kappa = any(r.initial is not None for r in results.values())
+    fig, grid = style.panels(len(results) + with_kappa, columns=2, height=0.75, sharey=not with_kappa)
+    panels = grid[: len(results)]
     kinds = list(dict.fromkeys(kind for r in results.values() for kind in r.kind))  # colours
     rules = {"majority": "-", "average": "--"}
     for ax, (label, r) in zip(panels, results.items(), strict=True):
@@ -232,7 +235,23 @@ def plot(results: Mapping[str, Committee]) -> style.Figure:
     for name, line in {**rules, "whole network": "-.", "chance": ":"}.items():
         panels[0].plot([], [], line, lw=1.2, color=style.ink(), label=name)
     style.legend_above(fig, panels[0], columns=4)
+    if with_kappa:
+        _draw_kappa(grid[-1], results, kinds)
     return fig
+
+
+def _draw_kappa(ax: style.Axes, results: Mapping[str, Committee], kinds: list[str]) -> None:
+    """κ of each kind of voters; hollow at initialization."""
+    shown = list(drawn(results))
+    for row, (i, label, r, look) in enumerate(shown):
+        aside = 0.6 / len(shown) * (row - (len(shown) - 1) / 2)
+        place = aside + np.array([kinds.index(kind) for kind in r.kind])
+        sides = np.abs(r.kappa_interval - r.kappa[:, None]).T
+        ax.errorbar(place, r.kappa, sides, fmt=style.marker(i), color=style.ink(), label=label, **look)
+    ax.axhline(0, lw=1, color=style.ink())
+    ax.set_xticks(range(len(kinds)), [kind.replace(" with p", "\nwith p") for kind in kinds])
+    ax.set(title="agreement of two voters", ylabel="κ", xlim=(-0.5, len(kinds) - 0.5), ylim=(None, 1.05))
+    ax.legend(fontsize=8)
 
 
 # A committee "comes close" if its error is at most CLOSE above that of the whole network. The error of a
@@ -281,12 +300,18 @@ def points(label: str, r: Committee) -> list[str]:
         m, gain = r.largest[k], alone(r)[k] - together(r)[k]
         verb = "lower than" if gain > HELPS else "higher than" if gain < -HELPS else "about"
         majority, _, voter, _, different, kappa = _told(r, k, m)
+        there = "" if r.initial is None else _untrained(r.initial, k, m)
         points.append(
             f"{label}, {kind} ({r.kept[k]:.3g} of {r.num_units} units kept): the error of a majority of "
             f"{r.size[m]} is {majority}, {verb} the {voter} of one voter; two voters predict different "
-            f"classes for {different} of the examples, κ = {kappa}."
+            f"classes for {different} of the examples, κ = {kappa}{there}."
         )
     return points
+
+
+def _untrained(r: Committee, k: int, m: int) -> str:
+    different, kappa = _told(r, k, m)[4:]
+    return f"; at initialization for {different}, κ = {kappa}"
 
 
 def _told(r: Committee, k: int, m: int) -> list[str]:
@@ -345,13 +370,15 @@ STUDY = Study(
     question=(
         "Is the network an ensemble? Sub-networks that lack some units each predict a class; a committee of "
         "them predicts by majority, or by the mean of its members' outputs. If the whole network were only "
-        "such a vote, large committees would come close to it."
+        "such a vote, large committees would come close to it. How much do sub-networks agree before "
+        "training?"
     ),
     code=(
         "resjax.analysis.committee(*run.evaluation(10_000), deleted=(1, 3, None),\n"
         f"                          voters={VOTERS})"
     ),
     result=Committee,
+    control=True,
     unsuited=_unsuited,
     measure=measure,
     plot=plot,

@@ -1,37 +1,87 @@
-"""Path lengths of the gradient over training: do effective paths grow longer?
+"""Path lengths of the gradient over training: do the paths that carry it grow longer or shorter?
 
-*Question.* Littwin & Wolf (2016) argue that the ensemble of paths is dynamic: paths shorter than half of the
-depth dominate at the start, and longer ones later, because BatchNorm's scales grow. Does this run show it?
+*Question.* The gradient of a residual network comes through paths of some lengths (``path_exact``). Do these
+lengths change during training, when, and in which direction?
 
-*Method.* The exact spectrum (``path_exact``) is computed at step 0 and at every checkpoint, on the same
-batches of training images. The mean length is weighted by the norms.
+*Method.* The exact spectrum is computed at step 0 and at every checkpoint, on the same batches of training
+images. Every batch has its own mean length, weighted by its norms. The change between two moments is the mean
+over batches of the difference, with Student's t interval of these paired differences: what makes the paths of
+one batch long at both moments cancels.
+
+A *turn* is an inner moment at which the mean length is largest or smallest, and differs from that of the
+first and of the last moment. It is the most extreme one of several, so its intervals are widened to hold for
+all inner moments together (Bonferroni).
 
 *Protocol.* BatchNorm uses the statistics of the batch at every moment: at step 0 the running mean and
 variance are 0 and 1, which describe no data, and at the first checkpoints they may lag.
 
-*Reading it.* The interval is over batches of one run, not over seeds. The mean length can grow because long
-paths gain or because short ones fade: see the spectra.
+*Reading it.* The intervals are over batches of one run, not over seeds. The mean length can grow because long
+paths gain or because short ones fade: see the spectra. Littwin & Wolf (2016) argue that the ensemble of paths
+grows deeper during training, because BatchNorm's scales γ grow. Theirs is *a different quantity*, the weights
+of paths in the loss of a spin-glass model, which a gradient norm by path length neither confirms nor
+contradicts. The result holds the cause that they name, the mean |γ| of every unit, at each moment.
 
 *Cost.* One exact spectrum for each batch and moment; one compilation.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Unpack
+from typing import Annotated, Any, NamedTuple, Self, Unpack
 
 import numpy as np
+from flax.traverse_util import flatten_dict
 from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
 from resjax.studies import style
 from resjax.studies.batches import Inference, Progress
+from resjax.studies.intervals import LEVEL, of_mean
 from resjax.studies.moments import at_moments, moment
 from resjax.studies.paths.path_counts import between, one_path
 from resjax.studies.paths.path_exact import PathSpectrum, path_spectrum
-from resjax.studies.paths.path_walk import BATCH_SIZE, TRAINING, Probe
+from resjax.studies.paths.path_walk import STUDY_BATCH, TRAINING, Probe, study_batches
 from resjax.studies.study import Bench, Columns, Study
-from resjax.studies.words import join, numbers
+from resjax.studies.words import capital, numbers
+
+
+@dataclasses.dataclass(frozen=True)
+class PathGrowth(PathSpectrum):
+    """The gradient by path length at several moments of one training, and the scales of BatchNorm."""
+
+    scale: Annotated[np.ndarray, "step", "unit"]  # mean |γ| of a unit's BatchNorms; NaN without one
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        """As ``Result.from_json``; files without scales get NaN."""
+        units = data["num_residual"] + data["num_plain"]
+        return super().from_json({"scale": np.full((len(data["step"]), units), np.nan).tolist(), **data})
+
+    @property
+    def mean_scale(self) -> np.ndarray:
+        """[step]: mean of ``scale`` over the units that have a BatchNorm; NaN where none has."""
+        has = np.isfinite(self.scale).all(0)
+        return self.scale[:, has].mean(1) if has.any() else np.full(len(self.step), np.nan)
+
+    def change(self, first: int, last: int, level: float = LEVEL) -> Change:
+        """How the mean length changes from moment ``first`` to moment ``last``, numbers on the axis step."""
+        by_batch = self.own_length[last] - self.own_length[first]
+        low, high = of_mean(by_batch, 0, level)
+        return Change(float(by_batch.mean()), float(low), float(high))
+
+
+class Change(NamedTuple):
+    """A difference of mean lengths, and the interval of the paired differences over batches; NaN with one."""
+
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def known(self) -> bool:
+        """Whether the direction is known: the interval exists and does not hold 0."""
+        return self.low > 0 or self.high < 0
 
 
 def path_growth(
@@ -44,7 +94,7 @@ def path_growth(
     probe: Probe = TRAINING,
     seed: int = 0,
     **how: Unpack[Inference],
-) -> PathSpectrum:
+) -> PathGrowth:
     """The exact gradient by path length at several moments of a training.
 
     Args: those of ``path_spectrum``, where ``progress`` counts batches of all moments, and
@@ -52,131 +102,190 @@ def path_growth(
       at: the variables after so many steps, such as ``run.at``; one checkpoint is held at a time.
     """
 
-    def measure(step: int, variables: Variables, tell: Progress) -> PathSpectrum:
+    def measure(step: int, variables: Variables, tell: Progress) -> PathGrowth:
         own: Inference = how | {"progress": tell}
         given = network, variables, images, labels
-        return path_spectrum(*given, probe=probe, step=step, seed=seed, **own)
+        spectrum = path_spectrum(*given, probe=probe, step=step, seed=seed, **own)
+        fields = {f.name: getattr(spectrum, f.name) for f in dataclasses.fields(spectrum)}
+        return PathGrowth(**fields, scale=unit_scales(network, variables)[None])
 
     return at_moments(steps, at, measure, how.get("progress"))
+
+
+def unit_scales(network: Network, variables: Variables) -> np.ndarray:
+    """[unit]: mean |γ| over the channels of all BatchNorms of each unit; NaN where there is none.
+
+    A BatchNorm is known by its running variance, beside which the parameter ``scale`` is its γ.
+    """
+    found = []
+    for place in network.places(variables):
+        leaves = flatten_dict(place.variables)
+        normalizations = [path[1:-1] for path in leaves if path[0] == "batch_stats" and path[-1] == "var"]
+        gammas = [np.abs(leaves["params", *path, "scale"]) for path in normalizations]
+        rows = [np.reshape(gamma, (place.stack.n, -1)) for gamma in gammas]
+        rows = rows or [np.full((place.stack.n, 1), np.nan)]
+        found.append(np.concatenate(rows, axis=1).mean(1, dtype=np.float64))
+    return np.concatenate(found)
 
 
 # --- what the report shows ---
 
 
-def plot(results: Mapping[str, PathSpectrum]) -> style.Figure:
-    """Left: norms by length at the first and the last moment. Right: mean length at every moment.
+def plot(results: Mapping[str, PathGrowth]) -> style.Figure:
+    """Spectra at the first and the last moment; mean length at every moment; and mean |γ|, where it is known.
 
-    The band is the interval over batches; the dotted line is the mean length of all paths.
+    Bands are intervals over batches. The dotted line is the mean length of all paths.
     """
-    fig, (left, right) = style.panels(2)
+    scaled = any(np.isfinite(r.mean_scale).any() for r in results.values())
+    fig, (left, middle, *right) = style.panels(2 + scaled)
+    if scaled:
+        narrow = (style.NARROW[0], 2.3 * style.NARROW[1])
+        fig.set_size_inches(*(narrow if style.is_narrow() else (9.6, 3.5)))
     for i, (label, result) in enumerate(results.items()):
-        color = style.color(i)
+        color, look = style.color(i), style.marker(i) + "-"
         for t, line in {0: "--", len(result.step) - 1: "-"}.items():
             name = f"{label}, {moment(int(result.step[t]))}".strip(", ")
             left.plot(result.length, 100 * result.share[t], line, color=color, label=name)
-        low, high = result.mean_length_interval
-        right.fill_between(result.step, low, high, color=color, alpha=0.2, lw=0)
-        right.plot(result.step, result.mean_length, style.marker(i) + "-", color=color)
-    for middle in sorted({r.num_plain + r.num_residual / 2 for r in results.values()}):
-        right.axhline(middle, ls=":", lw=1, color=style.ink())
-        look: dict[str, Any] = {"ha": "right", "va": "bottom", "fontsize": 8.5}
-        at = (1, middle), (0, 2), ("axes fraction", "data"), "offset points"
-        right.annotate("all paths", *at, **look)
+        middle.fill_between(result.step, *result.mean_length_interval, color=color, alpha=0.2, lw=0)
+        middle.plot(result.step, result.mean_length, look, color=color)
+        for ax in right:
+            ax.plot(result.step, result.mean_scale, look, color=color)
+    for mean in sorted({r.num_plain + r.num_residual / 2 for r in results.values()}):
+        middle.axhline(mean, ls=":", lw=1, color=style.ink())
+        text: dict[str, Any] = {"ha": "right", "va": "bottom", "fontsize": 8.5}
+        at = (1, mean), (0, 2), ("axes fraction", "data"), "offset points"
+        middle.annotate("all paths", *at, **text)
     left.set(xlabel="length (branches crossed)", ylabel="share of the gradient (%)")
-    right.set(xlabel="training steps", ylabel="mean effective length")
-    right.set_ylim(bottom=0)
-    for ax in (left, right):
+    middle.set(xlabel="training steps", ylabel="mean effective length")
+    for ax in right:
+        ax.set(xlabel="training steps", ylabel="mean |γ| in the units")
+    for ax in (middle, *right):
+        ax.set_ylim(bottom=0)
+    for ax in (left, middle, *right):
         style.integer_ticks(ax)
     style.legend_above(fig, left)
     return fig
 
 
-# Mean lengths that differ by less than half a unit are called the same.
-LEAST = 0.5
+# Changes that certainly lie within this many units are called the same length.
+SAME = 0.5
 
 
-def verdict(result: PathSpectrum) -> str:
-    """How the mean length changes from the first moment to the last: 'longer', 'shorter', 'same' (intervals
-    over batches overlap, or means differ by less than ``LEAST``), or 'none' without two moments that have
-    one.
+def verdict(result: PathGrowth) -> str:
+    """How the mean length changes from the first moment to the last, by the interval of ``change``.
+
+    'same': the interval lies within ± ``SAME``; 'longer', 'shorter': it does not hold 0; 'undecided': it
+    holds 0 and more than ``SAME``, or there is no interval, with one batch; 'none': fewer than two moments
+    that have a gradient.
     """
-    first, last = result.mean_length[[0, -1]]
-    if len(result.step) < 2 or not np.isfinite([first, last]).all():
+    if len(result.step) < 2 or not np.isfinite(result.mean_length[[0, -1]]).all():
         return "none"
-    low, high = result.mean_length_interval
-    overlap = low[0] <= high[-1] and low[-1] <= high[0]  # False where there is no interval
-    if overlap or abs(last - first) < LEAST:
+    change = result.change(0, -1)
+    if change.low >= -SAME and change.high <= SAME:
         return "same"
-    return "longer" if last > first else "shorter"
+    if not change.known:
+        return "undecided"
+    return "longer" if change.mean > 0 else "shorter"
 
 
-_CLAUSES = {
-    "longer": "the paths that carry the gradient of {} grow longer during training",
-    "shorter": "the paths that carry the gradient of {} grow shorter during training",
-    "same": "the paths that carry the gradient of {} stay about as long during training",
-    "none": "no two moments of {} have a gradient to compare",
-}
-_CITED = {
-    "longer": ", as Littwin & Wolf (2016) predict",
-    "shorter": ", against the prediction of Littwin & Wolf (2016)",
-}
+class Turn(NamedTuple):
+    """An inner moment at which the mean length turns: its place on the axis step, and the change up to it and
+    after it."""
+
+    at: int
+    before: Change
+    after: Change
 
 
-def headline(results: Mapping[str, PathSpectrum]) -> str:
-    """Whether the paths grow longer; the paper is cited where all networks agree."""
-    found: dict[str, list[str]] = {}
-    for label, result in results.items():
-        found.setdefault(verdict(result), []).append(label)
-    kinds = [kind for kind in _CLAUSES if kind in found]
-    text = "; ".join(_CLAUSES[kind].format(join(found[kind])) for kind in kinds)
-    return text + _CITED.get("; ".join(kinds), "")
+def turns(r: PathGrowth) -> list[Turn]:
+    """The inner moments with the smallest and the largest mean length, in order: those to which it falls and
+    after
+    which it grows, or the opposite, where the intervals of both changes do not hold 0."""
+    inner = len(r.step) - 2
+    if inner < 1 or not np.isfinite(r.mean_length).all():
+        return []
+    level = 1 - (1 - LEVEL) / inner
+    found = []
+    for extreme, up in ((np.argmin, False), (np.argmax, True)):
+        t = 1 + int(extreme(r.mean_length[1:-1]))
+        before, after = r.change(0, t, level), r.change(t, -1, level)
+        rises, falls = (before, after) if up else (after, before)
+        if rises.low > 0 and falls.high < 0:
+            found.append(Turn(t, before, after))
+    return sorted(found)
 
 
-def points(label: str, r: PathSpectrum) -> list[str]:
-    """The mean and the effective lengths at the first and the last moment, and where the mean is largest."""
-    units = r.num_plain + r.num_residual
-    parts = []
-    for t in sorted({0, len(r.step) - 1}):
-        when = moment(int(r.step[t]))
-        if np.isnan(r.mean_length[t]):
-            parts.append(f"{when} the gradient is zero or not finite")
-            continue
-        low, high = np.stack(r.mean_length_interval)[:, t]
-        around = "" if np.isnan(low) else f" ({low:.1f} to {high:.1f} over batches)"
-        parts.append(
-            f"{when} the mean effective length is {r.mean_length[t]:.1f}{around} of {units} units, and 95 % "
-            f"of the gradient has length {between(r.effective[t])}"
+# So many moments are told one by one.
+MOST = 8
+
+
+def points(label: str, r: PathGrowth) -> list[str]:
+    """The mean length at every moment, the change from first to last, turns, effective lengths, and γ."""
+    units, last = r.num_plain + r.num_residual, len(r.step) - 1
+    told = range(last + 1) if last < MOST else sorted({0, *(turn.at for turn in turns(r)), last})
+    course = ", ".join(f"{_mean(r, t)} {moment(int(r.step[t]))}" for t in told)
+    text = f"{label}: the mean effective length is {course}, of {units} units."
+    if verdict(r) == "none":
+        return [text]
+    text += f" From the first to the last moment it changes by {_change(r.change(0, -1))} units."
+    for turn in turns(r):
+        kind, then = ("largest", "falls") if turn.after.mean < 0 else ("smallest", "grows")
+        text += (
+            f" It is {kind} {moment(int(r.step[turn.at]))}; from there to the last moment it {then} again, "
+            f"by {_change(turn.after, abs)} units."
         )
-    most = int(np.nanargmax(r.mean_length)) if np.isfinite(r.mean_length).any() else 0
-    text = f"{label}: {'; '.join(parts)}."
-    if 0 < most < len(r.step) - 1:
-        text += f" The mean length is largest {moment(int(r.step[most]))}, {r.mean_length[most]:.1f}."
+    ranges = " and ".join(
+        f"{between(r.effective[t])} units {moment(int(r.step[t]))}" for t in sorted({0, last})
+    )
+    text += f" 95 % of the gradient comes through {ranges}."
+    gamma = r.mean_scale
+    if np.isfinite(gamma).all():
+        ends = " and ".join(f"{gamma[t]:.2f} {moment(int(r.step[t]))}" for t in sorted({0, last}))
+        text += f" The mean |γ| of BatchNorm in the units is {ends}."
     return [text]
 
 
-def table(r: PathSpectrum) -> Columns:
+def _mean(r: PathGrowth, t: int) -> str:
+    if np.isnan(r.mean_length[t]):
+        return "not known (a gradient is zero or not finite)"
+    low, high = np.stack(r.mean_length_interval)[:, t]
+    return f"{r.mean_length[t]:.1f}" + ("" if np.isnan(low) else f" ({low:.1f} to {high:.1f})")
+
+
+def _change(change: Change, size: Callable[[float], float] = float) -> str:
+    """'−3.78 (−4.23 to −3.33)'; with ``abs``, its size."""
+    ends = sorted(map(size, (change.low, change.high)))
+    around = "" if np.isnan(change.low) else " ({} to {})".format(*(f"{end:.2f}" for end in ends))
+    return (f"{size(change.mean):.2f}" + around).replace("-0.00", "0.00").replace("-", "−")
+
+
+def table(r: PathGrowth) -> Columns:
     low, high = r.mean_length_interval
+    changes = [r.change(0, t) for t in range(len(r.step))]
+    with np.errstate(divide="ignore"):
+        typical = np.exp(np.log(r.total).mean(1))
     return {
-        "moment": [moment(int(step)) for step in r.step],
+        "moment": [capital(moment(int(step))) for step in r.step],
         "mean effective length": numbers(r.mean_length),
         "95 % interval": [f"{a} to {b}" for a, b in zip(numbers(low), numbers(high), strict=True)],
+        "change since the first moment": ["–", *map(_change, changes[1:])],
         "effective lengths": map(between, r.effective),
         "mean length by contribution": numbers(r.mean_contribution @ r.length),
-        "norm of the gradient": numbers(r.total.mean(1)),
+        **({"mean |γ| in the units": numbers(r.mean_scale)} if np.isfinite(r.mean_scale).any() else {}),
+        "norm of the gradient, geometric mean": numbers(typical),
     }
 
 
-def summary(r: PathSpectrum) -> dict[str, str]:
+def summary(r: PathGrowth) -> dict[str, str]:
     ends = r.mean_length[sorted({0, len(r.step) - 1})]
     return {"mean effective length, first → last": " → ".join(numbers(np.round(ends, 1)))}
 
 
-def measure(bench: Bench) -> PathSpectrum:
+def measure(bench: Bench) -> PathGrowth:
     run, options = bench.run, bench.options
-    size = min(run.config.train.batch_size, BATCH_SIZE)
-    images, labels = bench.training(size * max(2, options.gradient_batches // 2), note=True)
+    images, labels = bench.training(STUDY_BATCH * study_batches(options), note=True)
     steps = sorted({*([] if run.imported else [0]), *run.steps, run.step})
-    how: Inference = bench.how | {"batch_size": size}
+    how: Inference = bench.how | {"batch_size": STUDY_BATCH}
     return path_growth(run.network, steps, run.at, images, labels, seed=options.seed, **how)
 
 
@@ -184,19 +293,26 @@ STUDY = Study(
     name="path_growth",
     title="Path lengths during training",
     question=(
-        "Do the paths that carry the gradient grow longer during training? At every checkpoint the gradient "
-        "is split exactly by the number of branches that it has crossed."
+        "Do the paths that carry the gradient grow longer or shorter during training, and when? At every "
+        "checkpoint the gradient is split exactly by the number of branches that it has crossed."
     ),
     code=(
-        "images, labels = run.examples('train', 128)\n"
+        "images, labels = run.examples('train', 256)\n"
         "resjax.analysis.path_growth(run.network, (0, *run.steps), run.at, images, labels,\n"
-        "                            loss=run.loss)"
+        "                            loss=run.loss, batch_size=16)"
     ),
-    result=PathSpectrum,
+    result=PathGrowth,
     unsuited=one_path,
     measure=measure,
     plot=plot,
-    headline=headline,
+    verdict=verdict,
+    says={
+        "longer": "the paths that carry the gradient of {} are longer after training than before",
+        "shorter": "the paths that carry the gradient of {} are shorter after training than before",
+        "same": "the paths that carry the gradient of {} are as long after training, within half a unit",
+        "undecided": "whether the paths that carry the gradient of {} grow longer or shorter is undecided",
+        "none": "no two moments of {} have a gradient to compare",
+    },
     points=points,
     table=table,
     summary=summary,

@@ -68,6 +68,28 @@ def central_range(lengths: np.ndarray, weights: np.ndarray, level: float = LEVEL
     return float(lengths[low]), float(lengths[high])
 
 
+def central_range_interval(lengths: np.ndarray, below: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """[end, 2]: intervals of the two lengths of ``central_range``, from those of the shares up to each
+    length.
+
+    A length may be the first that reaches 2.5 % (or 97.5 %) if the upper end at this length reaches it, and
+    the lower end at no smaller length does. NaN where an end is NaN.
+
+    Args:
+      below: lower and upper ends [length] of the interval of the share of the weights up to each length.
+    """
+    low, high = below
+    if not np.isfinite([low, high]).all():
+        return np.full((2, 2), math.nan)
+
+    def first(ends: np.ndarray, edge: float) -> float:
+        reached = np.append(ends[:-1] >= edge - 1e-12, True)  # all weights lie up to the last length
+        return float(lengths[np.argmax(reached)])
+
+    edges = (1 - LEVEL) / 2, (1 + LEVEL) / 2
+    return np.array([[first(ends, edge) for edge in edges] for ends in (high, low)])
+
+
 def share_between(residual: int, low: float, high: float, plain: int = 0) -> float:
     """The share of all paths whose length is ``low`` … ``high``, both included; NaN for a NaN end."""
     if np.isnan([low, high]).any():

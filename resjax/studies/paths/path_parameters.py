@@ -9,13 +9,17 @@ gradient of its own parameters is linear in the cotangents, so it splits in the 
     ∂L/∂W_i = Σ_k (∂y_i/∂W_i)ᵀ c_k,      k = branches crossed behind unit i, between it and the loss
 
 All parameters of the unit form one vector. Each length has a norm and a contribution ⟨·, whole⟩/‖whole‖²;
-contributions sum to 1 over lengths.
+contributions sum to 1 over lengths. Every batch has its own mean lengths, weighted by its norms, and all
+batches count alike (``path_exact`` says why); intervals are Student's t over batches.
 
 *Reading it.* Early units have more units behind them, so lengths grow towards the input in any network:
 compare with the dotted line, half of the units behind, which is the mean length of *all* paths there. The
 units before unit i do not split its gradient; they only determine its input, as in the intact network.
 
-*Cost.* That of the exact spectrum, and the same number of backward passes with respect to a unit's weights.
+*Control.* The same network at initialization (``resjax.studies.initial``).
+
+*Cost.* That of the exact spectrum, and the same number of backward passes with respect to a unit's weights;
+all of it a second time for the control.
 """
 
 from __future__ import annotations
@@ -37,13 +41,23 @@ from resjax.network import Network, Variables
 from resjax.network.losses import Loss, cross_entropy
 from resjax.studies import style
 from resjax.studies.batches import Inference, Progress, whole_batches
+from resjax.studies.intervals import of_mean
 from resjax.studies.paths.path_counts import between, one_path
 from resjax.studies.paths.path_exact import part_of, walk_lengths
 from resjax.studies.paths.path_lengths import central_range, shares
-from resjax.studies.paths.path_walk import BATCH_SIZE, PAPER, Crossing, Probe, norm, wide
+from resjax.studies.paths.path_walk import (
+    BATCH_SIZE,
+    PAPER,
+    STUDY_BATCH,
+    Crossing,
+    Probe,
+    norm,
+    study_batches,
+    wide,
+)
 from resjax.studies.result import Result
 from resjax.studies.study import Bench, Columns, Study
-from resjax.studies.words import numbers
+from resjax.studies.words import numbers, over
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,14 +74,31 @@ class PathParameters(Result):
     batch_size: int
 
     @property
+    def own_share(self) -> np.ndarray:
+        """[batch, unit, length]: norms divided by their sum; NaN where a unit has no gradient in a batch."""
+        return shares(self.norm)
+
+    @property
     def share(self) -> np.ndarray:
-        """[unit, length]: mean norm over batches, divided by the sum; NaN where a unit has no gradient."""
-        return shares(self.norm.mean(0))
+        """[unit, length]: mean of ``own_share`` over batches."""
+        return self.own_share.mean(0)
+
+    @property
+    def own_length(self) -> np.ndarray:
+        """[batch, unit]: mean length, weighted by ``own_share``."""
+        return self.own_share @ self.length
 
     @property
     def mean_length(self) -> np.ndarray:
-        """[unit], weighted by ``share``."""
-        return self.share @ self.length
+        """[unit]: mean of ``own_length`` over batches."""
+        return self.own_length.mean(0)
+
+    @property
+    def mean_length_interval(self) -> tuple[np.ndarray, np.ndarray]:
+        """Ends [unit] of Student's t interval over batches, cut at the lengths of all paths; NaN with one."""
+        behind = len(self.unit) - 1 - np.arange(len(self.unit))
+        low, high = np.clip(of_mean(self.own_length, 0), 0, behind)
+        return low, high
 
     @property
     def expected_length(self) -> np.ndarray:
@@ -171,15 +202,19 @@ def _gradients(unit: Crossing, rows: jax.Array, behind: jax.Array) -> tuple[jax.
 def plot(results: Mapping[str, PathParameters]) -> style.Figure:
     """For each unit, the number of branches that the gradient of its weights has crossed: mean, central 95 %.
 
-    The dotted line is the mean length of all paths behind the unit.
+    The dotted line is the mean length of all paths behind the unit, the dash-dotted one that at init.
     """
     fig, ax = style.axes()
     for i, (label, result) in enumerate(results.items()):
         number, color = 1 + np.arange(len(result.unit)), style.color(i)
         low, high = result.effective.T
         ax.fill_between(number, low, high, color=color, alpha=0.18, lw=0)
-        own, all_paths = (f"{label}, {what}".strip(", ") for what in ("gradient", "all paths"))
+        names = (f"{label}, {what}".strip(", ") for what in ("gradient", "at init", "all paths"))
+        own, untrained, all_paths = names
         ax.plot(number, result.mean_length, style.marker(i) + "-", color=color, label=own)
+        if result.initial is not None:
+            before = result.initial.mean_length
+            ax.plot(number, before, "-.", color=color, lw=1, alpha=0.6, label=untrained)
         ax.plot(number, result.expected_length, ":", color=color, label=all_paths)
     ax.set(xlabel="unit, from the input to the loss", ylabel="branches crossed behind it")
     style.integer_ticks(ax)
@@ -191,23 +226,31 @@ def plot(results: Mapping[str, PathParameters]) -> style.Figure:
 SHORT, LONG = 0.75, 1.05
 
 
-def ratio(result: PathParameters) -> float:
-    """Median over the first half of the units of mean effective length ÷ mean length of all paths.
+def ratios(result: PathParameters) -> np.ndarray:
+    """[batch]: median over the first half of the units of mean length ÷ mean length of all paths.
 
-    Units close to the loss have too few units behind them to show a difference. NaN without a gradient.
+    Units close to the loss have too few units behind them to show a difference. Units without a gradient in
+    some batch are left out; NaN where all are.
     """
     half = max(len(result.unit) // 2, 1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        ratios = (result.mean_length / result.expected_length)[:half]
-    return float(np.median(ratios[np.isfinite(ratios)])) if np.isfinite(ratios).any() else math.nan
+        each = (result.own_length / result.expected_length)[:, :half]
+    known = np.isfinite(each).all(0)
+    return np.median(each[:, known], axis=1) if known.any() else np.full(len(each), math.nan)
 
 
 def verdict(result: PathParameters) -> str:
-    """'short', 'like' or 'long', by ``ratio``; 'none' without a gradient."""
-    value = ratio(result)
-    if np.isnan(value):
+    """'short', 'like' or 'long', if the interval of the mean of ``ratios`` lies below ``SHORT``, between both
+    limits, or above ``LONG``; otherwise, and with one batch, 'undecided'; 'none' without a gradient."""
+    own = ratios(result)
+    if np.isnan(own).any():
         return "none"
-    return "short" if value < SHORT else ("long" if value > LONG else "like")
+    low, high = of_mean(own, 0)
+    if high < SHORT:
+        return "short"
+    if low > LONG:
+        return "long"
+    return "like" if low >= SHORT and high <= LONG else "undecided"
 
 
 def points(label: str, r: PathParameters) -> list[str]:
@@ -215,19 +258,33 @@ def points(label: str, r: PathParameters) -> list[str]:
     if verdict(r) == "none":
         return []
     first = int(np.flatnonzero(np.isfinite(r.mean_length))[0])
+    own, ends = ratios(r), np.stack(r.mean_length_interval)[:, first]
+    ratio = f"{own.mean():.2f}{over(of_mean(own, 0), 'batches', 2)}"
+    behind = f"{between(r.effective[first])} of the {len(r.unit) - 1 - first} units behind it"
     return [
-        f"{label}: 95 % of the gradient of {r.unit[first]} has crossed {between(r.effective[first])} of the "
-        f"{len(r.unit) - 1 - first} units behind it (mean {r.mean_length[first]:.1f}; all paths there: "
-        f"{r.expected_length[first]:.1f}). In the median over the first half of the units, the "
-        f"mean length is {ratio(r):.2f} times that of all paths."
+        f"{label}: 95 % of the gradient of {r.unit[first]} has crossed {behind} "
+        f"(mean {r.mean_length[first]:.1f}{over(ends, 'batches')}; all paths there: "
+        f"{r.expected_length[first]:.1f}). In the median over the first half of the units, the mean length "
+        f"divided by that of all paths is {ratio}{_untrained(r)}."
     ]
 
 
+def _untrained(r: PathParameters) -> str:
+    """The ratio of the network at initialization."""
+    if r.initial is None or np.isnan(own := ratios(r.initial)).any():
+        return ""
+    return f"; at init {own.mean():.2f}{over(of_mean(own, 0), 'batches', 2)}"
+
+
 def table(r: PathParameters) -> Columns:
+    low, high = r.mean_length_interval
+    with np.errstate(divide="ignore"):
+        typical = np.exp(np.log(r.total).mean(0))
     return {
         "unit": r.unit,
-        "norm of its gradient": numbers(r.total.mean(0)),
+        "norm of its gradient, geometric mean": numbers(typical),
         "mean length behind": numbers(r.mean_length),
+        "95 % interval": [f"{a} to {b}" for a, b in zip(numbers(low), numbers(high), strict=True)],
         "effective lengths": map(between, r.effective),
         "mean length by contribution": numbers(r.contribution.mean(0) @ r.length),
         "all paths": numbers(r.expected_length),
@@ -235,9 +292,8 @@ def table(r: PathParameters) -> Columns:
 
 
 def measure(bench: Bench) -> PathParameters:
-    size = min(bench.run.config.train.batch_size, BATCH_SIZE)
-    images, labels = bench.training(size * bench.options.gradient_batches, note=True)
-    how: Inference = bench.how | {"batch_size": size}
+    images, labels = bench.training(STUDY_BATCH * study_batches(bench.options), note=True)
+    how: Inference = bench.how | {"batch_size": STUDY_BATCH}
     return path_parameters(*bench.network(), images, labels, seed=bench.options.seed, **how)
 
 
@@ -249,10 +305,12 @@ STUDY = Study(
         "loss. How many? The gradient of every unit is split exactly by that number."
     ),
     code=(
-        "images, labels = run.examples('train', 128)\n"
-        "resjax.analysis.path_parameters(run.network, run.variables, images, labels, loss=run.loss)"
+        "images, labels = run.examples('train', 256)\n"
+        "resjax.analysis.path_parameters(run.network, run.variables, images, labels, loss=run.loss,\n"
+        "                                batch_size=16)"
     ),
     result=PathParameters,
+    control=True,
     unsuited=one_path,
     measure=measure,
     plot=plot,
@@ -261,6 +319,7 @@ STUDY = Study(
         "short": "the weights of {} are trained through paths shorter than most",
         "like": "the weights of {} are trained through paths about as long as most",
         "long": "the weights of {} are trained through paths longer than most",
+        "undecided": "whether the weights of {} are trained through paths shorter than most is undecided",
         "none": "the weights of {} have no finite, non-zero gradient on these examples",
     },
     points=points,

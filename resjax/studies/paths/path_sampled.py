@@ -7,6 +7,11 @@ whole trained network. In the backward pass k random units are crossed through t
 through their shortcut only. The norm of the gradient at the input is one draw, for one of the C(n, k) paths,
 at the intact network's activations. Fig. 6c multiplies the mean over draws by the number of paths.
 
+Here each draw is divided by the norm of the *whole* gradient of its batch, so that all batches count alike.
+In a trained network some batches have a gradient dozens of times that of others, and would decide the mean
+alone: in the digits network with statistics of the batch, two draws of length 8 on the same batch have norms
+whose logarithms correlate at 0.63, and at −0.02 after the division.
+
 If each branch multiplies the norm by the same g, the mean falls as gᵏ, and the product is
 proportional to Binomial(n, g/(1 + g)) (``path_counts``). log(g) is the slope of a line through log(mean norm)
 against k, for k from 1 to 40 of 54 units, and in proportion for other depths: longer paths are a negligible
@@ -14,7 +19,10 @@ share of all.
 
 *Protocol.* The paper took 1,000 draws for each length. ``Probe`` holds the choices that it leaves open. Draw
 d of every length uses batch d, cycling through the batches. Every path crosses each plain unit. Intervals are
-bootstrapped over draws.
+over draws, which are paths and batches at once: of the mean norm by Student's t of its logarithm, of the
+median by the bootstrap, of everything that is computed from the means of all lengths by the jackknife. For
+the digits network, where many draws tell the truth, "95 %" for g held it in 90 to 97 % of cases with 5 to 87
+draws; bootstrapped norms without the division in 39 to 71 %.
 
 *Reading it.* The paper's product is an *upper bound* of the gradient through all paths of that length: it
 adds norms, as if the gradients of all paths had the same direction. ``path_exact`` adds the vectors. If norms
@@ -22,7 +30,7 @@ spread over decades, the few largest dominate their mean; compare the median.
 
 *Cost.* A draw of length k takes k backward passes of a branch with respect to its input; an identity shortcut
 costs nothing. One path of each length is propagated at a time, so d paths of each length cost as much as d
-exact spectra and need the memory of one.
+exact spectra and need the memory of one. The whole gradient takes n more passes.
 """
 
 from __future__ import annotations
@@ -30,7 +38,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cached_property, partial
 from typing import Annotated, Any
 
@@ -44,12 +52,13 @@ from resjax.network import Network, Variables
 from resjax.network.losses import Loss, cross_entropy
 from resjax.studies import style
 from resjax.studies.batches import Progress, reported, whole_batches
-from resjax.studies.intervals import bootstrap, reflected
+from resjax.studies.intervals import bootstrap, jackknife, of_positive_mean
 from resjax.studies.marks import explain_lines
 from resjax.studies.paths.path_counts import show_lengths
 from resjax.studies.paths.path_lengths import (
     FITTED,
     central_range,
+    central_range_interval,
     count_units,
     fit_attenuation,
     path_lengths,
@@ -71,11 +80,15 @@ from resjax.studies.result import Result
 
 @dataclasses.dataclass(frozen=True)
 class PathSample(Result):
-    """Norms of gradients through random single paths; intervals are bootstrap 95 % intervals over draws."""
+    """Norms of gradients through random single paths; intervals are 95 % intervals over draws.
+
+    ``mean`` and ``median`` are those of ``relative``. ``of_draws`` makes a result of its norms.
+    """
 
     length: Annotated[np.ndarray, "length"]  # int, branches crossed
     norm: Annotated[np.ndarray, "length", "draw"]  # ‖gradient through one path‖
-    mean: Annotated[np.ndarray, "length"]  # over draws
+    total: Annotated[np.ndarray, "draw"]  # ‖whole gradient‖ of the batch of each draw
+    mean: Annotated[np.ndarray, "length"]
     median: Annotated[np.ndarray, "length"]
     mean_interval: Annotated[np.ndarray, "end", "length"]
     median_interval: Annotated[np.ndarray, "end", "length"]
@@ -85,6 +98,11 @@ class PathSample(Result):
     num_residual: int  # units with a shortcut
     num_plain: int  # units without one
     batch_size: int
+
+    @property
+    def relative(self) -> np.ndarray:
+        """[length, draw]: ``norm`` ÷ ``total``; NaN where a batch has no gradient."""
+        return _relative(self.norm, self.total)
 
     @property
     def share(self) -> np.ndarray:
@@ -98,8 +116,9 @@ class PathSample(Result):
 
     @cached_property
     def mean_length_interval(self) -> tuple[float, float]:
-        """Bootstrap 95 % interval over draws."""
-        low, high = self._over_draws(lambda mean: self._totals(mean) @ self.length)
+        """Jackknife 95 % interval over draws."""
+        ends = jackknife(self.relative, lambda mean: self._totals(mean) @ self.length)
+        low, high = np.clip(ends, self.length[0], self.length[-1])
         return float(low), float(high)
 
     @property
@@ -109,29 +128,62 @@ class PathSample(Result):
 
     @cached_property
     def effective_interval(self) -> np.ndarray:
-        """[end, 2]: bootstrap 95 % intervals over draws of the two lengths of ``effective``, rounded outwards
-        to whole lengths, so the coverage is at least 95 %."""
-        low, high = self._over_draws(lambda m: central_range(self.length, self._totals(m)))
-        return np.stack([np.floor(low), np.ceil(high)])
+        """[end, 2]: intervals over draws of the two lengths of ``effective``. They are whole lengths, so the
+        coverage is at least 95 %."""
+        below = jackknife(self.relative, lambda mean: np.cumsum(self._totals(mean)))
+        return central_range_interval(self.length, below)
 
     @cached_property
     def r_squared_interval(self) -> tuple[float, float]:
-        """Basic bootstrap 95 % confidence interval for the infinite-draw R².
+        """Jackknife 95 % interval for the R² of endless draws.
 
         Noise of the means lowers R². The interval corrects this bias, so it may exclude ``r_squared``.
         """
         units = self.num_residual, self.num_plain
-        ends = self._over_draws(lambda mean: fit_attenuation(mean, self.length, *units)[1])
-        low, high = np.clip(reflected(self.r_squared, ends), 0, 1)
+        ends = jackknife(self.relative, lambda mean: fit_attenuation(mean, self.length, *units)[1])
+        low, high = np.clip(ends, 0, 1)
         return float(low), float(high)
 
     def _totals(self, mean: np.ndarray) -> np.ndarray:
         return totals(mean, self.num_residual, self.num_plain)
 
-    def _over_draws(self, statistic: Callable[[np.ndarray], Any]) -> tuple[np.ndarray, np.ndarray]:
-        """Percentile interval of a function of the means [length]; a resampled draw keeps all its lengths."""
-        seed = self.choices.get("seed", 0)
-        return bootstrap(self.norm, lambda v, axis: np.array(statistic(v.mean(axis))), seed=seed)
+
+def _relative(norm: np.ndarray, total: np.ndarray) -> np.ndarray:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(total > 0, norm / total, np.nan)
+
+
+def of_draws(
+    norm: np.ndarray,
+    total: np.ndarray,
+    *,
+    num_residual: int,
+    num_plain: int,
+    batch_size: int,
+    choices: dict[str, Any],
+) -> PathSample:
+    """The result for norms [length, draw] of single paths, and [draw] of the whole gradients."""
+    length = path_lengths(num_residual, num_plain)
+    relative = _relative(norm, total)
+    fit = partial(fit_attenuation, length=length, num_residual=num_residual, num_plain=num_plain)
+    g, r_squared = fit(relative.mean(1))
+    low, high = jackknife(relative, lambda mean: np.log(fit(mean)[0]))  # of the slope
+    return PathSample(
+        length=length,
+        norm=norm,
+        total=total,
+        mean=relative.mean(1),
+        median=np.median(relative, axis=1),
+        mean_interval=np.stack(of_positive_mean(relative, 1)),
+        median_interval=np.stack(bootstrap(relative, np.median, seed=choices.get("seed", 0))),
+        attenuation=g,
+        attenuation_interval=np.exp([low, high]),
+        r_squared=r_squared,
+        num_residual=num_residual,
+        num_plain=num_plain,
+        batch_size=batch_size,
+        choices=choices,
+    )
 
 
 def sample_paths(
@@ -165,26 +217,16 @@ def sample_paths(
         branch = np.zeros((residual + 1, network.num_units), bool)
         branch[:, network.residual] = place < np.arange(residual + 1)[:, None]
         columns.append(_norms(branch, network, loss, probe, variables, *next(in_turn)))
-    norms = np.stack(columns, axis=1)
-    length = path_lengths(residual, plain)
-    fit = partial(fit_attenuation, length=length, num_residual=residual, num_plain=plain)
-    g, r_squared = fit(norms.mean(1))
-    interval = partial(bootstrap, norms, seed=seed)
-    return PathSample(
-        length=length,
-        norm=norms,
-        mean=norms.mean(1),
-        median=np.median(norms, axis=1),
-        mean_interval=np.stack(interval(np.mean)),
-        median_interval=np.stack(interval(np.median)),
-        attenuation=g,
-        attenuation_interval=np.stack(interval(lambda v, axis: np.array(fit(v.mean(axis))[0]))),
-        r_squared=r_squared,
+    norms, whole = zip(*columns, strict=True)
+    return of_draws(
+        np.stack(norms, axis=1),
+        np.array(whole),
         num_residual=residual,
         num_plain=plain,
         batch_size=batches.size,
         choices={
             **probe.choices(),
+            "mean norm": "each draw ÷ the norm of the whole gradient of its batch",
             "batches": f"{batches}, in turn",
             "draws": f"{draws} paths of each length",
             "seed": seed,
@@ -217,25 +259,31 @@ def path_norms(
         raise ValueError(f"branch has shape {branch.shape}; allowed: {allowed}")
     size = max(len(np.asarray(labels)), 1)
     (batch,) = whole_batches(network, variables, images, labels, size).keyed(seed)
-    return _norms(branch, network, loss, probe, variables, *batch)
+    return _norms(branch, network, loss, probe, variables, *batch)[0]
 
 
-def _norms(branch: np.ndarray, network: Network, loss: Loss, probe: Probe, *batch: Any) -> np.ndarray:
-    """float64 [paths]; every path crosses the branches of plain units, whatever ``branch`` says."""
+def _norms(
+    branch: np.ndarray, network: Network, loss: Loss, probe: Probe, *batch: Any
+) -> tuple[np.ndarray, float]:
+    """Norms float64 [paths], and that of the whole gradient. Every path crosses the branches of plain units,
+    whatever ``branch`` says."""
     through = (branch | ~network.residual).T
     norms, logs = jax.device_get(_walk_paths(network, loss, probe, through, *batch))
-    return probe.of_examples(norms) * np.exp(np.asarray(logs, np.float64))
+    *single, whole = probe.of_examples(norms) * np.exp(np.asarray(logs, np.float64))
+    return np.array(single), float(whole)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def _walk_paths(
     network: Network, loss: Loss, probe: Probe, through: jax.Array, *batch: Any
 ) -> tuple[jax.Array, jax.Array]:
-    """Norms [paths, B] of scaled gradients, and logarithms [paths] of their scales.
+    """Norms [paths + 1, B] of scaled gradients, and logarithms [paths + 1] of their scales; the last row is
+    the
+    whole gradient.
 
     ``batch`` is (variables, images, labels, key); ``through`` is bool [units, paths].
     """
-    count, dtype = through.shape[1], wide(batch[1])
+    count, dtype = through.shape[1] + 1, wide(batch[1])
     walk = walk_back(
         *(network, loss, probe, *batch),
         start=lambda c: jnp.broadcast_to(c, (count, *c.shape)),
@@ -248,10 +296,12 @@ def _walk_paths(
 
 
 def _cross(unit: Crossing, rows: jax.Array, logs: jax.Array, through: jax.Array) -> Any:
-    """Each row takes the branch or the shortcut. The product of many small factors would underflow, so after
-    a branch the row is scaled to a largest entry of 1, and the logarithm of the scale is kept."""
+    """Each row but the last takes the branch or the shortcut; the last takes both. The product of many small
+    factors would underflow, so after a branch the row is scaled to a largest entry of 1, and the logarithm of
+    the scale is kept."""
     new, old = rows_before(unit, rows)
-    merge, branch = unit.merge(), unit.branch()
+    merge, branch, last = unit.merge(), unit.branch(), len(rows) - 1
+    whole = merge(old(new, last))
     # Rows that take the branch come first: two loops with traced bounds, so each row computes only one way.
     order, count = jnp.argsort(~through), jnp.sum(through)
 
@@ -264,13 +314,14 @@ def _cross(unit: Crossing, rows: jax.Array, logs: jax.Array, through: jax.Array)
 
     new, logs = lax.fori_loop(0, count, by_branch, (new, logs))
     if unit.unit.residual:
-        shortcut = unit.shortcut()
+        shortcut, both = unit.shortcut(), unit.both()
 
         def by_shortcut(i: jax.Array, new: jax.Array) -> jax.Array:
             return new.at[order[i]].set(shortcut(merge(old(new, order[i]))))
 
-        new = lax.fori_loop(count, len(rows), by_shortcut, new)
-    return new, logs, None
+        new = lax.fori_loop(count, last, by_shortcut, new)
+        return new.at[last].set(both(whole, whole)), logs, None
+    return new.at[last].set(branch(whole)), logs, None
 
 
 # --- what the report shows ---
@@ -300,5 +351,5 @@ def draw_single(ax: style.Axes, sample: PathSample, i: int) -> None:
     if np.isfinite(sample.attenuation):
         note, at = f"g = {sample.attenuation:.2f}", (0.05, 0.06 + 0.08 * i)
         ax.annotate(note, at, xycoords="axes fraction", color=color, fontsize=9)
-    ax.set(ylabel="‖gradient through one path‖", yscale="log")
+    ax.set(ylabel="‖one path‖ ÷ ‖whole gradient‖", yscale="log")
     explain_lines(ax, {"mean": ("o", "-"), "median": ("", "--")})

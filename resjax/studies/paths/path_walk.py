@@ -25,8 +25,17 @@ from resjax.network import Network, Variables
 from resjax.network.losses import Loss
 from resjax.network.parts import scan_units
 from resjax.network.unit import Unit
+from resjax.studies.options import Options
 
 BATCH_SIZE = 32
+# Studies take small batches, and twice as many as ``gradient_batches``: the interval is over batches, and the
+# cost grows with the number of examples. One size for both modes, because a norm belongs to a batch.
+STUDY_BATCH = 16
+
+
+def study_batches(options: Options) -> int:
+    """How many batches of ``STUDY_BATCH`` examples a study takes; with fewer than two it has no interval."""
+    return max(2, 2 * options.gradient_batches)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,13 +8,20 @@ their mean norm by their number (6c), ``path_exact`` sums all paths of a length.
 is the norm of the sum divided by number × mean norm: 1 if the gradients of all paths of that length
 have one direction, about 1/√number if their directions are unrelated.
 
-*Protocol, reading, cost.* See these modules. Sampled and exact gradients use the same batches.
+*Control.* The same network at initialization, with BatchNorm's statistics estimated on training images
+(``resjax.studies.initial``), measured with a fifth of the draws: short paths and an exponential fall say
+something about training only where the untrained network has other ones.
+
+*Protocol, reading.* See these modules. Sampled and exact gradients use the same batches.
+
+*Cost.* That of these modules, in both modes of BatchNorm, and the control: the exact sums once more, and the
+fifth of the draws.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Self, Unpack
 
 import numpy as np
@@ -23,15 +30,23 @@ from numpy.typing import ArrayLike
 from resjax.network import Network, Variables
 from resjax.studies import style
 from resjax.studies.batches import Inference, Progress, whole_batches
+from resjax.studies.intervals import of_positive_mean
 from resjax.studies.marks import explain_lines
 from resjax.studies.paths.path_counts import between, one_path, show_lengths
 from resjax.studies.paths.path_exact import PathSpectrum, path_spectrum
 from resjax.studies.paths.path_lengths import log_path_counts, path_shares, share_between
 from resjax.studies.paths.path_sampled import PathSample, draw_single, sample_paths
-from resjax.studies.paths.path_walk import BATCH_SIZE, PAPER, TRAINING, Probe
+from resjax.studies.paths.path_walk import (
+    BATCH_SIZE,
+    PAPER,
+    STUDY_BATCH,
+    TRAINING,
+    Probe,
+    study_batches,
+)
 from resjax.studies.result import Result
 from resjax.studies.study import Bench, Clause, Columns, Study
-from resjax.studies.words import around, columns, factor, numbers, superscript
+from resjax.studies.words import around, columns, factor, numbers, over, superscript
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,24 +77,30 @@ class Paths(Result):
         for name, values in found.items():
             each = [v if v == mode else f"{v} ({mode})" for mode, v in values.items()]
             alike = len(set(values.values())) == 1
-            self.choices[name] = next(iter(values.values())) if alike else "; ".join(each)
+            self.choices.setdefault(name, next(iter(values.values())) if alike else "; ".join(each))
 
-    def alignment(self, mode: str, mean: np.ndarray | None = None) -> np.ndarray:
-        """[length]: norm of the sum over all paths ÷ (number of paths × mean norm of one, or ``mean``)."""
-        sample, norm = self.sample[mode], self.exact[mode].norm[0].mean(0)
-        logs = log_path_counts(sample.num_residual, sample.num_plain)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.exp(np.log(norm) - np.log(sample.mean if mean is None else mean) - logs)
+    def alignment(self, mode: str) -> np.ndarray:
+        """[length]: norm of the sum over all paths ÷ (number of paths × mean norm of one), where both norms
+        are means over batches, relative to the whole gradient of the batch."""
+        return self._aligned(mode, self._relative(mode).mean(0), self.sample[mode].mean)
 
     def alignment_interval(self, mode: str) -> np.ndarray:
-        """[end, length]: 95 % interval of ``alignment`` over draws of paths.
+        """[end, length]: interval of ``alignment``, from the far ends of the 95 % intervals of both norms, so
+        its coverage is higher; NaN with one batch."""
+        exact, single = of_positive_mean(self._relative(mode), 0), self.sample[mode].mean_interval
+        return np.stack([self._aligned(mode, exact[i], single[1 - i]) for i in (0, 1)])
 
-        The exact norm of these batches has no sampling error. The draws of the mean norm vary over batches
-        too, so the interval is conservative. It has no upper end where the interval of the mean norm reaches
-        0.
-        """
-        low, high = self.sample[mode].mean_interval
-        return np.stack([self.alignment(mode, mean) for mean in (high, np.maximum(low, 0))])
+    def _relative(self, mode: str) -> np.ndarray:
+        """[batch, length]: exact norms ÷ that of the whole gradient."""
+        exact = self.exact[mode]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return exact.norm[0] / exact.total[0][:, None]
+
+    def _aligned(self, mode: str, together: np.ndarray, single: np.ndarray) -> np.ndarray:
+        sample = self.sample[mode]
+        logs = log_path_counts(sample.num_residual, sample.num_plain)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.exp(np.log(together) - np.log(single) - logs)
 
     @classmethod
     def join(cls, modes: Sequence[Paths]) -> Paths:
@@ -88,20 +109,25 @@ class Paths(Result):
         return cls(exact, {mode: one.sample[mode] for one in modes for mode in one.modes})
 
     def to_json(self) -> dict[str, Any]:
-        """``Result.to_json`` of each part and mode."""
+        """``Result.to_json`` of each part and mode, of the network at initialization, and the choices."""
         return {
             "exact": {mode: result.to_json() for mode, result in self.exact.items()},
             "sample": {mode: result.to_json() for mode, result in self.sample.items()},
+            "initial": self.initial and self.initial.to_json(),
+            "choices": self.choices,
         }
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
-        """The inverse of ``to_json``; raises a ``ValueError`` where a field is missing or unknown."""
-        if set(data) != {"exact", "sample"}:
+        """The inverse of ``to_json``; raises a ``ValueError`` where a part is missing or unknown."""
+        if not {"exact", "sample"} <= set(data) <= {"exact", "sample", "initial", "choices"}:
             raise ValueError(f"not a {cls.__name__}: it has {sorted(data)}")
+        initial = data.get("initial")
         return cls(
             {mode: PathSpectrum.from_json(one) for mode, one in data["exact"].items()},
             {mode: PathSample.from_json(one) for mode, one in data["sample"].items()},
+            initial=None if initial is None else cls.from_json(initial),
+            choices=dict(data.get("choices", {})),
         )
 
 
@@ -142,7 +168,7 @@ def plot(results: Mapping[str, Paths]) -> style.Figure:
     """Three panels, as in Veit et al. 2016, Fig. 6: number of paths, norm of one path, share of each length.
 
     Middle: the mean with its interval, and the median. Right: the paper's product, the exact norm, and the
-    exact contribution, which can be negative.
+    exact contribution, which can be negative. Pale lines: mean and exact norm at initialization.
     """
     from matplotlib.patches import Patch
 
@@ -160,35 +186,47 @@ def plot(results: Mapping[str, Paths]) -> style.Figure:
         right.plot(sample.length, 100 * sample.share, marker, color=color, ms=3, lw=1)
         right.plot(exact.length, 100 * exact.share[0], "--", color=color)
         right.plot(exact.length, 100 * exact.mean_contribution[0], ":", color=color)
+        if result.initial is not None:
+            untrained, drawn = result.initial.first
+            pale: dict[str, Any] = {"color": color, "lw": 1, "alpha": 0.5}
+            middle.plot(drawn.length, np.where(drawn.mean > 0, drawn.mean, np.nan), "-.", **pale)
+            right.plot(untrained.length, 100 * untrained.share[0], "-.", **pale)
     left.set(ylabel="share of all paths (%)", title="a  how many paths")
     middle.set(title="b  one path")
     right.set(ylabel="share of the gradient (%)", title="c  all paths of a length")
     band = Patch(color=style.ink(), alpha=0.2, lw=0, label="95 % of the\nexact norms")
     left.legend(handles=[band], fontsize=8, handlelength=1, loc="upper right")
     looks = {"number × mean": ("o", "-"), "exact norm": ("", "--"), "exact contribution": ("", ":")}
+    if any(result.initial is not None for result in results.values()):
+        looks["exact norm, at init"] = ("", "-.")
     explain_lines(right, looks)
     show_lengths(fig, left, middle, right)
     return fig
 
 
-# A fall with at least this R² is called exponential (a straight line on a logarithmic axis).
+# A fall is called exponential, a straight line on a logarithmic axis, if the interval of R² lies above this.
 STRAIGHT = 0.95
 # Paths are "shorter than most" if their mean length is more than this below the mean of all paths.
 SHORTER = 0.5
 
 
 def verdict(result: Paths) -> str:
-    """'short', 'shorter', 'long' or 'none': how the effective lengths compare with those of all paths.
+    """How the effective lengths compare with those of all paths, by their intervals over batches.
 
-    Short: 97.5 % of the gradient has at most the mean length of all paths. Shorter, long: by mean length.
+    'short': 97.5 % of the gradient has at most the mean length of all paths. 'shorter', 'long': the mean
+    length is below the limit ``SHORTER`` or not. 'undecided': the interval holds the limit, or there is none,
+    with one batch. 'none': no finite, non-zero gradient.
     """
     exact, _ = result.first
     middle = exact.num_plain + exact.num_residual / 2
     if not np.isfinite(exact.mean_length[0]):
         return "none"
-    if exact.effective[0, 1] <= middle:
+    low, high = np.ravel(exact.mean_length_interval)
+    if exact.effective_interval[1, 0, 1] <= middle:
         return "short"
-    return "shorter" if exact.mean_length[0] < middle - SHORTER else "long"
+    if high < middle - SHORTER:
+        return "shorter"
+    return "long" if low >= middle - SHORTER else "undecided"
 
 
 def _range(result: Paths) -> str:
@@ -197,7 +235,12 @@ def _range(result: Paths) -> str:
 
 
 def _clause(which: str) -> Clause:
-    return lambda label, r: f"the gradient of {label} comes through {which} ({_range(r)})"
+    def told(label: str, r: Paths) -> str:
+        known = r.initial is not None and verdict(r.initial) != "none"
+        before = f"; at init {between(r.initial.first[0].effective[0])}" if known else ""
+        return f"the gradient of {label} comes through {which} ({_range(r)}{before})"
+
+    return told
 
 
 def points(label: str, result: Paths) -> list[str]:
@@ -206,13 +249,13 @@ def points(label: str, result: Paths) -> list[str]:
         return []
     mode, (exact, sample) = result.modes[0], result.first
     share = share_between(sample.num_residual, *sample.effective, sample.num_plain)
-    over_draws, over_batches = sample.mean_length_interval, np.ravel(exact.mean_length_interval)
     text = (
-        f"{label}: {_fall(sample)} Number of paths × mean norm, as in the paper, puts 95 % of the gradient "
-        f"at {between(sample.effective)} units (mean {sample.mean_length:.1f}{_over(over_draws, 'draws')}; "
-        f"{_ends(sample)}), the lengths of {factor(100 * share)} % of all "
+        f"{label}, {sample.norm.shape[1]} draws: {_fall(sample)} Number of paths × mean norm, as in the "
+        f"paper, puts 95 % of the gradient at {between(sample.effective)} units "
+        f"(mean {sample.mean_length:.1f}{over(sample.mean_length_interval, 'draws')}; {_ends(sample)}), "
+        f"the lengths of {factor(100 * share)} % of all "
         f"2{superscript(sample.num_residual)} paths. The exact sum of all paths of each length puts it at "
-        f"{between(exact.effective[0])} (mean {exact.mean_length[0]:.1f}{_over(over_batches, 'batches')})"
+        f"{between(exact.effective[0])} ({_mean(exact)})"
     )
     top = int(np.nanargmax(sample.share))
     ends = result.alignment_interval(mode)[:, top]
@@ -224,38 +267,63 @@ def points(label: str, result: Paths) -> list[str]:
     )
     for other in result.modes[1:]:
         more, spectrum = result.sample[other], result.exact[other]
-        g = factor(more.attenuation) + around(more.attenuation_interval)
         text += (
-            f" With {other} instead of {mode}: g = {g}, {between(more.effective)} by the product "
-            f"({_ends(more)}), {between(spectrum.effective[0])} exactly."
+            f" With {other} instead of {mode}, {more.norm.shape[1]} draws: g = {factor(more.attenuation)}"
+            f"{around(more.attenuation_interval)}, {between(more.effective)} by the product ({_ends(more)}), "
+            f"{between(spectrum.effective[0])} exactly ({_mean(spectrum)})."
         )
-    return [text]
+    return [text + _untrained(result)]
+
+
+def _mean(exact: PathSpectrum) -> str:
+    """'mean 5.0, 4.8 to 5.2 over batches; the ends are 1 and 10 to 11'."""
+    text = f"mean {exact.mean_length[0]:.1f}{over(np.ravel(exact.mean_length_interval), 'batches')}"
+    ends = exact.effective_interval[:, 0]
+    return text if np.isnan(ends).any() else f"{text}; the ends are {_two(ends)}"
+
+
+def _untrained(result: Paths) -> str:
+    """g and the exact lengths of the network at initialization, in the first mode."""
+    if result.initial is None or verdict(result.initial) == "none":
+        return ""
+    exact, sample = result.initial.first
+    g = factor(sample.attenuation) + around(sample.attenuation_interval)
+    return (
+        f" At init the same network has g = {g}, R² = {sample.r_squared:.3f}"
+        f"{over(sample.r_squared_interval, 'draws', 3)}, and exactly {between(exact.effective[0])} units "
+        f"({_mean(exact)})."
+    )
 
 
 def _fall(sample: PathSample) -> str:
-    g = sample.attenuation
+    g, r_squared = sample.attenuation, sample.r_squared
     if np.isnan(g):
         return "too few lengths have a gradient to estimate the attenuation."
-    low, high = sample.attenuation_interval
-    r_low, r_high = sample.r_squared_interval
-    r_interval = "" if np.isnan(r_low) else f", {r_low:.3f} to {r_high:.3f} over draws"
+    (low, high), (r_low, r_high) = sample.attenuation_interval, sample.r_squared_interval
+    way = (
+        "so it shrinks"
+        if high < 1
+        else "so it grows"
+        if low > 1
+        else "and it is undecided whether it shrinks"
+    )
+    line = "" if r_low >= STRAIGHT else "not " if r_high < STRAIGHT else "not certainly "
     return (
         f"each branch that a path crosses multiplies its gradient by g = {g:.3f} ({low:.3f} to {high:.3f}), "
-        f"so it {'shrinks' if g < 1 else 'grows'} with length; the change is "
-        f"{'exponential' if sample.r_squared >= STRAIGHT else 'not exponential'} "
-        f"(R² = {sample.r_squared:.3f}{r_interval})."
+        f"{way} with length; the change is {line}exponential "
+        f"(R² = {r_squared:.3f}{over((r_low, r_high), 'draws', 3)})."
     )
 
 
 def _ends(sample: PathSample) -> str:
     """Intervals of the first and the last length."""
-    first, last = (between(ends) for ends in sample.effective_interval.T)
-    return f"the ends are {first} and {last} over draws"
+    return f"the ends are {_two(sample.effective_interval)} over draws"
 
 
-def _over(ends: Iterable[float], what: str) -> str:
-    low, high = ends
-    return "" if np.isnan(low) else f", {low:.1f} to {high:.1f} over {what}"
+def _two(interval: np.ndarray) -> str:
+    """'1 and 10 to 11': the intervals [end, 2] of the first and the last length."""
+    first, last = (between(ends) for ends in interval.T)
+    return f"{first} and {last}"
 
 
 def table(r: Paths) -> Columns:
@@ -268,7 +336,7 @@ def table(r: Paths) -> Columns:
         shares = [[f"{cell} %" for cell in numbers(100 * part)] for part in parts]
         cells = (map(str, sample.length), numbers(sample.mean), interval, numbers(sample.median))
         rows += [(mode, *row) for row in zip(*cells, *shares, strict=True)]
-    names = ("BatchNorm", "length", "one path: mean norm", "95 % interval", "median")
+    names = ("BatchNorm", "length", "one path ÷ whole gradient: mean norm", "95 % interval", "median")
     return columns((*names, "number × mean", "exact: norm", "exact: contribution"), rows)
 
 
@@ -277,28 +345,25 @@ def summary(r: Paths) -> dict[str, str]:
     return {"effective path lengths": _range(r), "g, left by a branch": g}
 
 
-# Both modes use one batch size, because the norm depends on it. It is small, because the cost of a draw grows
-# with it, but large enough for batch statistics. With these, 1/_PART of the draws (at least _LEAST) is
-# repeated.
-_BATCH, _LEAST, _PART = 16, 5, 10
+# The share of the draws that the network at initialization gets, and their least number.
+_CONTROL, _LEAST = 5, 2
 
 
 def measure(bench: Bench) -> Paths:
     options = bench.options
-    repeated = min(options.path_draws, max(_LEAST, options.path_draws // _PART))
-    draws = {PAPER: options.path_draws, TRAINING: repeated}
-    images, labels = bench.training(_BATCH * max(2, options.gradient_batches), note=True)
+    probes, draws = (PAPER, TRAINING), options.path_draws
+    if bench.run.step == 0:
+        draws = max(_LEAST, draws // _CONTROL)
+    images, labels = bench.training(STUDY_BATCH * study_batches(options), note=True)
     given = *bench.network(), images, labels
-    batches, before, modes = max(1, len(images) // _BATCH), 0, []
-    total = sum(draws.values()) + len(draws) * batches
-    for probe, count in draws.items():
-        tell = _after(bench.progress, before, total)
-        how: Inference = bench.how | {"batch_size": _BATCH, "progress": tell}
-        one = paths(*given, draws=count, probe=probe, seed=options.seed, **how)
+    steps, modes = max(1, len(images) // STUDY_BATCH) + draws, []
+    for i, probe in enumerate(probes):
+        tell = _after(bench.progress, i * steps, len(probes) * steps)
+        how: Inference = bench.how | {"batch_size": STUDY_BATCH, "progress": tell}
+        one = paths(*given, draws=draws, probe=probe, seed=options.seed, **how)
         for part in (*one.exact.values(), *one.sample.values()):
             part.choices.update(bench.choices)  # only the parts are kept on disk
         modes.append(one)
-        before += count + batches
     return Paths.join(modes)
 
 
@@ -310,19 +375,21 @@ STUDY = Study(
         "through random single paths, as in the paper, and summed exactly over all paths of each length."
     ),
     code=(
-        "images, labels = run.examples('train', 128)\n"
+        "images, labels = run.examples('train', 256)\n"
         "resjax.analysis.paths(run.network, run.variables, images, labels, loss=run.loss,\n"
         "                      draws=20, batch_size=16)"
     ),
     result=Paths,
+    control=True,
     unsuited=one_path,
     measure=measure,
     plot=plot,
     verdict=verdict,
     says={
         "short": _clause("short paths"),
-        "shorter": _clause("paths that are shorter than most, though not short"),
+        "shorter": _clause("paths that are shorter than most"),
         "long": _clause("paths as long as most, or longer"),
+        "undecided": "whether the gradient of {} comes through short paths is undecided",
         "none": "the gradient of {} is zero or not finite on these examples",
     },
     points=points,

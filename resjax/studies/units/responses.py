@@ -17,11 +17,16 @@ the last response is arbitrary.
 BatchNorm's bias counts. BatchNorm uses running statistics: on the training data, a BatchNorm layer has a
 deviation of about √(mean γ² + variance of β) over channels, which measures mostly γ.
 
+*Beside initialization.* The study shows the same network at initialization (``resjax.studies.initial``).
+There γ = 1 and β = 0 make every normalized response 1, whatever the depth and with or without shortcuts, up
+to what differs between the batches behind the statistics; where γ starts at 0, it is 0. So a normalized
+response tells what training did to γ and β.
+
 *Reading it.* Sorted curves compare networks of different depth by their level; the order shows where a stage
 begins. Small responses already predict that deletions do little harm. Compare only layers that are normalized
 in the same way: an output without normalization has no scale of its own.
 
-*Cost.* One forward pass; one compilation.
+*Cost.* One forward pass; one compilation. The study does both twice.
 """
 
 from __future__ import annotations
@@ -42,11 +47,13 @@ from resjax.network import Network, Stack, Variables
 from resjax.network.parts import part_of, scan_units
 from resjax.studies import style
 from resjax.studies.batches import BATCH_SIZE, Progress, check_images, per_example
+from resjax.studies.initial import drawn
+from resjax.studies.intervals import student
 from resjax.studies.paths.path_walk import wide
 from resjax.studies.refusal import Refusal
 from resjax.studies.result import Result
 from resjax.studies.study import Bench, Columns, Study
-from resjax.studies.words import count, factor, join, numbers
+from resjax.studies.words import around, count, factor, join, numbers
 
 NORMS = (BatchNorm, nn.BatchNorm, nn.LayerNorm, nn.GroupNorm)
 NO_KERNEL = "no layer of its stem and units has a parameter called 'kernel'"
@@ -61,6 +68,8 @@ class Responses(Result):
     std: Annotated[np.ndarray, "layer"]  # standard deviation over examples, positions, channels
     residual: bool  # whether some unit has a shortcut
     num_examples: int
+    # 95 % interval over images; None in files of earlier versions.
+    interval: Annotated[np.ndarray | None, "layer", "end"] = None
 
 
 def responses(
@@ -84,11 +93,12 @@ def responses(
         raise Refusal(NO_KERNEL)
     run = partial(_record, network, variables)
     moments = per_example(run, images, None, batch_size, progress)
-    mean, square = moments.mean(-1, dtype=np.float64).T
+    std, interval = deviation_of(moments.astype(np.float64))
     return Responses(
         layer=tuple(layers),
         normalized=np.array(list(layers.values())),
-        std=np.sqrt(np.maximum(square - mean**2, 0)),
+        std=std,
+        interval=interval,
         residual=any(stack.unit.residual for stack in network.stacks),
         num_examples=len(images),
         choices={
@@ -96,8 +106,26 @@ def responses(
             "deviation": "over examples, positions and channels together",
             "layers": "all with a kernel but the classifier and those on shortcuts",
             "BatchNorm": "running statistics",
+            "intervals": "over images",
         },
     )
+
+
+def deviation_of(moments: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Deviation [layer] and its 95 % interval over images [layer, end], from the mean and the mean square of
+    each image [layer, 2, N].
+
+    The variance is m₂ − m₁², so an image with a mean of a and a mean square of b moves it by b − 2 m₁ a: the
+    standard error is that of the mean of these (delta method). NaN for a single image.
+    """
+    a, b = moments.swapaxes(0, 1)
+    mean, count = a.mean(-1), a.shape[-1]
+    std = np.sqrt(np.maximum(b.mean(-1) - mean**2, 0))
+    if count < 2:
+        return std, np.full((len(std), 2), np.nan)
+    error = np.std(b - 2 * mean[:, None] * a, axis=-1, ddof=1) / np.sqrt(count)
+    error = np.where(std > 0, error / np.where(std > 0, 2 * std, 1), 0)
+    return std, np.stack(student(std, error, count - 1), -1)
 
 
 class _Recorder:
@@ -176,15 +204,16 @@ def plot(results: Mapping[str, Responses]) -> style.Figure:
     Markers and solid lines show normalized layers, crosses and dashed lines the others.
     """
     fig, (order, ranked) = style.panels(2, height=0.6, sharey=not style.is_narrow())
-    for i, (label, r) in enumerate(results.items()):
+    for i, label, r, pale in drawn(results):
         color = style.color(i)
         kinds = ("normalized", f"{style.marker(i)}-", "-"), ("raw", "x", "--")
         for (kind, fmt, line), which in zip(kinds, (r.normalized, ~r.normalized), strict=True):
             if which.any():
                 std = np.where(r.std > 0, r.std, np.nan)[which]
-                look: dict[str, Any] = {"color": color, "label": f"{label}, {kind}".strip(", ")}
-                order.plot(1 + np.flatnonzero(which), std, fmt, lw=1, ms=4, **look)
-                ranked.plot(1 + np.arange(len(std)), -np.sort(-std), line, color=color)
+                look: dict[str, Any] = {"color": color, **pale}
+                name = f"{label}, {kind}".strip(", ")
+                order.plot(1 + np.flatnonzero(which), std, fmt, ms=4, label=name, **look)
+                ranked.plot(1 + np.arange(len(std)), -np.sort(-std), line, **look)
     order.set(xlabel="layer, in the order of the network", ylabel="deviation of the response")
     ranked.set(xlabel="layer, from the largest deviation")
     for ax in (order, ranked):
@@ -203,15 +232,26 @@ def _comparable(results: Mapping[str, Responses]) -> bool:
     return all(r.normalized.any() for r in results.values())
 
 
+def _level(r: Responses, same: bool) -> float:
+    """The median deviation, with ``same`` of the normalized layers."""
+    return float(np.median(r.std[r.normalized] if same else r.std))
+
+
+def _there(r: Responses, same: bool) -> str:
+    """' (at init 1.0)', or '' where it was not measured."""
+    return "" if r.initial is None else f" (at init {factor(_level(r.initial, same))})"
+
+
 def headline(results: Mapping[str, Responses]) -> str:
     """Which networks have the weaker responses."""
     same = _comparable(results)
     what = "normalized layers" if same else "layers"
-    shown = {k: r.std[r.normalized] if same else r.std for k, r in results.items()}
-    levels = {k: float(np.median(std)) for k, std in shown.items()}
+    levels = {k: _level(r, same) for k, r in results.items()}
+    before = {k: _there(r, same) for k, r in results.items()}
     if len(levels) == 1:
         ((label, level),) = levels.items()
-        return f"half of the {what} of {label} respond with a deviation of {factor(level)} or more"
+        text = f"half of the {what} of {label} respond with a deviation of {factor(level)} or more"
+        return text + before[label]
     residual = [levels[k] for k, r in results.items() if r.residual]
     plain = [levels[k] for k, r in results.items() if not r.residual]
     small, large = (pick(levels, key=levels.__getitem__) for pick in (min, max))
@@ -226,7 +266,7 @@ def headline(results: Mapping[str, Responses]) -> str:
             how = "more weakly than the plain, as in He et al. 2015"
         elif min(residual) > max(plain):
             how = "more strongly than the plain, unlike in He et al. 2015"
-    told = join([f"{factor(level)} in {label}" for label, level in levels.items()])
+    told = join([f"{factor(level)} in {label}{before[label]}" for label, level in levels.items()])
     return f"the {what} of {who} respond {how} (median deviation {told})"
 
 
@@ -238,8 +278,18 @@ def points(label: str, r: Responses) -> list[str]:
             low, median, high = map(factor, np.percentile(std, (0, 50, 100)))
             largest = r.layer[np.flatnonzero(which)[std.argmax()]]
             what = count(len(std), f"{name} response")
-            told.append(f"{what} of median {median} ({low} to {high}, largest in {largest})")
+            text = f"{what} of median {median}{_ends(r, which)}, from {low} to {high} (largest in {largest})"
+            if r.initial is not None:
+                low, there, high = map(factor, np.percentile(r.initial.std[which], (0, 50, 100)))
+                text += f"; at initialization of median {there}, from {low} to {high}"
+            told.append(text)
     return [f"{label}: {'; '.join(told)}."]
+
+
+def _ends(r: Responses, which: np.ndarray) -> str:
+    """An interval of the median over layers: the medians of the layers' ends. It is the widest possible, that
+    of layers whose errors rise and fall together."""
+    return "" if r.interval is None else around(np.median(r.interval[which], 0))
 
 
 def notes(results: Mapping[str, Responses]) -> list[str]:
@@ -252,17 +302,19 @@ def notes(results: Mapping[str, Responses]) -> list[str]:
 
 
 def table(result: Responses) -> Columns:
+    ends = result.interval
     return {
         "layer": result.layer,
         "normalized": ["yes" if normalized else "no" for normalized in result.normalized],
         "deviation": numbers(result.std),
+        **({} if ends is None else {"95 %": [" to ".join(numbers(pair)) for pair in ends]}),
     }
 
 
 def summary(r: Responses) -> dict[str, str]:
-    if r.normalized.any():
-        return {"response, median": factor(float(np.median(r.std[r.normalized])))}
-    return {"raw response, median": factor(float(np.median(r.std)))}
+    some = bool(r.normalized.any())
+    text = factor(_level(r, some)) + _there(r, some)
+    return {"response, median" if some else "raw response, median": text}
 
 
 def measure(bench: Bench) -> Responses:
@@ -276,10 +328,11 @@ STUDY = Study(
     question=(
         "How much does each layer change? The standard deviation of the output of each convolution or dense "
         "layer is shown, after normalization and before the ReLU or the sum: a residual network whose units "
-        "are near the identity needs only small responses."
+        "are near the identity needs only small responses. How large are they before training?"
     ),
     code="resjax.analysis.responses(*run.evaluation(10_000)[:3])",
     result=Responses,
+    control=True,
     unsuited=lambda run: None if layers_of(run.network, run.variables, run.image_shape) else NO_KERNEL,
     measure=measure,
     plot=plot,
