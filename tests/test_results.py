@@ -12,7 +12,7 @@ from resjax.report import compare
 from resjax.studies.catalogue import CLAIMS as ALL_CLAIMS
 from resjax.studies.catalogue import STUDIES
 from resjax.studies.judged import all_of
-from resjax.studies.lesions.deletions import Deletions
+from resjax.studies.lesions.deletions_result import Deletions
 from resjax.studies.units.responses import Responses
 from resjax.training.experiment import load_experiment
 

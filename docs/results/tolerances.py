@@ -23,7 +23,8 @@ from resjax.studies.catalogue import STUDIES
 from resjax.studies.initial import less
 from resjax.studies.intervals import reflected
 from resjax.studies.judged import all_of, judged
-from resjax.studies.lesions.deletions import Deletions, by_number
+from resjax.studies.lesions.deletions import by_number
+from resjax.studies.lesions.deletions_result import Deletions
 from resjax.studies.lesions.lesion import Lesion
 from resjax.studies.lesions.reorder import Reordering, by_swaps, tau_and_error
 from resjax.studies.paths.path_lengths import share_between

@@ -29,18 +29,16 @@ without the worst single units tell: if the rest is proportional too, their mean
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
 
 from resjax.studies.intervals import LEVEL, reflected
+from resjax.studies.lesions.deletions_result import Deletions
 from resjax.studies.ranks import spearman
 from resjax.studies.spread import intact_value
 from resjax.studies.words import correlation, count, join, percent
-
-if TYPE_CHECKING:
-    from resjax.studies.lesions.deletions import Deletions
 
 FITS = 0.95  # the R² of a line that fits
 LEAST = 3  # numbers of deleted units that a line needs, besides 0
