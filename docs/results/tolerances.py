@@ -30,7 +30,7 @@ from resjax.studies.lesions.reorder import Reordering, by_swaps, tau_and_error
 from resjax.studies.paths.path_lengths import share_between
 from resjax.studies.paths.paths import Paths
 from resjax.studies.ranks import spearman
-from resjax.studies.units.identity import Identity
+from resjax.studies.units.identity_result import Identity
 from resjax.studies.units.identity_shown import faster, near_0
 from resjax.studies.units.responses import Responses
 from resjax.workdir.workdir import write
