@@ -257,6 +257,20 @@ def test_intervals_of_draws_hold_what_endless_draws_would_give(draws):
     assert (held / trials >= 0.88).all(), held / trials
 
 
+@pytest.mark.parametrize("draws", [16, 100])
+def test_draws_that_share_a_batch_count_once(draws):
+    """Draws of one batch may be equal, as at length 0, so a hundred of 16 batches know no more than 16."""
+    held, trials, batches = 0, 100, 16
+    for seed in range(trials):
+        rng = np.random.default_rng(seed)
+        of_batch = np.exp(0.5 * rng.normal(size=(N + 1, batches)) - 0.5**2 / 2)
+        norm = CURVE[:, None] * of_batch[:, np.arange(draws) % batches]
+        given = {"num_residual": N, "num_plain": 0, "batch_size": 4, "choices": {}}
+        low, high = of_draws(norm, np.ones(draws), batches=batches, **given).mean_interval
+        held += np.mean((low <= CURVE) & (high >= CURVE))
+    assert held / trials >= 0.88
+
+
 def test_a_straight_line_is_within_the_interval_of_r_squared():
     """Noise makes it less straight, always; so percentiles of noisy means would miss it."""
     held = [sample.r_squared_interval[1] > 1 - 1e-3 for sample in samples(True)]
@@ -341,16 +355,15 @@ def test_old_files_are_divided_by_the_gradients_of_their_batches():
     script = load_script("docs/results/path_weights.py")
     exact = gradients(samples(True)[0], np.ones(N + 1)).exact["running statistics"]
     total = exact.total[0][np.arange(DRAWS) % 8]
-    new = of_draws(
-        samples(True)[0].norm * total, total, num_residual=N, num_plain=0, batch_size=4, choices={"seed": 2}
-    )
-    old = {name: value for name, value in new.to_json().items() if name != "total"}
+    given = {"num_residual": N, "num_plain": 0, "batch_size": 4, "batches": 8, "choices": {"seed": 2}}
+    new = of_draws(samples(True)[0].norm * total, total, **given)
+    old = {name: value for name, value in new.to_json().items() if name not in ("total", "batches")}
     old["choices"] = {"seed": 2, "batches": "8 of 4 examples, in turn"}
     record = {"exact": {"mode": exact.to_json()}, "sample": {"mode": old}}
     made = Paths.from_json(script.recompute(record)).sample["mode"]
     np.testing.assert_allclose(made.total, new.total)
-    np.testing.assert_allclose(made.mean, samples(True)[0].mean)
-    np.testing.assert_allclose(made.attenuation_interval, samples(True)[0].attenuation_interval)
+    np.testing.assert_allclose(made.mean, new.mean)
+    np.testing.assert_allclose(made.attenuation_interval, new.attenuation_interval)
     assert script.recompute(script.recompute(record)) == script.recompute(record)
     old["choices"]["batches"] = "16 of 4 examples, in turn"
     with pytest.raises(ValueError, match="draws on 16 of 4 examples, in turn, but exact sums of 8"):

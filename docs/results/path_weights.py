@@ -25,14 +25,14 @@ from resjax.workdir.workdir import write
 
 
 def with_totals(sample: dict[str, Any], exact: PathSpectrum) -> PathSample:
-    """The draws of an old file, of which draw d used batch d of the exact part, in turn."""
+    """The draws of an older file, of which draw d used batch d of the exact part, in turn."""
     norm, batches = np.array(sample["norm"], float), exact.total.shape[1]
     if not sample["choices"]["batches"].startswith(f"{batches} of {exact.batch_size} "):
         raise ValueError(f"draws on {sample['choices']['batches']}, but exact sums of {batches} batches")
     total = exact.total[0][np.arange(norm.shape[1]) % batches]
     counts = {name: sample[name] for name in ("num_residual", "num_plain", "batch_size")}
     told = {"mean norm": "each draw ÷ the norm of the whole gradient of its batch"}
-    return of_draws(norm, total, **counts, choices={**sample["choices"], **told})
+    return of_draws(norm, total, **counts, batches=batches, choices={**sample["choices"], **told})
 
 
 def recompute(result: dict[str, Any]) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def recompute(result: dict[str, Any]) -> dict[str, Any]:
         return result
     exact = {mode: PathSpectrum.from_json(one) for mode, one in result["exact"].items()}
     samples = {
-        mode: one if "total" in one else with_totals(one, exact[mode]).to_json()
+        mode: one if one.get("batches") else with_totals(one, exact[mode]).to_json()
         for mode, one in result["sample"].items()
     }
     return {**result, "sample": samples}

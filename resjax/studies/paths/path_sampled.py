@@ -80,9 +80,11 @@ from resjax.studies.result import Result
 
 @dataclasses.dataclass(frozen=True)
 class PathSample(Result):
-    """Norms of gradients through random single paths; intervals are 95 % intervals over draws.
+    """Norms of gradients through random single paths; intervals are 95 % intervals over draws and batches.
 
-    ``mean`` and ``median`` are those of ``relative``. ``of_draws`` makes a result of its norms.
+    ``mean`` and ``median`` are those of ``relative``. Draws take the batches in turn. Those of one batch are
+    alike (at length 0 they are equal, because there is one path), so the mean of each batch counts as one
+    draw (``by_batch``). ``of_draws`` makes a result of its norms.
     """
 
     length: Annotated[np.ndarray, "length"]  # int, branches crossed
@@ -98,11 +100,17 @@ class PathSample(Result):
     num_residual: int  # units with a shortcut
     num_plain: int  # units without one
     batch_size: int
+    batches: int | None = None  # draw i is of batch i mod ``batches``; None: each of a batch of its own
 
     @property
     def relative(self) -> np.ndarray:
         """[length, draw]: ``norm`` ÷ ``total``; NaN where a batch has no gradient."""
         return _relative(self.norm, self.total)
+
+    @property
+    def by_batch(self) -> np.ndarray:
+        """[length, batch]: the mean of ``relative`` over the draws of each batch."""
+        return _by_batch(self.relative, self.batches)
 
     @property
     def share(self) -> np.ndarray:
@@ -116,8 +124,8 @@ class PathSample(Result):
 
     @cached_property
     def mean_length_interval(self) -> tuple[float, float]:
-        """Jackknife 95 % interval over draws."""
-        ends = jackknife(self.relative, lambda mean: self._totals(mean) @ self.length)
+        """Jackknife 95 % interval."""
+        ends = jackknife(self.by_batch, lambda mean: self._totals(mean) @ self.length)
         low, high = np.clip(ends, self.length[0], self.length[-1])
         return float(low), float(high)
 
@@ -128,9 +136,9 @@ class PathSample(Result):
 
     @cached_property
     def effective_interval(self) -> np.ndarray:
-        """[end, 2]: intervals over draws of the two lengths of ``effective``. They are whole lengths, so the
+        """[end, 2]: intervals of the two lengths of ``effective``. They are whole lengths, so the
         coverage is at least 95 %."""
-        below = jackknife(self.relative, lambda mean: np.cumsum(self._totals(mean)))
+        below = jackknife(self.by_batch, lambda mean: np.cumsum(self._totals(mean)))
         return central_range_interval(self.length, below)
 
     @cached_property
@@ -140,7 +148,7 @@ class PathSample(Result):
         Noise of the means lowers R². The interval corrects this bias, so it may exclude ``r_squared``.
         """
         units = self.num_residual, self.num_plain
-        ends = jackknife(self.relative, lambda mean: fit_attenuation(mean, self.length, *units)[1])
+        ends = jackknife(self.by_batch, lambda mean: fit_attenuation(mean, self.length, *units)[1])
         low, high = np.clip(ends, 0, 1)
         return float(low), float(high)
 
@@ -153,6 +161,22 @@ def _relative(norm: np.ndarray, total: np.ndarray) -> np.ndarray:
         return np.where(total > 0, norm / total, np.nan)
 
 
+def _by_batch(relative: np.ndarray, batches: int | None) -> np.ndarray:
+    """[length, batch]; with a single batch [length, draw], because its draws are all that there is."""
+    draws = relative.shape[1]
+    count = draws if batches in (None, 1) else min(batches or draws, draws)
+    return np.stack([relative[:, first::count].mean(1) for first in range(count)], axis=1)
+
+
+def _median_interval(relative: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """[end, length]: bootstrap over batches of the median over draws."""
+
+    def median(chosen: np.ndarray, axis: int) -> np.ndarray:
+        return np.median(np.concatenate([relative[:, b::count] for b in chosen.astype(int)], axis=1), axis=1)
+
+    return np.stack(bootstrap(np.arange(count), median, seed=seed))
+
+
 def of_draws(
     norm: np.ndarray,
     total: np.ndarray,
@@ -161,27 +185,32 @@ def of_draws(
     num_plain: int,
     batch_size: int,
     choices: dict[str, Any],
+    batches: int | None = None,
 ) -> PathSample:
-    """The result for norms [length, draw] of single paths, and [draw] of the whole gradients."""
+    """The result for norms [length, draw] of single paths, and [draw] of the whole gradients, of so many
+    batches in turn."""
     length = path_lengths(num_residual, num_plain)
     relative = _relative(norm, total)
     fit = partial(fit_attenuation, length=length, num_residual=num_residual, num_plain=num_plain)
-    g, r_squared = fit(relative.mean(1))
-    low, high = jackknife(relative, lambda mean: np.log(fit(mean)[0]))  # of the slope
+    of_batches = _by_batch(relative, batches)
+    mean = of_batches.mean(1)
+    g, r_squared = fit(mean)
+    low, high = jackknife(of_batches, lambda mean: np.log(fit(mean)[0]))  # of the slope
     return PathSample(
         length=length,
         norm=norm,
         total=total,
-        mean=relative.mean(1),
+        mean=mean,
         median=np.median(relative, axis=1),
-        mean_interval=np.stack(of_positive_mean(relative, 1)),
-        median_interval=np.stack(bootstrap(relative, np.median, seed=choices.get("seed", 0))),
+        mean_interval=np.stack(of_positive_mean(of_batches, 1)),
+        median_interval=_median_interval(relative, of_batches.shape[1], choices.get("seed", 0)),
         attenuation=g,
         attenuation_interval=np.exp([low, high]),
         r_squared=r_squared,
         num_residual=num_residual,
         num_plain=num_plain,
         batch_size=batch_size,
+        batches=batches,
         choices=choices,
     )
 
@@ -224,6 +253,7 @@ def sample_paths(
         num_residual=residual,
         num_plain=plain,
         batch_size=batches.size,
+        batches=len(batches.pairs),
         choices={
             **probe.choices(),
             "mean norm": "each draw ÷ the norm of the whole gradient of its batch",
