@@ -20,7 +20,8 @@ from resjax.studies.lesions.lesion import lesion
 from resjax.studies.options import Options
 from resjax.studies.ranks import spearman
 from resjax.studies.units import over_images
-from resjax.studies.units.identity import GIVEN, STUDY, Identity, against, identity
+from resjax.studies.units.identity import STUDY, against, identity
+from resjax.studies.units.identity_result import GIVEN, Identity
 from resjax.studies.units.identity_shown import downhill, faster, near_0, openings, refining
 
 SHAPE, CLASSES = (6, 6, 2), 3

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from resjax import models
-from resjax.studies.lesions.deletions import Deletions, deletions, verdict
+from resjax.studies.lesions.deletions import deletions, verdict
+from resjax.studies.lesions.deletions_result import Deletions
 from resjax.studies.lesions.lesion import lesion
 from resjax.studies.lesions.proportion import (
     additive,

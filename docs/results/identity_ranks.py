@@ -15,7 +15,8 @@ from pathlib import Path
 from resjax.report import compare
 from resjax.report.figures import save
 from resjax.report.write import read
-from resjax.studies.units.identity import STUDY, Identity, against
+from resjax.studies.units.identity import STUDY, against
+from resjax.studies.units.identity_result import Identity
 from resjax.workdir.provenance import provenance
 from resjax.workdir.workdir import write
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from resjax.studies import style
-from resjax.studies.lesions.deletions import Deletions
+from resjax.studies.lesions.deletions_result import Deletions
 from resjax.studies.lesions.lesion import Lesion
 from resjax.studies.lesions.proportion import (
     Line,

@@ -23,13 +23,14 @@ from resjax.studies.catalogue import STUDIES
 from resjax.studies.initial import less
 from resjax.studies.intervals import reflected
 from resjax.studies.judged import all_of, judged
-from resjax.studies.lesions.deletions import Deletions, by_number
+from resjax.studies.lesions.deletions import by_number
+from resjax.studies.lesions.deletions_result import Deletions
 from resjax.studies.lesions.lesion import Lesion
 from resjax.studies.lesions.reorder import Reordering, by_swaps, tau_and_error
 from resjax.studies.paths.path_lengths import share_between
 from resjax.studies.paths.paths import Paths
 from resjax.studies.ranks import spearman
-from resjax.studies.units.identity import Identity
+from resjax.studies.units.identity_result import Identity
 from resjax.studies.units.identity_shown import faster, near_0
 from resjax.studies.units.responses import Responses
 from resjax.workdir.workdir import write

@@ -5,7 +5,7 @@ it; steps whose interval holds the threshold."""
 
 import numpy as np
 
-from resjax.studies.lesions.deletions import Deletions
+from resjax.studies.lesions.deletions_result import Deletions
 from resjax.studies.lesions.subsets import random_subsets
 
 

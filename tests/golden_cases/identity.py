@@ -5,7 +5,7 @@ initialization beside it, which does as much, less, and nothing at all; files of
 
 import numpy as np
 
-from resjax.studies.units.identity import GIVEN, MEASURES, Identity
+from resjax.studies.units.identity_result import GIVEN, MEASURES, Identity
 
 NAN = np.nan
 

@@ -7,7 +7,7 @@ import itertools
 
 import numpy as np
 
-from resjax.studies.lesions.deletions import Deletions
+from resjax.studies.lesions.deletions_result import Deletions
 from resjax.studies.lesions.subsets import pairs_and_runs
 
 

@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Unpack
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -38,6 +38,7 @@ from resjax.studies import counts, style, verdicts
 from resjax.studies.batches import Inference
 from resjax.studies.judged import MET, MISSED, judged
 from resjax.studies.lesions.batch_statistics import measure_recalibrated
+from resjax.studies.lesions.deletions_result import Deletions
 from resjax.studies.lesions.prefixes import count_passes, measure_places
 from resjax.studies.lesions.proportion import (
     FITS,
@@ -53,32 +54,11 @@ from resjax.studies.lesions.proportion import (
 )
 from resjax.studies.lesions.subsets import candidates, default_numbers, random_subsets
 from resjax.studies.ranks import spearman
-from resjax.studies.result import Compared
 from resjax.studies.scores import MEASURES
 from resjax.studies.spread import Spread, draw_spread, intact_value, spread, style_errors
 from resjax.studies.study import Bench, Columns, Study
 from resjax.studies.verdicts import num_deletable
 from resjax.studies.words import correlation, count, join, number, numbers, percent, percents
-
-
-@dataclasses.dataclass(frozen=True)
-class Deletions(Compared):
-    """Test performance after several deletions of some units each."""
-
-    unit: tuple[str, ...]  # names of all units in order
-    deleted: Annotated[np.ndarray, "deletion", "unit"]  # bool, True where a unit is deleted
-    error: Annotated[np.ndarray, "deletion"]  # share of wrong predictions, 0 … 1
-    loss: Annotated[np.ndarray, "deletion"]  # mean
-    kl: Annotated[np.ndarray, "deletion"]  # mean KL(p_intact ‖ p_lesioned), nats
-    agreement: Annotated[np.ndarray, "deletion"]  # share of predictions equal to the intact network's
-    left_out: dict[str, str]  # {unit: why it is never deleted}
-    # Share of resampled examples on which the error rises by at most one point; None in older results.
-    spared: Annotated[np.ndarray | None, "deletion"] = None
-
-    @property
-    def number(self) -> np.ndarray:
-        """int [deletion], the number of deleted units."""
-        return self.deleted.sum(1)
 
 
 def delete_subsets(

@@ -34,7 +34,8 @@ from numpy.typing import ArrayLike
 from resjax.network import Network, Variables
 from resjax.studies import counts, style, verdicts
 from resjax.studies.batches import Inference
-from resjax.studies.lesions.deletions import Deletions, delete_subsets
+from resjax.studies.lesions.deletions import delete_subsets
+from resjax.studies.lesions.deletions_result import Deletions
 from resjax.studies.lesions.subsets import candidates, pairs_and_runs
 from resjax.studies.run import Run
 from resjax.studies.spread import intact_value

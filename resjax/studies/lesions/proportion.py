@@ -1,18 +1,20 @@
 """Whether the error is proportional to the number of deleted units, and whether single rises add up.
 
-*Question.* "The error is proportional to the number of units deleted" is a statement on the mean over sets of
-k units, E(k). It says that E(k) = E(0) + s·k, with one slope s; that line has one parameter, because it
+*Question.* "The error is proportional to the number of units deleted" is a statement on the mean over sets
+of k units, E(k). It says that E(k) = E(0) + s·k, with one slope s; that line has one parameter, because it
 starts at the intact network. Medians cannot show it: where a few units do most of the harm, the median stays
 low until half of the sets contain one of them, and then jumps.
 
-*Line.* Least squares of E(k) − E(0) on k, each measured k counted alike, and R² = 1 − Σ(residual²)/Σ(E − Ē)².
-An error can't rise beyond chance, so the line is fitted up to the last k whose mean is at most half of the
-way from the intact network to chance (``halfway``). ``range`` is the largest k up to which such a line has
-R² ≥ 0.95.
+*Line.* Least squares of E(k) − E(0) on k, each measured k counted alike, and R² = 1 − Σ(residual²)/Σ(E −
+Ē)². An error can't rise beyond chance, so the line is fitted up to the last k whose mean is at most half of
+the way from the intact network to chance (``halfway``). ``range`` is the largest k up to which such a line
+has R² ≥ 0.95.
 
 *Intervals.* Percentile bootstrap over sets within each size; sizes of which all sets were taken stay as they
-are, and a size with one set of several is not used for lines. The interval of R² is reflected
-(``intervals.reflected``), because noise of the means lowers R², and cut off at 1.
+are, and a size with one set of several is not used for lines. The interval of R² reaches from the lower to
+the upper end of two intervals, the percentile one and the reflected one (``intervals.reflected``). Noise of
+the means lowers R², which reflecting corrects; but with few sets the means may by chance look straighter
+than they are, which it exaggerates. It is cut off at 1.
 
 *Additive prediction.* If units did harm independently of each other, the rise of a set would be the sum of
 its units' single rises, E(S) = E(0) + Σ_{u∈S} (E({u}) − E(0)). Then E(k) would be exactly proportional to k,
@@ -27,18 +29,16 @@ without the worst single units tell: if the rest is proportional too, their mean
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
 
 from resjax.studies.intervals import LEVEL, reflected
+from resjax.studies.lesions.deletions_result import Deletions
 from resjax.studies.ranks import spearman
 from resjax.studies.spread import intact_value
 from resjax.studies.words import correlation, count, join, percent
-
-if TYPE_CHECKING:
-    from resjax.studies.lesions.deletions import Deletions
 
 FITS = 0.95  # the R² of a line that fits
 LEAST = 3  # numbers of deleted units that a line needs, besides 0
@@ -116,8 +116,9 @@ def line_of(result: Deletions, what: str = "error", rows: np.ndarray | None = No
         return Line(amount, mean, low, high, 0, math.nan, nowhere, math.nan, nowhere, holds)
     slope, r2 = (float(v) for v in _fitted(x[:end], y[:end]))
     slopes, r2s = _fitted(x[:end], made_y[:, :end])
-    around, (bottom, top) = _ends(slopes), reflected(r2, _ends(r2s))
-    between = (min(float(bottom), r2), min(max(float(top), r2), 1.0))  # no R² exceeds 1
+    around, percentile = _ends(slopes), _ends(r2s)
+    ends = np.array([*percentile, *reflected(r2, percentile)], float)
+    between = (float(ends.min()), min(float(ends.max()), 1.0))  # no R² exceeds 1
     slope_interval = (float(around[0]), float(around[1]))
     return Line(amount, mean, low, high, int(x[end - 1]), slope, slope_interval, r2, between, holds)
 

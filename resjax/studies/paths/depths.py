@@ -1,20 +1,44 @@
-"""The depth that a curve over k = 0 … n branches or units shows, with an interval over images."""
+"""The result of ``forward_depth``, and the depth that its curves over k = 0 … n show, with an interval over
+images."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+import dataclasses
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from scipy import stats
 
 from resjax.studies.intervals import LEVEL, wilson
+from resjax.studies.result import Compared
 from resjax.studies.verdicts import MAY_GO, spared
-
-if TYPE_CHECKING:
-    from resjax.studies.paths.forward_depth import ForwardDepth
 
 CUTS = ("paths", "linearized", "units")
 """The ways of ``forward_depth`` to cut a network to k branches or units."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ForwardDepth(Compared):
+    """What is left with k = 0 … n branches or units, in each cut; NaN where it was not measured."""
+
+    unit: tuple[str, ...]  # names of all units in order
+    dropped: Annotated[np.ndarray, "round"]  # int, units that ``units`` drops, the least needed first
+    error: Annotated[np.ndarray, "cut", "kept"]  # share of wrong predictions, 0 … 1
+    lost: Annotated[np.ndarray, "cut", "kept"]  # share that is wrong here and right in the intact network
+    agreement: Annotated[np.ndarray, "cut", "kept"]  # share of predictions equal to the intact network's
+    kl: Annotated[np.ndarray, "cut", "kept"]  # mean KL(p_intact ‖ p_cut), nats
+    kl_error: Annotated[np.ndarray, "cut", "kept"]  # standard error of that mean, over images
+    cosine: Annotated[np.ndarray, "cut", "kept"]  # mean cosine of logits, each minus its mean over classes
+    cosine_error: Annotated[np.ndarray, "cut", "kept"]  # standard error of that mean, over images
+    random_number: Annotated[np.ndarray, "draw"]  # int, units of a random set that is kept
+    random_error: Annotated[np.ndarray, "draw"]
+    random_kl: Annotated[np.ndarray, "draw"]
+    num_choice_examples: int
+
+    @property
+    def most(self) -> int:
+        """n, the number of residual units."""
+        return int(self.error.shape[1] - 1)
 
 
 class Depth(NamedTuple):

@@ -35,9 +35,8 @@ batch.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
-from typing import Annotated, Any, Unpack
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -55,40 +54,15 @@ from resjax.studies.judged import MET, MISSED, judged
 from resjax.studies.lesions.prefixes import measure_places
 from resjax.studies.lesions.pruning import MOST_CHOICE_EXAMPLES, MOST_TRIALS, pruning
 from resjax.studies.lesions.subsets import default_numbers, random_subsets
-from resjax.studies.paths.depths import CUTS, depth_of
+from resjax.studies.paths.depths import CUTS, ForwardDepth, depth_of
 from resjax.studies.paths.truncation import truncated_logits
 from resjax.studies.refusal import Refusal
-from resjax.studies.result import Compared
 from resjax.studies.run import Run
 from resjax.studies.spread import spread, style_errors
 from resjax.studies.study import Bench, Columns, Study
 from resjax.studies.words import count, number, percent, percents
 
 NO_SHORTCUT = "no unit of this network has a shortcut, so all its paths have one length"
-
-
-@dataclasses.dataclass(frozen=True)
-class ForwardDepth(Compared):
-    """What is left with k = 0 … n branches or units, in each cut; NaN where it was not measured."""
-
-    unit: tuple[str, ...]  # names of all units in order
-    dropped: Annotated[np.ndarray, "round"]  # int, units that ``units`` drops, the least needed first
-    error: Annotated[np.ndarray, "cut", "kept"]  # share of wrong predictions, 0 … 1
-    lost: Annotated[np.ndarray, "cut", "kept"]  # share that is wrong here and right in the intact network
-    agreement: Annotated[np.ndarray, "cut", "kept"]  # share of predictions equal to the intact network's
-    kl: Annotated[np.ndarray, "cut", "kept"]  # mean KL(p_intact ‖ p_cut), nats
-    kl_error: Annotated[np.ndarray, "cut", "kept"]  # standard error of that mean, over images
-    cosine: Annotated[np.ndarray, "cut", "kept"]  # mean cosine of logits, each minus its mean over classes
-    cosine_error: Annotated[np.ndarray, "cut", "kept"]  # standard error of that mean, over images
-    random_number: Annotated[np.ndarray, "draw"]  # int, units of a random set that is kept
-    random_error: Annotated[np.ndarray, "draw"]
-    random_kl: Annotated[np.ndarray, "draw"]
-    num_choice_examples: int
-
-    @property
-    def most(self) -> int:
-        """n, the number of residual units."""
-        return int(self.error.shape[1] - 1)
 
 
 def forward_depth(

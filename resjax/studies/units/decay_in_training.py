@@ -38,6 +38,7 @@ from resjax.network import Network, Variables
 from resjax.studies import style
 from resjax.studies.batches import Progress, part
 from resjax.studies.intervals import bootstrap
+from resjax.studies.lesions.batch_statistics import reestimate
 from resjax.studies.lesions.lesion import lesion
 from resjax.studies.options import ClaimOptions
 from resjax.studies.result import Classified
@@ -115,6 +116,10 @@ def decay_in_training(
     def branch(network: Network, variables: Variables) -> float:
         return float(np.median(identity(network, variables, *some).ratio))
 
+    def before_training(one: Trained) -> Variables:
+        """The initial variables, with the statistics that their BatchNorm would have."""
+        return reestimate(one.network, one.initial, some[0]) if recipe.model.norm else one.initial
+
     def measured(one: Trained) -> dict[str, Any]:
         units = one.network.num_units
         if one.diverged:
@@ -137,7 +142,7 @@ def decay_in_training(
     return DecayInTraining(
         decay=np.array(decays, float),
         **{name: values.reshape(*shape, *values.shape[1:]) for name, values in fields.items()},
-        initial_branch=np.array([branch(one.network, one.initial) for one in trained[:seeds]]),
+        initial_branch=np.array([branch(one.network, before_training(one)) for one in trained[:seeds]]),
         norm=bool(recipe.model.norm),
         num_test=sizes[1],
         num_classes=10,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -11,10 +11,8 @@ from resjax.studies import style
 from resjax.studies.initial import drawn, less
 from resjax.studies.judged import MET, MISSED, UNDECIDED, all_of, judged
 from resjax.studies.study import Columns
+from resjax.studies.units.identity_result import Identity
 from resjax.studies.words import factor, join, numbers, percent
-
-if TYPE_CHECKING:
-    from resjax.studies.units.identity import Identity
 
 NAMES = {
     "ratio": "size ‖F‖/‖x‖",
