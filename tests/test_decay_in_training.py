@@ -10,6 +10,7 @@ import pytest
 from golden_cases.decay_in_training import made
 
 from resjax.studies.options import ClaimOptions
+from resjax.studies.refusal import Refusal
 from resjax.studies.small_training import Trained, digits_recipe, train, with_numbers
 from resjax.studies.units import decay_in_training as study
 from resjax.studies.units.decay_in_training import (
@@ -84,11 +85,15 @@ def test_the_norm_covers_the_units_only():
 
 
 def test_divergence_is_marked():
-    r = decay_in_training(recipe(norm=False), decays=(0.0, 0.1), rates=(3e38,), seeds=2)
+    """A decay of 10³⁰ multiplies weights by −2·10²⁸ in each step."""
+    r = decay_in_training(recipe(norm=False), decays=(0.0, 1e30), rates=(0.02,), seeds=2)
     for name in ("kernel", "bias", "branch", "train_error", "intact_error", "error", "may_go"):
-        assert np.isnan(getattr(r, name)).all()
+        assert np.isnan(getattr(r, name)[1]).all() and np.isfinite(getattr(r, name)[0]).all()
     assert np.isfinite(r.initial_branch).all()
-    assert verdict(r) == "unfit"
+    unfit = np.full((2, 2), np.nan)
+    assert verdict(dataclasses.replace(r, train_error=unfit, intact_error=unfit)) == "unfit"
+    with pytest.raises(Refusal, match="no learning rate of 3e"):
+        decay_in_training(recipe(norm=False), decays=(0.0, 0.1), rates=(3e38,), seeds=2)
 
 
 @pytest.mark.parametrize(

@@ -224,6 +224,27 @@ def test_a_share_within_the_noise_is_undecided():
     assert verdict(assembled([first(40)] * 3, new)) == "harmless"
 
 
+@pytest.mark.parametrize(
+    ("removed", "said"),
+    [
+        ((-0.05, 0.05), "same"),
+        ((-0.4, 0.5), "undecided"),
+        ((0.05, 0.6), "undecided"),
+        ((0.2, 0.6), "better"),
+        ((-0.6, -0.2), "worse"),
+        (None, "undecided"),
+    ],
+)
+def test_the_whole_interval_decides_that_the_damage_hardly_changes(removed, said):
+    """Whatever the point estimate, 0 or three quarters."""
+    ends = removed if removed is None else np.array(removed)
+    for new in (60, 120):
+        made = assembled([first(40), first(120), first(40)], [first(40), first(new), first(40)])
+        point = share_of_damage(made)
+        assert point == pytest.approx({60: 0.75, 120: 0.0}[new])
+        assert verdict(dataclasses.replace(made, removed=ends)) == said
+
+
 def test_wrong_input_is_refused():
     network, v = made("pre")
     bare = build(norm=False)

@@ -193,6 +193,9 @@ def test_welchs_interval_is_scipys():
         (["1 to 9 of 27", "1 to 12 of 27"], "1 to 9–12 of 27"),
         (["9.0 % (3 voters)", "9.0 % (5 voters)"], "9.0 % (3–5 voters)"),
         (["–", "1.2"], "– / 1.2"),
+        # −2.64 ± 12.706 · 1.14; the dash of a range would hide a minus.
+        (["−3.78 (−4.23 to −3.33)", "−1.50 (−2.00 to −1.00)"], "−2.64 (−17.13 to 11.85)"),
+        (["−0.5", "0.5"], "0.0 (−6.4 to 6.4)"),
         ([number(np.nan), number(1.2)], "– / 1.2"),
         (["1.0·10⁷", "1.0·10⁹"], "1.0·10⁸ (2.0·10⁻⁵ to 5.1·10²⁰)"),
         (["stage1/unit2", "stage1/unit3"], "stage1/unit2 / stage1/unit3"),
@@ -208,7 +211,10 @@ def test_sentences_that_differ_in_numbers_are_one():
         ("stage1/unit2 has 1.5", 1),
         ("stage1/unit3 has 2.5", 1),
     ]
-    assert merge(["1,200 of 2¹⁰ at -0.5", "800 of 2¹⁰ at 3e-05"]) == [("800–1,200 of 2¹⁰ at -0.5–3e-05", 2)]
+    assert merge(["1,200 of 2¹⁰ at -0.5", "800 of 2¹⁰ at 3e-05"]) == [
+        ("800–1,200 of 2¹⁰ at -0.5 to 3e-05", 2)
+    ]
+    assert merge(["falls by −4.2", "falls by −3.3"]) == [("falls by −4.2 to −3.3", 2)]
 
 
 # --- what is shown ---

@@ -10,7 +10,10 @@ from network_helpers import equal
 from resjax import config as configs
 from resjax import data
 from resjax.studies import small_training
+from resjax.studies.refusal import Refusal
 from resjax.studies.small_training import (
+    Evaluated,
+    best_rate,
     evaluate,
     examples,
     train,
@@ -150,6 +153,30 @@ def test_the_rate_is_chosen_on_images_that_are_held_out():
     sets = examples(c)
     own = evaluate(alone[0].network, alone[0].variables, *sets.held_out).loss
     assert found.held_out_loss[0.1] == own
+
+
+def test_a_loss_that_is_no_number_never_wins(monkeypatch):
+    """The last update may leave numbers behind that are not finite, and no step follows that notices."""
+    real = small_training.evaluate
+
+    def evaluated(network, variables, *held_out):
+        found = real(network, variables, *held_out)
+        return found if np.isfinite(found.loss) and found.loss < 2.2 else Evaluated(np.nan, found.error)
+
+    monkeypatch.setattr(small_training, "evaluate", evaluated)
+    c = with_holdout(with_numbers(recipe(150, norm=False, widths=(16,)), weight_decay=0), 200)
+    c.data.train_examples = 800
+    found = train_tuned(c, (1e-6, 0.1), (4,))
+    assert found.rate == 0.1 and found.held_out_loss[1e-6] == np.inf and found.held_out_loss[0.1] < 2.2
+    with pytest.raises(Refusal, match="no learning rate of 1e-06, 1e-07 left"):
+        train_tuned(c, (1e-6, 1e-7), (4,))
+
+
+def test_the_best_rate_is_that_of_the_lowest_number():
+    score = np.array([[np.nan, 0.3, 0.2], [0.1, np.nan, np.inf]])
+    np.testing.assert_array_equal(best_rate((1, 2, 3), score), [2, 0])
+    with pytest.raises(Refusal, match="no learning rate of 1, 2 left a finite score"):
+        best_rate((1, 2), np.array([[0.5, 0.4], [np.nan, np.inf]]))
 
 
 @pytest.mark.parametrize("change", [{"holdout": 0}, {"rates": ()}, {"tries": 0}, {"tries": 3}])

@@ -13,7 +13,7 @@ from resjax.studies.words import Number, factor
 _SIGNS = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
 # Not the digits of a name, such as stage1/unit2, and no superscript alone.
 _NUMBER = re.compile(
-    r"(?<![\w/.])-?\d+(?:,\d{3})*(?:\.\d+)?(?:e[+-]?\d+|·10[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)?(?![\w/]|\.\d|,\d{3})"
+    r"(?<![\w/.])[-−]?\d+(?:,\d{3})*(?:\.\d+)?(?:e[+-]?\d+|·10[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)?(?![\w/]|\.\d|,\d{3})"
 )
 # A number and its unit, "of 27", and a bracket, which may hold the interval over draws or images.
 _CELL = re.compile(rf"({_NUMBER.pattern})([^\d(]*?)( of [\d,]+)?( \([^()]*\))?")
@@ -72,14 +72,15 @@ def _mean(values: np.ndarray, show: Callable[[float], str], unit: str = "") -> s
 
 
 def _like(numbers: Sequence[str]) -> Callable[[float], str]:
-    """Writes a mean with as many decimals as these numbers have, but at least one."""
+    """Writes a mean with as many decimals as these numbers have, but at least one, and with their minus."""
     decimals = max(1, *(len(text.partition(".")[2]) for text in numbers))
-    return lambda value: f"{value:,.{decimals}f}"
+    minus = "−" if any("−" in text for text in numbers) else "-"
+    return lambda value: f"{value:,.{decimals}f}".replace("-", minus)
 
 
 def _value(text: str) -> float:
-    """'1.3·10⁷', '1,200' or '1e-05' as a number."""
-    mantissa, times, exponent = text.replace(",", "").partition("·10")
+    """'1.3·10⁷', '1,200', '1e-05' or '−0.5', with a hyphen or a minus sign, as a number."""
+    mantissa, times, exponent = text.replace(",", "").replace("−", "-").partition("·10")
     return float(f"{mantissa}e{exponent.translate(_SIGNS)}") if times else float(mantissa)
 
 
@@ -104,4 +105,6 @@ def merge(texts: Sequence[str]) -> list[tuple[str, int]]:
 
 def _range(numbers: Sequence[str]) -> str:
     least, most = min(numbers, key=_value), max(numbers, key=_value)
-    return least if least == most else f"{least}–{most}"
+    if least == most:
+        return least
+    return f"{least} to {most}" if _value(least) < 0 else f"{least}–{most}"

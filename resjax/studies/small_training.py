@@ -34,6 +34,7 @@ from resjax import data
 from resjax.network import Network, Variables
 from resjax.network.losses import cross_entropy
 from resjax.studies.batches import BATCH_SIZE, Progress, per_example, reported
+from resjax.studies.refusal import Refusal
 from resjax.studies.run import Examples
 from resjax.studies.units.insertion import start_from
 from resjax.training.experiment import Experiment, load_experiment
@@ -172,6 +173,30 @@ def evaluate(network: Network, variables: Variables, images: np.ndarray, labels:
     return Evaluated(float(loss), float(np.mean(logits.argmax(-1) != labels)))
 
 
+def loss_after(one: Trained, held_out: Examples) -> float:
+    """The loss of a trained network on examples; infinite after a divergence, and where it is no number.
+
+    A last update may leave finite training losses behind and a network that predicts no numbers.
+    """
+    loss = np.inf if one.diverged else evaluate(one.network, one.variables, *held_out).loss
+    return loss if np.isfinite(loss) else np.inf
+
+
+def best_rate(rates: Sequence[float], score: np.ndarray) -> np.ndarray:
+    """Index of the rate with the lowest score, int [...], of scores [..., rate]; NaN is as bad as infinite.
+
+    Raises:
+      Refusal: one choice has no finite score.
+    """
+    score = np.where(np.isnan(score), np.inf, score)
+    if not np.isfinite(score).any(-1).all():
+        raise Refusal(
+            f"no learning rate of {', '.join(f'{rate:g}' for rate in rates)} left a finite score on held-out "
+            "examples; try smaller ones"
+        )
+    return score.argmin(-1)
+
+
 class Tuned(NamedTuple):
     """Networks trained with the best of several learning rates."""
 
@@ -204,6 +229,7 @@ def train_tuned(
 
     Raises:
       ValueError: no held-out images, no rate, or another number of tries.
+      Refusal: no rate has a finite loss.
     """
     if not recipe.data.holdout or not rates or not 1 <= tries <= len(seeds):
         raise ValueError(
@@ -223,11 +249,10 @@ def train_tuned(
     assert held_out is not None
     tried = dict(zip(pairs, run(pairs, 0), strict=True))
 
-    def loss(one: Trained) -> float:
-        return np.inf if one.diverged else evaluate(one.network, one.variables, *held_out).loss
-
-    losses = {rate: float(np.mean([loss(tried[rate, i]) for i in range(tries)])) for rate in rates}
-    best = min(losses, key=lambda rate: losses[rate])
+    losses = {
+        rate: float(np.mean([loss_after(tried[rate, i], held_out) for i in range(tries)])) for rate in rates
+    }
+    best = tuple(losses)[int(best_rate(tuple(losses), np.array(list(losses.values()))))]
     others = run([(best, i) for i in range(tries, len(seeds))], len(pairs))
     return Tuned([*(tried[best, i] for i in range(tries)), *others], best, losses)
 

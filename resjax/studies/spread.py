@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from resjax.studies import style
-from resjax.studies.intervals import bootstrap
+from resjax.studies.intervals import LEVEL, bootstrap
 from resjax.studies.words import percent
 
 if TYPE_CHECKING:
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 class Spread(NamedTuple):
     """Distribution over draws, for each amount of change; arrays [amount], the first amount is 0.
 
-    ``low`` and ``high`` are the 95 % interval of the median (percentile bootstrap over draws). They equal the
-    median if all possible draws were made, and are NaN for a single draw.
+    ``low`` and ``high`` are the interval of the median, of 95 % unless another level was asked for
+    (percentile bootstrap over draws). They equal the median if all possible draws were made, and are NaN for
+    a single draw.
     """
 
     amount: np.ndarray
@@ -41,7 +42,13 @@ class Spread(NamedTuple):
         return [self.told(i, show) for i in range(len(self.amount))]
 
 
-def spread(amount: np.ndarray, values: np.ndarray, intact: float, exact: Collection[int] = ()) -> Spread:
+def spread(
+    amount: np.ndarray,
+    values: np.ndarray,
+    intact: float,
+    exact: Collection[int] = (),
+    level: float = LEVEL,
+) -> Spread:
     """Summarizes draws.
 
     Args:
@@ -49,6 +56,7 @@ def spread(amount: np.ndarray, values: np.ndarray, intact: float, exact: Collect
       values: [draw].
       intact: value of the intact network, which becomes the entry of amount 0.
       exact: amounts for which ``values`` holds all possible draws.
+      level: of the intervals of medians.
     """
     amounts = np.unique(amount[amount > 0])
     rows = [(intact, intact, intact, intact, intact, 1.0)]
@@ -57,7 +65,7 @@ def spread(amount: np.ndarray, values: np.ndarray, intact: float, exact: Collect
         median = float(np.median(own))
         low, high = (median, median) if k in exact else (np.nan, np.nan)
         if k not in exact and len(own) > 1:
-            low, high = _interval_of_median(tuple(own.tolist()))
+            low, high = _interval_of_median(tuple(own.tolist()), level)
         rows.append((median, low, high, *np.quantile(own, (0.25, 0.75)).tolist(), len(own)))
     median, low, high, lower, upper, draws = np.array(rows).T
     quartiles = np.stack([lower, upper], axis=1)
@@ -65,8 +73,10 @@ def spread(amount: np.ndarray, values: np.ndarray, intact: float, exact: Collect
 
 
 @functools.lru_cache(maxsize=4096)  # figure, finding and table of a report need the same intervals
-def _interval_of_median(values: tuple[float, ...]) -> tuple[float, float]:
-    low, high = bootstrap(np.array(values), np.median, resamples=1000)
+def _interval_of_median(values: tuple[float, ...], level: float) -> tuple[float, float]:
+    # As many resamples lie beyond the ends at every level.
+    resamples = round(1000 * (1 - LEVEL) / (1 - level))
+    low, high = bootstrap(np.array(values), np.median, level=level, resamples=resamples)
     return float(low), float(high)
 
 

@@ -42,7 +42,7 @@ from resjax.studies.batches import Progress, following
 from resjax.studies.intervals import bootstrap
 from resjax.studies.options import ClaimOptions
 from resjax.studies.result import Result
-from resjax.studies.small_training import evaluate, examples, train, with_holdout, with_numbers
+from resjax.studies.small_training import best_rate, examples, loss_after, train, with_holdout, with_numbers
 from resjax.studies.study import Claim, Columns
 from resjax.studies.words import columns, count, number
 
@@ -115,6 +115,7 @@ def activations(
 
     Raises:
       ValueError: fewer than 2 seeds, or a training shorter than ``WINDOW`` steps.
+      Refusal: no rate of a form has a finite loss.
     """
     recipe = digits() if recipe is None else recipe
     if seeds < 2 or choice_seeds < 1:
@@ -134,7 +135,7 @@ def activations(
         ]
         loss = held_out_loss(tried, progress=first)
         loss = loss.reshape(len(rates), choice_seeds).mean(1)
-        chosen = float(rates[int(np.argmin(loss))])
+        chosen = float(rates[int(best_rate(rates, loss))])
         recipes = [
             with_numbers(_form(recipe, activation), seed=seed + j, learning_rate=chosen) for j in range(seeds)
         ]
@@ -168,12 +169,7 @@ def held_out_loss(recipes: Sequence[ConfigDict], *, progress: Progress | None = 
     divergence."""
     held_out = examples(recipes[0]).held_out
     assert held_out is not None
-    return np.array(
-        [
-            np.inf if one.diverged else evaluate(one.network, one.variables, *held_out).loss
-            for one in train(recipes, progress=progress)
-        ]
-    )
+    return np.array([loss_after(one, held_out) for one in train(recipes, progress=progress)])
 
 
 def smoothed(batch_error: np.ndarray) -> np.ndarray:

@@ -27,6 +27,7 @@ from resjax.studies.convolution.few_examples import (
 )
 from resjax.studies.convolution.sample_size import SETTINGS, SampleSize, errors_by_setting
 from resjax.studies.intervals import bootstrap
+from resjax.studies.small_training import best_rate
 
 RATES = (0.001, 0.003, 0.01, 0.03)
 TRAINED_ON = ("centred", "moved")  # images
@@ -99,7 +100,7 @@ def by_examples(
     count = len(rates) * len(trainings)
     first, last = (following(progress, done, count + len(trainings)) for done in (0, count))
     error = choose(networks, trainings, rates, own, held_out, seeds=before, progress=first, **how)
-    chosen = np.array(rates)[error.argmin(-1)]
+    chosen = np.array(rates)[best_rate(rates, error)]
     asked = [t._replace(rate=float(rate)) for t, rate in zip(trainings, chosen, strict=True)]
     done = fit(networks, asked, own, test, seeds=range(seed, seed + seeds), progress=last, **how)
     grid = (2, len(sizes), len(networks))  # trained on moved images?, size, network

@@ -36,6 +36,7 @@ from numpy.typing import ArrayLike
 from resjax.network import Network, Variables
 from resjax.studies import counts, style, verdicts
 from resjax.studies.batches import Inference
+from resjax.studies.intervals import LEVEL
 from resjax.studies.judged import MET, MISSED, judged
 from resjax.studies.lesions.batch_statistics import measure_recalibrated
 from resjax.studies.lesions.deletions_result import Deletions
@@ -217,7 +218,7 @@ def verdict(result: Deletions) -> str:
         return "untrained"
     if verdicts.spared(curve.median, result.intact_error).all():
         return "hardly"
-    at, slope, least = _steepest(curve)
+    (at, slope), least = _steepest(curve), steepest_at_least(result)
     if at == 0 and least > STEP + ROUNDING:
         return "first"
     straight = judged(*line_of(result).r2_interval, least=FITS)
@@ -232,19 +233,35 @@ def verdict(result: Deletions) -> str:
     return smooth if in_order else "uneven"
 
 
-def _steepest(curve: Spread) -> tuple[int, float, float]:
-    """Index of the entry after which the median rises fastest, the rise per unit, and the lower end of its
-    interval, from those of both medians (Zou & Donner 2008); NaN where one has no interval."""
+def _steepest(curve: Spread) -> tuple[int, float]:
+    """Index of the entry after which the median rises fastest, and the rise per unit."""
     slope = np.diff(curve.median) / np.diff(curve.amount)
     at = int(np.argmax(slope))
-    down = curve.median[at + 1] - curve.low[at + 1], curve.high[at] - curve.median[at]
-    least = slope[at] - np.hypot(*down) / (curve.amount[at + 1] - curve.amount[at])
-    return at, float(slope[at]), float(least)
+    return at, float(slope[at])
+
+
+def steepest_at_least(result: Deletions) -> float:
+    """Lower end of the interval of the fastest rise of the median per unit, from the intervals of the medians
+    before and behind it (Zou & Donner 2008); NaN where one has none.
+
+    It is the fastest of all steps, so each step has Bonferroni's level for so many: with 20 steps, 99.75 %.
+    The fastest of many noisy steps would else exceed a threshold far more often than in 2.5 %.
+    """
+    curve = by_number(result)
+    at, slope = _steepest(curve)
+    before, behind = curve.amount[at : at + 2]
+    own = np.isin(result.number, (before, behind))
+    level = 1 - (1 - LEVEL) / (len(curve.amount) - 1)
+    given = result.number[own], result.error[own], result.intact_error, complete_numbers(result)
+    strict = spread(*given, level=level)
+    i = int(np.flatnonzero(strict.amount == before)[0])
+    down = strict.median[i + 1] - strict.low[i + 1], strict.high[i] - strict.median[i]
+    return float(slope - np.hypot(*down) / (behind - before))
 
 
 def _jumps(label: str, result: Deletions) -> str:
     curve = by_number(result)
-    at, *_ = _steepest(curve)
+    at, _ = _steepest(curve)
     before, behind = (percent(v) for v in curve.median[at : at + 2])
     k, more = curve.amount[at : at + 2]
     first = "deleted unit" if more == 1 else f"{more} deleted units"
@@ -273,7 +290,7 @@ def points(label: str, result: Deletions) -> list[str]:
     told = np.flatnonzero(np.isin(curve.amount, (10, 20))).tolist()
     told = told or [max(1, len(curve.amount) // 2)]
     medians = [f"{curve.told(i)} with {curve.amount[i]} of {count(pool, 'unit')} deleted" for i in told]
-    at, slope, _ = _steepest(curve)
+    at, slope = _steepest(curve)
     rank = correlation(spearman(curve.amount, curve.median))
     text = (
         f"{label}: {percent(result.intact_error)} error when intact; median {join(medians)}. "

@@ -37,6 +37,7 @@ from resjax.network import Network, Variables
 from resjax.studies import counts, style, verdicts
 from resjax.studies.batches import BATCH_SIZE, Inference, part
 from resjax.studies.intervals import LEVEL, bootstrap
+from resjax.studies.judged import MET, MISSED, judged
 from resjax.studies.lesions.batch_statistics import equal_batches, measure_recalibrated
 from resjax.studies.lesions.lesion import score_deletions, spread_over
 from resjax.studies.lesions.subsets import candidates
@@ -203,7 +204,7 @@ def plot(results: Mapping[str, Recalibrated]) -> style.Figure:
     return fig
 
 
-# A change of the damage by at most this share counts as no change.
+# A change of the damage by at most this share counts as no change. The whole interval decides.
 CHANGED = 0.1
 
 
@@ -218,18 +219,17 @@ def share_of_damage(result: Recalibrated) -> float:
 
 def verdict(result: Recalibrated) -> str:
     """How much of the damage new statistics remove, if they leave the intact network as good as it is."""
-    share, removed = share_of_damage(result), result.removed
     if result.intact_error[0] > verdicts.LEARNED * result.chance_error:
         return "untrained"
     if result.intact_change is not None and result.intact_change[0] > 0:
         return "unusable"
-    if np.isnan(share):
+    if np.isnan(share_of_damage(result)):
         return "harmless"
-    if abs(share) <= CHANGED:
-        return "same"
-    if removed is not None and removed[0] <= 0 <= removed[1]:
-        return "undecided"
-    return "better" if share > 0 else "worse"
+    removed = (np.nan, np.nan) if result.removed is None else result.removed.tolist()
+    found = judged(*removed, least=-CHANGED, most=CHANGED)
+    if found == MISSED:
+        return "better" if removed[0] > 0 else "worse"
+    return "same" if found == MET else "undecided"
 
 
 def _changes(label: str, result: Recalibrated) -> str:

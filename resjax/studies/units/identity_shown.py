@@ -198,13 +198,19 @@ def _shrinkage(r: Identity) -> str:
     )
 
 
+def size_of(ends: np.ndarray) -> np.ndarray:
+    """The interval of |x| from that of x: it begins at 0 where x may be 0."""
+    low, high = np.sort(np.abs(ends))
+    return np.array([0.0 if ends[0] <= 0 <= ends[1] else low, high])
+
+
 def _means(r: Identity) -> list[str]:
     """Greff's criterion."""
     bias = np.abs(r.bias)
     if not np.isfinite(bias).any():
         return []
     worst = int(np.nanargmax(bias))
-    ends = np.sort(np.abs(r.bias_interval[worst]))
+    ends = size_of(r.bias_interval[worst])
     there = "" if r.initial is None else _largest(r.initial)
     says = {
         MET: "all are near 0",
