@@ -70,6 +70,7 @@ def test_who_is_faster_reverses_when_the_forms_do():
     assert headline({"ReLU": never, "tanh": never}).startswith("undecided")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
 def test_signals_keep_their_size_at_first_and_only_the_activation_differs(activation):
     """With ReLU, a layer of variance 2/fan-in keeps the mean square; with tanh, 1/fan-in nearly keeps it."""
@@ -98,6 +99,7 @@ def small(steps=24):
     return c
 
 
+@pytest.mark.slow
 def test_the_rate_is_chosen_by_the_held_out_loss_of_other_seeds(monkeypatch):
     """A rate of 1e-6 learns nothing in the short training, so the other one is chosen."""
     asked = []

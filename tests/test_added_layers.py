@@ -33,6 +33,7 @@ def still(shortcut):
     return added_layers(recipe(shortcut=shortcut), **how), seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shortcut", ["identity", "none"])
 def test_the_identity_starts_as_the_same_function_and_initial_values_do_not(shortcut):
     r, seen = still(shortcut)
@@ -47,6 +48,7 @@ def test_the_identity_starts_as_the_same_function_and_initial_values_do_not(shor
     assert seen[0] == (0, 12) and seen[-1] == (12, 12) and seen == sorted(seen)
 
 
+@pytest.mark.slow
 def test_training_on_lowers_the_loss_from_where_it_was():
     r = added_layers(recipe(40), rates=(0.05,), seeds=2, tries=1)
     assert (r.train_loss[[0, 1, 3]] < r.before_loss).all()

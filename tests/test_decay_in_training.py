@@ -42,6 +42,7 @@ def trained(norm):
     return result, seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", [True, False])
 def test_without_a_learning_rate_nothing_changes(norm):
     r = decay_in_training(recipe(10, norm=norm), decays=(0.0, 1.0), rates=(0.0,), seeds=2)

@@ -41,6 +41,7 @@ def softmax(logits):
     return p / p.sum(-1, keepdims=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("placement", ["pre", "post"])
 def test_every_number_is_that_of_its_logits(placement):
     network, variables = network_of(placement=placement)

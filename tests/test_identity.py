@@ -409,6 +409,7 @@ def test_a_zero_branch_at_initialization_can_be_told():
     assert "(at init 0)" in text and "nan" not in text
 
 
+@pytest.mark.slow
 def test_progress_covers_the_deletions_and_the_initialization(tmp_path):
     run = tiny_run(tmp_path / "run")
     seen = []

@@ -103,7 +103,7 @@ def test_a_line_of_means_may_come_from_the_worst_units_alone():
         hit = np.sum(units < 3)
         return 0.2 * hit + 0.0004 * (len(units) - hit) ** 3
 
-    result = made(error, draws=60)
+    result = made(error, draws=200)  # with 60, the interval reaches down to 0.94
     line = line_of(result)
     assert line.r2_interval[0] >= 0.95
     worst, without = without_worst(result)

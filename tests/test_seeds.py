@@ -236,7 +236,7 @@ def test_a_finding_counts_the_seeds():
     found = compare.finding(STUDIES["lesion"], results)
     assert found.headline == (
         "Most units can go, one at a time, from deep (2 of 4 seeds) and one; hardly any unit can go from "
-        "flat (2 of 2 seeds); 3–4 of 10 units can go from deep (2 of 4 seeds)."
+        "flat (2 of 2 seeds); 3–4 of 10 units can go, one at a time, from deep (2 of 4 seeds)."
     )
     assert found.points[0].startswith("deep, mean over 4 seeds with its 95 % interval: error, intact 1.0 %; ")
     assert found.points[1].startswith("d0: 1.0 % error when intact.")
@@ -274,6 +274,7 @@ def test_the_short_table_has_means():
     assert rows["units that may go"] == "6.5 (-25.3 to 38.3) of 10"
 
 
+@pytest.mark.slow
 def test_from_workdirs_to_the_report_of_groups(six, capsys):
     out = six / "report"
     pattern = six / "*" / "seed*"

@@ -87,6 +87,7 @@ def results():
     return found, seen
 
 
+@pytest.mark.slow
 def test_shapes_and_ranges():
     found, seen = results()
     assert list(found) == ["plain", "over 6 layers"]

@@ -20,6 +20,7 @@ def network():
     return {"one": twin("convolution", image_shape=SHAPE, num_classes=2)}
 
 
+@pytest.mark.slow
 def test_a_rate_is_an_argument_and_decides_what_is_learned():
     train, test = bars(24, 0), bars(10, 1)
     trainings = [Training("one", False, 24, rate) for rate in (0.0, 0.01)]
