@@ -125,7 +125,7 @@ RUNS: dict[str, dict[str, Net]] = {
     },
 }
 # A recipe is judged over seeds: with one, the rows that compare recipes (1, 11, 13 to 19) stay undecided.
-SEEDS = {"veit": 3, "degradation": 3, "parts": 3, "shortcuts": 3, "placements": 3}
+SEEDS = 3
 # Networks of other names that a claim compares with, shown beside once they are trained.
 BESIDE = {"parts": ("veit110",), "placements": ("veit110", "original")}
 
@@ -169,7 +169,7 @@ def reproduce(
       data: an .npz file of CIFAR-10, '' for the prepared set.
       smoke: the small form.
       only: names of networks, to leave out others; () for all.
-      seeds: 0, 1, … of each network; 0 for as many as ``SEEDS`` says.
+      seeds: 0, 1, … of each network; 0 for ``SEEDS``.
 
     Raises:
       ValueError: an unknown name.
@@ -182,9 +182,8 @@ def reproduce(
             f"{', '.join(wrong) or 'no name'}; allowed: {', '.join(RUNS)}; of networks in "
             f"{', '.join(names)}: {', '.join(known)}"
         )
-    wanted = {name: seeds or SEEDS.get(name, 1) for name in names}
-    for seed in range(max(wanted.values())):
-        for name in (name for name in names if seed < wanted[name]):
+    for seed in range(seeds or SEEDS):
+        for name in names:
             for label, net in RUNS[name].items():
                 if not only or label in only:
                     # One that fails, as some are expected to, must not keep the others from their turn.

@@ -46,7 +46,11 @@ def judged(
 
 
 def all_of(verdicts: Iterable[str]) -> str:
-    """The verdict on "all of these hold": missed if one is missed, met if all are met."""
+    """The verdict on "all of these hold": missed if one is missed, met if all are met.
+
+    A true claim of many criteria, each with an interval of 95 %, is missed by mistake more often than in
+    2.5 %: for "missed", give each of n criteria an interval of Bonferroni's level, 1 − 0.05/n.
+    """
     given = set(verdicts)
     if MISSED in given:
         return MISSED

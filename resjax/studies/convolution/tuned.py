@@ -30,7 +30,6 @@ from resjax.studies.intervals import bootstrap
 from resjax.studies.small_training import best_rate
 
 RATES = (0.001, 0.003, 0.01, 0.03)
-TRAINED_ON = ("centred", "moved")  # images
 
 
 @dataclasses.dataclass(frozen=True)
