@@ -113,7 +113,10 @@ def test_examples_are_standardized_by_the_training_images_and_disjoint():
     c = with_holdout(recipe(), 300)
     c.data.train_examples = 0
     sets = examples(c)
-    assert [len(images) for images, _ in sets] == [len(labels) for _, labels in sets] == [1100, 300, 397]
+    assert (
+        [len(images) for images, _ in sets[:3]] == [len(labels) for _, labels in sets[:3]] == [1100, 300, 397]
+    )
+    assert sets.num_classes == 10
     assert abs(sets.train[0].mean()) < 1e-3 and abs(sets.train[0].std() - 1) < 1e-3
     known = {image.tobytes() for image in sets.train[0]}
     assert not any(image.tobytes() in known for image in sets.held_out[0])
@@ -123,6 +126,15 @@ def test_examples_are_standardized_by_the_training_images_and_disjoint():
     # The same images, and another mean and deviation.
     assert not np.array_equal(whole.test[0], sets.test[0])
     np.testing.assert_allclose(whole.test[0], sets.test[0], atol=0.05)
+
+
+def test_the_number_of_classes_is_that_of_the_data(tmp_path):
+    arrays = {f"{split}_images": np.zeros((36, 8, 8, 1), np.uint8) for split in ("train", "test")}
+    arrays |= {f"{split}_labels": np.arange(36) % 3 for split in ("train", "test")}
+    np.savez(tmp_path / "three.npz", **arrays)
+    c = with_holdout(recipe(), 4)
+    c.data.name, c.data.train_examples = str(tmp_path / "three.npz"), 0
+    assert examples(c).num_classes == 3
 
 
 def test_loss_and_error_of_a_network_without_knowledge():

@@ -63,6 +63,7 @@ class Sets(NamedTuple):
     train: Examples
     held_out: Examples | None  # training images that no network is trained on, with ``data.holdout``
     test: Examples
+    num_classes: int
 
 
 class Evaluated(NamedTuple):
@@ -125,6 +126,7 @@ def examples(recipe: ConfigDict) -> Sets:
         ready(sets.train_images, sets.train_labels),
         ready(sets.test_images, sets.test_labels) if recipe.data.holdout else None,
         ready(everything.test_images, everything.test_labels),
+        everything.info.num_classes,
     )
 
 

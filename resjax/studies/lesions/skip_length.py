@@ -130,7 +130,7 @@ def skip_length(
             **{name: np.array([row[name] for row in rows]) for name in rows[0]},
             unit_layers=own.model.block_layers,
             num_test=len(sets.test[1]),
-            num_classes=10,
+            num_classes=sets.num_classes,
             choices={
                 "training": f"{recipe.train.duration} of {recipe.train.batch_size} of "
                 f"{len(sets.train[1]):,} images, SGD, momentum {recipe.optimizer.momentum:g}, weight decay "

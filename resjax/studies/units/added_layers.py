@@ -136,7 +136,7 @@ def added_layers(
         before_error=before_error,
         num_units=network.num_units,
         num_test=len(sets.test[1]),
-        num_classes=10,
+        num_classes=sets.num_classes,
         choices={
             "training": f"twice {recipe.train.duration} of {recipe.train.batch_size} of "
             f"{len(sets.train[1]):,} images, SGD, momentum {recipe.optimizer.momentum:g}, weight decay "
