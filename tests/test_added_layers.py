@@ -93,6 +93,7 @@ def test_one_seed_has_no_interval():
         added_layers(recipe(), seeds=1)
 
 
+@pytest.mark.slow
 def test_the_claim_has_both_networks_and_json_keeps_everything(monkeypatch):
     def short(given, **how):
         assert (given.seed, given.model.depth, how["seeds"], how["tries"]) == (4, 14, 2, 1)

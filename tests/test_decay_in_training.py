@@ -53,6 +53,7 @@ def test_without_a_learning_rate_nothing_changes(norm):
         np.testing.assert_allclose(r.branch, np.tile(r.initial_branch, (2, 1)), rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", [True, False])
 def test_decay_shrinks_kernels_and_all_numbers_have_their_ranges(norm):
     r, seen = trained(norm)

@@ -128,6 +128,7 @@ def test_impossible_options(change):
         skip_length(digits_recipe(10), given.pop("lengths"), **given)
 
 
+@pytest.mark.slow
 def test_the_claim_and_json(monkeypatch):
     def short(recipe, **how):
         assert (recipe.seed, recipe.model.depth, how["lengths"]) == (4, 38, (0, 2, 6))

@@ -15,7 +15,7 @@ JAX = {"sigmoid": jax.nn.sigmoid, "tanh": jnp.tanh, "relu": jax.nn.relu}
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize(("shortcut", "scaled"), [(False, False), (True, False), (True, True)])
-def test_the_ratio_is_that_of_automatic_differentiation(activation, shortcut, scaled):
+def test_the_ratio_is_that_of_automatic_differentiation(x64, activation, shortcut, scaled):
     depth, width, seeds, gain = 6, 5, 2, 1.3
     found = vanishing(
         activation, shortcut=shortcut, scaled=scaled, gain=gain, depths=(depth,), width=width, seeds=seeds
@@ -31,8 +31,7 @@ def test_the_ratio_is_that_of_automatic_differentiation(activation, shortcut, sc
                 x = shortcut * x + beta * (w @ JAX[activation](x))
             return end[i] @ x
 
-        with jax.enable_x64(True):
-            gradient = jax.grad(last)(jnp.asarray(start[i]))
+        gradient = jax.grad(last)(jnp.asarray(start[i]))
         ratio = np.linalg.norm(gradient) / np.linalg.norm(end[i])
         np.testing.assert_allclose(10 ** found.log_ratio[i, 0], ratio, rtol=1e-12)
 

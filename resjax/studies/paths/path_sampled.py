@@ -170,6 +170,8 @@ def _by_batch(relative: np.ndarray, batches: int | None) -> np.ndarray:
 
 def _median_interval(relative: np.ndarray, count: int, seed: int) -> np.ndarray:
     """[end, length]: bootstrap over batches of the median over draws."""
+    if count == relative.shape[1]:
+        return np.stack(bootstrap(relative, np.median, seed=seed))
 
     def median(chosen: np.ndarray, axis: int) -> np.ndarray:
         return np.median(np.concatenate([relative[:, b::count] for b in chosen.astype(int)], axis=1), axis=1)
