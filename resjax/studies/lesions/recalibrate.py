@@ -250,7 +250,11 @@ def _removed(result: Recalibrated, sign: int = 1) -> str:
 
 
 def _undecided(label: str, result: Recalibrated) -> str:
-    share = f"they remove {100 * share_of_damage(result):.0f} %{_removed(result)} of it"
+    left = 1 - share_of_damage(result)
+    share = f"{100 * left:.0f} % of it is left with them"
+    if result.removed is not None:
+        low, high = 100 * (1 - result.removed[::-1])
+        share = f"{100 * left:.0f} % ({low:.0f} to {high:.0f}) of it is left with them"
     return f"whether new BatchNorm statistics change the damage in {label} is undecided: {share}"
 
 
