@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from resjax.report.write import read
 from resjax.studies.catalogue import STUDIES
 from resjax.studies.initial import less
-from resjax.studies.intervals import reflected
+from resjax.studies.intervals import of_difference, reflected
 from resjax.studies.judged import all_of, judged
 from resjax.studies.lesions.deletions import by_number
 from resjax.studies.lesions.deletions_result import Deletions
@@ -340,8 +339,8 @@ def difference(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
     """Welch's 95 % interval of the difference of two means; NaN with fewer than two values in either."""
     if min(len(a), len(b)) < 2:
         return np.nan, np.nan
-    found = stats.ttest_ind(a, b, equal_var=False).confidence_interval()
-    return float(found.low), float(found.high)
+    _, low, high = of_difference(np.array(a), np.array(b))
+    return low, high
 
 
 ROWS: dict[int, tuple[str, Callable[[Any], Criteria]]] = {

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from resjax.studies.intervals import student
+from resjax.studies.intervals import of_mean
 from resjax.studies.words import Number, factor
 
 _SIGNS = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
@@ -33,8 +33,7 @@ def mean_and_interval(values: np.ndarray, *, log: bool = False) -> tuple[np.ndar
             logs = np.where(values > 0, np.log(values), np.nan)
         mean, low, high = (np.exp(part) for part in mean_and_interval(logs))
         return mean, low, high
-    mean, seeds = values.mean(0), len(values)
-    return mean, *student(mean, values.std(0, ddof=1) / np.sqrt(seeds), seeds - 1)
+    return values.mean(0), *of_mean(values, 0)
 
 
 def pool_cells(cells: Sequence[str]) -> str:

@@ -48,6 +48,11 @@ def bootstrap(
     rows = np.random.default_rng(seed).integers(0, draws, (resamples, draws))
     # One resample at a time: all at once would need values × resamples numbers in memory.
     made = np.stack([statistic(values[..., row], axis=-1) for row in rows])
+    return percentiles(made, level)
+
+
+def percentiles(made: np.ndarray, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray]:
+    """Ends [...] of the percentile interval of resampled values [resample, ...]; NaN where any is missing."""
     tail = (1 - level) / 2
     low, high = np.quantile(made, (tail, 1 - tail), axis=0)
     return low, high

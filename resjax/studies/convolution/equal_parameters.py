@@ -40,7 +40,6 @@ from resjax.models.local import CONNECTIONS, DenseMap, normal_of, twin
 from resjax.models.plain import Classifier, ConvStem, ConvUnit
 from resjax.models.stem_head import Head
 from resjax.network import Network, Stack
-from resjax.studies import style
 from resjax.studies.batches import Progress
 from resjax.studies.convolution import sample_size
 from resjax.studies.convolution.few_examples import Examples, field, num_classes, standardized_digits
@@ -210,11 +209,6 @@ def summary(r: Tuned) -> dict[str, str]:
     }
 
 
-def plot(results: Mapping[str, Tuned]) -> style.Figure:
-    """Test error (with its interval over seeds) and training error (dashed); one panel for each setting."""
-    return sample_size.plot(results)
-
-
 STUDY = Claim(
     name="equal_parameters",
     title="Do sharing and sparseness reduce overfitting at equal parameters?",
@@ -230,7 +224,7 @@ STUDY = Claim(
     ),
     result=Tuned,
     measure=measure,
-    plot=plot,
+    plot=sample_size.plot,
     headline=headline,
     points=points,
     notes=notes,

@@ -37,7 +37,7 @@ from resjax.studies.convolution.few_examples import Examples, field, num_classes
 from resjax.studies.convolution.tuned import Tuned, by_examples
 from resjax.studies.intervals import bootstrap
 from resjax.studies.options import ClaimOptions
-from resjax.studies.study import Claim, Columns
+from resjax.studies.study import Claim
 from resjax.studies.words import count, percent
 
 SHARED = "all shared"
@@ -151,10 +151,6 @@ def notes(results: Mapping[str, Tuned]) -> list[str]:
     ]
 
 
-def table(r: Tuned) -> Columns:
-    return equal_parameters.table(r)
-
-
 def summary(r: Tuned) -> dict[str, str]:
     return {
         f"test error, {setting}, mean over sizes": percent(error)
@@ -182,6 +178,6 @@ STUDY = Claim(
     headline=headline,
     points=points,
     notes=notes,
-    table=table,
+    table=equal_parameters.table,
     summary=summary,
 )

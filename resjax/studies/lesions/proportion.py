@@ -34,7 +34,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
-from resjax.studies.intervals import LEVEL, reflected
+from resjax.studies.intervals import percentiles, reflected
 from resjax.studies.lesions.deletions_result import Deletions
 from resjax.studies.ranks import spearman
 from resjax.studies.spread import intact_value
@@ -106,7 +106,7 @@ def line_of(result: Deletions, what: str = "error", rows: np.ndarray | None = No
         means.append(own.mean())
         made.append(alone if k in exact or len(own) < 2 else drawn)
     amount, mean, resampled = np.append(0, amounts), np.array(means), np.stack(made, -1)
-    low, high = _ends(resampled)
+    low, high = percentiles(resampled)
     known = np.isfinite(low)  # a single set of several tells nothing of the mean
     x, y, made_y = amount[known], mean[known], resampled[:, known]
     fits = [j for j in range(LEAST + 1, len(x) + 1) if _fitted(x[:j], y[:j])[1] >= FITS]
@@ -116,7 +116,7 @@ def line_of(result: Deletions, what: str = "error", rows: np.ndarray | None = No
         return Line(amount, mean, low, high, 0, math.nan, nowhere, math.nan, nowhere, holds)
     slope, r2 = (float(v) for v in _fitted(x[:end], y[:end]))
     slopes, r2s = _fitted(x[:end], made_y[:, :end])
-    around, percentile = _ends(slopes), _ends(r2s)
+    around, percentile = percentiles(slopes), percentiles(r2s)
     ends = np.array([*percentile, *reflected(r2, percentile)], float)
     between = (float(ends.min()), min(float(ends.max()), 1.0))  # no R² exceeds 1
     slope_interval = (float(around[0]), float(around[1]))
@@ -130,13 +130,6 @@ def _fitted(amount: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, np.ndarra
     left = np.sum((rise - slope[..., None] * amount) ** 2, -1)
     whole = np.sum((mean - mean.mean(-1, keepdims=True)) ** 2, -1)
     return slope, 1 - left / np.where(whole > 0, whole, np.nan)
-
-
-def _ends(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Ends [...] of the percentile interval of resampled values [resample, ...]; NaN where any is missing."""
-    tail = (1 - LEVEL) / 2
-    low, high = np.quantile(values, (tail, 1 - tail), axis=0)
-    return low, high
 
 
 def single_rises(result: Deletions, what: str = "error") -> np.ndarray | None:
@@ -164,7 +157,7 @@ def additive(result: Deletions, rises: np.ndarray, what: str = "error") -> Addit
     found: list[Any] = []
     for other in others:
         made = _rank_correlations(other[drawn], own[drawn]) if len(own) > 1 else np.array([math.nan])
-        low, high = _ends(made)  # NaN where a resample holds one size or one value only
+        low, high = percentiles(made)  # NaN where a resample holds one size or one value only
         found += [spearman(other, own) if len(own) > 1 else math.nan, (float(low), float(high))]
     return Additive(*found)
 

@@ -36,7 +36,7 @@ from numpy.typing import ArrayLike
 from resjax.network import Network, Variables
 from resjax.studies import counts, style, verdicts
 from resjax.studies.batches import BATCH_SIZE, Inference, part
-from resjax.studies.intervals import LEVEL, bootstrap
+from resjax.studies.intervals import bootstrap, percentiles
 from resjax.studies.judged import MET, MISSED, judged
 from resjax.studies.lesions.batch_statistics import equal_batches, measure_recalibrated
 from resjax.studies.lesions.lesion import score_deletions, spread_over
@@ -149,7 +149,6 @@ def _fields(allowed: np.ndarray, both: tuple[Scores, Scores]) -> dict[str, Any]:
     def over_units(rows: list[np.ndarray]) -> np.ndarray:
         return np.stack([spread_over(allowed, row) for row in rows])
 
-    tail = (1 - LEVEL) / 2
     # The same resampled images for both, because the seed is one.
     sums = [_summed(counts.resampled_rises(s.wrong[1:], s.wrong[0])) for s in both]
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -164,7 +163,7 @@ def _fields(allowed: np.ndarray, both: tuple[Scores, Scores]) -> dict[str, Any]:
         "num_classes": old.class_error.shape[-1],
         "spared": over_units([counts.spared_share(s.wrong[1:], s.wrong[0]) for s in both]),
         "intact_change": np.array(bootstrap(changes)) if len(changes) > 1 else None,
-        "removed": np.quantile(known, (tail, 1 - tail)) if len(known) else None,
+        "removed": np.array(percentiles(known)) if len(known) else None,
     }
 
 

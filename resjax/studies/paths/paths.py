@@ -29,7 +29,7 @@ from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
 from resjax.studies import style
-from resjax.studies.batches import Inference, Progress, whole_batches
+from resjax.studies.batches import Inference, following, whole_batches
 from resjax.studies.intervals import of_positive_mean
 from resjax.studies.marks import explain_lines
 from resjax.studies.paths.path_counts import between, one_path, show_lengths
@@ -149,16 +149,11 @@ def paths(
     given = network, variables, images, labels
     batches = len(whole_batches(*given, how.get("batch_size", BATCH_SIZE)).pairs)
     tell, of = how.get("progress"), batches + draws
-    first: Inference = how | {"progress": _after(tell, 0, of)}
-    then: Inference = how | {"progress": _after(tell, batches, of)}
+    first: Inference = how | {"progress": following(tell, 0, of)}
+    then: Inference = how | {"progress": following(tell, batches, of)}
     spectrum = path_spectrum(*given, probe=probe, seed=seed, **first)
     sample = sample_paths(*given, draws=draws, probe=probe, seed=seed, **then)
     return Paths({probe.statistics: spectrum}, {probe.statistics: sample})
-
-
-def _after(progress: Progress | None, before: int, of: int) -> Progress:
-    """Progress of a part within ``of`` steps, ``before`` of which are done."""
-    return lambda done, _: progress(before + done, of) if progress else None
 
 
 # --- what the report shows ---
@@ -358,7 +353,7 @@ def measure(bench: Bench) -> Paths:
     given = *bench.network(), images, labels
     steps, modes = max(1, len(images) // STUDY_BATCH) + draws, []
     for i, probe in enumerate(probes):
-        tell = _after(bench.progress, i * steps, len(probes) * steps)
+        tell = following(bench.progress, i * steps, len(probes) * steps)
         how: Inference = bench.how | {"batch_size": STUDY_BATCH, "progress": tell}
         one = paths(*given, draws=draws, probe=probe, seed=options.seed, **how)
         for part in (*one.exact.values(), *one.sample.values()):
