@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -22,7 +22,7 @@ class Case:
       units: (name, shortcut) of each unit, in order.
       classes: of each unit a letter; units of the same letter may change places.
       follows: what follows the sums, as ``FoundUnit.follows`` says it.
-      train_fn: ``(variables, x, key) -> (logits, new statistics)``.
+      train_fn: ``(variables, x, key) -> (logits, new statistics)``; ``statistics`` are those of variables.
       stem_bias: of the gradients of all variables, that of a bias which the stem adds at its end: the
         gradient at the first unit's input, summed over the batch. Where the input has integers.
     """
@@ -34,6 +34,7 @@ class Case:
     classes: str
     follows: str = ""
     train_fn: Callable[..., Any] | None = None
+    statistics: Callable[[Any], Any] | None = None
     stem_bias: Callable[[Any], jax.Array] | None = None
 
     def fn(self, variables: Any, x: Any) -> jax.Array:
@@ -97,6 +98,3 @@ def named(pattern: str, count: int, *parts: str, shortcut: str = "identity") -> 
     """(name, shortcut) of ``count`` layers, or of the parts of each: ``blocks/0/attention``, …"""
     layers = [pattern.format(i) for i in range(count)]
     return tuple((f"{layer}/{part}" if part else layer, shortcut) for layer in layers for part in parts or ("",))
-
-
-Cases = Mapping[str, Callable[[], Case]]

@@ -80,7 +80,8 @@ def resnet_case() -> Case:
     run, variables, train_fn = as_function(resnet, images())
     units = list(named("block{}", 4))
     units[2] = ("block2", "affine")
-    return Case(run, variables, images(), tuple(units), "aabc", "relu", train_fn)
+    own = (train_fn, lambda variables: {"state": variables["state"]})
+    return Case(run, variables, images(), tuple(units), "aabc", "relu", *own)
 
 
 def decoder_case() -> Case:

@@ -68,7 +68,9 @@ def resnet_case(pre: bool) -> Case:
     units = list(named("block{}", 4))
     units[2] = ("block2", "affine")
     variables = shapes(ResNet(pre), images())
-    return Case(run, variables, images(), tuple(units), "aabc", "" if pre else "relu", train_fn)
+    follows = "" if pre else "relu"
+    own = (train_fn, lambda variables: {"batch_stats": variables["batch_stats"]})
+    return Case(run, variables, images(), tuple(units), "aabc", follows, *own)
 
 
 # --- ConvNeXt with stochastic depth, which is off ---

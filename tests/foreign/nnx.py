@@ -76,6 +76,10 @@ class Decoder(nnx.Module):
         return self.embed.attend(self.norm(x))
 
 
+def statistics_of(variables: Any) -> Any:
+    return nnx.filter_state(nnx.state(variables), nnx.BatchStat)
+
+
 def as_function(make: Callable[[nnx.Rngs], nnx.Module]) -> tuple[Any, Any, Any]:
     """(run, its variables, train_fn) of a module."""
     module = nnx.eval_shape(lambda: make(nnx.Rngs(0)))
@@ -93,7 +97,7 @@ def as_function(make: Callable[[nnx.Rngs], nnx.Module]) -> tuple[Any, Any, Any]:
         trained = whole(variables)
         trained.train()
         logits = trained(x)
-        return logits, nnx.state(trained, nnx.BatchStat)
+        return logits, statistics_of(trained)
 
     return run, drawn(module if PYTREES else state), train_fn
 
@@ -102,7 +106,7 @@ def resnet_case() -> Case:
     run, variables, train_fn = as_function(ResNet)
     units = list(named("blocks/{}", 4))
     units[2] = ("blocks/2", "affine")
-    return Case(run, variables, images(), tuple(units), "aabc", "relu", train_fn)
+    return Case(run, variables, images(), tuple(units), "aabc", "relu", train_fn, statistics_of)
 
 
 def decoder_case() -> Case:
