@@ -93,6 +93,8 @@ class Stack:
     unit: Unit
     n: int
     stage: int
+    group: str = ""
+    start: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
