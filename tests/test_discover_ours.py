@@ -19,7 +19,7 @@ SMALL = {"stage_sizes": (3, 2), "widths": (2, 3), "dtype": "float64"}
 NETWORKS = {
     "post-activation": {},
     "pre-activation, projection": {"placement": "pre", "transition": "projection"},
-    "bottlenecks": {"block": "bottleneck", "stage_sizes": (2, 2), "widths": (2, 4)},
+    "bottlenecks": {"block": "bottleneck", "stage_sizes": (3,), "widths": (2,)},
     "normalization behind the sum": {"placement": "bn_after_add", "stage_sizes": (2,), "widths": (2,)},
 }
 
@@ -72,7 +72,7 @@ def test_lesions(name):
     network, variables, found, images, labels = case(name)
     there = lesion(found.network, found.variables, images, labels)
     here = lesion(network, variables, images, labels)
-    assert_same_results(there, here, "error", "baseline_error")
+    assert_same_results(there, here, "error", "loss", "kl", "agreement", "intact_error")
 
 
 @each
@@ -88,8 +88,8 @@ def test_orders(name):
     network, variables, found, images, labels = case(name)
     there = reorder(found.network, found.variables, images, labels)
     here = reorder(network, variables, images, labels)
-    assert there.num_swaps.tolist() == here.num_swaps.tolist()
-    assert_same_results(there, here, "error")
+    assert len(there.fixed) == len(here.fixed)
+    assert_same_results(there, here, "order", "error", "loss", "kl", "intact_error")
 
 
 @each
@@ -111,7 +111,7 @@ def test_training_mode(name):
 
 @pytest.mark.parametrize("model", ["vgg", "alexnet", "lenet5"])
 def test_networks_without_shortcuts_are_refused(model):
-    shape = (32, 32, 3)
+    shape = (64, 64, 3) if model == "alexnet" else (32, 32, 3)
     network = models.build(models.defaults(model), image_shape=shape, num_classes=CLASSES)
     variables = jax.eval_shape(lambda key: network.init(key, shape), jax.random.key(0))
     example = jax.ShapeDtypeStruct((2, *shape), np.float32)
