@@ -49,7 +49,8 @@ class ResNet(nnx.Module):
 
 def attend(query: jax.Array, key: jax.Array, value: jax.Array, mask: Any, **_: Any) -> jax.Array:
     """Attention in the dtype of its input; that of the library is always in float32."""
-    weights = nnx.dot_product_attention_weights(query, key, mask=mask)
+    scores = jnp.einsum("bqhd,bkhd->bhqk", query, key) / jnp.sqrt(query.shape[-1]).astype(query.dtype)
+    weights = jax.nn.softmax(jnp.where(mask, scores, -1e9))
     return jnp.einsum("bhqk,bkhd->bqhd", weights, value)
 
 
