@@ -78,10 +78,9 @@ class Masked(Network):
     def bound(self, variables, x):
         mask = (x[..., :1] > 0).astype(x.dtype)
         context = {"head": {"tied": variables["params"]["stem"]["Dense_0"]["kernel"]}}
-        for stack in self.stacks:
-            if isinstance(stack.unit, Mixing):
-                n = len(jax.tree.leaves(variables["params"][stack.part])[0])
-                context[stack.part] = {"mask": jnp.broadcast_to(mask, (n, *mask.shape))}
+        for part in {stack.part for stack in self.stacks if isinstance(stack.unit, Mixing)}:
+            n = len(jax.tree.leaves(variables["params"][part])[0])
+            context[part] = {"mask": jnp.broadcast_to(mask, (n, *mask.shape))}
         return {**variables, "context": context}
 
 
