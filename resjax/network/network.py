@@ -124,6 +124,11 @@ class Network:
         return list(zip(self.stacks, itertools.starmap(slice, itertools.pairwise(ends)), strict=True))
 
     @property
+    def classes(self) -> list[np.ndarray]:
+        """The indices of equal units, which can take each other's place: an array for each stack or group."""
+        return groups.classes(self.units)
+
+    @property
     def residual(self) -> np.ndarray:
         """bool [unit], whether a unit has a shortcut."""
         return np.array([unit.stack.unit.residual for unit in self.units])

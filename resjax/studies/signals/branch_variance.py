@@ -118,6 +118,9 @@ def branch_variance(
       Refusal: a network without a shortcut.
     """
     batches = first_batches(network, variables, images, None, **how)
+    names = [unit.name for unit in network.units]
+    stages = [name.split("/")[0] for name in names]
+    positions = {name: stages[: i + 1].count(stages[i]) for i, name in enumerate(names)}
     units = [unit for unit in network.units if unit.stack.unit.residual]
     if not units:
         raise Refusal(NO_SHORTCUT)
@@ -126,7 +129,7 @@ def branch_variance(
     )
     return BranchVariance(
         unit=tuple(unit.name for unit in units),
-        position=np.array([int(unit.name.rpartition("unit")[2]) for unit in units]),
+        position=np.array([positions[unit.name] for unit in units]),
         step=np.array([batches.step]),
         shortcut=shortcut,
         branch=branch,
