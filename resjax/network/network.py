@@ -28,7 +28,7 @@ Variables are a plain dict ``{"params": {"stem": …, "<stack>": …, "head": �
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -41,6 +41,9 @@ from numpy.typing import ArrayLike
 
 from resjax.network import order as orders
 from resjax.network import shape_errors
+from resjax.network.example import one_example
+from resjax.network.init_keys import init_keys
+from resjax.network.layer_order import paths_in_order
 from resjax.network.parts import Place, part_of, scan_units
 from resjax.network.stochastic_depth import UnitDropout
 from resjax.network.unit import CONVOLUTION, STATISTIC, Parts, Stack, UnitInfo
@@ -64,9 +67,9 @@ class Network:
     """Stem, stacks of units, head. Its methods are pure functions of variables, which it does not hold.
 
     Attributes:
-      stem: module ``(x, train) -> h``, image [B, H, W, C] to the first unit's input.
+      stem: module ``(x, train) -> h``, images [B, H, W, C], or other inputs, to the first unit's input.
       stacks: the units, in order. Names must be unique.
-      head: module ``(h, train) -> logits`` [B, classes].
+      head: module ``(h, train) -> logits`` [B, classes], or [B, …, classes] at several positions.
       unit_dropout: stochastic depth or a variant of it, or None.
       unroll: units per loop iteration, at most all units of a stack; 0 chooses a value that is fast on the
         device (``scan_unroll``). It affects speed only.
@@ -122,6 +125,11 @@ class Network:
         """(name, module, number of units, 0 for stem and head) of each part, in order."""
         stacks = [(stack.name, stack.unit, stack.n) for stack in self.stacks]
         return [("stem", self.stem, 0), *stacks, ("head", self.head, 0)]
+
+    @property
+    def integer_images(self) -> bool:
+        """Whether images [N, H, W, C] may be integers; tokens and other integers always may."""
+        return False
 
     # --- the parts, for analyses that loop over the units themselves ---
 
@@ -221,22 +229,22 @@ class Network:
 
     # --- the whole ---
 
-    def init(self, key: jax.Array, shape: tuple[int, ...]) -> dict[str, Any]:
-        """Initial variables for images of ``shape`` (H, W, C). Under jit, no forward pass is run.
+    def init(self, key: jax.Array, example: Any) -> dict[str, Any]:
+        """Initial variables for inputs like ``example`` (``one_example``). Under jit, no forward pass is run.
 
         A residual network and its plain twin get equal values from equal keys.
 
         Raises:
           ValueError: a unit that changes the shape in a stack of two units or more.
         """
-        h: Any = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+        h = one_example(example)
         parts: dict[str, Any] = {}
 
         def init_one(module: nn.Module, keys: jax.Array, h: Any) -> Any:
             rngs = {"params": keys[0], "dropout": keys[1]}
-            return module.init(rngs, jnp.zeros(h.shape, h.dtype), train=False)
+            return module.init(rngs, jax.tree.map(lambda v: jnp.zeros(v.shape, v.dtype), h), train=False)
 
-        of_parts, of_units = _init_keys(key, [n for _, _, n in self.modules])
+        of_parts, of_units = init_keys(key, [n for _, _, n in self.modules])
         for i, (name, module, n) in enumerate(self.modules):
             if n:
                 keys = of_units[i, :n]
@@ -273,7 +281,7 @@ class Network:
 
         Args:
           variables: as ``init`` returns them.
-          x: images [B, H, W, C], float.
+          x: images [B, H, W, C], float; or any pytree of arrays [B, …] that the stem takes.
           train: compute and update batch statistics; apply dropout and stochastic depth.
           gates: float [num_units], a factor on each unit's branch; 0 deletes, None and 1 leave it intact.
           order: int [num_units]: at place i runs unit ``order[i]``, which must be of the same stack. Outside
@@ -309,13 +317,17 @@ class Network:
         new_stats = {k: v for k, v in stats.items() if jax.tree.leaves(v)}
         return Output(logits, new_stats if train else variables.get("batch_stats", {}), taps)
 
-    def deletable(self, variables: Variables, shape: tuple[int, ...]) -> np.ndarray:
-        """bool [num_units]: which units can be deleted, for images of ``shape`` (H, W, C).
+    def layer_paths(self, example: Any) -> dict[str, list[str]]:
+        """{part: paths of its parameters} in the order of the calls, for inputs like ``example``."""
+        return paths_in_order(self.modules, example)
+
+    def deletable(self, variables: Variables, example: Any) -> np.ndarray:
+        """bool [num_units]: which units can be deleted, for inputs like ``example`` (``one_example``).
 
         A residual unit can always be deleted (its shortcut stays), a plain unit if its input and output
         shapes agree.
         """
-        x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+        x = one_example(example)
         shortcuts = jax.eval_shape(
             lambda v, x: self.apply(v, x, tap=lambda parts: (parts.shortcut,)).taps, variables, x
         )
@@ -378,18 +390,6 @@ def _run(
             raise
         raise ValueError("this network draws random numbers in training: pass key=") from error
     return out, updates.get("batch_stats", {})
-
-
-def _init_keys(key: jax.Array, units: Sequence[int]) -> tuple[jax.Array, jax.Array]:
-    """Keys for parameters and dropout: [part, 2] for whole parts, [part, unit, 2] for units.
-
-    All keys are drawn at once: each draw compiles to ten kernels, and drawing part by part took a third of
-    the initial state's compile time. (With JAX's default generator, the first keys of a split do not depend
-    on how many are drawn.)
-    """
-    own = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(units)))
-    split = jax.vmap(lambda k: jax.random.split(k, max(2, *units)))(own)
-    return split[:, :2], jax.vmap(jax.vmap(jax.random.split))(split)
 
 
 def _fold(key: jax.Array | None, i: int) -> jax.Array | None:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resjax.network import Network, Variables
-from resjax.studies.batches import Inference, Progress, part
+from resjax.studies.batches import Inference, Progress, Running, part
 from resjax.studies.initial import at_initialization, described
 from resjax.studies.options import ClaimOptions, Options
 from resjax.studies.refusal import Refusal
@@ -51,9 +51,14 @@ class Bench:
     choices: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
-    def how(self) -> Inference:
+    def running(self) -> Running:
         """How examples are run: the run's loss, the batch size, the progress."""
-        return Inference(loss=self.run.loss, batch_size=self.options.batch_size, progress=self.progress)
+        return Running(loss=self.run.loss, batch_size=self.options.batch_size, progress=self.progress)
+
+    @property
+    def how(self) -> Inference:
+        """``running``, for studies that measure an error."""
+        return Inference(**self.running)
 
     def network(self) -> tuple[Network, Variables]:
         """The network and its newest variables."""
