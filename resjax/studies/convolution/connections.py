@@ -139,8 +139,8 @@ def _convolutions(network: Network, variables: Variables, image: Any) -> list[_L
     """The convolutions of the stem and of the first unit of every stack."""
     found: list[_Layer] = []
     h = _trace("stem", 1, network.stem, part_of(variables, "stem"), image, found)
-    for stack, units, stacked, _ in network.places(variables):
-        own = jax.tree.map(lambda v: v[0], stacked)
+    for stack, units in network.spans:
+        own = jax.tree.map(lambda v: v[0], part_of(variables, stack))
         h = _trace(network.units[units.start].name, stack.n, stack.unit, own, h, found)
     return found
 

@@ -316,7 +316,7 @@ def _walk_paths(
 
     ``batch`` is (variables, images, labels, key); ``through`` is bool [units, paths].
     """
-    count, dtype = through.shape[1] + 1, wide(jax.eval_shape(network.run_stem, *batch[:2])[0])
+    count, dtype = through.shape[1] + 1, wide(jax.eval_shape(partial(_first, network), *batch[:2]))
     walk = walk_back(
         *(network, loss, probe, *batch),
         start=lambda c: jnp.broadcast_to(c, (count, *c.shape)),
@@ -326,6 +326,11 @@ def _walk_paths(
     )
     norms = lax.map(lambda c: norm_of_each(walk.to_input(c)), walk.rows)
     return norms, walk.carry + jnp.log(walk.scale).astype(dtype)
+
+
+def _first(network: Network, variables: Variables, images: Any) -> jax.Array:
+    """The state in front of the first unit."""
+    return network.run_stem(network.bound(variables, images), images)[0]
 
 
 def _cross(unit: Crossing, rows: jax.Array, logs: jax.Array, through: jax.Array) -> Any:

@@ -42,9 +42,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from resjax.models.layers import BatchNorm
-from resjax.network import Network, Stack, Variables
+from resjax.network import Network, Variables
 from resjax.network.example import one_example
-from resjax.network.parts import part_of, scan_units
+from resjax.network.parts import part_of
+from resjax.network.periods import Place, by_unit, scan_places
 from resjax.studies import style
 from resjax.studies.batches import BATCH_SIZE, Progress, per_example
 from resjax.studies.examples import checked_inputs, num_examples
@@ -169,18 +170,18 @@ def _run(network: Network, variables: Variables, images: Any, seen: dict[str, di
             moments.append(jnp.stack([jnp.mean(y, 1), jnp.mean(jnp.square(y), 1)])[None])
         return h, jnp.concatenate(moments)
 
+    variables = network.bound(variables, images)
     stem = part_of(variables, "stem")
-    h, moments = recorded("stem", stem, lambda: network.run_stem(variables, images)[0])
-    found = [moments]
-    for place in network.places(variables):
+    h, of_stem = recorded("stem", stem, lambda: network.run_stem(variables, images)[0])
 
-        def step(h: Any, own: Any, stack: Stack = place.stack) -> Any:
-            apply: Any = partial(stack.unit.apply, own[0], h, own[1], method="parts")
-            return recorded(stack.name, own[0], lambda: apply().y)
+    def step(place: Place, h: Any, own: Any) -> Any:
+        apply: Any = partial(place.stack.unit.apply, own[0], h, own[1], method="parts")
+        return recorded(place.stack.part, own[0], lambda: apply().y)
 
-        h, moments = scan_units(place.stack.n, step, h, (place.variables, place.gates))
-        found.append(moments.reshape(-1, 2, count))
-    return jnp.concatenate(found)
+    places = network.places(variables)
+    _, found = scan_places(places, step, h, [(place.variables, place.gates) for place in places])
+    of_units = by_unit(places, [moments.reshape(-1, 2, count) for moments in found])
+    return jnp.concatenate([of_stem, of_units])
 
 
 @partial(jax.jit, static_argnums=0)
@@ -193,7 +194,7 @@ def layers_of(network: Network, variables: Variables, example: Any) -> dict[str,
     seen: dict[str, dict[str, bool]] = {}
     x = one_example(example)
     jax.eval_shape(lambda v, x: _run(network, v, x, seen), variables, x)
-    parts = [("stem", seen["stem"]), *((u.name, seen[u.stack.name]) for u in network.units)]
+    parts = [("stem", seen["stem"]), *((u.name, seen[u.part]) for u in network.units)]
     return {f"{part}/{name}".rstrip("/"): own[name] for part, own in parts for name in own}
 
 
