@@ -6,6 +6,8 @@ mask. Only the stem of a network sees them. Labels are int [N], or [N, …] with
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -92,14 +94,21 @@ def logits_shape(network: Network, variables: Variables, example: Any) -> tuple[
       ValueError: inputs that the network can't take.
     """
     x = one_example(example)
-    try:
+    with tracing(x):
         logits = jax.eval_shape(lambda v, x: network.apply(v, x).logits, variables, x)
+    return tuple(logits.shape[1:])
+
+
+@contextlib.contextmanager
+def tracing(example: Any) -> Iterator[None]:
+    """Within it, a network is traced with ``example``; what it can't take becomes a ``ValueError``."""
+    try:
+        yield
     except (TypeError, AttributeError, IndexError, KeyError, AssertionError) as error:
         raise ValueError(
-            f"the network can't take inputs like {described(x)}: {error}; give inputs of the form on which "
-            "it was trained, with a leading axis of examples"
+            f"the network can't take inputs like {described(example)}: {error}; give inputs of the form on "
+            "which it was trained, with a leading axis of examples"
         ) from error
-    return tuple(logits.shape[1:])
 
 
 def check_labels(labels: np.ndarray, count: int, logits: tuple[int, ...]) -> None:

@@ -48,7 +48,7 @@ from resjax.network.parts import part_of
 from resjax.network.periods import Place, by_unit, scan_places
 from resjax.studies import style
 from resjax.studies.batches import BATCH_SIZE, Progress, per_example
-from resjax.studies.examples import checked_inputs, num_examples
+from resjax.studies.examples import checked_inputs, num_examples, tracing
 from resjax.studies.initial import drawn
 from resjax.studies.intervals import student
 from resjax.studies.paths.path_walk import wide
@@ -92,7 +92,8 @@ def responses(
       Refusal: no layer of stem and units has a kernel.
     """
     images = checked_inputs(network, images)
-    layers = layers_of(network, variables, images)
+    with tracing(images):
+        layers = layers_of(network, variables, images)
     if not layers:
         raise Refusal(NO_KERNEL)
     run = partial(_record, network, variables)
