@@ -12,6 +12,7 @@ from token_network import (
     EXAMPLES,
     LENGTH,
     NETWORK,
+    WIDTH,
     WORDS,
     Embedding,
     missed_top_two,
@@ -21,7 +22,8 @@ from token_network import (
 )
 
 from resjax import analysis
-from resjax.network import Network
+from resjax.models.layers import BatchNorm
+from resjax.network import Network, Stack, Unit
 from resjax.network.losses import cross_entropy, share_wrong
 from resjax.network.norms import layer_norms
 from resjax.studies.examples import take
@@ -279,12 +281,30 @@ def test_forward_depth_has_intervals_of_shares():
     assert result.agreement_interval[0, -1].tolist() == [1, 1]
 
 
+class Normed(Unit):
+    def setup(self):
+        self.dense, self.norm = nn.Dense(WIDTH), BatchNorm()
+
+    def split(self, x, train):
+        return x, jnp.tanh(self.norm(self.dense(x), train))
+
+
+def test_statistics_of_tokens_are_estimated():
+    network = Network(NETWORK.stem, (Stack("normed", Normed(), 2, 1),), NETWORK.head)
+    v = network.init(jax.random.key(0), texts()[0])
+    result = analysis.recalibrate(network, v, *texts(), reference=texts(1)[0], **HOW)
+    running = analysis.lesion(network, v, *texts(), **HOW)
+    np.testing.assert_allclose(result.error[0], running.error, atol=1e-6)
+    np.testing.assert_allclose(result.kl[0], running.kl, rtol=1e-3)
+    assert np.abs(result.kl[1] - result.kl[0]).min() > 0
+    assert result.num_reference == 9 and result.intact_change[0] <= result.intact_change[1]
+    with pytest.raises(ValueError, match=r"recalibrate_on is .*int64.*; allowed: inputs like"):
+        short = {name: values[:, :2] for name, values in texts()[0].items()}
+        analysis.pairs(network, v, *texts(), recalibrate_on=short)
+
+
 def test_path_counts():
     assert analysis.path_counts(NETWORK).num_residual == UNITS
-
-
-def plain_images():
-    return np.zeros((2, 4, 4, 1), np.float32)
 
 
 @pytest.mark.parametrize(
