@@ -321,6 +321,25 @@ def test_what_needs_images_is_refused(run, message):
         run()
 
 
+class Opaque(Network):
+    """Its layers can't be seen, as those of a network that was found in a function."""
+
+    @property
+    def opaque(self):
+        return True
+
+
+def test_studies_of_layers_refuse_a_network_without_any():
+    network = Opaque(NETWORK.stem, NETWORK.stacks, NETWORK.head)
+    images = np.zeros((2, 4, 4, 1), np.float32)
+    with pytest.raises(Refusal, match="responses need layers that are Flax modules"):
+        analysis.responses(network, variables(), texts()[0])
+    with pytest.raises(Refusal, match="convolutions need layers that are Flax modules"):
+        analysis.connections(network, variables(), images)
+    with pytest.raises(Refusal, match="new units need layers that are Flax modules"):
+        analysis.insert(network, variables(), images, after=0, key=jax.random.key(0))
+
+
 def of_range_two(logits, labels):
     return 2 * missed_top_two(logits, labels) + 1
 

@@ -87,6 +87,15 @@ def only_images(inputs: Any, why: str, labels: np.ndarray | None = None) -> None
         raise Refusal(f"{why} need images, float [N, H, W, C]; the inputs are {described(inputs)}")
 
 
+def only_modules(network: Network, why: str) -> None:
+    """Refuses a network whose layers can't be seen; ``why`` says what needs them."""
+    if network.opaque:
+        raise Refusal(
+            f"{why} need layers that are Flax modules; this network was found in a function, so its parts "
+            "are equations: write it as a resjax.network.Network"
+        )
+
+
 def logits_shape(network: Network, variables: Variables, example: Any) -> tuple[int, ...]:
     """[…, classes]: the shape of one example's logits; nothing is computed.
 
