@@ -27,8 +27,11 @@ from resjax.network import Network, Stack, Unit
 from resjax.network.losses import cross_entropy, share_wrong
 from resjax.network.norms import layer_norms
 from resjax.studies.examples import take
+from resjax.studies.paths import forward_depth
+from resjax.studies.paths.depths import ForwardDepth, depth_of
 from resjax.studies.paths.path_walk import TRAINING, Probe
 from resjax.studies.refusal import Refusal
+from resjax.studies.words import percent
 
 HOW = {"loss": summed_surprise, "metric": missed_top_two, "batch_size": 4}
 RUNNING = {"loss": summed_surprise, "batch_size": 4}
@@ -160,7 +163,7 @@ def test_interventions():
 
 class WithoutInit(Network):
     def init(self, key, example):
-        raise ValueError("initial variables must be given")
+        raise Refusal("initial variables must be given")
 
 
 def test_redraws_are_left_out_where_a_network_has_no_initialization():
@@ -279,6 +282,11 @@ def test_forward_depth_has_intervals_of_shares():
     assert ((low <= result.error[0]) & (result.error[0] <= high)).all() and (high > low).any()
     np.testing.assert_allclose(result.rise_interval[:2, -1], 0, atol=1e-6)
     assert result.agreement_interval[0, -1].tolist() == [1, 1]
+    for back in (result, ForwardDepth.from_json(result.to_json())):
+        table, depth = forward_depth.table(back), depth_of(back)
+        assert table["paths: error"][0].endswith(f"({percent(low[0])} to {percent(high[0])})")
+        assert depth.low <= depth.value <= depth.high
+        assert len(forward_depth.points("texts", back)) == 2
 
 
 class Normed(Unit):
