@@ -147,13 +147,13 @@ def _true(classes: Classes, count: int) -> np.ndarray:
 def reorder(
     network: Network,
     variables: Variables,
-    images: ArrayLike,
+    images: Any,
     labels: ArrayLike,
     *,
     swaps: Sequence[int] = SWAPS,
     draws: int = 30,
     seed: int = 0,
-    recalibrate_on: ArrayLike | None = None,
+    recalibrate_on: Any = None,
     **how: Unpack[Inference],
 ) -> Reordering:
     """Runs the units in other orders, as in Veit et al. 2016, Fig. 5b; see ``by_swaps``.
