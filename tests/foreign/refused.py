@@ -81,11 +81,11 @@ def u_net_without(i: int) -> Any:
 
 def rev_net(v: Any, x: jax.Array) -> jax.Array:
     """Two streams, each of which feeds the branches of the other."""
-    a = b = x
+    a, b = x @ v["first"], x @ v["second"]
     for p in v["blocks"]:
         a = a + branch(b, p)
         b = b + jnp.tanh(a @ p["first"].T) @ p["second"].T
-    return head(a + b, v)
+    return jnp.mean(jnp.concatenate([a, b], -1), 1) @ v["join"]
 
 
 def dense_sums(v: Any, x: jax.Array) -> jax.Array:
