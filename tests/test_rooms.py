@@ -20,6 +20,7 @@ ROOMS = {
     "workdir",
     "cpu",
     "data",
+    "discovery",
     "pretrained",
     "studies",
     "report",

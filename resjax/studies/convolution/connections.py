@@ -39,8 +39,8 @@ from resjax.studies.batches import Progress, reported
 from resjax.studies.convolution.sharing import Shape3, jacobian_rows, moved_back
 from resjax.studies.refusal import Refusal
 from resjax.studies.result import Result
-from resjax.studies.run import Run
 from resjax.studies.study import Columns, Study
+from resjax.studies.subject import Subject
 from resjax.studies.words import count, factor, join
 
 # Positions along a side, and channels, whose rows are computed.
@@ -265,7 +265,7 @@ def table(r: Connections) -> Columns:
     }
 
 
-def unsuited(run: Run) -> str | None:
+def unsuited(run: Subject) -> str | None:
     rows = layer_table(run.network, run.image_shape)
     return None if any("conv" in row.kind for row in rows) else "it has no convolution"
 

@@ -363,7 +363,7 @@ def measure(bench: Bench) -> Interventions:
     run, options = bench.run, bench.options
     return interventions(
         *bench.evaluation(EXAMPLES),
-        initial=None if run.imported else run.initial.variables,
+        initial=run.initial_variables if run.from_scratch else None,
         reference=bench.training(REFERENCE)[0],
         alphas=ALPHAS,
         draws=min(DRAWS, options.draws),
@@ -382,7 +382,7 @@ STUDY = Study(
     ),
     code=(
         f"reference, _ = run.examples('train', {REFERENCE})\n"
-        f"resjax.analysis.interventions(*run.evaluation({EXAMPLES}), initial=run.initial.variables,\n"
+        f"resjax.analysis.interventions(*run.evaluation({EXAMPLES}), initial=run.initial_variables,\n"
         f"                              reference=reference, alphas={ALPHAS}, draws={DRAWS},\n"
         "                              loss=run.loss)"
     ),

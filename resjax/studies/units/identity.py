@@ -160,7 +160,7 @@ def _rho(rows: np.ndarray, axis: int = -1) -> np.ndarray:
 
 
 def measure(bench: Bench) -> Identity:
-    images, labels = bench.training(min(EXAMPLES, bench.options.max_examples), note=True)
+    images, labels = bench.data(min(EXAMPLES, bench.options.max_examples))
     given, how = (*bench.network(), images, labels), bench.how
     how["progress"] = part(bench.progress, 0, 2)
     lesions = lesion(*given, **how)
