@@ -54,8 +54,8 @@ def zero_norms(network: Network, tree: Mapping[str, Any]) -> dict[str, jax.Array
 
 def _leaves(network: Network, tree: Mapping[str, Any]) -> Iterator[tuple[str, int, Any]]:
     """(name, number of axes over units, leaf)."""
-    stacks = {stack.name for stack in network.stacks}
-    known = ["stem", *(stack.name for stack in network.stacks), "head"]
+    stacks = dict.fromkeys(stack.part for stack in network.stacks)
+    known = ["stem", *stacks, "head"]
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         part, *rest = (str(entry.key) for entry in path)
         if part not in known:
@@ -82,9 +82,9 @@ def flatten_norms(
     flat = _of_part("stem", values, leaves)
     for unit in network.units:
         for path in leaves[unit.stack.name]:
-            value = values.get(f"{unit.stack.name}/{path}")
+            value = values.get(f"{unit.part}/{path}")
             if value is not None:
-                flat.append((f"{unit.name}/{path}", float(value[unit.position])))
+                flat.append((f"{unit.name}/{path}", float(value[unit.row])))
     return flat + _of_part("head", values, leaves)
 
 

@@ -137,8 +137,8 @@ def _convolutions(network: Network, variables: Variables, image_shape: Shape3) -
     found: list[_Layer] = []
     x = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     h = _trace("stem", 1, network.stem, part_of(variables, "stem"), x, found)
-    for stack, units, stacked, _ in network.places(variables):
-        own = jax.tree.map(lambda v: v[0], stacked)
+    for stack, units in network.spans:
+        own = jax.tree.map(lambda v: v[0], part_of(variables, stack))
         h = _trace(network.units[units.start].name, stack.n, stack.unit, own, h, found)
     return found
 

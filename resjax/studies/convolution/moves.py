@@ -127,12 +127,14 @@ def _walk(
     steps: tuple[Steps, ...],
 ) -> tuple[list[Any], jax.Array]:
     """``look(features, total strides)`` at the stem and behind every unit; and the logits."""
+    variables, gates = network.bound(variables, x), network.test_gates
     h, _ = network.run_stem(variables, x)
     seen = [look(h, steps[0])]
-    for place in network.places(variables):
-        tap: Tap = partial(lambda step, parts: look(parts.y, step), steps[1 + place.units.start])
-        h, _, taps = network.run_stack(place.stack, variables, h, gates=place.gates, tap=tap)
-        seen += [jax.tree.map(lambda v, i=i: v[i], taps) for i in range(place.stack.n)]
+    for stack, own in network.spans:
+        tap: Tap = partial(lambda step, parts: look(parts.y, step), steps[1 + own.start])
+        its = None if gates is None else gates[own]
+        h, _, taps = network.run_stack(stack, variables, h, gates=its, tap=tap)
+        seen += [jax.tree.map(lambda v, i=i: v[i], taps) for i in range(stack.n)]
     return seen, network.run_head(variables, h)[0]
 
 

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from resjax.network import Network, Stack, Variables
-from resjax.network.parts import scan_units
+from resjax.network.parts import part_of, scan_units
+from resjax.network.periods import Place, by_part, scan_places
 from resjax.studies.batches import BATCH_SIZE, Progress, check_images, padded_batches
 from resjax.studies.variants import Forward, with_gates
 
@@ -30,8 +31,8 @@ def with_variables(
     A collection that ``other`` lacks, such as batch_stats, stays as it is.
     """
     mixed = {collection: dict(tree) for collection, tree in variables.items()}
-    for place in network.places(variables):
-        own, name = changed[place.units], place.stack.name
+    places = network.places(variables)
+    for name, own in by_part(places, [place.take(changed) for place in places]).items():
 
         def leaf(old: jax.Array, new: jax.Array, own: jax.Array = own) -> jax.Array:
             return jnp.where(own.reshape(-1, *[1] * (old.ndim - 1)), new.astype(old.dtype), old)
@@ -46,20 +47,21 @@ def with_means(
     network: Network, variables: Variables, images: jax.Array, frozen: jax.Array, means: Any
 ) -> jax.Array:
     """A variant is bool [units]: which branches are replaced by their mean, from ``mean_branches``."""
+    variables = network.bound(variables, images)
     h, _ = network.run_stem(variables, images)
-    for place in network.places(variables):
-        unit = place.stack.unit
 
-        def step(h: jax.Array, own: Any, unit: Any = unit) -> Any:
-            part, gate, is_frozen, mean = own
-            s, f = unit.apply(part, h, False, method="split")
-            f = jnp.where(is_frozen, mean[None].astype(f.dtype), f)
-            f = _gated(f, gate)
-            z = s + f if unit.residual else f
-            return unit.apply(part, z, False, method="merge"), None
+    def step(place: Place, h: jax.Array, own: Any) -> Any:
+        unit: Any = place.stack.unit
+        part, gate, is_frozen, mean = own
+        s, f = unit.apply(part, h, False, method="split")
+        f = jnp.where(is_frozen, mean[None].astype(f.dtype), f)
+        f = _gated(f, gate)
+        z = s + f if unit.residual else f
+        return unit.apply(part, z, False, method="merge"), None
 
-        own = (place.variables, place.gates, frozen[place.units], means[place.stack.name])
-        h, _ = scan_units(place.stack.n, step, h, own)
+    places = network.places(variables)
+    own = [(place.variables, place.gates, place.take(frozen), place.join(means)) for place in places]
+    h, _ = scan_places(places, step, h, own)
     return network.run_head(variables, h)[0]
 
 
@@ -111,11 +113,12 @@ def in_parallel(
     y = merge(x + Σ_i (s_i(x) − x + f_i(x))), with the merge of the last unit. A stack of one unit or
     without shortcuts always runs unchanged.
     """
+    variables = network.bound(variables, images)
     h, _ = network.run_stem(variables, images)
-    for i, place in enumerate(network.places(variables)):
-        stack = place.stack
+    for i, (stack, own_units) in enumerate(network.spans):
+        gates = None if network.test_gates is None else network.test_gates[own_units]
         if not can_run_in_parallel(stack):
-            h, _, _ = network.run_stack(stack, variables, h, gates=place.gates)
+            h, _, _ = network.run_stack(stack, variables, h, gates=gates)
             continue
 
         def step(carry: Any, own: Any, x: Any = h, unit: Any = stack.unit, i: int = i) -> Any:
@@ -127,7 +130,7 @@ def in_parallel(
             added = others + (s - x) + f
             return (y, jnp.where(together[i], added, 0)), None
 
-        own = (place.variables, place.gates)
+        own = (part_of(variables, stack), gates)
         (h, _), _ = scan_units(stack.n, step, (h, jnp.zeros_like(h)), own)
     return network.run_head(variables, h)[0]
 

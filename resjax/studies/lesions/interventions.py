@@ -193,7 +193,7 @@ def interventions(
     unknown = np.full((len(can_go), intact.num_examples), np.nan)
     drawn = [np.mean(own, 0) if own else unknown for own in wrong.values()]
 
-    places = [place for place in network.places(variables) if can_run_in_parallel(place.stack)]
+    joined = [(stack, units) for stack, units in network.spans if can_run_in_parallel(stack)]
     count = "" if reference is None else f"; {len(np.asarray(reference)):,} reference images"
     return Interventions(
         **measured,
@@ -202,9 +202,9 @@ def interventions(
         residual=np.array([unit.stack.unit.residual for unit in network.units]),
         intervention=tuple(job.name for job in jobs),
         alpha=np.array(alphas if can_go.any() else (), float),
-        stack=tuple(place.stack.name for place in places),
-        first=np.array([place.units.start for place in places], int),
-        size=np.array([place.stack.n for place in places], int),
+        stack=tuple(stack.name for stack, _ in joined),
+        first=np.array([units.start for _, units in joined], int),
+        size=np.array([stack.n for stack, _ in joined], int),
         left_out=why_not(network, can_go),
         spared=np.stack([counts.spared_share(own, intact.wrong[0]) for own in drawn]),
         choices={

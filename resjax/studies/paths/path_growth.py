@@ -118,15 +118,15 @@ def unit_scales(network: Network, variables: Variables) -> np.ndarray:
 
     A BatchNorm is known by its running variance, beside which the parameter ``scale`` is its γ.
     """
-    found = []
+    found = np.full(network.num_units, np.nan)
     for place in network.places(variables):
         leaves = flatten_dict(place.variables)
         normalizations = [path[1:-1] for path in leaves if path[0] == "batch_stats" and path[-1] == "var"]
         gammas = [np.abs(leaves["params", *path, "scale"]) for path in normalizations]
-        rows = [np.reshape(gamma, (place.stack.n, -1)) for gamma in gammas]
-        rows = rows or [np.full((place.stack.n, 1), np.nan)]
-        found.append(np.concatenate(rows, axis=1).mean(1, dtype=np.float64))
-    return np.concatenate(found)
+        rows = [np.reshape(gamma, (len(place.units), -1)) for gamma in gammas]
+        rows = rows or [np.full((len(place.units), 1), np.nan)]
+        found[place.units] = np.concatenate(rows, axis=1).mean(1, dtype=np.float64)
+    return found
 
 
 # --- what the report shows ---

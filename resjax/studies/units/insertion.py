@@ -81,6 +81,11 @@ def insert(
         raise ValueError(
             f"after={after}, count={count}; allowed: −1 … {network.num_units - 1}, and 1 or more"
         )
+    if groups := sorted({stack.group for stack in network.stacks if stack.group}):
+        raise Refusal(
+            f"the units of this network belong to groups ({', '.join(groups)}), whose variables several "
+            "stacks share; a unit can be inserted only into a network whose stacks have parts of their own"
+        )
     if states is None:
         states = states_of(network, variables, jnp.asarray(images))
     h = states[after + 1]
@@ -129,7 +134,7 @@ def start_from(task: Task, variables: Variables, seed: int = 0) -> TrainState:
 @partial(jax.jit, static_argnums=0, compiler_options=_QUICK)
 def states_of(network: Network, variables: Variables, images: jax.Array) -> list[jax.Array]:
     """The state at each place: in front of the first unit, then behind each one; arrays [B, …]."""
-    stem, _ = network.run_stem(variables, images)
+    stem, _ = network.run_stem(network.bound(variables, images), images)
     taps = network.apply(variables, images, tap=lambda parts: parts.y).taps
     return [stem, *(y for stack in network.stacks for y in taps[stack.name])]
 

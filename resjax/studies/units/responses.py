@@ -43,8 +43,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from resjax.models.layers import BatchNorm
-from resjax.network import Network, Stack, Variables
-from resjax.network.parts import part_of, scan_units
+from resjax.network import Network, Variables
+from resjax.network.parts import part_of
+from resjax.network.periods import Place, by_unit, scan_places
 from resjax.studies import style
 from resjax.studies.batches import BATCH_SIZE, Progress, check_images, per_example
 from resjax.studies.initial import drawn
@@ -167,18 +168,18 @@ def _run(
             moments.append(jnp.stack([jnp.mean(y, 1), jnp.mean(jnp.square(y), 1)])[None])
         return h, jnp.concatenate(moments)
 
+    variables = network.bound(variables, images)
     stem = part_of(variables, "stem")
-    h, moments = recorded("stem", stem, lambda: network.run_stem(variables, images)[0])
-    found = [moments]
-    for place in network.places(variables):
+    h, of_stem = recorded("stem", stem, lambda: network.run_stem(variables, images)[0])
 
-        def step(h: Any, own: Any, stack: Stack = place.stack) -> Any:
-            apply: Any = partial(stack.unit.apply, own[0], h, own[1], method="parts")
-            return recorded(stack.name, own[0], lambda: apply().y)
+    def step(place: Place, h: Any, own: Any) -> Any:
+        apply: Any = partial(place.stack.unit.apply, own[0], h, own[1], method="parts")
+        return recorded(place.stack.part, own[0], lambda: apply().y)
 
-        h, moments = scan_units(place.stack.n, step, h, (place.variables, place.gates))
-        found.append(moments.reshape(-1, 2, len(images)))
-    return jnp.concatenate(found)
+    places = network.places(variables)
+    _, found = scan_places(places, step, h, [(place.variables, place.gates) for place in places])
+    of_units = by_unit(places, [moments.reshape(-1, 2, len(images)) for moments in found])
+    return jnp.concatenate([of_stem, of_units])
 
 
 @partial(jax.jit, static_argnums=0)
@@ -191,7 +192,7 @@ def layers_of(network: Network, variables: Variables, shape: tuple[int, ...]) ->
     seen: dict[str, dict[str, bool]] = {}
     x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     jax.eval_shape(lambda v, x: _run(network, v, x, seen), variables, x)
-    parts = [("stem", seen["stem"]), *((u.name, seen[u.stack.name]) for u in network.units)]
+    parts = [("stem", seen["stem"]), *((u.name, seen[u.part]) for u in network.units)]
     return {f"{part}/{name}".rstrip("/"): own[name] for part, own in parts for name in own}
 
 
