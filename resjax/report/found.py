@@ -23,11 +23,11 @@ SHORTCUTS = {
 
 
 def headline(found: Found) -> str:
-    """'16 residual units: 12 with identity and 4 with affine shortcuts'."""
+    """'16 residual units: 12 with identity and 4 with affine shortcuts.'."""
     kinds = [unit.shortcut for unit in found.units]
     told = [f"{kinds.count(kind)} with {kind}" for kind in SHORTCUTS if kind in kinds]
     last = "shortcut" if len(kinds) == 1 else "shortcuts"
-    return f"{count(len(kinds), 'residual unit')}: {join(told)} {last}"
+    return f"{count(len(kinds), 'residual unit')}: {join(told)} {last}."
 
 
 def points(found: Found) -> list[str]:
@@ -73,7 +73,7 @@ def plot(found: Found) -> Figure:
             own = [k for k, u in enumerate(units) if (u.shortcut, u.bypassed) == (kind, bypassed)]
             if own:
                 ax.bar(
-                    [k + 1 for k in own],
+                    own,
                     [100 * units[k].parameters / total for k in own],
                     0.7,
                     color=style.color(i),
@@ -83,10 +83,10 @@ def plot(found: Found) -> Figure:
     starts = [k for k, u in enumerate(units) if k == 0 or u.shape != units[k - 1].shape]
     for start, end in zip(starts, [*starts[1:], len(units)], strict=True):
         if start:
-            ax.axvline(start + 0.5, lw=0.8, ls=":", color=style.ink())
+            ax.axvline(start - 0.5, lw=0.8, ls=":", color=style.ink())
         if len(starts) <= _MOST_SHAPES:
-            style.label_above(ax, (start + end + 1) / 2, _shape(units[start]))
-    ax.set(xlabel="unit", ylabel="parameters (% of all)", xlim=(0.3, len(units) + 0.7))
+            style.label_above(ax, (start + end - 1) / 2, _shape(units[start]))
+    ax.set(xlabel="unit", ylabel="parameters (% of all)", xlim=(-0.7, len(units) - 0.3))
     style.integer_ticks(ax)
     style.legend_above(fig, ax)
     return fig

@@ -128,7 +128,7 @@ the network apart at these units, so check first that they are those of your net
 <figure>
 {found.picture}
 </figure>
-<p class="finding">{_prose(found.finding.headline)}.</p>
+<p class="finding">{_prose(found.finding.headline)}</p>
 {_points(found.finding.points)}
 {_table(found.table, "units")}
 <p class="files">{_links(found.files)}</p>

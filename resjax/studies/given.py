@@ -322,8 +322,8 @@ def _made(name: str) -> Any:
         raise ValueError(f"network={name!r}: {form}")
     try:
         own = importlib.import_module(module)
-    except ImportError as error:
-        raise ValueError(f"network={name!r}: {error}; {form}") from error
+    except Exception as error:  # of the module itself, or of one that it imports
+        raise ValueError(f"network={name!r}: {type(error).__name__}: {error}; {form}") from error
     make = getattr(own, function, None)
     if not callable(make):
         there = [n for n, v in vars(own).items() if callable(v) and getattr(v, "__module__", "") == module]
