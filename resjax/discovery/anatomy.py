@@ -1,0 +1,183 @@
+"""The units of one function at every batch size, dtype and mode: found once, found again where shapes differ."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from resjax.discovery import chain as chains
+from resjax.discovery import select
+from resjax.discovery.given import Cast, Given
+from resjax.discovery.graph import Graph
+from resjax.discovery.names import Path, common
+from resjax.discovery.program import Program
+from resjax.discovery.refusal import NotFound
+from resjax.discovery.units import Sum, find_sums
+
+Origin = tuple[int, int | None]
+"""An array of the variables, by its number among them, or a row of one."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Anatomy:
+    """What was found in one trace.
+
+    Attributes:
+      program, graph: the trace.
+      units: the residual units in order; ``names`` theirs.
+      chain: stem, units and head, or None where some unit is bypassed by other connections.
+      bypassed: whether each unit is.
+      nested: the number of residual sums inside of units' branches.
+      others: {reason: sums of equal shapes that are no units}.
+      updates: {array: the value of its new statistics}, in training mode.
+    """
+
+    program: Program
+    graph: Graph
+    units: tuple[Sum, ...]
+    names: tuple[str, ...]
+    chain: chains.Chain | None
+    bypassed: tuple[bool, ...]
+    nested: int
+    others: Mapping[str, list[int]]
+    updates: Mapping[Origin, int]
+
+    @property
+    def parameters(self) -> list[frozenset[Origin]]:
+        """The parameters of each unit's branch."""
+        return [frozenset(self.program.origins[v] for v in unit.leaves) for unit in self.units]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Source:
+    """A given function, and how its units are chosen. Traces are kept, by batch size, dtypes and mode."""
+
+    given: Given
+    grain: str
+    boundaries: tuple[str, ...]
+
+    @functools.cached_property
+    def _known(self) -> dict[Any, Anatomy]:
+        return {}
+
+    @property
+    def first(self) -> Anatomy:
+        """The trace in which the units were found first."""
+        return next(iter(self._known.values()))
+
+    def anatomy(
+        self, batch: int, cast: Cast | None = None, cast_x: Cast | None = None, train: bool = False
+    ) -> Anatomy:
+        """The units in a trace for this batch size; ``cast`` and ``cast_x`` exchange floating dtypes.
+
+        Raises:
+          NotFound: other units than in the first trace.
+        """
+        x64 = bool(jax.config.jax_enable_x64)
+        key = (
+            batch,
+            *(tuple(sorted((str(a), str(b)) for a, b in (c or {}).items())) for c in (cast, cast_x)),
+            train,
+            x64,
+        )
+        if key not in self._known:
+            found = self._find(self.given.trace(batch, cast, cast_x, train))
+            first = next(iter(self._known.values()), found)
+            if found.parameters != first.parameters:
+                mode = "in training mode (train_fn)" if train else f"with {batch} examples"
+                raise NotFound(
+                    f"{mode} other units are found, {', '.join(found.names) or 'none'}, than before: "
+                    f"{', '.join(first.names)}; fn and train_fn must be one network at every batch size"
+                )
+            self._known[key] = found
+        return self._known[key]
+
+    def matching(self, part: int, arrays: Mapping[Origin, Any], state: Any, train: bool) -> Anatomy:
+        """The trace in which part ``part`` (0 is the stem) has these arrays and this state, or this input."""
+        first = next(iter(self._known.values()))
+        cast = casts((self.given.leaves[i].spec.dtype, v.dtype) for (i, _), v in arrays.items())
+        leaves = jax.tree.leaves(state)
+        batch = int(leaves[0].shape[0])
+        if part == 0:
+            before = jax.tree.leaves(self.given.example)
+            if len(before) != len(leaves):
+                raise ValueError(f"the input has {len(leaves)} arrays, the example had {len(before)}")
+            cast_x = casts((b.dtype, v.dtype) for b, v in zip(before, leaves, strict=True))
+            return self.anatomy(batch, cast, cast_x, train)
+        assert first.chain is not None
+        values = first.chain.states[part - 1], first.units[min(part, len(first.units)) - 1].out
+        own = {first.program.avals[v].dtype: state.dtype for v in values}
+        for trial in (cast, casts(own.items())):
+            found = self.anatomy(batch, cast, trial, train)
+            assert found.chain is not None
+            ends = found.chain.states[part - 1], found.units[min(part, len(found.units)) - 1].out
+            if state.dtype in {found.program.avals[v].dtype for v in ends}:
+                return found
+        raise ValueError(
+            f"the network has no state of dtype {state.dtype} here, whatever the dtype of its input; with that of the "
+            f"example the state is {first.program.avals[values[0]].dtype}"
+        )
+
+    def _find(self, program: Program) -> Anatomy:
+        graph = Graph(program)
+        trained = frozenset(
+            v for v, (array, _) in enumerate(program.origins) if self.given.leaves[array].kind == "params"
+        )
+        sums, others = find_sums(graph, trained)
+        paths = paths_of(self.given, program)
+        units = tuple(select.selected(graph, sums, paths, self.grain, self.boundaries))
+        sizes = [int(np.prod(program.avals[v].shape)) for v in program.leaves]
+        bypassed = tuple(not chains.on_chain(graph, unit) for unit in units)
+        chain = chains.cut(graph, units) if units and not any(bypassed) else None
+        inside = {id(m) for unit in units for m in (unit, *unit.members)}
+        nested = sum(id(one) not in inside for one in sums)
+        names = tuple(select.named(units, paths, sizes))
+        updates = updates_of(self.given, program)
+        return Anatomy(program, graph, units, names, chain, bypassed, nested, others, updates)
+
+
+def updates_of(given: Given, program: Program) -> dict[Origin, int]:
+    """{array: value of its new statistics}; empty outside training mode.
+
+    Raises:
+      NotFound: statistics that are no part of the variables.
+    """
+    if program.key is None:
+        return {}
+    found: dict[Origin, int] = {}
+    statistics = jax.tree_util.tree_flatten_with_path(program.out_tree[1])[0]
+    for (path, _), value in zip(statistics, program.outs[1:], strict=True):
+        array = given.array_at(path)
+        rows = program.rows.get(value)
+        layers = [o for o in program.origins if o[0] == array and o[1] is not None]
+        pairs = (
+            [((array, None), value)]
+            if rows is None or not layers
+            else list(zip(sorted(layers), rows, strict=True))
+        )
+        leaves = dict(zip(program.origins, program.leaves, strict=True))
+        found.update({origin: new for origin, new in pairs if new != leaves[origin]})
+    return found
+
+
+def casts(pairs: Any) -> dict[Any, Any]:
+    """{dtype: dtype instead of it} of floating dtypes that differ."""
+    return {a: b for a, b in pairs if a != b and jax.numpy.issubdtype(a, jax.numpy.inexact)}
+
+
+def paths_of(given: Given, program: Program) -> list[Path]:
+    """The paths of a program's leaves. A row of a stacked array is counted where the layers of its scan begin."""
+    found: list[Path] = []
+    roots = {a: common(given.leaves[b].path for b in scan) for scan in program.scans for a in scan}
+    for array, row in program.origins:
+        path = given.leaves[array].path
+        if row is not None:
+            n = min(len(roots[array]), len(path) - 1)
+            path = (*path[:n], str(row), *path[n:])
+        found.append(path)
+    return found

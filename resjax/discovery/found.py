@@ -1,0 +1,265 @@
+"""What ``resjax.discover`` returns, and how it is printed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from numpy.typing import ArrayLike
+
+from resjax.discovery import chain as chains
+from resjax.discovery import diagnosis, select
+from resjax.discovery.anatomy import Anatomy, Source, paths_of
+from resjax.discovery.gates import run_gated
+from resjax.discovery.given import Given
+from resjax.discovery.layout import Layout, Part, Slot, lay_out
+from resjax.discovery.linear import KINDS
+from resjax.discovery.network import FoundNetwork, gated_network_of, network_of
+from resjax.discovery.refusal import NotFound
+
+
+@dataclasses.dataclass(frozen=True)
+class FoundUnit:
+    """One residual unit that was found.
+
+    Attributes:
+      name: what the paths of its parameters begin with.
+      shortcut: what is done to the shortcut: 'identity', 'linear' (without parameters), 'affine' or 'nonlinear'.
+      parameters: of its branch.
+      shape: of the state behind it, without the batch axis.
+      follows: what stands behind the sum; '' for nothing.
+      notes: what a person should know.
+      bypassed: whether other connections bypass it, so that it is on no chain.
+    """
+
+    name: str
+    shortcut: str
+    parameters: int
+    shape: tuple[int, ...]
+    follows: str = ""
+    notes: tuple[str, ...] = ()
+    bypassed: bool = False
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Found:
+    """The residual units of a function; see ``discover``.
+
+    Attributes:
+      network: stem, units and head, for every analysis.
+      variables: the user's variables as those of ``network``: stacked.
+      units: the units in order.
+      remarks: what was found beside them.
+      num_parameters: of all the user's variables.
+      source, layout: the function and where its arrays are.
+    """
+
+    network: FoundNetwork
+    variables: dict[str, Any]
+    units: tuple[FoundUnit, ...]
+    remarks: tuple[str, ...]
+    num_parameters: int
+    source: Source
+    layout: Layout
+
+    @property
+    def example(self) -> Any:
+        """Shapes and dtypes of the example, with its batch axis."""
+        return self.source.given.example
+
+    def apply(self, variables: Any, x: Any, gates: ArrayLike | None = None) -> jax.Array:
+        """Logits of the function itself, with gates on its branches.
+
+        Args:
+          variables: of the user's form, or stacked as ``Found.variables``.
+          x: input, like the example; any batch size.
+          gates: float [units]; 0 deletes a unit, 1 leaves it as it is. With gates of 1 or None the result is that of
+            the function bit for bit, if both are evaluated operation by operation.
+
+        Raises:
+          ValueError: variables of another form, or a wrong number of gates.
+        """
+        given = self.source.given
+        stacked = jax.tree.structure(variables) == jax.tree.structure(self.variables)
+        arrays = given.arrays(self.unstack(variables) if stacked else variables)
+        checked = None if gates is None else jax.numpy.asarray(gates)
+        return run_gated(self.source, arrays, x, checked)
+
+    def stack(self, variables: Any) -> dict[str, Any]:
+        """Variables of the user's form, such as the initial ones, as those of ``network``."""
+        return _stacked(self.source.given, self.layout, variables)
+
+    def unstack(self, variables: Mapping[str, Any]) -> Any:
+        """Variables of ``network`` as a pytree of the user's form."""
+        return self.layout.unstack(self.source.given, variables)
+
+    def table(self) -> list[list[str]]:
+        """Rows of cells, the first with the names of the columns."""
+        rows = [["", "unit", "shortcut", "parameters", "share", "output", "behind the sum", "notes"]]
+        for i, unit in enumerate(self.units):
+            share = f"{100 * unit.parameters / max(self.num_parameters, 1):.1f} %"
+            notes = "; ".join([*unit.notes, *(["bypassed by other connections"] if unit.bypassed else [])])
+            shape = " × ".join(map(str, unit.shape))
+            rows.append(
+                [str(i), unit.name, unit.shortcut, f"{unit.parameters:,}", share, shape, unit.follows, notes]
+            )
+        used = [j for j in range(len(rows[0])) if j < 2 or any(row[j] for row in rows[1:])]
+        return [[row[j] for j in used] for row in rows]
+
+    def __str__(self) -> str:
+        rows = self.table()
+        widths = [max(len(row[j]) for row in rows) for j in range(len(rows[0]))]
+        right = {rows[0].index(name) for name in ("", "parameters", "share")}
+        lines = [
+            "  ".join(
+                c.rjust(w) if j in right else c.ljust(w)
+                for j, (c, w) in enumerate(zip(row, widths, strict=True))
+            )
+            for row in rows
+        ]
+        n = len(self.units)
+        head = f"{n} residual unit{'s' if n > 1 else ''}, {self.num_parameters:,} parameters in the whole network"
+        return "\n".join([head, *(line.rstrip() for line in lines), *self.remarks])
+
+
+def discover(
+    fn: Callable[[Any, Any], Any],
+    variables: Any,
+    example: Any,
+    *,
+    train_fn: Callable[[Any, Any, jax.Array], tuple[Any, Any]] | None = None,
+    grain: str = "sum",
+    boundaries: Sequence[str] = (),
+) -> Found:
+    """Finds the residual units of any JAX function in its traced program; nothing is computed.
+
+    ::
+
+        found = resjax.discover(model.apply, variables, images[:1])
+        print(found)                                      # look at the units before you trust them
+        lesion(found.network, found.variables, images, labels)
+
+    docs/discover.md explains the method, its rules and its limits.
+
+    Args:
+      fn: (variables, x) → logits [B, …], in inference mode.
+      variables: any pytree: Linen's variables, an NNX or Equinox module, a dictionary. Shapes and dtypes suffice to
+        look at the units.
+      example: a batch of inputs, or its shapes and dtypes: any pytree of arrays with a leading batch axis. Other batch
+        sizes and dtypes work later; the function is then traced again.
+      train_fn: (variables, x, key) → (logits, new statistics), the same network in training mode; the statistics are a
+        part of ``variables``, or all of them. Studies that train or re-estimate statistics need it.
+      grain: 'sum': each residual sum is a unit; 'layer': attention and MLP of one layer are one unit.
+      boundaries: paths of parameters, ``blocks/0`` or ``blocks/*``, each one unit, where the choice is wrong.
+
+    Returns:
+      The units, and the network made of them.
+
+    Raises:
+      NotFound: no units that can be taken apart; the text says what was found instead.
+      ValueError: an unknown grain.
+    """
+    if grain not in select.GRAINS:
+        raise ValueError(f"grain={grain!r}; allowed: {', '.join(select.GRAINS)}")
+    given = Given.of(fn, train_fn, variables, example)
+    boundaries = (boundaries,) if isinstance(boundaries, str) else tuple(boundaries)
+    source, batch = Source(given, grain, boundaries), given.unusual_batch()
+    try:
+        found = source.anatomy(batch)
+    except NotFound:
+        raise
+    except Exception as error:  # whatever the function raises
+        if batch == given.batch:
+            raise
+        batch = given.batch  # perhaps it is written for one batch size
+        found = source.anatomy(batch)
+        del error
+    diagnosis.check_trace(given, found, batch)
+    diagnosis.check_units(found, batch)
+    train = None if train_fn is None or found.chain is None else source.anatomy(batch, train=True)
+    layout = lay_out(given, found, train) if found.chain else _gated_layout(given, found)
+    network = network_of(source, layout) if found.chain else gated_network_of(source, layout)
+    sizes = [int(np.prod(leaf.spec.shape)) for leaf in given.leaves if leaf.kind == "params"]
+    return Found(
+        network=network,
+        variables=_stacked(given, layout, variables),
+        units=tuple(_unit(found, i) for i in range(len(found.units))),
+        remarks=tuple(_remarks(found)),
+        num_parameters=sum(sizes),
+        source=source,
+        layout=layout,
+    )
+
+
+def _stacked(given: Given, layout: Layout, variables: Any) -> dict[str, Any]:
+    abstract = any(isinstance(v, jax.ShapeDtypeStruct) for v in given.arrays(variables))
+    if not abstract:
+        return layout.stack(given, variables)
+    values = given.arrays(variables)
+    shapes: dict[str, Any] = jax.eval_shape(lambda arrays: layout.stack(given, given.rebuild(arrays)), values)
+    return shapes
+
+
+def _unit(found: Anatomy, i: int) -> FoundUnit:
+    unit, program = found.units[i], found.program
+    notes, state, follows = list(unit.notes), unit.out, ""
+    if found.chain is not None:
+        state, follows = found.chain.states[i + 1], chains.follows(found.chain, i)
+        notes += filter(None, [chains.kind_from_state(found.chain, i)])
+    if len(unit.members) > 1:
+        notes.append(f"{len(unit.members)} sums")
+    shared = [found.names[j] for j, other in enumerate(found.units) if j != i and unit.leaves & other.leaves]
+    if shared:
+        notes.append(f"shares weights with {shared[0]}{' and others' if len(shared) > 1 else ''}")
+    return FoundUnit(
+        name=found.names[i],
+        shortcut=KINDS[unit.kind.what],
+        parameters=sum(int(np.prod(program.avals[program.leaves[v]].shape)) for v in unit.leaves),
+        shape=tuple(program.avals[state].shape[1:]),
+        follows=follows,
+        notes=tuple(notes),
+        bypassed=found.bypassed[i],
+    )
+
+
+def _remarks(found: Anatomy) -> list[str]:
+    remarks = []
+    if found.nested:
+        remarks.append(
+            f"{found.nested} residual sums inside of these units' branches; boundaries= can choose them"
+        )
+    for reason, which in found.others.items():
+        if reason in ("its inner values are used elsewhere", "its branches share layers"):
+            remarks.append(f"{len(which)} other sums of equal shapes are no units: {reason}")
+    loops = diagnosis.loops_beside(found)
+    if loops:
+        remarks.append(f"not looked into: layers inside {', '.join(loops)}")
+    return remarks
+
+
+def _gated_layout(given: Given, found: Anatomy) -> Layout:
+    """Where units are bypassed: each unit's own arrays, and all others with the stem."""
+    program, parts = found.program, list[Part]()
+    homes: dict[Any, Any] = {}
+    paths = dict(zip(program.origins, paths_of(given, program), strict=True))
+    used = {v for k in found.graph.main for v in found.graph.ins(k)}
+    taken: set[int] = set()
+    for i, unit in enumerate(found.units):
+        others = found.graph.leaves_of([k for k in found.graph.main if k not in unit.region])
+        own = sorted(v for v in unit.leaves - others - taken)
+        taken |= set(own)
+        name = found.names[i].replace("/", ".")
+        slots = tuple(_slot(given, program.origins[v], paths) for v in own)
+        homes.update({slot.origins[0]: (name, slot, 0) for slot in slots})
+        parts.append(Part(name, (i,), slots, (), False))
+    rest = [v for v, value in enumerate(program.leaves) if value in used and v not in taken]
+    slots = tuple(_slot(given, program.origins[v], paths) for v in rest)
+    homes.update({slot.origins[0]: ("stem", slot, None) for slot in slots})
+    return Layout((Part("stem", (), slots, (), False), *parts, Part("head", (), (), (), False)), homes)
+
+
+def _slot(given: Given, origin: Any, paths: Mapping[Any, Any]) -> Slot:
+    return Slot(given.leaves[origin[0]].kind, "/".join(paths[origin]), (origin,))

@@ -1,0 +1,83 @@
+"""Linen modules that run the equations of stem, units and head with variables of a network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from resjax.discovery.anatomy import Origin, Source
+from resjax.discovery.layout import Layout, Part, input_key
+from resjax.discovery.pieces import pieces_of, run
+from resjax.discovery.refusal import NotFound
+from resjax.network import Unit
+
+NO_TRAINING = (
+    "this network was found in a function for inference; training mode (batch statistics, dropout) needs "
+    "train_fn=: resjax.discover(fn, variables, example, train_fn=…) with train_fn(variables, x, key) -> (logits, new "
+    "statistics)"
+)
+
+
+class Code:
+    """A found function and where its arrays are; equal only to itself, so that programs are compiled once."""
+
+    def __init__(self, source: Source, layout: Layout) -> None:
+        self.source, self.layout = source, layout
+
+
+def _run_piece(
+    module: nn.Module, code: Code, part: Part, place: int, half: int, state: Any, train: bool
+) -> list[Any]:
+    """Values of half ``half`` of part ``place``: what the stem, a unit or the head does to its state."""
+    if train and code.source.given.train_fn is None:
+        raise NotFound(NO_TRAINING)
+    arrays: dict[Origin, Any] = {}
+    for slot in part.slots:
+        if module.has_variable(slot.collection, slot.key):
+            arrays[slot.origins[0]] = module.get_variable(slot.collection, slot.key)
+    found = code.source.matching(place, arrays, state, train)
+    piece = pieces_of(found)[place][half]
+    if place == 0:
+        inputs = dict(zip(found.program.inputs, jax.tree.leaves(state), strict=True))
+    else:
+        numbers = found.program.inputs
+        inputs = {numbers[i]: module.get_variable("context", input_key(i)) for i in part.inputs}
+    key = module.make_rng("dropout") if train and part.random else None
+    ends = run(found, piece, arrays, inputs, state, key)
+    if train:
+        news = dict(zip(piece.statistics, ends[len(ends) - len(piece.statistics) :], strict=True))
+        for slot in part.slots:
+            if slot.origins[0] in news and slot.collection == "batch_stats":
+                module.put_variable("batch_stats", slot.key, news[slot.origins[0]])
+    return ends[: len(ends) - len(piece.statistics)]
+
+
+class FoundPart(nn.Module):
+    """The stem (``place`` 0) or the head of a found network."""
+
+    code: Code
+    part: Part
+    place: int
+
+    def __call__(self, x: Any, train: bool) -> Any:
+        return _run_piece(self, self.code, self.part, self.place, 0, x, train)[0]
+
+
+class FoundUnit(Unit):
+    """A class of units of a found network, run by the equations of its first."""
+
+    code: Code
+    part: Part
+
+    def split(self, x: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
+        i = self.part.units[0]
+        unit = self.code.source.first.units[i]
+        values = _run_piece(self, self.code, self.part, i + 1, 0, x, train)
+        addends = (unit.shortcut, *unit.branches)
+        shortcut, *branches = (v if a.sign > 0 else -v for v, a in zip(values, addends, strict=True))
+        return shortcut, sum(branches[1:], branches[0])
+
+    def merge(self, z: jax.Array, train: bool) -> jax.Array:
+        return _run_piece(self, self.code, self.part, self.part.units[0] + 1, 1, z, train)[0]

@@ -1,0 +1,205 @@
+"""Stem, halves of units, and head as lists of equations that can be run and compared.
+
+A unit has two halves: from its state to the addends of its sum (split), and from the sum to the next state
+(merge). In training mode a half also computes the new running statistics of its normalizations.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.extend.core as jex
+import numpy as np
+
+from resjax.discovery.anatomy import Anatomy, Origin
+from resjax.discovery.program import Node
+from resjax.discovery.refusal import NotFound
+
+
+class Piece(NamedTuple):
+    """Equations ``which``, from the signal ``start`` (None: the input) to the values ``ends``.
+
+    ``sides`` are the equations of side values that they need, ``keys`` the random keys, and ``statistics`` the
+    arrays whose new values are the last of ``ends``.
+    """
+
+    which: tuple[int, ...]
+    sides: tuple[int, ...]
+    start: int | None
+    ends: tuple[int, ...]
+    keys: tuple[int, ...]
+    statistics: tuple[Origin, ...]
+
+
+@functools.lru_cache(maxsize=64)
+def pieces_of(found: Anatomy) -> tuple[tuple[Piece, ...], ...]:
+    """The stem, the two halves of each unit, and the head."""
+    chain, graph = found.chain, found.graph
+    assert chain is not None
+    n = len(chain.units)
+    statistics = _owners(found)
+
+    def piece(at: tuple[int, int], which: list[int], start: int | None, ends: Iterable[int]) -> Piece:
+        own = statistics.get(at, [])
+        news = [found.updates[origin] for origin in own]
+        tops = [] if start is None else [start]
+        which = sorted({*which, *(k for v in news for k in graph.back_to(tops, v))})
+        keys = _keys(found, which)
+        return Piece(
+            tuple(which), tuple(graph.sides(which, keys)), start, (*ends, *news), tuple(keys), tuple(own)
+        )
+
+    parts = [(piece((0, 0), chain.stem, None, [chain.states[0]]),)]
+    for i, unit in enumerate(chain.units):
+        addends = [a.value for a in (unit.shortcut, *unit.branches)]
+        split = piece((i + 1, 0), chain.splits[i], chain.states[i], addends)
+        parts += [(split, piece((i + 1, 1), chain.merges[i], unit.out, [chain.states[i + 1]]))]  # type: ignore[list-item]
+    parts.append((piece((n + 1, 0), chain.head, chain.states[n], [graph.out]),))
+    return tuple(parts)
+
+
+def run(
+    found: Anatomy, piece: Piece, arrays: Mapping[Origin, Any], inputs: Any, state: Any, key: Any
+) -> list[Any]:
+    """The values of ``piece.ends``.
+
+    Args:
+      found: the trace that has the shapes and dtypes of what is given.
+      piece: of it.
+      arrays: those that the piece reads.
+      inputs: {value of an input: array}.
+      state: the value of ``piece.start``.
+      key: a random key, from which the piece's keys are made, or None.
+    """
+    program = found.program
+    known = {
+        v: arrays[o] for v, o in zip(program.leaves, program.origins, strict=True) if o in arrays
+    } | dict(inputs)
+    if piece.start is not None:
+        known[piece.start] = state
+    if program.key is not None and key is not None:
+        known[program.key] = key
+        for j, value in enumerate(piece.keys):
+            shape, own = program.avals[value].shape, jax.random.fold_in(key, j)
+            known[value] = jax.random.split(own, shape) if shape else own
+    program.run(sorted({*piece.sides, *piece.which}), known)
+    return [known[v] if v in known else program.constants[v] for v in piece.ends]
+
+
+def reads(found: Anatomy, pieces: Iterable[Piece]) -> tuple[list[Origin], list[int], bool]:
+    """Arrays in the order of their first use, inputs (by number) beside the state, and whether keys are needed."""
+    program = found.program
+    leaves = dict(zip(program.leaves, program.origins, strict=True))
+    numbers = {v: i for i, v in enumerate(program.inputs)}
+    arrays: dict[Origin, None] = {}
+    inputs: dict[int, None] = {}
+    random = False
+    for piece in pieces:
+        for k in sorted({*piece.sides, *piece.which}):
+            for v in program.nodes[k].ins:
+                if v in leaves:
+                    arrays.setdefault(leaves[v])
+                elif v in numbers:
+                    inputs.setdefault(numbers[v])
+                random = random or (v is not None and v == program.key)
+        random = random or bool(piece.keys)
+        for v in piece.ends:
+            if v in leaves:
+                arrays.setdefault(leaves[v])
+    return list(arrays), list(inputs), random
+
+
+def signature(found: Anatomy, i: int) -> str:
+    """A digest that is equal for units that differ in the values of their leaves alone."""
+    program, lines, number = found.program, list[str](), dict[int, str]()
+    unit = found.units[i]
+    signs = [a.sign for a in (unit.shortcut, *unit.branches)]
+    for half, piece in enumerate(pieces_of(found)[i + 1]):
+        assert piece.start is not None
+        number[piece.start] = "start"
+        number.update({v: f"key {j}" for j, v in enumerate(piece.keys)})
+        for k in sorted({*piece.sides, *piece.which}):
+            node = program.nodes[k]
+            for v in node.ins:
+                if v is not None and v not in number:
+                    number[v] = _outside(found, v, len(number))
+            number.update({v: f"{half} {len(number)} {j}" for j, v in enumerate(node.outs)})
+            lines.append(f"{_text(node)} {[number[v] for v in node.ins if v is not None]}")
+        lines.append(str([number.get(v, "?") for v in piece.ends]))
+    aval = program.avals[pieces_of(found)[i + 1][0].start or 0]
+    return hashlib.sha256("\n".join([*lines, str(signs), str(aval)]).encode()).hexdigest()
+
+
+def _outside(found: Anatomy, value: int, number: int) -> str:
+    program = found.program
+    if value in program.constants:
+        return digest(program.constants[value])
+    return f"input {program.inputs.index(value)}" if value in program.inputs else f"leaf {number}"
+
+
+def _text(node: Node) -> str:
+    """An equation as text, without addresses, and with digests of the arrays inside it."""
+    text = re.sub(r" at 0x[0-9a-f]+", "", str(node.alone[0]))
+    return text + "".join(map(digest, _arrays_in(node.eqn)))
+
+
+def digest(array: Any) -> str:
+    """A digest of an array, or of a random key."""
+    if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
+        array = jax.random.key_data(array)
+    array = np.asarray(array)
+    return hashlib.sha256(f"{array.dtype}{array.shape}".encode() + array.tobytes()).hexdigest()[:16]
+
+
+def _arrays_in(eqn: Any) -> Iterable[Any]:
+    for value in eqn.params.values():
+        for item in value if isinstance(value, tuple | list) else (value,):
+            if isinstance(item, jex.ClosedJaxpr):
+                yield from item.consts
+                for inner in item.jaxpr.eqns:
+                    yield from _arrays_in(inner)
+
+
+def _keys(found: Anatomy, which: list[int]) -> list[int]:
+    """The keys from which the equations ``which`` draw, in order, as far as they are made of the program's key.
+
+    A network gives each unit a key of its own, of which these are made anew: so units are equal although the
+    function made their keys in different ways.
+    """
+    program = found.program
+    if program.key is None:
+        return []
+    made: set[int | None] = {program.key}
+    for node in program.nodes:
+        if made.intersection(node.ins):
+            made.update(node.outs)
+    keys: dict[int, None] = {}
+    for k in sorted({*found.graph.sides(which), *which}):
+        for v in program.nodes[k].ins:
+            if program.nodes[k].name == "random_bits" and v is not None and v in made:
+                if jax.dtypes.issubdtype(program.avals[v].dtype, jax.dtypes.prng_key):
+                    keys.setdefault(v)
+    return list(keys)
+
+
+def _owners(found: Anatomy) -> dict[tuple[int, int], list[Origin]]:
+    """{(part, half): arrays whose new statistics it computes}."""
+    chain, graph = found.chain, found.graph
+    assert chain is not None
+    ends = {unit.out: (i + 1, 1) for i, unit in enumerate(chain.units)}
+    ends |= {state: (i + 1, 0) for i, state in enumerate(chain.states)}
+    owners: dict[tuple[int, int], list[Origin]] = {}
+    for origin, value in found.updates.items():
+        reached = graph.reached(graph.back_to(list(ends), value)) | ({value} & set(ends))
+        at = {ends[v] for v in reached if v in ends} or {(0, 0)}
+        if len(at) > 1:
+            raise NotFound(
+                "new statistics of training mode depend on the states of several units, not on one"
+            )
+        owners.setdefault(at.pop(), []).append(origin)
+    return owners

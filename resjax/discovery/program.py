@@ -1,0 +1,189 @@
+"""A traced function as one flat list of equations.
+
+Calls (jit, remat) are inlined. A scan over layers, that is, over arrays that do not depend on the input, is
+unrolled: each row of a stacked parameter becomes a leaf of its own. Functions with a derivative of their own
+(``custom_jvp``, ``custom_vjp``) stay whole, so that derivatives stay the user's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import jax.extend.core as jex
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+_CALLS = {"jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint", "custom_lin"}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Node:
+    """One equation: ``ins`` are values, None for literals; ``label`` is the innermost function it came from."""
+
+    eqn: Any
+    ins: tuple[int | None, ...]
+    outs: tuple[int, ...]
+    label: str
+
+    @property
+    def name(self) -> str:
+        return str(self.eqn.primitive.name)
+
+    @property
+    def word(self) -> str:
+        """What a person would call it: the function it came from, or its own name."""
+        inner = self.eqn.params.get("call_jaxpr")
+        if inner is None or not self.name.startswith("custom"):
+            return self.label or self.name
+        names = [str(e.params["name"]) for e in inner.jaxpr.eqns if "name" in e.params]
+        return next((n for n in [*names, self.label] if n.isidentifier()), self.name)
+
+    @functools.cached_property
+    def alone(self) -> tuple[Any, list[int]]:
+        """The equation as a jaxpr, and which of its inputs that takes."""
+        own = list(dict.fromkeys(v for v in self.eqn.invars if not isinstance(v, jex.Literal)))
+        jaxpr = jex.Jaxpr((), own, list(self.eqn.outvars), [self.eqn], self.eqn.effects)
+        return jaxpr, [self.eqn.invars.index(v) for v in own]
+
+    def run(self, args: list[Any]) -> list[Any]:
+        jaxpr, taken = self.alone
+        return list(jax.core.eval_jaxpr(jaxpr, (), *(args[i] for i in taken)))
+
+
+@dataclasses.dataclass(eq=False)
+class Program:
+    """Equations over numbered values.
+
+    Attributes:
+      avals: shape and dtype of each value.
+      nodes: the equations, in an order in which they can be run.
+      constants: arrays that the function brought itself, {value: array}.
+      leaves: values of the variables' arrays, followed by rows of stacked ones.
+      origins: for each of ``leaves``: (number of the array, None or its row).
+      inputs: values of the arrays of ``x``.
+      key: value of the random key, or None.
+      outs: values of the results, ``out_tree`` their structure.
+      scans: numbers of the arrays that each unrolled scan runs over.
+      rows: {stacked result of an unrolled scan: the values of its rows}.
+    """
+
+    avals: list[Any] = dataclasses.field(default_factory=list)
+    nodes: list[Node] = dataclasses.field(default_factory=list)
+    constants: dict[int, Any] = dataclasses.field(default_factory=dict)
+    leaves: list[int] = dataclasses.field(default_factory=list)
+    origins: list[tuple[int, int | None]] = dataclasses.field(default_factory=list)
+    inputs: list[int] = dataclasses.field(default_factory=list)
+    key: int | None = None
+    outs: list[int] = dataclasses.field(default_factory=list)
+    out_tree: Any = None
+    scans: list[list[int]] = dataclasses.field(default_factory=list)
+    rows: dict[int, list[int]] = dataclasses.field(default_factory=dict)
+
+    def new(self, aval: Any) -> int:
+        self.avals.append(aval)
+        return len(self.avals) - 1
+
+    def constant(self, array: Any) -> int:
+        value = self.new(jax.typeof(array))
+        self.constants[value] = array
+        return value
+
+    def leaf_values(self, arrays: list[Any]) -> list[Any]:
+        """The values of ``leaves``, of the variables' arrays."""
+        return [arrays[i] if row is None else arrays[i][row] for i, row in self.origins]
+
+    def run(self, which: Iterable[int], known: dict[int, Any]) -> dict[int, Any]:
+        """Runs equations in order; ``known`` {value: array} is completed and returned."""
+        for k in which:
+            node = self.nodes[k]
+            args = [None if v is None else known[v] if v in known else self.constants[v] for v in node.ins]
+            known.update(zip(node.outs, node.run(args), strict=True))
+        return known
+
+
+def flatten(fn: Callable[..., Any], arrays: list[Any], x: Any, *key: Any) -> Program:
+    """The program of ``fn(arrays, x, *key)``; arguments are arrays, or their shapes and dtypes."""
+    closed, shape = jax.make_jaxpr(fn, return_shape=True)(arrays, x, *key)
+    program = Program()
+    ins = [program.new(v.aval) for v in closed.jaxpr.invars]
+    program.leaves, program.inputs = ins[: len(arrays)], ins[len(arrays) : len(ins) - len(key)]
+    program.key = ins[-1] if key else None
+    program.origins = [(i, None) for i in range(len(arrays))]
+    program.out_tree = shape
+    varying = set(program.inputs)  # what depends on the input
+    program.outs = _inline(program, varying, closed, ins, "")
+    return program
+
+
+def _inline(program: Program, varying: set[int], closed: Any, args: list[int], label: str) -> list[int]:
+    jaxpr, constants = (closed.jaxpr, closed.consts) if isinstance(closed, jex.ClosedJaxpr) else (closed, ())
+    values = dict(zip(jaxpr.constvars, map(program.constant, constants), strict=True))
+    values.update(zip(jaxpr.invars, args, strict=True))
+
+    def read(v: Any) -> int | None:
+        return None if isinstance(v, jex.Literal) else values[v]
+
+    def value(v: Any) -> int:
+        found = read(v)
+        return program.constant(np.asarray(v.val, v.aval.dtype)) if found is None else found
+
+    for eqn in jaxpr.eqns:
+        inner, own = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr")), tuple(map(read, eqn.invars))
+        if eqn.primitive.name in _CALLS and inner is not None:
+            called = str(eqn.params.get("name", ""))
+            name = called if called.isidentifier() else label
+            outs = _inline(program, varying, inner, list(map(value, eqn.invars)), name)
+        elif _over_layers(program, varying, eqn, own):
+            outs = _unroll(program, varying, eqn, list(map(value, eqn.invars)), label)
+        else:
+            outs = [program.new(v.aval) for v in eqn.outvars]
+            program.nodes.append(Node(eqn, own, tuple(outs), label))
+            if varying.intersection(own):
+                varying.update(outs)
+        values.update(zip(eqn.outvars, outs, strict=True))
+    return list(map(value, jaxpr.outvars))
+
+
+def _over_layers(program: Program, varying: set[int], eqn: Any, ins: tuple[int | None, ...]) -> bool:
+    """Whether it is a scan over floats that do not depend on the input: parameters of layers."""
+    if eqn.primitive.name != "scan" or not eqn.params["num_carry"]:
+        return False
+    xs = [v for v in ins[eqn.params["num_consts"] + eqn.params["num_carry"] :] if v is not None]
+    floats = any(jnp.issubdtype(program.avals[v].dtype, jnp.floating) for v in xs)
+    return floats and not varying.intersection(xs)
+
+
+def _unroll(program: Program, varying: set[int], eqn: Any, ins: list[int], label: str) -> list[int]:
+    p = eqn.params
+    first, second = p["num_consts"], p["num_consts"] + p["num_carry"]
+    constants, carry, xs = ins[:first], ins[first:second], ins[second:]
+    turns = list(range(p["length"]))[:: -1 if p["reverse"] else 1]
+    program.scans.append([program.origins[program.leaves.index(v)][0] for v in xs if v in program.leaves])
+    rows: dict[int, list[int]] = {}
+    for i in turns:
+        own = [_row(program, varying, v, i) for v in xs]
+        outs = _inline(program, varying, p["jaxpr"], [*constants, *carry, *own], label)
+        carry, rows[i] = outs[: p["num_carry"]], outs[p["num_carry"] :]
+    stacked = []
+    for column in zip(*(rows[i] for i in range(p["length"])), strict=True):
+        stack = jax.make_jaxpr(lambda *v: jnp.stack(v))(*(program.avals[v] for v in column))
+        stacked += _inline(program, varying, stack, list(column), label)
+        program.rows[stacked[-1]] = list(column)
+    return [*carry, *stacked]
+
+
+def _row(program: Program, varying: set[int], value: int, i: int) -> int:
+    """Row ``i`` of what a scan runs over: of a leaf, a leaf of its own."""
+    take = jax.make_jaxpr(lambda v: lax.index_in_dim(v, i, 0, keepdims=False))(program.avals[value])
+    if value not in program.leaves:
+        return _inline(program, varying, take, [value], "")[0]
+    origin = (program.origins[program.leaves.index(value)][0], i)
+    if origin not in program.origins:
+        program.leaves.append(program.new(take.out_avals[0]))
+        program.origins.append(origin)
+    return program.leaves[program.origins.index(origin)]
