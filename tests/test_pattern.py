@@ -11,14 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from network_helpers import draw, equal
+from network_helpers import draw
 
 from resjax.models.layers import BatchNorm
-from resjax.network import Network, Stack, Unit, UnitInfo
-from resjax.network.losses import cross_entropy
-from resjax.network.norms import flatten_norms, layer_norms
+from resjax.network import Network, Stack, Unit
 from resjax.network.periods import loops
-from resjax.network.stochastic_depth import UnitDropout
 
 SHAPE, WIDTH, CLASSES = (4, 4, 3), 6, 3
 

@@ -25,7 +25,7 @@ import numpy as np
 from resjax.discovery import Found, discover
 from resjax.network import Network, Variables
 from resjax.network.example import alike, described, one_example
-from resjax.network.losses import Loss, Metric, cross_entropy
+from resjax.network.losses import Loss, Metric, cross_entropy, share_wrong
 from resjax.studies.checksum import of_arrays, of_function
 from resjax.studies.moments import AS_GIVEN
 from resjax.studies.refusal import Refusal
@@ -210,8 +210,8 @@ class GivenNetwork(Subject):
         return self.given.loss or cross_entropy
 
     @property
-    def metric(self) -> Metric | None:
-        return self.given.metric
+    def metric(self) -> Metric:
+        return self.given.metric or share_wrong
 
     @property
     def example(self) -> Any:

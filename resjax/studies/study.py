@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from resjax.network import Network, Variables
-from resjax.studies.batches import Inference, Progress, part
+from resjax.studies.batches import Inference, Progress, Running, part
 from resjax.studies.initial import at_initialization, described
 from resjax.studies.options import ClaimOptions, Options
 from resjax.studies.refusal import Refusal
@@ -49,9 +49,14 @@ class Bench:
     choices: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
-    def how(self) -> Inference:
+    def running(self) -> Running:
         """How examples are run: the run's loss, the batch size, the progress."""
-        return Inference(loss=self.run.loss, batch_size=self.options.batch_size, progress=self.progress)
+        return Running(loss=self.run.loss, batch_size=self.options.batch_size, progress=self.progress)
+
+    @property
+    def how(self) -> Inference:
+        """``running`` and the run's metric, for studies that measure an error."""
+        return Inference(**self.running, metric=self.run.metric)
 
     def network(self) -> tuple[Network, Variables]:
         """The network and its newest variables."""

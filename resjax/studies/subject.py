@@ -10,7 +10,6 @@ from __future__ import annotations
 import abc
 import dataclasses
 import functools
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,7 +17,7 @@ import jax
 import optax
 
 from resjax.network import Network, Variables
-from resjax.network.losses import Loss
+from resjax.network.losses import Loss, Metric, share_wrong
 
 Examples = tuple[Any, Any]
 """Inputs and labels [N, …]. Those of a run are standardized images float32 [N, H, W, C] and int32 [N]."""
@@ -75,19 +74,14 @@ class Subject(abc.ABC):
         """(logits, labels) → float [B]."""
 
     @property
-    def metric(self) -> Callable[[jax.Array, jax.Array], jax.Array] | None:
-        """(logits, labels) → [B], each 0 … 1, whose mean is called the error; None: the share of wrong
-        predictions."""
-        return None
+    def metric(self) -> Metric:
+        """(logits, labels) → [B], each 0 … 1, whose mean is called the error."""
+        return share_wrong
 
     @property
     @abc.abstractmethod
     def example(self) -> Any:
         """One input with a batch axis of 1: a pytree of ``jax.ShapeDtypeStruct``."""
-
-    @property
-    def image_shape(self) -> tuple[int, ...]:
-        return tuple(self.example.shape[1:])
 
     @property
     @abc.abstractmethod

@@ -49,18 +49,13 @@ from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
 from resjax.studies import style
-from resjax.studies.batches import (
-    BATCH_SIZE,
-    Progress,
-    checked_examples,
-    padded_batches,
-    reported,
-    total,
-)
+from resjax.studies.batches import BATCH_SIZE, Progress, padded_batches, reported, total
 from resjax.studies.convolution import moves
+from resjax.studies.examples import checked_examples, only_images
 from resjax.studies.initial import drawn
 from resjax.studies.result import Classified
 from resjax.studies.study import Bench, Columns, Study
+from resjax.studies.subject import Subject
 from resjax.studies.words import factor, join, number, numbers, percent, percents
 
 _PROBES = 8  # images with which the border's reach is measured
@@ -88,7 +83,7 @@ class Equivariance(Classified):
 def equivariance(
     network: Network,
     variables: Variables,
-    images: ArrayLike,
+    images: Any,
     labels: ArrayLike,
     *,
     most: int = 4,
@@ -105,6 +100,7 @@ def equivariance(
       seed: of the noise that finds the border's reach.
     """
     images, labels, num_classes = checked_examples(network, variables, images, labels)
+    only_images(images, "shifts", labels)
     side = min(images.shape[1:3])
     if not 1 <= most < side:
         raise ValueError(f"most={most}; allowed: 1 … {side - 1} pixels on these images")
@@ -297,10 +293,15 @@ def summary(r: Equivariance) -> dict[str, str]:
     return {"error, moved by one pixel": percent(float(r.error[1].mean()))}
 
 
+def unsuited(run: Subject) -> str | None:
+    only_images(run.example, "shifts")
+    return None if min(run.example.shape[1:3]) > 1 else "its images can't be shifted"
+
+
 def measure(bench: Bench) -> Equivariance:
     return equivariance(
         *bench.evaluation(256),  # because each runs with four copies, for every number of pixels
-        most=min(4, min(bench.run.image_shape[:2]) - 1),
+        most=min(4, min(bench.run.example.shape[1:3]) - 1),
         seed=bench.options.seed,
         batch_size=bench.options.batch_size,
         progress=bench.progress,
@@ -317,7 +318,7 @@ STUDY = Study(
     code="resjax.analysis.equivariance(*run.evaluation(256))",
     result=Equivariance,
     control=True,
-    unsuited=lambda run: None if min(run.image_shape[:2]) > 1 else "its images can't be shifted",
+    unsuited=unsuited,
     measure=measure,
     plot=plot,
     verdict=verdict,

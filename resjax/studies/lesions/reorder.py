@@ -129,13 +129,13 @@ def _stacks(sizes: Sequence[int]) -> list[np.ndarray]:
 def reorder(
     network: Network,
     variables: Variables,
-    images: ArrayLike,
+    images: Any,
     labels: ArrayLike,
     *,
     swaps: Sequence[int] = SWAPS,
     draws: int = 30,
     seed: int = 0,
-    recalibrate_on: ArrayLike | None = None,
+    recalibrate_on: Any = None,
     **how: Unpack[Inference],
 ) -> Reordering:
     """Runs the units in other orders, as in Veit et al. 2016, Fig. 5b; see ``by_swaps``.

@@ -35,7 +35,6 @@ from typing import Annotated, Any, NamedTuple, Unpack
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpy.typing import ArrayLike
 from scipy import stats
 
 from resjax.network import Network, Variables
@@ -105,7 +104,7 @@ class BranchVariance(Result):
 def branch_variance(
     network: Network,
     variables: Variables,
-    images: ArrayLike,
+    images: Any,
     **how: Unpack[FirstBatches],
 ) -> BranchVariance:
     """Variance of shortcut, branch and output of every unit that has a shortcut.
@@ -142,9 +141,7 @@ def branch_variance(
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _batch(
-    network: Network, train: bool, variables: Variables, images: jax.Array, key: jax.Array
-) -> jax.Array:
+def _batch(network: Network, train: bool, variables: Variables, images: Any, key: jax.Array) -> jax.Array:
     """[3, residual units]: variance of shortcut, branch and output."""
     gates = network.test_gates
     whole = dataclasses.replace(network, unit_dropout=None)

@@ -33,6 +33,7 @@ from numpy.typing import ArrayLike
 
 from resjax.cpu import shared_batches as on_cores
 from resjax.network import Network, Variables
+from resjax.network.example import one_example
 from resjax.network.losses import Loss, cross_entropy
 from resjax.network.norms import flatten_norms, flatten_taps, layer_norms, output_norm
 from resjax.studies import style
@@ -86,7 +87,7 @@ class Gradients(Result):
 def gradients(
     network: Network,
     variables: Variables,
-    images: ArrayLike,
+    images: Any,
     labels: ArrayLike,
     *,
     loss: Loss = cross_entropy,
@@ -103,12 +104,12 @@ def gradients(
       Refusal: a network without a kernel.
     """
     batches = first_batches(network, variables, images, labels, **how)
-    shape = np.shape(images)[1:]
+    example = one_example(batches.pairs[0][0])
     optimizer = optimizer if batches.step == 0 else None
 
     def kernels(norms: Mapping[str, Any]) -> dict[str, float]:
         """From the first layer to the last."""
-        return dict(flatten_norms(network, of_kernels(norms), shape))
+        return dict(flatten_norms(network, of_kernels(norms), example))
 
     parameter = kernels(_layer_norms(network, variables["params"]))
     if not parameter:
@@ -116,7 +117,7 @@ def gradients(
     cores = on_cores.shared_cores().if_shared(batches.size)
     variables = cores.copy(variables)
 
-    def one(images: np.ndarray, labels: np.ndarray, key: jax.Array) -> tuple[Any, ...]:
+    def one(images: Any, labels: np.ndarray, key: jax.Array) -> tuple[Any, ...]:
         given = batches.train, variables, *cores.split((images, labels)), key
         found = _batch_norms(cores, network, loss, optimizer, *given)
         value, norms, changes, taps = jax.device_get(found)
@@ -150,7 +151,7 @@ def _batch_norms(
     optimizer: optax.GradientTransformation | None,
     train: bool,
     variables: Variables,
-    images: jax.Array,
+    images: Any,
     labels: jax.Array,
     key: jax.Array,
 ) -> tuple[jax.Array, dict[str, jax.Array], dict[str, jax.Array], dict[str, Any]]:

@@ -37,7 +37,6 @@ from numpy.typing import ArrayLike
 
 from resjax.models.layers import BatchNorm
 from resjax.network import Network, Stack, Variables
-from resjax.network.norms import layer_paths
 from resjax.network.parts import part_of
 from resjax.network.unit import Parts, Unit
 from resjax.studies.refusal import Refusal
@@ -223,7 +222,7 @@ class _Same(nn.Module):
 @lru_cache(maxsize=64)
 def _running_order(unit: Unit, shape: tuple[int, ...]) -> list[str]:
     alone = Network(_Same(), (Stack("unit", unit, 1, 1),), _Same())
-    return layer_paths(alone, shape)["unit"]
+    return alone.layer_paths(shape)["unit"]
 
 
 def _zero_branch(unit: Unit, fresh: dict[str, Any], h: jax.Array) -> dict[str, Any]:
