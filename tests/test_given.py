@@ -137,8 +137,24 @@ def test_a_name_that_gives_no_network_is_refused(module, name, said):
 
 
 def test_a_network_without_units_is_refused():
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFound, match="no residual units were found"):
         load_network(fields(residual=False))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"fn": lambda v, x: x @ v["params"]["stem"]["bias"]},
+            r"fn raised \w+Error: .* \(test_given.py, line",
+        ),
+        ({"labels": np.zeros((N, 2), int)}, r"20 examples need labels of shape \[20\], got \[20, 2\]"),
+        ({"labels": np.full(N, CLASSES)}, r"labels must lie in 0 … 2"),
+    ],
+)
+def test_what_does_not_fit_the_function_is_named_before_any_study(changes, said):
+    with pytest.raises(ValueError, match=said):
+        load_network(fields() | changes)
 
 
 @pytest.fixture(scope="module")
@@ -260,14 +276,17 @@ def test_a_kept_result_belongs_to_what_was_given(bare):
         changed = dataclasses.replace(bare, given=dataclasses.replace(given, **changes))
         return kept.key(changed, study, QUICK)
 
-    assert key() == key(inputs=given.inputs.copy(), fn=lambda v, x: given.fn(v, x))
+    def of_function(change):
+        return kept.key(load_network(fields() | {"fn": lambda v, x: change(given.fn(v, x))}), study, QUICK)
+
+    assert key() == key(inputs=given.inputs.copy()) == of_function(lambda logits: logits)
     keys = [
         key(),
         key(variables=jax.tree.map(lambda v: v + 1, given.variables)),
         key(inputs=given.inputs + 1),
         key(labels=1 - given.labels),
         key(initial_variables=given.variables),
-        key(fn=lambda v, x: 2 * given.fn(v, x)),
+        of_function(lambda logits: 2 * logits),
         key(loss=lambda logits, labels: jnp.zeros(len(labels))),
         key(loss=lambda logits, labels: jnp.ones(len(labels))),
     ]

@@ -27,6 +27,7 @@ from resjax.network import Network, Variables
 from resjax.network.example import alike, described, one_example
 from resjax.network.losses import Loss, Metric, cross_entropy, share_wrong
 from resjax.studies.checksum import of_arrays, of_function
+from resjax.studies.examples import check_labels, logits_shape
 from resjax.studies.moments import AS_GIVEN
 from resjax.studies.refusal import Refusal
 from resjax.studies.subject import Examples, Subject
@@ -174,6 +175,7 @@ class GivenNetwork(Subject):
     Attributes:
       given: what was given.
       found: what ``resjax.discover`` found in it.
+      program: a checksum of what ``given.fn`` computes.
       source: 'package.module:function', or '' where it was not given by name.
       folder: where finished results are kept.
       untrained: stacked variables before training, where these take the place of the given ones.
@@ -181,6 +183,7 @@ class GivenNetwork(Subject):
 
     given: Given
     found: Found
+    program: str
     source: str = ""
     folder: Path = Path("analysis")
     untrained: Variables | None = None
@@ -275,7 +278,7 @@ class GivenNetwork(Subject):
         given, x = self.given, one_example(self.given.inputs)
         arrays = ("variables", "inputs", "labels", "initial_variables", "train_inputs", "train_labels")
         sums = {name: of_arrays(getattr(given, name)) for name in arrays}
-        sums["fn"] = of_function(given.fn, given.variables, x)
+        sums["fn"] = self.program
         if given.train_fn:
             sums["train_fn"] = of_function(given.train_fn, given.variables, x, jax.random.key(0))
         logits = jax.eval_shape(lambda v, x: self.network.apply(v, x).logits, self.variables, x)
@@ -302,16 +305,43 @@ def load_network(network: str | Given | Mapping[str, Any], folder: str | Path = 
     """
     source = network if isinstance(network, str) else ""
     given = Given.of(_made(network) if isinstance(network, str) else network)
-    found = discover(
-        given.fn,
-        given.variables,
-        jax.tree.map(lambda v: v[:_EXAMPLES], given.inputs),
-        train_fn=given.train_fn,
-        grain=given.grain,
-        boundaries=given.boundaries,
-    )
-    label = given.name or source.partition(":")[0].rpartition(".")[2] or "network"
-    return GivenNetwork(label=label, given=given, found=found, source=source, folder=Path(folder))
+    example = jax.tree.map(lambda v: v[:_EXAMPLES], given.inputs)
+    program = _traced("fn", given.fn, given.variables, example)
+    options: dict[str, Any] = {"train_fn": given.train_fn, "grain": given.grain, "boundaries": given.boundaries}
+    found = discover(given.fn, given.variables, example, **options)
+    logits = logits_shape(found.network, found.variables, given.inputs)
+    for labels in (given.labels, given.train_labels):
+        if labels is not None:
+            check_labels(np.asarray(labels), len(labels), logits)
+    module, _, function = source.partition(":")
+    called = module.rpartition(".")[2] if function == "make" else function
+    label = given.name or called or "network"
+    return GivenNetwork(label, given, found, program, source, Path(folder))
+
+
+def _traced(name: str, function: Callable[..., Any], *arguments: Any) -> str:
+    """The checksum of a given function.
+
+    Raises:
+      ValueError: what the function raises, in one line.
+    """
+    try:
+        return of_function(function, *arguments)
+    except Exception as error:
+        where = _where(error)
+        raise ValueError(f"{name} raised {type(error).__name__}: {_line(error)} ({where})") from error
+
+
+def _line(error: Exception) -> str:
+    """The first line of an error's message."""
+    return str(error).strip().partition("\n")[0]
+
+
+def _where(error: Exception) -> str:
+    """The innermost file and line of an error, if possible outside of installed packages."""
+    frames = traceback.extract_tb(error.__traceback__)
+    last = [*frames[-1:], *(frame for frame in frames if "site-packages" not in frame.filename)][-1]
+    return f"{Path(last.filename).name}, line {last.lineno}"
 
 
 def _made(name: str) -> Any:
@@ -323,7 +353,7 @@ def _made(name: str) -> Any:
     try:
         own = importlib.import_module(module)
     except Exception as error:  # of the module itself, or of one that it imports
-        raise ValueError(f"network={name!r}: {type(error).__name__}: {error}; {form}") from error
+        raise ValueError(f"network={name!r}: {type(error).__name__}: {_line(error)}; {form}") from error
     make = getattr(own, function, None)
     if not callable(make):
         there = [n for n, v in vars(own).items() if callable(v) and getattr(v, "__module__", "") == module]
@@ -333,8 +363,6 @@ def _made(name: str) -> Any:
     try:
         return make()
     except Exception as error:
-        where = traceback.extract_tb(error.__traceback__)[-1]
         raise ValueError(
-            f"network={name!r}: {function}() raised {type(error).__name__}: {error} "
-            f"({Path(where.filename).name}, line {where.lineno})"
+            f"network={name!r}: {function}() raised {type(error).__name__}: {_line(error)} ({_where(error)})"
         ) from error
