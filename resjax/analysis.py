@@ -13,6 +13,7 @@ import sys
 import warnings
 from typing import Any
 
+from resjax.discovery import discover
 from resjax.studies.catalogue import STUDIES, plot
 from resjax.studies.convolution.activations import activations
 from resjax.studies.convolution.connections import connections
@@ -78,6 +79,7 @@ __all__ = [
     "delete_subsets",
     "deletions",
     "digits_recipe",
+    "discover",
     "edges",
     "equal_parameters",
     "equivariance",

@@ -54,9 +54,12 @@ def check_units(found: Anatomy, batch: int) -> None:
     """
     if not found.units or _two_streams(found):
         raise NotFound(_instead(found))
-    if found.chain is None:
-        return
-    for i, state in enumerate(found.chain.states):
+    out = found.program.avals[found.graph.out].shape
+    if not out or out[0] != batch:
+        raise NotFound(
+            f"fn returns logits of shape {list(out)} for a batch of {batch}; their first axis must be the batch"
+        )
+    for i, state in enumerate(found.chain.states if found.chain else ()):
         shape = found.program.avals[state].shape
         if not shape or shape[0] != batch:
             name = found.names[min(i, len(found.names) - 1)]
@@ -115,7 +118,7 @@ def _instead(found: Anatomy) -> str:
 
 def _two_streams(found: Anatomy) -> bool:
     """Whether no unit is on the chain, and at least as many sums have inner values that are used elsewhere."""
-    return all(found.bypassed) and len(found.others.get(units.STREAMS, ())) >= len(found.units)
+    return all(found.bypassed) and len(found.others.get(units.STREAMS, ())) > max(len(found.units) - 1, 0)
 
 
 def _nodes(found: Anatomy) -> list[Any]:

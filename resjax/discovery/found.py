@@ -83,7 +83,7 @@ class Found:
           ValueError: variables of another form, or a wrong number of gates.
         """
         given = self.source.given
-        stacked = jax.tree.structure(variables) == jax.tree.structure(self.variables)
+        stacked = str(jax.tree.structure(variables)) == str(jax.tree.structure(self.variables))
         arrays = given.arrays(self.unstack(variables) if stacked else variables)
         checked = None if gates is None else jax.numpy.asarray(gates)
         return run_gated(self.source, arrays, x, checked)

@@ -143,12 +143,10 @@ class Given:
         x = jax.tree.map(
             lambda s: _cast(jax.ShapeDtypeStruct((batch, *s.shape[1:]), s.dtype), cast_x or {}), self.example
         )
-        fn: Any
         if train:
             train_fn, key = self.train_fn, jax.eval_shape(lambda: jax.random.key(0))
             assert train_fn is not None
-            fn = lambda arrays, x, key: train_fn(self.rebuild(arrays), x, key)
-            return flatten(fn, specs, x, key)
+            return flatten(lambda arrays, x, key: train_fn(self.rebuild(arrays), x, key), specs, x, key)
         return flatten(lambda arrays, x: self.fn(self.rebuild(arrays), x), specs, x)
 
 

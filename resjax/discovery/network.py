@@ -94,7 +94,7 @@ class GatedNetwork(FoundNetwork):
             logits.astype(jnp.promote_types(logits.dtype, jnp.float32)), variables.get("batch_stats", {}), {}
         )
 
-    def places(self, variables: Variables) -> NoReturn:
+    def places(self, *args: Any, **kwargs: Any) -> NoReturn:
         self._refuse()
 
     def run_stem(self, *args: Any, **kwargs: Any) -> NoReturn:

@@ -7,9 +7,10 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from resjax.discovery.anatomy import Origin, Source
+from resjax.discovery.anatomy import Source
 from resjax.discovery.layout import Layout, Part, input_key
 from resjax.discovery.pieces import pieces_of, run
+from resjax.discovery.program import Origin
 from resjax.discovery.refusal import NotFound
 from resjax.network import Unit
 

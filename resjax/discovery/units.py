@@ -12,6 +12,7 @@ A sum ``y = a + b + …`` is a residual unit if
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -84,7 +85,7 @@ def find_sums(graph: Graph, trained: frozenset[int]) -> tuple[list[Sum], dict[st
 def join(graph: Graph, sums: Sequence[Sum]) -> Sum | None:
     """Consecutive sums as one unit, x + (a(x) + b(x + a(x))); None if something else stands between them."""
     first, last = sums[0], sums[-1]
-    for one, following in zip(sums, sums[1:], strict=False):
+    for one, following in itertools.pairwise(sums):
         if following.start != one.out or following.kind.what or following.shortcut.sign < 0:
             return None
     if len(sums) == 1:
