@@ -230,6 +230,37 @@ def test_with_initial_variables_there_is_a_control(full, tmp_path):
     assert results["backward_signal"].choices["data"] == "the first 8 training examples, as given"
 
 
+def first_wrong(logits, labels):
+    """Whether the first position is wrong."""
+    return logits[:, 0].argmax(-1) != labels[:, 0]
+
+
+def test_tokens_a_mask_and_a_metric_of_ones_own(tmp_path):
+    rng = np.random.default_rng(2)
+    tokens, mask = rng.integers(0, 5, (8, 3)), rng.random((8, 3)) < 0.7
+    variables = {
+        "embedding": rng.normal(size=(5, 4)).astype(np.float32),
+        "layers": [{"kernel": rng.normal(size=(4, 4)).astype(np.float32)} for _ in range(2)],
+        "head": rng.normal(size=(4, 5)).astype(np.float32),
+    }
+
+    def fn(variables, x):
+        h = jnp.asarray(variables["embedding"])[x["tokens"]]
+        for layer in variables["layers"]:
+            h = h + jnp.where(x["mask"][..., None], jnp.tanh(h @ layer["kernel"]), 0)
+        return h @ variables["head"]
+
+    inputs, labels = {"tokens": tokens, "mask": mask}, rng.integers(0, 5, (8, 3))
+    given = Given(fn=fn, variables=variables, inputs=inputs, labels=labels, metric=first_wrong, name="lm")
+    subject = load_network(given, tmp_path)
+    assert [unit.name for unit in subject.found.units] == ["layers/0", "layers/1"]
+    results, _ = run(subject, "lesion")
+    wrong = first_wrong(fn(variables, inputs), labels)
+    assert results["lesion"].intact_error == pytest.approx(float(wrong.mean()))
+    alone = fn({**variables, "layers": variables["layers"][1:]}, inputs)  # without the first layer
+    assert results["lesion"].error[0] == pytest.approx(float(first_wrong(alone, labels).mean()))
+
+
 def text_of(path):
     return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", path.read_text("utf-8")))
 

@@ -21,7 +21,6 @@ ROOMS = {
     "workdir",
     "cpu",
     "data",
-    "discovery",
     "pretrained",
     "studies",
     "report",

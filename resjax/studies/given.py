@@ -307,8 +307,14 @@ def load_network(network: str | Given | Mapping[str, Any], folder: str | Path = 
     given = Given.of(_made(network) if isinstance(network, str) else network)
     example = jax.tree.map(lambda v: v[:_EXAMPLES], given.inputs)
     program = _traced("fn", given.fn, given.variables, example)
-    options: dict[str, Any] = {"train_fn": given.train_fn, "grain": given.grain, "boundaries": given.boundaries}
-    found = discover(given.fn, given.variables, example, **options)
+    found = discover(
+        given.fn,
+        given.variables,
+        example,
+        train_fn=given.train_fn,
+        grain=given.grain,
+        boundaries=given.boundaries,
+    )
     logits = logits_shape(found.network, found.variables, given.inputs)
     for labels in (given.labels, given.train_labels):
         if labels is not None:
