@@ -19,8 +19,8 @@ def initial_variables(
     key: jax.Array,
     example: Any,
 ) -> dict[str, Any]:
-    """See ``Network.init``; ``modules``, names of ``units`` and ``stacks`` are the network's, ``example`` is of
-    ``one_example``."""
+    """See ``Network.init``; ``modules``, names of ``units`` and ``stacks`` are the network's, and ``example``
+    is from ``one_example``."""
     h = example
     parts: dict[str, Any] = {}
     groups = {stack.name: stack.group for stack in stacks}

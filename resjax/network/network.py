@@ -126,6 +126,11 @@ class Network:
         return list(zip(self.stacks, itertools.starmap(slice, itertools.pairwise(ends)), strict=True))
 
     @property
+    def classes(self) -> list[np.ndarray]:
+        """The indices of equal units, which can take each other's place: an array for each stack or group."""
+        return groups.classes(self.units)
+
+    @property
     def residual(self) -> np.ndarray:
         """bool [unit], whether a unit has a shortcut."""
         return np.array([unit.stack.unit.residual for unit in self.units])
@@ -139,6 +144,11 @@ class Network:
     @property
     def integer_images(self) -> bool:
         """Whether images [N, H, W, C] may be integers; tokens and other integers always may."""
+        return False
+
+    @property
+    def opaque(self) -> bool:
+        """Whether the layers of stem, units and head can't be seen, because they are no Flax modules."""
         return False
 
     # --- the parts, for analyses that loop over the units themselves ---

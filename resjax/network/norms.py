@@ -43,6 +43,14 @@ def layer_norms(network: Network, tree: Mapping[str, Any]) -> dict[str, jax.Arra
     return norms
 
 
+def kernel_names(network: Network, params: Mapping[str, Any]) -> frozenset[str]:
+    """Names in ``layer_norms`` of the parameters called ``kernel``; where a network has none, its
+    layers having other names, of those with two axes or more."""
+    leaves = list(_leaves(network, params))
+    named = frozenset(name for name, _, _ in leaves if name.endswith("/kernel"))
+    return named or frozenset(name for name, first, leaf in leaves if leaf.ndim - first >= 2)
+
+
 def zero_norms(network: Network, tree: Mapping[str, Any]) -> dict[str, jax.Array]:
     """Zeros of the shapes and dtypes of ``layer_norms``."""
     return {

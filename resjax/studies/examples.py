@@ -6,6 +6,8 @@ mask. Only the stem of a network sees them. Labels are int [N], or [N, …] with
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -85,6 +87,15 @@ def only_images(inputs: Any, why: str, labels: np.ndarray | None = None) -> None
         raise Refusal(f"{why} need images, float [N, H, W, C]; the inputs are {described(inputs)}")
 
 
+def only_modules(network: Network, why: str) -> None:
+    """Refuses a network whose layers can't be seen; ``why`` says what needs them."""
+    if network.opaque:
+        raise Refusal(
+            f"{why} need layers that are Flax modules; this network was found in a function, so its parts "
+            "are equations: write it as a resjax.network.Network"
+        )
+
+
 def logits_shape(network: Network, variables: Variables, example: Any) -> tuple[int, ...]:
     """[…, classes]: the shape of one example's logits; nothing is computed.
 
@@ -92,14 +103,21 @@ def logits_shape(network: Network, variables: Variables, example: Any) -> tuple[
       ValueError: inputs that the network can't take.
     """
     x = one_example(example)
-    try:
+    with tracing(x):
         logits = jax.eval_shape(lambda v, x: network.apply(v, x).logits, variables, x)
+    return tuple(logits.shape[1:])
+
+
+@contextlib.contextmanager
+def tracing(example: Any) -> Iterator[None]:
+    """Within it, a network is traced with ``example``; what it can't take becomes a ``ValueError``."""
+    try:
+        yield
     except (TypeError, AttributeError, IndexError, KeyError, AssertionError) as error:
         raise ValueError(
-            f"the network can't take inputs like {described(x)}: {error}; give inputs of the form on which "
-            "it was trained, with a leading axis of examples"
+            f"the network can't take inputs like {described(example)}: {error}; give inputs of the form on "
+            "which it was trained, with a leading axis of examples"
         ) from error
-    return tuple(logits.shape[1:])
 
 
 def check_labels(labels: np.ndarray, count: int, logits: tuple[int, ...]) -> None:

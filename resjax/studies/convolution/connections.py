@@ -37,7 +37,7 @@ from resjax.network.parts import part_of
 from resjax.studies import style
 from resjax.studies.batches import Progress, reported
 from resjax.studies.convolution.sharing import Shape3, jacobian_rows, moved_back
-from resjax.studies.examples import only_images
+from resjax.studies.examples import only_images, only_modules
 from resjax.studies.refusal import Refusal
 from resjax.studies.result import Result
 from resjax.studies.study import Columns, Study
@@ -94,9 +94,10 @@ def connections(
     """
     image = one_example(example)
     only_images(image, "connections of convolutions")
+    only_modules(network, "connections of convolutions")
     found = _convolutions(network, variables, image)
     if not found:
-        raise Refusal("this network has no convolution that resjax.describe knows, as a Flax module")
+        raise Refusal("this network has no convolution that resjax.describe knows")
     measured = [_measure_rows(layer) for layer in reported(found, progress)]
     seen, different, rows = map(np.array, zip(*measured, strict=True))
 

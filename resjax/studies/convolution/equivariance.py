@@ -51,7 +51,7 @@ from resjax.network import Network, Variables
 from resjax.studies import style
 from resjax.studies.batches import BATCH_SIZE, Progress, padded_batches, reported, total
 from resjax.studies.convolution import moves
-from resjax.studies.examples import checked_examples, only_images
+from resjax.studies.examples import checked_examples, only_images, only_modules
 from resjax.studies.initial import drawn
 from resjax.studies.result import Classified
 from resjax.studies.study import Bench, Columns, Study
@@ -101,6 +101,7 @@ def equivariance(
     """
     images, labels, num_classes = checked_examples(network, variables, images, labels)
     only_images(images, "shifts", labels)
+    only_modules(network, "shifts of features")
     side = min(images.shape[1:3])
     if not 1 <= most < side:
         raise ValueError(f"most={most}; allowed: 1 … {side - 1} pixels on these images")

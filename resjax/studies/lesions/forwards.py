@@ -21,6 +21,7 @@ from resjax.network.parts import part_of, scan_units
 from resjax.network.periods import Place, by_part, scan_places
 from resjax.studies.batches import BATCH_SIZE, Progress, padded_batches
 from resjax.studies.examples import checked_inputs, num_examples
+from resjax.studies.refusal import Refusal
 from resjax.studies.variants import Forward, with_gates
 
 
@@ -153,7 +154,7 @@ def redrawn(network: Network, images: Any, draws: int, seed: int) -> tuple[dict[
     """Fresh initializations by the name of their intervention, and what ``choices`` say of them."""
     try:
         found = {f"redraw {i + 1}": fresh(network, images, seed, i) for i in range(draws)}
-    except ValueError as error:  # a network that was found in a function has no initialization of its own
+    except Refusal as error:  # a network that was found in a function has no initialization of its own
         return {}, f"none: {error}"
     return found, f"{draws}, seed {seed}"
 

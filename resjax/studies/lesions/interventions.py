@@ -46,7 +46,7 @@ from numpy.typing import ArrayLike
 from resjax.network import Network, Variables
 from resjax.studies import counts, style, verdicts
 from resjax.studies.batches import BATCH_SIZE, Inference, part
-from resjax.studies.examples import checked_inputs, num_examples
+from resjax.studies.examples import checked_inputs, num_examples, tracing
 from resjax.studies.intervals import bootstrap
 from resjax.studies.lesions.forwards import (
     can_run_in_parallel,
@@ -152,7 +152,8 @@ def interventions(
         raise ValueError(f"draws={draws}; allowed: 0 for none, or 2 or more for an interval")
     if initial is not None:
         check_alike(initial, variables)
-    can_go = network.deletable(variables, images)
+    with tracing(images):
+        can_go = network.deletable(variables, images)
     progress, means = how.get("progress"), None
     if reference is not None:
         reference = checked_inputs(network, reference)

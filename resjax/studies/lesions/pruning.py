@@ -261,7 +261,7 @@ def measure(bench: Bench) -> Pruning:
     choose_on = bench.training(min(bench.options.max_examples, MOST_CHOICE_EXAMPLES))
     pool = num_deletable(bench.run)
     rounds = min(pool, max(1, MOST_TRIALS // pool))
-    bench.choices["chosen on"] = f"{len(choose_on[0]):,} training examples, not augmented"
+    bench.choices["chosen on"] = f"{len(choose_on[1]):,} training examples, not augmented"
     if rounds < pool:
         bench.choices["rounds"] = f"{rounds} of {pool}, to keep the cost down"
     how, seed = bench.how, bench.options.seed

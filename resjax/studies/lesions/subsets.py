@@ -15,7 +15,7 @@ import numpy as np
 
 from resjax.network import Network, Variables
 from resjax.network.example import one_example
-from resjax.studies.examples import checked_inputs
+from resjax.studies.examples import checked_inputs, tracing
 from resjax.studies.refusal import Refusal
 
 _STEPS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500)
@@ -32,7 +32,8 @@ def candidates(
       ValueError: if the images have a wrong shape, or no unit can be deleted.
     """
     images = checked_inputs(network, images)
-    reasons = why_not(network, network.deletable(variables, images))
+    with tracing(images):
+        reasons = why_not(network, network.deletable(variables, images))
     if not transitions:
         x = one_example(images)
         taps = jax.eval_shape(lambda v, x: network.apply(v, x, tap=lambda p: (p.x, p.y)).taps, variables, x)

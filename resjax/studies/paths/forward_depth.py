@@ -296,7 +296,7 @@ def measure(bench: Bench) -> ForwardDepth:
     choose_on = bench.training(min(bench.options.max_examples, MOST_CHOICE_EXAMPLES))
     pool = verdicts.num_deletable(bench.run)
     rounds = min(pool, max(1, MOST_TRIALS // pool))
-    bench.choices["units chosen on"] = f"{len(choose_on[0]):,} training examples, not augmented"
+    bench.choices["units chosen on"] = f"{len(choose_on[1]):,} training examples, not augmented"
     if rounds < pool:
         bench.choices["rounds"] = f"{rounds} of {pool}, to keep the cost down"
     how: dict[str, Any] = {"choose_on": choose_on, "max_deleted": rounds, "seed": bench.options.seed}

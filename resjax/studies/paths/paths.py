@@ -351,7 +351,7 @@ def measure(bench: Bench) -> Paths:
         draws = max(_LEAST, draws // _CONTROL)
     images, labels = bench.data(STUDY_BATCH * study_batches(options))
     given = *bench.network(), images, labels
-    steps, modes = max(1, len(images) // STUDY_BATCH) + draws, []
+    steps, modes = max(1, len(labels) // STUDY_BATCH) + draws, []
     for i, probe in enumerate(probes):
         tell = following(bench.progress, i * steps, len(probes) * steps)
         how: Running = bench.running | {"batch_size": STUDY_BATCH, "progress": tell}

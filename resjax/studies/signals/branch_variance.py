@@ -73,6 +73,7 @@ class BranchVariance(Result):
     branch: Annotated[np.ndarray, "step", "batch", "unit"]
     output: Annotated[np.ndarray, "step", "batch", "unit"]
     batch_size: int
+    stage: tuple[str, ...] | None = None  # of each unit; None in older results: the first part of its name
 
     @property
     def ratio(self) -> np.ndarray:
@@ -82,11 +83,15 @@ class BranchVariance(Result):
     @property
     def stages(self) -> tuple[str, ...]:
         """Names of the stages, in order."""
-        return tuple(dict.fromkeys(unit.split("/")[0] for unit in self.unit))
+        return tuple(dict.fromkeys(self._stage))
 
     def of_stage(self, stage: str) -> np.ndarray:
         """bool [unit], which units belong to the stage."""
-        return np.array([unit.split("/")[0] == stage for unit in self.unit])
+        return np.array([own == stage for own in self._stage])
+
+    @property
+    def _stage(self) -> tuple[str, ...]:
+        return self.stage or tuple(unit.split("/")[0] for unit in self.unit)
 
     def slope(self, t: int, stage: str) -> Fit:
         """Slope of the log ratio (mean over batches) against log position, in one stage at moment t."""
@@ -120,12 +125,14 @@ def branch_variance(
     units = [unit for unit in network.units if unit.stack.unit.residual]
     if not units:
         raise Refusal(NO_SHORTCUT)
+    first = {unit.stack.stage: unit.index for unit in reversed(network.units)}
     shortcut, branch, output = batches.measure(
         lambda images, _, key: _batch(network, batches.train, variables, images, key)
     )
     return BranchVariance(
         unit=tuple(unit.name for unit in units),
-        position=np.array([int(unit.name.rpartition("unit")[2]) for unit in units]),
+        position=np.array([1 + unit.index - first[unit.stack.stage] for unit in units]),
+        stage=tuple(f"stage{unit.stack.stage}" for unit in units),
         step=np.array([batches.step]),
         shortcut=shortcut,
         branch=branch,

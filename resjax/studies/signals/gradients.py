@@ -35,7 +35,7 @@ from resjax.cpu import shared_batches as on_cores
 from resjax.network import Network, Variables
 from resjax.network.example import one_example
 from resjax.network.losses import Loss, cross_entropy
-from resjax.network.norms import flatten_norms, flatten_taps, layer_norms, output_norm
+from resjax.network.norms import flatten_norms, flatten_taps, kernel_names, layer_norms, output_norm
 from resjax.studies import style
 from resjax.studies.intervals import of_mean
 from resjax.studies.marks import band_on_log
@@ -43,7 +43,7 @@ from resjax.studies.moments import first_moment, moment
 from resjax.studies.refusal import Refusal
 from resjax.studies.result import Result
 from resjax.studies.signals.near_one import ALIKE, compared
-from resjax.studies.signals.norms_over_training import evenness, of_kernels, quarters
+from resjax.studies.signals.norms_over_training import evenness, quarters
 from resjax.studies.signals.training_batches import FirstBatches, first_batches, on_training_batches
 from resjax.studies.study import Columns, Study
 from resjax.studies.words import around, factor, join, numbers
@@ -53,7 +53,8 @@ from resjax.studies.words import around, factor, join, numbers
 class Gradients(Result):
     """Gradient norms of the kernels; join moments with ``resjax.studies.moments.join``."""
 
-    layer: tuple[str, ...]  # kernels from the first layer to the last: stage2/unit3/conv1/kernel
+    # Kernels from the first layer to the last: stage2/unit3/conv1/kernel (``kernel_names``).
+    layer: tuple[str, ...]
     step: Annotated[np.ndarray, "step"]  # int, training steps done at each moment
     norm: Annotated[np.ndarray, "step", "batch", "layer"]  # ‖∂L/∂W‖₂ of a batch's mean loss
     loss: Annotated[np.ndarray, "step", "batch"]  # that loss, nats
@@ -107,13 +108,16 @@ def gradients(
     example = one_example(batches.pairs[0][0])
     optimizer = optimizer if batches.step == 0 else None
 
+    names = kernel_names(network, variables["params"])
+
     def kernels(norms: Mapping[str, Any]) -> dict[str, float]:
         """From the first layer to the last."""
-        return dict(flatten_norms(network, of_kernels(norms), example))
+        own = {name: value for name, value in norms.items() if name in names}
+        return dict(flatten_norms(network, own, example))
 
     parameter = kernels(_layer_norms(network, variables["params"]))
     if not parameter:
-        raise Refusal("this network has no parameter named 'kernel'")
+        raise Refusal("this network has no parameter named 'kernel', and none with two axes or more")
     cores = on_cores.shared_cores().if_shared(batches.size)
     variables = cores.copy(variables)
 

@@ -39,6 +39,7 @@ from resjax.models.layers import BatchNorm
 from resjax.network import Network, Stack, Variables
 from resjax.network.parts import part_of
 from resjax.network.unit import Parts, Unit
+from resjax.studies.examples import only_modules
 from resjax.studies.refusal import Refusal
 from resjax.training.step import Task, TrainState
 
@@ -80,6 +81,7 @@ def insert(
         raise ValueError(
             f"after={after}, count={count}; allowed: −1 … {network.num_units - 1}, and 1 or more"
         )
+    only_modules(network, "new units")
     if groups := sorted({stack.group for stack in network.stacks if stack.group}):
         raise Refusal(
             f"the units of this network belong to groups ({', '.join(groups)}), whose variables several "

@@ -48,20 +48,18 @@ from resjax.network.parts import part_of
 from resjax.network.periods import Place, by_unit, scan_places
 from resjax.studies import style
 from resjax.studies.batches import BATCH_SIZE, Progress, per_example
-from resjax.studies.examples import checked_inputs, num_examples
+from resjax.studies.examples import checked_inputs, num_examples, only_modules, tracing
 from resjax.studies.initial import drawn
 from resjax.studies.intervals import student
 from resjax.studies.paths.path_walk import wide
 from resjax.studies.refusal import Refusal
 from resjax.studies.result import Result
 from resjax.studies.study import Bench, Columns, Study
+from resjax.studies.subject import Subject
 from resjax.studies.words import around, count, factor, join, numbers
 
 NORMS = (BatchNorm, nn.BatchNorm, nn.LayerNorm, nn.GroupNorm)
-NO_KERNEL = (
-    "no layer of its stem and units is seen to have a parameter called 'kernel': layers are seen where they "
-    "are Flax modules"
-)
+NO_KERNEL = "no layer of its stem and units has a parameter called 'kernel'"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +90,9 @@ def responses(
       Refusal: no layer of stem and units has a kernel.
     """
     images = checked_inputs(network, images)
-    layers = layers_of(network, variables, images)
+    only_modules(network, "responses")
+    with tracing(images):
+        layers = layers_of(network, variables, images)
     if not layers:
         raise Refusal(NO_KERNEL)
     run = partial(_record, network, variables)
@@ -320,6 +320,13 @@ def summary(r: Responses) -> dict[str, str]:
     return {"response, median" if some else "raw response, median": text}
 
 
+def unsuited(run: Subject) -> str | None:
+    """Why the layers of a run can't be seen, or None."""
+    if run.network.opaque:
+        return "its layers can't be seen, because they are no Flax modules"
+    return None if layers_of(run.network, run.variables, run.example) else NO_KERNEL
+
+
 def measure(bench: Bench) -> Responses:
     size, progress = bench.options.batch_size, bench.progress
     return responses(*bench.evaluation()[:3], batch_size=size, progress=progress)
@@ -336,7 +343,7 @@ STUDY = Study(
     code="resjax.analysis.responses(*run.evaluation(10_000)[:3])",
     result=Responses,
     control=True,
-    unsuited=lambda run: None if layers_of(run.network, run.variables, run.example) else NO_KERNEL,
+    unsuited=unsuited,
     measure=measure,
     plot=plot,
     headline=headline,

@@ -42,7 +42,7 @@ from resjax.network.losses import Loss, cross_entropy
 from resjax.network.unit import Parts
 from resjax.studies import style
 from resjax.studies.batches import BATCH_SIZE, Progress, per_example, reported
-from resjax.studies.examples import checked_examples, only_images
+from resjax.studies.examples import checked_examples, only_images, only_modules
 from resjax.studies.intervals import bootstrap
 from resjax.studies.paths.path_walk import wide
 from resjax.studies.refusal import Refusal
@@ -124,6 +124,7 @@ def surgery(
     """
     images, labels, num_classes = checked_examples(network, variables, images, labels)
     only_images(images, "new units", labels)
+    only_modules(network, "new units")
     data = checked_examples(network, variables, *train)[:2]
     if steps < 2 or repeats < 2 or train_batch_size < 1:
         raise ValueError(
@@ -336,7 +337,7 @@ def summary(r: Surgery) -> dict[str, str]:
 def measure(bench: Bench) -> Surgery:
     given = bench.evaluation()
     train = bench.training(bench.run.train_batch_size * bench.options.gradient_batches)
-    bench.choices["data"] += f"; batches from the first {len(train[0]):,} of training"
+    bench.choices["data"] += f"; batches from the first {len(train[1]):,} of training"
     return surgery(*given, train=train, seed=bench.options.seed, **bench.running)
 
 
