@@ -367,7 +367,7 @@ def measure(bench: Bench) -> Interventions:
     return interventions(
         *bench.evaluation(EXAMPLES),
         initial=run.initial_variables if run.from_scratch else None,
-        reference=bench.training(REFERENCE)[0],
+        reference=bench.training(REFERENCE)[0] if run.has_training_examples else None,
         alphas=ALPHAS,
         draws=min(DRAWS, options.draws),
         seed=options.seed,
