@@ -16,7 +16,7 @@ from pattern_helpers import IMAGES, LABELS, SHAPE, apart, blocks, masked, mixed,
 
 from resjax import analysis
 from resjax.cpu.shared_batches import Cores
-from resjax.network.losses import cross_entropy
+from resjax.network.losses import cross_entropy, share_wrong
 from resjax.studies.lesions.lesion import _lesion_batch
 from resjax.studies.lesions.prefixes import measure_places
 from resjax.studies.paths.path_exact import walk_lengths
@@ -176,7 +176,7 @@ def test_programs_of_studies_do_not_grow_with_the_periods(name):
                 walk_lengths(network, cross_entropy, Probe(), v, IMAGES, LABELS, jax.random.key(0)).rows
             ),
             "lesion": lambda v: _lesion_batch(
-                Cores(), network, cross_entropy, (True,) * network.num_units, v, IMAGES, LABELS
+                Cores(), network, cross_entropy, share_wrong, (True,) * network.num_units, v, IMAGES, LABELS
             ),
         }[name]
         return str(jax.make_jaxpr(run)(variables)).count(" = ")
