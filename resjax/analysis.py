@@ -5,14 +5,18 @@
     plot(result).savefig("lesion.png")              # or plot({"one": result, "another": other})
 
 The function of a study has the study's name. Analyses see a network only as a stem, units and a head, so they
-work with every network. The docstring of each module explains its method: the question, the formula, the
-cost, what a result means and what it does not mean. docs/analyses has a page for each.
+work with every network, and with every input that its stem takes: images, tokens, a pytree of arrays. The
+loss is a function, and so is the metric whose mean is "the error" (``resjax.studies.batches.Inference``).
+
+The docstring of each module explains its method: the question, the formula, the cost, what a result means and
+what it does not mean. docs/analyses has a page for each.
 """
 
 import sys
 import warnings
 from typing import Any
 
+from resjax.discovery import discover
 from resjax.studies.catalogue import STUDIES, plot
 from resjax.studies.convolution.activations import activations
 from resjax.studies.convolution.connections import connections
@@ -73,6 +77,7 @@ __all__ = [
     "delete_subsets",
     "deletions",
     "digits_recipe",
+    "discover",
     "edges",
     "equal_parameters",
     "equivariance",

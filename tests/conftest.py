@@ -91,3 +91,10 @@ def x64():
 def x64_throughout():
     """float64 for a file whose ``pytestmark`` uses it."""
     yield from _in_float64()
+
+
+@pytest.fixture
+def foreign_code():
+    """Other people's code adds arrays of different ranks."""
+    with jax.numpy_rank_promotion("allow"):
+        yield

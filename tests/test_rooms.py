@@ -15,6 +15,7 @@ from script_helpers import REPOSITORY, run_each
 
 ROOMS = {
     "network",
+    "discovery",
     "models",
     "training",
     "workdir",

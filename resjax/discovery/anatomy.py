@@ -11,16 +11,13 @@ import jax
 import numpy as np
 
 from resjax.discovery import chain as chains
-from resjax.discovery import select
+from resjax.discovery import selection
 from resjax.discovery.given import Cast, Given
 from resjax.discovery.graph import Graph
 from resjax.discovery.names import Path, common
-from resjax.discovery.program import Program
+from resjax.discovery.program import Origin, Program
 from resjax.discovery.refusal import NotFound
 from resjax.discovery.units import Sum, find_sums
-
-Origin = tuple[int, int | None]
-"""An array of the variables, by its number among them, or a row of one."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -78,7 +75,7 @@ class Source:
         Raises:
           NotFound: other units than in the first trace.
         """
-        x64 = bool(jax.config.jax_enable_x64)
+        x64 = bool(jax.config.read("jax_enable_x64"))
         key = (
             batch,
             *(tuple(sorted((str(a), str(b)) for a, b in (c or {}).items())) for c in (cast, cast_x)),
@@ -124,21 +121,38 @@ class Source:
         )
 
     def _find(self, program: Program) -> Anatomy:
+        _check_results(program)
         graph = Graph(program)
         trained = frozenset(
             v for v, (array, _) in enumerate(program.origins) if self.given.leaves[array].kind == "params"
         )
         sums, others = find_sums(graph, trained)
         paths = paths_of(self.given, program)
-        units = tuple(select.selected(graph, sums, paths, self.grain, self.boundaries))
         sizes = [int(np.prod(program.avals[v].shape)) for v in program.leaves]
+        units = tuple(selection.selected(graph, sums, paths, sizes, self.grain, self.boundaries))
         bypassed = tuple(not chains.on_chain(graph, unit) for unit in units)
         chain = chains.cut(graph, units) if units and not any(bypassed) else None
         inside = {id(m) for unit in units for m in (unit, *unit.members)}
         nested = sum(id(one) not in inside for one in sums)
-        names = tuple(select.named(units, paths, sizes))
+        names = tuple(selection.named(units, paths, sizes))
         updates = updates_of(self.given, program)
         return Anatomy(program, graph, units, names, chain, bypassed, nested, others, updates)
+
+
+def _check_results(program: Program) -> None:
+    """Refuses several outputs; in training mode, anything but logits and statistics."""
+    shape = program.out_tree
+    if program.key is not None:
+        if not isinstance(shape, tuple) or len(shape) != 2:
+            raise NotFound("train_fn must return two things, (logits, new statistics); {} for no statistics")
+        shape = shape[0]
+    leaves = jax.tree.leaves(shape)
+    if len(leaves) != 1:
+        shapes = ", ".join(str(list(v.shape)) for v in leaves) or "none"
+        raise NotFound(
+            f"fn returns {len(leaves)} arrays, of shapes {shapes}; let it return the logits alone, such as "
+            "lambda variables, x: model(variables, x)[0]"
+        )
 
 
 def updates_of(given: Given, program: Program) -> dict[Origin, int]:
@@ -154,9 +168,9 @@ def updates_of(given: Given, program: Program) -> dict[Origin, int]:
     for (path, _), value in zip(statistics, program.outs[1:], strict=True):
         array = given.array_at(path)
         rows = program.rows.get(value)
-        layers = [o for o in program.origins if o[0] == array and o[1] is not None]
+        layers = [o for o in program.origins if o[0] == array and o[1]]
         pairs = (
-            [((array, None), value)]
+            [((array, ()), value)]
             if rows is None or not layers
             else list(zip(sorted(layers), rows, strict=True))
         )
@@ -173,11 +187,14 @@ def casts(pairs: Any) -> dict[Any, Any]:
 def paths_of(given: Given, program: Program) -> list[Path]:
     """The paths of a program's leaves. A row of a stacked array is counted where the layers of its scan begin."""
     found: list[Path] = []
-    roots = {a: common(given.leaves[b].path for b in scan) for scan in program.scans for a in scan}
+    rows = {array for array, row in program.origins if row}
+    indexed = sorted(rows.difference(*program.scans))  # layers[i] in a Python loop
+    groups = [*program.scans, indexed]
+    roots = {a: common(given.leaves[b].path for b in group) for group in groups for a in group}
     for array, row in program.origins:
         path = given.leaves[array].path
-        if row is not None:
-            n = min(len(roots[array]), len(path) - 1)
-            path = (*path[:n], str(row), *path[n:])
+        if row:
+            n = len(roots[array])
+            path = (*path[:n], *map(str, row), *path[n:])
         found.append(path)
     return found

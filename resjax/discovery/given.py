@@ -23,7 +23,8 @@ _STATISTICS = {
     "batch_stats", "running_mean", "running_var", "moving_mean", "moving_variance", "num_batches_tracked",
     "mean_ema", "var_ema",
 }  # fmt: skip
-_INNER = {"value", "raw_value", "params", "~"}  # parts of a path that say nothing: NNX, Linen, Haiku
+_INNER = {"params", "~"}  # parts of a path that say nothing: Linen, Haiku
+_LAST = {"value", "raw_value"}  # of NNX
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,12 +144,10 @@ class Given:
         x = jax.tree.map(
             lambda s: _cast(jax.ShapeDtypeStruct((batch, *s.shape[1:]), s.dtype), cast_x or {}), self.example
         )
-        fn: Any
         if train:
             train_fn, key = self.train_fn, jax.eval_shape(lambda: jax.random.key(0))
             assert train_fn is not None
-            fn = lambda arrays, x, key: train_fn(self.rebuild(arrays), x, key)
-            return flatten(fn, specs, x, key)
+            return flatten(lambda arrays, x, key: train_fn(self.rebuild(arrays), x, key), specs, x, key)
         return flatten(lambda arrays, x: self.fn(self.rebuild(arrays), x), specs, x)
 
 
@@ -179,6 +178,8 @@ def _path(path: Any, collections: bool) -> tuple[str, ...]:
     """
     text = raw_path(path)
     parts = [part for part in text.split("/")[collections:] if part not in _INNER]
+    if len(parts) > 1 and parts[-1] in _LAST:
+        parts.pop()
     return tuple(parts) or (text,)
 
 

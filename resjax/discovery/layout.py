@@ -15,10 +15,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from resjax.discovery.anatomy import Anatomy, Origin, paths_of
+from resjax.discovery.anatomy import Anatomy, paths_of
 from resjax.discovery.given import Given
 from resjax.discovery.names import Path, common
 from resjax.discovery.pieces import pieces_of, reads, signature
+from resjax.discovery.program import Origin
 
 COLLECTIONS = ("params", "batch_stats", "buffers")
 
@@ -79,7 +80,7 @@ class Layout:
             for slot in part.slots:
                 if slot.collection == "context":
                     continue
-                rows = [arrays[i] if row is None else arrays[i][row] for i, row in slot.origins]
+                rows = [arrays[i][row] if row else arrays[i] for i, row in slot.origins]
                 value = jnp.stack(rows) if part.units else jnp.asarray(rows[0])
                 stacked.setdefault(slot.collection, {}).setdefault(part.name, {})[slot.key] = value
         return stacked
@@ -87,15 +88,11 @@ class Layout:
     def unstack(self, given: Given, variables: Mapping[str, Any]) -> Any:
         """Variables of the network as a pytree of the user's form; arrays that it does not use stay."""
         arrays = [given.values[leaf.index] for leaf in given.leaves]
-        rows: dict[int, dict[int, Any]] = {}
+        rows: dict[int, dict[tuple[int, ...], Any]] = {}
         for (array, row), home in self.homes.items():
-            if row is None:
-                arrays[array] = stored(variables, home)
-            else:
-                rows.setdefault(array, {})[row] = stored(variables, home)
+            rows.setdefault(array, {})[row] = stored(variables, home)
         for array, own in rows.items():
-            n = given.leaves[array].spec.shape[0]
-            arrays[array] = jnp.stack([own[i] if i in own else arrays[array][i] for i in range(n)])
+            arrays[array] = _filled(arrays[array], own)
         return given.rebuild(arrays)
 
     def context(self, variables: Mapping[str, Any], x: Any) -> dict[str, Any]:
@@ -162,6 +159,16 @@ def lay_out(given: Given, found: Anatomy, train: Anatomy | None) -> Layout:
         homes[origin] = ("stem", slot, None)
         parts[0] = dataclasses.replace(parts[0], slots=(*parts[0].slots, slot))
     return Layout(tuple(parts), homes)
+
+
+def _filled(array: Any, rows: Mapping[tuple[int, ...], Any]) -> Any:
+    """``array`` with other rows, {index: row}; () is the whole array."""
+    if () in rows:
+        return rows[()]
+    own: dict[int, dict[tuple[int, ...], Any]] = {}
+    for (i, *rest), row in rows.items():
+        own.setdefault(i, {})[tuple(rest)] = row
+    return jnp.stack([_filled(array[i], own[i]) if i in own else array[i] for i in range(array.shape[0])])
 
 
 def _needs(modes: Sequence[Anatomy], part: int) -> tuple[list[Origin], list[int], bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -16,6 +17,14 @@ def common(paths: Iterable[Path]) -> Path:
     while paths and all(len(p) > n for p in paths) and len({p[n] for p in paths}) == 1:
         n += 1
     return paths[0][:n] if paths else ()
+
+
+def beginning(paths: Sequence[Path], n: int) -> str:
+    """What the parts ``n`` of all paths begin with, if that is a numbered word: 'block0' of 'block0_conv1', …"""
+    words = [path[n] for path in paths if len(path) > n]
+    columns = itertools.takewhile(lambda letters: len(set(letters)) == 1, zip(*words, strict=False))
+    shared = "".join(letters[0] for letters in columns).rstrip("_.-") if len(words) == len(paths) else ""
+    return shared if re.search(r"[a-zA-Z].*\d", shared) else ""
 
 
 def layer_of(path: Path) -> Path:
@@ -45,9 +54,10 @@ def unique(roots: Sequence[Path], parts: Sequence[Counter[str]]) -> list[str]:
       parts: for each unit, the sizes of the modules below its root. Units of one root, attention and MLP, are
         called by their largest one.
     """
-    # What all units have in front says nothing, but each name keeps a part.
-    shared = common(roots)
-    cut = min(len(shared), *(len(root) - 1 for root in roots)) if roots else 0
+    # What all units have in front says nothing, but each name begins with a word.
+    cut = min([len(common(roots)), *(len(root) - 1 for root in roots)])
+    while cut > 0 and any(not re.search("[a-zA-Z]", root[cut]) for root in roots):
+        cut -= 1
     often, names = Counter(roots), []
     for root, below in zip(roots, parts, strict=True):
         name = "/".join(root[max(cut, 0) :])

@@ -16,8 +16,8 @@ import jax
 import jax.extend.core as jex
 import numpy as np
 
-from resjax.discovery.anatomy import Anatomy, Origin
-from resjax.discovery.program import Node
+from resjax.discovery.anatomy import Anatomy
+from resjax.discovery.program import Node, Origin
 from resjax.discovery.refusal import NotFound
 
 
@@ -181,9 +181,10 @@ def _keys(found: Anatomy, which: list[int]) -> list[int]:
     keys: dict[int, None] = {}
     for k in sorted({*found.graph.sides(which), *which}):
         for v in program.nodes[k].ins:
-            if program.nodes[k].name == "random_bits" and v is not None and v in made:
-                if jax.dtypes.issubdtype(program.avals[v].dtype, jax.dtypes.prng_key):
-                    keys.setdefault(v)
+            if v is None or v not in made or program.nodes[k].name != "random_bits":
+                continue
+            if jax.dtypes.issubdtype(program.avals[v].dtype, jax.dtypes.prng_key):
+                keys.setdefault(v)
     return list(keys)
 
 

@@ -21,6 +21,10 @@ from jax import lax
 _CALLS = {"jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint", "custom_lin"}
 
 
+Origin = tuple[int, tuple[int, ...]]
+"""An array of the variables, by its number among them, and the index of a row of it, () for the whole array."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Node:
     """One equation: ``ins`` are values, None for literals; ``label`` is the innermost function it came from."""
@@ -29,6 +33,7 @@ class Node:
     ins: tuple[int | None, ...]
     outs: tuple[int, ...]
     label: str
+    debug_info: Any
 
     @property
     def name(self) -> str:
@@ -47,7 +52,9 @@ class Node:
     def alone(self) -> tuple[Any, list[int]]:
         """The equation as a jaxpr, and which of its inputs that takes."""
         own = list(dict.fromkeys(v for v in self.eqn.invars if not isinstance(v, jex.Literal)))
-        jaxpr = jex.Jaxpr((), own, list(self.eqn.outvars), [self.eqn], self.eqn.effects)
+        jaxpr = jex.Jaxpr(
+            (), own, list(self.eqn.outvars), [self.eqn], self.eqn.effects, debug_info=self.debug_info
+        )
         return jaxpr, [self.eqn.invars.index(v) for v in own]
 
     def run(self, args: list[Any]) -> list[Any]:
@@ -64,25 +71,27 @@ class Program:
       nodes: the equations, in an order in which they can be run.
       constants: arrays that the function brought itself, {value: array}.
       leaves: values of the variables' arrays, followed by rows of stacked ones.
-      origins: for each of ``leaves``: (number of the array, None or its row).
+      origins: of each of ``leaves``.
       inputs: values of the arrays of ``x``.
       key: value of the random key, or None.
       outs: values of the results, ``out_tree`` their structure.
       scans: numbers of the arrays that each unrolled scan runs over.
       rows: {stacked result of an unrolled scan: the values of its rows}.
+      whole: numbers of the arrays whose rows are no leaves of their own.
     """
 
     avals: list[Any] = dataclasses.field(default_factory=list)
     nodes: list[Node] = dataclasses.field(default_factory=list)
     constants: dict[int, Any] = dataclasses.field(default_factory=dict)
     leaves: list[int] = dataclasses.field(default_factory=list)
-    origins: list[tuple[int, int | None]] = dataclasses.field(default_factory=list)
+    origins: list[Origin] = dataclasses.field(default_factory=list)
     inputs: list[int] = dataclasses.field(default_factory=list)
     key: int | None = None
     outs: list[int] = dataclasses.field(default_factory=list)
     out_tree: Any = None
     scans: list[list[int]] = dataclasses.field(default_factory=list)
     rows: dict[int, list[int]] = dataclasses.field(default_factory=dict)
+    whole: frozenset[int] = frozenset()
 
     def new(self, aval: Any) -> int:
         self.avals.append(aval)
@@ -95,7 +104,7 @@ class Program:
 
     def leaf_values(self, arrays: list[Any]) -> list[Any]:
         """The values of ``leaves``, of the variables' arrays."""
-        return [arrays[i] if row is None else arrays[i][row] for i, row in self.origins]
+        return [arrays[i][row] if row else arrays[i] for i, row in self.origins]
 
     def run(self, which: Iterable[int], known: dict[int, Any]) -> dict[int, Any]:
         """Runs equations in order; ``known`` {value: array} is completed and returned."""
@@ -108,16 +117,34 @@ class Program:
 
 def flatten(fn: Callable[..., Any], arrays: list[Any], x: Any, *key: Any) -> Program:
     """The program of ``fn(arrays, x, *key)``; arguments are arrays, or their shapes and dtypes."""
-    closed, shape = jax.make_jaxpr(fn, return_shape=True)(arrays, x, *key)
-    program = Program()
+    traced = jax.make_jaxpr(fn, return_shape=True)(arrays, x, *key)
+    program = _flat(*traced, len(arrays), len(key), frozenset())
+    # An array that is also used as a whole is one leaf, so that each number has one place.
+    used = _used(program)
+    rows = {i for i, row in program.origins if row}
+    mixed = {i for v, (i, row) in zip(program.leaves, program.origins, strict=True) if v in used and not row}
+    return _flat(*traced, len(arrays), len(key), frozenset(mixed & rows)) if mixed & rows else program
+
+
+def _flat(closed: Any, shape: Any, num_arrays: int, num_keys: int, whole: frozenset[int]) -> Program:
+    program = Program(whole=whole)
     ins = [program.new(v.aval) for v in closed.jaxpr.invars]
-    program.leaves, program.inputs = ins[: len(arrays)], ins[len(arrays) : len(ins) - len(key)]
-    program.key = ins[-1] if key else None
-    program.origins = [(i, None) for i in range(len(arrays))]
+    program.leaves, program.inputs = ins[:num_arrays], ins[num_arrays : len(ins) - num_keys]
+    program.key = ins[-1] if num_keys else None
+    program.origins = [(i, ()) for i in range(num_arrays)]
     program.out_tree = shape
     varying = set(program.inputs)  # what depends on the input
     program.outs = _inline(program, varying, closed, ins, "")
     return program
+
+
+def _used(program: Program) -> set[int]:
+    """The values on which some result depends."""
+    used = set(program.outs)
+    for node in reversed(program.nodes):
+        if used.intersection(node.outs):
+            used.update(v for v in node.ins if v is not None)
+    return used
 
 
 def _inline(program: Program, varying: set[int], closed: Any, args: list[int], label: str) -> list[int]:
@@ -132,6 +159,7 @@ def _inline(program: Program, varying: set[int], closed: Any, args: list[int], l
         found = read(v)
         return program.constant(np.asarray(v.val, v.aval.dtype)) if found is None else found
 
+    debug_info = jaxpr.debug_info.with_unknown_names()
     for eqn in jaxpr.eqns:
         inner, own = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr")), tuple(map(read, eqn.invars))
         if eqn.primitive.name in _CALLS and inner is not None:
@@ -140,9 +168,11 @@ def _inline(program: Program, varying: set[int], closed: Any, args: list[int], l
             outs = _inline(program, varying, inner, list(map(value, eqn.invars)), name)
         elif _over_layers(program, varying, eqn, own):
             outs = _unroll(program, varying, eqn, list(map(value, eqn.invars)), label)
+        elif (row := _row_taken(program, eqn, own)) is not None:
+            outs = [_row(program, varying, *row)]
         else:
             outs = [program.new(v.aval) for v in eqn.outvars]
-            program.nodes.append(Node(eqn, own, tuple(outs), label))
+            program.nodes.append(Node(eqn, own, tuple(outs), label, debug_info))
             if varying.intersection(own):
                 varying.update(outs)
         values.update(zip(eqn.outvars, outs, strict=True))
@@ -180,10 +210,27 @@ def _unroll(program: Program, varying: set[int], eqn: Any, ins: list[int], label
 def _row(program: Program, varying: set[int], value: int, i: int) -> int:
     """Row ``i`` of what a scan runs over: of a leaf, a leaf of its own."""
     take = jax.make_jaxpr(lambda v: lax.index_in_dim(v, i, 0, keepdims=False))(program.avals[value])
-    if value not in program.leaves:
+    array, outer = program.origins[program.leaves.index(value)] if value in program.leaves else (-1, ())
+    if array < 0 or array in program.whole:
         return _inline(program, varying, take, [value], "")[0]
-    origin = (program.origins[program.leaves.index(value)][0], i)
+    origin = (array, (*outer, i))
     if origin not in program.origins:
         program.leaves.append(program.new(take.out_avals[0]))
         program.origins.append(origin)
     return program.leaves[program.origins.index(origin)]
+
+
+def _row_taken(program: Program, eqn: Any, ins: tuple[int | None, ...]) -> tuple[int, int] | None:
+    """(leaf, row) where an equation makes row i of a leaf: ``leaf[i]`` is a slice, and a squeeze of it."""
+    if eqn.primitive.name != "squeeze" or eqn.params["dimensions"] != (0,) or not program.nodes:
+        return None
+    before = next((node for node in reversed(program.nodes[-64:]) if ins[0] in node.outs), None)
+    leaf = None if before is None or before.name != "slice" else before.ins[0]
+    if before is None or leaf not in program.leaves:
+        return None
+    if program.origins[program.leaves.index(leaf)][0] in program.whole:
+        return None
+    p, shape = before.eqn.params, before.eqn.invars[0].aval.shape
+    i = p["start_indices"][0]
+    whole = (i + 1, *shape[1:]) == p["limit_indices"] and not any(p["start_indices"][1:])
+    return (leaf, i) if whole and not set(p["strides"] or (1,)) - {1} else None

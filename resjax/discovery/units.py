@@ -12,6 +12,7 @@ A sum ``y = a + b + …`` is a residual unit if
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -55,6 +56,7 @@ EARLY = "adds values before any signal"
 BARE = "its branch reads no parameters"
 STREAMS = "its inner values are used elsewhere"
 DENSE = "its branches share layers"
+CROSSED = "it adds to one stream what was made of another"
 ALIKE = "no addend is clearly the lesser"
 
 
@@ -84,7 +86,7 @@ def find_sums(graph: Graph, trained: frozenset[int]) -> tuple[list[Sum], dict[st
 def join(graph: Graph, sums: Sequence[Sum]) -> Sum | None:
     """Consecutive sums as one unit, x + (a(x) + b(x + a(x))); None if something else stands between them."""
     first, last = sums[0], sums[-1]
-    for one, following in zip(sums, sums[1:], strict=False):
+    for one, following in itertools.pairwise(sums):
         if following.start != one.out or following.kind.what or following.shortcut.sign < 0:
             return None
     if len(sums) == 1:
@@ -144,7 +146,9 @@ def _unit(
     if not leaves:
         return BARE
     if any(set(graph.uses[v]) - region for k in region for v in graph.program.nodes[k].outs if v != out):
-        return STREAMS
+        taken = {v for j in others for k in ways[j] for v in graph.ins(k)}
+        crossed = addends[least].value != start and addends[least].value not in taken
+        return CROSSED if crossed else STREAMS
     if _share_layers(graph, [ways[j] for j in others]):
         return DENSE
     rest = min(kinds[j] for j in others)

@@ -133,9 +133,9 @@ def layer_table(network: Network, image_shape: tuple[int, int, int]) -> list[Lay
     h: Any = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     path = _Path((Fraction(1),) * 2, (Fraction(1),) * 2, image_shape[:2])
     rows: list[LayerRow] = []
-    infos = iter(network.units)
+    infos, stacks = iter(network.units), {stack.name: stack for stack in network.stacks}
     for name, module, n in network.modules:
-        own = part_of(variables, name)
+        own = part_of(variables, stacks.get(name, name))
         if n:
             # Stacked variables: the shapes of one unit are those without the leading axis.
             own = jax.tree.map(lambda v: jax.ShapeDtypeStruct(v.shape[1:], v.dtype), own)

@@ -22,12 +22,15 @@ repeats the body inside the loop; it changes speed, but neither variables nor re
 iteration costs launches and copies, units train without a loop (``scan_unroll``), and the program grows with
 the depth.
 
-Variables are a plain dict ``{"params": {"stem": …, "<stack>": …, "head": …}, "batch_stats": {…}}``.
+Variables are a plain dict ``{"params": {"stem": …, "<stack>": …, "head": …}, "batch_stats": {…}}``. Equal
+units that do not follow one another, such as those of a transformer, can share a part (``Stack.group``); one
+loop runs stacks that alternate (``resjax.network.periods``).
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -35,15 +38,18 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.errors import InvalidRngError, ScopeParamShapeError
-from jax import lax
 from numpy.typing import ArrayLike
 
+from resjax.network import groups
 from resjax.network import order as orders
-from resjax.network import shape_errors
-from resjax.network.parts import Place, part_of, scan_units
+from resjax.network.example import one_example
+from resjax.network.initial import initial_variables
+from resjax.network.layer_order import paths_in_order
+from resjax.network.parts import part_of
+from resjax.network.periods import Place, by_part, by_stack, by_unit, places_of
+from resjax.network.run import run_module, run_units
 from resjax.network.stochastic_depth import UnitDropout
-from resjax.network.unit import CONVOLUTION, STATISTIC, Parts, Stack, UnitInfo
+from resjax.network.unit import Parts, Stack, UnitInfo
 
 Variables = Mapping[str, Any]
 Tap = Callable[[Parts], Any]
@@ -64,9 +70,9 @@ class Network:
     """Stem, stacks of units, head. Its methods are pure functions of variables, which it does not hold.
 
     Attributes:
-      stem: module ``(x, train) -> h``, image [B, H, W, C] to the first unit's input.
+      stem: module ``(x, train) -> h``, images [B, H, W, C], or other inputs, to the first unit's input.
       stacks: the units, in order. Names must be unique.
-      head: module ``(h, train) -> logits`` [B, classes].
+      head: module ``(h, train) -> logits`` [B, classes], or [B, …, classes] at several positions.
       unit_dropout: stochastic depth or a variant of it, or None.
       unroll: units per loop iteration, at most all units of a stack; 0 chooses a value that is fast on the
         device (``scan_unroll``). It affects speed only.
@@ -82,6 +88,7 @@ class Network:
         names = ["stem", *(s.name for s in self.stacks), "head"]
         if len(set(names)) != len(names):
             raise ValueError(f"the parts of a network need unique names, got {names}")
+        groups.check(self.stacks)
         if self.unroll < 0:
             raise ValueError(
                 f"unroll={self.unroll}; allowed: 1, 2, … units per iteration, or 0 for a fast value"
@@ -113,6 +120,17 @@ class Network:
         return tuple(infos)
 
     @property
+    def spans(self) -> list[tuple[Stack, slice]]:
+        """The stacks in order, each with the indices of its units."""
+        ends = np.cumsum([0, *(stack.n for stack in self.stacks)]).tolist()
+        return list(zip(self.stacks, itertools.starmap(slice, itertools.pairwise(ends)), strict=True))
+
+    @property
+    def classes(self) -> list[np.ndarray]:
+        """The indices of equal units, which can take each other's place: an array for each stack or group."""
+        return groups.classes(self.units)
+
+    @property
     def residual(self) -> np.ndarray:
         """bool [unit], whether a unit has a shortcut."""
         return np.array([unit.stack.unit.residual for unit in self.units])
@@ -123,6 +141,16 @@ class Network:
         stacks = [(stack.name, stack.unit, stack.n) for stack in self.stacks]
         return [("stem", self.stem, 0), *stacks, ("head", self.head, 0)]
 
+    @property
+    def integer_images(self) -> bool:
+        """Whether images [N, H, W, C] may be integers; tokens and other integers always may."""
+        return False
+
+    @property
+    def opaque(self) -> bool:
+        """Whether the layers of stem, units and head can't be seen, because they are no Flax modules."""
+        return False
+
     # --- the parts, for analyses that loop over the units themselves ---
 
     @property
@@ -130,28 +158,81 @@ class Network:
         """float32 [num_units]: the gates of stochastic depth outside training; None without it."""
         return None if self.unit_dropout is None else self.unit_dropout.at_test()
 
-    def places(self, variables: Variables) -> list[Place]:
-        """The stacks in order, each with its variables and its gates outside training."""
-        gates, found, start = self.test_gates, [], 0
-        for stack in self.stacks:
-            own = slice(start, start + stack.n)
-            part = part_of(variables, stack.name)
-            found.append(Place(stack, own, part, None if gates is None else gates[own]))
-            start += stack.n
-        return found
+    def bound(self, variables: Variables, x: Any) -> Variables:
+        """``variables``, with what the parts read beside the state, such as masks and positions of ``x``.
+
+        ``apply`` calls it. A function that runs the parts itself must call it first, where it is
+        differentiated and compiled together with them. A network without such inputs returns ``variables``.
+        """
+        del x
+        return variables
+
+    def places(self, variables: Variables, gates: jax.Array | None = None) -> list[Place]:
+        """The loops over the units in order, each with its variables and gates, by default those outside
+        training; see ``resjax.network.periods``."""
+        return places_of(self.stacks, variables, self.test_gates if gates is None else gates)
+
+    def keys(self, key: jax.Array | None, places: Sequence[Place]) -> dict[str, Any]:
+        """Random keys of the parts: 'stem', 'head', and 'units', a list with those of each place [m]."""
+        if key is None:
+            return {"stem": None, "units": [None] * len(places), "head": None}
+        number = {stack.name: i for i, stack in enumerate(self.stacks, 1)}
+
+        def of_stack(i: Any, n: int) -> jax.Array:
+            return jax.random.split(jax.random.fold_in(key, i), n)
+
+        def of_place(place: Place) -> jax.Array:
+            own = [number[stack.name] for stack in place.stacks]
+            if not own[1:]:
+                return of_stack(own[0], place.stack.n)
+            return jax.vmap(lambda i: of_stack(i, place.stack.n))(jnp.array(own)).reshape(-1)
+
+        stem, head = (jax.random.fold_in(key, i) for i in (0, len(self.stacks) + 1))
+        return {"stem": stem, "units": [of_place(place) for place in places], "head": head}
 
     def run_stem(
-        self, variables: Variables, x: jax.Array, *, train: bool = False, key: Any = None
+        self, variables: Variables, x: Any, *, train: bool = False, key: Any = None
     ) -> tuple[jax.Array, Variables]:
-        """Image → first hidden state, and the stem's new batch statistics."""
-        return _run(self.stem, part_of(variables, "stem"), x, train, key)
+        """Input → first hidden state, and the stem's new batch statistics."""
+        return run_module(self.stem, part_of(variables, "stem"), x, train, key)
 
     def run_head(
         self, variables: Variables, h: jax.Array, *, train: bool = False, key: Any = None
     ) -> tuple[jax.Array, Variables]:
         """Last hidden state → float32 logits, and the head's new batch statistics."""
-        logits, stats = _run(self.head, part_of(variables, "head"), h, train, key)
+        logits, stats = run_module(self.head, part_of(variables, "head"), h, train, key)
         return logits.astype(jnp.promote_types(logits.dtype, jnp.float32)), stats
+
+    def run_places(
+        self,
+        places: Sequence[Place],
+        h: jax.Array,
+        *,
+        train: bool = False,
+        keys: Sequence[Any] | None = None,
+        tap: Tap | None = None,
+    ) -> tuple[jax.Array, list[Any], list[Any]]:
+        """Runs the units of ``places`` (of ``self.places``, all or those of some loops) with their gates.
+
+        Args:
+          places: with variables and gates.
+          h: the state in front of them.
+          train, tap: see ``apply``.
+          keys: random keys of each place.
+
+        Returns:
+          The state behind them; for each place, the new batch statistics of its units, and what ``tap``
+          returned, with a leading axis of units.
+        """
+        return run_units(
+            places,
+            h,
+            [None] * len(places) if keys is None else keys,
+            train=train,
+            skips=train and self.unit_dropout is not None,
+            tap=tap,
+            unroll=lambda n: self.scan_unroll(n, train),
+        )
 
     def run_stack(
         self,
@@ -160,50 +241,14 @@ class Network:
         h: jax.Array,
         *,
         gates: jax.Array | None = None,
-        order: jax.Array | None = None,
         train: bool = False,
         keys: jax.Array | None = None,
         tap: Tap | None = None,
     ) -> tuple[jax.Array, Variables, Any]:
-        """Runs one stack with its ``gates`` [n] and ``order`` int [n].
-
-        A gate belongs to a unit and moves with it when ``order`` changes.
-        """
-        part = part_of(variables, stack.name)
-        if order is not None:
-            part, gates, keys = jax.tree.map(lambda v: jnp.asarray(v)[order], (part, gates, keys))
-        skips = train and self.unit_dropout is not None
-
-        def run_unit(h: jax.Array, xs: Any) -> tuple[jax.Array, Any]:
-            part, gate, key = xs
-
-            def run(h: jax.Array) -> tuple[Parts, Variables]:
-                return _run(stack.unit, part, h, train, key, gate, method="parts")
-
-            def skip(h: jax.Array) -> tuple[Parts, Variables]:
-                # The statistics of a unit that did not run remain unchanged.
-                y, _ = _run(stack.unit, part, h, train, key, method="skip")
-                shapes = jax.eval_shape(run, h)[0]
-                zero = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
-                return zero._replace(x=h, y=y), part.get("batch_stats", {})
-
-            parts, stats = lax.cond(gate != 0, run, skip, h) if skips else run(h)
-            return parts.y, (stats, tap(parts) if tap else None)
-
-        looped = train and stack.n > 1
-        h, (stats, taps) = scan_units(
-            stack.n,
-            _rematerialized(run_unit) if looped else run_unit,
-            h,
-            (part, gates, keys),
-            unroll=self.scan_unroll(stack.n, train),
-        )
-        if order is not None and train:
-            stats = jax.tree.map(
-                lambda old, new: old.at[order].set(new),
-                variables.get("batch_stats", {}).get(stack.name, {}),
-                stats,
-            )
+        """Runs one stack with its ``gates`` [n] and random ``keys`` [n]: the state behind it, its new batch
+        statistics, and what ``tap`` returned."""
+        place = Place((stack,), np.arange(stack.n), part_of(variables, stack), gates, 0)
+        h, (stats,), (taps,) = self.run_places([place], h, train=train, keys=[keys], tap=tap)
         return h, stats, taps
 
     def scan_unroll(self, n: int, train: bool) -> int:
@@ -221,42 +266,16 @@ class Network:
 
     # --- the whole ---
 
-    def init(self, key: jax.Array, shape: tuple[int, ...]) -> dict[str, Any]:
-        """Initial variables for images of ``shape`` (H, W, C). Under jit, no forward pass is run.
+    def init(self, key: jax.Array, example: Any) -> dict[str, Any]:
+        """Initial variables for inputs like ``example`` (``one_example``). Under jit, no forward pass is run.
 
         A residual network and its plain twin get equal values from equal keys.
 
         Raises:
           ValueError: a unit that changes the shape in a stack of two units or more.
         """
-        h: Any = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-        parts: dict[str, Any] = {}
-
-        def init_one(module: nn.Module, keys: jax.Array, h: Any) -> Any:
-            rngs = {"params": keys[0], "dropout": keys[1]}
-            return module.init(rngs, jnp.zeros(h.shape, h.dtype), train=False)
-
-        of_parts, of_units = _init_keys(key, [n for _, _, n in self.modules])
-        for i, (name, module, n) in enumerate(self.modules):
-            if n:
-                keys = of_units[i, :n]
-                parts[name] = jax.vmap(lambda k, m=module, h=h: init_one(m, k, h))(keys)
-                single = jax.tree.map(lambda v: v[0], parts[name])
-            else:
-                parts[name] = single = init_one(module, of_parts[i], h)
-            out = jax.eval_shape(lambda v, x, m=module: m.apply(v, x, train=False), single, h)
-            if n > 1 and out.shape != h.shape:
-                first = next(unit.name for unit in self.units if unit.stack.name == name)
-                raise ValueError(
-                    f"{first}, a {type(module).__name__} of stack {name!r}, maps {list(h.shape[1:])} to "
-                    f"{list(out.shape[1:])}, so {n - 1} more of the same form can't follow it: give a unit "
-                    "that changes the shape a stack of its own (n=1)"
-                )
-            h = out
-        return {
-            collection: {name: v[collection] for name, v in parts.items() if collection in v}
-            for collection in ("params", "batch_stats")
-        }
+        names = [unit.name for unit in self.units]
+        return initial_variables(self.modules, names, self.stacks, key, one_example(example))
 
     def apply(
         self,
@@ -273,49 +292,55 @@ class Network:
 
         Args:
           variables: as ``init`` returns them.
-          x: images [B, H, W, C], float.
+          x: images [B, H, W, C], float; or any pytree of arrays [B, …] that the stem takes.
           train: compute and update batch statistics; apply dropout and stochastic depth.
           gates: float [num_units], a factor on each unit's branch; 0 deletes, None and 1 leave it intact.
-          order: int [num_units]: at place i runs unit ``order[i]``, which must be of the same stack. Outside
-            training a unit may run twice. The values of a traced order are not checked.
+          order: int [num_units]: at place i runs unit ``order[i]``, which must be of the same stack or group;
+            its gate moves with it. Outside training a unit may run twice. The values of a traced order are
+            not checked.
           key: random key, needed for dropout and stochastic depth.
           tap: ``Parts -> pytree`` of small arrays, evaluated at every unit, stacked in ``Output.taps``.
 
         Raises:
-          ValueError: a wrong length of gates or order, an order across stacks, a missing key, or images that
-            do not fit the variables.
+          ValueError: a wrong length of gates or order, an order that mixes different units, a missing key, or
+            images that do not fit the variables.
         """
         gates = self._all_gates(gates, train, key)
-        order = None if order is None else orders.checked(order, self.units, train)
+        variables = given = self.bound(variables, x)
+        if order is not None:
+            order = orders.checked(order, self.units, train)
+            rows = orders.rows(order, self.units)
+            variables = orders.permuted(variables, rows)
+            gates = None if gates is None else gates[order]
+        places = self.places(variables, gates)
+        keys = self.keys(key, places)
+        if order is not None and key is not None:
+            of_units = by_unit(places, keys["units"])[order]
+            keys["units"] = [place.take(of_units) for place in places]
         stats: dict[str, Any] = {}
-        taps: dict[str, Any] = {}
-        h, stats["stem"] = self.run_stem(variables, x, train=train, key=_fold(key, 0))
-        start = 0
-        for i, stack in enumerate(self.stacks, 1):
-            own = slice(start, start + stack.n)
-            h, stats[stack.name], taps[stack.name] = self.run_stack(
-                stack,
-                variables,
-                h,
-                gates=None if gates is None else gates[own],
-                order=None if order is None else order[own] - start,
-                train=train,
-                keys=None if key is None else jax.random.split(jax.random.fold_in(key, i), stack.n),
-                tap=tap,
-            )
-            start += stack.n
-        last = len(self.stacks) + 1
-        logits, stats["head"] = self.run_head(variables, h, train=train, key=_fold(key, last))
+        h, stats["stem"] = self.run_stem(variables, x, train=train, key=keys["stem"])
+        h, of_places, taps = self.run_places(places, h, train=train, keys=keys["units"], tap=tap)
+        logits, stats["head"] = self.run_head(variables, h, train=train, key=keys["head"])
+        if not train:
+            return Output(logits, given.get("batch_stats", {}), by_stack(places, taps))
+        stats |= by_part(places, of_places)
+        if order is not None:
+            stats = orders.put_back(given.get("batch_stats", {}), stats, rows)
         new_stats = {k: v for k, v in stats.items() if jax.tree.leaves(v)}
-        return Output(logits, new_stats if train else variables.get("batch_stats", {}), taps)
+        return Output(logits, new_stats, by_stack(places, taps))
 
-    def deletable(self, variables: Variables, shape: tuple[int, ...]) -> np.ndarray:
-        """bool [num_units]: which units can be deleted, for images of ``shape`` (H, W, C).
+    def layer_paths(self, example: Any) -> dict[str, list[str]]:
+        """{stem, head or stack: paths of its parameters} in the order of the calls, for inputs like
+        ``example``."""
+        return paths_in_order(self.modules, example)
+
+    def deletable(self, variables: Variables, example: Any) -> np.ndarray:
+        """bool [num_units]: which units can be deleted, for inputs like ``example`` (``one_example``).
 
         A residual unit can always be deleted (its shortcut stays), a plain unit if its input and output
         shapes agree.
         """
-        x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+        x = one_example(example)
         shortcuts = jax.eval_shape(
             lambda v, x: self.apply(v, x, tap=lambda parts: (parts.shortcut,)).taps, variables, x
         )
@@ -340,57 +365,3 @@ class Network:
         else:
             own = self.unit_dropout.at_test()
         return own if gates is None else own * gates
-
-
-def _rematerialized(run_unit: Callable[..., Any]) -> Callable[..., Any]:
-    """Stores convolutions and statistics for the backward pass, and recomputes the rest of a unit.
-
-    A loop stores everything that its backward pass needs. Normalized and rectified activations are cheaper to
-    recompute than to write and read. The layers of ``resjax.models`` use ``checkpoint_name`` to mark what is
-    stored; layers of other libraries are recomputed as a whole.
-    """
-    keep = jax.checkpoint_policies.save_only_these_names(CONVOLUTION, STATISTIC)
-    return jax.checkpoint(run_unit, prevent_cse=False, policy=keep)
-
-
-def _run(
-    module: nn.Module,
-    variables: Variables,
-    x: jax.Array,
-    train: bool,
-    key: jax.Array | None,
-    *args: Any,
-    method: str | None = None,
-) -> tuple[Any, Variables]:
-    """Applies one Linen module; returns its output and its batch statistics after the pass."""
-    rngs = None if key is None else {"dropout": key}
-    try:
-        if not train:
-            out = module.apply(variables, x, *args, train=False, rngs=rngs, method=method)
-            return out, variables.get("batch_stats", {})
-        out, updates = module.apply(
-            variables, x, *args, train=True, rngs=rngs, method=method, mutable=["batch_stats"]
-        )
-    except ScopeParamShapeError as error:
-        raise ValueError(shape_errors.explain(module, x, error)) from error
-    except InvalidRngError as error:
-        if not train:
-            raise
-        raise ValueError("this network draws random numbers in training: pass key=") from error
-    return out, updates.get("batch_stats", {})
-
-
-def _init_keys(key: jax.Array, units: Sequence[int]) -> tuple[jax.Array, jax.Array]:
-    """Keys for parameters and dropout: [part, 2] for whole parts, [part, unit, 2] for units.
-
-    All keys are drawn at once: each draw compiles to ten kernels, and drawing part by part took a third of
-    the initial state's compile time. (With JAX's default generator, the first keys of a split do not depend
-    on how many are drawn.)
-    """
-    own = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(units)))
-    split = jax.vmap(lambda k: jax.random.split(k, max(2, *units)))(own)
-    return split[:, :2], jax.vmap(jax.vmap(jax.random.split))(split)
-
-
-def _fold(key: jax.Array | None, i: int) -> jax.Array | None:
-    return None if key is None else jax.random.fold_in(key, i)

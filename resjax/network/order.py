@@ -1,6 +1,9 @@
-"""Checks of the order in which a network's units run."""
+"""The order in which a network's units run: an index into the leading axis of each part of the variables."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +17,7 @@ def checked(order: ArrayLike, units: tuple[UnitInfo, ...], train: bool) -> jax.A
     """``order`` as integers [unit]: at place i runs unit ``order[i]``. Traced values are not checked.
 
     Raises:
-      ValueError: a wrong length or dtype, a unit outside its stack, or a repeated unit in training.
+      ValueError: a wrong length or dtype, a unit of another part, or a repeated unit in training.
     """
     n = len(units)
     if not isinstance(order, jax.Array | np.ndarray):
@@ -28,12 +31,54 @@ def checked(order: ArrayLike, units: tuple[UnitInfo, ...], train: bool) -> jax.A
         return order
     values = np.asarray(order).tolist()
     for place, unit in enumerate(values):
-        if not 0 <= unit < n or units[unit].stack.name != units[place].stack.name:
-            allowed = [u.index for u in units if u.stack.name == units[place].stack.name]
+        if not 0 <= unit < n or units[unit].part != units[place].part:
             raise ValueError(
                 f"order puts unit {unit} at place {place} ({units[place].name}); only equal units "
-                f"can be exchanged: here {allowed[0]} to {allowed[-1]}"
+                f"can be exchanged: here {exchangeable(units, place)}"
             )
     if train and len(set(values)) < n:
         raise ValueError(f"order={values} repeats units; in training each must run exactly once")
     return jnp.asarray(order)
+
+
+def exchangeable(units: tuple[UnitInfo, ...], place: int) -> str:
+    """The units that may run at ``place``, '3 to 7' or '0, 2, 4'."""
+    own = [u.index for u in units if u.part == units[place].part]
+    if own == list(range(own[0], own[-1] + 1)):
+        return f"{own[0]} to {own[-1]}"
+    return ", ".join(map(str, own))
+
+
+def rows(order: jax.Array, units: tuple[UnitInfo, ...]) -> dict[str, jax.Array]:
+    """{part: int [its rows], the row of the unit that runs in place of each}."""
+    row = jnp.array([unit.row for unit in units])
+    places: dict[str, list[UnitInfo]] = {}
+    for unit in units:
+        places.setdefault(unit.part, []).append(unit)
+    return {
+        part: row[order[np.array([unit.index for unit in sorted(own, key=lambda unit: unit.row)])]]
+        for part, own in places.items()
+    }
+
+
+def permuted(variables: Mapping[str, Any], rows: Mapping[str, jax.Array]) -> dict[str, Any]:
+    """``variables`` with the rows of each part in another order."""
+    return {
+        collection: {
+            part: jax.tree.map(lambda v, part=part: jnp.asarray(v)[rows[part]], own) if part in rows else own
+            for part, own in tree.items()
+        }
+        for collection, tree in variables.items()
+    }
+
+
+def put_back(old: Mapping[str, Any], new: Mapping[str, Any], rows: Mapping[str, jax.Array]) -> dict[str, Any]:
+    """``new``, a tree of one collection in the order of ``permuted``, in the order of ``old``."""
+    return {
+        part: jax.tree.map(
+            lambda a, b, part=part: jnp.asarray(a).at[rows[part]].set(b), old.get(part, {}), own
+        )
+        if part in rows
+        else own
+        for part, own in new.items()
+    }

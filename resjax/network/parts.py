@@ -1,19 +1,22 @@
 """The variables of one part of a network, and the loop over the units of a stack.
 
 ``Network.apply`` with gates, an order and a tap is enough for most analyses. An analysis that changes what a
-unit computes, or that looks inside a unit, loops over the units itself::
+unit computes, or that looks inside a unit, runs the units itself::
 
+    variables = network.bound(variables, images)
     h, _ = network.run_stem(variables, images)
-    for place in network.places(variables):
-        own = (place.variables, place.gates)
-        h, seen = scan_units(place.stack.n, step, h, own)    # step(h, own) -> (h, output)
+    places = network.places(variables)
+    xs = [(place.variables, place.gates) for place in places]
+    h, seen = scan_places(places, step, h, xs)    # step(place, h, of the unit) -> (h, output)
     logits, _ = network.run_head(variables, h)
+
+``resjax.network.periods`` has ``scan_places``, and says which units form a place.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 from jax import lax
@@ -21,19 +24,19 @@ from jax import lax
 from resjax.network.unit import Stack
 
 
-class Place(NamedTuple):
-    """One stack of a network: the indices of its units, its stacked variables as its module takes them, and
-    its gates [n] outside training, which are None without stochastic depth."""
+def part_of(variables: Mapping[str, Any], part: str | Stack) -> dict[str, Any]:
+    """The variables of the stem, the head, one stack or a whole group, {collection: …}.
 
-    stack: Stack
-    units: slice
-    variables: dict[str, Any]
-    gates: jax.Array | None
-
-
-def part_of(variables: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The variables of the stem, the head or one stack, as its module takes them: {collection: …}."""
-    return {collection: tree[name] for collection, tree in variables.items() if name in tree}
+    Args:
+      variables: {collection: {part: …}}.
+      part: 'stem', 'head', a name of a stack without a group, or of a group; or a stack, whose variables are
+        as its module takes them, stacked, with a leading axis of its n units.
+    """
+    name = part if isinstance(part, str) else part.part
+    own = {collection: tree[name] for collection, tree in variables.items() if name in tree}
+    if isinstance(part, str) or not part.group:
+        return own
+    return jax.tree.map(lambda v: v[part.start : part.start + part.n], own)
 
 
 def scan_units(
@@ -45,7 +48,7 @@ def scan_units(
     reverse: bool = False,
     unroll: int = 1,
 ) -> tuple[Any, Any]:
-    """Runs ``step`` at each unit of a stack in one ``lax.scan``.
+    """Runs ``step`` at each of n equal units in one ``lax.scan``.
 
     A single unit runs without a loop, because it may change the shape of the state.
 

@@ -21,7 +21,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-# Names of the arrays that a unit in a loop stores for its backward pass; see ``Network.run_stack``.
+# Names of the arrays that a unit in a loop stores for its backward pass; see ``resjax.network.run``.
 CONVOLUTION, STATISTIC = "convolution", "statistic"
 
 
@@ -87,6 +87,11 @@ class Stack:
 
     ``stage`` counts the resolutions or widths of the network from 1. A unit that changes the shape needs a
     stack of its own (n = 1).
+
+    Equal units that do not follow one another, such as the attention units of a transformer, between which
+    others run, form a *group*: stacks with the same ``group`` have equal modules, and inputs and outputs of
+    the same shapes. Their variables are rows of one part, ``variables[collection][group]``, of which this
+    stack has those from ``start`` on. Without a group, the part has the stack's own name.
     """
 
     name: str
@@ -96,13 +101,28 @@ class Stack:
     group: str = ""
     start: int = 0
 
+    @property
+    def part(self) -> str:
+        """The name of the part of the variables that holds those of this stack."""
+        return self.group or self.name
+
 
 @dataclasses.dataclass(frozen=True)
 class UnitInfo:
-    """Unit ``index`` of a network: its variables are at ``position`` of its stack; ``name`` is for
-    display."""
+    """Unit ``index`` of a network, at ``position`` of its stack; ``name`` is for display."""
 
     index: int
     stack: Stack
     position: int
     name: str
+
+    @property
+    def part(self) -> str:
+        """The name of the part of the variables that holds those of this unit. Only units of the same part
+        can take each other's place."""
+        return self.stack.part
+
+    @property
+    def row(self) -> int:
+        """The index of this unit in the leading axis of its part."""
+        return self.stack.start + self.position

@@ -24,7 +24,7 @@ def first_nonfinite(state: TrainState, batch: Batch, *, task: Task) -> str:
 
     @jax.jit
     def forward(variables: Any) -> jax.Array:
-        stem, _ = network.run_stem(variables, x, train=True, key=network_key)
+        stem, _ = network.run_stem(network.bound(variables, x), x, train=True, key=network_key)
         out = network.apply(
             variables, x, train=True, key=network_key, tap=lambda p: jnp.all(jnp.isfinite(p.y))
         )

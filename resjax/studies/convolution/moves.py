@@ -12,6 +12,7 @@ import numpy as np
 
 from resjax.models.layer_table import layer_table
 from resjax.network import Network, Tap, Variables
+from resjax.network.refusal import Refusal
 
 DIRECTIONS = {"down": (1, 0), "up": (-1, 0), "right": (0, 1), "left": (0, -1)}
 # What counts as a change, relative to the largest feature: more than rounding.
@@ -127,20 +128,29 @@ def _walk(
     steps: tuple[Steps, ...],
 ) -> tuple[list[Any], jax.Array]:
     """``look(features, total strides)`` at the stem and behind every unit; and the logits."""
+    variables, gates = network.bound(variables, x), network.test_gates
     h, _ = network.run_stem(variables, x)
     seen = [look(h, steps[0])]
-    for place in network.places(variables):
-        tap: Tap = partial(lambda step, parts: look(parts.y, step), steps[1 + place.units.start])
-        h, _, taps = network.run_stack(place.stack, variables, h, gates=place.gates, tap=tap)
-        seen += [jax.tree.map(lambda v, i=i: v[i], taps) for i in range(place.stack.n)]
+    for stack, own in network.spans:
+        tap: Tap = partial(lambda step, parts: look(parts.y, step), steps[1 + own.start])
+        its = None if gates is None else gates[own]
+        h, _, taps = network.run_stack(stack, variables, h, gates=its, tap=tap)
+        seen += [jax.tree.map(lambda v, i=i: v[i], taps) for i in range(stack.n)]
     return seen, network.run_head(variables, h)[0]
 
 
 def total_strides(network: Network, image_shape: tuple[int, ...]) -> tuple[Steps, ...]:
-    """(down, across) of the stem and of each unit, from the layers that ``resjax.describe`` sees."""
+    """(down, across) of the stem and of each unit, from the layers that ``resjax.describe`` sees.
+
+    Raises:
+      Refusal: it sees no layer with a stride.
+    """
     height, width, channels = image_shape
     own = {name: np.ones(2, int) for name in ("stem", *(unit.name for unit in network.units))}
-    for row in layer_table(network, (height, width, channels)):
+    rows = layer_table(network, (height, width, channels))
+    if not any(row.stride for row in rows):
+        raise Refusal("shifts need the strides of layers, and no convolution or pooling can be seen")
+    for row in rows:
         if row.unit in own and row.stride and "shortcut" not in row.layer.split("/"):
             own[row.unit] *= row.stride
     down, across = np.cumprod(list(own.values()), axis=0).T

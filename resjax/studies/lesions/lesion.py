@@ -40,10 +40,11 @@ from numpy.typing import ArrayLike
 
 from resjax.cpu import shared_batches as on_cores
 from resjax.network import Network, Variables
-from resjax.network.losses import Loss, cross_entropy
-from resjax.network.parts import Place, scan_units
+from resjax.network.losses import Loss, Metric, cross_entropy, share_wrong
+from resjax.network.periods import Place, loops, scan_places
 from resjax.studies import counts, style, verdicts
-from resjax.studies.batches import BATCH_SIZE, Inference, Progress, checked_examples, padded_batches
+from resjax.studies.batches import BATCH_SIZE, Inference, Progress, padded_batches
+from resjax.studies.examples import checked_examples
 from resjax.studies.lesions.subsets import candidates
 from resjax.studies.result import Compared
 from resjax.studies.scores import Outcomes, Scores, compare
@@ -77,11 +78,12 @@ class Lesion(Compared):
 def lesion(
     network: Network,
     variables: Variables,
-    images: ArrayLike,
+    images: Any,
     labels: ArrayLike,
     *,
     per_class: bool = False,
     loss: Loss = cross_entropy,
+    metric: Metric = share_wrong,
     batch_size: int = BATCH_SIZE,
     progress: Progress | None = None,
 ) -> Lesion:
@@ -90,13 +92,17 @@ def lesion(
     ``left_out`` names the units that can't be deleted.
 
     Args: those of every analysis (``Inference``), and
-      per_class: also measure the error of each class.
+      per_class: also measure the error of each class, for labels [N].
 
     Raises:
-      ValueError: also if no unit can be deleted.
+      ValueError: also if no unit can be deleted, and for ``per_class`` where labels are not [N].
     """
     allowed, never = candidates(network, variables, images)
-    how = Inference(loss=loss, batch_size=batch_size, progress=progress)
+    how = Inference(loss=loss, metric=metric, batch_size=batch_size, progress=progress)
+    if per_class and np.ndim(labels) != 1:
+        raise ValueError(
+            f"per_class=True needs labels [N], one class for each example, got {list(np.shape(labels))}"
+        )
     lesioned, intact = score_deletions(network, variables, images, labels, allowed, **how)
 
     def over_units(values: np.ndarray) -> Any:
@@ -108,7 +114,7 @@ def lesion(
         **intact.as_intact,
         unit=tuple(unit.name for unit in network.units),
         residual=np.array([unit.stack.unit.residual for unit in network.units]),
-        class_error=over_units(lesioned.class_error) if per_class else None,
+        class_error=over_units(np.asarray(lesioned.class_error)) if per_class else None,
         spared=over_units(counts.spared_share(lesioned.wrong, intact.wrong[0])),
         left_out=never,
         unit_evaluations=int(network.num_units + behind[allowed].sum()),
@@ -131,11 +137,12 @@ def spread_over(allowed: np.ndarray, values: np.ndarray) -> np.ndarray:
 def score_deletions(
     network: Network,
     variables: Variables,
-    images: ArrayLike,
+    images: Any,
     labels: ArrayLike,
     allowed: np.ndarray,
     *,
     loss: Loss = cross_entropy,
+    metric: Metric = share_wrong,
     batch_size: int = BATCH_SIZE,
     progress: Progress | None = None,
 ) -> tuple[Scores, Scores]:
@@ -145,77 +152,82 @@ def score_deletions(
     variables, found = cores.copy(variables), []
     for batch in padded_batches(images, labels, batch_size, progress, cores.count):
         x, y = cores.split((batch.images, batch.labels))
-        outcomes = _lesion_batch(cores, network, loss, deletable, variables, x, y)
+        outcomes = _lesion_batch(cores, network, loss, metric, deletable, variables, x, y)
         found.append((jax.device_get(outcomes), batch.mask))
     scores = Scores.of(found, labels, num_classes)
     return scores.take(slice(1, None)), scores.take(slice(1))
 
 
-@on_cores.jit(static=4)
+@on_cores.jit(static=5)
 def _lesion_batch(
     cores: on_cores.Cores,
     network: Network,
     loss: Loss,
+    metric: Metric,
     deletable: tuple[bool, ...],
     variables: Variables,
-    images: jax.Array,
+    images: Any,
     labels: jax.Array,
 ) -> Outcomes:
     """Outcomes [1 + deletions, B] of the intact network and of each deletion."""
+    variables = network.bound(variables, images)
     h, _ = network.run_stem(variables, images)
     # [deletions so far, B, …]: the state of each lesioned network at this place.
     lesioned = jnp.zeros((0, *h.shape), h.dtype)
-    for place in network.places(variables):
-        h, lesioned = _run_stack(place, h, lesioned, deletable[place.units.start])
+    for places in loops(network.places(variables)):
+        h, lesioned = _run_loop(places, h, lesioned, np.array(deletable))
     logits, _ = network.run_head(variables, h)
 
     def against(own: jax.Array) -> Outcomes:
-        return compare(own, logits, labels, loss)
+        return compare(own, logits, labels, loss, metric)
 
     changed = lax.map(lambda h: against(network.run_head(variables, h)[0]), lesioned)
     return jax.tree.map(lambda one, all: jnp.concatenate([one[None], all]), against(logits), changed)
 
 
-def _run_stack(
-    place: Place, h: jax.Array, lesioned: jax.Array, deletable: bool
+def _run_loop(
+    places: list[Place], h: jax.Array, lesioned: jax.Array, deletable: np.ndarray
 ) -> tuple[jax.Array, jax.Array]:
-    """Runs one stack on the intact state ``h`` and on the ``lesioned`` ones, adding its own deletions."""
-    stack, before = place.stack, lesioned.shape[0]
-    own = (jnp.arange(stack.n), place.variables, place.gates)
+    """Runs the units of one loop on the intact state ``h`` and on the ``lesioned`` ones, adding their own
+    deletions."""
+    before = np.cumsum(deletable) - deletable  # deletions in front of each unit
+    own = [(place.take(before), place.variables, place.gates) for place in places]
 
-    def parts_of(part: Any, gate: jax.Array | None, h: jax.Array) -> Any:
-        return stack.unit.apply(part, h, gate, method="parts")
+    def parts_of(place: Place, part: Any, gate: jax.Array | None, h: jax.Array) -> Any:
+        return place.stack.unit.apply(part, h, gate, method="parts")
 
-    def without(part: Any, shortcut: jax.Array) -> Any:
-        return stack.unit.apply(part, shortcut, False, method="merge")
+    def without(place: Place, part: Any, shortcut: jax.Array) -> Any:
+        return place.stack.unit.apply(part, shortcut, False, method="merge")
 
-    if stack.n == 1:  # a single unit may change the shape, so the lesioned states need a new array
-        _, part, gate = jax.tree.map(lambda v: v[0], own)
-        parts = parts_of(part, gate, h)
-        lesioned = lax.map(lambda h: parts_of(part, gate, h).y, lesioned)
-        if deletable:
-            lesioned = jnp.concatenate([lesioned, without(part, parts.shortcut)[None]])
+    if sum(len(place.units) for place in places) == 1:
+        # A single unit may change the shape, so the lesioned states need a new array.
+        (place,), ((_, part, gate),) = places, jax.tree.map(lambda v: v[0], own)
+        parts = parts_of(place, part, gate, h)
+        lesioned = lax.map(lambda h: parts_of(place, part, gate, h).y, lesioned)
+        if deletable[place.units[0]]:
+            lesioned = jnp.concatenate([lesioned, without(place, part, parts.shortcut)[None]])
         return parts.y, lesioned
 
-    room = jnp.zeros((stack.n if deletable else 0, *h.shape), h.dtype)
-    lesioned = jnp.concatenate([lesioned, room])
+    added = sum(int(deletable[place.units].sum()) for place in places)
+    lesioned = jnp.concatenate([lesioned, jnp.zeros((added, *h.shape), h.dtype)])
 
-    def step(carry: Any, xs: Any) -> tuple[Any, None]:
+    def step(place: Place, carry: Any, xs: Any) -> tuple[Any, None]:
         h, lesioned = carry
-        j, part, gate = xs
-        parts = parts_of(part, gate, h)
+        before, part, gate = xs
+        parts = parts_of(place, part, gate, h)
+        same = parts.y.shape == h.shape  # else, the lesioned states need a new array
+        room = lesioned if same else jnp.zeros((len(lesioned), *parts.y.shape), parts.y.dtype)
+
+        def run(i: jax.Array, new: jax.Array) -> jax.Array:
+            return new.at[i].set(parts_of(place, part, gate, (new if same else lesioned)[i]).y)
+
         # Networks lesioned before this unit still run it; the bound is traced, so no later one runs.
-        lesioned = lax.fori_loop(
-            0,
-            before + (j if deletable else 0),
-            lambda i, all: all.at[i].set(parts_of(part, gate, all[i]).y),
-            lesioned,
-        )
-        if deletable:
-            lesioned = lesioned.at[before + j].set(without(part, parts.shortcut))
+        lesioned = lax.fori_loop(0, before, run, room)
+        if deletable[place.units[0]]:  # equal units can all be deleted, or none of them
+            lesioned = lesioned.at[before].set(without(place, part, parts.shortcut))
         return (parts.y, lesioned), None
 
-    (h, lesioned), _ = scan_units(stack.n, step, (h, lesioned), own)
+    (h, lesioned), _ = scan_places(places, step, (h, lesioned), own)
     return h, lesioned
 
 

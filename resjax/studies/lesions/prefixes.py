@@ -26,28 +26,30 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
-from resjax.network.losses import Loss, cross_entropy
+from resjax.network.losses import Loss, Metric, cross_entropy, share_wrong
+from resjax.network.order import exchangeable
 from resjax.network.parts import part_of
 from resjax.network.unit import Unit
 from resjax.studies.batches import (
     BATCH_SIZE,
     PaddedBatch,
     Progress,
-    checked_examples,
     counted,
     padded_batches,
 )
+from resjax.studies.examples import checked_examples
 from resjax.studies.scores import Outcomes, Scores, compiled_compare
 
 
 def measure_places(
     network: Network,
     variables: Variables,
-    images: ArrayLike,
+    images: Any,
     labels: ArrayLike,
     places: np.ndarray,
     *,
     loss: Loss = cross_entropy,
+    metric: Metric = share_wrong,
     batch_size: int = BATCH_SIZE,
     progress: Progress | None = None,
 ) -> tuple[Scores, Scores]:
@@ -57,8 +59,8 @@ def measure_places(
       places: int [m, units], m ≥ 1: which unit runs or is deleted at each place. Equal rows run once.
 
     Raises:
-      ValueError: also if ``places`` has a wrong shape or dtype, puts a unit into another stack, or deletes a
-        unit that can't be deleted.
+      ValueError: also if ``places`` has a wrong shape or dtype, puts a unit where another kind runs, or
+        deletes a unit that can't be deleted.
     """
     images, labels, num_classes = checked_examples(network, variables, images, labels)
     _check_places(network, places)
@@ -72,10 +74,10 @@ def measure_places(
         x, y = jax.device_put((batch.images, batch.labels))
         logits = _walk(network, variables, x, orders)
         intact = next(logits)
-        found = [compiled_compare(intact, intact, y, loss)]
+        found = [compiled_compare(intact, intact, y, loss, metric)]
         for changed in logits:
             tell()
-            found.append(compiled_compare(changed, intact, y, loss))
+            found.append(compiled_compare(changed, intact, y, loss, metric))
         return jax.tree.map(lambda *v: np.stack(v), *jax.device_get(found)), batch.mask
 
     scores = Scores.of(map(scored, batches), labels, num_classes)
@@ -103,24 +105,31 @@ def _shared(row: list[int], previous: list[int]) -> int:
     return next((i for i, (new, old) in pairs if new != old), len(row))
 
 
-def _walk(network: Network, variables: Variables, x: jax.Array, rows: list[list[int]]) -> Iterator[jax.Array]:
+def _walk(network: Network, variables: Variables, x: Any, rows: list[list[int]]) -> Iterator[jax.Array]:
     """The logits of each row in turn; adjacent rows should share prefixes."""
     units = network.units
-    own = [part_of(variables, unit.stack.name) for unit in units]
+    variables, start = _start(network, variables, x)
+    own = [part_of(variables, unit.part) for unit in units]
     gates = [None] * len(units) if network.test_gates is None else network.test_gates
-    states, previous = [_stem(network, variables, x)], [len(units)] * len(units)
+    states, previous = [start], [len(units)] * len(units)
     for row in rows:
         shared = _shared(row, previous)
         del states[shared + 1 :]
         for place in row[shared:]:
             u, run = (place, _run_unit) if place >= 0 else (~place, _delete_unit)
-            unit, position = units[u].stack.unit, np.int32(units[u].position)
+            unit, position = units[u].stack.unit, np.int32(units[u].row)
             states.append(run(unit, own[u], position, states[-1], gates[u]))
         previous = row
         yield _head(network, variables, states[-1])
 
 
-_stem = jax.jit(lambda network, v, x: network.run_stem(v, x)[0], static_argnums=0)
+@partial(jax.jit, static_argnums=0)
+def _start(network: Network, variables: Variables, x: jax.Array) -> tuple[Variables, jax.Array]:
+    """The variables bound to ``x``, and the state in front of the first unit."""
+    variables = network.bound(variables, x)
+    return variables, network.run_stem(variables, x)[0]
+
+
 _head = jax.jit(lambda network, v, h: network.run_head(v, h)[0], static_argnums=0)
 
 
@@ -151,13 +160,12 @@ def _check_places(network: Network, places: np.ndarray) -> None:
             f"places must be integers [m, {len(units)}], m ≥ 1: one column for each unit; got "
             f"{places.dtype} {list(places.shape)}"
         )
-    stack = np.repeat(np.arange(len(network.stacks)), [s.n for s in network.stacks])
+    part = np.array([unit.part for unit in units])
     unit = np.where(places < 0, ~places, places)
-    wrong = (unit >= len(units)) | (stack[unit % len(units)] != stack)
+    wrong = (unit >= len(units)) | (part[unit % len(units)] != part)
     if wrong.any():
         row, place = np.argwhere(wrong)[0]
-        allowed = np.flatnonzero(stack == stack[place])
         raise ValueError(
             f"row {row} puts unit {unit[row, place]} at place {place} ({units[place].name}); only equal "
-            f"units can change places: there, {allowed[0]} to {allowed[-1]}"
+            f"units can change places: there, {exchangeable(units, place)}"
         )

@@ -23,8 +23,9 @@ from jax import lax
 
 from resjax.network import Network, Variables
 from resjax.network.losses import Loss
-from resjax.network.parts import scan_units
+from resjax.network.periods import Place, by_unit, scan_places
 from resjax.network.unit import Unit
+from resjax.studies.examples import differentiable
 from resjax.studies.options import Options
 
 BATCH_SIZE = 32
@@ -49,7 +50,8 @@ class Probe:
     train: bool = False
     reduction: str = "mean"  # of the loss over a batch, or 'sum'
     norm: str = "batch"  # one L2 norm over all examples; 'example': the mean of their norms
-    at: str = "image"  # 'first unit': the gradient at its input, without the stem
+    # 'first unit': the gradient at its input, without the stem, as always for inputs that are not floats
+    at: str = "image"
 
     def __post_init__(self) -> None:
         allowed = {
@@ -81,6 +83,12 @@ class Probe:
         """Norms per example [..., B] → one float64 per batch [...], by ``norm``."""
         norms = norms.astype(np.float64)
         return norms.mean(-1) if self.norm == "example" else np.sqrt((norms**2).sum(-1))
+
+    def fits(self, images: Any) -> Probe:
+        """This probe; at the first unit where inputs are no images, because tokens have no gradient."""
+        if self.at == "image" and not differentiable(images):
+            return dataclasses.replace(self, at="first unit")
+        return self
 
 
 PAPER = Probe()  # where the paper is silent, the simplest choice
@@ -161,7 +169,7 @@ def walk_back(
     loss: Loss,
     probe: Probe,
     variables: Variables,
-    images: jax.Array,
+    images: Any,
     labels: jax.Array,
     key: jax.Array,
     *,
@@ -179,47 +187,39 @@ def walk_back(
       carry: pytree passed along with the rows.
       xs: pytree of arrays with a leading axis of units, in order.
     """
-    train = probe.train
-    keys = _keys(network, key) if train else {}
+    train, probe = probe.train, probe.fits(images)
+    variables = network.bound(variables, images)
+    places = network.places(variables)
+    keys = network.keys(key if train else None, places)
 
-    def stem(x: jax.Array) -> jax.Array:
-        return network.run_stem(variables, x, train=train, key=keys.get("stem"))[0]
+    def stem(x: Any) -> jax.Array:
+        return network.run_stem(variables, x, train=train, key=keys["stem"])[0]
 
-    h, stacks = stem(images), []
-    for place in network.places(variables):
-        stack, own_keys = place.stack, keys.get(place.stack.name)
-        how: dict[str, Any] = {"gates": place.gates, "train": train, "keys": own_keys}
-        h, _, inputs = network.run_stack(stack, variables, h, **how, tap=lambda parts: parts.x)
-        own_xs = jax.tree.map(lambda v, own=place.units: v[own], xs)
-        stacks.append((stack, (place.variables, inputs, place.gates, own_keys, own_xs)))
+    how: dict[str, Any] = {"train": train, "keys": keys["units"]}
+    h, _, inputs = network.run_places(places, stem(images), **how, tap=lambda parts: parts.x)
 
     def loss_of(h: jax.Array) -> jax.Array:
-        logits, _ = network.run_head(variables, h, train=train, key=keys.get("head"))
+        logits, _ = network.run_head(variables, h, train=train, key=keys["head"])
         return (jnp.mean if probe.reduction == "mean" else jnp.sum)(loss(logits, labels))
 
     gradient = jax.grad(loss_of)(h)
     scale = largest(gradient)
-    rows, outputs = start(gradient / scale), []
-    for stack, of_units in reversed(stacks):
 
-        def back(state: Any, of_unit: Any, unit: Unit = stack.unit) -> tuple[Any, Any]:
-            part, x, gate, key, xs = of_unit
-            rows, carry = state
-            rows, carry, out = cross(Crossing(unit, part, x, gate, key, train), rows, carry, xs)
-            return (rows, carry), out
+    def back(place: Place, state: Any, of_unit: Any) -> tuple[Any, Any]:
+        part, gate, x, key, xs = of_unit
+        rows, carry = state
+        rows, carry, out = cross(Crossing(place.stack.unit, part, x, gate, key, train), rows, carry, xs)
+        return (rows, carry), out
 
-        (rows, carry), out = scan_units(stack.n, back, (rows, carry), of_units, reverse=True)
-        outputs.append(out)
-    units = jax.tree.map(lambda *v: jnp.concatenate(v), *reversed(outputs))
+    of_units = [
+        (place.variables, place.gates, x, own_keys, place.take(xs))
+        for place, x, own_keys in zip(places, inputs, keys["units"], strict=True)
+    ]
+    state = start(gradient / scale), carry
+    (rows, carry), outputs = scan_places(places, back, state, of_units, reverse=True)
+    units = by_unit(places, outputs)
     to_input = _transpose(stem, images) if probe.at == "image" else lambda c: c
     return Arrived(rows, carry, units, to_input, scale.astype(wide(scale)))
-
-
-def _keys(network: Network, key: jax.Array) -> dict[str, jax.Array]:
-    """The keys that ``Network.apply`` derives: for the stem, for each unit, and for the head."""
-    names = ("stem", *(stack.name for stack in network.stacks), "head")
-    keys = {name: jax.random.fold_in(key, i) for i, name in enumerate(names)}
-    return keys | {s.name: jax.random.split(keys[s.name], s.n) for s in network.stacks}
 
 
 def wide(x: jax.Array) -> Any:

@@ -44,7 +44,7 @@ import numpy as np
 from jax import lax
 
 from resjax.network import Network, Variables
-from resjax.network.parts import scan_units
+from resjax.network.periods import Place, scan_places
 from resjax.network.unit import Unit
 
 
@@ -55,7 +55,7 @@ class Maps(NamedTuple):
     merge: Callable[[jax.Array], jax.Array]
 
 
-def truncated_logits(network: Network, variables: Variables, images: jax.Array, *, linear: bool) -> jax.Array:
+def truncated_logits(network: Network, variables: Variables, images: Any, *, linear: bool) -> jax.Array:
     """Logits [n + 1, B, classes] of the forward pass with paths of at most k = 0 … n residual branches.
 
     Args:
@@ -64,19 +64,20 @@ def truncated_logits(network: Network, variables: Variables, images: jax.Array, 
     """
     residual = network.residual
     before = (residual.cumsum() - residual).astype(np.int32)  # residual units in front of each
+    variables = network.bound(variables, images)
     h, _ = network.run_stem(variables, images)
     rows = jnp.zeros((residual.sum() + 1, *h.shape), h.dtype).at[0].set(h)
-    for place in network.places(variables):
 
-        def step(rows: jax.Array, own: Any, unit: Unit = place.stack.unit) -> tuple[jax.Array, None]:
-            part, gate, before = own
-            maps = _maps(unit, part, gate)
-            if linear:  # row ``before`` has all paths so far, so it is the intact state
-                maps = _linearized(maps, unit, lax.dynamic_index_in_dim(rows, before, keepdims=False))
-            return _cross(maps, unit, rows, before), None
+    def step(place: Place, rows: jax.Array, own: Any) -> tuple[jax.Array, None]:
+        unit, (part, gate, before) = place.stack.unit, own
+        maps = _maps(unit, part, gate)
+        if linear:  # row ``before`` has all paths so far, so it is the intact state
+            maps = _linearized(maps, unit, lax.dynamic_index_in_dim(rows, before, keepdims=False))
+        return _cross(maps, unit, rows, before), None
 
-        own = (place.variables, place.gates, before[place.units])
-        rows, _ = scan_units(place.stack.n, step, rows, own)
+    places = network.places(variables)
+    own = [(place.variables, place.gates, place.take(before)) for place in places]
+    rows, _ = scan_places(places, step, rows, own)
     return lax.map(lambda h: network.run_head(variables, h)[0], rows)
 
 

@@ -11,44 +11,39 @@ import jax.numpy as jnp
 
 from resjax.network import Network, Variables
 from resjax.network.losses import Loss
-from resjax.network.parts import scan_units
-from resjax.network.unit import Parts, Unit
+from resjax.network.periods import Place, by_stack, by_unit, scan_places
+from resjax.network.unit import Parts
 from resjax.studies.paths.path_walk import norm, wide
 
 
 @partial(jax.jit, static_argnums=(0, 1))
 def additions(
-    network: Network, loss: Loss, variables: Variables, images: jax.Array, labels: jax.Array
+    network: Network, loss: Loss, variables: Variables, images: Any, labels: jax.Array
 ) -> dict[str, jax.Array]:
     """Measures of each unit and example, [unit, B], NaN where undefined: ratio, cosine, novelty;
     estimation and square, the mean and mean square of a_i − a_last; last, the mean square of a_last."""
+    variables = network.bound(variables, images)
     h, _ = network.run_stem(variables, images)
-    stacks, inputs = network.places(variables), {}
-    for place in stacks:
-        h, _, inputs[place.stack.name] = network.run_stack(
-            place.stack, variables, h, gates=place.gates, tap=lambda parts: parts.x
-        )
+    places = network.places(variables)
+    h, _, inputs = network.run_places(places, h, tap=lambda parts: parts.x)
     gradient = jax.grad(lambda h: jnp.sum(loss(network.run_head(variables, h)[0], labels)))(h)
-    found = []
-    for place in reversed(stacks):
 
-        def step(gradient: jax.Array, own: Any, unit: Unit = place.stack.unit) -> Any:
-            """From ∂L/∂y to ∂L/∂x, and the measures of the unit."""
-            part, gate, x = own
+    def step(place: Place, gradient: jax.Array, own: Any) -> Any:
+        """From ∂L/∂y to ∂L/∂x, and the measures of the unit."""
+        unit, (part, gate, x) = place.stack.unit, own
 
-            def run(x: jax.Array) -> tuple[jax.Array, Parts]:
-                parts: Any = unit.apply(part, x, gate, method="parts")
-                return parts.y, parts
+        def run(x: jax.Array) -> tuple[jax.Array, Parts]:
+            parts: Any = unit.apply(part, x, gate, method="parts")
+            return parts.y, parts
 
-            _, pull, parts = jax.vjp(run, x, has_aux=True)
-            (gradient,) = pull(gradient)
-            return gradient, _compare(parts, gate, unit.residual, gradient)
+        _, pull, parts = jax.vjp(run, x, has_aux=True)
+        (gradient,) = pull(gradient)
+        return gradient, _compare(parts, gate, unit.residual, gradient)
 
-        xs = (place.variables, place.gates, inputs[place.stack.name])
-        gradient, of_units = scan_units(place.stack.n, step, gradient, xs, reverse=True)
-        found.append(of_units)
-    units = {name: jnp.concatenate([f[name] for f in reversed(found)]) for name in found[0]}
-    return units | _estimation(network, inputs, h)
+    xs = [(place.variables, place.gates, x) for place, x in zip(places, inputs, strict=True)]
+    _, found = scan_places(places, step, gradient, xs, reverse=True)
+    units: dict[str, jax.Array] = by_unit(places, found)
+    return units | _estimation(network, by_stack(places, inputs), h)
 
 
 def _compare(parts: Parts, gate: Any, residual: bool, gradient: jax.Array) -> dict[str, jax.Array]:

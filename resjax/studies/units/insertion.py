@@ -37,9 +37,9 @@ from numpy.typing import ArrayLike
 
 from resjax.models.layers import BatchNorm
 from resjax.network import Network, Stack, Variables
-from resjax.network.norms import layer_paths
 from resjax.network.parts import part_of
 from resjax.network.unit import Parts, Unit
+from resjax.studies.examples import only_modules
 from resjax.studies.refusal import Refusal
 from resjax.training.step import Task, TrainState
 
@@ -80,6 +80,12 @@ def insert(
     if not -1 <= after < network.num_units or count < 1:
         raise ValueError(
             f"after={after}, count={count}; allowed: −1 … {network.num_units - 1}, and 1 or more"
+        )
+    only_modules(network, "new units")
+    if groups := sorted({stack.group for stack in network.stacks if stack.group}):
+        raise Refusal(
+            f"the units of this network belong to groups ({', '.join(groups)}), whose variables several "
+            "stacks share; a unit can be inserted only into a network whose stacks have parts of their own"
         )
     if states is None:
         states = states_of(network, variables, jnp.asarray(images))
@@ -129,7 +135,7 @@ def start_from(task: Task, variables: Variables, seed: int = 0) -> TrainState:
 @partial(jax.jit, static_argnums=0, compiler_options=_QUICK)
 def states_of(network: Network, variables: Variables, images: jax.Array) -> list[jax.Array]:
     """The state at each place: in front of the first unit, then behind each one; arrays [B, …]."""
-    stem, _ = network.run_stem(variables, images)
+    stem, _ = network.run_stem(network.bound(variables, images), images)
     taps = network.apply(variables, images, tap=lambda parts: parts.y).taps
     return [stem, *(y for stack in network.stacks for y in taps[stack.name])]
 
@@ -218,7 +224,7 @@ class _Same(nn.Module):
 @lru_cache(maxsize=64)
 def _running_order(unit: Unit, shape: tuple[int, ...]) -> list[str]:
     alone = Network(_Same(), (Stack("unit", unit, 1, 1),), _Same())
-    return layer_paths(alone, shape)["unit"]
+    return alone.layer_paths(shape)["unit"]
 
 
 def _zero_branch(unit: Unit, fresh: dict[str, Any], h: jax.Array) -> dict[str, Any]:

@@ -23,14 +23,19 @@ def outermost(sums: Sequence[Sum]) -> list[Sum]:
 
 
 def selected(
-    graph: Graph, sums: list[Sum], paths: Sequence[Path], grain: str, boundaries: Sequence[str]
+    graph: Graph,
+    sums: list[Sum],
+    paths: Sequence[Path],
+    sizes: Sequence[int],
+    grain: str,
+    boundaries: Sequence[str],
 ) -> list[Sum]:
     """The units.
 
     Args:
       graph: of the program.
       sums: all residual sums in order, nested ones included.
-      paths: of the program's leaves.
+      paths: of the program's leaves; ``sizes`` their numbers of parameters.
       grain: 'sum' or 'layer'.
       boundaries: paths of parameters, with wildcards; each is one unit.
 
@@ -38,7 +43,7 @@ def selected(
       NotFound: boundaries that fit no sum, or sums of a layer that do not follow each other directly.
     """
     if boundaries:
-        return _within(graph, sums, paths, boundaries)
+        return _within(graph, sums, paths, boundaries, named(sums, paths, sizes))
     chosen = outermost(sums)
     if grain == "sum" or not chosen:
         return chosen
@@ -55,7 +60,10 @@ def root_of(one: Sum, paths: Sequence[Path]) -> Path:
     """What the paths of a unit's leaves begin with, without the array's own name."""
     own = [paths[i] for i in sorted(one.leaves)]
     root = names.common(own)
-    return root[:-1] if len(own) == 1 and len(root) > 1 else root
+    if len(own) == 1 and len(root) > 1 and not root[-1].isdigit():
+        return root[:-1]
+    word = names.beginning(own, len(root))
+    return (*root, word) if word else root
 
 
 def named(units: Sequence[Sum], paths: Sequence[Path], sizes: Sequence[int]) -> list[str]:
@@ -75,8 +83,10 @@ def _last(one: Sum) -> int:
     return max(one.region)
 
 
-def _within(graph: Graph, sums: list[Sum], paths: Sequence[Path], boundaries: Sequence[str]) -> list[Sum]:
-    """The units of ``boundaries``, in the order of their sums."""
+def _within(
+    graph: Graph, sums: list[Sum], paths: Sequence[Path], boundaries: Sequence[str], names_of: Sequence[str]
+) -> list[Sum]:
+    """The units of ``boundaries``, in the order of their sums: of a path that their parameters are at, or a name."""
     found: list[tuple[int, Sum]] = []
     roots = ["/".join(root_of(one, paths)) for one in sums]
     # A boundary with a wildcard stands for each path that it matches.
@@ -84,10 +94,11 @@ def _within(graph: Graph, sums: list[Sum], paths: Sequence[Path], boundaries: Se
     for boundary in boundaries:
         parts = boundary.removeprefix("params/").strip("/").split("/")
         before = len(groups)
-        for one, root in zip(sums, roots, strict=True):
-            own = root.split("/")
-            if len(own) >= len(parts) and all(map(fnmatch.fnmatchcase, own, parts)):
-                groups.setdefault("/".join(own[: len(parts)]), []).append(one)
+        for one, *known in zip(sums, roots, names_of, strict=True):
+            for own in (text.split("/") for text in known):
+                if len(own) >= len(parts) and all(map(fnmatch.fnmatchcase, own, parts)):
+                    groups.setdefault("/".join(own[: len(parts)]), []).append(one)
+                    break
         if len(groups) == before:
             raise NotFound(
                 f"boundaries={boundary!r} fits no residual sum; the parameters of those that were found are at "

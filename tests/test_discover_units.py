@@ -1,0 +1,127 @@
+"""The units of networks of five libraries: exactly those that the networks were written with."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+from discover_helpers import NAMES, case, every_case, found_in, paths_of
+
+import resjax
+from resjax.discovery import NotFound
+
+pytestmark = pytest.mark.usefixtures("foreign_code")
+
+
+@every_case
+def test_units_are_exact(name):
+    own, found = case(name), found_in(name)
+    assert tuple((unit.name, unit.shortcut) for unit in found.units) == own.units
+    assert not any(unit.bypassed for unit in found.units)
+    assert found.network.num_units == len(own.units)
+    assert tuple(unit.name for unit in found.network.units) == tuple(name for name, _ in own.units)
+
+
+@every_case
+def test_equal_units_are_of_one_class(name):
+    """Those whose variables are rows of the same arrays."""
+    own, found = case(name), found_in(name)
+    groups = [unit.stack.group or unit.stack.name for unit in found.network.units]
+    pairs = [(i, j) for i in range(len(groups)) for j in range(i)]
+    assert [groups[i] == groups[j] for i, j in pairs] == [own.classes[i] == own.classes[j] for i, j in pairs]
+
+
+@every_case
+def test_what_follows_the_sums(name):
+    own, found = case(name), found_in(name)
+    follows = {unit.follows for unit in found.units}
+    if own.follows == "normalization":
+        assert len(follows) == 1 and "rsqrt" in follows.pop()
+    else:
+        assert follows == {own.follows}
+
+
+@every_case
+def test_sizes_and_the_table(name):
+    own, found = case(name), found_in(name)
+    text, leaves = str(found), [v for v in jax.tree.leaves(own.variables) if hasattr(v, "dtype")]
+    for unit in found.units:
+        assert unit.name in text and unit.shortcut in text and f"{unit.parameters:,}" in text
+        assert len(unit.shape) in (2, 3) and all(size > 1 for size in unit.shape)
+    inside = sum(unit.parameters for unit in found.units)
+    assert 0.3 * sum(v.size for v in leaves) < inside < sum(v.size for v in leaves)
+    shapes = [v.shape for v in jax.tree.leaves(found.example)]
+    assert shapes == [v.shape for v in jax.tree.leaves(own.example)]
+
+
+def test_parameters_are_those_of_the_branch():
+    units, variables = found_in("linen: ViT").units, case("linen: ViT").variables["params"]
+    for i, unit in enumerate(units):
+        layer = variables[f"layer{i // 2}"]
+        own = ("norm1", "attention") if i % 2 == 0 else ("norm2", "wider", "narrower")
+        assert unit.parameters == sum(v.size for part in own for v in jax.tree.leaves(layer[part]))
+        assert unit.shape == (5, 4)
+    block = found_in("plain_jax: post-activation bottlenecks").units[2]
+    weights = case("plain_jax: post-activation bottlenecks").variables["blocks"][2]
+    assert block.parameters == sum(v.size for name, v in weights.items() if name != "projection")
+    assert block.shape == (3, 3, 6)
+
+
+def test_statistics_are_no_parameters():
+    found, variables = found_in("linen: post-activation ResNet"), case("linen: post-activation ResNet").variables
+    for collection in ("params", "batch_stats"):
+        sizes = sum(v.size for v in jax.tree.leaves(variables[collection]))
+        assert sum(v.size for v in jax.tree.leaves(found.variables[collection])) == sizes
+    block = variables["params"]["block0"]
+    assert found.units[0].parameters == sum(v.size for v in jax.tree.leaves(block))
+
+
+def test_shapes_suffice():
+    own = case("linen: ViT")
+    shapes, example = (jax.eval_shape(lambda v: v, tree) for tree in (own.variables, own.example))
+    found = resjax.discover(own.fn, shapes, example)
+    assert found.units == found_in("linen: ViT").units
+
+
+def test_layers_instead_of_sums():
+    """Attention and MLP of a layer as one unit; a network whose layers have one sum stays as it is."""
+    own = case("plain_jax: decoder with padding")
+    found = resjax.discover(own.fn, own.variables, own.example, grain="layer")
+    assert [unit.name for unit in found.units] == ["blocks/0", "blocks/1", "blocks/2"]
+    sizes = [unit.parameters for unit in found_in("plain_jax: decoder with padding").units]
+    assert [unit.parameters for unit in found.units] == [sum(sizes[i : i + 2]) for i in (0, 2, 4)]
+    assert [stack.n for stack in found.network.stacks] == [3]
+    own = case("plain_jax: parallel attention and MLP")
+    found = resjax.discover(own.fn, own.variables, own.example, grain="layer")
+    assert found.units == found_in("plain_jax: parallel attention and MLP").units
+    with pytest.raises(ValueError, match="grain='block'; allowed: sum, layer"):
+        resjax.discover(own.fn, own.variables, own.example, grain="block")
+
+
+def test_boundaries_choose_units():
+    own = case("plain_jax: decoder with padding")
+    find = functools.partial(resjax.discover, own.fn, own.variables, own.example)
+    found = find(boundaries=["blocks/0", "blocks/2/mlp"])
+    assert [unit.name for unit in found.units] == ["blocks/0", "blocks/2/mlp"]
+    assert [unit.name for unit in find(boundaries="blocks/*").units] == ["blocks/0", "blocks/1", "blocks/2"]
+    with pytest.raises(NotFound, match=r"boundaries='layers/\*'.*blocks/0"):
+        find(boundaries="layers/*")
+
+
+def test_names_are_those_of_the_variables():
+    """Whoever reads a name finds the parameters under it."""
+    for name in NAMES:
+        if isinstance(name, str) and name.split(":")[0] in ("plain_jax", "linen", "nnx", "haiku"):
+            paths = "\n".join(paths_of(case(name).variables))
+            for unit in found_in(name).units:
+                stacked = unit.name.replace("/0/", "/").replace("/1/", "/").replace("/2/", "/")
+                assert unit.name in paths or stacked in paths
+
+
+def test_no_initial_variables():
+    found = found_in("linen: ViT")
+    with pytest.raises(NotFound, match="initial"):
+        found.network.init(jax.random.key(0), (6, 6, 3))
+    initial = found.stack(jax.tree.map(np.zeros_like, case("linen: ViT").variables))
+    assert jax.tree.structure(initial) == jax.tree.structure(found.variables)
+    assert not any(np.any(v) for v in jax.tree.leaves(initial))
