@@ -27,8 +27,8 @@ def take(model: Any, example: Any) -> tuple[Callable[[Any, Any], Any], dict[str,
     Returns:
       ``fn(variables, x)``: ``forward`` as a function of JAX arrays. Of an output with ``logits``, as
       transformers returns it, these are taken.
-      ``variables``: ``{"params": …, "batch_stats": …}``, nested by the parts of PyTorch's names. All buffers
-      are in ``batch_stats``. Weights that modules share occur once.
+      ``variables``: ``{"params": …, "buffers": …}``, nested by the parts of PyTorch's names, with running
+      statistics among the buffers. Weights that modules share occur once.
       ``example`` as JAX arrays.
 
     Raises:
@@ -38,9 +38,9 @@ def take(model: Any, example: Any) -> tuple[Callable[[Any, Any], Any], dict[str,
     model = copy.deepcopy(model).eval()
     values, forward = torchax.extract_jax(model)
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-    collections: dict[str, Any] = {"params": {}, "batch_stats": {}}
+    collections: dict[str, Any] = {"params": {}, "buffers": {}}
     for name, value in values.items():
-        collections["params" if name in parameters else "batch_stats"][name] = value
+        collections["params" if name in parameters else "buffers"][name] = value
 
     def fn(variables: Any, x: Any) -> Any:
         args, named = ((), x) if isinstance(x, dict) else (x if isinstance(x, tuple) else (x,), {})
