@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -43,6 +44,11 @@ class Anatomy:
     nested: int
     others: Mapping[str, list[int]]
     updates: Mapping[Origin, int]
+
+    @property
+    def count(self) -> tuple[int, int]:
+        """The numbers of units that are not bypassed, and of all."""
+        return self.bypassed.count(False), len(self.units)
 
     @property
     def parameters(self) -> list[frozenset[Origin]]:
@@ -121,12 +127,25 @@ class Source:
         )
 
     def _find(self, program: Program) -> Anatomy:
+        """The units. Of several inputs, all are signals, or all but one are context: as more units are found."""
         _check_results(program)
-        graph = Graph(program)
+        inputs = program.inputs
+        choices = [(), *([v for v in inputs if v != one] for one in inputs)] if len(inputs) > 1 else [()]
+        found: Anatomy | None = None
+        for context in choices:
+            own = self._find_in(Graph(program, context))
+            if found is None or own.count > found.count:
+                found = own
+        assert found is not None
+        return found
+
+    def _find_in(self, graph: Graph) -> Anatomy:
+        program = graph.program
         trained = frozenset(
             v for v, (array, _) in enumerate(program.origins) if self.given.leaves[array].kind == "params"
         )
         sums, others = find_sums(graph, trained)
+        sums = _without_shared_context(graph, sums)
         paths = paths_of(self.given, program)
         sizes = [int(np.prod(program.avals[v].shape)) for v in program.leaves]
         units = tuple(selection.selected(graph, sums, paths, sizes, self.grain, self.boundaries))
@@ -137,6 +156,13 @@ class Source:
         names = tuple(selection.named(units, paths, sizes))
         updates = updates_of(self.given, program)
         return Anatomy(program, graph, units, names, chain, bypassed, nested, others, updates)
+
+
+def _without_shared_context(graph: Graph, sums: list[Sum]) -> list[Sum]:
+    """Without parameters that several units read through the context: those of a time embedding, of an encoder."""
+    seen = Counter(v for one in selection.outermost(sums) for v in one.leaves & graph.context_leaves)
+    shared = {v for v, n in seen.items() if n > 1}
+    return [dataclasses.replace(one, leaves=one.leaves - shared) for one in sums] if shared else sums
 
 
 def _check_results(program: Program) -> None:

@@ -4,6 +4,9 @@ Values have three levels. *Side* values follow from parameters and constants alo
 integer or Boolean inputs: masks, positions. *Signal* values are floats that depend on the input; an embedding
 turns integers into signal, since it looks them up in parameters. The residual structure is one of signals.
 
+Of several inputs, some may be declared context: what is made of them alone, such as the embedding of a diffusion
+model's time or the output of an encoder, then stays context, although it is a float.
+
 A value *dominates* another if every path of signals from the input to the other passes it. The immediate
 dominators form a tree (Cooper, Harvey and Kennedy 2001), here of values v and of equations, ~k for equation k.
 The root, None, stands for all inputs.
@@ -19,6 +22,7 @@ import jax.numpy as jnp
 from resjax.discovery.program import Program
 
 SIDE, CONTEXT, SIGNAL = 0, 1, 2
+LOOKS_UP = {"gather", "dynamic_slice", "dot_general", "conv_general_dilated"}
 
 
 class Graph:
@@ -34,8 +38,9 @@ class Graph:
       above: {value or ~equation: the nearest value that dominates it, None for the root}.
     """
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, context: Iterable[int] = ()) -> None:
         self.program, self.out = program, program.outs[0]
+        self.context = frozenset(context)  # inputs that are no signal
         self.maker = {v: k for k, node in enumerate(program.nodes) for v in node.outs}
         self.main = self.before([self.out])
         self.level: dict[int, int] = defaultdict(int)
@@ -85,6 +90,11 @@ class Graph:
             *(self.owns[v] for k in which for v in self.ins(k) if self.level[v] < SIGNAL)
         )
 
+    @property
+    def context_leaves(self) -> frozenset[int]:
+        """The leaves that context values are made of."""
+        return frozenset().union(*(owns for v, owns in self.owns.items() if self.level[v] == CONTEXT))
+
     def dominators(self, value: int | None) -> list[int]:
         """The values that dominate ``value``, from itself to the first."""
         found = []
@@ -110,7 +120,7 @@ class Graph:
         """Levels of values, in one pass over all equations."""
         program, main = self.program, set(self.main)
         for value in program.inputs:
-            self.level[value] = SIGNAL if self.floating(value) else CONTEXT
+            self.level[value] = SIGNAL if self.floating(value) and value not in self.context else CONTEXT
             self.reads[value] = frozenset([value])
         for number, leaf in enumerate(program.leaves):
             self.owns[leaf] = frozenset([number])
@@ -122,9 +132,10 @@ class Graph:
             if k in main:
                 for v in dict.fromkeys(ins):
                     self.uses[v].append(k)
+            # An embedding makes a signal of integers: it looks them up in parameters, or multiplies with them.
+            embeds = node.name in LOOKS_UP and level == CONTEXT and owns and not reads <= self.context
             for v in node.outs:
-                # An embedding makes a signal of integers; what is made of integers alone stays context.
-                self.level[v] = SIGNAL if level == CONTEXT and owns and self.floating(v) else level
+                self.level[v] = SIGNAL if embeds and self.floating(v) else level
                 if self.level[v] < SIGNAL:
                     self.owns[v], self.reads[v] = owns, reads
 
