@@ -46,11 +46,6 @@ class Anatomy:
     updates: Mapping[Origin, int]
 
     @property
-    def count(self) -> tuple[int, int]:
-        """The numbers of units that are not bypassed, and of all."""
-        return self.bypassed.count(False), len(self.units)
-
-    @property
     def parameters(self) -> list[frozenset[Origin]]:
         """The parameters of each unit's branch."""
         return [frozenset(self.program.origins[v] for v in unit.leaves) for unit in self.units]
@@ -127,24 +122,11 @@ class Source:
         )
 
     def _find(self, program: Program) -> Anatomy:
-        """The units. Of several inputs, all are signals, or all but one are context: as more units are found."""
         _check_results(program)
-        inputs = program.inputs
-        choices = [(), *([v for v in inputs if v != one] for one in inputs)] if len(inputs) > 1 else [()]
-        found: Anatomy | None = None
-        for context in choices:
-            own = self._find_in(Graph(program, context))
-            if found is None or own.count > found.count:
-                found = own
-        assert found is not None
-        return found
-
-    def _find_in(self, graph: Graph) -> Anatomy:
-        program = graph.program
         trained = frozenset(
             v for v, (array, _) in enumerate(program.origins) if self.given.leaves[array].kind == "params"
         )
-        sums, others = find_sums(graph, trained)
+        graph, sums, others = _with_most_units(program, trained)
         sums = _without_shared_context(graph, sums)
         paths = paths_of(self.given, program)
         sizes = [int(np.prod(program.avals[v].shape)) for v in program.leaves]
@@ -156,6 +138,19 @@ class Source:
         names = tuple(selection.named(units, paths, sizes))
         updates = updates_of(self.given, program)
         return Anatomy(program, graph, units, names, chain, bypassed, nested, others, updates)
+
+
+def _with_most_units(
+    program: Program, trained: frozenset[int]
+) -> tuple[Graph, list[Sum], dict[str, list[int]]]:
+    """The residual sums if all inputs are signals, or only one is, and the others context: as more are found."""
+    inputs, found = program.inputs, []
+    for context in [(), *([v for v in inputs if v != one] for one in inputs if len(inputs) > 1)]:
+        graph = Graph(program, context)
+        sums, others = find_sums(graph, trained)
+        outer = selection.outermost(sums)
+        found.append(((sum(chains.on_chain(graph, one) for one in outer), len(outer)), (graph, sums, others)))
+    return max(found, key=lambda item: item[0])[1]
 
 
 def _without_shared_context(graph: Graph, sums: list[Sum]) -> list[Sum]:
