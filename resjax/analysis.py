@@ -5,8 +5,11 @@
     plot(result).savefig("lesion.png")              # or plot({"one": result, "another": other})
 
 The function of a study has the study's name. Analyses see a network only as a stem, units and a head, so they
-work with every network. The docstring of each module explains its method: the question, the formula, the
-cost, what a result means and what it does not mean. docs/analyses has a page for each.
+work with every network, and with every input that its stem takes: images, tokens, a pytree of arrays. The
+loss is a function, and so is the metric whose mean is "the error" (``resjax.studies.batches.Inference``).
+
+The docstring of each module explains its method: the question, the formula, the cost, what a result means and
+what it does not mean. docs/analyses has a page for each.
 """
 
 import sys

@@ -53,6 +53,18 @@ def test_ends_are_counts_of_what_is_sure_and_of_what_is_possible():
     assert (counts.between((2, 5)), counts.between(None)) == (" (2 to 5)", "")
 
 
+def test_shares_of_positions_are_resampled_as_errors_are():
+    """Changes with more values than counts of positions have: the mean is normal, by the central limit."""
+    rng = np.random.default_rng(2)
+    intact = rng.random(400)
+    wrong = np.clip(intact + rng.normal([[0.0], [0.012], [0.05]], 0.1, (3, 400)), 0, 1)
+    changes = wrong - intact
+    expected = stats.norm.cdf((0.01 - changes.mean(1)) / (changes.std(1) / 20))
+    np.testing.assert_allclose(counts.spared_share(wrong, intact), expected, atol=0.04)
+    missing = counts.spared_share(np.vstack([wrong[:1], np.full(400, np.nan)]), intact)
+    assert missing[0] == counts.spared_share(wrong[:1], intact)[0] and np.isnan(missing[1])
+
+
 def test_a_network_that_was_not_measured_has_no_share():
     wrong, intact = outcomes(50, 1)
     share = counts.spared_share(np.vstack([wrong, np.full(50, np.nan)]), intact)

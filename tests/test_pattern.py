@@ -1,123 +1,35 @@
-"""Networks whose equal units alternate with others, beside the same ones without groups, unit for unit.
-
-Two pairs. *Blocks* alternate: a mixing unit and a two-layer unit, five times, behind a unit of another shape.
-The *mixed* network has stacks of two in its periods, rows in another order, and a unit that stands alone.
-"""
+"""Equal units that alternate with others: groups of stacks, and the loops over their periods."""
 
 import dataclasses
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from network_helpers import draw, equal
+from network_helpers import draw
+from pattern_helpers import (
+    IMAGES,
+    LABELS,
+    SHAPE,
+    Layers,
+    Mixing,
+    Widening,
+    apart,
+    blocks,
+    close,
+    masked,
+    mixed,
+    without_groups,
+)
 
-from resjax.models.layers import BatchNorm
-from resjax.network import Network, Stack, Unit, UnitInfo
+from resjax.network import Stack
 from resjax.network.losses import cross_entropy
 from resjax.network.norms import flatten_norms, layer_norms
+from resjax.network.parts import part_of
 from resjax.network.periods import loops
 from resjax.network.stochastic_depth import UnitDropout
 
-SHAPE, WIDTH, CLASSES = (4, 4, 3), 6, 3
-
-
-class Mixing(Unit):
-    """Mixes positions, as attention does."""
-
-    def setup(self):
-        self.norm = nn.LayerNorm()
-        self.mix = nn.Dense(16)
-
-    def split(self, x, train):
-        rows = jnp.swapaxes(self.norm(x).reshape(len(x), 16, -1), 1, 2)
-        return x, jnp.swapaxes(self.mix(jnp.tanh(rows)), 1, 2).reshape(x.shape)
-
-
-class Layers(Unit):
-    """Two layers on channels, and a BatchNorm; a ReLU follows the sum."""
-
-    def setup(self):
-        self.inner, self.norm, self.outer = nn.Dense(5), BatchNorm(), nn.Dense(WIDTH)
-        self.drop = nn.Dropout(0.3)
-
-    def split(self, x, train):
-        hidden = nn.relu(self.norm(self.inner(x), train))
-        return x, self.outer(self.drop(hidden, deterministic=not train))
-
-    def merge(self, z, train):
-        return nn.relu(z)
-
-
-class Widening(Unit):
-    def setup(self):
-        self.branch, self.projection = nn.Dense(WIDTH), nn.Dense(WIDTH)
-
-    def split(self, x, train):
-        return self.projection(x), jnp.tanh(self.branch(x))
-
-
-class Stem(nn.Module):
-    @nn.compact
-    def __call__(self, x, train):
-        return nn.Dense(4)(x)
-
-
-class Head(nn.Module):
-    @nn.compact
-    def __call__(self, h, train):
-        return nn.Dense(CLASSES)(jnp.mean(h, (1, 2)))
-
-
-def blocks(count, grouped=True):
-    group = ("mixing", "layers") if grouped else ("", "")
-    stacks = [Stack("widening", Widening(), 1, 1)]
-    for i in range(count):
-        start = i if grouped else 0
-        stacks += [
-            Stack(f"mixing{i}", Mixing(), 1, 1, group[0], start),
-            Stack(f"layers{i}", Layers(), 1, 1, group[1], start),
-        ]
-    return Network(Stem(), tuple(stacks), Head())
-
-
-def mixed():
-    """mixing ×2, layers, mixing ×2, layers, layers; rows of the layers are in another order than their units."""
-    stacks = (
-        Stack("widening", Widening(), 1, 1),
-        Stack("a", Mixing(), 2, 1, "mixing", 0),
-        Stack("b", Layers(), 1, 1, "layers", 2),
-        Stack("c", Mixing(), 2, 1, "mixing", 2),
-        Stack("d", Layers(), 1, 1, "layers", 0),
-        Stack("e", Layers(), 1, 1, "layers", 1),
-    )
-    return Network(Stem(), stacks, Head())
-
-
-def without_groups(network):
-    stacks = tuple(dataclasses.replace(stack, group="", start=0) for stack in network.stacks)
-    return dataclasses.replace(network, stacks=stacks)
-
-
-def apart(network, variables):
-    """Variables of ``network`` as those of ``without_groups``."""
-    return {
-        collection: {
-            **{name: own for name, own in tree.items() if name in ("stem", "head")},
-            **{
-                s.name: jax.tree.map(lambda v, s=s: v[s.start : s.start + s.n], tree[s.part])
-                for s in network.stacks
-                if s.part in tree
-            },
-        }
-        for collection, tree in variables.items()
-    }
-
-
-NETWORKS = {"blocks": blocks(3), "mixed": mixed()}
-IMAGES = np.random.default_rng(1).normal(size=(6, *SHAPE)).astype(np.float32)
-LABELS = np.arange(6) % CLASSES
+NETWORKS = {"blocks": blocks(3), "mixed": mixed(), "masked": masked(mixed())}
 
 
 @pytest.fixture(params=list(NETWORKS))
@@ -128,41 +40,181 @@ def pair(request):
     return network, variables, without_groups(network), apart(network, variables)
 
 
-def close(a, b, rtol=2e-5, atol=2e-6):
-    assert jax.tree.structure(a) == jax.tree.structure(b)
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=atol), a, b)
+def run(network, variables, **given):
+    return jax.jit(lambda v, x: network.apply(v, x, **given))(variables, IMAGES)
 
 
 def test_the_loops_are_those_of_the_periods():
     def found(network):
-        return [
-            [[s.name for s in place.stacks] for place in own]
-            for own in loops(network.places(draw(network, SHAPE)))
-        ]
+        variables = jax.eval_shape(lambda key: network.init(key, SHAPE), jax.random.key(0))
+        names = []
+
+        def look(variables):
+            for own in loops(network.places(variables)):
+                names.append([[s.name for s in place.stacks] for place in own])
+
+        jax.eval_shape(look, variables)
+        return names
 
     assert found(blocks(2)) == [[["widening"]], [["mixing0", "mixing1"], ["layers0", "layers1"]]]
     assert found(mixed()) == [[["widening"]], [["a", "c"], ["b", "d"]], [["e"]]]
     assert found(blocks(2, grouped=False)) == [
         [[name]] for name in ("widening", "mixing0", "layers0", "mixing1", "layers1")
     ]
-    alone = dataclasses.replace(mixed(), stacks=mixed().stacks[3:4] + mixed().stacks[1:2])
-    assert found(alone) == [[["c", "a"]]]
+    # Without the units between them, equal stacks are one loop, in the order of the stacks.
+    first, a, _, c, *_ = mixed().stacks
+    assert found(dataclasses.replace(mixed(), stacks=(first, c, a))) == [[["widening"]], [["c", "a"]]]
 
 
-@pytest.mark.parametrize("how", ["train", "test"])
-def test_apply_is_that_of_the_network_without_groups(pair, how):
+@pytest.mark.parametrize("train", [False, True])
+def test_apply_is_that_of_the_network_without_groups(pair, train):
     network, variables, other, own = pair
-    n, train = network.num_units, how == "train"
-    gates = np.linspace(0.2, 1.5, n).astype(np.float32)
-    given = {"gates": gates, "train": train, "key": jax.random.key(3) if train else None}
-    tap = {"tap": lambda parts: {"y": jnp.mean(parts.y), "f": jnp.std(parts.branch)}}
-    out, expected = (
-        jax.jit(lambda v, x, net=net: net.apply(v, x, **given, **tap))(v, IMAGES)
-        for net, v in ((network, variables), (other, own))
-    )
+    given = {
+        "gates": np.linspace(0.2, 1.5, network.num_units).astype(np.float32),
+        "train": train,
+        "key": jax.random.key(3) if train else None,
+        "tap": lambda parts: {"y": jnp.mean(parts.y), "f": jnp.std(parts.branch)},
+    }
+    out, expected = run(network, variables, **given), run(other, own, **given)
     close(out.logits, expected.logits)
     close(out.taps, expected.taps)
     assert jax.tree.structure(out.batch_stats) == jax.tree.structure(variables["batch_stats"])
     close(apart(network, {"batch_stats": out.batch_stats})["batch_stats"], expected.batch_stats)
-    changed = jax.tree.map(lambda a, b: not np.allclose(a, b), out.batch_stats, variables["batch_stats"])
-    assert jax.tree.all(changed) == train
+    same = jax.tree.map(np.allclose, out.batch_stats, variables["batch_stats"])
+    assert any(jax.tree.leaves(same)) != train
+
+
+def test_gradients_are_those_of_the_network_without_groups(pair):
+    network, variables, other, own = pair
+
+    def gradients(network, variables):
+        def loss(params):
+            logits = network.apply({**variables, "params": params}, IMAGES).logits
+            return jnp.mean(cross_entropy(logits, jnp.asarray(LABELS)))
+
+        return {"params": jax.jit(jax.grad(loss))(variables["params"])}
+
+    found, expected = gradients(network, variables), gradients(other, own)
+    close(apart(network, found), expected)
+    flat, beside = (
+        dict(flatten_norms(net, layer_norms(net, g["params"]), SHAPE))
+        for net, g in ((network, found), (other, expected))
+    )
+    assert list(flat) == list(beside)
+    close(flat, beside)
+
+
+# Units of ``mixed``: 0 widening; 1, 2, 4, 5 mixing; 3, 6, 7 layers.
+ORDER = np.array([0, 5, 1, 7, 2, 4, 3, 6])
+
+
+def test_an_order_moves_units_within_their_group():
+    network = mixed()
+    variables, gates = draw(network, SHAPE), np.linspace(0.2, 1.5, 8).astype(np.float32)
+    moved = jax.tree.map(np.copy, variables)
+    for u in network.units:  # the variables of unit ORDER[u] at the row of unit u
+        row = network.units[ORDER[u.index]].row
+        for collection in variables:
+            if u.part in variables[collection]:
+                new, old = moved[collection][u.part], variables[collection][u.part]
+                jax.tree.map(lambda a, b, u=u, row=row: np.copyto(a[u.row], b[row]), new, old)
+    out = run(network, variables, order=ORDER, gates=gates)
+    close(out.logits, run(network, moved, gates=gates[ORDER]).logits)
+    assert not np.allclose(out.logits, run(network, variables, gates=gates).logits, atol=1e-3)
+    true = run(network, variables, order=np.arange(8))
+    np.testing.assert_array_equal(true.logits, run(network, variables).logits)
+
+
+def test_statistics_go_back_to_the_unit_that_made_them():
+    """Without branches, a unit's input depends on its place alone; its statistics, on its own weights too."""
+    network = mixed()
+    variables = draw(network, SHAPE)
+    given = {"gates": np.zeros(8, np.float32), "train": True, "key": jax.random.key(0)}
+    out = run(network, variables, order=ORDER, tap=lambda parts: parts.x, **given)
+    unit = jax.tree.map(lambda v: v[network.units[7].row], part_of(variables, "layers"))
+    rngs = {"dropout": jax.random.key(0)}
+    _, new = Layers().apply(unit, out.taps["b"][0], train=True, mutable=["batch_stats"], rngs=rngs)
+    assert ORDER[3] == 7  # the only unit of stack b
+    found = jax.tree.map(lambda v: v[network.units[7].row], out.batch_stats["layers"])
+    close(found, new["batch_stats"])
+
+
+def test_an_order_across_groups_is_refused():
+    network = blocks(3)
+    with pytest.raises(ValueError, match=r"order puts unit 2 at place 1 .* can be exchanged: here 1, 3, 5"):
+        network.apply(draw(network, SHAPE), IMAGES, order=[0, 2, 1, 3, 4, 5, 6])
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_a_program_does_not_grow_with_the_periods(train):
+    def operations(count):
+        network = blocks(count)
+        variables = jax.eval_shape(lambda key: network.init(key, SHAPE), jax.random.key(0))
+
+        def loss(variables, gates, order):
+            given = {"key": jax.random.key(0), "gates": gates, "order": order, "train": train}
+            return jnp.sum(network.apply(variables, IMAGES, **given).logits)
+
+        n = network.num_units
+        return str(jax.make_jaxpr(jax.grad(loss))(variables, jnp.ones(n), jnp.arange(n))).count(" = ")
+
+    assert operations(3) == operations(12)
+
+
+def test_stochastic_depth_is_that_of_the_network_without_groups():
+    def drops(network):
+        return dataclasses.replace(network, unit_dropout=UnitDropout("linear", network.num_units, 0.4))
+
+    network = mixed()
+    variables = draw(network, SHAPE)
+    for given in ({}, {"train": True, "key": jax.random.key(5)}):
+        out = run(drops(network), variables, **given)
+        expected = run(drops(without_groups(network)), apart(network, variables), **given)
+        close(out.logits, expected.logits)
+
+
+def test_initial_variables_are_those_of_the_network_without_groups():
+    network, other = mixed(), without_groups(mixed())
+    key = jax.random.key(1)
+    found, expected = (jax.jit(lambda k, net=net: net.init(k, SHAPE))(key) for net in (network, other))
+    close(apart(network, found), expected, rtol=1e-6)
+
+
+def test_units_know_their_rows():
+    network = mixed()
+    assert [(u.part, u.row) for u in network.units] == [
+        ("widening", 0),
+        ("mixing", 0),
+        ("mixing", 1),
+        ("layers", 2),
+        ("mixing", 2),
+        ("mixing", 3),
+        ("layers", 0),
+        ("layers", 1),
+    ]
+    assert [own.tolist() for own in network.classes] == [[0], [1, 2, 4, 5], [3, 6, 7]]
+    variables = draw(network, SHAPE)
+    mix = variables["params"]["mixing"]["mix"]["kernel"]
+    np.testing.assert_array_equal(part_of(variables, network.stacks[3])["params"]["mix"]["kernel"], mix[2:])
+    np.testing.assert_array_equal(part_of(variables, "mixing")["params"]["mix"]["kernel"], mix)
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        (Stack("b", Mixing(), 1, 1, "g", 0), r"rows \[0, 0\]; allowed: 0 to 1, each once"),
+        (Stack("b", Layers(), 1, 1, "g", 1), "have different units; allowed: equal modules"),
+        (Stack("g", Mixing(), 1, 1), "has the name of another part"),
+        (Stack("b", Mixing(), 1, 1, "", 1), "start=1 but no group"),
+    ],
+)
+def test_groups_that_contradict_themselves_are_refused(second, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(mixed(), stacks=(Stack("a", Mixing(), 1, 1, "g", 0), second))
+
+
+def test_units_of_other_shapes_need_another_group():
+    stacks = (Stack("a", Widening(), 1, 1, "g", 0), Stack("b", Widening(), 1, 1, "g", 1))
+    network = dataclasses.replace(mixed(), stacks=stacks)
+    with pytest.raises(ValueError, match=r"maps \[4, 4, 6\] to .* first one maps \[4, 4, 4\] to"):
+        jax.eval_shape(lambda key: network.init(key, SHAPE), jax.random.key(0))

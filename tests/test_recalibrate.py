@@ -175,7 +175,7 @@ def scores(wrong):
     """Of outcomes [networks, images]: an error rate and nothing else."""
     wrong = np.array(wrong, bool)
     rest = np.zeros(len(wrong))
-    return Scores(wrong.mean(1), rest, rest, rest, wrong, np.zeros((len(wrong), CLASSES)))
+    return Scores(wrong.mean(1), rest, rest, rest, wrong, None, CLASSES)
 
 
 def assembled(old, new):

@@ -32,8 +32,15 @@ from resjax.studies.options import Options
 from resjax.studies.variants import measure, with_order
 
 SHAPE, CLASSES, BATCH = (6, 6, 1), 4, 4
+
+
+def classes_of(sizes):
+    return np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
+
+
 # 54 units: the two that change the shape stand alone.
-PAPER = (18, 1, 17, 1, 17)
+SIZES = (18, 1, 17, 1, 17)
+PAPER = classes_of(SIZES)
 TAU = {
     1: 0.984,
     2: 0.970,
@@ -54,14 +61,14 @@ def test_tau_falls_with_swaps_as_expected(k, tau):
 
 
 def test_tau_of_one_swap_a_shuffle_and_the_reversal():
-    pairs = sum(n * (n - 1) // 2 for n in PAPER)
+    pairs = sum(n * (n - 1) // 2 for n in SIZES)
     assert pairs == 425
     assert kendall_tau(reverse(PAPER))[0] == pytest.approx(1 - 4 * pairs / (54 * 53), rel=1e-12)
     assert kendall_tau(reverse(PAPER))[0] == pytest.approx(0.406, abs=5e-4)
     shuffles = kendall_tau(shuffled(PAPER, 400, np.random.default_rng(0)))
     assert shuffles.mean() == pytest.approx(1 - 2 * pairs / (54 * 53), abs=0.01)
     # Two units of a stack of s, swapped over a distance d: 2 d − 1 pairs run in the wrong order.
-    wrong = [2 * d - 1 for n in PAPER for d in range(1, n) for _ in range(n - d)]
+    wrong = [2 * d - 1 for n in SIZES for d in range(1, n) for _ in range(n - d)]
     exact = 1 - 4 * np.mean(wrong) / (54 * 53)
     one = kendall_tau(swapped(PAPER, 1, 3000, np.random.default_rng(0)))
     assert one.mean() == pytest.approx(exact, abs=1e-3)
@@ -88,10 +95,10 @@ def test_tau_ends():
 def test_units_stay_in_their_stack(sizes, k, seed):
     rng = np.random.default_rng(seed)
     orders = [
-        swapped(sizes, k, 5, rng),
-        shuffled(sizes, 5, rng),
-        neighbour_swaps(sizes),
-        reverse(sizes),
+        swapped(classes_of(sizes), k, 5, rng),
+        shuffled(classes_of(sizes), 5, rng),
+        neighbour_swaps(classes_of(sizes)),
+        reverse(classes_of(sizes)),
     ]
     stack = np.repeat(np.arange(len(sizes)), sizes)
     for order in np.concatenate(orders):
@@ -99,6 +106,21 @@ def test_units_stay_in_their_stack(sizes, k, seed):
         np.testing.assert_array_equal(stack[order], stack)
     assert len(orders[2]) == sum(sizes) - len(sizes)
     np.testing.assert_array_equal((orders[2] != np.arange(len(stack))).sum(1), 2)
+
+
+def test_classes_that_alternate():
+    """Attention (even) and MLP (odd): only pairs of one class count as wrong."""
+    classes = [np.array([0, 2, 4]), np.array([1, 3])]
+    np.testing.assert_array_equal(
+        neighbour_swaps(classes), [[2, 1, 0, 3, 4], [0, 1, 4, 3, 2], [0, 3, 2, 1, 4]]
+    )
+    np.testing.assert_array_equal(reverse(classes), [[4, 3, 2, 1, 0]])
+    assert kendall_tau(reverse(classes), classes)[0] == pytest.approx(1 - 4 * (3 + 1) / (5 * 4))
+    np.testing.assert_allclose(kendall_tau(neighbour_swaps(classes), classes), 1 - 4 / (5 * 4))
+    rng = np.random.default_rng(0)
+    for order in np.concatenate([swapped(classes, 3, 9, rng), shuffled(classes, 9, rng)]):
+        for own in classes:
+            np.testing.assert_array_equal(np.sort(order[own]), own)
 
 
 @functools.cache

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from resjax.discovery import chain as chains
-from resjax.discovery import select
+from resjax.discovery import selection
 from resjax.discovery.given import Cast, Given
 from resjax.discovery.graph import Graph
 from resjax.discovery.names import Path, common
@@ -129,12 +129,12 @@ class Source:
         sums, others = find_sums(graph, trained)
         paths = paths_of(self.given, program)
         sizes = [int(np.prod(program.avals[v].shape)) for v in program.leaves]
-        units = tuple(select.selected(graph, sums, paths, sizes, self.grain, self.boundaries))
+        units = tuple(selection.selected(graph, sums, paths, sizes, self.grain, self.boundaries))
         bypassed = tuple(not chains.on_chain(graph, unit) for unit in units)
         chain = chains.cut(graph, units) if units and not any(bypassed) else None
         inside = {id(m) for unit in units for m in (unit, *unit.members)}
         nested = sum(id(one) not in inside for one in sums)
-        names = tuple(select.named(units, paths, sizes))
+        names = tuple(selection.named(units, paths, sizes))
         updates = updates_of(self.given, program)
         return Anatomy(program, graph, units, names, chain, bypassed, nested, others, updates)
 

@@ -118,4 +118,4 @@ def follows(chain: Chain, i: int) -> str:
 def kind_from_state(chain: Chain, i: int) -> str:
     """What a note says where the shortcut of unit ``i`` begins behind other layers; '' where it does not."""
     before = chain.graph.between(chain.states[i], [chain.units[i].start])
-    return "behind layers of its own" if kind_of(chain.graph, before).contractions else ""
+    return "layers before it stay when it is deleted" if kind_of(chain.graph, before).contractions else ""

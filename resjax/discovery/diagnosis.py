@@ -89,17 +89,23 @@ def _instead(found: Anatomy) -> str:
             f"{begin}: layers run inside {' and '.join(loops)}, which is not looked into. Write the layers as a Python "
             "loop, or as lax.scan over stacked parameters (xs), which is unrolled"
         )
+    streams = others.get(units.STREAMS, 0) + others.get(units.CROSSED, 0)
+    if others.get(units.CROSSED):
+        return (
+            f"{begin} that can be told apart: {others[units.CROSSED]} sums add to one stream what was made of "
+            "another, as in a reversible network (RevNet). No branch has a shortcut around it; such a network "
+            "can't be taken apart as one chain of units"
+        )
     if others.get(units.DENSE):
         return (
             f"{begin}: in {others[units.DENSE]} sums the branches share layers, so the layers are densely connected "
             "by sums; no branch can be removed alone. Such a network has no residual units"
         )
-    streams = others.get(units.STREAMS, 0)
-    if streams or _two_streams(found):
+    if streams:
         return (
-            f"{begin} that can be told apart: in {streams} sums, what lies between a value and the sum is also used "
-            "elsewhere, as in a network of two streams (RevNet) or with dense connections. Give one stream as the "
-            "function, or write the network as resjax.network.Network"
+            f"{begin} that can be told apart: in {streams} sums, what lies between a value and the sum is also "
+            "used elsewhere, as with dense connections. Write such a network as resjax.network.Network, if it "
+            "has units"
         )
     joins = _concatenations(found)
     if joins:
@@ -118,7 +124,8 @@ def _instead(found: Anatomy) -> str:
 
 def _two_streams(found: Anatomy) -> bool:
     """Whether no unit is on the chain, and at least as many sums have inner values that are used elsewhere."""
-    return all(found.bypassed) and len(found.others.get(units.STREAMS, ())) > max(len(found.units) - 1, 0)
+    others = sum(len(found.others.get(reason, ())) for reason in (units.STREAMS, units.CROSSED))
+    return all(found.bypassed) and others >= max(len(found.units), 1)
 
 
 def _nodes(found: Anatomy) -> list[Any]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from resjax.discovery import chain as chains
-from resjax.discovery import diagnosis, select
+from resjax.discovery import diagnosis, selection, units
 from resjax.discovery.anatomy import Anatomy, Source, paths_of
 from resjax.discovery.gates import run_gated
 from resjax.discovery.given import Given
@@ -162,8 +162,8 @@ def discover(
       NotFound: no units that can be taken apart; the text says what was found instead.
       ValueError: an unknown grain.
     """
-    if grain not in select.GRAINS:
-        raise ValueError(f"grain={grain!r}; allowed: {', '.join(select.GRAINS)}")
+    if grain not in selection.GRAINS:
+        raise ValueError(f"grain={grain!r}; allowed: {', '.join(selection.GRAINS)}")
     given = Given.of(fn, train_fn, variables, example)
     boundaries = (boundaries,) if isinstance(boundaries, str) else tuple(boundaries)
     source, batch = Source(given, grain, boundaries), given.unusual_batch()
@@ -232,7 +232,7 @@ def _remarks(found: Anatomy) -> list[str]:
             f"{found.nested} residual sums inside of these units' branches; boundaries= can choose them"
         )
     for reason, which in found.others.items():
-        if reason in ("its inner values are used elsewhere", "its branches share layers"):
+        if reason in (units.STREAMS, units.CROSSED, units.DENSE):
             remarks.append(f"{len(which)} other sums of equal shapes are no units: {reason}")
     loops = diagnosis.loops_beside(found)
     if loops:

@@ -23,7 +23,8 @@ _STATISTICS = {
     "batch_stats", "running_mean", "running_var", "moving_mean", "moving_variance", "num_batches_tracked",
     "mean_ema", "var_ema",
 }  # fmt: skip
-_INNER = {"value", "raw_value", "params", "~"}  # parts of a path that say nothing: NNX, Linen, Haiku
+_INNER = {"params", "~"}  # parts of a path that say nothing: Linen, Haiku
+_LAST = {"value", "raw_value"}  # of NNX
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,6 +178,8 @@ def _path(path: Any, collections: bool) -> tuple[str, ...]:
     """
     text = raw_path(path)
     parts = [part for part in text.split("/")[collections:] if part not in _INNER]
+    if len(parts) > 1 and parts[-1] in _LAST:
+        parts.pop()
     return tuple(parts) or (text,)
 
 

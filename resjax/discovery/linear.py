@@ -41,10 +41,19 @@ def kind_of(graph: Graph, which: Iterable[int]) -> Kind:
         taken = [v is not None and graph.level[v] == SIGNAL for v in node.ins]
         linear, inside = linear_in(node.eqn, taken)
         owns = any(graph.owns[v] for v in graph.ins(k))
-        worst = max(worst, 3 if not linear else 2 if owns else 0 if node.name in _FREE else 1)
+        free = node.name in _FREE or _times_one(node.eqn)
+        worst = max(worst, 3 if not linear else 2 if owns else 0 if free else 1)
         contractions += inside
         count += 1
     return Kind(worst, contractions, count)
+
+
+def _times_one(eqn: Any) -> bool:
+    """Whether an equation multiplies with, or divides by, the number 1."""
+    if eqn.primitive.name not in ("mul", "div"):
+        return False
+    last = eqn.invars[1:] if eqn.primitive.name == "div" else eqn.invars
+    return any(isinstance(v, jex.Literal) and v.val == 1 for v in last)
 
 
 def inner_of(eqn: Any) -> Any:

@@ -22,6 +22,7 @@ NO_INIT = (
     "the initial variables of a found network can't be drawn here: make them with the network's own initialization, "
     "and stack them with found.stack(initial)"
 )
+_ENDS = [("stem", "stem"), ("head", "head")]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +51,28 @@ class FoundNetwork(Network):
     def init(self, key: jax.Array, shape: Any) -> NoReturn:
         """Refused: a function does not say how its variables are drawn."""
         raise NotFound(NO_INIT)
+
+    @property
+    def integer_images(self) -> bool:
+        """Whether the function was traced with integers."""
+        assert self.code is not None
+        leaves = jax.tree.leaves(self.code.source.given.example)
+        return any(jnp.issubdtype(leaf.dtype, jnp.integer) for leaf in leaves)
+
+    @property
+    def opaque(self) -> bool:
+        """True: parts are equations."""
+        return True
+
+    def layer_paths(self, example: Any) -> dict[str, list[str]]:
+        """{stem, head or stack: keys of its parameters} in the order in which the program reads them."""
+        del example
+        assert self.code is not None
+        own = {
+            part.name: [slot.key for slot in part.slots if slot.collection == "params"]
+            for part in self.code.layout.parts
+        }
+        return {name: own[part] for name, part in [*((s.name, s.part) for s in self.stacks), *_ENDS]}
 
     def deletable(self, variables: Variables, shape: Any) -> np.ndarray:
         """bool [num_units], all True: each unit has a shortcut."""

@@ -38,7 +38,7 @@ def _run_piece(
     for slot in part.slots:
         if module.has_variable(slot.collection, slot.key):
             arrays[slot.origins[0]] = module.get_variable(slot.collection, slot.key)
-    found = code.source.matching(place, arrays, state, train)
+    found = code.source.matching(place, arrays, state, train)  # traced in ``_traced`` before
     piece = pieces_of(found)[place][half]
     if place == 0:
         inputs = dict(zip(found.program.inputs, jax.tree.leaves(state), strict=True))
@@ -55,12 +55,32 @@ def _run_piece(
     return ends[: len(ends) - len(piece.statistics)]
 
 
+def _traced(code: Code, part: Part, place: int, variables: Any, args: Any, kwargs: Any) -> None:
+    """Traces the function for these arguments, if it must be: not within a Linen module, since a function that
+    makes Linen modules would then make submodules of it."""
+    train = kwargs.get("train", any(a is True for a in args[1:]))
+    if train and code.source.given.train_fn is None:
+        raise NotFound(NO_TRAINING)
+    stored = {
+        slot.origins[0]: variables[slot.collection][slot.key]
+        for slot in part.slots
+        if slot.key in variables.get(slot.collection, {})
+    }
+    code.source.matching(place, stored, args[0] if args else kwargs["x"], train)
+
+
 class FoundPart(nn.Module):
     """The stem (``place`` 0) or the head of a found network."""
 
     code: Code
     part: Part
     place: int
+
+    @nn.nowrap
+    def apply(self, variables: Any, *args: Any, **kwargs: Any) -> Any:
+        """As that of any module."""
+        _traced(self.code, self.part, self.place, variables, args, kwargs)
+        return super().apply(variables, *args, **kwargs)
 
     def __call__(self, x: Any, train: bool) -> Any:
         return _run_piece(self, self.code, self.part, self.place, 0, x, train)[0]
@@ -71,6 +91,12 @@ class FoundUnit(Unit):
 
     code: Code
     part: Part
+
+    @nn.nowrap
+    def apply(self, variables: Any, *args: Any, **kwargs: Any) -> Any:
+        """As that of any module."""
+        _traced(self.code, self.part, self.part.units[0] + 1, variables, args, kwargs)
+        return super().apply(variables, *args, **kwargs)
 
     def split(self, x: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
         i = self.part.units[0]

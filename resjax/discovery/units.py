@@ -56,6 +56,7 @@ EARLY = "adds values before any signal"
 BARE = "its branch reads no parameters"
 STREAMS = "its inner values are used elsewhere"
 DENSE = "its branches share layers"
+CROSSED = "it adds to one stream what was made of another"
 ALIKE = "no addend is clearly the lesser"
 
 
@@ -145,7 +146,9 @@ def _unit(
     if not leaves:
         return BARE
     if any(set(graph.uses[v]) - region for k in region for v in graph.program.nodes[k].outs if v != out):
-        return STREAMS
+        taken = {v for j in others for k in ways[j] for v in graph.ins(k)}
+        crossed = addends[least].value != start and addends[least].value not in taken
+        return CROSSED if crossed else STREAMS
     if _share_layers(graph, [ways[j] for j in others]):
         return DENSE
     rest = min(kinds[j] for j in others)

@@ -17,17 +17,18 @@ def initial_variables(
     units: Sequence[str],
     stacks: Sequence[Stack],
     key: jax.Array,
-    shape: tuple[int, ...],
+    example: Any,
 ) -> dict[str, Any]:
-    """See ``Network.init``; ``modules``, names of ``units`` and ``stacks`` are the network's."""
-    h: Any = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    """See ``Network.init``; ``modules``, names of ``units`` and ``stacks`` are the network's, and ``example``
+    is from ``one_example``."""
+    h = example
     parts: dict[str, Any] = {}
     groups = {stack.name: stack.group for stack in stacks}
     shapes: dict[str, Any] = {}
 
     def init_one(module: nn.Module, keys: jax.Array, h: Any) -> Any:
         rngs = {"params": keys[0], "dropout": keys[1]}
-        return module.init(rngs, jnp.zeros(h.shape, h.dtype), train=False)
+        return module.init(rngs, jax.tree.map(lambda v: jnp.zeros(v.shape, v.dtype), h), train=False)
 
     of_parts, of_units = _init_keys(key, [n for _, _, n in modules])
     first = 0  # number of the first unit of the module

@@ -1,4 +1,10 @@
-"""Losses by name: ``config.train.loss`` → (logits [B, classes], labels int32 [B]) → float32 [B]."""
+"""Losses by name: ``config.train.loss`` → (logits [B, …, classes], labels int32 [B, …]) → float32 [B].
+
+``share_wrong`` is the metric of analyses where none is given.
+
+Labels of several positions [B, …], such as the next tokens of a text, give the mean over the positions of an
+example. A negative label there marks a position that does not count.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +15,37 @@ import jax.numpy as jnp
 import optax
 
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
+Metric = Callable[[jax.Array, jax.Array], jax.Array]
+"""(logits [B, …, classes], labels int32 [B, …]) → bool or float [B] from 0 to 1: whether, or how far, the
+network is wrong about each example. Its mean is "the error"."""
+
+
+def over_positions(values: jax.Array, labels: jax.Array) -> jax.Array:
+    """The mean of ``values`` [B, …] over the positions of each example that have a label of 0 or more, [B];
+    where labels are [B], ``values`` as they are."""
+    if labels.ndim == 1:
+        return values
+    counted, axes = labels >= 0, tuple(range(1, labels.ndim))
+    return jnp.sum(jnp.where(counted, values, 0), axes) / jnp.maximum(jnp.sum(counted, axes), 1)
+
+
+def share_wrong(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Whether the most likely class is not the label, bool [B]; of several positions the share, float [B]."""
+    return over_positions(jnp.argmax(logits, -1) != labels, labels)
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float = 0.0) -> jax.Array:
-    """−log softmax(logits)[label], [B].
+    """−log softmax(logits)[label], [B]; of several positions the mean.
 
     ``label_smoothing``, 0 ≤ ε < 1, spreads the probability ε evenly over all classes (Szegedy et al. 2016,
     §7).
     """
+    known = labels if labels.ndim == 1 else jnp.maximum(labels, 0)
     if not label_smoothing:
-        return optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
-    targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), label_smoothing)
-    return optax.losses.softmax_cross_entropy(logits, targets)
+        each = optax.losses.softmax_cross_entropy_with_integer_labels(logits, known)
+        return over_positions(each, labels)
+    targets = optax.smooth_labels(jax.nn.one_hot(known, logits.shape[-1]), label_smoothing)
+    return over_positions(optax.losses.softmax_cross_entropy(logits, targets), labels)
 
 
 def rbf_map(logits: jax.Array, labels: jax.Array, rubbish: float) -> jax.Array:

@@ -42,7 +42,9 @@ from numpy.typing import ArrayLike
 
 from resjax.network import groups
 from resjax.network import order as orders
+from resjax.network.example import one_example
 from resjax.network.initial import initial_variables
+from resjax.network.layer_order import paths_in_order
 from resjax.network.parts import part_of
 from resjax.network.periods import Place, by_part, by_stack, by_unit, places_of
 from resjax.network.run import run_module, run_units
@@ -68,9 +70,9 @@ class Network:
     """Stem, stacks of units, head. Its methods are pure functions of variables, which it does not hold.
 
     Attributes:
-      stem: module ``(x, train) -> h``, image [B, H, W, C] to the first unit's input.
+      stem: module ``(x, train) -> h``, images [B, H, W, C], or other inputs, to the first unit's input.
       stacks: the units, in order. Names must be unique.
-      head: module ``(h, train) -> logits`` [B, classes].
+      head: module ``(h, train) -> logits`` [B, classes], or [B, …, classes] at several positions.
       unit_dropout: stochastic depth or a variant of it, or None.
       unroll: units per loop iteration, at most all units of a stack; 0 chooses a value that is fast on the
         device (``scan_unroll``). It affects speed only.
@@ -124,6 +126,11 @@ class Network:
         return list(zip(self.stacks, itertools.starmap(slice, itertools.pairwise(ends)), strict=True))
 
     @property
+    def classes(self) -> list[np.ndarray]:
+        """The indices of equal units, which can take each other's place: an array for each stack or group."""
+        return groups.classes(self.units)
+
+    @property
     def residual(self) -> np.ndarray:
         """bool [unit], whether a unit has a shortcut."""
         return np.array([unit.stack.unit.residual for unit in self.units])
@@ -133,6 +140,16 @@ class Network:
         """(name, module, number of units, 0 for stem and head) of each part, in order."""
         stacks = [(stack.name, stack.unit, stack.n) for stack in self.stacks]
         return [("stem", self.stem, 0), *stacks, ("head", self.head, 0)]
+
+    @property
+    def integer_images(self) -> bool:
+        """Whether images [N, H, W, C] may be integers; tokens and other integers always may."""
+        return False
+
+    @property
+    def opaque(self) -> bool:
+        """Whether the layers of stem, units and head can't be seen, because they are no Flax modules."""
+        return False
 
     # --- the parts, for analyses that loop over the units themselves ---
 
@@ -249,15 +266,16 @@ class Network:
 
     # --- the whole ---
 
-    def init(self, key: jax.Array, shape: tuple[int, ...]) -> dict[str, Any]:
-        """Initial variables for images of ``shape`` (H, W, C). Under jit, no forward pass is run.
+    def init(self, key: jax.Array, example: Any) -> dict[str, Any]:
+        """Initial variables for inputs like ``example`` (``one_example``). Under jit, no forward pass is run.
 
         A residual network and its plain twin get equal values from equal keys.
 
         Raises:
           ValueError: a unit that changes the shape in a stack of two units or more.
         """
-        return initial_variables(self.modules, [unit.name for unit in self.units], self.stacks, key, shape)
+        names = [unit.name for unit in self.units]
+        return initial_variables(self.modules, names, self.stacks, key, one_example(example))
 
     def apply(
         self,
@@ -274,7 +292,7 @@ class Network:
 
         Args:
           variables: as ``init`` returns them.
-          x: images [B, H, W, C], float.
+          x: images [B, H, W, C], float; or any pytree of arrays [B, …] that the stem takes.
           train: compute and update batch statistics; apply dropout and stochastic depth.
           gates: float [num_units], a factor on each unit's branch; 0 deletes, None and 1 leave it intact.
           order: int [num_units]: at place i runs unit ``order[i]``, which must be of the same stack or group;
@@ -311,13 +329,18 @@ class Network:
         new_stats = {k: v for k, v in stats.items() if jax.tree.leaves(v)}
         return Output(logits, new_stats, by_stack(places, taps))
 
-    def deletable(self, variables: Variables, shape: tuple[int, ...]) -> np.ndarray:
-        """bool [num_units]: which units can be deleted, for images of ``shape`` (H, W, C).
+    def layer_paths(self, example: Any) -> dict[str, list[str]]:
+        """{stem, head or stack: paths of its parameters} in the order of the calls, for inputs like
+        ``example``."""
+        return paths_in_order(self.modules, example)
+
+    def deletable(self, variables: Variables, example: Any) -> np.ndarray:
+        """bool [num_units]: which units can be deleted, for inputs like ``example`` (``one_example``).
 
         A residual unit can always be deleted (its shortcut stays), a plain unit if its input and output
         shapes agree.
         """
-        x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+        x = one_example(example)
         shortcuts = jax.eval_shape(
             lambda v, x: self.apply(v, x, tap=lambda parts: (parts.shortcut,)).taps, variables, x
         )

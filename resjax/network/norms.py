@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,6 +43,14 @@ def layer_norms(network: Network, tree: Mapping[str, Any]) -> dict[str, jax.Arra
     return norms
 
 
+def kernel_names(network: Network, params: Mapping[str, Any]) -> frozenset[str]:
+    """Names in ``layer_norms`` of the parameters called ``kernel``; where a network has none, its
+    layers having other names, of those with two axes or more."""
+    leaves = list(_leaves(network, params))
+    named = frozenset(name for name, _, _ in leaves if name.endswith("/kernel"))
+    return named or frozenset(name for name, first, leaf in leaves if leaf.ndim - first >= 2)
+
+
 def zero_norms(network: Network, tree: Mapping[str, Any]) -> dict[str, jax.Array]:
     """Zeros of the shapes and dtypes of ``layer_norms``."""
     return {
@@ -63,21 +70,20 @@ def _leaves(network: Network, tree: Mapping[str, Any]) -> Iterator[tuple[str, in
         yield "/".join((part, *rest)), int(part in stacks), leaf
 
 
-def flatten_norms(
-    network: Network, norms: Mapping[str, Any], shape: tuple[int, ...]
-) -> list[tuple[str, float]]:
+def flatten_norms(network: Network, norms: Mapping[str, Any], example: Any) -> list[tuple[str, float]]:
     """The result of ``layer_norms`` as a list from the first layer to the last, for text and figures.
 
     Args:
       network: the network.
       norms: from ``layer_norms``; leaves may be missing.
-      shape: (H, W, C) of the images, since the order of the layers is known only when the network is traced.
+      example: (H, W, C) of the images, or inputs of another form, since the order of the layers is known only
+        when the network is traced (``Network.layer_paths``).
 
     Returns:
       [(name, value)], names like ``stem/conv/kernel`` or ``stage2/unit3/conv1/kernel``: units are counted
       within their stage from 1, as in ``Network.units``.
     """
-    leaves = layer_paths(network, shape)
+    leaves = network.layer_paths(example)
     values = {key: np.asarray(value) for key, value in norms.items()}
     flat = _of_part("stem", values, leaves)
     for unit in network.units:
@@ -97,34 +103,6 @@ def output_norm(parts: Parts) -> jax.Array:
 def flatten_taps(network: Network, taps: Mapping[str, Any]) -> np.ndarray:
     """Taps of scalars, {stack: [n]}, as one array [unit] in the order of ``Network.units``."""
     return np.concatenate([np.zeros(0), *(np.ravel(taps[stack.name]) for stack in network.stacks)])
-
-
-def layer_paths(network: Network, shape: tuple[int, ...]) -> dict[str, list[str]]:
-    """{part: paths of its parameters} in the order of the calls, for images (H, W, C).
-
-    The modules are traced with abstract arrays; nothing is computed.
-    """
-    order: dict[str, list[str]] = {}
-
-    def run(module: nn.Module, name: str, h: jax.Array) -> jax.Array:
-        # JAX sorts the keys of a dictionary that leaves a trace, so the order is recorded here.
-        keys = {"params": jax.random.key(0), "dropout": jax.random.key(0)}
-        y, variables = module.init_with_output(keys, h, train=False)
-        order[name] = _paths(variables.get("params", {}))
-        return y
-
-    h: Any = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-    for name, module, _ in network.modules:
-        h = jax.eval_shape(lambda x, m=module, n=name: run(m, n, x), h)
-    return order
-
-
-def _paths(tree: Mapping[str, Any]) -> list[str]:
-    paths = []
-    for key, value in tree.items():
-        inner = _paths(value) if isinstance(value, Mapping) else [""]
-        paths += [f"{key}/{path}".rstrip("/") for path in inner]
-    return paths
 
 
 def _of_part(

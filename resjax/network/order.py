@@ -75,7 +75,9 @@ def permuted(variables: Mapping[str, Any], rows: Mapping[str, jax.Array]) -> dic
 def put_back(old: Mapping[str, Any], new: Mapping[str, Any], rows: Mapping[str, jax.Array]) -> dict[str, Any]:
     """``new``, a tree of one collection in the order of ``permuted``, in the order of ``old``."""
     return {
-        part: jax.tree.map(lambda a, b, part=part: a.at[rows[part]].set(b), old.get(part, {}), own)
+        part: jax.tree.map(
+            lambda a, b, part=part: jnp.asarray(a).at[rows[part]].set(b), old.get(part, {}), own
+        )
         if part in rows
         else own
         for part, own in new.items()

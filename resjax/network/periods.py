@@ -142,7 +142,7 @@ def _scan_loop(
     xs = jax.tree.map(lambda v: v.reshape(times, -1, *v.shape[1:]), xs)
     each = max(1, unroll(n) * times // n)
     state, seen = lax.scan(period, state, xs, times, reverse=reverse, unroll=each)
-    return state, jax.tree.map(lambda v: v.reshape(-1, *v.shape[2:]), seen)
+    return state, jax.tree.map(lambda v: v.reshape(v.shape[0] * v.shape[1], *v.shape[2:]), seen)
 
 
 def by_unit(places: Sequence[Place], seen: Sequence[Any]) -> Any:

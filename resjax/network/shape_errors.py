@@ -22,7 +22,7 @@ def explain(module: nn.Module, x: Any, error: ScopeParamShapeError) -> str:
         return f"{who}, but its variables are for another shape: {error}"
     name, path = found[1], found[2]
     needs, has = (tuple(map(int, re.findall(r"\d+", found[i]))) for i in (3, 4))
-    remedy = "images of the shape on which the network was trained"
+    remedy = "images [N, H, W, C] of the shape on which the network was trained"
     # A convolution of the input itself, ungrouped.
     if len(has) == 4 and needs == (*has[:2], jax.tree.leaves(x)[0].shape[-1], has[3]):
         remedy = f"an input of shape [B, H, W, {has[2]}]"

@@ -28,14 +28,16 @@ from resjax.studies.verdicts import spared
 
 RESAMPLES = 2_000
 _AT_ONCE = 50
+_DIFFERENT = 100  # changes of examples; a metric with more values is resampled for all networks together
 
 
 def resampled_rises(wrong: np.ndarray, intact: np.ndarray, resamples: int = RESAMPLES) -> np.ndarray:
     """Rises of the error on examples drawn with replacement, float [resamples, m], the same examples for all.
 
     Args:
-      wrong: [m, N], whether each changed network is wrong (or in which share of draws).
-      intact: [N], whether the network is wrong with which they are compared.
+      wrong: [m, N], the metric of each changed network: whether it is wrong, or how far (or in which share of
+        draws).
+      intact: [N], that of the network with which they are compared.
       resamples: number of draws of N examples.
     """
     changes, count = (wrong.astype(float) - intact).T, len(intact)
@@ -50,13 +52,20 @@ def spared_share(wrong: np.ndarray, intact: np.ndarray) -> np.ndarray:
     """[m], the share of resamples in which the error rises by at most one point; NaN where ``wrong`` is.
     Arguments are those of ``resampled_rises``."""
     count, rng = len(intact), np.random.default_rng(0)
-    shares = []
-    for own in wrong:
-        # A resample of N examples holds a multinomial number of each change: −1, 0 or 1 new error.
+    shares, fine = np.full(len(wrong), np.nan), []
+    for i, own in enumerate(wrong):
         change, often = np.unique(own.astype(float) - intact, return_counts=True)
+        if not np.isfinite(change).all():
+            continue
+        if len(change) > _DIFFERENT:
+            fine.append(i)
+            continue
+        # A resample of N examples holds a multinomial number of each change: −1, 0 or 1 new error.
         drawn = rng.multinomial(count, often / count, RESAMPLES) @ change
-        shares.append(spared(drawn / count, 0.0).mean() if np.isfinite(change).all() else np.nan)
-    return np.array(shares)
+        shares[i] = spared(drawn / count, 0.0).mean()
+    if fine:
+        shares[fine] = spared(resampled_rises(wrong[fine], intact), 0.0).mean(0)
+    return shares
 
 
 def ends(count: Callable[[np.ndarray], Any], share: np.ndarray | None) -> tuple[int, int] | None:

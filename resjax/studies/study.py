@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resjax.network import Network, Variables
-from resjax.studies.batches import Inference, Progress, part
+from resjax.studies.batches import Inference, Progress, Running, part
 from resjax.studies.initial import at_initialization, described
 from resjax.studies.options import ClaimOptions, Options
 from resjax.studies.refusal import Refusal
@@ -51,9 +51,14 @@ class Bench:
     choices: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
-    def how(self) -> Inference:
+    def running(self) -> Running:
         """How examples are run: the run's loss, the batch size, the progress."""
-        return Inference(loss=self.run.loss, batch_size=self.options.batch_size, progress=self.progress)
+        return Running(loss=self.run.loss, batch_size=self.options.batch_size, progress=self.progress)
+
+    @property
+    def how(self) -> Inference:
+        """``running``, for studies that measure an error."""
+        return Inference(**self.running)
 
     def network(self) -> tuple[Network, Variables]:
         """The network and its newest variables."""
@@ -65,25 +70,25 @@ class Bench:
         most ``options.max_examples``."""
         count = min(self.options.max_examples, self.options.max_examples if most is None else most)
         images, labels = self.run.examples(self.run.split, count)
-        self.choices["data"] = f"{len(images):,} {self.run.split} examples, not augmented"
+        self.choices["data"] = f"{len(labels):,} {self.run.split} examples, not augmented"
         return *self.network(), images, labels
 
     def reference(self) -> np.ndarray:
         """Training images for estimating BatchNorm statistics, prepared as in training unless
         ``options.plain_reference``."""
         plain, run = self.options.plain_reference, self.run
-        images, _ = run.examples("train", self.options.reference, augmented=not plain)
+        images, labels = run.examples("train", self.options.reference, augmented=not plain)
         how = run.augmentation or "which the run's configuration does not augment"
         if plain:
             how = "not augmented"
-        self.choices["reference images"] = f"the first {len(images):,} training images, {how}"
+        self.choices["reference images"] = f"the first {len(labels):,} training images, {how}"
         return images
 
     def training(self, most: int, *, note: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """Images and labels of the first ``most`` training examples; with ``note``, as the data."""
         images, labels = self.run.examples("train", most)
         if note:
-            self.choices["data"] = f"the first {len(images):,} training examples, not augmented"
+            self.choices["data"] = f"the first {len(labels):,} training examples, not augmented"
         return images, labels
 
 

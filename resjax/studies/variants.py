@@ -19,32 +19,31 @@ from numpy.typing import ArrayLike
 
 from resjax.cpu import shared_batches as on_cores
 from resjax.network import Network, Variables
-from resjax.network.losses import Loss, cross_entropy
+from resjax.network.losses import Loss, Metric, cross_entropy, share_wrong
 from resjax.studies.batches import (
     BATCH_SIZE,
     PaddedBatch,
     Progress,
-    check_images,
-    checked_examples,
     counted,
     padded_batches,
 )
+from resjax.studies.examples import checked_examples, checked_inputs, num_examples
 from resjax.studies.scores import Outcomes, Scores, compare, compiled_compare
 
-Forward = Callable[[Network, Variables, jax.Array, Any, Any], jax.Array]
-"""(network, variables, images [B, H, W, C], one variant, extra) → logits [B, classes]. Define it at module
+Forward = Callable[[Network, Variables, Any, Any, Any], jax.Array]
+"""(network, variables, inputs [B, …], one variant, extra) → logits [B, …, classes]. Define it at module
 level: each new function object is compiled again."""
 
 
 def with_gates(
-    network: Network, variables: Variables, images: jax.Array, gates: jax.Array | None, extra: Any
+    network: Network, variables: Variables, images: Any, gates: jax.Array | None, extra: Any
 ) -> jax.Array:
     """A variant is gates [units]: 0 deletes a unit, α scales its branch."""
     return network.apply(variables, images, gates=gates).logits
 
 
 def with_order(
-    network: Network, variables: Variables, images: jax.Array, order: jax.Array, extra: Any
+    network: Network, variables: Variables, images: Any, order: jax.Array, extra: Any
 ) -> jax.Array:
     """A variant is an order int [units]: which unit runs at each place."""
     return network.apply(variables, images, order=order).logits
@@ -53,13 +52,14 @@ def with_order(
 def measure(
     network: Network,
     variables: Variables,
-    images: ArrayLike,
+    images: Any,
     labels: ArrayLike,
     forward: Forward,
     variants: Any,
     *,
     extra: Any = None,
     loss: Loss = cross_entropy,
+    metric: Metric = share_wrong,
     batch_size: int = BATCH_SIZE,
     progress: Progress | None = None,
 ) -> tuple[Scores, Scores]:
@@ -82,11 +82,11 @@ def measure(
     def scored(batch: PaddedBatch) -> tuple[Outcomes, np.ndarray]:
         x, y = cores.split(jax.device_put((batch.images, batch.labels)))
         intact = _logits(cores, network, with_gates, variables, x, None, None)
-        found = [cores.wait(compiled_compare(intact, intact, y, loss))]
+        found = [cores.wait(compiled_compare(intact, intact, y, loss, metric))]
         for variant in rows:
             tell()
             given = variables, x, variant, extra, (intact, y)
-            found.append(cores.wait(_score(cores, network, forward, loss, *given)))
+            found.append(cores.wait(_score(cores, network, forward, loss, metric, *given)))
         return jax.tree.map(lambda *v: np.stack(v), *jax.device_get(found)), batch.mask
 
     scores = Scores.of(map(scored, batches), labels, num_classes)
@@ -97,7 +97,7 @@ def measure(
 def logits_of(
     network: Network,
     variables: Variables,
-    images: ArrayLike,
+    images: Any,
     forward: Forward,
     variants: Any,
     *,
@@ -105,12 +105,11 @@ def logits_of(
     batch_size: int = BATCH_SIZE,
     progress: Progress | None = None,
 ) -> np.ndarray:
-    """float32 logits [m, N, classes] of m variants; arguments and errors are those of ``measure``."""
-    images = np.asarray(images)
-    check_images(images)
+    """float32 logits [m, N, …, classes] of m variants; arguments and errors are those of ``measure``."""
+    images = checked_inputs(network, images)
     rows, cores = split_variants(variants), on_cores.shared_cores()
     variables, extra = cores.copy((variables, extra))
-    none, out = np.zeros(len(images), np.int32), []
+    none, out = np.zeros(num_examples(images), np.int32), []
     batches = list(padded_batches(images, none, batch_size, multiple=cores.count))
     tell = counted(progress, len(batches) * len(rows))
     for batch in batches:
@@ -144,17 +143,18 @@ def _logits(
     return forward(network, variables, *inputs)
 
 
-@on_cores.jit(static=4)
+@on_cores.jit(static=5)
 def _score(
     cores: on_cores.Cores,
     network: Network,
     forward: Forward,
     loss: Loss,
+    metric: Metric,
     variables: Variables,
-    x: jax.Array,
+    x: Any,
     variant: Any,
     extra: Any,
     compared: tuple[jax.Array, jax.Array],
 ) -> Outcomes:
     """``compared`` is (intact logits, labels)."""
-    return compare(forward(network, variables, x, variant, extra), *compared, loss)
+    return compare(forward(network, variables, x, variant, extra), *compared, loss, metric)

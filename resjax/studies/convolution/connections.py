@@ -28,15 +28,16 @@ from typing import Annotated, Any, NamedTuple
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from resjax.models.layer_table import Facts, layer_table, rule_of
 from resjax.network import Network, Variables
+from resjax.network.example import one_example
 from resjax.network.parts import part_of
 from resjax.studies import style
 from resjax.studies.batches import Progress, reported
 from resjax.studies.convolution.sharing import Shape3, jacobian_rows, moved_back
+from resjax.studies.examples import only_images, only_modules
 from resjax.studies.refusal import Refusal
 from resjax.studies.result import Result
 from resjax.studies.run import Run
@@ -79,7 +80,7 @@ class Connections(Result):
 def connections(
     network: Network,
     variables: Variables,
-    image_shape: Shape3,
+    example: Any,
     *,
     progress: Progress | None = None,
 ) -> Connections:
@@ -87,12 +88,15 @@ def connections(
 
     Args:
       network, variables, progress: see ``Inference``.
-      image_shape: (H, W, C).
+      example: (H, W, C), or images [N, H, W, C].
 
     Raises:
-      Refusal: a network without a convolution that ``resjax.describe`` knows.
+      Refusal: inputs that are no images, or a network without a convolution that ``resjax.describe`` knows.
     """
-    found = _convolutions(network, variables, image_shape)
+    image = one_example(example)
+    only_images(image, "connections of convolutions")
+    only_modules(network, "connections of convolutions")
+    found = _convolutions(network, variables, image)
     if not found:
         raise Refusal("this network has no convolution that resjax.describe knows")
     measured = [_measure_rows(layer) for layer in reported(found, progress)]
@@ -132,11 +136,10 @@ class _Layer(NamedTuple):
     facts: Facts
 
 
-def _convolutions(network: Network, variables: Variables, image_shape: Shape3) -> list[_Layer]:
+def _convolutions(network: Network, variables: Variables, image: Any) -> list[_Layer]:
     """The convolutions of the stem and of the first unit of every stack."""
     found: list[_Layer] = []
-    x = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    h = _trace("stem", 1, network.stem, part_of(variables, "stem"), x, found)
+    h = _trace("stem", 1, network.stem, part_of(variables, "stem"), image, found)
     for stack, units in network.spans:
         own = jax.tree.map(lambda v: v[0], part_of(variables, stack))
         h = _trace(network.units[units.start].name, stack.n, stack.unit, own, h, found)
@@ -266,6 +269,8 @@ def table(r: Connections) -> Columns:
 
 
 def unsuited(run: Run) -> str | None:
+    if run.network.opaque:
+        return "its layers can't be seen, because they are no Flax modules"
     rows = layer_table(run.network, run.image_shape)
     return None if any("conv" in row.kind for row in rows) else "it has no convolution"
 

@@ -49,15 +49,9 @@ from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
 from resjax.studies import style
-from resjax.studies.batches import (
-    BATCH_SIZE,
-    Progress,
-    checked_examples,
-    padded_batches,
-    reported,
-    total,
-)
+from resjax.studies.batches import BATCH_SIZE, Progress, padded_batches, reported, total
 from resjax.studies.convolution import moves
+from resjax.studies.examples import checked_examples, only_images, only_modules
 from resjax.studies.initial import drawn
 from resjax.studies.result import Classified
 from resjax.studies.study import Bench, Columns, Study
@@ -88,7 +82,7 @@ class Equivariance(Classified):
 def equivariance(
     network: Network,
     variables: Variables,
-    images: ArrayLike,
+    images: Any,
     labels: ArrayLike,
     *,
     most: int = 4,
@@ -105,6 +99,8 @@ def equivariance(
       seed: of the noise that finds the border's reach.
     """
     images, labels, num_classes = checked_examples(network, variables, images, labels)
+    only_images(images, "shifts", labels)
+    only_modules(network, "shifts of features")
     side = min(images.shape[1:3])
     if not 1 <= most < side:
         raise ValueError(f"most={most}; allowed: 1 … {side - 1} pixels on these images")

@@ -29,7 +29,8 @@ from jax import lax
 from resjax import data
 from resjax.network import Network
 from resjax.network.losses import cross_entropy
-from resjax.studies.batches import Progress, check_examples, reported
+from resjax.studies.batches import Progress, reported
+from resjax.studies.examples import check_images, check_labels
 
 Examples = tuple[np.ndarray, np.ndarray]
 PLACES = 9  # of an image in its field: the middle, and moved in 8 directions
@@ -90,7 +91,8 @@ def fit(
     """
     classes = num_classes(train, test)
     for images, labels in (train, test):
-        check_examples(images, labels, classes)
+        check_images(images)
+        check_labels(labels, len(images), (classes,))
     sizes = [training.size for training in trainings]
     if not sizes or min(sizes) < 1 or max(sizes) > len(train[0]):
         asked = tuple(dict.fromkeys(sizes))

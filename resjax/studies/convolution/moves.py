@@ -12,6 +12,7 @@ import numpy as np
 
 from resjax.models.layer_table import layer_table
 from resjax.network import Network, Tap, Variables
+from resjax.network.refusal import Refusal
 
 DIRECTIONS = {"down": (1, 0), "up": (-1, 0), "right": (0, 1), "left": (0, -1)}
 # What counts as a change, relative to the largest feature: more than rounding.
@@ -139,10 +140,17 @@ def _walk(
 
 
 def total_strides(network: Network, image_shape: tuple[int, ...]) -> tuple[Steps, ...]:
-    """(down, across) of the stem and of each unit, from the layers that ``resjax.describe`` sees."""
+    """(down, across) of the stem and of each unit, from the layers that ``resjax.describe`` sees.
+
+    Raises:
+      Refusal: it sees no layer with a stride.
+    """
     height, width, channels = image_shape
     own = {name: np.ones(2, int) for name in ("stem", *(unit.name for unit in network.units))}
-    for row in layer_table(network, (height, width, channels)):
+    rows = layer_table(network, (height, width, channels))
+    if not any(row.stride for row in rows):
+        raise Refusal("shifts need the strides of layers, and no convolution or pooling can be seen")
+    for row in rows:
         if row.unit in own and row.stride and "shortcut" not in row.layer.split("/"):
             own[row.unit] *= row.stride
     down, across = np.cumprod(list(own.values()), axis=0).T

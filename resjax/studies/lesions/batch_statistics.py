@@ -33,15 +33,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
+from resjax.network.example import alike, described
 from resjax.studies.batches import (
     BATCH_SIZE,
     Inference,
     Progress,
-    check_images,
-    checked_examples,
     counted,
     part,
 )
+from resjax.studies.examples import checked_examples, checked_inputs, num_examples, take
 from resjax.studies.refusal import Refusal
 from resjax.studies.scores import Scores
 from resjax.studies.variants import measure, split_variants
@@ -54,7 +54,7 @@ _FAR = 2.0**20  # so large that m·old dominates any batch statistic
 def reestimate(
     network: Network,
     variables: Variables,
-    images: ArrayLike,
+    images: Any,
     *,
     gates: ArrayLike | None = None,
     batch_size: int = BATCH_SIZE,
@@ -73,16 +73,15 @@ def reestimate(
     Raises:
       ValueError: also for a network without batch statistics, or with statistics of an unknown kind.
     """
-    batches = equal_batches(variables, images, batch_size)
+    batches = equal_batches(network, variables, images, batch_size)
     row = np.ones(network.num_units) if gates is None else np.asarray(gates)
     new = _estimates(network, variables, batches, {"gates": row[None]}, seed)
     return {**variables, "batch_stats": jax.tree.map(lambda v: v[0], new)}
 
 
-def equal_batches(variables: Variables, images: ArrayLike, batch_size: int) -> list[np.ndarray]:
+def equal_batches(network: Network, variables: Variables, images: Any, batch_size: int) -> list[Any]:
     """Equal-sized batches for estimating statistics, after all checks of ``reestimate``."""
-    images, statistics = np.asarray(images), variables.get("batch_stats", {})
-    check_images(images)
+    images, statistics = checked_inputs(network, images), variables.get("batch_stats", {})
     if not jax.tree.leaves(statistics):
         raise Refusal(
             "this network has no BatchNorm: there are no batch statistics to re-estimate, and its lesions "
@@ -95,15 +94,16 @@ def equal_batches(variables: Variables, images: ArrayLike, batch_size: int) -> l
             )
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}; allowed: 1 or more")
-    count = -(-len(images) // batch_size)
-    size = len(images) // count
-    return [images[i * size : (i + 1) * size] for i in range(count)]
+    examples = num_examples(images)
+    count = -(-examples // batch_size)
+    size = examples // count
+    return [take(images, slice(i * size, (i + 1) * size)) for i in range(count)]
 
 
 def _estimates(
     network: Network,
     variables: Variables,
-    batches: list[np.ndarray],
+    batches: list[Any],
     lesions: Lesion,
     seed: int,
     progress: Progress | None = None,
@@ -124,7 +124,7 @@ def _estimates(
     return jax.tree.map(lambda v, old: v.astype(old.dtype), stacked, variables["batch_stats"])
 
 
-def _momentum(network: Network, variables: Variables, images: np.ndarray, lesion: Lesion, seed: int) -> Any:
+def _momentum(network: Network, variables: Variables, images: Any, lesion: Lesion, seed: int) -> Any:
     """m of each BatchNorm, new = m·old + (1 − m)·batch, estimated on the intact network.
 
     Only the keys of ``lesion`` are used: they select the program that the lesions compile anyway.
@@ -149,7 +149,7 @@ def _combine(tree: Any) -> Any:
 def _update(
     network: Network,
     variables: Variables,
-    images: np.ndarray,
+    images: Any,
     lesion: Lesion,
     start: float,
     seed: int,
@@ -172,7 +172,7 @@ def _train_mode(
     variables: Variables,
     start: jax.Array,
     lesion: Lesion,
-    images: jax.Array,
+    images: Any,
     key: jax.Array,
 ) -> Variables:
     filled = jax.tree.map(lambda v: jnp.full_like(v, start), variables["batch_stats"])
@@ -181,7 +181,7 @@ def _train_mode(
 
 
 def with_statistics(
-    network: Network, variables: Variables, images: jax.Array, variant: Any, extra: Any
+    network: Network, variables: Variables, images: Any, variant: Any, extra: Any
 ) -> jax.Array:
     """A variant is a ``Lesion`` with its batch statistics, {"gates": [units], "batch_stats": …}."""
     lesion = {name: value for name, value in variant.items() if name != "batch_stats"}
@@ -192,10 +192,10 @@ def with_statistics(
 def measure_recalibrated(
     network: Network,
     variables: Variables,
-    images: ArrayLike,
+    images: Any,
     labels: ArrayLike,
     lesions: Lesion,
-    recalibrate_on: ArrayLike,
+    recalibrate_on: Any,
     *,
     seed: int = 0,
     **how: Unpack[Inference],
@@ -215,22 +215,23 @@ def measure_recalibrated(
       ValueError: as ``reestimate``, and for reference images of another shape than the evaluated ones.
     """
     images, labels, _ = checked_examples(network, variables, images, labels)
-    reference, shape = np.asarray(recalibrate_on), images.shape[1:]
-    batches = equal_batches(variables, reference, how.get("batch_size", BATCH_SIZE))
-    if reference.shape[1:] != shape:
+    reference = checked_inputs(network, recalibrate_on)
+    batches = equal_batches(network, variables, reference, how.get("batch_size", BATCH_SIZE))
+    if not alike(reference, images):
         raise ValueError(
-            f"recalibrate_on has shape {list(reference.shape)}; allowed: [M, {', '.join(map(str, shape))}], "
-            "images like those that are evaluated"
+            f"recalibrate_on is {described(reference)}; allowed: inputs like those that are evaluated, "
+            f"{described(images)}, of any number"
         )
     progress = how.get("progress")
     new = _estimates(network, variables, batches, lesions, seed, part(progress, 0, 2))
     how["progress"] = part(progress, 1, 2)
     variants = {**lesions, "batch_stats": new}
     scores = measure(network, variables, images, labels, with_statistics, variants, **how)
-    count = len(batches) * len(batches[0])
+    size = num_examples(batches[0])
+    count = len(batches) * size
     choices = {
         "BatchNorm": f"statistics re-estimated for each lesioned network, on {count:,} images in batches of "
-        f"{len(batches[0])}, prepared as given; the intact one keeps its running statistics",
+        f"{size}, prepared as given; the intact one keeps its running statistics",
         "forward passes": "one for each network and the intact one, besides those that statistics take; "
         "no beginnings are shared",
     }

@@ -65,11 +65,11 @@ from resjax.studies.words import correlation, count, join, number, numbers, perc
 def delete_subsets(
     network: Network,
     variables: Variables,
-    images: ArrayLike,
+    images: Any,
     labels: ArrayLike,
     subsets: np.ndarray,
     *,
-    recalibrate_on: ArrayLike | None = None,
+    recalibrate_on: Any = None,
     **how: Unpack[Inference],
 ) -> Deletions:
     """Deletes each of the given sets of units and measures the remaining network.
@@ -123,14 +123,14 @@ def delete_subsets(
 def deletions(
     network: Network,
     variables: Variables,
-    images: ArrayLike,
+    images: Any,
     labels: ArrayLike,
     *,
     ks: Sequence[int] | None = None,
     draws: int = 30,
     transitions: bool = True,
     seed: int = 0,
-    recalibrate_on: ArrayLike | None = None,
+    recalibrate_on: Any = None,
     **how: Unpack[Inference],
 ) -> Deletions:
     """Deletes k random units for each k, as Veit et al. 2016, Fig. 5a; see ``by_number``.

@@ -14,17 +14,19 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpy.typing import ArrayLike
 
 from resjax.network import Network, Stack, Variables
+from resjax.network.example import one_example
 from resjax.network.parts import part_of, scan_units
 from resjax.network.periods import Place, by_part, scan_places
-from resjax.studies.batches import BATCH_SIZE, Progress, check_images, padded_batches
+from resjax.studies.batches import BATCH_SIZE, Progress, padded_batches
+from resjax.studies.examples import checked_inputs, num_examples
+from resjax.studies.refusal import Refusal
 from resjax.studies.variants import Forward, with_gates
 
 
 def with_variables(
-    network: Network, variables: Variables, images: jax.Array, changed: jax.Array, other: Variables
+    network: Network, variables: Variables, images: Any, changed: jax.Array, other: Variables
 ) -> jax.Array:
     """A variant is bool [units]: which units take their variables from ``other``, shaped like ``variables``.
 
@@ -44,7 +46,7 @@ def with_variables(
 
 
 def with_means(
-    network: Network, variables: Variables, images: jax.Array, frozen: jax.Array, means: Any
+    network: Network, variables: Variables, images: Any, frozen: jax.Array, means: Any
 ) -> jax.Array:
     """A variant is bool [units]: which branches are replaced by their mean, from ``mean_branches``."""
     variables = network.bound(variables, images)
@@ -72,26 +74,26 @@ def _gated(branch: jax.Array, gate: jax.Array | None) -> jax.Array:
 def mean_branches(
     network: Network,
     variables: Variables,
-    images: ArrayLike,
+    images: Any,
     *,
     batch_size: int = BATCH_SIZE,
     progress: Progress | None = None,
 ) -> dict[str, np.ndarray]:
     """The mean of each unit's branch over examples, {stack: [n, …]}; arguments as for every analysis."""
-    images = np.asarray(images)
-    check_images(images)
-    none = np.zeros(len(images), np.int32)
+    images = checked_inputs(network, images)
+    count = num_examples(images)
+    none = np.zeros(count, np.int32)
     sums = (
         jax.device_get(_branch_sums(network, variables, batch.images, batch.mask))
         for batch in padded_batches(images, none, batch_size, progress)
     )
     total = reduce(partial(jax.tree.map, np.add), sums)  # in their own precision
-    return jax.tree.map(lambda v: v / np.asarray(len(images), v.dtype), total)
+    return jax.tree.map(lambda v: v / np.asarray(count, v.dtype), total)
 
 
 @partial(jax.jit, static_argnums=0)
 def _branch_sums(
-    network: Network, variables: Variables, images: jax.Array, mask: jax.Array
+    network: Network, variables: Variables, images: Any, mask: jax.Array
 ) -> dict[str, jax.Array]:
     def tap(parts: Any) -> jax.Array:
         f = parts.branch.astype(jnp.promote_types(parts.branch.dtype, jnp.float32))
@@ -106,7 +108,7 @@ def can_run_in_parallel(stack: Stack) -> bool:
 
 
 def in_parallel(
-    network: Network, variables: Variables, images: jax.Array, together: jax.Array, extra: Any
+    network: Network, variables: Variables, images: Any, together: jax.Array, extra: Any
 ) -> jax.Array:
     """A variant is bool [stacks]: where all units read the stack's input x, and their sum is added to x.
 
@@ -135,15 +137,26 @@ def in_parallel(
     return network.run_head(variables, h)[0]
 
 
-def fresh(network: Network, shape: tuple[int, ...], seed: int, draw: int) -> Variables:
-    """Variables of initialization ``draw`` = 0, 1, … for images of ``shape`` (H, W, C)."""
+def fresh(network: Network, example: Any, seed: int, draw: int) -> Variables:
+    """Variables of initialization ``draw`` = 0, 1, … for inputs like ``example``."""
+    leaves, tree = jax.tree.flatten(one_example(example))
     # fold_in avoids the split keys of training: the same seed must not reproduce step 0.
-    return _init(network, shape, jax.random.fold_in(jax.random.key(seed), 2**31 - 1 - draw))
+    key = jax.random.fold_in(jax.random.key(seed), 2**31 - 1 - draw)
+    return _init(network, tree, tuple(leaves), key)
 
 
-@partial(jax.jit, static_argnums=(0, 1), compiler_options={"xla_backend_optimization_level": 0})
-def _init(network: Network, shape: tuple[int, ...], key: jax.Array) -> Variables:
-    return network.init(key, shape)
+@partial(jax.jit, static_argnums=(0, 1, 2), compiler_options={"xla_backend_optimization_level": 0})
+def _init(network: Network, tree: Any, leaves: tuple[Any, ...], key: jax.Array) -> Variables:
+    return network.init(key, jax.tree.unflatten(tree, leaves))
+
+
+def redrawn(network: Network, images: Any, draws: int, seed: int) -> tuple[dict[str, Variables], str]:
+    """Fresh initializations by the name of their intervention, and what ``choices`` say of them."""
+    try:
+        found = {f"redraw {i + 1}": fresh(network, images, seed, i) for i in range(draws)}
+    except Refusal as error:  # a network that was found in a function has no initialization of its own
+        return {}, f"none: {error}"
+    return found, f"{draws}, seed {seed}"
 
 
 def check_alike(other: Variables, variables: Variables) -> None:

@@ -45,14 +45,15 @@ from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
 from resjax.studies import counts, style, verdicts
-from resjax.studies.batches import BATCH_SIZE, Inference, check_images, part
+from resjax.studies.batches import BATCH_SIZE, Inference, part
+from resjax.studies.examples import checked_inputs, num_examples, tracing
 from resjax.studies.intervals import bootstrap
 from resjax.studies.lesions.forwards import (
     can_run_in_parallel,
     check_alike,
-    fresh,
     jobs_of,
     mean_branches,
+    redrawn,
 )
 from resjax.studies.lesions.lesion import spread_over
 from resjax.studies.lesions.subsets import why_not
@@ -118,11 +119,11 @@ class Interventions(Compared):
 def interventions(
     network: Network,
     variables: Variables,
-    images: ArrayLike,
+    images: Any,
     labels: ArrayLike,
     *,
     initial: Variables | None = None,
-    reference: ArrayLike | None = None,
+    reference: Any = None,
     alphas: Sequence[float] = (0.0, 0.25, 0.5, 0.75, 1.25, 1.5, 2.0),
     draws: int = 5,
     reset_statistics: bool = False,
@@ -138,28 +139,30 @@ def interventions(
       reference: float [M, H, W, C], training images over which 'freeze' takes the mean; None leaves it
         out.
       alphas: factors on the branch, for 'scale'; () leaves it out.
-      draws: fresh initializations, for 'redraw', 2 or more; 0 leaves it out.
+      draws: fresh initializations, for 'redraw', 2 or more; 0 leaves it out. Left out, too, where the network
+        can't be initialized: ``choices`` tell.
       reset_statistics: whether reset and redrawn units also take BatchNorm's running statistics of step 0.
       seed: seed of the fresh initializations.
 
     Raises:
       ValueError: also for initial variables of another network, for one draw, and if nothing can be done.
     """
-    images = np.asarray(images)
-    check_images(images)
-    shape = images.shape[1:]
+    images = checked_inputs(network, images)
     if draws < 0 or draws == 1:
         raise ValueError(f"draws={draws}; allowed: 0 for none, or 2 or more for an interval")
     if initial is not None:
         check_alike(initial, variables)
-    can_go = network.deletable(variables, shape)
+    with tracing(images):
+        can_go = network.deletable(variables, images)
     progress, means = how.get("progress"), None
     if reference is not None:
+        reference = checked_inputs(network, reference)
         size = how.get("batch_size", BATCH_SIZE)
         told = part(progress, 0, MEANS)
         means = mean_branches(network, variables, reference, batch_size=size, progress=told)
     others = {} if initial is None else {"reset": initial}
-    others |= {f"redraw {i + 1}": fresh(network, shape, seed, i) for i in range(draws)}
+    drawn_afresh, how_drawn = redrawn(network, images, draws, seed)
+    others |= drawn_afresh
     if not reset_statistics:
         others = {name: {"params": other["params"]} for name, other in others.items()}
     jobs = jobs_of(network, can_go, alphas, means, others)
@@ -194,7 +197,7 @@ def interventions(
     drawn = [np.mean(own, 0) if own else unknown for own in wrong.values()]
 
     joined = [(stack, units) for stack, units in network.spans if can_run_in_parallel(stack)]
-    count = "" if reference is None else f"; {len(np.asarray(reference)):,} reference images"
+    count = "" if means is None else f"; {num_examples(reference):,} reference images"
     return Interventions(
         **measured,
         **intact.as_intact,
@@ -211,7 +214,7 @@ def interventions(
             "reset and redrawn units": "parameters and BatchNorm's running statistics of step 0"
             if reset_statistics
             else "parameters alone; BatchNorm keeps its trained running statistics",
-            "fresh draws": f"{draws}, seed {seed}",
+            "fresh draws": how_drawn,
             "frozen units": f"mean branch over whole images, as those evaluated, at each position{count}",
             "in parallel": "x + Σ f_i(x) over a stack's units, then what follows the last one's sum",
             "BatchNorm elsewhere": "running statistics of training, not re-estimated",

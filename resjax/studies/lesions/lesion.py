@@ -40,10 +40,11 @@ from numpy.typing import ArrayLike
 
 from resjax.cpu import shared_batches as on_cores
 from resjax.network import Network, Variables
-from resjax.network.losses import Loss, cross_entropy
+from resjax.network.losses import Loss, Metric, cross_entropy, share_wrong
 from resjax.network.periods import Place, loops, scan_places
 from resjax.studies import counts, style, verdicts
-from resjax.studies.batches import BATCH_SIZE, Inference, Progress, checked_examples, padded_batches
+from resjax.studies.batches import BATCH_SIZE, Inference, Progress, padded_batches
+from resjax.studies.examples import checked_examples
 from resjax.studies.lesions.subsets import candidates
 from resjax.studies.result import Compared
 from resjax.studies.scores import Outcomes, Scores, compare
@@ -77,11 +78,12 @@ class Lesion(Compared):
 def lesion(
     network: Network,
     variables: Variables,
-    images: ArrayLike,
+    images: Any,
     labels: ArrayLike,
     *,
     per_class: bool = False,
     loss: Loss = cross_entropy,
+    metric: Metric = share_wrong,
     batch_size: int = BATCH_SIZE,
     progress: Progress | None = None,
 ) -> Lesion:
@@ -90,13 +92,17 @@ def lesion(
     ``left_out`` names the units that can't be deleted.
 
     Args: those of every analysis (``Inference``), and
-      per_class: also measure the error of each class.
+      per_class: also measure the error of each class, for labels [N].
 
     Raises:
-      ValueError: also if no unit can be deleted.
+      ValueError: also if no unit can be deleted, and for ``per_class`` where labels are not [N].
     """
     allowed, never = candidates(network, variables, images)
-    how = Inference(loss=loss, batch_size=batch_size, progress=progress)
+    how = Inference(loss=loss, metric=metric, batch_size=batch_size, progress=progress)
+    if per_class and np.ndim(labels) != 1:
+        raise ValueError(
+            f"per_class=True needs labels [N], one class for each example, got {list(np.shape(labels))}"
+        )
     lesioned, intact = score_deletions(network, variables, images, labels, allowed, **how)
 
     def over_units(values: np.ndarray) -> Any:
@@ -108,7 +114,7 @@ def lesion(
         **intact.as_intact,
         unit=tuple(unit.name for unit in network.units),
         residual=np.array([unit.stack.unit.residual for unit in network.units]),
-        class_error=over_units(lesioned.class_error) if per_class else None,
+        class_error=over_units(np.asarray(lesioned.class_error)) if per_class else None,
         spared=over_units(counts.spared_share(lesioned.wrong, intact.wrong[0])),
         left_out=never,
         unit_evaluations=int(network.num_units + behind[allowed].sum()),
@@ -131,11 +137,12 @@ def spread_over(allowed: np.ndarray, values: np.ndarray) -> np.ndarray:
 def score_deletions(
     network: Network,
     variables: Variables,
-    images: ArrayLike,
+    images: Any,
     labels: ArrayLike,
     allowed: np.ndarray,
     *,
     loss: Loss = cross_entropy,
+    metric: Metric = share_wrong,
     batch_size: int = BATCH_SIZE,
     progress: Progress | None = None,
 ) -> tuple[Scores, Scores]:
@@ -145,20 +152,21 @@ def score_deletions(
     variables, found = cores.copy(variables), []
     for batch in padded_batches(images, labels, batch_size, progress, cores.count):
         x, y = cores.split((batch.images, batch.labels))
-        outcomes = _lesion_batch(cores, network, loss, deletable, variables, x, y)
+        outcomes = _lesion_batch(cores, network, loss, metric, deletable, variables, x, y)
         found.append((jax.device_get(outcomes), batch.mask))
     scores = Scores.of(found, labels, num_classes)
     return scores.take(slice(1, None)), scores.take(slice(1))
 
 
-@on_cores.jit(static=4)
+@on_cores.jit(static=5)
 def _lesion_batch(
     cores: on_cores.Cores,
     network: Network,
     loss: Loss,
+    metric: Metric,
     deletable: tuple[bool, ...],
     variables: Variables,
-    images: jax.Array,
+    images: Any,
     labels: jax.Array,
 ) -> Outcomes:
     """Outcomes [1 + deletions, B] of the intact network and of each deletion."""
@@ -171,7 +179,7 @@ def _lesion_batch(
     logits, _ = network.run_head(variables, h)
 
     def against(own: jax.Array) -> Outcomes:
-        return compare(own, logits, labels, loss)
+        return compare(own, logits, labels, loss, metric)
 
     changed = lax.map(lambda h: against(network.run_head(variables, h)[0]), lesioned)
     return jax.tree.map(lambda one, all: jnp.concatenate([one[None], all]), against(logits), changed)

@@ -26,7 +26,7 @@ Use few examples. With ``recalibrate_on`` nothing is shared.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Unpack
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -46,10 +46,10 @@ from resjax.studies.words import columns, count, percent
 def pairs(
     network: Network,
     variables: Variables,
-    images: ArrayLike,
+    images: Any,
     labels: ArrayLike,
     *,
-    recalibrate_on: ArrayLike | None = None,
+    recalibrate_on: Any = None,
     **how: Unpack[Inference],
 ) -> Deletions:
     """Deletes every pair of units, every run of consecutive units, and each unit alone; see ``pair_matrix``,

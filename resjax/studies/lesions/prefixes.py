@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
-from resjax.network.losses import Loss, cross_entropy
+from resjax.network.losses import Loss, Metric, cross_entropy, share_wrong
 from resjax.network.order import exchangeable
 from resjax.network.parts import part_of
 from resjax.network.unit import Unit
@@ -34,21 +34,22 @@ from resjax.studies.batches import (
     BATCH_SIZE,
     PaddedBatch,
     Progress,
-    checked_examples,
     counted,
     padded_batches,
 )
+from resjax.studies.examples import checked_examples
 from resjax.studies.scores import Outcomes, Scores, compiled_compare
 
 
 def measure_places(
     network: Network,
     variables: Variables,
-    images: ArrayLike,
+    images: Any,
     labels: ArrayLike,
     places: np.ndarray,
     *,
     loss: Loss = cross_entropy,
+    metric: Metric = share_wrong,
     batch_size: int = BATCH_SIZE,
     progress: Progress | None = None,
 ) -> tuple[Scores, Scores]:
@@ -73,10 +74,10 @@ def measure_places(
         x, y = jax.device_put((batch.images, batch.labels))
         logits = _walk(network, variables, x, orders)
         intact = next(logits)
-        found = [compiled_compare(intact, intact, y, loss)]
+        found = [compiled_compare(intact, intact, y, loss, metric)]
         for changed in logits:
             tell()
-            found.append(compiled_compare(changed, intact, y, loss))
+            found.append(compiled_compare(changed, intact, y, loss, metric))
         return jax.tree.map(lambda *v: np.stack(v), *jax.device_get(found)), batch.mask
 
     scores = Scores.of(map(scored, batches), labels, num_classes)
@@ -104,7 +105,7 @@ def _shared(row: list[int], previous: list[int]) -> int:
     return next((i for i, (new, old) in pairs if new != old), len(row))
 
 
-def _walk(network: Network, variables: Variables, x: jax.Array, rows: list[list[int]]) -> Iterator[jax.Array]:
+def _walk(network: Network, variables: Variables, x: Any, rows: list[list[int]]) -> Iterator[jax.Array]:
     """The logits of each row in turn; adjacent rows should share prefixes."""
     units = network.units
     variables, start = _start(network, variables, x)

@@ -72,10 +72,10 @@ class Pruning(Classified):
 def pruning(
     network: Network,
     variables: Variables,
-    images: ArrayLike,
+    images: Any,
     labels: ArrayLike,
     *,
-    choose_on: tuple[ArrayLike, ArrayLike],
+    choose_on: tuple[Any, ArrayLike],
     max_deleted: int | None = None,
     draws: int = 10,
     seed: int = 0,
@@ -104,7 +104,7 @@ def pruning(
     trials = rounds * pool - rounds * (rounds - 1) // 2
     total, progress = trials + rounds + 1 + len(random), how.get("progress")
 
-    def score(part: tuple[ArrayLike, ArrayLike], deleted: np.ndarray, before: int) -> Any:
+    def score(part: tuple[Any, ArrayLike], deleted: np.ndarray, before: int) -> Any:
         def tell(done: int, of: int) -> None:
             if progress:  # the two sets differ in their number of batches: count whole networks
                 progress(before + done * len(deleted) // of, total)
@@ -138,7 +138,7 @@ def pruning(
         left_out=never,
         num_examples=scores.num_examples,
         num_choice_examples=intact.num_examples,
-        num_classes=scores.class_error.shape[-1],
+        num_classes=scores.num_classes,
         choices={
             "BatchNorm": "running statistics of training, not re-estimated after the deletion",
             "chosen by": "the lowest mean loss on the examples for choosing; ties go to the earlier unit",
@@ -261,7 +261,7 @@ def measure(bench: Bench) -> Pruning:
     choose_on = bench.training(min(bench.options.max_examples, MOST_CHOICE_EXAMPLES))
     pool = num_deletable(bench.run)
     rounds = min(pool, max(1, MOST_TRIALS // pool))
-    bench.choices["chosen on"] = f"{len(choose_on[0]):,} training examples, not augmented"
+    bench.choices["chosen on"] = f"{len(choose_on[1]):,} training examples, not augmented"
     if rounds < pool:
         bench.choices["rounds"] = f"{rounds} of {pool}, to keep the cost down"
     how, seed = bench.how, bench.options.seed

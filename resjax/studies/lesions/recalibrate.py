@@ -36,6 +36,7 @@ from numpy.typing import ArrayLike
 from resjax.network import Network, Variables
 from resjax.studies import counts, style, verdicts
 from resjax.studies.batches import BATCH_SIZE, Inference, part
+from resjax.studies.examples import num_examples
 from resjax.studies.intervals import bootstrap, percentiles
 from resjax.studies.judged import MET, MISSED, judged
 from resjax.studies.lesions.batch_statistics import equal_batches, measure_recalibrated
@@ -76,10 +77,10 @@ class Recalibrated(Classified):
 def recalibrate(
     network: Network,
     variables: Variables,
-    images: ArrayLike,
+    images: Any,
     labels: ArrayLike,
     *,
-    reference: ArrayLike,
+    reference: Any,
     seed: int = 0,
     **how: Unpack[Inference],
 ) -> Recalibrated:
@@ -94,7 +95,8 @@ def recalibrate(
     Raises:
       ValueError: as ``lesion`` and ``reestimate``.
     """
-    batches = equal_batches(variables, reference, how.get("batch_size", BATCH_SIZE))
+    batches = equal_batches(network, variables, reference, how.get("batch_size", BATCH_SIZE))
+    size = num_examples(batches[0])
     allowed, never = candidates(network, variables, images)
     given, progress = (network, variables, images, labels), how.get("progress")
     how["progress"] = part(progress, 0, 2)
@@ -103,7 +105,7 @@ def recalibrate(
     lesions = {"gates": deletion_gates(allowed)}
     new, _, _ = measure_recalibrated(*given, lesions, reference, seed=seed, **how)
     both = Scores.join([intact, lesioned]), new
-    return assemble(network, allowed, never, both, sum(map(len, batches)), len(batches[0]))
+    return assemble(network, allowed, never, both, len(batches) * size, size)
 
 
 def assemble(
@@ -160,7 +162,7 @@ def _fields(allowed: np.ndarray, both: tuple[Scores, Scores]) -> dict[str, Any]:
         "intact_error": np.array([s.error[0] for s in both]),
         "intact_loss": np.array([s.loss[0] for s in both]),
         "num_examples": old.num_examples,
-        "num_classes": old.class_error.shape[-1],
+        "num_classes": old.num_classes,
         "spared": over_units([counts.spared_share(s.wrong[1:], s.wrong[0]) for s in both]),
         "intact_change": np.array(bootstrap(changes)) if len(changes) > 1 else None,
         "removed": np.array(percentiles(known)) if len(known) else None,

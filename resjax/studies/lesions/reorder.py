@@ -4,12 +4,13 @@
 Veit, Wilber & Belongie (2016, §4.3, Fig. 5b) swap k random pairs of units of a trained residual network, and
 find that the error rises smoothly as Kendall's rank correlation τ falls from 1 to about 0.84.
 
-*Which units.* Only equal units, those of one ``Stack``, can change places: a unit that changes the shape, or
-differs in structure from its neighbours, stays. The k pairs are drawn uniformly from all pairs of equal units
-and swapped one after the other, so the same unit may move twice. Further orders: every two neighbours swapped
-(the smallest change; Lad et al. 2024), full shuffles within the stacks, and all stacks reversed.
+*Which units.* Only equal units, a *class*, can change places: those of one ``Stack``, or of a group of stacks
+between which others run (in a transformer, attention with attention, MLP with MLP). A unit that changes the
+shape, or has no equal, stays. The k pairs are drawn uniformly from all pairs of equal units and swapped one
+after the other, so the same unit may move twice. Further orders: every two neighbours of a class swapped (the
+smallest change; Lad et al. 2024), full shuffles within the classes, and all classes reversed.
 
-*Distance from the true order.* With d the number of pairs of units that run in the wrong order,
+*Distance from the true order.* With d the number of pairs of equal units that run in the wrong order,
 
     τ = 1 − 4 d / (n (n − 1)),
 
@@ -31,6 +32,7 @@ effect of each unit.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Unpack
 
@@ -83,65 +85,81 @@ class Reordering(Compared):
         return np.array([own == kind for own in self.kind])
 
 
-def kendall_tau(orders: np.ndarray) -> np.ndarray:
-    """Rank correlation of permutations int [m, n] with 0, 1, … n − 1 (Kendall 1938): [m]; 1 where n = 1."""
-    n = orders.shape[-1]
-    before, after = np.triu_indices(n, 1)
-    return 1 - 4 * (orders[:, before] > orders[:, after]).sum(1) / max(n * (n - 1), 1)
+Classes = Sequence[np.ndarray]
+"""The numbers of the units of each class, in order; together 0, 1, … n − 1 (``Network.classes``)."""
 
 
-def neighbour_swaps(sizes: Sequence[int]) -> np.ndarray:
-    """Every swap of two neighbours in stacks of these sizes: int [orders, sum(sizes)]."""
-    first = np.concatenate([stack[:-1] for stack in _stacks(sizes)])
-    orders = np.tile(np.arange(sum(sizes)), (len(first), 1))
-    for order, i in zip(orders, first, strict=True):
-        order[[i, i + 1]] = i + 1, i
+def kendall_tau(orders: np.ndarray, classes: Classes | None = None) -> np.ndarray:
+    """Rank correlation of permutations int [m, n] with 0, 1, … n − 1 (Kendall 1938): [m]; 1 where n = 1.
+
+    Args:
+      orders: each permutes units within their classes.
+      classes: only pairs of one class count as wrong; None counts all pairs.
+    """
+    n, wrong = orders.shape[-1], np.zeros(len(orders), int)
+    for own in [np.arange(n)] if classes is None else classes:
+        before, after = own[np.stack(np.triu_indices(len(own), 1))]
+        wrong += (orders[:, before] > orders[:, after]).sum(1)
+    return 1 - 4 * wrong / max(n * (n - 1), 1)
+
+
+def neighbour_swaps(classes: Classes) -> np.ndarray:
+    """Every swap of two neighbours of a class: int [orders, n]."""
+    pairs = [pair for own in classes for pair in itertools.pairwise(own)]
+    orders = _true(classes, len(pairs))
+    for order, (i, j) in zip(orders, pairs, strict=True):
+        order[[i, j]] = j, i
     return orders
 
 
-def swapped(sizes: Sequence[int], k: int, draws: int, rng: np.random.Generator) -> np.ndarray:
-    """k random pairs of one stack swapped, one after the other: int [draws, sum(sizes)]."""
-    stacks = _stacks(sizes)
-    pairs = np.concatenate([s[np.stack(np.triu_indices(len(s), 1), 1)] for s in stacks])
-    orders = np.tile(np.arange(sum(sizes)), (draws, 1))
+def swapped(classes: Classes, k: int, draws: int, rng: np.random.Generator) -> np.ndarray:
+    """k random pairs of one class swapped, one after the other: int [draws, n]."""
+    pairs = np.concatenate([own[np.stack(np.triu_indices(len(own), 1), 1)] for own in classes])
+    orders = _true(classes, draws)
     for order in orders:
         for i, j in pairs[rng.integers(len(pairs), size=k)]:
             order[[i, j]] = order[[j, i]]
     return orders
 
 
-def shuffled(sizes: Sequence[int], draws: int, rng: np.random.Generator) -> np.ndarray:
-    """Every stack in random order: int [draws, sum(sizes)]."""
-    stacks = _stacks(sizes)
-    return np.array([np.concatenate([rng.permutation(s) for s in stacks]) for _ in range(draws)])
+def shuffled(classes: Classes, draws: int, rng: np.random.Generator) -> np.ndarray:
+    """Every class in random order: int [draws, n]."""
+    orders = _true(classes, draws)
+    for order in orders:
+        for own in classes:
+            order[own] = rng.permutation(own)
+    return orders
 
 
-def reverse(sizes: Sequence[int]) -> np.ndarray:
-    """Every stack reversed: int [1, sum(sizes)]."""
-    return np.concatenate([stack[::-1] for stack in _stacks(sizes)])[None]
+def reverse(classes: Classes) -> np.ndarray:
+    """Every class reversed: int [1, n]."""
+    orders = _true(classes, 1)
+    for own in classes:
+        orders[0, own] = own[::-1]
+    return orders
 
 
-def _stacks(sizes: Sequence[int]) -> list[np.ndarray]:
-    """The place indices of each stack."""
-    return np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
+def _true(classes: Classes, count: int) -> np.ndarray:
+    """``count`` times the true order."""
+    return np.tile(np.arange(sum(map(len, classes))), (count, 1))
 
 
 def reorder(
     network: Network,
     variables: Variables,
-    images: ArrayLike,
+    images: Any,
     labels: ArrayLike,
     *,
     swaps: Sequence[int] = SWAPS,
     draws: int = 30,
     seed: int = 0,
-    recalibrate_on: ArrayLike | None = None,
+    recalibrate_on: Any = None,
     **how: Unpack[Inference],
 ) -> Reordering:
     """Runs the units in other orders, as in Veit et al. 2016, Fig. 5b; see ``by_swaps``.
 
     Args: those of every analysis (``Inference``), and
-      network: any with two equal units, that is, with a stack of at least two.
+      network: any with two equal units.
       swaps: numbers of random pairs to swap.
       draws: random orders for each number of swaps, and full shuffles.
       seed: seed of the draws.
@@ -152,11 +170,11 @@ def reorder(
       ValueError: also if no two units are equal, for fewer than one swap or draw, and with
         ``recalibrate_on`` for a network without BatchNorm.
     """
-    sizes = [stack.n for stack in network.stacks]
-    if max(sizes, default=0) < 2:
+    classes = network.classes
+    if max(map(len, classes), default=0) < 2:
         raise Refusal(
             f"the {network.num_units} units of this network are all different, and only equal units, those "
-            "of one stack, can change places"
+            "of one stack or group, can change places"
         )
     if min(swaps, default=0) < 1 or draws < 1:
         raise ValueError(f"swaps={tuple(swaps)}, draws={draws}; allowed: numbers from 1")
@@ -165,12 +183,13 @@ def reorder(
         return np.random.default_rng((seed, k))
 
     made = [
-        *(("swaps", k, swapped(sizes, k, draws, rng(k))) for k in swaps),
-        ("neighbours", 1, neighbour_swaps(sizes)),
-        ("shuffle", 0, shuffled(sizes, draws, rng(0))),
-        ("reversal", 0, reverse(sizes)),
+        *(("swaps", k, swapped(classes, k, draws, rng(k))) for k in swaps),
+        ("neighbours", 1, neighbour_swaps(classes)),
+        ("shuffle", 0, shuffled(classes, draws, rng(0))),
+        ("reversal", 0, reverse(classes)),
     ]
     orders = np.concatenate([orders for _, _, orders in made])
+    grouped = any(stack.group for stack in network.stacks)
     given = network, variables, images, labels
     if recalibrate_on is None:
         scores, intact = measure_places(*given, orders, **how)
@@ -185,12 +204,15 @@ def reorder(
         kind=tuple(kind for kind, _, orders in made for _ in orders),
         swaps=np.concatenate([np.full(len(orders), k) for _, k, orders in made]),
         order=orders,
-        tau=kendall_tau(orders),
-        fixed=tuple(unit.name for unit in network.units if unit.stack.n == 1),
+        tau=kendall_tau(orders, classes),
+        fixed=tuple(network.units[own[0]].name for own in classes if len(own) == 1),
         spared=counts.spared_share(scores.wrong, intact.wrong[0]),
         choices={
-            "Kendall's tau": f"over all {network.num_units} units, also those that never move",
-            "units that change places": "equal ones, of one stack; not those that change the shape",
+            "Kendall's tau": f"over all {network.num_units} units, also those that never move"
+            + ("; wrong are pairs of equal units" if grouped else ""),
+            "units that change places": "equal ones, of one class; not those without an equal"
+            if grouped
+            else "equal ones, of one stack; not those that change the shape",
             "swaps": "pairs drawn uniformly from all pairs of equal units, swapped one after the other",
             "draws": f"{draws} for each number of swaps, and {draws} full shuffles",
             **choices,
@@ -225,7 +247,8 @@ def plot(results: Mapping[str, Reordering]) -> style.Figure:
             own = r.of_kind(kind)
             left.plot(r.tau[own], 100 * r.error[own], symbol, alpha=0.7, **look)
         own = r.of_kind("neighbours")
-        place = 1.5 + np.argmax(r.moved[own], axis=1)  # between the two places, counted from 1
+        moved = r.moved[own]
+        place = 1 + (moved * np.arange(len(r.unit))).sum(1) / 2  # between the two, counted from 1
         right.plot(place, 100 * r.error[own], style.marker(i), **look)
         right.axhline(100 * r.intact_error, lw=1.2, ls="--", **look)
     for ax in (left, right):
@@ -329,7 +352,7 @@ def summary(result: Reordering) -> dict[str, str]:
 
 
 def unsuited(run: Run) -> str | None:
-    if max((stack.n for stack in run.network.stacks), default=0) > 1:
+    if max(map(len, run.network.classes), default=0) > 1:
         return None
     return "all units of this network differ, and only equal ones can change places"
 

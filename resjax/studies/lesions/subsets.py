@@ -8,34 +8,34 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
-from resjax.studies.batches import check_images
+from resjax.network.example import one_example
+from resjax.studies.examples import checked_inputs, tracing
 from resjax.studies.refusal import Refusal
 
 _STEPS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500)
 
 
 def candidates(
-    network: Network, variables: Variables, images: ArrayLike, *, transitions: bool = True
+    network: Network, variables: Variables, images: Any, *, transitions: bool = True
 ) -> tuple[np.ndarray, dict[str, str]]:
-    """bool [units], which units can be deleted on these images, and {name: reason} of the others.
+    """bool [units], which units can be deleted on these inputs, and {name: reason} of the others.
 
     Only shapes are evaluated. Without ``transitions``, units that change the shape are excluded.
 
     Raises:
       ValueError: if the images have a wrong shape, or no unit can be deleted.
     """
-    images = np.asarray(images)
-    check_images(images)
-    reasons = why_not(network, network.deletable(variables, images.shape[1:]))
+    images = checked_inputs(network, images)
+    with tracing(images):
+        reasons = why_not(network, network.deletable(variables, images))
     if not transitions:
-        x = jax.ShapeDtypeStruct((1, *images.shape[1:]), jnp.float32)
+        x = one_example(images)
         taps = jax.eval_shape(lambda v, x: network.apply(v, x, tap=lambda p: (p.x, p.y)).taps, variables, x)
         for unit in network.units:
             before, behind = taps[unit.stack.name]

@@ -50,7 +50,8 @@ from scipy import special
 
 from resjax.network import Network, Variables
 from resjax.studies import style
-from resjax.studies.batches import BATCH_SIZE, Progress, checked_examples, padded_batches, part
+from resjax.studies.batches import BATCH_SIZE, Progress, padded_batches, part
+from resjax.studies.examples import checked_examples
 from resjax.studies.initial import drawn
 from resjax.studies.paths.voters import (
     DIVERSITY,
@@ -117,7 +118,7 @@ class Committee(Classified):
 def committee(
     network: Network,
     variables: Variables,
-    images: ArrayLike,
+    images: Any,
     labels: ArrayLike,
     *,
     deleted: Sequence[int | None] = (None,),
@@ -129,11 +130,10 @@ def committee(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Committee:
-    """Measures the error of sub-networks, alone and as voters in committees.
+    """Measures how often sub-networks are wrong, alone and as voters in committees; positions count singly.
 
-    Args: those of every analysis except ``loss`` (``Inference``; ``progress`` counts forward passes), and
-      deleted: the kinds of voters: the number of units deleted from each voter, or None: each unit kept with
-        p = ½.
+    Args: those of every analysis but ``loss`` and ``metric`` (``Inference``; ``progress`` counts passes), and
+      deleted: the kinds of voters: the number of units deleted from each, or None: each kept with p = ½.
       voters: maximum number of voters of a kind, all different; all subsets if there are no more.
       sizes: committee sizes, at most ``voters``; None for 1, 3, 5, 9, 17, … up to half of the voters, so
         that committees of one size differ.
@@ -145,7 +145,7 @@ def committee(
       ValueError: also for fewer than two deletable units.
     """
     images, labels, num_classes = checked_examples(network, variables, images, labels)
-    can_go = network.deletable(variables, images.shape[1:])
+    can_go = network.deletable(variables, images)
     if can_go.sum() < 2:
         raise Refusal(
             f"{can_go.sum()} of {network.num_units} units can be deleted, and voters differ in the deleted "
@@ -171,7 +171,8 @@ def committee(
     for i, batch in enumerate(batches):
         given, tell = (network, variables, batch.images), part(progress, i, len(batches))
         logits = logits_of(*given, with_gates, every, batch_size=batch_size, progress=tell)
-        logits, true = logits[:, batch.mask], batch.labels[batch.mask]
+        true = batch.labels[batch.mask]
+        logits, true = logits[:, batch.mask][:, true >= 0], true[true >= 0]
         answers = np.argmax(logits, -1)
         wrong += np.sum(answers[0] != true)
         scores = logits if average == "logits" else special.softmax(logits, -1)
@@ -187,9 +188,9 @@ def committee(
         voters=counts,
         kept=np.array([rows[:, can_go].sum(1).mean() for rows in gates]),
         size=np.array(sizes),
-        whole_error=float(wrong / len(images)),
+        whole_error=float(wrong / np.sum(labels >= 0)),
         num_units=n,
-        num_examples=len(images),
+        num_examples=len(labels),
         num_classes=num_classes,
         choices={
             "average of": average,
@@ -350,12 +351,11 @@ def summary(r: Committee) -> dict[str, str]:
 
 
 def measure(bench: Bench) -> Committee:
-    options, can_go = bench.options, num_deletable(bench.run)
+    can_go, size, progress = num_deletable(bench.run), bench.options.batch_size, bench.progress
     some = max(2, can_go // 8)
     kinds = (1, some, None) if some < can_go else (1, None)
-    how: dict[str, Any] = {"batch_size": options.batch_size, "progress": bench.progress}
-    how |= {"voters": VOTERS, "draws": options.draws, "seed": options.seed}
-    return committee(*bench.evaluation(), deleted=kinds, **how)
+    how: dict[str, Any] = {"voters": VOTERS, "draws": bench.options.draws, "seed": bench.options.seed}
+    return committee(*bench.evaluation(), deleted=kinds, batch_size=size, progress=progress, **how)
 
 
 def _unsuited(run: Run) -> str | None:

@@ -46,15 +46,16 @@ from numpy.typing import ArrayLike
 
 from resjax.cpu import shared_batches as on_cores
 from resjax.network import Network, Variables
+from resjax.network.losses import Metric, over_positions, share_wrong
 from resjax.studies import style, verdicts
-from resjax.studies.batches import BATCH_SIZE, Inference, checked_examples, padded_batches, part, reported
+from resjax.studies.batches import BATCH_SIZE, Inference, padded_batches, part, reported
+from resjax.studies.examples import checked_examples
 from resjax.studies.initial import drawn
-from resjax.studies.intervals import wilson
 from resjax.studies.judged import MET, MISSED, judged
 from resjax.studies.lesions.prefixes import measure_places
 from resjax.studies.lesions.pruning import MOST_CHOICE_EXAMPLES, MOST_TRIALS, pruning
 from resjax.studies.lesions.subsets import default_numbers, random_subsets
-from resjax.studies.paths.depths import CUTS, ForwardDepth, depth_of
+from resjax.studies.paths.depths import CUTS, ForwardDepth, depth_of, error_ends, of_shares
 from resjax.studies.paths.truncation import truncated_logits
 from resjax.studies.refusal import Refusal
 from resjax.studies.run import Run
@@ -68,10 +69,10 @@ NO_SHORTCUT = "no unit of this network has a shortcut, so all its paths have one
 def forward_depth(
     network: Network,
     variables: Variables,
-    images: ArrayLike,
+    images: Any,
     labels: ArrayLike,
     *,
-    choose_on: tuple[ArrayLike, ArrayLike],
+    choose_on: tuple[Any, ArrayLike],
     max_deleted: int | None = None,
     draws: int = 10,
     seed: int = 0,
@@ -93,7 +94,7 @@ def forward_depth(
     if not residual.any():
         raise Refusal(NO_SHORTCUT)
     given, n = (network, variables), int(residual.sum())
-    batch_size = how.get("batch_size", BATCH_SIZE)
+    batch_size, metric = how.get("batch_size", BATCH_SIZE), how.get("metric", share_wrong)
     how["progress"] = part(progress, 0, 3)
     chosen = pruning(*given, *choose_on, choose_on=choose_on, max_deleted=max_deleted, draws=1, **how)
     dropped = chosen.order[residual[chosen.order]]
@@ -106,7 +107,7 @@ def forward_depth(
     batches = list(padded_batches(images, labels, batch_size, multiple=cores.count))
     for batch in reported(batches, part(progress, 1, 3)):
         examples = cores.split((batch.images, batch.labels))
-        values = cores.wait(_cut(cores, network, own, gates[::-1], *examples))
+        values = cores.wait(_cut(cores, network, metric, own, gates[::-1], *examples))
         found.append([np.asarray(v, np.float64)[..., batch.mask] for v in jax.device_get(values)])
     nested, linear, units = (np.concatenate(v, -1) for v in zip(*found, strict=True))
     unmeasured = np.full((n + 1 - len(units), *units.shape[1:]), np.nan)
@@ -120,7 +121,7 @@ def forward_depth(
     random, intact = measure_places(*given, images, labels, places, **how)
 
     means = each.mean(-1)
-    errors = each.std(-1, ddof=1) / np.sqrt(len(images)) if len(images) > 1 else np.full_like(means, np.nan)
+    errors = each.std(-1, ddof=1) / np.sqrt(len(labels)) if len(labels) > 1 else np.full_like(means, np.nan)
     wrong, agrees, kl, cosine = (means[:, :, i] for i in range(4))
     right_before = 1 - each[:1, -1:, 0]
     return ForwardDepth(
@@ -130,6 +131,7 @@ def forward_depth(
         error=wrong,
         lost=(each[:, :, 0] * right_before).mean(-1),
         agreement=agrees,
+        **of_shares(each),
         kl=kl,
         kl_error=errors[:, :, 2],
         cosine=cosine,
@@ -150,13 +152,14 @@ def forward_depth(
     )
 
 
-@on_cores.jit(static=2)
+@on_cores.jit(static=3)
 def _cut(
     cores: on_cores.Cores,
     network: Network,
+    metric: Metric,
     variables: Variables,
     gates: jax.Array,
-    images: jax.Array,
+    images: Any,
     labels: jax.Array,
 ) -> tuple[jax.Array, ...]:
     """For each cut [kept, measure, B]: wrong, agreement, KL and cosine of each example."""
@@ -170,7 +173,8 @@ def _cut(
         size = jnp.sqrt(jnp.sum(a**2, -1) * jnp.sum(b**2, -1))
         cosine = jnp.sum(a * b, -1) / jnp.where(size > 0, size, 1)
         same = choice == jnp.argmax(intact, -1)
-        return jnp.stack([(choice != labels).astype(kl.dtype), same.astype(kl.dtype), kl, cosine])
+        each = [over_positions(v, labels).astype(kl.dtype) for v in (same, kl, cosine)]
+        return jnp.stack([metric(logits, labels).astype(kl.dtype), *each])
 
     nested, linear = (truncated_logits(network, variables, images, linear=way) for way in (False, True))
     units = lax.map(lambda g: measures(network.apply(variables, images, gates=g).logits), gates)
@@ -188,7 +192,7 @@ def plot(results: Mapping[str, ForwardDepth]) -> style.Figure:
     fig, (left, right) = style.panels(2)
     for i, (label, r) in enumerate(results.items()):
         kept = np.arange(r.most + 1)
-        low, high = wilson(r.error[0], r.num_examples)
+        low, high = error_ends(r)
         left.fill_between(kept, 100 * low, 100 * high, color=style.color(i), alpha=0.18, lw=0)
         for cut, line in zip(range(len(CUTS)), style.LINES, strict=False):
             left.plot(kept, 100 * r.error[cut], line, color=style.color(i), label=label * (cut == 0))
@@ -254,9 +258,9 @@ def points(label: str, result: ForwardDepth) -> list[str]:
 
 def table(result: ForwardDepth) -> Columns:
     kept = list(range(result.most + 1))
-    random, images = _random(result), result.num_examples
+    random = _random(result)
     told = dict(zip(random.amount.tolist(), random.cells(), strict=True))
-    low, high = wilson(result.error[0], images)
+    low, high = error_ends(result)
     ends = zip(percents(result.error[0]), percents(low), percents(high), strict=True)
     return {
         "kept": [str(k) for k in kept],
@@ -292,7 +296,7 @@ def measure(bench: Bench) -> ForwardDepth:
     choose_on = bench.training(min(bench.options.max_examples, MOST_CHOICE_EXAMPLES))
     pool = verdicts.num_deletable(bench.run)
     rounds = min(pool, max(1, MOST_TRIALS // pool))
-    bench.choices["units chosen on"] = f"{len(choose_on[0]):,} training examples, not augmented"
+    bench.choices["units chosen on"] = f"{len(choose_on[1]):,} training examples, not augmented"
     if rounds < pool:
         bench.choices["rounds"] = f"{rounds} of {pool}, to keep the cost down"
     how: dict[str, Any] = {"choose_on": choose_on, "max_deleted": rounds, "seed": bench.options.seed}

@@ -140,7 +140,7 @@ class PathSpectrum(Result):
 def path_spectrum(
     network: Network,
     variables: Variables,
-    images: ArrayLike,
+    images: Any,
     labels: ArrayLike,
     *,
     loss: Loss = cross_entropy,
@@ -160,6 +160,7 @@ def path_spectrum(
       seed: seed of dropout, used with ``probe.train``.
     """
     batches = whole_batches(network, variables, images, labels, batch_size)
+    probe = probe.fits(batches.pairs[0][0])
     residual, plain = count_units(network)
     found: list[tuple[np.ndarray, ...]] = []
     cores = on_cores.shared_cores().if_shared(batches.size)

@@ -36,7 +36,7 @@ from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
 from resjax.studies import style
-from resjax.studies.batches import Inference, Progress
+from resjax.studies.batches import Progress, Running
 from resjax.studies.intervals import LEVEL, of_mean
 from resjax.studies.moments import at_moments, moment
 from resjax.studies.paths.path_counts import between, one_path
@@ -88,12 +88,12 @@ def path_growth(
     network: Network,
     steps: Sequence[int],
     at: Callable[[int], Variables],
-    images: ArrayLike,
+    images: Any,
     labels: ArrayLike,
     *,
     probe: Probe = TRAINING,
     seed: int = 0,
-    **how: Unpack[Inference],
+    **how: Unpack[Running],
 ) -> PathGrowth:
     """The exact gradient by path length at several moments of a training.
 
@@ -103,7 +103,7 @@ def path_growth(
     """
 
     def measure(step: int, variables: Variables, tell: Progress) -> PathGrowth:
-        own: Inference = how | {"progress": tell}
+        own: Running = how | {"progress": tell}
         given = network, variables, images, labels
         spectrum = path_spectrum(*given, probe=probe, step=step, seed=seed, **own)
         fields = {f.name: getattr(spectrum, f.name) for f in dataclasses.fields(spectrum)}
@@ -285,7 +285,7 @@ def measure(bench: Bench) -> PathGrowth:
     run, options = bench.run, bench.options
     images, labels = bench.training(STUDY_BATCH * study_batches(options), note=True)
     steps = sorted({*([] if run.imported else [0]), *run.steps, run.step})
-    how: Inference = bench.how | {"batch_size": STUDY_BATCH}
+    how: Running = bench.how | {"batch_size": STUDY_BATCH}
     return path_growth(run.network, steps, run.at, images, labels, seed=options.seed, **how)
 
 

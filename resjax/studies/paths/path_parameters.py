@@ -40,7 +40,7 @@ from numpy.typing import ArrayLike
 from resjax.network import Network, Variables
 from resjax.network.losses import Loss, cross_entropy
 from resjax.studies import style
-from resjax.studies.batches import Inference, Progress, whole_batches
+from resjax.studies.batches import Progress, Running, whole_batches
 from resjax.studies.intervals import of_mean
 from resjax.studies.paths.path_counts import between, one_path
 from resjax.studies.paths.path_exact import part_of, walk_lengths
@@ -115,7 +115,7 @@ class PathParameters(Result):
 def path_parameters(
     network: Network,
     variables: Variables,
-    images: ArrayLike,
+    images: Any,
     labels: ArrayLike,
     *,
     loss: Loss = cross_entropy,
@@ -293,7 +293,7 @@ def table(r: PathParameters) -> Columns:
 
 def measure(bench: Bench) -> PathParameters:
     images, labels = bench.training(STUDY_BATCH * study_batches(bench.options), note=True)
-    how: Inference = bench.how | {"batch_size": STUDY_BATCH}
+    how: Running = bench.running | {"batch_size": STUDY_BATCH}
     return path_parameters(*bench.network(), images, labels, seed=bench.options.seed, **how)
 
 

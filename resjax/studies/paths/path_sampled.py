@@ -220,7 +220,7 @@ def of_draws(
 def sample_paths(
     network: Network,
     variables: Variables,
-    images: ArrayLike,
+    images: Any,
     labels: ArrayLike,
     *,
     draws: int = 100,
@@ -239,6 +239,7 @@ def sample_paths(
     if draws < 2:
         raise ValueError(f"draws={draws}; allowed: 2 or more, because one draw has no interval")
     batches = whole_batches(network, variables, images, labels, batch_size)
+    probe = probe.fits(batches.pairs[0][0])
     residual, plain = count_units(network)
     rng, columns = np.random.default_rng(seed), []
     in_turn = itertools.cycle(batches.keyed(seed))
@@ -271,7 +272,7 @@ def sample_paths(
 def path_norms(
     network: Network,
     variables: Variables,
-    images: ArrayLike,
+    images: Any,
     labels: ArrayLike,
     branch: ArrayLike,
     *,
@@ -315,7 +316,7 @@ def _walk_paths(
 
     ``batch`` is (variables, images, labels, key); ``through`` is bool [units, paths].
     """
-    count, dtype = through.shape[1] + 1, wide(batch[1])
+    count, dtype = through.shape[1] + 1, wide(jax.eval_shape(partial(_first, network), *batch[:2]))
     walk = walk_back(
         *(network, loss, probe, *batch),
         start=lambda c: jnp.broadcast_to(c, (count, *c.shape)),
@@ -325,6 +326,11 @@ def _walk_paths(
     )
     norms = lax.map(lambda c: norm_of_each(walk.to_input(c)), walk.rows)
     return norms, walk.carry + jnp.log(walk.scale).astype(dtype)
+
+
+def _first(network: Network, variables: Variables, images: Any) -> jax.Array:
+    """The state in front of the first unit."""
+    return network.run_stem(network.bound(variables, images), images)[0]
 
 
 def _cross(unit: Crossing, rows: jax.Array, logs: jax.Array, through: jax.Array) -> Any:

@@ -25,6 +25,7 @@ from resjax.network import Network, Variables
 from resjax.network.losses import Loss
 from resjax.network.periods import Place, by_unit, scan_places
 from resjax.network.unit import Unit
+from resjax.studies.examples import differentiable
 from resjax.studies.options import Options
 
 BATCH_SIZE = 32
@@ -49,7 +50,8 @@ class Probe:
     train: bool = False
     reduction: str = "mean"  # of the loss over a batch, or 'sum'
     norm: str = "batch"  # one L2 norm over all examples; 'example': the mean of their norms
-    at: str = "image"  # 'first unit': the gradient at its input, without the stem
+    # 'first unit': the gradient at its input, without the stem, as always for inputs that are not floats
+    at: str = "image"
 
     def __post_init__(self) -> None:
         allowed = {
@@ -81,6 +83,12 @@ class Probe:
         """Norms per example [..., B] → one float64 per batch [...], by ``norm``."""
         norms = norms.astype(np.float64)
         return norms.mean(-1) if self.norm == "example" else np.sqrt((norms**2).sum(-1))
+
+    def fits(self, images: Any) -> Probe:
+        """This probe; at the first unit where inputs are no images, because tokens have no gradient."""
+        if self.at == "image" and not differentiable(images):
+            return dataclasses.replace(self, at="first unit")
+        return self
 
 
 PAPER = Probe()  # where the paper is silent, the simplest choice
@@ -161,7 +169,7 @@ def walk_back(
     loss: Loss,
     probe: Probe,
     variables: Variables,
-    images: jax.Array,
+    images: Any,
     labels: jax.Array,
     key: jax.Array,
     *,
@@ -179,11 +187,12 @@ def walk_back(
       carry: pytree passed along with the rows.
       xs: pytree of arrays with a leading axis of units, in order.
     """
-    train, variables = probe.train, network.bound(variables, images)
+    train, probe = probe.train, probe.fits(images)
+    variables = network.bound(variables, images)
     places = network.places(variables)
     keys = network.keys(key if train else None, places)
 
-    def stem(x: jax.Array) -> jax.Array:
+    def stem(x: Any) -> jax.Array:
         return network.run_stem(variables, x, train=train, key=keys["stem"])[0]
 
     how: dict[str, Any] = {"train": train, "keys": keys["units"]}

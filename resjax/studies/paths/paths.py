@@ -29,7 +29,7 @@ from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
 from resjax.studies import style
-from resjax.studies.batches import Inference, following, whole_batches
+from resjax.studies.batches import Running, following, whole_batches
 from resjax.studies.intervals import of_positive_mean
 from resjax.studies.marks import explain_lines
 from resjax.studies.paths.path_counts import between, one_path, show_lengths
@@ -134,13 +134,13 @@ class Paths(Result):
 def paths(
     network: Network,
     variables: Variables,
-    images: ArrayLike,
+    images: Any,
     labels: ArrayLike,
     *,
     draws: int = 100,
     probe: Probe = PAPER,
     seed: int = 0,
-    **how: Unpack[Inference],
+    **how: Unpack[Running],
 ) -> Paths:
     """``path_spectrum`` and ``sample_paths`` on the same batches, with their arguments and errors.
 
@@ -149,8 +149,8 @@ def paths(
     given = network, variables, images, labels
     batches = len(whole_batches(*given, how.get("batch_size", BATCH_SIZE)).pairs)
     tell, of = how.get("progress"), batches + draws
-    first: Inference = how | {"progress": following(tell, 0, of)}
-    then: Inference = how | {"progress": following(tell, batches, of)}
+    first: Running = how | {"progress": following(tell, 0, of)}
+    then: Running = how | {"progress": following(tell, batches, of)}
     spectrum = path_spectrum(*given, probe=probe, seed=seed, **first)
     sample = sample_paths(*given, draws=draws, probe=probe, seed=seed, **then)
     return Paths({probe.statistics: spectrum}, {probe.statistics: sample})
@@ -351,10 +351,10 @@ def measure(bench: Bench) -> Paths:
         draws = max(_LEAST, draws // _CONTROL)
     images, labels = bench.training(STUDY_BATCH * study_batches(options), note=True)
     given = *bench.network(), images, labels
-    steps, modes = max(1, len(images) // STUDY_BATCH) + draws, []
+    steps, modes = max(1, len(labels) // STUDY_BATCH) + draws, []
     for i, probe in enumerate(probes):
         tell = following(bench.progress, i * steps, len(probes) * steps)
-        how: Inference = bench.how | {"batch_size": STUDY_BATCH, "progress": tell}
+        how: Running = bench.running | {"batch_size": STUDY_BATCH, "progress": tell}
         one = paths(*given, draws=draws, probe=probe, seed=options.seed, **how)
         for part in (*one.exact.values(), *one.sample.values()):
             part.choices.update(bench.choices)  # only the parts are kept on disk

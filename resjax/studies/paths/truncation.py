@@ -55,7 +55,7 @@ class Maps(NamedTuple):
     merge: Callable[[jax.Array], jax.Array]
 
 
-def truncated_logits(network: Network, variables: Variables, images: jax.Array, *, linear: bool) -> jax.Array:
+def truncated_logits(network: Network, variables: Variables, images: Any, *, linear: bool) -> jax.Array:
     """Logits [n + 1, B, classes] of the forward pass with paths of at most k = 0 … n residual branches.
 
     Args:

@@ -98,12 +98,15 @@ class Election:
 
     def count(self, answers: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> None:
         """Adds a batch: the voters' predictions [voter, B], and the scores to average [voter, B, classes]."""
-        votes = np.eye(scores.shape[-1], dtype=np.float32)[answers]
-        for rule, values in enumerate((votes, scores)):
+        # A class without a vote can't win; of a large vocabulary few words have one.
+        named, places = np.unique(np.append(answers, labels), return_inverse=True)
+        places = places.reshape(-1, len(labels))
+        votes = np.eye(len(named), dtype=np.float32)[places[:-1]]
+        for rule, (values, true) in enumerate(((votes, places[-1]), (scores, labels))):
             own = np.ascontiguousarray(values.swapaxes(1, 2))
-            self._wrong[rule] += wrong_answers(np.tensordot(self._members, own, 1), labels)
+            self._wrong[rule] += wrong_answers(np.tensordot(self._members, own, 1), true)
             for weights, wrong in zip(self._again, self._wrong_again[:, rule], strict=True):
-                wrong += wrong_answers(np.tensordot(weights, own, 1), labels)
+                wrong += wrong_answers(np.tensordot(weights, own, 1), true)
         self._answers.append(answers)
         self._labels.append(labels)
 

@@ -95,7 +95,7 @@ class BackwardSignal(Result):
 def backward_signal(
     network: Network,
     variables: Variables,
-    images: ArrayLike,
+    images: Any,
     labels: ArrayLike,
     *,
     loss: Loss = cross_entropy,

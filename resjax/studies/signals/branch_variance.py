@@ -35,7 +35,6 @@ from typing import Annotated, Any, NamedTuple, Unpack
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpy.typing import ArrayLike
 from scipy import stats
 
 from resjax.network import Network, Variables
@@ -74,6 +73,7 @@ class BranchVariance(Result):
     branch: Annotated[np.ndarray, "step", "batch", "unit"]
     output: Annotated[np.ndarray, "step", "batch", "unit"]
     batch_size: int
+    stage: tuple[str, ...] | None = None  # of each unit; None in older results: the first part of its name
 
     @property
     def ratio(self) -> np.ndarray:
@@ -83,11 +83,15 @@ class BranchVariance(Result):
     @property
     def stages(self) -> tuple[str, ...]:
         """Names of the stages, in order."""
-        return tuple(dict.fromkeys(unit.split("/")[0] for unit in self.unit))
+        return tuple(dict.fromkeys(self._stage))
 
     def of_stage(self, stage: str) -> np.ndarray:
         """bool [unit], which units belong to the stage."""
-        return np.array([unit.split("/")[0] == stage for unit in self.unit])
+        return np.array([own == stage for own in self._stage])
+
+    @property
+    def _stage(self) -> tuple[str, ...]:
+        return self.stage or tuple(unit.split("/")[0] for unit in self.unit)
 
     def slope(self, t: int, stage: str) -> Fit:
         """Slope of the log ratio (mean over batches) against log position, in one stage at moment t."""
@@ -105,7 +109,7 @@ class BranchVariance(Result):
 def branch_variance(
     network: Network,
     variables: Variables,
-    images: ArrayLike,
+    images: Any,
     **how: Unpack[FirstBatches],
 ) -> BranchVariance:
     """Variance of shortcut, branch and output of every unit that has a shortcut.
@@ -121,12 +125,14 @@ def branch_variance(
     units = [unit for unit in network.units if unit.stack.unit.residual]
     if not units:
         raise Refusal(NO_SHORTCUT)
+    first = {unit.stack.stage: unit.index for unit in reversed(network.units)}
     shortcut, branch, output = batches.measure(
         lambda images, _, key: _batch(network, batches.train, variables, images, key)
     )
     return BranchVariance(
         unit=tuple(unit.name for unit in units),
-        position=np.array([int(unit.name.rpartition("unit")[2]) for unit in units]),
+        position=np.array([1 + unit.index - first[unit.stack.stage] for unit in units]),
+        stage=tuple(f"stage{unit.stack.stage}" for unit in units),
         step=np.array([batches.step]),
         shortcut=shortcut,
         branch=branch,
@@ -142,9 +148,7 @@ def branch_variance(
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _batch(
-    network: Network, train: bool, variables: Variables, images: jax.Array, key: jax.Array
-) -> jax.Array:
+def _batch(network: Network, train: bool, variables: Variables, images: Any, key: jax.Array) -> jax.Array:
     """[3, residual units]: variance of shortcut, branch and output."""
     gates = network.test_gates
     whole = dataclasses.replace(network, unit_dropout=None)

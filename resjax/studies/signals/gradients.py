@@ -33,8 +33,9 @@ from numpy.typing import ArrayLike
 
 from resjax.cpu import shared_batches as on_cores
 from resjax.network import Network, Variables
+from resjax.network.example import one_example
 from resjax.network.losses import Loss, cross_entropy
-from resjax.network.norms import flatten_norms, flatten_taps, layer_norms, output_norm
+from resjax.network.norms import flatten_norms, flatten_taps, kernel_names, layer_norms, output_norm
 from resjax.studies import style
 from resjax.studies.intervals import of_mean
 from resjax.studies.marks import band_on_log
@@ -42,7 +43,7 @@ from resjax.studies.moments import first_moment, moment
 from resjax.studies.refusal import Refusal
 from resjax.studies.result import Result
 from resjax.studies.signals.near_one import ALIKE, compared
-from resjax.studies.signals.norms_over_training import evenness, of_kernels, quarters
+from resjax.studies.signals.norms_over_training import evenness, quarters
 from resjax.studies.signals.training_batches import FirstBatches, first_batches, on_training_batches
 from resjax.studies.study import Columns, Study
 from resjax.studies.words import around, factor, join, numbers
@@ -52,7 +53,8 @@ from resjax.studies.words import around, factor, join, numbers
 class Gradients(Result):
     """Gradient norms of the kernels; join moments with ``resjax.studies.moments.join``."""
 
-    layer: tuple[str, ...]  # kernels from the first layer to the last: stage2/unit3/conv1/kernel
+    # Kernels from the first layer to the last: stage2/unit3/conv1/kernel (``kernel_names``).
+    layer: tuple[str, ...]
     step: Annotated[np.ndarray, "step"]  # int, training steps done at each moment
     norm: Annotated[np.ndarray, "step", "batch", "layer"]  # ‖∂L/∂W‖₂ of a batch's mean loss
     loss: Annotated[np.ndarray, "step", "batch"]  # that loss, nats
@@ -86,7 +88,7 @@ class Gradients(Result):
 def gradients(
     network: Network,
     variables: Variables,
-    images: ArrayLike,
+    images: Any,
     labels: ArrayLike,
     *,
     loss: Loss = cross_entropy,
@@ -103,20 +105,23 @@ def gradients(
       Refusal: a network without a kernel.
     """
     batches = first_batches(network, variables, images, labels, **how)
-    shape = np.shape(images)[1:]
+    example = one_example(batches.pairs[0][0])
     optimizer = optimizer if batches.step == 0 else None
+
+    names = kernel_names(network, variables["params"])
 
     def kernels(norms: Mapping[str, Any]) -> dict[str, float]:
         """From the first layer to the last."""
-        return dict(flatten_norms(network, of_kernels(norms), shape))
+        own = {name: value for name, value in norms.items() if name in names}
+        return dict(flatten_norms(network, own, example))
 
     parameter = kernels(_layer_norms(network, variables["params"]))
     if not parameter:
-        raise Refusal("this network has no parameter named 'kernel'")
+        raise Refusal("this network has no parameter named 'kernel', and none with two axes or more")
     cores = on_cores.shared_cores().if_shared(batches.size)
     variables = cores.copy(variables)
 
-    def one(images: np.ndarray, labels: np.ndarray, key: jax.Array) -> tuple[Any, ...]:
+    def one(images: Any, labels: np.ndarray, key: jax.Array) -> tuple[Any, ...]:
         given = batches.train, variables, *cores.split((images, labels)), key
         found = _batch_norms(cores, network, loss, optimizer, *given)
         value, norms, changes, taps = jax.device_get(found)
@@ -150,7 +155,7 @@ def _batch_norms(
     optimizer: optax.GradientTransformation | None,
     train: bool,
     variables: Variables,
-    images: jax.Array,
+    images: Any,
     labels: jax.Array,
     key: jax.Array,
 ) -> tuple[jax.Array, dict[str, jax.Array], dict[str, jax.Array], dict[str, Any]]:

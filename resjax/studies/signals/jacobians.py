@@ -44,7 +44,8 @@ from numpy.typing import ArrayLike
 from resjax.network import Network, Variables
 from resjax.network.losses import Loss, cross_entropy
 from resjax.studies import style
-from resjax.studies.batches import Progress, checked_examples, per_example
+from resjax.studies.batches import Progress, per_example
+from resjax.studies.examples import checked_examples, take
 from resjax.studies.intervals import bootstrap
 from resjax.studies.lesions.batch_statistics import reestimate
 from resjax.studies.marks import few_ticks, legend_by_colour_and_line
@@ -111,7 +112,7 @@ def centre(values: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray, n
 def jacobians(
     network: Network,
     variables: Variables,
-    images: ArrayLike,
+    images: Any,
     labels: ArrayLike,
     *,
     loss: Loss = cross_entropy,
@@ -138,7 +139,7 @@ def jacobians(
         )
     batch = itertools.count()
 
-    def run(images: np.ndarray, labels: np.ndarray) -> dict[str, jax.Array]:
+    def run(images: Any, labels: np.ndarray) -> dict[str, jax.Array]:
         key = jax.random.fold_in(jax.random.key(seed), next(batch))
         return _batch(network, loss, iterations, probes, variables, images, labels, key)
 
@@ -344,13 +345,13 @@ EXAMPLES = 8
 def measure(bench: Bench) -> Jacobians:
     run, seed = bench.run, bench.options.seed
     images, labels = bench.training(run.config.train.batch_size)
-    some = images[:EXAMPLES], labels[:EXAMPLES]
-    bench.choices["data"] = f"the first {len(some[0]):,} training examples, not augmented"
-    bench.choices["statistics of BatchNorm"] = f"of the first {len(images):,} training examples"
+    some = take(images, slice(EXAMPLES)), labels[:EXAMPLES]
+    bench.choices["data"] = f"the first {len(some[1]):,} training examples, not augmented"
+    bench.choices["statistics of BatchNorm"] = f"of the first {len(labels):,} training examples"
 
     def one(network: Network, variables: Variables, *examples: Any, **options: Any) -> Jacobians:
-        if jax.tree.leaves(variables["batch_stats"]):
-            variables = reestimate(network, variables, images, batch_size=len(images), seed=seed)
+        if jax.tree.leaves(variables.get("batch_stats", {})):
+            variables = reestimate(network, variables, images, batch_size=len(labels), seed=seed)
         return jacobians(network, variables, *examples, **options)
 
     return init_and_now(bench, one, *some, loss=run.loss, batch_size=EXAMPLES)

@@ -58,14 +58,15 @@ class NormsOverTraining(Result):
 
 
 def norms_over_training(
-    network: Network, records: Sequence[Mapping[str, Any]], image_shape: tuple[int, ...]
+    network: Network, records: Sequence[Mapping[str, Any]], example: Any
 ) -> NormsOverTraining:
     """Reads the norms of all kernels from the records of a run.
 
     Args:
       network: the network that was trained.
       records: the lines of metrics.jsonl (``run.records``).
-      image_shape: (H, W, C), because the order of layers is found by running the network.
+      example: (H, W, C) of the images, or inputs of another form, because the order of layers is found by
+        tracing the network.
 
     Raises:
       Refusal: no record has norms.
@@ -79,7 +80,7 @@ def norms_over_training(
     for name, value in of_kernels(logged[0]["norms"]["gradient"]).items():
         numbered[name] = count + np.arange(np.size(value)).reshape(np.shape(value))
         count += np.size(value)
-    flat = flatten_norms(network, numbered, image_shape)
+    flat = flatten_norms(network, numbered, example)
     if not flat or len(flat) != count:
         raise ValueError(
             f"the records have {count} kernels, this network has {len(flat)}: pass the network "

@@ -43,7 +43,8 @@ from scipy import stats
 
 from resjax.network import Network, Variables
 from resjax.studies import style
-from resjax.studies.batches import Progress, checked_examples, part, reported
+from resjax.studies.batches import Progress, part, reported
+from resjax.studies.examples import checked_examples, only_images
 from resjax.studies.intervals import bootstrap
 from resjax.studies.lesions.batch_statistics import reestimate
 from resjax.studies.marks import plain_log_ticks
@@ -212,6 +213,7 @@ def gradients_along_line(
     """
     images = np.stack([np.asarray(start), np.asarray(end)])
     ends, _, _ = checked_examples(network, variables, images, np.full(2, output))
+    only_images(ends, "gradients along a line")
     if points < 2:
         raise ValueError(f"points={points}; allowed: 2 or more")
     share = np.linspace(0, 1, points, dtype=ends.dtype).reshape(-1, 1, 1, 1)

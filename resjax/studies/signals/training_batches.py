@@ -58,7 +58,7 @@ class Batches(WholeBatches):
 def first_batches(
     network: Network,
     variables: Variables,
-    images: ArrayLike,
+    images: Any,
     labels: ArrayLike | None,
     *,
     train: bool = True,
@@ -75,7 +75,6 @@ def first_batches(
     """
     if max_batches < 1:
         raise ValueError(f"max_batches={max_batches}; allowed: 1 or more")
-    labels = np.zeros(np.shape(images)[:1], int) if labels is None else labels
     pairs = whole_batches(network, variables, images, labels, batch_size).pairs[:max_batches]
     return Batches(pairs, train, step, seed, progress)
 

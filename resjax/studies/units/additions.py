@@ -18,7 +18,7 @@ from resjax.studies.paths.path_walk import norm, wide
 
 @partial(jax.jit, static_argnums=(0, 1))
 def additions(
-    network: Network, loss: Loss, variables: Variables, images: jax.Array, labels: jax.Array
+    network: Network, loss: Loss, variables: Variables, images: Any, labels: jax.Array
 ) -> dict[str, jax.Array]:
     """Measures of each unit and example, [unit, B], NaN where undefined: ratio, cosine, novelty;
     estimation and square, the mean and mean square of a_i − a_last; last, the mean square of a_last."""

@@ -47,13 +47,15 @@ from __future__ import annotations
 
 import dataclasses
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
 from resjax.network.losses import Loss, cross_entropy
-from resjax.studies.batches import BATCH_SIZE, Progress, checked_examples, part, per_example
+from resjax.studies.batches import BATCH_SIZE, Progress, part, per_example
+from resjax.studies.examples import checked_examples
 from resjax.studies.intervals import bootstrap
 from resjax.studies.lesions.lesion import Lesion, lesion
 from resjax.studies.ranks import spearman
@@ -70,7 +72,7 @@ EXAMPLES = 1024  # training examples of the study
 def identity(
     network: Network,
     variables: Variables,
-    images: ArrayLike,
+    images: Any,
     labels: ArrayLike,
     *,
     lesions: Lesion | None = None,
@@ -98,7 +100,7 @@ def identity(
     run = partial(additions, network, loss, variables)
     of_each = per_example(run, images, labels, batch_size, progress)
     stage = np.array([unit.stack.stage for unit in network.units])
-    once = over_images.averages(of_each, np.ones((1, len(images))))
+    once = over_images.averages(of_each, np.ones((1, len(labels))))
     found = {name: values[..., 0] for name, values in over_images.statistics(once, stage).items()}
     ends = over_images.intervals(of_each, stage, seed)
     result = Identity(
@@ -112,7 +114,7 @@ def identity(
         lead_interval=ends["lead"],
         remaining_interval=ends["remaining"],
         measure=MEASURES,
-        num_examples=len(images),
+        num_examples=len(labels),
         choices={
             "F of a plain unit": "f(x) − x, where shapes agree",
             "∂L/∂x": "of each example's own loss, through all units behind x and the unit itself",
@@ -161,9 +163,9 @@ def _rho(rows: np.ndarray, axis: int = -1) -> np.ndarray:
 
 def measure(bench: Bench) -> Identity:
     images, labels = bench.training(min(EXAMPLES, bench.options.max_examples), note=True)
-    given, how = (*bench.network(), images, labels), bench.how
-    how["progress"] = part(bench.progress, 0, 2)
-    lesions = lesion(*given, **how)
+    given, how, judged = (*bench.network(), images, labels), bench.running, bench.how
+    judged["progress"] = part(bench.progress, 0, 2)
+    lesions = lesion(*given, **judged)
     how["progress"] = part(bench.progress, 1, 2)
     return identity(*given, lesions=lesions, seed=bench.options.seed, **how)
 

@@ -37,9 +37,9 @@ from numpy.typing import ArrayLike
 
 from resjax.models.layers import BatchNorm
 from resjax.network import Network, Stack, Variables
-from resjax.network.norms import layer_paths
 from resjax.network.parts import part_of
 from resjax.network.unit import Parts, Unit
+from resjax.studies.examples import only_modules
 from resjax.studies.refusal import Refusal
 from resjax.training.step import Task, TrainState
 
@@ -81,6 +81,7 @@ def insert(
         raise ValueError(
             f"after={after}, count={count}; allowed: −1 … {network.num_units - 1}, and 1 or more"
         )
+    only_modules(network, "new units")
     if groups := sorted({stack.group for stack in network.stacks if stack.group}):
         raise Refusal(
             f"the units of this network belong to groups ({', '.join(groups)}), whose variables several "
@@ -223,7 +224,7 @@ class _Same(nn.Module):
 @lru_cache(maxsize=64)
 def _running_order(unit: Unit, shape: tuple[int, ...]) -> list[str]:
     alone = Network(_Same(), (Stack("unit", unit, 1, 1),), _Same())
-    return layer_paths(alone, shape)["unit"]
+    return alone.layer_paths(shape)["unit"]
 
 
 def _zero_branch(unit: Unit, fresh: dict[str, Any], h: jax.Array) -> dict[str, Any]:

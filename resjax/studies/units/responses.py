@@ -40,19 +40,21 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpy.typing import ArrayLike
 
 from resjax.models.layers import BatchNorm
 from resjax.network import Network, Variables
+from resjax.network.example import one_example
 from resjax.network.parts import part_of
 from resjax.network.periods import Place, by_unit, scan_places
 from resjax.studies import style
-from resjax.studies.batches import BATCH_SIZE, Progress, check_images, per_example
+from resjax.studies.batches import BATCH_SIZE, Progress, per_example
+from resjax.studies.examples import checked_inputs, num_examples, only_modules, tracing
 from resjax.studies.initial import drawn
 from resjax.studies.intervals import student
 from resjax.studies.paths.path_walk import wide
 from resjax.studies.refusal import Refusal
 from resjax.studies.result import Result
+from resjax.studies.run import Run
 from resjax.studies.study import Bench, Columns, Study
 from resjax.studies.words import around, count, factor, join, numbers
 
@@ -76,7 +78,7 @@ class Responses(Result):
 def responses(
     network: Network,
     variables: Variables,
-    images: ArrayLike,
+    images: Any,
     *,
     batch_size: int = BATCH_SIZE,
     progress: Progress | None = None,
@@ -87,9 +89,10 @@ def responses(
       ValueError: images of a wrong form.
       Refusal: no layer of stem and units has a kernel.
     """
-    images = np.asarray(images)
-    check_images(images)
-    layers = layers_of(network, variables, images.shape[1:])
+    images = checked_inputs(network, images)
+    only_modules(network, "responses")
+    with tracing(images):
+        layers = layers_of(network, variables, images)
     if not layers:
         raise Refusal(NO_KERNEL)
     run = partial(_record, network, variables)
@@ -101,7 +104,7 @@ def responses(
         std=std,
         interval=interval,
         residual=any(stack.unit.residual for stack in network.stacks),
-        num_examples=len(images),
+        num_examples=num_examples(images),
         choices={
             "response": "output of the normalization that takes the layer's output itself; else the layer's",
             "deviation": "over examples, positions and channels together",
@@ -152,17 +155,16 @@ class _Recorder:
         return y
 
 
-def _run(
-    network: Network, variables: Variables, images: jax.Array, seen: dict[str, dict[str, bool]]
-) -> jax.Array:
+def _run(network: Network, variables: Variables, images: Any, seen: dict[str, dict[str, bool]]) -> jax.Array:
     """Mean and mean square of all responses [layer, 2, B]; fills ``seen``, {part: {layer: normalized?}}."""
+    count = num_examples(images)
 
     def recorded(name: str, part: Mapping[str, Any], run: Callable[[], Any]) -> Any:
         recorder = _Recorder(part)
         with nn.intercept_methods(recorder):
             h = run()
         seen[name] = {layer: y is not output for layer, (output, y) in recorder.seen.items()}
-        moments = [jnp.zeros((0, 2, len(images)))]
+        moments = [jnp.zeros((0, 2, count))]
         for _, y in recorder.seen.values():
             y = y.astype(wide(y)).reshape(len(y), -1)
             moments.append(jnp.stack([jnp.mean(y, 1), jnp.mean(jnp.square(y), 1)])[None])
@@ -178,19 +180,19 @@ def _run(
 
     places = network.places(variables)
     _, found = scan_places(places, step, h, [(place.variables, place.gates) for place in places])
-    of_units = by_unit(places, [moments.reshape(-1, 2, len(images)) for moments in found])
+    of_units = by_unit(places, [moments.reshape(-1, 2, count) for moments in found])
     return jnp.concatenate([of_stem, of_units])
 
 
 @partial(jax.jit, static_argnums=0)
-def _record(network: Network, variables: Variables, images: jax.Array) -> jax.Array:
+def _record(network: Network, variables: Variables, images: Any) -> jax.Array:
     return _run(network, variables, images, {})
 
 
-def layers_of(network: Network, variables: Variables, shape: tuple[int, ...]) -> dict[str, bool]:
-    """{layer: whether a normalization follows it} in order, for images (H, W, C); nothing is computed."""
+def layers_of(network: Network, variables: Variables, example: Any) -> dict[str, bool]:
+    """{layer: whether a normalization follows it} in order, for inputs like ``example``; computes nothing."""
     seen: dict[str, dict[str, bool]] = {}
-    x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    x = one_example(example)
     jax.eval_shape(lambda v, x: _run(network, v, x, seen), variables, x)
     parts = [("stem", seen["stem"]), *((u.name, seen[u.part]) for u in network.units)]
     return {f"{part}/{name}".rstrip("/"): own[name] for part, own in parts for name in own}
@@ -318,6 +320,13 @@ def summary(r: Responses) -> dict[str, str]:
     return {"response, median" if some else "raw response, median": text}
 
 
+def unsuited(run: Run) -> str | None:
+    """Why the layers of a run can't be seen, or None."""
+    if run.network.opaque:
+        return "its layers can't be seen, because they are no Flax modules"
+    return None if layers_of(run.network, run.variables, run.image_shape) else NO_KERNEL
+
+
 def measure(bench: Bench) -> Responses:
     size, progress = bench.options.batch_size, bench.progress
     return responses(*bench.evaluation()[:3], batch_size=size, progress=progress)
@@ -334,7 +343,7 @@ STUDY = Study(
     code="resjax.analysis.responses(*run.evaluation(10_000)[:3])",
     result=Responses,
     control=True,
-    unsuited=lambda run: None if layers_of(run.network, run.variables, run.image_shape) else NO_KERNEL,
+    unsuited=unsuited,
     measure=measure,
     plot=plot,
     headline=headline,

@@ -41,13 +41,8 @@ from resjax.network import Network, Variables
 from resjax.network.losses import Loss, cross_entropy
 from resjax.network.unit import Parts
 from resjax.studies import style
-from resjax.studies.batches import (
-    BATCH_SIZE,
-    Progress,
-    checked_examples,
-    per_example,
-    reported,
-)
+from resjax.studies.batches import BATCH_SIZE, Progress, per_example, reported
+from resjax.studies.examples import checked_examples, only_images, only_modules
 from resjax.studies.intervals import bootstrap
 from resjax.studies.paths.path_walk import wide
 from resjax.studies.refusal import Refusal
@@ -92,7 +87,7 @@ class Surgery(Classified):
 def surgery(
     network: Network,
     variables: Variables,
-    images: ArrayLike,
+    images: Any,
     labels: ArrayLike,
     *,
     train: tuple[ArrayLike, ArrayLike],
@@ -128,6 +123,8 @@ def surgery(
       Refusal: no place where a unit can be the identity.
     """
     images, labels, num_classes = checked_examples(network, variables, images, labels)
+    only_images(images, "new units", labels)
+    only_modules(network, "new units")
     data = checked_examples(network, variables, *train)[:2]
     if steps < 2 or repeats < 2 or train_batch_size < 1:
         raise ValueError(
@@ -341,7 +338,7 @@ def measure(bench: Bench) -> Surgery:
     given = bench.evaluation()
     train = bench.training(bench.run.config.train.batch_size * bench.options.gradient_batches)
     bench.choices["data"] += f"; batches from the first {len(train[0]):,} of training"
-    return surgery(*given, train=train, seed=bench.options.seed, **bench.how)
+    return surgery(*given, train=train, seed=bench.options.seed, **bench.running)
 
 
 STUDY = Study(
