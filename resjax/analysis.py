@@ -27,6 +27,7 @@ from resjax.studies.convolution.sample_size import sample_size
 from resjax.studies.convolution.sharing import sharing
 from resjax.studies.convolution.sharing_by_layer import sharing_by_layer
 from resjax.studies.curves import curves
+from resjax.studies.given import Given, GivenNetwork, load_network
 from resjax.studies.initial import at_initialization
 from resjax.studies.lesions.batch_statistics import reestimate
 from resjax.studies.lesions.deletions import delete_subsets, deletions
@@ -54,6 +55,7 @@ from resjax.studies.signals.norms_over_training import norms_over_training
 from resjax.studies.signals.shattering import gradients_along_line, shattering
 from resjax.studies.signals.vanishing import vanishing
 from resjax.studies.small_training import digits_recipe
+from resjax.studies.subject import Subject
 from resjax.studies.units.added_layers import added_layers
 from resjax.studies.units.decay_in_training import decay_in_training
 from resjax.studies.units.identity import identity
@@ -64,7 +66,10 @@ from resjax.studies.units.surgery import surgery
 from resjax.studies.units.weight_decay import weight_decay
 
 __all__ = [
+    "Given",
+    "GivenNetwork",
     "Run",
+    "Subject",
     "activations",
     "added_layers",
     "at_initialization",
@@ -90,6 +95,7 @@ __all__ = [
     "jacobians",
     "learns_identity",
     "lesion",
+    "load_network",
     "load_run",
     "load_runs",
     "norms_over_training",

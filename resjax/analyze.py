@@ -6,14 +6,19 @@ differ only in their seed are shown as one, with means and intervals over seeds:
 ``resjax.report.seeds``. The report names each study that a network does not allow, with the reason, and each
 study that failed; the others still run. The command can be stopped and restarted: it continues, and finished
 studies are not repeated (``resjax.report.kept``).
+
+``python -m resjax.analyze --network=package.module:make --out=DIR`` takes apart a network that somebody else
+made and trained: ``make()`` returns its function, its variables and evaluation examples, as a dictionary or a
+``resjax.analysis.Given``. The units that were found in it are printed first.
 """
 
 from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import app, flags
 from rich.console import Console
@@ -22,13 +27,16 @@ from rich.table import Table
 from resjax import command
 from resjax import config as configs
 from resjax.report.compute import run_studies
-from resjax.report.facts import facts_of, facts_of_report, title_of
+from resjax.report.facts import facts_of, facts_of_report, record_of, title_of
 from resjax.report.page import rows_of
-from resjax.report.seeds import groups_of
+from resjax.report.seeds import Groups, groups_of
 from resjax.report.write import Report, write
 from resjax.studies.catalogue import GROUPS, STUDIES
+from resjax.studies.given import Given, load_network
 from resjax.studies.options import Options
 from resjax.studies.run import load_runs
+from resjax.studies.study import Study
+from resjax.studies.subject import Subject
 from resjax.training.cores import share_cores_to_analyse
 from resjax.workdir.provenance import provenance
 from resjax.workdir.workdir import find
@@ -56,47 +64,114 @@ def analyze(
       ValueError: an unknown study, a repeated workdir, or no study that could be run.
       FileNotFoundError: a workdir without a run, a checkpoint or its data, or a pattern without a match.
     """
+    chosen = _chosen(studies)
+    runs = load_runs(list(workdirs))
+    sets = {run.label: run.config.data.name for run in runs}
+    unlike = []
+    if len(set(sets.values())) > 1:
+        named = ", ".join(f"{label}: {name}" for label, name in sets.items())
+        unlike.append(f"The runs used different data ({named}), so their errors can't be compared.")
+    folders = shlex.quote(",".join(str(workdir) for workdir in workdirs))
+    where = Path(out) if out else runs[0].workdir / "analysis"
+    arguments, groups = f"--workdir={folders}", groups_of(runs)
+    return _report(runs, chosen, where, options or Options(), arguments, left_out=unlike, seeds=groups)
+
+
+def analyze_network(
+    network: str | Given | Mapping[str, Any],
+    studies: Sequence[str] = (),
+    *,
+    out: str | Path,
+    options: Options | None = None,
+) -> Path:
+    """Finds the units of a network that somebody else made and trained, prints them, runs studies on it and
+    writes the report, which begins with the units.
+
+    Args:
+      network: what ``resjax.analysis.load_network`` takes; given as 'package.module:make', the report's
+        commands repeat it.
+      studies: names, see ``resjax.studies.catalogue.STUDIES``; empty for all.
+      out: folder of the report, in which finished results are kept, too.
+      options: options of all studies.
+
+    Returns:
+      The path of report.html, which also names the studies that failed.
+
+    Raises:
+      ValueError: an unknown study, a network of a wrong form, no units in it, or no study that could be run.
+    """
+    chosen = _chosen(studies)
+    subject = load_network(network, out)
+    print(subject.found, flush=True)
+    source = subject.source or "package.module:make"
+    return _report(
+        [subject],
+        chosen,
+        Path(out),
+        options or Options(),
+        f"--network={shlex.quote(source)}",
+        f"--out={shlex.quote(str(out))}",
+        found=subject.found,
+        opening=f'run = resjax.analysis.load_network("{source}")',
+    )
+
+
+def _chosen(studies: Sequence[str]) -> list[Study]:
     unknown = sorted(set(studies) - set(STUDIES))
     if unknown:
         raise ValueError(f"studies={', '.join(unknown)}; allowed: {', '.join(STUDIES)}")
-    chosen = [study for name, study in STUDIES.items() if not studies or name in studies]
+    return [study for name, study in STUDIES.items() if not studies or name in studies]
+
+
+def _report(
+    runs: Sequence[Subject],
+    chosen: Sequence[Study],
+    out: Path,
+    options: Options,
+    *arguments: str,
+    left_out: Sequence[str] = (),
+    seeds: Groups | None = None,
+    **more: Any,
+) -> Path:
+    """Runs studies and writes their report.
+
+    Args:
+      arguments: of the command, before the name of a study.
+      left_out: sentences for the report beside those of the studies.
+      seeds: groups of runs that differ in their seed only.
+      more: further fields of the report.
+    """
     console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
-    runs = load_runs(list(workdirs))
-    results, left_out, failed = run_studies(runs, chosen, options or Options(), console)
-    sets = {run.label: run.config.data.name for run in runs}
-    if len(set(sets.values())) > 1:
-        named = ", ".join(f"{label}: {name}" for label, name in sets.items())
-        left_out.append(f"The runs used different data ({named}), so their errors can't be compared.")
+    results, refused, failed = run_studies(runs, chosen, options, console)
+    refused += left_out
     if not results:
-        raise ValueError("no study could be run: " + " ".join([*left_out, *failed]))
-    made, groups = provenance(), groups_of(runs)
+        raise ValueError("no study could be run: " + " ".join([*refused, *failed]))
+    made, groups = provenance(), seeds or {}
     grouped = {label: group for group, own in groups.items() for label in own}
     report = Report(
         title=title_of(list(dict.fromkeys(grouped.get(run.label, run.label) for run in runs))),
         results=results,
         runs={run.label: facts_of(run, runs[0]) for run in runs},
-        configs={
-            run.label: {"step": run.step, "config": run.config.to_dict(), "starts": run.starts}
-            for run in runs
-        },
+        configs={run.label: record_of(run) for run in runs},
         groups=GROUPS,
-        left_out=left_out,
+        left_out=refused,
         failed=failed,
         made=facts_of_report(made),
         provenance=made,
-        command={study.name: command_of(workdirs, study.name, options or Options()) for study in chosen},
+        command={study.name: command_of(study.name, options, *arguments) for study in chosen},
         seeds=groups,
+        **more,
     )
-    path = write(report, Path(out) if out else runs[0].workdir / "analysis")
+    path = write(report, out)
     print_findings(report, Console(highlight=False))
     return path
 
 
-def command_of(workdirs: Sequence[str | Path], study: str, options: Options) -> str:
+def command_of(study: str, options: Options, *arguments: str) -> str:
     """The command that reproduces one study's numbers, with all options that differ from their defaults."""
-    folders = shlex.quote(",".join(str(workdir) for workdir in workdirs))
-    command = f"python -m resjax.analyze --workdir={folders} --studies={study}"
-    return " ".join([command, *options.arguments()])
+    first, *others = arguments
+    words = ["python -m resjax.analyze", first, f"--studies={study}", *others, *options.arguments()]
+    return " ".join(words)
 
 
 def print_findings(report: Report, console: Console) -> None:
@@ -118,10 +193,20 @@ def print_findings(report: Report, console: Console) -> None:
 def _main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments {argv[1:]}; see --help")
-    if _WORKDIR.value:
-        share_cores_to_analyse(configs.load(find(_WORKDIR.value)[0]))
-    options = command.chosen(Options, _OPTIONS)
-    report = analyze(_WORKDIR.value or [], _STUDIES.value or [], _OUT.value, options)
+    workdirs, network, out = _WORKDIR.value or [], _NETWORK.value or "", _OUT.value or ""
+    if bool(workdirs) == bool(network):
+        raise ValueError(
+            "name either --workdir=DIR, runs of resjax.train, or --network=package.module:make, a network of "
+            f"your own{', not both' if workdirs else ''}"
+        )
+    if network and not out:
+        raise ValueError("--network needs --out=DIR, the folder of the report")
+    options, studies = command.chosen(Options, _OPTIONS), _STUDIES.value or []
+    if network:
+        report = analyze_network(network, studies, out=out, options=options)
+    else:
+        share_cores_to_analyse(configs.load(find(workdirs)[0]))
+        report = analyze(workdirs, studies, out or None, options)
     print(f"report: {report}")
 
 
@@ -129,8 +214,12 @@ if __name__ == "__main__":
     _WORKDIR = flags.DEFINE_list(
         "workdir", None, "folders of runs, separated by commas; 'a/seed*' for all that match"
     )
+    _NETWORK = flags.DEFINE_string(
+        "network",
+        None,
+        "'package.module:make', a function that returns a network with examples, instead of runs",
+    )
     _STUDIES = flags.DEFINE_list("studies", [], f"any of {', '.join(STUDIES)}; default: all")
     _OUT = flags.DEFINE_string("out", None, "folder of the report; default: <first workdir>/analysis")
     _OPTIONS = command.define_options(Options)
-    flags.mark_flags_as_required(["workdir"])
     command.run(_main)

@@ -78,16 +78,16 @@ def layers_swapped(variables):
 
     by_path, leaves = paths_of(variables), []
     for path in by_path:
-        at = re.sub(r"(block|layer)(s/|)([01])(?!\d)", other, path)
+        at = re.sub(r"(block|layer)(s/|)([01])(?!\d)", other, path, count=1)
         stacked = re.search(r"layers/(?!\d)", path)
-        leaves.append(by_path[at][np.array([1, 0, 2])] if stacked else by_path[at])
+        leaves.append(by_path[at][np.array([1, 0])] if stacked else by_path[at])
     return jax.tree.structure(variables).unflatten(leaves)
 
 
 def layers_swapped_order(own):
     """The order of units that does the same."""
     order = np.arange(len(own.units))
-    size = 2 if "b" == own.classes[1] else 1
+    size = 2 if own.classes[1] == "b" else 1
     order[: 2 * size] = np.roll(order[: 2 * size], size)
     return order
 
@@ -100,7 +100,8 @@ def loss(logits, labels):
 
 def labels_for(own):
     """A label for each example, or for each of its tokens."""
-    shape = jax.eval_shape(lambda x: own.fn(own.variables, x), own.example).shape
+    variables = on_device(own.variables)
+    shape = jax.eval_shape(lambda x: own.fn(variables, x), own.example).shape
     return np.arange(np.prod(shape[:-1])).reshape(shape[:-1]) % shape[-1]
 
 

@@ -117,11 +117,12 @@ def test_from_workdirs_to_report(workdirs, capsys):
 
 def test_the_command_of_a_section_has_the_options_that_differ():
     start = "python -m resjax.analyze --workdir=a,b --studies=paths"
-    assert command_of(["a", "b"], "paths", Options()) == start
+    assert command_of("paths", Options(), "--workdir=a,b") == start
     own = {f.name: 1 + f.default for f in dataclasses.fields(Options)}
-    words = command_of(["a", "b"], "paths", Options(**own)).removeprefix(start).split()
+    words = command_of("paths", Options(**own), "--workdir=a,b").removeprefix(start).split()
     assert words == [f"--{name}={value}" for name, value in own.items()]
-    assert command_of(["a b"], "paths", Options()).count("'a b'") == 1
+    own = command_of("paths", Options(seed=1), "--network=a:make", "--out='b c'")
+    assert own == "python -m resjax.analyze --network=a:make --studies=paths --out='b c' --seed=1"
 
 
 def test_one_study_into_the_workdir(workdirs):

@@ -28,7 +28,8 @@ def test_path_lengths_sum_to_the_gradient(name):
 
     rows = jitted(by_length, found.variables, own.example)
     assert len(rows) == n + 1 and rows.dtype == np.float64
-    assert np.all(np.abs(rows).reshape(n + 1, -1).max(1) > 0)
+    # The shortest path leads nowhere in the ViT, whose head reads its class token alone.
+    assert np.all(np.abs(rows[1:]).reshape(n, -1).max(1) > 0)
     expected = jitted(of_function, own.variables, own.example)
     total = rows.sum(0) if own.stem_bias is None else rows.sum((0, 1)).reshape(expected.shape)
     assert_close(total, expected)

@@ -10,14 +10,20 @@ from resjax.discovery import NotFound
 
 pytestmark = pytest.mark.usefixtures("x64_throughout", "foreign_code")
 
-TRAINED = [name for name, make in MAKERS.items() if make().train_fn is not None]
+TRAINED = [name for name in MAKERS if "ResNet" in name and not name.startswith("equinox")]
 
 
-def test_networks_of_three_libraries_have_statistics():
-    assert {"linen", "nnx"} <= {name.split(":")[0] for name in TRAINED} <= {"linen", "nnx", "haiku"}
-
-
-@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(
+            name,
+            marks=[pytest.mark.xfail(strict=True, reason="counters of updates are not counted")]
+            * name.startswith("haiku"),
+        )
+        for name in TRAINED
+    ],
+)
 def test_logits_and_statistics(name):
     own, found = case(name, double=True), found_in(name, double=True)
     key = jax.random.key(0)
@@ -81,7 +87,7 @@ def test_orders_in_training_keep_statistics_with_their_units():
     def network(variables, x, order):
         return found.network.apply(variables, x, train=True, order=order, key=jax.random.key(0)).batch_stats
 
-    statistics = jitted(network, found.variables, own.example, jnp.array([1, 0, 2, 3]))
+    statistics = jitted(network, found.variables, own.example, jnp.array([1, 0, 2]))
     home = found.unstack({**found.variables, "batch_stats": statistics})["batch_stats"]
     swapped = {
         c: {**tree, "block0": tree["block1"], "block1": tree["block0"]} for c, tree in own.variables.items()

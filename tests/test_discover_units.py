@@ -1,11 +1,12 @@
-"""The units of networks of five libraries: exactly those that the networks were written with."""
+"""The units of networks of five libraries: exactly those that they were written with, and their bits."""
 
 import functools
 
 import jax
 import numpy as np
 import pytest
-from discover_helpers import NAMES, case, every_case, found_in, paths_of
+from discover_helpers import NAMES, case, every_case, found_in, on_device, paths_of
+from network_helpers import equal
 
 import resjax
 from resjax.discovery import NotFound
@@ -68,7 +69,10 @@ def test_parameters_are_those_of_the_branch():
 
 
 def test_statistics_are_no_parameters():
-    found, variables = found_in("linen: post-activation ResNet"), case("linen: post-activation ResNet").variables
+    found, variables = (
+        found_in("linen: post-activation ResNet"),
+        case("linen: post-activation ResNet").variables,
+    )
     for collection in ("params", "batch_stats"):
         sizes = sum(v.size for v in jax.tree.leaves(variables[collection]))
         assert sum(v.size for v in jax.tree.leaves(found.variables[collection])) == sizes
@@ -87,10 +91,10 @@ def test_layers_instead_of_sums():
     """Attention and MLP of a layer as one unit; a network whose layers have one sum stays as it is."""
     own = case("plain_jax: decoder with padding")
     found = resjax.discover(own.fn, own.variables, own.example, grain="layer")
-    assert [unit.name for unit in found.units] == ["blocks/0", "blocks/1", "blocks/2"]
+    assert [unit.name for unit in found.units] == ["blocks/0", "blocks/1"]
     sizes = [unit.parameters for unit in found_in("plain_jax: decoder with padding").units]
-    assert [unit.parameters for unit in found.units] == [sum(sizes[i : i + 2]) for i in (0, 2, 4)]
-    assert [stack.n for stack in found.network.stacks] == [3]
+    assert [unit.parameters for unit in found.units] == [sum(sizes[i : i + 2]) for i in (0, 2)]
+    assert [stack.n for stack in found.network.stacks] == [2]
     own = case("plain_jax: parallel attention and MLP")
     found = resjax.discover(own.fn, own.variables, own.example, grain="layer")
     assert found.units == found_in("plain_jax: parallel attention and MLP").units
@@ -101,9 +105,10 @@ def test_layers_instead_of_sums():
 def test_boundaries_choose_units():
     own = case("plain_jax: decoder with padding")
     find = functools.partial(resjax.discover, own.fn, own.variables, own.example)
-    found = find(boundaries=["blocks/0", "blocks/2/mlp"])
-    assert [unit.name for unit in found.units] == ["blocks/0", "blocks/2/mlp"]
-    assert [unit.name for unit in find(boundaries="blocks/*").units] == ["blocks/0", "blocks/1", "blocks/2"]
+    found = find(boundaries=["blocks/0", "blocks/1/mlp"])
+    sizes = [unit.parameters for unit in found_in("plain_jax: decoder with padding").units]
+    assert [unit.parameters for unit in found.units] == [sizes[0] + sizes[1], sizes[3]]
+    assert [unit.name for unit in find(boundaries="blocks/*").units] == ["blocks/0", "blocks/1"]
     with pytest.raises(NotFound, match=r"boundaries='layers/\*'.*blocks/0"):
         find(boundaries="layers/*")
 
@@ -125,3 +130,37 @@ def test_no_initial_variables():
     initial = found.stack(jax.tree.map(np.zeros_like, case("linen: ViT").variables))
     assert jax.tree.structure(initial) == jax.tree.structure(found.variables)
     assert not any(np.any(v) for v in jax.tree.leaves(initial))
+
+
+# --- bits ---
+
+
+def bits(logits):
+    return np.asarray(logits).view(np.uint32)
+
+
+@every_case
+def test_gates_of_one_give_the_function_bit_for_bit(name):
+    """In float32, operation by operation."""
+    own, found = case(name), found_in(name)
+    variables, x = on_device(own.variables), on_device(own.example)
+    jax.eval_shape(lambda x: found.apply(variables, x), x)  # it is traced with jit, and run without
+    with jax.disable_jit():
+        expected = own.fn(variables, x)
+        assert expected.dtype == np.float32
+        for gates in (None, np.ones(len(found.units), np.float32)):
+            np.testing.assert_array_equal(bits(found.apply(variables, x, gates)), bits(expected))
+
+
+@every_case
+def test_variables_go_home(name):
+    own, found = case(name), found_in(name)
+    home = found.unstack(found.variables)
+    assert jax.tree.structure(home) == jax.tree.structure(own.variables)
+    for there, here in zip(jax.tree.leaves(home), jax.tree.leaves(own.variables), strict=True):
+        assert np.array_equal(there, here) if hasattr(here, "dtype") else there is here
+    assert equal(found.stack(home), found.variables)
+    # What is done to stacked variables is done to the user's own.
+    half = jax.tree.map(lambda v: np.asarray(v) / 2, found.variables)
+    for there, here in zip(jax.tree.leaves(found.unstack(half)), jax.tree.leaves(own.variables), strict=True):
+        assert not hasattr(here, "dtype") or np.array_equal(there, np.asarray(here) / 2)

@@ -268,7 +268,7 @@ def test_wrong_input_is_refused():
     network, v = made("pre")
     with pytest.raises(ValueError, match="draws=1"):
         interventions(network, v, *examples(3), draws=1)
-    with pytest.raises(ValueError, match=r"run\.initial\.variables"):
+    with pytest.raises(ValueError, match=r"run\.initial_variables"):
         interventions(network, v, *examples(3), initial=made("post")[1])
     with pytest.raises(ValueError, match="no example"):
         interventions(network, v, *examples(3), reference=examples(0)[0])

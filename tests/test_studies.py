@@ -11,6 +11,7 @@ import resjax.analysis
 from resjax.report import fingerprint
 from resjax.report.fingerprint import code_fingerprint, reached
 from resjax.studies.catalogue import CLAIMS, STUDIES
+from resjax.studies.run import Run
 
 ALL = {**STUDIES, **CLAIMS}
 PAGES = Path(__file__).parent.parent / "docs/analyses"
@@ -48,8 +49,13 @@ def test_all_studies_are_imported_without_matplotlib():
     assert int(done.stdout) == len(ALL)
 
 
+def of_lesion():
+    """The fingerprints of ``lesion`` and of the runs that it is measured on."""
+    return code_fingerprint(STUDIES["lesion"].measure), code_fingerprint(Run)
+
+
 def changed(monkeypatch, module, old, new):
-    """The fingerprint of ``lesion`` after one replacement in the text of a module."""
+    """``of_lesion`` after one replacement in the text of a module."""
     read = fingerprint.source_of
 
     def source_of(name):
@@ -61,7 +67,7 @@ def changed(monkeypatch, module, old, new):
 
     monkeypatch.setattr(fingerprint, "source_of", source_of)
     fingerprint.forget()
-    found = code_fingerprint(STUDIES["lesion"].measure)
+    found = of_lesion()
     monkeypatch.undo()
     fingerprint.forget()
     return found
@@ -83,7 +89,7 @@ LESION = "resjax.studies.lesions.lesion"
     ],
 )
 def test_results_are_kept_where_words_pictures_or_other_studies_change(monkeypatch, module, old, new):
-    before = code_fingerprint(STUDIES["lesion"].measure)
+    before = of_lesion()
     assert changed(monkeypatch, module, old, new) == before
 
 
@@ -100,5 +106,5 @@ def test_results_are_kept_where_words_pictures_or_other_studies_change(monkeypat
     ],
 )
 def test_results_are_computed_again_where_the_measurement_changes(monkeypatch, module, old, new):
-    before = code_fingerprint(STUDIES["lesion"].measure)
+    before = of_lesion()
     assert changed(monkeypatch, module, old, new) != before

@@ -181,24 +181,38 @@ def _inline(program: Program, varying: set[int], closed: Any, args: list[int], l
 
 def _over_layers(program: Program, varying: set[int], eqn: Any, ins: tuple[int | None, ...]) -> bool:
     """Whether it is a scan over floats that do not depend on the input: parameters of layers."""
-    if eqn.primitive.name != "scan" or not eqn.params["num_carry"]:
+    if eqn.primitive.name != "scan" or not _counts(eqn)[1]:
         return False
-    xs = [v for v in ins[eqn.params["num_consts"] + eqn.params["num_carry"] :] if v is not None]
+    xs = [v for v in ins[sum(_counts(eqn)) :] if v is not None]
     floats = any(jnp.issubdtype(program.avals[v].dtype, jnp.floating) for v in xs)
     return floats and not varying.intersection(xs)
 
 
+def _counts(eqn: Any) -> tuple[int, int]:
+    """How many inputs of a scan are constants, and how many are its carry.
+
+    Its parameters differ between releases of JAX. What it runs over has one axis more outside.
+    """
+    inner = eqn.params["jaxpr"]
+
+    def rows(outside: Any, inside: Any) -> int:
+        return sum(len(v.aval.shape) > len(a.shape) for v, a in zip(outside, inside, strict=True))
+
+    carry = len(eqn.outvars) - rows(eqn.outvars, inner.out_avals)
+    return len(eqn.invars) - carry - rows(eqn.invars, inner.in_avals), carry
+
+
 def _unroll(program: Program, varying: set[int], eqn: Any, ins: list[int], label: str) -> list[int]:
     p = eqn.params
-    first, second = p["num_consts"], p["num_consts"] + p["num_carry"]
-    constants, carry, xs = ins[:first], ins[first:second], ins[second:]
+    first, count = _counts(eqn)
+    constants, carry, xs = ins[:first], ins[first : first + count], ins[first + count :]
     turns = list(range(p["length"]))[:: -1 if p["reverse"] else 1]
     program.scans.append([program.origins[program.leaves.index(v)][0] for v in xs if v in program.leaves])
     rows: dict[int, list[int]] = {}
     for i in turns:
         own = [_row(program, varying, v, i) for v in xs]
         outs = _inline(program, varying, p["jaxpr"], [*constants, *carry, *own], label)
-        carry, rows[i] = outs[: p["num_carry"]], outs[p["num_carry"] :]
+        carry, rows[i] = outs[:count], outs[count:]
     stacked = []
     for column in zip(*(rows[i] for i in range(p["length"])), strict=True):
         stack = jax.make_jaxpr(lambda *v: jnp.stack(v))(*(program.avals[v] for v in column))

@@ -17,8 +17,8 @@ from resjax.studies.batches import Progress
 from resjax.studies.options import ClaimOptions, Options
 from resjax.studies.refusal import Refusal
 from resjax.studies.result import Result
-from resjax.studies.run import Run
 from resjax.studies.study import Claim, Study
+from resjax.studies.subject import Subject
 from resjax.studies.words import join
 from resjax.workdir.stopping import Stopped, StopRequest
 
@@ -34,9 +34,11 @@ class Done(NamedTuple):
     failed: list[str]  # sentences: studies that ended with an error
 
 
-def run_studies(runs: Sequence[Run], studies: Sequence[Study], options: Options, console: Console) -> Done:
-    """Runs every study on every run that allows it. Finished results are loaded; if one study fails, the
-    others still run.
+def run_studies(
+    runs: Sequence[Subject], studies: Sequence[Study], options: Options, console: Console
+) -> Done:
+    """Runs every study on every run, or given network, that allows it. Finished results are loaded; if one
+    study fails, the others still run.
 
     Raises:
       Stopped: SIGTERM or Ctrl-C; finished results are kept.

@@ -1,4 +1,4 @@
-"""Facts of a run and of a report, in words."""
+"""Facts of a run, of a given network and of a report, in words."""
 
 from __future__ import annotations
 
@@ -8,11 +8,21 @@ from typing import Any
 
 from resjax import config as configs
 from resjax import models
-from resjax.studies.run import Run
+from resjax.network.example import described
+from resjax.report import found
+from resjax.studies.given import GivenNetwork
+from resjax.studies.run import Run, as_run
+from resjax.studies.subject import Subject
 
 
-def facts_of(run: Run, first: Run) -> dict[str, str]:
-    """Facts of one run; ``first`` is the run with which the others are compared."""
+def facts_of(run: Subject, first: Subject) -> dict[str, str]:
+    """Facts of one run, or of a given network; ``first`` is the one with which the others are compared."""
+    if isinstance(run, GivenNetwork):
+        return _facts_of_given(run)
+    return _facts_of_run(as_run(run), as_run(first))
+
+
+def _facts_of_run(run: Run, first: Run) -> dict[str, str]:
     config, info = run.config, run.experiment.dataset.info
     plan = run.experiment.plan
     height, width, channels = info.image_shape
@@ -41,6 +51,28 @@ def facts_of(run: Run, first: Run) -> dict[str, str]:
         facts["command"] = str(last["command"])
     facts["folder"] = str(run.workdir)
     return facts
+
+
+def _facts_of_given(run: GivenNetwork) -> dict[str, str]:
+    given = run.given
+
+    def name(function: Any, default: str = "none given") -> str:
+        return getattr(function, "__qualname__", repr(function)) if function else default
+
+    examples = f"{len(given.labels):,} evaluation examples"
+    if run.has_training_examples:
+        examples = f"{len(given.train_labels):,} training and {examples}"
+    known = "given" if given.initial_variables is not None else "none given"
+    return {
+        "network": run.source or name(given.fn),
+        "size": f"{run.num_parameters:,} parameters, {run.network.num_units} units",
+        "data": f"{examples}; one input is {described(run.example)}",
+        "function": name(given.fn),
+        "function in training": name(given.train_fn),
+        "initial variables": known,
+        "loss": name(given.loss, "cross-entropy"),
+        "metric": name(given.metric, "share of wrong predictions"),
+    }
 
 
 def facts_of_report(made: Mapping[str, Any]) -> dict[str, str]:
@@ -76,3 +108,11 @@ def _network(model: dict[str, Any]) -> str:
         if field != "name" and (field == "depth" or value != usual.get(field))
     ]
     return f"{model['name']}({', '.join(told)})"
+
+
+def record_of(run: Subject) -> dict[str, Any]:
+    """What the JSON file of a study says of a run or a given network, beside its result."""
+    if isinstance(run, GivenNetwork):
+        return {"network": run.source, "found": found.to_json(run.found)}
+    run = as_run(run)
+    return {"step": run.step, "config": run.config.to_dict(), "starts": run.starts}

@@ -31,7 +31,7 @@ class _Source(NamedTuple):
 
 
 def code_fingerprint(measure: Callable[..., Any]) -> str:
-    """The hash of everything that ``measure``, a function of a module of resjax, reaches."""
+    """The hash of everything that ``measure``, a function or class of a module of resjax, reaches."""
     digest = hashlib.sha256()
     for name, text in sorted(reached(measure).items()):
         digest.update(f"{name}\0{text}\0".encode())
@@ -58,7 +58,8 @@ def forget() -> None:
 
 def _reached(measure: Callable[..., Any]) -> Iterator[tuple[str, str]]:
     start = measure.__module__
-    waiting = [(start, name) for name in measure.__code__.co_names]
+    code = getattr(measure, "__code__", None)  # a class has none; its names follow from its definition
+    waiting = [(start, name) for name in code.co_names] if code else []
     waiting.append((Bench.__module__, Bench.__name__))  # it supplies the examples to ``measure``
     if measure.__name__ != "<lambda>":
         waiting.append((start, measure.__name__))

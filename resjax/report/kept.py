@@ -1,18 +1,16 @@
 """Keeps finished results on disk, so that no study or claim is repeated unnecessarily.
 
-``WORKDIR/studies/NAME.json`` holds a result and its cache key: study, options,
-configuration, checkpoints, log, versions, and a hash of the code that measures
+``WORKDIR/studies/NAME.json`` holds a result and its cache key: study, options, what the run is
+(configuration, checkpoints, log), versions, and a hash of the code that measures
 (``resjax.report.fingerprint``). If the key differs, the result is recomputed. So ``analyze`` can be stopped
-and restarted, and a run in several comparisons is analyzed only once. Results of claims are in the folder of
-the report, ``OUT/kept/NAME.json``.
+and restarted, and a run in several comparisons is analyzed only once. Results of claims, and of a network
+that somebody else made and trained, are in the folder of the report, ``OUT/kept/NAME.json``.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib
-import inspect
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,25 +18,24 @@ from typing import Any, TypeVar
 
 import jax
 
-from resjax import config as configs
 from resjax.report.fingerprint import code_fingerprint
 from resjax.studies.initial import at_initialization
 from resjax.studies.options import ClaimOptions, Options
 from resjax.studies.result import Result
-from resjax.studies.run import Run
 from resjax.studies.study import Claim, Study
+from resjax.studies.subject import Subject
 from resjax.workdir.provenance import provenance
 from resjax.workdir.workdir import write
 
 T = TypeVar("T")
 
 
-def load(run: Run, study: Study, options: Options) -> Result | None:
+def load(run: Subject, study: Study, options: Options) -> Result | None:
     """The finished result; None if there is none, or if its key differs."""
     return _load(_path(run, study), key(run, study, options), study.result.from_json)
 
 
-def save(run: Run, study: Study, options: Options, result: Result) -> None:
+def save(run: Subject, study: Study, options: Options, result: Result) -> None:
     """Saves ``result`` atomically."""
     _save(_path(run, study), key(run, study, options), result.to_json())
 
@@ -58,18 +55,9 @@ def save_claim(out: Path, claim: Claim, options: ClaimOptions, results: Mapping[
     _save(_claim_path(out, claim), claim_key(claim, options), data)
 
 
-def key(run: Run, study: Study, options: Options) -> str:
+def key(run: Subject, study: Study, options: Options) -> str:
     """Changes with everything that could change the result."""
-    return _digest(
-        study,
-        options,
-        config=configs.to_json(run.config),
-        steps=run.steps,
-        parameters=run.fingerprint,
-        starts=[start.get("imported") for start in run.starts],
-        records=len(run.records),
-        builder=_own_builder(run.config.model.name),
-    )
+    return _digest(study, options, **run.identity, subject=code_fingerprint(type(run)))
 
 
 def claim_key(claim: Claim, options: ClaimOptions) -> str:
@@ -103,19 +91,9 @@ def _save(path: Path, key: str, result: dict[str, Any]) -> None:
     write(path, json.dumps({"key": key, "made": provenance(), "result": result}) + "\n")
 
 
-def _path(run: Run, study: Study) -> Path:
-    return run.workdir / "studies" / f"{study.name}.json"
+def _path(run: Subject, study: Study) -> Path:
+    return run.kept / f"{study.name}.json"
 
 
 def _claim_path(out: Path, claim: Claim) -> Path:
     return out / "kept" / f"{claim.name}.json"
-
-
-def _own_builder(name: str) -> str | None:
-    """The source of a user's own builder, 'package.module:function': of its module, or of the function itself
-    in a notebook."""
-    module, colon, function = name.partition(":")
-    if not colon:
-        return None
-    own = importlib.import_module(module)
-    return inspect.getsource(getattr(own, function) if module == "__main__" else own)

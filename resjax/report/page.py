@@ -10,9 +10,10 @@ from importlib import resources
 from typing import Any
 
 from resjax.report.compare import Finding, Table
-from resjax.studies.study import Claim, Study
+from resjax.studies.study import Study
 
 Facts = Mapping[str, str]
+FOUND = "What was found"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +27,17 @@ class Section:
     choices: Mapping[str, Mapping[str, Any]]  # {label of the run: {choice: value}}
     group: str  # the chapter
     command: str  # reproduces this section
+    code: str  # the same in Python
+    files: Sequence[str]  # figure and data files, relative to the report
+
+
+@dataclasses.dataclass(frozen=True)
+class FoundSection:
+    """What was found in a given network, as the report shows it."""
+
+    finding: Finding
+    picture: str  # HTML of the figure
+    table: Table
     files: Sequence[str]  # figure and data files, relative to the report
 
 
@@ -41,6 +53,7 @@ class Page:
     failed: Sequence[str]  # sentences
     made: Facts  # date, commit, versions and device of the analysis
     seeds: str = ""  # how groups of runs are shown, if there are any
+    found: FoundSection | None = None  # of a given network
 
 
 def render(page: Page) -> str:
@@ -63,10 +76,12 @@ def render(page: Page) -> str:
 <p class="kind">resjax report</p>
 <h1>{escape(page.title)}</h1>
 <nav class="findings">
+{_found_headline(page.found) if page.found else ""}
 {"".join(_headlines(group, own) for group, own in groups)}</nav>
 {_facts(page.summary) if page.summary else ""}
 {f'<p class="seeds">{_prose(page.seeds)}</p>' if page.seeds else ""}
 </header>
+{_found(page.found) if page.found else ""}
 {"".join(_chapter(group, own) for group, own in groups)}
 <section id="runs">
 <h2>What was run</h2>
@@ -87,10 +102,17 @@ def _list(title: str, sentences: Sequence[str]) -> str:
     return f"<h3>{title}</h3><ul>{points}</ul>" if points else ""
 
 
+def _found_headline(found: FoundSection) -> str:
+    return _linked(FOUND, [("found", found.finding.headline)])
+
+
 def _headlines(group: str, sections: Sequence[Section]) -> str:
-    points = "".join(
-        f'<li><a href="#{s.study.name}">{_prose(s.finding.headline)}</a></li>\n' for s in sections
-    )
+    return _linked(group, [(s.study.name, s.finding.headline) for s in sections])
+
+
+def _linked(group: str, headlines: Sequence[tuple[str, str]]) -> str:
+    """A chapter's headlines, each a link to its section: (id of the section, text)."""
+    points = "".join(f'<li><a href="#{name}">{_prose(text)}</a></li>\n' for name, text in headlines)
     return f"<h2>{escape(group)}</h2>\n<ul>\n{points}</ul>\n"
 
 
@@ -98,14 +120,26 @@ def _chapter(group: str, sections: Sequence[Section]) -> str:
     return f'<h2 class="group">{escape(group)}</h2>\n{"".join(map(_section, sections))}'
 
 
+def _found(found: FoundSection) -> str:
+    return f"""<section id="found">
+<h2>{FOUND}</h2>
+<p class="question">The residual units of the function, from the input to the logits. All studies below take
+the network apart at these units, so check first that they are those of your network.</p>
+<figure>
+{found.picture}
+</figure>
+<p class="finding">{_prose(found.finding.headline)}</p>
+{_points(found.finding.points)}
+{_table(found.table, "units")}
+<p class="files">{_links(found.files)}</p>
+</section>
+"""
+
+
 def _section(section: Section) -> str:
     study, finding = section.study, section.finding
-    opening = "" if isinstance(study, Claim) else "run = resjax.analysis.load_run(workdir)\n"
-    code = opening + study.code
     choices = merge_choices(section.choices)
     listed = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in choices.items())
-    files = " · ".join(f'<a href="{escape(f)}">{escape(f)}</a>' for f in section.files)
-    points = "".join(f"<li>{_prose(point)}</li>\n" for point in finding.points)
     return f"""<section id="{study.name}">
 <h3>{escape(study.title)}</h3>
 <p class="question">{escape(study.question)}</p>
@@ -113,20 +147,28 @@ def _section(section: Section) -> str:
 {section.picture}
 </figure>
 <p class="finding">{_prose(finding.headline)}</p>
-<ul class="points">
-{points}</ul>
+{_points(finding.points)}
 <details><summary>The numbers</summary>
 {_table(section.table)}
 </details>
 <details><summary>Choices, files, and how to reproduce it</summary>
 <dl>{listed}</dl>
-<p class="files">{files}</p>
+<p class="files">{_links(section.files)}</p>
 <pre><code>{escape(section.command)}</code></pre>
 <p>In Python:</p>
-<pre><code>{escape(code)}</code></pre>
+<pre><code>{escape(section.code)}</code></pre>
 </details>
 </section>
 """
+
+
+def _points(points: Sequence[str]) -> str:
+    listed = "".join(f"<li>{_prose(point)}</li>\n" for point in points)
+    return f'<ul class="points">\n{listed}</ul>'
+
+
+def _links(files: Sequence[str]) -> str:
+    return " · ".join(f'<a href="{escape(f)}">{escape(f)}</a>' for f in files)
 
 
 def _prose(text: str) -> str:
@@ -162,12 +204,12 @@ def _facts(facts: Mapping[str, Facts]) -> str:
     return f'<div class="scroll"><table class="facts">{head}<tbody>{rows}</tbody></table></div>'
 
 
-def _table(table: Table) -> str:
+def _table(table: Table, kind: str = "numbers") -> str:
     head = "".join(f"<th>{escape(column)}</th>" for column in table.columns)
     rows = "".join(
         "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>\n" for row in table.rows
     )
     return (
-        f'<div class="scroll"><table class="numbers"><thead><tr>{head}</tr></thead>\n'
+        f'<div class="scroll"><table class="{kind}"><thead><tr>{head}</tr></thead>\n'
         f"<tbody>\n{rows}</tbody></table></div>"
     )

@@ -9,14 +9,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from resjax.discovery import Found
 from resjax.report import compare
+from resjax.report import found as units
 from resjax.report import page as html
 from resjax.report.compare import Finding
 from resjax.report.figures import picture, save
 from resjax.report.overlay import draw
 from resjax.report.seeds import Groups, Pooled, explained, pool
 from resjax.studies.result import Result
-from resjax.studies.study import Study
+from resjax.studies.study import Claim, Study
 
 Results = Mapping[str, Result]
 """{label of the run: result}."""
@@ -37,6 +39,8 @@ class Report:
     provenance: Mapping[str, Any]  # the same, as JSON
     command: Mapping[str, str]  # {study: the command that reproduces its section}
     seeds: Groups = dataclasses.field(default_factory=dict)  # groups of runs that are shown as one
+    found: Found | None = None  # in a given network
+    opening: str = "run = resjax.analysis.load_run(workdir)"  # what Python needs before a study's code
 
     @property
     def shown(self) -> list[tuple[Study, Pooled]]:
@@ -77,6 +81,7 @@ def write(report: Report, out: Path) -> Path:
             choices={label: result.choices for label, result in results.items()},
             group=report.groups[study.name],
             command=report.command[study.name],
+            code=study.code if isinstance(study, Claim) else f"{report.opening}\n{study.code}",
             files=[path.relative_to(out).as_posix() for path in (data, *figures)],
         )
         sections.append(section)
@@ -89,10 +94,25 @@ def write(report: Report, out: Path) -> Path:
         failed=report.failed,
         made=report.made,
         seeds=explained(report.seeds),
+        found=_found(report.found, out) if report.found else None,
     )
     path = out / "report.html"
     path.write_text(html.render(page), "utf-8")
     return path
+
+
+def _found(found: Found, out: Path) -> html.FoundSection:
+    """Writes found.json and the figure of the units, and shows them."""
+    draw, said = partial(units.plot, found), Finding(units.headline(found), units.points(found))
+    data = out / "found.json"
+    data.write_text(json.dumps(units.to_json(found), indent=1) + "\n", "utf-8")
+    files = [data, *save(draw, out / "figures", "found")]
+    return html.FoundSection(
+        finding=said,
+        picture=picture(draw, f"{html.FOUND}. {said.headline}"),
+        table=units.table(found),
+        files=[path.relative_to(out).as_posix() for path in files],
+    )
 
 
 def _data(report: Report, study: Study, results: Results) -> dict[str, Any]:

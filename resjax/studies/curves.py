@@ -25,6 +25,7 @@ from resjax.studies import style
 from resjax.studies.intervals import LEVEL, of_difference, of_mean
 from resjax.studies.refusal import Refusal
 from resjax.studies.result import Classified
+from resjax.studies.run import as_run, no_training
 from resjax.studies.study import Bench, Columns, Study
 from resjax.studies.verdicts import LEARNED
 from resjax.studies.words import join, numbers, percent, percents
@@ -240,7 +241,8 @@ def summary(r: Curves) -> dict[str, str]:
 
 
 def measure(bench: Bench) -> Curves:
-    run, info = bench.run, bench.run.experiment.dataset.info
+    run = as_run(bench.run)
+    info = run.experiment.dataset.info
     return curves(
         run.records,
         split=run.split,
@@ -257,6 +259,7 @@ STUDY = Study(
     question="How well does each network learn, on its training data and on other data?",
     code="run.records  # the lines of metrics.jsonl, as dictionaries",
     result=Curves,
+    unsuited=no_training,
     measure=measure,
     plot=plot,
     headline=headline,

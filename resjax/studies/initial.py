@@ -6,7 +6,7 @@ the network at initialization, and keeps that result as ``initial`` of the first
 
 *Which network.* That of step 0 of the run, which follows from its seed. The initialization of an imported
 network is unknown; its control is a network of the same kind, drawn from the run's seed by this project's
-initializer.
+initializer. A given network (``resjax.studies.given``) has a control where its initial variables are given.
 
 *BatchNorm.* At step 0 the running statistics are 0 and 1, which are not the statistics of any data: with
 them an untrained network normalizes nothing, and comparing it with a trained one would mostly compare that.
@@ -18,7 +18,6 @@ trained with a learning rate of 0. No parameter changes.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -27,41 +26,36 @@ import numpy as np
 
 from resjax.studies.batches import BATCH_SIZE
 from resjax.studies.lesions.batch_statistics import reestimate
+from resjax.studies.refusal import Refusal
 from resjax.studies.result import Result
-from resjax.studies.run import Run
+from resjax.studies.subject import Subject
 
 R = TypeVar("R", bound=Result)
 REFERENCE = 1024  # training images from which BatchNorm's statistics are estimated
 
 
-def at_initialization(run: Run, batch_size: int = BATCH_SIZE) -> Run:
-    """``run`` as if its newest checkpoint were that of step 0, with BatchNorm's statistics estimated on the
-    first 1,024 training images, augmented as in training, in batches of ``batch_size``.
+def at_initialization(run: Subject, batch_size: int = BATCH_SIZE) -> Subject:
+    """``run`` as if its newest variables were those before training, with BatchNorm's statistics estimated on
+    the first 1,024 training examples, augmented as in training, in batches of ``batch_size``.
 
     Raises:
-      Refusal: batch statistics that can't be estimated.
+      Refusal: initial variables that are not known, or batch statistics that can't be estimated.
     """
-    state = run.initial
-    if jax.tree.leaves(state.batch_stats):
+    variables = run.initial_variables
+    if variables is None:
+        raise Refusal("no initial variables were given")
+    if jax.tree.leaves(variables["batch_stats"]):
         images, _ = run.examples("train", REFERENCE, augmented=True)
-        new = reestimate(
-            run.network, state.variables, images, batch_size=batch_size, seed=int(run.config.seed)
-        )
-        state = state.replace(batch_stats=new["batch_stats"])
-    return dataclasses.replace(run, newest=state)
+        variables = reestimate(run.network, variables, images, batch_size=batch_size, seed=run.seed)
+    return run.at_start(variables)
 
 
-def described(run: Run) -> str:
+def described(run: Subject) -> str:
     """The network of ``at_initialization``, for the choices of a result."""
-    who = "the network of step 0, drawn from the seed"
-    if run.imported:
-        who = (
-            "a network of the same kind, drawn from the seed; the initialization of the imported network is "
-            "unknown"
-        )
-    if not jax.tree.leaves(run.initial.batch_stats):
-        return who
-    return f"{who}; statistics of BatchNorm estimated on up to {REFERENCE:,} training images"
+    variables = run.initial_variables
+    if variables is None or not jax.tree.leaves(variables["batch_stats"]):
+        return run.told_initial
+    return f"{run.told_initial}; statistics of BatchNorm estimated on up to {REFERENCE:,} training images"
 
 
 # --- what the report shows ---

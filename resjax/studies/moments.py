@@ -67,8 +67,14 @@ def at_moments(
     return join(measure(step, at(step), own) for step, own in parts)
 
 
+AS_GIVEN = -1
+"""The number of training steps of a network that somebody else trained: not known."""
+
+
 def moment(step: int) -> str:
-    """A number of training steps in words: 'at init', 'after 656 steps'."""
+    """A number of training steps in words: 'at init', 'after 656 steps', 'as given'."""
+    if step == AS_GIVEN:
+        return "as given"
     return "at init" if step == 0 else f"after {step:,} steps"
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -14,12 +16,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from ml_collections import ConfigDict
 
 from resjax import config as configs
 from resjax import data
 from resjax.network import Network, Variables
 from resjax.network.losses import Loss
+from resjax.studies.refusal import Refusal
+from resjax.studies.subject import Examples, Subject
 from resjax.training.checkpoint import Checkpoints
 from resjax.training.experiment import Experiment, load_experiment
 from resjax.training.step import Task, TrainState, augmented
@@ -27,12 +32,10 @@ from resjax.workdir.workdir import find, short_names
 from resjax.workdir.writers import read_records
 
 _REFERENCE = 2**30  # folded into a run's key for images that are augmented after training
-Examples = tuple[np.ndarray, np.ndarray]
-"""Standardized images float32 [N, H, W, C] and labels int32 [N]."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Run:
+class Run(Subject):
     """One finished or running run; use ``load_run``.
 
     Attributes:
@@ -45,7 +48,6 @@ class Run:
       starts: one entry for each start of the training: commit, versions, device, date, command.
     """
 
-    label: str
     workdir: Path
     experiment: Experiment
     initial: TrainState
@@ -72,27 +74,36 @@ class Run:
         return self.newest.variables
 
     @property
+    def initial_variables(self) -> Variables | None:
+        """Those of step 0; of an imported network, those of another network of the same kind."""
+        return self.initial.variables
+
+    @property
+    def from_scratch(self) -> bool:
+        return not self.imported
+
+    def at_start(self, variables: Variables) -> Run:
+        """Itself as if ``variables``, those of step 0 up to their batch statistics, were its newest."""
+        state = self.initial.replace(params=variables["params"], batch_stats=variables["batch_stats"])
+        return dataclasses.replace(self, newest=state)
+
+    @property
     def step(self) -> int:
         """Training steps of the newest checkpoint."""
         return int(self.newest.step)
+
+    @property
+    def example(self) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((1, *self.image_shape), jnp.float32)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         return self.experiment.dataset.info.image_shape
 
     @property
-    def num_parameters(self) -> int:
-        return sum(leaf.size for leaf in jax.tree.leaves(self.newest.params))
-
-    @property
     def imported(self) -> bool:
         """Whether it was trained elsewhere; ``initial`` is then unrelated to the trained network."""
         return any("imported" in start for start in self.starts)
-
-    @property
-    def residual(self) -> bool:
-        """Whether some unit has a shortcut."""
-        return any(stack.unit.residual for stack in self.network.stacks)
 
     @property
     def split(self) -> str:
@@ -114,9 +125,46 @@ class Run:
             crop = f"random crops ({c.crop!r})"
         return " and ".join(filter(None, (crop, "random flips" if c.flip else "")))
 
-    @functools.cached_property
-    def _examples(self) -> dict[tuple[str, int, bool], Examples]:
-        return {}
+    @property
+    def train_batch_size(self) -> int:
+        return int(self.config.train.batch_size)
+
+    @property
+    def optimizer(self) -> optax.GradientTransformation:
+        return self.experiment.task.optimizer
+
+    @property
+    def seed(self) -> int:
+        return int(self.config.seed)
+
+    @property
+    def told(self) -> str:
+        return f"the checkpoint of step {self.step:,}"
+
+    @property
+    def told_initial(self) -> str:
+        if not self.imported:
+            return "the network of step 0, drawn from the seed"
+        return (
+            "a network of the same kind, drawn from the seed; the initialization of the imported network is "
+            "unknown"
+        )
+
+    @property
+    def kept(self) -> Path:
+        return self.workdir / "studies"
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Configuration, checkpoints, log, and the source of a builder that is not ours."""
+        return {
+            "config": configs.to_json(self.config),
+            "steps": self.steps,
+            "parameters": self.fingerprint,
+            "starts": [start.get("imported") for start in self.starts],
+            "records": len(self.records),
+            "builder": _own_builder(self.config.model.name),
+        }
 
     def at(self, step: int) -> Variables:
         """The variables of a checkpoint, or of step 0, which follow from the seed.
@@ -129,11 +177,6 @@ class Run:
             return known[step].variables
         with Checkpoints(self.workdir) as checkpoints:
             return checkpoints.restore(self.initial, step).variables
-
-    def evaluation(self, most: int) -> tuple[Network, Variables, np.ndarray, np.ndarray]:
-        """Network, newest variables, and images and labels of at most ``most`` examples of the evaluation
-        set: the first arguments of most analyses."""
-        return self.network, self.variables, *self.examples(self.split, most)
 
     def examples(self, split: str, most: int, *, augmented: bool = False) -> Examples:
         """At most ``most`` examples: of ``run.split``, spread evenly over the evaluation set; of 'train', the
@@ -171,6 +214,35 @@ def _augmented(images: jax.Array, seed: int, task: Task) -> jax.Array:
     """Training images as they are in some epoch; none of training's own draws is repeated."""
     key = jax.random.fold_in(jax.random.key(seed), _REFERENCE)
     return jax.jit(augmented, static_argnames="task")(images, jnp.arange(len(images)), key, task=task)
+
+
+def _own_builder(name: str) -> str | None:
+    """The source of a user's own builder, 'package.module:function': of its module, or of the function itself
+    in a notebook."""
+    module, colon, function = name.partition(":")
+    if not colon:
+        return None
+    own = importlib.import_module(module)
+    return inspect.getsource(getattr(own, function) if module == "__main__" else own)
+
+
+def as_run(subject: Subject) -> Run:
+    """``subject``, for a study of what only a run has.
+
+    Raises:
+      Refusal: it is no run; ``no_training`` says why.
+    """
+    if not isinstance(subject, Run):
+        raise Refusal(NO_TRAINING)
+    return subject
+
+
+NO_TRAINING = "a given network has no training log and no checkpoints, as a run of resjax.train has"
+
+
+def no_training(subject: Subject) -> str | None:
+    """Why the training of ``subject`` can't be studied, or None."""
+    return None if isinstance(subject, Run) else NO_TRAINING
 
 
 def load_run(workdir: str | Path, label: str = "") -> Run:

@@ -20,15 +20,13 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from resjax.network import Network, Variables
 from resjax.studies.batches import Inference, Progress, Running, part
 from resjax.studies.initial import at_initialization, described
 from resjax.studies.options import ClaimOptions, Options
 from resjax.studies.refusal import Refusal
 from resjax.studies.result import Result
-from resjax.studies.run import Run
+from resjax.studies.subject import Subject
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,10 +40,10 @@ Columns = Mapping[str, Iterable[str]]
 
 @dataclasses.dataclass
 class Bench:
-    """A run, with everything that a study needs to measure it. What a study uses is recorded in ``choices``,
-    which ``Study.run`` adds to the choices of the result."""
+    """A run or a given network, with everything that a study needs to measure it. What a study uses is
+    recorded in ``choices``, which ``Study.run`` adds to the choices of the result."""
 
-    run: Run
+    run: Subject
     options: Options
     progress: Progress | None = None
     choices: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -57,39 +55,51 @@ class Bench:
 
     @property
     def how(self) -> Inference:
-        """``running``, for studies that measure an error."""
-        return Inference(**self.running)
+        """``running`` and the run's metric, for studies that measure an error."""
+        return Inference(**self.running, metric=self.run.metric)
 
     def network(self) -> tuple[Network, Variables]:
         """The network and its newest variables."""
-        self.choices["network"] = f"the checkpoint of step {self.run.step:,}"
+        self.choices["network"] = self.run.told
         return self.run.network, self.run.variables
 
-    def evaluation(self, most: int | None = None) -> tuple[Network, Variables, np.ndarray, np.ndarray]:
-        """Network, variables, images and labels: the evaluation set, at most ``most`` of its examples and at
+    def evaluation(self, most: int | None = None) -> tuple[Network, Variables, Any, Any]:
+        """Network, variables, inputs and labels: the evaluation set, at most ``most`` of its examples and at
         most ``options.max_examples``."""
+        run = self.run
         count = min(self.options.max_examples, self.options.max_examples if most is None else most)
-        images, labels = self.run.examples(self.run.split, count)
-        self.choices["data"] = f"{len(labels):,} {self.run.split} examples, not augmented"
-        return *self.network(), images, labels
+        inputs, labels = run.examples(run.split, count)
+        self.choices["data"] = f"{len(labels):,} {run.split} examples, {run.as_they_are}"
+        return *self.network(), inputs, labels
 
-    def reference(self) -> np.ndarray:
-        """Training images for estimating BatchNorm statistics, prepared as in training unless
+    def reference(self) -> Any:
+        """Training inputs for estimating BatchNorm statistics, prepared as in training unless
         ``options.plain_reference``."""
         plain, run = self.options.plain_reference, self.run
-        images, labels = run.examples("train", self.options.reference, augmented=not plain)
-        how = run.augmentation or "which the run's configuration does not augment"
-        if plain:
-            how = "not augmented"
+        inputs, labels = run.examples("train", self.options.reference, augmented=not plain)
+        how = run.as_they_are if plain else run.augmentation or run.as_they_are
         self.choices["reference images"] = f"the first {len(labels):,} training images, {how}"
-        return images
+        return inputs
 
-    def training(self, most: int, *, note: bool = False) -> tuple[np.ndarray, np.ndarray]:
-        """Images and labels of the first ``most`` training examples; with ``note``, as the data."""
-        images, labels = self.run.examples("train", most)
-        if note:
-            self.choices["data"] = f"the first {len(labels):,} training examples, not augmented"
-        return images, labels
+    def training(self, most: int) -> tuple[Any, Any]:
+        """Inputs and labels of the first ``most`` training examples.
+
+        Raises:
+          Refusal: there are none.
+        """
+        return self.run.examples("train", most)
+
+    def data(self, most: int) -> tuple[Any, Any]:
+        """The data of a study: the first training examples, or evaluation examples if there are no others."""
+        run = self.run
+        split = "train" if run.has_training_examples else run.split
+        inputs, labels = run.examples(split, most)
+        if run.has_training_examples:
+            told = f"the first {len(labels):,} training examples, {run.as_they_are}"
+        else:
+            told = f"{len(labels):,} {split} examples, because no training examples were given"
+        self.choices["data"] = told
+        return inputs, labels
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -116,11 +126,11 @@ class Study:
     # {label: results of all seeds} → headline and notes, where some label has several seeds; None to say in
     # how many seeds the headline of single runs holds.
     over_seeds: Callable[[Mapping[str, Sequence[Any]]], tuple[str, Sequence[str]]] | None = None
-    unsuited: Callable[[Run], str | None] = lambda run: None  # why a run does not allow it, or None
+    unsuited: Callable[[Subject], str | None] = lambda run: None  # why a run does not allow it, or None
     labels: str = "network"  # what the labels of results name, for the first column of tables
     control: bool = False  # whether the same is measured at initialization, see ``resjax.studies.initial``
 
-    def run(self, run: Run, options: Options, progress: Progress | None = None) -> Any:
+    def run(self, run: Subject, options: Options, progress: Progress | None = None) -> Any:
         """The result for ``run``, with the choices that its bench recorded, and with ``control`` also the
         result of its network at initialization."""
         if not self.control or run.step == 0:
@@ -135,7 +145,7 @@ class Study:
         result.choices["at initialization"] = initial.choices["network"] = described(run)
         return dataclasses.replace(result, initial=initial)
 
-    def _measured(self, run: Run, options: Options, progress: Progress | None) -> Any:
+    def _measured(self, run: Subject, options: Options, progress: Progress | None) -> Any:
         bench = Bench(run, options, progress)
         result = self.measure(bench)
         result.choices.update(bench.choices)

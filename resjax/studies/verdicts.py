@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from resjax.studies.run import Run
+from resjax.studies.subject import Subject
 from resjax.studies.words import join
 
 # A unit "may go" if its deletion raises the error by at most this (Veit et al. 2016: no noticeable change).
@@ -29,12 +29,12 @@ def untrained(result: Any) -> bool:
     return bool(result.intact_error > LEARNED * result.chance_error)
 
 
-def num_deletable(run: Run) -> int:
+def num_deletable(run: Subject) -> int:
     """How many units of a run's network can be deleted."""
-    return int(run.network.deletable(run.variables, run.image_shape).sum())
+    return int(run.network.deletable(run.variables, run.example).sum())
 
 
-def cannot_delete(run: Run) -> str | None:
+def cannot_delete(run: Subject) -> str | None:
     """Why no unit of the run can be deleted, or None."""
     if num_deletable(run):
         return None

@@ -16,7 +16,7 @@ VOCABULARY, TOKENS = 7, 5
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """``run(variables, x, left_out) -> logits`` leaves out the branches of the units numbered in ``left_out``.
+    """``run(variables, x, left_out) -> logits`` leaves out the branches of the units in ``left_out``.
 
     Attributes:
       units: (name, shortcut) of each unit, in order.
@@ -45,9 +45,7 @@ class Case:
 
     def in_double(self) -> Case:
         """The same in float64."""
-        return dataclasses.replace(
-            self, variables=in_double(self.variables), example=in_double(self.example)
-        )
+        return dataclasses.replace(self, variables=in_double(self.variables), example=in_double(self.example))
 
 
 def is_float(leaf: Any) -> bool:
@@ -97,4 +95,6 @@ def masked_tokens() -> dict[str, np.ndarray]:
 def named(pattern: str, count: int, *parts: str, shortcut: str = "identity") -> tuple[tuple[str, str], ...]:
     """(name, shortcut) of ``count`` layers, or of the parts of each: ``blocks/0/attention``, …"""
     layers = [pattern.format(i) for i in range(count)]
-    return tuple((f"{layer}/{part}" if part else layer, shortcut) for layer in layers for part in parts or ("",))
+    return tuple(
+        (f"{layer}/{part}" if part else layer, shortcut) for layer in layers for part in parts or ("",)
+    )

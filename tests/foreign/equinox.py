@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from foreign.case import CLASSES, Case, drawn, images, named
 
-WIDTH, HEADS, DEPTH = 4, 2, 3
+WIDTH, HEADS, DEPTH = 4, 2, 2
 
 
 class Block(eqx.Module):
@@ -46,9 +46,9 @@ class ResNet(eqx.Module):
     head: eqx.nn.Linear
 
     def __init__(self, key: jax.Array):
-        first, last, *keys = jax.random.split(key, 6)
+        first, last, *keys = jax.random.split(key, 5)
         self.stem = eqx.nn.Conv2d(3, 4, 3, padding=1, key=first)
-        sizes = ((4, 4, 1), (4, 4, 1), (4, 6, 2), (6, 6, 1))
+        sizes = ((4, 4, 1), (4, 4, 1), (4, 6, 2))
         self.blocks = tuple(Block(*size, own) for size, own in zip(sizes, keys, strict=True))
         self.head = eqx.nn.Linear(6, CLASSES, key=last)
 
@@ -105,14 +105,16 @@ def run(variables: Any, x: Any, left_out: Any) -> jax.Array:
 
 
 def resnet_case() -> Case:
-    units = list(named("blocks/{}", 4))
+    units = list(named("blocks/{}", 3))
     units[2] = ("blocks/2", "affine")
-    return Case(run, drawn(eqx.filter_eval_shape(ResNet, jax.random.key(0))), images((3, 6, 6)), tuple(units), "aabc")
+    return Case(
+        run, drawn(eqx.filter_eval_shape(ResNet, jax.random.key(0))), images((3, 6, 6)), tuple(units), "aab"
+    )
 
 
 def vit_case() -> Case:
     units = named("layers/{}", DEPTH, "attention", "mlp")
-    return Case(run, drawn(eqx.filter_eval_shape(ViT, jax.random.key(0))), images((3, 6, 6)), units, "ababab")
+    return Case(run, drawn(eqx.filter_eval_shape(ViT, jax.random.key(0))), images((3, 6, 6)), units, "abab")
 
 
 CASES = {"pre-activation ResNet": resnet_case, "ViT": vit_case}

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from foreign.case import CLASSES, TOKENS, VOCABULARY, Case, drawn, images, named, tokens
 
-WIDTH, HEADS, DEPTH = 4, 2, 3
+WIDTH, HEADS, DEPTH = 4, 2, 2
 
 
 class Block(hk.Module):
@@ -32,7 +32,7 @@ class Block(hk.Module):
 
 def resnet(x: jax.Array, train: bool, left_out: Any) -> jax.Array:
     x = jax.nn.relu(hk.Conv2D(WIDTH, 3, name="stem")(x))
-    for i, (features, stride) in enumerate(((4, 1), (4, 1), (6, 2), (6, 1))):
+    for i, (features, stride) in enumerate(((4, 1), (4, 1), (6, 2))):
         x = Block(features, stride, f"block{i}")(x, train, i in left_out)
     return hk.Linear(CLASSES, name="head")(jnp.mean(x, (1, 2)))
 
@@ -78,17 +78,17 @@ def as_function(network: Callable[..., jax.Array], x: Any) -> tuple[Any, Any, An
 
 def resnet_case() -> Case:
     run, variables, train_fn = as_function(resnet, images())
-    units = list(named("block{}", 4))
+    units = list(named("block{}", 3))
     units[2] = ("block2", "affine")
     own = (train_fn, lambda variables: {"state": variables["state"]})
-    return Case(run, variables, images(), tuple(units), "aabc", "relu", *own)
+    return Case(run, variables, images(), tuple(units), "aab", "relu", *own)
 
 
 def decoder_case() -> Case:
     run, variables, _ = as_function(decoder, tokens())
     units = named("layer{}", DEPTH, "attention", "mlp")
     return Case(
-        *(run, variables, tokens(), units, "ababab"),
+        *(run, variables, tokens(), units, "abab"),
         stem_bias=lambda gradients: gradients["params"]["~"]["positions"],
     )
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from foreign.case import CLASSES, TOKENS, VOCABULARY, Case, drawn, images, named, tokens
 
-WIDTH, HEADS, DEPTH = 4, 2, 3
+WIDTH, HEADS, DEPTH = 4, 2, 2
 
 
 def shapes(module: nn.Module, x: Any, **kwargs: Any) -> Any:
@@ -52,7 +52,7 @@ class ResNet(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         x = nn.Conv(WIDTH, (3, 3), name="stem")(x)
-        for i, (features, stride) in enumerate(((4, 1), (4, 1), (6, 2), (6, 1))):
+        for i, (features, stride) in enumerate(((4, 1), (4, 1), (6, 2))):
             x = Block(features, self.pre, stride, i in self.left_out, name=f"block{i}")(x, train)
         x = nn.relu(nn.BatchNorm(use_running_average=not train, name="norm")(x)) if self.pre else x
         return nn.Dense(CLASSES, name="head")(jnp.mean(x, (1, 2)))
@@ -65,12 +65,12 @@ def resnet_case(pre: bool) -> Case:
     def train_fn(variables: Any, x: Any, key: Any) -> Any:
         return ResNet(pre).apply(variables, x, train=True, mutable=["batch_stats"])
 
-    units = list(named("block{}", 4))
+    units = list(named("block{}", 3))
     units[2] = ("block2", "affine")
     variables = shapes(ResNet(pre), images())
     follows = "" if pre else "relu"
     own = (train_fn, lambda variables: {"batch_stats": variables["batch_stats"]})
-    return Case(run, variables, images(), tuple(units), "aabc", follows, *own)
+    return Case(run, variables, images(), tuple(units), "aab", follows, *own)
 
 
 # --- ConvNeXt with stochastic depth, which is off ---
@@ -115,7 +115,7 @@ def convnext_case() -> Case:
     def run(variables: Any, x: Any, left_out: Any) -> jax.Array:
         return ConvNeXt(tuple(left_out)).apply(variables, x)
 
-    return Case(run, shapes(ConvNeXt(), images()), images(), named("block{}", DEPTH), "aaa")
+    return Case(run, shapes(ConvNeXt(), images()), images(), named("block{}", DEPTH), "aa")
 
 
 # --- transformers ---
@@ -160,7 +160,7 @@ def vit_case() -> Case:
         return ViT(tuple(left_out)).apply(variables, x)
 
     units = named("layer{}", DEPTH, "attention", "wider")
-    return Case(run, shapes(ViT(), images()), images(), units, "ababab")
+    return Case(run, shapes(ViT(), images()), images(), units, "abab")
 
 
 class Scanned(nn.Module):
@@ -196,7 +196,7 @@ def scanned_case() -> Case:
 
     units = named("layers/{}", DEPTH, "attention", "wider")
     variables = shapes(Scanned(), tokens())
-    return Case(run, variables, tokens(), units, "ababab", stem_bias=lambda g: g["params"]["positions"])
+    return Case(run, variables, tokens(), units, "abab", stem_bias=lambda g: g["params"]["positions"])
 
 
 CASES = {

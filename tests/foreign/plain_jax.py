@@ -12,7 +12,7 @@ from jax import lax
 
 from foreign.case import CLASSES, TOKENS, VOCABULARY, Case, drawn, images, masked_tokens, named, tokens
 
-WIDTH, HEADS, DEPTH = 4, 2, 3
+WIDTH, HEADS, DEPTH = 4, 2, 2
 
 
 def empty(*shape: int) -> np.ndarray:
@@ -36,7 +36,9 @@ def norm() -> dict[str, np.ndarray]:
 
 
 def conv(x: jax.Array, w: jax.Array, stride: int = 1) -> jax.Array:
-    return lax.conv_general_dilated(x, w, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    return lax.conv_general_dilated(
+        x, w, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
 
 
 def bottleneck(x: jax.Array, p: Any, stride: int) -> jax.Array:
@@ -46,10 +48,10 @@ def bottleneck(x: jax.Array, p: Any, stride: int) -> jax.Array:
 
 
 def resnet(v: Any, x: jax.Array, left_out: Any, pre: bool) -> jax.Array:
-    """Bottlenecks; the third halves the resolution with a projection."""
+    """Bottlenecks; the last halves the resolution with a projection."""
     x = conv(x, v["stem"])
     x = x if pre else jax.nn.relu(x)
-    for i, (p, stride) in enumerate(zip(v["blocks"], (1, 1, 2, 1), strict=True)):
+    for i, (p, stride) in enumerate(zip(v["blocks"], (1, 1, 2), strict=True)):
         inner = jax.nn.relu(x) if pre else x
         f = bottleneck(inner, p, stride)
         x = conv(inner, p["projection"], stride) if "projection" in p else x
@@ -65,12 +67,12 @@ def resnet_case(pre: bool) -> Case:
         p |= {"expand": empty(1, 1, 3, out)}
         return p if wide == out else p | {"projection": empty(1, 1, wide, out)}
 
-    blocks = [block(4, 4), block(4, 4), block(4, 6), block(6, 6)]
+    blocks = [block(4, 4), block(4, 4), block(4, 6)]
     variables = drawn({"stem": empty(3, 3, 3, 4), "blocks": blocks, "head": empty(6, CLASSES)})
-    units = list(named("blocks/{}", 4))
+    units = list(named("blocks/{}", 3))
     units[2] = ("blocks/2", "affine")
     run = functools.partial(resnet, pre=pre)
-    return Case(run, variables, images(), tuple(units), "aabc", "" if pre else "relu")
+    return Case(run, variables, images(), tuple(units), "aab", "" if pre else "relu")
 
 
 # --- ConvNeXt, NCHW ---
@@ -96,8 +98,13 @@ def convnext_case() -> Case:
         return p | {"wider": empty(WIDTH, 8), "narrower": empty(8, WIDTH)}
 
     blocks = [block() for _ in range(DEPTH)]
-    variables = {"stem": empty(WIDTH, 3, 2, 2), "blocks": blocks, "norm": norm(), "head": empty(WIDTH, CLASSES)}
-    return Case(convnext, drawn(variables), images((3, 6, 6)), named("blocks/{}", DEPTH), "aaa")
+    variables = {
+        "stem": empty(WIDTH, 3, 2, 2),
+        "blocks": blocks,
+        "norm": norm(),
+        "head": empty(WIDTH, CLASSES),
+    }
+    return Case(convnext, drawn(variables), images((3, 6, 6)), named("blocks/{}", DEPTH), "aa")
 
 
 # --- transformers over tokens ---
@@ -145,7 +152,7 @@ def parallel(v: Any, x: jax.Array, left_out: Any) -> jax.Array:
 
 def post_norm(v: Any, x: jax.Array, left_out: Any) -> jax.Array:
     """An encoder that normalizes behind each sum."""
-    h = normalized(embed(v, x), v["norm"])
+    h = embed(v, x)
     for i, p in enumerate(v["blocks"]):
         f = attention(h, p["attention"], jnp.ones((1, 1, 1, 1), bool))
         h = normalized(h if 2 * i in left_out else h + f, p["norm1"])
@@ -169,10 +176,14 @@ def transformer_case(run: Any) -> Case:
     both = named("blocks/{}", DEPTH, "attention", "mlp")
     variables = transformer_variables(CLASSES if run is post_norm else VOCABULARY)
     if run is parallel:
-        return Case(run, variables, tokens(), named("blocks/{}", DEPTH), "aaa", stem_bias=positions)
+        del variables["head"]
+        for block in variables["blocks"]:
+            del block["norm2"]
+        return Case(run, variables, tokens(), named("blocks/{}", DEPTH), "aa", stem_bias=positions)
     if run is gpt:
-        return Case(run, variables, masked_tokens(), both, "abababab"[:6], stem_bias=positions)
-    return Case(run, variables, tokens(), both, "ababab", "normalization")
+        return Case(run, variables, masked_tokens(), both, "abab", stem_bias=positions)
+    del variables["norm"]
+    return Case(run, variables, tokens(), both, "abab", "normalization", stem_bias=positions)
 
 
 def positions(gradients: Any) -> jax.Array:
@@ -203,7 +214,7 @@ def mixer_case() -> Case:
     ]
     variables = {"patches": empty(12, WIDTH), "blocks": blocks, "head": empty(WIDTH, CLASSES)}
     units = named("blocks/{}", DEPTH, "tokens", "channels", shortcut="linear")
-    return Case(mixer, drawn(variables), images(), units, "ababab")
+    return Case(mixer, drawn(variables), images(), units, "abab")
 
 
 CASES = {

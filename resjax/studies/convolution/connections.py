@@ -30,7 +30,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from resjax.models.layer_table import Facts, layer_table, rule_of
+from resjax.models.layer_table import Facts, rule_of
 from resjax.network import Network, Variables
 from resjax.network.example import one_example
 from resjax.network.parts import part_of
@@ -40,7 +40,6 @@ from resjax.studies.convolution.sharing import Shape3, jacobian_rows, moved_back
 from resjax.studies.examples import only_images, only_modules
 from resjax.studies.refusal import Refusal
 from resjax.studies.result import Result
-from resjax.studies.run import Run
 from resjax.studies.study import Columns, Study
 from resjax.studies.words import count, factor, join
 
@@ -268,13 +267,6 @@ def table(r: Connections) -> Columns:
     }
 
 
-def unsuited(run: Run) -> str | None:
-    if run.network.opaque:
-        return "its layers can't be seen, because they are no Flax modules"
-    rows = layer_table(run.network, run.image_shape)
-    return None if any("conv" in row.kind for row in rows) else "it has no convolution"
-
-
 STUDY = Study(
     name="connections",
     title="Sparse connections, shared weights, layer by layer",
@@ -283,10 +275,9 @@ STUDY = Study(
         "as if positions did not share weights, and as if everything were connected. Rows of the layers' "
         "Jacobians are measured."
     ),
-    code="resjax.analysis.connections(run.network, run.variables, run.image_shape)",
+    code="resjax.analysis.connections(run.network, run.variables, run.example)",
     result=Connections,
-    unsuited=unsuited,
-    measure=lambda bench: connections(*bench.network(), bench.run.image_shape, progress=bench.progress),
+    measure=lambda bench: connections(*bench.network(), bench.run.example, progress=bench.progress),
     plot=plot,
     headline=headline,
     points=points,

@@ -55,6 +55,7 @@ from resjax.studies.examples import checked_examples, only_images, only_modules
 from resjax.studies.initial import drawn
 from resjax.studies.result import Classified
 from resjax.studies.study import Bench, Columns, Study
+from resjax.studies.subject import Subject
 from resjax.studies.words import factor, join, number, numbers, percent, percents
 
 _PROBES = 8  # images with which the border's reach is measured
@@ -293,10 +294,15 @@ def summary(r: Equivariance) -> dict[str, str]:
     return {"error, moved by one pixel": percent(float(r.error[1].mean()))}
 
 
+def unsuited(run: Subject) -> str | None:
+    only_images(run.example, "shifts")
+    return None if min(run.example.shape[1:3]) > 1 else "its images can't be shifted"
+
+
 def measure(bench: Bench) -> Equivariance:
     return equivariance(
         *bench.evaluation(256),  # because each runs with four copies, for every number of pixels
-        most=min(4, min(bench.run.image_shape[:2]) - 1),
+        most=min(4, min(bench.run.example.shape[1:3]) - 1),
         seed=bench.options.seed,
         batch_size=bench.options.batch_size,
         progress=bench.progress,
@@ -313,7 +319,7 @@ STUDY = Study(
     code="resjax.analysis.equivariance(*run.evaluation(256))",
     result=Equivariance,
     control=True,
-    unsuited=lambda run: None if min(run.image_shape[:2]) > 1 else "its images can't be shifted",
+    unsuited=unsuited,
     measure=measure,
     plot=plot,
     verdict=verdict,

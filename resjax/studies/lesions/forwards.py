@@ -165,7 +165,7 @@ def check_alike(other: Variables, variables: Variables) -> None:
     if shapes[0] != shapes[1]:
         raise ValueError(
             "the initial variables have other names or shapes than those of the network; take them from "
-            "Network.init for the same network (of a run: run.initial.variables)"
+            "Network.init for the same network (of a run: run.initial_variables)"
         )
 
 

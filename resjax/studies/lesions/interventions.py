@@ -366,8 +366,8 @@ def measure(bench: Bench) -> Interventions:
     run, options = bench.run, bench.options
     return interventions(
         *bench.evaluation(EXAMPLES),
-        initial=None if run.imported else run.initial.variables,
-        reference=bench.training(REFERENCE)[0],
+        initial=run.initial_variables if run.from_scratch else None,
+        reference=bench.training(REFERENCE)[0] if run.has_training_examples else None,
         alphas=ALPHAS,
         draws=min(DRAWS, options.draws),
         seed=options.seed,
@@ -385,7 +385,7 @@ STUDY = Study(
     ),
     code=(
         f"reference, _ = run.examples('train', {REFERENCE})\n"
-        f"resjax.analysis.interventions(*run.evaluation({EXAMPLES}), initial=run.initial.variables,\n"
+        f"resjax.analysis.interventions(*run.evaluation({EXAMPLES}), initial=run.initial_variables,\n"
         f"                              reference=reference, alphas={ALPHAS}, draws={DRAWS},\n"
         "                              loss=run.loss)"
     ),

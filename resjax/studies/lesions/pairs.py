@@ -37,9 +37,9 @@ from resjax.studies.batches import Inference
 from resjax.studies.lesions.deletions import delete_subsets
 from resjax.studies.lesions.deletions_result import Deletions
 from resjax.studies.lesions.subsets import candidates, pairs_and_runs
-from resjax.studies.run import Run
 from resjax.studies.spread import intact_value
 from resjax.studies.study import Bench, Columns, Study
+from resjax.studies.subject import Subject
 from resjax.studies.words import columns, count, percent
 
 
@@ -219,7 +219,7 @@ def summary(result: Deletions) -> dict[str, str]:
     return {"neighbours that may go together": count(longest_run(result), "unit") + _interval(result)}
 
 
-def unsuited(run: Run) -> str | None:
+def unsuited(run: Subject) -> str | None:
     n = verdicts.num_deletable(run)
     if n == 1:
         return "only one unit of this network can be deleted"

@@ -49,9 +49,9 @@ from resjax.studies.lesions.prefixes import measure_places
 from resjax.studies.ranks import spearman
 from resjax.studies.refusal import Refusal
 from resjax.studies.result import Compared
-from resjax.studies.run import Run
 from resjax.studies.spread import Spread, draw_spread, intact_value, spread, style_errors
 from resjax.studies.study import Bench, Columns, Study
+from resjax.studies.subject import Subject
 from resjax.studies.words import correlation, count, join, number, percent
 
 SWAPS = (1, 2, 3, 5, 8, 10, 15, 20, 30)
@@ -351,7 +351,7 @@ def summary(result: Reordering) -> dict[str, str]:
     return {"units shuffled: median": percent(np.median(result.error[result.of_kind("shuffle")]))}
 
 
-def unsuited(run: Run) -> str | None:
+def unsuited(run: Subject) -> str | None:
     if max(map(len, run.network.classes), default=0) > 1:
         return None
     return "all units of this network differ, and only equal ones can change places"

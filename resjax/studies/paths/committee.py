@@ -63,8 +63,8 @@ from resjax.studies.paths.voters import (
 )
 from resjax.studies.refusal import Refusal
 from resjax.studies.result import Classified
-from resjax.studies.run import Run
 from resjax.studies.study import Bench, Columns, Study
+from resjax.studies.subject import Subject
 from resjax.studies.variants import logits_of, with_gates
 from resjax.studies.verdicts import LEARNED, num_deletable
 from resjax.studies.words import columns, factor, join, percent
@@ -358,7 +358,7 @@ def measure(bench: Bench) -> Committee:
     return committee(*bench.evaluation(), deleted=kinds, batch_size=size, progress=progress, **how)
 
 
-def _unsuited(run: Run) -> str | None:
+def _unsuited(run: Subject) -> str | None:
     if (n := num_deletable(run)) >= 2:
         return None
     return f"voters differ in the deleted units, and {n or 'no'} unit of this network can be deleted"

@@ -58,9 +58,9 @@ from resjax.studies.lesions.subsets import default_numbers, random_subsets
 from resjax.studies.paths.depths import CUTS, ForwardDepth, depth_of, error_ends, of_shares
 from resjax.studies.paths.truncation import truncated_logits
 from resjax.studies.refusal import Refusal
-from resjax.studies.run import Run
 from resjax.studies.spread import spread, style_errors
 from resjax.studies.study import Bench, Columns, Study
+from resjax.studies.subject import Subject
 from resjax.studies.words import count, number, percent, percents
 
 NO_SHORTCUT = "no unit of this network has a shortcut, so all its paths have one length"
@@ -284,7 +284,7 @@ def summary(result: ForwardDepth) -> dict[str, str]:
     return {"branches that paths need": f"{depth_of(result)} of {result.most}"}
 
 
-def unsuited(run: Run) -> str | None:
+def unsuited(run: Subject) -> str | None:
     """Why no path of the run is shorter than another, or None."""
     return None if run.residual else NO_SHORTCUT
 

@@ -44,8 +44,8 @@ from resjax.studies.paths.path_lengths import (
     surviving_share,
 )
 from resjax.studies.result import Result
-from resjax.studies.run import Run
 from resjax.studies.study import Columns, Study
+from resjax.studies.subject import Subject
 from resjax.studies.words import count, factor, join, superscript
 
 # The deletions of Veit et al. 2016, Fig. 7 and §6, as shares of their 54 units.
@@ -143,7 +143,7 @@ def show_lengths(fig: style.Figure, *axes: style.Axes) -> None:
         style.legend_above(fig, axes[0])
 
 
-def one_path(run: Run) -> str | None:
+def one_path(run: Subject) -> str | None:
     """Why path lengths say nothing about a network, or None."""
     reason = "no unit of this network has a shortcut, so there is one path only, through every unit"
     return None if run.residual else reason

@@ -42,6 +42,7 @@ from resjax.studies.moments import at_moments, moment
 from resjax.studies.paths.path_counts import between, one_path
 from resjax.studies.paths.path_exact import PathSpectrum, path_spectrum
 from resjax.studies.paths.path_walk import STUDY_BATCH, TRAINING, Probe, study_batches
+from resjax.studies.run import as_run, no_training
 from resjax.studies.study import Bench, Columns, Study
 from resjax.studies.words import capital, numbers
 
@@ -282,8 +283,8 @@ def summary(r: PathGrowth) -> dict[str, str]:
 
 
 def measure(bench: Bench) -> PathGrowth:
-    run, options = bench.run, bench.options
-    images, labels = bench.training(STUDY_BATCH * study_batches(options), note=True)
+    run, options = as_run(bench.run), bench.options
+    images, labels = bench.data(STUDY_BATCH * study_batches(options))
     steps = sorted({*([] if run.imported else [0]), *run.steps, run.step})
     how: Running = bench.how | {"batch_size": STUDY_BATCH}
     return path_growth(run.network, steps, run.at, images, labels, seed=options.seed, **how)
@@ -302,7 +303,7 @@ STUDY = Study(
         "                            loss=run.loss, batch_size=16)"
     ),
     result=PathGrowth,
-    unsuited=one_path,
+    unsuited=lambda run: no_training(run) or one_path(run),
     measure=measure,
     plot=plot,
     verdict=verdict,

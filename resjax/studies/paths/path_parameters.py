@@ -292,7 +292,7 @@ def table(r: PathParameters) -> Columns:
 
 
 def measure(bench: Bench) -> PathParameters:
-    images, labels = bench.training(STUDY_BATCH * study_batches(bench.options), note=True)
+    images, labels = bench.data(STUDY_BATCH * study_batches(bench.options))
     how: Running = bench.running | {"batch_size": STUDY_BATCH}
     return path_parameters(*bench.network(), images, labels, seed=bench.options.seed, **how)
 

@@ -346,10 +346,10 @@ _CONTROL, _LEAST = 5, 2
 
 def measure(bench: Bench) -> Paths:
     options = bench.options
-    probes, draws = (PAPER, TRAINING), options.path_draws
+    probes, draws = (PAPER, TRAINING) if bench.run.trains else (PAPER,), options.path_draws
     if bench.run.step == 0:
         draws = max(_LEAST, draws // _CONTROL)
-    images, labels = bench.training(STUDY_BATCH * study_batches(options), note=True)
+    images, labels = bench.data(STUDY_BATCH * study_batches(options))
     given = *bench.network(), images, labels
     steps, modes = max(1, len(labels) // STUDY_BATCH) + draws, []
     for i, probe in enumerate(probes):

@@ -276,9 +276,9 @@ STUDY = Study(
         "alone, past all weights (the “1” of “1 + …”)?"
     ),
     code=(
-        "images, labels = run.examples('train', 8 * run.config.train.batch_size)\n"
+        "images, labels = run.examples('train', 8 * run.train_batch_size)\n"
         "resjax.analysis.backward_signal(run.network, run.variables, images, labels, loss=run.loss,\n"
-        "                                batch_size=run.config.train.batch_size)"
+        "                                batch_size=run.train_batch_size)"
     ),
     result=BackwardSignal,
     measure=lambda bench: on_training_batches(bench, backward_signal, loss=bench.run.loss),

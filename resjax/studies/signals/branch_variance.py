@@ -285,9 +285,9 @@ STUDY = Study(
         "identities; without normalization the ratio stays constant, and every unit doubles the variance."
     ),
     code=(
-        "images, _ = run.examples('train', 8 * run.config.train.batch_size)\n"
-        "resjax.analysis.branch_variance(run.network, run.initial.variables, images,\n"
-        "                                batch_size=run.config.train.batch_size)"
+        "images, _ = run.examples('train', 8 * run.train_batch_size)\n"
+        "resjax.analysis.branch_variance(run.network, run.initial_variables, images,\n"
+        "                                batch_size=run.train_batch_size)"
     ),
     result=BranchVariance,
     unsuited=lambda run: None if run.residual else NO_SHORTCUT,

@@ -287,13 +287,13 @@ STUDY = Study(
         "of their first update and of units' outputs."
     ),
     code=(
-        "images, labels = run.examples('train', 8 * run.config.train.batch_size)\n"
+        "images, labels = run.examples('train', 8 * run.train_batch_size)\n"
         "resjax.analysis.gradients(run.network, run.variables, images, labels, loss=run.loss,\n"
-        "                          batch_size=run.config.train.batch_size)"
+        "                          batch_size=run.train_batch_size)"
     ),
     result=Gradients,
     measure=lambda bench: on_training_batches(
-        bench, gradients, loss=bench.run.loss, optimizer=bench.run.experiment.task.optimizer
+        bench, gradients, loss=bench.run.loss, optimizer=bench.run.optimizer
     ),
     plot=plot,
     headline=headline,

@@ -344,10 +344,11 @@ EXAMPLES = 8
 
 def measure(bench: Bench) -> Jacobians:
     run, seed = bench.run, bench.options.seed
-    images, labels = bench.training(run.config.train.batch_size)
+    images, labels = bench.data(run.train_batch_size)
     some = take(images, slice(EXAMPLES)), labels[:EXAMPLES]
-    bench.choices["data"] = f"the first {len(some[1]):,} training examples, not augmented"
-    bench.choices["statistics of BatchNorm"] = f"of the first {len(labels):,} training examples"
+    used = bench.choices["data"]
+    bench.choices["data"] = f"{len(some[1])} of {used}"
+    bench.choices["statistics of BatchNorm"] = f"of {used}"
 
     def one(network: Network, variables: Variables, *examples: Any, **options: Any) -> Jacobians:
         if jax.tree.leaves(variables.get("batch_stats", {})):

@@ -30,7 +30,9 @@ from resjax.studies import style
 from resjax.studies.marks import legend_by_colour_and_line, plain_log_ticks
 from resjax.studies.refusal import Refusal
 from resjax.studies.result import Result
+from resjax.studies.run import Run, as_run, no_training
 from resjax.studies.study import Bench, Columns, Study
+from resjax.studies.subject import Subject
 from resjax.studies.words import factor, numbers, percent
 
 KINDS = ("gradient", "parameter", "update")
@@ -287,8 +289,15 @@ def table(r: NormsOverTraining) -> Columns:
     return columns
 
 
+def unsuited(run: Subject) -> str | None:
+    if not isinstance(run, Run):
+        return no_training(run)
+    return None if any("norms" in record for record in run.records) else NO_NORMS
+
+
 def measure(bench: Bench) -> NormsOverTraining:
-    return norms_over_training(bench.run.network, bench.run.records, bench.run.image_shape)
+    run = as_run(bench.run)
+    return norms_over_training(run.network, run.records, run.image_shape)
 
 
 STUDY = Study(
@@ -300,7 +309,7 @@ STUDY = Study(
     ),
     code="resjax.analysis.norms_over_training(run.network, run.records, run.image_shape)",
     result=NormsOverTraining,
-    unsuited=lambda run: None if any("norms" in record for record in run.records) else NO_NORMS,
+    unsuited=unsuited,
     measure=measure,
     plot=plot,
     headline=headline,

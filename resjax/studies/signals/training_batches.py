@@ -80,19 +80,22 @@ def first_batches(
 
 
 def init_and_now(bench: Bench, analysis: Callable[..., R], *examples: np.ndarray, **options: Any) -> R:
-    """``analysis(network, variables, *examples, step=…, **options)`` at step 0 and at the newest step."""
+    """``analysis(network, variables, *examples, step=…, **options)`` at step 0, if its variables are known,
+    and at the newest step."""
     run = bench.run
 
     def measure(step: int, variables: Variables, tell: Progress) -> R:
         own = {**options, "step": step, "seed": bench.options.seed, "progress": tell}
         return analysis(run.network, variables, *examples, **own)
 
-    return at_moments(sorted({0, run.step}), run.at, measure, bench.progress)
+    return at_moments([*run.moments], run.moments.__getitem__, measure, bench.progress)
 
 
 def on_training_batches(bench: Bench, analysis: Callable[..., R], **options: Any) -> R:
     """``init_and_now`` on images and labels of the first training batches."""
-    size, most = bench.run.config.train.batch_size, bench.options.gradient_batches
-    images, labels = bench.training(size * most, note=True)
-    batches = {"batch_size": size, "max_batches": most}
+    run, most = bench.run, bench.options.gradient_batches
+    images, labels = bench.data(run.train_batch_size * most)
+    # Without batch statistics, both modes are the same up to dropout.
+    train = run.trains or bool(jax.tree.leaves(run.variables["batch_stats"]))
+    batches = {"batch_size": run.train_batch_size, "max_batches": most, "train": train}
     return init_and_now(bench, analysis, images, labels, **batches, **options)

@@ -162,7 +162,7 @@ def _rho(rows: np.ndarray, axis: int = -1) -> np.ndarray:
 
 
 def measure(bench: Bench) -> Identity:
-    images, labels = bench.training(min(EXAMPLES, bench.options.max_examples), note=True)
+    images, labels = bench.data(min(EXAMPLES, bench.options.max_examples))
     given, how, judged = (*bench.network(), images, labels), bench.running, bench.how
     judged["progress"] = part(bench.progress, 0, 2)
     lesions = lesion(*given, **judged)

@@ -54,8 +54,8 @@ from resjax.studies.intervals import student
 from resjax.studies.paths.path_walk import wide
 from resjax.studies.refusal import Refusal
 from resjax.studies.result import Result
-from resjax.studies.run import Run
 from resjax.studies.study import Bench, Columns, Study
+from resjax.studies.subject import Subject
 from resjax.studies.words import around, count, factor, join, numbers
 
 NORMS = (BatchNorm, nn.BatchNorm, nn.LayerNorm, nn.GroupNorm)
@@ -320,11 +320,11 @@ def summary(r: Responses) -> dict[str, str]:
     return {"response, median" if some else "raw response, median": text}
 
 
-def unsuited(run: Run) -> str | None:
+def unsuited(run: Subject) -> str | None:
     """Why the layers of a run can't be seen, or None."""
     if run.network.opaque:
         return "its layers can't be seen, because they are no Flax modules"
-    return None if layers_of(run.network, run.variables, run.image_shape) else NO_KERNEL
+    return None if layers_of(run.network, run.variables, run.example) else NO_KERNEL
 
 
 def measure(bench: Bench) -> Responses:

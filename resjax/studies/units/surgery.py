@@ -336,8 +336,8 @@ def summary(r: Surgery) -> dict[str, str]:
 
 def measure(bench: Bench) -> Surgery:
     given = bench.evaluation()
-    train = bench.training(bench.run.config.train.batch_size * bench.options.gradient_batches)
-    bench.choices["data"] += f"; batches from the first {len(train[0]):,} of training"
+    train = bench.training(bench.run.train_batch_size * bench.options.gradient_batches)
+    bench.choices["data"] += f"; batches from the first {len(train[1]):,} of training"
     return surgery(*given, train=train, seed=bench.options.seed, **bench.running)
 
 
