@@ -14,7 +14,7 @@ NORMALIZED = ["linen: post-activation ResNet", "linen: pre-activation ResNet", "
 
 
 def batch_statistics(own, images):
-    """{path: statistic} of one batch, from what an update with momentum m = 0.9 or 0.99 does to 0 and to 1."""
+    """{path: statistic} of one batch, from what an update does to statistics of 0 and of 1."""
 
     def updated(start):
         variables = own.statistics(own.variables)
