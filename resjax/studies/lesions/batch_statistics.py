@@ -88,7 +88,7 @@ def equal_batches(network: Network, variables: Variables, images: Any, batch_siz
             "are measured without stale ones"
         )
     for path, _ in jax.tree_util.tree_leaves_with_path(statistics):
-        if _kind(path[-1].key) not in ("mean", "var"):
+        if path[-1].key not in ("mean", "var"):
             raise Refusal(
                 f"batch statistic {path[-1].key!r}; only 'mean' and 'var' of a BatchNorm can be estimated"
             )
@@ -138,26 +138,12 @@ def _momentum(network: Network, variables: Variables, images: Any, lesion: Lesio
     return found
 
 
-def _combine(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Statistics of all batches combined, from those of each: arrays [batches, …] anywhere in a tree.
-
-    A mean and its variance stand beside each other: 'mean' and 'var', or 'norm1/mean' and 'norm1/var'.
-    """
-    made: dict[str, Any] = {}
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            made[name] = _combine(value)
-        elif _kind(name) == "mean":
-            made[name] = value.mean(0)
-        else:
-            mean = tree[name.removesuffix("var") + "mean"]
-            made[name] = value.mean(0) + mean.var(0)
-    return made
-
-
-def _kind(name: str) -> str:
-    """What a statistic is, by its name or the end of its path."""
-    return name.rpartition("/")[-1]
+def _combine(tree: Any) -> Any:
+    """{'mean': [batches, …], 'var': [batches, …]} anywhere in a tree → statistics of all batches combined."""
+    if "mean" not in tree:
+        return {name: _combine(inner) for name, inner in tree.items()}
+    mean = tree["mean"]
+    return {"mean": mean.mean(0), "var": tree["var"].mean(0) + mean.var(0)}
 
 
 def _update(
