@@ -318,6 +318,10 @@ def test_a_kept_result_belongs_to_what_was_given(bare):
         key(labels=1 - given.labels),
         key(initial_variables=given.variables),
         of_function(lambda logits: 2 * logits),
+        *(
+            of_function(jax.jit(lambda logits, one=np.full((1, CLASSES), n): logits + one))
+            for n in (0.5, 1.0)
+        ),
         key(loss=lambda logits, labels: jnp.zeros(len(labels))),
         key(loss=lambda logits, labels: jnp.ones(len(labels))),
     ]

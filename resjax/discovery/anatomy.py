@@ -91,32 +91,31 @@ class Source:
         key = _key(batch, cast, cast_x, train)
         if key not in self._known:
             found = self._find(self.given.trace(batch, cast, cast_x, train))
-            first = next(iter(self._known.values()), found)
-            if found.parameters != first.parameters:
+            if found.parameters != self.first.parameters:
                 mode = "in training mode (train_fn)" if train else f"with {batch} examples"
                 raise NotFound(
                     f"{mode} other units are found, {', '.join(found.names) or 'none'}, than before: "
-                    f"{', '.join(first.names)}; fn and train_fn must be one network at every batch size"
+                    f"{', '.join(self.first.names)}; fn and train_fn must be one network at every batch size"
                 )
             self._known[key] = found
         return self._known[key]
 
     def matching(self, part: int, arrays: Mapping[Origin, Any], state: Any, train: bool) -> Anatomy:
         """The trace in which part ``part`` (0 is the stem) has these arrays and this state, or this input."""
-        first = next(iter(self._known.values()))
-        cast = casts((self.given.leaves[i].spec.dtype, v.dtype) for (i, _), v in arrays.items())
+        first = self.first
+        cast = _casts((self.given.leaves[i].spec.dtype, v.dtype) for (i, _), v in arrays.items())
         leaves = jax.tree.leaves(state)
         batch = int(leaves[0].shape[0])
         if part == 0:
             before = jax.tree.leaves(self.given.example)
             if len(before) != len(leaves):
                 raise ValueError(f"the input has {len(leaves)} arrays, the example had {len(before)}")
-            cast_x = casts((b.dtype, v.dtype) for b, v in zip(before, leaves, strict=True))
+            cast_x = _casts((b.dtype, v.dtype) for b, v in zip(before, leaves, strict=True))
             return self.anatomy(batch, cast, cast_x, train)
         assert first.chain is not None
         values = first.chain.states[part - 1], first.units[min(part, len(first.units)) - 1].out
         own = {first.program.avals[v].dtype: state.dtype for v in values}
-        for trial in (cast, casts(own.items())):
+        for trial in (cast, _casts(own.items())):
             found = self.anatomy(batch, cast, trial, train)
             assert found.chain is not None
             ends = found.chain.states[part - 1], found.units[min(part, len(found.units)) - 1].out
@@ -136,7 +135,7 @@ class Source:
         sums, others = find_sums(graph, trained)
         paths = paths_of(self.given, program)
         sizes = [int(np.prod(program.avals[v].shape)) for v in program.leaves]
-        units = tuple(selection.selected(graph, sums, paths, sizes, self.grain, self.boundaries))
+        units = tuple(selection.selected(sums, paths, sizes, self.grain, self.boundaries))
         # What one unit alone makes of a condition, such as its own layer for the time, belongs to the unit.
         readers = Counter(v for unit in units for v in unit.conditional)
         alone = [frozenset(v for v in unit.conditional if readers[v] == 1) for unit in units]
@@ -148,7 +147,7 @@ class Source:
         taken = {one.out for unit in units for one in (unit, *unit.members)}
         nested = sum(one.out not in taken for one in sums)
         names = tuple(selection.named(units, paths, sizes))
-        updates = updates_of(self.given, program)
+        updates = _updates(self.given, program)
         return Anatomy(program, graph, units, names, chain, bypassed, nested, others, updates)
 
 
@@ -173,7 +172,7 @@ def _check_results(program: Program) -> None:
         )
 
 
-def updates_of(given: Given, program: Program) -> dict[Origin, int]:
+def _updates(given: Given, program: Program) -> dict[Origin, int]:
     """{array: value of its new statistics}; empty outside training mode.
 
     Raises:
@@ -197,7 +196,7 @@ def updates_of(given: Given, program: Program) -> dict[Origin, int]:
     return found
 
 
-def casts(pairs: Any) -> dict[Any, Any]:
+def _casts(pairs: Any) -> dict[Any, Any]:
     """{dtype: dtype instead of it} of floating dtypes that differ."""
     return {a: b for a, b in pairs if a != b and jax.numpy.issubdtype(a, jax.numpy.inexact)}
 

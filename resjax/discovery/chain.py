@@ -36,12 +36,6 @@ class Chain:
     stem: list[int]
     head: list[int]
 
-    @property
-    def parts(self) -> list[list[int]]:
-        """The equations of stem, units and head."""
-        units = [sorted({*s, *m}) for s, m in zip(self.splits, self.merges, strict=True)]
-        return [self.stem, *units, self.head]
-
 
 def on_chain(graph: Graph, unit: Sum) -> bool:
     """Whether every path to the logits passes the unit's start and its sum."""
@@ -117,7 +111,7 @@ def follows(chain: Chain, i: int) -> str:
     return ", ".join(words[:3]) + (f", … ({len(nodes)} operations)" if len(words) > 3 else "")
 
 
-def kind_from_state(chain: Chain, i: int) -> str:
-    """What a note says where the shortcut of unit ``i`` begins behind other layers; '' where it does not."""
+def starts_late(chain: Chain, i: int) -> bool:
+    """Whether layers stand between the state in front of unit ``i`` and the start of its shortcut."""
     before = chain.graph.between(chain.states[i], [chain.units[i].start])
-    return "layers before it stay when it is deleted" if kind_of(chain.graph, before).contractions else ""
+    return kind_of(chain.graph, before).contractions > 0

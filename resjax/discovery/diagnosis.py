@@ -18,13 +18,14 @@ _DRAWS = {"random_bits", "threefry2x32", "rng_bit_generator", "random_gamma"}
 _LOOPS = {"scan": "scan", "while": "while_loop or fori_loop", "cond": "cond or switch"}
 
 
-def check_trace(given: Given, found: Anatomy, batch: int) -> None:
+def check_trace(given: Given, found: Anatomy) -> None:
     """Refuses what makes any finding wrong.
 
     Raises:
       NotFound: random numbers, or parameters inside the function.
     """
-    draws = [node.word for node in _nodes(found) if node.name in _DRAWS]
+    nodes = [found.program.nodes[k] for k in found.graph.main]
+    draws = [node.word for node in nodes if node.name in _DRAWS]
     if draws:
         raise NotFound(
             f"the function draws random numbers ({', '.join(dict.fromkeys(draws))}): dropout or stochastic "
@@ -32,11 +33,8 @@ def check_trace(given: Given, found: Anatomy, batch: int) -> None:
             "module.eval(), inference_mode) as fn, and the training mode as train_fn="
         )
     inside = _constants_in_layers(found)
-    read = {
-        a
-        for (a, _), v in zip(found.program.origins, found.program.leaves, strict=True)
-        if found.graph.uses[v] or v in _read(found)
-    }
+    leaves = zip(found.program.origins, found.program.leaves, strict=True)
+    read = {array for (array, _), value in leaves if found.graph.uses[value]}
     own = sum(int(np.prod(leaf.spec.shape)) for i, leaf in enumerate(given.leaves) if i in read)
     held = sum(int(v.size) for v in inside)
     if held > own:
@@ -130,14 +128,6 @@ def _two_streams(found: Anatomy) -> bool:
     """Whether no unit is on the chain, and as many sums have inner values that are used elsewhere."""
     others = sum(len(found.others.get(reason, ())) for reason in (units.STREAMS, units.CROSSED))
     return all(found.bypassed) and others >= max(len(found.units), 1)
-
-
-def _nodes(found: Anatomy) -> list[Any]:
-    return [found.program.nodes[k] for k in found.graph.main]
-
-
-def _read(found: Anatomy) -> set[int]:
-    return {v for k in found.graph.main for v in found.graph.ins(k)}
 
 
 def _loops(found: Anatomy, which: list[int]) -> list[str]:

@@ -178,7 +178,7 @@ def discover(
         batch = given.batch
         source = source.best(batch)
     found = source.first
-    diagnosis.check_trace(given, found, batch)
+    diagnosis.check_trace(given, found)
     diagnosis.check_units(found, batch)
     train = None if train_fn is None or found.chain is None else source.anatomy(batch, train=True)
     layout = lay_out(given, found, train) if found.chain else _gated_layout(given, found)
@@ -209,7 +209,8 @@ def _unit(found: Anatomy, i: int) -> FoundUnit:
     notes, state, follows = list(unit.notes), unit.out, ""
     if found.chain is not None:
         state, follows = found.chain.states[i + 1], chains.follows(found.chain, i)
-        notes += filter(None, [chains.kind_from_state(found.chain, i)])
+        if chains.starts_late(found.chain, i):
+            notes.append("layers before it stay when it is deleted")
     if len(unit.members) > 1:
         notes.append(f"{len(unit.members)} sums")
     shared = [found.names[j] for j, other in enumerate(found.units) if j != i and unit.leaves & other.leaves]
@@ -250,7 +251,6 @@ def _gated_layout(given: Given, found: Anatomy) -> Layout:
     program, parts = found.program, list[Part]()
     homes: dict[Any, Any] = {}
     paths = dict(zip(program.origins, paths_of(given, program), strict=True))
-    used = {v for k in found.graph.main for v in found.graph.ins(k)}
     taken: set[int] = set()
     for i, unit in enumerate(found.units):
         others = found.graph.leaves_of([k for k in found.graph.main if k not in unit.region])
@@ -260,7 +260,7 @@ def _gated_layout(given: Given, found: Anatomy) -> Layout:
         slots = tuple(_slot(given, program.origins[v], paths) for v in own)
         homes.update({slot.origins[0]: (name, slot, 0) for slot in slots})
         parts.append(Part(name, (i,), slots, (), False))
-    rest = [v for v, value in enumerate(program.leaves) if value in used and v not in taken]
+    rest = [v for v, value in enumerate(program.leaves) if found.graph.uses[value] and v not in taken]
     slots = tuple(_slot(given, program.origins[v], paths) for v in rest)
     homes.update({slot.origins[0]: ("stem", slot, None) for slot in slots})
     return Layout((Part("stem", (), slots, (), False), *parts, Part("head", (), (), (), False)), homes)

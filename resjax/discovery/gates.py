@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from resjax.discovery.anatomy import Source, casts
+from resjax.discovery.anatomy import Source
 from resjax.discovery.program import Program
 from resjax.discovery.units import Addend, Sum
 
@@ -25,19 +25,13 @@ def run_gated(source: Source, arrays: list[Any], x: Any, gates: jax.Array | None
     Raises:
       ValueError: another number of gates, or an input of another structure than the example's.
     """
-    given, inputs = source.given, jax.tree.leaves(x)
-    specs = jax.tree.leaves(given.example)
-    if len(inputs) != len(specs):
-        raise ValueError(f"the input has {len(inputs)} arrays, the example had {len(specs)}")
-    cast = casts((leaf.spec.dtype, v.dtype) for leaf, v in zip(given.leaves, arrays, strict=True))
-    cast_x = casts((spec.dtype, v.dtype) for spec, v in zip(specs, inputs, strict=True))
-    found = source.anatomy(int(inputs[0].shape[0]), cast, cast_x)
+    found = source.matching(0, {(i, ()): array for i, array in enumerate(arrays)}, x, train=False)
     n = len(found.units)
     if gates is not None and jnp.shape(gates) != (n,):
         raise ValueError(f"gates have shape {list(jnp.shape(gates))}; this network has {n} units: [{n}]")
     program = found.program
     known = dict(zip(program.leaves, program.leaf_values(arrays), strict=True))
-    known.update(zip(program.inputs, inputs, strict=True))
+    known.update(zip(program.inputs, jax.tree.leaves(x), strict=True))
     if gates is None:
         program.run(found.graph.main, known)
         return known[found.graph.out]

@@ -19,6 +19,11 @@ from resjax.discovery.refusal import NotFound
 Cast = Mapping[np.dtype, np.dtype]
 """{floating dtype of the example or the variables: dtype instead of it}."""
 
+NO_TRAINING = (
+    "this network was found in a function for inference; training mode (batch statistics, dropout) needs "
+    "train_fn=: resjax.discover(fn, variables, example, train_fn=…) with train_fn(variables, x, key) -> "
+    "(logits, new statistics)"
+)
 _STATISTICS = {
     "batch_stats", "running_mean", "running_var", "moving_mean", "moving_variance", "num_batches_tracked",
     "mean_ema", "var_ema",
@@ -141,14 +146,19 @@ class Given:
     def trace(
         self, batch: int, cast: Cast | None = None, cast_x: Cast | None = None, train: bool = False
     ) -> Program:
-        """The flat program for inputs of this batch size."""
+        """The flat program for inputs of this batch size.
+
+        Raises:
+          NotFound: training mode of a function that was given without ``train_fn``.
+        """
         specs = [_cast(leaf.spec, cast or {}) for leaf in self.leaves]
         x = jax.tree.map(
             lambda s: _cast(jax.ShapeDtypeStruct((batch, *s.shape[1:]), s.dtype), cast_x or {}), self.example
         )
         if train:
             train_fn, key = self.train_fn, jax.eval_shape(lambda: jax.random.key(0))
-            assert train_fn is not None
+            if train_fn is None:
+                raise NotFound(NO_TRAINING)
             return flatten(lambda arrays, x, key: train_fn(self.rebuild(arrays), x, key), specs, x, key)
         return flatten(lambda arrays, x: self.fn(self.rebuild(arrays), x), specs, x)
 

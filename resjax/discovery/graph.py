@@ -16,10 +16,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import jax.extend.core as jex
 import jax.numpy as jnp
 
-from resjax.discovery.program import Program
+from resjax.discovery.program import Program, jaxprs_in
 
 # Products with kernels, or of signals.
 CONTRACTIONS = {"dot_general", "conv_general_dilated", "ragged_dot", "ragged_dot_general"}
@@ -173,10 +172,5 @@ def _looks_up(eqn: Any) -> bool:
 
 def contractions_in(eqn: Any) -> int:
     """Contractions in the jaxprs inside an equation."""
-    found = 0
-    for value in eqn.params.values():
-        for item in value if isinstance(value, tuple | list) else (value,):
-            jaxpr = item.jaxpr if isinstance(item, jex.ClosedJaxpr) else item
-            if isinstance(jaxpr, jex.Jaxpr):
-                found += sum(int(e.primitive.name in CONTRACTIONS) + contractions_in(e) for e in jaxpr.eqns)
-    return found
+    inside = (inner for jaxpr in jaxprs_in(eqn) for inner in jaxpr.eqns)
+    return sum(int(inner.primitive.name in CONTRACTIONS) + contractions_in(inner) for inner in inside)

@@ -13,8 +13,9 @@ from numpy.typing import ArrayLike
 
 from resjax.discovery.anatomy import Anatomy, Source
 from resjax.discovery.gates import run_gated
+from resjax.discovery.given import NO_TRAINING
 from resjax.discovery.layout import Layout
-from resjax.discovery.parts import NO_TRAINING, Code, FoundPart, FoundUnit
+from resjax.discovery.parts import Code, TracedPart, TracedUnit
 from resjax.discovery.refusal import NotFound
 from resjax.network import Network, Output, Stack, Tap, Unit, UnitInfo, Variables
 
@@ -34,8 +35,8 @@ class FoundNetwork(Network):
       code: the function.
     """
 
-    names: tuple[str, ...] = ()
-    code: Code | None = None
+    names: tuple[str, ...] = dataclasses.field(kw_only=True)
+    code: Code = dataclasses.field(kw_only=True)
 
     @property
     def units(self) -> tuple[UnitInfo, ...]:
@@ -44,7 +45,6 @@ class FoundNetwork(Network):
 
     def bound(self, variables: Variables, x: Any) -> Variables:
         """With the context: masks and positions of the input, and arrays that several parts read."""
-        assert self.code is not None
         context = self.code.layout.context(variables, x)
         return {**variables, "context": context} if context else variables
 
@@ -55,7 +55,6 @@ class FoundNetwork(Network):
     @property
     def integer_images(self) -> bool:
         """Whether the function was traced with integers."""
-        assert self.code is not None
         leaves = jax.tree.leaves(self.code.source.given.example)
         return any(jnp.issubdtype(leaf.dtype, jnp.integer) for leaf in leaves)
 
@@ -67,7 +66,6 @@ class FoundNetwork(Network):
     def layer_paths(self, example: Any) -> dict[str, list[str]]:
         """{stem, head or stack: keys of its parameters} in the order in which the program reads them."""
         del example
-        assert self.code is not None
         own = {
             part.name: [slot.key for slot in part.slots if slot.collection == "params"]
             for part in self.code.layout.parts
@@ -86,7 +84,7 @@ class GatedNetwork(FoundNetwork):
     ``apply`` with gates works. The parts, orders and paths do not exist.
     """
 
-    bypassed: tuple[str, ...] = ()
+    bypassed: tuple[str, ...] = dataclasses.field(kw_only=True)
 
     def bound(self, variables: Variables, x: Any) -> Variables:
         """Unchanged: the whole function reads its input."""
@@ -108,7 +106,6 @@ class GatedNetwork(FoundNetwork):
             raise NotFound(NO_TRAINING)
         if order is not None or tap is not None:
             self._refuse()
-        assert self.code is not None
         given, layout = self.code.source.given, self.code.layout
         arrays = given.arrays(layout.unstack(given, variables))
         checked = self._all_gates(gates, train, key)
@@ -155,7 +152,7 @@ def network_of(source: Source, layout: Layout) -> FoundNetwork:
     stages = _stages(found)
     stacks: list[Stack] = []
     rows = [layout.of_unit(i) for i in range(len(found.units))]
-    modules = {part.name: FoundUnit(code=code, part=part) for part in layout.classes}
+    modules = {part.name: TracedUnit(code=code, part=part) for part in layout.classes}
     i = 0
     while i < len(rows):
         part, start = rows[i]
@@ -166,8 +163,8 @@ def network_of(source: Source, layout: Layout) -> FoundNetwork:
         name = part.name if whole else f"{part.name}.{start}"
         stacks.append(Stack(name, modules[part.name], n, stages[i], "" if whole else part.name, start))
         i += n
-    stem = FoundPart(code=code, part=layout.parts[0], place=0)
-    head = FoundPart(code=code, part=layout.parts[-1], place=len(found.units) + 1)
+    stem = TracedPart(code=code, part=layout.parts[0], place=0)
+    head = TracedPart(code=code, part=layout.parts[-1], place=len(found.units) + 1)
     return FoundNetwork(stem, tuple(stacks), head, names=found.names, code=code)
 
 

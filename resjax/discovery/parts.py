@@ -12,14 +12,7 @@ from resjax.discovery.anatomy import Source
 from resjax.discovery.layout import Layout, Part, input_key
 from resjax.discovery.pieces import pieces_of, run
 from resjax.discovery.program import Origin
-from resjax.discovery.refusal import NotFound
 from resjax.network import Unit
-
-NO_TRAINING = (
-    "this network was found in a function for inference; training mode (batch statistics, dropout) needs "
-    "train_fn=: resjax.discover(fn, variables, example, train_fn=…) with train_fn(variables, x, key) -> "
-    "(logits, new statistics)"
-)
 
 
 class Code:
@@ -33,8 +26,6 @@ def _run_piece(
     module: nn.Module, code: Code, part: Part, place: int, half: int, state: Any, train: bool
 ) -> list[Any]:
     """Values of half ``half`` of part ``place``: what the stem, a unit or the head does to its state."""
-    if train and code.source.given.train_fn is None:
-        raise NotFound(NO_TRAINING)
     held = _flat(module.variables)
     arrays = _arrays(part, held)
     found = code.source.matching(place, arrays, state, train)  # traced in ``_traced`` before
@@ -61,8 +52,6 @@ def _traced(code: Code, part: Part, place: int, variables: Any, args: Any, kwarg
     """Traces the function for these arguments, if it must be: not within a Linen module, since a function
     that makes Linen modules would then make submodules of it."""
     train = kwargs.get("train", any(a is True for a in args[1:]))
-    if train and code.source.given.train_fn is None:
-        raise NotFound(NO_TRAINING)
     arrays = _arrays(part, _flat(variables))
     code.source.matching(place, arrays, args[0] if args else kwargs["x"], train)
 
@@ -78,7 +67,7 @@ def _arrays(part: Part, held: dict[str, dict[str, Any]]) -> dict[Origin, Any]:
     return {origin: array for origin, array in found if array is not None}
 
 
-class FoundPart(nn.Module):
+class TracedPart(nn.Module):
     """The stem (``place`` 0) or the head of a found network."""
 
     code: Code
@@ -95,7 +84,7 @@ class FoundPart(nn.Module):
         return _run_piece(self, self.code, self.part, self.place, 0, x, train)[0]
 
 
-class FoundUnit(Unit):
+class TracedUnit(Unit):
     """A class of units of a found network, run by the equations of its first."""
 
     code: Code

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -248,3 +248,11 @@ def _row_taken(program: Program, eqn: Any, ins: tuple[int | None, ...]) -> tuple
     i = p["start_indices"][0]
     whole = (i + 1, *shape[1:]) == p["limit_indices"] and not any(p["start_indices"][1:])
     return (leaf, i) if whole and not set(p["strides"] or (1,)) - {1} else None
+
+
+def jaxprs_in(eqn: Any) -> Iterator[Any]:
+    """The ``Jaxpr`` and ``ClosedJaxpr`` that an equation calls."""
+    for value in eqn.params.values():
+        for item in value if isinstance(value, tuple | list) else (value,):
+            if isinstance(item, jex.Jaxpr | jex.ClosedJaxpr):
+                yield item

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Sequence
 
 from resjax.discovery import names
-from resjax.discovery.graph import Graph
 from resjax.discovery.names import Path
 from resjax.discovery.refusal import NotFound
 from resjax.discovery.units import Sum, join
@@ -18,12 +17,10 @@ GRAINS = ("sum", "layer")
 def outermost(sums: Sequence[Sum]) -> list[Sum]:
     """Those that are in no other one's region."""
     inside = Counter(k for one in sums for k in one.region)
-    by_maker = {one.out: one for one in sums}
-    return [one for one in by_maker.values() if inside[_last(one)] == 1]
+    return [one for one in sums if inside[max(one.region)] == 1]
 
 
 def selected(
-    graph: Graph,
     sums: list[Sum],
     paths: Sequence[Path],
     sizes: Sequence[int],
@@ -33,7 +30,6 @@ def selected(
     """The units.
 
     Args:
-      graph: of the program.
       sums: all residual sums in order, nested ones included.
       paths: of the program's leaves; ``sizes`` their numbers of parameters.
       grain: 'sum' or 'layer'.
@@ -43,7 +39,7 @@ def selected(
       NotFound: boundaries that fit no sum, or sums of a layer that do not follow each other directly.
     """
     if boundaries:
-        return _within(graph, sums, paths, boundaries, named(sums, paths, sizes))
+        return _within(sums, paths, boundaries, named(sums, paths, sizes))
     chosen = outermost(sums)
     if grain == "sum" or not chosen:
         return chosen
@@ -53,7 +49,7 @@ def selected(
             groups[-1].append(one)
         else:
             groups.append([one])
-    return [_joined(graph, group, paths) for group in groups]
+    return [_joined(group, paths) for group in groups]
 
 
 def root_of(one: Sum, paths: Sequence[Path]) -> Path:
@@ -79,15 +75,10 @@ def named(units: Sequence[Sum], paths: Sequence[Path], sizes: Sequence[int]) -> 
     return names.unique(roots, below)
 
 
-def _last(one: Sum) -> int:
-    return max(one.region)
-
-
 def _within(
-    graph: Graph, sums: list[Sum], paths: Sequence[Path], boundaries: Sequence[str], names_of: Sequence[str]
+    sums: list[Sum], paths: Sequence[Path], boundaries: Sequence[str], names_of: Sequence[str]
 ) -> list[Sum]:
     """The units of ``boundaries`` in the order of their sums: paths of their parameters, or names."""
-    found: list[tuple[int, Sum]] = []
     roots = ["/".join(root_of(one, paths)) for one in sums]
     # A boundary with a wildcard stands for each path that it matches.
     groups: dict[str, list[Sum]] = {}
@@ -104,14 +95,12 @@ def _within(
                 f"boundaries={boundary!r} fits no residual sum; the parameters of those that were found are "
                 f"at {', '.join(dict.fromkeys(roots)) or 'no path'}"
             )
-    for own_sums in groups.values():
-        unit = _joined(graph, outermost(own_sums), paths)
-        found.append((unit.out, unit))
-    return [unit for _, unit in sorted(found, key=lambda item: item[0])]
+    units = [_joined(outermost(own), paths) for own in groups.values()]
+    return sorted(units, key=lambda unit: unit.out)
 
 
-def _joined(graph: Graph, group: list[Sum], paths: Sequence[Path]) -> Sum:
-    unit = join(graph, group)
+def _joined(group: list[Sum], paths: Sequence[Path]) -> Sum:
+    unit = join(group)
     if unit is None:
         where = " and ".join("/".join(root_of(one, paths)) for one in group)
         raise NotFound(

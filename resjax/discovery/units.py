@@ -85,7 +85,7 @@ def find_sums(graph: Graph, trained: frozenset[int]) -> tuple[list[Sum], dict[st
     return found, others
 
 
-def join(graph: Graph, sums: Sequence[Sum]) -> Sum | None:
+def join(sums: Sequence[Sum]) -> Sum | None:
     """Consecutive sums as one unit, x + (a(x) + b(x + a(x))); None if something else stands between them."""
     first, last = sums[0], sums[-1]
     for one, following in itertools.pairwise(sums):

@@ -1,14 +1,17 @@
-"""Checksums of arrays and of functions, which tell whether a kept result still belongs to them."""
+"""Checksums of arrays, of traced programs and of functions, which tell whether two of them are the same."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.extend.core as jex
 import numpy as np
+
+from resjax.discovery.program import jaxprs_in
 
 _ADDRESS = re.compile(r"\b0x[0-9a-f]+")  # of a Python function that an equation names
 
@@ -25,6 +28,15 @@ def of_arrays(tree: Any) -> str:
     return digest.hexdigest()
 
 
+def of_jaxpr(jaxpr: Any) -> str:
+    """Changes with the equations of a ``Jaxpr`` or ``ClosedJaxpr`` and with the constants inside it.
+
+    The text of a jaxpr does not show the constants of the functions that it calls.
+    """
+    text = _ADDRESS.sub("", str(jaxpr))
+    return hashlib.sha256(f"{text}{of_arrays(list(_constants(jaxpr)))}".encode()).hexdigest()
+
+
 def of_function(function: Callable[..., Any], *arguments: Any) -> str:
     """Changes with what ``function`` computes of arguments of these shapes, constants included.
 
@@ -39,6 +51,13 @@ def of_function(function: Callable[..., Any], *arguments: Any) -> str:
             own[i] = value
         return function(*jax.tree.unflatten(tree, own))
 
-    closed = jax.make_jaxpr(of)([leaves[i] for i in arrays])
-    text = _ADDRESS.sub("", str(closed.jaxpr))
-    return hashlib.sha256(f"{text}{of_arrays(closed.consts)}".encode()).hexdigest()
+    return of_jaxpr(jax.make_jaxpr(of)([leaves[i] for i in arrays]))
+
+
+def _constants(jaxpr: Any) -> Iterator[Any]:
+    if isinstance(jaxpr, jex.ClosedJaxpr):
+        yield from jaxpr.consts
+        jaxpr = jaxpr.jaxpr
+    for eqn in jaxpr.eqns:
+        for inner in jaxprs_in(eqn):
+            yield from _constants(inner)
