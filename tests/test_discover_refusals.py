@@ -144,7 +144,6 @@ def test_a_u_net_has_no_orders():
         analysis.reorder(found.network, found.variables, X, LABELS)
 
 
-@pytest.mark.xfail(raises=NotFound, strict=True, reason="the study runs the stem, which a U-Net lacks")
 def test_a_study_of_gates_works_on_a_u_net():
     found = u_net()[1]
     result = analysis.lesion(found.network, found.variables, X, LABELS)

@@ -60,6 +60,12 @@ class FoundNetwork(Network):
         return any(jnp.issubdtype(leaf.dtype, jnp.integer) for leaf in leaves)
 
     @property
+    def trains(self) -> bool:
+        """Whether ``train_fn`` was given."""
+        assert self.code is not None
+        return self.code.source.given.train_fn is not None
+
+    @property
     def opaque(self) -> bool:
         """True: parts are equations."""
         return True
@@ -88,6 +94,11 @@ class GatedNetwork(FoundNetwork):
 
     bypassed: tuple[str, ...] = ()
 
+    @property
+    def chained(self) -> bool:
+        """False."""
+        return False
+
     def bound(self, variables: Variables, x: Any) -> Variables:
         """Unchanged: the whole function reads its input."""
         return variables
@@ -107,7 +118,7 @@ class GatedNetwork(FoundNetwork):
         if train:
             raise NotFound(NO_TRAINING)
         if order is not None or tap is not None:
-            self._refuse()
+            self.check_chain()
         assert self.code is not None
         given, layout = self.code.source.given, self.code.layout
         arrays = given.arrays(layout.unstack(given, variables))
@@ -118,18 +129,19 @@ class GatedNetwork(FoundNetwork):
         )
 
     def places(self, *args: Any, **kwargs: Any) -> NoReturn:
-        self._refuse()
+        self.check_chain()
 
     def run_stem(self, *args: Any, **kwargs: Any) -> NoReturn:
-        self._refuse()
+        self.check_chain()
 
     def run_stack(self, *args: Any, **kwargs: Any) -> NoReturn:
-        self._refuse()
+        self.check_chain()
 
     def run_head(self, *args: Any, **kwargs: Any) -> NoReturn:
-        self._refuse()
+        self.check_chain()
 
-    def _refuse(self) -> NoReturn:
+    def check_chain(self) -> NoReturn:
+        """Refuses what needs states between the units."""
         some = ", ".join(self.bypassed[:6]) + (
             f" and {len(self.bypassed) - 6} more" if len(self.bypassed) > 6 else ""
         )

@@ -104,6 +104,8 @@ def gradients(
     Raises:
       Refusal: a network without a kernel.
     """
+    if how.get("train") is None:  # of running statistics, gradients are those of fine-tuning
+        how["train"] = network.trains
     batches = first_batches(network, variables, images, labels, **how)
     example = one_example(batches.pairs[0][0])
     optimizer = optimizer if batches.step == 0 else None
