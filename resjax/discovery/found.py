@@ -86,7 +86,7 @@ class Found:
         stacked = str(jax.tree.structure(variables)) == str(jax.tree.structure(self.variables))
         arrays = given.arrays(self.unstack(variables) if stacked else variables)
         checked = None if gates is None else jax.numpy.asarray(gates)
-        return run_gated(self.source, arrays, x, checked)
+        return run_gated(self.source, arrays, x, checked)[0]
 
     def stack(self, variables: Any) -> dict[str, Any]:
         """Variables of the user's form, such as the initial ones, as those of ``network``."""

@@ -88,12 +88,8 @@ class Layout:
     def unstack(self, given: Given, variables: Mapping[str, Any]) -> Any:
         """Variables of the network as a pytree of the user's form; arrays that it does not use stay."""
         arrays = [given.values[leaf.index] for leaf in given.leaves]
-        rows: dict[int, dict[tuple[int, ...], Any]] = {}
-        for (array, row), home in self.homes.items():
-            rows.setdefault(array, {})[row] = stored(variables, home)
-        for array, own in rows.items():
-            arrays[array] = _filled(arrays[array], own)
-        return given.rebuild(arrays)
+        values = {origin: stored(variables, home) for origin, home in self.homes.items()}
+        return given.rebuild(filled(arrays, values))
 
     def context(self, variables: Mapping[str, Any], x: Any) -> dict[str, Any]:
         """{part: what it reads beside its own arrays and the state}, with rows for classes."""
@@ -113,6 +109,14 @@ class Layout:
             if own:
                 found[part.name] = own
         return found
+
+
+def filled(arrays: list[Any], values: Mapping[Origin, Any]) -> list[Any]:
+    """``arrays`` of the user's variables with other ``values`` at some places."""
+    rows: dict[int, dict[tuple[int, ...], Any]] = {}
+    for (array, row), value in values.items():
+        rows.setdefault(array, {})[row] = value
+    return [_filled(array, rows[i]) if i in rows else array for i, array in enumerate(arrays)]
 
 
 def input_key(i: int) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from resjax.discovery.anatomy import Anatomy, Source
 from resjax.discovery.gates import run_gated
-from resjax.discovery.layout import Layout
+from resjax.discovery.layout import Layout, filled
 from resjax.discovery.parts import NO_TRAINING, Code, FoundPart, FoundUnit
 from resjax.discovery.refusal import NotFound
 from resjax.network import Network, Output, Stack, Tap, Unit, UnitInfo, Variables
@@ -115,7 +115,7 @@ class GatedNetwork(FoundNetwork):
         tap: Tap | None = None,
     ) -> Output:
         """Runs the function, with gates on the branches of all units."""
-        if train:
+        if train and not self.trains:
             raise NotFound(NO_TRAINING)
         if order is not None or tap is not None:
             self.check_chain()
@@ -123,10 +123,11 @@ class GatedNetwork(FoundNetwork):
         given, layout = self.code.source.given, self.code.layout
         arrays = given.arrays(layout.unstack(given, variables))
         checked = self._all_gates(gates, train, key)
-        logits = run_gated(self.code.source, arrays, x, checked)
-        return Output(
-            logits.astype(jnp.promote_types(logits.dtype, jnp.float32)), variables.get("batch_stats", {}), {}
-        )
+        logits, new = run_gated(self.code.source, arrays, x, checked, train=train, key=key)
+        logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+        if not new:
+            return Output(logits, variables.get("batch_stats", {}), {})
+        return Output(logits, layout.stack(given, given.rebuild(filled(arrays, new)))["batch_stats"], {})
 
     def places(self, *args: Any, **kwargs: Any) -> NoReturn:
         self.check_chain()
