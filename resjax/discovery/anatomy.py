@@ -57,6 +57,7 @@ class Source:
     given: Given
     grain: str
     boundaries: tuple[str, ...]
+    conditions: frozenset[int] = frozenset()  # numbers of the inputs that are context
 
     @functools.cached_property
     def _known(self) -> dict[Any, Anatomy]:
@@ -67,6 +68,17 @@ class Source:
         """The trace in which the units were found first."""
         return next(iter(self._known.values()))
 
+    def best(self, batch: int) -> Source:
+        """With that input alone as the signal, or all of them, with which most units are on a chain."""
+        program, n = self.given.trace(batch), len(jax.tree.leaves(self.given.example))
+        alone = [frozenset(range(n)) - {i} for i in range(n)] if n > 1 else []
+        sources = [dataclasses.replace(self, conditions=trial) for trial in (frozenset[int](), *alone)]
+        found = [source._find(program) for source in sources]
+        on_chain = [(sum(not b for b in one.bypassed), -sum(one.bypassed)) for one in found]
+        i = max(range(len(sources)), key=lambda i: (*on_chain[i], -i))
+        sources[i]._known[_key(batch, None, None, False)] = found[i]
+        return sources[i]
+
     def anatomy(
         self, batch: int, cast: Cast | None = None, cast_x: Cast | None = None, train: bool = False
     ) -> Anatomy:
@@ -75,13 +87,7 @@ class Source:
         Raises:
           NotFound: other units than in the first trace.
         """
-        x64 = bool(jax.config.read("jax_enable_x64"))
-        key = (
-            batch,
-            *(tuple(sorted((str(a), str(b)) for a, b in (c or {}).items())) for c in (cast, cast_x)),
-            train,
-            x64,
-        )
+        key = _key(batch, cast, cast_x, train)
         if key not in self._known:
             found = self._find(self.given.trace(batch, cast, cast_x, train))
             first = next(iter(self._known.values()), found)
@@ -122,7 +128,7 @@ class Source:
 
     def _find(self, program: Program) -> Anatomy:
         _check_results(program)
-        graph = Graph(program)
+        graph = Graph(program, self.conditions)
         trained = frozenset(
             v for v, (array, _) in enumerate(program.origins) if self.given.leaves[array].kind == "params"
         )
@@ -137,6 +143,11 @@ class Source:
         names = tuple(selection.named(units, paths, sizes))
         updates = updates_of(self.given, program)
         return Anatomy(program, graph, units, names, chain, bypassed, nested, others, updates)
+
+
+def _key(batch: int, cast: Cast | None, cast_x: Cast | None, train: bool) -> Any:
+    casts = (tuple(sorted((str(a), str(b)) for a, b in (c or {}).items())) for c in (cast, cast_x))
+    return batch, *casts, train, bool(jax.config.read("jax_enable_x64"))
 
 
 def _check_results(program: Program) -> None:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 
-from resjax.discovery.graph import Graph
-from resjax.discovery.linear import CONTRACTIONS, kind_of
+from resjax.discovery.graph import CONTRACTIONS, Graph
+from resjax.discovery.linear import FREE, kind_of
 from resjax.discovery.units import Sum
 
 
@@ -108,11 +108,9 @@ def _typical(graph: Graph, rows: list[list[tuple[int, tuple[str, ...]]]]) -> lis
 
 def follows(chain: Chain, i: int) -> str:
     """What stands behind the sum of unit ``i``, in words."""
-    graph, words = chain.graph, list[str]()
-    for k in chain.merges[i]:
-        node = graph.program.nodes[k]
-        words.append(node.word)
-    return ", ".join(dict.fromkeys(words))
+    nodes = [chain.graph.program.nodes[k] for k in chain.merges[i]]
+    words = list(dict.fromkeys(node.word for node in nodes if node.name not in FREE))
+    return ", ".join(words[:3]) + (f", … ({len(nodes)} operations)" if len(words) > 3 else "")
 
 
 def kind_from_state(chain: Chain, i: int) -> str:

@@ -10,7 +10,8 @@ import numpy as np
 from resjax.discovery import units
 from resjax.discovery.anatomy import Anatomy
 from resjax.discovery.given import Given
-from resjax.discovery.linear import CONTRACTIONS, contractions_in, linear_in
+from resjax.discovery.graph import CONTRACTIONS, contractions_in
+from resjax.discovery.linear import linear_in
 from resjax.discovery.refusal import NotFound
 
 _DRAWS = {"random_bits", "threefry2x32", "rng_bit_generator", "random_gamma"}

@@ -14,7 +14,7 @@ from resjax.discovery import chain as chains
 from resjax.discovery import diagnosis, selection, units
 from resjax.discovery.anatomy import Anatomy, Source, paths_of
 from resjax.discovery.gates import run_gated
-from resjax.discovery.given import Given
+from resjax.discovery.given import Given, raw_path
 from resjax.discovery.layout import Layout, Part, Slot, lay_out
 from resjax.discovery.linear import KINDS
 from resjax.discovery.network import FoundNetwork, gated_network_of, network_of
@@ -168,15 +168,13 @@ def discover(
     boundaries = (boundaries,) if isinstance(boundaries, str) else tuple(boundaries)
     source, batch = Source(given, grain, boundaries), given.unusual_batch()
     try:
-        found = source.anatomy(batch)
+        source = source.best(batch)
     except NotFound:
         raise
-    except Exception as error:  # whatever the function raises
-        if batch == given.batch:
-            raise
-        batch = given.batch  # perhaps it is written for one batch size
-        found = source.anatomy(batch)
-        del error
+    except Exception:  # whatever the function raises: perhaps it is written for one batch size
+        batch = given.batch
+        source = source.best(batch)
+    found = source.first
     diagnosis.check_trace(given, found, batch)
     diagnosis.check_units(found, batch)
     train = None if train_fn is None or found.chain is None else source.anatomy(batch, train=True)
@@ -187,7 +185,7 @@ def discover(
         network=network,
         variables=_stacked(given, layout, variables),
         units=tuple(_unit(found, i) for i in range(len(found.units))),
-        remarks=tuple(_remarks(found)),
+        remarks=tuple(_remarks(source)),
         num_parameters=sum(sizes),
         source=source,
         layout=layout,
@@ -225,8 +223,12 @@ def _unit(found: Anatomy, i: int) -> FoundUnit:
     )
 
 
-def _remarks(found: Anatomy) -> list[str]:
-    remarks = []
+def _remarks(source: Source) -> list[str]:
+    found, remarks = source.first, []
+    if source.conditions:
+        paths = [raw_path(path) for path, _ in jax.tree_util.tree_leaves_with_path(source.given.example)]
+        names = ", ".join(paths[i] for i in sorted(source.conditions))
+        remarks.append(f"inputs that branches read beside the signal: {names}")
     if found.nested:
         remarks.append(
             f"{found.nested} residual sums inside of these units' branches; boundaries= can choose them"

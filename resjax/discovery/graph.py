@@ -1,8 +1,9 @@
 """What the values of a program are, and which of them every path to the logits must pass.
 
-Values have three levels. *Side* values follow from parameters and constants alone. *Context* values are made of
-integer or Boolean inputs: masks, positions. *Signal* values are floats that depend on the input; an embedding
-turns integers into signal, since it looks them up in parameters. The residual structure is one of signals.
+Values have three levels. *Side* values follow from parameters and constants alone. *Context* values are
+made of integer or Boolean inputs (masks, positions) or of *conditions*, inputs that branches read beside the
+signal, such as the time of a diffusion. *Signal* values are floats that depend on the other inputs; a look-up in
+parameters, or a product with them, turns integers into signal. The residual structure is one of signals.
 
 A value *dominates* another if every path of signals from the input to the other passes it. The immediate
 dominators form a tree (Cooper, Harvey and Kennedy 2001), here of values v and of equations, ~k for equation k.
@@ -13,10 +14,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from typing import Any
 
+import jax.extend.core as jex
 import jax.numpy as jnp
 
 from resjax.discovery.program import Program
+
+# Products with kernels, or of signals.
+CONTRACTIONS = {"dot_general", "conv_general_dilated", "ragged_dot", "ragged_dot_general"}
+_LOOK_UPS = CONTRACTIONS | {"gather", "dynamic_slice"}
 
 SIDE, CONTEXT, SIGNAL = 0, 1, 2
 
@@ -34,8 +41,9 @@ class Graph:
       above: {value or ~equation: the nearest value that dominates it, None for the root}.
     """
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, conditions: frozenset[int] = frozenset()) -> None:
         self.program, self.out = program, program.outs[0]
+        self.conditions = frozenset(program.inputs[i] for i in conditions)
         self.maker = {v: k for k, node in enumerate(program.nodes) for v in node.outs}
         self.main = self.before([self.out])
         self.level: dict[int, int] = defaultdict(int)
@@ -81,9 +89,7 @@ class Graph:
 
     def leaves_of(self, which: Iterable[int]) -> frozenset[int]:
         """The leaves that the equations ``which`` read directly or through side values."""
-        return frozenset().union(
-            *(self.owns[v] for k in which for v in self.ins(k) if self.level[v] < SIGNAL)
-        )
+        return frozenset().union(*(self.owns[v] for k in which for v in self.ins(k) if self.level[v] == SIDE))
 
     def dominators(self, value: int | None) -> list[int]:
         """The values that dominate ``value``, from itself to the first."""
@@ -110,7 +116,8 @@ class Graph:
         """Levels of values, in one pass over all equations."""
         program, main = self.program, set(self.main)
         for value in program.inputs:
-            self.level[value] = SIGNAL if self.floating(value) else CONTEXT
+            signal = self.floating(value) and value not in self.conditions
+            self.level[value] = SIGNAL if signal else CONTEXT
             self.reads[value] = frozenset([value])
         for number, leaf in enumerate(program.leaves):
             self.owns[leaf] = frozenset([number])
@@ -122,9 +129,9 @@ class Graph:
             if k in main:
                 for v in dict.fromkeys(ins):
                     self.uses[v].append(k)
+            looked_up = level == CONTEXT and owns and not reads <= self.conditions and _looks_up(node.eqn)
             for v in node.outs:
-                # An embedding makes a signal of integers; what is made of integers alone stays context.
-                self.level[v] = SIGNAL if level == CONTEXT and owns and self.floating(v) else level
+                self.level[v] = SIGNAL if looked_up and self.floating(v) else level
                 if self.level[v] < SIGNAL:
                     self.owns[v], self.reads[v] = owns, reads
 
@@ -155,3 +162,19 @@ class Graph:
                 put(~k, self.signals(k))
                 for value in outs:
                     put(value, [~k])
+
+
+def _looks_up(eqn: Any) -> bool:
+    """Whether an equation is a look-up or a product, or has one inside."""
+    return eqn.primitive.name in _LOOK_UPS or contractions_in(eqn) > 0
+
+
+def contractions_in(eqn: Any) -> int:
+    """Contractions in the jaxprs inside an equation."""
+    found = 0
+    for value in eqn.params.values():
+        for item in value if isinstance(value, tuple | list) else (value,):
+            jaxpr = item.jaxpr if isinstance(item, jex.ClosedJaxpr) else item
+            if isinstance(jaxpr, jex.Jaxpr):
+                found += sum(int(e.primitive.name in CONTRACTIONS) + contractions_in(e) for e in jaxpr.eqns)
+    return found

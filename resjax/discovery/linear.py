@@ -7,17 +7,16 @@ from typing import Any, NamedTuple
 
 import jax.extend.core as jex
 
-from resjax.discovery.graph import SIGNAL, Graph
+from resjax.discovery.graph import CONTRACTIONS, SIGNAL, Graph, contractions_in
 
 ADDS = {"add", "add_any", "sub"}
-CONTRACTIONS = {"dot_general", "conv_general_dilated", "ragged_dot", "ragged_dot_general"}
 # Equations that pass a signal on, in another form or precision.
-_FREE = {
+FREE = {
     "convert_element_type", "reshape", "copy", "copy_p", "squeeze", "expand_dims", "broadcast_in_dim",
     "reduce_precision", "sharding_constraint", "optimization_barrier", "name", "transpose", "stop_gradient", "pvary",
 }  # fmt: skip
 # Linear in signals; other operands are indices or zeros.
-_LINEAR = _FREE | {
+_LINEAR = FREE | {
     "neg", "slice", "dynamic_slice", "pad", "rev", "reduce_sum", "cumsum", "concatenate", "gather",
     "reduce_window_sum", "real", "stack", "split", "dynamic_update_slice",
 }  # fmt: skip
@@ -41,7 +40,7 @@ def kind_of(graph: Graph, which: Iterable[int]) -> Kind:
         taken = [v is not None and graph.level[v] == SIGNAL for v in node.ins]
         linear, inside = linear_in(node.eqn, taken)
         owns = any(graph.owns[v] for v in graph.ins(k))
-        free = node.name in _FREE or _times_one(node.eqn)
+        free = node.name in FREE or _times_one(node.eqn)
         worst = max(worst, 3 if not linear else 2 if owns else 0 if free else 1)
         contractions += inside
         count += 1
@@ -87,14 +86,3 @@ def linear_in(eqn: Any, signal: list[bool]) -> tuple[bool, int]:
     if name == "div":
         return not signal[1], count
     return name in _BILINEAR and sum(signal) == 1, count
-
-
-def contractions_in(eqn: Any) -> int:
-    """Contractions anywhere inside an equation."""
-    found = 0
-    for value in eqn.params.values():
-        for item in value if isinstance(value, tuple | list) else (value,):
-            jaxpr = item.jaxpr if isinstance(item, jex.ClosedJaxpr) else item
-            if isinstance(jaxpr, jex.Jaxpr):
-                found += sum(int(e.primitive.name in CONTRACTIONS) + contractions_in(e) for e in jaxpr.eqns)
-    return found
