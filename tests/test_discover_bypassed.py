@@ -1,4 +1,4 @@
-"""Units that other connections bypass, as in a U-Net: studies of gates agree with edited networks, others refuse."""
+"""Units that other connections bypass, as in a U-Net: studies of gates work, and the others are refused."""
 
 import functools
 
