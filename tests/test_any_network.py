@@ -105,7 +105,8 @@ def found(name, everything, folder):
 @pytest.fixture(scope="module", params=[*KINDS, *FOUND])
 def run(request, tmp_path_factory):
     if request.param in FOUND:
-        return found(*FOUND[request.param], tmp_path_factory.mktemp("found"))
+        with jax.numpy_rank_promotion("allow"):
+            return found(*FOUND[request.param], tmp_path_factory.mktemp("found"))
     name, fields, size = KINDS[request.param]
     module = types.ModuleType("own_network_of_a_test")
     module.own = own  # type: ignore[attr-defined]
@@ -131,6 +132,7 @@ def run(request, tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("foreign_code")
 @pytest.mark.parametrize("name", STUDIES)
 def test_a_result_or_a_reason(run, name):
     config = getattr(run, "config", None)

@@ -184,3 +184,71 @@ def test_gradients_of_kernels():
     assert sorted(paths) == sorted(expected)
     close(result.norm[0, 0], [np.linalg.norm(expected[path]) for path in paths])
     assert result.unit == () and result.choices["mode"].startswith("inference")
+
+
+# --- training mode ---
+
+
+def normalized(variables, x, gone, train=False, momentum=0.9):
+    """Logits and statistics of a U-Net with batch normalization in its branches, without those of ``gone``."""
+    params, statistics = variables["params"], []
+
+    def run(x, i):
+        p, old = params["blocks"][i], variables["batch_stats"]["blocks"][i]
+        f = refused.branch(x, p)
+        own = {"mean": f.mean((0, 1)), "var": f.var((0, 1))} if train else old
+        statistics.append(jax.tree.map(lambda a, b: momentum * a + (1 - momentum) * b, old, own))
+        f = jnp.tanh((f - own["mean"][None, None]) / jnp.sqrt(own["var"][None, None] + 1e-3))
+        return x if i in gone else x + f
+
+    x = run(x, 0)
+    inner = run(run(x[:, ::2], 1), 2)
+    x = jnp.concatenate([jnp.repeat(inner, 2, 1), x], -1) @ params["join"]
+    return refused.head(run(x, 3), params), {"blocks": statistics}
+
+
+@functools.cache
+def normalized_u_net():
+    statistics = [{"mean": rng.normal(size=WIDTH) / 4, "var": rng.uniform(0.5, 2, WIDTH)} for _ in range(N)]
+    variables = {"params": u_net()[0], "batch_stats": {"blocks": statistics}}
+    variables = jax.tree.map(np.float32, variables)
+
+    def train_fn(variables, x, key):
+        logits, new = normalized(variables, x, (), train=True)
+        return logits, {"batch_stats": new}
+
+    found = resjax.discover(lambda v, x: normalized(v, x, ())[0], variables, X, train_fn=train_fn)
+    return variables, found
+
+
+def test_gates_in_training_mode():
+    variables, found = normalized_u_net()
+    assert [unit.bypassed for unit in found.units] == [False, True, True, False]
+    gates = np.array([1, 0, 1, 1], np.float32)
+    apply = jax.jit(lambda v, x: found.network.apply(v, x, train=True, gates=gates)[:2])
+    out, statistics = apply(found.variables, X)
+    expected, new = jax.jit(lambda v, x: normalized(v, x, (1,), train=True))(variables, X)
+    assert_close(out, expected, 1e-5)
+    home = found.unstack({**found.variables, "batch_stats": statistics})
+    jax.tree.map(lambda a, b: assert_close(a, b, 1e-5), home["batch_stats"], new)
+    assert (
+        np.abs(home["batch_stats"]["blocks"][2]["mean"] - variables["batch_stats"]["blocks"][2]["mean"]).max()
+        > 1e-3
+    )
+
+
+def test_statistics_of_the_lesioned_network():
+    variables, found = normalized_u_net()
+    reference = OTHERS[0]
+    result = analysis.recalibrate(found.network, found.variables, X, LABELS, reference=reference)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def expected(gone):
+        """With the statistics of the reference, which is one batch."""
+        new = normalized(variables, reference, gone, train=True, momentum=0)[1]
+        both = [variables, {**variables, "batch_stats": new}]
+        return jnp.stack([cross_entropy(normalized(own, X, gone)[0], LABELS).mean() for own in both])
+
+    close(result.loss, np.stack([expected((i,)) for i in range(N)], -1))
+    np.testing.assert_allclose(result.intact_loss, expected(()), rtol=1e-5)
+    assert np.abs(result.loss[0] - result.loss[1]).max() > 1e-3

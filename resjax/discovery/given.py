@@ -24,7 +24,7 @@ _STATISTICS = {
     "mean_ema", "var_ema",
 }  # fmt: skip
 _INNER = {"params", "~"}  # parts of a path that say nothing: Linen, Haiku
-_LAST = {"value", "raw_value"}  # of NNX
+_LAST = {"value", "raw_value"}  # of NNX, whose last part is an attribute
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,7 +178,7 @@ def _path(path: Any, collections: bool) -> tuple[str, ...]:
     """
     text = raw_path(path)
     parts = [part for part in text.split("/")[collections:] if part not in _INNER]
-    if len(parts) > 1 and parts[-1] in _LAST:
+    if len(parts) > 1 and parts[-1] in _LAST and not isinstance(path[-1], jax.tree_util.DictKey):
         parts.pop()
     return tuple(parts) or (text,)
 
