@@ -22,8 +22,9 @@ def run_gated(
     train: bool = False,
     key: jax.Array | None = None,
 ) -> tuple[jax.Array, dict[Origin, Any]]:
-    """Logits; a sum s + f becomes s + gate · f. With a gate of 1 it stays as the function computed it. In training
-    mode, also the new statistics {array: value}.
+    """Logits, and in training mode the new statistics {array: value}.
+
+    A sum s + f becomes s + gate · f. With a gate of 1 it stays as the function computed it.
 
     Args:
       source: the function.
@@ -34,8 +35,8 @@ def run_gated(
       key: random key for it.
 
     Raises:
-      ValueError: another number of gates, an input of another structure than the example's, or no key where one
-        is needed.
+      ValueError: another number of gates, an input of another structure than the example's, or no key where
+        one is needed.
     """
     given, inputs = source.given, jax.tree.leaves(x)
     specs = jax.tree.leaves(given.example)

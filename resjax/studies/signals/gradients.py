@@ -163,7 +163,6 @@ def _batch_norms(
     key: jax.Array,
 ) -> tuple[jax.Array, dict[str, jax.Array], dict[str, jax.Array], dict[str, Any]]:
     params = variables["params"]
-
     tap = output_norm if network.chained else None
 
     def loss_of(params: Any) -> tuple[jax.Array, dict[str, Any]]:

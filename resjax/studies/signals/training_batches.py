@@ -24,8 +24,8 @@ class FirstBatches(TypedDict, total=False):
     """Which batches are measured and how: arguments of several analyses, passed on as ``**how``."""
 
     # True: batch statistics and dropout, as in training. False: running statistics, which at init are not
-    # those of any data. None, the default: True, but False where the network has no training mode
-    # (``Network.trains``) and its statistics do not matter.
+    # those of any data. None, the default: True; False where the network has no training mode
+    # (``Network.trains``), but an analysis of batch statistics refuses a network that would need them.
     train: bool | None
     # Examples in a batch, default 128, fewer only if there are fewer in all. Examples beyond the last whole
     # batch are not used, because batch statistics need batches of one size.
