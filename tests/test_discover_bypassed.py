@@ -190,7 +190,7 @@ def test_gradients_of_kernels():
 
 
 def normalized(variables, x, gone, train=False, momentum=0.9):
-    """Logits and statistics of a U-Net with batch normalization in its branches, some of which are ``gone``."""
+    """Logits and statistics of a U-Net with batch normalization in its branches; some are ``gone``."""
     params, statistics = variables["params"], []
 
     def run(x, i):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -136,6 +137,12 @@ class Source:
         paths = paths_of(self.given, program)
         sizes = [int(np.prod(program.avals[v].shape)) for v in program.leaves]
         units = tuple(selection.selected(graph, sums, paths, sizes, self.grain, self.boundaries))
+        # What one unit alone makes of a condition, such as its own layer for the time, belongs to the unit.
+        readers = Counter(v for unit in units for v in unit.conditional)
+        alone = [frozenset(v for v in unit.conditional if readers[v] == 1) for unit in units]
+        units = tuple(
+            dataclasses.replace(u, leaves=u.leaves | own) for u, own in zip(units, alone, strict=True)
+        )
         bypassed = tuple(not chains.on_chain(graph, unit) for unit in units)
         chain = chains.cut(graph, units) if units and not any(bypassed) else None
         inside = {id(m) for unit in units for m in (unit, *unit.members)}

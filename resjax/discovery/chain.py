@@ -110,6 +110,9 @@ def follows(chain: Chain, i: int) -> str:
     """What stands behind the sum of unit ``i``, in words."""
     nodes = [chain.graph.program.nodes[k] for k in chain.merges[i]]
     words = list(dict.fromkeys(node.word for node in nodes if node.name not in FREE))
+    if any(node.name == "rsqrt" for node in nodes):
+        functions = {node.word for node in nodes if node.word != node.name and not node.word.startswith("_")}
+        words = ["normalization", *(word for word in words if word in functions - {"var", "mean"})]
     return ", ".join(words[:3]) + (f", … ({len(nodes)} operations)" if len(words) > 3 else "")
 
 

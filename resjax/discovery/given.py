@@ -24,7 +24,7 @@ _STATISTICS = {
     "mean_ema", "var_ema",
 }  # fmt: skip
 _INNER = {"params", "~"}  # parts of a path that say nothing: Linen, Haiku
-_LAST = {"value", "raw_value"}  # of NNX, whose last part is an attribute
+_LAST = {"value", "raw_value"}  # of NNX
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,8 +66,9 @@ class Given:
         """
         paths, tree = jax.tree_util.tree_flatten_with_path(variables)
         kinds, collections = _kinds(variables), _has_collections(variables)
+        nnx = all(raw_path(path).split("/")[-1] in _LAST for path, value in paths if is_array(value))
         leaves = tuple(
-            Leaf(i, raw_path(path), _path(path, collections), spec_of(value), kinds(path, value))
+            Leaf(i, raw_path(path), _path(path, collections, nnx), spec_of(value), kinds(path, value))
             for i, (path, value) in enumerate(paths)
             if is_array(value)
         )
@@ -171,14 +172,14 @@ def _cast(spec: jax.ShapeDtypeStruct, cast: Cast) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(spec.shape, cast.get(spec.dtype, spec.dtype))
 
 
-def _path(path: Any, collections: bool) -> tuple[str, ...]:
+def _path(path: Any, collections: bool, nnx: bool) -> tuple[str, ...]:
     """The parts of a leaf's path that a person would name: 'blocks', '0', 'attention', 'kernel'.
 
-    Of Linen's variables, the name of the collection is left out.
+    Of Linen's variables, the name of the collection is left out; of NNX's, the last part, "value".
     """
     text = raw_path(path)
     parts = [part for part in text.split("/")[collections:] if part not in _INNER]
-    if len(parts) > 1 and parts[-1] in _LAST and not isinstance(path[-1], jax.tree_util.DictKey):
+    if nnx:
         parts.pop()
     return tuple(parts) or (text,)
 

@@ -87,9 +87,11 @@ class Graph:
         starts = [v for k in which for v in self.ins(k) if self.level[v] < SIGNAL]
         return self._back(starts, self.ins, stops)
 
-    def leaves_of(self, which: Iterable[int]) -> frozenset[int]:
-        """The leaves that the equations ``which`` read directly or through side values."""
-        return frozenset().union(*(self.owns[v] for k in which for v in self.ins(k) if self.level[v] == SIDE))
+    def leaves_of(self, which: Iterable[int], level: int = SIDE) -> frozenset[int]:
+        """The leaves that the equations ``which`` read through side values, or through those of ``level``."""
+        return frozenset().union(
+            *(self.owns[v] for k in which for v in self.ins(k) if self.level[v] == level)
+        )
 
     def dominators(self, value: int | None) -> list[int]:
         """The values that dominate ``value``, from itself to the first."""
