@@ -1,7 +1,7 @@
 """A function as it was given, with its variables in JAX's order, and its traces.
 
-A trace is a program for inputs of one batch size and one set of dtypes, since jaxprs contain shapes. The network
-that is built of it runs at other batch sizes and dtypes, too: the function is then traced again.
+A trace is a program for inputs of one batch size and one set of dtypes, since jaxprs contain shapes. The
+network that is built of it runs at other batch sizes and dtypes, too: the function is then traced again.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Given:
         return int(jax.tree.leaves(self.example)[0].shape[0])
 
     def unusual_batch(self) -> int:
-        """A batch size that no axis of the variables or of the example has, so that it can be told from them."""
+        """A batch size that no axis of the variables or the example has, so that it can be told from them."""
         specs = [*(leaf.spec for leaf in self.leaves), *jax.tree.leaves(self.example)]
         sizes = {n for spec in specs for n in spec.shape}
         return next(n for n in (7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53) if n not in sizes)
@@ -114,8 +114,8 @@ class Given:
         values, tree = jax.tree_util.tree_flatten(variables)
         if len(values) != len(self.values):
             raise ValueError(
-                f"the variables have {len(values)} leaves, those of the network {len(self.values)}: give a pytree "
-                f"of the same form, {self.tree}, not {tree}"
+                f"the variables have {len(values)} leaves, those of the network {len(self.values)}: give a "
+                f"pytree of the same form, {self.tree}, not {tree}"
             )
         return [values[leaf.index] for leaf in self.leaves]
 
@@ -132,8 +132,9 @@ class Given:
         ]
         if len(found) != 1:
             raise NotFound(
-                f"train_fn returns new statistics at {text!r}, where the variables have {len(found)} arrays; return "
-                "(logits, new statistics) with statistics as a part of the variables, of the same form"
+                f"train_fn returns new statistics at {text!r}, where the variables have {len(found)} "
+                "arrays; return (logits, new statistics) with statistics as a part of the variables, of "
+                "the same form"
             )
         return found[0]
 

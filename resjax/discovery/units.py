@@ -4,8 +4,8 @@ A sum ``y = a + b + …`` is a residual unit if
 
 * its addends have the shape of y, and one value d, its immediate dominator, encloses them: nothing computed
   between d and y is used elsewhere;
-* one addend is the lesser, the *shortcut*: identity < linear without parameters < affine < nonlinear, and then
-  fewer contractions; the others are the *branch*;
+* one addend is the lesser, the *shortcut*: identity < linear without parameters < affine < nonlinear, and
+  then fewer contractions; the others are the *branch*;
 * the branch reads parameters, and its parts share no layer.
 """
 
