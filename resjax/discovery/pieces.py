@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.extend.core as jex
+import numpy as np
 
-from resjax.discovery import checksum
 from resjax.discovery.anatomy import Anatomy
 from resjax.discovery.graph import SIGNAL
-from resjax.discovery.program import Origin
+from resjax.discovery.program import Node, Origin
 from resjax.discovery.refusal import NotFound
 
 
@@ -135,8 +137,7 @@ def signature(found: Anatomy, i: int) -> str:
                 if v is not None and v not in number:
                     number[v] = _outside(found, v, len(number))
             number.update({v: f"{half} {len(number)} {j}" for j, v in enumerate(node.outs)})
-            ins = [number[v] for v in node.ins if v is not None]
-            lines.append(f"{checksum.of_jaxpr(node.alone[0])} {ins}")
+            lines.append(f"{_text(node)} {[number[v] for v in node.ins if v is not None]}")
         lines.append(str([number.get(v, "?") for v in piece.ends]))
     aval = program.avals[pieces_of(found)[i + 1][0].start or 0]
     return hashlib.sha256("\n".join([*lines, str(signs), str(aval)]).encode()).hexdigest()
@@ -145,8 +146,31 @@ def signature(found: Anatomy, i: int) -> str:
 def _outside(found: Anatomy, value: int, number: int) -> str:
     program = found.program
     if value in program.constants:
-        return checksum.of_arrays(program.constants[value])
+        return digest(program.constants[value])
     return f"input {program.inputs.index(value)}" if value in program.inputs else f"leaf {number}"
+
+
+def _text(node: Node) -> str:
+    """An equation as text, without addresses, and with digests of the arrays inside it."""
+    text = re.sub(r" at 0x[0-9a-f]+", "", str(node.alone[0]))
+    return text + "".join(map(digest, _arrays_in(node.eqn)))
+
+
+def digest(array: Any) -> str:
+    """A digest of an array, or of a random key."""
+    if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
+        array = jax.random.key_data(array)
+    array = np.asarray(array)
+    return hashlib.sha256(f"{array.dtype}{array.shape}".encode() + array.tobytes()).hexdigest()[:16]
+
+
+def _arrays_in(eqn: Any) -> Iterable[Any]:
+    for value in eqn.params.values():
+        for item in value if isinstance(value, tuple | list) else (value,):
+            if isinstance(item, jex.ClosedJaxpr):
+                yield from item.consts
+                for inner in item.jaxpr.eqns:
+                    yield from _arrays_in(inner)
 
 
 def _keys(found: Anatomy, which: list[int]) -> list[int]:

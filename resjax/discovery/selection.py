@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 
@@ -36,7 +37,8 @@ def selected(
       boundaries: paths of parameters, with wildcards; each is one unit.
 
     Raises:
-      NotFound: boundaries that fit no sum, or sums of a layer that do not follow each other directly.
+      NotFound: boundaries that fit no sum or have sums in common, or sums of a layer that do not follow each
+        other directly.
     """
     if boundaries:
         return _within(sums, paths, boundaries, named(sums, paths, sizes))
@@ -84,16 +86,24 @@ def _within(
     groups: dict[str, list[Sum]] = {}
     for boundary in boundaries:
         parts = boundary.removeprefix("params/").strip("/").split("/")
-        before = len(groups)
+        fits = False
         for one, *known in zip(sums, roots, names_of, strict=True):
             for own in (text.split("/") for text in known):
                 if len(own) >= len(parts) and all(map(fnmatch.fnmatchcase, own, parts)):
-                    groups.setdefault("/".join(own[: len(parts)]), []).append(one)
+                    group, fits = groups.setdefault("/".join(own[: len(parts)]), []), True
+                    if one not in group:  # another boundary may name it, too
+                        group.append(one)
                     break
-        if len(groups) == before:
+        if not fits:
             raise NotFound(
                 f"boundaries={boundary!r} fits no residual sum; the parameters of those that were found are "
                 f"at {', '.join(dict.fromkeys(roots)) or 'no path'}"
+            )
+    for (name, one), (other_name, other) in itertools.combinations(groups.items(), 2):
+        if set(one) & set(other):
+            raise NotFound(
+                f"boundaries= names {name!r} and {other_name!r}, which have residual sums in common: name "
+                "one of the two, or parts that have none in common"
             )
     units = [_joined(outermost(own), paths) for own in groups.values()]
     return sorted(units, key=lambda unit: unit.out)

@@ -23,10 +23,10 @@ import jax
 import numpy as np
 
 from resjax.discovery import Found, discover
-from resjax.discovery.checksum import of_arrays, of_function
 from resjax.network import Network, Variables
 from resjax.network.example import alike, described, one_example
 from resjax.network.losses import Loss, Metric, cross_entropy, share_wrong
+from resjax.studies.checksum import of_arrays, of_function
 from resjax.studies.examples import check_labels, logits_shape
 from resjax.studies.moments import AS_GIVEN
 from resjax.studies.refusal import Refusal
@@ -251,10 +251,6 @@ class GivenNetwork(Subject):
     @property
     def train_batch_size(self) -> int:
         return self.given.batch_size
-
-    @property
-    def trains(self) -> bool:
-        return self.given.train_fn is not None
 
     @property
     def told(self) -> str:

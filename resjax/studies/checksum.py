@@ -1,4 +1,4 @@
-"""Checksums of arrays, of traced programs and of functions, which tell whether two of them are the same."""
+"""Checksums of arrays and of functions, which tell whether a kept result still belongs to them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def of_arrays(tree: Any) -> str:
     return digest.hexdigest()
 
 
-def of_jaxpr(jaxpr: Any) -> str:
+def _of_jaxpr(jaxpr: Any) -> str:
     """Changes with the equations of a ``Jaxpr`` or ``ClosedJaxpr`` and with the constants inside it.
 
     The text of a jaxpr does not show the constants of the functions that it calls.
@@ -51,7 +51,7 @@ def of_function(function: Callable[..., Any], *arguments: Any) -> str:
             own[i] = value
         return function(*jax.tree.unflatten(tree, own))
 
-    return of_jaxpr(jax.make_jaxpr(of)([leaves[i] for i in arrays]))
+    return _of_jaxpr(jax.make_jaxpr(of)([leaves[i] for i in arrays]))
 
 
 def _constants(jaxpr: Any) -> Iterator[Any]:
