@@ -109,6 +109,9 @@ def test_boundaries_choose_units():
     sizes = [unit.parameters for unit in found_in("plain_jax: decoder with padding").units]
     assert [unit.parameters for unit in found.units] == [sizes[0] + sizes[1], sizes[3]]
     assert [unit.name for unit in find(boundaries="blocks/*").units] == ["blocks/0", "blocks/1"]
+    assert [unit.name for unit in find(boundaries=["blocks/*", "blocks/0"]).units] == ["blocks/0", "blocks/1"]
+    with pytest.raises(NotFound, match="'blocks/1' and 'blocks/1/mlp', which have residual sums in common"):
+        find(boundaries=["blocks/1", "blocks/1/mlp"])
     with pytest.raises(NotFound, match=r"boundaries='layers/\*'.*blocks/0"):
         find(boundaries="layers/*")
 

@@ -310,6 +310,10 @@ def test_a_kept_result_belongs_to_what_was_given(bare):
     def of_function(change):
         return kept.key(load_network(fields() | {"fn": lambda v, x: change(given.fn(v, x))}), study, QUICK)
 
+    def adding(number):
+        array = np.full((1, CLASSES), number)  # a constant of a compiled function inside the given one
+        return jax.jit(lambda logits: logits + array)
+
     assert key() == key(inputs=given.inputs.copy()) == of_function(lambda logits: logits)
     keys = [
         key(),
@@ -318,10 +322,8 @@ def test_a_kept_result_belongs_to_what_was_given(bare):
         key(labels=1 - given.labels),
         key(initial_variables=given.variables),
         of_function(lambda logits: 2 * logits),
-        *(
-            of_function(jax.jit(lambda logits, one=np.full((1, CLASSES), n): logits + one))
-            for n in (0.5, 1.0)
-        ),
+        of_function(adding(0.5)),
+        of_function(adding(1.0)),
         key(loss=lambda logits, labels: jnp.zeros(len(labels))),
         key(loss=lambda logits, labels: jnp.ones(len(labels))),
     ]

@@ -12,13 +12,12 @@ from numpy.typing import ArrayLike
 
 from resjax.discovery import chain as chains
 from resjax.discovery import diagnosis, selection, units
-from resjax.discovery.anatomy import Anatomy, Source, paths_of
+from resjax.discovery.anatomy import Anatomy, Source
 from resjax.discovery.gates import run_gated
 from resjax.discovery.given import Given, raw_path
-from resjax.discovery.layout import Layout, Part, Slot, class_name, keys_of, lay_out
+from resjax.discovery.layout import Layout, lay_out, lay_out_gated
 from resjax.discovery.linear import KINDS
 from resjax.discovery.network import FoundNetwork, gated_network_of, network_of
-from resjax.discovery.program import Origin
 from resjax.discovery.refusal import NotFound
 
 
@@ -92,7 +91,7 @@ class Found:
 
     def stack(self, variables: Any) -> dict[str, Any]:
         """Variables of the user's form, such as the initial ones, as those of ``network``."""
-        return _stacked(self.source.given, self.layout, variables)
+        return self.layout.stack(self.source.given, variables)
 
     def unstack(self, variables: Mapping[str, Any]) -> Any:
         """Variables of ``network`` as a pytree of the user's form."""
@@ -182,27 +181,18 @@ def discover(
     diagnosis.check_trace(given, found)
     diagnosis.check_units(found, batch)
     train = None if train_fn is None or found.chain is None else source.anatomy(batch, train=True)
-    layout = lay_out(given, found, train) if found.chain else _gated_layout(given, found)
+    layout = lay_out(given, found, train) if found.chain else lay_out_gated(given, found)
     network = network_of(source, layout) if found.chain else gated_network_of(source, layout)
     sizes = [int(np.prod(leaf.spec.shape)) for leaf in given.leaves if leaf.kind == "params"]
     return Found(
         network=network,
-        variables=_stacked(given, layout, variables),
+        variables=layout.stack(given, variables),
         units=tuple(_unit(found, i) for i in range(len(found.units))),
         remarks=tuple(_remarks(source)),
         num_parameters=sum(sizes),
         source=source,
         layout=layout,
     )
-
-
-def _stacked(given: Given, layout: Layout, variables: Any) -> dict[str, Any]:
-    abstract = any(isinstance(v, jax.ShapeDtypeStruct) for v in given.arrays(variables))
-    if not abstract:
-        return layout.stack(given, variables)
-    values = given.arrays(variables)
-    shapes: dict[str, Any] = jax.eval_shape(lambda arrays: layout.stack(given, given.rebuild(arrays)), values)
-    return shapes
 
 
 def _unit(found: Anatomy, i: int) -> FoundUnit:
@@ -245,28 +235,3 @@ def _remarks(source: Source) -> list[str]:
     if loops:
         remarks.append(f"not looked into: layers inside {', '.join(loops)}")
     return remarks
-
-
-def _gated_layout(given: Given, found: Anatomy) -> Layout:
-    """Where units are bypassed: each unit's own arrays, and all others with the stem."""
-    program, parts = found.program, list[Part]()
-    homes: dict[Origin, tuple[str, Slot, int | None]] = {}
-    paths = dict(zip(program.origins, paths_of(given, program), strict=True))
-    taken: set[int] = set()
-
-    def slots_of(leaves: list[int]) -> tuple[Slot, ...]:
-        own = [program.origins[v] for v in leaves]
-        keys = keys_of([paths[origin] for origin in own])
-        return tuple(Slot(given.leaves[o[0]].kind, key, (o,)) for key, o in zip(keys, own, strict=True))
-
-    for i, unit in enumerate(found.units):
-        others = found.graph.leaves_of([k for k in found.graph.main if k not in unit.region])
-        own = sorted(v for v in unit.leaves - others - taken)
-        taken |= set(own)
-        name, slots = class_name(found.names[i]), slots_of(own)
-        homes.update({slot.origins[0]: (name, slot, 0) for slot in slots})
-        parts.append(Part(name, (i,), slots, (), False))
-    rest = [v for v, value in enumerate(program.leaves) if found.graph.uses[value] and v not in taken]
-    slots = slots_of(rest)
-    homes.update({slot.origins[0]: ("stem", slot, None) for slot in slots})
-    return Layout((Part("stem", (), slots, (), False), *parts, Part("head", (), (), (), False)), homes)

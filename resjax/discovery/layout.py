@@ -76,8 +76,15 @@ class Layout:
         return part, part.units.index(i)
 
     def stack(self, given: Given, variables: Any) -> dict[str, Any]:
-        """The user's pytree as variables of the network."""
+        """The user's pytree as variables of the network; shapes and dtypes where it has only these."""
         arrays = given.arrays(variables)
+        abstract = any(isinstance(array, jax.ShapeDtypeStruct) for array in arrays)
+        if not abstract:
+            return self._stacked(arrays)
+        shapes: dict[str, Any] = jax.eval_shape(self._stacked, arrays)
+        return shapes
+
+    def _stacked(self, arrays: list[Any]) -> dict[str, Any]:
         flat: dict[str, dict[str, dict[str, Any]]] = {collection: {} for collection in COLLECTIONS[:2]}
         for part in self.parts:
             for slot in part.slots:
@@ -117,6 +124,31 @@ class Layout:
         return found
 
 
+def lay_out_gated(given: Given, found: Anatomy) -> Layout:
+    """Where units are bypassed: each unit's own arrays, and all others with the stem."""
+    program, parts = found.program, list[Part]()
+    homes: dict[Origin, tuple[str, Slot, int | None]] = {}
+    paths = dict(zip(program.origins, paths_of(given, program), strict=True))
+    taken: set[int] = set()
+
+    def slots_of(leaves: list[int]) -> tuple[Slot, ...]:
+        own = [program.origins[v] for v in leaves]
+        keys = _keys_of([paths[origin] for origin in own])
+        return tuple(Slot(given.leaves[o[0]].kind, key, (o,)) for key, o in zip(keys, own, strict=True))
+
+    for i, unit in enumerate(found.units):
+        others = found.graph.leaves_of([k for k in found.graph.main if k not in unit.region])
+        own = sorted(v for v in unit.leaves - others - taken)
+        taken |= set(own)
+        name, slots = _class_name(found.names[i]), slots_of(own)
+        homes.update({slot.origins[0]: (name, slot, 0) for slot in slots})
+        parts.append(Part(name, (i,), slots, (), False))
+    rest = [v for v, value in enumerate(program.leaves) if found.graph.uses[value] and v not in taken]
+    slots = slots_of(rest)
+    homes.update({slot.origins[0]: ("stem", slot, None) for slot in slots})
+    return Layout((Part("stem", (), slots, (), False), *parts, Part("head", (), (), (), False)), homes)
+
+
 def filled(arrays: list[Any], values: Mapping[Origin, Any]) -> list[Any]:
     """``arrays`` of the user's variables with other ``values`` at some places."""
     rows: dict[int, dict[tuple[int, ...], Any]] = {}
@@ -149,10 +181,10 @@ def lay_out(given: Given, found: Anatomy, train: Anatomy | None) -> Layout:
     paths = dict(zip(found.program.origins, paths_of(given, found.program), strict=True))
     homes: dict[Origin, tuple[str, Slot, int | None]] = {}
     parts: list[Part] = []
-    for name, units in [("stem", ()), *((class_name(found.names[c[0]]), c) for c in classes), ("head", ())]:
+    for name, units in [("stem", ()), *((_class_name(found.names[c[0]]), c) for c in classes), ("head", ())]:
         places = [i + 1 for i in units] or [0 if name == "stem" else n + 1]
         columns = list(zip(*(needs[p][0] for p in places), strict=True))
-        keys = keys_of([paths[column[0]] for column in columns])
+        keys = _keys_of([paths[column[0]] for column in columns])
         slots = []
         for key, column in zip(keys, columns, strict=True):
             tied = any(readers[origin] > 1 for origin in column) and name != "stem"
@@ -164,7 +196,7 @@ def lay_out(given: Given, found: Anatomy, train: Anatomy | None) -> Layout:
         random = any(needs[p][2] for p in places)
         parts.append(Part(name, units, tuple(slots), tuple(needs[places[0]][1]), random))
     tied_only = [o for o in readers if o not in homes]
-    extra = keys_of([paths[o] for o in tied_only], [slot.key for slot in parts[0].slots])
+    extra = _keys_of([paths[o] for o in tied_only], [slot.key for slot in parts[0].slots])
     for origin, key in zip(tied_only, extra, strict=True):
         slot = Slot(given.leaves[origin[0]].kind, key, (origin,))
         homes[origin] = ("stem", slot, None)
@@ -194,13 +226,13 @@ def _rows(values: list[Any], part: Part) -> Any:
     return jnp.stack(values) if part.units else values[0]
 
 
-def class_name(unit: str) -> str:
+def _class_name(unit: str) -> str:
     """Of a class, after its first unit. Stem and head keep their names."""
     name = unit.replace("/", ".")
     return f"unit.{name}" if name in ("stem", "head") else name
 
 
-def keys_of(paths: Sequence[Path], taken: Sequence[str] = ()) -> list[str]:
+def _keys_of(paths: Sequence[Path], taken: Sequence[str] = ()) -> list[str]:
     """Names of arrays: what follows the common part of their paths, if they differ then."""
     shared = common(paths)
     cut = min([len(shared), *(len(path) - 1 for path in paths)]) if paths else 0

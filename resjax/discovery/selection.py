@@ -99,8 +99,8 @@ def _within(
                 f"boundaries={boundary!r} fits no residual sum; the parameters of those that were found are "
                 f"at {', '.join(dict.fromkeys(roots)) or 'no path'}"
             )
-    for (name, one), (other_name, other) in itertools.combinations(groups.items(), 2):
-        if set(one) & set(other):
+    for (name, group), (other_name, other) in itertools.combinations(groups.items(), 2):
+        if set(group) & set(other):
             raise NotFound(
                 f"boundaries= names {name!r} and {other_name!r}, which have residual sums in common: name "
                 "one of the two, or parts that have none in common"
