@@ -86,7 +86,7 @@ class Source:
         """The units in a trace for this batch size; ``cast`` and ``cast_x`` exchange floating dtypes.
 
         Raises:
-          NotFound: other units than in the first trace.
+          NotFound: other units than in the first trace, or training mode without ``train_fn``.
         """
         key = _key(batch, cast, cast_x, train)
         if key not in self._known:
@@ -101,7 +101,11 @@ class Source:
         return self._known[key]
 
     def matching(self, part: int, arrays: Mapping[Origin, Any], state: Any, train: bool) -> Anatomy:
-        """The trace in which part ``part`` (0 is the stem) has these arrays and this state, or this input."""
+        """The trace in which part ``part`` (0 is the stem) has these arrays and this state, or this input.
+
+        Raises:
+          ValueError: an input of another structure than the example's, or a state of an impossible dtype.
+        """
         first = self.first
         cast = _casts((self.given.leaves[i].spec.dtype, v.dtype) for (i, _), v in arrays.items())
         leaves = jax.tree.leaves(state)
@@ -109,7 +113,9 @@ class Source:
         if part == 0:
             before = jax.tree.leaves(self.given.example)
             if len(before) != len(leaves):
-                raise ValueError(f"the input has {len(leaves)} arrays, the example had {len(before)}")
+                raise ValueError(
+                    f"the input has {len(leaves)} arrays, the example had {len(before)}: give one like it"
+                )
             cast_x = _casts((b.dtype, v.dtype) for b, v in zip(before, leaves, strict=True))
             return self.anatomy(batch, cast, cast_x, train)
         assert first.chain is not None
@@ -123,7 +129,7 @@ class Source:
                 return found
         raise ValueError(
             f"the network has no state of dtype {state.dtype} here, whatever the dtype of its input; with "
-            f"that of the example the state is {first.program.avals[values[0]].dtype}"
+            f"that of the example the state is {first.program.avals[values[0]].dtype}: cast the state to it"
         )
 
     def _find(self, program: Program) -> Anatomy:

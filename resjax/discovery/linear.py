@@ -23,29 +23,29 @@ _LINEAR = FREE | {
 }  # fmt: skip
 _BILINEAR = {"mul", "div"} | CONTRACTIONS  # linear while one operand is a side value
 KINDS = ("identity", "linear", "affine", "nonlinear")
+IDENTITY, LINEAR, AFFINE, NONLINEAR = range(4)
 
 
 class Kind(NamedTuple):
-    """``what``: index in ``KINDS``; ``contractions``: products with kernels, or of signals; ``equations``."""
+    """``what``: index in ``KINDS``; ``contractions``: number of products with kernels, or of signals."""
 
     what: int
     contractions: int
-    equations: int
 
 
 def kind_of(graph: Graph, which: Iterable[int]) -> Kind:
     """What the equations ``which`` do to the signals that they take, together."""
-    worst, contractions, count = 0, 0, 0
+    worst, contractions = IDENTITY, 0
     for k in which:
         node = graph.program.nodes[k]
         taken = [v is not None and graph.level[v] == SIGNAL for v in node.ins]
         linear, inside = linear_in(node.eqn, taken)
         owns = any(graph.owns[v] for v in graph.ins(k))
         free = node.name in FREE or _times_one(node.eqn)
-        worst = max(worst, 3 if not linear else 2 if owns else 0 if free else 1)
+        own = NONLINEAR if not linear else AFFINE if owns else IDENTITY if free else LINEAR
+        worst = max(worst, own)
         contractions += inside
-        count += 1
-    return Kind(worst, contractions, count)
+    return Kind(worst, contractions)
 
 
 def _times_one(eqn: Any) -> bool:
@@ -56,7 +56,7 @@ def _times_one(eqn: Any) -> bool:
     return any(isinstance(v, jex.Literal) and v.val == 1 for v in last)
 
 
-def inner_of(eqn: Any) -> Any:
+def _inner_of(eqn: Any) -> Any:
     """The jaxpr that an equation runs once, of a call or of a function with its own derivative, or None."""
     if eqn.primitive.name in ("scan", "while", "cond"):
         return None
@@ -66,7 +66,7 @@ def inner_of(eqn: Any) -> Any:
 
 def linear_in(eqn: Any, signal: list[bool]) -> tuple[bool, int]:
     """Whether an equation is affine in those of its operands that are signals, and its contractions."""
-    name, inner = eqn.primitive.name, inner_of(eqn)
+    name, inner = eqn.primitive.name, _inner_of(eqn)
     if inner is not None:
         tainted = {v for v, s in zip(inner.invars, signal, strict=True) if s}
         linear, count = True, 0

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from resjax.discovery.graph import CONTEXT, SIGNAL, Graph
-from resjax.discovery.linear import ADDS, Kind, kind_of, linear_in
+from resjax.discovery.linear import ADDS, NONLINEAR, Kind, kind_of, linear_in
 
 
 class Addend(NamedTuple):
@@ -155,12 +155,11 @@ def _unit(
     if _share_layers(graph, [ways[j] for j in others]):
         return DENSE
     rest = min(kinds[j] for j in others)
-    if kinds[least][:2] == rest[:2] or (
-        kinds[least].what == 3 and kinds[least].contractions >= rest.contractions
-    ):
+    nonlinear = kinds[least].what == NONLINEAR
+    if kinds[least] == rest or (nonlinear and kinds[least].contractions >= rest.contractions):
         return ALIKE
     notes = []
-    if kinds[least].what == 3:
+    if nonlinear:
         notes.append("its shortcut is nonlinear")
     if addends[least].sign < 0:
         notes.append("its shortcut is subtracted")
