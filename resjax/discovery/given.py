@@ -178,7 +178,7 @@ def _path(path: Any, collections: bool) -> tuple[str, ...]:
     """
     text = raw_path(path)
     parts = [part for part in text.split("/")[collections:] if part not in _INNER]
-    if len(parts) > 1 and parts[-1] in _LAST:
+    if len(parts) > 1 and parts[-1] in _LAST and isinstance(path[-1], jax.tree_util.GetAttrKey):
         parts.pop()
     return tuple(parts) or (text,)
 
