@@ -126,6 +126,7 @@ LABELS = np.array([0, 1])
         lambda n, v: analysis.path_spectrum(n, v, X, LABELS),
         lambda n, v: analysis.sample_paths(n, v, X, LABELS, draws=2),
         lambda n, v: analysis.jacobians(n, v, X, LABELS),
+        lambda n, v: analysis.responses(n, v, X),
         lambda n, v: n.places(v),
         lambda n, v: n.run_stem(v, X),
         lambda n, v: n.apply(v, X, order=np.arange(4)),

@@ -1,10 +1,11 @@
 """The layers inside the parts of a found network, and what each responds.
 
-A *layer* is a contraction of a signal with a parameter, its kernel: a convolution or a product, also one with a
-derivative of its own. Products of two signals, as in attention, are none; what a loop repeats, or a nonlinear
-function with a derivative of its own contains, is not seen. The *response* of a layer is what follows from its
-output by sums and products with values that do not depend on the input (bias, scale, BatchNorm in inference) or by
-a normalization with the output's own mean and deviation (LayerNorm, GroupNorm), where nothing else takes it.
+A *layer* is a contraction of a signal with a parameter, its kernel: a convolution or a product, also one with
+a derivative of its own. Products of two signals, as in attention, are none; what a loop repeats, or a
+nonlinear function with a derivative of its own contains, is not seen. The *response* of a layer is what
+follows from its output by sums and products with parameters and running statistics (bias, scale, BatchNorm in
+inference), or by a normalization with the output's own mean and deviation (LayerNorm, GroupNorm), where
+nothing else takes it.
 """
 
 from __future__ import annotations
@@ -16,18 +17,13 @@ import numpy as np
 
 from resjax.discovery.anatomy import Anatomy, Source
 from resjax.discovery.graph import SIDE, SIGNAL, Graph
-from resjax.discovery.linear import ADDS, FREE, linear_in
+from resjax.discovery.linear import linear_in
+from resjax.discovery.normalization import PASSES, SCALES, normalized_by_itself
 from resjax.discovery.pieces import Piece, pieces_of
-
-_AFFINE = FREE | ADDS | {"mul", "div", "neg"}
-# What normalizes a value with its own mean and variance. The second set is of the statistics alone.
-_EVERYWHERE = _AFFINE | {"square", "integer_pow", "reduce_sum"}
-_ROOTS = {"sqrt", "rsqrt", "pow"}
-_OF_STATISTICS = _ROOTS | {"max", "abs"}
 
 
 class Layer(NamedTuple):
-    """``kernel`` is a leaf, by number; ``response`` a value; ``normalized``: whether a normalization made it."""
+    """``kernel`` is a leaf, by number; ``response`` a value, ``normalized`` if a normalization made it."""
 
     kernel: int
     response: int
@@ -80,33 +76,20 @@ def _response(graph: Graph, which: set[int], kinds: list[str], value: int) -> tu
         if len(users) == 1 and users[0] in which and _affine(graph, users[0]):
             normalized |= any(kinds[v] == "batch_stats" for v in _sides(graph, users[0]))
             value = graph.program.nodes[users[0]].outs[0]
-        elif not normalized and (behind := _normalized(graph, which, value)) is not None:
+        elif not normalized and (behind := normalized_by_itself(graph, which, value)) is not None:
             value, normalized = behind, True
         else:
             return value, normalized
 
 
 def _affine(graph: Graph, k: int) -> bool:
+    """Whether it passes a signal on, or adds to it or multiplies it with something made of variables.
+
+    Constants do not count: the scale of an attention's queries may as well be that of its products.
+    """
     node = graph.program.nodes[k]
     taken = [v is not None and graph.level[v] == SIGNAL for v in node.ins]
-    sides = all(graph.level[v] in (SIDE, SIGNAL) for v in graph.ins(k))
-    return node.name in _AFFINE and sum(taken) == 1 and sides and linear_in(node.eqn, taken)[0]
-
-
-def _normalized(graph: Graph, which: set[int], value: int) -> int | None:
-    """``value`` minus its mean, over its deviation; None if it isn't normalized, or is used elsewhere."""
-    program, inside, names = graph.program, {value}, set[str]()
-    for k in sorted(which):
-        node = program.nodes[k]
-        if not inside.intersection(graph.signals(k)):
-            continue
-        small = program.avals[node.outs[0]].size < program.avals[value].size
-        allowed = _EVERYWHERE | (_OF_STATISTICS if small else set())
-        if node.name not in allowed or not inside.issuperset(graph.signals(k)):
-            return None
-        inside.update(node.outs)
-        names.add(node.name)
-        waiting = {v for v in inside if any(user > k or user not in which for user in graph.uses[v])}
-        if names & _ROOTS and waiting <= set(node.outs) and not small:
-            return node.outs[0]
-    return None
+    if sum(taken) != 1 or any(graph.level[v] not in (SIDE, SIGNAL) for v in graph.ins(k)):
+        return False
+    scales = node.name in SCALES and bool(_sides(graph, k)) and linear_in(node.eqn, taken)[0]
+    return node.name in PASSES or scales

@@ -73,7 +73,7 @@ def names_of(source: Source) -> tuple[tuple[tuple[str, ...], ...], ...]:
 
 
 def batch_first(source: Source, found: Anatomy, place: int, half: int, values: Sequence[Any]) -> list[Any]:
-    """The responses of a half of a part, each as [B, …]; traces for two batch sizes tell the axis of the batch.
+    """The responses of a half of a part, each as [B, …]; two batch sizes tell the axis of the batch.
 
     Raises:
       NotFound: a response without such an axis.

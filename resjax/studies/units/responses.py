@@ -8,9 +8,9 @@ networks than in plain ones, and smaller ones in deeper residual networks.
 *Which layers.* Every layer of stem and units with a kernel (convolutions and dense layers of any library), in
 the order of the calls; not the classifier, and nothing below a module called ``shortcut``. If a normalization
 in the same unit takes the layer's output *itself*, its output is the response; where a ReLU, a sum or nothing
-follows, the response is the layer's own output. In a network that was found in a function, layers are the
-products with a parameter that are not on a shortcut, named by the path of that parameter; a scale that follows
-is part of the response (``resjax.discovery.layers``). A post-activation unit therefore gives what the paper
+follows, the response is the layer's own output. In a network that was found in a function, layers are all
+products with a parameter that are not on a shortcut, named by the path of that parameter; a scale behind one
+is part of its response (``resjax.discovery.layers``). A post-activation unit therefore gives what the paper
 measured. In a pre-activation unit the next layer's BatchNorm normalizes all convolutions but the last, which
 enters the sum as it is. In the plain twin of such a unit the next unit's BatchNorm follows, so the scale of
 the last response is arbitrary.
@@ -63,7 +63,9 @@ from resjax.studies.words import around, count, factor, join, numbers
 NORMS = (BatchNorm, nn.BatchNorm, nn.LayerNorm, nn.GroupNorm)
 # The path of a module, or the names that a network reports, one for each unit of a part.
 Layer = str | tuple[str, ...]
-NO_KERNEL = "no layer of its stem and units has a parameter called 'kernel'"
+NO_KERNEL = "no layer of its stem and units has a kernel"
+NORMALIZED = "output of the normalization that takes the layer's output itself; else the layer's"
+WITH_SCALE = "the layer's output behind the bias, scale or normalization that takes it itself"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +111,7 @@ def responses(
         residual=any(stack.unit.residual for stack in network.stacks),
         num_examples=num_examples(images),
         choices={
-            "response": "output of the normalization that takes the layer's output itself; else the layer's",
+            "response": WITH_SCALE if network.opaque else NORMALIZED,
             "deviation": "over examples, positions and channels together",
             "layers": "all with a kernel but the classifier and those on shortcuts",
             "BatchNorm": "running statistics",
