@@ -13,17 +13,7 @@ pytestmark = pytest.mark.usefixtures("x64_throughout", "foreign_code")
 TRAINED = [name for name in MAKERS if "ResNet" in name and not name.startswith("equinox")]
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(
-            name,
-            marks=[pytest.mark.xfail(strict=True, reason="counters of updates are not counted")]
-            * name.startswith("haiku"),
-        )
-        for name in TRAINED
-    ],
-)
+@pytest.mark.parametrize("name", TRAINED)
 def test_logits_and_statistics(name):
     own, found = case(name, double=True), found_in(name, double=True)
     key = jax.random.key(0)

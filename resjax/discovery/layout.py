@@ -8,12 +8,15 @@ other parts as *context* when the network runs; so it has one gradient, the sum 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import operator
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax.traverse_util import unflatten_dict
 
 from resjax.discovery.anatomy import Anatomy, paths_of
 from resjax.discovery.given import Given
@@ -26,7 +29,7 @@ COLLECTIONS = ("params", "batch_stats", "buffers")
 
 @dataclasses.dataclass(frozen=True)
 class Slot:
-    """An array of a part: in ``collection`` under ``key``; ``origins`` one for each row of a class."""
+    """An array of a part: in ``collection`` at the path ``key``; ``origins`` one for each row of a class."""
 
     collection: str  # one of COLLECTIONS, or 'context'
     key: str
@@ -75,15 +78,18 @@ class Layout:
     def stack(self, given: Given, variables: Any) -> dict[str, Any]:
         """The user's pytree as variables of the network."""
         arrays = given.arrays(variables)
-        stacked: dict[str, Any] = {collection: {} for collection in COLLECTIONS[:2]}
+        flat: dict[str, dict[str, dict[str, Any]]] = {collection: {} for collection in COLLECTIONS[:2]}
         for part in self.parts:
             for slot in part.slots:
                 if slot.collection == "context":
                     continue
                 rows = [arrays[i][row] if row else arrays[i] for i, row in slot.origins]
                 value = jnp.stack(rows) if part.units else jnp.asarray(rows[0])
-                stacked.setdefault(slot.collection, {}).setdefault(part.name, {})[slot.key] = value
-        return stacked
+                flat.setdefault(slot.collection, {}).setdefault(part.name, {})[slot.key] = value
+        return {
+            collection: {name: unflatten_dict(own, sep="/") for name, own in parts.items()}
+            for collection, parts in flat.items()
+        }
 
     def unstack(self, given: Given, variables: Mapping[str, Any]) -> Any:
         """Variables of the network as a pytree of the user's form; arrays that it does not use stay."""
@@ -111,7 +117,7 @@ class Layout:
                         jnp.broadcast_to(value, (part.rows, *value.shape)) if part.units else value
                     )
             if own:
-                found[part.name] = own
+                found[part.name] = unflatten_dict(own, sep="/")
         return found
 
 
@@ -123,7 +129,7 @@ def input_key(i: int) -> str:
 def stored(variables: Mapping[str, Any], home: tuple[str, Slot, int | None]) -> Any:
     """The array at its home in the network's variables."""
     part, slot, row = home
-    value = variables[slot.collection][part][slot.key]
+    value = functools.reduce(operator.getitem, slot.key.split("/"), variables[slot.collection][part])
     return value if row is None else value[row]
 
 
@@ -146,7 +152,8 @@ def lay_out(given: Given, found: Anatomy, train: Anatomy | None) -> Layout:
         slots = []
         for key, column in zip(keys, columns, strict=True):
             tied = any(readers[origin] > 1 for origin in column) and name != "stem"
-            kind = given.leaves[column[0][0]].kind
+            updated = train is not None and any(origin in train.updates for origin in column)
+            kind = "batch_stats" if updated else given.leaves[column[0][0]].kind
             slots.append(Slot("context" if tied else kind, key, column))
             if not tied:
                 homes.update({o: (name, slots[-1], row if units else None) for row, o in enumerate(column)})

@@ -6,6 +6,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from resjax.discovery.anatomy import Source
 from resjax.discovery.layout import Layout, Part, input_key
@@ -35,17 +36,15 @@ def _run_piece(
     """Values of half ``half`` of part ``place``: what the stem, a unit or the head does to its state."""
     if train and code.source.given.train_fn is None:
         raise NotFound(NO_TRAINING)
-    arrays: dict[Origin, Any] = {}
-    for slot in part.slots:
-        if module.has_variable(slot.collection, slot.key):
-            arrays[slot.origins[0]] = module.get_variable(slot.collection, slot.key)
+    held = _flat(module.variables)
+    arrays = _arrays(part, held)
     found = code.source.matching(place, arrays, state, train)  # traced in ``_traced`` before
     piece = pieces_of(found)[place][half]
     if place == 0:
         inputs = dict(zip(found.program.inputs, jax.tree.leaves(state), strict=True))
     else:
         numbers = found.program.inputs
-        inputs = {numbers[i]: module.get_variable("context", input_key(i)) for i in part.inputs}
+        inputs = {numbers[i]: held["context"][input_key(i)] for i in part.inputs}
     key = module.make_rng("dropout") if train and part.random else None
     more = watched(code.source, found, place, half)
     values = run(found, piece._replace(ends=(*piece.ends, *more)), arrays, inputs, state, key)
@@ -53,9 +52,12 @@ def _run_piece(
     report(code.source, found, place, half, part.units, values[len(ends) :])
     if train:
         news = dict(zip(piece.statistics, ends[len(ends) - len(piece.statistics) :], strict=True))
-        for slot in part.slots:
-            if slot.origins[0] in news and slot.collection == "batch_stats":
-                module.put_variable("batch_stats", slot.key, news[slot.origins[0]])
+        keys = {slot.origins[0]: slot.key for slot in part.slots if slot.collection == "batch_stats"}
+        own = held.get("batch_stats", {}) | {
+            keys[origin]: new for origin, new in news.items() if origin in keys
+        }
+        for name, tree in unflatten_dict(own, sep="/").items():
+            module.put_variable("batch_stats", name, tree)
     return ends[: len(ends) - len(piece.statistics)]
 
 
@@ -65,12 +67,19 @@ def _traced(code: Code, part: Part, place: int, variables: Any, args: Any, kwarg
     train = kwargs.get("train", any(a is True for a in args[1:]))
     if train and code.source.given.train_fn is None:
         raise NotFound(NO_TRAINING)
-    stored = {
-        slot.origins[0]: variables[slot.collection][slot.key]
-        for slot in part.slots
-        if slot.key in variables.get(slot.collection, {})
-    }
-    code.source.matching(place, stored, args[0] if args else kwargs["x"], train)
+    arrays = _arrays(part, _flat(variables))
+    code.source.matching(place, arrays, args[0] if args else kwargs["x"], train)
+
+
+def _flat(variables: Any) -> dict[str, dict[str, Any]]:
+    """{collection: {path: array}}."""
+    return {collection: flatten_dict(tree, sep="/") for collection, tree in variables.items()}
+
+
+def _arrays(part: Part, held: dict[str, dict[str, Any]]) -> dict[Origin, Any]:
+    """The arrays of a part."""
+    found = ((slot.origins[0], held.get(slot.collection, {}).get(slot.key)) for slot in part.slots)
+    return {origin: array for origin, array in found if array is not None}
 
 
 class FoundPart(nn.Module):

@@ -17,6 +17,7 @@ import jax.extend.core as jex
 import numpy as np
 
 from resjax.discovery.anatomy import Anatomy
+from resjax.discovery.graph import SIGNAL
 from resjax.discovery.program import Node, Origin
 from resjax.discovery.refusal import NotFound
 
@@ -41,18 +42,25 @@ def pieces_of(found: Anatomy) -> tuple[tuple[Piece, ...], ...]:
     """The stem, the two halves of each unit, and the head."""
     chain, graph = found.chain, found.graph
     assert chain is not None
-    n = len(chain.units)
+    program, n = found.program, len(chain.units)
     statistics = _owners(found)
+    leaves = dict(zip(program.leaves, program.origins, strict=True))
+    counters = {o for o, v in found.updates.items() if graph.level[v] < SIGNAL}
 
     def piece(at: tuple[int, int], which: list[int], start: int | None, ends: Iterable[int]) -> Piece:
         own = statistics.get(at, [])
         news = [found.updates[origin] for origin in own]
         tops = [] if start is None else [start]
         which = sorted({*which, *(k for v in news for k in graph.back_to(tops, v))})
-        keys = _keys(found, which)
-        return Piece(
-            tuple(which), tuple(graph.sides(which, keys)), start, (*ends, *news), tuple(keys), tuple(own)
-        )
+        sides = graph.sides(which)
+        # Counters of steps depend on no signal. They are updated where they are read.
+        read = {leaves.get(v) for k in (*sides, *which) for v in graph.ins(k)}
+        counted = sorted(counters & read)
+        counters.difference_update(counted)
+        own, after = [*own, *counted], [found.updates[o] for o in counted]
+        news, keys = [*news, *after], _keys(found, which)
+        sides = sorted({*graph.sides(which, keys), *graph.before(after)})
+        return Piece(tuple(which), tuple(sides), start, (*ends, *news), tuple(keys), tuple(own))
 
     parts = [(piece((0, 0), chain.stem, None, [chain.states[0]]),)]
     for i, unit in enumerate(chain.units):
@@ -196,6 +204,8 @@ def _owners(found: Anatomy) -> dict[tuple[int, int], list[Origin]]:
     ends |= {state: (i + 1, 0) for i, state in enumerate(chain.states)}
     owners: dict[tuple[int, int], list[Origin]] = {}
     for origin, value in found.updates.items():
+        if graph.level[value] < SIGNAL:
+            continue
         reached = graph.reached(graph.back_to(list(ends), value)) | ({value} & set(ends))
         at = {ends[v] for v in reached if v in ends} or {(0, 0)}
         if len(at) > 1:
