@@ -24,6 +24,7 @@ FROM_HOME = {
 API = {
     "analysis": "resjax.analysis",
     "network": "resjax.network",
+    "discovery": "resjax.discovery",
     "models": "resjax.models",
     "training": "resjax.training",
     "workdir": "resjax.workdir",

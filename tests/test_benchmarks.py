@@ -38,3 +38,19 @@ def test_contenders_take_turns_and_leave_their_numbers(tmp_path, together):
         assert len(resjax) == len(stock) == 2 and min(resjax + stock) > 0
         low, high = row["stock"]["range"]
         assert low <= row["stock"]["ratio"] <= high
+
+
+@pytest.mark.slow
+def test_discovery_is_measured_beside_the_function(tmp_path):
+    found = tmp_path / "found.json"
+    command = [sys.executable, FOLDER / "discover.py", "--smoke", "--json", found]
+    subprocess.run(command, check=True, capture_output=True, env=environment())
+    rows = json.loads(found.read_text())["rows"]
+    assert [(row["network"], row["units"], row["classes"]) for row in rows] == [
+        ("ResNet-14", 4, 4),
+        ("ViT, 2 layers", 4, 2),
+    ]
+    for row in rows:
+        for ratios in row["ratios"].values():
+            assert len(ratios) == 3 and all(one["median"] > 0 for one in ratios.values())
+        assert row["seconds"]["n + 1 calls"][0]["wall"] < row["first lesion"]["wall"]  # which compiles

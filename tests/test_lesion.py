@@ -300,3 +300,17 @@ def test_plot_names_the_cross_where_there_is_one():
     assert entries({"a": whole, "b": plain})[-1] == "can't be deleted"
     assert entries({"a": plain, "b": plain}).count("can't be deleted") == 1
     assert "can't be deleted" not in entries({"a": whole})
+
+
+def test_plot_names_stages_unless_their_names_would_overlap():
+    *_, result = lesions_of("pre")
+
+    def above(*stages):
+        units = tuple(f"{stage}/unit{i}" for i, stage in enumerate(stages))
+        result_with = dataclasses.replace(result, unit=units)
+        return [
+            text.get_text() for text in plot({"a": result_with}).axes[0].texts if text.get_text() != "chance"
+        ]
+
+    assert above("layer0", "layer0", "layer1", "layer1", "layer2") == ["layer0", "layer1", "layer2"]
+    assert above(*(f"a_very_long_name_of_layer_{i}" for i in range(5))) == []

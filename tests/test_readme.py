@@ -7,7 +7,9 @@ import re
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax
 import matplotlib
+import numpy as np
 from rich.console import Console
 
 from resjax import config as configs
@@ -31,15 +33,18 @@ def python_of(page: Path) -> list[str]:
 BLOCKS = python_of(REPOSITORY / "README.md")
 
 
-def test_the_users_own_network_runs(capsys):
-    """The block that a newcomer copies whole."""
-    (block,) = [b for b in BLOCKS if "class Block(Unit)" in b]
+def test_the_users_own_network_is_found(capsys):
+    """The block that a newcomer copies whole, and what it is said to print."""
+    (block,) = [b for b in BLOCKS if "resjax.discover" in b]
     exec(compile(block, "README.md", "exec"), {})
-    assert "[" in capsys.readouterr().out
+    (shown,) = re.findall(r"```\n(\d+ residual units.*?)```", README, re.DOTALL)
+    printed = capsys.readouterr().out
+    assert printed.startswith(shown)
+    assert len(re.findall(r"[01]\.\d*", printed.removeprefix(shown))) == 2  # the errors
 
 
-def test_the_library_example_runs(tmp_path, monkeypatch, capsys):
-    """And those of docs/library.md, on a run that is shorter than the demo's."""
+def test_the_library_examples_run(tmp_path, monkeypatch, capsys):
+    """On a run that is shorter than the demo's."""
     monkeypatch.chdir(tmp_path)
     matplotlib.use("Agg")
     c = configs.default("resnet", depth=20, widths=(4, 4, 8))
@@ -47,14 +52,17 @@ def test_the_library_example_runs(tmp_path, monkeypatch, capsys):
     c.train.batch_size = 32
     c.train.duration = "2 steps"
     train_and_evaluate(c, tmp_path / "runs/demo/residual")
-    capsys.readouterr()
-    exec(compile(BLOCKS[0], "README.md", "exec"), {})
-    assert "stage1/unit1" in capsys.readouterr().out
+    (block,) = [b for b in BLOCKS if "load_run" in b]
+    exec(compile(block, "README.md", "exec"), {})
     assert (tmp_path / "lesion.png").stat().st_size > 1000
+    capsys.readouterr()
     names: dict = {}
     for block in python_of(REPOSITORY / "docs/library.md"):
         exec(compile(block, "library.md", "exec"), names)
+    printed = capsys.readouterr().out
+    assert "stage1/unit1" in printed and "Layer_2/mlp" in printed
     assert not (names["intact"] == names["without_5"]).all()
+    jax.tree.map(np.testing.assert_array_equal, names["back"], names["variables"])
 
 
 def recorded_demo() -> str:

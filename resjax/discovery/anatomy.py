@@ -1,9 +1,10 @@
-"""The units of one function at every batch size, dtype and mode: found once, found again where shapes differ."""
+"""The units of one function at each batch size, dtype and mode: found once, and again where shapes differ."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -122,8 +123,8 @@ class Source:
             if state.dtype in {found.program.avals[v].dtype for v in ends}:
                 return found
         raise ValueError(
-            f"the network has no state of dtype {state.dtype} here, whatever the dtype of its input; with that of the "
-            f"example the state is {first.program.avals[values[0]].dtype}"
+            f"the network has no state of dtype {state.dtype} here, whatever the dtype of its input; with "
+            f"that of the example the state is {first.program.avals[values[0]].dtype}"
         )
 
     def _find(self, program: Program) -> Anatomy:
@@ -136,10 +137,16 @@ class Source:
         paths = paths_of(self.given, program)
         sizes = [int(np.prod(program.avals[v].shape)) for v in program.leaves]
         units = tuple(selection.selected(graph, sums, paths, sizes, self.grain, self.boundaries))
+        # What one unit alone makes of a condition, such as its own layer for the time, belongs to the unit.
+        readers = Counter(v for unit in units for v in unit.conditional)
+        alone = [frozenset(v for v in unit.conditional if readers[v] == 1) for unit in units]
+        units = tuple(
+            dataclasses.replace(u, leaves=u.leaves | own) for u, own in zip(units, alone, strict=True)
+        )
         bypassed = tuple(not chains.on_chain(graph, unit) for unit in units)
         chain = chains.cut(graph, units) if units and not any(bypassed) else None
-        inside = {id(m) for unit in units for m in (unit, *unit.members)}
-        nested = sum(id(one) not in inside for one in sums)
+        taken = {one.out for unit in units for one in (unit, *unit.members)}
+        nested = sum(one.out not in taken for one in sums)
         names = tuple(selection.named(units, paths, sizes))
         updates = updates_of(self.given, program)
         return Anatomy(program, graph, units, names, chain, bypassed, nested, others, updates)
@@ -196,7 +203,7 @@ def casts(pairs: Any) -> dict[Any, Any]:
 
 
 def paths_of(given: Given, program: Program) -> list[Path]:
-    """The paths of a program's leaves. A row of a stacked array is counted where the layers of its scan begin."""
+    """The paths of a program's leaves. The number of a row stands where the layers of its scan begin."""
     found: list[Path] = []
     rows = {array for array, row in program.origins if row}
     indexed = sorted(rows.difference(*program.scans))  # layers[i] in a Python loop

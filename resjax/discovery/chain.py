@@ -1,8 +1,8 @@
 """The chain of a network's units: stem, units, head, each a list of equations.
 
-Units whose start and sum dominate the logits form a chain. The state before a unit is the state behind the one
-before it: its sum, and the operations that most units have behind their sums (the ReLU of a post-activation
-unit). All equations between that state and the addends of the sum belong to the unit.
+Units whose start and sum dominate the logits form a chain. The state before a unit is the state behind the
+one before it: its sum, and the operations that most units have behind their sums (the ReLU of a
+post-activation unit). All equations between that state and the addends of the sum belong to the unit.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ class Chain:
       graph: of the program.
       units: n residual units in order.
       states: n + 1 values: before the first unit, and behind each.
-      splits, merges: for each unit, the equations from its state to the addends, and from the sum to the next.
+      splits, merges: for each unit, the equations from its state to the addends, and from the sum to the
+        next.
       stem, head: the others.
     """
 
@@ -69,7 +70,7 @@ def cut(graph: Graph, units: tuple[Sum, ...]) -> Chain:
 
 
 def _behind(graph: Graph, out: int, end: int) -> list[tuple[int, tuple[str, ...]]]:
-    """The values that dominate ``end`` behind the sum ``out``, each with the names of the equations before it."""
+    """The values that dominate ``end`` behind the sum ``out``, each with the names of the equations to it."""
     values, v = [], end
     while v != out:
         values.append(v)
@@ -110,6 +111,9 @@ def follows(chain: Chain, i: int) -> str:
     """What stands behind the sum of unit ``i``, in words."""
     nodes = [chain.graph.program.nodes[k] for k in chain.merges[i]]
     words = list(dict.fromkeys(node.word for node in nodes if node.name not in FREE))
+    if any(node.name == "rsqrt" for node in nodes):
+        functions = {node.word for node in nodes if node.word != node.name and not node.word.startswith("_")}
+        words = ["normalization", *(word for word in words if word in functions - {"var", "mean"})]
     return ", ".join(words[:3]) + (f", … ({len(nodes)} operations)" if len(words) > 3 else "")
 
 

@@ -27,9 +27,9 @@ def check_trace(given: Given, found: Anatomy, batch: int) -> None:
     draws = [node.word for node in _nodes(found) if node.name in _DRAWS]
     if draws:
         raise NotFound(
-            f"the function draws random numbers ({', '.join(dict.fromkeys(draws))}): dropout or stochastic depth is "
-            "on. Give the function in inference mode (deterministic=True, train=False, module.eval(), "
-            "inference_mode) as fn, and the training mode as train_fn="
+            f"the function draws random numbers ({', '.join(dict.fromkeys(draws))}): dropout or stochastic "
+            "depth is on. Give the function in inference mode (deterministic=True, train=False, "
+            "module.eval(), inference_mode) as fn, and the training mode as train_fn="
         )
     inside = _constants_in_layers(found)
     read = {
@@ -41,9 +41,9 @@ def check_trace(given: Given, found: Anatomy, batch: int) -> None:
     held = sum(int(v.size) for v in inside)
     if held > own:
         raise NotFound(
-            f"the function holds {len(inside)} arrays of {held:,} numbers itself, which its layers multiply with, and "
-            f"reads {own:,} numbers of the variables: give all parameters as variables, fn(variables, x), instead of "
-            "closing over them"
+            f"the function holds {len(inside)} arrays of {held:,} numbers itself, which its layers multiply "
+            f"with, and reads {own:,} numbers of the variables: give all parameters as variables, "
+            "fn(variables, x), instead of closing over them"
         )
 
 
@@ -58,15 +58,17 @@ def check_units(found: Anatomy, batch: int) -> None:
     out = found.program.avals[found.graph.out].shape
     if not out or out[0] != batch:
         raise NotFound(
-            f"fn returns logits of shape {list(out)} for a batch of {batch}; their first axis must be the batch"
+            f"fn returns logits of shape {list(out)} for a batch of {batch}; their first axis must be the "
+            "batch"
         )
     for i, state in enumerate(found.chain.states if found.chain else ()):
         shape = found.program.avals[state].shape
         if not shape or shape[0] != batch:
             name = found.names[min(i, len(found.names) - 1)]
             raise NotFound(
-                f"the state at {name} has shape {list(shape)} for a batch of {batch}: its first axis is not the batch. "
-                "Give a function whose hidden states are [batch, …], for example with batch_first=True"
+                f"the state at {name} has shape {list(shape)} for a batch of {batch}: its first axis is not "
+                "the batch. Give a function whose hidden states are [batch, …], for example with "
+                "batch_first=True"
             )
 
 
@@ -84,47 +86,48 @@ def _instead(found: Anatomy) -> str:
         for k in found.graph.main
         if found.graph.signals(k)
     )
-    begin = f"no residual units were found among {len(found.graph.main)} operations with {layers} products with kernels"
+    count = len(found.graph.main)
+    begin = f"no residual units were found among {count} operations with {layers} products with kernels"
     if loops:
         return (
-            f"{begin}: layers run inside {' and '.join(loops)}, which is not looked into. Write the layers as a Python "
-            "loop, or as lax.scan over stacked parameters (xs), which is unrolled"
+            f"{begin}: layers run inside {' and '.join(loops)}, which is not looked into. Write the layers "
+            "as a Python loop, or as lax.scan over stacked parameters (xs), which is unrolled"
         )
     streams = others.get(units.STREAMS, 0) + others.get(units.CROSSED, 0)
     if others.get(units.CROSSED):
         return (
-            f"{begin} that can be told apart: {others[units.CROSSED]} sums add to one stream what was made of "
-            "another, as in a reversible network (RevNet). No branch has a shortcut around it; such a network "
-            "can't be taken apart as one chain of units"
+            f"{begin} that can be told apart: {others[units.CROSSED]} sums add to one stream what was made "
+            "of another, as in a reversible network (RevNet). No branch has a shortcut around it; such a "
+            "network can't be taken apart as one chain of units"
         )
     if others.get(units.DENSE):
         return (
-            f"{begin}: in {others[units.DENSE]} sums the branches share layers, so the layers are densely connected "
-            "by sums; no branch can be removed alone. Such a network has no residual units"
+            f"{begin}: in {others[units.DENSE]} sums the branches share layers, so the layers are densely "
+            "connected by sums; no branch can be removed alone. Such a network has no residual units"
         )
     if streams:
         return (
-            f"{begin} that can be told apart: in {streams} sums, what lies between a value and the sum is also "
-            "used elsewhere, as with dense connections. Write such a network as resjax.network.Network, if it "
-            "has units"
+            f"{begin} that can be told apart: in {streams} sums, what lies between a value and the sum is "
+            "also used elsewhere, as with dense connections. Write such a network as "
+            "resjax.network.Network, if it has units"
         )
     joins = _concatenations(found)
     if joins:
         return (
-            f"{begin}: values are joined by {joins} concatenations with what was made of them (DenseNet, U-Net), not "
-            "by sums. Nothing can be deleted without changing the shapes"
+            f"{begin}: values are joined by {joins} concatenations with what was made of them (DenseNet, "
+            "U-Net), not by sums. Nothing can be deleted without changing the shapes"
         )
     more = "; ".join(
         f"{n} sums of equal shapes were found, but {reason}" for reason, n in others.items() if n
     )
     return (
-        f"{begin}{f' ({more})' if more else ''}: no value is added to what layers made of it, as in a plain network. "
-        "A plain network can be taken apart as a resjax.network.Network of units without shortcuts"
+        f"{begin}{f' ({more})' if more else ''}: no value is added to what layers made of it, as in a plain "
+        "network. A plain network can be taken apart as a resjax.network.Network of units without shortcuts"
     )
 
 
 def _two_streams(found: Anatomy) -> bool:
-    """Whether no unit is on the chain, and at least as many sums have inner values that are used elsewhere."""
+    """Whether no unit is on the chain, and as many sums have inner values that are used elsewhere."""
     others = sum(len(found.others.get(reason, ())) for reason in (units.STREAMS, units.CROSSED))
     return all(found.bypassed) and others >= max(len(found.units), 1)
 

@@ -27,7 +27,8 @@ class FoundUnit:
 
     Attributes:
       name: what the paths of its parameters begin with.
-      shortcut: what is done to the shortcut: 'identity', 'linear' (without parameters), 'affine' or 'nonlinear'.
+      shortcut: what is done to the shortcut: 'identity', 'linear' (without parameters), 'affine' or
+        'nonlinear'.
       parameters: of its branch.
       shape: of the state behind it, without the batch axis.
       follows: what stands behind the sum; '' for nothing.
@@ -76,8 +77,8 @@ class Found:
         Args:
           variables: of the user's form, or stacked as ``Found.variables``.
           x: input, like the example; any batch size.
-          gates: float [units]; 0 deletes a unit, 1 leaves it as it is. With gates of 1 or None the result is that of
-            the function bit for bit, if both are evaluated operation by operation.
+          gates: float [units]; 0 deletes a unit, 1 leaves it as it is. With gates of 1 or None the result is
+            that of the function bit for bit, if both are evaluated operation by operation.
 
         Raises:
           ValueError: variables of another form, or a wrong number of gates.
@@ -121,7 +122,8 @@ class Found:
             for row in rows
         ]
         n = len(self.units)
-        head = f"{n} residual unit{'s' if n > 1 else ''}, {self.num_parameters:,} parameters in the whole network"
+        units = f"{n} residual unit{'s' if n > 1 else ''}"
+        head = f"{units}, {self.num_parameters:,} parameters in the whole network"
         return "\n".join([head, *(line.rstrip() for line in lines), *self.remarks])
 
 
@@ -146,12 +148,13 @@ def discover(
 
     Args:
       fn: (variables, x) → logits [B, …], in inference mode.
-      variables: any pytree: Linen's variables, an NNX or Equinox module, a dictionary. Shapes and dtypes suffice to
-        look at the units.
-      example: a batch of inputs, or its shapes and dtypes: any pytree of arrays with a leading batch axis. Other batch
-        sizes and dtypes work later; the function is then traced again.
-      train_fn: (variables, x, key) → (logits, new statistics), the same network in training mode; the statistics are a
-        part of ``variables``, or all of them. Studies that train or re-estimate statistics need it.
+      variables: any pytree: Linen's variables, an NNX or Equinox module, a dictionary. Shapes and dtypes
+        suffice to look at the units.
+      example: a batch of inputs, or its shapes and dtypes: any pytree of arrays with a leading batch axis.
+        Other batch sizes and dtypes work later; the function is then traced again.
+      train_fn: (variables, x, key) → (logits, new statistics), the same network in training mode; the
+        statistics are a part of ``variables``, or all of them. Studies that train or re-estimate statistics
+        need it.
       grain: 'sum': each residual sum is a unit; 'layer': attention and MLP of one layer are one unit.
       boundaries: paths of parameters, ``blocks/0`` or ``blocks/*``, each one unit, where the choice is wrong.
 

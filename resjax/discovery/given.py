@@ -1,7 +1,7 @@
 """A function as it was given, with its variables in JAX's order, and its traces.
 
-A trace is a program for inputs of one batch size and one set of dtypes, since jaxprs contain shapes. The network
-that is built of it runs at other batch sizes and dtypes, too: the function is then traced again.
+A trace is a program for inputs of one batch size and one set of dtypes, since jaxprs contain shapes. The
+network that is built of it runs at other batch sizes and dtypes, too: the function is then traced again.
 """
 
 from __future__ import annotations
@@ -66,8 +66,9 @@ class Given:
         """
         paths, tree = jax.tree_util.tree_flatten_with_path(variables)
         kinds, collections = _kinds(variables), _has_collections(variables)
+        nnx = all(raw_path(path).split("/")[-1] in _LAST for path, value in paths if is_array(value))
         leaves = tuple(
-            Leaf(i, raw_path(path), _path(path, collections), spec_of(value), kinds(path, value))
+            Leaf(i, raw_path(path), _path(path, collections, nnx), spec_of(value), kinds(path, value))
             for i, (path, value) in enumerate(paths)
             if is_array(value)
         )
@@ -92,7 +93,7 @@ class Given:
         return int(jax.tree.leaves(self.example)[0].shape[0])
 
     def unusual_batch(self) -> int:
-        """A batch size that no axis of the variables or of the example has, so that it can be told from them."""
+        """A batch size that no axis of the variables or the example has, so that it can be told from them."""
         specs = [*(leaf.spec for leaf in self.leaves), *jax.tree.leaves(self.example)]
         sizes = {n for spec in specs for n in spec.shape}
         return next(n for n in (7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53) if n not in sizes)
@@ -113,8 +114,8 @@ class Given:
         values, tree = jax.tree_util.tree_flatten(variables)
         if len(values) != len(self.values):
             raise ValueError(
-                f"the variables have {len(values)} leaves, those of the network {len(self.values)}: give a pytree "
-                f"of the same form, {self.tree}, not {tree}"
+                f"the variables have {len(values)} leaves, those of the network {len(self.values)}: give a "
+                f"pytree of the same form, {self.tree}, not {tree}"
             )
         return [values[leaf.index] for leaf in self.leaves]
 
@@ -131,8 +132,9 @@ class Given:
         ]
         if len(found) != 1:
             raise NotFound(
-                f"train_fn returns new statistics at {text!r}, where the variables have {len(found)} arrays; return "
-                "(logits, new statistics) with statistics as a part of the variables, of the same form"
+                f"train_fn returns new statistics at {text!r}, where the variables have {len(found)} "
+                "arrays; return (logits, new statistics) with statistics as a part of the variables, of "
+                "the same form"
             )
         return found[0]
 
@@ -171,14 +173,14 @@ def _cast(spec: jax.ShapeDtypeStruct, cast: Cast) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(spec.shape, cast.get(spec.dtype, spec.dtype))
 
 
-def _path(path: Any, collections: bool) -> tuple[str, ...]:
+def _path(path: Any, collections: bool, nnx: bool) -> tuple[str, ...]:
     """The parts of a leaf's path that a person would name: 'blocks', '0', 'attention', 'kernel'.
 
-    Of Linen's variables, the name of the collection is left out.
+    Of Linen's variables, the name of the collection is left out; of NNX's, the last part, "value".
     """
     text = raw_path(path)
     parts = [part for part in text.split("/")[collections:] if part not in _INNER]
-    if len(parts) > 1 and parts[-1] in _LAST and isinstance(path[-1], jax.tree_util.GetAttrKey):
+    if nnx:
         parts.pop()
     return tuple(parts) or (text,)
 

@@ -2,12 +2,12 @@
 
 Values have three levels. *Side* values follow from parameters and constants alone. *Context* values are
 made of integer or Boolean inputs (masks, positions) or of *conditions*, inputs that branches read beside the
-signal, such as the time of a diffusion. *Signal* values are floats that depend on the other inputs; a look-up in
-parameters, or a product with them, turns integers into signal. The residual structure is one of signals.
+signal, such as the time of a diffusion. *Signal* values are floats that depend on the other inputs; a look-up
+in parameters, or a product with them, turns integers into signal. The residual structure is one of signals.
 
 A value *dominates* another if every path of signals from the input to the other passes it. The immediate
-dominators form a tree (Cooper, Harvey and Kennedy 2001), here of values v and of equations, ~k for equation k.
-The root, None, stands for all inputs.
+dominators form a tree (Cooper, Harvey and Kennedy 2001), here of values v and of equations, ~k for equation
+k. The root, None, stands for all inputs.
 """
 
 from __future__ import annotations
@@ -83,13 +83,15 @@ class Graph:
         return {v for k in which for v in self.signals(k)} - made
 
     def sides(self, which: Iterable[int], stops: Iterable[int] = ()) -> list[int]:
-        """Equations of side and context values that the equations ``which`` need, in order; none before ``stops``."""
+        """Equations of side and context values that ``which`` need, in order; none before ``stops``."""
         starts = [v for k in which for v in self.ins(k) if self.level[v] < SIGNAL]
         return self._back(starts, self.ins, stops)
 
-    def leaves_of(self, which: Iterable[int]) -> frozenset[int]:
-        """The leaves that the equations ``which`` read directly or through side values."""
-        return frozenset().union(*(self.owns[v] for k in which for v in self.ins(k) if self.level[v] == SIDE))
+    def leaves_of(self, which: Iterable[int], level: int = SIDE) -> frozenset[int]:
+        """The leaves that the equations ``which`` read through side values, or through those of ``level``."""
+        return frozenset().union(
+            *(self.owns[v] for k in which for v in self.ins(k) if self.level[v] == level)
+        )
 
     def dominators(self, value: int | None) -> list[int]:
         """The values that dominate ``value``, from itself to the first."""

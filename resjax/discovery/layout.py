@@ -1,8 +1,8 @@
 """Where the arrays of a user's variables stand in the variables of a ``Network``, and back.
 
 Equal units form a class, whose arrays are stacked: row i belongs to the i-th unit of the class. An array that
-several parts read (a tied embedding, a layer that runs twice) is stored once, with the stem, and is given to the
-other parts as *context* when the network runs; so it has one gradient, the sum over its uses.
+several parts read (a tied embedding, a layer that runs twice) is stored once, with the stem, and is given to
+the other parts as *context* when the network runs; so it has one gradient, the sum over its uses.
 """
 
 from __future__ import annotations

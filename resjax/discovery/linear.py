@@ -13,7 +13,8 @@ ADDS = {"add", "add_any", "sub"}
 # Equations that pass a signal on, in another form or precision.
 FREE = {
     "convert_element_type", "reshape", "copy", "copy_p", "squeeze", "expand_dims", "broadcast_in_dim",
-    "reduce_precision", "sharding_constraint", "optimization_barrier", "name", "transpose", "stop_gradient", "pvary",
+    "reduce_precision", "sharding_constraint", "optimization_barrier", "name", "transpose", "stop_gradient",
+    "pvary",
 }  # fmt: skip
 # Linear in signals; other operands are indices or zeros.
 _LINEAR = FREE | {

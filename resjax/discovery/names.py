@@ -20,7 +20,7 @@ def common(paths: Iterable[Path]) -> Path:
 
 
 def beginning(paths: Sequence[Path], n: int) -> str:
-    """What the parts ``n`` of all paths begin with, if that is a numbered word: 'block0' of 'block0_conv1', …"""
+    """What parts ``n`` of all paths begin with, if it is a numbered word: 'block0' of 'block0_conv1', …"""
     words = [path[n] for path in paths if len(path) > n]
     columns = itertools.takewhile(lambda letters: len(set(letters)) == 1, zip(*words, strict=False))
     shared = "".join(letters[0] for letters in columns).rstrip("_.-") if len(words) == len(paths) else ""
@@ -28,7 +28,7 @@ def beginning(paths: Sequence[Path], n: int) -> str:
 
 
 def layer_of(path: Path) -> Path:
-    """The path of the layer that a part belongs to: 'blocks/0' of 'blocks/0/attention', itself of 'blocks/0'."""
+    """The layer that a part belongs to: 'blocks/0' of 'blocks/0/attention', and of itself."""
     if path and not re.search(r"\d", path[-1]):
         indexed = [n for n in range(1, len(path)) if re.search(r"\d", path[n - 1])]
         return path[: indexed[-1]] if indexed else path

@@ -22,8 +22,8 @@ from resjax.network import Network, Output, Stack, Tap, Unit, UnitInfo, Variable
 from resjax.network.network import Report
 
 NO_INIT = (
-    "the initial variables of a found network can't be drawn here: make them with the network's own initialization, "
-    "and stack them with found.stack(initial)"
+    "the initial variables of a found network can't be drawn here: make them with the network's own "
+    "initialization, and stack them with found.stack(initial)"
 )
 _ENDS = [("stem", "stem"), ("head", "head")]
 
@@ -141,9 +141,9 @@ class GatedNetwork(FoundNetwork):
             f" and {len(self.bypassed) - 6} more" if len(self.bypassed) > 6 else ""
         )
         raise NotFound(
-            f"{len(self.bypassed)} of {self.num_units} units are bypassed by other connections ({some}), as in a "
-            "U-Net: no state stands between the units, so paths, prefixes, orders and states of units do not exist; "
-            "studies of gates work, or choose units of the chain with boundaries="
+            f"{len(self.bypassed)} of {self.num_units} units are bypassed by other connections ({some}), as "
+            "in a U-Net: no state stands between the units, so paths, prefixes, orders and states of units "
+            "do not exist; studies of gates work, or choose units of the chain with boundaries="
         )
 
 

@@ -18,8 +18,8 @@ from resjax.network import Unit
 
 NO_TRAINING = (
     "this network was found in a function for inference; training mode (batch statistics, dropout) needs "
-    "train_fn=: resjax.discover(fn, variables, example, train_fn=…) with train_fn(variables, x, key) -> (logits, new "
-    "statistics)"
+    "train_fn=: resjax.discover(fn, variables, example, train_fn=…) with train_fn(variables, x, key) -> "
+    "(logits, new statistics)"
 )
 
 
@@ -62,8 +62,8 @@ def _run_piece(
 
 
 def _traced(code: Code, part: Part, place: int, variables: Any, args: Any, kwargs: Any) -> None:
-    """Traces the function for these arguments, if it must be: not within a Linen module, since a function that
-    makes Linen modules would then make submodules of it."""
+    """Traces the function for these arguments, if it must be: not within a Linen module, since a function
+    that makes Linen modules would then make submodules of it."""
     train = kwargs.get("train", any(a is True for a in args[1:]))
     if train and code.source.given.train_fn is None:
         raise NotFound(NO_TRAINING)

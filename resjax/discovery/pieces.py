@@ -25,8 +25,8 @@ from resjax.discovery.refusal import NotFound
 class Piece(NamedTuple):
     """Equations ``which``, from the signal ``start`` (None: the input) to the values ``ends``.
 
-    ``sides`` are the equations of side values that they need, ``keys`` the random keys, and ``statistics`` the
-    arrays whose new values are the last of ``ends``.
+    ``sides`` are the equations of side values that they need, ``keys`` the random keys, and ``statistics``
+    the arrays whose new values are the last of ``ends``.
     """
 
     which: tuple[int, ...]
@@ -100,7 +100,7 @@ def run(
 
 
 def reads(found: Anatomy, pieces: Iterable[Piece]) -> tuple[list[Origin], list[int], bool]:
-    """Arrays in the order of their first use, inputs (by number) beside the state, and whether keys are needed."""
+    """Arrays in the order of first use, inputs (by number) beside the state, and whether keys are needed."""
     program = found.program
     leaves = dict(zip(program.leaves, program.origins, strict=True))
     numbers = {v: i for i, v in enumerate(program.inputs)}
@@ -174,7 +174,8 @@ def _arrays_in(eqn: Any) -> Iterable[Any]:
 
 
 def _keys(found: Anatomy, which: list[int]) -> list[int]:
-    """The keys from which the equations ``which`` draw, in order, as far as they are made of the program's key.
+    """The keys from which the equations ``which`` draw, in order, as far as they are made of the program's
+    key.
 
     A network gives each unit a key of its own, of which these are made anew: so units are equal although the
     function made their keys in different ways.

@@ -22,12 +22,12 @@ _CALLS = {"jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpo
 
 
 Origin = tuple[int, tuple[int, ...]]
-"""An array of the variables, by its number among them, and the index of a row of it, () for the whole array."""
+"""An array of the variables, by its number among them, and the index of a row, () for the whole array."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Node:
-    """One equation: ``ins`` are values, None for literals; ``label`` is the innermost function it came from."""
+    """One equation: ``ins`` are values, None for literals; ``label`` is the innermost function around it."""
 
     eqn: Any
     ins: tuple[int | None, ...]

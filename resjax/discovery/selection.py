@@ -1,4 +1,4 @@
-"""Which residual sums are units: the outermost ones, those of one layer together, or those that a person names."""
+"""Which residual sums are units: the outermost ones, those of a layer together, or those that are named."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def _last(one: Sum) -> int:
 def _within(
     graph: Graph, sums: list[Sum], paths: Sequence[Path], boundaries: Sequence[str], names_of: Sequence[str]
 ) -> list[Sum]:
-    """The units of ``boundaries``, in the order of their sums: of a path that their parameters are at, or a name."""
+    """The units of ``boundaries`` in the order of their sums: paths of their parameters, or names."""
     found: list[tuple[int, Sum]] = []
     roots = ["/".join(root_of(one, paths)) for one in sums]
     # A boundary with a wildcard stands for each path that it matches.
@@ -101,8 +101,8 @@ def _within(
                     break
         if len(groups) == before:
             raise NotFound(
-                f"boundaries={boundary!r} fits no residual sum; the parameters of those that were found are at "
-                f"{', '.join(dict.fromkeys(roots)) or 'no path'}"
+                f"boundaries={boundary!r} fits no residual sum; the parameters of those that were found are "
+                f"at {', '.join(dict.fromkeys(roots)) or 'no path'}"
             )
     for own_sums in groups.values():
         unit = _joined(graph, outermost(own_sums), paths)
@@ -115,7 +115,7 @@ def _joined(graph: Graph, group: list[Sum], paths: Sequence[Path]) -> Sum:
     if unit is None:
         where = " and ".join("/".join(root_of(one, paths)) for one in group)
         raise NotFound(
-            f"the residual sums of {where} can't be one unit, since something stands between them, such as a "
-            "normalization behind the first sum: use grain='sum', or boundaries= that name each of them"
+            f"the residual sums of {where} can't be one unit, since something stands between them, such as "
+            "a normalization behind the first sum: use grain='sum', or boundaries= that name each of them"
         )
     return unit

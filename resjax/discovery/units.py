@@ -4,8 +4,8 @@ A sum ``y = a + b + …`` is a residual unit if
 
 * its addends have the shape of y, and one value d, its immediate dominator, encloses them: nothing computed
   between d and y is used elsewhere;
-* one addend is the lesser, the *shortcut*: identity < linear without parameters < affine < nonlinear, and then
-  fewer contractions; the others are the *branch*;
+* one addend is the lesser, the *shortcut*: identity < linear without parameters < affine < nonlinear, and
+  then fewer contractions; the others are the *branch*;
 * the branch reads parameters, and its parts share no layer.
 """
 
@@ -16,7 +16,7 @@ import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from resjax.discovery.graph import SIGNAL, Graph
+from resjax.discovery.graph import CONTEXT, SIGNAL, Graph
 from resjax.discovery.linear import ADDS, Kind, kind_of, linear_in
 
 
@@ -36,6 +36,7 @@ class Sum:
       shortcut: the lesser addend; ``branches``: the others.
       kind: what is done to ``start`` on the way to the shortcut.
       region: its equations; ``leaves``: parameters that its branches read.
+      conditional: parameters that its branches read through context values.
       members: the sums that it joins, itself alone if none.
       notes: what a person should know.
     """
@@ -47,6 +48,7 @@ class Sum:
     kind: Kind
     region: frozenset[int]
     leaves: frozenset[int]
+    conditional: frozenset[int]
     members: tuple[Sum, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -99,6 +101,7 @@ def join(graph: Graph, sums: Sequence[Sum]) -> Sum | None:
         kind=first.kind,
         region=frozenset().union(*(one.region for one in sums)),
         leaves=frozenset().union(*(one.leaves for one in sums)),
+        conditional=frozenset().union(*(one.conditional for one in sums)),
         members=tuple(sums),
         notes=tuple(dict.fromkeys(note for one in sums for note in one.notes)),
     )
@@ -164,15 +167,15 @@ def _unit(
     if len(others) > 1:
         notes.append(f"{len(others)} parallel branches")
     return Sum(
-        start,
-        out,
-        addends[least],
-        tuple(addends[j] for j in others),
-        kinds[least],
-        region,
-        leaves,
-        (),
-        tuple(notes),
+        start=start,
+        out=out,
+        shortcut=addends[least],
+        branches=tuple(addends[j] for j in others),
+        kind=kinds[least],
+        region=region,
+        leaves=leaves,
+        conditional=graph.leaves_of((k for j in others for k in ways[j]), CONTEXT) & trained,
+        notes=tuple(notes),
     )
 
 

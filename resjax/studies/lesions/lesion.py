@@ -233,6 +233,8 @@ def _run_loop(
 
 # --- what the report shows ---
 
+LETTERS = 100  # above a figure; of longer names none is shown, for they would overlap
+
 
 def plot(results: Mapping[str, Lesion]) -> style.Figure:
     """Error after the deletion of each unit; lines are the intact networks and chance.
@@ -254,7 +256,9 @@ def plot(results: Mapping[str, Lesion]) -> style.Figure:
         style.draw_chance(ax, chance)
     longest = max((r.unit for r in results.values()), key=len)
     stages = [unit.split("/")[0] for unit in longest]
-    for stage in dict.fromkeys(stages):  # thin lines between stages, with the names above
+    names = list(dict.fromkeys(stages))
+    fits = sum(len(name) + 2 for name in names) <= LETTERS
+    for stage in names if fits else ():  # thin lines between stages, with the names above
         first, units = stages.index(stage), stages.count(stage)
         style.label_above(ax, first + 0.5 + units / 2, stage.replace("stage", "stage "))
         if first:
