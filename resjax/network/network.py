@@ -160,6 +160,20 @@ class Network:
         del report
         return contextlib.nullcontext()
 
+    @property
+    def trains(self) -> bool:
+        """Whether it has a training mode."""
+        return True
+
+    @property
+    def chained(self) -> bool:
+        """Whether a state stands between any two units. Else ``apply`` works with gates, but the parts do not
+        exist, and it takes neither ``order`` nor ``tap``."""
+        return True
+
+    def check_chain(self) -> None:
+        """Raises a ``Refusal`` if the units are not ``chained``."""
+
     # --- the parts, for analyses that loop over the units themselves ---
 
     @property
