@@ -154,6 +154,12 @@ class Network:
         """Whether the layers of stem, units and head can't be seen, because they are no Flax modules."""
         return False
 
+    def reporting(self, report: Report) -> contextlib.AbstractContextManager[None]:
+        """Within it, an opaque network calls ``report`` for each layer of stem and units, except those on
+        shortcuts, when the part is run. Flax modules report nothing; Flax can intercept them."""
+        del report
+        return contextlib.nullcontext()
+
     @property
     def trains(self) -> bool:
         """Whether it has a training mode."""
@@ -167,12 +173,6 @@ class Network:
 
     def check_chain(self) -> None:
         """Raises a ``Refusal`` if the units are not ``chained``."""
-
-    def reporting(self, report: Report) -> contextlib.AbstractContextManager[None]:
-        """Within it, an opaque network calls ``report`` for each layer of stem and units, except those on
-        shortcuts, when the part is run. Flax modules report nothing; Flax can intercept them."""
-        del report
-        return contextlib.nullcontext()
 
     # --- the parts, for analyses that loop over the units themselves ---
 
