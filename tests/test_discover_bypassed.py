@@ -92,6 +92,7 @@ REFUSED = {
     "reorder": analysis.reorder,
     "identity": lambda n, v, x, y: analysis.identity(n, v, x, y),
     "jacobians": analysis.jacobians,
+    "responses": lambda n, v, x, _: analysis.responses(n, v, x),
     "backward_signal": lambda *own: analysis.backward_signal(*own, train=False),
     "branch_variance": lambda n, v, x, _: analysis.branch_variance(n, v, x, train=False),
     "deletions without transitions": lambda *own: analysis.deletions(*own, transitions=False),

@@ -13,11 +13,12 @@ from resjax.discovery import NotFound
 from resjax.studies.lesions.lesion import lesion
 from resjax.studies.lesions.reorder import reorder
 from resjax.studies.paths.path_exact import path_spectrum
+from resjax.studies.units.responses import responses
 
 SHAPE, CLASSES, BATCH = (6, 6, 2), 3, 4
 SMALL = {"stage_sizes": (3, 2), "widths": (2, 3), "dtype": "float64"}
 NETWORKS = {
-    "post-activation": {},
+    "post-activation": {"placement": "post"},
     "pre-activation, projection": {"placement": "pre", "transition": "projection"},
     "bottlenecks": {"block": "bottleneck", "stage_sizes": (3,), "widths": (2,)},
     "normalization behind the sum": {"placement": "bn_after_add", "stage_sizes": (2,), "widths": (2,)},
@@ -81,6 +82,17 @@ def test_spectrum(name):
     there = path_spectrum(found.network, found.variables, images, labels, batch_size=2)
     here = path_spectrum(network, variables, images, labels, batch_size=2)
     assert_same_results(there, here, "norm", "contribution", "total", "length")
+
+
+@each
+def test_responses(name):
+    network, variables, found, images, _ = case(name)
+    there = responses(found.network, found.variables, images, batch_size=3)
+    here = responses(network, variables, images, batch_size=3)
+    ends = [[layer.rpartition("/")[2] for layer in result.layer] for result in (there, here)]
+    assert ends[0] == ends[1] and len(set(there.layer)) == len(there.layer)
+    assert there.normalized.tolist() == here.normalized.tolist()
+    assert_same_results(there, here, "std", "interval")
 
 
 @pytest.mark.parametrize("name", ["post-activation", "bottlenecks"])

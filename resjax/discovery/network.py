@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from typing import Any, NoReturn
 
@@ -16,7 +17,9 @@ from resjax.discovery.gates import run_gated
 from resjax.discovery.layout import Layout, filled
 from resjax.discovery.parts import Code, TracedPart, TracedUnit
 from resjax.discovery.refusal import NotFound
+from resjax.discovery.reports import reporting
 from resjax.network import Network, Output, Stack, Tap, Unit, UnitInfo, Variables
+from resjax.network.network import Report
 
 NO_INIT = (
     "the initial variables of a found network can't be drawn here: make them with the network's own "
@@ -66,6 +69,10 @@ class FoundNetwork(Network):
     def opaque(self) -> bool:
         """True: parts are equations."""
         return True
+
+    def reporting(self, report: Report) -> contextlib.AbstractContextManager[None]:
+        """Contractions with parameters are reported; see ``resjax.discovery.layers``."""
+        return reporting(report)
 
     def layer_paths(self, example: Any) -> dict[str, list[str]]:
         """{stem, head or stack: keys of its parameters} in the order in which the program reads them."""
