@@ -42,14 +42,14 @@ def report(
     to = _REPORT.get()
     if to is None or not values:
         return
-    names = names_of(source)
+    names = _names_of(source)
     layers = layers_of(source, found)[place][half]
-    for j, y in enumerate(batch_first(source, found, place, half, values)):
+    for j, y in enumerate(_batch_first(source, found, place, half, values)):
         to(tuple(names[p][half][j] for p in [i + 1 for i in units] or [place]), y, layers[j].normalized)
 
 
 @functools.lru_cache(maxsize=64)
-def names_of(source: Source) -> tuple[tuple[tuple[str, ...], ...], ...]:
+def _names_of(source: Source) -> tuple[tuple[tuple[str, ...], ...], ...]:
     """Different names of the same layers: the paths of their kernels, without the last part if that is
     enough."""
     found = source.first
@@ -72,7 +72,7 @@ def names_of(source: Source) -> tuple[tuple[tuple[str, ...], ...], ...]:
     return tuple(tuple(tuple(map(name, half)) for half in part) for part in kernels)
 
 
-def batch_first(source: Source, found: Anatomy, place: int, half: int, values: Sequence[Any]) -> list[Any]:
+def _batch_first(source: Source, found: Anatomy, place: int, half: int, values: Sequence[Any]) -> list[Any]:
     """The responses of a half of a part, each as [B, …]; two batch sizes tell the axis of the batch.
 
     Raises:
@@ -83,13 +83,14 @@ def batch_first(source: Source, found: Anatomy, place: int, half: int, values: S
         other = source.anatomy(batch + 1)
     pairs = zip(layers_of(source, found)[place][half], layers_of(source, other)[place][half], strict=True)
     moved = []
-    for (one, another), y in zip(pairs, values, strict=True):
+    for j, ((one, another), y) in enumerate(zip(pairs, values, strict=True)):
         shapes = found.program.avals[one.response].shape, other.program.avals[another.response].shape
         axes = [i for i, (a, b) in enumerate(zip(*shapes, strict=True)) if a != b]
         if len(axes) != 1 or y.shape[axes[0]] % batch:
-            name = names_of(source)[place][half]
+            names = _names_of(source)[place][half]
             raise NotFound(
-                f"of some layer among {', '.join(name)}, the response {list(y.shape)} has no batch axis"
+                f"the response of {names[j]} has shape {list(y.shape)} and no axis of examples; give a "
+                "function that computes each example apart"
             )
         moved.append(jnp.moveaxis(y, axes[0], 0).reshape(batch, -1))
     return moved
