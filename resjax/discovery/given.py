@@ -7,6 +7,7 @@ network that is built of it runs at other batch sizes and dtypes, too: the funct
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -101,7 +102,7 @@ class Given:
         """A batch size that no axis of the variables or the example has, so that it can be told from them."""
         specs = [*(leaf.spec for leaf in self.leaves), *jax.tree.leaves(self.example)]
         sizes = {n for spec in specs for n in spec.shape}
-        return next(n for n in (7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53) if n not in sizes)
+        return next(n for n in itertools.count(7, 2) if n not in sizes)
 
     def rebuild(self, arrays: list[Any]) -> Any:
         """The user's pytree with other arrays."""

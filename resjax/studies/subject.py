@@ -114,11 +114,6 @@ class Subject(abc.ABC):
         """Examples in one batch of its training."""
 
     @property
-    def trains(self) -> bool:
-        """Whether the network has a training mode, with statistics of the batch and dropout."""
-        return self.network.trains
-
-    @property
     def optimizer(self) -> optax.GradientTransformation | None:
         """That of its training, or None."""
         return None

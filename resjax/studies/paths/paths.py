@@ -346,7 +346,7 @@ _CONTROL, _LEAST = 5, 2
 
 def measure(bench: Bench) -> Paths:
     options = bench.options
-    probes, draws = (PAPER, TRAINING) if bench.run.trains else (PAPER,), options.path_draws
+    probes, draws = (PAPER, TRAINING) if bench.run.network.trains else (PAPER,), options.path_draws
     if bench.run.step == 0:
         draws = max(_LEAST, draws // _CONTROL)
     images, labels = bench.data(STUDY_BATCH * study_batches(options))
