@@ -16,12 +16,12 @@ from resjax import claims
 from resjax import config as configs
 from resjax.analysis import load_run
 from resjax.analyze import analyze, command_of, print_findings
+from resjax.network.refusal import Refusal
 from resjax.report import compute, kept, write
 from resjax.report.write import read
 from resjax.studies.catalogue import CLAIMS, GROUPS, STUDIES
 from resjax.studies.curves import Curves
 from resjax.studies.options import ClaimOptions, Options
-from resjax.studies.refusal import Refusal
 from resjax.studies.study import Claim
 from resjax.training.checkpoint import Checkpoints
 from resjax.training.experiment import load_experiment

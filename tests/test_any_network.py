@@ -17,12 +17,12 @@ from resjax import config as configs
 from resjax.analysis import load_run
 from resjax.models.layers import Conv, Dense
 from resjax.network import Network, Stack
+from resjax.network.refusal import Refusal
 from resjax.network.unit import Unit
 from resjax.report import compare
 from resjax.studies.catalogue import STUDIES
 from resjax.studies.given import Given, load_network
 from resjax.studies.options import Options
-from resjax.studies.refusal import Refusal
 from resjax.train import train_and_evaluate
 
 QUICK = Options(max_examples=12, batch_size=8, gradient_batches=1, draws=2, path_draws=2)

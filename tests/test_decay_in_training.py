@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from golden_cases.decay_in_training import made
 
+from resjax.network.refusal import Refusal
 from resjax.studies.options import ClaimOptions
-from resjax.studies.refusal import Refusal
 from resjax.studies.small_training import Trained, digits_recipe, train, with_numbers
 from resjax.studies.units import decay_in_training as study
 from resjax.studies.units.decay_in_training import (

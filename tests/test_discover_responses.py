@@ -12,7 +12,7 @@ from foreign.linen import ConvNeXt, ResNet, ViT
 from foreign.plain_jax import normalized
 
 import resjax
-from resjax.studies.refusal import Refusal
+from resjax.network.refusal import Refusal
 from resjax.studies.units.responses import layers_of, responses
 
 CLASSES, WIDTH = 3, 4

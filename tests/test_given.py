@@ -14,6 +14,7 @@ from script_helpers import run_each
 from resjax.analysis import lesion
 from resjax.analyze import analyze_network
 from resjax.discovery import NotFound
+from resjax.network.refusal import Refusal
 from resjax.report import compute, kept, write
 from resjax.report.write import read
 from resjax.studies.catalogue import STUDIES
@@ -21,7 +22,6 @@ from resjax.studies.given import Given, load_network
 from resjax.studies.initial import at_initialization
 from resjax.studies.moments import AS_GIVEN, moment
 from resjax.studies.options import Options
-from resjax.studies.refusal import Refusal
 
 QUICK = Options(max_examples=12, batch_size=8, gradient_batches=1, draws=2, path_draws=2)
 N, CLASSES = 20, 3

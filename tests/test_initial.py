@@ -13,12 +13,12 @@ from network_helpers import equal
 from run_helpers import tiny_run
 
 from resjax.analysis import responses
+from resjax.network.refusal import Refusal
 from resjax.report import compare, kept
 from resjax.studies import initial
 from resjax.studies.catalogue import STUDIES
 from resjax.studies.initial import at_initialization, described, drawn
 from resjax.studies.options import Options
-from resjax.studies.refusal import Refusal
 from resjax.studies.result import Result
 from resjax.studies.study import Study
 

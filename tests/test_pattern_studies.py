@@ -17,13 +17,13 @@ from pattern_helpers import IMAGES, LABELS, SHAPE, apart, blocks, masked, mixed,
 from resjax import analysis
 from resjax.cpu.shared_batches import Cores
 from resjax.network.losses import cross_entropy, share_wrong
+from resjax.network.refusal import Refusal
 from resjax.studies.lesions.lesion import _lesion_batch
 from resjax.studies.lesions.prefixes import measure_places
 from resjax.studies.paths.path_exact import walk_lengths
 from resjax.studies.paths.path_growth import unit_scales
 from resjax.studies.paths.path_walk import TRAINING, Probe
 from resjax.studies.paths.truncation import truncated_logits
-from resjax.studies.refusal import Refusal
 from resjax.studies.variants import measure, with_order
 
 HALVES = np.random.default_rng(0).random((5, 8)) < 0.5

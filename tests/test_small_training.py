@@ -9,8 +9,8 @@ from network_helpers import equal
 
 from resjax import config as configs
 from resjax import data
+from resjax.network.refusal import Refusal
 from resjax.studies import small_training
-from resjax.studies.refusal import Refusal
 from resjax.studies.small_training import (
     Evaluated,
     best_rate,

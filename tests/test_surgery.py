@@ -21,10 +21,10 @@ from resjax.models.shortcuts import Shortcut
 from resjax.models.stem_head import Head, Stem
 from resjax.network import Network, Stack
 from resjax.network.losses import cross_entropy
+from resjax.network.refusal import Refusal
 from resjax.network.stochastic_depth import UnitDropout
 from resjax.network.unit import Unit
 from resjax.report import compare
-from resjax.studies.refusal import Refusal
 from resjax.studies.units import insertion
 from resjax.studies.units.insertion import insert, start_from
 from resjax.studies.units.surgery import DONE, STUDY, Surgery, surgery

@@ -26,11 +26,11 @@ from resjax.models.layers import BatchNorm
 from resjax.network import Network, Stack, Unit
 from resjax.network.losses import cross_entropy, share_wrong
 from resjax.network.norms import layer_norms
+from resjax.network.refusal import Refusal
 from resjax.studies.examples import take
 from resjax.studies.paths import forward_depth
 from resjax.studies.paths.depths import ForwardDepth, depth_of
 from resjax.studies.paths.path_walk import TRAINING, Probe
-from resjax.studies.refusal import Refusal
 from resjax.studies.words import percent
 
 HOW = {"loss": summed_surprise, "metric": missed_top_two, "batch_size": 4}

@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from resjax.network.refusal import Refusal
 from resjax.report import kept
 from resjax.studies.batches import Progress
 from resjax.studies.options import ClaimOptions, Options
-from resjax.studies.refusal import Refusal
 from resjax.studies.result import Result
 from resjax.studies.study import Claim, Study
 from resjax.studies.subject import Subject

@@ -21,9 +21,9 @@ from typing import Annotated, Any
 
 import numpy as np
 
+from resjax.network.refusal import Refusal
 from resjax.studies import style
 from resjax.studies.intervals import LEVEL, of_difference, of_mean
-from resjax.studies.refusal import Refusal
 from resjax.studies.result import Classified
 from resjax.studies.run import as_run, no_training
 from resjax.studies.study import Bench, Columns, Study

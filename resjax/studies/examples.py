@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
 from resjax.network.example import described, one_example
-from resjax.studies.refusal import Refusal
+from resjax.network.refusal import Refusal
 
 
 def num_examples(inputs: Any) -> int:

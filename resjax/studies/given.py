@@ -26,10 +26,10 @@ from resjax.discovery import Found, discover
 from resjax.network import Network, Variables
 from resjax.network.example import alike, described, one_example
 from resjax.network.losses import Loss, Metric, cross_entropy, share_wrong
+from resjax.network.refusal import Refusal
 from resjax.studies.checksum import of_arrays, of_function
 from resjax.studies.examples import check_labels, logits_shape
 from resjax.studies.moments import AS_GIVEN
-from resjax.studies.refusal import Refusal
 from resjax.studies.subject import Examples, Subject
 
 

@@ -24,9 +24,9 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 
+from resjax.network.refusal import Refusal
 from resjax.studies.batches import BATCH_SIZE
 from resjax.studies.lesions.batch_statistics import reestimate
-from resjax.studies.refusal import Refusal
 from resjax.studies.result import Result
 from resjax.studies.subject import Subject
 

@@ -23,7 +23,7 @@ from resjax import config as configs
 from resjax import data
 from resjax.network import Network, Variables
 from resjax.network.losses import Loss
-from resjax.studies.refusal import Refusal
+from resjax.network.refusal import Refusal
 from resjax.studies.subject import Examples, Subject
 from resjax.training.checkpoint import Checkpoints
 from resjax.training.experiment import Experiment, load_experiment

@@ -33,8 +33,8 @@ from resjax import config as configs
 from resjax import data
 from resjax.network import Network, Variables
 from resjax.network.losses import cross_entropy
+from resjax.network.refusal import Refusal
 from resjax.studies.batches import BATCH_SIZE, Progress, per_example, reported
-from resjax.studies.refusal import Refusal
 from resjax.studies.run import Examples
 from resjax.studies.units.insertion import start_from
 from resjax.training.experiment import Experiment, load_experiment

@@ -21,10 +21,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from resjax.network import Network, Variables
+from resjax.network.refusal import Refusal
 from resjax.studies.batches import Inference, Progress, Running, part
 from resjax.studies.initial import at_initialization, described
 from resjax.studies.options import ClaimOptions, Options
-from resjax.studies.refusal import Refusal
 from resjax.studies.result import Result
 from resjax.studies.subject import Subject
 

@@ -34,11 +34,11 @@ from resjax.models.layer_table import Facts, rule_of
 from resjax.network import Network, Variables
 from resjax.network.example import one_example
 from resjax.network.parts import part_of
+from resjax.network.refusal import Refusal
 from resjax.studies import style
 from resjax.studies.batches import Progress, reported
 from resjax.studies.convolution.sharing import Shape3, jacobian_rows, moved_back
 from resjax.studies.examples import only_images, only_modules
-from resjax.studies.refusal import Refusal
 from resjax.studies.result import Result
 from resjax.studies.study import Columns, Study
 from resjax.studies.words import count, factor, join

@@ -34,6 +34,7 @@ from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
 from resjax.network.example import alike, described
+from resjax.network.refusal import Refusal
 from resjax.studies.batches import (
     BATCH_SIZE,
     Inference,
@@ -42,7 +43,6 @@ from resjax.studies.batches import (
     part,
 )
 from resjax.studies.examples import checked_examples, checked_inputs, num_examples, take
-from resjax.studies.refusal import Refusal
 from resjax.studies.scores import Scores
 from resjax.studies.variants import measure, split_variants
 

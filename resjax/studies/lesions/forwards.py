@@ -20,9 +20,9 @@ from resjax.network.example import one_example
 from resjax.network.groups import of_rows
 from resjax.network.parts import part_of, scan_units
 from resjax.network.periods import Place, scan_places
+from resjax.network.refusal import Refusal
 from resjax.studies.batches import BATCH_SIZE, Progress, padded_batches
 from resjax.studies.examples import checked_inputs, num_examples
-from resjax.studies.refusal import Refusal
 from resjax.studies.variants import Forward, with_gates
 
 

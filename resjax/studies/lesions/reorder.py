@@ -40,6 +40,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
+from resjax.network.refusal import Refusal
 from resjax.studies import counts, style, verdicts
 from resjax.studies.batches import Inference
 from resjax.studies.intervals import bootstrap
@@ -47,7 +48,6 @@ from resjax.studies.lesions.batch_statistics import measure_recalibrated
 from resjax.studies.lesions.deletions import BRACKETS, ROUNDING, STEP
 from resjax.studies.lesions.prefixes import measure_places
 from resjax.studies.ranks import spearman
-from resjax.studies.refusal import Refusal
 from resjax.studies.result import Compared
 from resjax.studies.spread import Spread, draw_spread, intact_value, spread, style_errors
 from resjax.studies.study import Bench, Columns, Study

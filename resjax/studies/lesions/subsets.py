@@ -15,8 +15,8 @@ import numpy as np
 
 from resjax.network import Network, Variables
 from resjax.network.example import one_example
+from resjax.network.refusal import Refusal
 from resjax.studies.examples import checked_inputs, tracing
-from resjax.studies.refusal import Refusal
 
 _STEPS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500)
 

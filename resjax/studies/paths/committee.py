@@ -49,6 +49,7 @@ from numpy.typing import ArrayLike
 from scipy import special
 
 from resjax.network import Network, Variables
+from resjax.network.refusal import Refusal
 from resjax.studies import style
 from resjax.studies.batches import BATCH_SIZE, Progress, padded_batches, part
 from resjax.studies.examples import checked_examples
@@ -61,7 +62,6 @@ from resjax.studies.paths.voters import (
     draw_voters,
     possible_voters,
 )
-from resjax.studies.refusal import Refusal
 from resjax.studies.result import Classified
 from resjax.studies.study import Bench, Columns, Study
 from resjax.studies.subject import Subject

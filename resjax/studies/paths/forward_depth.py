@@ -47,6 +47,7 @@ from numpy.typing import ArrayLike
 from resjax.cpu import shared_batches as on_cores
 from resjax.network import Network, Variables
 from resjax.network.losses import Metric, over_positions, share_wrong
+from resjax.network.refusal import Refusal
 from resjax.studies import style, verdicts
 from resjax.studies.batches import BATCH_SIZE, Inference, padded_batches, part, reported
 from resjax.studies.examples import checked_examples
@@ -57,7 +58,6 @@ from resjax.studies.lesions.pruning import MOST_CHOICE_EXAMPLES, MOST_TRIALS, pr
 from resjax.studies.lesions.subsets import default_numbers, random_subsets
 from resjax.studies.paths.depths import CUTS, ForwardDepth, depth_of, error_ends, of_shares
 from resjax.studies.paths.truncation import truncated_logits
-from resjax.studies.refusal import Refusal
 from resjax.studies.spread import spread, style_errors
 from resjax.studies.study import Bench, Columns, Study
 from resjax.studies.subject import Subject

@@ -33,9 +33,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from resjax.network.refusal import Refusal
 from resjax.studies.intervals import student
 from resjax.studies.lesions.subsets import random_halves, random_subsets
-from resjax.studies.refusal import Refusal
 
 DIVERSITY = ("disagreement", "different_answers", "kappa")
 _PAIRS = 2000  # resamples for diversity, which are cheap

@@ -38,13 +38,13 @@ import numpy as np
 from scipy import stats
 
 from resjax.network import Network, Variables
+from resjax.network.refusal import Refusal
 from resjax.network.unit import Parts
 from resjax.studies import style
 from resjax.studies.intervals import LEVEL
 from resjax.studies.marks import legend_by_colour_and_line, plain_log_ticks
 from resjax.studies.moments import by_moment, moment
 from resjax.studies.paths.path_walk import wide
-from resjax.studies.refusal import Refusal
 from resjax.studies.result import Result
 from resjax.studies.signals.training_batches import FirstBatches, first_batches, on_training_batches
 from resjax.studies.study import Bench, Columns, Study

@@ -36,11 +36,11 @@ from resjax.network import Network, Variables
 from resjax.network.example import one_example
 from resjax.network.losses import Loss, cross_entropy
 from resjax.network.norms import flatten_norms, flatten_taps, kernel_names, layer_norms, output_norm
+from resjax.network.refusal import Refusal
 from resjax.studies import style
 from resjax.studies.intervals import of_mean
 from resjax.studies.marks import band_on_log
 from resjax.studies.moments import first_moment, moment
-from resjax.studies.refusal import Refusal
 from resjax.studies.result import Result
 from resjax.studies.signals.near_one import ALIKE, compared
 from resjax.studies.signals.norms_over_training import evenness, quarters

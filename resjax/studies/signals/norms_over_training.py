@@ -26,9 +26,9 @@ import numpy as np
 
 from resjax.network import Network
 from resjax.network.norms import flatten_norms, flatten_taps
+from resjax.network.refusal import Refusal
 from resjax.studies import style
 from resjax.studies.marks import legend_by_colour_and_line, plain_log_ticks
-from resjax.studies.refusal import Refusal
 from resjax.studies.result import Result
 from resjax.studies.run import Run, as_run, no_training
 from resjax.studies.study import Bench, Columns, Study

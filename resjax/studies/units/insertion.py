@@ -38,9 +38,9 @@ from numpy.typing import ArrayLike
 from resjax.models.layers import BatchNorm
 from resjax.network import Network, Stack, Variables
 from resjax.network.parts import part_of
+from resjax.network.refusal import Refusal
 from resjax.network.unit import Parts, Unit
 from resjax.studies.examples import only_modules
-from resjax.studies.refusal import Refusal
 from resjax.training.step import Task, TrainState
 
 # Largest relative difference of a plain unit's output from its input that counts as float32 rounding.

@@ -48,13 +48,13 @@ from resjax.network import Network, Variables
 from resjax.network.example import one_example
 from resjax.network.parts import part_of
 from resjax.network.periods import Place, by_unit, scan_places
+from resjax.network.refusal import Refusal
 from resjax.studies import style
 from resjax.studies.batches import BATCH_SIZE, Progress, per_example
 from resjax.studies.examples import checked_inputs, num_examples, tracing
 from resjax.studies.initial import drawn
 from resjax.studies.intervals import student
 from resjax.studies.paths.path_walk import wide
-from resjax.studies.refusal import Refusal
 from resjax.studies.result import Result
 from resjax.studies.study import Bench, Columns, Study
 from resjax.studies.subject import Subject

@@ -39,13 +39,13 @@ from numpy.typing import ArrayLike
 from resjax.data import Statistics
 from resjax.network import Network, Variables
 from resjax.network.losses import Loss, cross_entropy
+from resjax.network.refusal import Refusal
 from resjax.network.unit import Parts
 from resjax.studies import style
 from resjax.studies.batches import BATCH_SIZE, Progress, per_example, reported
 from resjax.studies.examples import checked_examples, only_images, only_modules
 from resjax.studies.intervals import bootstrap
 from resjax.studies.paths.path_walk import wide
-from resjax.studies.refusal import Refusal
 from resjax.studies.result import Classified
 from resjax.studies.study import Bench, Columns, Study
 from resjax.studies.units.insertion import fixed_depth, insert, start_from, states_of
