@@ -116,6 +116,15 @@ def test_boundaries_choose_units():
         find(boundaries="layers/*")
 
 
+def test_axes_of_any_lengths_leave_a_batch_size_to_trace_with():
+    own = case("plain_jax: decoder with padding")
+    unread = [jax.ShapeDtypeStruct((n,), np.float32) for n in range(3, 60)]
+    found = resjax.discover(lambda v, x: own.fn(v[0], x), (own.variables, unread), own.example)
+    assert [unit.shape for unit in found.units] == [
+        unit.shape for unit in found_in("plain_jax: decoder with padding").units
+    ]
+
+
 def test_names_are_those_of_the_variables():
     """Whoever reads a name finds the parameters under it."""
     for name in NAMES:
