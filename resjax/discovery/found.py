@@ -15,7 +15,7 @@ from resjax.discovery import diagnosis, selection, units
 from resjax.discovery.anatomy import Anatomy, Source
 from resjax.discovery.gates import run_gated
 from resjax.discovery.given import Given, raw_path
-from resjax.discovery.layout import Layout, lay_out, lay_out_gated
+from resjax.discovery.layout import lay_out, lay_out_gated
 from resjax.discovery.linear import KINDS
 from resjax.discovery.network import FoundNetwork, gated_network_of, network_of
 from resjax.discovery.refusal import NotFound
@@ -55,7 +55,6 @@ class Found:
       units: the units in order.
       remarks: what was found beside them.
       num_parameters: of all the user's variables.
-      source, layout: the function and where its arrays are.
     """
 
     network: FoundNetwork
@@ -63,13 +62,11 @@ class Found:
     units: tuple[FoundUnit, ...]
     remarks: tuple[str, ...]
     num_parameters: int
-    source: Source
-    layout: Layout
 
     @property
     def example(self) -> Any:
         """Shapes and dtypes of the example, with its batch axis."""
-        return self.source.given.example
+        return self.network.code.source.given.example
 
     def apply(self, variables: Any, x: Any, gates: ArrayLike | None = None) -> jax.Array:
         """Logits of the function itself, with gates on its branches.
@@ -83,19 +80,21 @@ class Found:
         Raises:
           ValueError: variables of another form, or a wrong number of gates.
         """
-        given = self.source.given
+        source = self.network.code.source
         stacked = str(jax.tree.structure(variables)) == str(jax.tree.structure(self.variables))
-        arrays = given.arrays(self.unstack(variables) if stacked else variables)
+        arrays = source.given.arrays(self.unstack(variables) if stacked else variables)
         checked = None if gates is None else jax.numpy.asarray(gates)
-        return run_gated(self.source, arrays, x, checked)[0]
+        return run_gated(source, arrays, x, checked)[0]
 
     def stack(self, variables: Any) -> dict[str, Any]:
         """Variables of the user's form, such as the initial ones, as those of ``network``."""
-        return self.layout.stack(self.source.given, variables)
+        code = self.network.code
+        return code.layout.stack(code.source.given, variables)
 
     def unstack(self, variables: Mapping[str, Any]) -> Any:
         """Variables of ``network`` as a pytree of the user's form."""
-        return self.layout.unstack(self.source.given, variables)
+        code = self.network.code
+        return code.layout.unstack(code.source.given, variables)
 
     def table(self) -> list[list[str]]:
         """Rows of cells, the first with the names of the columns."""
@@ -190,8 +189,6 @@ def discover(
         units=tuple(_unit(found, i) for i in range(len(found.units))),
         remarks=tuple(_remarks(source)),
         num_parameters=sum(sizes),
-        source=source,
-        layout=layout,
     )
 
 
