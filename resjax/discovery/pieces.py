@@ -62,11 +62,11 @@ def pieces_of(found: Anatomy) -> tuple[tuple[Piece, ...], ...]:
         sides = sorted({*graph.sides(which, keys), *graph.before(after)})
         return Piece(tuple(which), tuple(sides), start, (*ends, *news), tuple(keys), tuple(own))
 
-    parts: list[tuple[Piece, ...]] = [(piece((0, 0), chain.stem, None, [chain.states[0]]),)]
+    parts = [(piece((0, 0), chain.stem, None, [chain.states[0]]),)]
     for i, unit in enumerate(chain.units):
         addends = [a.value for a in (unit.shortcut, *unit.branches)]
         split = piece((i + 1, 0), chain.splits[i], chain.states[i], addends)
-        parts.append((split, piece((i + 1, 1), chain.merges[i], unit.out, [chain.states[i + 1]])))
+        parts += [(split, piece((i + 1, 1), chain.merges[i], unit.out, [chain.states[i + 1]]))]  # type: ignore[list-item]
     parts.append((piece((n + 1, 0), chain.head, chain.states[n], [graph.out]),))
     return tuple(parts)
 
