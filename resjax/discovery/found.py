@@ -84,7 +84,7 @@ class Found:
           ValueError: variables of another form, or a wrong number of gates.
         """
         given = self.source.given
-        stacked = str(jax.tree.structure(variables)) == str(jax.tree.structure(self.variables))
+        stacked = _form(variables) == _form(self.variables)
         arrays = given.arrays(self.unstack(variables) if stacked else variables)
         checked = None if gates is None else jax.numpy.asarray(gates)
         return run_gated(self.source, arrays, x, checked)
@@ -193,6 +193,11 @@ def discover(
         source=source,
         layout=layout,
     )
+
+
+def _form(variables: Any) -> tuple[str, list[tuple[int, ...]]]:
+    leaves, tree = jax.tree.flatten(variables)
+    return str(tree), [np.shape(v) for v in leaves]
 
 
 def _stacked(given: Given, layout: Layout, variables: Any) -> dict[str, Any]:

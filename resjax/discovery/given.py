@@ -111,13 +111,21 @@ class Given:
         Raises:
           ValueError: another form.
         """
-        values, tree = jax.tree_util.tree_flatten(variables)
-        if len(values) != len(self.values):
+        paths, tree = jax.tree_util.tree_flatten_with_path(variables)
+        if len(paths) != len(self.values):
             raise ValueError(
-                f"the variables have {len(values)} leaves, those of the network {len(self.values)}: give a "
+                f"the variables have {len(paths)} leaves, those of the network {len(self.values)}: give a "
                 f"pytree of the same form, {self.tree}, not {tree}"
             )
-        return [values[leaf.index] for leaf in self.leaves]
+        for leaf in self.leaves:
+            path, value = paths[leaf.index]
+            if raw_path(path) != leaf.raw or not is_array(value) or np.shape(value) != leaf.spec.shape:
+                own = list(np.shape(value)) if is_array(value) else type(value).__name__
+                raise ValueError(
+                    f"the variables have {raw_path(path)} of shape {own} where those of the network have "
+                    f"{leaf.raw} of shape {list(leaf.spec.shape)}: give a pytree of the same form"
+                )
+        return [paths[leaf.index][1] for leaf in self.leaves]
 
     def array_at(self, path: Any) -> int:
         """The number of the array at a path of the variables, or at the end of one.
