@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from discover_helpers import MAKERS, assert_close, case, found_in, jitted, labels_for, loss, paths_of
 
+import resjax
 from resjax.discovery import NotFound
 
 pytestmark = pytest.mark.usefixtures("x64_throughout", "foreign_code")
 
+X_OF_8 = np.random.default_rng(1).normal(size=(4, 8))
 TRAINED = [name for name in MAKERS if "ResNet" in name and not name.startswith("equinox")]
 
 
@@ -85,3 +87,50 @@ def test_orders_in_training_keep_statistics_with_their_units():
     _, new = jitted(lambda v, x: own.train_fn(v, x, None), swapped, own.example)
     for here, there in (("block0", "block1"), ("block1", "block0"), ("block2", "block2")):
         jax.tree.map(assert_close, home[here], new["batch_stats"][there])
+
+
+def counting(variables, x, train):
+    """Blocks with running means; a counter that all of them read, and one that nobody reads."""
+    params, old = variables["params"], variables["batch_stats"]
+    means = []
+    for w, mean in zip(params["blocks"], old["means"], strict=True):
+        branch = jnp.tanh(x @ w)
+        own = branch.mean(0) if train else mean
+        means.append(mean + (own - mean) / (old["step"] + 2))
+        x = x + (branch - own[None])
+    new = {"means": means, "step": old["step"] + 1, "calls": old["calls"] + 1, "seen": x.mean(0)}
+    return x @ params["head"], new
+
+
+def counting_variables():
+    draw = np.random.default_rng(0).normal
+    params = {"blocks": [draw(size=(8, 8)) for _ in range(3)], "head": draw(size=(8, 5))}
+    zeros = {"means": [np.zeros(8)] * 3, "step": np.zeros(()), "calls": np.zeros((), int), "seen": np.ones(8)}
+    return {"params": params, "batch_stats": zeros}
+
+
+def test_counters_and_statistics_that_nobody_reads_are_updated():
+    variables, x = counting_variables(), X_OF_8
+    found = resjax.discover(
+        lambda v, x: counting(v, x, False)[0], variables, x, train_fn=lambda v, x, key: counting(v, x, True)
+    )
+    out = found.network.apply(found.variables, x, train=True, key=jax.random.key(0))
+    home = found.unstack({**found.variables, "batch_stats": out.batch_stats})["batch_stats"]
+    jax.tree.map(assert_close, home, counting(variables, x, True)[1])
+
+
+def test_new_statistics_that_several_units_read_are_refused():
+    variables = {"params": counting_variables()["params"], "batch_stats": {"mean": np.zeros(8)}}
+
+    def run(variables, x, train):
+        old = variables["batch_stats"]["mean"]
+        for w in variables["params"]["blocks"]:
+            branch = jnp.tanh(x @ w)
+            own = branch.mean(0) if train else old
+            x = x + (branch - own[None])
+        return x @ variables["params"]["head"], {"mean": 0.9 * old + 0.1 * own}
+
+    with pytest.raises(NotFound, match="new statistics at mean, which several parts"):
+        resjax.discover(
+            lambda v, x: run(v, x, False)[0], variables, X_OF_8, train_fn=lambda v, x, key: run(v, x, True)
+        )
