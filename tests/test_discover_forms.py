@@ -65,3 +65,19 @@ def test_variables_with_other_names_or_shapes_are_refused(method):
         call(renamed)
     with pytest.raises(ValueError, match=r"shape \[7\] where .* shape \[8\]"):
         call(jax.tree.map(lambda v: v[:7] if v.ndim == 1 else v, VARIABLES))
+
+
+def test_inputs_of_another_shape_are_refused():
+    """The number of positions stands in the program of the mean, so another one would be wrong."""
+
+    def pooled(variables, x):
+        for w in variables:
+            x = x + jnp.tanh(x @ w)
+        return x.mean(1)
+
+    found = resjax.discover(pooled, [VARIABLES["params"]["head"]["w"]], np.zeros((4, 6, 8), np.float32))
+    longer = np.zeros((4, 7, 8), np.float32)
+    for run in (found.apply, found.network.apply):
+        variables = [VARIABLES["params"]["head"]["w"]] if run == found.apply else found.variables
+        with pytest.raises(ValueError, match=r"\[4, 7, 8\], the example had \[4, 6, 8\]"):
+            run(variables, longer)

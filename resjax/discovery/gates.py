@@ -23,12 +23,10 @@ def run_gated(source: Source, arrays: list[Any], x: Any, gates: jax.Array | None
       gates: float [units], or None.
 
     Raises:
-      ValueError: another number of gates, or an input of another structure than the example's.
+      ValueError: another number of gates, or an input of another structure or shape than the example's.
     """
-    given, inputs = source.given, jax.tree.leaves(x)
+    given, inputs = source.given, source.given.inputs(x)
     specs = jax.tree.leaves(given.example)
-    if len(inputs) != len(specs):
-        raise ValueError(f"the input has {len(inputs)} arrays, the example had {len(specs)}")
     cast = casts((leaf.spec.dtype, v.dtype) for leaf, v in zip(given.leaves, arrays, strict=True))
     cast_x = casts((spec.dtype, v.dtype) for spec, v in zip(specs, inputs, strict=True))
     found = source.anatomy(int(inputs[0].shape[0]), cast, cast_x)

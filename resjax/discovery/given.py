@@ -7,6 +7,7 @@ network that is built of it runs at other batch sizes and dtypes, too: the funct
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -96,7 +97,9 @@ class Given:
         """A batch size that no axis of the variables or the example has, so that it can be told from them."""
         specs = [*(leaf.spec for leaf in self.leaves), *jax.tree.leaves(self.example)]
         sizes = {n for spec in specs for n in spec.shape}
-        return next(n for n in (7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53) if n not in sizes)
+        return next(
+            n for n in itertools.chain((7, 11, 13, 17, 19, 23), itertools.count(29, 2)) if n not in sizes
+        )
 
     def rebuild(self, arrays: list[Any]) -> Any:
         """The user's pytree with other arrays."""
@@ -126,6 +129,27 @@ class Given:
                     f"{leaf.raw} of shape {list(leaf.spec.shape)}: give a pytree of the same form"
                 )
         return [paths[leaf.index][1] for leaf in self.leaves]
+
+    def inputs(self, x: Any) -> list[Any]:
+        """The arrays of an input.
+
+        Raises:
+          ValueError: another number of arrays than the example has, another shape behind the batch axis, or
+            floats instead of integers. Shapes stand as numbers in the trace, such as that of a mean.
+        """
+        found, specs = jax.tree.leaves(x), jax.tree.leaves(self.example)
+        if len(found) != len(specs):
+            raise ValueError(f"the input has {len(found)} arrays, the example had {len(specs)}")
+        for v, spec in zip(found, specs, strict=True):
+            if np.shape(v)[1:] != spec.shape[1:]:
+                raise ValueError(
+                    f"the input has an array of shape {list(np.shape(v))}, the example had "
+                    f"{list(spec.shape)}; only the batch, the first axis, may differ: discover the function "
+                    "again with an example of this shape"
+                )
+            if jax.numpy.issubdtype(v.dtype, np.inexact) > jax.numpy.issubdtype(spec.dtype, np.inexact):
+                raise ValueError(f"the input has an array of {v.dtype}, the example had {spec.dtype}")
+        return found
 
     def array_at(self, path: Any) -> int:
         """The number of the array at a path of the variables, or at the end of one.
