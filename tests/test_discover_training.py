@@ -14,6 +14,7 @@ from resjax.discovery import NotFound
 
 pytestmark = pytest.mark.usefixtures("x64_throughout", "foreign_code")
 
+X_OF_8 = np.random.default_rng(1).normal(size=(4, 8))
 TRAINED = [name for name in MAKERS if "ResNet" in name and not name.startswith("equinox")]
 
 
@@ -171,3 +172,50 @@ def test_each_unit_draws_its_own_dropout():
         assert_close(branch, np.where(keeps, refused.branch(state, p) / (1 - RATE), 0))
     assert 0.5 < kept.mean() < 0.95
     assert not np.array_equal(kept[0], kept[1]) and not np.array_equal(kept[1], kept[2])
+
+
+def counting(variables, x, train):
+    """Blocks with running means; a counter that all of them read, and one that nobody reads."""
+    params, old = variables["params"], variables["batch_stats"]
+    means = []
+    for w, mean in zip(params["blocks"], old["means"], strict=True):
+        branch = jnp.tanh(x @ w)
+        own = branch.mean(0) if train else mean
+        means.append(mean + (own - mean) / (old["step"] + 2))
+        x = x + (branch - own[None])
+    new = {"means": means, "step": old["step"] + 1, "calls": old["calls"] + 1, "seen": x.mean(0)}
+    return x @ params["head"], new
+
+
+def counting_variables():
+    draw = np.random.default_rng(0).normal
+    params = {"blocks": [draw(size=(8, 8)) for _ in range(3)], "head": draw(size=(8, 5))}
+    zeros = {"means": [np.zeros(8)] * 3, "step": np.zeros(()), "calls": np.zeros((), int), "seen": np.ones(8)}
+    return {"params": params, "batch_stats": zeros}
+
+
+def test_counters_and_statistics_that_nobody_reads_are_updated():
+    variables, x = counting_variables(), X_OF_8
+    found = resjax.discover(
+        lambda v, x: counting(v, x, False)[0], variables, x, train_fn=lambda v, x, key: counting(v, x, True)
+    )
+    out = found.network.apply(found.variables, x, train=True, key=jax.random.key(0))
+    home = found.unstack({**found.variables, "batch_stats": out.batch_stats})["batch_stats"]
+    jax.tree.map(assert_close, home, counting(variables, x, True)[1])
+
+
+def test_new_statistics_that_several_units_read_are_refused():
+    variables = {"params": counting_variables()["params"], "batch_stats": {"mean": np.zeros(8)}}
+
+    def run(variables, x, train):
+        old = variables["batch_stats"]["mean"]
+        for w in variables["params"]["blocks"]:
+            branch = jnp.tanh(x @ w)
+            own = branch.mean(0) if train else old
+            x = x + (branch - own[None])
+        return x @ variables["params"]["head"], {"mean": 0.9 * old + 0.1 * own}
+
+    with pytest.raises(NotFound, match="new statistics at mean, which several parts"):
+        resjax.discover(
+            lambda v, x: run(v, x, False)[0], variables, X_OF_8, train_fn=lambda v, x, key: run(v, x, True)
+        )

@@ -81,7 +81,7 @@ class Found:
           ValueError: variables of another form, or a wrong number of gates.
         """
         source = self.network.code.source
-        stacked = str(jax.tree.structure(variables)) == str(jax.tree.structure(self.variables))
+        stacked = _form(variables) == _form(self.variables)
         arrays = source.given.arrays(self.unstack(variables) if stacked else variables)
         checked = None if gates is None else jax.numpy.asarray(gates)
         return run_gated(source, arrays, x, checked)[0]
@@ -190,6 +190,11 @@ def discover(
         remarks=tuple(_remarks(source)),
         num_parameters=sum(sizes),
     )
+
+
+def _form(variables: Any) -> tuple[str, list[tuple[int, ...]]]:
+    leaves, tree = jax.tree.flatten(variables)
+    return str(tree), [np.shape(v) for v in leaves]
 
 
 def _unit(found: Anatomy, i: int) -> FoundUnit:

@@ -73,5 +73,17 @@ def _gated(program: Program, unit: Sum, known: Mapping[int, Any], gate: Any) -> 
 
     intact, branches = known[unit.out], [signed(a) for a in unit.branches]
     branch = sum(branches[1:], branches[0])
-    gate = jnp.asarray(gate, intact.dtype)
-    return jnp.where(gate == 1, intact, signed(unit.shortcut) + gate * branch)
+    return _sum(jnp.asarray(gate, intact.dtype), intact, signed(unit.shortcut), branch)
+
+
+@jax.custom_jvp
+def _sum(gate: jax.Array, intact: jax.Array, shortcut: jax.Array, branch: jax.Array) -> jax.Array:
+    return jnp.where(gate == 1, intact, shortcut + gate * branch)
+
+
+@_sum.defjvp
+def _sum_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[jax.Array, jax.Array]:
+    # At a gate of 1, too, the derivative by the gate is the branch.
+    gate, _, _, branch = primals
+    by_gate, _, by_shortcut, by_branch = tangents
+    return _sum(*primals), by_shortcut + gate * by_branch + by_gate * branch

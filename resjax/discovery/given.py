@@ -117,13 +117,42 @@ class Given:
         Raises:
           ValueError: another form.
         """
-        values, tree = jax.tree_util.tree_flatten(variables)
-        if len(values) != len(self.values):
+        paths, tree = jax.tree_util.tree_flatten_with_path(variables)
+        if len(paths) != len(self.values):
             raise ValueError(
-                f"the variables have {len(values)} leaves, those of the network {len(self.values)}: give a "
+                f"the variables have {len(paths)} leaves, those of the network {len(self.values)}: give a "
                 f"pytree of the same form, {self.tree}, not {tree}"
             )
-        return [values[leaf.index] for leaf in self.leaves]
+        for leaf in self.leaves:
+            path, value = paths[leaf.index]
+            if raw_path(path) != leaf.raw or not is_array(value) or np.shape(value) != leaf.spec.shape:
+                own = list(np.shape(value)) if is_array(value) else type(value).__name__
+                raise ValueError(
+                    f"the variables have {raw_path(path)} of shape {own} where those of the network have "
+                    f"{leaf.raw} of shape {list(leaf.spec.shape)}: give a pytree of the same form"
+                )
+        return [paths[leaf.index][1] for leaf in self.leaves]
+
+    def inputs(self, x: Any) -> list[Any]:
+        """The arrays of an input.
+
+        Raises:
+          ValueError: another number of arrays than the example has, another shape behind the batch axis, or
+            floats instead of integers. Shapes stand as numbers in the trace, such as that of a mean.
+        """
+        found, specs = jax.tree.leaves(x), jax.tree.leaves(self.example)
+        if len(found) != len(specs):
+            raise ValueError(f"the input has {len(found)} arrays, the example had {len(specs)}")
+        for v, spec in zip(found, specs, strict=True):
+            if np.shape(v)[1:] != spec.shape[1:]:
+                raise ValueError(
+                    f"the input has an array of shape {list(np.shape(v))}, the example had "
+                    f"{list(spec.shape)}; only the batch, the first axis, may differ: discover the function "
+                    "again with an example of this shape"
+                )
+            if jax.numpy.issubdtype(v.dtype, np.inexact) > jax.numpy.issubdtype(spec.dtype, np.inexact):
+                raise ValueError(f"the input has an array of {v.dtype}, the example had {spec.dtype}")
+        return found
 
     def array_at(self, path: Any) -> int:
         """The number of the array at a path of the variables, or at the end of one.

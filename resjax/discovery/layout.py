@@ -23,6 +23,7 @@ from resjax.discovery.given import Given
 from resjax.discovery.names import Path, common
 from resjax.discovery.pieces import pieces_of, reads, signature
 from resjax.discovery.program import Origin
+from resjax.discovery.refusal import NotFound
 
 COLLECTIONS = ("params", "batch_stats", "buffers")
 
@@ -180,6 +181,7 @@ def lay_out(given: Given, found: Anatomy, train: Anatomy | None) -> Layout:
     readers = Counter(origin for arrays, _, _ in needs for origin in arrays)
     paths = dict(zip(found.program.origins, paths_of(given, found.program), strict=True))
     homes: dict[Origin, tuple[str, Slot, int | None]] = {}
+    pieces = pieces_of(modes[-1])
     parts: list[Part] = []
     for name, units in [("stem", ()), *((_class_name(found.names[c[0]]), c) for c in classes), ("head", ())]:
         places = [i + 1 for i in units] or [0 if name == "stem" else n + 1]
@@ -189,6 +191,12 @@ def lay_out(given: Given, found: Anatomy, train: Anatomy | None) -> Layout:
         for key, column in zip(keys, columns, strict=True):
             tied = any(readers[origin] > 1 for origin in column) and name != "stem"
             updated = train is not None and any(origin in train.updates for origin in column)
+            made = (o in piece.statistics for p, o in zip(places, column, strict=True) for piece in pieces[p])
+            if tied and any(made):
+                raise NotFound(
+                    f"training mode makes new statistics at {'/'.join(paths[column[0]])}, which several "
+                    "parts of the network read: give each unit statistics of its own"
+                )
             kind = "batch_stats" if updated else given.leaves[column[0][0]].kind
             slots.append(Slot("context" if tied else kind, key, column))
             if not tied:

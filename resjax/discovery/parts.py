@@ -8,10 +8,11 @@ import flax.linen as nn
 import jax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from resjax.discovery.anatomy import Source
+from resjax.discovery.anatomy import Anatomy, Source
 from resjax.discovery.layout import Layout, Part, input_key
-from resjax.discovery.pieces import pieces_of, run
+from resjax.discovery.pieces import pieces_of, run, signature
 from resjax.discovery.program import Origin
+from resjax.discovery.refusal import NotFound
 from resjax.discovery.reports import report, watched
 from resjax.network import Unit
 
@@ -21,6 +22,25 @@ class Code:
 
     def __init__(self, source: Source, layout: Layout) -> None:
         self.source, self.layout = source, layout
+        self._checked: dict[int, Anatomy] = {}
+
+    def check(self, found: Anatomy) -> None:
+        """Refuses a trace, for other shapes or dtypes, in which units of one class differ.
+
+        Raises:
+          NotFound: units that had equal equations in the first trace and have different ones in this.
+        """
+        if id(found) in self._checked or found is self.source.first:
+            return
+        for part in self.layout.classes:
+            if len({signature(found, i) for i in part.units}) > 1:
+                names = ", ".join(found.names[i] for i in part.units[:6])
+                raise NotFound(
+                    f"the units {names} are equal with the example's batch size and dtypes, and differ with "
+                    "these: fn must compute the same at every batch size and dtype, but for precision; "
+                    "discover it with an example and variables of these dtypes"
+                )
+        self._checked[id(found)] = found
 
 
 def _run_piece(
@@ -57,7 +77,7 @@ def _traced(code: Code, part: Part, place: int, variables: Any, args: Any, kwarg
     that makes Linen modules would then make submodules of it."""
     train = kwargs.get("train", any(a is True for a in args[1:]))
     arrays = _arrays(part, _flat(variables))
-    code.source.matching(place, arrays, args[0] if args else kwargs["x"], train)
+    code.check(code.source.matching(place, arrays, args[0] if args else kwargs["x"], train))
 
 
 def _flat(variables: Any) -> dict[str, dict[str, Any]]:

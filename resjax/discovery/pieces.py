@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import re
+import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.extend.core as jex
-import numpy as np
 
 from resjax.discovery.anatomy import Anatomy
+from resjax.discovery.digests import digest, text_of
 from resjax.discovery.graph import SIGNAL
-from resjax.discovery.program import Node, Origin
+from resjax.discovery.program import Origin
 from resjax.discovery.refusal import NotFound
 
 
@@ -40,35 +39,58 @@ class Piece(NamedTuple):
 @functools.lru_cache(maxsize=64)
 def pieces_of(found: Anatomy) -> tuple[tuple[Piece, ...], ...]:
     """The stem, the two halves of each unit, and the head."""
-    chain, graph = found.chain, found.graph
-    assert chain is not None
-    program, n = found.program, len(chain.units)
-    statistics = _owners(found)
-    leaves = dict(zip(program.leaves, program.origins, strict=True))
-    counters = {o for o, v in found.updates.items() if graph.level[v] < SIGNAL}
-
-    def piece(at: tuple[int, int], which: list[int], start: int | None, ends: Iterable[int]) -> Piece:
-        own = statistics.get(at, [])
+    graph, statistics, pieces = found.graph, _owners(found), dict[tuple[int, int], Piece]()
+    for at, (which, start, ends) in _halves(found).items():
+        own = tuple(statistics.get(at, ()))
         news = [found.updates[origin] for origin in own]
         tops = [] if start is None else [start]
-        which = sorted({*which, *(k for v in news for k in graph.back_to(tops, v))})
-        sides = graph.sides(which)
-        # Counters of steps depend on no signal. They are updated where they are read.
-        read = {leaves.get(v) for k in (*sides, *which) for v in graph.ins(k)}
-        counted = sorted(counters & read)
-        counters.difference_update(counted)
-        own, after = [*own, *counted], [found.updates[o] for o in counted]
-        news, keys = [*news, *after], _keys(found, which)
-        sides = sorted({*graph.sides(which, keys), *graph.before(after)})
-        return Piece(tuple(which), tuple(sides), start, (*ends, *news), tuple(keys), tuple(own))
+        whole = sorted({*which, *(k for v in news for k in graph.back_to(tops, v))})
+        keys = _keys(found, whole)
+        sides = graph.sides(whole, keys)
+        pieces[at] = Piece(tuple(whole), tuple(sides), start, (*ends, *news), tuple(keys), own)
+    for at, counters in _counted(found, pieces).items():
+        one, news = pieces[at], [found.updates[origin] for origin in counters]
+        sides = sorted({*one.sides, *graph.before(news)})
+        pieces[at] = one._replace(
+            sides=tuple(sides), ends=(*one.ends, *news), statistics=(*one.statistics, *counters)
+        )
+    return tuple(
+        tuple(piece for _, piece in own)
+        for _, own in itertools.groupby(pieces.items(), lambda item: item[0][0])
+    )
 
-    parts = [(piece((0, 0), chain.stem, None, [chain.states[0]]),)]
+
+def _halves(found: Anatomy) -> dict[tuple[int, int], tuple[list[int], int | None, list[int]]]:
+    """{(part, half): its equations, the signal that they start from, and their results}, in order."""
+    chain, states = found.chain, found.chain.states if found.chain else ()
+    assert chain is not None
+    halves: dict[tuple[int, int], Any] = {(0, 0): (chain.stem, None, [states[0]])}
     for i, unit in enumerate(chain.units):
         addends = [a.value for a in (unit.shortcut, *unit.branches)]
-        split = piece((i + 1, 0), chain.splits[i], chain.states[i], addends)
-        parts += [(split, piece((i + 1, 1), chain.merges[i], unit.out, [chain.states[i + 1]]))]  # type: ignore[list-item]
-    parts.append((piece((n + 1, 0), chain.head, chain.states[n], [graph.out]),))
-    return tuple(parts)
+        halves[i + 1, 0] = (chain.splits[i], states[i], addends)
+        halves[i + 1, 1] = (chain.merges[i], unit.out, [states[i + 1]])
+    halves[len(chain.units) + 1, 0] = (chain.head, states[-1], [found.graph.out])
+    return halves
+
+
+def _counted(found: Anatomy, pieces: Mapping[tuple[int, int], Piece]) -> dict[tuple[int, int], list[Origin]]:
+    """{(part, half): counters that it updates}. Counters of steps depend on no signal.
+
+    They are updated where they are read; in the stem, if several parts read them, or none.
+    """
+    graph, counted = found.graph, dict[tuple[int, int], list[Origin]]()
+    leaves = dict(zip(found.program.leaves, found.program.origins, strict=True))
+    readers: dict[Origin, list[tuple[int, int]]] = {
+        o: [] for o, v in found.updates.items() if graph.level[v] < SIGNAL
+    }
+    for at, piece in pieces.items() if readers else ():
+        read = {leaves[v] for k in (*piece.sides, *piece.which) for v in graph.ins(k) if v in leaves}
+        for origin in readers.keys() & read:
+            readers[origin].append(at)
+    for origin, places in sorted(readers.items()):
+        alone = len({part for part, _ in places}) == 1
+        counted.setdefault(places[0] if alone else (0, 0), []).append(origin)
+    return counted
 
 
 def run(
@@ -116,6 +138,7 @@ def reads(found: Anatomy, pieces: Iterable[Piece]) -> tuple[list[Origin], list[i
                     inputs.setdefault(numbers[v])
                 random = random or (v is not None and v == program.key)
         random = random or bool(piece.keys)
+        arrays.update(dict.fromkeys(o for o in piece.statistics if o not in arrays))
         for v in piece.ends:
             if v in leaves:
                 arrays.setdefault(leaves[v])
@@ -137,7 +160,7 @@ def signature(found: Anatomy, i: int) -> str:
                 if v is not None and v not in number:
                     number[v] = _outside(found, v, len(number))
             number.update({v: f"{half} {len(number)} {j}" for j, v in enumerate(node.outs)})
-            lines.append(f"{_text(node)} {[number[v] for v in node.ins if v is not None]}")
+            lines.append(f"{text_of(node)} {[number[v] for v in node.ins if v is not None]}")
         lines.append(str([number.get(v, "?") for v in piece.ends]))
     aval = program.avals[pieces_of(found)[i + 1][0].start or 0]
     return hashlib.sha256("\n".join([*lines, str(signs), str(aval)]).encode()).hexdigest()
@@ -148,29 +171,6 @@ def _outside(found: Anatomy, value: int, number: int) -> str:
     if value in program.constants:
         return digest(program.constants[value])
     return f"input {program.inputs.index(value)}" if value in program.inputs else f"leaf {number}"
-
-
-def _text(node: Node) -> str:
-    """An equation as text, without addresses, and with digests of the arrays inside it."""
-    text = re.sub(r" at 0x[0-9a-f]+", "", str(node.alone[0]))
-    return text + "".join(map(digest, _arrays_in(node.eqn)))
-
-
-def digest(array: Any) -> str:
-    """A digest of an array, or of a random key."""
-    if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
-        array = jax.random.key_data(array)
-    array = np.asarray(array)
-    return hashlib.sha256(f"{array.dtype}{array.shape}".encode() + array.tobytes()).hexdigest()[:16]
-
-
-def _arrays_in(eqn: Any) -> Iterable[Any]:
-    for value in eqn.params.values():
-        for item in value if isinstance(value, tuple | list) else (value,):
-            if isinstance(item, jex.ClosedJaxpr):
-                yield from item.consts
-                for inner in item.jaxpr.eqns:
-                    yield from _arrays_in(inner)
 
 
 def _keys(found: Anatomy, which: list[int]) -> list[int]:

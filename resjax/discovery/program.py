@@ -78,6 +78,7 @@ class Program:
       scans: numbers of the arrays that each unrolled scan runs over.
       rows: {stacked result of an unrolled scan: the values of its rows}.
       whole: numbers of the arrays whose rows are no leaves of their own.
+      casts: {leaf in another dtype: (the leaf, the dtype)}.
     """
 
     avals: list[Any] = dataclasses.field(default_factory=list)
@@ -92,6 +93,7 @@ class Program:
     scans: list[list[int]] = dataclasses.field(default_factory=list)
     rows: dict[int, list[int]] = dataclasses.field(default_factory=dict)
     whole: frozenset[int] = frozenset()
+    casts: dict[int, tuple[int, Any]] = dataclasses.field(default_factory=dict)
 
     def new(self, aval: Any) -> int:
         self.avals.append(aval)
@@ -119,11 +121,13 @@ def flatten(fn: Callable[..., Any], arrays: list[Any], x: Any, *key: Any) -> Pro
     """The program of ``fn(arrays, x, *key)``; arguments are arrays, or their shapes and dtypes."""
     traced = jax.make_jaxpr(fn, return_shape=True)(arrays, x, *key)
     program = _flat(*traced, len(arrays), len(key), frozenset())
-    # An array that is also used as a whole is one leaf, so that each number has one place.
+    # An array that is also used as a whole is one leaf, so that each number has one place. So is one of which
+    # some row is used as a whole, and by rows.
     used = _used(program)
-    rows = {i for i, row in program.origins if row}
-    mixed = {i for v, (i, row) in zip(program.leaves, program.origins, strict=True) if v in used and not row}
-    return _flat(*traced, len(arrays), len(key), frozenset(mixed & rows)) if mixed & rows else program
+    read = {origin for v, origin in zip(program.leaves, program.origins, strict=True) if v in used}
+    wholes = {(i, row[:n]) for i, row in read for n in range(len(row))}
+    mixed = frozenset(i for i, _ in read & wholes)
+    return _flat(*traced, len(arrays), len(key), mixed) if mixed else program
 
 
 def _flat(closed: Any, shape: Any, num_arrays: int, num_keys: int, whole: frozenset[int]) -> Program:
@@ -173,6 +177,8 @@ def _inline(program: Program, varying: set[int], closed: Any, args: list[int], l
         else:
             outs = [program.new(v.aval) for v in eqn.outvars]
             program.nodes.append(Node(eqn, own, tuple(outs), label, debug_info))
+            if eqn.primitive.name == "convert_element_type" and own[0] in program.leaves:
+                program.casts[outs[0]] = own[0], eqn.params["new_dtype"]
             if varying.intersection(own):
                 varying.update(outs)
         values.update(zip(eqn.outvars, outs, strict=True))
@@ -207,7 +213,8 @@ def _unroll(program: Program, varying: set[int], eqn: Any, ins: list[int], label
     first, count = _counts(eqn)
     constants, carry, xs = ins[:first], ins[first : first + count], ins[first + count :]
     turns = list(range(p["length"]))[:: -1 if p["reverse"] else 1]
-    program.scans.append([program.origins[program.leaves.index(v)][0] for v in xs if v in program.leaves])
+    arrays = [program.casts.get(v, (v, None))[0] for v in xs]
+    program.scans.append([program.origins[program.leaves.index(v)][0] for v in arrays if v in program.leaves])
     rows: dict[int, list[int]] = {}
     for i in turns:
         own = [_row(program, varying, v, i) for v in xs]
@@ -222,7 +229,12 @@ def _unroll(program: Program, varying: set[int], eqn: Any, ins: list[int], label
 
 
 def _row(program: Program, varying: set[int], value: int, i: int) -> int:
-    """Row ``i`` of what a scan runs over: of a leaf, a leaf of its own."""
+    """Row ``i`` of what a scan runs over: of a leaf, a leaf of its own, also behind a change of the dtype."""
+    if value in program.casts:
+        leaf, dtype = program.casts[value]
+        row = _row(program, varying, leaf, i)
+        cast = jax.make_jaxpr(lambda v: lax.convert_element_type(v, dtype))(program.avals[row])
+        return _inline(program, varying, cast, [row], "")[0]
     take = jax.make_jaxpr(lambda v: lax.index_in_dim(v, i, 0, keepdims=False))(program.avals[value])
     array, outer = program.origins[program.leaves.index(value)] if value in program.leaves else (-1, ())
     if array < 0 or array in program.whole:
@@ -240,9 +252,10 @@ def _row_taken(program: Program, eqn: Any, ins: tuple[int | None, ...]) -> tuple
         return None
     before = next((node for node in reversed(program.nodes[-64:]) if ins[0] in node.outs), None)
     leaf = None if before is None or before.name != "slice" else before.ins[0]
-    if before is None or leaf not in program.leaves:
+    source = program.casts.get(leaf, (leaf, None))[0]  # type: ignore[arg-type]
+    if before is None or leaf is None or source not in program.leaves:
         return None
-    if program.origins[program.leaves.index(leaf)][0] in program.whole:
+    if program.origins[program.leaves.index(source)][0] in program.whole:
         return None
     p, shape = before.eqn.params, before.eqn.invars[0].aval.shape
     i = p["start_indices"][0]
