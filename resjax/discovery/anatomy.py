@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from resjax.discovery import chain as chains
@@ -166,11 +167,16 @@ def _check_results(program: Program) -> None:
         shape = shape[0]
     leaves = jax.tree.leaves(shape)
     if len(leaves) != 1:
-        shapes = ", ".join(str(list(v.shape)) for v in leaves) or "none"
+        batch = program.avals[program.inputs[0]].shape[0]
+        sizes = [["B" if i == 0 and n == batch else n for i, n in enumerate(v.shape)] for v in leaves]
+        shapes = [f"[{', '.join(map(str, size))}]" for size in sizes]
+        some = ", ".join(shapes[:4]) + (", …" if len(shapes) > 4 else "")
         raise NotFound(
-            f"fn returns {len(leaves)} arrays, of shapes {shapes}; let it return the logits alone, such as "
+            f"fn returns {len(leaves)} arrays, of shapes {some or 'none'}; let it return the logits alone, such as "
             "lambda variables, x: model(variables, x)[0]"
         )
+    if not jnp.issubdtype(leaves[0].dtype, jnp.floating):
+        raise NotFound(f"fn returns {leaves[0].dtype}, and logits are floats: return what argmax is taken of")
 
 
 def updates_of(given: Given, program: Program) -> dict[Origin, int]:

@@ -1,4 +1,4 @@
-"""What was found as a ``Network``: every analysis works on it as on a network of this project."""
+"""What was found as a ``Network``: analyses work on it unless they look into single layers."""
 
 from __future__ import annotations
 
@@ -45,6 +45,7 @@ class FoundNetwork(Network):
     def bound(self, variables: Variables, x: Any) -> Variables:
         """With the context: masks and positions of the input, and arrays that several parts read."""
         assert self.code is not None
+        self.code.layout.check(variables)
         context = self.code.layout.context(variables, x)
         return {**variables, "context": context} if context else variables
 

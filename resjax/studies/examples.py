@@ -126,6 +126,8 @@ def check_labels(labels: np.ndarray, count: int, logits: tuple[int, ...]) -> Non
     Raises:
       ValueError: labels of another shape than the logits', not integers, or outside the classes.
     """
+    if not logits:
+        raise ValueError("logits must be [N, classes] or [N, positions, classes]; the network returns [N]")
     *positions, classes = logits
     needed = [count, *positions]
     if list(labels.shape) != needed:
