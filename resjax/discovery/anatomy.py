@@ -168,8 +168,8 @@ def _check_results(program: Program) -> None:
     leaves = jax.tree.leaves(shape)
     if len(leaves) != 1:
         raise NotFound(
-            f"fn returns {len(leaves)} arrays, of shapes {_shapes(leaves, program)}; let it return the logits alone, such as "
-            "lambda variables, x: model(variables, x)[0]"
+            f"fn returns {len(leaves)} arrays, of shapes {_shapes(leaves, program)}; let it return logits "
+            "alone, such as lambda variables, x: model(variables, x)[0]"
         )
     if not jnp.issubdtype(leaves[0].dtype, jnp.floating):
         raise NotFound(f"fn returns {leaves[0].dtype}, and logits are floats: return what argmax is taken of")
