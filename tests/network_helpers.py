@@ -1,9 +1,13 @@
 """What tests of networks share."""
 
 import functools
+import types
 
 import jax
 import numpy as np
+
+from resjax.network.example import one_example
+from resjax.network.losses import cross_entropy, share_wrong
 
 
 def draw(network, shape):
@@ -49,3 +53,23 @@ def on_stack(variables, name, change):
         c: {k: jax.tree.map(change, v) if k == name else v for k, v in tree.items()}
         for c, tree in variables.items()
     }
+
+
+def subject_of(network, variables, give, example, **more):
+    """What a study needs of a run; ``give(split, most)`` are inputs and labels, ``more`` other attributes."""
+    own = {
+        "network": network,
+        "variables": variables,
+        "examples": give,
+        "example": one_example(example),
+        "split": "test",
+        "step": 7,
+        "moments": {7: variables},
+        "loss": cross_entropy,
+        "metric": share_wrong,
+        "train_batch_size": 4,
+        "has_training_examples": True,
+        "as_they_are": "not augmented",
+        "told": "as made",
+    }
+    return types.SimpleNamespace(**own | more)

@@ -4,9 +4,13 @@ import sys
 import types
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from discover_helpers import case, labels_for
+from foreign import refused
+from foreign.case import Case
 from matplotlib.figure import Figure
 
 from resjax import config as configs
@@ -16,6 +20,7 @@ from resjax.network import Network, Stack
 from resjax.network.unit import Unit
 from resjax.report import compare
 from resjax.studies.catalogue import STUDIES
+from resjax.studies.given import Given, load_network
 from resjax.studies.options import Options
 from resjax.studies.refusal import Refusal
 from resjax.train import train_and_evaluate
@@ -60,12 +65,48 @@ KINDS = {
     "vgg": ("vgg", {"configuration": "A", "fc_width": 16}, 32),
     "alexnet": ("alexnet", {}, 67),
 }
+# Found in functions, of which all is given, or only what is needed.
+FOUND = {
+    "found ResNet": ("linen: post-activation ResNet", True),
+    "found ResNet alone": ("linen: post-activation ResNet", False),
+    "found decoder": ("plain_jax: decoder with padding", False),
+    "found U-Net": ("U-Net", True),
+}
 # With 55 million weights, what needs many passes takes minutes; on other networks these run.
 ALEXNET = ("curves", "norms_over_training", "lesion", "deletions", "reorder", "paths", "gradients")
 
 
-@pytest.fixture(scope="module", params=KINDS)
+def u_net():
+    variables = {**refused.blocks(4), **refused.weights("join", wide=2 * refused.WIDTH)}
+    return Case(lambda v, x, gone: refused.u_net(refused.without(v, *gone), x), variables, refused.X, (), "")
+
+
+def found(name, everything, folder):
+    rng, own = np.random.default_rng(0), u_net() if name == "U-Net" else case(name)
+
+    def examples(n):
+        def like(v):
+            rows = v[rng.integers(0, len(v), n)]
+            return rows if v.dtype == bool else rng.permuted(rows, axis=-1)
+
+        labels = labels_for(own)
+        return jax.tree.map(like, own.example), np.resize(labels, (n, *labels.shape[1:]))
+
+    inputs, labels = examples(12)
+    optional = {}
+    if everything:
+        more = ("train_inputs", "train_labels", "initial_variables", "train_fn", "batch_size")
+        values = (*examples(16), jax.tree.map(lambda v: 0.9 * v, own.variables), own.train_fn, 8)
+        optional = dict(zip(more, values, strict=True))
+    fields = Given(fn=own.fn, variables=own.variables, inputs=inputs, labels=labels, **optional)
+    return load_network(fields, folder)
+
+
+@pytest.fixture(scope="module", params=[*KINDS, *FOUND])
 def run(request, tmp_path_factory):
+    if request.param in FOUND:
+        with jax.numpy_rank_promotion("allow"):
+            return found(*FOUND[request.param], tmp_path_factory.mktemp("found"))
     name, fields, size = KINDS[request.param]
     module = types.ModuleType("own_network_of_a_test")
     module.own = own  # type: ignore[attr-defined]
@@ -91,16 +132,18 @@ def run(request, tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("foreign_code")
 @pytest.mark.parametrize("name", STUDIES)
 def test_a_result_or_a_reason(run, name):
-    if run.config.model.name == "alexnet" and name not in ALEXNET:
+    config = getattr(run, "config", None)
+    if config and config.model.name == "alexnet" and name not in ALEXNET:
         pytest.skip("minutes on AlexNet")
     study = STUDIES[name]
-    reason = study.unsuited(run)
-    if reason is not None:
-        assert len(reason) > 15
-        return
     try:
+        reason = study.unsuited(run)
+        if reason is not None:
+            assert len(reason) > 15
+            return
         result = study.run(run, QUICK, lambda done, of: None)
     except Refusal as refusal:  # what only trying tells
         assert len(str(refusal)) > 15

@@ -1,14 +1,13 @@
 """The back-propagated signal and its split: against brute force, closed forms, and what is said of it."""
 
 import json
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from network_helpers import draw
+from network_helpers import draw, subject_of
 
 from resjax import models
 from resjax.network.losses import cross_entropy
@@ -161,14 +160,8 @@ def made(first, last, share=0.1, residual=True, steps=(0, 7), places=6):
 def test_plot_and_study():
     network = build()
     variables = draw(network, SHAPE)
-    run = SimpleNamespace(
-        network=network,
-        config=SimpleNamespace(train=SimpleNamespace(batch_size=4)),
-        examples=lambda split, most: examples(most),
-        at={0: variables, 5: jax.tree.map(lambda v: 1.1 * v, variables)}.get,
-        step=5,
-        loss=cross_entropy,
-    )
+    moments = {0: variables, 5: jax.tree.map(lambda v: 1.1 * v, variables)}
+    run = subject_of(network, variables, lambda split, most: examples(most), SHAPE, step=5, moments=moments)
     seen = []
     result = study.STUDY.run(run, Options(gradient_batches=2), lambda *a: seen.append(a))
     assert result.total.shape == (2, 2, 4) and list(result.step) == [0, 5]

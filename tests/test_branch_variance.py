@@ -7,10 +7,9 @@ import jax
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from network_helpers import draw
+from network_helpers import draw, subject_of
 
 from resjax import models
-from resjax.network.losses import cross_entropy
 from resjax.report import compare
 from resjax.studies.options import Options
 from resjax.studies.signals import branch_variance as study
@@ -136,13 +135,14 @@ def test_slope_of_a_power_law():
 def test_plot_and_study():
     network = build()
     variables = draw(network, SHAPE)
-    run = SimpleNamespace(
-        network=network,
-        config=SimpleNamespace(train=SimpleNamespace(batch_size=4)),
-        examples=lambda split, most: (images(most), np.zeros(most, int)),
-        at=lambda step: variables,
+    moments = {0: variables, 5: variables}
+    run = subject_of(
+        network,
+        variables,
+        lambda split, most: (images(most), np.zeros(most, int)),
+        SHAPE,
         step=5,
-        loss=cross_entropy,
+        moments=moments,
     )
     result = study.STUDY.run(run, Options(gradient_batches=2), None)
     assert result.ratio.shape == (2, 2, 3)

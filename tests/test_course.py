@@ -14,7 +14,7 @@ def page(name):
 
 def blocks(name):
     """The code that a page shows."""
-    return re.findall(r"^```(?:bash)?\n(.*?)^```", page(name), re.S | re.M)
+    return re.findall(r"^```\w*\n(.*?)^```", page(name), re.S | re.M)
 
 
 def test_both_languages_have_the_same_commands_sections_and_pictures():

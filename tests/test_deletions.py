@@ -5,14 +5,13 @@ import functools
 import itertools
 import json
 import math
-from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from network_helpers import draw, logits_of, programs
+from network_helpers import draw, logits_of, programs, subject_of
 
 from resjax import models
 from resjax.network.losses import cross_entropy
@@ -171,15 +170,7 @@ def test_every_number_of_units_as_in_the_paper():
     assert prefixes.count_passes(places) < 0.75 * kept < 0.65 * len(sets)
     options = Options(max_examples=BATCH, batch_size=BATCH, draws=2, delete_up_to=3)
     network, variables = network_of("pre")
-    run = SimpleNamespace(
-        network=network,
-        variables=variables,
-        image_shape=SHAPE,
-        split="test",
-        step=1,
-        loss=cross_entropy,
-        examples=lambda split, most: examples(),
-    )
+    run = subject_of(network, variables, lambda split, most: examples(), SHAPE)
     result = STUDIES["deletions"].run(run, options, None)
     assert set(result.number) == {1, 2, 3}
     more = STUDIES["deletions"].run(run, dataclasses.replace(options, delete_up_to=20), None)
@@ -357,10 +348,7 @@ def test_the_longest_run_that_may_go_is_counted():
 @pytest.mark.parametrize("study", [STUDIES["deletions"], STUDIES["pairs"]], ids=lambda s: s.name)
 def test_a_study_runs(study):
     network, variables = network_of("pre")
-    run = SimpleNamespace(
-        network=network, variables=variables, image_shape=SHAPE, loss=cross_entropy, split="test",
-        step=7, examples=lambda split, most: examples(min(most, 9)),
-    )  # fmt: skip
+    run = subject_of(network, variables, lambda split, most: examples(min(most, 9)), SHAPE)
     assert study.unsuited(run) is None
     result = study.run(run, Options(draws=2, max_examples=BATCH), None)
     assert result.num_examples == BATCH

@@ -8,16 +8,17 @@ import pytest
 from network_helpers import draw, equal
 
 import resjax
-from resjax import models
+from resjax import analysis, models
 from resjax.discovery import NotFound
 from resjax.studies.lesions.lesion import lesion
 from resjax.studies.lesions.reorder import reorder
 from resjax.studies.paths.path_exact import path_spectrum
+from resjax.studies.units.responses import responses
 
 SHAPE, CLASSES, BATCH = (6, 6, 2), 3, 4
 SMALL = {"stage_sizes": (3, 2), "widths": (2, 3), "dtype": "float64"}
 NETWORKS = {
-    "post-activation": {},
+    "post-activation": {"placement": "post"},
     "pre-activation, projection": {"placement": "pre", "transition": "projection"},
     "bottlenecks": {"block": "bottleneck", "stage_sizes": (3,), "widths": (2,)},
     "normalization behind the sum": {"placement": "bn_after_add", "stage_sizes": (2,), "widths": (2,)},
@@ -83,6 +84,17 @@ def test_spectrum(name):
     assert_same_results(there, here, "norm", "contribution", "total", "length")
 
 
+@each
+def test_responses(name):
+    network, variables, found, images, _ = case(name)
+    there = responses(found.network, found.variables, images, batch_size=3)
+    here = responses(network, variables, images, batch_size=3)
+    ends = [[layer.rpartition("/")[2] for layer in result.layer] for result in (there, here)]
+    assert ends[0] == ends[1] and len(set(there.layer)) == len(there.layer)
+    assert there.normalized.tolist() == here.normalized.tolist()
+    assert_same_results(there, here, "std", "interval")
+
+
 @pytest.mark.parametrize("name", ["post-activation", "bottlenecks"])
 def test_orders(name):
     network, variables, found, images, labels = case(name)
@@ -107,6 +119,39 @@ def test_training_mode(name):
     np.testing.assert_allclose(there, logits, rtol=1e-9)
     home = found.unstack({**found.variables, "batch_stats": found_statistics})
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9), home["batch_stats"], statistics)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["post-activation", "pre-activation, projection"])
+def test_signals_in_training(name):
+    network, variables, found, images, labels = case(name)
+    ours, theirs = (network, variables, images), (found.network, found.variables, images)
+    backward = [analysis.backward_signal(*own, labels, batch_size=2) for own in (theirs, ours)]
+    assert_same_results(*backward, "total", "shortcut", "rest", "cosine")
+    variance = [analysis.branch_variance(*own, batch_size=2) for own in (theirs, ours)]
+    assert_same_results(*variance, "shortcut", "branch", "output", "position")
+    gradient = [analysis.gradients(*own, labels, batch_size=2) for own in (theirs, ours)]
+    assert_same_results(*gradient, "loss", "activation")
+    np.testing.assert_allclose(*(np.sort(own.norm[0]) for own in gradient), rtol=1e-9)
+    assert {own.choices["BatchNorm"] for own in gradient} == {"statistics of the batch"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["post-activation", "pre-activation, projection"])
+def test_statistics_are_estimated_again(name):
+    network, variables, found, images, labels = case(name)
+    reference = np.random.default_rng(1).normal(size=(8, *SHAPE))
+    there, here = (
+        analysis.recalibrate(*own, images, labels, reference=reference, batch_size=4)
+        for own in ((found.network, found.variables), (network, variables))
+    )
+    assert_same_results(there, here, "error", "loss", "kl", "agreement", "intact_loss")
+    subsets = np.tri(network.num_units, dtype=bool)
+    there, here = (
+        analysis.delete_subsets(*own, images, labels, subsets, recalibrate_on=reference, batch_size=4)
+        for own in ((found.network, found.variables), (network, variables))
+    )
+    assert_same_results(there, here, "error", "loss", "kl", "agreement", "intact_loss")
 
 
 @pytest.mark.parametrize("model", ["vgg", "alexnet", "lenet5"])

@@ -1,20 +1,17 @@
 """What can't be taken apart is refused with what was found instead and what to do."""
 
-import functools
 import re
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from discover_helpers import assert_close, jitted
+from discover_helpers import assert_close
 from foreign import refused
 from foreign.refused import X, blocks, weights
 
 import resjax
 from resjax import analysis
 from resjax.discovery import NotFound
-from resjax.network.refusal import Refusal
 
 JOIN = weights("join", wide=2 * refused.WIDTH)
 REVERSIBLE = {**blocks(), **weights("first", "second"), **JOIN}
@@ -81,75 +78,6 @@ def test_what_the_function_raises_is_raised():
 
     with pytest.raises(KeyError, match="missing"):
         resjax.discover(fn, blocks(), X)
-
-
-# --- units that other connections bypass ---
-
-
-@functools.cache
-def u_net():
-    variables = {**blocks(4), **JOIN}
-    return variables, resjax.discover(refused.u_net, variables, X)
-
-
-def test_units_of_a_u_net_have_gates():
-    variables, found = u_net()
-    assert [unit.name for unit in found.units] == [f"blocks/{i}" for i in range(4)]
-    assert [unit.bypassed for unit in found.units] == [False, True, True, False]
-    assert str(found).count("bypassed") >= 2
-    gates = 1 - np.eye(4, dtype=np.float32)
-
-    def of_network(variables, x):
-        return jnp.stack([found.network.apply(variables, x, gates=g).logits for g in gates])
-
-    def of_program(variables, x):
-        return jnp.stack([found.apply(variables, x, g) for g in gates])
-
-    def edited(variables, x):
-        return jnp.stack([refused.u_net_without(i)(variables, x) for i in range(4)])
-
-    expected = jitted(edited, variables, X)
-    assert np.ptp(expected, 0).max() > 1e-3
-    assert_close(jitted(of_program, variables, X), expected, 1e-5)
-    assert_close(jitted(of_network, found.variables, X), expected, 1e-5)
-    assert_close(found.network.apply(found.variables, X).logits, refused.u_net(variables, X), 1e-5)
-    home = found.unstack(found.variables)
-    jax.tree.map(np.testing.assert_array_equal, home, variables)
-
-
-LABELS = np.array([0, 1])
-
-
-@pytest.mark.parametrize(
-    "study",
-    [
-        lambda n, v: analysis.path_spectrum(n, v, X, LABELS),
-        lambda n, v: analysis.sample_paths(n, v, X, LABELS, draws=2),
-        lambda n, v: analysis.jacobians(n, v, X, LABELS),
-        lambda n, v: n.places(v),
-        lambda n, v: n.run_stem(v, X),
-        lambda n, v: n.apply(v, X, order=np.arange(4)),
-        lambda n, v: n.apply(v, X, tap=lambda parts: parts.x),
-    ],
-)
-def test_paths_orders_and_states_of_a_u_net_are_refused(study):
-    found = u_net()[1]
-    with pytest.raises(NotFound, match=r"2 of 4 units are bypassed.*blocks/1, blocks/2.*U-Net.*gates work"):
-        study(found.network, found.variables)
-
-
-def test_a_u_net_has_no_orders():
-    found = u_net()[1]
-    with pytest.raises(Refusal, match="change places"):
-        analysis.reorder(found.network, found.variables, X, LABELS)
-
-
-@pytest.mark.xfail(raises=NotFound, strict=True, reason="the study runs the stem, which a U-Net lacks")
-def test_a_study_of_gates_works_on_a_u_net():
-    found = u_net()[1]
-    result = analysis.lesion(found.network, found.variables, X, LABELS)
-    assert result.unit == tuple(unit.name for unit in found.units)
-    assert np.ptp(result.loss) > 0
 
 
 # --- what works although it looks as if it did not ---

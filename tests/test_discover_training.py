@@ -5,7 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from discover_helpers import MAKERS, assert_close, case, found_in, jitted, labels_for, loss, paths_of
+from foreign import refused
+from foreign.case import in_double
 
+import resjax
+from resjax import analysis
 from resjax.discovery import NotFound
 
 pytestmark = pytest.mark.usefixtures("x64_throughout", "foreign_code")
@@ -85,3 +89,85 @@ def test_orders_in_training_keep_statistics_with_their_units():
     _, new = jitted(lambda v, x: own.train_fn(v, x, None), swapped, own.example)
     for here, there in (("block0", "block1"), ("block1", "block0"), ("block2", "block2")):
         jax.tree.map(assert_close, home[here], new["batch_stats"][there])
+
+
+# --- studies that run a network in training mode ---
+
+STUDIES = {
+    "gradients": analysis.gradients,
+    "backward_signal": analysis.backward_signal,
+    "branch_variance": lambda n, v, x, _, **how: analysis.branch_variance(n, v, x, **how),
+}
+
+
+@pytest.mark.slow
+def test_studies_that_train_need_a_training_mode_where_statistics_matter():
+    own = case("linen: post-activation ResNet", double=True)
+    found = resjax.discover(own.fn, own.variables, own.example)
+    given = found.network, found.variables, own.example, labels_for(own)
+    assert not found.network.trains
+    for name in ("backward_signal", "branch_variance"):
+        with pytest.raises(NotFound, match=r"found in a function for inference.*train_fn"):
+            STUDIES[name](*given)
+    with pytest.raises(NotFound, match=r"found in a function for inference.*train_fn"):
+        analysis.gradients(*given, train=True)
+    result = analysis.gradients(*given)
+    assert result.choices["BatchNorm"] == "running statistics"
+    assert result.choices["mode"] == "inference, because the network has no training mode"
+
+    def loss_of(variables):
+        return loss(own.fn(variables, own.example), given[3]).mean()
+
+    gradient = paths_of(jitted(jax.grad(loss_of), own.variables)["params"])
+    expected = [np.linalg.norm(v) for path, v in gradient.items() if path.endswith("kernel")]
+    assert_close(np.sort(result.norm[0, 0]), np.sort(expected))
+
+
+RATE = 0.25
+
+
+def with_dropout(variables, x, key):
+    """Dropout behind each branch."""
+    for i, p in enumerate(variables["blocks"]):
+        f = refused.branch(x, p)
+        kept = jax.random.bernoulli(jax.random.fold_in(key, i), 1 - RATE, f.shape)
+        x = x + jnp.where(kept, f / (1 - RATE), 0)
+    return refused.head(x, variables), {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("study", STUDIES)
+def test_studies_without_statistics_differ_in_dropout(study):
+    variables, x = in_double((refused.blocks(), refused.X))
+    found, sure = (resjax.discover(refused.residual, variables, x, train_fn=f) for f in (with_dropout, None))
+    labels = np.array([0, 1])
+    measured = "branch" if study == "branch_variance" else "norm" if study == "gradients" else "total"
+
+    def result(found, **how):
+        return STUDIES[study](found.network, found.variables, x, labels, **how)
+
+    def values(found, **how):
+        return getattr(result(found, **how), measured)
+
+    assert_close(values(sure), values(found, train=False))
+    assert np.abs(values(found) / values(sure) - 1).max() > 1e-3
+    assert np.abs(values(found) / values(found, seed=1) - 1).max() > 1e-3
+    assert "mode" not in result(found).choices
+    assert result(sure).choices["mode"].startswith("inference")
+
+
+def test_each_unit_draws_its_own_dropout():
+    variables, x = in_double((refused.blocks(), refused.X))
+    found = resjax.discover(refused.residual, variables, x, train_fn=with_dropout)
+
+    def network(variables, x):
+        tap = lambda parts: (parts.x, parts.branch)  # noqa: E731
+        return found.network.apply(variables, x, train=True, key=jax.random.key(0), tap=tap).taps
+
+    seen = jitted(network, found.variables, x)
+    states, branches = (np.concatenate([own[i] for own in seen.values()]) for i in (0, 1))
+    kept = branches != 0
+    for state, branch, keeps, p in zip(states, branches, kept, variables["blocks"], strict=True):
+        assert_close(branch, np.where(keeps, refused.branch(state, p) / (1 - RATE), 0))
+    assert 0.5 < kept.mean() < 0.95
+    assert not np.array_equal(kept[0], kept[1]) and not np.array_equal(kept[1], kept[2])

@@ -1,7 +1,6 @@
 """Singular values of unit Jacobians: against dense decompositions, closed forms, and what is said of them."""
 
 import json
-from types import SimpleNamespace
 
 import flax.linen as nn
 import jax
@@ -9,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from network_helpers import draw
+from network_helpers import draw, subject_of
 from scipy import stats
 
 from resjax import models
@@ -145,14 +144,9 @@ def test_centre_is_a_geometric_mean_and_leaves_out_what_has_no_logarithm():
 def test_plot_and_study():
     network = build(stage_sizes=(2,), widths=(2,))
     variables = draw(network, SHAPE)
-    run = SimpleNamespace(
-        network=network,
-        config=SimpleNamespace(train=SimpleNamespace(batch_size=12)),
-        examples=lambda split, most: examples(most),
-        at={0: variables, 5: jax.tree.map(lambda v: jnp.asarray(1.1) * v, variables)}.get,
-        step=5,
-        loss=cross_entropy,
-    )
+    moments = {0: variables, 5: jax.tree.map(lambda v: jnp.asarray(1.1) * v, variables)}
+    more = {"step": 5, "moments": moments, "train_batch_size": 12}
+    run = subject_of(network, variables, lambda split, most: examples(most), SHAPE, **more)
     result = study.STUDY.run(run, Options(), None)
     assert result.largest.shape == (2, study.EXAMPLES, 2)
     assert "12" in result.choices["statistics of BatchNorm"]

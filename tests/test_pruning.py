@@ -3,17 +3,15 @@
 import dataclasses
 import functools
 import json
-from types import SimpleNamespace
 
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from network_helpers import draw
+from network_helpers import draw, subject_of
 
 from resjax import models
 from resjax.network import Network, Stack
-from resjax.network.losses import cross_entropy
 from resjax.network.unit import Unit
 from resjax.studies.lesions.deletions import delete_subsets
 from resjax.studies.lesions.pruning import STUDY, Pruning, pruning, random_curve
@@ -183,10 +181,7 @@ def test_the_study_chooses_on_training_images():
         asked.append(split)
         return examples(min(most, 9), 1 + (split == "train"))
 
-    run = SimpleNamespace(
-        network=network, variables=variables, image_shape=SHAPE, loss=cross_entropy, split="test",
-        step=7, examples=give,
-    )  # fmt: skip
+    run = subject_of(network, variables, give, SHAPE)
     assert STUDY.unsuited(run) is None
     result = STUDY.run(run, Options(max_examples=8, batch_size=BATCH), None)
     assert sorted(asked) == ["test", "train"]

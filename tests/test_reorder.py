@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from network_helpers import draw, on_stack
+from network_helpers import draw, on_stack, subject_of
 from scipy import stats
 
 from resjax import models
-from resjax.network.losses import cross_entropy
 from resjax.studies.catalogue import STUDIES, plot
 from resjax.studies.lesions.prefixes import measure_places
 from resjax.studies.lesions.reorder import (
@@ -224,10 +223,7 @@ def test_json_keeps_everything():
 
 def test_the_study_runs():
     network, variables = network_of()
-    run = SimpleNamespace(
-        network=network, variables=variables, image_shape=SHAPE, loss=cross_entropy, split="test",
-        step=7, examples=lambda split, most: examples(min(most, 9)),
-    )  # fmt: skip
+    run = subject_of(network, variables, lambda split, most: examples(min(most, 9)), SHAPE)
     assert STUDIES["reorder"].unsuited(run) is None
     result = STUDIES["reorder"].run(run, Options(draws=2, max_examples=BATCH), None)
     assert result.num_examples == BATCH

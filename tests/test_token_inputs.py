@@ -340,7 +340,7 @@ class Opaque(Network):
 def test_studies_of_layers_refuse_a_network_without_any():
     network = Opaque(NETWORK.stem, NETWORK.stacks, NETWORK.head)
     images = np.zeros((2, 4, 4, 1), np.float32)
-    with pytest.raises(Refusal, match="responses need layers that are Flax modules"):
+    with pytest.raises(Refusal, match="no layer of its stem and units"):
         analysis.responses(network, variables(), texts()[0])
     with pytest.raises(Refusal, match="convolutions need layers that are Flax modules"):
         analysis.connections(network, variables(), images)

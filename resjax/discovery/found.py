@@ -15,9 +15,10 @@ from resjax.discovery import diagnosis, selection, units
 from resjax.discovery.anatomy import Anatomy, Source, paths_of
 from resjax.discovery.gates import run_gated
 from resjax.discovery.given import Given, raw_path
-from resjax.discovery.layout import Layout, Part, Slot, lay_out
+from resjax.discovery.layout import Layout, Part, Slot, class_name, keys_of, lay_out
 from resjax.discovery.linear import KINDS
 from resjax.discovery.network import FoundNetwork, gated_network_of, network_of
+from resjax.discovery.program import Origin
 from resjax.discovery.refusal import NotFound
 
 
@@ -87,7 +88,7 @@ class Found:
         stacked = str(jax.tree.structure(variables)) == str(jax.tree.structure(self.variables))
         arrays = given.arrays(self.unstack(variables) if stacked else variables)
         checked = None if gates is None else jax.numpy.asarray(gates)
-        return run_gated(self.source, arrays, x, checked)
+        return run_gated(self.source, arrays, x, checked)[0]
 
     def stack(self, variables: Any) -> dict[str, Any]:
         """Variables of the user's form, such as the initial ones, as those of ``network``."""
@@ -251,23 +252,24 @@ def _remarks(source: Source) -> list[str]:
 def _gated_layout(given: Given, found: Anatomy) -> Layout:
     """Where units are bypassed: each unit's own arrays, and all others with the stem."""
     program, parts = found.program, list[Part]()
-    homes: dict[Any, Any] = {}
+    homes: dict[Origin, tuple[str, Slot, int | None]] = {}
     paths = dict(zip(program.origins, paths_of(given, program), strict=True))
     used = {v for k in found.graph.main for v in found.graph.ins(k)}
     taken: set[int] = set()
+
+    def slots_of(leaves: list[int]) -> tuple[Slot, ...]:
+        own = [program.origins[v] for v in leaves]
+        keys = keys_of([paths[origin] for origin in own])
+        return tuple(Slot(given.leaves[o[0]].kind, key, (o,)) for key, o in zip(keys, own, strict=True))
+
     for i, unit in enumerate(found.units):
         others = found.graph.leaves_of([k for k in found.graph.main if k not in unit.region])
         own = sorted(v for v in unit.leaves - others - taken)
         taken |= set(own)
-        name = found.names[i].replace("/", ".")
-        slots = tuple(_slot(given, program.origins[v], paths) for v in own)
+        name, slots = class_name(found.names[i]), slots_of(own)
         homes.update({slot.origins[0]: (name, slot, 0) for slot in slots})
         parts.append(Part(name, (i,), slots, (), False))
     rest = [v for v, value in enumerate(program.leaves) if value in used and v not in taken]
-    slots = tuple(_slot(given, program.origins[v], paths) for v in rest)
+    slots = slots_of(rest)
     homes.update({slot.origins[0]: ("stem", slot, None) for slot in slots})
     return Layout((Part("stem", (), slots, (), False), *parts, Part("head", (), (), (), False)), homes)
-
-
-def _slot(given: Given, origin: Any, paths: Mapping[Any, Any]) -> Slot:
-    return Slot(given.leaves[origin[0]].kind, "/".join(paths[origin]), (origin,))

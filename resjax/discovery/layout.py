@@ -95,12 +95,8 @@ class Layout:
         """Variables of the network as a pytree of the user's form; arrays that it does not use stay."""
         self.check(variables)
         arrays = [given.values[leaf.index] for leaf in given.leaves]
-        rows: dict[int, dict[tuple[int, ...], Any]] = {}
-        for (array, row), home in self.homes.items():
-            rows.setdefault(array, {})[row] = stored(variables, home)
-        for array, own in rows.items():
-            arrays[array] = _filled(arrays[array], own)
-        return given.rebuild(arrays)
+        values = {origin: stored(variables, home) for origin, home in self.homes.items()}
+        return given.rebuild(filled(arrays, values))
 
     def check(self, variables: Any) -> None:
         """Raises a ``ValueError`` for variables that are not in the form of ``Found.variables``."""
@@ -134,6 +130,14 @@ class Layout:
         return found
 
 
+def filled(arrays: list[Any], values: Mapping[Origin, Any]) -> list[Any]:
+    """``arrays`` of the user's variables with other ``values`` at some places."""
+    rows: dict[int, dict[tuple[int, ...], Any]] = {}
+    for (array, row), value in values.items():
+        rows.setdefault(array, {})[row] = value
+    return [_filled(array, rows[i]) if i in rows else array for i, array in enumerate(arrays)]
+
+
 def input_key(i: int) -> str:
     """The name of input ``i`` in the context of a part."""
     return f"input {i}"
@@ -158,10 +162,10 @@ def lay_out(given: Given, found: Anatomy, train: Anatomy | None) -> Layout:
     paths = dict(zip(found.program.origins, paths_of(given, found.program), strict=True))
     homes: dict[Origin, tuple[str, Slot, int | None]] = {}
     parts: list[Part] = []
-    for name, units in [("stem", ()), *((_class_name(found.names[c[0]]), c) for c in classes), ("head", ())]:
+    for name, units in [("stem", ()), *((class_name(found.names[c[0]]), c) for c in classes), ("head", ())]:
         places = [i + 1 for i in units] or [0 if name == "stem" else n + 1]
         columns = list(zip(*(needs[p][0] for p in places), strict=True))
-        keys = _keys([paths[column[0]] for column in columns], name)
+        keys = keys_of([paths[column[0]] for column in columns])
         slots = []
         for key, column in zip(keys, columns, strict=True):
             tied = any(readers[origin] > 1 for origin in column) and name != "stem"
@@ -173,7 +177,7 @@ def lay_out(given: Given, found: Anatomy, train: Anatomy | None) -> Layout:
         random = any(needs[p][2] for p in places)
         parts.append(Part(name, units, tuple(slots), tuple(needs[places[0]][1]), random))
     tied_only = [o for o in readers if o not in homes]
-    extra = _keys([paths[o] for o in tied_only], "stem", [slot.key for slot in parts[0].slots])
+    extra = keys_of([paths[o] for o in tied_only], [slot.key for slot in parts[0].slots])
     for origin, key in zip(tied_only, extra, strict=True):
         slot = Slot(given.leaves[origin[0]].kind, key, (origin,))
         homes[origin] = ("stem", slot, None)
@@ -203,15 +207,14 @@ def _rows(values: list[Any], part: Part) -> Any:
     return jnp.stack(values) if part.units else values[0]
 
 
-def _class_name(unit: str) -> str:
+def class_name(unit: str) -> str:
     """Of a class, after its first unit. Stem and head keep their names."""
     name = unit.replace("/", ".")
     return f"unit.{name}" if name in ("stem", "head") else name
 
 
-def _keys(paths: Sequence[Path], name: str, taken: Sequence[str] = ()) -> list[str]:
+def keys_of(paths: Sequence[Path], taken: Sequence[str] = ()) -> list[str]:
     """Names of arrays: what follows the common part of their paths, if they differ then."""
-    del name
     shared = common(paths)
     cut = min([len(shared), *(len(path) - 1 for path in paths)]) if paths else 0
     keys, seen = [], Counter(taken)

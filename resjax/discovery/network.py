@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from typing import Any, NoReturn
 
@@ -13,10 +14,12 @@ from numpy.typing import ArrayLike
 
 from resjax.discovery.anatomy import Anatomy, Source
 from resjax.discovery.gates import run_gated
-from resjax.discovery.layout import Layout
+from resjax.discovery.layout import Layout, filled
 from resjax.discovery.parts import NO_TRAINING, Code, FoundPart, FoundUnit
 from resjax.discovery.refusal import NotFound
+from resjax.discovery.reports import reporting
 from resjax.network import Network, Output, Stack, Tap, Unit, UnitInfo, Variables
+from resjax.network.network import Report
 
 NO_INIT = (
     "the initial variables of a found network can't be drawn here: make them with the network's own "
@@ -61,9 +64,19 @@ class FoundNetwork(Network):
         return any(jnp.issubdtype(leaf.dtype, jnp.integer) for leaf in leaves)
 
     @property
+    def trains(self) -> bool:
+        """Whether ``train_fn`` was given."""
+        assert self.code is not None
+        return self.code.source.given.train_fn is not None
+
+    @property
     def opaque(self) -> bool:
         """True: parts are equations."""
         return True
+
+    def reporting(self, report: Report) -> contextlib.AbstractContextManager[None]:
+        """Contractions with parameters are reported; see ``resjax.discovery.layers``."""
+        return reporting(report)
 
     def layer_paths(self, example: Any) -> dict[str, list[str]]:
         """{stem, head or stack: keys of its parameters} in the order in which the program reads them."""
@@ -89,6 +102,11 @@ class GatedNetwork(FoundNetwork):
 
     bypassed: tuple[str, ...] = ()
 
+    @property
+    def chained(self) -> bool:
+        """False."""
+        return False
+
     def bound(self, variables: Variables, x: Any) -> Variables:
         """Unchanged: the whole function reads its input."""
         return variables
@@ -105,32 +123,34 @@ class GatedNetwork(FoundNetwork):
         tap: Tap | None = None,
     ) -> Output:
         """Runs the function, with gates on the branches of all units."""
-        if train:
+        if train and not self.trains:
             raise NotFound(NO_TRAINING)
         if order is not None or tap is not None:
-            self._refuse()
+            self.check_chain()
         assert self.code is not None
         given, layout = self.code.source.given, self.code.layout
         arrays = given.arrays(layout.unstack(given, variables))
         checked = self._all_gates(gates, train, key)
-        logits = run_gated(self.code.source, arrays, x, checked)
-        return Output(
-            logits.astype(jnp.promote_types(logits.dtype, jnp.float32)), variables.get("batch_stats", {}), {}
-        )
+        logits, new = run_gated(self.code.source, arrays, x, checked, train=train, key=key)
+        logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+        if not new:
+            return Output(logits, variables.get("batch_stats", {}), {})
+        return Output(logits, layout.stack(given, given.rebuild(filled(arrays, new)))["batch_stats"], {})
 
     def places(self, *args: Any, **kwargs: Any) -> NoReturn:
-        self._refuse()
+        self.check_chain()
 
     def run_stem(self, *args: Any, **kwargs: Any) -> NoReturn:
-        self._refuse()
+        self.check_chain()
 
     def run_stack(self, *args: Any, **kwargs: Any) -> NoReturn:
-        self._refuse()
+        self.check_chain()
 
     def run_head(self, *args: Any, **kwargs: Any) -> NoReturn:
-        self._refuse()
+        self.check_chain()
 
-    def _refuse(self) -> NoReturn:
+    def check_chain(self) -> NoReturn:
+        """Refuses what needs states between the units."""
         some = ", ".join(self.bypassed[:6]) + (
             f" and {len(self.bypassed) - 6} more" if len(self.bypassed) > 6 else ""
         )

@@ -13,6 +13,7 @@ from resjax.discovery.layout import Layout, Part, input_key
 from resjax.discovery.pieces import pieces_of, run
 from resjax.discovery.program import Origin
 from resjax.discovery.refusal import NotFound
+from resjax.discovery.reports import report, watched
 from resjax.network import Unit
 
 NO_TRAINING = (
@@ -45,7 +46,10 @@ def _run_piece(
         numbers = found.program.inputs
         inputs = {numbers[i]: held["context"][input_key(i)] for i in part.inputs}
     key = module.make_rng("dropout") if train and part.random else None
-    ends = run(found, piece, arrays, inputs, state, key)
+    more = watched(code.source, found, place, half)
+    values = run(found, piece._replace(ends=(*piece.ends, *more)), arrays, inputs, state, key)
+    ends = values[: len(piece.ends)]
+    report(code.source, found, place, half, part.units, values[len(ends) :])
     if train:
         news = dict(zip(piece.statistics, ends[len(ends) - len(piece.statistics) :], strict=True))
         keys = {slot.origins[0]: slot.key for slot in part.slots if slot.collection == "batch_stats"}

@@ -25,6 +25,14 @@ def classes(units: Sequence[UnitInfo]) -> list[np.ndarray]:
     return [np.array(own) for own in found.values()]
 
 
+def of_rows(units: Sequence[UnitInfo]) -> dict[str, np.ndarray]:
+    """{part: the index of the unit of each of its rows}."""
+    found: dict[str, list[int]] = {}
+    for unit in sorted(units, key=lambda unit: unit.row):
+        found.setdefault(unit.part, []).append(unit.index)
+    return {part: np.array(own) for part, own in found.items()}
+
+
 def check(stacks: Sequence[Stack]) -> None:
     """Refuses groups whose names, modules or rows contradict each other, with a ``ValueError``."""
     alone = {"stem", "head", *(stack.name for stack in stacks if not stack.group)}

@@ -29,6 +29,7 @@ loop runs stacks that alternate (``resjax.network.periods``).
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 from collections.abc import Callable, Mapping, Sequence
@@ -53,6 +54,8 @@ from resjax.network.unit import Parts, Stack, UnitInfo
 
 Variables = Mapping[str, Any]
 Tap = Callable[[Parts], Any]
+# Of a layer: its names, one for each unit of its part; its response [B, …]; whether that is normalized.
+Report = Callable[[tuple[str, ...], jax.Array, bool], None]
 _MOST_UNROLLED = 64  # units in a stack; ResNet-200 has 36; ResNet-1202 would compile for minutes
 
 
@@ -150,6 +153,26 @@ class Network:
     def opaque(self) -> bool:
         """Whether the layers of stem, units and head can't be seen, because they are no Flax modules."""
         return False
+
+    def reporting(self, report: Report) -> contextlib.AbstractContextManager[None]:
+        """Within it, an opaque network calls ``report`` for each layer of stem and units, except those on
+        shortcuts, when the part is run. Flax modules report nothing; Flax can intercept them."""
+        del report
+        return contextlib.nullcontext()
+
+    @property
+    def trains(self) -> bool:
+        """Whether it has a training mode."""
+        return True
+
+    @property
+    def chained(self) -> bool:
+        """Whether a state stands between any two units. Else ``apply`` works with gates, but the parts do not
+        exist, and it takes neither ``order`` nor ``tap``."""
+        return True
+
+    def check_chain(self) -> None:
+        """Raises a ``Refusal`` if the units are not ``chained``."""
 
     # --- the parts, for analyses that loop over the units themselves ---
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
+from resjax.network.groups import of_rows
 from resjax.network.unit import UnitInfo
 
 
@@ -52,13 +53,7 @@ def exchangeable(units: tuple[UnitInfo, ...], place: int) -> str:
 def rows(order: jax.Array, units: tuple[UnitInfo, ...]) -> dict[str, jax.Array]:
     """{part: int [its rows], the row of the unit that runs in place of each}."""
     row = jnp.array([unit.row for unit in units])
-    places: dict[str, list[UnitInfo]] = {}
-    for unit in units:
-        places.setdefault(unit.part, []).append(unit)
-    return {
-        part: row[order[np.array([unit.index for unit in sorted(own, key=lambda unit: unit.row)])]]
-        for part, own in places.items()
-    }
+    return {part: row[order[own]] for part, own in of_rows(units).items()}
 
 
 def permuted(variables: Mapping[str, Any], rows: Mapping[str, jax.Array]) -> dict[str, Any]:

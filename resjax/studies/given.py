@@ -254,10 +254,6 @@ class GivenNetwork(Subject):
         return self.given.batch_size
 
     @property
-    def trains(self) -> bool:
-        return self.given.train_fn is not None
-
-    @property
     def told(self) -> str:
         return "as given" if self.untrained is None else self.told_initial
 

@@ -116,7 +116,7 @@ class Subject(abc.ABC):
     @property
     def trains(self) -> bool:
         """Whether the network has a training mode, with statistics of the batch and dropout."""
-        return True
+        return self.network.trains
 
     @property
     def optimizer(self) -> optax.GradientTransformation | None:

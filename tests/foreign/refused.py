@@ -69,14 +69,10 @@ def u_net(v: Any, x: jax.Array) -> jax.Array:
     return head(x, v)
 
 
-def u_net_without(i: int) -> Any:
-    """The same without the branch of block ``i``."""
-
-    def fn(v: Any, x: jax.Array) -> jax.Array:
-        changed = [p if j != i else {**p, "second": 0 * p["second"]} for j, p in enumerate(v["blocks"])]
-        return u_net({**v, "blocks": changed}, x)
-
-    return fn
+def without(v: Any, *gone: int) -> Any:
+    """Variables with which the branches of some blocks are 0."""
+    changed = [{**p, "second": 0 * p["second"]} if j in gone else p for j, p in enumerate(v["blocks"])]
+    return {**v, "blocks": changed}
 
 
 def rev_net(v: Any, x: jax.Array) -> jax.Array:

@@ -21,7 +21,8 @@ units, for these examples and this one network. Sets of one size differ widely: 
 
 *Cost.* At most one forward pass for each deletion, in practice less than half: shared prefixes run once
 and deleted branches do not run (``prefixes``). With ``recalibrate_on``, every deletion takes a whole pass,
-and further passes over the images for the statistics.
+and further passes over the images for the statistics. A whole pass, too, where other connections bypass units
+(``Network.chained``).
 """
 
 from __future__ import annotations
@@ -100,10 +101,16 @@ def delete_subsets(
     if recalibrate_on is None:
         places = np.where(subsets, ~np.arange(n), np.arange(n))
         lesioned, intact = measure_places(*given, places, **how)
+        passes = (
+            f"{count_passes(places):.1f} instead of {len(places) + 1}, counted in units that run: equal "
+            "beginnings run once, deleted branches not at all"
+        )
         choices |= {
             "BatchNorm": "running statistics of training, not re-estimated after the deletion",
-            "forward passes": f"{count_passes(places):.1f} instead of {len(places) + 1}, counted in units "
-            "that run: equal beginnings run once, deleted branches not at all",
+            "forward passes": passes
+            if network.chained
+            else f"{len(np.unique(places, axis=0)) + 1}, because other connections bypass units, so that no "
+            "beginnings are shared",
         }
     else:
         gates = {"gates": 1 - subsets.astype(np.float32)}

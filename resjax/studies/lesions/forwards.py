@@ -17,8 +17,9 @@ import numpy as np
 
 from resjax.network import Network, Stack, Variables
 from resjax.network.example import one_example
+from resjax.network.groups import of_rows
 from resjax.network.parts import part_of, scan_units
-from resjax.network.periods import Place, by_part, scan_places
+from resjax.network.periods import Place, scan_places
 from resjax.studies.batches import BATCH_SIZE, Progress, padded_batches
 from resjax.studies.examples import checked_inputs, num_examples
 from resjax.studies.refusal import Refusal
@@ -33,10 +34,9 @@ def with_variables(
     A collection that ``other`` lacks, such as batch_stats, stays as it is.
     """
     mixed = {collection: dict(tree) for collection, tree in variables.items()}
-    places = network.places(variables)
-    for name, own in by_part(places, [place.take(changed) for place in places]).items():
+    for name, units in of_rows(network.units).items():
 
-        def leaf(old: jax.Array, new: jax.Array, own: jax.Array = own) -> jax.Array:
+        def leaf(old: jax.Array, new: jax.Array, own: jax.Array = changed[units]) -> jax.Array:
             return jnp.where(own.reshape(-1, *[1] * (old.ndim - 1)), new.astype(old.dtype), old)
 
         for collection, tree in other.items():
@@ -148,6 +148,28 @@ def fresh(network: Network, example: Any, seed: int, draw: int) -> Variables:
 @partial(jax.jit, static_argnums=(0, 1, 2), compiler_options={"xla_backend_optimization_level": 0})
 def _init(network: Network, tree: Any, leaves: tuple[Any, ...], key: jax.Array) -> Variables:
     return network.init(key, jax.tree.unflatten(tree, leaves))
+
+
+def frozen(
+    network: Network,
+    variables: Variables,
+    reference: Any,
+    *,
+    batch_size: int = BATCH_SIZE,
+    progress: Progress | None = None,
+) -> tuple[dict[str, np.ndarray] | None, str]:
+    """``mean_branches`` over a reference set, None without one or where no states stand between units, and
+    what ``choices`` say of them."""
+    text = "mean branch over whole images, as those evaluated, at each position"
+    if reference is None:
+        return None, text
+    reference = checked_inputs(network, reference)
+    try:
+        network.check_chain()
+    except Refusal as error:
+        return None, f"none: {error}"
+    means = mean_branches(network, variables, reference, batch_size=batch_size, progress=progress)
+    return means, f"{text}; {num_examples(reference):,} reference images"
 
 
 def redrawn(network: Network, images: Any, draws: int, seed: int) -> tuple[dict[str, Variables], str]:

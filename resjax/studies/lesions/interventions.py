@@ -46,13 +46,13 @@ from numpy.typing import ArrayLike
 from resjax.network import Network, Variables
 from resjax.studies import counts, style, verdicts
 from resjax.studies.batches import BATCH_SIZE, Inference, part
-from resjax.studies.examples import checked_inputs, num_examples, tracing
+from resjax.studies.examples import checked_inputs, tracing
 from resjax.studies.intervals import bootstrap
 from resjax.studies.lesions.forwards import (
     can_run_in_parallel,
     check_alike,
+    frozen,
     jobs_of,
-    mean_branches,
     redrawn,
 )
 from resjax.studies.lesions.lesion import spread_over
@@ -137,7 +137,7 @@ def interventions(
     Args: those of every analysis (``Inference``), and
       initial: variables at step 0, for 'reset'; None leaves it out.
       reference: float [M, H, W, C], training images over which 'freeze' takes the mean; None leaves it
-        out.
+        out. Left out, too, where other connections bypass units: ``choices`` tell.
       alphas: factors on the branch, for 'scale'; () leaves it out.
       draws: fresh initializations, for 'redraw', 2 or more; 0 leaves it out. Left out, too, where the network
         can't be initialized: ``choices`` tell.
@@ -154,12 +154,9 @@ def interventions(
         check_alike(initial, variables)
     with tracing(images):
         can_go = network.deletable(variables, images)
-    progress, means = how.get("progress"), None
-    if reference is not None:
-        reference = checked_inputs(network, reference)
-        size = how.get("batch_size", BATCH_SIZE)
-        told = part(progress, 0, MEANS)
-        means = mean_branches(network, variables, reference, batch_size=size, progress=told)
+    progress = how.get("progress")
+    size, told = how.get("batch_size", BATCH_SIZE), part(progress, 0, MEANS)
+    means, how_frozen = frozen(network, variables, reference, batch_size=size, progress=told)
     others = {} if initial is None else {"reset": initial}
     drawn_afresh, how_drawn = redrawn(network, images, draws, seed)
     others |= drawn_afresh
@@ -197,7 +194,6 @@ def interventions(
     drawn = [np.mean(own, 0) if own else unknown for own in wrong.values()]
 
     joined = [(stack, units) for stack, units in network.spans if can_run_in_parallel(stack)]
-    count = "" if means is None else f"; {num_examples(reference):,} reference images"
     return Interventions(
         **measured,
         **intact.as_intact,
@@ -215,7 +211,7 @@ def interventions(
             if reset_statistics
             else "parameters alone; BatchNorm keeps its trained running statistics",
             "fresh draws": how_drawn,
-            "frozen units": f"mean branch over whole images, as those evaluated, at each position{count}",
+            "frozen units": how_frozen,
             "in parallel": "x + Σ f_i(x) over a stack's units, then what follows the last one's sum",
             "BatchNorm elsewhere": "running statistics of training, not re-estimated",
         },

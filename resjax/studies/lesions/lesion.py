@@ -23,7 +23,8 @@ normalization, so it differs in more than the shortcuts.
 *Cost.* The intact network and all later deletions share the state before a unit; only the units after a
 deleted one run again. For n units that is n + n(n − 1)/2 unit evaluations per example, half of the n(n + 1)
 of n + 1 forward passes. There is one compilation, whose size grows with the number of stacks and not with n.
-Memory holds one state for each deletion, fewer than a backward pass keeps.
+Memory holds one state for each deletion, fewer than a backward pass keeps. Where other connections bypass
+units (``Network.chained``), nothing is shared: n + 1 forward passes.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ from resjax.network.periods import Place, loops, scan_places
 from resjax.studies import counts, style, verdicts
 from resjax.studies.batches import BATCH_SIZE, Inference, Progress, padded_batches
 from resjax.studies.examples import checked_examples
+from resjax.studies.lesions.prefixes import measure_places
 from resjax.studies.lesions.subsets import candidates
 from resjax.studies.result import Compared
 from resjax.studies.scores import Outcomes, Scores, compare
@@ -108,7 +110,8 @@ def lesion(
     def over_units(values: np.ndarray) -> Any:
         return spread_over(allowed, values)
 
-    behind = network.num_units - 1 - np.arange(network.num_units)
+    n = network.num_units
+    again = n - 1 - np.arange(n) if network.chained else np.full(n, n)  # units that a deletion runs again
     return Lesion(
         **{name: over_units(values) for name, values in lesioned.means.items()},
         **intact.as_intact,
@@ -117,7 +120,7 @@ def lesion(
         class_error=over_units(np.asarray(lesioned.class_error)) if per_class else None,
         spared=over_units(counts.spared_share(lesioned.wrong, intact.wrong[0])),
         left_out=never,
-        unit_evaluations=int(network.num_units + behind[allowed].sum()),
+        unit_evaluations=int(n + again[allowed].sum()),
         choices={
             "BatchNorm": "running statistics of training, not re-estimated after the deletion",
             "units that change the shape": "branch removed, shortcut kept",
@@ -147,6 +150,10 @@ def score_deletions(
     progress: Progress | None = None,
 ) -> tuple[Scores, Scores]:
     """Scores without each of the ``allowed`` units, bool [units], and of the intact network (m = 1)."""
+    if not network.chained:
+        how = Inference(loss=loss, metric=metric, batch_size=batch_size, progress=progress)
+        one, unit = np.eye(len(allowed), dtype=bool)[allowed], np.arange(len(allowed))
+        return measure_places(network, variables, images, labels, np.where(one, ~unit, unit), **how)
     images, labels, num_classes = checked_examples(network, variables, images, labels)
     cores, deletable = on_cores.shared_cores(), tuple(allowed.tolist())
     variables, found = cores.copy(variables), []

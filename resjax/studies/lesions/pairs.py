@@ -20,7 +20,8 @@ an interval over examples (``resjax.studies.counts``), an interaction has none. 
 by 1 ÷ (number of examples). The largest of n²/2 numbers is partly chance.
 
 *Cost.* About n² deletions; because shared prefixes run once (``prefixes``), they take n³/3 unit evaluations.
-Use few examples. With ``recalibrate_on`` nothing is shared.
+Use few examples. With ``recalibrate_on``, and where other connections bypass units (``Network.chained``),
+nothing is shared.
 """
 
 from __future__ import annotations

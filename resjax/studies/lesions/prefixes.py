@@ -12,7 +12,8 @@ Sorted rows form a tree of common prefixes, traversed depth first: the states al
 
 *Cost.* One unit evaluation for each distinct prefix of the rows, none if the prefix ends in a deletion. For
 all n(n − 1)/2 pairs of n units that is about n³/6 instead of n³/2. Two small programs are compiled for each
-stack (a unit that runs, a unit that is deleted), for any number of rows and units.
+stack (a unit that runs, a unit that is deleted), for any number of rows and units. Where other connections
+bypass units (``Network.chained``), there are no prefixes: each different row is a forward pass.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from resjax.network.parts import part_of
 from resjax.network.unit import Unit
 from resjax.studies.batches import (
     BATCH_SIZE,
+    Inference,
     PaddedBatch,
     Progress,
     counted,
@@ -39,6 +41,7 @@ from resjax.studies.batches import (
 )
 from resjax.studies.examples import checked_examples
 from resjax.studies.scores import Outcomes, Scores, compiled_compare
+from resjax.studies.variants import measure, with_gates
 
 
 def measure_places(
@@ -66,6 +69,11 @@ def measure_places(
     _check_places(network, places)
     # Sorted, so that equal prefixes are adjacent; descending, so that deletions follow intact units.
     rows, row_of = np.unique(~places, axis=0, return_inverse=True)
+    if not network.chained:  # all units differ, so they are deleted, and never in another order
+        how = Inference(loss=loss, metric=metric, batch_size=batch_size, progress=progress)
+        gates = (rows < 0).astype(np.float32)
+        scores, one = measure(network, variables, images, labels, with_gates, gates, **how)
+        return scores.take(row_of.reshape(-1)), one
     orders = [list(range(network.num_units)), *(~rows).tolist()]
     batches = list(padded_batches(images, labels, batch_size))
     tell = counted(progress, len(batches) * len(rows))
@@ -88,7 +96,8 @@ def measure_places(
 def count_passes(places: np.ndarray) -> float:
     """Forward passes that ``measure_places`` takes for rows [m, units] and the intact network.
 
-    Each unit that runs counts as 1/n of a pass; stem and head do not count. Without sharing, it is m + 1.
+    Each unit that runs counts as 1/n of a pass; stem and head do not count. Without sharing, as where other
+    connections bypass units, it is m + 1 for m different rows.
     """
     n = places.shape[1]
     rows = [list(range(n)), *(~np.unique(~places, axis=0)).tolist()]

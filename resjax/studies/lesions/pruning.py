@@ -18,7 +18,8 @@ search methods may find better sets. If random sets do as well as chosen ones, i
 are deleted.
 
 *Cost.* n(n + 1)/2 deletions on the examples for choosing; n + 1 networks and the random sets on the evaluated
-ones. Deleted units do not run, and trials share prefixes (``prefixes``): about n³/6 unit evaluations.
+ones. Deleted units do not run, and trials share prefixes (``prefixes``): about n³/6 unit evaluations; without
+prefixes, where other connections bypass units (``Network.chained``), n³/2.
 ``max_deleted`` and fewer examples for choosing reduce the cost.
 """
 

@@ -170,6 +170,7 @@ def reorder(
       ValueError: also if no two units are equal, for fewer than one swap or draw, and with
         ``recalibrate_on`` for a network without BatchNorm.
     """
+    network.check_chain()
     classes = network.classes
     if max(map(len, classes), default=0) < 2:
         raise Refusal(
@@ -352,6 +353,7 @@ def summary(result: Reordering) -> dict[str, str]:
 
 
 def unsuited(run: Subject) -> str | None:
+    run.network.check_chain()
     if max(map(len, run.network.classes), default=0) > 1:
         return None
     return "all units of this network differ, and only equal ones can change places"

@@ -89,6 +89,7 @@ def forward_depth(
     Raises:
       ValueError: also if no unit has a shortcut.
     """
+    network.check_chain()
     images, labels, _ = checked_examples(network, variables, images, labels)
     residual, progress = network.residual, how.get("progress")
     if not residual.any():
@@ -286,6 +287,7 @@ def summary(result: ForwardDepth) -> dict[str, str]:
 
 def unsuited(run: Subject) -> str | None:
     """Why no path of the run is shorter than another, or None."""
+    run.network.check_chain()
     return None if run.residual else NO_SHORTCUT
 
 

@@ -85,6 +85,7 @@ def path_counts(
       deleted: numbers of residual units to delete; None scales the paper's 1, 10 and 20 of 54 to this depth.
       attenuations: values of g for which the effective range is computed.
     """
+    network.check_chain()
     residual, plain = count_units(network)
     if deleted is None:
         deleted = sorted({min(max(1, round(share * residual)), residual) for share in _DELETED})

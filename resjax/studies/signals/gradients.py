@@ -61,7 +61,7 @@ class Gradients(Result):
     parameter: Annotated[np.ndarray, "step", "layer"]  # ‖W‖₂
     # ‖ΔW‖₂ of the optimizer's first step; NaN at other moments than step 0, and without an optimizer.
     update: Annotated[np.ndarray, "step", "batch", "layer"]
-    unit: tuple[str, ...]  # names of the units: stage2/unit3
+    unit: tuple[str, ...]  # names of the units: stage2/unit3; none where other connections bypass units
     # Mean over the examples of ‖y‖₂ of a unit's output.
     activation: Annotated[np.ndarray, "step", "batch", "unit"]
     residual: bool  # whether some unit has a shortcut
@@ -104,6 +104,8 @@ def gradients(
     Raises:
       Refusal: a network without a kernel.
     """
+    if how.get("train") is None:  # of running statistics, gradients are those of fine-tuning
+        how["train"] = network.trains
     batches = first_batches(network, variables, images, labels, **how)
     example = one_example(batches.pairs[0][0])
     optimizer = optimizer if batches.step == 0 else None
@@ -126,7 +128,8 @@ def gradients(
         found = _batch_norms(cores, network, loss, optimizer, *given)
         value, norms, changes, taps = jax.device_get(found)
         update = list(kernels(changes).values()) or [np.nan] * len(parameter)
-        return list(kernels(norms).values()), value, update, flatten_taps(network, taps)
+        outputs = flatten_taps(network, taps) if network.chained else np.zeros(0)
+        return list(kernels(norms).values()), value, update, outputs
 
     norm, losses, updates, activation = batches.measure(one)
     return Gradients(
@@ -136,7 +139,7 @@ def gradients(
         loss=losses,
         parameter=np.array([list(parameter.values())]),
         update=updates,
-        unit=tuple(unit.name for unit in network.units),
+        unit=tuple(unit.name for unit in network.units) if network.chained else (),
         activation=activation,
         residual=bool(network.residual.any()),
         batch_size=batches.size,
@@ -160,10 +163,11 @@ def _batch_norms(
     key: jax.Array,
 ) -> tuple[jax.Array, dict[str, jax.Array], dict[str, jax.Array], dict[str, Any]]:
     params = variables["params"]
+    tap = output_norm if network.chained else None
 
     def loss_of(params: Any) -> tuple[jax.Array, dict[str, Any]]:
         own = {**variables, "params": params}
-        out = network.apply(own, images, train=train, key=key, tap=output_norm)
+        out = network.apply(own, images, train=train, key=key, tap=tap)
         return jnp.mean(loss(out.logits, labels)), out.taps
 
     (value, taps), grads = jax.value_and_grad(loss_of, has_aux=True)(params)

@@ -17,14 +17,16 @@ from resjax.studies.paths.path_walk import Probe
 from resjax.studies.study import Bench
 
 R = TypeVar("R", bound=Any)
+NOT_IN_TRAINING = "inference, because the network has no training mode"
 
 
 class FirstBatches(TypedDict, total=False):
     """Which batches are measured and how: arguments of several analyses, passed on as ``**how``."""
 
-    # True, the default: batch statistics and dropout, as in training. False: running statistics, which at
-    # init are not those of any data.
-    train: bool
+    # True: batch statistics and dropout, as in training. False: running statistics, which at init are not
+    # those of any data. None, the default: True; False where the network has no training mode
+    # (``Network.trains``), but an analysis of batch statistics refuses a network that would need them.
+    train: bool | None
     # Examples in a batch, default 128, fewer only if there are fewer in all. Examples beyond the last whole
     # batch are not used, because batch statistics need batches of one size.
     batch_size: int
@@ -36,9 +38,10 @@ class FirstBatches(TypedDict, total=False):
 
 @dataclasses.dataclass(frozen=True)
 class Batches(WholeBatches):
-    """Batches and the settings of ``FirstBatches``."""
+    """Batches and the settings of ``FirstBatches``; ``trains``, whether the network has a training mode."""
 
     train: bool
+    trains: bool
     step: int
     seed: int
     progress: Progress | None
@@ -47,7 +50,8 @@ class Batches(WholeBatches):
     def choices(self) -> dict[str, Any]:
         """For results."""
         statistics = Probe(train=self.train).statistics
-        return {"BatchNorm": statistics, "batches": str(self), "seed": self.seed}
+        mode = {} if self.trains else {"mode": NOT_IN_TRAINING}
+        return {"BatchNorm": statistics, **mode, "batches": str(self), "seed": self.seed}
 
     def measure(self, run: Callable[..., Any]) -> list[np.ndarray]:
         """Each output of ``run(images, labels, key)`` over the batches, as float64 [1, batch, …]."""
@@ -61,7 +65,7 @@ def first_batches(
     images: Any,
     labels: ArrayLike | None,
     *,
-    train: bool = True,
+    train: bool | None = None,
     batch_size: int = 128,
     max_batches: int = 8,
     step: int = 0,
@@ -76,7 +80,9 @@ def first_batches(
     if max_batches < 1:
         raise ValueError(f"max_batches={max_batches}; allowed: 1 or more")
     pairs = whole_batches(network, variables, images, labels, batch_size).pairs[:max_batches]
-    return Batches(pairs, train, step, seed, progress)
+    if train is None:  # without batch statistics, both modes are the same up to dropout
+        train = network.trains or bool(jax.tree.leaves(variables.get("batch_stats", {})))
+    return Batches(pairs, train, network.trains, step, seed, progress)
 
 
 def init_and_now(bench: Bench, analysis: Callable[..., R], *examples: np.ndarray, **options: Any) -> R:
@@ -95,7 +101,5 @@ def on_training_batches(bench: Bench, analysis: Callable[..., R], **options: Any
     """``init_and_now`` on images and labels of the first training batches."""
     run, most = bench.run, bench.options.gradient_batches
     images, labels = bench.data(run.train_batch_size * most)
-    # Without batch statistics, both modes are the same up to dropout.
-    train = run.trains or bool(jax.tree.leaves(run.variables["batch_stats"]))
-    batches = {"batch_size": run.train_batch_size, "max_batches": most, "train": train}
+    batches = {"batch_size": run.train_batch_size, "max_batches": most}
     return init_and_now(bench, analysis, images, labels, **batches, **options)

@@ -8,7 +8,9 @@ networks than in plain ones, and smaller ones in deeper residual networks.
 *Which layers.* Every layer of stem and units with a kernel (convolutions and dense layers of any library), in
 the order of the calls; not the classifier, and nothing below a module called ``shortcut``. If a normalization
 in the same unit takes the layer's output *itself*, its output is the response; where a ReLU, a sum or nothing
-follows, the response is the layer's own output. A post-activation unit therefore gives what the paper
+follows, the response is the layer's own output. In a network that was found in a function, layers are all
+products with a parameter that are not on a shortcut, named by the path of that parameter; a scale behind one
+is part of its response (``resjax.discovery.layers``). A post-activation unit therefore gives what the paper
 measured. In a pre-activation unit the next layer's BatchNorm normalizes all convolutions but the last, which
 enters the sum as it is. In the plain twin of such a unit the next unit's BatchNorm follows, so the scale of
 the last response is arbitrary.
@@ -48,7 +50,7 @@ from resjax.network.parts import part_of
 from resjax.network.periods import Place, by_unit, scan_places
 from resjax.studies import style
 from resjax.studies.batches import BATCH_SIZE, Progress, per_example
-from resjax.studies.examples import checked_inputs, num_examples, only_modules, tracing
+from resjax.studies.examples import checked_inputs, num_examples, tracing
 from resjax.studies.initial import drawn
 from resjax.studies.intervals import student
 from resjax.studies.paths.path_walk import wide
@@ -59,7 +61,11 @@ from resjax.studies.subject import Subject
 from resjax.studies.words import around, count, factor, join, numbers
 
 NORMS = (BatchNorm, nn.BatchNorm, nn.LayerNorm, nn.GroupNorm)
-NO_KERNEL = "no layer of its stem and units has a parameter called 'kernel'"
+# The path of a module, or the names that a network reports, one for each unit of a part.
+Layer = str | tuple[str, ...]
+NO_KERNEL = "no layer of its stem and units has a kernel"
+NORMALIZED = "output of the normalization that takes the layer's output itself; else the layer's"
+WITH_SCALE = "the layer's output behind the bias, scale or normalization that takes it itself"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +96,6 @@ def responses(
       Refusal: no layer of stem and units has a kernel.
     """
     images = checked_inputs(network, images)
-    only_modules(network, "responses")
     with tracing(images):
         layers = layers_of(network, variables, images)
     if not layers:
@@ -106,7 +111,7 @@ def responses(
         residual=any(stack.unit.residual for stack in network.stacks),
         num_examples=num_examples(images),
         choices={
-            "response": "output of the normalization that takes the layer's output itself; else the layer's",
+            "response": WITH_SCALE if network.opaque else NORMALIZED,
             "deviation": "over examples, positions and channels together",
             "layers": "all with a kernel but the classifier and those on shortcuts",
             "BatchNorm": "running statistics",
@@ -137,7 +142,10 @@ class _Recorder:
 
     def __init__(self, part: Mapping[str, Any]) -> None:
         self.params = part.get("params", {})
-        self.seen: dict[str, tuple[jax.Array, jax.Array]] = {}
+        self.seen: dict[Layer, tuple[jax.Array | None, jax.Array]] = {}
+
+    def report(self, layer: Layer, response: jax.Array, normalized: bool) -> None:
+        self.seen[layer] = None if normalized else response, response
 
     def __call__(self, call: Any, args: Any, kwargs: Any, context: Any) -> Any:
         y, path = call(*args, **kwargs), context.module.path
@@ -149,19 +157,22 @@ class _Recorder:
         if "kernel" in own:
             self.seen["/".join(path)] = y, y
         elif isinstance(context.module, NORMS):
-            for name, (output, _) in self.seen.items():
+            for layer, (output, _) in self.seen.items():
                 if args[0] is output:  # the same array: nothing in between
-                    self.seen[name] = output, y
+                    self.seen[layer] = output, y
         return y
 
 
-def _run(network: Network, variables: Variables, images: Any, seen: dict[str, dict[str, bool]]) -> jax.Array:
+def _run(
+    network: Network, variables: Variables, images: Any, seen: dict[str, dict[Layer, bool]]
+) -> jax.Array:
     """Mean and mean square of all responses [layer, 2, B]; fills ``seen``, {part: {layer: normalized?}}."""
     count = num_examples(images)
 
     def recorded(name: str, part: Mapping[str, Any], run: Callable[[], Any]) -> Any:
         recorder = _Recorder(part)
-        with nn.intercept_methods(recorder):
+        opaque = network.opaque
+        with network.reporting(recorder.report) if opaque else nn.intercept_methods(recorder):
             h = run()
         seen[name] = {layer: y is not output for layer, (output, y) in recorder.seen.items()}
         moments = [jnp.zeros((0, 2, count))]
@@ -191,11 +202,15 @@ def _record(network: Network, variables: Variables, images: Any) -> jax.Array:
 
 def layers_of(network: Network, variables: Variables, example: Any) -> dict[str, bool]:
     """{layer: whether a normalization follows it} in order, for inputs like ``example``; computes nothing."""
-    seen: dict[str, dict[str, bool]] = {}
+    seen: dict[str, dict[Layer, bool]] = {}
     x = one_example(example)
     jax.eval_shape(lambda v, x: _run(network, v, x, seen), variables, x)
-    parts = [("stem", seen["stem"]), *((u.name, seen[u.part]) for u in network.units)]
-    return {f"{part}/{name}".rstrip("/"): own[name] for part, own in parts for name in own}
+    parts = [("stem", 0, seen["stem"]), *((u.name, u.row, seen[u.part]) for u in network.units)]
+    return {_name(part, row, layer): own[layer] for part, row, own in parts for layer in own}
+
+
+def _name(part: str, row: int, layer: Layer) -> str:
+    return f"{part}/{layer}".rstrip("/") if isinstance(layer, str) else layer[row]
 
 
 # --- what the report shows ---
@@ -322,8 +337,6 @@ def summary(r: Responses) -> dict[str, str]:
 
 def unsuited(run: Subject) -> str | None:
     """Why the layers of a run can't be seen, or None."""
-    if run.network.opaque:
-        return "its layers can't be seen, because they are no Flax modules"
     return None if layers_of(run.network, run.variables, run.example) else NO_KERNEL
 
 
