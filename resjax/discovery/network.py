@@ -1,4 +1,4 @@
-"""What was found as a ``Network``: analyses work on it unless they look into single layers."""
+"""What was found as a ``Network``: analyses work on it unless they need Flax modules."""
 
 from __future__ import annotations
 
