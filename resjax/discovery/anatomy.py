@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from resjax.discovery import chain as chains
@@ -167,11 +168,20 @@ def _check_results(program: Program) -> None:
         shape = shape[0]
     leaves = jax.tree.leaves(shape)
     if len(leaves) != 1:
-        shapes = ", ".join(str(list(v.shape)) for v in leaves) or "none"
         raise NotFound(
-            f"fn returns {len(leaves)} arrays, of shapes {shapes}; let it return the logits alone, such as "
-            "lambda variables, x: model(variables, x)[0]"
+            f"fn returns {len(leaves)} arrays, of shapes {_shapes(leaves, program)}; let it return logits "
+            "alone, such as lambda variables, x: model(variables, x)[0]"
         )
+    if not jnp.issubdtype(leaves[0].dtype, jnp.floating):
+        raise NotFound(f"fn returns {leaves[0].dtype}, and logits are floats: return what argmax is taken of")
+
+
+def _shapes(leaves: Sequence[Any], program: Program) -> str:
+    """'[B, 10], [16]' of the first few results; B is the size of the batch."""
+    batch = program.avals[program.inputs[0]].shape[0]
+    sizes = [["B" if i == 0 and n == batch else n for i, n in enumerate(v.shape)] for v in leaves[:4]]
+    texts = [f"[{', '.join(map(str, size))}]" for size in sizes]
+    return ", ".join([*texts, *["…"][: len(leaves) > 4]]) or "none"
 
 
 def _updates(given: Given, program: Program) -> dict[Origin, int]:

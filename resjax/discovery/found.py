@@ -45,12 +45,12 @@ class FoundUnit:
     bypassed: bool = False
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Found:
     """The residual units of a function; see ``discover``.
 
     Attributes:
-      network: stem, units and head, for every analysis.
+      network: stem, units and head, for the analyses.
       variables: the user's variables as those of ``network``: stacked.
       units: the units in order.
       remarks: what was found beside them.
@@ -108,6 +108,9 @@ class Found:
             )
         used = [j for j in range(len(rows[0])) if j < 2 or any(row[j] for row in rows[1:])]
         return [[row[j] for j in used] for row in rows]
+
+    def __repr__(self) -> str:
+        return str(self)
 
     def __str__(self) -> str:
         rows = self.table()

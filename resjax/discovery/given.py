@@ -117,11 +117,15 @@ class Given:
         Raises:
           ValueError: another form.
         """
-        paths, tree = jax.tree_util.tree_flatten_with_path(variables)
+        paths, _ = jax.tree_util.tree_flatten_with_path(variables)
         if len(paths) != len(self.values):
+            own = _names(jax.tree_util.tree_unflatten(self.tree, self.values))
+            given = _names(variables)
+            first = next(iter([p for p in own if p not in given] + [p for p in given if p not in own]), "")
+            where = f"; only {'the network has' if first in own else 'these have'} {first}" if first else ""
             raise ValueError(
                 f"the variables have {len(paths)} leaves, those of the network {len(self.values)}: give a "
-                f"pytree of the same form, {self.tree}, not {tree}"
+                f"pytree of the same form{where}"
             )
         for leaf in self.leaves:
             path, value = paths[leaf.index]
@@ -252,3 +256,8 @@ def _kinds(variables: Any) -> Callable[[Any, Any], str]:
         return "buffers" if collections and parts[0] != "params" else "params"
 
     return kind
+
+
+def _names(variables: Any) -> list[str]:
+    """The paths of a pytree's leaves."""
+    return [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(variables)]

@@ -101,9 +101,22 @@ class Layout:
 
     def unstack(self, given: Given, variables: Mapping[str, Any]) -> Any:
         """Variables of the network as a pytree of the user's form; arrays that it does not use stay."""
+        self.check(variables)
         arrays = [given.values[leaf.index] for leaf in given.leaves]
         values = {origin: stored(variables, home) for origin, home in self.homes.items()}
         return given.rebuild(filled(arrays, values))
+
+    def check(self, variables: Any) -> None:
+        """Raises a ``ValueError`` for variables that are not in the form of ``Found.variables``."""
+        for part, slot, _ in self.homes.values():
+            value, path = variables, (slot.collection, part, *slot.key.split("/"))
+            for key in path:
+                value = value.get(key) if isinstance(value, Mapping) else None
+            if value is None:
+                raise ValueError(
+                    f"these are not the variables of found.network: nothing is at {'/'.join(path)}; give "
+                    "found.variables, or found.stack(variables) of variables in the form of your function"
+                )
 
     def context(self, variables: Mapping[str, Any], x: Any) -> dict[str, Any]:
         """{part: what it reads beside its own arrays and the state}, with rows for classes."""

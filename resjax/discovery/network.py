@@ -1,4 +1,4 @@
-"""What was found as a ``Network``: every analysis works on it as on a network of this project."""
+"""What was found as a ``Network``: analyses work on it unless they need Flax modules."""
 
 from __future__ import annotations
 
@@ -47,6 +47,7 @@ class FoundNetwork(Network):
 
     def bound(self, variables: Variables, x: Any) -> Variables:
         """With the context: masks and positions of the input, and arrays that several parts read."""
+        self.code.layout.check(variables)
         context = self.code.layout.context(variables, x)
         return {**variables, "context": context} if context else variables
 

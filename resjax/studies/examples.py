@@ -36,6 +36,15 @@ def differentiable(inputs: Any) -> bool:
     return len(leaves) == 1 and jnp.issubdtype(leaves[0].dtype, jnp.floating)
 
 
+def check_network(network: Any) -> None:
+    """Raises a ``ValueError`` for what is no network, such as a ``Found`` or a module of Flax."""
+    if not isinstance(network, Network):
+        raise ValueError(
+            f"the first argument is a {type(network).__name__}; it must be a resjax.network.Network, such as "
+            "found.network, where found = resjax.discover(…)"
+        )
+
+
 def checked_inputs(network: Network, inputs: Any) -> Any:
     """Inputs as numpy arrays, after a check that an analysis can use them.
 
@@ -43,6 +52,7 @@ def checked_inputs(network: Network, inputs: Any) -> Any:
       ValueError: no example, arrays of different lengths, no array, or integers that should be standardized
         images.
     """
+    check_network(network)
     leaves = jax.tree.leaves(inputs)
     if leaves and all(isinstance(leaf, int | float) for leaf in leaves):
         inputs = np.asarray(inputs)  # nested lists of numbers are one array
@@ -126,6 +136,8 @@ def check_labels(labels: np.ndarray, count: int, logits: tuple[int, ...]) -> Non
     Raises:
       ValueError: labels of another shape than the logits', not integers, or outside the classes.
     """
+    if not logits:
+        raise ValueError("logits must be [N, classes] or [N, positions, classes]; the network returns [N]")
     *positions, classes = logits
     needed = [count, *positions]
     if list(labels.shape) != needed:

@@ -97,7 +97,7 @@ class Given:
                 path = unlike[0][0]
                 raise ValueError(
                     f"initial_variables must have the names and shapes of variables; at {path} they have "
-                    f"{initial.get(path, 'nothing')}, not {newest.get(path, 'nothing')}"
+                    f"{initial.get(path, 'nothing')}, and variables have {newest.get(path, 'nothing')}"
                 )
         if self.batch_size < 1:
             raise ValueError(f"batch_size={self.batch_size}; allowed: 1 or more")
@@ -162,6 +162,7 @@ def _check_examples(prefix: str, inputs: Any, labels: Any) -> None:
         raise ValueError(f"{prefix}inputs have no example: {described(inputs)}")
     if not hasattr(labels, "dtype") or not np.ndim(labels) or len(labels) != len(leaves[0]):
         what = f"{len(labels)}" if np.ndim(labels) else f"{labels!r:.80}"
+        what += "" if hasattr(labels, "dtype") else f", a {type(labels).__name__}"
         raise ValueError(
             f"{prefix}inputs have {len(leaves[0])} examples, {prefix}labels {what}; allowed: an int array "
             "with one entry, or one row of positions, for each example"
@@ -288,7 +289,7 @@ _EXAMPLES = 2  # with which the function is traced; more would not show more
 
 
 def load_network(network: str | Given | Mapping[str, Any], folder: str | Path = "analysis") -> GivenNetwork:
-    """Finds the units of a network, so that all studies can be run on it.
+    """Finds the units of a network, so that studies can be run on it.
 
     Args:
       network: a ``Given``, a mapping with its fields, or 'package.module:make', the name of a function
@@ -303,6 +304,8 @@ def load_network(network: str | Given | Mapping[str, Any], folder: str | Path = 
     given = Given.of(_made(network) if isinstance(network, str) else network)
     example = jax.tree.map(lambda v: v[:_EXAMPLES], given.inputs)
     program = _traced("fn", given.fn, given.variables, example)
+    if given.train_fn:
+        _traced("train_fn", given.train_fn, given.variables, example, jax.random.key(0))
     found = discover(
         given.fn,
         given.variables,

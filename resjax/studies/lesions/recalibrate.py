@@ -332,8 +332,8 @@ STUDY = Study(
     question=(
         "In inference, BatchNorm normalizes by the mean and variance of training. When a unit is deleted, "
         "these no longer match the inputs of later layers. Here they are re-estimated with the unit deleted, "
-        "on training images that are cropped and flipped as in training; no weight is changed. How much of "
-        "the damage remains?"
+        "on training images (those of a run are cropped and flipped as in training); no weight is changed. "
+        "How much of the damage remains?"
     ),
     code=(
         "reference, _ = run.examples('train', 2048, augmented=True)\n"

@@ -282,11 +282,13 @@ def _untrained(result: Paths) -> str:
     if result.initial is None or verdict(result.initial) == "none":
         return ""
     exact, sample = result.initial.first
+    lengths = f"exactly {between(exact.effective[0])} units ({_mean(exact)})"
+    if np.isnan(sample.attenuation):
+        return f" At init the same network has {lengths}; no g, since too few lengths have a gradient."
     g = factor(sample.attenuation) + around(sample.attenuation_interval)
     return (
         f" At init the same network has g = {g}, R² = {sample.r_squared:.3f}"
-        f"{over(sample.r_squared_interval, 'draws', 3)}, and exactly {between(exact.effective[0])} units "
-        f"({_mean(exact)})."
+        f"{over(sample.r_squared_interval, 'draws', 3)}, and {lengths}."
     )
 
 
