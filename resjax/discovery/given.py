@@ -130,9 +130,9 @@ class Given:
         for leaf in self.leaves:
             path, value = paths[leaf.index]
             if raw_path(path) != leaf.raw or not is_array(value) or np.shape(value) != leaf.spec.shape:
-                own = list(np.shape(value)) if is_array(value) else type(value).__name__
+                what = list(np.shape(value)) if is_array(value) else type(value).__name__
                 raise ValueError(
-                    f"the variables have {raw_path(path)} of shape {own} where those of the network have "
+                    f"the variables have {raw_path(path)} of shape {what} where those of the network have "
                     f"{leaf.raw} of shape {list(leaf.spec.shape)}: give a pytree of the same form"
                 )
         return [paths[leaf.index][1] for leaf in self.leaves]
