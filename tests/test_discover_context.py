@@ -69,3 +69,30 @@ def test_gradients_are_those_of_the_function(make):
     ours = jax.grad(lambda v: (found.network.apply(v, x).logits ** 2).sum())(found.variables)
     wanted = jax.grad(lambda v: (fn(v, x) ** 2).sum())(variables)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found.unstack(ours), wanted)
+
+
+def conditioned_u_net():
+    """Residual blocks that read the embedding of a time, with a connection past all but the first and last."""
+    _, variables, x = conditioned()
+    variables = {**variables, "join": drawn(44, 16, 8), "time": {"w": drawn(40, 1, 8), "v": drawn(45, 8, 8)}}
+
+    def fn(variables, x):
+        time = jnp.tanh(x["time"] @ variables["time"]["w"])
+        for _ in range(2):
+            time = time + jnp.tanh(time @ variables["time"]["v"])
+        early, inner, late = (
+            lambda h, p=p: h + jnp.tanh(h @ p["a"] + time @ p["t"]) @ p["b"] for p in variables["blocks"]
+        )
+        h = early(x["x"])
+        h = late(jnp.concatenate([inner(h), h], 1) @ variables["join"])
+        return h @ variables["head"]
+
+    return fn, variables, x
+
+
+def test_the_signal_is_the_input_with_most_units():
+    """The layers that embed the time have two residual sums, as many as the blocks have on the chain."""
+    found = resjax.discover(*conditioned_u_net())
+    assert [unit.name for unit in found.units] == ["blocks/0", "blocks/1", "blocks/2"]
+    assert [unit.bypassed for unit in found.units] == [False, True, False]
+    assert any("time" in remark for remark in found.remarks)

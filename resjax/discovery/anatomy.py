@@ -71,12 +71,13 @@ class Source:
         return next(iter(self._known.values()))
 
     def best(self, batch: int) -> Source:
-        """With that input alone as the signal, or all of them, with which most units are on a chain."""
+        """With that input alone as the signal, or all of them, with which most units are on a chain, or
+        else with which most are found."""
         program, n = self.given.trace(batch), len(jax.tree.leaves(self.given.example))
         alone = [frozenset(range(n)) - {i} for i in range(n)] if n > 1 else []
         sources = [dataclasses.replace(self, conditions=trial) for trial in (frozenset[int](), *alone)]
         found = [source._find(program) for source in sources]
-        on_chain = [(sum(not b for b in one.bypassed), -sum(one.bypassed)) for one in found]
+        on_chain = [(sum(not b for b in one.bypassed), len(one.units)) for one in found]
         i = max(range(len(sources)), key=lambda i: (*on_chain[i], -i))
         sources[i]._known[_key(batch, None, None, False)] = found[i]
         return sources[i]
