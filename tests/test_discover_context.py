@@ -72,7 +72,7 @@ def test_gradients_are_those_of_the_function(make):
 
 
 def conditioned_u_net():
-    """Residual blocks that read the embedding of a time, with a connection past all but the first and last."""
+    """Residual blocks that read the embedding of a time, with a connection past the second of three."""
     _, variables, x = conditioned()
     variables = {**variables, "join": drawn(44, 16, 8), "time": {"w": drawn(40, 1, 8), "v": drawn(45, 8, 8)}}
 
