@@ -51,12 +51,6 @@ class Anatomy:
         """The parameters of each unit's branch."""
         return [frozenset(self.program.origins[v] for v in unit.leaves) for unit in self.units]
 
-    @property
-    def size(self) -> int:
-        """The number of parameters in units."""
-        leaves = frozenset[int]().union(*(unit.leaves for unit in self.units))
-        return sum(int(np.prod(self.program.avals[self.program.leaves[v]].shape)) for v in leaves)
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Source:
@@ -78,12 +72,12 @@ class Source:
 
     def best(self, batch: int) -> Source:
         """With that input alone as the signal, or all of them, with which most units are on a chain, or else
-        with which units have most parameters."""
+        with which most are found."""
         program, n = self.given.trace(batch), len(jax.tree.leaves(self.given.example))
         alone = [frozenset(range(n)) - {i} for i in range(n)] if n > 1 else []
         sources = [dataclasses.replace(self, conditions=trial) for trial in (frozenset[int](), *alone)]
         found = [source._find(program) for source in sources]
-        on_chain = [(sum(not b for b in one.bypassed), one.size) for one in found]
+        on_chain = [(sum(not b for b in one.bypassed), len(one.units)) for one in found]
         i = max(range(len(sources)), key=lambda i: (*on_chain[i], -i))
         sources[i]._known[_key(batch, None, None, False)] = found[i]
         return sources[i]
