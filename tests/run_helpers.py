@@ -6,9 +6,15 @@ from network_helpers import draw
 
 from resjax import config as configs
 from resjax.analysis import load_run
+from resjax.studies.run import Run
 from resjax.training.checkpoint import Checkpoints
 from resjax.training.experiment import load_experiment
 from resjax.workdir.workdir import claim
+
+
+def run_with(**attributes):
+    """A run that has nothing but these attributes."""
+    return object.__new__(type("RunWith", (Run,), attributes))
 
 
 def tiny_run(path, model="resnet", step=2, seed=0, **fields):

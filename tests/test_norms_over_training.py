@@ -2,12 +2,12 @@
 
 import dataclasses
 import json
-from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from run_helpers import run_with
 
 from resjax import models
 from resjax.network.norms import layer_norms
@@ -90,8 +90,8 @@ def test_activations_where_they_were_logged(network, records):
 def test_what_can_not_be_read_is_refused(network, records):
     with pytest.raises(ValueError, match="no record of metrics"):
         norms_over_training(network, records[:1], SHAPE)
-    assert "log.every" in study.STUDY.unsuited(SimpleNamespace(records=records[:1]))
-    assert study.STUDY.unsuited(SimpleNamespace(records=records)) is None
+    assert "log.every" in study.STUDY.unsuited(run_with(records=records[:1]))
+    assert study.STUDY.unsuited(run_with(records=records)) is None
     config = models.defaults("resnet", stage_sizes=(1, 1), widths=(2, 4))
     other = models.build(config, image_shape=SHAPE, num_classes=3)
     with pytest.raises(ValueError, match="pass the network that was trained"):
@@ -106,7 +106,7 @@ def test_quarters_are_geometric_means():
 
 
 def test_study_and_plot(network, records):
-    run = SimpleNamespace(network=network, records=records, image_shape=SHAPE)
+    run = run_with(network=network, records=records, image_shape=SHAPE)
     result = study.STUDY.run(run, None, None)
     figure = study.STUDY.plot({f"run {i}": result for i in range(3)})
     assert isinstance(figure, Figure) and len(figure.axes) == 4

@@ -1,10 +1,10 @@
 """What the path studies say, of results made by hand: the opposite when the numbers are."""
 
 import dataclasses
-import types
 
 import numpy as np
 import pytest
+from run_helpers import run_with
 
 from resjax import models
 from resjax.report import compare
@@ -219,6 +219,6 @@ def test_counts_of_a_network():
 
 @pytest.mark.parametrize("module", [path_counts, path_growth, path_parameters, paths])
 def test_a_network_with_one_path_is_unsuited(module):
-    reason = module.STUDY.unsuited(types.SimpleNamespace(residual=False))
+    reason = module.STUDY.unsuited(run_with(residual=False))
     assert "one path only" in reason
-    assert module.STUDY.unsuited(types.SimpleNamespace(residual=True)) is None
+    assert module.STUDY.unsuited(run_with(residual=True)) is None

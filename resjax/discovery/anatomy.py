@@ -119,11 +119,8 @@ class Source:
         assert first.chain is not None
         values = first.chain.states[part - 1], first.units[min(part, len(first.units)) - 1].out
         own = _casts((first.program.avals[v].dtype, state.dtype) for v in values)
-        # Arrays of other parts are not known here: the last trial is that all have the dtype of this state.
-        specs = [*(leaf.spec for leaf in self.given.leaves), *jax.tree.leaves(self.given.example)]
-        alike = _casts((spec.dtype, state.dtype) for spec in specs)
-        for trial in ((cast, cast), (cast, own), (alike, alike)):
-            found = self.anatomy(batch, *trial, train)
+        for trial in (cast, own):
+            found = self.anatomy(batch, cast, trial, train)
             assert found.chain is not None
             ends = found.chain.states[part - 1], found.units[min(part, len(found.units)) - 1].out
             if state.dtype in {found.program.avals[v].dtype for v in ends}:

@@ -65,12 +65,14 @@ def drawn(tree: Any) -> Any:
         if not is_float(v):
             return np.zeros(v.shape, v.dtype) if isinstance(v, jax.ShapeDtypeStruct) else v
         names = jax.tree_util.keystr(path, simple=True, separator="/").split("/")
+        # Where float64 is on, some initializers use it.
+        dtype = np.float32 if v.dtype == np.float64 else v.dtype
         noise = rng.normal(size=v.shape)
         if any("var" in name for name in names[-3:]):
-            return np.exp(0.3 * noise).astype(v.dtype)
+            return np.exp(0.3 * noise).astype(dtype)
         if v.ndim == 1:
-            return (0.3 * noise + any(name in ("scale", "gamma") for name in names)).astype(v.dtype)
-        return (noise / np.sqrt(v.size / max(v.shape))).astype(v.dtype)
+            return (0.3 * noise + any(name in ("scale", "gamma") for name in names)).astype(dtype)
+        return (noise / np.sqrt(v.size / max(v.shape))).astype(dtype)
 
     return jax.tree_util.tree_map_with_path(leaf, tree)
 
