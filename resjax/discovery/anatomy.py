@@ -46,6 +46,15 @@ class Anatomy:
     others: Mapping[str, list[int]]
     updates: Mapping[Origin, int]
 
+    @functools.cached_property
+    def from_key(self) -> set[int | None]:
+        """The values that are made of the program's random key, and the key; empty without one."""
+        made: set[int | None] = {self.program.key} - {None}
+        for node in self.program.nodes if made else ():
+            if made.intersection(node.ins):
+                made.update(node.outs)
+        return made
+
     @property
     def parameters(self) -> list[frozenset[Origin]]:
         """The parameters of each unit's branch."""
@@ -194,6 +203,7 @@ def _updates(given: Given, program: Program) -> dict[Origin, int]:
     if program.key is None:
         return {}
     found: dict[Origin, int] = {}
+    leaves = dict(zip(program.origins, program.leaves, strict=True))
     statistics = jax.tree_util.tree_flatten_with_path(program.out_tree[1])[0]
     for (path, _), value in zip(statistics, program.outs[1:], strict=True):
         array = given.array_at(path)
@@ -204,7 +214,6 @@ def _updates(given: Given, program: Program) -> dict[Origin, int]:
             if rows is None or not layers
             else list(zip(sorted(layers), rows, strict=True))
         )
-        leaves = dict(zip(program.origins, program.leaves, strict=True))
         found.update({origin: new for origin, new in pairs if new != leaves[origin]})
     return found
 

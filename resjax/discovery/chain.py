@@ -55,7 +55,7 @@ def cut(graph: Graph, units: tuple[Sum, ...]) -> Chain:
             n += 1
         states.append(row[n - 1][0] if n else unit.out)
     splits = tuple(
-        graph.between(state, [a.value for a in (u.shortcut, *u.branches)])
+        graph.between(state, [a.value for a in u.addends])
         for state, u in zip(states[:-1], units, strict=True)
     )
     merges = tuple(graph.between(u.out, [state]) for u, state in zip(units, states[1:], strict=True))

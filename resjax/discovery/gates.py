@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from resjax.discovery.anatomy import Source
 from resjax.discovery.program import Origin, Program
-from resjax.discovery.units import Addend, Sum
+from resjax.discovery.units import Sum
 
 
 def run_gated(
@@ -58,22 +58,14 @@ def run_gated(
         if k in sums:
             unit, gate = sums[k]
             known[unit.out] = _gated(program, unit, known, gate)
-    new = {origin: _value(program, known, value) for origin, value in found.updates.items()}
+    new = {origin: program.value(value, known) for origin, value in found.updates.items()}
     return known[found.graph.out], new
 
 
-def _value(program: Program, known: Mapping[int, Any], value: int) -> Any:
-    return known[value] if value in known else program.constants[value]
-
-
 def _gated(program: Program, unit: Sum, known: Mapping[int, Any], gate: Any) -> jax.Array:
-    def signed(addend: Addend) -> Any:
-        value = _value(program, known, addend.value)
-        return value if addend.sign > 0 else -value
-
-    intact, branches = known[unit.out], [signed(a) for a in unit.branches]
-    branch = sum(branches[1:], branches[0])
-    return _sum(jnp.asarray(gate, intact.dtype), intact, signed(unit.shortcut), branch)
+    intact = known[unit.out]
+    shortcut, branch = unit.parts(program.value(a.value, known) for a in unit.addends)
+    return _sum(jnp.asarray(gate, intact.dtype), intact, shortcut, branch)
 
 
 @jax.custom_jvp

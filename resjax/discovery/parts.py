@@ -123,10 +123,7 @@ class TracedUnit(Unit):
     def split(self, x: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
         i = self.part.units[0]
         unit = self.code.source.first.units[i]
-        values = _run_piece(self, self.code, self.part, i + 1, 0, x, train)
-        addends = (unit.shortcut, *unit.branches)
-        shortcut, *branches = (v if a.sign > 0 else -v for v, a in zip(values, addends, strict=True))
-        return shortcut, sum(branches[1:], branches[0])
+        return unit.parts(_run_piece(self, self.code, self.part, i + 1, 0, x, train))
 
     def merge(self, z: jax.Array, train: bool) -> jax.Array:
         return _run_piece(self, self.code, self.part, self.part.units[0] + 1, 1, z, train)[0]

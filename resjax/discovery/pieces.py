@@ -66,7 +66,7 @@ def _halves(found: Anatomy) -> dict[tuple[int, int], tuple[list[int], int | None
     assert chain is not None
     halves: dict[tuple[int, int], Any] = {(0, 0): (chain.stem, None, [states[0]])}
     for i, unit in enumerate(chain.units):
-        addends = [a.value for a in (unit.shortcut, *unit.branches)]
+        addends = [a.value for a in unit.addends]
         halves[i + 1, 0] = (chain.splits[i], states[i], addends)
         halves[i + 1, 1] = (chain.merges[i], unit.out, [states[i + 1]])
     halves[len(chain.units) + 1, 0] = (chain.head, states[-1], [found.graph.out])
@@ -118,7 +118,7 @@ def run(
             shape, own = program.avals[value].shape, jax.random.fold_in(key, j)
             known[value] = jax.random.split(own, shape) if shape else own
     program.run(sorted({*piece.sides, *piece.which}), known)
-    return [known[v] if v in known else program.constants[v] for v in piece.ends]
+    return [program.value(v, known) for v in piece.ends]
 
 
 def reads(found: Anatomy, pieces: Iterable[Piece]) -> tuple[list[Origin], list[int], bool]:
@@ -149,7 +149,7 @@ def signature(found: Anatomy, i: int) -> str:
     """A digest that is equal for units that differ in the values of their leaves alone."""
     program, lines, number = found.program, list[str](), dict[int, str]()
     unit = found.units[i]
-    signs = [a.sign for a in (unit.shortcut, *unit.branches)]
+    signs = [a.sign for a in unit.addends]
     for half, piece in enumerate(pieces_of(found)[i + 1]):
         assert piece.start is not None
         number[piece.start] = "start"
@@ -180,13 +180,9 @@ def _keys(found: Anatomy, which: list[int]) -> list[int]:
     A network gives each unit a key of its own, of which these are made anew: so units are equal although the
     function made their keys in different ways.
     """
-    program = found.program
-    if program.key is None:
+    program, made = found.program, found.from_key
+    if not made:
         return []
-    made: set[int | None] = {program.key}
-    for node in program.nodes:
-        if made.intersection(node.ins):
-            made.update(node.outs)
     keys: dict[int, None] = {}
     for k in sorted({*found.graph.sides(which), *which}):
         for v in program.nodes[k].ins:

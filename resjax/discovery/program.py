@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -108,11 +108,15 @@ class Program:
         """The values of ``leaves``, of the variables' arrays."""
         return [arrays[i][row] if row else arrays[i] for i, row in self.origins]
 
+    def value(self, value: int, known: Mapping[int, Any]) -> Any:
+        """The array of a value: among ``known``, or a constant."""
+        return known[value] if value in known else self.constants[value]
+
     def run(self, which: Iterable[int], known: dict[int, Any]) -> dict[int, Any]:
         """Runs equations in order; ``known`` {value: array} is completed and returned."""
         for k in which:
             node = self.nodes[k]
-            args = [None if v is None else known[v] if v in known else self.constants[v] for v in node.ins]
+            args = [None if v is None else self.value(v, known) for v in node.ins]
             known.update(zip(node.outs, node.run(args), strict=True))
         return known
 

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 from resjax.discovery.graph import CONTEXT, SIGNAL, Graph
 from resjax.discovery.linear import ADDS, NONLINEAR, Kind, kind_of, linear_in
@@ -51,6 +51,17 @@ class Sum:
     conditional: frozenset[int]
     members: tuple[Sum, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def addends(self) -> tuple[Addend, ...]:
+        """The shortcut, and the branches."""
+        return self.shortcut, *self.branches
+
+    def parts(self, values: Iterable[Any]) -> tuple[Any, Any]:
+        """The shortcut, and the sum of the branches, of the values of ``addends``."""
+        signed = (v if a.sign > 0 else -v for v, a in zip(values, self.addends, strict=True))
+        shortcut, first, *rest = signed
+        return shortcut, sum(rest, first)
 
 
 # Why a sum is not a unit: {reason: what to call several of them}.
