@@ -17,8 +17,7 @@ import pytest
 from pretrained_helpers import SAVED
 from safetensors.numpy import save_file
 
-from resjax.pretrained import read
-from resjax.pretrained.files import sha256
+from resjax.pretrained.files import read_checkpoint, sha256, under
 from resjax.pretrained.torch_files import TorchFileError, _stand_ins, read_torch
 
 DATA = Path(__file__).parent / "data"
@@ -26,7 +25,9 @@ DATA = Path(__file__).parent / "data"
 
 @pytest.mark.parametrize("name", ["pretrained_zip.pth", "pretrained_legacy.th"])
 def test_files_that_pytorch_wrote_are_read_exactly(name):
-    tensors = read(DATA / name)  # nested in 'state_dict', every name begins with 'module.'
+    found = read_checkpoint(DATA / name).tensors
+    names = {n.removeprefix("state_dict.module."): n for n in found if n != "best"}
+    tensors = under(found, names)
     assert set(tensors) == {*SAVED, "view.weight", "half"}
     for key, value in SAVED.items():
         np.testing.assert_array_equal(tensors[key], value)
@@ -47,12 +48,12 @@ def test_what_lies_beside_the_tensors_is_kept_where_it_is_plain():
 def test_safetensors_are_read_one_by_one(tmp_path):
     half = SAVED["conv.weight"].astype(ml_dtypes.bfloat16)
     save_file({"module.a": SAVED["bn.running_var"], "module.b": half}, tmp_path / "x.safetensors")
-    tensors = read(tmp_path / "x.safetensors")
-    assert list(tensors) == ["a", "b"] and len(tensors) == 2
-    np.testing.assert_array_equal(tensors["a"], SAVED["bn.running_var"])
-    np.testing.assert_array_equal(tensors["b"], half)
+    tensors = read_checkpoint(tmp_path / "x.safetensors").tensors
+    assert list(tensors) == ["module.a", "module.b"] and len(tensors) == 2
+    np.testing.assert_array_equal(tensors["module.a"], SAVED["bn.running_var"])
+    np.testing.assert_array_equal(tensors["module.b"], half)
     with pytest.raises(KeyError):
-        tensors["module.a"]
+        tensors["a"]
 
 
 # --- files made here, as torch.save would make them ---
@@ -168,7 +169,7 @@ def test_a_file_that_calls_anything_is_refused_and_nothing_runs(tmp_path, kind, 
     raw = pickle.dumps({"state_dict": Call(function, (target,))}, protocol)
     path = container(kind, raw, tmp_path / "evil.pth")
     with pytest.raises(TorchFileError, match=rf"evil.pth: it refers to .*{function.__name__}.*save the"):
-        read(path)
+        read_checkpoint(path)
     assert not (tmp_path / "made").exists()
 
 
@@ -218,27 +219,27 @@ def test_a_file_can_not_change_the_reader(tmp_path, name):
 def test_what_is_no_checkpoint_is_refused(tmp_path, content, message):
     (tmp_path / "x.pth").write_bytes(content)
     with pytest.raises(ValueError, match=message):
-        read(tmp_path / "x.pth")
+        read_checkpoint(tmp_path / "x.pth")
 
 
 def test_programs_and_archives_of_others_are_refused(tmp_path):
     path = tmp_path / "x.pth"
     np.savez(path.with_suffix(".npz"), a=np.zeros(2))
     with pytest.raises(ValueError, match="no PyTorch checkpoint"):
-        read(path.with_suffix(".npz"))
+        read_checkpoint(path.with_suffix(".npz"))
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("x/data.pkl", pickle.dumps({}, 2))
         archive.writestr("x/constants.pkl", b"")
     with pytest.raises(ValueError, match="TorchScript"):
-        read(path)
+        read_checkpoint(path)
 
 
 def test_a_file_without_tensors_says_what_it_holds(tmp_path):
     path = container("zip", pickle.dumps({"epoch": 3, "optimizer": {}}, 2), tmp_path / "x.pth")
     with pytest.raises(ValueError, match="it holds: epoch, optimizer"):
-        read(path)
+        read_checkpoint(path)
     with pytest.raises(FileNotFoundError, match="no such file"):
-        read(tmp_path / "y.pth")
+        read_checkpoint(tmp_path / "y.pth")
 
 
 def test_sha256_is_of_the_whole_file(tmp_path):

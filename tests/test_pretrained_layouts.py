@@ -176,7 +176,7 @@ def test_what_is_exported_comes_back_bit_for_bit(name, tmp_path):
     network = models.build(model, image_shape=shape, num_classes=5)
     variables = draw_variables(network, shape)
     export(network, variables, shape, tmp_path / "x.safetensors", {"step": "7"})
-    tensors = read(tmp_path / "x.safetensors")
+    tensors = read(tmp_path / "x.safetensors").tensors
     assert equal(to_variables(tensors, network, shape, naming.torchvision(network)), variables)
     layout = recognize(tensors)
     again = models.build(layout.model, image_shape=shape, num_classes=5)

@@ -11,7 +11,7 @@ from torch_models import LARGE, SMALL, build  # noqa: E402
 from torch_models import activations as torch_activations  # noqa: E402
 
 from resjax import models  # noqa: E402
-from resjax.pretrained import load, read, recognize  # noqa: E402
+from resjax.pretrained import load, recognize  # noqa: E402
 from resjax.pretrained.convert import to_variables  # noqa: E402
 from resjax.pretrained.export import export  # noqa: E402
 from resjax.pretrained.torch_files import read_torch  # noqa: E402
@@ -75,7 +75,7 @@ def test_whole_models_and_programs_are_refused(tmp_path):
     for zipped in (True, False):
         torch.save(model, tmp_path / "x.pt", _use_new_zipfile_serialization=zipped)
         with pytest.raises(ValueError, match=r"save the state_dict\(\)"):
-            read(tmp_path / "x.pt")
+            read_torch(tmp_path / "x.pt")
 
 
 @pytest.mark.parametrize("name", ["torchvision_bottleneck", "torchvision_alexnet", "torchvision_vgg11"])

@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 
 from resjax import config as configs
 from resjax import data, models
-from resjax.pretrained import naming, read, recognize
+from resjax.pretrained import naming, read
 from resjax.pretrained.convert import to_tensors
 from resjax.pretrained.workdirs import default_config, evaluate, make_workdir
 from resjax.studies.lesions.batch_statistics import reestimate
@@ -51,7 +51,7 @@ def files(tmp_path_factory):
 
 
 def config_of(folder, classes=CLASSES):
-    c = default_config(recognize(read(folder / "net.safetensors")))
+    c = default_config(read(folder / "net.safetensors").layout)
     c.data.name = str(folder / f"images{classes}.npz")
     c.train.batch_size = 24
     c.train.duration = "3 steps"
@@ -62,7 +62,7 @@ def config_of(folder, classes=CLASSES):
 def test_a_workdir_holds_the_network_and_where_it_comes_from(files, tmp_path):
     folder, model, variables = files
     experiment = load_experiment(config_of(folder))
-    state = make_workdir(folder / "net.safetensors", tmp_path / "run", experiment)
+    state = make_workdir(read(folder / "net.safetensors"), tmp_path / "run", experiment)
     run = load_run(tmp_path / "run")
     assert run.steps == (1,) and run.step == 1
     assert equal(run.variables, variables)
@@ -83,14 +83,14 @@ def test_a_workdir_holds_the_network_and_where_it_comes_from(files, tmp_path):
     (record,) = load_run(tmp_path / "run").records
     assert record["step"] == 1 and record["test_error"] == wrong / 30
     with pytest.raises(ValueError, match="holds a run already"):
-        make_workdir(folder / "net.safetensors", tmp_path / "run", experiment)
+        make_workdir(read(folder / "net.safetensors"), tmp_path / "run", experiment)
 
 
 def test_its_training_images_are_augmented_as_its_authors_did(files, tmp_path):
     """Padded with black before standardizing; statistics of such images are found again on such images."""
     folder, _, variables = files
     experiment = load_experiment(config_of(folder))
-    make_workdir(folder / "net.safetensors", tmp_path / "run", experiment)
+    make_workdir(read(folder / "net.safetensors"), tmp_path / "run", experiment)
     run = load_run(tmp_path / "run")
     assert run.augmentation == "random crops after padding by 4 pixels of black and random flips"
     plain, labels = run.examples("train", 40)
@@ -133,7 +133,7 @@ def test_an_older_workdir_goes_on_without_the_fields_that_came_later(files, tmp_
     home = tmp_path / "run"
     config = config_of(folder)
     config.data.pad_with = "mean"
-    make_workdir(folder / "net.safetensors", home, load_experiment(config))
+    make_workdir(read(folder / "net.safetensors"), home, load_experiment(config))
     stored = json.loads((home / "config.json").read_text())
     del stored["data"]["pad_with"]
     (home / "config.json").write_text(json.dumps(stored))
@@ -147,7 +147,7 @@ def test_training_goes_on_from_the_pretrained_network(files, tmp_path):
     folder, _, variables = files
     home = tmp_path / "run"
     experiment = load_experiment(config_of(folder))
-    make_workdir(folder / "net.safetensors", home, experiment)
+    make_workdir(read(folder / "net.safetensors"), home, experiment)
     (home / "metrics.jsonl").write_text('{"step": 1, "epoch": 0.6, "test_error": 0.5}\n')
     config = configs.load_file(home / "config.py")
     config.optimizer.learning_rate = 0.5
@@ -166,7 +166,7 @@ def test_training_goes_on_from_the_pretrained_network(files, tmp_path):
 def test_other_classes_need_a_new_head(files, tmp_path):
     folder, _, variables = files
     experiment = load_experiment(config_of(folder, 4))
-    file = folder / "net.safetensors"
+    file = read(folder / "net.safetensors")
     with pytest.raises(ValueError, match=r"has 10 classes and .* has 4.*--new_head"):
         make_workdir(file, tmp_path / "run", experiment)
     state = make_workdir(file, tmp_path / "run", experiment, new_head=True)
@@ -203,7 +203,7 @@ def test_the_commands_end_to_end(files, tmp_path):
     exported = command("resjax.pretrained.export", f"--workdir={home}", f"--out={out}")
     assert exported.returncode == 0, exported.stderr
     kernel = variables["params"]["stem"]["conv"]["kernel"]
-    np.testing.assert_array_equal(read(out)["conv1.weight"], kernel.transpose(3, 2, 0, 1))
+    np.testing.assert_array_equal(read(out).tensors["conv1.weight"], kernel.transpose(3, 2, 0, 1))
 
 
 # --- data.mean, data.std ---

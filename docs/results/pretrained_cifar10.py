@@ -34,7 +34,7 @@ def torch_logits(file: str, blocks: int, images: np.ndarray) -> np.ndarray:
     from torch_models import CifarResNet
 
     model = CifarResNet(blocks, "A", "linear").eval()
-    state = {name: torch.from_numpy(tensor.copy()) for name, tensor in read(file).items()}
+    state = {name: torch.from_numpy(tensor.copy()) for name, tensor in read(file).tensors.items()}
     report = model.load_state_dict(state, strict=False)
     assert not report.unexpected_keys
     assert all(key.endswith("num_batches_tracked") for key in report.missing_keys)

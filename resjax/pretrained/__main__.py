@@ -18,8 +18,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from resjax import command
-from resjax.pretrained.files import read
-from resjax.pretrained.layouts import recognize
+from resjax.pretrained.source import read
 from resjax.pretrained.workdirs import default_config, evaluate, make_workdir
 from resjax.training.experiment import load_experiment
 
@@ -28,10 +27,10 @@ def _main(argv: list[str]) -> None:
     if len(argv) != 2 or not _WORKDIR.value:
         raise app.UsageError(f"one FILE and --workdir are needed, got {argv[1:]}; see --help")
     experiment = load_experiment(_CONFIG.value)
-    state = make_workdir(argv[1], _WORKDIR.value, experiment, new_head=_NEW_HEAD.value)
+    state = make_workdir(_SOURCE, _WORKDIR.value, experiment, new_head=_NEW_HEAD.value)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     model = _CONFIG.value.model.name
-    print(f"{argv[1]}: {_LAYOUT.name}, {model}, {parameters:,} parameters", flush=True)
+    print(f"{argv[1]}: {_SOURCE.layout.name}, {model}, {parameters:,} parameters", flush=True)
     if _EVALUATE.value:
         sums = evaluate(experiment, state, _WORKDIR.value)
         print(
@@ -55,11 +54,11 @@ def _given_file() -> str:
 
 if __name__ == "__main__":
     try:
-        _LAYOUT = recognize(read(_given_file()))
+        _SOURCE = read(_given_file())
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
-    _CONFIG = config_flags.DEFINE_config_dict("config", default_config(_LAYOUT))
+    _CONFIG = config_flags.DEFINE_config_dict("config", default_config(_SOURCE.layout))
     _WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run, created if absent")
     about = "initialize a new classifier, for other classes"
     _NEW_HEAD = flags.DEFINE_bool("new_head", False, about)

@@ -14,8 +14,9 @@ from ml_collections import ConfigDict
 
 from resjax import config as configs
 from resjax.pretrained.convert import to_variables, with_new_head
-from resjax.pretrained.files import read, sha256
-from resjax.pretrained.layouts import Layout, recognize
+from resjax.pretrained.files import sha256
+from resjax.pretrained.layout import Layout
+from resjax.pretrained.source import Source
 from resjax.training.checkpoint import Checkpoints
 from resjax.training.devices import Devices
 from resjax.training.experiment import Experiment
@@ -55,32 +56,30 @@ def default_config(layout: Layout) -> ConfigDict:
 
 
 def make_workdir(
-    path: str | Path, directory: str | Path, experiment: Experiment, *, new_head: bool = False
+    source: Source, directory: str | Path, experiment: Experiment, *, new_head: bool = False
 ) -> TrainState:
     """Saves a network in a workdir as its checkpoint of step 1; returns its state.
 
     Args:
-      path: the file of tensors.
+      source: the network in a file.
       directory: the workdir, created if absent.
       experiment: the run's, with a configuration from ``default_config``.
       new_head: initialize the classifier from the run's seed, for data with other classes.
 
     Raises:
-      FileNotFoundError: no such file.
       ValueError: the file does not fit the configuration, or the workdir holds another run.
     """
     if (Path(directory).expanduser() / "checkpoints").exists():
         raise ValueError(f"{directory} holds a run already; use another --workdir")
-    tensors = read(path)
-    layout = recognize(tensors)
+    layout = source.layout
     info, network = experiment.dataset.info, experiment.task.network
     if info.num_classes != layout.num_classes and not new_head:
         raise ValueError(
-            f"{path} has {layout.num_classes} classes and {info.name} has {info.num_classes}: set "
+            f"{source.path} has {layout.num_classes} classes and {info.name} has {info.num_classes}: set "
             "--config.data.name to the data of its training, or use a new classifier: --new_head"
         )
     names = layout.naming(network)
-    variables = to_variables(tensors, network, info.image_shape, names, head=not new_head)
+    variables = to_variables(source.tensors, network, info.image_shape, names, head=not new_head)
     state = experiment.create_state()
     if new_head:
         variables = with_new_head(variables, state.variables)
@@ -100,9 +99,9 @@ def make_workdir(
     workdir.write(home / "config.py", _CONFIG_FILE)
     runs = json.loads((home / "runs.json").read_text())
     runs[-1]["imported"] = {
-        "file": Path(path).name,
-        "sha256": sha256(path),
-        "bytes": Path(path).expanduser().stat().st_size,
+        "file": source.path.name,
+        "sha256": sha256(source.path),
+        "bytes": source.path.stat().st_size,
         "layout": layout.name,
         "new_head": new_head,
     }
