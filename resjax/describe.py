@@ -186,7 +186,7 @@ one image, forward. A row of several units has the numbers of each."""
 
 
 if __name__ == "__main__":
-    _CONFIG = config_flags.DEFINE_config_file("config", help_string="configs/NAME.py")
+    _CONFIG = config_flags.DEFINE_config_file("config", help_string=command.CONFIG_HELP)
     _ALL = flags.DEFINE_bool("all", False, "list every unit, equal units too")
     _JSON = flags.DEFINE_bool("json", False, "JSON, with every unit, instead of a table")
     flags.mark_flag_as_required("config")
