@@ -47,8 +47,8 @@ def main() -> None:
         print(f"resjax {__version__}")
     elif given in COMMANDS:
         del sys.argv[1]
-        # As if Python had been started with -m: modules of this folder can be imported (a network of one's own),
-        # and the command is the main module, since only that defines flags.
+        # As if Python had been started with -m: the command can import modules of the current folder, such
+        # as a network of one's own, and it is the main module, since only that defines flags.
         if not sys.flags.safe_path:
             sys.path[0] = os.getcwd()
         runpy.run_module(COMMANDS[given][0], run_name="__main__", alter_sys=True)

@@ -1,8 +1,8 @@
 """resjax as it is installed elsewhere: from a wheel, in an environment and a folder without the repository.
 
 The environment is new and nothing is downloaded: it finds the dependencies in the ``site-packages`` of the
-environment that runs the tests, through a file ``dependencies.pth``. Python does not read the ``.pth`` files of a
-folder that is named in this way. So an editable install of the repository there is not seen.
+environment that runs the tests, through a file ``dependencies.pth``. Python does not read the ``.pth`` files
+of a folder that is named in this way. So an editable install of the repository there is not seen.
 """
 
 import shutil
@@ -17,8 +17,6 @@ import pytest
 from script_helpers import REPOSITORY, environment
 
 BUILD = "import sys; from setuptools import build_meta; build_meta.build_{}(sys.argv[1])"
-# What is made here and belongs to no distribution.
-MADE = shutil.ignore_patterns(".git", ".*venv*", ".*_cache", "__pycache__", "*.egg-info", "build", "dist", "runs", "site")
 NETWORK = """
 import flax.linen as nn
 
@@ -46,6 +44,35 @@ def get_config(arg=""):
 """
 
 
+def outside():
+    """The environment variables of a process that does not know the repository. Its programs run for longer
+    than those of other tests, so they are compiled as for a user."""
+    env = environment(PIP_NO_INDEX="1", XLA_FLAGS="")
+    return {name: value for name, value in env.items() if name != "PYTHONPATH"}
+
+
+def repository():
+    """Its files that git knows, as paths from its root; all files of an unpacked sdist, which has no git."""
+    tracked = ""
+    if shutil.which("git") and (REPOSITORY / ".git").exists():
+        command = ["git", "ls-files", "-z"]
+        tracked = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True).stdout
+    paths = tracked.strip("\0").split("\0") if tracked else files_of(REPOSITORY)
+    return {path for path in paths if (REPOSITORY / path).is_file()}
+
+
+def files_of(folder):
+    paths = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
+    return {path.as_posix() for path in paths if path.suffix != ".pyc"}
+
+
+def copy(paths, target):
+    for path in paths:
+        (target / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(REPOSITORY / path, target / path)
+    return target
+
+
 def build(kind, source, target):
     """The file of a wheel or an sdist, with the setuptools of this environment."""
     command = [sys.executable, "-c", BUILD.format(kind), str(target)]
@@ -55,44 +82,29 @@ def build(kind, source, target):
     return file
 
 
-def outside():
-    """The environment variables of a process that does not know the repository. Its programs run for longer
-    than those of other tests, so they are compiled as for a user."""
-    env = environment(PIP_NO_INDEX="1", XLA_FLAGS="")
-    return {name: value for name, value in env.items() if name != "PYTHONPATH"}
-
-
-def files_of(folder):
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*.*") if path.is_file()}
-
-
 def test_the_wheel_is_the_package_and_its_configurations(tmp_path):
-    source = tmp_path / "source"
-    for folder in ("resjax", "configs"):
-        shutil.copytree(REPOSITORY / folder, source / folder, ignore=MADE)
-    expected = {f"resjax/{path}" for path in files_of(source / "resjax")}
-    expected |= {f"resjax/configs/{path}" for path in files_of(source / "configs")}
-    for file in ("setup.py", "setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(REPOSITORY / file, source)
+    package = {path for path in repository() if path.startswith("resjax/")}
+    own = {path for path in repository() if path.startswith("configs/")}
+    assert {"resjax/py.typed", "resjax/report/report.css"} <= package and "configs/digits.py" in own
+    needed = {"setup.py", "setup.cfg", "pyproject.toml", "README.md", "LICENSE"}
+    source = copy(package | own | needed, tmp_path / "source")
     with zipfile.ZipFile(build("wheel", source, tmp_path / "wheel")) as wheel:
         carried = {name for name in wheel.namelist() if ".dist-info/" not in name}
-    assert carried == expected
-    assert {"resjax/py.typed", "resjax/report/report.css", "resjax/configs/digits.py"} <= carried
-    (top,) = {name.split("/")[0] for name in carried}  # no package `configs` beside it
-    assert top == "resjax"
+    # Everything is within resjax/: no package `configs` is beside it.
+    assert carried == package | {f"resjax/{path}" for path in own}
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
     """The ``bin`` of a new environment in which resjax is installed: repository → sdist → wheel."""
     root = tmp_path_factory.mktemp("installed")
-    shutil.copytree(REPOSITORY, root / "repository", ignore=MADE)
-    with tarfile.open(build("sdist", root / "repository", root / "sdist")) as sdist:
+    source = copy(repository(), root / "repository")
+    with tarfile.open(build("sdist", source, root / "sdist")) as sdist:
         sdist.extractall(root / "unpacked", filter="data")
-    (source,) = (root / "unpacked").iterdir()
-    lost = files_of(root / "repository") - files_of(source) - {".gitignore"}
-    assert not lost, "the sdist lacks files, so its tests would not run: see MANIFEST.in"
-    wheel = build("wheel", source, root / "wheel")
+    (unpacked,) = (root / "unpacked").iterdir()
+    lost = repository() - files_of(unpacked)
+    assert lost <= {".gitignore"}, "the sdist lacks files that its tests may need: see MANIFEST.in"
+    wheel = build("wheel", unpacked, root / "wheel")
     subprocess.run([sys.executable, "-m", "venv", root / "env"], check=True, env=outside())
     binaries = Path(sysconfig.get_path("scripts", "venv", {"base": root / "env"}))
     install = [binaries / "python", "-m", "pip", "install", "--quiet", "--no-deps", wheel]
