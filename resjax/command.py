@@ -57,7 +57,7 @@ def _parse(argv: list[str]) -> list[str]:
 def _with_paths(argv: list[str]) -> list[str]:
     """``argv`` with the paths of configurations that are given by name: ``--config=digits:smoke``."""
     argv = list(argv)
-    for place, argument in enumerate(argv):
+    for place, argument in enumerate(argv[1:], 1):
         flag, equals, value = argument.partition("=")
         if argv[place - 1] in CONFIG_FLAGS:  # --config digits:smoke
             flag, equals, value = "", "", argument

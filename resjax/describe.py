@@ -1,4 +1,4 @@
-"""Describe a network: ``python -m resjax.describe --config=configs/NAME.py [--all] [--json]``.
+"""Describe a network: ``python -m resjax.describe --config=digits [--all] [--json]``.
 
 Prints a table of all layers, and their cost if they shared no parameters or were dense. Below it: how often
 the channels double and the sides halve, and the dense layers' share of the parameters. It needs no training,

@@ -1,4 +1,4 @@
-"""Train a network: ``python -m resjax.train --config=configs/NAME.py --workdir=DIR``.
+"""Train a network: ``python -m resjax.train --config=digits --workdir=DIR``.
 
 ``load_experiment`` builds data, network, loss and optimizer; ``loop.run`` trains from the initial state or
 the newest checkpoint of the workdir. Both can be used alone, and so can the step,

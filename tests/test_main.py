@@ -50,10 +50,12 @@ def test_a_command_by_name_is_its_module(tmp_path):
         ("resjax", "describe", "--config=lenet5_mnist:smoke", "--json"),
         ("resjax.describe", "--config", "lenet5_mnist:smoke", "--json"),
         ("resjax", "describe", "--config=configs/digits.py:smoke"),
+        ("resjax", "describe", "--config"),
         ("resjax", "prepare", "nothing_such"),
     ]
-    named, module, wrong, failed = run_each(commands, tmp_path, cwd=tmp_path)
+    named, module, wrong, bare, failed = run_each(commands, tmp_path, cwd=tmp_path)
     assert named.returncode == module.returncode == 0, named.stderr + module.stderr
     assert named.stdout == module.stdout and json.loads(named.stdout)["layers"]
     assert wrong.returncode == 2 and "no such file" in wrong.stderr and "--config=digits?" in wrong.stderr
+    assert bare.returncode == 2 and "config" in bare.stderr and "Traceback" not in bare.stderr
     assert failed.returncode == 1 and "fashion_mnist" in failed.stderr
