@@ -15,7 +15,7 @@ BIN := $(VENV)/bin
 .PHONY: setup demo demo-smoke test test-all lint docs clean
 setup: $(VENV)/ready
 
-$(VENV)/ready: $(REQUIREMENTS) setup.cfg pyproject.toml
+$(VENV)/ready: $(REQUIREMENTS) setup.cfg setup.py pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "resjax needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1)." \
 	       "Name another one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }

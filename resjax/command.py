@@ -7,13 +7,19 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NoReturn
 
 from absl import app, flags
 
+from resjax import config as configs
 from resjax.cpu.compilation import compile_quickly, keep_compiled
 from resjax.workdir.stopping import Stopped
+
+CONFIG_FLAGS = ("--config", "-config")
+CONFIG_HELP = (
+    f"a Python file with a get_config(arg), or one of resjax: {', '.join(configs.files())}. "
+    "With ':smoke' behind it, one of resjax is small and its training short"
+)
 
 
 def define_options(options: type[Any]) -> dict[str, flags.FlagHolder[Any]]:
@@ -40,17 +46,26 @@ def run(main: Callable[[list[str]], None]) -> None:
 
 
 def _parse(argv: list[str]) -> list[str]:
-    for argument in argv[1:]:
-        name, equals, value = argument.partition("=")
-        if name.lstrip("-") == "config" and equals and not Path(value.partition(":")[0]).is_file():
-            there = ", ".join(sorted(str(path) for path in Path("configs").glob("*.py")))
-            _leave(f"--config={value}: there is no such file; configs/ here has: {there or 'nothing'}")
     try:
-        return flags.FLAGS(argv)
+        return flags.FLAGS(_with_paths(argv))
     except (flags.Error, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
         # absl wraps the error of a configuration file; the original message comes last.
         text = str(error).replace("\\n", " ").replace("\\'", "'").strip("\"'\n ")
         _leave(text.splitlines()[-1] if "Traceback" in text else " ".join(text.split()))
+
+
+def _with_paths(argv: list[str]) -> list[str]:
+    """``argv`` with the paths of configurations that are given by name: ``--config=digits:smoke``."""
+    argv = list(argv)
+    for place, argument in enumerate(argv[1:], 1):
+        flag, equals, value = argument.partition("=")
+        if argv[place - 1] in CONFIG_FLAGS:  # --config digits:smoke
+            flag, equals, value = "", "", argument
+        elif flag not in CONFIG_FLAGS or not equals:
+            continue
+        name, colon, arg = value.partition(":")
+        argv[place] = f"{flag}{equals}{configs.find_file(name)}{colon}{arg}"
+    return argv
 
 
 def _leave(text: str) -> NoReturn:

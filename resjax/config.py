@@ -3,8 +3,11 @@
 A file in ``configs/`` defines ``get_config(arg="")``: it starts from ``default()``, sets model, data and
 recipe, and returns the configuration. Any field can be changed on the command line, e.g.
 ``--config.train.batch_size=64``. Durations are strings with a unit: ``"64000 steps"`` or ``"20 epochs"``.
+An installed package carries the files of ``configs/``, and every command finds them by name: ``find_file``.
 """
 
+import difflib
+import importlib.resources
 import importlib.util
 import json
 from pathlib import Path
@@ -143,7 +146,7 @@ def load(workdir: str | Path) -> ConfigDict:
     if not path.is_file():
         raise FileNotFoundError(
             f"{path} does not exist: {workdir} holds no run. Make one with "
-            f"python -m resjax.train --config=configs/digits.py --workdir={workdir}"
+            f"python -m resjax.train --config=digits --workdir={workdir}"
         )
     stored = json.loads(path.read_text())
     # Fields of the data that are younger than the workdir have their defaults, which change nothing.
@@ -151,10 +154,47 @@ def load(workdir: str | Path) -> ConfigDict:
     return ConfigDict(stored, convert_dict=True)
 
 
-def load_file(path: str | Path, arg: str = "") -> ConfigDict:
-    """``get_config(arg)`` of a file such as configs/digits.py."""
+def files() -> dict[str, Path]:
+    """The configurations of resjax, ``{"digits": …/digits.py, …}``.
+
+    They are in ``resjax/configs/`` of an installed package, and in ``configs/`` of a checkout.
+    """
+    package = Path(str(importlib.resources.files("resjax")))
+    installed = package / "configs"
+    folder = installed if installed.is_dir() else package.parent / "configs"
+    return {path.stem: path for path in sorted(folder.glob("*.py"))}
+
+
+def find_file(name: str | Path) -> Path:
+    """The file of a configuration, which is given by its path or, if it is one of resjax, by its name.
+
+    An existing file comes before a name.
+
+    Raises:
+      FileNotFoundError: there is neither.
+    """
+    path, known = Path(name).expanduser(), files()
+    if path.is_file():
+        return path
+    if str(name) in known:
+        return known[str(name)]
+    nearest = difflib.get_close_matches(path.stem, known, 1)
+    raise FileNotFoundError(
+        f"configuration {str(name)!r}: there is no such file, and resjax has none of this name. "
+        + (f"Did you mean --config={nearest[0]}? " if nearest else "")
+        + f"Allowed: the path of a Python file with a get_config(arg), or one of {', '.join(known)}"
+    )
+
+
+def load_file(name: str | Path, arg: str = "") -> ConfigDict:
+    """``get_config(arg)`` of a file such as configs/digits.py, or of resjax's configuration ``"digits"``.
+
+    Raises:
+      FileNotFoundError: there is no such configuration.
+    """
+    path = find_file(name)
     spec = importlib.util.spec_from_file_location("resjax_experiment", path)
-    if spec is None or spec.loader is None or not Path(path).is_file():
+    if spec is None or spec.loader is None:
         raise FileNotFoundError(f"{path} is not a Python file with a get_config(arg)")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -164,7 +204,7 @@ def load_file(path: str | Path, arg: str = "") -> ConfigDict:
 def smoke(arg: str) -> bool:
     """Whether a configuration's argument is 'smoke', the small form. Other arguments are errors."""
     if arg not in ("", "smoke"):
-        raise ValueError(f"configuration argument {arg!r}; allowed: none, or 'smoke' as in FILE.py:smoke")
+        raise ValueError(f"configuration argument {arg!r}; allowed: none, or 'smoke' as in digits:smoke")
     return arg == "smoke"
 
 

@@ -19,7 +19,7 @@ from resjax.analyze import analyze
 from resjax.studies.options import Options
 from resjax.train import train_and_evaluate
 
-TWINS = {"residual": "digits.py", "plain": "digits_plain.py"}
+TWINS = {"residual": "digits", "plain": "digits_plain"}
 STUDIES = (
     "curves",
     "lesion",
@@ -35,11 +35,11 @@ OPTIONS = Options(draws=16, path_draws=30)
 
 def demo(directory: Path, smoke: bool) -> Path:
     """Trains both networks under ``directory`` (finished work is not repeated); returns the report's path."""
-    folder = Path(__file__).parent.parent / "configs"
+    files = configs.files()
     workdirs = []
-    for number, (name, file) in enumerate(TWINS.items(), 1):
-        config = configs.load_file(folder / file, "smoke" if smoke else "")
-        print(f"[{number}/3] {name}: configs/{file}{':smoke' if smoke else ''}", flush=True)
+    for number, (name, twin) in enumerate(TWINS.items(), 1):
+        config = configs.load_file(files[twin], "smoke" if smoke else "")
+        print(f"[{number}/3] {name}: {twin}{':smoke' if smoke else ''}", flush=True)
         workdirs.append(directory / name)
         train_and_evaluate(config, workdirs[-1])
     print("[3/3] analyzing both", flush=True)

@@ -1,4 +1,4 @@
-"""Describe a network: ``python -m resjax.describe --config=configs/NAME.py [--all] [--json]``.
+"""Describe a network: ``python -m resjax.describe --config=digits [--all] [--json]``.
 
 Prints a table of all layers, and their cost if they shared no parameters or were dense. Below it: how often
 the channels double and the sides halve, and the dense layers' share of the parameters. It needs no training,
@@ -186,7 +186,7 @@ one image, forward. A row of several units has the numbers of each."""
 
 
 if __name__ == "__main__":
-    _CONFIG = config_flags.DEFINE_config_file("config", help_string="configs/NAME.py")
+    _CONFIG = config_flags.DEFINE_config_file("config", help_string=command.CONFIG_HELP)
     _ALL = flags.DEFINE_bool("all", False, "list every unit, equal units too")
     _JSON = flags.DEFINE_bool("json", False, "JSON, with every unit, instead of a table")
     flags.mark_flag_as_required("config")

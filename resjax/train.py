@@ -1,4 +1,4 @@
-"""Train a network: ``python -m resjax.train --config=configs/NAME.py --workdir=DIR``.
+"""Train a network: ``python -m resjax.train --config=digits --workdir=DIR``.
 
 ``load_experiment`` builds data, network, loss and optimizer; ``loop.run`` trains from the initial state or
 the newest checkpoint of the workdir. Both can be used alone, and so can the step,
@@ -89,7 +89,7 @@ def _main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    _CONFIG = config_flags.DEFINE_config_file("config", help_string="configs/NAME.py, or NAME.py:smoke")
+    _CONFIG = config_flags.DEFINE_config_file("config", help_string=command.CONFIG_HELP)
     _WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run, created if absent")
     flags.mark_flags_as_required(["config", "workdir"])
     command.run(_main)

@@ -77,6 +77,34 @@ def test_a_folder_without_a_run_is_refused(tmp_path):
         configs.load(tmp_path)
 
 
+def test_a_configuration_is_found_by_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert list(configs.files().values()) == CONFIGS
+    named, given = configs.load_file("digits", "smoke"), configs.load_file(CONFIGS[0].parent / "digits.py")
+    assert (named.model.depth, given.model.depth) == (20, 56)
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs/digits.py").write_text("def get_config(arg):\n    return f'own {arg}'\n")
+    assert configs.load_file("configs/digits.py", "form") == "own form"
+    (tmp_path / "digits").touch()  # an existing file comes first
+    with pytest.raises(FileNotFoundError, match="digits is not a Python file"):
+        configs.load_file("digits")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("digit", "'digit'.*Did you mean --config=digits?"),
+        ("configs/cifar10_vit.py", "Did you mean --config=cifar10_veit?"),
+        ("nothing_such", "none of this name. Allowed: .* one of cifar10_effective_paths, .*digits, "),
+        ("", "configuration ''"),
+    ],
+)
+def test_an_unknown_configuration_is_refused_with_the_known_ones(name, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=said):
+        configs.load_file(name)
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 @pytest.mark.parametrize("arg", ["", "smoke"])
 def test_every_configuration_builds(path, arg):

@@ -72,7 +72,7 @@ def recorded_demo() -> str:
     for name in demo.STUDIES:
         study = STUDIES[name]
         if name == "path_counts":  # exact, so not recorded
-            fields = {label: configs.load_file(CONFIGS / file) for label, file in demo.TWINS.items()}
+            fields = {label: configs.load_file(name) for label, name in demo.TWINS.items()}
             results = {
                 label: path_counts(models.build(c.model, image_shape=(8, 8, 1), num_classes=10))
                 for label, c in fields.items()

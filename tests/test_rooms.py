@@ -25,7 +25,7 @@ ROOMS = {
     "studies",
     "report",
 }
-COMMANDS = ("train", "analyze", "claims", "describe", "convolve", "demo", "pretrained/__main__",
+COMMANDS = ("__main__", "train", "analyze", "claims", "describe", "convolve", "demo", "pretrained/__main__",
             "pretrained/export", "data/prepare")  # fmt: skip
 
 
@@ -132,7 +132,9 @@ def test_no_module_has_a_name_of_the_standard_library():
 
 
 def test_the_top_is_small_and_every_folder_is_a_room():
-    top = [module for module in modules() if not room(module) and module != "resjax"]
+    """``__init__`` and ``__main__`` are the package itself, as it is imported and as it is started."""
+    itself = ("resjax", "resjax.__main__")
+    top = [module for module in modules() if not room(module) and module not in itself]
     assert len(top) <= 10, top
     assert {path.parent.name for path in (REPOSITORY / "resjax").glob("*/*.py")} == ROOMS
 

@@ -1,0 +1,63 @@
+"""All commands by name: ``resjax train …`` is ``python -m resjax.train …``; ``resjax`` alone lists them.
+
+Only the module of the chosen command is imported, so the list appears at once.
+"""
+
+import difflib
+import os
+import runpy
+import sys
+
+from resjax import __version__
+
+# {command: (its module, what it does)}
+COMMANDS = {
+    "demo": ("resjax.demo", "train a deep residual network and its plain twin, take both apart"),
+    "train": ("resjax.train", "train a network, or continue a training"),
+    "analyze": ("resjax.analyze", "take trained networks, or one of your own, apart; write a report"),
+    "claims": ("resjax.claims", "test claims about networks in general; write a report"),
+    "describe": ("resjax.describe", "list all layers of a network and their cost, without training"),
+    "convolve": ("resjax.convolve", "show what one convolution layer costs and computes"),
+    "pretrained": ("resjax.pretrained", "make a run from a network that was trained in PyTorch"),
+    "export": ("resjax.pretrained.export", "write the network of a run for PyTorch"),
+    "prepare": ("resjax.data.prepare", "download and prepare a data set, such as cifar10"),
+}
+
+
+def _usage() -> str:
+    lines = [f"  {name:<12}{about}" for name, (_, about) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: resjax COMMAND [--flag=value ...]",
+            "",
+            *lines,
+            "",
+            "resjax COMMAND --help lists the flags of a command, resjax --version shows the version.",
+            "Start with: resjax demo --smoke",
+        ]
+    )
+
+
+def main() -> None:
+    """Runs the command that ``sys.argv`` names. The exit status is 2 if there is none of this name."""
+    given = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if given in ("--help", "-h", "help"):
+        print(_usage())
+    elif given == "--version":
+        print(f"resjax {__version__}")
+    elif given in COMMANDS:
+        del sys.argv[1]
+        # As if Python had been started with -m: the command can import modules of the current folder, such
+        # as a network of one's own, and it is the main module, since only that defines flags.
+        if not sys.flags.safe_path:
+            sys.path[0] = os.getcwd()
+        runpy.run_module(COMMANDS[given][0], run_name="__main__", alter_sys=True)
+    else:
+        nearest = difflib.get_close_matches(given, COMMANDS, 1)
+        meant = f" Did you mean resjax {nearest[0]}?" if nearest else ""
+        print(f"error: no command {given!r}.{meant} Allowed: {', '.join(COMMANDS)}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
