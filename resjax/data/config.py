@@ -1,6 +1,10 @@
 """The `data` section of a configuration: the data set, and its preprocessing."""
 
+import pathlib
+
 import ml_collections
+
+from resjax.data.info import TABLE
 
 # Values of `config.name` besides paths: the built-in set and sets of TFDS.
 SMALL = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "svhn_cropped")
@@ -87,3 +91,27 @@ def check(config: ml_collections.ConfigDict) -> None:
 def constants(config: ml_collections.ConfigDict) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """The mean and standard deviation given in `config`, or () and ()."""
     return tuple(config.mean), tuple(config.std)
+
+
+def is_path(name: str) -> bool:
+    """Whether `name`, a value of `config.name`, is a path: not a known name, and of the form of one."""
+    return name not in TABLE and (name.endswith(".npz") or "/" in name or pathlib.Path(name).is_dir())
+
+
+def absolute(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """A copy of a `data` section whose paths are absolute, so that it means the same in every folder.
+
+    '~' is the home folder. Known names and '' stay, and so does a value that `check` refuses.
+    """
+    copied = config.copy_and_resolve_references()
+    if isinstance(config.name, str) and is_path(config.name):
+        copied.name = _absolute(config.name)
+    if isinstance(config.data_dir, str) and config.data_dir:
+        copied.data_dir = _absolute(config.data_dir)
+    return copied
+
+
+def _absolute(path: str) -> str:
+    whole = pathlib.Path(path).expanduser().absolute()
+    # Symbolic links stay, unless the folder above one is meant.
+    return str(whole.resolve() if ".." in whole.parts else whole)

@@ -1,14 +1,13 @@
 """From `config.data` to a data set."""
 
 import dataclasses
-import pathlib
 
 import ml_collections
 import numpy as np
 
 from resjax.data import arrays, folder, tfds
 from resjax.data.arrays import Arrays
-from resjax.data.config import SMALL, STREAMED, check, constants
+from resjax.data.config import SMALL, STREAMED, check, constants, is_path
 from resjax.data.info import IMAGENET_MEAN, IMAGENET_STD, TABLE, Info
 from resjax.data.order import split_indices
 from resjax.data.stream import Source, Stream
@@ -79,7 +78,7 @@ def _is_known(name: str) -> bool:
     """Whether `name` is in the table; ValueError if it is not a path either."""
     if name in TABLE:
         return True
-    if name.endswith(".npz") or "/" in name or pathlib.Path(name).is_dir():
+    if is_path(name):
         return False
     raise ValueError(
         f"data.name={name!r}: choose one of {', '.join((*SMALL, *STREAMED))}, or give the path of "
