@@ -334,6 +334,7 @@ def test_the_arrays_of_keras_are_renamed_by_the_remedy(raw, tmp_path, monkeypatc
     ("changes", "message"),
     [
         ({"name": "cifar-10"}, "choose one of digits, mnist"),
+        ({"name": ""}, "choose one of digits, mnist"),  # not the current folder
         ({"standardize": "zca"}, "channel, pixel, unit, lenet"),
         ({"fit": "crop"}, "resize, pad"),
         ({"crop": "center"}, "resize, inception"),

@@ -13,6 +13,39 @@ def config(**changes):
     return c
 
 
+@pytest.mark.parametrize("field", data.defaults())
+def test_none_is_no_value_of_any_field(field):
+    with pytest.raises(ValueError, match=rf"^data\.{field}=None; needed: ") as refused:
+        data.info(config(**{field: None}))
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "needed"),
+    [
+        ("mean", 0.5, r"one number for each channel, such as \(0\.5, 0\.5, 0\.5\), or \(\)"),
+        ("std", "0.5", "one number for each channel"),
+        ("mean", ("a",), "one number for each channel"),
+        ("mean", (float("nan"),), "one number for each channel"),
+        ("std", ((0.5, 0.5),), "one number for each channel"),
+        ("pad", "4", "a whole number, such as 0"),
+        ("image_size", 32.5, "a whole number"),
+        ("image_size", (32, 32), "a whole number"),
+        ("holdout", True, "a whole number"),
+        ("flip", "yes", "True or False"),
+        ("flip", 1, "True or False"),
+        ("name", 7, "text, such as 'digits'"),
+        ("data_dir", 7, "text, such as '~/data'"),
+    ],
+)
+def test_values_of_another_kind_are_refused(field, value, needed):
+    c = data.defaults()
+    with c.ignore_type():
+        c[field] = value
+    with pytest.raises(ValueError, match=rf"^data\.{field}=.*; needed: {needed}"):
+        data.load(c)
+
+
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
