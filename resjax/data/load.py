@@ -87,7 +87,7 @@ def _is_known(name: str) -> bool:
 
 
 def _load_folder(config: ml_collections.ConfigDict) -> Arrays | Stream:
-    train, test, names = folder.scan(config.name)
+    train, test, names = folder.scan(config.name, config.holdout)
     shape = folder.whole_shape(train, test, config.image_size)
     if shape is None:
         return _stream(config, train, test, names)
@@ -97,9 +97,12 @@ def _load_folder(config: ml_collections.ConfigDict) -> Arrays | Stream:
             "data.fit='pad' is not for folders: their images are resized by the shorter side and "
             "cropped. Use fit='resize', or store padded images"
         )
-    raw = {}
+    raw: dict[str, np.ndarray] = {}
     for part, files in (("train", train), ("test", test)):
-        raw[f"{part}_images"] = folder.read_whole(files, shape, resize)
+        again = part == "test" and test is train  # no test folder: the held-out part replaces it
+        raw[f"{part}_images"] = (
+            raw["train_images"] if again else folder.read_whole(files, shape, resize, config.background)
+        )
         raw[f"{part}_labels"] = files.labels
     return arrays.make(config, raw, names)
 
@@ -124,4 +127,6 @@ def _stream(
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
     )
-    return Stream(facts, train, train_indices, source, test_indices, config.crop, config.workers)
+    return Stream(
+        facts, train, train_indices, source, test_indices, config.crop, config.workers, config.background
+    )
