@@ -76,6 +76,17 @@ def test_paths_become_absolute_and_names_stay(tmp_path, monkeypatch, given, expe
     assert data.absolute(data.absolute(before)) == data.absolute(before)
 
 
+@pytest.mark.parametrize(("name", "kind"), [("sub/mine.npz", "file"), ("sub/mine", "folder")])
+def test_a_missing_path_is_named_with_the_folder_it_is_relative_to(tmp_path, monkeypatch, name, kind):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        FileNotFoundError, match=rf"data\.name='{name}': no such {kind} \({tmp_path}/{name}\)"
+    ):
+        data.load(config(name=name))
+    with pytest.raises(FileNotFoundError, match=rf"data\.name='{tmp_path}/{name}': no such {kind}[.;]"):
+        data.load(config(name=f"{tmp_path}/{name}"))
+
+
 def test_the_folder_of_prepared_sets_becomes_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert data.absolute(config(data_dir="sets")).data_dir == str(tmp_path / "sets")

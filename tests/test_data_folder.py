@@ -94,6 +94,14 @@ def test_large_images_need_image_size(tmp_path):
         data.load(config(tmp_path))
 
 
+def test_large_images_are_refused_before_all_are_read(tmp_path):
+    fill(tmp_path, "train", ("a",), size=(70, 70))
+    fill(tmp_path, "test", ("a",), size=(70, 70))
+    (tmp_path / "train" / "a" / "1.png").write_bytes(b"")  # would be the error if it were read
+    with pytest.raises(ValueError, match="6 images of 70 x 70 pixels are streamed"):
+        data.load(config(tmp_path))
+
+
 def test_a_held_out_part_of_a_stream_comes_from_its_training_files(root):
     set_ = data.load(config(root, image_size=65, holdout=2))
     assert set_.info.num_train == 4 and set_.info.num_test == 2

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from resjax.data import checks
+from resjax.data.config import no_such
 from resjax.data.info import Info
 from resjax.data.order import split_indices
 
@@ -60,7 +61,7 @@ def read_npz(path: str) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     file = pathlib.Path(path).expanduser()
     if not file.is_file():
         raise FileNotFoundError(
-            f"data.name={path!r}: no such file. Write it with numpy.savez(path, train_images=..., "
+            f"{no_such(path, 'file')}. Write it with numpy.savez(path, train_images=..., "
             "train_labels=..., test_images=..., test_labels=...)"
         )
     if not zipfile.is_zipfile(file):

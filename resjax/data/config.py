@@ -143,6 +143,12 @@ def absolute(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     return copied
 
 
+def no_such(name: str, kind: str) -> str:
+    """The start of the message that there is no `kind` at the path `name`, and where it was sought."""
+    where = _absolute(name)
+    return f"data.name={name!r}: no such {kind}{'' if where == name else f' ({where})'}"
+
+
 def _absolute(path: str) -> str:
     whole = pathlib.Path(path).expanduser().absolute()
     # Symbolic links stay, unless the folder above one is meant.

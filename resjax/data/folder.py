@@ -101,6 +101,8 @@ def whole_shape(train: Files, test: Files, image_size: int) -> tuple[int, int, i
                 f"images of different sizes ({first[0]}: {first[1]}, {path}: {size}; "
                 "width, height): set data.image_size to the side that all should have"
             )
+        if max(size) > _WHOLE_SIDE:  # the others cannot change that image_size is needed
+            break
     assert first is not None
     width, height = first[1]
     shape = (height, width, 1 if grey else 3)

@@ -10,6 +10,8 @@ import pathlib
 import shlex
 from collections.abc import Iterable
 
+from resjax.data.config import no_such
+
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm",
             ".pgm", ".pbm", ".pnm")  # fmt: skip
 # Pictures that Pillow reads in part, or not everywhere: leaving them out would change the set.
@@ -75,7 +77,7 @@ def parts(root: pathlib.Path, given: str) -> tuple[pathlib.Path, pathlib.Path | 
             "Unpack an archive first"
         )
     if not root.is_dir():
-        raise FileNotFoundError(f"data.name={given!r}: no such folder; {NEEDED}")
+        raise FileNotFoundError(f"{no_such(given, 'folder')}; {NEEDED}")
     found = {folder.name: folder for folder in Listing(root).folders}
     if "train" not in found:
         raise FileNotFoundError(f"{root} holds {Listing(root)}; {NEEDED}.{_rearranged(root)}")
