@@ -1,6 +1,7 @@
 """Sets that are held whole: digits, .npz files, and what the configuration does to them."""
 
 import re
+import zipfile
 
 import numpy as np
 import pytest
@@ -307,17 +308,30 @@ def test_a_file_that_is_no_npz_is_refused(tmp_path):
         data.load(config(name=str(tmp_path / "b.npz")))
 
 
+def test_a_single_class_is_refused(raw, save):
+    labels = {key: np.zeros_like(raw[key]) for key in KEYS if "labels" in key}
+    with pytest.raises(ValueError, match=r"mine\.npz has one class: "):
+        data.load(config(name=save({**raw, **labels})))
+
+
 @pytest.mark.parametrize("write", [np.savez, np.savez_compressed])
-def test_a_damaged_npz_file_is_refused(tmp_path, raw, write):
-    write(tmp_path / "a.npz", **raw)
-    content = (tmp_path / "a.npz").read_bytes()
-    (tmp_path / "a.npz").write_bytes(content[: len(content) // 2])
+@pytest.mark.parametrize("bad", [b"\0", b"\xff"])
+def test_a_damaged_npz_file_is_refused(tmp_path, raw, write, bad):
+    """By a wrong checksum, or as what cannot be unpacked."""
+    path = tmp_path / "a.npz"
+    raw["train_images"][:] = 7
+    write(path, **raw)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
     with pytest.raises(ValueError, match="only a part of one"):
-        data.load(config(name=str(tmp_path / "a.npz")))
-    place = len(content) // 2  # within train_images
-    (tmp_path / "a.npz").write_bytes(content[:place] + bytes(64) + content[place + 64 :])
+        data.load(config(name=str(path)))
+    path.write_bytes(content)
+    with zipfile.ZipFile(path) as archive:
+        member = archive.getinfo("train_images.npy")
+        place = member.header_offset + member.compress_size // 2 + 30
+    path.write_bytes(content[:place] + 16 * bad + content[place + 16 :])
     with pytest.raises(ValueError, match="train_images is damaged"):
-        data.load(config(name=str(tmp_path / "a.npz")))
+        data.load(config(name=str(path)))
 
 
 def test_the_arrays_of_keras_are_renamed_by_the_remedy(raw, tmp_path, monkeypatch):

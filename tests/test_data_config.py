@@ -26,6 +26,7 @@ def test_none_is_no_value_of_any_field(field):
         ("mean", 0.5, r"one number for each channel, such as \(0\.5, 0\.5, 0\.5\), or \(\)"),
         ("std", "0.5", "one number for each channel"),
         ("mean", ("a",), "one number for each channel"),
+        ("mean", (True,), "one number for each channel"),
         ("mean", (float("nan"),), "one number for each channel"),
         ("std", ((0.5, 0.5),), "one number for each channel"),
         ("pad", "4", "a whole number, such as 0"),

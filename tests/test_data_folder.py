@@ -284,6 +284,18 @@ def test_a_stream_without_test_pictures_holds_some_out(root):
     assert isinstance(set_, data.Stream) and set_.info.num_train == 4 and set_.info.num_test == 2
 
 
+def test_a_single_class_is_refused(tmp_path):
+    tree(tmp_path, "train/ant/1.png", "test/ant/1.png")
+    with pytest.raises(ValueError, match=r"has one class \(ant\): there is nothing to tell apart"):
+        data.load(config(tmp_path))
+
+
+def test_pictures_that_are_held_out_count_once(tmp_path, monkeypatch):
+    tree(tmp_path, "train/ant/1.png", "train/bee/1.png")
+    monkeypatch.setattr(folder, "_WHOLE_BYTES", 2 * 4 * 4)
+    assert isinstance(data.load(config(tmp_path, image_size=4, holdout=1)), data.Arrays)
+
+
 def test_a_folder_around_the_data_is_named(tmp_path):
     tree(tmp_path / "all", *CLASSES)
     with pytest.raises(FileNotFoundError, match=rf"--config\.data\.name={tmp_path}/all$"):

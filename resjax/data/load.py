@@ -49,6 +49,12 @@ def load(config: ml_collections.ConfigDict) -> Arrays | Stream:
     """
     check(config)
     dataset = _load(config)
+    if dataset.info.num_classes < 2:
+        only = "".join(f" ({name})" for name in dataset.info.class_names)
+        raise ValueError(
+            f"{config.name} has one class{only}: there is nothing to tell apart, and any network's error is "
+            "0. Needed are two classes or more"
+        )
     mean, std = constants(config)
     if not mean:
         return dataset
