@@ -8,7 +8,6 @@ sets and folders of small images become arrays too. For all of them `make` check
 import dataclasses
 import pathlib
 import zipfile
-import zlib
 
 import ml_collections
 import numpy as np
@@ -97,15 +96,17 @@ _WITHOUT_OBJECTS = {
 
 
 def _member(path: str, archive: np.lib.npyio.NpzFile, key: str) -> np.ndarray:
+    damaged = f"{path}: {key} is damaged, or no array; copy the file again, or write it with numpy.savez"
     try:
-        return archive[key]
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
-        raise ValueError(f"{path}: {key} is damaged ({error}); copy the file again") from error
-    except ValueError as error:
+        array = archive[key]
+    except Exception as error:  # of zipfile, zlib, numpy or tokenize, by the place of the damage
         if "allow_pickle" not in str(error):  # else numpy refuses to unpickle
-            raise ValueError(f"{path}: {key} is damaged ({error}); copy the file again") from error
+            raise ValueError(damaged) from error
         remedy = next(text for kind, text in _WITHOUT_OBJECTS.items() if key.endswith(kind))
         raise ValueError(f"{path}: {key} has dtype object, which is not read; save {remedy}") from error
+    if not isinstance(array, np.ndarray):  # numpy gives the bytes of what does not begin as an array does
+        raise ValueError(damaged)
+    return array
 
 
 def _renaming(path: str, found: list[str]) -> str:
