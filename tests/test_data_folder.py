@@ -212,6 +212,10 @@ def test_what_would_change_the_classes_is_refused(tmp_path, files, message):
     [
         (("train/1.png", "train/a.csv", "test/a/1.png"), r"no class folders, but 1 \.png, 1 \.csv"),
         (("train/", "test/"), "no class folders, but nothing"),
+        (
+            ("train/a/1.png", "val/1.png"),
+            r"val has no class folders, but 1 \.png.*: mv .*unlabelled_val, then",
+        ),
         (("train/a/1.png", "test/a/"), r"test has class folders \(a\), but no pictures"),
         (("train/a/1.png", "test/b/"), "lacks: b"),
     ],
@@ -276,6 +280,15 @@ def test_classes_without_a_division_become_training_pictures(tmp_path):
     pixels = np.concatenate([set_.train_images, set_.test_images])[:, 0, 0, 0]
     assert len(set_.test_images) == 2 and sorted(pixels) == list(range(6))
     assert ((pixels >= 3) == np.concatenate([set_.train_labels, set_.test_labels])).all()
+
+
+def test_the_pictures_of_a_test_set_alone_can_be_held_out(tmp_path):
+    """As for a network trained elsewhere, of whose data only the validation part is here."""
+    tree(tmp_path, *(f"val/{name}/{i}.png" for name in ("ant", "bee") for i in range(3)))
+    with pytest.raises(FileNotFoundError, match=r"evaluate on N of those in val/: ") as refused:
+        data.load(config(tmp_path))
+    shell(str(refused.value), "in val/: ", ", then")
+    assert data.load(config(tmp_path, holdout=5)).info.num_test == 5
 
 
 def test_a_stream_without_test_pictures_holds_some_out(root):

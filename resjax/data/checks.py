@@ -51,7 +51,8 @@ def to_uint8(given: np.ndarray, name: str) -> str:
             (-1, 1, f"127.5 * ({name} + 1)"),
         ):
             if least <= low and high <= most:
-                return f"{span}: numpy.round({text}).astype(numpy.uint8)"
+                meant = f"if {least} is black and {most} is white"
+                return f"{span}; {meant}: numpy.round({text}).astype(numpy.uint8)"
         return f"{span}, perhaps standardized: save the images as they were before that, in 0..255"
     if low < 0:
         return f"{span}: an image has no negative levels; undo the subtraction"

@@ -18,6 +18,7 @@ SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", "
 UNREAD = (".heic", ".heif", ".avif", ".jp2", ".svg", ".psd", ".tga", ".exr", ".hdr", ".dng", ".nef", ".cr2",
           ".arw", ".dcm", ".nii", ".npy")  # fmt: skip
 TEST_NAMES = ("test", "val", "valid", "validation")
+_HOLD_OUT = "--config.data.holdout=N"
 NEEDED = "needed: train/CLASS/*.jpg and test/CLASS/*.jpg (or val/)"
 # Files by which the original form of a known set is recognized, and its name.
 _ORIGINALS = {"data_batch_1.bin": "cifar10", "train-images-idx3-ubyte.gz": "mnist"}
@@ -90,7 +91,7 @@ def without_test(root: pathlib.Path) -> FileNotFoundError:
     remedy = f". Or rename {renamed[0].name}/: mv {quoted(renamed[0], root / 'test')}" if renamed else ""
     return FileNotFoundError(
         f"{root} holds {Listing(root)}; {NEEDED}. Without test pictures, evaluate on N training pictures "
-        f"that are held out: --config.data.holdout=N{remedy}"
+        f"that are held out: {_HOLD_OUT}{remedy}"
     )
 
 
@@ -113,7 +114,12 @@ def _rearranged(root: pathlib.Path) -> str:
         return (
             " These folders have pictures, but which are for training? Make all of them training pictures:\n"
             f"  cd {quoted(root)} && mkdir .train && mv -- */ .train && mv .train train\n"
-            "and hold N of them out for evaluation with --config.data.holdout=N"
+            f"and hold N of them out for evaluation with {_HOLD_OUT}"
+        )
+    if test := [folder for folder in _parts_named(root, *TEST_NAMES) if folder.name in TEST_NAMES]:
+        return (
+            f" Without training pictures, evaluate on N of those in {test[0].name}/: "
+            f"mv {quoted(test[0], root / 'train')}, then {_HOLD_OUT}"
         )
     return ""
 
@@ -135,7 +141,11 @@ def classes(part: pathlib.Path) -> dict[str, list[pathlib.Path]]:
     """
     here = Listing(part)
     if not here.folders:
-        raise ValueError(f"{part} has no class folders, but {here}; put the pictures into {part}/CLASS/")
+        message = f"{part} has no class folders, but {here}; put the pictures into {part}/CLASS/"
+        if part.name != "train" and here.pictures:
+            away = quoted(part, part.with_name(f"unlabelled_{part.name}"))
+            message += f". If they have no labels, hold out training pictures: mv {away}, then {_HOLD_OUT}"
+        raise ValueError(message)
     if here.pictures:
         raise ValueError(
             f"{part} holds pictures beside its class folders: {len(here.pictures):,} "
