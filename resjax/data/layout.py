@@ -16,7 +16,7 @@ SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", "
             ".pgm", ".pbm", ".pnm")  # fmt: skip
 # Pictures that Pillow reads in part, or not everywhere: leaving them out would change the set.
 UNREAD = (".heic", ".heif", ".avif", ".jp2", ".svg", ".psd", ".tga", ".exr", ".hdr", ".dng", ".nef", ".cr2",
-          ".arw", ".dcm", ".nii", ".npy")  # fmt: skip
+          ".arw", ".dcm")  # fmt: skip
 TEST_NAMES = ("test", "val", "valid", "validation")
 _HOLD_OUT = "--config.data.holdout=N"
 NEEDED = "needed: train/CLASS/*.jpg and test/CLASS/*.jpg (or val/)"
