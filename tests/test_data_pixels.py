@@ -78,7 +78,6 @@ COLOUR = {
     "palette of a GIF, one transparent": (
         saved(palette(), "GIF", transparency=0), [[255, 255, 255], [200, 10, 10]]),
     "CMYK": (saved(pixel("CMYK", 0, 255, 255, 0), "TIFF"), [[255, 0, 0]]),
-    "YCbCr": (saved(pixel("YCbCr", 77, 128, 128), "TIFF"), [[77, 77, 77]]),
     "WebP with opacity": (saved(pixel("RGBA", 0, 0, 0, 0), "WEBP", lossless=True), [[255] * 3]),
 }  # fmt: skip
 
