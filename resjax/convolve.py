@@ -24,6 +24,7 @@ from absl import app, flags
 from resjax import command
 from resjax.data.arrays import read_digits
 from resjax.data.decode import opened
+from resjax.data.pixels import is_grey, shown
 from resjax.models.checks import positive
 from resjax.models.layer_table import Facts, rule_of
 from resjax.models.layers import Conv
@@ -165,7 +166,7 @@ def read(image: str, shape: str, seed: int) -> np.ndarray:
     if not path.is_file():
         raise FileNotFoundError(f"image={image}: no such file; allowed: a file, example, or digit")
     with opened(path.read_bytes(), image) as picture:
-        pixels = np.asarray(picture.convert("L" if picture.mode in ("1", "L", "LA", "I;16") else "RGB"))
+        pixels = np.asarray(shown(picture, 1 if is_grey(picture) else 3))
     return pixels.reshape(*pixels.shape[:2], -1).astype(np.float32) / 255
 
 

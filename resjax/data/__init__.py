@@ -6,13 +6,13 @@ in the order of `batch_indices`; `standardize` and `augment` run on the device.
 
 from resjax.data.arrays import Arrays
 from resjax.data.augment import Statistics, augment, standardize, statistics
-from resjax.data.config import defaults
+from resjax.data.config import absolute, defaults
 from resjax.data.info import Info
 from resjax.data.load import info, load
 from resjax.data.order import batch_indices
 from resjax.data.stream import Stream
 
 __all__ = [
-    "Arrays", "Info", "Statistics", "Stream", "augment", "batch_indices", "defaults", "info",
-    "load", "standardize", "statistics",
+    "Arrays", "Info", "Statistics", "Stream", "absolute", "augment", "batch_indices", "defaults",
+    "info", "load", "standardize", "statistics",
 ]  # fmt: skip

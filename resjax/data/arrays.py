@@ -13,6 +13,8 @@ import ml_collections
 import numpy as np
 from PIL import Image
 
+from resjax.data import checks
+from resjax.data.config import no_such
 from resjax.data.info import Info
 from resjax.data.order import split_indices
 
@@ -48,36 +50,72 @@ def read_digits() -> dict[str, np.ndarray]:
 
 
 def read_npz(path: str) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """The four arrays of an `.npz` file, and its optional `class_names`.
+    """The four arrays of an `.npz` file, and its optional `class_names`; other arrays are ignored.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: it is not an .npz file, an array is missing, or one holds Python objects.
+      ValueError: it is not an .npz file or damaged, an array is missing, one holds Python objects, or the
+        class names are not a list of words.
     """
     file = pathlib.Path(path).expanduser()
     if not file.is_file():
         raise FileNotFoundError(
-            f"data.name={path!r}: no such file. Write it with numpy.savez(path, train_images=..., "
+            f"{no_such(path, 'file')}. Write it with numpy.savez(path, train_images=..., "
             "train_labels=..., test_images=..., test_labels=...)"
         )
     if not zipfile.is_zipfile(file):
-        raise ValueError(f"{path}: not an .npz archive; write it with numpy.savez")
+        raise ValueError(
+            f"{path}: not an .npz archive, or only a part of one ({file.stat().st_size:,} bytes); copy it "
+            "again, or write it with numpy.savez"
+        )
     with np.load(file, allow_pickle=False) as archive:
         missing = [key for key in KEYS if key not in archive.files]
         if missing:
             raise ValueError(
                 f"{path}: {', '.join(missing)} missing. Found: {', '.join(archive.files)}. "
-                f"Needed: {', '.join(KEYS)} (class_names is optional)"
+                f"Needed: {', '.join(KEYS)} (class_names is optional){_renaming(path, archive.files)}"
             )
-        try:
-            raw = {key: archive[key] for key in KEYS}
-            names = archive["class_names"] if "class_names" in archive.files else ()
-        except ValueError as error:  # numpy refuses to unpickle
-            raise ValueError(
-                f"{path}: an array has dtype object (images of unequal sizes?); "
-                "stack equal-sized images into one uint8 array"
-            ) from error
-    return raw, tuple(str(name) for name in names)
+        raw = {key: _member(path, archive, key) for key in KEYS}
+        names = _member(path, archive, "class_names") if "class_names" in archive.files else np.zeros(0, str)
+    if names.ndim != 1 or names.dtype.kind not in "SUiu":
+        raise ValueError(
+            f"{path}: class_names has dtype {names.dtype} and shape {names.shape}; needed: a list of words, "
+            "numpy.array(['cat', 'dog'])"
+        )
+    if names.dtype.kind == "S":
+        names = np.char.decode(names, "utf-8", "replace")
+    return raw, tuple(map(str, names))
+
+
+# How an array of Python objects is saved without them.
+_WITHOUT_OBJECTS = {
+    "images": "stack equal-sized images into one uint8 array: numpy.stack(list(images))",
+    "labels": "numpy.array(list(labels), dtype=int)",
+    "class_names": "numpy.array(list(class_names), dtype=str)",
+}
+
+
+def _member(path: str, archive: np.lib.npyio.NpzFile, key: str) -> np.ndarray:
+    damaged = f"{path}: {key} is damaged, or no array; copy the file again, or write it with numpy.savez"
+    try:
+        array = archive[key]
+    except Exception as error:  # of zipfile, zlib, numpy or tokenize, by the place of the damage
+        if "allow_pickle" not in str(error):  # else numpy refuses to unpickle
+            raise ValueError(damaged) from error
+        remedy = next(text for kind, text in _WITHOUT_OBJECTS.items() if key.endswith(kind))
+        raise ValueError(f"{path}: {key} has dtype object, which is not read; save {remedy}") from error
+    if not isinstance(array, np.ndarray):  # numpy gives the bytes of what does not begin as an array does
+        raise ValueError(damaged)
+    return array
+
+
+def _renaming(path: str, found: list[str]) -> str:
+    """The line that renames the arrays of Keras's files; '' for others."""
+    keras = ("x_train", "y_train", "x_test", "y_test")
+    if not set(keras) <= set(found):
+        return ""
+    arrays = ", ".join(f"{key}=a[{old!r}]" for key, old in zip(KEYS, keras, strict=True))
+    return f". Rename them in Python: a = numpy.load({path!r}); numpy.savez('renamed.npz', {arrays})"
 
 
 def make(
@@ -85,25 +123,22 @@ def make(
 ) -> Arrays:
     """Checks raw arrays and applies the `config.data` section to them.
 
-    `raw` has the arrays named in KEYS: images uint8 [N, H, W, C] or [N, H, W], labels integer [N]. Without
-    class names, the number of classes is the largest training label + 1.
+    `raw` has the arrays named in KEYS: images uint8 [N, H, W, C] or [N, H, W], labels integer [N] or [N, 1].
+    Without class names, every label from 0 to the largest needs a training image, since a label that is
+    missing is more often a mistake than a class.
 
     Raises:
       ValueError: the dtype, rank, length, channel count or a label is wrong; the message has the remedy.
     """
-    images = {part: _checked_images(raw[f"{part}_images"], part) for part in ("train", "test")}
+    images = {part: checks.images(raw[f"{part}_images"], part) for part in ("train", "test")}
     if images["train"].shape[1:] != images["test"].shape[1:]:
         raise ValueError(
             f"train_images are {images['train'].shape[1:]} and test_images "
             f"{images['test'].shape[1:]}: both need the same height, width and channels"
         )
-    num_classes = len(class_names)
-    labels = {}
-    for part in ("train", "test"):
-        found = _checked_labels(raw[f"{part}_labels"], part, len(images[part]))
-        num_classes = num_classes or int(found.max()) + 1
-        _check_range(found, part, num_classes)
-        labels[part] = found.astype(np.int32)
+    labels = {part: checks.labels(raw[f"{part}_labels"], part, len(images[part])) for part in images}
+    num_classes = checks.count_classes(labels, class_names)
+    labels = {part: given.astype(np.int32) for part, given in labels.items()}
     train, held_out = split_indices(
         len(images["train"]), config.train_examples, config.holdout, config.split_seed
     )
@@ -125,56 +160,6 @@ def make(
         std=std,
     )
     return Arrays(info, images["train"], labels["train"], images["test"], labels["test"])
-
-
-def _checked_images(images: np.ndarray, part: str) -> np.ndarray:
-    name = f"{part}_images"
-    if images.dtype != np.uint8:
-        raise ValueError(
-            f"{name} has dtype {images.dtype}; needed: uint8 in 0..255. From floats in 0..1: "
-            "numpy.round(255 * images).astype(numpy.uint8)"
-        )
-    if images.ndim == 3:
-        images = images[..., None]
-    if images.ndim != 4:
-        raise ValueError(f"{name} has shape {images.shape}; needed: [N, H, W, C] or [N, H, W]")
-    if not images.size:
-        raise ValueError(f"{name} is empty: shape {images.shape}")
-    if images.shape[-1] not in (1, 3):
-        hint = " They look channel-first: images.transpose(0, 2, 3, 1)"
-        hint = hint if images.shape[1] in (1, 3) else ""
-        raise ValueError(
-            f"{name} has shape {images.shape}: {images.shape[-1]} channels; needed: 1 (grey) or "
-            f"3 (red, green, blue) in the last place.{hint}"
-        )
-    return images
-
-
-def _checked_labels(labels: np.ndarray, part: str, length: int) -> np.ndarray:
-    name = f"{part}_labels"
-    if labels.ndim != 1:
-        raise ValueError(
-            f"{name} has shape {labels.shape}; needed: [N]. From one-hot rows: labels.argmax(-1); "
-            "from a column: labels.reshape(-1)"
-        )
-    if not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(
-            f"{name} has dtype {labels.dtype}; needed: integers 0 .. classes - 1. From names: "
-            "numpy.unique(labels, return_inverse=True)"
-        )
-    if len(labels) != length:
-        raise ValueError(f"{name} has {len(labels)} entries for {length} {part}_images")
-    return labels
-
-
-def _check_range(labels: np.ndarray, part: str, num_classes: int) -> None:
-    bad = np.flatnonzero((labels < 0) | (labels >= num_classes))
-    if len(bad):
-        raise ValueError(
-            f"{part}_labels[{bad[0]}] is {labels[bad[0]]}, one of {len(bad)} outside "
-            f"0..{num_classes - 1}: there are {num_classes} classes (the number of class_names, else "
-            "the largest training label + 1), counted from 0"
-        )
 
 
 def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:

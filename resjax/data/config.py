@@ -1,6 +1,12 @@
 """The `data` section of a configuration: the data set, and its preprocessing."""
 
+import math
+import numbers
+import pathlib
+
 import ml_collections
+
+from resjax.data.info import TABLE
 
 # Values of `config.name` besides paths: the built-in set and sets of TFDS.
 SMALL = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "svhn_cropped")
@@ -11,6 +17,7 @@ CHOICES = {
     "standardize": ("channel", "pixel", "unit", "lenet"),
     "crop": ("resize", "inception"),
     "pad_with": ("mean", "black"),
+    "background": ("white", "black"),
 }
 
 
@@ -28,6 +35,9 @@ def defaults() -> ml_collections.ConfigDict:
     # then a central crop) or 'pad' (with zeros on all sides, as LeCun 1998 puts 28 x 28 digits on a 32 x 32
     # field).
     c.fit = "resize"
+
+    # What transparent pixels of picture files show: 'white' or 'black'.
+    c.background = "white"
 
     # Random crop in training: pixels added on each side first (He 2015 §4.2: 4); 0 = none.
     c.pad = 0
@@ -63,6 +73,8 @@ def defaults() -> ml_collections.ConfigDict:
 
 def check(config: ml_collections.ConfigDict) -> None:
     """Raises ValueError for a value that is invalid for every data set; the message names allowed ones."""
+    for field, default in defaults().items():
+        _check_kind(field, config[field], default)
     for field, allowed in CHOICES.items():
         if config[field] not in allowed:
             raise ValueError(f"data.{field}={config[field]!r}: choose one of {', '.join(allowed)}")
@@ -84,6 +96,60 @@ def check(config: ml_collections.ConfigDict) -> None:
         raise ValueError(f"data.mean={mean} requires data.standardize='channel', not {config.standardize!r}")
 
 
+def _check_kind(field: str, value: object, default: object) -> None:
+    """Raises ValueError for a value that is not of the kind of the default."""
+    match default:
+        case bool():
+            right, needed = isinstance(value, bool), "True or False"
+        case int():
+            right = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+            needed = f"a whole number, such as {default}"
+        case str():
+            right, needed = isinstance(value, str), f"text, such as {default or '~/data'!r}"
+        case _:
+            right = isinstance(value, (tuple, list)) and all(map(_is_number, value))
+            needed = (
+                "one number for each channel, such as (0.5, 0.5, 0.5), or () for those of the training set"
+            )
+    if not right:
+        raise ValueError(f"data.{field}={value!r}; needed: {needed}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def constants(config: ml_collections.ConfigDict) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """The mean and standard deviation given in `config`, or () and ()."""
     return tuple(config.mean), tuple(config.std)
+
+
+def is_path(name: str) -> bool:
+    """Whether `name`, a value of `config.name`, is a path: not a known name, and of the form of one."""
+    looks_like_one = name.endswith(".npz") or "/" in name
+    return name not in TABLE and name != "" and (looks_like_one or pathlib.Path(name).is_dir())
+
+
+def absolute(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """A copy of a `data` section whose paths are absolute, so that it means the same in every folder.
+
+    '~' is the home folder. Known names and '' stay, and so does a value that `check` refuses.
+    """
+    copied = config.copy_and_resolve_references()
+    if isinstance(config.name, str) and is_path(config.name):
+        copied.name = _absolute(config.name)
+    if isinstance(config.data_dir, str) and config.data_dir:
+        copied.data_dir = _absolute(config.data_dir)
+    return copied
+
+
+def no_such(name: str, kind: str) -> str:
+    """The start of the message that there is no `kind` at the path `name`, and where it was sought."""
+    where = _absolute(name)
+    return f"data.name={name!r}: no such {kind}{'' if where == name else f' ({where})'}"
+
+
+def _absolute(path: str) -> str:
+    whole = pathlib.Path(path).expanduser().absolute()
+    # Symbolic links stay, unless the folder above one is meant.
+    return str(whole.resolve() if ".." in whole.parts else whole)

@@ -9,10 +9,13 @@ down, so central crops, which are used for evaluation, avoid it.
 import contextlib
 import io
 import math
+import struct
 from collections.abc import Iterator
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
+
+from resjax.data.pixels import shown, shown_size
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 # He et al. 2015 §3.4, Simonyan and Zisserman 2015 §3.1: the shorter side is drawn from 256..480 for a crop of
@@ -33,15 +36,39 @@ def opened(encoded: bytes, what: str) -> Iterator[Image.Image]:
     try:
         with Image.open(io.BytesIO(encoded)) as image:
             yield image
-    except (OSError, SyntaxError) as error:
+    except UnidentifiedImageError as error:
+        raise ValueError(f"{what} is not a readable image ({_instead(encoded)})") from error
+    except (OSError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError) as error:
         raise ValueError(f"{what} is not a readable image ({error})") from error
+    except ValueError as error:
+        raise ValueError(f"{what}: {error}") from error
+
+
+def _instead(encoded: bytes) -> str:
+    """What bytes that are no image are."""
+    if not encoded:
+        return "it is empty"
+    if encoded.startswith(b"version https://git-lfs"):
+        return "it is a Git LFS pointer; `git lfs pull` fetches the file itself"
+    if encoded.lstrip()[:5].lower() in (b"<!doc", b"<html"):
+        return "it is a web page; download the picture itself"
+    return f"it begins with {encoded[:8]!r}, as no known format does"
 
 
 def train_crop(
-    image: Image.Image, size: int, crop: str, rng: np.random.Generator, channels: int = 3
+    image: Image.Image,
+    size: int,
+    crop: str,
+    rng: np.random.Generator,
+    channels: int = 3,
+    background: str = "white",
 ) -> np.ndarray:
-    """A random training crop, uint8 [size, size, channels], of an image of any mode; see `crop_box`."""
-    return _resized(image, crop_box(image.size, crop, rng), size, channels, draft=True)
+    """A random training crop, uint8 [size, size, channels], of an image of any mode; see `crop_box`.
+
+    `background` is what transparent pixels show, see `resjax.data.pixels`.
+    """
+    box = crop_box(shown_size(image), crop, rng)
+    return _resized(image, box, size, channels, background, draft=True)
 
 
 def crop_box(image_size: tuple[int, int], crop: str, rng: np.random.Generator) -> Box:
@@ -70,29 +97,39 @@ def _inception_box(width: int, height: int, rng: np.random.Generator) -> tuple[f
     return min(width, height * _ASPECT[1]), min(height, width / _ASPECT[0])
 
 
-def center_crop(image: Image.Image, size: int, channels: int = 3, margin: float = 256 / 224) -> np.ndarray:
+def center_crop(
+    image: Image.Image,
+    size: int,
+    channels: int = 3,
+    margin: float = 256 / 224,
+    background: str = "white",
+) -> np.ndarray:
     """The central crop, uint8 [size, size, channels], after resizing the shorter side to margin * size."""
-    width, height = image.size
+    width, height = shown_size(image)
     side = min(width, height) / margin
     left, top = (width - side) / 2, (height - side) / 2
-    return _resized(image, (left, top, left + side, top + side), size, channels, draft=False)
+    return _resized(image, (left, top, left + side, top + side), size, channels, background, draft=False)
 
 
-def _resized(image: Image.Image, box: Box, size: int, channels: int, draft: bool) -> np.ndarray:
-    """Resizes the part of `image` inside `box` to size x size."""
-    mode = "L" if channels == 1 else "RGB"
-    width, height = image.size
+def _resized(
+    image: Image.Image, box: Box, size: int, channels: int, background: str, draft: bool
+) -> np.ndarray:
+    """Resizes the part of `image` inside `box`, in pixels of the image as shown, to size x size."""
+    width, height = shown_size(image)
     shrink = size / min(box[2] - box[0], box[3] - box[1])
     if draft and shrink < 1:
-        # Only JPEG files have a draft; for others this does nothing.
-        image.draft(mode, (math.ceil(width * shrink), math.ceil(height * shrink)))
-    scale_x, scale_y = image.size[0] / width, image.size[1] / height
+        # Only JPEG files have a draft; for others this does nothing. It has the sides as stored.
+        image.draft(
+            "L" if channels == 1 else "RGB",
+            (math.ceil(image.size[0] * shrink), math.ceil(image.size[1] * shrink)),
+        )
+    picture = shown(image, channels, background)
+    scale_x, scale_y = picture.size[0] / width, picture.size[1] / height
     scaled = (
         max(box[0] * scale_x, 0.0),
         max(box[1] * scale_y, 0.0),
-        min(box[2] * scale_x, image.size[0]),
-        min(box[3] * scale_y, image.size[1]),
+        min(box[2] * scale_x, picture.size[0]),
+        min(box[3] * scale_y, picture.size[1]),
     )
-    picture = image if image.mode == mode else image.convert(mode)
     resized = picture.resize((size, size), Image.Resampling.BILINEAR, box=scaled)
     return np.asarray(resized, np.uint8).reshape(size, size, channels)

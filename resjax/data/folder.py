@@ -1,7 +1,8 @@
 """A folder of images: train/CLASS/*.jpg and test/CLASS/*.jpg (or val/).
 
-Classes are the sub-folders of train/, numbered in the order of their names. A set whose images have sides of
-at most 64 pixels, and at most 1 GiB of pixels in total, is loaded whole (`Arrays`); others are streamed.
+Classes are the sub-folders of train/, numbered in the order of their names (see `resjax.data.layout`). A set
+whose images have sides of at most 64 pixels, and at most 1 GiB of pixels in total, is loaded whole
+(`Arrays`); others are streamed.
 """
 
 import dataclasses
@@ -12,9 +13,10 @@ from typing import SupportsIndex
 
 import numpy as np
 
+from resjax.data import layout
 from resjax.data.decode import center_crop, opened
+from resjax.data.pixels import is_grey, shown, shown_size
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 _WHOLE_SIDE = 64
 _WHOLE_BYTES = 2**30
 
@@ -36,55 +38,46 @@ class Files:
     def read(self, indices: Sequence[int]) -> list[tuple[bytes, int]]:
         return [self[i] for i in indices]
 
+    def where(self, index: int) -> str:
+        """The file of an image, for messages."""
+        return self.paths[index]
 
-def scan(path: str) -> tuple[Files, Files, tuple[str, ...]]:
+
+def scan(path: str, holdout: int = 0) -> tuple[Files, Files, tuple[str, ...]]:
     """(training files, test files, class names) of a folder that holds train/ and test/ (or val/).
+
+    Every class has training pictures; some may lack test pictures. With `holdout`, a folder without test/
+    gives the training files twice.
 
     Raises:
       FileNotFoundError: no such folder, or no train/ or test/ in it.
-      ValueError: no class folders, no images, or a test class that train/ lacks.
+      ValueError: no class folders, a class without pictures, a test class that train/ lacks, or pictures that
+        are in no class or cannot be read.
     """
     root = pathlib.Path(path).expanduser()
-    layout = "needed: train/CLASS/*.jpg and test/CLASS/*.jpg (or val/)"
-    if not root.is_dir():
-        raise FileNotFoundError(f"data.name={path!r}: no such folder; {layout}")
-    train = root / "train"
-    test = next((root / part for part in ("test", "val") if (root / part).is_dir()), None)
-    if not train.is_dir() or test is None:
-        found = ", ".join(sorted(child.name for child in root.iterdir())) or "nothing"
-        raise FileNotFoundError(f"{root} holds {found}; {layout}")
-    names = _class_folders(train)
-    strange = sorted(set(_class_folders(test)) - set(names))
-    if strange:
-        lacking = f"{test} has classes that {train} lacks: {', '.join(strange)}"
-        raise ValueError(f"{lacking}; there are {', '.join(names)}")
-    return _files(train, names), _files(test, names), tuple(names)
+    train, test = layout.parts(root, path)
+    if test is None and not holdout:
+        raise layout.without_test(root)
+    pictures = layout.classes(train)
+    names = list(pictures)
+    for name in names:
+        if not pictures[name]:
+            raise layout.empty_class(train / name)
+    files = _files(pictures, names)
+    if test is None:
+        return files, files, tuple(names)
+    tested = layout.classes(test)
+    if strange := sorted(tested.keys() - pictures.keys()):
+        raise layout.strange_classes(test, strange, names)
+    if not any(tested.values()):
+        raise ValueError(f"{test} has class folders ({layout.some(tested)}), but no pictures in them")
+    return files, _files(tested, names), tuple(names)
 
 
-def _class_folders(part: pathlib.Path) -> list[str]:
-    names = sorted(
-        child.name for child in part.iterdir() if child.is_dir() and not child.name.startswith(".")
-    )
-    if not names:
-        raise ValueError(f"{part} has no class folders; put the pictures into {part}/CLASS/")
-    return names
-
-
-def _files(part: pathlib.Path, names: list[str]) -> Files:
-    paths: list[str] = []
-    labels: list[int] = []
-    for label, name in enumerate(names):
-        folder = part / name
-        found = sorted(
-            str(file)
-            for file in (folder.iterdir() if folder.is_dir() else ())
-            if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
-        )
-        paths += found
-        labels += [label] * len(found)
-    if not paths:
-        raise ValueError(f"no pictures in {part}/*/ (looked for {', '.join(SUFFIXES)})")
-    return Files(tuple(paths), np.asarray(labels, np.int32))
+def _files(pictures: dict[str, list[pathlib.Path]], names: list[str]) -> Files:
+    labelled = [(str(file), label) for label, name in enumerate(names) for file in pictures.get(name, ())]
+    paths, labels = zip(*labelled, strict=True)
+    return Files(paths, np.asarray(labels, np.int32))
 
 
 def whole_shape(train: Files, test: Files, image_size: int) -> tuple[int, int, int] | None:
@@ -98,19 +91,22 @@ def whole_shape(train: Files, test: Files, image_size: int) -> tuple[int, int, i
     if image_size > _WHOLE_SIDE:
         return None
     grey, first = True, None
-    for path in (*train.paths, *test.paths):
+    for path in dict.fromkeys((*train.paths, *test.paths)):
         with opened(pathlib.Path(path).read_bytes(), path) as image:
-            grey = grey and image.mode in ("1", "L")
-            if not image_size:
-                first = first or (path, image.size)
-                if image.size != first[1]:
-                    raise ValueError(
-                        f"images of different sizes ({first[0]}: {first[1]}, {path}: {image.size}; "
-                        "width, height): set data.image_size to the side that all should have"
-                    )
-    width, height = (image_size, image_size) if first is None else first[1]
+            grey = grey and is_grey(image)
+            size = (image_size, image_size) if image_size else shown_size(image)
+        first = first or (path, size)
+        if size != first[1]:
+            raise ValueError(
+                f"images of different sizes ({first[0]}: {first[1]}, {path}: {size}; "
+                "width, height): set data.image_size to the side that all should have"
+            )
+        if max(size) > _WHOLE_SIDE:  # the others cannot change that image_size is needed
+            break
+    assert first is not None
+    width, height = first[1]
     shape = (height, width, 1 if grey else 3)
-    count = len(train) + len(test)
+    count = len(train) + (0 if test is train else len(test))
     if max(height, width) <= _WHOLE_SIDE and count * math.prod(shape) <= _WHOLE_BYTES:
         return shape
     if not image_size:
@@ -121,10 +117,11 @@ def whole_shape(train: Files, test: Files, image_size: int) -> tuple[int, int, i
     return None
 
 
-def read_whole(files: Files, shape: tuple[int, int, int], resize: bool) -> np.ndarray:
+def read_whole(files: Files, shape: tuple[int, int, int], resize: bool, background: str) -> np.ndarray:
     """Decodes all files to uint8 [N, H, W, C], where `shape` is (H, W, C).
 
     With `resize`, the shorter side becomes H = W and the central square is kept; else sizes must match.
+    `background` is what transparent pixels show.
 
     Raises:
       ValueError: a file is not an image; the message names it.
@@ -133,8 +130,7 @@ def read_whole(files: Files, shape: tuple[int, int, int], resize: bool) -> np.nd
     for i, path in enumerate(files.paths):
         with opened(files[i][0], path) as image:
             if resize:
-                images[i] = center_crop(image, shape[0], shape[2], margin=1.0)
+                images[i] = center_crop(image, shape[0], shape[2], margin=1.0, background=background)
             else:
-                mode = "L" if shape[2] == 1 else "RGB"
-                images[i] = np.asarray(image.convert(mode)).reshape(shape)
+                images[i] = np.asarray(shown(image, shape[2], background)).reshape(shape)
     return images

@@ -1,14 +1,13 @@
 """From `config.data` to a data set."""
 
 import dataclasses
-import pathlib
 
 import ml_collections
 import numpy as np
 
 from resjax.data import arrays, folder, tfds
 from resjax.data.arrays import Arrays
-from resjax.data.config import SMALL, STREAMED, check, constants
+from resjax.data.config import SMALL, STREAMED, check, constants, is_path
 from resjax.data.info import IMAGENET_MEAN, IMAGENET_STD, TABLE, Info
 from resjax.data.order import split_indices
 from resjax.data.stream import Source, Stream
@@ -50,6 +49,12 @@ def load(config: ml_collections.ConfigDict) -> Arrays | Stream:
     """
     check(config)
     dataset = _load(config)
+    if dataset.info.num_classes < 2:
+        only = "".join(f" ({name})" for name in dataset.info.class_names)
+        raise ValueError(
+            f"{config.name} has one class{only}: there is nothing to tell apart, and any network's error is "
+            "0. Needed are two classes or more"
+        )
     mean, std = constants(config)
     if not mean:
         return dataset
@@ -79,7 +84,7 @@ def _is_known(name: str) -> bool:
     """Whether `name` is in the table; ValueError if it is not a path either."""
     if name in TABLE:
         return True
-    if name.endswith(".npz") or "/" in name or pathlib.Path(name).is_dir():
+    if is_path(name):
         return False
     raise ValueError(
         f"data.name={name!r}: choose one of {', '.join((*SMALL, *STREAMED))}, or give the path of "
@@ -88,7 +93,7 @@ def _is_known(name: str) -> bool:
 
 
 def _load_folder(config: ml_collections.ConfigDict) -> Arrays | Stream:
-    train, test, names = folder.scan(config.name)
+    train, test, names = folder.scan(config.name, config.holdout)
     shape = folder.whole_shape(train, test, config.image_size)
     if shape is None:
         return _stream(config, train, test, names)
@@ -98,9 +103,12 @@ def _load_folder(config: ml_collections.ConfigDict) -> Arrays | Stream:
             "data.fit='pad' is not for folders: their images are resized by the shorter side and "
             "cropped. Use fit='resize', or store padded images"
         )
-    raw = {}
+    raw: dict[str, np.ndarray] = {}
     for part, files in (("train", train), ("test", test)):
-        raw[f"{part}_images"] = folder.read_whole(files, shape, resize)
+        again = part == "test" and test is train  # no test folder: the held-out part replaces it
+        raw[f"{part}_images"] = (
+            raw["train_images"] if again else folder.read_whole(files, shape, resize, config.background)
+        )
         raw[f"{part}_labels"] = files.labels
     return arrays.make(config, raw, names)
 
@@ -125,4 +133,6 @@ def _stream(
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
     )
-    return Stream(facts, train, train_indices, source, test_indices, config.crop, config.workers)
+    return Stream(
+        facts, train, train_indices, source, test_indices, config.crop, config.workers, config.background
+    )

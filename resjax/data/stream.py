@@ -37,6 +37,10 @@ class Source(Protocol):
 
     def read(self, indices: Sequence[int], /) -> list[tuple[bytes, int]]: ...
 
+    def where(self, index: int, /) -> str:
+        """The file or record of an image, for messages."""
+        ...
+
 
 @dataclasses.dataclass(frozen=True)
 class Stream:
@@ -49,6 +53,7 @@ class Stream:
     test_indices: np.ndarray
     crop: str  # as in `config.data`
     workers: int
+    background: str = "white"
 
     def train_batches(
         self,
@@ -165,8 +170,8 @@ class _TrainBatches:
             labels[j] = label
             # The 1 separates crops from the shuffle, which draws from (seed, epoch).
             rng = np.random.default_rng((self.seed, first + j, 1))
-            with opened(encoded, f"{self.data.info.name}, training example {indices[j]}") as image:
-                images[j] = train_crop(image, size, self.data.crop, rng, channels)
+            with opened(encoded, self.data.train.where(int(indices[j]))) as image:
+                images[j] = train_crop(image, size, self.data.crop, rng, channels, self.data.background)
         return {"image": images, "label": labels}
 
 
@@ -191,7 +196,7 @@ class _TestBatches:
         mask = np.zeros(count, np.float32)
         for j, (encoded, label) in enumerate(_examples(self.data.test, indices)):
             labels[j] = label
-            with opened(encoded, f"{self.data.info.name}, test example {indices[j]}") as image:
-                images[j] = center_crop(image, size, channels)
+            with opened(encoded, self.data.test.where(int(indices[j]))) as image:
+                images[j] = center_crop(image, size, channels, background=self.data.background)
             mask[j] = 1.0
         return {"image": images, "label": labels, "mask": mask}

@@ -16,6 +16,7 @@ import numpy as np
 
 from resjax.data.decode import opened
 from resjax.data.info import TABLE
+from resjax.data.pixels import is_grey, shown
 
 # TFDS's names where ours omit the variant.
 _VARIANTS = {"imagenette": "imagenette/full-size-v2"}
@@ -146,6 +147,10 @@ class Records:
                     self._source = self._open()
         return [_parse(record) for record in self._source.__getitems__(list(indices))]
 
+    def where(self, index: int) -> str:
+        """The record of an example, for messages."""
+        return f"{self.path}, {self.split} record {index}"
+
     def _open(self) -> Any:
         return self.builder().as_data_source(
             self.split,
@@ -182,12 +187,12 @@ def read_arrays(name: str, data_dir: str) -> tuple[dict[str, np.ndarray], tuple[
         for start in range(0, len(records), _CHUNK):
             chunk = range(start, min(start + _CHUNK, len(records)))
             for i, (encoded, label) in zip(chunk, records.read(chunk), strict=True):
-                record = f"{records.path}, {records.split} record {i}"
-                with opened(encoded, record) as image:
-                    pixels = np.asarray(image)
-                if pixels.size != images[i].size:
+                with opened(encoded, records.where(i)) as image:
+                    pixels = np.asarray(shown(image, 1 if is_grey(image) else 3))
+                if pixels.reshape(*pixels.shape[:2], -1).shape != shape:
                     raise ValueError(
-                        f"{record}: an image of shape {pixels.shape}, not {shape}; prepare the set again"
+                        f"{records.where(i)}: an image of shape {pixels.shape}, not {shape}; "
+                        "prepare the set again"
                     )
                 images[i], labels[i] = pixels.reshape(shape), label
         raw[f"{part}_images"], raw[f"{part}_labels"] = images, labels
