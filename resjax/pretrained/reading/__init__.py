@@ -1,0 +1,1 @@
+"""From a file or folder to its tensors and values; nothing in it is executed."""

@@ -1,0 +1,236 @@
+"""What the recorded objects of a checkpoint stand for: tensors, arrays, dicts, numbers, or nothing."""
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+from resjax.pretrained.reading.pickles import Made, Name, TorchFileError
+from resjax.pretrained.reading.stand_ins import plain
+
+
+class Storage(NamedTuple):
+    """Numbers ``start`` to ``start + length`` of the storage called ``key``."""
+
+    dtype: np.dtype
+    key: str
+    start: int
+    length: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Tensor:
+    """A strided view of a storage; offset and strides count numbers, not bytes."""
+
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A tensor without plain numbers, which is refused only if the network needs it."""
+
+    why: str
+
+
+_STORAGES: dict[str, Any] = {
+    "FloatStorage": np.float32, "DoubleStorage": np.float64, "HalfStorage": np.float16,
+    "BFloat16Storage": ml_dtypes.bfloat16, "LongStorage": np.int64, "IntStorage": np.int32,
+    "ShortStorage": np.int16, "CharStorage": np.int8, "ByteStorage": np.uint8, "BoolStorage": np.bool_,
+    "ComplexFloatStorage": np.complex64, "ComplexDoubleStorage": np.complex128, "QInt8Storage": np.int8,
+    "QUInt8Storage": np.uint8, "QInt32Storage": np.int32, "UntypedStorage": np.uint8,
+    "_UntypedStorage": np.uint8,
+}  # fmt: skip
+# Of tensors without a storage class of their own.
+_DTYPES: dict[str, Any] = {
+    "uint16": np.uint16, "uint32": np.uint32, "uint64": np.uint64,
+    "float8_e4m3fn": ml_dtypes.float8_e4m3fn, "float8_e4m3fnuz": ml_dtypes.float8_e4m3fnuz,
+    "float8_e5m2": ml_dtypes.float8_e5m2, "float8_e5m2fnuz": ml_dtypes.float8_e5m2fnuz,
+    "float8_e8m0fnu": ml_dtypes.float8_e8m0fnu,
+}  # fmt: skip
+_NUMPY_DTYPE = re.compile(r"[iu][1248]|f[248]|b1|c8|c16")
+_ORDERS: dict[Any, Literal["<", ">", "="]] = {"<": "<", ">": ">", "=": "=", "|": "="}
+# What wraps a tensor, which is its first argument.
+_WRAPPERS = {
+    "_rebuild_parameter", "_rebuild_parameter_with_state", "_rebuild_device_tensor_from_cpu_tensor",
+    "_rebuild_device_tensor_from_numpy", "_rebuild_xla_tensor",
+}  # fmt: skip
+_UNREADABLE = {
+    "_rebuild_qtensor": "is quantized: save the weights before quantization, or each tensor.dequantize()",
+    "_rebuild_sparse_tensor": "is sparse: save tensor.to_dense()",
+    "_rebuild_sparse_csr_tensor": "is sparse: save tensor.to_dense()",
+    "_rebuild_nested_tensor": "is nested: save plain tensors",
+    "_rebuild_meta_tensor_no_storage": "has no numbers (device 'meta'): save a model that is loaded",
+    "_rebuild_wrapper_subclass": "is distributed or wrapped: save tensor.full_tensor()",
+}
+_DICTS = {
+    "OrderedDict", "defaultdict", "Counter", "dict", "AttributeDict", "EasyDict", "CfgNode", "Munch", "Dict",
+    "DotMap", "Box",
+}  # fmt: skip
+_NAMESPACES = {"Namespace", "SimpleNamespace"}
+
+
+def storage_dtype(kind: Any) -> np.dtype:
+    """Of the numbers in a storage of class ``kind``, a ``Name``."""
+    if not isinstance(kind, Name) or kind.name not in _STORAGES:
+        raise TorchFileError(f"{kind} is no known kind of storage")
+    return np.dtype(_STORAGES[kind.name])
+
+
+def meaning(thing: Any) -> Any:
+    """What an object of a pickle stands for.
+
+    Returns:
+      a dict, list, tuple, number or text, bytes, a ``Tensor``, ``Unreadable``, a numpy array, or None. The
+      values of dicts and the entries of lists are as they were recorded.
+
+    Raises:
+      TorchFileError: a tensor or an array contradicts itself.
+    """
+    thing = _unwrapped(thing)
+    if not isinstance(thing, Made):
+        return None if isinstance(thing, Name | Storage) else thing
+    module, name = plain(thing.name)
+    if module == "torch._utils" and name in _UNREADABLE:
+        return Unreadable(_UNREADABLE[name])
+    if module == "torch._utils" and name in _TENSORS:
+        return _TENSORS[name](*thing.args)
+    if name in _DICTS:
+        return _dict(thing)
+    if name in _NAMESPACES:
+        return thing.state if isinstance(thing.state, dict) else {}
+    if module in ("numpy.core.multiarray", "numpy.core.numeric") and name in _ARRAYS:
+        return _ARRAYS[name](thing)
+    if (module, name) == ("_codecs", "encode"):
+        return _bytes(thing)
+    if (module, name) == ("torch", "Size"):
+        return _sizes(thing)
+    if (module, name) in (("collections", "deque"), ("builtins", "list"), ("builtins", "tuple")):
+        given = thing.args[0] if thing.args and isinstance(thing.args[0], list | tuple) else []
+        return [*given, *thing.items]
+    return None
+
+
+def _unwrapped(thing: Any) -> Any:
+    """The tensor in a parameter, in a tensor of a subclass, or in one of another device."""
+    while isinstance(thing, Made):
+        module, name = plain(thing.name)
+        if module == "torch._utils" and name in _WRAPPERS and thing.args:
+            thing = thing.args[0]
+        elif module == "torch._tensor" and len(thing.args) >= 3:
+            function, _, args, *_ = thing.args
+            if not isinstance(function, Name) or not isinstance(args, tuple):
+                raise TorchFileError("a tensor of a subclass without its numbers")
+            thing = Made(function, args)
+        else:
+            break
+    return thing
+
+
+def _dict(made: Made) -> dict[Any, Any]:
+    """Entries that are given at creation (as a dict; as pairs in Python 2), and later ones."""
+    given = next((arg for arg in made.args if isinstance(arg, dict | list)), {})
+    if isinstance(given, list):
+        given = {pair[0]: pair[1] for pair in given if isinstance(pair, list | tuple) and len(pair) == 2}
+    return {**given, **made.pairs}
+
+
+def _tensor(storage: Any, offset: Any, size: Any, strides: Any, *_: Any) -> Tensor:
+    if not isinstance(storage, Storage):
+        raise TorchFileError("a tensor without a storage")
+    return Tensor(storage, _int(offset), _sizes(size), _sizes(strides))
+
+
+def _tensor_of_bytes(storage: Any, offset: Any, size: Any, strides: Any, *rest: Any) -> Tensor | Unreadable:
+    """A tensor of a dtype that has no storage class of its own, in a storage of bytes."""
+    if not isinstance(storage, Storage) or len(rest) < 3 or not isinstance(rest[2], Name):
+        raise TorchFileError("a tensor without a storage or a dtype")
+    if rest[2].name not in _DTYPES:
+        return Unreadable(f"is of dtype {rest[2]}, which NumPy lacks: save tensor.float()")
+    dtype = np.dtype(_DTYPES[rest[2].name])
+    start, length = (n // dtype.itemsize for n in (storage.start, storage.length))
+    return _tensor(Storage(dtype, storage.key, start, length), offset, size, strides)
+
+
+_TENSORS: dict[str, Callable[..., Any]] = {
+    "_rebuild_tensor": _tensor,
+    "_rebuild_tensor_v2": _tensor,
+    "_rebuild_tensor_v3": _tensor_of_bytes,
+}
+
+
+def _sizes(thing: Any) -> tuple[int, ...]:
+    if isinstance(thing, Made):
+        (thing,) = thing.args or ((),)
+    if not isinstance(thing, tuple | list):
+        raise TorchFileError("a shape that is no tuple")
+    return tuple(map(_int, thing))
+
+
+def _int(thing: Any) -> int:
+    if not isinstance(thing, int) or isinstance(thing, bool):
+        raise TorchFileError(f"a {type(thing).__name__} where a whole number belongs")
+    return thing
+
+
+def _bytes(thing: Any) -> bytes | None:
+    """Bytes, which protocol 2 writes as a text to be encoded, and Python 2 as a text."""
+    if isinstance(thing, Made) and plain(thing.name) == ("_codecs", "encode"):
+        thing = thing.args[0] if thing.args[1:] == ("latin1",) else None
+    if isinstance(thing, str):
+        thing = thing.encode("latin-1")
+    return bytes(thing) if isinstance(thing, bytes | bytearray) else None
+
+
+def _numpy_dtype(thing: Any) -> np.dtype | None:
+    """A dtype of plain numbers; None for any other."""
+    if not isinstance(thing, Made) or plain(thing.name) != ("numpy", "dtype") or not thing.args:
+        return None
+    code = thing.args[0]
+    order = thing.state[1] if isinstance(thing.state, tuple) and len(thing.state) > 1 else "="
+    if not isinstance(code, str) or not _NUMPY_DTYPE.fullmatch(code) or order not in _ORDERS:
+        return None
+    return np.dtype(code).newbyteorder(_ORDERS[order])
+
+
+def _array(content: Any, kind: Any, shape: Any, order: Any) -> np.ndarray | None:
+    """An array of numbers; None for one of objects or texts."""
+    dtype, raw = _numpy_dtype(kind), _bytes(content)
+    if dtype is None or raw is None:
+        return None
+    shape = _sizes(shape)
+    if min((0, *shape)) < 0 or math.prod(shape) * dtype.itemsize != len(raw):
+        raise TorchFileError(f"an array of shape {shape} and {dtype} has {len(raw):,} bytes")
+    return np.frombuffer(raw, dtype).reshape(shape, order=order)
+
+
+def _scalar(made: Made) -> Any:
+    """A numpy scalar as a number of Python."""
+    kind, content, *_ = made.args
+    found = _array(content, kind, (), "C")
+    return None if found is None else found.item()
+
+
+def _reconstructed(made: Made) -> np.ndarray | None:
+    if not isinstance(made.state, tuple) or len(made.state) != 5:
+        return None
+    _, shape, kind, fortran, content = made.state
+    return _array(content, kind, shape, "F" if fortran else "C")
+
+
+def _from_buffer(made: Made) -> np.ndarray | None:
+    content, kind, shape, order = made.args
+    return _array(content, kind, shape, "F" if order == "F" else "C")
+
+
+_ARRAYS: dict[str, Callable[[Made], Any]] = {
+    "scalar": _scalar,
+    "_reconstruct": _reconstructed,
+    "_frombuffer": _from_buffer,
+}

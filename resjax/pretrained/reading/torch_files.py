@@ -1,0 +1,265 @@
+"""Reading files of ``torch.save`` without PyTorch and without running code in them.
+
+Such a file contains a pickle and raw numbers. ``pickles`` records what the pickle says,
+``stand_ins`` lists the names that it may refer to, and ``meanings`` says
+what they stand for. Numbers are read when they are asked for; those of an optimizer never are.
+
+Two formats exist. Since PyTorch 1.6 a file is a zip archive with ``data.pkl`` and one member per storage.
+Before, it was a chain of pickles (a magic number, a protocol version, facts about the machine, the object,
+the order of the storages), followed by the length and numbers of each storage. A plain pickle of NumPy arrays
+is read, too.
+"""
+
+import functools
+import io
+import math
+import mmap
+import struct
+import sys
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from resjax.pretrained.reading.leaves import leaves
+from resjax.pretrained.reading.meanings import Storage, Tensor, Unreadable, meaning, storage_dtype
+from resjax.pretrained.reading.pickles import Name, Recorded, TorchFileError, record
+from resjax.pretrained.reading.refused import check_names
+
+_MAGIC = 0x1950A86A20F9469CFC6C
+_PROTOCOL = 1001
+# A stride of 0 repeats numbers. More than these are not made of a storage with fewer.
+_REPEATED = 1 << 20
+
+
+class Contents(NamedTuple):
+    """What a file holds, by full name."""
+
+    tensors: dict[str, Callable[[], np.ndarray]]
+    values: dict[str, Any]  # numbers, texts and truth values, and short tuples of them
+    about: str  # its outermost object, in words
+
+
+class _Raw(NamedTuple):
+    """Where the bytes of a storage are."""
+
+    start: int
+    length: int
+    crc: int  # 0: unknown
+
+
+def read_torch(path: str | Path) -> Contents:
+    """The tensors and plain values in a file of ``torch.save``, or in a pickle of arrays.
+
+    Raises:
+      TorchFileError (a ValueError): it can't be read; none of the file's code was run.
+    """
+    try:
+        with open(path, "rb") as file:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            if mapped[:4] == b"PK\x03\x04":
+                recorded, storages, order = _read_zip(zipfile.ZipFile(file), mapped, path)
+            else:
+                recorded, storages, order = _read_pickles(mapped, path)
+        return _contents(recorded.found, _Numbers(mapped, storages, order), path)
+    except TorchFileError as error:
+        raise TorchFileError(f"{path}: {error}") from error
+    except (MemoryError, OSError):
+        raise
+    except Exception as error:  # a damaged pickle can raise almost anything
+        raise TorchFileError(
+            f"{path} can't be read as a PyTorch file ({type(error).__name__}: {error}): it is damaged or cut "
+            f"short at {Path(path).stat().st_size:,} bytes; download or save it again"
+        ) from error
+
+
+def _read_zip(
+    archive: zipfile.ZipFile, mapped: mmap.mmap, path: str | Path
+) -> tuple[Recorded, dict[str, _Raw], str]:
+    """What the archive's pickle says, where its storages are, and the order of their bytes."""
+    members = {info.filename: info for info in archive.infolist()}
+    pickles = [name for name in members if name == "data.pkl" or name.endswith("/data.pkl")]
+    if len(pickles) != 1:
+        raise TorchFileError(f"this zip archive has {len(pickles)} members data.pkl; a PyTorch file has one")
+    folder = pickles[0].removesuffix("data.pkl")
+
+    def content(name: str) -> bytes:
+        raw = _member(members[name], mapped)
+        return _checked(mapped[raw.start : raw.start + raw.length], raw, name)
+
+    order = content(f"{folder}byteorder").decode() if f"{folder}byteorder" in members else "little"
+    if order not in ("little", "big"):
+        raise TorchFileError(f"byte order {order!r}; known: little, big")
+    used: set[str] = set()
+    recorded = record(io.BytesIO(content(pickles[0])), functools.partial(_storage, kinds={}, used=used))
+    check_names(recorded, path)
+    missing = sorted(key for key in used if f"{folder}data/{key}" not in members)
+    if missing:
+        raise TorchFileError(f"its storage {missing[0]!r} is missing: the archive was changed or is damaged")
+    return recorded, {key: _member(members[f"{folder}data/{key}"], mapped) for key in used}, order
+
+
+def _member(info: zipfile.ZipInfo, mapped: mmap.mmap) -> _Raw:
+    """Where a member of a zip archive is; ``torch.save`` never compresses."""
+    if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
+        raise TorchFileError(
+            "this zip archive was compressed or encrypted after torch.save: unpack it, and pack its folder "
+            "without compression (zip -0 -r FILE FOLDER)"
+        )
+    header = mapped[info.header_offset : info.header_offset + 30]
+    name, extra = struct.unpack("<HH", header[26:30])
+    start = info.header_offset + 30 + name + extra
+    if header[:4] != b"PK\x03\x04" or start + info.file_size > len(mapped):
+        raise TorchFileError(f"its member {info.filename} is damaged or cut short: download or save it again")
+    return _Raw(start, info.file_size, info.CRC)
+
+
+def _read_pickles(mapped: mmap.mmap, path: str | Path) -> tuple[Recorded, dict[str, _Raw], str]:
+    """As ``_read_zip``, from the old format or a plain pickle."""
+    kinds: dict[str, np.dtype] = {}
+    first = record(mapped, _none)
+    if first.found != _MAGIC:
+        check_names(first, path, plain=True)
+        return first, {}, "little"
+    version, machine = record(mapped, _none).found, record(mapped, _none).found
+    if version != _PROTOCOL or not isinstance(machine, dict):
+        raise TorchFileError(f"protocol version {version}; known: {_PROTOCOL}")
+    recorded = record(mapped, functools.partial(_storage, kinds=kinds, used=set()))
+    check_names(recorded, path)
+    order = "little" if machine.get("little_endian", True) else "big"
+    storages = {}
+    for key in record(mapped, _none).found:
+        if key not in kinds:
+            raise TorchFileError(f"storage {key!r} belongs to no tensor")
+        (count,) = struct.unpack("<q" if order == "little" else ">q", mapped.read(8))
+        start, length = mapped.tell(), count * kinds[key].itemsize
+        if not 0 <= length <= len(mapped) - start:
+            raise TorchFileError(
+                f"it is cut short: storage {key!r} needs {length:,} bytes, and {len(mapped) - start:,} are "
+                "left; download or save it again"
+            )
+        storages[key] = _Raw(start, length, 0)
+        mapped.seek(start + length)
+    return recorded, storages, order
+
+
+def _none(pid: Any) -> Any:
+    raise TorchFileError("it refers to a storage where a plain value belongs")
+
+
+def _storage(pid: Any, *, kinds: dict[str, np.dtype], used: set[str]) -> Storage | Name:
+    """What a persistent id stands for; notes the dtype of the storage's numbers in ``kinds``."""
+    if pid[0] == "module":  # of a class of networks or losses, with its source text
+        return pid[1]
+    if pid[0] != "storage":
+        raise TorchFileError(f"unknown kind of object {pid[0]!r}")
+    # Only the old format has a view: None, or (key, start, length).
+    _, kind, key, _, count, *view = pid
+    start, length = view[0][1:] if view and view[0] else (0, count)
+    dtype = kinds[str(key)] = storage_dtype(kind)
+    used.add(str(key))
+    return Storage(dtype, str(key), int(start), int(length))
+
+
+def _checked(content: Any, raw: _Raw, name: str) -> Any:
+    # PyTorch can leave checksums out; they are 0 then.
+    if raw.crc and zlib.crc32(content) != raw.crc:
+        raise TorchFileError(f"the checksum of {name} is wrong, so it is damaged: download or save it again")
+    return content
+
+
+class _Numbers:
+    """The numbers in a file's storages, in mapped memory: nothing is copied or read before its use."""
+
+    def __init__(self, mapped: mmap.mmap, storages: Mapping[str, _Raw], order: str) -> None:
+        self._view, self._storages, self._swap = memoryview(mapped), storages, order != sys.byteorder
+        self._whole = functools.cache(self._read)  # several tensors may share a storage
+
+    def _read(self, key: str) -> memoryview:
+        raw = self._storages[key]
+        return _checked(self._view[raw.start : raw.start + raw.length], raw, f"storage {key!r}")
+
+    def why_not(self, tensor: Tensor) -> str:
+        """Why a tensor can't be read, although the file is in order; "" if it can.
+
+        Raises:
+          TorchFileError: the tensor reaches out of its storage.
+        """
+        storage, shape, strides = tensor.storage, tensor.shape, tensor.strides
+        there = self._storages[storage.key].length // storage.dtype.itemsize
+        if not 0 <= storage.start <= storage.start + storage.length <= there:
+            raise TorchFileError(f"storage {storage.key!r} is shorter than its tensors say")
+        last = tensor.offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
+        if min((0, tensor.offset, *shape, *strides)) < 0 or (0 not in shape and last >= storage.length):
+            raise TorchFileError(
+                f"a tensor of shape {shape} extends past the end of its storage of {storage.length}"
+            )
+        if storage.dtype.kind == "c":
+            return "is complex: save its real and imaginary part"
+        if math.prod(shape) > max(storage.length, _REPEATED):
+            return f"repeats {storage.length:,} numbers to the shape {shape}"
+        np.zeros(shape if 0 in shape else 0)  # whether NumPy can represent an empty tensor's shape
+        return ""
+
+    def array(self, tensor: Tensor) -> np.ndarray:
+        storage, shape = tensor.storage, tensor.shape
+        if 0 in shape:
+            return np.zeros(shape, storage.dtype)
+        size, raw = storage.dtype.itemsize, self._whole(storage.key)
+        buffer: Any = raw
+        if self._swap:
+            buffer = np.frombuffer(raw[: len(raw) // size * size], f"u{size}").byteswap()
+        offset, strides = size * (storage.start + tensor.offset), [size * s for s in tensor.strides]
+        return np.ndarray(shape, storage.dtype, buffer, offset, strides)
+
+
+def _contents(root: Any, numbers: _Numbers, path: str | Path) -> Contents:
+    tensors: dict[str, Callable[[], np.ndarray]] = {}
+    values: dict[str, Any] = {}
+    empty: list[str] = []
+
+    def refuse(name: str, why: str) -> np.ndarray:
+        raise TorchFileError(f"{path}: the tensor {name!r} {why}")
+
+    for name, leaf in leaves(root):
+        if not isinstance(leaf, Tensor | Unreadable | np.ndarray):
+            values[name] = leaf
+            continue
+        if name in tensors:
+            raise TorchFileError(f"it has two tensors called {name!r}")
+        if isinstance(leaf, Unreadable):
+            tensors[name] = functools.partial(refuse, name, leaf.why)
+            continue
+        if isinstance(leaf, np.ndarray):
+            tensors[name] = functools.partial(np.asarray, leaf)
+        elif why := numbers.why_not(leaf):
+            tensors[name] = functools.partial(refuse, name, why)
+            continue
+        else:
+            tensors[name] = functools.partial(numbers.array, leaf)
+        if leaf.shape in ((), (1,)) and not name.endswith("num_batches_tracked"):
+            values.update(_number(name, tensors[name]()))
+        if 0 in leaf.shape and name.endswith("weight"):
+            empty.append(name)
+    if empty and "ds_version" in values:
+        raise TorchFileError(
+            f"its tensor {empty[0]!r} is empty: it is one part of a DeepSpeed checkpoint (ZeRO-3). Join the "
+            "parts with the script that DeepSpeed wrote above this folder: python zero_to_fp32.py . weights"
+        )
+    return Contents(tensors, values, _about(root))
+
+
+def _number(name: str, array: np.ndarray) -> dict[str, bool | int | float]:
+    """The number in an array of one element, by name; nothing if it is complex."""
+    number = array.reshape(())
+    if number.dtype.kind == "c":
+        return {}
+    return {name: number.item() if number.dtype.kind in "biu" else float(number)}
+
+
+def _about(root: Any) -> str:
+    root = meaning(root) or root
+    return ", ".join(map(str, root))[:300] if isinstance(root, dict) else f"a {type(root).__name__}"
