@@ -1,0 +1,191 @@
+"""A table that renames a foreign network's tensors to those of a known layout, guessed from names and shapes.
+
+Units are the innermost numbered modules with two convolutions or more (``convs.7``, ``block12``). A new stage
+begins where the list of units or the number of channels changes. The convolution that reads an image is the
+stem, and the last fully connected layer is the classifier. Within a unit, layers are numbered in their order
+in the file. A chain with the kernels of a VGG is taken for one. The user of the table has to check it.
+"""
+
+import itertools
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from resjax.models.vgg import CONFIGURATIONS
+from resjax.pretrained.finding.names import Rule, new_names
+from resjax.pretrained.reading.files import Tensors
+
+
+class _Layer(NamedTuple):
+    """A layer, by its name in the file or in a unit."""
+
+    name: str
+    kind: str  # 'conv', 'norm' or 'dense'
+    shape: tuple[int, ...]  # of its weight
+
+
+Pairs = list[tuple[str, str]]  # of a pattern and its replacement
+_KINDS = {4: "conv", 1: "norm", 2: "dense"}  # by the number of dimensions of a weight
+_ORDER = ("conv", "norm", "dense")
+
+
+def propose(tensors: Tensors) -> tuple[Rule, ...]:
+    """Lines of a table that change the names of ``tensors``; none where nothing can be guessed."""
+    layers = _layers(tensors)
+    units = _units(layers)
+    groups = _residual(layers, units) if units else (_vgg(layers),)
+    # A line changes what those before have made: layer1 -> layer2 must come before layer0 -> layer1.
+    for orders in itertools.product((1, -1), repeat=len(groups)):
+        pairs = [pair for group, order in zip(groups, orders, strict=True) for pair in group[::order]]
+        rules = tuple(Rule(f"^{pattern}", new, "the proposed table") for pattern, new in pairs)
+        try:
+            new_names(tensors, rules)
+        except ValueError:  # two tensors would get one name, or there is no line
+            continue
+        return rules
+    return ()
+
+
+def _layers(tensors: Tensors) -> list[_Layer]:
+    names = list(tensors)
+    if names == sorted(names):  # safetensors lose the order: 10 comes before 2
+        names.sort(key=by_number)
+    found = []
+    for name in names:
+        layer, _, leaf = name.rpartition(".")
+        if leaf == "weight" and (kind := _KINDS.get(tensors[name].ndim)):
+            found.append(_Layer(layer, kind, tensors[name].shape))
+    return found
+
+
+def by_number(name: str) -> list[int | str]:
+    """A key to sort names in, with the numbers in them in their order."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+
+
+def _units(layers: Iterable[_Layer]) -> dict[str, list[_Layer]]:
+    """The layers of each unit, named within it; the units of a list in the order of their numbers."""
+    inside: dict[str, list[_Layer]] = {}
+    for layer in layers:
+        parts = layer.name.split(".")
+        for i, part in enumerate(parts[:-1], 1):
+            if part[-1:].isdigit():
+                inside.setdefault(".".join(parts[:i]), []).append(layer._replace(name=".".join(parts[i:])))
+    large = [unit for unit, own in inside.items() if sum(layer.kind == "conv" for layer in own) > 1]
+    units = [unit for unit in large if not any(other.startswith(f"{unit}.") for other in large)]
+    lists: dict[str, list[str]] = {}
+    for unit in units:
+        lists.setdefault(_split(unit)[0], []).append(unit)
+    in_order = (sorted(own, key=lambda unit: int(_split(unit)[1])) for own in lists.values())
+    return {unit: inside[unit] for own in in_order for unit in own}
+
+
+def _split(unit: str) -> tuple[str, str]:
+    """The name of the list that contains a unit, and its number: ``convs.`` and 7, ``block`` and 12."""
+    root = unit.rstrip("0123456789")
+    return root, unit.removeprefix(root)
+
+
+def _residual(layers: list[_Layer], units: dict[str, list[_Layer]]) -> tuple[Pairs, Pairs, Pairs]:
+    """Lines for torchvision's names of the ends, of the units, and of the layers in a unit; with a classifier
+    ``linear``, for those of the collections for CIFAR."""
+    outside = [layer for layer in layers if not layer.name.startswith(tuple(f"{unit}." for unit in units))]
+    convs, norms, dense = ([layer for layer in outside if layer.kind == kind] for kind in _ORDER)
+    stem = [conv for conv in convs if conv.shape[1] <= 4]  # reads an image
+    width = stem[-1].shape[:1] if stem else ()
+    ends = {
+        "conv1": stem,
+        "bn1": [norm for norm in norms if norm.shape == width],
+        "bn": [norm for norm in norms if norm.shape != width],
+        "fc": dense,
+    }
+    if dense and dense[-1].name.split(".")[-1] == "linear":
+        ends["linear"] = ends.pop("fc")
+    shortcut = "shortcut" if "linear" in ends else "downsample"
+    base = _common([*(unit.rpartition(".")[0] for unit in units), *(layer.name for layer in stem)])
+    at_ends = [_line(found[-1].name, f"{base}{new}") for new, found in ends.items() if found]
+    of_units = _stages(units, base)
+    stage = rf"({re.escape(base)}layer\d+\.\d+)\."
+    renamed = _inner(units, shortcut).items()
+    inner = [(f"{stage}{re.escape(old)}\\.", rf"\1.{to}.") for old, to in renamed if old != to]
+    return [pair for pair in at_ends if pair], of_units, inner
+
+
+def _stages(units: dict[str, list[_Layer]], base: str) -> Pairs:
+    def key(unit: str) -> tuple[str, int]:
+        """The list that contains the unit, and the channels of its first convolution."""
+        convs = (layer.shape[0] for layer in units[unit] if layer.kind == "conv")
+        return _split(unit)[0], next(convs)
+
+    stages = [(root, list(own)) for (root, _), own in itertools.groupby(units, key)]
+    roots = [root for root, _ in stages]
+    pairs = []
+    for stage, (root, own) in enumerate(stages, 1):
+        if root == f"{base}layer{stage}.":
+            continue
+        which = r"\d+" if roots.count(root) == 1 else "|".join(_split(unit)[1] for unit in own)
+        pairs.append((rf"{re.escape(root)}({which})\.", rf"{base}layer{stage}.\1."))
+    return pairs
+
+
+def _inner(units: dict[str, list[_Layer]], shortcut: str) -> dict[str, str]:
+    """{name in a unit: that of a known layout}. What only some units have is the shortcut."""
+    layers = {layer.name: layer for own in units.values() for layer in own}
+    everywhere = set.intersection(*({layer.name for layer in own} for own in units.values()))
+    kernel = next(layer.shape[-1] for layer in layers.values() if layer.kind == "conv")
+    new: dict[str, str] = {}
+    counts = {"conv": 0, "norm": 0}
+    beside = ""  # the module that contains the shortcut
+    for name, layer in layers.items():
+        if layer.kind == "dense":
+            continue
+        module = name.rpartition(".")[0]
+        projects = layer.kind == "conv" and layer.shape[-1] == 1 < kernel
+        if name not in everywhere or projects or (beside and module == beside):
+            beside = module
+            new[name] = f"{shortcut}.{0 if layer.kind == 'conv' else 1}"
+        else:
+            counts[layer.kind] += 1
+            new[name] = f"{'conv' if layer.kind == 'conv' else 'bn'}{counts[layer.kind]}"
+    return new
+
+
+def _vgg(layers: list[_Layer]) -> Pairs:
+    """Lines for torchvision's names of a VGG, which number convolutions, BatchNorms, ReLUs and poolings."""
+    names = {kind: [layer.name for layer in layers if layer.kind == kind] for kind in _ORDER}
+    kernels = tuple(layer.shape[-1] for layer in layers if layer.kind == "conv")
+    form = next((f for f in CONFIGURATIONS.values() if tuple(itertools.chain(*f)) == kernels), None)
+    dense = {1: ["classifier"], 3: ["classifier.0", "classifier.3", "classifier.6"]}.get(len(names["dense"]))
+    if form is None or dense is None or len(names["norm"]) not in (0, len(kernels)):
+        return []
+    step = 3 if names["norm"] else 2
+    numbers, following = [], 0
+    for stage in form:
+        numbers += [following + step * i for i in range(len(stage))]
+        following += step * len(stage) + 1
+    new = [f"features.{n}" for n in numbers], [f"features.{n + 1}" for n in numbers], dense
+    pairs = []
+    for old, to in zip(names.values(), new, strict=True):
+        pairs += list(zip(old, to, strict=False))  # without BatchNorm, none is renamed
+    base = _common([*names["conv"], *names["dense"]])
+    lines = {_shorter(old, f"{base}{to}"): None for old, to in pairs}
+    return [line for old, to in lines if (line := _line(old, to))]
+
+
+def _shorter(old: str, new: str) -> tuple[str, str]:
+    """Two names of a layer, or of the lists that contain it if it has one number in both."""
+    (root, number), (new_root, new_number) = _split(old), _split(new)
+    same = number == new_number and root.endswith(".") and new_root.endswith(".")
+    return (root[:-1], new_root[:-1]) if same else (old, new)
+
+
+def _common(names: list[str]) -> str:
+    """The modules that contain all of ``names``, with a dot at the end."""
+    columns = itertools.takewhile(
+        lambda parts: len(set(parts)) == 1, zip(*(name.split(".")[:-1] for name in names), strict=False)
+    )
+    return "".join(f"{parts[0]}." for parts in columns)
+
+
+def _line(old: str, new: str) -> tuple[str, str] | None:
+    return (re.escape(f"{old}."), f"{new}.") if old != new else None
