@@ -12,9 +12,10 @@ from pretrained_helpers import activations, draw, images, summary
 from safetensors.numpy import save_file
 
 from resjax import models
-from resjax.pretrained import load, naming, read, recognize
+from resjax.pretrained import load, read, recognize
 from resjax.pretrained.convert import to_tensors, to_variables
 from resjax.pretrained.export import export
+from resjax.pretrained.layouts import naming
 from resjax.pretrained.places import places
 
 REFERENCES = np.load(Path(__file__).parent / "data" / "pretrained.npz")
@@ -89,6 +90,11 @@ def test_what_is_missing_unexpected_or_misshaped_is_named():
     assert "layer3.0.conv1.weight (64, 31, 3, 3) instead of (64, 32, 3, 3)" in text
 
 
+def test_a_head_that_does_not_read_means_is_replaced_by_a_new_one():
+    with pytest.raises(ValueError, match=r"linear\.weight .* mean over the image.*--new_head"):
+        convert(small(**{"linear.weight": np.zeros((10, 256))}))
+
+
 def test_long_lists_are_cut():
     gone = {k: None for k in small() if k.startswith("layer3.1.")}
     with pytest.raises(ValueError, match=r"Unexpected: .* and \d+ more\."):
@@ -108,20 +114,33 @@ def without_all(part):
     ("name", "change", "message"),
     [
         (None, {"blocks.0.attn.qkv.weight": (3, 3)}, "no known layout: 1 of them, blocks.0"),
-        ("akamaster_resnet20", without("linear.weight", "linear.bias"), "fc.weight missing"),
+        (
+            "akamaster_resnet20",
+            without("conv1.weight"),
+            "not the first convolution. Known names.*--names=FILE",
+        ),
+        ("akamaster_resnet20", without_all("bn1"), "no BatchNorm of known name follows .* conv1"),
+        ("akamaster_option_b", without_all("shortcut.1"), "follows the projections, shortcut.0"),
+        ("akamaster_resnet20", {"conv1.weight": (12, 3, 3, 3)}, "12 channels before stages of .16, 32, 64"),
         ("akamaster_resnet20", {"conv1.weight": (16, 3, 5, 5)}, "5×5"),
         ("akamaster_resnet20", without("bn1.running_mean"), "is not BatchNorm"),
-        ("timm_bottleneck", {"conv1.0.weight": (1,)}, "three convolutions"),
+        ("timm_bottleneck", {"conv1.3.weight": (1,)}, "three convolutions"),
         ("timm_bottleneck", {"layer1.0.se.fc1.weight": (1,)}, "squeeze"),
+        ("akamaster_resnet20", {"layer1.0.fc1.weight": (1,)}, "squeeze"),
         ("timm_bottleneck", {"layer1.0.conv2.weight": (64, 2, 3, 3)}, "groups"),
         ("timm_bottleneck", {"layer1.0.conv3.weight": (512, 64, 1, 1)}, "wide"),
         ("timm_v2_basic", without_all("running"), "GroupNorm"),
         ("timm_v2_basic", {"stem.conv1.weight": (1,)}, "d and t forms"),
+        ("timm_bottleneck", without_all("layer1.0.conv3."), "units of 2 convolutions, the first 1×1"),
         ("torchvision_vgg11", without_all("features.8."), "is not a VGG"),
+        ("torchvision_vgg11", {"features.0.weight": (64,)}, "features.0.weight has 1 dim"),
+        ("torchvision_vgg11", {"classifier.9.weight": (5, 7)}, "3 hidden"),
+        ("torchvision_alexnet", without_all("classifier.4"), "layers classifier.1 and classifier.4"),
     ],
 )
 def test_a_network_that_ours_can_not_represent_is_refused_with_the_reason(name, change, message):
-    tensors = tensors_of(name) if name else {}
+    shapes = facts_of(name)["tensors"] if name else {}
+    tensors = {k: np.broadcast_to(0.0, shape) for k, shape in shapes.items()}
     if callable(change):
         tensors = change(tensors)
     else:
@@ -165,6 +184,13 @@ EXPORTED = {
          "widths": (2, 2, 4, 4), "stem": "large", "bottleneck_stride": "3x3"},
     ),
     "vgg": ("vgg", {"configuration": "A", "norm": True, "fc_width": 8}),
+    "vgg_of_one": ("vgg", {"configuration": "A", "fc_layers": 1, "fc_width": 8}),
+    "vgg_without_hidden_layers": ("vgg", {"configuration": "A", "fc_layers": 0}),
+    "hidden_layers": (
+        "resnet",
+        {"stage_sizes": (1, 1), "placement": "post", "transition": "projection", "widths": (2, 4),
+         "head_widths": (6, 7)},
+    ),
 }  # fmt: skip
 
 

@@ -1,6 +1,8 @@
 """From a checkpoint to a workdir that analyze and train take, with fixed standardization, and back."""
 
+import dataclasses
 import json
+import shlex
 import subprocess
 import sys
 
@@ -8,6 +10,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+from absl import flags
 from network_helpers import draw as draw_variables
 from network_helpers import equal
 from pretrained_helpers import activations
@@ -15,9 +18,11 @@ from safetensors.numpy import save_file
 
 from resjax import config as configs
 from resjax import data, models
-from resjax.pretrained import naming, read
+from resjax.pretrained import read
+from resjax.pretrained.__main__ import _early
 from resjax.pretrained.convert import to_tensors
-from resjax.pretrained.workdirs import default_config, evaluate, make_workdir
+from resjax.pretrained.layouts import naming
+from resjax.pretrained.workdirs import default_config, evaluate, make_workdir, need_data
 from resjax.studies.lesions.batch_statistics import reestimate
 from resjax.studies.options import Options
 from resjax.studies.run import load_run
@@ -71,6 +76,7 @@ def test_a_workdir_holds_the_network_and_where_it_comes_from(files, tmp_path):
     assert (tuple(run.config.data.mean), tuple(run.config.data.std)) == (MEAN, STD)
     imported = run.starts[0]["imported"]
     assert imported["file"] == "net.safetensors" and imported["layout"] == "akamaster"
+    assert imported["prefix"] == "module." and imported["names"] == []
     assert len(imported["sha256"]) == 64
 
     images, labels = run.examples("test", 30)
@@ -176,6 +182,64 @@ def test_other_classes_need_a_new_head(files, tmp_path):
     assert equal(state.batch_stats, variables["batch_stats"])
 
 
+def test_a_network_without_classifier_needs_a_new_head(files, tmp_path):
+    folder, _, variables = files
+    tensors = {k: v for k, v in read(folder / "net.safetensors").tensors.items() if "linear" not in k}
+    save_file({**tensors, "projector.0.weight": np.ones((3, 8), np.float32)}, tmp_path / "x.safetensors")
+    file = read(tmp_path / "x.safetensors")
+    experiment = load_experiment(config_of(folder, 4))
+    told = r"no classifier of a known name \(.* projector\.0\.weight\): .* 4 classes of .* --new_head"
+    with pytest.raises(ValueError, match=told):
+        make_workdir(file, tmp_path / "run", experiment)
+    state = make_workdir(file, tmp_path / "run", experiment, new_head=True)
+    assert equal(state.params["head"], experiment.create_state().params["head"])
+    assert all(equal(state.params[k], v) for k, v in variables["params"].items() if k != "head")
+
+
+@pytest.mark.parametrize(
+    ("facts", "name"),
+    [
+        ({}, "cifar10"),
+        ({"num_classes": 100}, "cifar100"),
+        ({"num_classes": 1000, "image_size": 224}, "imagenet2012"),
+        ({"num_classes": 7}, ""),
+        ({"channels": 1}, ""),
+        ({"image_size": 224}, ""),
+        ({"num_classes": 0}, ""),
+    ],
+)
+def test_data_are_asked_for_where_none_are_likely(files, facts, name):
+    layout = read(files[0] / "net.safetensors").layout._replace(**facts)
+    config = default_config(layout)
+    assert config.data.name == name
+    if name:
+        need_data(config, layout)
+        return
+    with pytest.raises(ValueError, match=r"give --config\.data\.name=DATA") as refused:
+        need_data(config, layout)
+    known = {"image_size": "cifar10, svhn_cropped, imagenette", "channels": "digits, mnist, fashion_mnist"}
+    listed = [text for fact, text in known.items() if fact in facts]
+    assert all(f"so many classes and channels: {text}" in str(refused.value) for text in listed)
+    assert listed or "Known" not in str(refused.value)
+    with pytest.raises(ValueError, match=r"data\.name='': choose one of"):
+        load_experiment(config)
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ({"channels": 1}, "is for images with 1 channel, and those of .* have 3: .* to grey"),
+    ],
+)
+def test_data_that_do_not_fit_are_refused_before_anything_is_written(files, tmp_path, facts, message):
+    folder = files[0]
+    source = read(folder / "net.safetensors")
+    other = dataclasses.replace(source, layout=source.layout._replace(**facts))
+    with pytest.raises(ValueError, match=message):
+        make_workdir(other, tmp_path / "run", load_experiment(config_of(folder)))
+    assert not (tmp_path / "run").exists()
+
+
 def command(module, *arguments):
     """Runs ``python -m module`` with arguments."""
     made = [sys.executable, "-m", module, *arguments]
@@ -188,22 +252,80 @@ def test_the_command_refuses_in_one_line(tmp_path):
     assert refused.stderr == f"error: {tmp_path}/nothing.pth: there is no such file\n"
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        "FILE --workdir=W --prefix=P --names=NAMES",
+        "--workdir W --prefix P --names NAMES FILE",
+        "--names NAMES --config.data.name DATA --nonew_head FILE --prefix=P --workdir=W",
+        "--names=NAMES --prefix P --config.data.flip FILE --workdir=W",
+    ],
+)
+def test_the_file_and_how_to_read_it_are_found_before_other_flags_exist(given, tmp_path):
+    """Values in arguments of their own are no FILE, though NAMES and DATA are files as well."""
+    for name in ("FILE", "NAMES", "DATA"):
+        (tmp_path / name).touch()
+        given = given.replace(name, str(tmp_path / name))
+    known = flags.FlagValues()
+    for name in ("workdir", "prefix", "names"):
+        flags.DEFINE_string(name, None, "", flag_values=known)
+    flags.DEFINE_bool("new_head", False, "", flag_values=known)
+    assert _early(["command", *given.split()], known) == str(tmp_path / "FILE")
+    assert (known.prefix, known.names, known.workdir) == ("P", str(tmp_path / "NAMES"), "W")
+
+
 @pytest.mark.slow
 def test_the_commands_end_to_end(files, tmp_path):
     folder, _, variables = files
-    home, out = tmp_path / "run", tmp_path / "out.safetensors"
+    home, out = tmp_path / "my run, 1", tmp_path / "out.safetensors"
     name = (f"--config.data.name={folder}/images10.npz", "--config.train.batch_size=24")
     made = command(
         "resjax.pretrained", str(folder / "net.safetensors"), f"--workdir={home}", *name,
-        "--config.data.mean=(0.5,0.5,0.5)", "--config.data.std=(0.5,0.5,0.5)",
+        "--config.data.mean=0.5,0.5,0.5",
     )  # fmt: skip
     assert made.returncode == 0, made.stderr
     assert "of 30)" in made.stdout and "akamaster, resnet" in made.stdout
     assert list(configs.load(home).data.mean) == [0.5, 0.5, 0.5]
+    assert "std (of ImageNet)" in made.stdout and "mean (of" not in made.stdout
+    assert "--config.model.stem=small_pool" in made.stdout
+    assert "running statistics" not in made.stdout  # 40 training images are too few
+    printed = made.stdout.splitlines()[-1].partition("python -m ")[2]
+    assert shlex.split(printed) == [
+        "resjax.train", f"--config={home}/config.py", f"--workdir={home}"
+    ]  # fmt: skip
     exported = command("resjax.pretrained.export", f"--workdir={home}", f"--out={out}")
     assert exported.returncode == 0, exported.stderr
     kernel = variables["params"]["stem"]["conv"]["kernel"]
     np.testing.assert_array_equal(read(out).tensors["conv1.weight"], kernel.transpose(3, 2, 0, 1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("given", [(), ("--config.data.mean=0.485,0.456,0.406",)])
+def test_the_command_takes_the_constants_that_the_file_shows_unless_others_are_given(files, tmp_path, given):
+    folder = files[0]
+    tensors = {name: np.array(tensor) for name, tensor in read(folder / "net.safetensors").tensors.items()}
+    raw = np.random.default_rng(0).integers(0, 256, (256, *SHAPE), dtype=np.uint8)
+    labels = np.arange(256) % CLASSES
+    data_file = tmp_path / "noise.npz"
+    np.savez(data_file, train_images=raw, train_labels=labels, test_images=raw, test_labels=labels)
+    images = (raw / 255 - 0.5) / 0.5
+    padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))
+    outputs = np.einsum("bhwcij,fcij->bhwf", windows, tensors["conv1.weight"])
+    tensors["bn1.running_mean"] = outputs.mean((0, 1, 2)).astype(np.float32)
+    tensors["bn1.running_var"] = outputs.var((0, 1, 2)).astype(np.float32)
+    save_file(tensors, tmp_path / "half.safetensors")
+    made = command(
+        "resjax.pretrained", str(tmp_path / "half.safetensors"), f"--workdir={tmp_path}/run", "--noevaluate",
+        f"--config.data.name={data_file}", "--config.data.pad=0", "--config.data.flip=false", *given,
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    found = "--config.data.mean=0.5,0.5,0.5 --config.data.std=0.5,0.5,0.5"
+    said = "make another workdir with" if given else "these constants, which are taken:"
+    assert f"{said} {found}" in made.stdout
+    assert given or "mean (of" not in made.stdout  # what is found is no assumption
+    config = configs.load(tmp_path / "run").data
+    assert (list(config.mean), list(config.std)) == ([*MEAN], [*STD]) if given else ([0.5] * 3, [0.5] * 3)
 
 
 # --- data.mean, data.std ---
@@ -229,7 +351,7 @@ def test_fixed_constants_replace_the_measured_ones(files):
             {"mean": MEAN, "std": STD, "standardize": "pixel"},
             "requires data.standardize='channel'",
         ),
-        ({"mean": (0.5,), "std": (0.5,)}, "these images have 3 channels"),
+        ({"mean": (0.5,), "std": (0.5,)}, "is for images of 1 channels, and these have 3"),
     ],
 )
 def test_constants_that_can_not_be_are_refused(files, changes, message):

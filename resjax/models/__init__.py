@@ -12,7 +12,7 @@ are the fields of ``config.model``, with the function's defaults. Every builder 
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, get_type_hints
 
 from ml_collections import ConfigDict
 
@@ -45,6 +45,27 @@ def build(config: Mapping[str, Any], *, image_shape: tuple[int, int, int], num_c
     builder, _ = _builder(values.pop("name", None), values)
     tuples = {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in values.items()}
     return builder(image_shape=tuple(image_shape), num_classes=num_classes, **tuples)
+
+
+def fields_of(name: str) -> dict[str, Any]:
+    """The optional fields of network ``name`` with their defaults; {} if it is unknown here, which ``build``
+    refuses."""
+    try:
+        _, fields = _builder(name, {})
+    except ValueError:
+        return {}
+    return {field: value for field, value in fields.items() if value is not inspect.Parameter.empty}
+
+
+def types_of(name: str) -> dict[str, Any]:
+    """The annotations of the fields of network ``name``, as far as they can be evaluated; {} if it is unknown
+    here."""
+    try:
+        builder, fields = _builder(name, {})
+        hints = get_type_hints(builder)
+    except (ValueError, NameError, TypeError):
+        return {}
+    return {field: hints[field] for field in fields if field in hints}
 
 
 def _builder(name: Any, given: Mapping[str, Any]) -> tuple[Builder, dict[str, Any]]:

@@ -107,14 +107,16 @@ class DenseUnit(Unit):
 
 
 class Classifier(nn.Module):
-    """Head that is one fully connected layer, in float32: [B, …] → logits [B, classes]."""
+    """Head that is one fully connected layer, in float32: (pooling) → [B, …] → logits [B, classes]."""
 
     classes: int
     kernel_init: Initializer
+    pool: nn.Module | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         del train
+        x = x if self.pool is None else self.pool(x)
         dense = Dense(self.classes, kernel_init=self.kernel_init, name="classifier")
         return dense(x.reshape(x.shape[0], -1))
 

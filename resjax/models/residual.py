@@ -44,6 +44,7 @@ class ResidualUnit(Unit):
     norm: bool = True  # with BatchNorm
     zero_gamma: bool = False
     branch_scale: str = "none"  # or 'skipinit' (also ReZero), 'fixup'
+    project_input: bool = False  # in 'pre': a projection has the input x, not that of the first convolution
     depth: int = 1  # L, the number of units of the network, for Fixup's initialization
     dtype: Dtype = jnp.float32
     conv_impl: str = "auto"
@@ -109,7 +110,8 @@ class ResidualUnit(Unit):
         if self.shortcut is None:
             return (x if x.shape == h.shape else None), h
         # A projection has the input of the branch's first convolution; other shortcuts have the input x.
-        s, factor = self.shortcut(activated if self.shortcut.projects else x, train)
+        projected = self.shortcut.projects and not self.project_input
+        s, factor = self.shortcut(activated if projected else x, train)
         return s, (h if factor is None else factor * h)
 
     def merge(self, z: jax.Array, train: bool) -> jax.Array:

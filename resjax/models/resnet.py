@@ -7,7 +7,7 @@ import flax.linen as nn
 from resjax.models.checks import at_least, computation, one_of, positive
 from resjax.models.residual import BRANCH_SCALES, PLACEMENTS, ResidualUnit
 from resjax.models.shortcuts import ALTERATIONS, PADDED, TRANSITIONS, Shortcut
-from resjax.models.stem_head import Head, Stem
+from resjax.models.stem_head import STEMS, Head, Stem
 from resjax.network import Network, Stack
 from resjax.network.stochastic_depth import KINDS, UnitDropout
 
@@ -44,6 +44,7 @@ def resnet(
     unit_survival: float = 0.5,
     units_active: int = 0,
     unit_scale_at_test: bool = True,
+    head_widths: tuple[int, ...] = (),
     dtype: str = "float32",
     conv: str = "auto",
     unroll: int = 0,
@@ -58,7 +59,8 @@ def resnet(
         on, the first unit halves the image.
       widen: factor on ``widths`` after the stem (Zagoruyko & Komodakis 2016). That paper counts projections
         as layers: WRN-28-10 is stage_sizes=(4, 4, 4), widen=10, transition='projection'.
-      stem: 'small' (3×3) or 'large' (7×7 and max pooling; quarters the sides).
+      stem: 'small' (3×3), 'small_pool' (3×3 and max pooling; halves the sides), 'large' (7×7 of stride 2 and
+        max pooling; quarters them) or 'large_no_pool' (7×7 of stride 2; halves them).
       block: 'basic' (3×3 convolutions) or 'bottleneck' (1×1, 3×3, 1×1).
       block_layers: convolutions per basic unit, 1 or more.
       bottleneck_stride: the convolution with the stride, '1x1' (the first, as in the papers) or '3x3' (as in
@@ -72,8 +74,9 @@ def resnet(
       norm, zero_gamma, branch_scale: see ``resjax.models.residual.ResidualUnit``.
       unit_dropout: 'none', 'linear', 'uniform' or 'subset', with ``unit_survival`` (p_L), ``units_active``
         (m) and ``unit_scale_at_test``, see ``resjax.network.stochastic_depth``.
+      head_widths: outputs of the fully connected layers with ReLU between the global mean and the classifier.
     """
-    one_of("model.stem", stem, ("small", "large"))
+    one_of("model.stem", stem, tuple(STEMS))
     one_of("model.block", block, ("basic", "bottleneck"))
     positive("model.block_layers", block_layers)
     one_of("model.bottleneck_stride", bottleneck_stride, ("1x1", "3x3"))
@@ -82,6 +85,8 @@ def resnet(
     one_of("model.transition", transition, TRANSITIONS)
     one_of("model.branch_scale", branch_scale, BRANCH_SCALES)
     one_of("model.unit_dropout", unit_dropout, ("none", *KINDS))
+    for width in head_widths:
+        positive("model.head_widths", width)
     compute = computation(dtype, conv)
     _check_start(placement, norm, zero_gamma, branch_scale, shortcut)
     if not widths or min(widths) < 1 or widen < 1:
@@ -92,7 +97,7 @@ def resnet(
             f"model.widths={widths} decrease, but padding can only add channels: use "
             "model.transition='projection'"
         )
-    halvings = len(widths) - 1 + (2 if stem == "large" else 0)
+    halvings = len(widths) - 1 + STEMS[stem].halvings
     at_least(image_shape, 2**halvings, "this network", f"which halves them {halvings} times")
     bottleneck = block == "bottleneck"
     sizes = _stage_sizes(depth, stage_sizes, len(widths), 3 if bottleneck else block_layers)
@@ -134,7 +139,7 @@ def resnet(
     if unit_dropout != "none":
         dropout = UnitDropout(unit_dropout, num_units, unit_survival, units_active, unit_scale_at_test)
     return Network(
-        stem=Stem(widths[0], norm, True, stem == "large", compute, conv),
+        stem=Stem(widths[0], norm, True, STEMS[stem], compute, conv),
         stacks=_stacks(unit, sizes, tuple(w * widen for w in widths), widths[0]),
         head=Head(
             num_classes,
@@ -142,6 +147,7 @@ def resnet(
             relu=placement in ("pre", "relu_pre"),
             kernel_init=nn.initializers.zeros if branch_scale == "fixup" else Head.kernel_init,
             dtype=compute,
+            widths=tuple(head_widths),
         ),
         unit_dropout=dropout,
         unroll=unroll,
@@ -154,6 +160,7 @@ def imagenet_resnet(
     num_classes: int,
     depth: int = 50,
     version: str = "v1.5",
+    stem: str = "large",
     shortcut: str = "identity",
     transition: str = "projection",
     zero_gamma: bool = False,
@@ -177,7 +184,7 @@ def imagenet_resnet(
         num_classes=num_classes,
         stage_sizes=IMAGENET_SIZES[depth],
         widths=(64, 128, 256, 512),
-        stem="large",
+        stem=stem,
         block="bottleneck" if depth >= 50 else "basic",
         bottleneck_stride="1x1" if version == "v1" else "3x3",
         placement="pre" if version == "v2" else "post",

@@ -26,6 +26,7 @@ def vgg(
     num_classes: int,
     configuration: str = "D",
     norm: bool = False,
+    fc_layers: int = 2,
     fc_width: int = 4096,
     dropout: float = 0.5,
     dtype: str = "float32",
@@ -42,10 +43,13 @@ def vgg(
     Args: those of every builder (``resjax.models``), and
       configuration: 'A' (VGG-11), 'B' (13), 'C' (16, with 1×1 convolutions), 'D' (16) or 'E' (19).
       norm: BatchNorm after every convolution, which keeps its bias, as in torchvision.
+      fc_layers: fully connected layers before the classifier: 2 (fc6 and fc7), 1 or 0, where the classifier
+        reads the last pooling, as in VGGs for CIFAR.
       fc_width: outputs of fc6 and fc7.
       dropout: rate, 0 for none.
     """
     one_of("model.configuration", configuration, tuple(CONFIGURATIONS))
+    one_of("model.fc_layers", fc_layers, (0, 1, 2))
     positive("model.fc_width", fc_width)
     rate("model.dropout", dropout)
     at_least(image_shape, 32, "vgg", "which halves them five times")
@@ -54,10 +58,11 @@ def vgg(
     stem, convs = _convolutions(CONFIGURATIONS[configuration], widths, norm, compute, conv)
     dense = Dense(fc_width, dtype=compute)
     fc6, fc7 = DenseUnit(dense, Pool("max"), dropout=dropout), DenseUnit(dense, dropout=dropout)
+    hidden = (Stack("fc6", fc6, 1, 6), Stack("fc7", fc7, 1, 6))[:fc_layers]
     return Network(
         stem=stem,
-        stacks=(*stacks(convs), Stack("fc6", fc6, 1, 6), Stack("fc7", fc7, 1, 6)),
-        head=Classifier(num_classes, Head.kernel_init),
+        stacks=(*stacks(convs), *hidden),
+        head=Classifier(num_classes, Head.kernel_init, None if hidden else Pool("max")),
         unroll=unroll,
     )
 

@@ -1,23 +1,26 @@
 """Import and export of networks trained elsewhere.
 
-``load("resnet50.pth")`` reads a file of PyTorch tensors without PyTorch (``files``, ``torch_files``), finds
-the network in it (``source``, ``prefixes``, ``names``), recognizes it (``layouts``, ``naming``) and converts
-it (``places``, ``convert``).
+``load("resnet50.pth")`` reads a file of PyTorch tensors without PyTorch and without running code in it
+(``reading``), finds the network among what the file holds (``source``, ``finding``), recognizes it
+(``layouts``) and converts it (``places``, ``convert``, ``biases``).
 ``python -m resjax.pretrained FILE --workdir=DIR`` makes a workdir from it, to analyze or to continue
 training. ``python -m resjax.pretrained.export --workdir=DIR --out=FILE`` writes a run's network for PyTorch.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from resjax import models
 from resjax.network import Network
-from resjax.pretrained.convert import to_variables
-from resjax.pretrained.layout import Layout
-from resjax.pretrained.layouts import recognize
+from resjax.pretrained.convert import to_variables, with_new_head
+from resjax.pretrained.layouts.layout import Layout
+from resjax.pretrained.layouts.recognition import recognize
 from resjax.pretrained.source import Source, read
 
 __all__ = ["Layout", "Pretrained", "Source", "load", "read", "recognize"]
@@ -39,7 +42,8 @@ def load(
     image_size: int = 0,
     *,
     prefix: str | None = None,
-    names: str | Path | None = None,
+    names: str | Path | Mapping[str, str] | None = None,
+    new_head: int = 0,
     **model_fields: Any,
 ) -> Pretrained:
     """A network from a file of PyTorch tensors.
@@ -47,19 +51,40 @@ def load(
     Args:
       path, prefix, names: see ``read``.
       image_size: side of the images in pixels; 0 for the size in its training, 224 or 32.
+      new_head: classes of a new, random classifier (key 0); 0 to take that of the file.
       **model_fields: changes to the recognized configuration, for properties that a file does not show.
 
     Raises:
       FileNotFoundError: there is no such file.
       ValueError: it can't be read without running code, its layout is unknown, its network can't be
-        represented here, or tensors are missing, unexpected or of another shape.
+        represented here, it has no classifier and ``new_head`` is 0, or tensors are missing, unexpected or
+        of another shape.
     """
     source = read(path, prefix=prefix, names=names)
     layout = source.layout
     fields = layout.model.to_dict() | model_fields
     model = models.defaults(fields.pop("name"), **fields)
     size = image_size or layout.image_size
-    shape = (size, size, 3)
-    network = models.build(model, image_shape=shape, num_classes=layout.num_classes)
-    variables = to_variables(source.tensors, network, shape, layout.naming(network))
+    shape = (size, size, layout.channels)
+    classes = new_head or layout.num_classes
+    if not classes:
+        raise ValueError(
+            f"{path} has no classifier of a known name: initialize a new one, load(…, new_head=CLASSES)"
+        )
+    network = models.build(model, image_shape=shape, num_classes=classes)
+    named = layout.naming(network)
+    variables = to_variables(source.tensors, network, shape, named, head=not new_head)
+    if new_head:
+        variables = with_new_head(variables, _fresh_head(network, shape))
     return Pretrained(layout, model, network, variables, shape)
+
+
+def _fresh_head(network: Network, image_shape: tuple[int, int, int]) -> dict[str, Any]:
+    """The initial variables of the head, as numpy; jit leaves out the computation of the others."""
+
+    @jax.jit
+    def head(key: jax.Array) -> dict[str, Any]:
+        initial = network.init(key, image_shape)
+        return {c: {name: v for name, v in parts.items() if name == "head"} for c, parts in initial.items()}
+
+    return jax.tree.map(np.asarray, head(jax.random.key(0)))

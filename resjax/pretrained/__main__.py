@@ -1,68 +1,143 @@
 """Make a workdir from a network trained elsewhere: ``python -m resjax.pretrained FILE --workdir=DIR``.
 
-FILE is safetensors or a file of PyTorch's ``torch.save``. ``resjax.analyze`` analyzes the resulting run like
-any other, and ``resjax.train`` continues it::
+FILE is safetensors, a file of PyTorch's ``torch.save``, or a folder with one of them. ``resjax.analyze``
+analyzes the resulting run like any other, and ``resjax.train`` continues it::
 
     python -m resjax.analyze --workdir=DIR
     python -m resjax.train --config=DIR/config.py --workdir=DIR
 
 Fields of the configuration are given as in training, e.g. ``--config.data.name=cifar10``; those of the
 network come from FILE. ``runs.json`` contains the file's name, checksum and layout under ``imported``.
+
+Where FILE holds several networks, ``--prefix=NAME`` chooses one by what precedes its tensors' names. Where
+the names are of no known layout, ``--names=TABLE`` changes them (see ``resjax.pretrained.finding.names``).
 """
 
+import shlex
 import sys
 from pathlib import Path
 
 import jax
-from absl import app, flags
+from absl import flags
 from ml_collections import config_flags
 
 from resjax import command
-from resjax.pretrained.source import read
-from resjax.pretrained.workdirs import default_config, evaluate, make_workdir
+from resjax.data import Info
+from resjax.pretrained.accuracy import compared, stated
+from resjax.pretrained.assumptions import as_text, assumptions
+from resjax.pretrained.source import Source, read
+from resjax.pretrained.standardization import advice, any_fits, better, fits, with_constants
+from resjax.pretrained.workdirs import (
+    default_config,
+    evaluate,
+    make_workdir,
+    need_data,
+    need_free,
+    variables_of,
+)
 from resjax.training.experiment import load_experiment
+from resjax.workdir.paths import writable
+
+_GIVEN = {"config.data.mean", "config.data.std"}  # flags that exist only where they are given
 
 
 def _main(argv: list[str]) -> None:
-    if len(argv) != 2 or not _WORKDIR.value:
-        raise app.UsageError(f"one FILE and --workdir are needed, got {argv[1:]}; see --help")
+    if len(argv) != 2:
+        raise ValueError(f"one FILE is needed, got {len(argv) - 1}: {shlex.join(argv[1:])}; see --help")
+    if not _WORKDIR.value:
+        raise ValueError("--workdir is missing, the folder of the new run: for example --workdir=runs/theirs")
+    writable(_WORKDIR.value)
+    need_data(_CONFIG.value, _SOURCE.layout)
+    need_free(_WORKDIR.value)
     experiment = load_experiment(_CONFIG.value)
+    variables = variables_of(_SOURCE, experiment, new_head=_NEW_HEAD.value)
+    found = fits(experiment, variables)
+    if _NEW_HEAD.value and not any_fits(found):
+        found = []  # as expected: these are other images than those of its training
+    layout, constants = _SOURCE.layout, better(found)
+    taken = not _SOURCE.constants and not _GIVEN & set(flags.FLAGS)
+    if constants and taken:
+        experiment = with_constants(experiment, constants)
+        layout = layout._replace(constants_of="the file")
     state = make_workdir(_SOURCE, _WORKDIR.value, experiment, new_head=_NEW_HEAD.value)
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    model = _CONFIG.value.model.name
-    print(f"{argv[1]}: {_SOURCE.layout.name}, {model}, {parameters:,} parameters", flush=True)
+    _print_source(argv[1], sum(leaf.size for leaf in jax.tree.leaves(state.params)))
     if _EVALUATE.value:
         sums = evaluate(experiment, state, _WORKDIR.value)
-        print(
-            f"error on {experiment.dataset.info.name}: {100 * sums['error'] / sums['count']:.2f} % "
-            f"({sums['error']:,.0f} of {sums['count']:,.0f})"
-        )
-    home = _WORKDIR.value
-    print(f"done: {home}. Analyze it: python -m resjax.analyze --workdir={home}")
-    print(f"Continue: python -m resjax.train --config={home}/config.py --workdir={home}")
+        _print_error(experiment.dataset.info, sums)
+    print(as_text(assumptions(experiment.config, layout, experiment.dataset.info)))
+    if said := advice(found, taken):
+        print(said)
+    home, config = shlex.quote(_WORKDIR.value), shlex.quote(f"{_WORKDIR.value}/config.py")
+    print(f"done: {_WORKDIR.value}. Analyze it: python -m resjax.analyze --workdir={home}")
+    print(f"Continue: python -m resjax.train --config={config} --workdir={home}")
 
 
-def _given_file() -> str:
-    """FILE; the fields of --config depend on it, so it is needed before the flags are parsed."""
-    given = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
-    if not given:
-        wrong = "" if "--help" in sys.argv else "error: no FILE given.\n\n"
-        print(f"{wrong}{__doc__}", file=sys.stderr)
-        sys.exit(2)
-    return next((argument for argument in given if Path(argument).is_file()), given[0])
+def _print_source(file: str, parameters: int) -> None:
+    layout = _SOURCE.layout
+    print(f"{file}: {layout.name}, {layout.model.name}, {parameters:,} parameters", flush=True)
+    where = f"under the prefix {_SOURCE.prefix.rstrip('.')}" if _SOURCE.prefix else "found without a prefix"
+    if _SOURCE.besides:
+        print(f"the network is {where}; not used are {', '.join(_SOURCE.besides)}")
+    elif _SOURCE.prefix:
+        print(f"the network is {where}")
 
 
-if __name__ == "__main__":
+def _print_error(info: Info, sums: dict[str, float]) -> None:
+    errors, count = sums["error"], sums["count"]
+    print(f"error on {info.name}: {100 * errors / count:.2f} % ({errors:,.0f} of {count:,.0f})")
+    claim = stated(_SOURCE.values)
+    if claim and not _NEW_HEAD.value:
+        print(compared(claim, errors, int(count)))
+
+
+def _early(argv: list[str], known: flags.FlagValues = flags.FLAGS) -> str:
+    """FILE. It, --prefix and --names are needed before other flags exist: the fields of --config depend on
+    the network in FILE.
+
+    Raises:
+      flags.Error: a flag that is known so far lacks its value or has a wrong one.
+    """
+    given: list[str] = []
+    after_field: list[str] = []
+    field = False
+    for argument in known(argv, known_only=True)[1:]:
+        if not argument.startswith("-"):
+            (after_field if field else given).append(argument)
+        # ``--config.data.name cifar10``: absl takes a value from the next argument, too.
+        field = argument.startswith(("--config.", "-config.")) and "=" not in argument
+    candidates = given + after_field
+    return next((one for one in candidates if Path(one).expanduser().exists()), (candidates or [""])[0])
+
+
+def _source() -> Source:
     try:
-        _SOURCE = read(_given_file())
+        file = _early(sys.argv)
+        if not file:
+            if {"--help", "-help", "--helpfull"} & set(sys.argv):
+                print(f"{__doc__}\nFlags, beside those of --config, which depend on FILE:\n")
+                print(flags.FLAGS.main_module_help())
+                sys.exit(0)
+            print(f"error: no FILE given.\n\n{__doc__}", file=sys.stderr)
+            sys.exit(2)
+        return read(file, prefix=_PREFIX.value, names=_NAMES.value)
+    except flags.Error as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
-    _CONFIG = config_flags.DEFINE_config_dict("config", default_config(_SOURCE.layout))
+
+
+if __name__ == "__main__":
     _WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run, created if absent")
+    about = "what precedes the names of the network's tensors in FILE, where it holds several; default: found"
+    _PREFIX = flags.DEFINE_string("prefix", None, about)
+    about = "a file with a line 'PATTERN -> REPLACEMENT' for each change of the tensors' names"
+    _NAMES = flags.DEFINE_string("names", None, about)
     about = "initialize a new classifier, for other classes"
     _NEW_HEAD = flags.DEFINE_bool("new_head", False, about)
     about = "measure the error on the data's evaluation set (long for ImageNet on a CPU)"
     _EVALUATE = flags.DEFINE_bool("evaluate", True, about)
-    flags.mark_flags_as_required(["workdir"])
+    _SOURCE = _source()
+    _CONFIG = config_flags.DEFINE_config_dict("config", default_config(_SOURCE.layout))
     command.run(_main)

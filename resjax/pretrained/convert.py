@@ -1,17 +1,20 @@
 """Tensors of another framework → the variables of a network, and back."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-import jax
 import numpy as np
 
 from resjax.network import Network, Variables
-from resjax.pretrained.files import Tensors
-from resjax.pretrained.places import Naming, Place, Shape, places
+from resjax.pretrained.biases import adapted
+from resjax.pretrained.finding.names import DROP, Rule
+from resjax.pretrained.places import Module, Naming, Place, Shape, places
+from resjax.pretrained.reading.files import Tensors
 
 # A counter of PyTorch that inference does not use.
 _COUNTERS = "num_batches_tracked"
+_LINES = 12  # of a table in a message
 
 
 def to_variables(
@@ -19,19 +22,23 @@ def to_variables(
 ) -> dict[str, Any]:
     """The variables of ``network`` for images (H, W, C), float32, in the layout of ``Network.init``.
 
-    ``naming`` gives the names of its layers. The classifier is included if ``head``.
+    ``naming`` gives the names of its layers. If not ``head``, the fully connected layers of the head are left
+    out, whatever those of the file are. Biases before BatchNorm are folded into it (``biases``).
 
     Raises:
       ValueError: tensors are missing, unexpected or of another shape; the message names them.
     """
-    wanted = {place.key(naming): place for place in places(network, image_shape)}
-    unexpected = sorted(k for k in tensors if k not in wanted and not k.endswith(_COUNTERS))
+    kept = [place for place in places(network, image_shape) if head or not _in_classifier(place.module)]
+    wanted = {place.key(naming): place for place in kept}
+    old = set() if head else set(beside(tensors, network, image_shape, naming))
+    tensors = adapted(tensors, network, kept, naming)
+    known = {*wanted, *old}
+    unexpected = sorted(k for k in tensors if k not in known and not k.endswith(_COUNTERS))
     missing = [key for key in wanted if key not in tensors]
     arrays: dict[Place, np.ndarray] = {}
-    misshaped, hint = [], ""
+    misshaped, hints = [], []
     for key, place in wanted.items():
-        classifier = (place.module.part, place.module.path) == ("head", ("classifier",))
-        if key not in tensors or (classifier and not head):
+        if key not in tensors:
             continue
         tensor = tensors[key]
         if place.fits(tensor.shape):
@@ -39,15 +46,35 @@ def to_variables(
             continue
         misshaped.append(f"{key} {tensor.shape} instead of {place.torch_shape}")
         if place.channels:
-            hint = (
-                " The number of inputs of this fully connected layer depends on the image size: use that of "
+            hints.append(
+                "The number of inputs of this fully connected layer depends on the image size: use that of "
                 "its training (data.image_size)."
+            )
+        elif _in_classifier(place.module) and place.leaf == "kernel":
+            hints.append(
+                "Our heads read the mean over the image, so they have as many inputs as the last unit has "
+                "channels. Another head is replaced by a new one with --new_head."
             )
     problems = {"Missing": missing, "Unexpected": unexpected, "Of another shape": misshaped}
     if any(problems.values()):
         listed = " ".join(f"{kind}: {_some(names)}." for kind, names in problems.items() if names)
-        raise ValueError(f"the tensors do not fit the network. {listed}{hint}")
+        if unexpected and not missing and not misshaped:
+            hints.append(_leave_out(unexpected, wanted))
+        raise ValueError(" ".join(["the tensors do not fit the network.", listed, *dict.fromkeys(hints)]))
     return _tree(arrays)
+
+
+def beside(tensors: Tensors, network: Network, image_shape: Shape, naming: Naming) -> list[str]:
+    """The tensors of the head's fully connected layers, and all others outside stem, units and the head's
+    BatchNorm: what a new head replaces."""
+    every = list(places(network, image_shape))
+    head = {place.key(naming) for place in every if _in_classifier(place.module)}
+    roots = {place.key(naming).partition(".")[0] for place in every if not _in_classifier(place.module)}
+    return [k for k in tensors if k in head or k.partition(".")[0] not in roots]
+
+
+def _in_classifier(module: Module) -> bool:
+    return module.part == "head" and module.path != ("bn",)
 
 
 def to_tensors(
@@ -65,12 +92,9 @@ def to_tensors(
 
 
 def with_new_head(variables: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, Any]:
-    """``variables``, which lack a classifier, with that of ``fresh``."""
-    taken = jax.tree_util.tree_flatten_with_path(variables)[0]
-    there = {jax.tree_util.keystr(path): leaf for path, leaf in taken}
-    return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: there.get(jax.tree_util.keystr(path), leaf), dict(fresh)
-    )
+    """``variables``, which lack the fully connected layers of the head, with those of ``fresh``."""
+    heads = {c: {**fresh[c].get("head", {}), **parts.get("head", {})} for c, parts in variables.items()}
+    return {c: {**parts, "head": heads[c]} if heads[c] else parts for c, parts in variables.items()}
 
 
 def _tree(arrays: Mapping[Place, np.ndarray]) -> dict[str, Any]:
@@ -87,6 +111,21 @@ def _tree(arrays: Mapping[Place, np.ndarray]) -> dict[str, Any]:
             node = node.setdefault(name, {})
         node[path[-1]] = np.stack(found) if units[path] else np.ascontiguousarray(found[0])
     return tree
+
+
+def _leave_out(unexpected: list[str], wanted: Iterable[str]) -> str:
+    """How to import a network without ``unexpected`` tensors: modules, or single tensors in its own."""
+    own = {name.split(".")[0] for name in wanted}
+
+    def end(name: str) -> str:
+        module, dot, _ = name.partition(".")
+        return rf"{re.escape(module)}\." if dot and module not in own else f"{re.escape(name)}$"
+
+    rules = [str(Rule(rf"(^|\.){one}", DROP, "")) for one in dict.fromkeys(map(end, unexpected))]
+    return (
+        "If the network computes nothing with them, save these lines as names.txt and use --names=names.txt:"
+        + "".join(f"\n  {rule}" for rule in rules[:_LINES])
+    )
 
 
 def _some(names: list[str], most: int = 6) -> str:

@@ -8,13 +8,14 @@ images fit PyTorch classes whose layers have the same names (the classifier is c
 import json
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 from safetensors.numpy import save_file
 
 from resjax import command
 from resjax.network import Network, Variables
-from resjax.pretrained import naming
 from resjax.pretrained.convert import to_tensors
+from resjax.pretrained.layouts import naming
+from resjax.workdir.paths import writable_file
 
 
 def export(
@@ -34,15 +35,14 @@ def export(
 
 
 def _main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown arguments {argv[1:]}; see --help")
-    directory, out = _WORKDIR.value or "", _OUT.value or ""
+    command.no_arguments(argv)
+    directory, out = _WORKDIR.value or "", writable_file(_OUT.value or "", "--out")
     from resjax.studies.run import load_run
 
     run = load_run(directory)
     facts = {"step": str(run.step), "config": json.dumps(run.config.to_dict())}
     export(run.network, run.variables, run.image_shape, out, facts)
-    print(f"written: {out} ({run.num_parameters:,} parameters, step {run.step:,})")
+    print(f"written: {_OUT.value} ({run.num_parameters:,} parameters, step {run.step:,})")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ uses the unbiased variance of a batch, ours the biased.) Convolutions pad (k −
 both.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -16,7 +17,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from resjax.models.plain import ConvUnit, DenseUnit
+from resjax.models.plain import Classifier, ConvUnit, DenseUnit
 from resjax.network import Network
 
 Shape = tuple[int, ...]
@@ -116,7 +117,8 @@ def places(network: Network, image_shape: Shape) -> Iterator[Place]:
 
 def _flattened_channels(network: Network) -> dict[str, int]:
     """The first fully connected layer after convolutions, and the channels of its input."""
-    for before, after in zip(network.stacks, network.stacks[1:], strict=False):
-        if isinstance(before.unit, ConvUnit) and isinstance(after.unit, DenseUnit):
-            return {after.name: before.unit.conv.features}
+    for before, after in itertools.pairwise((*network.stacks, None)):
+        flattens = isinstance(after.unit, DenseUnit) if after else isinstance(network.head, Classifier)
+        if before and isinstance(before.unit, ConvUnit) and flattens:
+            return {after.name if after else "head": before.unit.conv.features}
     return {}

@@ -1,14 +1,23 @@
 """From a file to a network in it: read, rename, find, recognize."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from resjax.pretrained.files import Tensors, read_checkpoint
-from resjax.pretrained.layouts import Layout, recognize
-from resjax.pretrained.names import renamed
-from resjax.pretrained.prefixes import select
-from resjax.pretrained.reparametrized import effective
+from resjax.data.info import Channels
+from resjax.pretrained.accuracy import scalars
+from resjax.pretrained.finding import foreign
+from resjax.pretrained.finding.besides import besides, classifier
+from resjax.pretrained.finding.names import read_table, renamed
+from resjax.pretrained.finding.normalizers import constants
+from resjax.pretrained.finding.prefixes import select
+from resjax.pretrained.finding.reparametrized import effective
+from resjax.pretrained.layouts.recipes import standardized
+from resjax.pretrained.layouts.recognition import MARKERS, Layout, recognize
+from resjax.pretrained.reading.files import Tensors, read_checkpoint, under
+
+Names = str | Path | Mapping[str, str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,24 +29,56 @@ class Source:
     layout: Layout
     prefix: str  # of the network's tensors in the file; "" or with a dot at its end
     ignored: tuple[str, ...]  # the full names of the tensors that are no part of it
+    besides: tuple[str, ...]  # what these are, a phrase for each group
+    classifier: str  # how to use the fully connected layer among them as the classifier; "" if there is none
+    constants: tuple[Channels, Channels] | None  # mean and std of pixels in 0 … 1, where the file has them
+    names: tuple[str, ...]  # the lines of the table that renamed the tensors
     values: dict[str, Any]  # numbers, strings and truth values of the file, by full name
 
 
-def read(path: str | Path, *, prefix: str | None = None, names: str | Path | None = None) -> Source:
-    """The network in a file of safetensors or ``torch.save``.
+def read(path: str | Path, *, prefix: str | None = None, names: Names | None = None) -> Source:
+    """The network in a file of safetensors or ``torch.save``, or in a folder with one.
 
     Args:
-      path: the file.
+      path: the file, a folder with one checkpoint, or an index of shards.
       prefix: what precedes the names of the network's tensors; None to find it.
-      names: a file with a table that renames the tensors (``resjax.pretrained.names``).
+      names: a file with a table that renames the tensors, or a dictionary from patterns to replacements
+        (``resjax.pretrained.finding.names``).
 
     Raises:
       FileNotFoundError: there is no such file.
       ValueError: it can't be read without running code, it holds several networks and no ``prefix`` chooses
         one, its layout is unknown, or its network can't be represented here.
     """
+    rules = read_table(names) if names is not None else ()
     checkpoint = read_checkpoint(path)
-    tensors = renamed(checkpoint.tensors, names) if names else checkpoint.tensors
-    found = select(effective(tensors), prefix)
-    layout = recognize(found.tensors)
-    return Source(checkpoint.path, found.tensors, layout, found.prefix, found.ignored, checkpoint.values)
+    try:
+        tensors = effective(renamed(checkpoint.tensors, rules) if rules else checkpoint.tensors)
+        found = select(tensors, prefix)
+        if not any(marker in found.tensors for marker in MARKERS):
+            own = {name: name for name in tensors if name not in set(found.ignored)}
+            raise ValueError(foreign.refusal(under(tensors, own), renamed=bool(rules)))
+        beside, head = besides(tensors, found), classifier(tensors, found)
+        try:
+            layout = recognize(found.tensors)
+        except ValueError as error:
+            if not beside:
+                raise
+            others = f"Besides the network, the file has {', '.join(beside)}"
+            raise ValueError("\n".join(filter(None, (str(error), others, head)))) from error
+    except ValueError as error:
+        raise ValueError(f"{checkpoint.path}: {error}") from error
+    stored = constants(tensors, found.prefix, layout.channels)
+    values = checkpoint.values | scalars(tensors, found.ignored)
+    return Source(
+        path=checkpoint.path,
+        tensors=found.tensors,
+        layout=standardized(layout, found.prefix, values, stored),
+        prefix=found.prefix,
+        ignored=found.ignored,
+        besides=beside,
+        classifier=head,
+        constants=stored,
+        names=tuple(map(str, rules)),
+        values=values,
+    )

@@ -6,6 +6,7 @@ trained one. The pretrained network is saved as step 1, as if the first step had
 
 import json
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +14,10 @@ import optax
 from ml_collections import ConfigDict
 
 from resjax import config as configs
-from resjax.pretrained.convert import to_variables, with_new_head
-from resjax.pretrained.files import sha256
-from resjax.pretrained.layout import Layout
+from resjax.data.info import TABLE
+from resjax.pretrained.convert import beside, to_variables, with_new_head
+from resjax.pretrained.layouts.layout import Layout
+from resjax.pretrained.reading.files import sha256, size
 from resjax.pretrained.source import Source
 from resjax.training.checkpoint import Checkpoints
 from resjax.training.devices import Devices
@@ -24,8 +26,8 @@ from resjax.training.feed import Evaluation
 from resjax.training.step import TrainState
 from resjax.workdir import workdir
 
-# The most likely training data, by number of classes and image size.
-_DATA = {(10, 32): "cifar10", (100, 32): "cifar100", (1000, 224): "imagenet2012"}
+# The most likely training data, by number of classes, side and channels of the images.
+_DATA = {(10, 32, 3): "cifar10", (100, 32, 3): "cifar100", (1000, 224, 3): "imagenet2012"}
 STEP = 1
 _CONFIG_FILE = '''"""The configuration of this workdir, for resjax.train."""
 
@@ -43,16 +45,77 @@ def get_config(arg=""):
 
 def default_config(layout: Layout) -> ConfigDict:
     """A configuration for a network of this layout: its model, its authors' constants and augmentation, and
-    fine-tuning."""
+    fine-tuning. ``data.name`` is "" where no known data are likely."""
     c = configs.default()
-    c.model = layout.model
-    c.data.name = _DATA.get((layout.num_classes, layout.image_size), c.data.name)
+    c.model = layout.model.copy_and_resolve_references()
+    c.data.name = _DATA.get((layout.num_classes, layout.image_size, layout.channels), "")
     c.data.mean, c.data.std = layout.mean, layout.std
     c.data.update(layout.augmentation)
     c.train.duration = "5 epochs"
     c.optimizer.learning_rate = 0.01  # a tenth of the usual rate, since the weights are trained
     c.optimizer.schedule = "cosine"
     return c
+
+
+def need_data(config: ConfigDict, layout: Layout) -> None:
+    """Raises ValueError if ``config`` names no data; the message tells which ones fit ``layout``."""
+    if config.data.name:
+        return
+    fits = [
+        name for name, info in TABLE.items()
+        if info.num_classes == layout.num_classes and info.image_shape[-1] == layout.channels
+    ]  # fmt: skip
+    known = f" Known data with so many classes and channels: {', '.join(fits)}." if fits else ""
+    classes = f"{layout.num_classes:,} classes" if layout.num_classes else "no classifier"
+    side = layout.image_size
+    raise ValueError(
+        f"a file does not name its data. This network has {classes}, for images with "
+        f"{_channels(layout.channels)}, usually of {side}×{side} pixels: give --config.data.name=DATA, a "
+        "known set, an .npz file, or a folder with train/CLASS and test/CLASS (for other classes, with "
+        f"--new_head).{known}"
+    )
+
+
+def need_free(directory: str | Path) -> None:
+    """Raises ValueError if ``directory`` holds a run."""
+    if (Path(directory).expanduser() / "checkpoints").exists():
+        raise ValueError(f"{directory} holds a run already; use another --workdir")
+
+
+def _channels(number: int) -> str:
+    return f"{number} channel{'' if number == 1 else 's'}"
+
+
+def variables_of(source: Source, experiment: Experiment, *, new_head: bool = False) -> dict[str, Any]:
+    """The variables of the network in a file, for the data of ``experiment``; without a classifier if
+    ``new_head``.
+
+    Raises:
+      ValueError: the file does not fit the configuration.
+    """
+    layout = source.layout
+    info, network = experiment.dataset.info, experiment.task.network
+    if info.image_shape[-1] != layout.channels:
+        raise ValueError(
+            f"{source.path} is for images with {_channels(layout.channels)}, and those of {info.name} have "
+            f"{info.image_shape[-1]}: name other data with --config.data.name=DATA, or convert these to "
+            f"{'grey' if layout.channels == 1 else 'RGB'}"
+        )
+    names = layout.naming(network)
+    if not layout.num_classes and not new_head:
+        others = [k for k in beside(source.tensors, network, info.image_shape, names) if k.endswith("weight")]
+        raise ValueError(
+            f"{source.path} has no classifier of a known name"
+            + (f" (beside the other layers it has {', '.join(others[:6])})" if others else "")
+            + f": initialize a new one for the {info.num_classes} classes of {info.name} with --new_head"
+            + (f". {source.classifier}" if source.classifier else "")
+        )
+    if info.num_classes != layout.num_classes and not new_head:
+        raise ValueError(
+            f"{source.path} has {layout.num_classes} classes and {info.name} has {info.num_classes}: set "
+            "--config.data.name to the data of its training, or use a new classifier: --new_head"
+        )
+    return to_variables(source.tensors, network, info.image_shape, names, head=not new_head)
 
 
 def make_workdir(
@@ -69,17 +132,8 @@ def make_workdir(
     Raises:
       ValueError: the file does not fit the configuration, or the workdir holds another run.
     """
-    if (Path(directory).expanduser() / "checkpoints").exists():
-        raise ValueError(f"{directory} holds a run already; use another --workdir")
-    layout = source.layout
-    info, network = experiment.dataset.info, experiment.task.network
-    if info.num_classes != layout.num_classes and not new_head:
-        raise ValueError(
-            f"{source.path} has {layout.num_classes} classes and {info.name} has {info.num_classes}: set "
-            "--config.data.name to the data of its training, or use a new classifier: --new_head"
-        )
-    names = layout.naming(network)
-    variables = to_variables(source.tensors, network, info.image_shape, names, head=not new_head)
+    need_free(directory)
+    variables = variables_of(source, experiment, new_head=new_head)
     state = experiment.create_state()
     if new_head:
         variables = with_new_head(variables, state.variables)
@@ -101,8 +155,10 @@ def make_workdir(
     runs[-1]["imported"] = {
         "file": source.path.name,
         "sha256": sha256(source.path),
-        "bytes": source.path.stat().st_size,
-        "layout": layout.name,
+        "bytes": size(source.path),
+        "layout": source.layout.name,
+        "prefix": source.prefix,
+        "names": list(source.names),
         "new_head": new_head,
     }
     workdir.write(home / "runs.json", json.dumps(runs, indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""Names of layers in torchvision, timm, Hugging Face, and two well-known collections for CIFAR."""
+"""From a layer to its name among a file's tensors, and torchvision's names for export."""
 
 from typing import NamedTuple
 
@@ -13,32 +13,32 @@ class ResidualNames(NamedTuple):
 
     stem: str  # the first convolution
     stem_bn: str
-    unit: str  # the prefix of a unit; {stage} counts from 0, {stage1} from 1, {i} within the stage from 0
-    conv: str  # of the branch, in the unit; {j} counts from 0, {j1} from 1
+    unit: str  # the prefix of a unit, see ``unit_prefix``
+    conv: str  # of the branch, in the unit, see ``within``
     bn: str
     shortcut: str  # a projection, in the unit
     shortcut_bn: str
     head_bn: str  # the BatchNorm after the last unit
-    head: str  # the classifier
+    head: tuple[str, ...]  # the fully connected layers; the last is the classifier
 
 
 TORCHVISION = ResidualNames(
     stem="conv1", stem_bn="bn1", unit="layer{stage1}.{i}", conv="conv{j1}", bn="bn{j1}",
-    shortcut="downsample.0", shortcut_bn="downsample.1", head_bn="bn", head="fc",
+    shortcut="downsample.0", shortcut_bn="downsample.1", head_bn="bn", head=("fc",),
 )  # fmt: skip
-CIFAR = TORCHVISION._replace(shortcut="shortcut.0", shortcut_bn="shortcut.1", head="linear")
-HUGGING_FACE = ResidualNames(
-    stem="resnet.embedder.embedder.convolution", stem_bn="resnet.embedder.embedder.normalization",
-    unit="resnet.encoder.stages.{stage}.layers.{i}",
-    conv="layer.{j}.convolution", bn="layer.{j}.normalization",
-    shortcut="shortcut.convolution", shortcut_bn="shortcut.normalization",
-    head_bn="resnet.normalization", head="classifier.1",
-)  # fmt: skip
-TIMM_V2 = ResidualNames(
-    stem="stem.conv", stem_bn="stem.norm",
-    unit="stages.{stage}.blocks.{i}", conv="conv{j1}", bn="norm{j1}",
-    shortcut="downsample.conv", shortcut_bn="downsample.norm", head_bn="norm", head="head.fc",
-)  # fmt: skip
+CIFAR = TORCHVISION._replace(shortcut="shortcut.0", shortcut_bn="shortcut.1", head=("linear",))
+
+
+def unit_prefix(template: str, stage: int, i: int) -> str:
+    """The prefix of a unit's names: {stage} counts from 0, {stage1} from 1, {stage2} from 2, {i} within the
+    stage from 0."""
+    return template.format(stage=stage, stage1=stage + 1, stage2=stage + 2, i=i)
+
+
+def within(template: str, j: int) -> str:
+    """A layer's name in its unit: {j} counts from 0, {j1} from 1; {j3} and {j31} count every third number,
+    from 0 and from 1, as where convolution, BatchNorm and ReLU take turns."""
+    return template.format(j=j, j1=j + 1, j3=3 * j, j31=3 * j + 1)
 
 
 def residual(network: Network, names: ResidualNames) -> Naming:
@@ -55,28 +55,38 @@ def residual(network: Network, names: ResidualNames) -> Naming:
         if part == "stem":
             return {"conv": names.stem, "bn": names.stem_bn}[path[0]]
         if part == "head":
-            return {"classifier": names.head, "bn": names.head_bn}[path[0]]
+            return names.head_bn if path[0] == "bn" else _dense(names.head, path[0])
         stage, i = units[part, position]
-        prefix = names.unit.format(stage=stage, stage1=stage + 1, i=i)
+        prefix = unit_prefix(names.unit, stage, i)
         if path[0] == "shortcut":
-            within = {"conv": names.shortcut, "bn": names.shortcut_bn}[path[1]]
+            own = {"conv": names.shortcut, "bn": names.shortcut_bn}[path[1]]
         else:
-            j = int(path[0][-1])
-            template = names.conv if path[0].startswith("conv") else names.bn
-            within = template.format(j=j - 1, j1=j)
-        return f"{prefix}.{within}"
+            own = within(names.conv if path[0].startswith("conv") else names.bn, int(path[0][-1]) - 1)
+        return f"{prefix}.{own}"
 
     return name
+
+
+def _dense(names: tuple[str, ...], layer: str) -> str:
+    """The name of the classifier or of a hidden layer of the head, ``hidden{k}``; where the file has fewer
+    hidden layers, our own."""
+    numbered = {f"hidden{k}": name for k, name in enumerate(names[:-1], 1)}
+    return {**numbered, "classifier": names[-1]}.get(layer, layer)
 
 
 # Names of fc6, fc7 and fc8 in a chain of layers.
 VGG_DENSE = ("classifier.0", "classifier.3", "classifier.6")
 ALEXNET_DENSE = ("classifier.1", "classifier.4", "classifier.6")  # dropout precedes each
 TIMM_DENSE = ("pre_logits.fc1", "pre_logits.fc2", "head.fc")
+# By the number of hidden layers.
+_EXPORTED_DENSE = {0: ("classifier",), 1: ("classifier.0", "classifier.3"), 2: VGG_DENSE}
 
 
-def chain(network: Network, dense: tuple[str, str, str]) -> Naming:
-    """The names of a VGG or AlexNet: torchvision numbers every layer, including poolings and ReLUs."""
+def chain(network: Network, dense: tuple[str, ...]) -> Naming:
+    """The names of a VGG or AlexNet: torchvision numbers every layer, including poolings and ReLUs.
+
+    ``dense`` are the fully connected layers, the classifier last; where some are absent, our own names.
+    """
     assert isinstance(network.stem, ConvStem)
     numbers = {("stem", 0): 0}
     following = 3 if network.stem.bn is not None else 2  # convolution, (BatchNorm), ReLU
@@ -89,8 +99,8 @@ def chain(network: Network, dense: tuple[str, str, str]) -> Naming:
             numbers[place] = following + (unit.pool is not None)
             following = numbers[place] + (3 if unit.bn is not None else 2)
         else:
-            names[place] = next(rest)
-    names["head", 0] = next(rest)
+            names[place] = next(rest, info.stack.name)
+    names["head", 0] = next(rest, "classifier")
 
     def name(module: Module) -> str:
         place = module.part, module.position
@@ -116,7 +126,10 @@ def torchvision(network: Network) -> Naming:
             and u.shortcut.alteration == "identity"
             for u in units
         ):
-            return residual(network, TORCHVISION)
+            hidden = len(network.head.widths)
+            # As in a Sequential of fully connected layers and ReLUs.
+            head = tuple(f"fc.{2 * j}" for j in range(hidden + 1)) if hidden else TORCHVISION.head
+            return residual(network, TORCHVISION._replace(head=head))
         raise ValueError(
             "torchvision's residual networks are post-activation, with BatchNorm and unaltered shortcuts: "
             "model.placement='post', norm=True, branch_scale='none', shortcut='identity'"
@@ -124,13 +137,16 @@ def torchvision(network: Network) -> Naming:
     dense = [u for u in units if isinstance(u, DenseUnit)]
     convs = [u for u in units if isinstance(u, ConvUnit)]
     if (
-        len(dense) == 2
+        len(dense) in _EXPORTED_DENSE
         and len(convs) + len(dense) == len(units)
         and isinstance(network.head, Classifier)
         and all(u.lrn is None and getattr(u.conv, "groups", 0) == 1 for u in convs)
         and all(u.activation == "relu" for u in (*convs, *dense))
     ):
-        return chain(network, ALEXNET_DENSE if dense[0].adaptive_pool else VGG_DENSE)
+        if len(dense) == 2 and dense[0].adaptive_pool:
+            return chain(network, ALEXNET_DENSE)
+        if all(u.conv.kernel in ((1, 1), (3, 3)) for u in convs):
+            return chain(network, _EXPORTED_DENSE[len(dense)])
     raise ValueError(
         "torchvision has no names for this network; it has them for post-activation residual networks, for "
         "VGG and for AlexNet with model.form='one_column'"

@@ -1,0 +1,118 @@
+"""What an import assumes because a file of tensors does not show it, and the flag that changes each.
+
+A file shows the names and shapes of the weights. It shows neither what lies between the layers nor how the
+images were prepared.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from resjax.data import Info
+from resjax.models.layers import BatchNorm
+from resjax.pretrained.layouts.layout import Layout
+
+
+class Assumption(NamedTuple):
+    """One fact that is assumed."""
+
+    what: str
+    value: str
+    flag: str  # with another value, to paste; "" where it can't be changed
+
+
+def assumptions(config: ConfigDict, layout: Layout, info: Info) -> list[Assumption]:
+    """The assumptions that matter to this network, in rows for a table.
+
+    What was given on the command line, and so differs from the layout, is no assumption.
+
+    Args:
+      config: of the run.
+      layout: of the file.
+      info: of the data set that is loaded.
+    """
+    return [*_of_images(config, layout, info), *_of_network(config.model, layout.model)]
+
+
+def as_text(rows: list[Assumption]) -> str:
+    """An aligned table. Its lines are not wrapped, so that a flag can be pasted."""
+    what, value = (max(len(row[column]) for row in rows) for column in (0, 1))
+    lines = [
+        f"  {row.what:<{what}}  {row.value:<{value}}  {row.flag or '(can not be changed)'}" for row in rows
+    ]
+    return "\n".join(["Assumed, since a file of tensors does not show it:", *lines])
+
+
+def _of_images(config: ConfigDict, layout: Layout, info: Info) -> Iterator[Assumption]:
+    whose = layout.constants_of
+    shown_by_file = whose == "the file" or config.data.standardize != "channel"
+    for name, usual, values in (("mean", layout.mean, info.mean), ("std", layout.std, info.std)):
+        if not shown_by_file and tuple(config.data[name]) == tuple(usual):
+            other = ",".join(["0.5"] * len(values)) + ("," if len(values) == 1 else "")
+            shown = ", ".join(f"{value:.4g}" for value in values)
+            yield Assumption(f"{name} (of {whose})", shown, f"--config.data.{name}={other}")
+    height, width, _ = info.image_shape
+    side = layout.image_size
+    if not config.data.image_size and "fc_width" not in layout.model:  # fc6 shows the size of its images
+        same = (height, width) == (side, side)
+        note = "" if same else f" (usual: {side}×{side})"
+        other_size = 2 * side if same else side
+        yield Assumption("pixels", f"{height}×{width}{note}", f"--config.data.image_size={other_size}")
+    if layout.num_classes == info.num_classes:  # else, the classifier is new
+        yield Assumption("order of classes", f"that of {Path(info.name).name}", "--config.data.name=DATA")
+    if all(config.data[name] == value for name, value in layout.augmentation.items()):
+        small = "pad" in layout.augmentation
+        how = f"pad {layout.augmentation['pad']}, crop, flip" if small else "random resized crop, flip"
+        other_crop = "--config.data.pad=0" if small else "--config.data.crop=resize"
+        yield Assumption("training images", how, other_crop)
+
+
+def _of_network(model: ConfigDict, found: ConfigDict) -> Iterator[Assumption]:
+    """Of ``model``, in those fields that are as ``found`` in the file's layout."""
+    fields = {name: value for name, value in model.items() if found.get(name) == value}
+
+    def changed_by(what: str, field: str, choices: dict[Any, tuple[str, str]]) -> Iterator[Assumption]:
+        """A row if ``field`` has one of ``choices``: {its value: (in words, another value)}."""
+        if fields.get(field) in choices:
+            value, other = choices[fields[field]]
+            yield Assumption(what, value, f"--config.model.{field}={other}")
+
+    yield from changed_by("max pooling in the stem", "stem", _STEMS)
+    if model.get("block") == "bottleneck":
+        yield from changed_by("a bottleneck's stride", "bottleneck_stride", {"3x3": ("in its 3×3", "1x1")})
+    if model.get("depth", 0) >= 50 and model.name == "imagenet_resnet":
+        yield from changed_by("a bottleneck's stride", "version", {"v1.5": ("in its 3×3", "v1")})
+    if model.get("transition", "projection") != "projection":
+        yield from changed_by("shortcuts", "shortcut", {"identity": ("yes", "none")})
+        if model.shortcut != "none" and len(model.get("widths", ())) > 1:
+            yield from changed_by("where shapes change", "transition", _TRANSITIONS)
+            yield from changed_by("zero channels added", "pad_centre", _SIDES)
+    if len(model.get("widths", ())) == 1:  # else, some BatchNorm's shape tells it
+        yield from changed_by("BatchNorm, ReLU", "placement", {"post": ("after weights", "pre")})
+    if model.get("transition") == "projection":
+        yield from changed_by("input of projections", "projection_of", _PROJECTIONS)
+        if model.get("placement") == "pre":
+            yield Assumption("input of projections", _PROJECTIONS["activated"][0], "")
+    if model.get("head_widths"):
+        yield Assumption("between the head's layers", "ReLU", "")
+    if model.get("norm", True) and model.name != "alexnet":
+        yield Assumption("BatchNorm's ε", f"{BatchNorm.epsilon:g}", "")
+    if "activation" in model:
+        yield from changed_by("activation", "activation", {"relu": ("ReLU", "tanh")})
+    else:
+        yield Assumption("activation", "ReLU", "")
+
+
+_STEMS = {
+    "small": ("no", "small_pool"), "small_pool": ("yes", "small"),
+    "large": ("yes", "large_no_pool"), "large_no_pool": ("no", "large"),
+}  # fmt: skip
+_TRANSITIONS = {
+    "pad_subsample": ("every other pixel", "pad_pool"), "pad_pool": ("means of 2×2 pixels", "pad_subsample")
+}  # fmt: skip
+_PROJECTIONS = {
+    "activated": ("that of the convolution", "input"), "input": ("that of the unit", "activated")
+}  # fmt: skip
+_SIDES = {True: ("on both sides", "false"), False: ("behind", "true")}

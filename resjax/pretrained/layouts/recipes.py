@@ -1,0 +1,35 @@
+"""Whose training script wrote a file, and so with which constants its images were standardized."""
+
+from collections.abc import Collection
+
+from resjax.data.info import Channels
+from resjax.pretrained.constants import CIFAR
+from resjax.pretrained.layouts.layout import Layout
+
+
+def standardized(
+    layout: Layout, prefix: str, beside: Collection[str], stored: tuple[Channels, Channels] | None = None
+) -> Layout:
+    """``layout`` with the most likely constants.
+
+    Those that the file itself stores come first. Then come kuangliu's scripts for CIFAR, from which most
+    others are copied: they save ``{"net": …, "acc": …, "epoch": …}``, and their ResNets for small images have
+    four stages, while the layout's own collection has three. Images of another number of channels than three
+    have the constants of the training set.
+
+    Args:
+      layout: the recognized network.
+      prefix: of its tensors in the file.
+      beside: the full names of what else the file holds.
+      stored: mean and standard deviation that the file holds.
+    """
+    if stored:
+        mean, std = stored
+        return layout._replace(mean=mean, std=std, constants_of="the file")
+    if layout.channels != 3:
+        return layout._replace(mean=(), std=(), constants_of="the training set")
+    scripted = prefix.partition(".")[0] == "net" and "acc" in beside
+    stages = len(layout.model.get("widths", ()))
+    if layout.image_size == 32 and layout.num_classes in CIFAR and (scripted or stages == 4):
+        return layout.for_small_images()
+    return layout

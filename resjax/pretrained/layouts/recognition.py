@@ -1,0 +1,41 @@
+"""Recognizing the network of a set of tensors by their names and shapes.
+
+A file of tensors does not contain the connections of the layers. What it does not show is assumed to be as in
+the collection with the same names, and can be changed like any field of the configuration: the strided
+convolution of a bottleneck (its 3×3, as everywhere since torchvision), the side on which option A adds
+channels (both), what a projection of a pre-activation unit reads, ReLU between the fully connected layers of
+a head, BatchNorm's ε of 1e-5, and poolings without blur.
+"""
+
+import itertools
+
+from resjax.pretrained.layouts.chain import MARKER, chain
+from resjax.pretrained.layouts.layout import Layout
+from resjax.pretrained.layouts.residual import residual
+from resjax.pretrained.layouts.residual_names import UNITS
+from resjax.pretrained.reading.files import Tensors
+
+KNOWN = (
+    "torchvision and timm (ResNet, VGG; AlexNet), timm ResNetV2, Hugging Face microsoft/resnet-*, and the "
+    "networks for CIFAR of akamaster/pytorch_resnet_cifar10, chenyaofo/pytorch-cifar-models, "
+    "kuangliu/pytorch-cifar (ResNet, PreActResNet, VGG), weiaicunzai/pytorch-cifar100 (ResNet, VGG), "
+    "bearpaw/pytorch-classification (ResNet, PreResNet, VGG) and xternalz/WideResNet-pytorch; their names "
+    "for stem, shortcuts and classifier may be mixed"
+)
+# Each known layout has one of these tensors, the first of its first unit or layer.
+MARKERS = (*(units.marker for units in UNITS), MARKER)
+
+
+def recognize(tensors: Tensors) -> Layout:
+    """The layout of ``tensors``.
+
+    Raises:
+      ValueError: the layout is unknown, or its network can't be represented here; the message says why.
+    """
+    for units in UNITS:
+        if units.marker in tensors:
+            return residual(tensors, units)
+    if MARKER in tensors:
+        return chain(tensors)
+    first = ", ".join(itertools.islice(tensors, 5))
+    raise ValueError(f"these tensors have no known layout: {len(tensors)} of them, {first}, … Known: {KNOWN}")

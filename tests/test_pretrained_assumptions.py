@@ -1,0 +1,134 @@
+"""What is assumed of each kind of network, and that each flag that is printed does what it says."""
+
+import pytest
+
+from resjax import models
+from resjax.data import Info
+from resjax.pretrained.assumptions import as_text, assumptions
+from resjax.pretrained.layouts.layout import Layout
+from resjax.pretrained.workdirs import default_config
+
+IMAGES = ["mean", "std", "pixels", "order of classes", "training images"]
+PADDED = ["shortcuts", "where shapes change", "zero channels added"]
+FIXED = ["BatchNorm's ε", "activation"]
+STEM, STRIDE = "max pooling in the stem", "a bottleneck's stride"
+
+
+def layout(name, side=32, channels=3, **fields):
+    constants = {"mean": (), "std": ()} if channels != 3 else {}
+    model = models.defaults(name, **fields)
+    return Layout("akamaster", model, None, 10, side, channels=channels, **constants)
+
+
+def info_of(found, side=0):
+    side, channels = side or found.image_size, found.channels
+    shape = (side, side, channels)
+    mean, std = found.mean or (0.25,) * channels, found.std or (0.75,) * channels
+    return Info("/data/animals.npz", shape, 10, 100, 50, (), mean, std)
+
+
+PROJECTED = {"placement": "post", "transition": "projection"}
+NETWORKS = {
+    "option A": (layout("resnet", placement="post", pad_centre=True), [*IMAGES, STEM, *PADDED, *FIXED]),
+    "option B": (layout("resnet", **PROJECTED), [*IMAGES, STEM, *FIXED]),
+    "plain": (
+        layout("resnet", placement="post", shortcut="none"),
+        [*IMAGES, STEM, *FIXED],
+    ),
+    "one stage": (
+        layout("resnet", widths=(16,), depth=6, placement="post"),
+        [*IMAGES, STEM, "shortcuts", "BatchNorm, ReLU", *FIXED],
+    ),
+    "bottlenecks": (
+        layout("resnet", block="bottleneck", depth=29, bottleneck_stride="3x3", **PROJECTED),
+        [*IMAGES, STEM, STRIDE, *FIXED],
+    ),
+    "grey": (layout("resnet", channels=1, **PROJECTED), [*IMAGES, STEM, *FIXED]),
+    "ResNet-18": (layout("imagenet_resnet", 224, depth=18), [*IMAGES, STEM, *FIXED]),
+    "ResNet-50": (layout("imagenet_resnet", 224), [*IMAGES, STEM, STRIDE, *FIXED]),
+    "pre-activation": (
+        layout("resjax.pretrained.networks:preact_resnet"),
+        [*IMAGES, STEM, "input of projections", *FIXED],
+    ),
+    "pre-activation, normalized stem": (
+        layout("resnet", placement="pre", transition="projection"),
+        [*IMAGES, STEM, "input of projections", *FIXED],
+    ),
+    "hidden layers": (
+        layout("resnet", head_widths=(6,), **PROJECTED),
+        [*IMAGES, STEM, "between the head's layers", *FIXED],
+    ),
+    "timm": (layout("resjax.pretrained.networks:timm_resnetv2", 224), [*IMAGES, *FIXED]),
+    "VGG": (layout("vgg", 224, fc_width=64), [*IMAGES[:2], *IMAGES[3:], "activation"]),
+    "VGG with BatchNorm": (layout("vgg", 224, fc_width=64, norm=True), [*IMAGES[:2], *IMAGES[3:], *FIXED]),
+    "AlexNet": (layout("alexnet", 224, form="one_column"), [*IMAGES, "activation"]),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_what_is_assumed_of(name):
+    found, expected = NETWORKS[name]
+    rows = assumptions(default_config(found), found, info_of(found))
+    assert [row.what.partition(" (of")[0] for row in rows] == expected
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_each_flag_changes_a_network_that_can_be_built(name):
+    """And what it changes is assumed no more."""
+    found, _ = NETWORKS[name]
+    info = info_of(found)
+    before = assumptions(default_config(found), found, info)
+    for row in before:
+        if not row.flag:
+            continue
+        config = default_config(found)
+        field, _, text = row.flag.removeprefix("--config.").partition("=")
+        section, _, key = field.partition(".")
+        old = config[section][key]
+        value = {"true": True, "false": False}.get(text, text)
+        if isinstance(old, tuple):
+            value = tuple(float(number) for number in text.split(",") if number)
+            assert len(value) == found.channels
+        elif isinstance(old, int) and not isinstance(old, bool):
+            value = int(text)
+        assert value != old, row
+        config[section][key] = value
+        models.build(config.model, image_shape=info.image_shape, num_classes=10)
+        if key != "name":
+            after = [one.what for one in assumptions(config, found, info)]
+            assert row.what not in after, row
+
+
+def test_the_table():
+    found = layout("resnet", placement="post", **{"transition": "projection"})
+    config = default_config(found)
+    config.data.std = (0.5, 0.5, 0.5)
+    text = as_text(assumptions(config, found, info_of(found)))
+    assert text.splitlines() == [
+        "Assumed, since a file of tensors does not show it:",
+        "  mean (of ImageNet)       0.485, 0.456, 0.406  --config.data.mean=0.5,0.5,0.5",
+        "  pixels                   32×32                --config.data.image_size=64",
+        "  order of classes         that of animals.npz  --config.data.name=DATA",
+        "  training images          pad 4, crop, flip    --config.data.pad=0",
+        "  max pooling in the stem  no                   --config.model.stem=small_pool",
+        "  BatchNorm's ε            1e-05                (can not be changed)",
+        "  activation               ReLU                 (can not be changed)",
+    ]
+
+
+def test_constants_that_the_file_holds_are_not_assumed():
+    found = layout("resnet", **PROJECTED)._replace(constants_of="the file")
+    rows = assumptions(default_config(found), found, info_of(found))
+    assert [row.what for row in rows][:2] == ["pixels", "order of classes"]
+
+
+def test_the_classes_of_a_new_classifier_are_not_assumed():
+    found = layout("resnet", **PROJECTED)._replace(num_classes=0)
+    rows = assumptions(default_config(found), found, info_of(found))
+    assert "order of classes" not in [row.what for row in rows]
+
+
+def test_other_images_than_usual_are_named():
+    found = layout("resnet", **PROJECTED)
+    rows = {row.what: row for row in assumptions(default_config(found), found, info_of(found, 28))}
+    assert rows["pixels"][1:] == ("28×28 (usual: 32×32)", "--config.data.image_size=32")
