@@ -45,8 +45,8 @@ from safetensors.numpy import save_file
 
 from resjax import config as configs
 from resjax import models, pretrained
-from resjax.pretrained import naming
 from resjax.pretrained.convert import to_tensors
+from resjax.pretrained.layouts import naming
 from resjax.studies.batches import padded_batches
 from resjax.studies.lesions.batch_statistics import reestimate
 from resjax.studies.lesions.deletions import delete_subsets, deletions

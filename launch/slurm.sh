@@ -8,7 +8,7 @@
 # and continues when it is submitted again.
 #SBATCH --job-name=resjax
 #SBATCH --output=%x-%j.log
-#SBATCH --signal=TERM@120
+#SBATCH --signal=USR1@120
 #SBATCH --requeue
 #SBATCH --cpus-per-task=8
 set -euo pipefail
@@ -23,5 +23,7 @@ shift 2
 
 cd "${SLURM_SUBMIT_DIR:-.}"
 # jax.distributed finds coordinator, number and rank of the processes in Slurm's own variables.
+# Slurm's warning reaches the tasks of srun; --signal=B:USR1@120 would reach this shell, which exec replaces by srun, and
+# srun passes signals on.
 exec srun --kill-on-bad-exit=1 "${RESJAX_PYTHON:-.venv/bin/python}" -m resjax.train \
   --config="$config" --workdir="$workdir" --config.parallel.distributed=True "$@"

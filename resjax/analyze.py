@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 from rich.console import Console
 from rich.table import Table
 
@@ -38,6 +38,7 @@ from resjax.studies.run import load_runs
 from resjax.studies.study import Study
 from resjax.studies.subject import Subject
 from resjax.training.cores import share_cores_to_analyse
+from resjax.workdir.paths import split, writable
 from resjax.workdir.provenance import provenance
 from resjax.workdir.workdir import find
 
@@ -65,16 +66,18 @@ def analyze(
       FileNotFoundError: a workdir without a run, a checkpoint or its data, or a pattern without a match.
     """
     chosen = _chosen(studies)
+    folder = writable(out, "--out") if out else None
     runs = load_runs(list(workdirs))
+    where = folder or writable(runs[0].workdir / "analysis", "--out")
     sets = {run.label: run.config.data.name for run in runs}
     unlike = []
     if len(set(sets.values())) > 1:
         named = ", ".join(f"{label}: {name}" for label, name in sets.items())
         unlike.append(f"The runs used different data ({named}), so their errors can't be compared.")
-    folders = shlex.quote(",".join(str(workdir) for workdir in workdirs))
-    where = Path(out) if out else runs[0].workdir / "analysis"
-    arguments, groups = f"--workdir={folders}", groups_of(runs)
-    return _report(runs, chosen, where, options or Options(), arguments, left_out=unlike, seeds=groups)
+    arguments = arguments_of(workdirs)
+    return _report(
+        runs, chosen, where, options or Options(), arguments, left_out=unlike, seeds=groups_of(runs)
+    )
 
 
 def analyze_network(
@@ -100,14 +103,14 @@ def analyze_network(
     Raises:
       ValueError: an unknown study, a network of a wrong form, no units in it, or no study that could be run.
     """
-    chosen = _chosen(studies)
+    chosen, folder = _chosen(studies), writable(out, "--out")
     subject = load_network(network, out)
     print(subject.found, flush=True)
     source = subject.source or "package.module:make"
     return _report(
         [subject],
         chosen,
-        Path(out),
+        folder,
         options or Options(),
         f"--network={shlex.quote(source)}",
         f"--out={shlex.quote(str(out))}",
@@ -117,9 +120,7 @@ def analyze_network(
 
 
 def _chosen(studies: Sequence[str]) -> list[Study]:
-    unknown = sorted(set(studies) - set(STUDIES))
-    if unknown:
-        raise ValueError(f"studies={', '.join(unknown)}; allowed: {', '.join(STUDIES)}")
+    command.refuse_unknown("studies", studies, STUDIES)
     return [study for name, study in STUDIES.items() if not studies or name in studies]
 
 
@@ -167,6 +168,14 @@ def _report(
     return path
 
 
+def arguments_of(workdirs: Sequence[str | Path]) -> str:
+    """The command's arguments for these workdirs: one, or one for each where a name has a comma."""
+    names = [str(workdir) for workdir in workdirs]
+    if not any("," in name for name in names):
+        names = [",".join(names)]
+    return " ".join(f"--workdir={shlex.quote(name)}" for name in names)
+
+
 def command_of(study: str, options: Options, *arguments: str) -> str:
     """The command that reproduces one study's numbers, with all options that differ from their defaults."""
     first, *others = arguments
@@ -191,17 +200,17 @@ def print_findings(report: Report, console: Console) -> None:
 
 
 def _main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown arguments {argv[1:]}; see --help")
-    workdirs, network, out = _WORKDIR.value or [], _NETWORK.value or "", _OUT.value or ""
+    command.no_arguments(argv)
+    workdirs, network, out = split(_WORKDIR.value or []), _NETWORK.value or "", _OUT.value or ""
     if bool(workdirs) == bool(network):
-        raise ValueError(
+        raise command.Misuse(
             "name either --workdir=DIR, runs of resjax.train, or --network=package.module:make, a network of "
             f"your own{', not both' if workdirs else ''}"
         )
     if network and not out:
-        raise ValueError("--network needs --out=DIR, the folder of the report")
+        raise command.Misuse("--network needs --out=DIR, the folder of the report")
     options, studies = command.chosen(Options, _OPTIONS), _STUDIES.value or []
+    _chosen(studies)
     if network:
         report = analyze_network(network, studies, out=out, options=options)
     else:
@@ -211,8 +220,11 @@ def _main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    _WORKDIR = flags.DEFINE_list(
-        "workdir", None, "folders of runs, separated by commas; 'a/seed*' for all that match"
+    _WORKDIR = flags.DEFINE_multi_string(
+        "workdir",
+        None,
+        "folders of runs, separated by commas, or each with a --workdir of its own; 'a/seed*' for all that "
+        "match",
     )
     _NETWORK = flags.DEFINE_string(
         "network",

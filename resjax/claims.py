@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 from rich.console import Console
 
 from resjax import command
@@ -21,6 +21,7 @@ from resjax.report.facts import facts_of_report
 from resjax.report.write import Report, write
 from resjax.studies.catalogue import CLAIMS, GROUPS
 from resjax.studies.options import ClaimOptions
+from resjax.workdir.paths import writable
 from resjax.workdir.provenance import provenance
 
 
@@ -38,13 +39,12 @@ def show(names: Sequence[str], out: str | Path, options: ClaimOptions | None = N
     Raises:
       ValueError: an unknown claim.
     """
-    unknown = sorted(set(names) - set(CLAIMS))
-    if unknown:
-        raise ValueError(f"names={', '.join(unknown)}; allowed: {', '.join(CLAIMS)}")
+    command.refuse_unknown("names", names, CLAIMS)
+    out = writable(out, "--out")
     chosen = [claim for name, claim in CLAIMS.items() if not names or name in names]
     console = Console(file=sys.stderr, highlight=False)
     options = options or ClaimOptions()
-    results = run_claims(chosen, options, Path(out), console)
+    results = run_claims(chosen, options, out, console)
     made = provenance()
     report = Report(
         title="What holds for networks in general",
@@ -61,14 +61,13 @@ def show(names: Sequence[str], out: str | Path, options: ClaimOptions | None = N
             for c in chosen
         },
     )
-    path = write(report, Path(out))
+    path = write(report, out)
     print_findings(report, Console(highlight=False))
     return path
 
 
 def _main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown arguments {argv[1:]}; see --help")
+    command.no_arguments(argv)
     options = command.chosen(ClaimOptions, _OPTIONS)
     print(f"report: {show(_NAMES.value, _OUT.value, options)}")
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import logging
 import os
+import re
+import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NoReturn
 
 from absl import app, flags
+from ml_collections import ConfigDict, config_flags
 
 from resjax import config as configs
 from resjax.cpu.compilation import compile_quickly, keep_compiled
+from resjax.data.config import check as check_data
 from resjax.workdir.stopping import Stopped
 
 CONFIG_FLAGS = ("--config", "-config")
@@ -20,6 +25,12 @@ CONFIG_HELP = (
     f"a Python file with a get_config(arg), or one of resjax: {', '.join(configs.files())}. "
     "With ':smoke' behind it, one of resjax is small and its training short"
 )
+# What parsing of flags and loading of a configuration raise.
+_ERRORS = (flags.Error, AttributeError, KeyError, IndexError, OSError, TypeError, ValueError)
+
+
+class Misuse(ValueError):
+    """A flag has a wrong name or value; the exit status is 2."""
 
 
 def define_options(options: type[Any]) -> dict[str, flags.FlagHolder[Any]]:
@@ -35,8 +46,23 @@ def define_options(options: type[Any]) -> dict[str, flags.FlagHolder[Any]]:
 
 
 def chosen(options: type[Any], given: dict[str, flags.FlagHolder[Any]]) -> Any:
-    """The options as given on the command line."""
-    return options(**{name: flag.value for name, flag in given.items()})
+    """The options as given on the command line.
+
+    Raises:
+      Misuse: a value that an option can't have.
+    """
+    try:
+        return options(**{name: flag.value for name, flag in given.items()})
+    except ValueError as error:
+        raise Misuse(error) from error
+
+
+def define_config(config: ConfigDict) -> flags.FlagHolder[ConfigDict]:
+    """``--config.FIELD=VALUE``, for a configuration that the command makes itself."""
+    try:
+        return config_flags.DEFINE_config_dict("config", config)
+    except _ERRORS as error:  # this already reads the command line
+        _leave(_explained(sys.argv, error, config, flags.FLAGS))
 
 
 def run(main: Callable[[list[str]], None]) -> None:
@@ -45,13 +71,52 @@ def run(main: Callable[[list[str]], None]) -> None:
     app.run(_quietly(main), flags_parser=_parse)
 
 
-def _parse(argv: list[str]) -> list[str]:
+def nearest(name: str, allowed: Iterable[str], cutoff: float = 0.6) -> str:
+    """The name in ``allowed`` that is most similar to ``name``; '' if none is.
+
+    Upper case, hyphens and underscores make no difference.
+    """
+    plain = {_plain(one): one for one in allowed}
+    found = difflib.get_close_matches(_plain(name), plain, 1, cutoff)
+    return plain[found[0]] if found else ""
+
+
+def refuse_unknown(flag: str, given: Iterable[str], allowed: Iterable[str]) -> None:
+    """Refuses names that ``flag`` does not have, with the nearest ones.
+
+    Raises:
+      Misuse: a name in ``given`` is not in ``allowed``.
+    """
+    known = list(allowed)
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        near = dict.fromkeys(filter(None, (nearest(name, known) for name in unknown)))
+        hint = f". Did you mean {', '.join(near)}?" if near else ""
+        raise Misuse(f"{flag}={', '.join(unknown)}; allowed: {', '.join(known)}{hint}")
+
+
+def no_arguments(argv: list[str]) -> None:
+    """Refuses arguments that are no flags.
+
+    Raises:
+      Misuse: there is one.
+    """
+    if len(argv) > 1:
+        raise Misuse(
+            f"unknown arguments: {shlex.join(argv[1:])}. Flags begin with --, and a value with a blank is "
+            "quoted: --workdir='my runs'. --help lists the flags"
+        )
+
+
+def _parse(argv: list[str], known: flags.FlagValues = flags.FLAGS) -> list[str]:
+    """The arguments that are no flags, after parsing the ``known`` flags; leaves after a wrong one."""
     try:
-        return flags.FLAGS(_with_paths(argv))
-    except (flags.Error, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
-        # absl wraps the error of a configuration file; the original message comes last.
-        text = str(error).replace("\\n", " ").replace("\\'", "'").strip("\"'\n ")
-        _leave(text.splitlines()[-1] if "Traceback" in text else " ".join(text.split()))
+        rest = known(_with_paths(argv))
+        if isinstance(config := _value_of("config", known), ConfigDict):
+            _check(config)
+        return rest
+    except _ERRORS as error:
+        _leave(_explained(argv, error, _configuration(argv, known), known))
 
 
 def _with_paths(argv: list[str]) -> list[str]:
@@ -66,6 +131,205 @@ def _with_paths(argv: list[str]) -> list[str]:
         name, colon, arg = value.partition(":")
         argv[place] = f"{flag}{equals}{configs.find_file(name)}{colon}{arg}"
     return argv
+
+
+def _explained(argv: list[str], error: Exception, config: ConfigDict | None, known: flags.FlagValues) -> str:
+    """What is wrong with the command line ``argv``, in one line."""
+    # absl wraps the error of a configuration file; the original message comes last.
+    text = str(error).replace("\\n", " ").replace("\\'", "'").strip()
+    if isinstance(error, KeyError):
+        text = text.strip("\"'")
+    if isinstance(error, flags.UnrecognizedFlagError):
+        return _unknown_flag(argv, error.flagname, config, known)
+    if missing := re.match(r"flag --(\w+)=None: .* must have a value", text):
+        return f"--{missing[1]} is needed: {known[missing[1]].help}"
+    for field, value in _overrides(argv) if config is not None else ():
+        if said := _wrong_path(config, field, value):
+            return said
+        if text.startswith(f"flag --config.{field}={value}:"):
+            return f"--config.{field}={value}: {configs.wanted(config, field)}"
+    return text.splitlines()[-1] if "Traceback" in text else " ".join(text.split())
+
+
+def _overrides(argv: list[str]) -> Iterator[tuple[str, str]]:
+    """(field, value) of each ``--config.FIELD=VALUE``; the value may be the next argument."""
+    for argument, following in zip(argv, [*argv[1:], ""], strict=True):
+        if found := re.match(r"--?(?:no)?config\.([^=]+)(?:=(.*))?$", argument, re.DOTALL):
+            yield found[1], following if found[2] is None else found[2]
+
+
+def _configuration(argv: list[str], known: flags.FlagValues) -> ConfigDict | None:
+    """The configuration that ``argv`` names, without its changes; None if there is none to be had."""
+    for argument, following in zip(argv, [*argv[1:], ""], strict=True):
+        if found := re.match(r"--?config(?:=(.*))?$", argument):
+            path, _, arg = (following if found[1] is None else found[1]).partition(":")
+            try:
+                return configs.load_file(path, arg)
+            except Exception:  # the error that is explained already
+                return None
+    config = _value_of("config", known)
+    return config if isinstance(config, ConfigDict) else None
+
+
+def _value_of(name: str, known: flags.FlagValues) -> Any:
+    return known[name].value if name in known else None
+
+
+def _wrong_path(config: ConfigDict, field: str, value: str) -> str:
+    """Why ``--config.FIELD=VALUE`` names no field; '' if it does."""
+    node: Any = config
+    name, bracket, _ = field.partition("[")
+    parts = name.split(".")
+    for depth, part in enumerate(parts):
+        if not isinstance(node, ConfigDict):
+            above = ".".join(parts[:depth])
+            return f"--config.{field}: {above} is one value, {node!r}, and has no parts"
+        if part not in node:
+            return f"--config.{field}: {_unknown_field(config, name, value)}"
+        node = node[part]
+    if isinstance(node, ConfigDict):
+        guess = configs.as_flag(f"{name}.name", value)
+        # Another model has other fields, so its name alone would not do.
+        named = f". Did you mean {guess}?" if value and name == "data" else ""
+        return f"--config.{field}: {name} is a section with the fields {', '.join(sorted(node))}{named}"
+    if bracket:
+        return f"--config.{field}: give the whole value, as in {configs.as_flag(name, node)}"
+    return ""
+
+
+def _check(config: ConfigDict) -> None:
+    """Raises ValueError for a field that nothing reads, or a value of a wrong type or that no data allow."""
+    known = configs.flat(configs.default().to_dict())
+    for field in configs.flat(config.to_dict()):
+        section = field.partition(".")[0]
+        if section != "model" and section in configs.default() and field not in known:
+            raise ValueError(f"the file of --config sets {field}: {_unknown_field(config, field, '', known)}")
+    configs.check_types(config)
+    if "data" in config:
+        check_data(config.data)
+
+
+def _unknown_field(config: ConfigDict, field: str, value: str, known: Iterable[str] = ()) -> str:
+    """What there is instead of ``field``; ``known`` are the fields, by default those of ``config``."""
+    fields = list(known or configs.flat(config.to_dict()))
+    section, _, leaf = field.rpartition(".")
+    near = _nearest_field(config, field, fields)
+    guess = configs.as_flag(near, _value_for(config, near, leaf, value)) if near and value else near
+    hint = f" Did you mean {guess}?" if near else ""
+    own = sorted(f.removeprefix(f"{section}.") for f in fields if section and f.startswith(f"{section}."))
+    if own:
+        return f"{section} has no field {leaf!r}.{hint} {section} has: {', '.join(own)}"
+    sections = sorted({f"{f.partition('.')[0]}.…" if "." in f else f for f in fields})
+    return f"there is no such field.{hint} There are: {', '.join(sections)}"
+
+
+def _value_for(config: ConfigDict, field: str, meant: str, value: str) -> str:
+    """The value of ``field`` that ``--config.MEANT=VALUE`` means: a duration gets its unit."""
+    current = configs.value_of(config, field)
+    unit = re.fullmatch(r"[\d.]+ (steps|epochs)", str(current))
+    if unit and re.fullmatch(r"[\d.]+", value):  # a duration
+        named = re.search("epoch|step|iter", meant.lower())
+        units = {"epoch": "epochs", "step": "steps", "iter": "steps"}
+        return f"{value} {units[named[0]] if named else unit[1]}"
+    return value
+
+
+def _nearest_field(config: ConfigDict, field: str, fields: Iterable[str] = ()) -> str:
+    """The field of ``config`` that ``field`` most likely means: by meaning, by spelling in its section, by
+    the same name elsewhere, by spelling elsewhere; '' if there is none."""
+    fields = list(fields or configs.flat(config.to_dict()))
+    section, _, leaf = field.rpartition(".")
+    sections = {f.partition(".")[0] for f in fields if "." in f}
+    if section not in sections:
+        section = nearest(section, sections)
+    meant = MEANT.get(_plain(leaf), "")
+    own = {f.removeprefix(f"{section}."): f for f in fields if section and f.startswith(f"{section}.")}
+    leaves: dict[str, str] = {}
+    for f in fields:
+        leaves.setdefault(f.rpartition(".")[2], f)
+    candidates = (
+        own.get(leaf, ""),
+        own.get(meant.rpartition(".")[2], ""),
+        meant,
+        own.get(nearest(leaf, own), ""),
+        leaves.get(nearest(leaf, leaves, 0.75), ""),
+    )
+    return next((found for found in candidates if found in fields), "")
+
+
+# What others call the fields, without upper case, hyphens and underscores.
+MEANT = {
+    name: field
+    for field, names in {
+        "seed": "randomseed manualseed rngseed rng randomstate",
+        "model.name": "arch architecture network net backbone",
+        "model.depth": "layers numlayers nlayers numblocks",
+        "model.widths": "width channels features filters planes numfilters hiddensize",
+        "model.norm": "bn batchnorm usebn usebatchnorm normalization normlayer",
+        "model.shortcut": "skip skips skipconnection residual useresidual shortcuts",
+        "model.dtype": "precision fp16 bf16 bfloat16 float16 amp mixedprecision halfprecision half",
+        "model.dropout": "dropoutrate pdrop droprate",
+        "data.name": "dataset datasetname datapath data traindir root",
+        "data.data_dir": "datadir tfdsdatadir dataroot",
+        "data.image_size": "imgsize imsize inputsize resolution cropsize size",
+        "data.flip": "hflip horizontalflip randomflip mirror augment augmentation",
+        "data.pad": "padding croppadding randomcrop",
+        "data.standardize": "normalize standardise normalise",
+        "data.workers": "numworkers nworkers numthreads",
+        "data.holdout": "val valsize valsplit validation validationsplit",
+        "data.train_examples": "numtrain ntrain trainsize subset",
+        "train.duration": "epochs epoch numepochs nepochs maxepochs trainepochs steps numsteps maxsteps "
+        "trainsteps numtrainsteps iterations iters maxiter niter",
+        "train.batch_size": "bs batch batchsize trainbatchsize minibatch minibatchsize globalbatchsize",
+        "train.loss": "criterion objective lossfn",
+        "train.label_smoothing": "smoothing labelsmooth",
+        "optimizer.learning_rate": "lr baselr initlr initiallr maxlr peaklr eta alpha stepsize rate",
+        "optimizer.weight_decay": "wd l2 l2reg l2regularization weightpenalty",
+        "optimizer.momentum": "mom beta beta1",
+        "optimizer.schedule": "scheduler lrscheduler lrschedule lrdecay decaytype",
+        "optimizer.boundaries": "milestones lrsteps decayepochs decaysteps stepepochs lrmilestones",
+        "optimizer.factor": "gamma lrgamma decayfactor decayrate",
+        "optimizer.warmup": "warmupepochs warmupsteps warmuplength",
+        "optimizer.clip_norm": "clip gradclip gradientclip clipgrad clipgradnorm maxgradnorm clipping",
+        "eval.every": "evalevery evalfreq evalinterval testevery valevery validateevery",
+        "eval.batch_size": "evalbatchsize testbatchsize valbatchsize",
+        "log.every": "logevery logfreq loginterval printfreq logsteps",
+        "log.tensorboard": "tb usetensorboard",
+        "checkpoint.every": "saveevery savefreq saveinterval checkpointevery ckptevery savesteps",
+        "checkpoint.keep": "keepcheckpoints maxtokeep savetotallimit keeplast",
+        "parallel.cpu_devices": "devices numdevices cores numcores",
+        "parallel.distributed": "multihost ddp multinode",
+    }.items()
+    for name in names.split()
+}
+
+
+def _unknown_flag(argv: list[str], name: str, config: ConfigDict | None, known: flags.FlagValues) -> str:
+    defined = known.flags_by_module_dict()
+    own = [flag.name for module in (argv[0], __name__) for flag in defined.get(module, [])]
+    own = [flag for flag in own if "." not in flag]
+    bare = re.sub(r"^config[._-]", "", name, flags=re.IGNORECASE)
+    near = nearest(name, own)
+    if config is not None and (bare != name or not near):
+        near = f"config.{field}" if (field := _nearest_field(config, bare)) else near
+    near = near or _FLAGS.get(_plain(name), "")
+    hint = f"Did you mean --{near}? " if near and near.partition(".")[0] in own else ""
+    return (
+        f"--{name}: there is no such flag. {hint}This command has: {', '.join(f'--{f}' for f in sorted(own))}"
+    )
+
+
+# Flags of other programs, without underscores.
+_FLAGS = dict.fromkeys(
+    ("logdir", "outputdir", "outdir", "modeldir", "rundir", "savedir", "checkpointdir", "folder", "dir",
+     "checkpoint", "ckpt", "run", "runs", "resume"), "workdir"
+) | dict.fromkeys(("cfg", "configfile", "conf"), "config") | dict.fromkeys(
+    ("analysis", "analyses", "analyze"), "studies"
+) | dict.fromkeys(("output", "report", "o", "save"), "out")  # fmt: skip
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_]", "", name).lower()
 
 
 def _leave(text: str) -> NoReturn:
@@ -88,6 +352,9 @@ def _quietly(main: Callable[[list[str]], None]) -> Callable[[list[str]], None]:
         except Stopped as stopped:
             print(stopped, file=sys.stderr)
             sys.exit(143)
+        except (app.UsageError, Misuse) as error:
+            sys.stdout.flush()
+            _leave(str(error))
         except (ValueError, FileNotFoundError, FloatingPointError) as error:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(1)

@@ -10,8 +10,9 @@ import difflib
 import importlib.resources
 import importlib.util
 import json
+import shlex
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from ml_collections import ConfigDict
 
@@ -33,6 +34,11 @@ LEAST = {
     "optimizer.clip_norm": 0, "optimizer.factor": 0, "optimizer.scalar_factor": 0,
     "optimizer.warmup_from": 0, "seed": 0,
 }  # fmt: skip
+
+KINDS = {bool: "True or False", int: "a whole number", float: "a number", str: "text"}
+PLURALS = {bool: "True and False", int: "whole numbers", float: "numbers", str: "texts"}
+# Tuples that are empty by default, so that their defaults do not show what they hold.
+TUPLES = {"data.mean": tuple[float, ...], "data.std": tuple[float, ...]}
 
 
 def default(model: str = "resnet", **model_fields: Any) -> ConfigDict:
@@ -102,16 +108,79 @@ def steps_of(duration: str, steps_per_epoch: float, field: str) -> int:
     return round(value * factors[unit.strip()])
 
 
+def types_of(config: ConfigDict) -> dict[str, Any]:
+    """The known types of fields: ``{"train.batch_size": int, "data.mean": tuple[float, …]}``.
+
+    Those of ``config.model`` are the annotations of its builder.
+    """
+    found = {}
+    for field, value in flat(default().to_dict()).items():
+        if not field.startswith("model."):
+            several = isinstance(value, tuple) and value
+            found[field] = tuple.__class_getitem__((type(value[0]), ...)) if several else type(value)
+    model = models.types_of(config.model.name) if "model" in config else {}
+    return found | TUPLES | {f"model.{field}": kind for field, kind in model.items()}
+
+
+def check_types(config: ConfigDict) -> None:
+    """Raises ValueError for a value of another type than its field's; absent sections are not missed.
+
+    ``resjax.data`` checks its section itself.
+    """
+    kinds = {field: kind for field, kind in types_of(config).items() if not field.startswith("data.")}
+    for field, value in flat(config.to_dict()).items():
+        if field in kinds and not _fits(value, kinds[field]):
+            raise ValueError(f"{field}={value!r}; {_needs(kinds[field])}")
+
+
+def wanted(config: ConfigDict, field: str) -> str:
+    """What a value of ``field`` must be, and a flag with one that is allowed: for a value that is not."""
+    value = value_of(config, field)
+    kind = types_of(config).get(field, type(value))
+    return f"{_needs(kind)}, as in {as_flag(field, value)}"
+
+
+def as_flag(field: str, value: Any) -> str:
+    """``--config.FIELD=VALUE``, quoted for a shell."""
+    text = str(value).replace("'", '"') if isinstance(value, tuple) else str(value)
+    return shlex.quote(f"--config.{field}={text}")
+
+
+def _needs(kind: Any) -> str:
+    if get_origin(kind) is tuple:
+        each = get_args(kind)[0]
+        return f"it must be a tuple of {PLURALS.get(each, each)}"
+    return f"it must be {KINDS.get(kind, kind)}"
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value is of a type; True for types that are neither of ``KINDS`` nor tuples of them."""
+    if get_origin(kind) is tuple:
+        each = get_args(kind)[0]
+        return isinstance(value, list | tuple) and all(_fits(one, each) for one in value)
+    if kind not in KINDS:
+        return True
+    return isinstance(value, (int, float) if kind is float else kind) and (
+        kind is bool or not isinstance(value, bool)
+    )
+
+
 def check(config: ConfigDict) -> None:
     """Raises ValueError for invalid values; those that depend on data are checked later."""
+    absent = sorted(set(flat(default().to_dict())) - set(flat(config.to_dict())))
+    absent = [field for field in absent if not field.startswith("model.")]
+    if absent or "model" not in config:
+        raise ValueError(
+            f"the configuration lacks {', '.join(absent) or 'model'}; start from resjax.config.default()"
+        )
+    check_types(config)
     for field, allowed in CHOICES.items():
-        if _field(config, field) not in allowed:
-            raise ValueError(f"{field}={_field(config, field)!r}; allowed: {', '.join(map(repr, allowed))}")
+        if value_of(config, field) not in allowed:
+            raise ValueError(f"{field}={value_of(config, field)!r}; allowed: {', '.join(map(repr, allowed))}")
     for field, least in LEAST.items():
-        if not least <= _field(config, field) < float("inf"):
-            raise ValueError(f"{field}={_field(config, field)}; allowed: {least} or more")
-    cpu_devices = config.parallel.get("cpu_devices", 0)  # older workdirs lack this field
-    if cpu_devices < 0:
+        if not least <= value_of(config, field) < float("inf"):
+            raise ValueError(f"{field}={value_of(config, field)}; allowed: {least} or more")
+    if (cpu_devices := config.parallel.cpu_devices) < 0:
         raise ValueError(f"parallel.cpu_devices={cpu_devices}; allowed: 1, 2, … devices, or 0 for automatic")
     smoothing = config.train.label_smoothing
     if not 0 <= smoothing < 1:
@@ -119,14 +188,15 @@ def check(config: ConfigDict) -> None:
     if config.train.loss == "rbf_map" and smoothing:
         raise ValueError("train.label_smoothing requires train.loss='cross_entropy'; set it to 0")
     fields = ("train.duration", "eval.every", "log.every", "checkpoint.every", "optimizer.warmup")
-    durations = [(field, _field(config, field)) for field in fields]
+    durations = [(field, value_of(config, field)) for field in fields]
     durations += [("optimizer.boundaries", boundary) for boundary in config.optimizer.boundaries]
     for field, duration in durations:
         if not steps_of(duration, 1e6, field) and field != "optimizer.warmup":
             raise ValueError(f"{field}={duration!r}; it must be longer than 0")
 
 
-def _field(config: ConfigDict, field: str) -> Any:
+def value_of(config: ConfigDict, field: str) -> Any:
+    """The value of a field such as "train.batch_size"."""
     section, _, name = field.rpartition(".")
     return config[section][name] if section else config[name]
 
@@ -146,12 +216,16 @@ def load(workdir: str | Path) -> ConfigDict:
     if not path.is_file():
         raise FileNotFoundError(
             f"{path} does not exist: {workdir} holds no run. Make one with "
-            f"python -m resjax.train --config=digits --workdir={workdir}"
+            f"python -m resjax.train --config=digits --workdir={shlex.quote(str(workdir))}"
         )
     stored = json.loads(path.read_text())
-    # Fields of the data that are younger than the workdir have their defaults, which change nothing.
-    stored["data"] = data.defaults().to_dict() | stored["data"]
-    return ConfigDict(stored, convert_dict=True)
+    # Fields that are younger than the workdir have their defaults, which change nothing.
+    known = default().to_dict() | {"model": models.fields_of(stored["model"]["name"])}
+    filled = {
+        name: value | stored.get(name, {}) if isinstance(value, dict) else stored.get(name, value)
+        for name, value in known.items()
+    }
+    return ConfigDict(stored | filled, convert_dict=True)
 
 
 def files() -> dict[str, Path]:
@@ -212,7 +286,7 @@ def affecting(config: ConfigDict) -> dict[str, Any]:
     """The fields that affect results, ``{"model.depth": 56, …}``: all but those of ``FREE``."""
     return {
         field: value
-        for field, value in _flatten(json.loads(to_json(config))).items()
+        for field, value in flat(json.loads(to_json(config))).items()
         if not any(field == free or field.startswith(f"{free}.") for free in FREE)
     }
 
@@ -227,9 +301,10 @@ def differences(old: ConfigDict, new: ConfigDict) -> list[str]:
     ]
 
 
-def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"train": {"batch_size": 64}}`` → ``{"train.batch_size": 64}``."""
+    fields: dict[str, Any] = {}
     for name, value in tree.items():
         path = f"{prefix}.{name}" if prefix else name
-        flat.update(_flatten(value, path) if isinstance(value, dict) else {path: value})
-    return flat
+        fields.update(flat(value, path) if isinstance(value, dict) else {path: value})
+    return fields

@@ -19,7 +19,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 from resjax import command
 from resjax.data.arrays import read_digits
@@ -31,6 +31,7 @@ from resjax.models.layers import Conv
 from resjax.studies import style
 from resjax.studies.convolution.edges import FILTERS, LECTURE_IMAGE, draw_maps
 from resjax.studies.words import number
+from resjax.workdir.paths import writable_file
 
 Shape3 = tuple[int, int, int]
 
@@ -235,8 +236,8 @@ def plot(c: Convolved) -> style.Figure:
 
 
 def _main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown arguments {argv[1:]}; see --help")
+    command.no_arguments(argv)
+    figure_file = writable_file(_FIGURE.value, "--figure") if _FIGURE.value else None
     image = read(_IMAGE.value, _INPUT.value, _SEED.value)
     done = measure(
         image,
@@ -247,10 +248,10 @@ def _main(argv: list[str]) -> None:
         seed=_SEED.value,
     )
     print(as_text(done))
-    if _FIGURE.value:
+    if figure_file:
         with style.theme():
             figure = plot(done)
-            figure.savefig(_FIGURE.value, dpi=150, facecolor="white")
+            figure.savefig(figure_file, dpi=150, facecolor="white")
         print(f"figure: {_FIGURE.value}")
 
 

@@ -11,13 +11,14 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 
 from resjax import command
 from resjax import config as configs
 from resjax.analyze import analyze
 from resjax.studies.options import Options
 from resjax.train import train_and_evaluate
+from resjax.workdir.paths import writable
 
 TWINS = {"residual": "digits", "plain": "digits_plain"}
 STUDIES = (
@@ -47,10 +48,9 @@ def demo(directory: Path, smoke: bool) -> Path:
 
 
 def _main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown arguments {argv[1:]}; see --help")
+    command.no_arguments(argv)
     start = time.perf_counter()
-    report = demo(Path(_WORKDIR.value), _SMOKE.value)
+    report = demo(writable(_WORKDIR.value), _SMOKE.value)
     print(f"{time.perf_counter() - start:.0f} s. Open the report: {report}")
 
 

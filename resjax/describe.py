@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 from ml_collections import ConfigDict, config_flags
 from rich import box
 from rich.console import Console
@@ -160,8 +160,7 @@ def _about(number: int) -> str:
 
 
 def _main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown arguments {argv[1:]}; see --help")
+    command.no_arguments(argv)
     config = _CONFIG.value
     info, rows = describe(config)
     if _JSON.value:

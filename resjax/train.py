@@ -7,10 +7,11 @@ the newest checkpoint of the workdir. Both can be used alone, and so can the ste
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import jax
-from absl import app, flags
+from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from resjax import command
@@ -22,6 +23,7 @@ from resjax.training.devices import Devices, any_process, start_processes
 from resjax.training.experiment import Experiment, load_experiment, make_experiment
 from resjax.training.step import Task, TrainState, create_state, eval_step, train_step
 from resjax.workdir import workdir
+from resjax.workdir.paths import local
 from resjax.workdir.stopping import StopRequest
 from resjax.workdir.writers import Writer
 
@@ -40,8 +42,9 @@ def train_and_evaluate(config: ConfigDict, directory: str | Path) -> TrainState:
     Raises:
       ValueError, FileNotFoundError: an invalid configuration or missing data, before any long work.
       FloatingPointError: a step was not finite; the state before it is saved.
-      Stopped: SIGTERM or Ctrl-C; the state is saved.
+      Stopped: SIGTERM, SIGUSR1 or Ctrl-C; the state is saved.
     """
+    directory = local(directory)
     # This comes first, because JAX's multi-host service installs its own SIGTERM handler.
     start_processes(config.parallel.distributed)
     with StopRequest() as stop:
@@ -49,6 +52,7 @@ def train_and_evaluate(config: ConfigDict, directory: str | Path) -> TrainState:
         devices = Devices(config.parallel.mode)
         devices.check_batch_size(config.train.batch_size)
         experiment = load_experiment(config)
+        experiment.check_batch_size()
         path = _claim(directory, config)
         with Checkpoints(path, config.checkpoint.keep, tidy=True) as checkpoints:
             start, total = checkpoints.newest or 0, experiment.plan.total
@@ -80,12 +84,12 @@ def _summary(experiment: Experiment, devices: Devices, start: int) -> str:
 
 
 def _main(argv: list[str]) -> None:
-    directory = _WORKDIR.value
-    if len(argv) > 1 or not directory:
-        raise app.UsageError(f"unknown arguments {argv[1:]}, or an empty --workdir; see --help")
+    command.no_arguments(argv)
+    directory = _WORKDIR.value or ""
+    local(directory)
     share_cores(_CONFIG.value)
     train_and_evaluate(_CONFIG.value, directory)
-    print(f"done: {_WORKDIR.value}. Analyze it: python -m resjax.analyze --workdir={_WORKDIR.value}")
+    print(f"done: {directory}. Analyze it: python -m resjax.analyze --workdir={shlex.quote(directory)}")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import re
+import shlex
 import signal
 
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ from rich.console import Console
 from resjax import claims
 from resjax import config as configs
 from resjax.analysis import load_run
-from resjax.analyze import analyze, command_of, print_findings
+from resjax.analyze import analyze, arguments_of, command_of, print_findings
 from resjax.network.refusal import Refusal
 from resjax.report import compute, kept, write
 from resjax.report.write import read
@@ -25,6 +26,7 @@ from resjax.studies.options import ClaimOptions, Options
 from resjax.studies.study import Claim
 from resjax.training.checkpoint import Checkpoints
 from resjax.training.experiment import load_experiment
+from resjax.workdir.paths import split
 from resjax.workdir.stopping import Stopped
 from resjax.workdir.workdir import claim
 
@@ -123,6 +125,38 @@ def test_the_command_of_a_section_has_the_options_that_differ():
     assert words == [f"--{name}={value}" for name, value in own.items()]
     own = command_of("paths", Options(seed=1), "--network=a:make", "--out='b c'")
     assert own == "python -m resjax.analyze --network=a:make --studies=paths --out='b c' --seed=1"
+
+
+@pytest.mark.parametrize(
+    ("workdirs", "arguments"),
+    [
+        (["a", "b"], "--workdir=a,b"),
+        (["my runs", "b"], "--workdir='my runs,b'"),
+        (["my runs, final", "b"], "--workdir='my runs, final' --workdir=b"),
+        (["it's, mine"], """--workdir='it'"'"'s, mine'"""),
+        (["a/seed*"], "--workdir='a/seed*'"),
+    ],
+)
+def test_workdirs_in_a_command_are_those_that_it_was_given(tmp_path, monkeypatch, workdirs, arguments):
+    monkeypatch.chdir(tmp_path)
+    for name in (*workdirs, "my runs", "it's"):
+        (tmp_path / name).mkdir(parents=True, exist_ok=True)
+    assert arguments_of(workdirs) == arguments
+    values = [word.removeprefix("--workdir=") for word in shlex.split(arguments)]
+    assert split(values) == workdirs
+
+
+def test_what_cannot_be_written_is_refused_before_any_study(workdirs, tmp_path, counted):
+    (tmp_path / "file").write_text("")
+    for out, said in {
+        tmp_path / "file": "--out=.*is a file",
+        "gs://bucket/report": "--out=gs://.* is a URL",
+    }.items():
+        with pytest.raises(ValueError, match=said):
+            analyze([workdirs / "deep"], ["curves"], out)
+        with pytest.raises(ValueError, match=said):
+            claims.show(["edges"], out)
+    assert not counted
 
 
 def test_one_study_into_the_workdir(workdirs):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import jax
 import pytest
+from ml_collections import ConfigDict
 
 from resjax import config as configs
 from resjax import data, models
@@ -70,6 +71,93 @@ def test_a_configuration_survives_its_file(tmp_path):
     assert configs.differences(c, loaded) == []
     configs.check(loaded)
     models.build(loaded.model, image_shape=(32, 32, 3), num_classes=10)
+
+
+YOUNGER = (
+    "model.transition",
+    "model.unroll",
+    "data.pad_with",
+    "optimizer.clip_norm",
+    "parallel.cpu_devices",
+    "eval",
+)
+
+
+@pytest.mark.parametrize("field", YOUNGER)
+def test_fields_that_are_younger_than_a_workdir_have_their_defaults(tmp_path, field):
+    c = configs.default("resnet", depth=20)
+    stored = c.to_dict()
+    section, _, name = field.rpartition(".")
+    del (stored[section] if section else stored)[name]
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+    loaded = configs.load(tmp_path)
+    assert configs.differences(c, loaded) == []
+    configs.check(loaded)
+    models.build(loaded.model, image_shape=(32, 32, 3), num_classes=10)
+
+
+def own_builder(*, image_shape, num_classes, depth, features: int = 4, names: "Unknown" = ()):  # noqa: F821
+    """Not a network: only its fields matter here."""
+
+
+@pytest.mark.parametrize("module", [__name__, "no_such_module"])
+def test_the_workdir_of_an_own_builder(tmp_path, module):
+    """Its younger fields have their defaults; what can't be imported is refused when it is needed."""
+    c = configs.default()
+    c.model = {"name": f"{module}:own_builder", "depth": 3}
+    (tmp_path / "config.json").write_text(configs.to_json(c))
+    loaded = configs.load(tmp_path)
+    assert loaded.model.depth == 3
+    configs.check(loaded)
+    if module == __name__:
+        assert loaded.model.features == 4
+    else:
+        assert set(loaded.model) == {"name", "depth"}
+        with pytest.raises(ValueError, match=r"no_such_module:own_builder.*importable from here"):
+            models.build(loaded.model, image_shape=(8, 8, 1), num_classes=2)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("train.batch_size", 64.0, "a whole number"),
+        ("train.batch_size", True, "a whole number"),
+        ("optimizer.learning_rate", "0.1", "a number"),
+        ("optimizer.nesterov", 1, "True or False"),
+        ("train.duration", 20, "text"),
+        ("optimizer.boundaries", "30 epochs", "a tuple of texts"),
+        ("optimizer.boundaries", (30, 60), "a tuple of texts"),
+        ("model.depth", "20", "a whole number"),
+        ("model.widths", 16, "a tuple of whole numbers"),
+        ("model.norm", "False", "True or False"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_by_name(field, value, said):
+    c = configs.default().to_dict()
+    section, _, name = field.rpartition(".")
+    c[section][name] = value
+    with pytest.raises(ValueError) as raised:
+        configs.check(ConfigDict(c))
+    assert str(raised.value) == f"{field}={value!r}; it must be {said}"
+
+
+def test_every_field_has_a_type_that_its_default_has():
+    for model in models.MODELS:
+        c = configs.default(model)
+        configs.check_types(c)
+        assert configs.types_of(c).keys() >= configs.flat(c.to_dict()).keys() - {"model.name"}
+    c.optimizer.learning_rate = 1  # where a number is wanted, a whole one will do
+    configs.check(c)
+
+
+def test_a_configuration_that_lacks_fields_is_refused():
+    c = configs.default()
+    del c.eval
+    del c.train.loss
+    with pytest.raises(
+        ValueError, match=r"lacks eval\.batch_size, eval\.every, train\.loss; start from resjax"
+    ):
+        configs.check(c)
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):

@@ -286,8 +286,8 @@ def test_missing_files_are_named(source, root):
         run("mnist", root, source / "absent")
     with pytest.raises(SystemExit, match=r"image-net\.org.*ILSVRC2012_img_train\.tar.*--source"):
         prepare.main(["imagenet2012", f"--data_dir={root}"])
-    with pytest.raises(SystemExit, match="choose one of mnist"):
-        prepare.main(["MNIST"])
+    with pytest.raises(ValueError, match=r"choose one of mnist.*Did you mean mnist\?"):
+        prepare.prepare("MNIST")
 
 
 def test_an_interrupted_preparation_is_no_preparation(source, root, monkeypatch):

@@ -58,4 +58,4 @@ def test_a_command_by_name_is_its_module(tmp_path):
     assert named.stdout == module.stdout and json.loads(named.stdout)["layers"]
     assert wrong.returncode == 2 and "no such file" in wrong.stderr and "--config=digits?" in wrong.stderr
     assert bare.returncode == 2 and "config" in bare.stderr and "Traceback" not in bare.stderr
-    assert failed.returncode == 1 and "fashion_mnist" in failed.stderr
+    assert failed.returncode == 2 and "fashion_mnist" in failed.stderr

@@ -11,6 +11,7 @@ import pytest
 from resjax.models import build, defaults
 from resjax.models.residual import PLACEMENTS, ResidualUnit
 from resjax.models.shortcuts import ALTERATIONS, TRANSITIONS
+from resjax.models.stem_head import STEMS
 
 SHAPE = (8, 8, 3)
 
@@ -127,6 +128,42 @@ def test_bfloat16_computes_in_half_precision_and_remembers_in_single(x):
     assert 0 < np.abs(wide - half).max() < 0.05 * np.abs(wide).max()
 
 
+# --- stems ---
+
+
+def taps_of(image, kernel, stride):
+    """[B, H, W, C] → [B, H/stride, W/stride, kernel², C]: what each output reads; NaN outside the image."""
+    margin = (kernel - 1) // 2
+    width = ((0, 0), (margin, margin), (margin, margin), (0, 0))
+    padded = np.pad(image, width, constant_values=np.nan)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (kernel, kernel), axis=(1, 2))
+    windows = np.moveaxis(windows[:, ::stride, ::stride], 3, -1)
+    return windows.reshape(*windows.shape[:3], kernel**2, -1)
+
+
+@pytest.mark.parametrize(
+    ("stem", "kernel", "stride", "pooled", "side"),
+    [
+        ("small", 3, 1, False, 8),
+        ("small_pool", 3, 1, True, 4),
+        ("large", 7, 2, True, 2),
+        ("large_no_pool", 7, 2, False, 4),
+    ],
+)
+def test_what_each_stem_computes(stem, kernel, stride, pooled, side, x):
+    network = tiny(stage_sizes=(1,), widths=(4,), stem=stem, placement="post")
+    variables = initial(network)
+    weights = variables["params"]["stem"]["conv"]["kernel"]
+    taps = np.nan_to_num(taps_of(np.asarray(x), kernel, stride))
+    wanted = np.einsum("bhwtc,tcf->bhwf", taps, np.reshape(weights, (kernel**2, 3, 4)))
+    wanted = np.maximum(wanted / np.sqrt(1 + 1e-5), 0)
+    if pooled:
+        wanted = np.nanmax(taps_of(wanted, 3, 2), axis=3)
+    found = network.run_stem(variables, x)[0]
+    assert found.shape == (4, side, side, 4)
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
 # --- combinations ---
 
 FIELDS = {
@@ -137,7 +174,7 @@ FIELDS = {
     "branch_scale": ("none", "skipinit", "fixup"),
     "block": ("basic 1", "basic 2", "basic 3", "bottleneck 2"),
     "widen": (1, 2),
-    "stem": ("small", "large"),
+    "stem": tuple(STEMS),
 }
 
 
@@ -222,7 +259,7 @@ def test_every_choice_trains(row, x):
         ({"block": "wide"}, "model.block='wide'; allowed: basic, bottleneck"),
         ({"block_layers": 0}, "model.block_layers=0; allowed: 1 or more"),
         ({"bottleneck_stride": "1"}, "allowed: 1x1, 3x3"),
-        ({"stem": "huge"}, "allowed: small, large"),
+        ({"stem": "huge"}, "allowed: small, small_pool, large, large_no_pool"),
         ({"placement": "after"}, "allowed: post, bn_after_add, relu_before_add, relu_pre, pre"),
         ({"shortcut": "highway"}, "allowed: identity, scale, exclusive_gate, .*projection, none"),
         ({"transition": "crop"}, "allowed: pad_subsample, pad_pool, projection"),
@@ -241,6 +278,8 @@ def test_every_choice_trains(row, x):
         ({"widths": (16, 8, 4)}, "use model.transition='projection'"),
         ({"widths": (1,) * 5, "stage_sizes": (1,) * 5}, "use at least 16×16"),
         ({"stem": "large", "widths": (4,) * 3}, "use at least 16×16"),
+        ({"stem": "small_pool", "widths": (4,) * 4}, "use at least 16×16"),
+        ({"stem": "large_no_pool", "widths": (4,) * 4}, "use at least 16×16"),
         ({"placement": "bn_after_add", "norm": False}, "needs model.norm=True"),
         ({"branch_scale": "fixup"}, "needs model.norm=False and model.placement='post'"),
         ({"branch_scale": "skipinit", "shortcut": "none"}, "without shortcuts can't learn"),

@@ -433,6 +433,43 @@ def test_a_stop_request_saves_and_the_run_goes_on_later(finished, tmp_path):
     assert_equal(whole, resumed)
 
 
+def test_a_signal_in_the_last_steps_is_told_and_the_training_is_whole(finished, tmp_path, monkeypatch):
+    """Then a loop of a shell, or the demo, does not go on with the next training."""
+    write = loop._Reports.write
+
+    def interrupted(self, found, state, saves=False):
+        if found.end == 8:
+            signal.raise_signal(signal.SIGTERM)
+        write(self, found, state, saves)
+
+    monkeypatch.setattr(loop._Reports, "write", interrupted)
+    with pytest.raises(Stopped, match="SIGTERM: the work was just finished and is saved"):
+        train_and_evaluate(small_config(), tmp_path / "run")
+    monkeypatch.undo()
+    assert_equal(train_and_evaluate(small_config(), tmp_path / "run"), finished[1])
+
+
+def test_a_batch_of_more_examples_than_there_are_stops_a_training_only(tmp_path):
+    c = small_config()
+    c.data.train_examples = 15
+    said = (
+        r"batch_size=16 is more than the 15 examples of training; use --config\.train\.batch_size=15 or less"
+    )
+    with pytest.raises(ValueError, match=said):
+        train_and_evaluate(c, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    assert load_experiment(c).plan.total == 8
+
+
+@pytest.mark.parametrize("url", ["gs://bucket/run", "file:///tmp/run"])
+def test_a_url_is_refused_before_anything_starts(tmp_path, monkeypatch, url):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("resjax.train.load_experiment", lambda config: pytest.fail("the data were read"))
+    with pytest.raises(ValueError, match=f"--workdir={url} is a URL"):
+        train_and_evaluate(small_config(), url)
+    assert not list(tmp_path.iterdir())
+
+
 def _command(config_path, run):
     return [
         sys.executable, "-m", "resjax.train", f"--config={config_path}", f"--workdir={run}",
@@ -441,7 +478,7 @@ def _command(config_path, run):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kill", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
+@pytest.mark.parametrize("kill", [signal.SIGTERM, signal.SIGUSR1, signal.SIGKILL], ids=lambda s: s.name)
 def test_a_killed_process_resumes_to_the_same_bits(tmp_path, kill):
     """The real process, killed at moments of its life, then started again until it ends."""
     config_path = tmp_path / "experiment.py"
@@ -466,11 +503,11 @@ def test_a_killed_process_resumes_to_the_same_bits(tmp_path, kill):
         process.send_signal(kill)
         message = process.communicate()[1].decode()
         codes.append(process.returncode)
-        if kill == signal.SIGTERM and process.returncode == 143:
-            assert "saved at step" in message
+        if process.returncode == 143:
+            assert f"{kill.name}: saved at step" in message or f"{kill.name}: the work was" in message
     last = subprocess.run(_command(config_path, run), env=env, check=True, capture_output=True)
     assert last.returncode == 0
-    assert any(code != 0 for code in codes)
+    assert (-9 if kill == signal.SIGKILL else 143) in codes
     experiment = load_experiment(configs.load(run))
     like = experiment.create_state()
     with Checkpoints(whole) as a, Checkpoints(run) as b:
@@ -478,6 +515,38 @@ def test_a_killed_process_resumes_to_the_same_bits(tmp_path, kill):
         assert_equal(a.restore(like), b.restore(like))
     a, b = ([r for r in read_records(p) if "test_loss" in r] for p in (whole, run))
     assert a == b
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGUSR1, signal.SIGINT], ids=lambda s: s.name)
+def test_a_signal_to_all_processes_of_a_job_leaves_those_that_decode(tmp_path, sent):
+    """Slurm and a terminal send it to the whole group; a training without batches could not save."""
+    from PIL import Image
+
+    for folder in ("train/a", "train/b", "test/a", "test/b"):
+        (tmp_path / "set" / folder).mkdir(parents=True)
+        for i in range(4):
+            Image.new("RGB", (96, 96), (40 * i, 0, 0)).save(tmp_path / "set" / folder / f"{i}.png")
+    (tmp_path / "experiment.py").write_text(
+        "from resjax import config as configs\n"
+        "def get_config(arg=''):\n"
+        "    c = configs.default('resnet', depth=8, widths=(2, 2, 2))\n"
+        "    c.data.image_size = 96\n"
+        "    c.train.batch_size = 4\n"
+        "    c.train.steps_per_dispatch = 2\n"
+        "    c.log.every = '2 steps'\n"
+        "    return c\n"
+    )
+    command = [*_command(tmp_path / "experiment.py", tmp_path / "run"), f"--config.data.name={tmp_path}/set"]
+    command.append("--config.train.duration=100000 steps")
+    env = {**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(REPOSITORY)}
+    process = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while not process.stderr.readline().startswith("step      2"):
+        assert process.poll() is None
+    os.killpg(process.pid, sent)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 143 and f"{sent.name}: saved at step" in said
+    assert "Traceback" not in said
 
 
 def test_training_imports_no_tensorflow():

@@ -60,7 +60,10 @@ def load(config: ml_collections.ConfigDict) -> Arrays | Stream:
         return dataset
     channels = dataset.info.image_shape[-1]
     if len(mean) != channels:
-        raise ValueError(f"data.mean={mean}: these images have {channels} channels")
+        raise ValueError(
+            f"data.mean={mean} is for images of {len(mean)} channels, and these have {channels}: give one "
+            "number for each channel, or name other images by data.name"
+        )
     return dataclasses.replace(dataset, info=dataclasses.replace(dataset.info, mean=mean, std=std))
 
 

@@ -17,10 +17,11 @@ import argparse
 import hashlib
 import pathlib
 import shlex
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import rich.progress
 
+from resjax.command import Misuse, nearest
 from resjax.data import originals, tfds
 from resjax.data.config import SMALL, STREAMED
 
@@ -61,7 +62,9 @@ def prepare(name: str, data_dir: str = "", source: str = "") -> pathlib.Path:
         command for another environment.
     """
     if name not in NAMES:
-        raise ValueError(f"name={name!r}: choose one of {', '.join(NAMES)} (digits needs nothing)")
+        near = nearest(name, NAMES)
+        hint = f". Did you mean {near}?" if near else ""
+        raise Misuse(f"name={name!r}: choose one of {', '.join(NAMES)} (digits needs nothing){hint}")
     root = tfds.data_root(data_dir)
     try:
         builder = tfds.library().builder(tfds.tfds_name(name), data_dir=root)
@@ -172,9 +175,15 @@ def _found(builder: Any, name: str, source: str) -> dict[str, pathlib.Path]:
     return paths
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Ends with one line."""
+        self.exit(2, f"error: {message}\n")
+
+
 def main(arguments: list[str] | None = None) -> None:
     """The command line; errors end it with a message instead of a traceback."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m resjax.data.prepare",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -182,9 +191,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("name", help=", ".join(NAMES))
     parser.add_argument("--data_dir", default="", help="default: $TFDS_DATA_DIR, else ~/tensorflow_datasets")
     parser.add_argument("--source", default="", help="folder of the original files")
-    flags = parser.parse_args(arguments)
+    flags, unknown = parser.parse_known_args(arguments)
+    for argument in unknown:
+        near = nearest(argument.partition("=")[0], ("--data_dir", "--source"))
+        hint = f" Did you mean {near}?" if near else ""
+        parser.error(f"{argument}: there is no such argument.{hint} See --help")
     try:
         path = prepare(flags.name, flags.data_dir, flags.source)
+    except Misuse as error:
+        parser.error(str(error))
     except (FileNotFoundError, ValueError, RuntimeError) as error:
         raise SystemExit(f"error: {error}") from error
     print(f"{flags.name} is prepared in {path}")

@@ -10,9 +10,11 @@ In the methods, `batch_size` is the size of the global batch, `process_index` th
 ValueError.
 """
 
+import contextlib
 import ctypes
 import dataclasses
 import os
+import signal
 import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, SupportsIndex
@@ -94,20 +96,38 @@ class Stream:
             workers = grain.multiprocessing.MultiprocessingOptions(
                 num_workers=min(self.workers, len(batches)), per_worker_buffer_size=2
             )
-            data = data.mp_prefetch(workers, worker_init_fn=_few_arenas)
+            data = data.mp_prefetch(workers, worker_init_fn=_start_worker)
         return _Batches(iter(data))
 
 
-def _few_arenas(index: int, count: int) -> None:
-    """Limits malloc to two arenas, so that the memory of a worker stays constant.
+def _start_worker(index: int, count: int) -> None:
+    """Leaves Ctrl-C, which a terminal sends to all processes, to the one that saves; and limits malloc to two
+    arenas, so that the memory of a worker stays constant.
 
     glibc gives each of the worker's many threads a heap; images of different sizes fragment these heaps for
-    epochs (memory grows from 135 to 205 MB per worker). Without glibc, this function does nothing.
+    epochs (memory grows from 135 to 205 MB per worker). Without glibc, nothing is limited.
     """
     del index, count
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, 2)
+
+
+@contextlib.contextmanager
+def _no_warning_for_children() -> Iterator[None]:
+    """Processes that start meanwhile never get SIGUSR1, which Slurm sends to all processes of a job.
+
+    They inherit which signals are blocked, and so does the process with which Python tracks shared memory.
+    """
+    if os.name != "posix":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _Batches(Iterator[HostBatch]):
@@ -119,10 +139,14 @@ class _Batches(Iterator[HostBatch]):
 
     def __init__(self, iterator: Any):
         self._running = [iterator]
+        self._starting: contextlib.AbstractContextManager[None] = _no_warning_for_children()
         weakref.finalize(self, lambda running: running.pop().close(), self._running)
 
     def __next__(self) -> HostBatch:
-        return {key: np.array(value) for key, value in next(self._running[0]).items()}
+        with self._starting:  # workers start with the first batch
+            batch = next(self._running[0])
+        self._starting = contextlib.nullcontext()
+        return {key: np.array(value) for key, value in batch.items()}
 
 
 def _share(batch_size: int, process_index: int, process_count: int) -> slice:

@@ -8,6 +8,7 @@ resjax.data.prepare` does.
 import os
 import pathlib
 import re
+import shlex
 import threading
 from collections.abc import Sequence
 from typing import Any, SupportsIndex
@@ -61,7 +62,7 @@ def prepared(name: str, data_dir: str) -> pathlib.Path:
         if re.fullmatch(r"\d+\.\d+\.\d+", info.parent.name)
     ]
     versions.sort(key=lambda version: tuple(map(int, version.name.split("."))))
-    command = f"python -m resjax.data.prepare {name} --data_dir={root}"
+    command = f"python -m resjax.data.prepare {name} --data_dir={shlex.quote(str(root))}"
     if not versions:
         raise FileNotFoundError(
             f"{name} is not prepared in {root} (looked for {home}/VERSION/dataset_info.json). "
@@ -91,7 +92,7 @@ def isolated_convert(version: pathlib.Path) -> str:
     return (
         f"{isolated_environment('apache_beam')} && "
         "$V/bin/python -m tensorflow_datasets.scripts.convert_format "
-        f"--dataset_version_dir={version} --out_file_format=array_record"
+        f"--dataset_version_dir={shlex.quote(str(version))} --out_file_format=array_record"
     )
 
 

@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 
 from resjax import config as configs
 from resjax import data
+from resjax.data.info import TABLE
 from resjax.network import Network, Variables
 from resjax.network.losses import Loss
 from resjax.network.refusal import Refusal
@@ -28,6 +29,7 @@ from resjax.studies.subject import Examples, Subject
 from resjax.training.checkpoint import Checkpoints
 from resjax.training.experiment import Experiment, load_experiment
 from resjax.training.step import Task, TrainState, augmented
+from resjax.workdir.paths import local
 from resjax.workdir.workdir import find, short_names
 from resjax.workdir.writers import read_records
 
@@ -250,14 +252,16 @@ def load_run(workdir: str | Path, label: str = "") -> Run:
 
     Raises:
       FileNotFoundError: no run there, no checkpoint yet, or no data.
+      ValueError: a URL instead of a folder.
     """
-    path = Path(workdir).expanduser().resolve()
+    path = local(workdir, reads=True)
     config = configs.load(path)
     # Opening the folder of checkpoints would create it.
     if not (path / "checkpoints").is_dir():
         raise FileNotFoundError(
             f"{path} has no checkpoint yet; the first is saved after {config.checkpoint.every}"
         )
+    _check_paths(path, config)
     experiment = load_experiment(config)
     initial = experiment.create_state()
     with Checkpoints(path) as checkpoints:
@@ -273,6 +277,24 @@ def load_run(workdir: str | Path, label: str = "") -> Run:
         records=read_records(path),
         starts=json.loads(starts.read_text()) if starts.is_file() else [],
     )
+
+
+def _check_paths(path: Path, config: ConfigDict) -> None:
+    """Raises FileNotFoundError if the data of a run were moved, or their path starts in another folder."""
+    for field in ("name", "data_dir"):
+        value = config.data[field]
+        place = Path(value).expanduser()
+        if not value or value in TABLE or place.exists():
+            continue
+        if place.is_absolute():
+            since, remedy = "", "Write"
+        else:
+            since = f", relative to this folder, {Path.cwd()}"
+            remedy = "Start in the folder where the training was started, or write"
+        raise FileNotFoundError(
+            f"{path}/config.json has data.{field}={value!r}, and there is no such file or folder{since}. "
+            f"{remedy} the absolute path of the data into {path}/config.json"
+        )
 
 
 def load_runs(workdirs: list[str | Path]) -> list[Run]:

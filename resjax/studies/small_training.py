@@ -276,6 +276,7 @@ class _Program:
 
     def __init__(self, recipe: ConfigDict, network: Network | None) -> None:
         experiment = load_experiment(recipe)
+        experiment.check_batch_size()
         sets, plan = _arrays(experiment), experiment.plan
         self._steps, self._num_train, self._optimizer = plan.total, sets.info.num_train, recipe.optimizer
         # Every schedule is its peak times a function of the step.

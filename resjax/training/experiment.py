@@ -51,6 +51,15 @@ class Experiment:
         count = float(sums["count"])
         return begun | {f"{split}_{k}": float(sums[k]) / count for k in ("loss", "error")}
 
+    def check_batch_size(self) -> None:
+        """Raises ValueError for a batch of more examples than there are; only training needs this."""
+        size, most = self.config.train.batch_size, self.dataset.info.num_train
+        if size > most:
+            raise ValueError(
+                f"train.batch_size={size} is more than the {most:,} examples of training; use "
+                f"--config.train.batch_size={most} or less"
+            )
+
     @property
     def key(self) -> jax.Array:
         """The random key of the run."""
@@ -90,10 +99,6 @@ def make_experiment(config: ConfigDict, dataset: data.Arrays | data.Stream) -> E
     configs.check(config)
     info = dataset.info
     network = models.build(config.model, image_shape=info.image_shape, num_classes=info.num_classes)
-    if config.train.batch_size > info.num_train:
-        raise ValueError(
-            f"train.batch_size={config.train.batch_size} is more than the {info.num_train:,} examples"
-        )
     per_epoch = info.num_train / config.train.batch_size
 
     def steps(duration: str, field: str) -> int:

@@ -18,6 +18,9 @@ import jax
 from ml_collections import ConfigDict
 
 from resjax import config as configs
+from resjax import data
+from resjax.data.info import TABLE
+from resjax.workdir.paths import local, writable
 from resjax.workdir.provenance import provenance
 
 
@@ -28,13 +31,19 @@ def claim(workdir: str | Path, config: ConfigDict) -> Path:
       ValueError: the folder belongs to a run with another configuration (the differences are listed) or with
         another number of devices that affects results, or it holds other files.
     """
-    path = Path(workdir).expanduser().resolve()
+    path = local(workdir)
     if jax.process_index() > 0:  # the first host checks and writes for all
         return path
-    if path.exists() and not path.is_dir():
-        raise ValueError(f"--workdir={workdir} is a file; name a folder")
+    writable(workdir)
+    config = config.copy_and_resolve_references()
+    config.data = data.absolute(config.data)  # an analysis may start in another folder
+    runs_file = path / "runs.json"
+    runs = json.loads(runs_file.read_text()) if runs_file.is_file() else []
     if (path / "config.json").is_file():
-        differences = configs.differences(configs.load(path), config)
+        differences = configs.differences(_with_paths_of(config, configs.load(path)), config)
+        if runs and all("imported" in run for run in runs):
+            # Nothing was trained here, and the imported weights do not depend on how they will be.
+            differences = [text for text in differences if not text.startswith("train.")]
         if differences:
             listed = "\n  ".join(differences)
             raise ValueError(
@@ -43,14 +52,24 @@ def claim(workdir: str | Path, config: ConfigDict) -> Path:
             )
     elif path.is_dir() and any(path.iterdir()):
         raise ValueError(f"{path} is not empty and holds no run; use another --workdir")
-    runs_file = path / "runs.json"
-    runs = json.loads(runs_file.read_text()) if runs_file.is_file() else []
     if config.parallel.mode == "pmap":
         _check_devices(path, runs)
     path.mkdir(parents=True, exist_ok=True)
     write(path / "config.json", configs.to_json(config))
     write(runs_file, json.dumps([*runs, provenance()], indent=2) + "\n")
     return path
+
+
+def _with_paths_of(config: ConfigDict, older: ConfigDict) -> ConfigDict:
+    """``older`` with the absolute path of ``config``, where it has a relative path with which that one ends.
+
+    Earlier versions stored relative paths and not the folder where they start.
+    """
+    stored, given = Path(older.data.name), Path(config.data.name)
+    parts = tuple(part for part in Path(os.path.normpath(stored)).parts if part != "..")
+    if older.data.name not in TABLE and not stored.is_absolute() and given.parts[-len(parts) :] == parts:
+        older.data.name = config.data.name
+    return older
 
 
 def find(workdirs: Iterable[str | Path]) -> list[Path]:
@@ -61,9 +80,11 @@ def find(workdirs: Iterable[str | Path]) -> list[Path]:
 
     Raises:
       FileNotFoundError: no run matches a pattern.
+      ValueError: a workdir is a URL.
     """
     found: list[Path] = []
     for workdir in workdirs:
+        local(workdir, reads=True)
         path = Path(workdir).expanduser()
         if path.exists() or not glob.has_magic(str(path)):
             found.append(path.resolve())
