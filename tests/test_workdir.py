@@ -166,6 +166,19 @@ def test_data_that_were_moved_are_missed_with_a_remedy(tmp_path, numbers):
         load_run(run)
 
 
+@pytest.mark.parametrize(("name", "needed"), [("mnist", True), ("digits", False)])
+def test_the_folder_of_prepared_sets_is_missed_where_it_is_needed(tmp_path, monkeypatch, name, needed):
+    config = configs.default("resnet", depth=8, widths=(2, 2, 2))
+    config.data.name, config.data.data_dir = name, "sets"
+    monkeypatch.chdir(tmp_path)
+    run = claim("run", config)
+    assert configs.load(run).data.data_dir == str(tmp_path / "sets")
+    (run / "checkpoints").mkdir()
+    said = r"data\.data_dir='.*/sets', and there is no such" if needed else "does not hold a checkpoint"
+    with pytest.raises(FileNotFoundError, match=said):
+        load_run(run)
+
+
 def test_a_known_name_is_never_taken_for_a_folder(tmp_path):
     config = configs.default()
     run = claim(tmp_path / "run", config)
