@@ -15,6 +15,7 @@ from network_helpers import draw as draw_variables
 from network_helpers import equal
 from pretrained_helpers import activations
 from safetensors.numpy import save_file
+from script_helpers import run_each
 
 from resjax import config as configs
 from resjax import data, models
@@ -246,10 +247,23 @@ def command(module, *arguments):
     return subprocess.run(made, capture_output=True, text=True)
 
 
-def test_the_command_refuses_in_one_line(tmp_path):
-    refused = command("resjax.pretrained", str(tmp_path / "nothing.pth"), f"--workdir={tmp_path}/x")
-    assert refused.returncode == 1
-    assert refused.stderr == f"error: {tmp_path}/nothing.pth: there is no such file\n"
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_the_command_refuses_in_one_line(files, tmp_path, every):
+    file, home = str(files[0] / "net.safetensors"), f"--workdir={tmp_path}/x"
+    cases = {
+        (f"{tmp_path}/nothing.pth", home): (1, f"error: {tmp_path}/nothing.pth: there is no such file\n"),
+        (file, home, "--config.optimizer.lr=1"): (2, "Did you mean --config.optimizer.learning_rate=1?"),
+        (file, home, "--config.train.batch_size=x"): (2, "it must be a whole number"),
+        (file, home, "--newhead"): (2, "Did you mean --new_head?"),
+        (file, file, home): (2, "one FILE is needed, got 2"),
+        (file,): (2, "--workdir is missing"),
+    }
+    cases = cases if every else dict(list(cases.items())[:2])
+    ended = run_each([("resjax.pretrained", *given) for given in cases], tmp_path)
+    for (code, said), done in zip(cases.values(), ended, strict=True):
+        assert done.returncode == code and said in done.stderr, done
+        assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert not (tmp_path / "x").exists()
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,6 @@ from pathlib import Path
 
 import jax
 from absl import flags
-from ml_collections import config_flags
 
 from resjax import command
 from resjax.data import Info
@@ -43,9 +42,11 @@ _GIVEN = {"config.data.mean", "config.data.std"}  # flags that exist only where 
 
 def _main(argv: list[str]) -> None:
     if len(argv) != 2:
-        raise ValueError(f"one FILE is needed, got {len(argv) - 1}: {shlex.join(argv[1:])}; see --help")
+        raise command.Misuse(f"one FILE is needed, got {len(argv) - 1}: {shlex.join(argv[1:])}; see --help")
     if not _WORKDIR.value:
-        raise ValueError("--workdir is missing, the folder of the new run: for example --workdir=runs/theirs")
+        raise command.Misuse(
+            "--workdir is missing, the folder of the new run: for example --workdir=runs/theirs"
+        )
     writable(_WORKDIR.value)
     need_data(_CONFIG.value, _SOURCE.layout)
     need_free(_WORKDIR.value)
@@ -139,5 +140,5 @@ if __name__ == "__main__":
     about = "measure the error on the data's evaluation set (long for ImageNet on a CPU)"
     _EVALUATE = flags.DEFINE_bool("evaluate", True, about)
     _SOURCE = _source()
-    _CONFIG = config_flags.DEFINE_config_dict("config", default_config(_SOURCE.layout))
+    _CONFIG = command.define_config(default_config(_SOURCE.layout))
     command.run(_main)
