@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import logging
 import os
 import re
@@ -18,6 +17,7 @@ from ml_collections import ConfigDict, config_flags
 from resjax import config as configs
 from resjax.cpu.compilation import compile_quickly, keep_compiled
 from resjax.data.config import check as check_data
+from resjax.nearest import nearest, plain
 from resjax.workdir.stopping import Stopped
 
 CONFIG_FLAGS = ("--config", "-config")
@@ -69,16 +69,6 @@ def run(main: Callable[[list[str]], None]) -> None:
     """Runs ``main(argv)`` with absl's flags parsed. The exit status is 2 after a wrong flag, 1 after an error
     that the command reports, and 143 after a signal to stop."""
     app.run(_quietly(main), flags_parser=_parse)
-
-
-def nearest(name: str, allowed: Iterable[str], cutoff: float = 0.6) -> str:
-    """The name in ``allowed`` that is most similar to ``name``; '' if none is.
-
-    Upper case, hyphens and underscores make no difference.
-    """
-    plain = {_plain(one): one for one in allowed}
-    found = difflib.get_close_matches(_plain(name), plain, 1, cutoff)
-    return plain[found[0]] if found else ""
 
 
 def refuse_unknown(flag: str, given: Iterable[str], allowed: Iterable[str]) -> None:
@@ -242,7 +232,7 @@ def _nearest_field(config: ConfigDict, field: str, fields: Iterable[str] = ()) -
     sections = {f.partition(".")[0] for f in fields if "." in f}
     if section not in sections:
         section = nearest(section, sections)
-    meant = MEANT.get(_plain(leaf), "")
+    meant = MEANT.get(plain(leaf), "")
     own = {f.removeprefix(f"{section}."): f for f in fields if section and f.startswith(f"{section}.")}
     leaves: dict[str, str] = {}
     for f in fields:
@@ -312,7 +302,7 @@ def _unknown_flag(argv: list[str], name: str, config: ConfigDict | None, known: 
     near = nearest(name, own)
     if config is not None and (bare != name or not near):
         near = f"config.{field}" if (field := _nearest_field(config, bare)) else near
-    near = near or _FLAGS.get(_plain(name), "")
+    near = near or _FLAGS.get(plain(name), "")
     hint = f"Did you mean --{near}? " if near and near.partition(".")[0] in own else ""
     return (
         f"--{name}: there is no such flag. {hint}This command has: {', '.join(f'--{f}' for f in sorted(own))}"
@@ -326,10 +316,6 @@ _FLAGS = dict.fromkeys(
 ) | dict.fromkeys(("cfg", "configfile", "conf"), "config") | dict.fromkeys(
     ("analysis", "analyses", "analyze"), "studies"
 ) | dict.fromkeys(("output", "report", "o", "save"), "out")  # fmt: skip
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[-_]", "", name).lower()
 
 
 def _leave(text: str) -> NoReturn:

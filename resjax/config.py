@@ -6,7 +6,6 @@ recipe, and returns the configuration. Any field can be changed on the command l
 An installed package carries the files of ``configs/``, and every command finds them by name: ``find_file``.
 """
 
-import difflib
 import importlib.resources
 import importlib.util
 import json
@@ -17,6 +16,7 @@ from typing import Any, get_args, get_origin
 from ml_collections import ConfigDict
 
 from resjax import data, models
+from resjax.nearest import nearest
 
 # Sections and fields that affect at most the order of sums, so a run may continue with new values.
 FREE = ("log", "checkpoint", "parallel.distributed", "parallel.cpu_devices", "eval.batch_size",
@@ -252,10 +252,10 @@ def find_file(name: str | Path) -> Path:
         return path
     if str(name) in known:
         return known[str(name)]
-    nearest = difflib.get_close_matches(path.stem, known, 1)
+    near = nearest(path.stem, known)
     raise FileNotFoundError(
         f"configuration {str(name)!r}: there is no such file, and resjax has none of this name. "
-        + (f"Did you mean --config={nearest[0]}? " if nearest else "")
+        + (f"Did you mean --config={near}? " if near else "")
         + f"Allowed: the path of a Python file with a get_config(arg), or one of {', '.join(known)}"
     )
 

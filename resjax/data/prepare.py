@@ -21,9 +21,10 @@ from typing import Any, NamedTuple, NoReturn
 
 import rich.progress
 
-from resjax.command import Misuse, nearest
+from resjax.command import Misuse
 from resjax.data import originals, tfds
 from resjax.data.config import SMALL, STREAMED
+from resjax.nearest import nearest
 
 NAMES = (*(name for name in SMALL if name != "digits"), *STREAMED)
 

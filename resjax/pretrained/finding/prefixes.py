@@ -8,11 +8,11 @@ PyTorch, such as ``module`` of ``DataParallel``, may also stand within the names
 
 import shlex
 from collections.abc import Iterable
-from difflib import get_close_matches
 from typing import NamedTuple
 
 import numpy as np
 
+from resjax.nearest import nearest
 from resjax.pretrained.finding import normalizers
 from resjax.pretrained.layouts.recognition import MARKERS, recognize
 from resjax.pretrained.reading.files import Tensors, under
@@ -157,5 +157,7 @@ def _near(tensors: Tensors, found: list[str], wanted: str) -> str:
         return _choose(found)
     parts = (name.split(".") for name in tensors)
     there = {".".join(part[:i]) for part in parts for i in range(1, len(part))}
-    near = get_close_matches(wanted, there) or sorted({prefix.split(".")[0] for prefix in there})[:8]
-    return f"there are {', '.join(near)}" if near else "no name in the file has a prefix"
+    if near := nearest(wanted, there):
+        return f"did you mean {near}?"
+    outer = sorted({prefix.split(".")[0] for prefix in there})[:8]
+    return f"there are {', '.join(outer)}" if outer else "no name in the file has a prefix"
