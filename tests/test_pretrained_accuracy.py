@@ -1,9 +1,8 @@
 """The accuracy that a file states, and the sentence that compares it with the measured error."""
 
-import numpy as np
 import pytest
 
-from resjax.pretrained.accuracy import compared, scalars, stated
+from resjax.pretrained.accuracy import compared, stated
 
 
 @pytest.mark.parametrize(
@@ -43,17 +42,6 @@ def test_what_a_file_states(values, name, error):
 )
 def test_other_numbers_state_nothing(values):
     assert stated(values) is None
-
-
-def test_numbers_that_are_stored_as_tensors():
-    tensors = {
-        "best_acc1": np.float32(76.13),
-        "top1": np.array([61.5]),
-        "acc": np.arange(3),
-        "weight": np.float32(9),
-    }
-    found = scalars(tensors, tensors)
-    assert found == {"best_acc1": pytest.approx(76.13, abs=1e-5), "top1": 61.5}
 
 
 @pytest.mark.parametrize(

@@ -262,7 +262,7 @@ def test_a_prefix_without_a_known_layout_is_taken_at_its_word():
         (SEVERAL["DINO"], "techer", r"--prefix=techer: choose one: --prefix=student\.module\.backbone  or"),
         (under("net."), "model", r"under --prefix=model: use --prefix=net$"),
         (under("net."), "", r"under --prefix=: use --prefix=net$"),
-        ({"encoder.a.b": MEAN, "decoder.c": MEAN}, "enkoder", r"under --prefix=enkoder: did you mean encoder\?"),
+        ({"encoder.a.b": MEAN, "decoder.c": MEAN}, "enkoder", r"=enkoder: did you mean encoder\?"),
         ({"encoder.a.b": MEAN, "decoder.c": MEAN}, "x", r"under --prefix=x: there are decoder, encoder$"),
         ({"w": MEAN}, "x", r"no name in the file has a prefix"),
         ({**under("a.b."), **under("a.c.", plus=1)}, "a", r"--prefix=a\.b  or  --prefix=a\.c"),

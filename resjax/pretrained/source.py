@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from resjax.data.info import Channels
-from resjax.pretrained.accuracy import scalars
 from resjax.pretrained.finding import foreign
 from resjax.pretrained.finding.besides import besides, classifier
 from resjax.pretrained.finding.names import read_table, renamed
@@ -69,16 +68,15 @@ def read(path: str | Path, *, prefix: str | None = None, names: Names | None = N
     except ValueError as error:
         raise ValueError(f"{checkpoint.path}: {error}") from error
     stored = constants(tensors, found.prefix, layout.channels)
-    values = checkpoint.values | scalars(tensors, found.ignored)
     return Source(
         path=checkpoint.path,
         tensors=found.tensors,
-        layout=standardized(layout, found.prefix, values, stored),
+        layout=standardized(layout, found.prefix, checkpoint.values, stored),
         prefix=found.prefix,
         ignored=found.ignored,
         besides=beside,
         classifier=head,
         constants=stored,
         names=tuple(map(str, rules)),
-        values=values,
+        values=checkpoint.values,
     )

@@ -109,9 +109,8 @@ def size(path: str | Path) -> int:
 
 def _read(file: Path) -> Checkpoint:
     if recognize(file) == SAFETENSORS:
-        tensors, metadata = read_safetensors(file)
-        values: dict[str, Any] = dict(metadata)
-        about = "metadata alone" if metadata else "nothing"
+        tensors, values = read_safetensors(file)
+        about = "metadata alone" if values else "nothing"
     else:
         tensors, values, about = read_torch(file)
     if not tensors:
