@@ -3,12 +3,12 @@
 Only the module of the chosen command is imported, so the list appears at once.
 """
 
+import difflib
 import os
 import runpy
 import sys
 
 from resjax import __version__
-from resjax.nearest import nearest
 
 # {command: (its module, what it does)}
 COMMANDS = {
@@ -53,8 +53,8 @@ def main() -> None:
             sys.path[0] = os.getcwd()
         runpy.run_module(COMMANDS[given][0], run_name="__main__", alter_sys=True)
     else:
-        near = nearest(given, COMMANDS)
-        meant = f" Did you mean resjax {near}?" if near else ""
+        nearest = difflib.get_close_matches(given, COMMANDS, 1)
+        meant = f" Did you mean resjax {nearest[0]}?" if nearest else ""
         print(f"error: no command {given!r}.{meant} Allowed: {', '.join(COMMANDS)}", file=sys.stderr)
         sys.exit(2)
 

@@ -15,9 +15,9 @@ from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 from resjax import config as configs
+from resjax.config import nearest, plain
 from resjax.cpu.compilation import compile_quickly, keep_compiled
 from resjax.data.config import check as check_data
-from resjax.nearest import nearest, plain
 from resjax.workdir.stopping import Stopped
 
 CONFIG_FLAGS = ("--config", "-config")

@@ -6,17 +6,19 @@ recipe, and returns the configuration. Any field can be changed on the command l
 An installed package carries the files of ``configs/``, and every command finds them by name: ``find_file``.
 """
 
+import difflib
 import importlib.resources
 import importlib.util
 import json
+import re
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from ml_collections import ConfigDict
 
 from resjax import data, models
-from resjax.nearest import nearest
 
 # Sections and fields that affect at most the order of sums, so a run may continue with new values.
 FREE = ("log", "checkpoint", "parallel.distributed", "parallel.cpu_devices", "eval.batch_size",
@@ -258,6 +260,21 @@ def find_file(name: str | Path) -> Path:
         + (f"Did you mean --config={near}? " if near else "")
         + f"Allowed: the path of a Python file with a get_config(arg), or one of {', '.join(known)}"
     )
+
+
+def nearest(name: str, allowed: Iterable[str], cutoff: float = 0.6) -> str:
+    """The name in ``allowed`` that is most similar to ``name``; '' if none is.
+
+    Upper case, hyphens and underscores make no difference. ``cutoff`` is the least similarity in 0 … 1.
+    """
+    names = {plain(one): one for one in allowed}
+    found = difflib.get_close_matches(plain(name), names, 1, cutoff)
+    return names[found[0]] if found else ""
+
+
+def plain(name: str) -> str:
+    """``name`` in lower case, without hyphens and underscores."""
+    return re.sub(r"[-_]", "", name).lower()
 
 
 def load_file(name: str | Path, arg: str = "") -> ConfigDict:

@@ -15,7 +15,7 @@ from script_helpers import REPOSITORY, run_each
 
 from resjax import command
 from resjax import config as configs
-from resjax.nearest import nearest, plain
+from resjax.config import nearest, plain
 
 # ml_collections loads files in a way that Python will drop.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")

@@ -21,10 +21,9 @@ from typing import Any, NamedTuple, NoReturn
 
 import rich.progress
 
-from resjax.command import Misuse
+from resjax.command import Misuse, nearest
 from resjax.data import originals, tfds
 from resjax.data.config import SMALL, STREAMED
-from resjax.nearest import nearest
 
 NAMES = (*(name for name in SMALL if name != "digits"), *STREAMED)
 

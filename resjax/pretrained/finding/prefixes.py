@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from resjax.nearest import nearest
+from resjax.config import nearest
 from resjax.pretrained.finding import normalizers
 from resjax.pretrained.layouts.recognition import MARKERS, recognize
 from resjax.pretrained.reading.files import Tensors, under
