@@ -23,7 +23,7 @@ from resjax.pretrained import read
 from resjax.pretrained.__main__ import _early
 from resjax.pretrained.convert import to_tensors
 from resjax.pretrained.layouts import naming
-from resjax.pretrained.workdirs import default_config, evaluate, make_workdir, need_data
+from resjax.pretrained.workdirs import default_config, evaluate, make_workdir, need_data, without_old_head
 from resjax.studies.lesions.batch_statistics import reestimate
 from resjax.studies.options import Options
 from resjax.studies.run import load_run
@@ -192,6 +192,8 @@ def test_a_network_without_classifier_needs_a_new_head(files, tmp_path):
     told = r"no classifier of a known name \(.* projector\.0\.weight\): .* 4 classes of .* --new_head"
     with pytest.raises(ValueError, match=told):
         make_workdir(file, tmp_path / "run", experiment)
+    assert without_old_head(file, experiment).endswith("is new: projector.0")
+    assert without_old_head(read(folder / "net.safetensors"), experiment).endswith("is new: linear")
     state = make_workdir(file, tmp_path / "run", experiment, new_head=True)
     assert equal(state.params["head"], experiment.create_state().params["head"])
     assert all(equal(state.params[k], v) for k, v in variables["params"].items() if k != "head")

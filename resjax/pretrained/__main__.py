@@ -33,6 +33,7 @@ from resjax.pretrained.workdirs import (
     need_data,
     need_free,
     variables_of,
+    without_old_head,
 )
 from resjax.training.experiment import load_experiment
 from resjax.workdir.paths import writable
@@ -62,6 +63,8 @@ def _main(argv: list[str]) -> None:
         layout = layout._replace(constants_of="the file")
     state = make_workdir(_SOURCE, _WORKDIR.value, experiment, new_head=_NEW_HEAD.value)
     _print_source(argv[1], sum(leaf.size for leaf in jax.tree.leaves(state.params)))
+    if _NEW_HEAD.value and (said := without_old_head(_SOURCE, experiment)):
+        print(said)
     if _EVALUATE.value:
         sums = evaluate(experiment, state, _WORKDIR.value)
         _print_error(experiment.dataset.info, sums)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from resjax.data.info import Channels
+from resjax.pretrained.constants import Constants
 from resjax.pretrained.finding import foreign
 from resjax.pretrained.finding.besides import besides, classifier
 from resjax.pretrained.finding.names import read_table, renamed
@@ -30,7 +30,7 @@ class Source:
     ignored: tuple[str, ...]  # the full names of the tensors that are no part of it
     besides: tuple[str, ...]  # what these are, a phrase for each group
     classifier: str  # how to use the fully connected layer among them as the classifier; "" if there is none
-    constants: tuple[Channels, Channels] | None  # mean and std of pixels in 0 … 1, where the file has them
+    constants: Constants | None  # where the file has them
     names: tuple[str, ...]  # the lines of the table that renamed the tensors
     values: dict[str, Any]  # numbers, strings and truth values of the file, by full name
 
