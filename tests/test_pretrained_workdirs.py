@@ -34,6 +34,8 @@ from resjax.training.experiment import load_experiment
 SHAPE, CLASSES = (8, 8, 3), 10
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
+AKAMASTER = naming.TORCHVISION._replace(shortcut="shortcut.0", shortcut_bn="shortcut.1", head=("linear",))
+
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
@@ -44,7 +46,7 @@ def files(tmp_path_factory):
     )
     network = models.build(model, image_shape=SHAPE, num_classes=CLASSES)
     variables = draw_variables(network, SHAPE)
-    tensors = to_tensors(variables, network, SHAPE, naming.residual(network, naming.CIFAR))
+    tensors = to_tensors(variables, network, SHAPE, naming.residual(network, AKAMASTER))
     save_file({f"module.{k}": v for k, v in tensors.items()}, folder / "net.safetensors")
     rng = np.random.default_rng(0)
     for classes in (CLASSES, 4):
