@@ -68,8 +68,8 @@ def pytest_collection_finish():
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item, nextitem):
-    """Compiled programs go when there are many; without that, a process grows to gigabytes. They go behind the
-    last test of a file, since the next file may have the same small ones but hardly the same large ones."""
+    """Compiled programs go when there are many; without that, a process grows to gigabytes. They go behind a
+    file: the next one may have the same small programs, but hardly the same large ones."""
     yield
     if (nextitem is None or nextitem.path != item.path) and resident_bytes() > ENOUGH_BYTES:
         jax.clear_caches()

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import jax
 import matplotlib
 import numpy as np
+import pytest
 from rich.console import Console
 
 from resjax import config as configs
@@ -43,8 +44,9 @@ def test_the_users_own_network_is_found(capsys):
     assert len(re.findall(r"[01]\.\d*", printed.removeprefix(shown))) == 2  # the errors
 
 
-def test_the_library_examples_run(tmp_path, monkeypatch, capsys):
-    """On a run that is shorter than the demo's."""
+@pytest.fixture
+def short_demo(tmp_path, monkeypatch):
+    """A folder with a run that is shorter than the demo's."""
     monkeypatch.chdir(tmp_path)
     matplotlib.use("Agg")
     c = configs.default("resnet", depth=20, widths=(4, 4, 8))
@@ -52,10 +54,17 @@ def test_the_library_examples_run(tmp_path, monkeypatch, capsys):
     c.train.batch_size = 32
     c.train.duration = "2 steps"
     train_and_evaluate(c, tmp_path / "runs/demo/residual")
+    return tmp_path
+
+
+def test_the_example_on_a_run_runs(short_demo):
     (block,) = [b for b in BLOCKS if "load_run" in b]
     exec(compile(block, "README.md", "exec"), {})
-    assert (tmp_path / "lesion.png").stat().st_size > 1000
-    capsys.readouterr()
+    assert (short_demo / "lesion.png").stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_the_library_examples_run(short_demo, capsys):
     names: dict = {}
     for block in python_of(REPOSITORY / "docs/library.md"):
         exec(compile(block, "library.md", "exec"), names)
