@@ -5,10 +5,10 @@ import re
 from resjax.pretrained.finding import normalizers
 from resjax.pretrained.finding.names import Rule
 from resjax.pretrained.finding.prefixes import COUNTS, Selection, equal, prefixes, under_prefix
+from resjax.pretrained.layouts.residual_names import LAYERS
 from resjax.pretrained.reading.files import Tensors
 
 _OPTIMIZER = {"optimizer", "optimizers", "optim", "optimizer_states", "exp_avg", "momentum_buffer"}
-_RESIDUAL = "layer1.0.conv1.weight"  # in every layout whose classifier may be called fc
 _ALONE = 4  # single tensors that are named
 _MOST = 8  # groups that are told
 
@@ -49,7 +49,8 @@ def classifier(tensors: Tensors, chosen: Selection) -> str:
     dense = [(name, shape) for name, shape in outside.items() if shape and len(shape) == 2]
     made = max((shape[0] for shape in shapes.values() if len(shape) == 4), default=0)
     has = any(len(shape) == 2 for shape in shapes.values())
-    if has or _RESIDUAL not in shapes or len(dense) != 1 or dense[0][1][1] != made:
+    # The rule's name, fc, is one for the head of a residual network.
+    if has or LAYERS.marker not in shapes or len(dense) != 1 or dense[0][1][1] != made:
         return ""
     layer = dense[0][0].removesuffix("weight")
     rule = Rule(f"^{re.escape(layer)}", f"{chosen.prefix}fc.", "")
