@@ -6,12 +6,13 @@ per channel as buffers: ``normalizer.new_mean`` and ``normalizer.new_std`` besid
 """
 
 import itertools
+import math
 from collections.abc import Iterator
 
 import numpy as np
 
 from resjax.pretrained.constants import Constants
-from resjax.pretrained.reading.files import Tensors
+from resjax.pretrained.reading.files import Tensors, shape_of
 
 # Names of a mean, and of the deviation beside it.
 _PAIRS = {
@@ -26,7 +27,8 @@ def names(tensors: Tensors) -> Iterator[tuple[str, str]]:
         before, dot, last = name.rpartition(".")
         if last in _PAIRS:
             std = f"{before}{dot}{_PAIRS[last]}"
-            if std in tensors and {tensors[name].size, tensors[std].size} <= {1, 3}:
+            shapes = [shape_of(tensors, one) for one in (name, std) if one in tensors]
+            if len(shapes) == 2 and all(shape is not None and math.prod(shape) in (1, 3) for shape in shapes):
                 yield name, std
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from resjax.config import nearest
 from resjax.pretrained.finding import normalizers
 from resjax.pretrained.layouts.recognition import MARKERS, recognize
-from resjax.pretrained.reading.files import Tensors, under
+from resjax.pretrained.reading.files import Tensors, shape_of, under
 
 # DataParallel, torch.compile, FSDP and activation checkpointing.
 _WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
@@ -119,7 +119,7 @@ def _of_training(rest: str, tensors: Tensors, name: str) -> bool:
     parts = rest.split(".")
     if parts[0] in _TRAINING or parts[-1] in COUNTS:
         return True
-    return len(parts) == 1 and (rest.startswith("ema_") or tensors[name].ndim == 0)
+    return len(parts) == 1 and (rest.startswith("ema_") or shape_of(tensors, name) == ())
 
 
 def _before(name: str, marker: str) -> str:
@@ -132,8 +132,11 @@ def _before(name: str, marker: str) -> str:
 
 
 def equal(a: Tensors, b: Tensors) -> bool:
-    """Whether all names and numbers are the same."""
-    return set(a) == set(b) and all(np.array_equal(a[name], b[name]) for name in a)
+    """Whether all names and numbers are the same; what can't be read is not."""
+    try:
+        return set(a) == set(b) and all(np.array_equal(a[name], b[name]) for name in a)
+    except ValueError:
+        return False
 
 
 def _told(tensors: Tensors) -> str:
