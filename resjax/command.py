@@ -190,9 +190,9 @@ def _wrong_path(config: ConfigDict, field: str, value: str) -> str:
 def _check(config: ConfigDict) -> None:
     """Raises ValueError for a field that nothing reads, or a value of a wrong type or that no data allow."""
     known = configs.flat(configs.default().to_dict())
+    sections = {field.partition(".")[0] for field in known} - {"model"}
     for field in configs.flat(config.to_dict()):
-        section = field.partition(".")[0]
-        if section != "model" and section in configs.default() and field not in known:
+        if field.partition(".")[0] in sections and field not in known:
             raise ValueError(f"the file of --config sets {field}: {_unknown_field(config, field, '', known)}")
     configs.check_types(config)
     if "data" in config:
