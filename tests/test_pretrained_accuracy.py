@@ -51,6 +51,8 @@ def test_other_numbers_state_nothing(values):
         ({"acc": 92.92}, 712, 10_000, ["they agree"], ["assumed"]),
         ({"acc": 0.93}, 708, 10_000, ["acc = 0.93, an error of 7.00 %: they agree"], []),
         ({"acc": 93}, 749, 10_000, ["they agree"], ["assumed"]),
+        ({"acc": 0.9}, 1_300, 10_000, ["3.00 points more", "assumed wrongly"], ["agree"]),
+        ({"acc": 1}, 1_300, 10_000, ["13.00 points more", "assumed wrongly"], ["agree"]),
         (
             {"acc": 92.92},
             751,

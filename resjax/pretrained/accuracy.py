@@ -25,7 +25,7 @@ class Stated(NamedTuple):
     name: str  # its full name
     value: float  # as in the file
     error: float  # in percent
-    resolution: float  # half a unit of the last digit, in percent
+    resolution: float  # half a unit of the last digit, in points of percent; at most half a point
 
 
 def stated(values: Mapping[str, Any]) -> Stated | None:
@@ -76,7 +76,7 @@ def _read(name: str, value: Any) -> Stated | None:
     percent = 100.0 * value if fraction else float(value)
     if not 0 < percent <= 100:
         return None
-    decimals = len(f"{value:.15g}".partition(".")[2]) - 2 * fraction
+    decimals = max(len(f"{value:.15g}".partition(".")[2]) - 2 * fraction, 0)  # of 0.9, zeros were left out
     return Stated(name, value, percent if means == "error" else 100 - percent, 0.5 * 10.0**-decimals)
 
 
