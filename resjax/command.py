@@ -25,6 +25,8 @@ CONFIG_HELP = (
     f"a Python file with a get_config(arg), or one of resjax: {', '.join(configs.files())}. "
     "With ':smoke' behind it, one of resjax is small and its training short"
 )
+# Flags that are defined here belong to the command, so its --help lists them.
+flags.disclaim_key_flags()
 # What parsing of flags and loading of a configuration raise.
 _ERRORS = (flags.Error, AttributeError, KeyError, IndexError, OSError, TypeError, ValueError)
 
@@ -60,9 +62,11 @@ def chosen(options: type[Any], given: dict[str, flags.FlagHolder[Any]]) -> Any:
 def define_config(config: ConfigDict) -> flags.FlagHolder[ConfigDict]:
     """``--config.FIELD=VALUE``, for a configuration that the command makes itself."""
     try:
-        return config_flags.DEFINE_config_dict("config", config)
+        holder = config_flags.DEFINE_config_dict("config", config)
     except _ERRORS as error:  # this already reads the command line
         _leave(_explained(sys.argv, error, config, flags.FLAGS))
+    flags.declare_key_flag("config")  # its library takes this module for the command
+    return holder
 
 
 def run(main: Callable[[list[str]], None]) -> None:

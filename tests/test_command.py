@@ -148,6 +148,14 @@ def test_a_mistake_is_one_line(tmp_path, every):
     assert not (tmp_path / "run").exists() and not (REPOSITORY / "x").exists()
 
 
+@pytest.mark.slow
+def test_the_help_of_a_command_lists_its_options(tmp_path):
+    options = {"analyze": "--draws: ", "claims": "--seed: "}
+    ended = run_each([(f"resjax.{name}", "--help") for name in options], tmp_path)
+    for option, done in zip(options.values(), ended, strict=True):
+        assert option in done.stdout, done
+
+
 CONFIG = """
 from resjax import config as configs
 def get_config(arg=""):
