@@ -111,8 +111,8 @@ def test_the_table():
         "  order of classes         that of animals.npz  --config.data.name=DATA",
         "  training images          pad 4, crop, flip    --config.data.pad=0",
         "  max pooling in the stem  no                   --config.model.stem=small_pool",
-        "  BatchNorm's ε            1e-05                (can not be changed)",
-        "  activation               ReLU                 (can not be changed)",
+        "  BatchNorm's ε            1e-05                (cannot be changed)",
+        "  activation               ReLU                 (cannot be changed)",
     ]
 
 

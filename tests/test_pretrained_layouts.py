@@ -1,6 +1,7 @@
 """Layouts: every block's activation is PyTorch's (committed references), and what does not fit is named."""
 
 import json
+import re
 from pathlib import Path
 
 import jax
@@ -15,6 +16,7 @@ from resjax import models
 from resjax.pretrained import load, read, recognize
 from resjax.pretrained.convert import to_tensors, to_variables
 from resjax.pretrained.export import export
+from resjax.pretrained.finding.names import read_table, renamed
 from resjax.pretrained.layouts import naming
 from resjax.pretrained.places import places
 
@@ -99,6 +101,23 @@ def test_long_lists_are_cut():
     gone = {k: None for k in small() if k.startswith("layer3.1.")}
     with pytest.raises(ValueError, match=r"Unexpected: .* and \d+ more\."):
         convert(small(**gone))
+
+
+@pytest.mark.parametrize(
+    ("module", "leaves", "lines"),
+    [
+        (r".*bn\d", ("_iter", "_tmp_running_mean"), 2),  # of a synchronized BatchNorm
+        (r"layer\d\.\d", ("act.weight",), 1),  # a name's last part that the network has, too
+        (r"conv1", ("alpha", "alpha.weight"), 2),
+    ],
+)
+def test_the_table_that_leaves_tensors_out_is_short_and_enough(module, leaves, lines):
+    modules = {match[0] for name in small() if (match := re.match(rf"{module}(?=\.)", name))}
+    tensors = small(**{f"{one}.{leaf}": np.ones(3) for one in modules for leaf in leaves})
+    with pytest.raises(ValueError, match="save these lines") as refusal:
+        convert(tensors)
+    rules = [line.strip().split(" -> ") for line in str(refusal.value).splitlines() if "->" in line]
+    assert len(rules) == lines and set(renamed(tensors, read_table(dict(rules)))) == set(small())
 
 
 def without(*names):

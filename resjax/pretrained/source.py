@@ -67,6 +67,8 @@ def read(path: str | Path, *, prefix: str | None = None, names: Names | None = N
             others = f"Besides the network, the file has {', '.join(beside)}"
             raise ValueError("\n".join(filter(None, (str(error), others, head)))) from error
     except ValueError as error:
+        if str(error).startswith(f"{checkpoint.path}: "):  # a tensor of it that can't be read
+            raise
         raise ValueError(f"{checkpoint.path}: {error}") from error
     stored = constants(tensors, found.prefix, layout.channels)
     values = checkpoint.values | scalars(tensors, found.ignored)
