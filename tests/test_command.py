@@ -109,7 +109,12 @@ FLAGS = {
     ("resjax.train", DIGITS): "--workdir is needed: folder of the run",
     ("resjax.train", "--workdir=x"): "--config is needed: a Python file",
     ("resjax.train", DIGITS, "--workdir", "my", "runs"): "unknown arguments: runs.",
-    ("resjax.train", DIGITS, "--workdir=x", "train.batch_size=8"): "Did you mean --config.train.batch_size=8?",
+    (
+        "resjax.train",
+        DIGITS,
+        "--workdir=x",
+        "train.batch_size=8",
+    ): "Did you mean --config.train.batch_size=8?",
     ("resjax.train", DIGITS, "--workdir=x", f"{SET}optimizer.lr=1"): "optimizer has no field 'lr'",
     ("resjax.train", "--config=configs/digits.py:smok", "--workdir=x"): "allowed: none, or 'smoke'",
     ("resjax.train", "--config=configs/digit.py", "--workdir=x"): "digit.py",

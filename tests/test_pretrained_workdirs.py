@@ -22,7 +22,7 @@ from resjax.pretrained import read
 from resjax.pretrained.__main__ import _early
 from resjax.pretrained.convert import to_tensors
 from resjax.pretrained.layouts import naming
-from resjax.pretrained.workdirs import default_config, evaluate, make_workdir, need_data
+from resjax.pretrained.workdirs import default_config, evaluate, make_workdir, need_data, new_head_of
 from resjax.studies.lesions.batch_statistics import reestimate
 from resjax.studies.options import Options
 from resjax.studies.run import load_run
@@ -176,6 +176,8 @@ def test_other_classes_need_a_new_head(files, tmp_path):
     with pytest.raises(ValueError, match=r"has 10 classes and .* has 4.*--new_head"):
         make_workdir(file, tmp_path / "run", experiment)
     state = make_workdir(file, tmp_path / "run", experiment, new_head=True)
+    said = "the classifier of 4 classes is new and not trained yet, instead of linear"
+    assert new_head_of(file, experiment) == said
     fresh = experiment.create_state()
     assert equal(state.params["head"], fresh.params["head"])
     assert all(equal(state.params[k], v) for k, v in variables["params"].items() if k != "head")
@@ -192,6 +194,7 @@ def test_a_network_without_classifier_needs_a_new_head(files, tmp_path):
     with pytest.raises(ValueError, match=told):
         make_workdir(file, tmp_path / "run", experiment)
     state = make_workdir(file, tmp_path / "run", experiment, new_head=True)
+    assert new_head_of(file, experiment).endswith("not trained yet, instead of projector.0")
     assert equal(state.params["head"], experiment.create_state().params["head"])
     assert all(equal(state.params[k], v) for k, v in variables["params"].items() if k != "head")
 
@@ -297,6 +300,24 @@ def test_the_commands_end_to_end(files, tmp_path):
     assert exported.returncode == 0, exported.stderr
     kernel = variables["params"]["stem"]["conv"]["kernel"]
     np.testing.assert_array_equal(read(out).tensors["conv1.weight"], kernel.transpose(3, 2, 0, 1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("given", [(), ("--config.data.mean=0.25,0.25,0.25",)])
+def test_the_command_says_what_of_the_file_it_used(files, tmp_path, given):
+    folder = files[0]
+    tensors = {f"model.{k}": np.array(v) for k, v in read(folder / "net.safetensors").tensors.items()}
+    pair = {"normalizer.mean": np.float32([0.5] * 3), "normalizer.std": np.float32([0.25] * 3)}
+    save_file({**tensors, **pair}, tmp_path / "x.safetensors")
+    made = command(
+        "resjax.pretrained", str(tmp_path / "x.safetensors"), f"--workdir={tmp_path}/run", "--new_head",
+        f"--config.data.name={folder}/images10.npz", *given,
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    assert "the file also has normalizer.* (constants of standardization)" in made.stdout
+    assert "the classifier of 10 classes is new and not trained yet, instead of linear" in made.stdout
+    said = "the file's own constants: --config.data.mean=0.5,0.5,0.5 --config.data.std=0.25,0.25,0.25"
+    assert (said in made.stdout) == (not given)
 
 
 @pytest.mark.slow

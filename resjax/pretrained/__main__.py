@@ -25,6 +25,7 @@ from resjax import command
 from resjax.data import Info
 from resjax.pretrained.accuracy import compared, stated
 from resjax.pretrained.assumptions import as_text, assumptions
+from resjax.pretrained.constants import Constants, as_flags
 from resjax.pretrained.source import Source, read
 from resjax.pretrained.standardization import advice, any_fits, better, fits, with_constants
 from resjax.pretrained.workdirs import (
@@ -33,6 +34,7 @@ from resjax.pretrained.workdirs import (
     make_workdir,
     need_data,
     need_free,
+    new_head_of,
     variables_of,
 )
 from resjax.training.experiment import load_experiment
@@ -61,10 +63,16 @@ def _main(argv: list[str]) -> None:
         layout = layout._replace(constants_of="the file")
     state = make_workdir(_SOURCE, _WORKDIR.value, experiment, new_head=_NEW_HEAD.value)
     _print_source(argv[1], sum(leaf.size for leaf in jax.tree.leaves(state.params)))
+    info = experiment.dataset.info
+    if _SOURCE.constants == (info.mean, info.std):
+        own = as_flags(Constants(info.mean, info.std))
+        print(f"images are standardized with the file's own constants: {own}")
+    if _NEW_HEAD.value:
+        print(new_head_of(_SOURCE, experiment))
     if _EVALUATE.value:
         sums = evaluate(experiment, state, _WORKDIR.value)
-        _print_error(experiment.dataset.info, sums)
-    print(as_text(assumptions(experiment.config, layout, experiment.dataset.info)))
+        _print_error(info, sums)
+    print(as_text(assumptions(experiment.config, layout, info)))
     if said := advice(found, taken):
         print(said)
     home, config = shlex.quote(_WORKDIR.value), shlex.quote(f"{_WORKDIR.value}/config.py")
@@ -77,7 +85,7 @@ def _print_source(file: str, parameters: int) -> None:
     print(f"{file}: {layout.name}, {layout.model.name}, {parameters:,} parameters", flush=True)
     where = f"under the prefix {_SOURCE.prefix.rstrip('.')}" if _SOURCE.prefix else "found without a prefix"
     if _SOURCE.besides:
-        print(f"the network is {where}; not used are {', '.join(_SOURCE.besides)}")
+        print(f"the network is {where}; the file also has {', '.join(_SOURCE.besides)}")
     elif _SOURCE.prefix:
         print(f"the network is {where}")
 

@@ -118,6 +118,15 @@ def variables_of(source: Source, experiment: Experiment, *, new_head: bool = Fal
     return to_variables(source.tensors, network, info.image_shape, names, head=not new_head)
 
 
+def new_head_of(source: Source, experiment: Experiment) -> str:
+    """A sentence on the classifier of ``--new_head``, and on what it replaces."""
+    info, network = experiment.dataset.info, experiment.task.network
+    old = beside(source.tensors, network, info.image_shape, source.layout.naming(network))
+    layers = [k.removesuffix(".weight") for k in old if k.endswith(".weight") and source.tensors[k].ndim > 1]
+    instead = f", instead of {', '.join(layers)}" if layers else ""
+    return f"the classifier of {info.num_classes} classes is new and not trained yet{instead}"
+
+
 def make_workdir(
     source: Source, directory: str | Path, experiment: Experiment, *, new_head: bool = False
 ) -> TrainState:
