@@ -253,8 +253,8 @@ def find_file(name: str | Path) -> Path:
         if path.suffix != ".py":
             raise ValueError(
                 f"configuration {str(name)!r} is no Python file (*.py). Write one with a get_config(arg) "
-                "that starts from resjax.config.default(), sets fields and returns it, or change single fields of "
-                "another: --config=digits --config.optimizer.learning_rate=0.1"
+                "that starts from resjax.config.default() and returns it with other values. Or change fields "
+                "of another: --config=digits --config.optimizer.learning_rate=0.1"
             )
         return path
     if str(name) in known:

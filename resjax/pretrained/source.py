@@ -14,7 +14,7 @@ from resjax.pretrained.finding.normalizers import constants
 from resjax.pretrained.finding.prefixes import select
 from resjax.pretrained.finding.reparametrized import effective
 from resjax.pretrained.layouts.recipes import standardized
-from resjax.pretrained.layouts.recognition import MARKERS, Layout, recognize
+from resjax.pretrained.layouts.recognition import Layout, is_known, recognize
 from resjax.pretrained.reading.files import Tensors, read_checkpoint, under
 
 Names = str | Path | Mapping[str, str]
@@ -55,7 +55,7 @@ def read(path: str | Path, *, prefix: str | None = None, names: Names | None = N
     try:
         tensors = effective(renamed(checkpoint.tensors, rules) if rules else checkpoint.tensors)
         found = select(tensors, prefix)
-        if not any(marker in found.tensors for marker in MARKERS):
+        if not is_known(found.tensors):
             own = {name: name for name in tensors if name not in set(found.ignored)}
             raise ValueError(foreign.refusal(under(tensors, own), renamed=bool(rules)))
         beside, head = besides(tensors, found), classifier(tensors, found)
