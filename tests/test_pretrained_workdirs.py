@@ -278,6 +278,21 @@ def test_the_file_and_how_to_read_it_are_found_before_other_flags_exist(given, t
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("--config.dat.mean=0.5", "there is no such field. Did you mean --config.data.mean=0.5?"),
+        ("--config.model.dept=20", "model has no field 'dept'. Did you mean --config.model.depth=20?"),
+        ("--config.data.mean=None", "data.mean=(None,); needed: one number for each channel"),
+    ],
+)
+def test_a_field_that_the_network_lacks_is_one_line(files, tmp_path, given, said):
+    refused = command("resjax.pretrained", f"{files[0]}/net.safetensors", f"--workdir={tmp_path}/x", given)
+    assert refused.returncode == 2 and said in refused.stderr
+    assert refused.stderr.startswith("error: ") and refused.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
 def test_the_commands_end_to_end(files, tmp_path):
     folder, _, variables = files
     home, out = tmp_path / "my run, 1", tmp_path / "out.safetensors"

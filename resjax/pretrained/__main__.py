@@ -19,7 +19,6 @@ from pathlib import Path
 
 import jax
 from absl import flags
-from ml_collections import config_flags
 
 from resjax import command
 from resjax.data import Info
@@ -147,5 +146,5 @@ if __name__ == "__main__":
     about = "measure the error on the data's evaluation set (long for ImageNet on a CPU)"
     _EVALUATE = flags.DEFINE_bool("evaluate", True, about)
     _SOURCE = _source()
-    _CONFIG = config_flags.DEFINE_config_dict("config", default_config(_SOURCE.layout))
+    _CONFIG = command.define_config(default_config(_SOURCE.layout))
     command.run(_main)
