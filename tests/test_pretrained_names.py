@@ -151,6 +151,17 @@ FOREIGN = {
         OPTION_B,
         6,
     ),
+    "first units of their own": (
+        lambda t: foreign_names(
+            t,
+            first=(r"^layer([23])\.0\.", r"stack\1a."),
+            rest=(r"^layer([23])\.(\d)\.", lambda m: f"stack{m[1]}b.{int(m[2]) - 1}."),
+            units=(r"^layer1", "stack1"),
+            ends=(r"^(conv|bn)1\.", r"\1In."),
+        ),
+        RESNET,
+        7,
+    ),
     "option B of the collections for CIFAR": (
         lambda t: foreign_names(t, units=(r"^layer(\d)", r"stage\1"), shortcut=("shortcut", "skip")),
         tensors_of("akamaster_option_b"),
