@@ -22,7 +22,14 @@ from resjax.pretrained import read
 from resjax.pretrained.__main__ import _early
 from resjax.pretrained.convert import to_tensors
 from resjax.pretrained.layouts import naming
-from resjax.pretrained.workdirs import default_config, evaluate, make_workdir, need_data, new_head_of
+from resjax.pretrained.workdirs import (
+    default_config,
+    evaluate,
+    make_workdir,
+    need_data,
+    new_head_of,
+    variables_of,
+)
 from resjax.studies.lesions.batch_statistics import reestimate
 from resjax.studies.options import Options
 from resjax.studies.run import load_run
@@ -335,10 +342,8 @@ def test_the_command_says_what_of_the_file_it_used(files, tmp_path, given):
     assert (said in made.stdout) == (not given)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("given", [(), ("--config.data.mean=0.485,0.456,0.406",)])
-def test_the_command_takes_the_constants_that_the_file_shows_unless_others_are_given(files, tmp_path, given):
-    folder = files[0]
+def shows_half(folder, tmp_path, **more):
+    """The flags that name a file whose first BatchNorm shows ½ as mean and std, and its data."""
     tensors = {name: np.array(tensor) for name, tensor in read(folder / "net.safetensors").tensors.items()}
     raw = np.random.default_rng(0).integers(0, 256, (256, *SHAPE), dtype=np.uint8)
     labels = np.arange(256) % CLASSES
@@ -350,11 +355,16 @@ def test_the_command_takes_the_constants_that_the_file_shows_unless_others_are_g
     outputs = np.einsum("bhwcij,fcij->bhwf", windows, tensors["conv1.weight"])
     tensors["bn1.running_mean"] = outputs.mean((0, 1, 2)).astype(np.float32)
     tensors["bn1.running_var"] = outputs.var((0, 1, 2)).astype(np.float32)
-    save_file(tensors, tmp_path / "half.safetensors")
-    made = command(
-        "resjax.pretrained", str(tmp_path / "half.safetensors"), f"--workdir={tmp_path}/run", "--noevaluate",
-        f"--config.data.name={data_file}", "--config.data.pad=0", "--config.data.flip=false", *given,
-    )  # fmt: skip
+    save_file(tensors | more, tmp_path / "half.safetensors")
+    fields = (f"name={data_file}", "pad=0", "flip=false")
+    return (str(tmp_path / "half.safetensors"), *(f"--config.data.{field}" for field in fields))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("given", [(), ("--config.data.mean=0.485,0.456,0.406",)])
+def test_the_command_takes_the_constants_that_the_file_shows_unless_others_are_given(files, tmp_path, given):
+    flags = shows_half(files[0], tmp_path)
+    made = command("resjax.pretrained", *flags, f"--workdir={tmp_path}/run", "--noevaluate", *given)
     assert made.returncode == 0, made.stderr
     found = "--config.data.mean=0.5,0.5,0.5 --config.data.std=0.5,0.5,0.5"
     said = "make another workdir with" if given else "these constants, which are taken:"
@@ -362,6 +372,26 @@ def test_the_command_takes_the_constants_that_the_file_shows_unless_others_are_g
     assert given or "mean (of" not in made.stdout  # what is found is no assumption
     config = configs.load(tmp_path / "run").data
     assert (list(config.mean), list(config.std)) == ([*MEAN], [*STD]) if given else ([0.5] * 3, [0.5] * 3)
+
+
+@pytest.mark.slow
+def test_an_error_that_was_measured_with_other_constants_is_recognized(files, tmp_path):
+    """Some training scripts test with other constants than they train with."""
+    folder, flags = files[0], shows_half(files[0], tmp_path)
+    experiment = load_experiment(config_of(folder))
+    images = (np.load(tmp_path / "noise.npz")["test_images"] / 255 - MEAN) / STD
+    logits = activations(experiment.task.network, variables_of(read(flags[0]), experiment), images)[-1]
+    bias = np.array(read(flags[0]).tensors["linear.bias"]) - logits.mean(0)  # so that no class always wins
+    right = (logits - logits.mean(0)).argmax(-1) == np.arange(256) % CLASSES
+    mean, std = (",".join(map(str, values)) for values in (MEAN, STD))
+    said = f"{100 - 100 * right.mean():.2f} % with --config.data.mean={mean} --config.data.std={std}."
+    for name, accuracy in (("a", 100 * right.mean()), ("b", 50.0)):
+        more = {"linear.bias": bias, "best_acc": np.array(accuracy)}
+        made = command(
+            "resjax.pretrained", *shows_half(folder, tmp_path, **more), f"--workdir={tmp_path / name}"
+        )
+        assert made.returncode == 0, made.stderr
+        assert (said in made.stdout) == (name == "a"), made.stdout
 
 
 # --- data.mean, data.std ---

@@ -174,15 +174,17 @@ def make_workdir(
     return state
 
 
-def evaluate(experiment: Experiment, state: TrainState, directory: str | Path) -> dict[str, float]:
-    """Sums of ``loss`` and ``error`` over the evaluation set, and its size ``count``.
-
-    The means become the first line of the workdir's metrics.jsonl.
-    """
+def measured(experiment: Experiment, state: TrainState) -> dict[str, float]:
+    """Sums of ``loss`` and ``error`` over the evaluation set, and its size ``count``."""
     config = experiment.config
     devices = Devices(config.parallel.mode)
     measure = Evaluation(experiment.task, experiment.dataset, devices, config.eval.batch_size)
-    sums = {name: float(value) for name, value in measure(devices.copy(state)).items()}
+    return {name: float(value) for name, value in measure(devices.copy(state)).items()}
+
+
+def evaluate(experiment: Experiment, state: TrainState, directory: str | Path) -> dict[str, float]:
+    """The sums of ``measured``, whose means become the first line of the workdir's metrics.jsonl."""
+    sums = measured(experiment, state)
     home = Path(directory).expanduser().resolve()
     workdir.write(home / "metrics.jsonl", json.dumps(experiment.record(STEP, sums)) + "\n")
     return sums
