@@ -132,7 +132,12 @@ def replaced(key, value):
         (replaced("test_images", images(6, 8, 8, 3)), "both need the same"),
         (replaced("train_images", images(0, 8, 9, 3)), "empty"),
         (replaced("train_images", images(20, 8, 9, 4)), "4 channels"),
-        (replaced("train_images", images(20, 3, 8, 9)), "transpose"),
+        (replaced("train_images", images(20, 3, 8, 9)), r"transpose\(0, 2, 3, 1\)"),
+        (
+            replaced("train_images", images(8, 9, 3, 20)),
+            r"20 channels.*: train_images.transpose\(3, 0, 1, 2\)",
+        ),
+        (replaced("train_images", images(8, 9, 1, 20)), r"train_images.transpose\(3, 0, 1, 2\)"),
         (replaced("train_labels", np.arange(19) % 4), "19 entries for 20"),
         (replaced("train_labels", np.arange(20) % 4 - 1), "train_labels.0. is -1"),
         (replaced("test_labels", np.arange(6)), "test_labels.4. is 4.*outside 0..3"),

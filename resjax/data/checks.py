@@ -24,6 +24,8 @@ def images(given: np.ndarray, part: str) -> np.ndarray:
         hint = ""
         if given.shape[1] in (1, 3):
             hint = f" They look channel-first: {name}.transpose(0, 2, 3, 1)"
+        elif given.shape[-2] in (1, 3):
+            hint = f" The images look counted in the last place, as in MATLAB: {name}.transpose(3, 0, 1, 2)"
         elif given.shape[-1] == 4:
             hint = f" If the fourth is opacity, and all is opaque: {name}[..., :3]"
         raise ValueError(

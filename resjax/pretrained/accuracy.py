@@ -38,11 +38,16 @@ def stated(values: Mapping[str, Any]) -> Stated | None:
     return min(found, key=lambda one: ("best" in one.name.lower(), _images(one.name)), default=None)
 
 
+def agrees(claim: Stated, errors: float, count: int) -> bool:
+    """Whether ``errors`` of ``count`` images are the stated error."""
+    return abs(100 * errors / count - claim.error) <= max(_SAME, claim.resolution) + 1e-9
+
+
 def compared(claim: Stated, errors: float, count: int) -> str:
     """A sentence on the stated error and ``errors`` of ``count`` images."""
     off = 100 * errors / count - claim.error
     begin = f"the file states {claim.name} = {claim.value:.6g}, an error of {claim.error:.2f} %"
-    if abs(off) <= max(_SAME, claim.resolution) + 1e-9:
+    if agrees(claim, errors, count):
         return f"{begin}: they agree"
     said = (
         f"{begin}: measured are {abs(off):.2f} points {'more' if off > 0 else 'less'}. If these are the same "

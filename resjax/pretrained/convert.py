@@ -1,5 +1,6 @@
 """Tensors of another framework → the variables of a network, and back."""
 
+import itertools
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -14,7 +15,6 @@ from resjax.pretrained.reading.files import Tensors
 
 # A counter of PyTorch that inference does not use.
 _COUNTERS = "num_batches_tracked"
-_LINES = 12  # of a table in a message
 
 
 def to_variables(
@@ -114,17 +114,24 @@ def _tree(arrays: Mapping[Place, np.ndarray]) -> dict[str, Any]:
 
 
 def _leave_out(unexpected: list[str], wanted: Iterable[str]) -> str:
-    """How to import a network without ``unexpected`` tensors: modules, or single tensors in its own."""
-    own = {name.split(".")[0] for name in wanted}
+    """How to import a network without ``unexpected`` tensors: modules, or tensors in its own, by the shortest
+    ends of their names that no tensor of the network has."""
+    parts = [name.split(".") for name in wanted]
+    own = {name[0] for name in parts}
+    ends = {tuple(name[i:]) for name in parts for i in range(len(name))}
 
     def end(name: str) -> str:
         module, dot, _ = name.partition(".")
-        return rf"{re.escape(module)}\." if dot and module not in own else f"{re.escape(name)}$"
+        if dot and module not in own:
+            return rf"{re.escape(module)}\."
+        tails = (name.split(".")[-i:] for i in itertools.count(1))
+        tail = next(tail for tail in tails if tuple(tail) not in ends)
+        return f"{re.escape('.'.join(tail))}$"
 
     rules = [str(Rule(rf"(^|\.){one}", DROP, "")) for one in dict.fromkeys(map(end, unexpected))]
     return (
         "If the network computes nothing with them, save these lines as names.txt and use --names=names.txt:"
-        + "".join(f"\n  {rule}" for rule in rules[:_LINES])
+        + "".join(f"\n  {rule}" for rule in rules)
     )
 
 
