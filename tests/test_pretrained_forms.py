@@ -55,6 +55,18 @@ def test_a_bias_that_no_batchnorm_of_its_unit_follows_is_refused_unless_it_is_ze
         np.testing.assert_allclose(ours[-1], wanted[-1], rtol=0, atol=2e-5 * np.abs(wanted[-1]).max())
 
 
+@pytest.mark.parametrize(("function", "name"), [(post, "bn"), (post, "bn1"), (pre, "bn"), (pre, "bn_last")])
+def test_where_all_channels_are_equal_the_name_of_a_batchnorm_shows_its_place(function, name):
+    ends = {"stem": f"conv1 {name}"} if function is post else {"head_bn": name}
+    tensors, x, wanted = made(function, sizes=(2,), widths=(4,), **ends)
+    if name == "bn":
+        with pytest.raises(ValueError, match=r"bn follows .*\^bn\\. -> bn1\. or.*\^bn\\. -> bn_last\."):
+            recognize(tensors)
+    else:
+        ours = activations(*imported(tensors), x)
+        np.testing.assert_allclose(ours[-1], wanted[-1], rtol=0, atol=2e-5 * np.abs(wanted[-1]).max())
+
+
 def test_some_missing_biases_are_an_error():
     tensors, _, _ = made(vgg11, side=32)
     del tensors["features.4.bias"]

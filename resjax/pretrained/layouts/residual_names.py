@@ -5,6 +5,7 @@ Each role is looked up on its own, since people mix the names of collections: ``
 """
 
 import itertools
+import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -41,10 +42,12 @@ UNITS = (LAYERS, RESIDUAL_FUNCTIONS, BLOCKS, TIMM_V2, HUGGING_FACE)
 
 _STEMS = ("conv1", "conv1.0", "conv", "conv_1", "conv0", "stem", "stem.0", "stem.conv", "conv_stem",
           "init_conv", "resnet.embedder.embedder.convolution")  # fmt: skip
+LAST_NORMS = ("bn_final", "final_bn", "bn_last")
 # BatchNorm outside the units: after the stem, or after the last unit of a pre-activation network.
 NORMS = ("bn1", "conv1.1", "bn", "bn_1", "bn0", "stem.1", "stem.bn", "stem.norm", "bn_stem", "norm1", "norm",
-          "init_bn", "bn_final", "final_bn", "bn_last",
+          "init_bn", *LAST_NORMS,
           "resnet.embedder.embedder.normalization")  # fmt: skip
+_OF_EITHER = {"bn", "norm"}  # names of both
 _SHORTCUTS = ("downsample.0", "shortcut.0", "downsample.conv", "shortcut.convolution", "shortcut.conv",
               "convShortcut", "shortcut", "downsample", "skip.0", "projection.0")  # fmt: skip
 SHORTCUT_NORMS = ("downsample.1", "shortcut.1", "downsample.norm", "downsample.bn", "shortcut.normalization",
@@ -114,14 +117,27 @@ def _norms(tensors: Tensors, units: UnitNames, sizes: Sequence[int], stem: str, 
 
 def _is_pre(tensors: Tensors, units: UnitNames, sizes: Sequence[int]) -> bool:
     """Whether the first BatchNorm of a unit has the channels of its input: those of its first convolution's
-    input and output differ in some unit. (Else post-activation, the more common form, is assumed.)"""
+    input and output differ in some unit. Where they never differ, the BatchNorm outside the units shows it by
+    its name.
+
+    Raises:
+      ValueError: it does not.
+    """
     for stage, n in enumerate(sizes):
         for i in range(n):
             out, into = tensors[f"{units.layer(stage, i, units.conv)}.weight"].shape[:2]
             bn = f"{units.layer(stage, i, units.bn)}.weight"
             if out != into and bn in tensors:
                 return tensors[bn].shape[0] == into
-    return False
+    ends = [name for name in NORMS if _rank(tensors, name) == 1]
+    if ends and set(ends) <= _OF_EITHER:
+        line = rf"^{re.escape(ends[0])}\. ->"
+        raise ValueError(
+            f"all units have as many channels, so shapes do not show whether {ends[0]} follows the first "
+            "convolution (post-activation) or the last unit (pre-activation). Save the line "
+            f"{line} bn1. or, in the second case, {line} bn_last. as names.txt and use --names=names.txt"
+        )
+    return bool(set(ends) & set(LAST_NORMS))
 
 
 def _channels_out(tensors: Tensors, units: UnitNames, sizes: Sequence[int]) -> int:
