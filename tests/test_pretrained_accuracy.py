@@ -38,6 +38,7 @@ def test_what_a_file_states(values, name, error):
         {"train_acc": 99.0, "train.top1": 99.0, "top5": 99.0, "accuracy_top5": 99.0, "acc5": 99.0},
         {"acc": True, "accuracy": "92.9", "prec1": None, "precision": 16, "error": "none"},
         {"acc": 0.0, "best_acc": -1.0, "accuracy": 5000, "err": float("nan"), "top1": float("inf")},
+        {"acc": 10**400, "best_acc": -(10**400), "top1": 1},
         {"place": 5, "accelerator": 1, "terror": 3.0, "topk": 5.0},
     ],
 )
@@ -63,6 +64,8 @@ def test_numbers_that_are_stored_as_tensors():
         ({"acc": 92.92}, 712, 10_000, ["they agree"], ["assumed"]),
         ({"acc": 0.93}, 708, 10_000, ["acc = 0.93, an error of 7.00 %: they agree"], []),
         ({"acc": 93}, 749, 10_000, ["they agree"], ["assumed"]),
+        ({"acc": 0.9}, 1300, 10_000, ["3.00 points more"], ["agree"]),
+        ({"acc": 1.0}, 708, 10_000, ["7.08 points more"], ["agree"]),
         (
             {"acc": 92.92},
             751,
