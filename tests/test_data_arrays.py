@@ -143,6 +143,7 @@ def replaced(key, value):
         (replaced("test_labels", np.arange(6)), "test_labels.4. is 4.*outside 0..3"),
         (replaced("train_labels", np.arange(20) / 4), "integers"),
         (replaced("train_labels", np.eye(20, dtype=int)), "argmax"),
+        (replaced("train_labels", np.zeros(20, "m8[s]")), r"dtype timedelta64\[s\]; needed: integers"),
         (replaced("train_labels", np.array(["cat"] * 20)), "unique"),
         (
             replaced("train_labels", np.array(["cat"] * 20, object)),

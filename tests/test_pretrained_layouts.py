@@ -92,6 +92,22 @@ def test_what_is_missing_unexpected_or_misshaped_is_named():
     assert "layer3.0.conv1.weight (64, 31, 3, 3) instead of (64, 32, 3, 3)" in text
 
 
+@pytest.mark.parametrize(
+    ("name", "change", "why"),
+    [
+        ("conv1.weight", lambda t: np.where(t > 1, t, np.nan), "not finite"),
+        ("layer1.0.bn1.bias", lambda t: t + np.inf, "not finite"),
+        ("layer1.0.bn1.bias", lambda t: t.astype(np.float64) + 1e300, "not finite"),
+        ("layer1.0.bn1.running_var", lambda t: -t, "negative"),
+        ("conv1.weight", lambda t: np.round(50 * t).astype(np.int8), "int8"),
+        ("linear.weight", lambda t: t > 0, "bool"),
+    ],
+)
+def test_numbers_that_no_network_computes_with_are_refused(name, change, why):
+    with pytest.raises(ValueError, match=rf"these tensors: {name} \({why}\). The training diverged"):
+        convert(small(**{name: change(small()[name])}))
+
+
 def test_a_head_that_does_not_read_means_is_replaced_by_a_new_one():
     with pytest.raises(ValueError, match=r"linear\.weight .* mean over the image.*--new_head"):
         convert(small(**{"linear.weight": np.zeros((10, 256))}))

@@ -87,7 +87,7 @@ def labels(given: np.ndarray, part: str, length: int) -> np.ndarray:
             f"{name} has shape {given.shape}; needed: [N] or [N, 1], one label for each image. From one-hot "
             f"rows: {name}.argmax(-1). Several labels for one image cannot be learned here{_ones(given)}"
         )
-    if not np.issubdtype(given.dtype, np.integer):
+    if given.dtype.kind not in "iu":  # durations are a kind of integer to NumPy
         raise ValueError(
             f"{name} has dtype {given.dtype}; needed: integers 0 .. classes - 1. From names or other "
             f"numbers: {_ANEW}"

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from resjax.models.layers import BatchNorm
 from resjax.network import Network, Variables
 from resjax.pretrained.biases import adapted
 from resjax.pretrained.finding.names import DROP, Rule
@@ -36,13 +37,15 @@ def to_variables(
     unexpected = sorted(k for k in tensors if k not in known and not k.endswith(_COUNTERS))
     missing = [key for key in wanted if key not in tensors]
     arrays: dict[Place, np.ndarray] = {}
-    misshaped, hints = [], []
+    misshaped, wrong, hints = [], [], []
     for key, place in wanted.items():
         if key not in tensors:
             continue
         tensor = tensors[key]
         if place.fits(tensor.shape):
             arrays[place] = place.from_torch(tensor)
+            if why := _no_weights(arrays[place], tensor.dtype, place.leaf):
+                wrong.append(f"{key} ({why})")
             continue
         misshaped.append(f"{key} {tensor.shape} instead of {place.torch_shape}")
         if place.channels:
@@ -61,7 +64,21 @@ def to_variables(
         if unexpected and not missing and not misshaped:
             hints.append(_leave_out(unexpected, wanted))
         raise ValueError(" ".join(["the tensors do not fit the network.", listed, *dict.fromkeys(hints)]))
+    if wrong:
+        raise ValueError(
+            f"no network computes with these tensors: {some(wrong)}. The training diverged, or the file is "
+            "damaged; weights that are quantized to whole numbers have to be saved as float32"
+        )
     return _tree(arrays)
+
+
+def _no_weights(array: np.ndarray, dtype: np.dtype, leaf: str) -> str:
+    """What makes an array, which has ``dtype`` in the file, no weights or statistics; "" if nothing does."""
+    if dtype.kind in "biu":
+        return str(dtype)
+    if not np.all(np.isfinite(array)):
+        return "not finite"
+    return "negative" if leaf == "var" and array.min() <= -BatchNorm.epsilon else ""
 
 
 def replaced(tensors: Tensors, network: Network, image_shape: Shape, naming: Naming) -> list[str]:
