@@ -105,14 +105,15 @@ def test_the_table():
     config.data.std = (0.5, 0.5, 0.5)
     text = as_text(assumptions(config, found, info_of(found)))
     assert text.splitlines() == [
-        "Assumed, since a file of tensors does not show it:",
+        "Assumed, since a file of tensors does not show it "
+        "(to change one, add its flag and use another workdir):",
         "  mean (of ImageNet)       0.485, 0.456, 0.406  --config.data.mean=0.5,0.5,0.5",
         "  pixels                   32×32                --config.data.image_size=64",
         "  order of classes         that of animals.npz  --config.data.name=DATA",
         "  training images          pad 4, crop, flip    --config.data.pad=0",
         "  max pooling in the stem  no                   --config.model.stem=small_pool",
-        "  BatchNorm's ε            1e-05                (can not be changed)",
-        "  activation               ReLU                 (can not be changed)",
+        "  BatchNorm's ε            1e-05                (fixed)",
+        "  activation               ReLU                 (fixed)",
     ]
 
 

@@ -321,7 +321,7 @@ def test_the_command_takes_the_constants_that_the_file_shows_unless_others_are_g
     )  # fmt: skip
     assert made.returncode == 0, made.stderr
     found = "--config.data.mean=0.5,0.5,0.5 --config.data.std=0.5,0.5,0.5"
-    said = "make another workdir with" if given else "these constants, which are taken:"
+    said = "make another workdir with" if given else "other constants better, which are used instead:"
     assert f"{said} {found}" in made.stdout
     assert given or "mean (of" not in made.stdout  # what is found is no assumption
     config = configs.load(tmp_path / "run").data

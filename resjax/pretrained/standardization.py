@@ -102,13 +102,13 @@ def advice(found: list[Fit], taken: bool) -> str:
         comma = "," if len(constants.mean) == 1 else ""
         flags = f"--config.data.mean={mean}{comma} --config.data.std={std}{comma}"
         if taken:
-            return f"{statistics} these constants, which are taken: {flags}"
+            return f"{statistics} other constants better, which are used instead: {flags}"
         return f"{statistics} other constants far better: make another workdir with {flags}"
     if any_fits(found):
-        return f"{statistics} its mean and std."
+        return f"{statistics} the run's mean and std."
     return (
-        f"{statistics} neither its mean and std nor other usual ones: it was trained on other images, or "
-        "they were prepared differently."
+        f"{statistics} neither the run's mean and std nor other usual ones: the network was trained on other "
+        "images, or they were prepared differently."
     )
 
 
