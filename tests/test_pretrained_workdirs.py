@@ -15,6 +15,7 @@ from network_helpers import draw as draw_variables
 from network_helpers import equal
 from pretrained_helpers import activations
 from safetensors.numpy import save_file
+from script_helpers import run_each
 
 from resjax import config as configs
 from resjax import data, models
@@ -246,10 +247,16 @@ def command(module, *arguments):
     return subprocess.run(made, capture_output=True, text=True)
 
 
-def test_the_command_refuses_in_one_line(tmp_path):
-    refused = command("resjax.pretrained", str(tmp_path / "nothing.pth"), f"--workdir={tmp_path}/x")
-    assert refused.returncode == 1
-    assert refused.stderr == f"error: {tmp_path}/nothing.pth: there is no such file\n"
+def test_the_command_refuses_in_one_line(files, tmp_path):
+    file, missing = str(files[0] / "net.safetensors"), str(tmp_path / "nothing.pth")
+    given = {
+        (missing, "--workdir=x"): (1, f"error: {missing}: there is no such file\n"),
+        (file, "--config.optimizer.lr=1"): (2, "error: --config.optimizer.lr: optimizer has no field 'lr'."),
+    }
+    ended = run_each([("resjax.pretrained", *arguments) for arguments in given], tmp_path)
+    for (code, said), done in zip(given.values(), ended, strict=True):
+        assert done.returncode == code and done.stdout == ""
+        assert done.stderr.startswith(said) and done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
