@@ -291,7 +291,8 @@ def test_the_commands_end_to_end(files, tmp_path):
         "--config.data.mean=0.5,0.5,0.5",
     )  # fmt: skip
     assert made.returncode == 0, made.stderr
-    assert "of 30)" in made.stdout and "akamaster, resnet" in made.stdout
+    assert "of 30)" in made.stdout and "layout akamaster, model resnet" in made.stdout
+    assert "not clearly better than guessing among 10 classes" in made.stdout  # random weights and labels
     assert list(configs.load(home).data.mean) == [0.5, 0.5, 0.5]
     assert "std (of ImageNet)" in made.stdout and "mean (of" not in made.stdout
     assert "--config.model.stem=small_pool" in made.stdout
