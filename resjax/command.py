@@ -60,19 +60,31 @@ def chosen(options: type[Any], given: dict[str, flags.FlagHolder[Any]]) -> Any:
 
 
 def define_config(config: ConfigDict) -> flags.FlagHolder[ConfigDict]:
-    """``--config.FIELD=VALUE``, for a configuration that the command makes itself."""
+    """``--config.FIELD=VALUE``, for a configuration that the command makes; --help lists the fields."""
+    fields = configs.flat(config.to_dict()).items()
+    listed = "\n".join(configs.as_flag(field, value) for field, value in fields)
     try:
         holder = config_flags.DEFINE_config_dict("config", config)
     except _ERRORS as error:  # this already reads the command line
         _leave(_explained(sys.argv, error, config, flags.FLAGS))
-    flags.declare_key_flag("config")  # its library takes this module for the command
+    flag = flags.FLAGS["config"]
+    flag.help, flag.default_as_str = f"changes a field. Without a change, they are\n{listed}", None
+    # Its library takes this module for the command, whose --help would lack it.
+    flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
     return holder
 
 
 def run(main: Callable[[list[str]], None]) -> None:
     """Runs ``main(argv)`` with absl's flags parsed. The exit status is 2 after a wrong flag, 1 after an error
     that the command reports, and 143 after a signal to stop."""
+    program = sys.modules["__main__"]
+    program.__doc__ = plain_text(program.__doc__ or "")
     app.run(_quietly(main), flags_parser=_parse)
+
+
+def plain_text(docstring: str) -> str:
+    """A docstring for the terminal, without the marks of code."""
+    return docstring.replace("``", "").replace("::\n", ":\n")
 
 
 def refuse_unknown(flag: str, given: Iterable[str], allowed: Iterable[str]) -> None:
@@ -144,6 +156,11 @@ def _explained(argv: list[str], error: Exception, config: ConfigDict | None, kno
         return f"--{missing[1]} is needed: {known[missing[1]].help}"
     if "has no attribute 'get_config'" in text:
         return "the file of --config has no get_config(arg), a function that returns the configuration"
+    if "Overriding config is not allowed" in text:
+        return (
+            "--config takes no file here, since this command makes the configuration. Change fields: "
+            "--config.FIELD=VALUE; --help lists them"
+        )
     for field, value in _overrides(argv) if config is not None else ():
         if said := _wrong_path(config, field, value):
             return said

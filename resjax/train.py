@@ -1,7 +1,10 @@
 """Train a network: ``python -m resjax.train --config=digits --workdir=DIR``.
 
-``load_experiment`` builds data, network, loss and optimizer; ``loop.run`` trains from the initial state or
-the newest checkpoint of the workdir. Both can be used alone, and so can the step,
+The same command continues a training that was stopped. ``--config.FIELD=VALUE`` changes a field of the
+configuration, such as ``--config.model.depth=110``.
+
+In Python, ``load_experiment`` builds data, network, loss and optimizer; ``loop.run`` trains from the initial
+state or the newest checkpoint of the workdir. Both can be used alone, and so can the step,
 ``train_step(state, batch, task=…) -> (state, metrics)``.
 """
 

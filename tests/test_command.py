@@ -103,6 +103,32 @@ def test_a_configuration_that_a_command_makes_reads_fields_at_once(capsys, monke
     )
 
 
+def test_a_configuration_that_a_command_makes(capsys, monkeypatch):
+    """Its fields are listed as they are given, and a file in its place is refused."""
+    known = flags.FlagValues()
+    monkeypatch.setattr(flags, "FLAGS", known)
+    monkeypatch.setattr("sys.argv", ["pretrained"])
+    define = command.config_flags.DEFINE_config_dict
+    monkeypatch.setattr(
+        command.config_flags, "DEFINE_config_dict", lambda *given: define(*given, flag_values=known)
+    )
+    c = configs.default()
+    c.data.mean = (0.5,)
+    command.define_config(c)
+    text = known.main_module_help()
+    assert {f"{SET}optimizer.momentum=0.9", f"'{SET}data.mean=(0.5,)'"} <= set(
+        map(str.strip, text.splitlines())
+    )
+    assert "!!python" not in text
+    with pytest.raises(SystemExit, match="2"):
+        command._parse(["pretrained", "--config=digits"], known)
+    assert capsys.readouterr().err.startswith("error: --config takes no file here")
+
+
+def test_a_docstring_in_the_terminal_has_no_marks():
+    assert command.plain_text("Runs ``x``::\n\n    y") == "Runs x:\n\n    y"
+
+
 FLAGS = {
     ("resjax.train", DIGITS, "--workdirs=x"): "--workdirs: there is no such flag. Did you mean --workdir?",
     ("resjax.train", DIGITS, "--logdir=x"): "Did you mean --workdir?",

@@ -174,7 +174,7 @@ def test_a_configuration_is_found_by_name(tmp_path, monkeypatch):
     (tmp_path / "configs/digits.py").write_text("def get_config(arg):\n    return f'own {arg}'\n")
     assert configs.load_file("configs/digits.py", "form") == "own form"
     (tmp_path / "digits").touch()  # an existing file comes first
-    with pytest.raises(FileNotFoundError, match="digits is not a Python file"):
+    with pytest.raises(ValueError, match="'digits' is no Python file"):
         configs.load_file("digits")
 
 

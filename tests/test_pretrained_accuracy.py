@@ -2,7 +2,7 @@
 
 import pytest
 
-from resjax.pretrained.accuracy import compared, stated
+from resjax.pretrained.accuracy import compared, like_guessing, stated
 
 
 @pytest.mark.parametrize(
@@ -49,19 +49,19 @@ def test_other_numbers_state_nothing(values):
     ("values", "errors", "count", "parts", "absent"),
     [
         ({"acc": 92.92}, 708, 10_000, ["acc = 92.92, an error of 7.08 %: they agree"], []),
-        ({"acc": 92.92}, 712, 10_000, ["they agree"], ["assumed"]),
+        ({"acc": 92.92}, 712, 10_000, ["they agree"], ["assumption"]),
         ({"acc": 0.93}, 708, 10_000, ["acc = 0.93, an error of 7.00 %: they agree"], []),
-        ({"acc": 93}, 749, 10_000, ["they agree"], ["assumed"]),
-        ({"acc": 0.9}, 1_300, 10_000, ["3.00 points more", "assumed wrongly"], ["agree"]),
-        ({"acc": 1.0}, 1_300, 10_000, ["13.00 points more", "assumed wrongly"], ["agree"]),
+        ({"acc": 93}, 749, 10_000, ["they agree"], ["assumption"]),
+        ({"acc": 0.9}, 1_300, 10_000, ["3.00 points higher", "an assumption below is wrong"], ["agree"]),
+        ({"acc": 1.0}, 1_300, 10_000, ["13.00 points higher", "an assumption below is wrong"], ["agree"]),
         (
             {"acc": 92.92},
             751,
             10_000,
             [
-                "0.43 points more",
-                "assumed wrongly",
-                "if they are others, chance explains it (95 %: 7.01 … 8.04 %)",
+                "0.43 points higher",
+                "an assumption below is wrong.",
+                "If not, chance can explain it (95 % interval of the measured: 7.01 to 8.04 %).",
             ],
             ["agree", "epoch"],
         ),
@@ -69,13 +69,29 @@ def test_other_numbers_state_nothing(values):
             {"best_acc": 91.71},
             4370,
             10_000,
-            ["35.41 points more", "assumed wrongly", "saved epoch"],
+            ["35.41 points higher", "an assumption below is wrong", "saved epoch"],
             ["agree", "chance"],
         ),
-        ({"val_error": 0.2}, 100, 1_000, ["10.00 points less", "assumed wrongly"], ["chance"]),
+        ({"val_error": 0.2}, 100, 1_000, ["10.00 points lower", "an assumption below is wrong"], ["chance"]),
     ],
 )
 def test_it_is_compared_with_the_measured_error(values, errors, count, parts, absent):
     said = compared(stated(values), errors, count)
     assert all(part in said for part in parts), said
     assert not any(part in said for part in absent), said
+
+
+@pytest.mark.parametrize(
+    ("errors", "count", "classes", "guessed"),
+    [
+        (900, 1_000, 10, True),
+        (880, 1_000, 10, False),
+        (9_950, 10_000, 10, True),
+        (3, 10, 2, True),
+        (0, 10, 2, False),
+    ],
+)
+def test_an_error_like_that_of_guessing_is_told(errors, count, classes, guessed):
+    said = like_guessing(errors, count, classes)
+    assert bool(said) == guessed
+    assert not guessed or f"guessing among {classes} classes ({100 - 100 / classes:.2f} %)" in said

@@ -113,15 +113,16 @@ def test_the_table():
     config.data.std = (0.5, 0.5, 0.5)
     text = as_text(assumptions(config, found, info_of(found)))
     assert text.splitlines() == [
-        "Assumed, since a file of tensors does not show it:",
+        "Assumed, since a file of tensors does not show it "
+        "(to change one, add its flag and use another workdir):",
         "  mean (of ImageNet)       0.485, 0.456, 0.406  --config.data.mean=0.5,0.5,0.5",
         "  pixels                   32×32                --config.data.image_size=64",
         "  order of classes         that of animals.npz  --config.data.name=DATA",
         "  training images          pad 4, crop, flip    --config.data.pad=0",
         "  max pooling in the stem  no                   --config.model.stem=small_pool",
-        "  stride of later stages   2                    (cannot be changed)",
-        "  BatchNorm's ε            1e-05                (cannot be changed)",
-        "  activation               ReLU                 (cannot be changed)",
+        "  stride of later stages   2                    (fixed)",
+        "  BatchNorm's ε            1e-05                (fixed)",
+        "  activation               ReLU                 (fixed)",
     ]
 
 

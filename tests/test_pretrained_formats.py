@@ -176,7 +176,7 @@ def test_several_checkpoints_of_a_folder_are_listed(tmp_path):
     ("files", "message"),
     [
         ({}, "holds no checkpoint of safetensors or torch.save. It holds: nothing"),
-        ({"a.txt": "", "b/c.txt": ""}, r"It holds: a\.txt, b/$"),
+        ({"a.txt": "", "b/c.txt": ""}, r"It holds: a\.txt, b/\. Give the file itself"),
         ({"resnet.pth": LFS}, r"resnet\.pth is a Git LFS pointer.*git lfs pull"),
         ({"config.json": "", "runs.json": "", "checkpoints/1": ""}, "a workdir of resjax already.*analyze"),
         ({"saved_model.pb": "", "variables/variables.index": ""}, f"holds a TensorFlow model{JAX}"),

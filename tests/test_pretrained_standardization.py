@@ -78,20 +78,20 @@ def test_constants_that_no_script_has_are_told_and_found_when_given():
     assert better(found) is None and "fit neither" in advice(found, taken=True)
     experiment = experiment_of(RARE, **fields)
     found = fits(experiment, trained_with(RARE, experiment))
-    assert better(found) is None and "fit its mean" in advice(found, taken=True)
+    assert better(found) is None and "fit the run's mean" in advice(found, taken=True)
 
 
 @pytest.mark.parametrize(
     ("own", "other", "said"),
     [
-        (0.0002, 0.02, "fit its mean and std."),
-        (0.0004, 0.00001, "fit its mean and std."),
-        (0.004, 0.001, "fit its mean and std."),
+        (0.0002, 0.02, "fit the run's mean and std."),
+        (0.0004, 0.00001, "fit the run's mean and std."),
+        (0.004, 0.001, "fit the run's mean and std."),
         (0.003, 0.0001, "--config.data.mean=0.5,0.5,0.5 --config.data.std=0.5,0.5,0.5"),
         (0.013, 0.0003, "--config.data.mean=0.5,0.5,0.5 --config.data.std=0.5,0.5,0.5"),
-        (0.2, 0.1, "fit neither its mean and std nor other usual ones"),
-        (0.1, 0.2, "fit neither its mean and std nor other usual ones"),
-        (5.0, 0.1, "fit neither its mean and std nor other usual ones"),
+        (0.2, 0.1, "fit neither the run's mean and std nor other usual ones"),
+        (0.1, 0.2, "fit neither the run's mean and std nor other usual ones"),
+        (5.0, 0.1, "fit neither the run's mean and std nor other usual ones"),
     ],
 )  # fmt: skip
 def test_what_distances_mean(own, other, said):
@@ -99,7 +99,7 @@ def test_what_distances_mean(own, other, said):
     assert said in advice(found, taken=False) and said in advice(found, taken=True)
     is_better = better(found) == HALF
     assert ("make another workdir with" in advice(found, taken=False)) == is_better
-    assert ("which are taken" in advice(found, taken=True)) == is_better
+    assert ("which are used" in advice(found, taken=True)) == is_better
     assert ("(instead of --config.data.mean=0.485,0.456,0.406 " in advice(found, taken=True)) == is_better
 
 

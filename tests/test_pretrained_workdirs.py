@@ -327,7 +327,8 @@ def test_the_commands_end_to_end(files, tmp_path):
         "--config.data.mean=0.5,0.5,0.5",
     )  # fmt: skip
     assert made.returncode == 0, made.stderr
-    assert "of 30)" in made.stdout and "akamaster, resnet" in made.stdout
+    assert "of 30)" in made.stdout and "layout akamaster, model resnet" in made.stdout
+    assert "not clearly better than guessing among 10 classes" in made.stdout  # random weights and labels
     assert list(configs.load(home).data.mean) == [0.5, 0.5, 0.5]
     assert "std (of ImageNet)" in made.stdout and "mean (of" not in made.stdout
     assert "--config.model.stem=small_pool" in made.stdout
@@ -385,7 +386,7 @@ def test_the_command_takes_the_constants_that_the_file_shows_unless_others_are_g
     made = command("resjax.pretrained", *flags, f"--workdir={tmp_path}/run", "--noevaluate", *given)
     assert made.returncode == 0, made.stderr
     found = "--config.data.mean=0.5,0.5,0.5 --config.data.std=0.5,0.5,0.5"
-    said = "make another workdir with" if given else "these constants, which are taken:"
+    said = "make another workdir with" if given else "other constants better, which are used:"
     assert f"{said} {found}" in made.stdout
     assert given or "mean (of" not in made.stdout  # what is found is no assumption
     config = configs.load(tmp_path / "run").data

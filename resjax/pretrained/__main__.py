@@ -6,11 +6,14 @@ analyzes the resulting run like any other, and ``resjax.train`` continues it::
     python -m resjax.analyze --workdir=DIR
     python -m resjax.train --config=DIR/config.py --workdir=DIR
 
-Fields of the configuration are given as in training, e.g. ``--config.data.name=cifar10``; those of the
-network come from FILE. ``runs.json`` contains the file's name, checksum and layout under ``imported``.
+The data are those of the training: ``--config.data.name=DATA``, a known set, an .npz file or a folder. The
+configuration of the network comes from FILE. Its fields, and all others, are changed as in training, by
+``--config.FIELD=VALUE``; ``FILE --help`` lists them. The command prints what it assumed about the network,
+and the flag that changes it. Compare the printed error with that of the network's authors.
 
-Where FILE holds several networks, ``--prefix=NAME`` chooses one by what precedes its tensors' names. Where
-the names are of no known layout, ``--names=TABLE`` changes them (see ``resjax.pretrained.finding.names``).
+If FILE holds several networks, ``--prefix=NAME`` chooses one by what precedes its tensors' names. If the
+names are of no known layout, ``--names=TABLE`` renames the tensors: a line of the file TABLE is
+``PATTERN -> REPLACEMENT``, as in Python's ``re.sub``. The error message proposes a table.
 """
 
 import shlex
@@ -22,7 +25,7 @@ from absl import flags
 
 from resjax import command
 from resjax.data import Info
-from resjax.pretrained.accuracy import Stated, agrees, compared, stated
+from resjax.pretrained.accuracy import Stated, agrees, compared, like_guessing, stated
 from resjax.pretrained.assumptions import as_text, assumptions
 from resjax.pretrained.constants import Constants, as_flags
 from resjax.pretrained.source import Source, read
@@ -91,7 +94,7 @@ def _main(argv: list[str]) -> None:
 
 def _print_source(file: str, parameters: int) -> None:
     layout = _SOURCE.layout
-    print(f"{file}: {layout.name}, {layout.model.name}, {parameters:,} parameters", flush=True)
+    print(f"{file}: layout {layout.name}, model {layout.model.name}, {parameters:,} parameters", flush=True)
     where = f"under the prefix {_SOURCE.prefix.rstrip('.')}" if _SOURCE.prefix else "found without a prefix"
     if _SOURCE.besides:
         print(f"the network is {where}; the file also has {', '.join(_SOURCE.besides)}")
@@ -102,6 +105,8 @@ def _print_source(file: str, parameters: int) -> None:
 def _print_error(info: Info, sums: dict[str, float]) -> None:
     errors, count = sums["error"], sums["count"]
     print(f"error on {info.name}: {100 * errors / count:.2f} % ({errors:,.0f} of {count:,.0f})")
+    if not _NEW_HEAD.value and (said := like_guessing(errors, int(count), info.num_classes)):
+        print(said)
 
 
 def _print_error_before(experiment: Experiment, state: TrainState, claim: Stated) -> None:
@@ -135,14 +140,15 @@ def _early(argv: list[str], known: flags.FlagValues = flags.FLAGS) -> str:
 
 
 def _source() -> Source:
+    about = command.plain_text(__doc__)
     try:
         file = _early(sys.argv)
         if not file:
             if {"--help", "-help", "--helpfull"} & set(sys.argv):
-                print(f"{__doc__}\nFlags, beside those of --config, which depend on FILE:\n")
+                print(f"{about}\nFlags, beside those of --config, which depend on FILE:\n")
                 print(flags.FLAGS.main_module_help())
                 sys.exit(0)
-            print(f"error: no FILE given.\n\n{__doc__}", file=sys.stderr)
+            print(f"error: no FILE given.\n\n{about}", file=sys.stderr)
             sys.exit(2)
         return read(file, prefix=_PREFIX.value, names=_NAMES.value)
     except flags.Error as error:
@@ -155,9 +161,9 @@ def _source() -> Source:
 
 if __name__ == "__main__":
     _WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run, created if absent")
-    about = "what precedes the names of the network's tensors in FILE, where it holds several; default: found"
+    about = "what precedes the names of the network's tensors in FILE; needed if it holds several networks"
     _PREFIX = flags.DEFINE_string("prefix", None, about)
-    about = "a file with a line 'PATTERN -> REPLACEMENT' for each change of the tensors' names"
+    about = "a text file that renames the tensors; each line is 'PATTERN -> REPLACEMENT'"
     _NAMES = flags.DEFINE_string("names", None, about)
     about = "initialize a new classifier, for other classes"
     _NEW_HEAD = flags.DEFINE_bool("new_head", False, about)

@@ -46,20 +46,37 @@ def agrees(claim: Stated, errors: float, count: int) -> bool:
 def compared(claim: Stated, errors: float, count: int) -> str:
     """A sentence on the stated error and ``errors`` of ``count`` images."""
     off = 100 * errors / count - claim.error
+    low, high = _interval(errors, count)
     begin = f"the file states {claim.name} = {claim.value:.6g}, an error of {claim.error:.2f} %"
     if agrees(claim, errors, count):
         return f"{begin}: they agree"
     said = (
-        f"{begin}: measured are {abs(off):.2f} points {'more' if off > 0 else 'less'}. If these are the same "
-        "images, something below is assumed wrongly"
+        f"{begin}; the measured error is {abs(off):.2f} points {'higher' if off > 0 else 'lower'}. "
+        "If both are of the same images, an assumption below is wrong."
     )
-    interval = stats.binomtest(round(errors), count).proportion_ci(method="wilson")
-    low, high = 100 * interval.low, 100 * interval.high
     if low <= claim.error <= high:
-        said += f"; if they are others, chance explains it (95 %: {low:.2f} … {high:.2f} %)"
+        said += f" If not, chance can explain it (95 % interval of the measured: {low:.2f} to {high:.2f} %)."
     if "best" in claim.name.lower():
-        said += ". The saved epoch need not be the best one"
+        said += " The saved epoch need not be the best one."
     return said
+
+
+def like_guessing(errors: float, count: int, classes: int) -> str:
+    """A sentence if ``errors`` of ``count`` images are not clearly fewer than those of guessing among
+    ``classes``; else ""."""
+    guessing = 100 - 100 / classes
+    if _interval(errors, count)[1] < guessing:
+        return ""
+    return (
+        f"This is not clearly better than guessing among {classes} classes ({guessing:.2f} %): an assumption "
+        "below is wrong, or the classes are others than in training."
+    )
+
+
+def _interval(errors: float, count: int) -> tuple[float, float]:
+    """The 95 % interval of an error, in percent."""
+    interval = stats.binomtest(round(errors), count).proportion_ci(method="wilson")
+    return 100 * interval.low, 100 * interval.high
 
 
 def _means(name: str) -> str | None:

@@ -39,10 +39,9 @@ def assumptions(config: ConfigDict, layout: Layout, info: Info) -> list[Assumpti
 def as_text(rows: list[Assumption]) -> str:
     """An aligned table. Its lines are not wrapped, so that a flag can be pasted."""
     what, value = (max(len(row[column]) for row in rows) for column in (0, 1))
-    lines = [
-        f"  {row.what:<{what}}  {row.value:<{value}}  {row.flag or '(cannot be changed)'}" for row in rows
-    ]
-    return "\n".join(["Assumed, since a file of tensors does not show it:", *lines])
+    lines = [f"  {row.what:<{what}}  {row.value:<{value}}  {row.flag or '(fixed)'}" for row in rows]
+    change = "(to change one, add its flag and use another workdir)"
+    return "\n".join([f"Assumed, since a file of tensors does not show it {change}:", *lines])
 
 
 def _of_images(config: ConfigDict, layout: Layout, info: Info) -> Iterator[Assumption]:

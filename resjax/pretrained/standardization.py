@@ -100,15 +100,14 @@ def advice(found: list[Fit], taken: bool) -> str:
     if constants := better(found):
         if taken:
             assumed = as_flags(found[0].constants)
-            return (
-                f"{statistics} these constants, which are taken: {as_flags(constants)} (instead of {assumed})"
-            )
+            new = as_flags(constants)
+            return f"{statistics} other constants better, which are used: {new} (instead of {assumed})"
         return f"{statistics} other constants far better: make another workdir with {as_flags(constants)}"
     if any_fits(found):
-        return f"{statistics} its mean and std."
+        return f"{statistics} the run's mean and std."
     return (
-        f"{statistics} neither its mean and std nor other usual ones: it was trained on other images, or "
-        "they were prepared differently."
+        f"{statistics} neither the run's mean and std nor other usual ones: the network was trained on other "
+        "images, or they were prepared differently."
     )
 
 

@@ -15,25 +15,29 @@ def refusal(tensors: Tensors, renamed: bool) -> str:
     ``renamed`` says that they had other names in the file.
     """
     also = ", even after renaming" if renamed else ""
-    others = [marker for marker in MARKERS if not any(name.endswith(marker) for name in tensors)]
     lines = [
         f"its {len(tensors)} tensors have names of no known layout{also}:",
         *(f"  {line}" for line in outline(tensors)),
-        f"Every known layout has one of {', '.join(others)}. Known: {KNOWN}.",
+        f"Known are {KNOWN}.",
     ]
     rules = propose(tensors)
     if rules:
+        chain = any("features" in rule.replacement for rule in rules)  # of a VGG
+        plain = "  # A network without shortcuts needs --config.model.shortcut=none, too."
         new = "save this table as names.txt, correct it, and use --names=names.txt"
         todo = "add these lines to the table of --names, and correct them" if renamed else new
         lines += [
             f"If it is one of these networks with names of its own, {todo}:",
             "  # PATTERN -> REPLACEMENT, regular expressions for the full name",
             *(f"  {rule}" for rule in rules),
+            *([] if chain else [plain]),
         ]
     else:
+        others = [marker for marker in MARKERS if not any(name.endswith(marker) for name in tensors)]
         lines.append(
             "If it is one of these networks with names of its own, write a table of lines PATTERN -> "
             r"REPLACEMENT (regular expressions, such as ^block1\.(\d+)\. -> layer1.\1.) and use --names=FILE."
+            f" Every known layout has one of {', '.join(others)}."
         )
     return "\n".join(lines)
 

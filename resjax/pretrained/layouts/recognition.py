@@ -16,11 +16,9 @@ from resjax.pretrained.layouts.residual_names import UNITS
 from resjax.pretrained.reading.files import Tensors
 
 KNOWN = (
-    "torchvision and timm (ResNet, VGG; AlexNet), timm ResNetV2, Hugging Face microsoft/resnet-*, and the "
-    "networks for CIFAR of akamaster/pytorch_resnet_cifar10, chenyaofo/pytorch-cifar-models, "
-    "kuangliu/pytorch-cifar (ResNet, PreActResNet, VGG), weiaicunzai/pytorch-cifar100 (ResNet, VGG), "
-    "bearpaw/pytorch-classification (ResNet, PreResNet, VGG) and xternalz/WideResNet-pytorch; their names "
-    "for stem, shortcuts and classifier may be mixed"
+    "ResNet, VGG and AlexNet of torchvision; ResNet, ResNetV2 and VGG of timm; Hugging Face "
+    "microsoft/resnet-*; for CIFAR, those of akamaster, bearpaw, chenyaofo, kuangliu, weiaicunzai and "
+    "xternalz"
 )
 # Each known layout has one of these tensors, the first of its first unit or layer.
 MARKERS = (*(units.marker for units in UNITS), MARKER)

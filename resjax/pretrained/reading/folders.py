@@ -40,7 +40,8 @@ def checkpoint_in(folder: Path) -> Path:
     there = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
     shown = ", ".join(there[:_SHOWN]) + (f" and {len(there) - _SHOWN} more" if len(there) > _SHOWN else "")
     raise ValueError(
-        f"{folder} holds no checkpoint of safetensors or torch.save. It holds: {shown or 'nothing'}"
+        f"{folder} holds no checkpoint of safetensors or torch.save. It holds: {shown or 'nothing'}. "
+        "Give the file itself as FILE, whatever its ending"
     )
 
 
