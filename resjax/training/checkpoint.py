@@ -23,7 +23,8 @@ from resjax.training.step import TrainState
 _UNREADABLE = (ValueError, KeyError, TypeError, FileNotFoundError)
 # Folders of unfinished saves and deletions: ours, and those of orbax.
 _UNFINISHED = re.compile(r"\d+\.(incomplete|orbax-checkpoint-tmp)(\..*)?")
-_MARK = {"checksums": manifest.FILE}  # orbax keeps it; tells a lost list of checksums from an earlier version
+# orbax keeps this, so that a checkpoint whose checksums are lost is not taken for one of an earlier version.
+_MARK = {"checksums": manifest.FILE}
 
 
 class Damaged(ValueError):
@@ -111,9 +112,7 @@ class Checkpoints:
                 f"the checkpoint of step {step} is damaged or that of another network: {folder}: {why}"
             ) from error
         if int(state.step) != step:
-            raise Damaged(
-                f"the checkpoint of step {step} is another one: {folder} has step {int(state.step)}"
-            )
+            raise Damaged(f"the checkpoint of step {step} is another one: {folder} holds step {own}")
         return cast(TrainState, state)
 
     def intact(self, like: TrainState, last: int) -> tuple[int | None, dict[int, str]]:
@@ -192,9 +191,10 @@ class Checkpoints:
 
 
 def _has_mark(folder: Path) -> bool:
+    # orbax.metadata would open every array, and log a warning for each damaged one.
     try:
-        return ocp.metadata(folder).custom_metadata == _MARK
-    except _UNREADABLE:
+        return manifest.FILE in (folder / "_CHECKPOINT_METADATA").read_text("utf-8", "replace")
+    except FileNotFoundError:
         return False
 
 
