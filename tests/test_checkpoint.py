@@ -1,5 +1,6 @@
 """Checkpoints: what was saved loads, and nothing else does."""
 
+import gc
 import os
 import re
 import shutil
@@ -54,6 +55,16 @@ def older(tmp_path):
         for step in (4, 8):
             saver.save(step, state(step), force=True)
     return tmp_path / "older"
+
+
+@pytest.fixture
+def refused_by_orbax():
+    """It leaves coroutines that nobody awaits."""
+    yield
+    gc.collect()
+
+
+IGNORED = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
 def files(folder):
@@ -157,6 +168,16 @@ def test_where_all_are_damaged_one_line_names_them(run):
     assert Checkpoints(run).steps == [4, 8]
 
 
+def test_a_line_names_few_of_many(run):
+    for step in (5, 6, 7):
+        Checkpoints(run).save(state(step))
+    for folder in (run / "checkpoints").iterdir():
+        delete(folder / "SHA256SUMS", None)
+    with pytest.raises(Damaged, match="step 8 .*step 7 .*step 6 .* …") as refused:
+        Checkpoints(run).intact(LIKE, LAST)
+    assert "step 5" not in str(refused.value)
+
+
 def test_a_folder_without_checkpoints_holds_none(tmp_path):
     assert Checkpoints(tmp_path, tidy=True).intact(LIKE, LAST) == (None, {})
     assert not list(tmp_path.iterdir())
@@ -173,7 +194,8 @@ def test_damaged_checkpoints_keep_their_files_under_another_name(run):
 
 def test_a_step_after_the_end_is_no_finished_run(run):
     with pytest.raises(
-        ValueError, match=r"checkpoints/8 is after the last step .*, 6: .*step 4 is the newest"
+        ValueError,
+        match=r"checkpoints/8 is after the last step .*, 6: .*mv .*8\.other; .*step 4 is the newest",
     ):
         Checkpoints(run).intact(LIKE, 6)
     with pytest.raises(ValueError, match=r"checkpoints/8 .* 2: .*then there is none left"):
@@ -194,7 +216,8 @@ def test_a_folder_that_is_no_checkpoint_of_its_step(run, make, said):
     assert step == 8 and said in damaged[999]
 
 
-def test_a_checkpoint_of_another_network_is_not_called_damaged(run):
+@IGNORED
+def test_a_checkpoint_of_another_network_is_not_called_damaged(run, refused_by_orbax):
     with pytest.raises(ValueError, match="checkpoints/8 is intact, but that of another network") as refused:
         Checkpoints(run).restore(LIKE.replace(params={"bias": LIKE.params["kernel"]}))
     assert not isinstance(refused.value, Damaged) and "\n" not in str(refused.value)
@@ -207,10 +230,11 @@ def test_a_checkpoint_without_checksums_loads_as_before(older):
     assert_loads(checkpoints, 4)
 
 
+@IGNORED
 # Where an array can't be read, orbax leaves threads that still read the others; these are all of the index.
 @pytest.mark.parametrize("what", ["empty", "deleted"])
 @pytest.mark.parametrize("name", ["_METADATA", "manifest.ocdbt"])
-def test_without_checksums_files_that_cannot_be_read_are_damaged(older, name, what):
+def test_without_checksums_files_that_cannot_be_read_are_damaged(older, name, what, refused_by_orbax):
     damage, where = DAMAGE[what]
     damage(older / "checkpoints/8/state" / name, where)
     step, damaged = Checkpoints(older).intact(LIKE, LAST)

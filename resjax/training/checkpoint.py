@@ -8,6 +8,7 @@ has changed since is never loaded. Checkpoints of earlier versions have no check
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any, cast
@@ -141,9 +142,10 @@ class Checkpoints:
                 raise ValueError(self._after_the_end(step, last))
             return step, damaged
         if damaged:
+            said = "; ".join(list(damaged.values())[:3]) + (" …" if len(damaged) > 3 else "")
             raise Damaged(
-                f"{self.directory} holds no intact checkpoint: {'; '.join(damaged.values())}. Copy an intact "
-                "one there from elsewhere, or repeat the first command of the run with another --workdir"
+                f"{self.directory} holds no intact checkpoint: {said}. Copy an intact one there from elsewhere, "
+                "or repeat the first command of the run with another --workdir"
             )
         return None, {}
 
@@ -171,11 +173,11 @@ class Checkpoints:
         return True
 
     def _after_the_end(self, step: int, last: int) -> str:
-        earlier = [s for s in self.steps if s <= last]
+        folder, earlier = self._folder(step), [s for s in self.steps if s <= last]
+        newest = f"the checkpoint of step {earlier[-1]} is the newest" if earlier else "there is none left"
         return (
-            f"{self._folder(step)} is after the last step of this run, {last}: it belongs to another run, or "
-            f"the training set was larger. Move it out of {self.directory}; then "
-            + (f"the checkpoint of step {earlier[-1]} is the newest" if earlier else "there is none left")
+            f"{folder} is after the last step of this run, {last}: it belongs to another run, or the training "
+            f"set was larger. Rename it: {shlex.join(['mv', str(folder), f'{folder}.other'])}; then {newest}"
         )
 
     def _forget_oldest(self) -> None:
