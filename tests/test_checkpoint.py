@@ -173,7 +173,7 @@ def test_a_line_names_few_of_many(run):
         Checkpoints(run).save(state(step))
     for folder in (run / "checkpoints").iterdir():
         delete(folder / "SHA256SUMS", None)
-    with pytest.raises(Damaged, match="step 8 .*step 7 .*step 6 .* …") as refused:
+    with pytest.raises(Damaged, match=r"step 8 .*step 7 .*step 6 .* …") as refused:
         Checkpoints(run).intact(LIKE, LAST)
     assert "step 5" not in str(refused.value)
 

@@ -144,8 +144,8 @@ class Checkpoints:
         if damaged:
             said = "; ".join(list(damaged.values())[:3]) + (" …" if len(damaged) > 3 else "")
             raise Damaged(
-                f"{self.directory} holds no intact checkpoint: {said}. Copy an intact one there from elsewhere, "
-                "or repeat the first command of the run with another --workdir"
+                f"{self.directory} holds no intact checkpoint: {said}. Copy an intact one there from "
+                "elsewhere, or repeat the first command of the run with another --workdir"
             )
         return None, {}
 
@@ -176,8 +176,9 @@ class Checkpoints:
         folder, earlier = self._folder(step), [s for s in self.steps if s <= last]
         newest = f"the checkpoint of step {earlier[-1]} is the newest" if earlier else "there is none left"
         return (
-            f"{folder} is after the last step of this run, {last}: it belongs to another run, or the training "
-            f"set was larger. Rename it: {shlex.join(['mv', str(folder), f'{folder}.other'])}; then {newest}"
+            f"{folder} is after the last step of this run, {last}: it belongs to another run, or the "
+            "training set was larger. Rename it: "
+            f"{shlex.join(['mv', str(folder), f'{folder}.other'])}; then {newest}"
         )
 
     def _forget_oldest(self) -> None:
