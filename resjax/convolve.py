@@ -251,6 +251,7 @@ def _main(argv: list[str]) -> None:
     if figure_file:
         with style.theme():
             figure = plot(done)
+            figure_file.parent.mkdir(parents=True, exist_ok=True)
             figure.savefig(figure_file, dpi=150, facecolor="white")
         print(f"figure: {_FIGURE.value}")
 

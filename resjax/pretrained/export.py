@@ -27,10 +27,13 @@ def export(
 ) -> None:
     """Writes ``variables`` of ``network`` as safetensors, float32; ``facts`` become the file's metadata.
 
+    The folder of ``path`` is created.
+
     Raises:
       ValueError: torchvision has no network of this kind.
     """
     tensors = to_tensors(variables, network, image_shape, naming.torchvision(network))
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, path, metadata={"format": "pt", **(facts or {})})
 
 
