@@ -70,13 +70,13 @@ def analyze(
     runs = load_runs(list(workdirs))
     where = folder or writable(runs[0].workdir / "analysis", "--out")
     sets = {run.label: run.config.data.name for run in runs}
-    unlike = []
+    notes = [text for run in runs for text in run.damaged]
     if len(set(sets.values())) > 1:
         named = ", ".join(f"{label}: {name}" for label, name in sets.items())
-        unlike.append(f"The runs used different data ({named}), so their errors can't be compared.")
+        notes.append(f"The runs used different data ({named}), so their errors can't be compared.")
     arguments = arguments_of(workdirs)
     return _report(
-        runs, chosen, where, options or Options(), arguments, left_out=unlike, seeds=groups_of(runs)
+        runs, chosen, where, options or Options(), arguments, left_out=notes, seeds=groups_of(runs)
     )
 
 

@@ -11,7 +11,9 @@ state or the newest checkpoint of the workdir. Both can be used alone, and so ca
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import jax
 from absl import flags
@@ -35,6 +37,8 @@ __all__ = [
     "make_experiment", "train_and_evaluate", "train_step",
 ]  # fmt: skip
 
+T = TypeVar("T")
+
 
 def train_and_evaluate(config: ConfigDict, directory: str | Path) -> TrainState:
     """Trains ``config`` in a workdir, from its newest checkpoint if there is one.
@@ -43,7 +47,8 @@ def train_and_evaluate(config: ConfigDict, directory: str | Path) -> TrainState:
       The state after the last step, on all devices.
 
     Raises:
-      ValueError, FileNotFoundError: an invalid configuration or missing data, before any long work.
+      ValueError, FileNotFoundError: an invalid configuration, missing data or no intact checkpoint, before
+        any long work.
       FloatingPointError: a step was not finite; the state before it is saved.
       Stopped: SIGTERM, SIGUSR1 or Ctrl-C; the state is saved.
     """
@@ -58,22 +63,44 @@ def train_and_evaluate(config: ConfigDict, directory: str | Path) -> TrainState:
         experiment.check_batch_size()
         path = _claim(directory, config)
         with Checkpoints(path, config.checkpoint.keep, tidy=True) as checkpoints:
-            start, total = checkpoints.newest or 0, experiment.plan.total
+            total, shapes = experiment.plan.total, devices.abstract(experiment.state_shapes)
+            damaged = _set_damaged_aside(checkpoints, shapes, total)
+            start = checkpoints.newest or 0
             with Writer(path, start, total, config.log.tensorboard) as writer:
+                for text in damaged:
+                    writer.say(f"{text}, and the training continues from step {start}")
                 writer.say(_summary(experiment, devices, start))
                 return loop.run(experiment, devices, checkpoints, writer, stop)
 
 
 def _claim(directory: str | Path, config: ConfigDict) -> Path:
-    """Claims the workdir on the first host. If that fails, all hosts stop instead of waiting for it."""
-    refusal: ValueError | None = None
+    """Claims the workdir on the first host."""
+    return _on_all_hosts(lambda: workdir.claim(directory, config))
+
+
+def _set_damaged_aside(checkpoints: Checkpoints, like: TrainState, last: int) -> list[str]:
+    """Makes the newest intact checkpoint the newest; tells what was wrong with each one that was newer."""
+    _, damaged = _on_all_hosts(lambda: checkpoints.intact(like, last))
+
+    def set_aside() -> list[str]:
+        if jax.process_index() > 0:
+            return []
+        renamed = {text: checkpoints.set_aside(step).name for step, text in damaged.items()}
+        return [f"{text}. It is renamed to {name}" for text, name in renamed.items()]
+
+    return _on_all_hosts(set_aside)
+
+
+def _on_all_hosts(work: Callable[[], T]) -> T:
+    """The result of ``work`` on this host. If it fails on one, all hosts stop instead of waiting for it."""
+    refusal: Exception | None = None
     try:
-        path = workdir.claim(directory, config)
-    except ValueError as error:
+        result = work()
+    except (ValueError, OSError) as error:
         refusal = error
     if any_process(refusal is not None):
-        raise refusal or ValueError(f"the first host refused --workdir={directory}")
-    return path
+        raise refusal or ValueError("another host could not start; it says why")
+    return result
 
 
 def _summary(experiment: Experiment, devices: Devices, start: int) -> str:

@@ -5,7 +5,9 @@ import io
 import json
 import re
 import shlex
+import shutil
 import signal
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -282,6 +284,30 @@ def test_checkpoints_of_a_run_can_be_opened(workdirs):
     assert run.at(2) == run.newest.variables
     with pytest.raises(FileNotFoundError, match="step 1"):
         run.at(1)
+
+
+def test_an_analysis_says_which_checkpoint_it_shows_instead_of_a_damaged_one(
+    workdirs, tmp_path, capsys, undrawn
+):
+    path = Path(shutil.copytree(workdirs / "deep", tmp_path / "run"))
+    first = load_experiment(configs.load(path)).create_state().replace(step=jnp.int32(1))
+    Checkpoints(path).save(first)
+    damaged = path / "checkpoints/2/state/_METADATA"
+    damaged.write_text(damaged.read_text().replace("stem", "stew"))
+    report = analyze([path], ["curves"])
+    said = (
+        f"the checkpoint of step 2 is damaged: {damaged} has changed since it was saved. The checkpoint of "
+        "step 1 is shown instead."
+    )
+    assert capsys.readouterr().err.splitlines().count(said) == 1
+    assert said in text_of(report)
+    run = load_run(path)
+    assert (run.step, run.steps) == (1, (1,))
+    with pytest.raises(ValueError, match="step 2 is damaged"):
+        run.at(2)
+    (path / "checkpoints/1/SHA256SUMS").unlink()
+    with pytest.raises(ValueError, match=r"no intact checkpoint.*step 2.*step 1.*SHA256SUMS is missing"):
+        load_run(path)
 
 
 def test_claims_need_no_run(tmp_path, monkeypatch, capsys, undrawn):

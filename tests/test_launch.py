@@ -15,6 +15,7 @@ from resjax import config as configs
 from resjax import models
 from resjax.studies.catalogue import STUDIES
 from resjax.train import load_experiment, train_and_evaluate
+from resjax.training import manifest
 from resjax.training.checkpoint import Checkpoints
 from resjax.training.devices import start_processes
 from resjax.workdir.stopping import Stopped
@@ -84,6 +85,7 @@ def test_two_processes_train_as_one(tmp_path):
     with Checkpoints(tmp_path / "two") as checkpoints:
         two = checkpoints.restore(load_experiment(config).create_state())
     assert int(two.step) == 6
+    assert manifest.damage(tmp_path / "two/checkpoints/6") is None
     import jax
 
     for a, b in zip(jax.tree.leaves(one.params), jax.tree.leaves(two.params), strict=True):

@@ -249,6 +249,52 @@ def test_records_of_a_resumed_run_are_those_of_one_that_was_never_stopped(resume
     assert whole == continued
 
 
+def _damage(run, step):
+    """Changes one byte of the largest file of a checkpoint, which holds arrays; returns the file."""
+    files = [path for path in (run / f"checkpoints/{step}").rglob("*") if path.is_file()]
+    largest = max(files, key=lambda path: path.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 1
+    largest.write_bytes(content)
+    return largest
+
+
+def test_a_training_goes_on_from_the_newest_intact_checkpoint(finished, tmp_path, capfd):
+    whole, state = finished
+    run = Path(shutil.copytree(whole, tmp_path / "run"))
+    damaged = _damage(run, 8)
+    assert_equal(train_and_evaluate(small_config(), run), state)
+    said = (
+        f"the checkpoint of step 8 is damaged: {damaged} has changed since it was saved. It is renamed to "
+        "8.damaged, and the training continues from step 4\n"
+    )
+    assert said in capfd.readouterr().err
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["4", "8", "8.damaged"]
+    a, b = ([r for r in read_records(p) if "test_loss" in r] for p in (whole, run))
+    assert a == b
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda run: [_damage(run, step) for step in (4, 8)], r"no intact checkpoint: .*step 8.*step 4"),
+        (lambda run: Checkpoints(run).save(_state_of(999)), r"999 is after the last step of this run, 8"),
+    ],
+    ids=["all damaged", "after the end"],
+)
+def test_a_run_that_cannot_go_on_stays_as_it_is(finished, tmp_path, change, said):
+    run = Path(shutil.copytree(finished[0], tmp_path / "run"))
+    change(run)
+    before = sorted(run.rglob("*")), (run / "metrics.jsonl").read_text()
+    with pytest.raises(ValueError, match=said):
+        train_and_evaluate(small_config(), run)
+    assert (sorted(run.rglob("*")), (run / "metrics.jsonl").read_text()) == before
+
+
+def _state_of(step):
+    return load_experiment(small_config()).create_state().replace(step=jnp.int32(step))
+
+
 def test_a_state_is_known_by_its_shapes_before_it_is_made(experiment):
     shapes, state = experiment.state_shapes, experiment.create_state()
     assert jax.tree.structure(shapes) == jax.tree.structure(state)

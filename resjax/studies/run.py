@@ -10,6 +10,7 @@ import functools
 import importlib
 import inspect
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +45,11 @@ class Run(Subject):
       label: its name in figures and tables.
       workdir: its folder.
       experiment: what is built from its configuration.
-      initial, newest: the states at step 0 and at the newest checkpoint.
-      steps: steps of all checkpoints on disk, oldest first; ``at`` loads one.
+      initial, newest: the states at step 0 and at the newest intact checkpoint.
+      steps: steps of the checkpoints on disk up to it, oldest first; ``at`` loads one.
       records: the lines of metrics.jsonl.
       starts: one entry for each start of the training: commit, versions, device, date, command.
+      damaged: sentences on checkpoints that are newer than the newest intact one.
     """
 
     workdir: Path
@@ -57,6 +59,7 @@ class Run(Subject):
     steps: tuple[int, ...]
     records: list[dict[str, Any]]
     starts: list[dict[str, Any]]
+    damaged: tuple[str, ...] = ()
 
     @property
     def config(self) -> ConfigDict:
@@ -173,6 +176,7 @@ class Run(Subject):
 
         Raises:
           FileNotFoundError: no checkpoint of that step.
+          ValueError: it is damaged.
         """
         known = {0: self.initial, self.step: self.newest}
         if step in known:
@@ -248,24 +252,27 @@ def no_training(subject: Subject) -> str | None:
 
 
 def load_run(workdir: str | Path, label: str = "") -> Run:
-    """Opens ``workdir`` with its newest checkpoint.
+    """Opens ``workdir`` with its newest intact checkpoint. Each damaged one is printed on standard error.
 
     Raises:
       FileNotFoundError: no run there, no checkpoint yet, or no data.
-      ValueError: a URL instead of a folder.
+      ValueError: a URL instead of a folder, no intact checkpoint, or one that is not of this run.
     """
     path = local(workdir, reads=True)
     config = configs.load(path)
-    # Opening the folder of checkpoints would create it.
-    if not (path / "checkpoints").is_dir():
+    checkpoints = Checkpoints(path)
+    if not checkpoints.steps:
         raise FileNotFoundError(
             f"{path} has no checkpoint yet; the first is saved after {config.checkpoint.every}"
         )
     _check_paths(path, config)
     experiment = load_experiment(config)
     initial = experiment.create_state()
-    with Checkpoints(path) as checkpoints:
-        newest, steps = checkpoints.restore(initial), tuple(checkpoints.steps)
+    step, found = checkpoints.intact(initial, experiment.plan.total)
+    newest = checkpoints.restore(initial, step)
+    damaged = tuple(f"{text}. The checkpoint of step {step} is shown instead." for text in found.values())
+    for text in damaged:
+        print(text, file=sys.stderr)
     starts = path / "runs.json"
     return Run(
         label=label or path.name,
@@ -273,9 +280,10 @@ def load_run(workdir: str | Path, label: str = "") -> Run:
         experiment=experiment,
         initial=initial,
         newest=newest,
-        steps=steps,
+        steps=tuple(s for s in checkpoints.steps if s <= int(newest.step)),
         records=read_records(path),
         starts=json.loads(starts.read_text()) if starts.is_file() else [],
+        damaged=damaged,
     )
 
 

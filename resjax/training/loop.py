@@ -41,7 +41,9 @@ def run(
     config, task, plan = experiment.config, experiment.task, experiment.plan
     step = checkpoints.newest or 0
     if step >= plan.total:
-        writer.say(f"nothing to do: the newest checkpoint is that of the last step, {plan.total}")
+        writer.say(
+            f"nothing to do: the newest checkpoint is of step {step}, and the last step is {plan.total}"
+        )
         return checkpoints.restore(devices.abstract(experiment.state_shapes))
     evaluate = Evaluation(task, experiment.dataset, devices, config.eval.batch_size)
     feed = Feed(config, experiment.dataset, devices, step)
