@@ -9,7 +9,6 @@ import dataclasses
 import functools
 import importlib
 import inspect
-import json
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,8 @@ from resjax.training.checkpoint import Checkpoints
 from resjax.training.experiment import Experiment, load_experiment
 from resjax.training.step import Task, TrainState, augmented
 from resjax.workdir.paths import local
-from resjax.workdir.workdir import find, short_names
+from resjax.workdir.records import Records
+from resjax.workdir.workdir import find, read_starts, short_names
 from resjax.workdir.writers import read_records
 
 _REFERENCE = 2**30  # folded into a run's key for images that are augmented after training
@@ -46,7 +46,7 @@ class Run(Subject):
       experiment: what is built from its configuration.
       initial, newest: the states at step 0 and at the newest checkpoint.
       steps: steps of all checkpoints on disk, oldest first; ``at`` loads one.
-      records: the lines of metrics.jsonl.
+      records: the lines of metrics.jsonl, read from the file when they are used.
       starts: one entry for each start of the training: commit, versions, device, date, command.
     """
 
@@ -55,7 +55,7 @@ class Run(Subject):
     initial: TrainState
     newest: TrainState
     steps: tuple[int, ...]
-    records: list[dict[str, Any]]
+    records: Records
     starts: list[dict[str, Any]]
 
     @property
@@ -266,7 +266,6 @@ def load_run(workdir: str | Path, label: str = "") -> Run:
     initial = experiment.create_state()
     with Checkpoints(path) as checkpoints:
         newest, steps = checkpoints.restore(initial), tuple(checkpoints.steps)
-    starts = path / "runs.json"
     return Run(
         label=label or path.name,
         workdir=path,
@@ -275,7 +274,7 @@ def load_run(workdir: str | Path, label: str = "") -> Run:
         newest=newest,
         steps=steps,
         records=read_records(path),
-        starts=json.loads(starts.read_text()) if starts.is_file() else [],
+        starts=read_starts(path),
     )
 
 
