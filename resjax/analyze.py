@@ -34,7 +34,7 @@ from resjax.report.write import Report, write
 from resjax.studies.catalogue import GROUPS, STUDIES
 from resjax.studies.given import Given, load_network
 from resjax.studies.options import Options
-from resjax.studies.run import load_runs
+from resjax.studies.run import Run, load_runs
 from resjax.studies.study import Study
 from resjax.studies.subject import Subject
 from resjax.training.cores import share_cores_to_analyse
@@ -74,10 +74,19 @@ def analyze(
     if len(set(sets.values())) > 1:
         named = ", ".join(f"{label}: {name}" for label, name in sets.items())
         unlike.append(f"The runs used different data ({named}), so their errors can't be compared.")
+    said = [*unlike, *filter(None, map(_unreadable, runs))]
     arguments = arguments_of(workdirs)
-    return _report(
-        runs, chosen, where, options or Options(), arguments, left_out=unlike, seeds=groups_of(runs)
-    )
+    return _report(runs, chosen, where, options or Options(), arguments, left_out=said, seeds=groups_of(runs))
+
+
+def _unreadable(run: Run) -> str:
+    """A sentence on damaged lines of a run's log, or ''."""
+    lines = run.records.unreadable
+    if not lines:
+        return ""
+    listed = ", ".join(map(str, lines[:5])) + (" …" if len(lines) > 5 else "")
+    what, are = ("Lines", "are") if len(lines) > 1 else ("Line", "is")
+    return f"{what} {listed} of {run.workdir}/metrics.jsonl can't be read and {are} left out."
 
 
 def analyze_network(
@@ -143,6 +152,8 @@ def _report(
       more: further fields of the report.
     """
     console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
+    for text in left_out:
+        console.print(text, markup=False)
     results, refused, failed = run_studies(runs, chosen, options, console)
     refused += left_out
     if not results:

@@ -24,8 +24,8 @@ from resjax.studies.options import ClaimOptions, Options
 from resjax.studies.result import Result
 from resjax.studies.study import Claim, Study
 from resjax.studies.subject import Subject
+from resjax.workdir.atomic import write
 from resjax.workdir.provenance import provenance
-from resjax.workdir.workdir import write
 
 T = TypeVar("T")
 
