@@ -1,9 +1,12 @@
 """metrics.jsonl: damaged lines are passed over, and a start loses none of them."""
 
 import json
+import re
 
 import pytest
+from run_helpers import run_with
 
+from resjax.analyze import _unreadable
 from resjax.studies.curves import curves
 from resjax.workdir import records as reading
 from resjax.workdir.writers import Writer, read_records, set_aside
@@ -130,6 +133,16 @@ def test_scalars_are_read_without_parsing_norms(log, monkeypatch):
 def test_damaged_norms_do_not_cost_the_losses(log):
     log.write_bytes(line(0) + line(1, norms=NORMS).replace(b"1.0, 2.0", b"1.0? 2.0"))
     assert steps(log) == [0, 1] and "norms" not in read_records(log.parent)[1]
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [([], ""), ([1], "Line 2 of .* is left out"), ([0, 1, 2, 3, 4, 5], "Lines 1, 2, 3, 4, 5 … of")],
+)
+def test_an_analysis_names_the_lines_that_it_passes_over(log, bad, said):
+    log.write_bytes(b"".join(b"garbage\n" if n in bad else WHOLE[0] for n in range(8)))
+    text = _unreadable(run_with(workdir=log.parent, records=read_records(log.parent)))
+    assert re.match(said, text) and bool(text) == bool(bad)
 
 
 def test_a_record_of_a_loss_without_an_error_is_no_point_of_a_curve():

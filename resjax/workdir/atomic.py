@@ -28,8 +28,10 @@ def replacing(path: Path) -> Iterator[Path]:
     killed process has left is removed when the same file is written again, ten minutes later or more.
     """
     for other in path.parent.iterdir():
-        if is_temporary(other, path.name) and time.time() - _changed(other) > _ABANDONED:
-            other.unlink(missing_ok=True)
+        if is_temporary(other, path.name):
+            with contextlib.suppress(OSError):  # it has just gone, or belongs to another user
+                if time.time() - other.stat().st_mtime > _ABANDONED:
+                    other.unlink()
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield temporary
@@ -42,11 +44,3 @@ def replacing(path: Path) -> Iterator[Path]:
 def is_temporary(path: Path, name: str = "") -> bool:
     """Whether ``path`` is called as a temporary file, of the file ``name`` if that is given."""
     return re.fullmatch(rf"\.{re.escape(name) if name else '.+'}\.\d+", path.name) is not None
-
-
-def _changed(path: Path) -> float:
-    """The time of the last change; now, if the file has just gone."""
-    try:
-        return path.stat().st_mtime
-    except FileNotFoundError:
-        return time.time()

@@ -2,7 +2,8 @@
 
 ``config.json``     the resolved configuration
 ``runs.json``       for each start: commit, versions, device, date, command
-``metrics.jsonl``   one JSON object per line, see ``resjax.workdir.writers``
+``metrics.jsonl``   one JSON object per line, see ``resjax.workdir.writers``; lines that a start repeats
+                    are moved to ``metrics.jsonl.set-aside-1``, ``-2``, …
 ``checkpoints/``    see ``resjax.training.checkpoint``
 """
 
