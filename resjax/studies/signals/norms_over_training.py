@@ -116,7 +116,7 @@ def norms_over_training(
 
 
 def _listed(norms: Any) -> Iterable[float]:
-    """A norm, or the norms of a stack. Lists, as they are in a log, are read without numpy: that is faster."""
+    """A norm, or the norms of a stack; lists, of which a log consists, without numpy, which is faster."""
     return norms if isinstance(norms, list) else np.ravel(norms)
 
 
