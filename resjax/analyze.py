@@ -221,7 +221,7 @@ def _main(argv: list[str]) -> None:
     if network and not out:
         raise command.Misuse("--network needs --out=DIR, the folder of the report")
     options, studies = command.chosen(Options, _OPTIONS), _STUDIES.value or []
-    _chosen(studies)
+    _chosen(studies)  # a wrong name is told before a missing folder
     if network:
         report = analyze_network(network, studies, out=out, options=options)
     else:

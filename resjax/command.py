@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import logging
 import os
 import re
@@ -16,6 +15,7 @@ from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 from resjax import config as configs
+from resjax.config import nearest, plain
 from resjax.cpu.compilation import compile_quickly, keep_compiled
 from resjax.data.config import check as check_data
 from resjax.workdir.stopping import Stopped
@@ -25,6 +25,8 @@ CONFIG_HELP = (
     f"a Python file with a get_config(arg), or one of resjax: {', '.join(configs.files())}. "
     "With ':smoke' behind it, one of resjax is small and its training short"
 )
+# Flags that are defined here belong to the command, so its --help lists them.
+flags.disclaim_key_flags()
 # What parsing of flags and loading of a configuration raise.
 _ERRORS = (flags.Error, AttributeError, KeyError, IndexError, OSError, TypeError, ValueError)
 
@@ -60,25 +62,17 @@ def chosen(options: type[Any], given: dict[str, flags.FlagHolder[Any]]) -> Any:
 def define_config(config: ConfigDict) -> flags.FlagHolder[ConfigDict]:
     """``--config.FIELD=VALUE``, for a configuration that the command makes itself."""
     try:
-        return config_flags.DEFINE_config_dict("config", config)
+        holder = config_flags.DEFINE_config_dict("config", config)
     except _ERRORS as error:  # this already reads the command line
         _leave(_explained(sys.argv, error, config, flags.FLAGS))
+    flags.declare_key_flag("config")  # its library takes this module for the command
+    return holder
 
 
 def run(main: Callable[[list[str]], None]) -> None:
     """Runs ``main(argv)`` with absl's flags parsed. The exit status is 2 after a wrong flag, 1 after an error
     that the command reports, and 143 after a signal to stop."""
     app.run(_quietly(main), flags_parser=_parse)
-
-
-def nearest(name: str, allowed: Iterable[str], cutoff: float = 0.6) -> str:
-    """The name in ``allowed`` that is most similar to ``name``; '' if none is.
-
-    Upper case, hyphens and underscores make no difference.
-    """
-    plain = {_plain(one): one for one in allowed}
-    found = difflib.get_close_matches(_plain(name), plain, 1, cutoff)
-    return plain[found[0]] if found else ""
 
 
 def refuse_unknown(flag: str, given: Iterable[str], allowed: Iterable[str]) -> None:
@@ -200,9 +194,9 @@ def _wrong_path(config: ConfigDict, field: str, value: str) -> str:
 def _check(config: ConfigDict) -> None:
     """Raises ValueError for a field that nothing reads, or a value of a wrong type or that no data allow."""
     known = configs.flat(configs.default().to_dict())
+    sections = {field.partition(".")[0] for field in known} - {"model"}
     for field in configs.flat(config.to_dict()):
-        section = field.partition(".")[0]
-        if section != "model" and section in configs.default() and field not in known:
+        if field.partition(".")[0] in sections and field not in known:
             raise ValueError(f"the file of --config sets {field}: {_unknown_field(config, field, '', known)}")
     configs.check_types(config)
     if "data" in config:
@@ -242,7 +236,7 @@ def _nearest_field(config: ConfigDict, field: str, fields: Iterable[str] = ()) -
     sections = {f.partition(".")[0] for f in fields if "." in f}
     if section not in sections:
         section = nearest(section, sections)
-    meant = MEANT.get(_plain(leaf), "")
+    meant = MEANT.get(plain(leaf), "")
     own = {f.removeprefix(f"{section}."): f for f in fields if section and f.startswith(f"{section}.")}
     leaves: dict[str, str] = {}
     for f in fields:
@@ -312,7 +306,7 @@ def _unknown_flag(argv: list[str], name: str, config: ConfigDict | None, known: 
     near = nearest(name, own)
     if config is not None and (bare != name or not near):
         near = f"config.{field}" if (field := _nearest_field(config, bare)) else near
-    near = near or _FLAGS.get(_plain(name), "")
+    near = near or _FLAGS.get(plain(name), "")
     hint = f"Did you mean --{near}? " if near and near.partition(".")[0] in own else ""
     return (
         f"--{name}: there is no such flag. {hint}This command has: {', '.join(f'--{f}' for f in sorted(own))}"
@@ -326,10 +320,6 @@ _FLAGS = dict.fromkeys(
 ) | dict.fromkeys(("cfg", "configfile", "conf"), "config") | dict.fromkeys(
     ("analysis", "analyses", "analyze"), "studies"
 ) | dict.fromkeys(("output", "report", "o", "save"), "out")  # fmt: skip
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[-_]", "", name).lower()
 
 
 def _leave(text: str) -> NoReturn:

@@ -10,7 +10,9 @@ import difflib
 import importlib.resources
 import importlib.util
 import json
+import re
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -310,12 +312,27 @@ def find_file(name: str | Path) -> Path:
         return path
     if str(name) in known:
         return known[str(name)]
-    nearest = difflib.get_close_matches(path.stem, known, 1)
+    near = nearest(path.stem, known)
     raise FileNotFoundError(
         f"configuration {str(name)!r}: there is no such file, and resjax has none of this name. "
-        + (f"Did you mean --config={nearest[0]}? " if nearest else "")
+        + (f"Did you mean --config={near}? " if near else "")
         + f"Allowed: the path of a Python file with a get_config(arg), or one of {', '.join(known)}"
     )
+
+
+def nearest(name: str, allowed: Iterable[str], cutoff: float = 0.6) -> str:
+    """The name in ``allowed`` that is most similar to ``name``; '' if none is.
+
+    Upper case, hyphens and underscores make no difference. ``cutoff`` is the least similarity in 0 … 1.
+    """
+    names = {plain(one): one for one in allowed}
+    found = difflib.get_close_matches(plain(name), names, 1, cutoff)
+    return names[found[0]] if found else ""
+
+
+def plain(name: str) -> str:
+    """``name`` in lower case, without hyphens and underscores."""
+    return re.sub(r"[-_]", "", name).lower()
 
 
 def load_file(name: str | Path, arg: str = "") -> ConfigDict:

@@ -86,7 +86,6 @@ def _summary(experiment: Experiment, devices: Devices, start: int) -> str:
 def _main(argv: list[str]) -> None:
     command.no_arguments(argv)
     directory = _WORKDIR.value or ""
-    local(directory)
     share_cores(_CONFIG.value)
     train_and_evaluate(_CONFIG.value, directory)
     print(f"done: {directory}. Analyze it: python -m resjax.analyze --workdir={shlex.quote(directory)}")

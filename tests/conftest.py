@@ -5,16 +5,18 @@ import ctypes
 import gc
 import importlib.metadata
 import os
+import sys
 import tempfile
 
 # Before jax is imported. Eight devices, so that data parallelism is tested on any machine; and a compiler in
 # a hurry, because compilation is most of the time of these tests; without XLA's newer way to fuse loops it
 # takes a third of the time. Tests that start processes clear the flags, or keep only those of the compiler.
 # RESJAX_ACCELERATOR=1 leaves all that as it is, for the tests marked gpu and for no others.
-# An unknown flag ends the process, and later releases have no such choice.
+# An unknown flag ends the process, and later releases have no such choice of a way to fuse.
 JAXLIB = tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2]))
-OLDER_FUSION = ("--xla_cpu_use_fusion_emitters=false",) if JAXLIB < (0, 11) else ()
-QUICKLY = ("--xla_backend_optimization_level=0", *OLDER_FUSION)
+# One piece of machine code a program: these are small, and the workers of pytest-xdist keep all cores busy.
+OLDER = ("--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1")
+QUICKLY = ("--xla_backend_optimization_level=0", *(OLDER if JAXLIB < (0, 11) else ()))
 FLAGS = ("--xla_force_host_platform_device_count=8", *QUICKLY)
 os.environ["RESJAX_CACHE_DIR"] = "off"
 os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
@@ -32,6 +34,8 @@ import jax
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Nobody reads the lines of Python in compiled programs; finding them is part of each lowering.
+jax.config.update("jax_traceback_in_locations_limit", 0)
 LIBC = ctypes.CDLL(None)
 # Many tests build the same network and compile the same program. Each process has a folder of its own, since
 # JAX does not write programs atomically.
@@ -45,6 +49,17 @@ hypothesis.settings.register_profile("any machine", deadline=None)
 hypothesis.settings.load_profile("any machine")
 
 
+ENOUGH_BYTES = 800 * 2**20
+
+
+def resident_bytes() -> int:
+    """Memory that this process holds, in bytes."""
+    if sys.platform != "linux":
+        return 2**63  # not known: as if it were too much
+    with open("/proc/self/statm") as f:
+        return int(f.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 def pytest_collection_finish():
     """What was imported stays: the collector need not visit it."""
     gc.collect()
@@ -53,9 +68,10 @@ def pytest_collection_finish():
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item, nextitem):
-    """Compiled programs go with the file whose tests ran them; without that, a process grows to gigabytes."""
+    """Compiled programs go when there are many; without that, a process grows to gigabytes. They go behind a
+    file: the next one may have the same small programs, but hardly the same large ones."""
     yield
-    if nextitem is None or nextitem.path != item.path:
+    if (nextitem is None or nextitem.path != item.path) and resident_bytes() > ENOUGH_BYTES:
         jax.clear_caches()
         gc.collect()
         if hasattr(LIBC, "malloc_trim"):  # glibc would keep what was freed

@@ -33,6 +33,19 @@ def _collected():
 
 MAKERS, NAMES = _collected()
 every_case = pytest.mark.parametrize("name", NAMES)
+# One of each library, and of each kind that has its own way through the program.
+VARIED = {
+    "plain_jax: decoder with padding",
+    "plain_jax: normalization behind the sum",
+    "linen: ViT",
+    "nnx: ResNet",
+    "equinox: pre-activation ResNet",
+    "haiku: decoder",
+}
+varied_cases_first = pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow) if n in MAKERS.keys() - VARIED else n for n in NAMES],
+)
 
 
 @functools.cache

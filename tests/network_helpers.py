@@ -29,6 +29,11 @@ def draw(network, shape):
     return jax.tree_util.tree_map_with_path(leaf, variables)
 
 
+def initial(network, example, seed=0):
+    """Initial variables, made by one program: otherwise, each operation of the forward pass would be one."""
+    return jax.jit(lambda key: network.init(key, example))(jax.random.key(seed))
+
+
 @functools.partial(jax.jit, static_argnums=0, static_argnames="train")
 def logits_of(network, variables, images, train=False, **changes):
     """Logits, with ``gates`` and the like as changes; compiled once a network for all tests of a file."""

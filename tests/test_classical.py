@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from marks import slow_but
 
 from resjax import models
 from resjax.models.layers import AdaptiveAveragePool, LocalResponseNorm
@@ -108,7 +109,7 @@ def ready(name, **changes):
     return network, variables, rng.normal(size=(2, *shape)).astype(np.float32), shape
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", slow_but(SMALL, *list(SMALL)[:2], "veit_plain"))
 def test_gates_of_one_change_nothing(name):
     network, variables, x, _ = ready(name)
     # Operation by operation: compiled as a whole, sums may be ordered otherwise beside a product with 1.

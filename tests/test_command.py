@@ -15,6 +15,7 @@ from script_helpers import REPOSITORY, run_each
 
 from resjax import command
 from resjax import config as configs
+from resjax.config import nearest, plain
 
 # ml_collections loads files in a way that Python will drop.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
@@ -59,7 +60,7 @@ def test_a_field_that_is_not_there(given, said):
 def test_every_meaning_is_a_field():
     known = configs.flat(configs.default().to_dict()).keys() | {"model.dropout"}
     assert set(command.MEANT.values()) <= known
-    assert all(name == command._plain(name) for name in command.MEANT)
+    assert all(name == plain(name) for name in command.MEANT)
 
 
 TYPES = {
@@ -147,6 +148,14 @@ def test_a_mistake_is_one_line(tmp_path, every):
     assert not (tmp_path / "run").exists() and not (REPOSITORY / "x").exists()
 
 
+@pytest.mark.slow
+def test_the_help_of_a_command_lists_its_options(tmp_path):
+    options = {"analyze": "--draws: ", "claims": "--seed: "}
+    ended = run_each([(f"resjax.{name}", "--help") for name in options], tmp_path)
+    for option, done in zip(options.values(), ended, strict=True):
+        assert option in done.stdout, done
+
+
 CONFIG = """
 from resjax import config as configs
 def get_config(arg=""):
@@ -188,7 +197,7 @@ def test_a_mistake_in_a_file(tmp_path, capsys, line, said):
     ],
 )
 def test_the_nearest_name(name, allowed, found):
-    assert command.nearest(name, allowed) == found
+    assert nearest(name, allowed) == found
 
 
 def test_a_suggested_flag_can_be_pasted():

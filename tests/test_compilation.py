@@ -93,6 +93,7 @@ def test_jax_own_variables_win(tmp_path):
     assert not (tmp_path / "ours").exists()
 
 
+@pytest.mark.slow
 def test_many_processes_may_start_at_once(tmp_path):
     started = [start(XDG_CACHE_HOME=str(tmp_path)) for _ in range(4)]
     values = {process.communicate()[0].split()[0] for process in started}

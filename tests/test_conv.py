@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from marks import slow_but
 
 from resjax.cpu import one_thread
 from resjax.cpu.conv import conv
@@ -141,7 +142,7 @@ def test_any_shape(data):
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-@pytest.mark.parametrize("batch", [5, 6])  # cut in pairs; one is left of 5
+@pytest.mark.parametrize("batch", slow_but([5, 6], 5))  # cut in pairs; one is left of 5
 def test_on_one_thread_it_is_the_same(case, batch, monkeypatch, x64):
     x, kernel = arrays(case._replace(batch=batch), jnp.float64)
     y = jax.eval_shape(partial(conv, **case.options()), x, kernel)

@@ -101,6 +101,7 @@ def test_no_more_devices_than_were_tried(six_cores, monkeypatch):
     assert cores.number_of_devices(128) == 8
 
 
+@pytest.mark.slow
 def test_the_command_trains_on_cores_as_on_one_device(tmp_path):
     """And goes on with another number of them."""
     rng = np.random.default_rng(0)

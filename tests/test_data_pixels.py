@@ -129,6 +129,7 @@ def test_of_several_frames_the_first_is_read():
     [
         (np.int32([[-1, 5]]), r"-1 \.\. 5; needed: whole numbers .* in 0 \.\. 65535"),
         (np.int32([[0, 65536]]), r"0 \.\. 65536"),
+        (np.int32([[0, 255]]), r"0 \.\. 255 with 32 bits each, .* Save it with 8 bits, or with 16"),
         (np.float32([[0, 255]]), r"0\.0 \.\. 255\.0; needed: floats in 0 \.\. 1"),
         (np.float32([[0, np.nan]]), "nan"),
     ],

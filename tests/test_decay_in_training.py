@@ -86,6 +86,7 @@ def test_the_norm_covers_the_units_only():
     assert _size(by_hand, "bias") == np.sqrt(4 * 4)
 
 
+@pytest.mark.slow
 def test_divergence_is_marked():
     """A decay of 10³⁰ multiplies weights by −2·10²⁸ in each step."""
     r = decay_in_training(recipe(norm=False), decays=(0.0, 1e30), rates=(0.02,), seeds=2)

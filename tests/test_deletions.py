@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from marks import slow_but
 from network_helpers import draw, logits_of, programs, subject_of
 
 from resjax import models
@@ -68,7 +69,7 @@ def all_subsets_of(kind):
     return delete_subsets(network, variables, *examples(11), subsets, batch_size=BATCH)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", slow_but(KINDS, "pre", "stochastic depth"))
 def test_every_set_equals_the_network_with_gates_of_zero(kind):
     network, variables = network_of(kind)
     result = all_subsets_of(kind)
@@ -82,7 +83,7 @@ def test_every_set_equals_the_network_with_gates_of_zero(kind):
     assert len(np.unique(result.loss)) > 8
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", slow_but(KINDS, "pre", "stochastic depth"))
 def test_deleting_nothing_changes_no_bit(kind):
     network, variables = network_of(kind)
     places = np.arange(network.num_units)[None]

@@ -9,17 +9,18 @@ from discover_helpers import (
     NAMES,
     assert_close,
     case,
-    every_case,
     found_in,
     jitted,
     layers_swapped,
     layers_swapped_order,
+    varied_cases_first,
 )
+from marks import slow_but
 
 pytestmark = pytest.mark.usefixtures("x64_throughout", "foreign_code")
 
 
-@every_case
+@varied_cases_first
 def test_each_unit_deleted_is_the_network_written_without_it(name):
     own, found = case(name, double=True), found_in(name, double=True)
     n = len(own.units)
@@ -48,7 +49,7 @@ def test_each_unit_deleted_is_the_network_written_without_it(name):
     assert_close(jitted(network, found.variables, x), logits)  # at any gates
 
 
-@every_case
+@varied_cases_first
 def test_other_orders(name):
     own, found = case(name, double=True), found_in(name, double=True)
     expected = jitted(own.fn, layers_swapped(own.variables), own.example)
@@ -67,7 +68,11 @@ def test_other_orders(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["linen: ViT", "plain_jax: ConvNeXt, NCHW", "plain_jax: decoder with padding"]
+    "name",
+    slow_but(
+        ["linen: ViT", "plain_jax: ConvNeXt, NCHW", "plain_jax: decoder with padding"],
+        "plain_jax: ConvNeXt, NCHW",
+    ),
 )
 def test_other_dtypes(name):
     """What was found in float32 runs in float64 and in bfloat16: the function is traced again."""

@@ -5,6 +5,7 @@ import functools
 import jax
 import numpy as np
 import pytest
+from marks import slow_but
 from network_helpers import draw, equal
 
 import resjax
@@ -68,7 +69,7 @@ def test_units_are_those_of_the_network(name):
         assert ours == theirs
 
 
-@each
+@pytest.mark.parametrize("name", slow_but(NETWORKS, "post-activation"))
 def test_lesions(name):
     network, variables, found, images, labels = case(name)
     there = lesion(found.network, found.variables, images, labels)
@@ -76,7 +77,7 @@ def test_lesions(name):
     assert_same_results(there, here, "error", "loss", "kl", "agreement", "intact_error")
 
 
-@each
+@pytest.mark.parametrize("name", slow_but(NETWORKS, "pre-activation, projection"))
 def test_spectrum(name):
     network, variables, found, images, labels = case(name)
     there = path_spectrum(found.network, found.variables, images, labels, batch_size=2)
@@ -84,7 +85,7 @@ def test_spectrum(name):
     assert_same_results(there, here, "norm", "contribution", "total", "length")
 
 
-@each
+@pytest.mark.parametrize("name", slow_but(NETWORKS, "post-activation", "bottlenecks"))
 def test_responses(name):
     network, variables, found, images, _ = case(name)
     there = responses(found.network, found.variables, images, batch_size=3)
@@ -104,7 +105,7 @@ def test_orders(name):
     assert_same_results(there, here, "order", "error", "loss", "kl", "intact_error")
 
 
-@each
+@pytest.mark.parametrize("name", slow_but(NETWORKS, "post-activation", "normalization behind the sum"))
 def test_training_mode(name):
     network, variables, found, images, _ = case(name)
     key = jax.random.key(0)

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from discover_helpers import assert_close, case, every_case, found_in, jitted, labels_for, loss
+from discover_helpers import assert_close, case, found_in, jitted, labels_for, loss, varied_cases_first
 
 from resjax.studies.paths.path_exact import walk_lengths
 from resjax.studies.paths.path_walk import Probe
@@ -11,7 +11,7 @@ from resjax.studies.paths.path_walk import Probe
 pytestmark = pytest.mark.usefixtures("x64_throughout", "foreign_code")
 
 
-@every_case
+@varied_cases_first
 def test_path_lengths_sum_to_the_gradient(name):
     own, found = case(name, double=True), found_in(name, double=True)
     labels, key, n = labels_for(own), jax.random.key(0), len(own.units)

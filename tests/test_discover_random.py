@@ -19,7 +19,7 @@ from resjax.studies.paths.path_exact import walk_lengths
 from resjax.studies.paths.path_walk import PAPER
 
 BATCH, TOKENS, CLASSES = 2, 3, 3
-FEW_AND_MANY = pytest.mark.parametrize("count", [4, pytest.param(60, marks=pytest.mark.slow)])
+FEW_AND_MANY = pytest.mark.parametrize("count", [2, pytest.param(60, marks=pytest.mark.slow)])
 
 pytestmark = pytest.mark.usefixtures("x64_throughout", "foreign_code")
 

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 from discover_helpers import assert_close, case, found_in, paths_of
+from marks import slow_but
 
 from resjax.analysis import recalibrate, reestimate
 from resjax.network.refusal import Refusal
@@ -28,7 +29,7 @@ def batch_statistics(own, images):
     return {path: np.asarray(v) / (1 - (np.asarray(one[path]) - v)) for path, v in zero.items()}
 
 
-@pytest.mark.parametrize("name", NORMALIZED)
+@pytest.mark.parametrize("name", slow_but(NORMALIZED, "nnx: ResNet"))
 def test_statistics_of_two_batches(name):
     own, found = case(name, double=True), found_in(name, double=True)
     images = np.concatenate([own.example, 2 * own.example[::-1]])

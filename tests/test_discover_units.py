@@ -5,7 +5,7 @@ import functools
 import jax
 import numpy as np
 import pytest
-from discover_helpers import NAMES, case, every_case, found_in, on_device, paths_of
+from discover_helpers import NAMES, case, every_case, found_in, on_device, paths_of, varied_cases_first
 from network_helpers import equal
 
 import resjax
@@ -151,7 +151,7 @@ def bits(logits):
     return np.asarray(logits).view(np.uint32)
 
 
-@every_case
+@varied_cases_first
 def test_gates_of_one_give_the_function_bit_for_bit(name):
     """In float32, operation by operation."""
     own, found = case(name), found_in(name)

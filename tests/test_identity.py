@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
+from marks import slow_but
 from network_helpers import draw, on_stack
 from run_helpers import tiny_run
 
@@ -100,7 +101,7 @@ def loop(network, variables, images, labels):
     return rows
 
 
-@pytest.mark.parametrize("form", ["pre", "post", "plain", "dropped"])
+@pytest.mark.parametrize("form", slow_but(["pre", "post", "plain", "dropped"], "post", "plain"))
 def test_every_measure_equals_a_loop(form, x64):
     network = build(form, dtype="float64")
     v = jax.tree.map(lambda a: a.astype(jnp.float64), draw(build(form), SHAPE))

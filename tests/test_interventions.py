@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from marks import slow_but
 from network_helpers import draw, equal, logits_of, programs
 
 from resjax import models
@@ -69,7 +70,7 @@ def logits(network, variables, x):
 # --- what changes nothing ---
 
 
-@pytest.mark.parametrize("form", ["pre", "post", "plain"])
+@pytest.mark.parametrize("form", slow_but(["pre", "post", "plain"], "pre", "plain"))
 def test_what_changes_nothing_changes_no_bit(form):
     network, v = made(form)
     x, _ = examples()
@@ -120,7 +121,7 @@ def made_wide(form):
     return network, v, examples()[0].astype(np.float64)
 
 
-@pytest.mark.parametrize("form", ["pre", "post", "plain", "dropped"])
+@pytest.mark.parametrize("form", slow_but(["pre", "post", "plain", "dropped"], "post", "dropped"))
 def test_frozen_units_equal_a_loop(form, x64):
     network, v, x = made_wide(form)
     reference = examples(7, seed=2)[0].astype(np.float64)
@@ -142,7 +143,7 @@ def test_frozen_units_equal_a_loop(form, x64):
         np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-10)
 
 
-@pytest.mark.parametrize("form", ["pre", "post", "merged", "dropped"])
+@pytest.mark.parametrize("form", slow_but(["pre", "post", "merged", "dropped"], "pre", "merged"))
 def test_parallel_units_equal_a_loop(form, x64):
     network, v, x = made_wide(form)
     for names in (["stage1"], []):
@@ -184,7 +185,7 @@ def result_of(form, **fields):
     return interventions(network, v, x, y, batch_size=4, **{**given, **fields})
 
 
-@pytest.mark.parametrize("form", ["pre", "plain"])
+@pytest.mark.parametrize("form", slow_but(["pre", "plain"], "pre"))
 def test_rows_are_those_interventions(form):
     network, v = made(form)
     x, y = examples(11)
@@ -276,7 +277,7 @@ def test_wrong_input_is_refused():
         result_of("pre").of("delete")
 
 
-@pytest.mark.parametrize("form", ["pre", "plain"])
+@pytest.mark.parametrize("form", slow_but(["pre", "plain"], "pre"))
 def test_json_keeps_everything(form):
     result = result_of(form)
     back = Interventions.from_json(json.loads(json.dumps(result.to_json(), allow_nan=False)))

@@ -102,7 +102,7 @@ def assert_whole(states, before=None):
 def test_an_import_is_whole_or_refused(tmp_path, states):
     shape, model = (8, 8, 1), models.defaults("resnet", depth=8, widths=(2, 4, 8), placement="post")
     network = models.build(model, image_shape=shape, num_classes=10)
-    names = naming.residual(network, naming.CIFAR)
+    names = naming.residual(network, naming.TORCHVISION)
     save_file(to_tensors(draw(network, shape), network, shape, names), tmp_path / "net.safetensors")
     source = read(tmp_path / "net.safetensors")
     config = default_config(source.layout)

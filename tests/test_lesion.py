@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from marks import slow_but
 from network_helpers import programs
 
 from resjax import models
@@ -107,7 +108,9 @@ def lesions_of(name):
     return network, variables, images, labels, result
 
 
-@pytest.mark.parametrize("name", ["pre", "post", "plain", "stochastic depth"])
+@pytest.mark.parametrize(
+    "name", slow_but(["pre", "post", "plain", "stochastic depth"], "post", "stochastic depth")
+)
 def test_equals_running_the_network_with_a_gate_of_zero(name):
     network, variables, images, labels, result = lesions_of(name)
     n = network.num_units

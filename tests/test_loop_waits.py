@@ -109,6 +109,7 @@ def test_no_dispatch_waits_for_the_host(tmp_path):
     assert train(tmp_path, patience=60).late == []
 
 
+@pytest.mark.slow
 def test_a_host_that_waits_would_be_seen(tmp_path, monkeypatch):
     """The same with a loop that reads each dispatch's loss before it prepares the next batches."""
     batches = Feed.batches

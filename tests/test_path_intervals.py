@@ -234,7 +234,7 @@ def samples(straight):
     return [sample_of(mean, seed, loud=0.0) for seed in range(SAMPLES)]
 
 
-@pytest.mark.parametrize("draws", [6, 30])
+@pytest.mark.parametrize("draws", [6, pytest.param(30, marks=pytest.mark.slow)])
 def test_intervals_of_draws_hold_what_endless_draws_would_give(draws):
     mean, trials = true_mean(CURVE), 100
     g, r_squared = fit_attenuation(mean, LENGTH, N, 0)
@@ -257,7 +257,7 @@ def test_intervals_of_draws_hold_what_endless_draws_would_give(draws):
     assert (held / trials >= 0.88).all(), held / trials
 
 
-@pytest.mark.parametrize("draws", [16, 100])
+@pytest.mark.parametrize("draws", [pytest.param(16, marks=pytest.mark.slow), 100])
 def test_draws_that_share_a_batch_count_once(draws):
     """Draws of one batch may be equal, as at length 0, so a hundred of 16 batches know no more than 16."""
     held, trials, batches = 0, 40, 16

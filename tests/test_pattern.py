@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from marks import slow_but
 from network_helpers import draw
 from pattern_helpers import (
     IMAGES,
@@ -32,7 +33,7 @@ from resjax.network.stochastic_depth import UnitDropout
 NETWORKS = {"blocks": blocks(3), "mixed": mixed(), "masked": masked(mixed())}
 
 
-@pytest.fixture(params=list(NETWORKS))
+@pytest.fixture(params=slow_but(NETWORKS, "masked"))
 def pair(request):
     """(network, its variables, the same without groups, its variables)."""
     network = NETWORKS[request.param]

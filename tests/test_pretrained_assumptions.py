@@ -12,6 +12,7 @@ IMAGES = ["mean", "std", "pixels", "order of classes", "training images"]
 PADDED = ["shortcuts", "where shapes change", "zero channels added"]
 FIXED = ["BatchNorm's ε", "activation"]
 STEM, STRIDE = "max pooling in the stem", "a bottleneck's stride"
+STAGES = "stride of later stages"
 
 
 def layout(name, side=32, channels=3, **fields):
@@ -29,36 +30,43 @@ def info_of(found, side=0):
 
 PROJECTED = {"placement": "post", "transition": "projection"}
 NETWORKS = {
-    "option A": (layout("resnet", placement="post", pad_centre=True), [*IMAGES, STEM, *PADDED, *FIXED]),
-    "option B": (layout("resnet", **PROJECTED), [*IMAGES, STEM, *FIXED]),
+    "option A": (
+        layout("resnet", placement="post", pad_centre=True),
+        [*IMAGES, STEM, STAGES, *PADDED, *FIXED],
+    ),
+    "option B": (layout("resnet", **PROJECTED), [*IMAGES, STEM, STAGES, *FIXED]),
     "plain": (
         layout("resnet", placement="post", shortcut="none"),
-        [*IMAGES, STEM, *FIXED],
+        [*IMAGES, STEM, STAGES, *FIXED],
     ),
     "one stage": (
         layout("resnet", widths=(16,), depth=6, placement="post"),
         [*IMAGES, STEM, "shortcuts", "BatchNorm, ReLU", *FIXED],
     ),
+    "equal stages": (
+        layout("resnet", widths=(16, 16), depth=10, placement="post", transition="pad_subsample"),
+        [*IMAGES, STEM, STAGES, *PADDED, "BatchNorm, ReLU", *FIXED],
+    ),
     "bottlenecks": (
         layout("resnet", block="bottleneck", depth=29, bottleneck_stride="3x3", **PROJECTED),
-        [*IMAGES, STEM, STRIDE, *FIXED],
+        [*IMAGES, STEM, STAGES, STRIDE, *FIXED],
     ),
-    "grey": (layout("resnet", channels=1, **PROJECTED), [*IMAGES, STEM, *FIXED]),
-    "ResNet-18": (layout("imagenet_resnet", 224, depth=18), [*IMAGES, STEM, *FIXED]),
-    "ResNet-50": (layout("imagenet_resnet", 224), [*IMAGES, STEM, STRIDE, *FIXED]),
+    "grey": (layout("resnet", channels=1, **PROJECTED), [*IMAGES, STEM, STAGES, *FIXED]),
+    "ResNet-18": (layout("imagenet_resnet", 224, depth=18), [*IMAGES, STEM, STAGES, *FIXED]),
+    "ResNet-50": (layout("imagenet_resnet", 224), [*IMAGES, STEM, STAGES, STRIDE, *FIXED]),
     "pre-activation": (
         layout("resjax.pretrained.networks:preact_resnet"),
-        [*IMAGES, STEM, "input of projections", *FIXED],
+        [*IMAGES, STEM, STAGES, "input of projections", *FIXED],
     ),
     "pre-activation, normalized stem": (
         layout("resnet", placement="pre", transition="projection"),
-        [*IMAGES, STEM, "input of projections", *FIXED],
+        [*IMAGES, STEM, STAGES, "input of projections", *FIXED],
     ),
     "hidden layers": (
         layout("resnet", head_widths=(6,), **PROJECTED),
-        [*IMAGES, STEM, "between the head's layers", *FIXED],
+        [*IMAGES, STEM, STAGES, "between the head's layers", *FIXED],
     ),
-    "timm": (layout("resjax.pretrained.networks:timm_resnetv2", 224), [*IMAGES, *FIXED]),
+    "timm": (layout("resjax.pretrained.networks:timm_resnetv2", 224), [*IMAGES, STAGES, *FIXED]),
     "VGG": (layout("vgg", 224, fc_width=64), [*IMAGES[:2], *IMAGES[3:], "activation"]),
     "VGG with BatchNorm": (layout("vgg", 224, fc_width=64, norm=True), [*IMAGES[:2], *IMAGES[3:], *FIXED]),
     "AlexNet": (layout("alexnet", 224, form="one_column"), [*IMAGES, "activation"]),
@@ -111,6 +119,7 @@ def test_the_table():
         "  order of classes         that of animals.npz  --config.data.name=DATA",
         "  training images          pad 4, crop, flip    --config.data.pad=0",
         "  max pooling in the stem  no                   --config.model.stem=small_pool",
+        "  stride of later stages   2                    (can not be changed)",
         "  BatchNorm's ε            1e-05                (can not be changed)",
         "  activation               ReLU                 (can not be changed)",
     ]

@@ -61,13 +61,16 @@ def safetensors_file(path, entries, metadata=None):
 def test_safetensors_are_read_one_by_one(tmp_path):
     half = SAVED["conv.weight"].astype(ml_dtypes.bfloat16)
     saved = {"module.a": SAVED["bn.running_var"], "module.b": half}
-    save_file(saved, tmp_path / "x.safetensors", {"acc": "92.9"})
+    numbers = {"acc1": np.float32([61.5]), "n": np.array(3), "half": half[0, 0, 0, :1]}
+    counted = {"module.num_batches_tracked": np.array(7)}
+    save_file(saved | numbers | counted, tmp_path / "x.safetensors", {"acc": "92.9"})
     checkpoint = read_checkpoint(tmp_path / "x.safetensors")
     tensors = checkpoint.tensors
-    assert set(tensors) == {"module.a", "module.b"} and len(tensors) == 2
+    assert set(tensors) == {*saved, *numbers, *counted} and len(tensors) == 6
     np.testing.assert_array_equal(tensors["module.a"], SAVED["bn.running_var"])
     np.testing.assert_array_equal(tensors["module.b"], half)
-    assert checkpoint.values == {"acc": "92.9"}
+    assert checkpoint.values == {"acc": "92.9", "acc1": 61.5, "n": 3, "half": float(half[0, 0, 0, 0])}
+    assert type(checkpoint.values["half"]) is float
     with pytest.raises(KeyError):
         tensors["a"]
 

@@ -124,3 +124,17 @@ def test_a_vgg_may_lack_fully_connected_layers(gone, classes, layers):
     tensors = {k: np.broadcast_to(0.0, v) for k, v in shapes.items() if not k.startswith(gone or "-")}
     layout = recognize(tensors)
     assert (layout.num_classes, layout.model.fc_layers, layout.model.configuration) == (classes, layers, "A")
+
+
+@pytest.mark.parametrize(("name", "refused"), [("bn1", False), ("bn", False), ("bn_final", True)])
+def test_a_batchnorm_whose_name_says_that_it_comes_last_is_none_of_the_stem(name, refused):
+    """All channels are equal, so that no shape tells whether the network is post-activation."""
+    tensors, _, _ = made(post, sizes=(2,), widths=(4,))
+    last = {
+        key.replace("bn1.", f"{name}.") if key.startswith("bn1.") else key: v for key, v in tensors.items()
+    }
+    if refused:
+        with pytest.raises(ValueError, match="no BatchNorm of known name follows the first convolution"):
+            recognize(last)
+    else:
+        assert recognize(last).model.placement == "post"

@@ -201,8 +201,8 @@ def test_what_is_exported_comes_back_bit_for_bit(name, tmp_path):
     shape = (64, 64, 3)
     network = models.build(model, image_shape=shape, num_classes=5)
     variables = draw_variables(network, shape)
-    export(network, variables, shape, tmp_path / "x.safetensors", {"step": "7"})
-    tensors = read(tmp_path / "x.safetensors").tensors
+    export(network, variables, shape, tmp_path / "new/x.safetensors", {"step": "7"})
+    tensors = read(tmp_path / "new/x.safetensors").tensors
     assert equal(to_variables(tensors, network, shape, naming.torchvision(network)), variables)
     layout = recognize(tensors)
     again = models.build(layout.model, image_shape=shape, num_classes=5)

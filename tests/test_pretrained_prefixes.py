@@ -262,7 +262,7 @@ def test_a_prefix_without_a_known_layout_is_taken_at_its_word():
         (SEVERAL["DINO"], "techer", r"--prefix=techer: choose one: --prefix=student\.module\.backbone  or"),
         (under("net."), "model", r"under --prefix=model: use --prefix=net$"),
         (under("net."), "", r"under --prefix=: use --prefix=net$"),
-        ({"encoder.a.b": MEAN, "decoder.c": MEAN}, "enkoder", r"under --prefix=enkoder: there are encoder"),
+        ({"encoder.a.b": MEAN, "decoder.c": MEAN}, "enkoder", r"=enkoder: did you mean encoder\?"),
         ({"encoder.a.b": MEAN, "decoder.c": MEAN}, "x", r"under --prefix=x: there are decoder, encoder$"),
         ({"w": MEAN}, "x", r"no name in the file has a prefix"),
         ({**under("a.b."), **under("a.c.", plus=1)}, "a", r"--prefix=a\.b  or  --prefix=a\.c"),
@@ -310,3 +310,27 @@ def test_a_file_gives_what_was_found(tmp_path):
     with pytest.raises(ValueError, match=rf"^{file}: it holds 2 networks"):
         read(file)
     assert equal(read(file, prefix="teacher").tensors, under("", plus=1))
+
+
+def unreadable():
+    raise ValueError("it is sparse")
+
+
+@pytest.mark.parametrize(
+    ("others", "given", "besides_it"),
+    [
+        (["adjacency"], None, ()),
+        (["criterion.graph"], None, ("criterion.* (1 tensor)",)),
+        (["normalizer.mean", "normalizer.std"], None, ("normalizer.* (2 tensors)",)),
+        ([f"ema.{name}" for name in NET], "net", (f"ema.* (another network, {len(NET)} tensors)",)),
+    ],
+)
+def test_a_tensor_that_can_not_be_read_matters_in_the_network_only(others, given, besides_it):
+    prefix = f"{given}." if given else ""
+    get = {name: partial(np.asarray, tensor) for name, tensor in under(prefix).items()}
+    tensors = Lazy(get | dict.fromkeys(others, unreadable))
+    found = select(tensors, given)
+    assert all(name in tensors for name in others)
+    assert besides(tensors, found) == besides_it
+    own = set(found.tensors) - set(others)
+    assert own == set(NET) and constants(tensors, found.prefix, 3) is None

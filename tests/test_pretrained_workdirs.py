@@ -15,6 +15,7 @@ from network_helpers import draw as draw_variables
 from network_helpers import equal
 from pretrained_helpers import activations
 from safetensors.numpy import save_file
+from script_helpers import run_each
 
 from resjax import config as configs
 from resjax import data, models
@@ -22,7 +23,7 @@ from resjax.pretrained import read
 from resjax.pretrained.__main__ import _early
 from resjax.pretrained.convert import to_tensors
 from resjax.pretrained.layouts import naming
-from resjax.pretrained.workdirs import default_config, evaluate, make_workdir, need_data
+from resjax.pretrained.workdirs import default_config, evaluate, make_workdir, need_data, without_old_head
 from resjax.studies.lesions.batch_statistics import reestimate
 from resjax.studies.options import Options
 from resjax.studies.run import load_run
@@ -32,6 +33,8 @@ from resjax.training.experiment import load_experiment
 
 SHAPE, CLASSES = (8, 8, 3), 10
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+AKAMASTER = naming.TORCHVISION._replace(shortcut="shortcut.0", shortcut_bn="shortcut.1", head=("linear",))
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +46,7 @@ def files(tmp_path_factory):
     )
     network = models.build(model, image_shape=SHAPE, num_classes=CLASSES)
     variables = draw_variables(network, SHAPE)
-    tensors = to_tensors(variables, network, SHAPE, naming.residual(network, naming.CIFAR))
+    tensors = to_tensors(variables, network, SHAPE, naming.residual(network, AKAMASTER))
     save_file({f"module.{k}": v for k, v in tensors.items()}, folder / "net.safetensors")
     rng = np.random.default_rng(0)
     for classes in (CLASSES, 4):
@@ -191,6 +194,8 @@ def test_a_network_without_classifier_needs_a_new_head(files, tmp_path):
     told = r"no classifier of a known name \(.* projector\.0\.weight\): .* 4 classes of .* --new_head"
     with pytest.raises(ValueError, match=told):
         make_workdir(file, tmp_path / "run", experiment)
+    assert without_old_head(file, experiment).endswith("is new: projector.0")
+    assert without_old_head(read(folder / "net.safetensors"), experiment).endswith("is new: linear")
     state = make_workdir(file, tmp_path / "run", experiment, new_head=True)
     assert equal(state.params["head"], experiment.create_state().params["head"])
     assert all(equal(state.params[k], v) for k, v in variables["params"].items() if k != "head")
@@ -246,10 +251,23 @@ def command(module, *arguments):
     return subprocess.run(made, capture_output=True, text=True)
 
 
-def test_the_command_refuses_in_one_line(tmp_path):
-    refused = command("resjax.pretrained", str(tmp_path / "nothing.pth"), f"--workdir={tmp_path}/x")
-    assert refused.returncode == 1
-    assert refused.stderr == f"error: {tmp_path}/nothing.pth: there is no such file\n"
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_the_command_refuses_in_one_line(files, tmp_path, every):
+    file, home = str(files[0] / "net.safetensors"), f"--workdir={tmp_path}/x"
+    cases = {
+        (f"{tmp_path}/nothing.pth", home): (1, f"error: {tmp_path}/nothing.pth: there is no such file\n"),
+        (file, home, "--config.optimizer.lr=1"): (2, "Did you mean --config.optimizer.learning_rate=1?"),
+        (file, home, "--config.train.batch_size=x"): (2, "it must be a whole number"),
+        (file, home, "--newhead"): (2, "Did you mean --new_head?"),
+        (file, file, home): (2, "one FILE is needed, got 2"),
+        (file,): (2, "--workdir is missing"),
+    }
+    cases = cases if every else dict(list(cases.items())[:2])
+    ended = run_each([("resjax.pretrained", *given) for given in cases], tmp_path)
+    for (code, said), done in zip(cases.values(), ended, strict=True):
+        assert done.returncode == code and said in done.stderr, done
+        assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert not (tmp_path / "x").exists()
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,9 @@
 
 import itertools
 
-import jax
 import numpy as np
 import pytest
+from network_helpers import initial
 
 from resjax import models
 from resjax.studies.lesions.deletions import deletions, verdict
@@ -184,7 +184,7 @@ def test_a_lone_set_of_several_is_shown_but_not_fitted():
 def test_every_single_unit_is_deleted():
     fields = models.defaults("resnet", stage_sizes=(2, 1), widths=(4, 6))
     network = models.build(fields, image_shape=(6, 6, 1), num_classes=3)
-    variables = network.init(jax.random.key(0), (6, 6, 1))
+    variables = initial(network, (6, 6, 1))
     x = np.random.default_rng(0).normal(size=(4, 6, 6, 1)).astype(np.float32)
     y = np.arange(4) % 3
     result = deletions(network, variables, x, y, ks=(1, 2), draws=2)

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from marks import slow_but
 from network_helpers import draw, subject_of
 
 from resjax import models
@@ -94,7 +95,7 @@ def pruned(shortcut):
     return pruning(network, variables, *examples(7), choose_on=examples(11, 2), draws=3, batch_size=BATCH)
 
 
-@pytest.mark.parametrize("shortcut", ["identity", "none"])
+@pytest.mark.parametrize("shortcut", slow_but(["identity", "none"], "identity"))
 def test_equals_a_loop_over_whole_networks(shortcut):
     network, variables = network_of(shortcut)
     result = pruned(shortcut)

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import jax
 import matplotlib
 import numpy as np
+import pytest
 from rich.console import Console
 
 from resjax import config as configs
@@ -43,19 +44,27 @@ def test_the_users_own_network_is_found(capsys):
     assert len(re.findall(r"[01]\.\d*", printed.removeprefix(shown))) == 2  # the errors
 
 
-def test_the_library_examples_run(tmp_path, monkeypatch, capsys):
-    """On a run that is shorter than the demo's."""
-    monkeypatch.chdir(tmp_path)
+def shorter_demo(folder, monkeypatch, **model):
+    """A run of a small network in the demo's place, of two steps."""
+    monkeypatch.chdir(folder)
     matplotlib.use("Agg")
-    c = configs.default("resnet", depth=20, widths=(4, 4, 8))
+    c = configs.default("resnet", **model)
     c.data.train_examples = 64
     c.train.batch_size = 32
     c.train.duration = "2 steps"
-    train_and_evaluate(c, tmp_path / "runs/demo/residual")
+    train_and_evaluate(c, folder / "runs/demo/residual")
+
+
+def test_the_example_on_a_run_runs(tmp_path, monkeypatch):
+    shorter_demo(tmp_path, monkeypatch, depth=6, widths=(4, 8))
     (block,) = [b for b in BLOCKS if "load_run" in b]
     exec(compile(block, "README.md", "exec"), {})
     assert (tmp_path / "lesion.png").stat().st_size > 1000
-    capsys.readouterr()
+
+
+@pytest.mark.slow
+def test_the_library_examples_run(tmp_path, monkeypatch, capsys):
+    shorter_demo(tmp_path, monkeypatch, depth=20, widths=(4, 4, 8))
     names: dict = {}
     for block in python_of(REPOSITORY / "docs/library.md"):
         exec(compile(block, "library.md", "exec"), names)

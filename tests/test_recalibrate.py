@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from marks import slow_but
 from network_helpers import draw, logits_of
 
 from resjax import models
@@ -114,7 +115,7 @@ def test_images_beyond_equal_batches_are_left():
     np.testing.assert_allclose(new["mean"], seen.mean(0), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["pre", "post", "plain", "dropped", "linen"])
+@pytest.mark.parametrize("name", slow_but(["pre", "post", "plain", "dropped", "linen"], "post", "linen"))
 def test_on_one_batch_evaluation_is_then_what_training_saw(name):
     """Every layer's statistics at once: normalizing by them is normalizing by the batch's own."""
     network, v = made(name)
@@ -151,7 +152,7 @@ def result_of(name):
     return recalibrate(network, v, *examples(), reference=reference, batch_size=5)
 
 
-@pytest.mark.parametrize("name", ["pre", "plain"])
+@pytest.mark.parametrize("name", slow_but(["pre", "plain"], "pre"))
 def test_rows_are_deletions_with_old_and_with_new_statistics(name):
     network, v = made(name)
     images, labels = examples()

@@ -43,7 +43,9 @@ def by_hand(kind, gates):
     return error, float(cross_entropy(logits, labels).mean())
 
 
-@pytest.mark.parametrize("kind", [{}, {"unit_dropout": "linear", "unit_survival": 0.6}])
+@pytest.mark.parametrize(
+    "kind", [{}, pytest.param({"unit_dropout": "linear", "unit_survival": 0.6}, marks=pytest.mark.slow)]
+)
 def test_every_set_equals_the_computation_by_hand(kind):
     network, variables = network_of(**kind)
     made, scored = programs(statistics._train_mode), programs(variants._score)

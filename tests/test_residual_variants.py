@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from marks import slow_but
 
 from resjax.models import build, defaults
 from resjax.models.residual import PLACEMENTS, ResidualUnit
@@ -38,7 +39,7 @@ def x():
 ZERO_STARTS = [
     {"zero_gamma": True, "placement": "post"},
     {"branch_scale": "skipinit", "placement": "pre"},
-    {"branch_scale": "skipinit", "placement": "post", "norm": False},
+    pytest.param({"branch_scale": "skipinit", "placement": "post", "norm": False}, marks=pytest.mark.slow),
     {"branch_scale": "fixup", "placement": "post", "norm": False},
 ]
 
@@ -99,7 +100,9 @@ def test_he_initialization():
     assert np.mean(kernel) == pytest.approx(0, abs=0.004)
 
 
-@pytest.mark.parametrize("fields", [{}, {"placement": "post", "block": "bottleneck"}])
+@pytest.mark.parametrize(
+    "fields", [pytest.param({}, marks=pytest.mark.slow), {"placement": "post", "block": "bottleneck"}]
+)
 def test_twins_start_equal(fields):
     given = {"stage_sizes": (3, 2), "widths": (2, 4), **fields}
     residual, plain = tiny(**given), tiny(shortcut="none", **given)
@@ -220,9 +223,12 @@ def name_of(row):
     return "-".join(map(str, row.values()))
 
 
-@pytest.mark.parametrize("row", covering_rows(2), ids=name_of)
-def test_every_allowed_pair_of_choices_builds(row, x):
-    network = small(row)
+PAIRS = {name_of(row): row for row in covering_rows(2)}
+
+
+@pytest.mark.parametrize("name", slow_but(PAIRS, *list(PAIRS)[::3]))
+def test_every_allowed_pair_of_choices_builds(name, x):
+    network = small(PAIRS[name])
 
     def step(key):
         variables = network.init(key, SHAPE)
@@ -232,10 +238,13 @@ def test_every_allowed_pair_of_choices_builds(row, x):
     assert out.logits.shape == (4, 3) and out.batch_stats == stats
 
 
-@pytest.mark.parametrize("row", covering_rows(1), ids=name_of)
-def test_every_choice_trains(row, x):
+SINGLE = {name_of(row): row for row in covering_rows(1)}
+
+
+@pytest.mark.parametrize("name", slow_but(SINGLE, *list(SINGLE)[::2]))
+def test_every_choice_trains(name, x):
     """Forward and backward in training: finite numbers, and a gradient for every part."""
-    network = small(row)
+    network = small(SINGLE[name])
     variables = jax.eval_shape(lambda k: network.init(k, SHAPE), jax.random.key(0))
     rng = np.random.default_rng(0)
     variables = jax.tree.map(lambda v: np.abs(rng.normal(0, 0.3, v.shape)).astype("f4"), variables)

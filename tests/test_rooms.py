@@ -139,9 +139,12 @@ def test_the_top_is_small_and_every_folder_is_a_room():
     assert {path.parent.name for path in (REPOSITORY / "resjax").glob("*/*.py")} == ROOMS
 
 
-def test_commands_start_as_files(tmp_path):
-    commands = [(str(REPOSITORY / f"resjax/{command}.py"), "--help") for command in COMMANDS]
-    for command, done in zip(COMMANDS, run_each(commands, tmp_path, cwd=tmp_path), strict=True):
+@pytest.mark.parametrize(
+    "some", [COMMANDS[:2], pytest.param(COMMANDS[2:], marks=pytest.mark.slow)], ids=["first", "others"]
+)
+def test_commands_start_as_files(some, tmp_path):
+    commands = [(str(REPOSITORY / f"resjax/{command}.py"), "--help") for command in some]
+    for command, done in zip(some, run_each(commands, tmp_path, cwd=tmp_path), strict=True):
         assert "Traceback" not in done.stderr, (command, done.stderr)
         assert done.returncode in (0, 1, 2), command  # absl shows the help and leaves with 1
         assert "--" in done.stdout + done.stderr, command

@@ -3,8 +3,11 @@
 import jax
 import numpy as np
 import pytest
+from network_helpers import draw
 from script_helpers import run_each
 
+from resjax import models
+from resjax.analysis import lesion
 from resjax.cpu import shared_batches as cores
 from resjax.studies.batches import padded_batches
 
@@ -53,6 +56,7 @@ np.savez(
 """
 
 
+@pytest.mark.slow
 def test_two_cores_find_what_one_device_does(tmp_path):
     script = tmp_path / "studies.py"
     script.write_text(STUDIES)
@@ -64,6 +68,27 @@ def test_two_cores_find_what_one_device_does(tmp_path):
     for name in one:
         assert np.isfinite(one[name]).any(), name
         np.testing.assert_allclose(two[name], one[name], rtol=2e-4, atol=2e-5, err_msg=name)
+
+
+def test_two_of_the_tests_devices_find_what_one_does(monkeypatch):
+    network = models.build(
+        models.defaults("resnet", stage_sizes=(2,), widths=(4,)), image_shape=(6, 6, 1), num_classes=4
+    )
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((7, 6, 6, 1)).astype(np.float32), rng.integers(0, 4, 7)
+    given = network, draw(network, (6, 6, 1)), x, y
+    one = lesion(*given, batch_size=4)
+    shared = []
+
+    def two():
+        shared.append(cores.Cores(jax.sharding.Mesh(np.array(jax.devices()[:2]), ("data",))))
+        return shared[-1]
+
+    monkeypatch.setattr(cores, "shared_cores", two)
+    found = lesion(*given, batch_size=4)
+    assert shared and shared[0].count == 2
+    for name in ("error", "loss", "kl", "agreement"):
+        np.testing.assert_allclose(getattr(found, name), getattr(one, name), rtol=2e-4, atol=2e-5)
 
 
 def test_devices_that_are_no_cores_are_left_alone():

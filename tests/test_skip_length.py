@@ -8,6 +8,8 @@ import jax
 import numpy as np
 import pytest
 from golden_cases.skip_length import made
+from marks import slow_but
+from network_helpers import initial, logits_of
 
 from resjax import models
 from resjax.report import compare
@@ -34,7 +36,8 @@ def parameters(of):
 
 
 def test_all_lengths_have_the_same_parameters():
-    counts = {parameters(network(n)) for n in (1, 2, 3, 4, 6, 12)} | {parameters(network(6, plain=True))}
+    lengths, how = (1, 2, 3, 4, 6, 12), {"widths": (2, 3)}
+    counts = {parameters(network(n, **how)) for n in lengths} | {parameters(network(6, plain=True, **how))}
     assert len(counts) == 1
 
 
@@ -50,21 +53,21 @@ def layers_of(tree, length):
     }
 
 
-@pytest.mark.parametrize("length", [2, 3, 6])
+@pytest.mark.parametrize("length", slow_but([2, 3, 6], 3))
 def test_without_shortcuts_all_lengths_are_the_same_function(length):
     """So the plain network is the control of them all."""
     long, single = (network(n, plain=True, widths=(4,), layers=6) for n in (length, 1))
-    variables = jax.device_get(long.init(jax.random.key(0), (8, 8, 1)))
+    variables = jax.device_get(initial(long, (8, 8, 1)))
     other = {
         collection: {**tree, "stage1": layers_of(tree["stage1"], length)}
         for collection, tree in variables.items()
     }
     x = np.random.default_rng(0).normal(size=(3, 8, 8, 1)).astype(np.float32)
-    expected = long.apply(variables, x).logits
-    np.testing.assert_allclose(single.apply(other, x).logits, expected, rtol=1e-5, atol=1e-5)
+    expected = logits_of(long, variables, x)
+    np.testing.assert_allclose(logits_of(single, other, x), expected, rtol=1e-5, atol=1e-5)
     # With shortcuts the same variables are another function.
     residual = network(1, widths=(4,), layers=6)
-    assert np.abs(residual.apply(other, x).logits - expected).max() > 1e-2
+    assert np.abs(logits_of(residual, other, x) - expected).max() > 1e-2
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 6])

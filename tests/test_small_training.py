@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from network_helpers import equal
+from network_helpers import equal, initial
 
 from resjax import config as configs
 from resjax import data
@@ -80,6 +80,7 @@ def test_seeds_rates_and_decays_share_a_program_and_are_trained_as_alone(monkeyp
         assert not any(equal(one.variables, other.variables) for other in together[:i])
 
 
+@pytest.mark.slow
 def test_training_without_decay_is_that_of_an_optimizer_without_it(tmp_path):
     config = with_numbers(recipe(), weight_decay=0)
     train_and_evaluate(config, tmp_path)
@@ -140,7 +141,7 @@ def test_the_number_of_classes_is_that_of_the_data(tmp_path):
 def test_loss_and_error_of_a_network_without_knowledge():
     """A head of zeros gives each class a tenth, and always predicts the first."""
     network = load_experiment(recipe()).task.network
-    variables = network.init(jax.random.key(0), (8, 8, 1))
+    variables = initial(network, (8, 8, 1))
     head = jax.tree.map(np.zeros_like, variables["params"]["head"])
     nothing = {**variables, "params": {**variables["params"], "head": head}}
     images = np.random.default_rng(0).normal(size=(5, 8, 8, 1)).astype(np.float32)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from marks import slow_but
 from network_helpers import draw, equal
 
 from resjax import models
@@ -88,7 +89,7 @@ def same_function(network, variables, deeper):
 # --- residual units ---
 
 
-@pytest.mark.parametrize("after", [-1, 0, 4])
+@pytest.mark.parametrize("after", slow_but([-1, 0, 4], 0))
 def test_residual_units_anywhere_change_no_bit(after):
     network = build()
     variables = draw(network, SHAPE)
@@ -97,7 +98,7 @@ def test_residual_units_anywhere_change_no_bit(after):
     assert same_function(network, variables, deeper)
 
 
-@pytest.mark.parametrize("name", RESIDUAL)
+@pytest.mark.parametrize("name", slow_but(RESIDUAL, "post", "fixup"))
 def test_residual_units_of_every_form_change_no_bit(name):
     dropout = UnitDropout("subset", 2, active=1, scale_at_test=False) if name == "post" else None
     network = own(residual_unit(**RESIDUAL[name]), relu=True, unit_dropout=dropout)
@@ -278,7 +279,7 @@ def test_no_unit_that_keeps_the_shape():
 # --- plain units ---
 
 
-@pytest.mark.parametrize("name", PLAIN)
+@pytest.mark.parametrize("name", slow_but(PLAIN, "plain", "twin"))
 def test_two_plain_layers_change_no_bit_in_inference(name):
     model, fields = PLAIN[name]
     network = build(model, **fields)
@@ -388,6 +389,7 @@ def test_the_function_stays_and_both_train_on_from_it():
     assert r.gap_interval[0] <= r.gap <= r.gap_interval[1]
 
 
+@pytest.mark.slow
 def test_impossible_places_are_named():
     network = own(residual_unit("pre", shortcut=None), relu=True)
     variables = draw(network, SHAPE)
@@ -395,6 +397,12 @@ def test_impossible_places_are_named():
     r = surgery(network, variables, images(), LABELS, places=(-1, 1), **options)
     assert r.place == ("in front of all units",) and not r.residual
     assert "both signs" in r.refused["behind stage1/unit2"]
+
+
+def test_impossible_choices_are_refused():
+    network = own(residual_unit("pre", shortcut=None), relu=True)
+    variables = draw(network, SHAPE)
+    options = {"train": (images(), LABELS), "steps": 2, "repeats": 2, "train_batch_size": 4}
     with pytest.raises(ValueError, match="no unit can be inserted: identity kernels"):
         surgery(network, variables, images(), LABELS, places=(1,), **options)
     with pytest.raises(ValueError, match="after=9"):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from network_helpers import logits_of
+from network_helpers import initial, logits_of
 from token_network import (
     EXAMPLES,
     LENGTH,
@@ -123,7 +123,8 @@ def test_the_usual_metric_is_the_share_of_wrong_positions():
 
 
 def test_labels_of_one_position_are_not_changed():
-    values, labels = jax.random.normal(jax.random.key(0), (4, 3)), np.array([0, 1, 2, 0])
+    values = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    labels = np.array([0, 1, 2, 0])
     assert share_wrong(values, labels).dtype == bool
     at_positions = share_wrong(values[:, None], labels[:, None])
     np.testing.assert_array_equal(at_positions, share_wrong(values, labels))
@@ -151,8 +152,8 @@ def test_pruning_chooses_by_the_loss():
 
 
 def test_interventions():
-    initial = NETWORK.init(jax.random.key(5), texts()[0])
-    how = {**HOW, "alphas": (0.0, 0.5), "draws": 2, "initial": initial, "reference": texts(1)[0]}
+    new = initial(NETWORK, texts()[0], seed=5)
+    how = {**HOW, "alphas": (0.0, 0.5), "draws": 2, "initial": new, "reference": texts(1)[0]}
     result = analysis.interventions(*given(), **how)
     assert result.intervention == ("scale 0", "scale 0.5", "freeze", "reset", "redraw 1", "redraw 2")
     assert result.deleted[1] == pytest.approx(top_two_error(without(1)), abs=1e-6)
@@ -227,7 +228,7 @@ class Renamed(nn.Module):
 
 def test_weights_of_other_names_count_as_kernels():
     network = Network(Embedding(), (), Renamed())
-    v = network.init(jax.random.key(0), texts()[0])
+    v = initial(network, texts()[0])
     result = analysis.gradients(network, v, *texts(), loss=summed_surprise)
     assert result.layer == ("stem/Embed_0/embedding", "head/weight")
 
@@ -299,7 +300,7 @@ class Normed(Unit):
 
 def test_statistics_of_tokens_are_estimated():
     network = Network(NETWORK.stem, (Stack("normed", Normed(), 2, 1),), NETWORK.head)
-    v = network.init(jax.random.key(0), texts()[0])
+    v = initial(network, texts()[0])
     result = analysis.recalibrate(network, v, *texts(), reference=texts(1)[0], **HOW)
     running = analysis.lesion(network, v, *texts(), **HOW)
     np.testing.assert_allclose(result.error[0], running.error, atol=1e-6)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -130,6 +131,7 @@ def test_eight_devices_under_jit_agree_with_one(one_device):
     assert_close(metrics, one_device[1], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_pmap_agrees_with_one_device_where_there_is_no_batchnorm():
     c = small_config(norm=False, branch_scale="skipinit")
     c.optimizer.learning_rate = 0.01
@@ -216,41 +218,35 @@ def test_update_norms_are_those_of_sgd(experiment):
         np.testing.assert_allclose(norms["update"][name], 0.1 * gradient, rtol=1e-5)
 
 
-def test_resuming_is_bit_identical(tmp_path):
-    """Stopped after four steps and continued, or never stopped: the same state to the last bit."""
+@pytest.fixture(scope="module")
+def resumed(tmp_path_factory):
+    """(workdir, last state) of a run that was never stopped, and of one that goes on from what a run leaves
+    that was killed after its first checkpoint: that, and lines beyond it."""
     c = small_config(unit_dropout="linear")
-    whole = train_and_evaluate(c, tmp_path / "whole")
-    half = tmp_path / "half"
-    train_and_evaluate(c, half)
-    # What a run that was killed after its first checkpoint leaves: that, and lines beyond it.
-    _forget_last_checkpoint(half)
-    resumed = train_and_evaluate(c, half)
-    assert_equal(whole, resumed)
-    a, b = ([r for r in read_records(p) if "test_loss" in r] for p in (tmp_path / "whole", half))
+    c.log.every = "3 steps"  # a checkpoint in the middle of a record's steps closes the record
+    folder = tmp_path_factory.mktemp("resumed")
+    whole, half = folder / "whole", folder / "half"
+    never_stopped = train_and_evaluate(c, whole)
+    shutil.copytree(whole, half)
+    shutil.rmtree(half / "checkpoints/8")
+    return (whole, never_stopped), (half, train_and_evaluate(c, half))
+
+
+def test_resuming_is_bit_identical(resumed):
+    """Stopped after four steps and continued, or never stopped: the same state to the last bit."""
+    (whole, never_stopped), (half, continued) = resumed
+    assert_equal(never_stopped, continued)
+    a, b = ([r for r in read_records(p) if "test_loss" in r] for p in (whole, half))
     assert a == b
-    assert [r["step"] for r in read_records(half) if "loss" in r] == [2, 4, 6, 8]
 
 
-def test_records_of_a_resumed_run_are_those_of_one_that_was_never_stopped(tmp_path):
-    """A checkpoint in the middle of a record's steps closes the record."""
-    c = small_config()
-    c.log.every = "3 steps"
-    train_and_evaluate(c, tmp_path / "whole")
-    train_and_evaluate(c, tmp_path / "half")
-    _forget_last_checkpoint(tmp_path / "half")
-    train_and_evaluate(c, tmp_path / "half")
-    whole, resumed = (
+def test_records_of_a_resumed_run_are_those_of_one_that_was_never_stopped(resumed):
+    whole, continued = (
         [(r["step"], r["loss"], r["error"], r.get("norms")) for r in read_records(p) if "loss" in r]
-        for p in (tmp_path / "whole", tmp_path / "half")
+        for p, _ in resumed
     )
     assert [r[0] for r in whole] == [3, 4, 6, 8]
-    assert whole == resumed
-
-
-def _forget_last_checkpoint(run):
-    import shutil
-
-    shutil.rmtree(run / "checkpoints" / "8")
+    assert whole == continued
 
 
 def test_a_state_is_known_by_its_shapes_before_it_is_made(experiment):

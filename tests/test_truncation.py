@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from network_helpers import draw
+from marks import slow_but
+from network_helpers import draw, logits_of
 
 from resjax.network import Network, Stack
 from resjax.network.stochastic_depth import UnitDropout
@@ -177,7 +178,7 @@ def kind(name):
     return network_of(*KINDS[name], unit_dropout=dropout)
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", slow_but(KINDS, "curved", "some plain"))
 def test_nested_truncation_is_its_definition(name):
     network, variables = kind(name)
     found = truncated_logits(network, variables, images(), linear=False)
@@ -185,24 +186,26 @@ def test_nested_truncation_is_its_definition(name):
 
 
 @pytest.mark.parametrize("linear", [False, True])
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", slow_but(KINDS, "curved", "some plain"))
 def test_with_all_lengths_it_is_the_network(name, linear):
     network, variables = kind(name)
     found = truncated_logits(network, variables, images(), linear=linear)
-    logits = network.apply(variables, images()).logits
+    logits = logits_of(network, variables, images())
     assert len(found) == network.residual.sum() + 1
     np.testing.assert_allclose(found[-1], logits, rtol=1e-12)
     assert np.abs(found[-2] - logits).max() > 1e-6
 
 
-@pytest.mark.parametrize("name", ["linear", "affine", "curved", "rectified", "stochastic depth"])
+@pytest.mark.parametrize(
+    "name", slow_but([name for name in KINDS if name != "some plain"], "affine", "curved")
+)
 def test_linearized_it_is_the_sum_over_all_paths_up_to_each_length(name):
     network, variables = kind(name)
     found = truncated_logits(network, variables, images(), linear=True)
     np.testing.assert_allclose(found, by_paths(network, variables, images()), rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("name", ["linear", "affine"])
+@pytest.mark.parametrize("name", slow_but(["linear", "affine"], "affine"))
 def test_both_agree_where_units_are_affine_and_only_there(name):
     both = [truncated_logits(*kind(name), images(), linear=linear) for linear in (False, True)]
     np.testing.assert_allclose(*both, rtol=1e-10, atol=1e-12)
@@ -217,13 +220,13 @@ def test_linearized_it_is_the_taylor_polynomial_in_the_gates_of_an_affine_networ
     def of(t):
         return bare.apply(variables, images(), gates=jnp.full(4, t)).logits
 
-    value, term, derivative = of(0.0), 1.0, of
+    value, term, derivative = jax.jit(of)(0.0), 1.0, of
     found = truncated_logits(bare, variables, images(), linear=True)
     for k in range(5):
         np.testing.assert_allclose(found[k], value, rtol=1e-9, atol=1e-9)
         derivative = jax.jacfwd(derivative)
         term /= k + 1
-        value = value + term * derivative(0.0)
+        value = value + term * jax.jit(derivative)(0.0)
 
 
 class Copy(nn.Module):
@@ -235,10 +238,10 @@ class Copy(nn.Module):
 def test_without_a_branch_only_shortcuts_are_left():
     network, variables = kind("curved")
     gates = np.zeros(network.num_units)
-    bare = network.apply(variables, images(), gates=gates).logits
+    bare = logits_of(network, variables, images(), gates=gates)
     for linear in (False, True):
         found = truncated_logits(network, variables, images(), linear=linear)
         assert (np.abs(found[0] - bare).max() < 1e-12) == (not linear)  # softplus is linearized elsewhere
     one = network_of((Curved(4, bias=True), 1))
     gone = truncated_logits(*one, images(), linear=False)
-    np.testing.assert_allclose(gone[0], one[0].apply(one[1], images(), gates=np.zeros(1)).logits, rtol=1e-12)
+    np.testing.assert_allclose(gone[0], logits_of(*one, images(), gates=np.zeros(1)), rtol=1e-12)

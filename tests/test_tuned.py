@@ -2,9 +2,9 @@
 
 import json
 
-import jax
 import numpy as np
 import pytest
+from network_helpers import initial
 from test_sample_size import bars
 
 from resjax.models.local import CONNECTIONS, chain, twin
@@ -31,7 +31,7 @@ def test_a_rate_is_an_argument_and_decides_what_is_learned():
     # Without updates a network predicts as at initialization.
     images, labels = few_examples.at_places(train[0], 1)[0], train[1]
     for seed in (0, 1):
-        variables = network()["one"].init(jax.random.key(seed), SHAPE)
+        variables = initial(network()["one"], SHAPE, seed)
         logits = network()["one"].apply(variables, images).logits
         assert done.train[0, seed] == pytest.approx(np.mean(np.argmax(logits, -1) != labels))
 
@@ -150,7 +150,7 @@ def test_one_layer_at_a_time_loses_its_sharing(monkeypatch):
 
 def test_a_chain_of_layers_pools_where_it_should():
     net = chain(("convolution",) * 3, (2, 3, 4), image_shape=(8, 9, 1), num_classes=5, pools=(1, 2))
-    variables = net.init(jax.random.key(0), (8, 9, 1))
+    variables = initial(net, (8, 9, 1))
     assert variables["params"]["head"]["classifier"]["kernel"].shape == (2 * 2 * 4, 5)
     with pytest.raises(ValueError, match="maps of 1×2 can't be pooled; use at least 2×2"):
         chain(("convolution",) * 3, (2, 3, 4), image_shape=(2, 4, 1), num_classes=5, pools=(1, 2))

@@ -117,6 +117,18 @@ def test_bootstrap_covers_the_mean():
         intervals.bootstrap(np.ones((3, 1)))
 
 
+@pytest.mark.parametrize("together", [1, 150, 2**20])
+def test_medians_of_many_resamples_are_those_of_each(together, monkeypatch):
+    monkeypatch.setattr(intervals, "TOGETHER", together)
+    values = np.random.default_rng(0).normal(size=(2, 3, 8))
+    calls, median = [], np.median
+    monkeypatch.setattr(np, "median", lambda *a, **k: calls.append(1) or median(*a, **k))
+    found = intervals.bootstrap(values, np.median, resamples=100)
+    assert len(calls) == {1: 100, 150: 34, 2**20: 1}[together]
+    each = intervals.bootstrap(values, lambda v, axis: median(v, axis=axis), resamples=100)
+    np.testing.assert_array_equal(found, each)
+
+
 def test_wilson():
     low, high = intervals.wilson(0.0, 100)
     assert low == pytest.approx(0, abs=1e-12) and high == pytest.approx(0.0370, abs=1e-4)

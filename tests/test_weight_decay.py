@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from marks import slow_but
 from network_helpers import draw
 
 from resjax.models.layers import BatchNorm
@@ -112,7 +113,7 @@ def result(placement):
     return weight_decay(placement, steps=100, every=20, width=4, size=4, batch_size=8, draws=3)
 
 
-@pytest.mark.parametrize("placement", POWERS)
+@pytest.mark.parametrize("placement", slow_but(POWERS, "pre"))
 def test_the_experiment_follows_the_closed_form_while_epsilon_is_small(placement):
     r = result(placement)
     np.testing.assert_array_equal(r.step, [0, 20, 40, 60, 80, 100])

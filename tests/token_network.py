@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from network_helpers import initial
 
 from resjax.network import Network, Stack, Unit
 from resjax.network.losses import over_positions
@@ -57,7 +58,7 @@ def summed_surprise(logits, labels):
 @functools.cache
 def variables():
     """Far from their initial values, so that units matter."""
-    drawn = NETWORK.init(jax.random.key(1), texts()[0])
+    drawn = initial(NETWORK, texts()[0], seed=1)
     return jax.tree.map(
         lambda v: np.asarray(1.7 * v + 0.05 * np.sin(np.arange(v.size)).reshape(v.shape)), drawn
     )

@@ -42,7 +42,8 @@ def shown(image: Image.Image, channels: int, background: str = "white") -> Image
       background: 'white' or 'black', which transparent pixels show.
 
     Raises:
-      ValueError: levels are outside 0 .. 65535 (whole numbers) or 0 .. 1 (floats).
+      ValueError: levels are outside 0 .. 65535 (whole numbers) or 0 .. 1 (floats), or of 32 bits and only in
+        0 .. 255.
     """
     image.load()
     upright = ImageOps.exif_transpose(image) if _orientation(image) > 1 else image
@@ -64,6 +65,12 @@ def _flat(image: Image.Image, background: str) -> Image.Image:
     mode = "L" if is_grey(image) else "RGB"
     if image.mode == "F" or image.mode.startswith("I"):
         levels = np.asarray(image)
+        low, high = levels.min(), levels.max()
+        if image.format == "TIFF" and image.mode == "I" and 0 <= low <= high <= 255 and high:
+            raise ValueError(
+                f"its levels are in {low} .. {high} with 32 bits each, so whether 255 or 65535 is white is "
+                "unclear. Save it with 8 bits, or with 16"
+            )
         plain = Image.fromarray(_eight_bits(levels))
         if "transparency" not in image.info:
             return plain

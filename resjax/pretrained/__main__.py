@@ -19,7 +19,6 @@ from pathlib import Path
 
 import jax
 from absl import flags
-from ml_collections import config_flags
 
 from resjax import command
 from resjax.data import Info
@@ -34,6 +33,7 @@ from resjax.pretrained.workdirs import (
     need_data,
     need_free,
     variables_of,
+    without_old_head,
 )
 from resjax.training.experiment import load_experiment
 from resjax.workdir.paths import writable
@@ -43,9 +43,11 @@ _GIVEN = {"config.data.mean", "config.data.std"}  # flags that exist only where 
 
 def _main(argv: list[str]) -> None:
     if len(argv) != 2:
-        raise ValueError(f"one FILE is needed, got {len(argv) - 1}: {shlex.join(argv[1:])}; see --help")
+        raise command.Misuse(f"one FILE is needed, got {len(argv) - 1}: {shlex.join(argv[1:])}; see --help")
     if not _WORKDIR.value:
-        raise ValueError("--workdir is missing, the folder of the new run: for example --workdir=runs/theirs")
+        raise command.Misuse(
+            "--workdir is missing, the folder of the new run: for example --workdir=runs/theirs"
+        )
     writable(_WORKDIR.value)
     need_data(_CONFIG.value, _SOURCE.layout)
     need_free(_WORKDIR.value)
@@ -61,6 +63,8 @@ def _main(argv: list[str]) -> None:
         layout = layout._replace(constants_of="the file")
     state = make_workdir(_SOURCE, _WORKDIR.value, experiment, new_head=_NEW_HEAD.value)
     _print_source(argv[1], sum(leaf.size for leaf in jax.tree.leaves(state.params)))
+    if _NEW_HEAD.value and (said := without_old_head(_SOURCE, experiment)):
+        print(said)
     if _EVALUATE.value:
         sums = evaluate(experiment, state, _WORKDIR.value)
         _print_error(experiment.dataset.info, sums)
@@ -139,5 +143,5 @@ if __name__ == "__main__":
     about = "measure the error on the data's evaluation set (long for ImageNet on a CPU)"
     _EVALUATE = flags.DEFINE_bool("evaluate", True, about)
     _SOURCE = _source()
-    _CONFIG = config_flags.DEFINE_config_dict("config", default_config(_SOURCE.layout))
+    _CONFIG = command.define_config(default_config(_SOURCE.layout))
     command.run(_main)

@@ -5,13 +5,10 @@ or ``test_err``, in percent or as a fraction.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
 from scipy import stats
-
-from resjax.pretrained.reading.files import Tensors
 
 _WHEN = "(best|val|valid|test|eval|max|final)?"
 _ACCURACY = re.compile(f"{_WHEN}(acc|accuracy)@?1?|{_WHEN}(prec|top)@?1")
@@ -28,13 +25,7 @@ class Stated(NamedTuple):
     name: str  # its full name
     value: float  # as in the file
     error: float  # in percent
-    resolution: float  # half a unit of the last digit, in percent
-
-
-def scalars(tensors: Tensors, names: Iterable[str]) -> dict[str, float]:
-    """The accuracies among ``names`` that the file stores as tensors of one number."""
-    found = {name: np.asarray(tensors[name]) for name in names if _means(name) is not None}
-    return {name: tensor.astype(np.float64).item() for name, tensor in found.items() if tensor.size == 1}
+    resolution: float  # half a unit of the last digit, in points of percent; at most half a point
 
 
 def stated(values: Mapping[str, Any]) -> Stated | None:
@@ -85,7 +76,7 @@ def _read(name: str, value: Any) -> Stated | None:
     percent = 100.0 * value if fraction else float(value)
     if not 0 < percent <= 100:
         return None
-    decimals = len(f"{value:.15g}".partition(".")[2]) - 2 * fraction
+    decimals = max(len(f"{value:.15g}".partition(".")[2]) - 2 * fraction, 0)  # of 0.9, zeros were left out
     return Stated(name, value, percent if means == "error" else 100 - percent, 0.5 * 10.0**-decimals)
 
 

@@ -79,17 +79,21 @@ def _of_network(model: ConfigDict, found: ConfigDict) -> Iterator[Assumption]:
             value, other = choices[fields[field]]
             yield Assumption(what, value, f"--config.model.{field}={other}")
 
+    widths = model.get("widths", ())
     yield from changed_by("max pooling in the stem", "stem", _STEMS)
+    # Networks for re-identification and segmentation often have a stride of 1 in the last stage.
+    if ("block" in model or "transition" in model) and len(widths) != 1:
+        yield Assumption("stride of later stages", "2", "")
     if model.get("block") == "bottleneck":
         yield from changed_by("a bottleneck's stride", "bottleneck_stride", {"3x3": ("in its 3×3", "1x1")})
     if model.get("depth", 0) >= 50 and model.name == "imagenet_resnet":
         yield from changed_by("a bottleneck's stride", "version", {"v1.5": ("in its 3×3", "v1")})
     if model.get("transition", "projection") != "projection":
         yield from changed_by("shortcuts", "shortcut", {"identity": ("yes", "none")})
-        if model.shortcut != "none" and len(model.get("widths", ())) > 1:
+        if model.shortcut != "none" and len(widths) > 1:
             yield from changed_by("where shapes change", "transition", _TRANSITIONS)
             yield from changed_by("zero channels added", "pad_centre", _SIDES)
-    if len(model.get("widths", ())) == 1:  # else, some BatchNorm's shape tells it
+    if len(set(widths)) == 1 and model.get("widen", 1) == 1:  # else, some BatchNorm's shape tells it
         yield from changed_by("BatchNorm, ReLU", "placement", {"post": ("after weights", "pre")})
     if model.get("transition") == "projection":
         yield from changed_by("input of projections", "projection_of", _PROJECTIONS)

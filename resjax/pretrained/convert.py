@@ -30,7 +30,7 @@ def to_variables(
     """
     kept = [place for place in places(network, image_shape) if head or not _in_classifier(place.module)]
     wanted = {place.key(naming): place for place in kept}
-    old = set() if head else set(beside(tensors, network, image_shape, naming))
+    old = set() if head else set(replaced(tensors, network, image_shape, naming))
     tensors = adapted(tensors, network, kept, naming)
     known = {*wanted, *old}
     unexpected = sorted(k for k in tensors if k not in known and not k.endswith(_COUNTERS))
@@ -57,16 +57,16 @@ def to_variables(
             )
     problems = {"Missing": missing, "Unexpected": unexpected, "Of another shape": misshaped}
     if any(problems.values()):
-        listed = " ".join(f"{kind}: {_some(names)}." for kind, names in problems.items() if names)
+        listed = " ".join(f"{kind}: {some(names)}." for kind, names in problems.items() if names)
         if unexpected and not missing and not misshaped:
             hints.append(_leave_out(unexpected, wanted))
         raise ValueError(" ".join(["the tensors do not fit the network.", listed, *dict.fromkeys(hints)]))
     return _tree(arrays)
 
 
-def beside(tensors: Tensors, network: Network, image_shape: Shape, naming: Naming) -> list[str]:
-    """The tensors of the head's fully connected layers, and all others outside stem, units and the head's
-    BatchNorm: what a new head replaces."""
+def replaced(tensors: Tensors, network: Network, image_shape: Shape, naming: Naming) -> list[str]:
+    """The tensors that a new head replaces: those of the head's fully connected layers, and all others
+    outside stem, units and the head's BatchNorm."""
     every = list(places(network, image_shape))
     head = {place.key(naming) for place in every if _in_classifier(place.module)}
     roots = {place.key(naming).partition(".")[0] for place in every if not _in_classifier(place.module)}
@@ -128,6 +128,7 @@ def _leave_out(unexpected: list[str], wanted: Iterable[str]) -> str:
     )
 
 
-def _some(names: list[str], most: int = 6) -> str:
+def some(names: list[str], most: int = 6) -> str:
+    """The first ``most`` of some names, and the number of the others."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

@@ -28,6 +28,8 @@ def export(
 ) -> None:
     """Writes ``variables`` of ``network`` as safetensors, float32; ``facts`` become the file's metadata.
 
+    The folder of ``path`` is created.
+
     Raises:
       ValueError: torchvision has no network of this kind.
     """

@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from resjax.data.info import Channels
-from resjax.pretrained.accuracy import scalars
+from resjax.pretrained.constants import Constants
 from resjax.pretrained.finding import foreign
 from resjax.pretrained.finding.besides import besides, classifier
 from resjax.pretrained.finding.names import read_table, renamed
@@ -31,7 +30,7 @@ class Source:
     ignored: tuple[str, ...]  # the full names of the tensors that are no part of it
     besides: tuple[str, ...]  # what these are, a phrase for each group
     classifier: str  # how to use the fully connected layer among them as the classifier; "" if there is none
-    constants: tuple[Channels, Channels] | None  # mean and std of pixels in 0 … 1, where the file has them
+    constants: Constants | None  # where the file has them
     names: tuple[str, ...]  # the lines of the table that renamed the tensors
     values: dict[str, Any]  # numbers, strings and truth values of the file, by full name
 
@@ -69,16 +68,15 @@ def read(path: str | Path, *, prefix: str | None = None, names: Names | None = N
     except ValueError as error:
         raise ValueError(f"{checkpoint.path}: {error}") from error
     stored = constants(tensors, found.prefix, layout.channels)
-    values = checkpoint.values | scalars(tensors, found.ignored)
     return Source(
         path=checkpoint.path,
         tensors=found.tensors,
-        layout=standardized(layout, found.prefix, values, stored),
+        layout=standardized(layout, found.prefix, checkpoint.values, stored),
         prefix=found.prefix,
         ignored=found.ignored,
         besides=beside,
         classifier=head,
         constants=stored,
         names=tuple(map(str, rules)),
-        values=values,
+        values=checkpoint.values,
     )

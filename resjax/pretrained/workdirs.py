@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from resjax import config as configs
 from resjax.data.info import TABLE
-from resjax.pretrained.convert import beside, to_variables, with_new_head
+from resjax.pretrained.convert import replaced, some, to_variables, with_new_head
 from resjax.pretrained.layouts.layout import Layout
 from resjax.pretrained.reading.files import sha256, size
 from resjax.pretrained.source import Source
@@ -105,10 +105,11 @@ def variables_of(source: Source, experiment: Experiment, *, new_head: bool = Fal
         )
     names = layout.naming(network)
     if not layout.num_classes and not new_head:
-        others = [k for k in beside(source.tensors, network, info.image_shape, names) if k.endswith("weight")]
+        outside = replaced(source.tensors, network, info.image_shape, names)
+        others = [name for name in outside if name.endswith("weight")]
         raise ValueError(
             f"{source.path} has no classifier of a known name"
-            + (f" (beside the other layers it has {', '.join(others[:6])})" if others else "")
+            + (f" (beside the other layers it has {some(others)})" if others else "")
             + f": initialize a new one for the {info.num_classes} classes of {info.name} with --new_head"
             + (f". {source.classifier}" if source.classifier else "")
         )
@@ -118,6 +119,14 @@ def variables_of(source: Source, experiment: Experiment, *, new_head: bool = Fal
             "--config.data.name to the data of its training, or use a new classifier: --new_head"
         )
     return to_variables(source.tensors, network, info.image_shape, names, head=not new_head)
+
+
+def without_old_head(source: Source, experiment: Experiment) -> str:
+    """Which layers of a file a new classifier leaves unused, in one line; "" if there are none."""
+    network, shape = experiment.task.network, experiment.dataset.info.image_shape
+    old = replaced(source.tensors, network, shape, source.layout.naming(network))
+    layers = list(dict.fromkeys(name.rpartition(".")[0] or name for name in old))
+    return f"not used, since the classifier is new: {some(layers)}" if layers else ""
 
 
 def make_workdir(
@@ -159,7 +168,6 @@ def make_workdir(
         "new_head": new_head,
     }
     home = local(directory)
-    home.mkdir(parents=True, exist_ok=True)
     # The order matters to an import that is killed: what is there without config.json is refused everywhere.
     workdir.add_start(home, imported=imported)
     atomic.write(home / "config.py", _CONFIG_FILE)

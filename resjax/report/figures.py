@@ -23,7 +23,6 @@ def save(draw: Draw, directory: Path, name: str) -> list[Path]:
     """Writes ``name.png`` (200 dots an inch) and ``name.pdf``, on white."""
     # fontTools logs every font of a PDF at a level that absl prints.
     logging.getLogger("fontTools").setLevel(logging.WARNING)
-    directory.mkdir(parents=True, exist_ok=True)
     paths = [directory / f"{name}.png", directory / f"{name}.pdf"]
     with style.theme():
         figure = draw()

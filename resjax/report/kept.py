@@ -87,7 +87,6 @@ def _load(path: Path, key: str, restore: Callable[[dict[str, Any]], T]) -> T | N
 
 
 def _save(path: Path, key: str, result: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     write(path, json.dumps({"key": key, "made": provenance(), "result": result}) + "\n")
 
 

@@ -68,7 +68,6 @@ class Report:
 
 def write(report: Report, out: Path) -> Path:
     """Writes everything under ``out``, each file whole or not at all; returns the path of report.html."""
-    out.mkdir(parents=True, exist_ok=True)
     sections = []
     for (study, results), (_, pooled) in zip(report.results, report.shown, strict=True):
         finding, drawn = compare.finding(study, pooled), partial(draw, study, pooled)

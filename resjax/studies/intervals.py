@@ -9,6 +9,7 @@ from scipy import stats
 
 LEVEL = 0.95
 FEW = 20
+TOGETHER = 2**20  # numbers of resampled draws at a time
 
 
 def bootstrap(
@@ -46,9 +47,13 @@ def bootstrap(
         error = values.std(-1, ddof=1) / np.sqrt(draws)
         return student(values.mean(-1), error, draws - 1, level)
     rows = np.random.default_rng(seed).integers(0, draws, (resamples, draws))
-    # One resample at a time: all at once would need values × resamples numbers in memory.
-    made = np.stack([statistic(values[..., row], axis=-1) for row in rows])
-    return percentiles(made, level)
+    # All at once would need values × resamples numbers in memory; one at a time, most of the time of a median
+    # would be its start.
+    if statistic is np.median:
+        step = max(1, TOGETHER // max(1, values.size))
+        parts = [np.median(values[..., rows[i : i + step]], axis=-1) for i in range(0, resamples, step)]
+        return percentiles(np.moveaxis(np.concatenate(parts, axis=-1), -1, 0), level)
+    return percentiles(np.stack([statistic(values[..., row], axis=-1) for row in rows]), level)
 
 
 def percentiles(made: np.ndarray, level: float = LEVEL) -> tuple[np.ndarray, np.ndarray]:

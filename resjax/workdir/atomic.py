@@ -15,7 +15,10 @@ _ABANDONED = 600
 
 
 def write(path: Path, content: str | bytes) -> None:
-    """Writes a file; text is encoded as UTF-8. An existing file is replaced when the new one is whole."""
+    """Writes a file, text as UTF-8, in a folder that is created if absent.
+
+    An existing file is replaced when the new one is whole.
+    """
     with replacing(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
@@ -24,9 +27,11 @@ def write(path: Path, content: str | bytes) -> None:
 def replacing(path: Path) -> Iterator[Path]:
     """A context that gives a file in the same folder, to which the new content of ``path`` is written.
 
-    The file takes its place at the end. After an error it is removed, and ``path`` is as it was. What a
-    killed process has left is removed when the same file is written again, ten minutes later or more.
+    The folder is created if absent. The file takes its place at the end; after an error it is removed, and
+    ``path`` is as it was. What a killed process has left is removed when the same file is written again, ten
+    minutes later or more.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     for other in path.parent.iterdir():
         if is_temporary(other, path.name):
             with contextlib.suppress(OSError):  # it has just gone, or belongs to another user

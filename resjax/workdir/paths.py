@@ -57,7 +57,7 @@ def writable(folder: str | Path, flag: str = "--workdir") -> Path:
 
 
 def writable_file(file: str | Path, flag: str) -> Path:
-    """The absolute path of a file that can be written; its folder is created.
+    """The absolute path of a file that can be written, there or not yet; its folder is not created.
 
     Raises:
       ValueError: as ``writable`` says of its folder, or it is a folder itself.
@@ -65,7 +65,7 @@ def writable_file(file: str | Path, flag: str) -> Path:
     path = local(file, flag, file=True)
     if path.is_dir():
         raise ValueError(f"{flag}={file} is a folder; name a file")
-    writable(path.parent, flag).mkdir(parents=True, exist_ok=True)
+    writable(path.parent, flag)
     return path
 
 

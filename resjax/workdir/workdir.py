@@ -55,7 +55,6 @@ def claim(workdir: str | Path, config: ConfigDict) -> Path:
         need_empty(path)
     if config.parallel.mode == "pmap":
         _check_devices(path, runs)
-    path.mkdir(parents=True, exist_ok=True)
     write_config(path, config)
     add_start(path)
     return path

@@ -5,10 +5,10 @@ import re
 from resjax.pretrained.finding import normalizers
 from resjax.pretrained.finding.names import Rule
 from resjax.pretrained.finding.prefixes import COUNTS, Selection, equal, prefixes, under_prefix
-from resjax.pretrained.reading.files import Tensors
+from resjax.pretrained.layouts.residual_names import LAYERS
+from resjax.pretrained.reading.files import Tensors, shape_of
 
 _OPTIMIZER = {"optimizer", "optimizers", "optim", "optimizer_states", "exp_avg", "momentum_buffer"}
-_RESIDUAL = "layer1.0.conv1.weight"  # in every layout whose classifier may be called fc
 _ALONE = 4  # single tensors that are named
 _MOST = 8  # groups that are told
 
@@ -45,11 +45,12 @@ def classifier(tensors: Tensors, chosen: Selection) -> str:
     make.
     """
     shapes = {name: tensor.shape for name, tensor in chosen.tensors.items() if name.endswith("weight")}
-    outside = {name: _shape(tensors, name) for name in chosen.ignored if name.endswith(".weight")}
+    outside = {name: shape_of(tensors, name) for name in chosen.ignored if name.endswith(".weight")}
     dense = [(name, shape) for name, shape in outside.items() if shape and len(shape) == 2]
     made = max((shape[0] for shape in shapes.values() if len(shape) == 4), default=0)
     has = any(len(shape) == 2 for shape in shapes.values())
-    if has or _RESIDUAL not in shapes or len(dense) != 1 or dense[0][1][1] != made:
+    # The rule's name, fc, is one for the head of a residual network.
+    if has or LAYERS.marker not in shapes or len(dense) != 1 or dense[0][1][1] != made:
         return ""
     layer = dense[0][0].removesuffix("weight")
     rule = Rule(f"^{re.escape(layer)}", f"{chosen.prefix}fc.", "")
@@ -69,7 +70,7 @@ def _kind(tensors: Tensors, names: list[str], pairs: set[str]) -> str:
         return f"an optimizer's state, {_tensors(len(names))}"
     if set(names) <= pairs:
         return "constants of standardization"
-    shapes = {name: _shape(tensors, name) for name in names}
+    shapes = {name: shape_of(tensors, name) for name in names}
     matrices = [shape for name, shape in shapes.items() if name.endswith("weight") and len(shape or ()) == 2]
     if matrices:
         out, in_ = matrices[-1] or ()
@@ -78,14 +79,6 @@ def _kind(tensors: Tensors, names: list[str], pairs: set[str]) -> str:
     if len(names) > 1 or shape is None:
         return _tensors(len(names))
     return f"of shape {shape}" if shape else f"{tensors[names[0]].item():g}"
-
-
-def _shape(tensors: Tensors, name: str) -> tuple[int, ...] | None:
-    """None if the tensor can't be read, which does not matter outside the network."""
-    try:
-        return tensors[name].shape
-    except ValueError:
-        return None
 
 
 def _tensors(count: int) -> str:

@@ -6,12 +6,13 @@ per channel as buffers: ``normalizer.new_mean`` and ``normalizer.new_std`` besid
 """
 
 import itertools
+import math
 from collections.abc import Iterator
 
 import numpy as np
 
-from resjax.data.info import Channels
-from resjax.pretrained.reading.files import Tensors
+from resjax.pretrained.constants import Constants
+from resjax.pretrained.reading.files import Tensors, shape_of
 
 # Names of a mean, and of the deviation beside it.
 _PAIRS = {
@@ -26,7 +27,8 @@ def names(tensors: Tensors) -> Iterator[tuple[str, str]]:
         before, dot, last = name.rpartition(".")
         if last in _PAIRS:
             std = f"{before}{dot}{_PAIRS[last]}"
-            if std in tensors and {tensors[name].size, tensors[std].size} <= {1, 3}:
+            shapes = [shape_of(tensors, one) for one in (name, std) if one in tensors]
+            if len(shapes) == 2 and all(shape is not None and math.prod(shape) in (1, 3) for shape in shapes):
                 yield name, std
 
 
@@ -36,7 +38,7 @@ def same_parts(a: str, b: str) -> int:
     return len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)))
 
 
-def constants(tensors: Tensors, prefix: str, channels: int) -> tuple[Channels, Channels] | None:
+def constants(tensors: Tensors, prefix: str, channels: int) -> Constants | None:
     """Mean and standard deviation per channel of pixels in 0 … 1, for the network under ``prefix``.
 
     Of several pairs, the one whose name begins most like ``prefix``. Those of pixels in 0 … 255 are scaled.
@@ -50,5 +52,5 @@ def constants(tensors: Tensors, prefix: str, channels: int) -> tuple[Channels, C
         scale = 255 if max(mean.max(), std.max()) > 1 else 1
         if np.all((mean >= 0) & (mean <= scale) & (std > 0) & (std <= scale)):
             mean, std = (np.broadcast_to(value / scale, channels) for value in (mean, std))
-            return tuple(mean.round(6).tolist()), tuple(std.round(6).tolist())
+            return Constants(tuple(mean.round(6).tolist()), tuple(std.round(6).tolist()))
     return None

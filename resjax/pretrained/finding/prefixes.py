@@ -8,14 +8,14 @@ PyTorch, such as ``module`` of ``DataParallel``, may also stand within the names
 
 import shlex
 from collections.abc import Iterable
-from difflib import get_close_matches
 from typing import NamedTuple
 
 import numpy as np
 
+from resjax.config import nearest
 from resjax.pretrained.finding import normalizers
 from resjax.pretrained.layouts.recognition import MARKERS, recognize
-from resjax.pretrained.reading.files import Tensors, under
+from resjax.pretrained.reading.files import Tensors, shape_of, under
 
 # DataParallel, torch.compile, FSDP and activation checkpointing.
 _WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
@@ -119,7 +119,7 @@ def _of_training(rest: str, tensors: Tensors, name: str) -> bool:
     parts = rest.split(".")
     if parts[0] in _TRAINING or parts[-1] in COUNTS:
         return True
-    return len(parts) == 1 and (rest.startswith("ema_") or tensors[name].ndim == 0)
+    return len(parts) == 1 and (rest.startswith("ema_") or shape_of(tensors, name) == ())
 
 
 def _before(name: str, marker: str) -> str:
@@ -132,8 +132,11 @@ def _before(name: str, marker: str) -> str:
 
 
 def equal(a: Tensors, b: Tensors) -> bool:
-    """Whether all names and numbers are the same."""
-    return set(a) == set(b) and all(np.array_equal(a[name], b[name]) for name in a)
+    """Whether all names and numbers are the same; what can't be read is not."""
+    try:
+        return set(a) == set(b) and all(np.array_equal(a[name], b[name]) for name in a)
+    except ValueError:
+        return False
 
 
 def _told(tensors: Tensors) -> str:
@@ -157,5 +160,7 @@ def _near(tensors: Tensors, found: list[str], wanted: str) -> str:
         return _choose(found)
     parts = (name.split(".") for name in tensors)
     there = {".".join(part[:i]) for part in parts for i in range(1, len(part))}
-    near = get_close_matches(wanted, there) or sorted({prefix.split(".")[0] for prefix in there})[:8]
-    return f"there are {', '.join(near)}" if near else "no name in the file has a prefix"
+    if near := nearest(wanted, there):
+        return f"did you mean {near}?"
+    outer = sorted({prefix.split(".")[0] for prefix in there})[:8]
+    return f"there are {', '.join(outer)}" if outer else "no name in the file has a prefix"

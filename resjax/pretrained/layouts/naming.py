@@ -26,7 +26,6 @@ TORCHVISION = ResidualNames(
     stem="conv1", stem_bn="bn1", unit="layer{stage1}.{i}", conv="conv{j1}", bn="bn{j1}",
     shortcut="downsample.0", shortcut_bn="downsample.1", head_bn="bn", head=("fc",),
 )  # fmt: skip
-CIFAR = TORCHVISION._replace(shortcut="shortcut.0", shortcut_bn="shortcut.1", head=("linear",))
 
 
 def unit_prefix(template: str, stage: int, i: int) -> str:

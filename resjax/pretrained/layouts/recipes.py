@@ -2,13 +2,12 @@
 
 from collections.abc import Collection
 
-from resjax.data.info import Channels
-from resjax.pretrained.constants import CIFAR
+from resjax.pretrained.constants import CIFAR, Constants
 from resjax.pretrained.layouts.layout import Layout
 
 
 def standardized(
-    layout: Layout, prefix: str, beside: Collection[str], stored: tuple[Channels, Channels] | None = None
+    layout: Layout, prefix: str, beside: Collection[str], stored: Constants | None = None
 ) -> Layout:
     """``layout`` with the most likely constants.
 
@@ -21,11 +20,10 @@ def standardized(
       layout: the recognized network.
       prefix: of its tensors in the file.
       beside: the full names of what else the file holds.
-      stored: mean and standard deviation that the file holds.
+      stored: those that the file holds.
     """
     if stored:
-        mean, std = stored
-        return layout._replace(mean=mean, std=std, constants_of="the file")
+        return layout._replace(**stored._asdict(), constants_of="the file")
     if layout.channels != 3:
         return layout._replace(mean=(), std=(), constants_of="the training set")
     scripted = prefix.partition(".")[0] == "net" and "acc" in beside

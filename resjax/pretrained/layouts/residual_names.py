@@ -41,10 +41,10 @@ UNITS = (LAYERS, RESIDUAL_FUNCTIONS, BLOCKS, TIMM_V2, HUGGING_FACE)
 
 _STEMS = ("conv1", "conv1.0", "conv", "conv_1", "conv0", "stem", "stem.0", "stem.conv", "conv_stem",
           "init_conv", "resnet.embedder.embedder.convolution")  # fmt: skip
-# BatchNorm outside the units: after the stem, or after the last unit of a pre-activation network.
+# BatchNorm outside the units: after the stem, or, in a pre-activation network, after the last unit.
 NORMS = ("bn1", "conv1.1", "bn", "bn_1", "bn0", "stem.1", "stem.bn", "stem.norm", "bn_stem", "norm1", "norm",
-          "init_bn", "bn_final", "final_bn", "bn_last",
-          "resnet.embedder.embedder.normalization")  # fmt: skip
+         "init_bn", "resnet.embedder.embedder.normalization")  # fmt: skip
+_LAST_NORMS = ("bn_final", "final_bn", "bn_last")  # never after the stem
 _SHORTCUTS = ("downsample.0", "shortcut.0", "downsample.conv", "shortcut.convolution", "shortcut.conv",
               "convShortcut", "shortcut", "downsample", "skip.0", "projection.0")  # fmt: skip
 SHORTCUT_NORMS = ("downsample.1", "shortcut.1", "downsample.norm", "downsample.bn", "shortcut.normalization",
@@ -92,7 +92,7 @@ def find(tensors: Tensors, units: UnitNames) -> Found:
 
 def _norms(tensors: Tensors, units: UnitNames, sizes: Sequence[int], stem: str, pre: bool) -> tuple[str, str]:
     """The names of the BatchNorms after the stem and after the last unit, told apart by their channels."""
-    there = [name for name in NORMS if _rank(tensors, name) == 1]
+    there = [name for name in (*NORMS, *_LAST_NORMS) if _rank(tensors, name) == 1]
     for name in (*there, units.layer(0, 0, units.bn), units.layer(0, 0, units.bn, 1)):
         if f"{name}.weight" in tensors and f"{name}.running_mean" not in tensors:
             raise ValueError(
@@ -105,7 +105,7 @@ def _norms(tensors: Tensors, units: UnitNames, sizes: Sequence[int], stem: str, 
 
     stem_out, out = tensors[f"{stem}.weight"].shape[0], _channels_out(tensors, units, sizes)
     if not pre:
-        return _first(of(stem_out)), ""
+        return _first(name for name in of(stem_out) if name in NORMS), ""
     if stem_out != out:
         return _first(of(stem_out)), _first(of(out))
     same = of(out)

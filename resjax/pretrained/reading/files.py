@@ -52,6 +52,9 @@ class Lazy(Mapping[str, np.ndarray]):
     def __getitem__(self, name: str) -> np.ndarray:
         return self._get[name]()
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._get  # that of Mapping would read the tensor
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._get)
 
@@ -62,6 +65,14 @@ class Lazy(Mapping[str, np.ndarray]):
 def under(tensors: Tensors, names: Mapping[str, str]) -> Tensors:
     """Some of ``tensors`` with other names: ``names`` maps a new name to the present one."""
     return Lazy({new: partial(tensors.__getitem__, old) for new, old in names.items()})
+
+
+def shape_of(tensors: Tensors, name: str) -> tuple[int, ...] | None:
+    """The shape of a tensor; None if it can't be read, which matters only in the network itself."""
+    try:
+        return tensors[name].shape
+    except ValueError:
+        return None
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
@@ -109,9 +120,8 @@ def size(path: str | Path) -> int:
 
 def _read(file: Path) -> Checkpoint:
     if recognize(file) == SAFETENSORS:
-        tensors, metadata = read_safetensors(file)
-        values: dict[str, Any] = dict(metadata)
-        about = "metadata alone" if metadata else "nothing"
+        tensors, values = read_safetensors(file)
+        about = "metadata alone" if values else "nothing"
     else:
         tensors, values, about = read_torch(file)
     if not tensors:

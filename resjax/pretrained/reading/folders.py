@@ -2,10 +2,9 @@
 
 import json
 import os
-import shlex
 from pathlib import Path
 
-from resjax.pretrained.reading.formats import JOIN, recognize
+from resjax.pretrained.reading.formats import JOIN, quoted, recognize
 
 INDEX = ".index.json"
 # What Hugging Face's libraries look for, in their order. The same network may be there twice.
@@ -31,7 +30,7 @@ def checkpoint_in(folder: Path) -> Path:
     if len(found) == 1:
         return found[0]
     if found:
-        listed = "\n  ".join(f"{_quoted(path)}  ({path.stat().st_size:,} bytes)" for path in found[:_SHOWN])
+        listed = "\n  ".join(f"{quoted(path)}  ({path.stat().st_size:,} bytes)" for path in found[:_SHOWN])
         more = f"\n  and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
         raise ValueError(
             f"{folder} holds {len(found)} checkpoints; give one of them as FILE:\n  {listed}{more}"
@@ -107,7 +106,7 @@ def _refuse_others(folder: Path) -> None:
     if has("config.json") and has("checkpoints") and has("runs.json"):
         raise ValueError(
             f"{folder} is a workdir of resjax already: analyze it with\n"
-            f"  python -m resjax.analyze --workdir={_quoted(folder)}"
+            f"  python -m resjax.analyze --workdir={quoted(folder)}"
         )
     if has("saved_model.pb") or any(folder.glob("*.ckpt*.index")):
         what = "holds a TensorFlow model"
@@ -121,20 +120,16 @@ def _refuse_others(folder: Path) -> None:
             "--network=MODULE:FUNCTION (docs/discover.md)"
         )
     if has(".metadata") and any(folder.glob("*.distcp")):
-        command = f"{JOIN} {_quoted(folder)} weights.pth"
+        command = f"{JOIN} {quoted(folder)} weights.pth"
         raise ValueError(f"{folder} is a distributed checkpoint of PyTorch: join its parts:\n  {command}")
     if has("zero_to_fp32.py"):
         raise ValueError(
             f"{folder} is a checkpoint of DeepSpeed: join it with\n"
-            f"  cd {_quoted(folder)} && python zero_to_fp32.py . weights"
+            f"  cd {quoted(folder)} && python zero_to_fp32.py . weights"
         )
     if has("data.pkl") and has("data"):
         raise ValueError(
             f"{folder} is an unpacked PyTorch file: pack it again with\n"
-            f"  cd {_quoted(folder.absolute().parent)} && zip -0 -r {_quoted(folder.absolute().name)}.pth "
-            f"{_quoted(folder.absolute().name)}"
+            f"  cd {quoted(folder.absolute().parent)} && zip -0 -r {quoted(folder.absolute().name)}.pth "
+            f"{quoted(folder.absolute().name)}"
         )
-
-
-def _quoted(path: object) -> str:
-    return shlex.quote(str(path))

@@ -54,17 +54,17 @@ def recognize(file: Path) -> str:
         opened.seek(max(0, size - 8))
         tail = opened.read()
     if file.name.endswith(".distcp"):
-        command = f"{JOIN} {_quoted(file.absolute().parent)} weights.pth"
+        command = f"{JOIN} {quoted(file.absolute().parent)} weights.pth"
         raise ValueError(
             f"{file} is a part of a distributed checkpoint of PyTorch: join its parts:\n  {command}"
         )
-    if found := _readable(file, head, size):
+    if found := _readable(file, head):
         return found
     what, remedy = _other(file, head, tail, size)
     raise ValueError(f"{file} is {what}: {remedy}")
 
 
-def _readable(file: Path, head: bytes, size: int) -> str:
+def _readable(file: Path, head: bytes) -> str:
     """The format if it is one that is read, otherwise ""."""
     if len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= _LONGEST_TABLE:
         return SAFETENSORS
@@ -91,10 +91,10 @@ def _other(file: Path, head: bytes, tail: bytes, size: int) -> tuple[str, str]:
     if head[:2] == b"PK":
         return _zip(file, size)
     if file.name.endswith((".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")):
-        return "a compressed tar archive", f"{_UNPACK}: tar -xf {_quoted(file)}"
+        return "a compressed tar archive", f"{_UNPACK}: tar -xf {quoted(file)}"
     for offset, magic, what, remedy in _MAGIC:
         if head[offset : offset + len(magic)] == magic:
-            return what, remedy.format(file=_quoted(file))
+            return what, remedy.format(file=quoted(file))
     if tail == _TABLE_MAGIC or re.search(r"\.data-\d{5}-of-\d{5}$", file.name):
         return "a part of a TensorFlow checkpoint", _OTHER_FRAMEWORK
     if file.name == "saved_model.pb" or (head[:1] == b"\n" and file.suffix == ".pb"):
@@ -116,10 +116,11 @@ def _other(file: Path, head: bytes, tail: bytes, size: int) -> tuple[str, str]:
 
 def python_command(code: str) -> str:
     """A command for a shell that runs ``code``."""
-    return f"python -c {_quoted(code)}" if set('"$`!\\') & set(code) else f'python -c "{code}"'
+    return f"python -c {quoted(code)}" if set('"$`!\\') & set(code) else f'python -c "{code}"'
 
 
-def _quoted(text: object) -> str:
+def quoted(text: object) -> str:
+    """``text``, such as a path, for a command of a shell."""
     return shlex.quote(str(text))
 
 
@@ -154,7 +155,7 @@ def _zip(file: Path, size: int) -> tuple[str, str]:
         name for name in names if name.endswith((".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".pth.tar"))
     ]
     if inside:
-        return f"a zip archive that contains {', '.join(inside[:5])}", f"{_UNPACK}: unzip {_quoted(file)}"
+        return f"a zip archive that contains {', '.join(inside[:5])}", f"{_UNPACK}: unzip {quoted(file)}"
     return f"a zip archive, no PyTorch checkpoint, of {', '.join(names[:3]) or 'nothing'}, …", _KNOWN
 
 
@@ -178,7 +179,7 @@ def _of_text(file: Path, text: str) -> tuple[str, str]:
         real = f" of {int(size[1]):,} bytes" if size else ""
         return (
             f"a Git LFS pointer, in place of a file{real} that was not downloaded",
-            f"run: cd {_quoted(file.absolute().parent)} && git lfs pull",
+            f"run: cd {quoted(file.absolute().parent)} && git lfs pull",
         )
     if start.startswith(("<!doctype html", "<html", "<head", "<?xml", "<error")):
         title = re.search(r"<(title|message)[^>]*>(.*?)</", text, re.I | re.S)

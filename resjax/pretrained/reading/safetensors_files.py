@@ -10,6 +10,8 @@ import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from resjax.pretrained.reading.scalars import scalars
+
 # Those that the library does not turn into arrays of NumPy.
 _FLOAT8 = {
     "F8_E4M3": ml_dtypes.float8_e4m3fn, "F8_E5M2": ml_dtypes.float8_e5m2, "F8_E8M0": ml_dtypes.float8_e8m0fnu,
@@ -21,8 +23,10 @@ _REFUSED = {
 }
 
 
-def read_safetensors(file: Path) -> tuple[dict[str, Callable[[], np.ndarray]], dict[str, str]]:
-    """The tensors, which are read on demand, and the metadata of a file.
+def read_safetensors(file: Path) -> tuple[dict[str, Callable[[], np.ndarray]], dict[str, Any]]:
+    """The tensors, which are read on demand, and the plain values of a file.
+
+    These are its metadata, which are texts, and the numbers in tensors of one element.
 
     Raises:
       ValueError: it is damaged or cut short.
@@ -37,8 +41,10 @@ def read_safetensors(file: Path) -> tuple[dict[str, Callable[[], np.ndarray]], d
     with file.open("rb") as header:
         start = 8 + int.from_bytes(header.read(8), "little")
         table: dict[str, Any] = json.loads(header.read(start - 8))
-    metadata = table.pop("__metadata__", {})
-    return {name: _getter(opened, file, start, name, entry) for name, entry in table.items()}, metadata
+    values: dict[str, Any] = table.pop("__metadata__", {})
+    tensors = {name: _getter(opened, file, start, name, entry) for name, entry in table.items()}
+    shapes = {name: entry["shape"] for name, entry in table.items() if not _refused(entry["dtype"])}
+    return tensors, values | scalars(tensors, shapes)
 
 
 def _getter(
@@ -47,9 +53,13 @@ def _getter(
     kind = entry["dtype"]
     if kind in _FLOAT8:
         return partial(_mapped, file, start + entry["data_offsets"][0], _FLOAT8[kind], tuple(entry["shape"]))
-    if kind in ("F4", "F6_E2M3", "F6_E3M2") or kind.startswith("C"):
+    if _refused(kind):
         return partial(_refuse, f"{file}: the tensor {name!r} is of dtype {kind}, {_REFUSED[kind[0]]}")
     return partial(opened.get_tensor, name)
+
+
+def _refused(kind: str) -> bool:
+    return kind in ("F4", "F6_E2M3", "F6_E3M2") or kind.startswith("C")
 
 
 def _mapped(file: Path, offset: int, dtype: Any, shape: tuple[int, ...]) -> np.ndarray:

@@ -28,6 +28,7 @@ from resjax.pretrained.reading.leaves import leaves
 from resjax.pretrained.reading.meanings import Storage, Tensor, Unreadable, meaning, storage_dtype
 from resjax.pretrained.reading.pickles import Name, Recorded, TorchFileError, record
 from resjax.pretrained.reading.refused import check_names
+from resjax.pretrained.reading.scalars import scalars
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
@@ -219,6 +220,7 @@ class _Numbers:
 def _contents(root: Any, numbers: _Numbers, path: str | Path) -> Contents:
     tensors: dict[str, Callable[[], np.ndarray]] = {}
     values: dict[str, Any] = {}
+    shapes: dict[str, tuple[int, ...]] = {}  # of the tensors that can be read
     empty: list[str] = []
 
     def refuse(name: str, why: str) -> np.ndarray:
@@ -240,8 +242,7 @@ def _contents(root: Any, numbers: _Numbers, path: str | Path) -> Contents:
             continue
         else:
             tensors[name] = functools.partial(numbers.array, leaf)
-        if leaf.shape in ((), (1,)) and not name.endswith("num_batches_tracked"):
-            values.update(_number(name, tensors[name]()))
+        shapes[name] = leaf.shape
         if 0 in leaf.shape and name.endswith("weight"):
             empty.append(name)
     if empty and "ds_version" in values:
@@ -249,15 +250,7 @@ def _contents(root: Any, numbers: _Numbers, path: str | Path) -> Contents:
             f"its tensor {empty[0]!r} is empty: it is one part of a DeepSpeed checkpoint (ZeRO-3). Join the "
             "parts with the script that DeepSpeed wrote above this folder: python zero_to_fp32.py . weights"
         )
-    return Contents(tensors, values, _about(root))
-
-
-def _number(name: str, array: np.ndarray) -> dict[str, bool | int | float]:
-    """The number in an array of one element, by name; nothing if it is complex."""
-    number = array.reshape(())
-    if number.dtype.kind == "c":
-        return {}
-    return {name: number.item() if number.dtype.kind in "biu" else float(number)}
+    return Contents(tensors, values | scalars(tensors, shapes), _about(root))
 
 
 def _about(root: Any) -> str:
