@@ -13,17 +13,19 @@ import time
 from pathlib import Path
 
 import pytest
+from absl import flags
+from ml_collections.config_flags import DEFINE_config_file
 from network_helpers import draw
 from report_helpers import curve, report_of_two
 from safetensors.numpy import save_file
 
+from resjax import command, models
 from resjax import config as configs
-from resjax import models
 from resjax.pretrained import read
 from resjax.pretrained.convert import to_tensors
 from resjax.pretrained.export import export
 from resjax.pretrained.layouts import naming
-from resjax.pretrained.workdirs import default_config, evaluate, make_workdir, need_free
+from resjax.pretrained.workdirs import _CONFIG_FILE, default_config, evaluate, make_workdir, need_free
 from resjax.report import kept
 from resjax.report import write as reports
 from resjax.report.figures import save as save_figures
@@ -130,6 +132,19 @@ def test_an_import_is_whole_or_refused(tmp_path, states):
     run = load_run(tmp_path / "run")
     assert (run.imported, run.step, whole, len(found.paths)) == (True, 1, 3, 9)
     assert (len(read_records(found.paths[-1])), len(read_records(found.paths[-2]))) == (1, 0)
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # of ml_collections
+def test_the_configuration_of_an_interrupted_import_is_refused_in_one_line(tmp_path, capsys):
+    (tmp_path / "config.py").write_text(_CONFIG_FILE)
+    (tmp_path / "runs.json").write_text("[]")
+    argv = ["train", f"--config={tmp_path}/config.py"]
+    known = flags.FlagValues()
+    DEFINE_config_file("config", flag_values=known, sys_argv=argv)
+    with pytest.raises(SystemExit, match="2"):
+        command._parse(argv, known)
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and said.count("\n") == 1 and f"rm -r {tmp_path}, and" in said
 
 
 def test_a_claimed_workdir_can_be_claimed_again(tmp_path, states):
