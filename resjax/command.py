@@ -96,9 +96,14 @@ def no_arguments(argv: list[str]) -> None:
       Misuse: there is one.
     """
     if len(argv) > 1:
+        config = _value_of("config", flags.FLAGS)
+        known = configs.flat(config.to_dict()) if isinstance(config, ConfigDict) else ()
+        # As other libraries write the fields of a configuration.
+        meant = [shlex.quote(f"--config.{one}") for one in argv[1:] if one.partition("=")[0] in known]
+        hint = f" Did you mean {' '.join(meant)}?" if meant else ""
         raise Misuse(
-            f"unknown arguments: {shlex.join(argv[1:])}. Flags begin with --, and a value with a blank is "
-            "quoted: --workdir='my runs'. --help lists the flags"
+            f"unknown arguments: {shlex.join(argv[1:])}.{hint} Flags begin with --, and a value with a blank "
+            "is quoted: --workdir='my runs'. --help lists the flags"
         )
 
 
@@ -139,6 +144,8 @@ def _explained(argv: list[str], error: Exception, config: ConfigDict | None, kno
         return _unknown_flag(argv, error.flagname, config, known)
     if missing := re.match(r"flag --(\w+)=None: .* must have a value", text):
         return f"--{missing[1]} is needed: {known[missing[1]].help}"
+    if "has no attribute 'get_config'" in text:
+        return "the file of --config has no get_config(arg), a function that returns the configuration"
     for field, value in _overrides(argv) if config is not None else ():
         if said := _wrong_path(config, field, value):
             return said

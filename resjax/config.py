@@ -306,9 +306,16 @@ def find_file(name: str | Path) -> Path:
 
     Raises:
       FileNotFoundError: there is neither.
+      ValueError: the file is of another kind than Python.
     """
     path, known = Path(name).expanduser(), files()
     if path.is_file():
+        if path.suffix != ".py":
+            raise ValueError(
+                f"configuration {str(name)!r} is no Python file (*.py). Write one with a get_config(arg) "
+                "that starts from resjax.config.default() and returns it with other values. Or change fields "
+                "of another: --config=digits --config.optimizer.learning_rate=0.1"
+            )
         return path
     if str(name) in known:
         return known[str(name)]

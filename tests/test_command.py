@@ -4,6 +4,7 @@ commands that are printed, typed as they are."""
 import html
 import re
 import shlex
+import sys
 import tempfile
 from pathlib import Path
 
@@ -109,6 +110,12 @@ FLAGS = {
     ("resjax.train", DIGITS): "--workdir is needed: folder of the run",
     ("resjax.train", "--workdir=x"): "--config is needed: a Python file",
     ("resjax.train", DIGITS, "--workdir", "my", "runs"): "unknown arguments: runs.",
+    (
+        "resjax.train",
+        DIGITS,
+        "--workdir=x",
+        "train.batch_size=8",
+    ): "Did you mean --config.train.batch_size=8?",
     ("resjax.train", DIGITS, "--workdir=x", f"{SET}optimizer.lr=1"): "optimizer has no field 'lr'",
     ("resjax.train", "--config=configs/digits.py:smok", "--workdir=x"): "allowed: none, or 'smoke'",
     ("resjax.train", "--config=configs/digit.py", "--workdir=x"): "digit.py",
@@ -176,14 +183,34 @@ FILES = {  # a line of a file, and what is said
 }
 
 
+def parsed(argv):
+    flag_values = flags.FlagValues()
+    DEFINE_config_file("config", flag_values=flag_values, sys_argv=argv)
+    return command._parse(argv, flag_values)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("mine.yaml", "lr: 0.1", "mine.yaml' is no Python file (*.py). Write one with a get_config(arg)"),
+        ("config.json", "{}", "config.json' is no Python file"),
+        ("mine.py", "lr = 0.1", "the file of --config has no get_config(arg), a function"),
+    ],
+)
+def test_a_file_that_is_no_configuration(tmp_path, capsys, monkeypatch, name, text, said):
+    monkeypatch.delitem(sys.modules, "config_config", raising=False)  # a file keeps names of one before
+    (tmp_path / name).write_text(text)
+    with pytest.raises(SystemExit, match="2"):
+        parsed(["train", f"--config={tmp_path / name}"])
+    shown = capsys.readouterr().err
+    assert said in shown and shown.startswith("error: ") and shown.count("\n") == 1
+
+
 @pytest.mark.parametrize("line, said", FILES.values(), ids=FILES)
 def test_a_mistake_in_a_file(tmp_path, capsys, line, said):
     (tmp_path / "mine.py").write_text(CONFIG.format(line=line))
-    argv = ["train", f"--config={tmp_path / 'mine.py'}"]
-    flag_values = flags.FlagValues()
-    DEFINE_config_file("config", flag_values=flag_values, sys_argv=argv)
     with pytest.raises(SystemExit, match="2"):
-        command._parse(argv, flag_values)
+        parsed(["train", f"--config={tmp_path / 'mine.py'}"])
     shown = capsys.readouterr().err
     assert said in shown and shown.startswith("error: ") and shown.count("\n") == 1
 

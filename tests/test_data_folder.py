@@ -1,5 +1,6 @@
 """A user's folder of class folders."""
 
+import os
 import shutil
 import subprocess
 
@@ -205,6 +206,26 @@ def test_what_would_change_the_classes_is_refused(tmp_path, files, message):
     tree(root, *CLASSES, *files)
     with pytest.raises(ValueError, match=message):
         data.load(config(root))
+
+
+@pytest.mark.parametrize("place", ["train/cat", "train/ant/2.png", "train/ant/labels", "val", "test/wasp"])
+@pytest.mark.parametrize("kind", ["a link to gone, which is missing", "a pipe"])
+def test_what_is_there_but_no_file_is_refused(tmp_path, place, kind):
+    root = tmp_path / "my pictures"
+    tree(root, *CLASSES)
+    if "link" in kind:
+        (root / place).symlink_to("gone")
+    else:
+        os.mkfifo(root / place)
+    with pytest.raises(ValueError, match=f"{place} is {kind}.*: rm '{root}/{place}'"):
+        data.load(config(root))
+
+
+def test_an_accent_that_is_stored_differently_is_told(tmp_path):
+    tree(tmp_path, "train/b\u00e9/1.png", "train/a/1.png", "test/be\u0301/1.png")
+    command = f"mv '{tmp_path}/test/be\u0301' '{tmp_path}/test/b\u00e9'"
+    with pytest.raises(ValueError, match=f"how accents are stored.*: {command}"):
+        data.load(config(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -262,6 +262,7 @@ def test_convolve_reads_pictures_by_these_rules(tmp_path):
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
         (b"\n<!DOCTYPE html><html>", "a web page"),
         (b"GIF88 no", "begins with b'GIF88 no'"),
+        (saved(Image.fromarray(STORED), "PNG")[:12], "begins as a PNG does, .* cut short at 12 bytes"),
         (saved(Image.fromarray(images(1, 50, 50, 3)[0]), "JPEG")[:700], "truncated"),
     ],
 )

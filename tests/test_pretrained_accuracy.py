@@ -37,6 +37,7 @@ def test_what_a_file_states(values, name, error):
         {"train_acc": 99.0, "train.top1": 99.0, "top5": 99.0, "accuracy_top5": 99.0, "acc5": 99.0},
         {"acc": True, "accuracy": "92.9", "prec1": None, "precision": 16, "error": "none"},
         {"acc": 0.0, "best_acc": -1.0, "accuracy": 5000, "err": float("nan"), "top1": float("inf")},
+        {"acc": 10**400, "best_acc": -(10**400), "top1": 1},
         {"place": 5, "accelerator": 1, "terror": 3.0, "topk": 5.0},
     ],
 )
@@ -52,7 +53,7 @@ def test_other_numbers_state_nothing(values):
         ({"acc": 0.93}, 708, 10_000, ["acc = 0.93, an error of 7.00 %: they agree"], []),
         ({"acc": 93}, 749, 10_000, ["they agree"], ["assumed"]),
         ({"acc": 0.9}, 1_300, 10_000, ["3.00 points more", "assumed wrongly"], ["agree"]),
-        ({"acc": 1}, 1_300, 10_000, ["13.00 points more", "assumed wrongly"], ["agree"]),
+        ({"acc": 1.0}, 1_300, 10_000, ["13.00 points more", "assumed wrongly"], ["agree"]),
         (
             {"acc": 92.92},
             751,

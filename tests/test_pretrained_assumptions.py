@@ -119,9 +119,9 @@ def test_the_table():
         "  order of classes         that of animals.npz  --config.data.name=DATA",
         "  training images          pad 4, crop, flip    --config.data.pad=0",
         "  max pooling in the stem  no                   --config.model.stem=small_pool",
-        "  stride of later stages   2                    (can not be changed)",
-        "  BatchNorm's ε            1e-05                (can not be changed)",
-        "  activation               ReLU                 (can not be changed)",
+        "  stride of later stages   2                    (cannot be changed)",
+        "  BatchNorm's ε            1e-05                (cannot be changed)",
+        "  activation               ReLU                 (cannot be changed)",
     ]
 
 

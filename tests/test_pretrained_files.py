@@ -18,6 +18,7 @@ from pretrained_helpers import SAVED
 from safetensors.numpy import save_file
 from torch_pickles import archive, beside, chain, container, named, tensor, torch_pickle, zip_file
 
+from resjax.pretrained import read
 from resjax.pretrained.reading.files import read_checkpoint, sha256, size, under
 
 DATA = Path(__file__).parent / "data"
@@ -184,6 +185,12 @@ def test_tensors_without_plain_numbers_are_refused_where_they_are_needed(tmp_pat
     tensors = read_checkpoint(archive(tmp_path / "x.pth", beside(made))).tensors
     with pytest.raises(ValueError, match=f"x.pth: the tensor 'other' {message}"):
         tensors["other"]
+
+
+def test_the_file_of_a_tensor_that_can_not_be_read_is_named_once(tmp_path):
+    path = archive(tmp_path / "x.pth", beside(named("torch._utils._rebuild_qtensor") + b")R"))
+    with pytest.raises(ValueError, match=r"^[^:]*x\.pth: the tensor 'other' is quantized"):
+        read(path)
 
 
 def test_a_number_repeated_without_end_is_refused_where_it_is_needed(tmp_path):

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import os
 import pickle
 import struct
 import tarfile
@@ -117,6 +118,13 @@ def test_a_file_that_is_not_there(tmp_path, monkeypatch):
     ):
         with pytest.raises(FileNotFoundError, match=message):
             read_checkpoint(given)
+
+
+@pytest.mark.parametrize("given", ["x.pth", ""])
+def test_a_pipe_is_refused_before_it_is_opened(tmp_path, given):
+    os.mkfifo(tmp_path / "x.pth")
+    with pytest.raises(ValueError, match=r"x\.pth is a pipe or device, not a file: save .* as a file first"):
+        read_checkpoint(tmp_path / given)
 
 
 # --- folders ---

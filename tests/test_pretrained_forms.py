@@ -55,6 +55,18 @@ def test_a_bias_that_no_batchnorm_of_its_unit_follows_is_refused_unless_it_is_ze
         np.testing.assert_allclose(ours[-1], wanted[-1], rtol=0, atol=2e-5 * np.abs(wanted[-1]).max())
 
 
+@pytest.mark.parametrize(("function", "name"), [(post, "bn"), (post, "bn1"), (pre, "bn"), (pre, "bn_last")])
+def test_where_all_channels_are_equal_the_name_of_a_batchnorm_shows_its_place(function, name):
+    ends = {"stem": f"conv1 {name}"} if function is post else {"head_bn": name}
+    tensors, x, wanted = made(function, sizes=(2,), widths=(4,), **ends)
+    if name == "bn":
+        with pytest.raises(ValueError, match=r"bn follows .*\^bn\\. -> bn1\. or.*\^bn\\. -> bn_last\."):
+            recognize(tensors)
+    else:
+        ours = activations(*imported(tensors), x)
+        np.testing.assert_allclose(ours[-1], wanted[-1], rtol=0, atol=2e-5 * np.abs(wanted[-1]).max())
+
+
 def test_some_missing_biases_are_an_error():
     tensors, _, _ = made(vgg11, side=32)
     del tensors["features.4.bias"]
@@ -124,17 +136,3 @@ def test_a_vgg_may_lack_fully_connected_layers(gone, classes, layers):
     tensors = {k: np.broadcast_to(0.0, v) for k, v in shapes.items() if not k.startswith(gone or "-")}
     layout = recognize(tensors)
     assert (layout.num_classes, layout.model.fc_layers, layout.model.configuration) == (classes, layers, "A")
-
-
-@pytest.mark.parametrize(("name", "refused"), [("bn1", False), ("bn", False), ("bn_final", True)])
-def test_a_batchnorm_whose_name_says_that_it_comes_last_is_none_of_the_stem(name, refused):
-    """All channels are equal, so that no shape tells whether the network is post-activation."""
-    tensors, _, _ = made(post, sizes=(2,), widths=(4,))
-    last = {
-        key.replace("bn1.", f"{name}.") if key.startswith("bn1.") else key: v for key, v in tensors.items()
-    }
-    if refused:
-        with pytest.raises(ValueError, match="no BatchNorm of known name follows the first convolution"):
-            recognize(last)
-    else:
-        assert recognize(last).model.placement == "post"

@@ -231,6 +231,83 @@ def test_what_would_exhaust_the_reader_is_refused(tmp_path, made, message):
         read_checkpoint(archive(tmp_path / "x.pth", beside(made)))
 
 
+# Each of 40 tuples holds the one before it three times: 3^40 in all, for comparing, hashing or printing it.
+ENDLESS = b")q\x00" + b"".join(b"0h%ch%ch%c\x87q%c" % (n, n, n, n + 1) for n in range(40)) + b"0h\x28"
+COUNTER, DTYPE = named("collections.Counter"), named("numpy.dtype") + b"U\x02f8\x85R"
+STORAGE = b"(U\x07storage"
+FLOATS = named("torch.FloatStorage")
+HEAD, END = (chain({"a": 1}).partition(pickle.dumps({"a": 1}, 2))[i] for i in (0, 2))
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (ENDLESS + b"\x85Q", "unknown kind of object a tuple"),
+        (STORAGE + FLOATS + ENDLESS + b"U\x03cpuK\x01tQ", "whose key is a tuple"),
+        (STORAGE + ENDLESS + b"U\x010U\x03cpuK\x01tQ", "a tuple is no known kind of storage"),
+        (COUNTER + b"](" + ENDLESS + b"K\x01\x86e\x85R", ""),
+        (COUNTER + b")R" + ENDLESS + b"b", ""),
+        (
+            named("numpy.core.multiarray._reconstruct") + b")R(K\x01K\x01\x85" + DTYPE
+            + b"(K\x03" + ENDLESS + b"NNNK\x01K\x01K\0tb\x89U\x08aaaaaaaatb",
+            "",
+        ),
+    ],
+    ids=["kind of object", "key of a storage", "class of a storage", "pairs", "state", "order of bytes"],
+)  # fmt: skip
+def test_a_part_that_repeats_itself_without_end_is_not_looked_into(tmp_path, made, message):
+    path = archive(tmp_path / "x.pth", beside(made + ONES))
+    if message:
+        with pytest.raises(TorchFileError, match=message):
+            read_checkpoint(path)
+    else:
+        assert list(read_checkpoint(path).tensors) == ["w"]
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (pickle.dumps(0x1950A86A20F9469CFC6C, 2) + b"\x80\x02" + ENDLESS + b"." + END, "version a tuple"),
+        (HEAD + beside(b"N") + b"\x80\x02]" + ENDLESS + b"a.", "storage a tuple belongs to no tensor"),
+        (b"\x80\x02}(" + COUNTER + b")R" + ENDLESS + b"bK\x01U\x01aK\x02u.", "it holds: a$"),
+    ],
+    ids=["version", "storages", "key of an object"],
+)
+def test_a_file_that_repeats_itself_without_end_is_told_in_short(tmp_path, raw, message):
+    (tmp_path / "x.pth").write_bytes(raw)
+    with pytest.raises(ValueError, match=message):
+        read_checkpoint(tmp_path / "x.pth")
+
+
+LONG = b"X" + struct.pack("<I", 10**5) + b"a" * 10**5 + b"q\x000"  # a text, once
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (LONG + b"}h\x00}(" + b"".join(b"K%cK\x01" % n for n in range(250)) + b"us", "names of its entries"),
+        (LONG + b"}h\x00" * 2000 + named("os.system") + b"s" * 2000, r"os.system \(in 'other\.a{194}'\)"),
+        (
+            LONG + DTYPE + b"q\x010" + named("numpy.core.multiarray._reconstruct") + b"q\x020}("
+            + b"".join(
+                b"J" + struct.pack("<i", n) + b"h\x02)R(K\x01M\xd40\x85h\x01\x89h\x00tb"
+                for n in range(1000)
+            ) + b"u",
+            "",
+        ),
+    ],
+    ids=["names", "place", "bytes of arrays"],
+)  # fmt: skip
+def test_what_a_file_holds_once_is_kept_once(tmp_path, request, made, message):
+    path = archive(tmp_path / "x.pth", beside(made + ONES))
+    request.getfixturevalue("little_memory")
+    if message:
+        with pytest.raises(TorchFileError, match=message):
+            read_checkpoint(path)
+    else:
+        assert len(read_checkpoint(path).tensors) == 1001
+
+
 @pytest.mark.parametrize(
     "made", [b"Nr\xff\xff\xff\xff", b"]q\x00h\x00a", b"}q\x00U\x01ah\x00s"], ids=["memo", "list", "dict"]
 )

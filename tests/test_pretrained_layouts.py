@@ -1,6 +1,7 @@
 """Layouts: every block's activation is PyTorch's (committed references), and what does not fit is named."""
 
 import json
+import re
 from pathlib import Path
 
 import jax
@@ -15,6 +16,7 @@ from resjax import models
 from resjax.pretrained import load, read, recognize
 from resjax.pretrained.convert import to_tensors, to_variables
 from resjax.pretrained.export import export
+from resjax.pretrained.finding.names import read_table, renamed
 from resjax.pretrained.layouts import naming
 from resjax.pretrained.places import places
 
@@ -90,6 +92,22 @@ def test_what_is_missing_unexpected_or_misshaped_is_named():
     assert "layer3.0.conv1.weight (64, 31, 3, 3) instead of (64, 32, 3, 3)" in text
 
 
+@pytest.mark.parametrize(
+    ("name", "change", "why"),
+    [
+        ("conv1.weight", lambda t: np.where(t > 1, t, np.nan), "not finite"),
+        ("layer1.0.bn1.bias", lambda t: t + np.inf, "not finite"),
+        ("layer1.0.bn1.bias", lambda t: t.astype(np.float64) + 1e300, "not finite"),
+        ("layer1.0.bn1.running_var", lambda t: -t, "negative"),
+        ("conv1.weight", lambda t: np.round(50 * t).astype(np.int8), "int8"),
+        ("linear.weight", lambda t: t > 0, "bool"),
+    ],
+)
+def test_numbers_that_no_network_computes_with_are_refused(name, change, why):
+    with pytest.raises(ValueError, match=rf"these tensors: {name} \({why}\). The training diverged"):
+        convert(small(**{name: change(small()[name])}))
+
+
 def test_a_head_that_does_not_read_means_is_replaced_by_a_new_one():
     with pytest.raises(ValueError, match=r"linear\.weight .* mean over the image.*--new_head"):
         convert(small(**{"linear.weight": np.zeros((10, 256))}))
@@ -99,6 +117,23 @@ def test_long_lists_are_cut():
     gone = {k: None for k in small() if k.startswith("layer3.1.")}
     with pytest.raises(ValueError, match=r"Unexpected: .* and \d+ more\."):
         convert(small(**gone))
+
+
+@pytest.mark.parametrize(
+    ("module", "leaves", "lines"),
+    [
+        (r".*bn\d", ("_iter", "_tmp_running_mean"), 2),  # of a synchronized BatchNorm
+        (r"layer\d\.\d", ("act.weight",), 1),  # a name's last part that the network has, too
+        (r"conv1", ("alpha", "alpha.weight"), 2),
+    ],
+)
+def test_the_table_that_leaves_tensors_out_is_short_and_enough(module, leaves, lines):
+    modules = {match[0] for name in small() if (match := re.match(rf"{module}(?=\.)", name))}
+    tensors = small(**{f"{one}.{leaf}": np.ones(3) for one in modules for leaf in leaves})
+    with pytest.raises(ValueError, match="save these lines") as refusal:
+        convert(tensors)
+    rules = [line.strip().split(" -> ") for line in str(refusal.value).splitlines() if "->" in line]
+    assert len(rules) == lines and set(renamed(tensors, read_table(dict(rules)))) == set(small())
 
 
 def without(*names):
@@ -123,6 +158,14 @@ def without_all(part):
         ("akamaster_option_b", without_all("shortcut.1"), "follows the projections, shortcut.0"),
         ("akamaster_resnet20", {"conv1.weight": (12, 3, 3, 3)}, "12 channels before stages of .16, 32, 64"),
         ("akamaster_resnet20", {"conv1.weight": (16, 3, 5, 5)}, "5×5"),
+        (
+            "akamaster_resnet20",
+            {"layer1.0.conv1.weight": (7, 16, 3, 3), "layer1.0.bn1.weight": (7,)},
+            r"layer1\.0\.conv1.weight has 7 output channels, in a stage of width 16.*pruned",
+        ),
+        ("akamaster_resnet20", {"layer2.1.conv1.weight": (20, 32, 3, 3)}, "has 20 .* a stage of width 32"),
+        ("akamaster_resnet20", {"layer1.2.conv2.weight": (32, 16, 3, 3)}, "has 32 .* a stage of width 16"),
+        ("timm_bottleneck", {"layer2.0.conv2.weight": (60, 128, 3, 3)}, "has 60 .* a stage of width 128"),
         ("akamaster_resnet20", without("bn1.running_mean"), "is not BatchNorm"),
         ("timm_bottleneck", {"conv1.3.weight": (1,)}, "three convolutions"),
         ("timm_bottleneck", {"layer1.0.se.fc1.weight": (1,)}, "squeeze"),

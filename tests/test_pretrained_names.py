@@ -151,6 +151,17 @@ FOREIGN = {
         OPTION_B,
         6,
     ),
+    "first units of their own": (
+        lambda t: foreign_names(
+            t,
+            first=(r"^layer([23])\.0\.", r"stack\1a."),
+            rest=(r"^layer([23])\.(\d)\.", lambda m: f"stack{m[1]}b.{int(m[2]) - 1}."),
+            units=(r"^layer1", "stack1"),
+            ends=(r"^(conv|bn)1\.", r"\1In."),
+        ),
+        RESNET,
+        7,
+    ),
     "option B of the collections for CIFAR": (
         lambda t: foreign_names(t, units=(r"^layer(\d)", r"stage\1"), shortcut=("shortcut", "skip")),
         tensors_of("akamaster_option_b"),
@@ -219,6 +230,25 @@ def test_the_refusal_lists_the_names_and_its_table_can_be_used(tmp_path):
     with table.open("a") as file:
         file.write("\n" + str(refusal.value).split("and correct them:\n")[1])
     assert same(read(path, names=table).tensors, RESNET)
+
+
+def test_units_in_a_chain_are_no_vgg(tmp_path):
+    """What torch.nn.Sequential(*children) makes of a residual network begins as a VGG does."""
+    path, table = tmp_path / "x.safetensors", tmp_path / "names.txt"
+    body = {k: v for k, v in OPTION_B.items() if not k.startswith("fc")}
+    save_file(
+        foreign_names(body, children=(r"^(conv1|bn1|layer\d)\.", lambda m: f"features.{STAGES[m[1]]}.")), path
+    )
+    with pytest.raises(ValueError, match="names of no known layout") as refusal:
+        read(path)
+    assert "VGG" in str(refusal.value) and "one of layer1" in str(refusal.value)
+    assert "features.0.weight." not in str(refusal.value)
+    table.write_text(str(refusal.value).split("--names=names.txt:\n")[1])
+    source = read(path, names=table)
+    assert same(source.tensors, body) and source.prefix == "features."
+    save_file({f"features.{i}.squeeze.weight": np.zeros((4, 3, 1, 1)) for i in (0, 3)}, path)
+    with pytest.raises(ValueError, match="names of no known layout"):
+        read(path)
 
 
 def test_tensors_that_a_network_does_not_use_are_left_out_with_the_lines_of_the_refusal(tmp_path):

@@ -106,8 +106,30 @@ def test_names_that_only_end_alike_are_left_alone():
             {"conv.weight": WEIGHT, "conv.weight_orig": WEIGHT, "conv.weight_mask": MASK},
             "both conv.weight and its parts conv.weight_orig, conv.weight_mask",
         ),
+        # NumPy would stretch these to the shape of the weight.
+        ({"c.weight_orig": WEIGHT, "c.weight_mask": MASK[0, 0, 0]}, r"c\.weight_mask \(2,\) do not fit"),
+        (
+            {"c.weight_orig": WEIGHT, "c.weight_mask": MASK[:, :1]},
+            r"\(4, 1, 2, 2\) do not fit",
+        ),
+        ({"c.weight_g": BIAS[:2], "c.weight_v": WEIGHT}, r"c\.weight_g \(2,\), c\.weight_v .* do not fit"),
+        ({"c.weight_g": WEIGHT, "c.weight_v": WEIGHT}, "do not fit"),
+        (
+            {"c.weight_orig": WEIGHT, "c.weight_u": np.ones(2), "c.weight_v": np.ones(24)},
+            r"u \(2,\)",
+        ),
     ],
 )
 def test_what_can_not_be_computed_is_refused_by_name(tensors, message):
     with pytest.raises(ValueError, match=message):
-        effective(tensors)
+        dict(effective(tensors))
+
+
+def test_a_batchnorm_without_weights_of_its_own_multiplies_by_1_and_adds_0():
+    statistics = {f"a.{bn}.running_{leaf}": BIAS for bn in ("bn1", "bn2") for leaf in ("mean", "var")}
+    found = effective({**statistics, "a.bn2.weight": BIAS, "running_mean": BIAS, "running_var": BIAS})
+    assert set(found) - set(statistics) == {
+        "a.bn1.weight", "a.bn1.bias", "a.bn2.weight", "running_mean", "running_var"
+    }  # fmt: skip
+    np.testing.assert_array_equal(found["a.bn1.weight"], np.ones(4))
+    np.testing.assert_array_equal(found["a.bn1.bias"], np.zeros(4))

@@ -100,6 +100,7 @@ def test_what_distances_mean(own, other, said):
     is_better = better(found) == HALF
     assert ("make another workdir with" in advice(found, taken=False)) == is_better
     assert ("which are taken" in advice(found, taken=True)) == is_better
+    assert ("(instead of --config.data.mean=0.485,0.456,0.406 " in advice(found, taken=True)) == is_better
 
 
 def test_without_a_first_batchnorm_nothing_is_said():

@@ -23,7 +23,14 @@ from resjax.pretrained import read
 from resjax.pretrained.__main__ import _early
 from resjax.pretrained.convert import to_tensors
 from resjax.pretrained.layouts import naming
-from resjax.pretrained.workdirs import default_config, evaluate, make_workdir, need_data, without_old_head
+from resjax.pretrained.workdirs import (
+    default_config,
+    evaluate,
+    make_workdir,
+    need_data,
+    new_head_of,
+    variables_of,
+)
 from resjax.studies.lesions.batch_statistics import reestimate
 from resjax.studies.options import Options
 from resjax.studies.run import load_run
@@ -179,6 +186,8 @@ def test_other_classes_need_a_new_head(files, tmp_path):
     with pytest.raises(ValueError, match=r"has 10 classes and .* has 4.*--new_head"):
         make_workdir(file, tmp_path / "run", experiment)
     state = make_workdir(file, tmp_path / "run", experiment, new_head=True)
+    said = "the classifier of 4 classes is new and not trained yet, instead of linear"
+    assert new_head_of(file, experiment) == said
     fresh = experiment.create_state()
     assert equal(state.params["head"], fresh.params["head"])
     assert all(equal(state.params[k], v) for k, v in variables["params"].items() if k != "head")
@@ -194,9 +203,10 @@ def test_a_network_without_classifier_needs_a_new_head(files, tmp_path):
     told = r"no classifier of a known name \(.* projector\.0\.weight\): .* 4 classes of .* --new_head"
     with pytest.raises(ValueError, match=told):
         make_workdir(file, tmp_path / "run", experiment)
-    assert without_old_head(file, experiment).endswith("is new: projector.0")
-    assert without_old_head(read(folder / "net.safetensors"), experiment).endswith("is new: linear")
+    whole = read(folder / "net.safetensors")
+    assert new_head_of(whole, experiment).endswith("instead of linear")
     state = make_workdir(file, tmp_path / "run", experiment, new_head=True)
+    assert new_head_of(file, experiment).endswith("not trained yet, instead of projector.0")
     assert equal(state.params["head"], experiment.create_state().params["head"])
     assert all(equal(state.params[k], v) for k, v in variables["params"].items() if k != "head")
 
@@ -293,6 +303,21 @@ def test_the_file_and_how_to_read_it_are_found_before_other_flags_exist(given, t
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("--config.dat.mean=0.5", "there is no such field. Did you mean --config.data.mean=0.5?"),
+        ("--config.model.dept=20", "model has no field 'dept'. Did you mean --config.model.depth=20?"),
+        ("--config.data.mean=None", "data.mean=(None,); needed: one number for each channel"),
+    ],
+)
+def test_a_field_that_the_network_lacks_is_one_line(files, tmp_path, given, said):
+    refused = command("resjax.pretrained", f"{files[0]}/net.safetensors", f"--workdir={tmp_path}/x", given)
+    assert refused.returncode == 2 and said in refused.stderr
+    assert refused.stderr.startswith("error: ") and refused.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
 def test_the_commands_end_to_end(files, tmp_path):
     folder, _, variables = files
     home, out = tmp_path / "my run, 1", tmp_path / "out.safetensors"
@@ -318,9 +343,25 @@ def test_the_commands_end_to_end(files, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("given", [(), ("--config.data.mean=0.485,0.456,0.406",)])
-def test_the_command_takes_the_constants_that_the_file_shows_unless_others_are_given(files, tmp_path, given):
+@pytest.mark.parametrize("given", [(), ("--config.data.mean=0.25,0.25,0.25",)])
+def test_the_command_says_what_of_the_file_it_used(files, tmp_path, given):
     folder = files[0]
+    tensors = {f"model.{k}": np.array(v) for k, v in read(folder / "net.safetensors").tensors.items()}
+    pair = {"normalizer.mean": np.float32([0.5] * 3), "normalizer.std": np.float32([0.25] * 3)}
+    save_file({**tensors, **pair}, tmp_path / "x.safetensors")
+    made = command(
+        "resjax.pretrained", str(tmp_path / "x.safetensors"), f"--workdir={tmp_path}/run", "--new_head",
+        f"--config.data.name={folder}/images10.npz", *given,
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    assert "the file also has normalizer.* (constants of standardization)" in made.stdout
+    assert "the classifier of 10 classes is new and not trained yet, instead of linear" in made.stdout
+    said = "the file's own constants: --config.data.mean=0.5,0.5,0.5 --config.data.std=0.25,0.25,0.25"
+    assert (said in made.stdout) == (not given)
+
+
+def shows_half(folder, tmp_path, **more):
+    """The flags that name a file whose first BatchNorm shows ½ as mean and std, and its data."""
     tensors = {name: np.array(tensor) for name, tensor in read(folder / "net.safetensors").tensors.items()}
     raw = np.random.default_rng(0).integers(0, 256, (256, *SHAPE), dtype=np.uint8)
     labels = np.arange(256) % CLASSES
@@ -332,11 +373,16 @@ def test_the_command_takes_the_constants_that_the_file_shows_unless_others_are_g
     outputs = np.einsum("bhwcij,fcij->bhwf", windows, tensors["conv1.weight"])
     tensors["bn1.running_mean"] = outputs.mean((0, 1, 2)).astype(np.float32)
     tensors["bn1.running_var"] = outputs.var((0, 1, 2)).astype(np.float32)
-    save_file(tensors, tmp_path / "half.safetensors")
-    made = command(
-        "resjax.pretrained", str(tmp_path / "half.safetensors"), f"--workdir={tmp_path}/run", "--noevaluate",
-        f"--config.data.name={data_file}", "--config.data.pad=0", "--config.data.flip=false", *given,
-    )  # fmt: skip
+    save_file(tensors | more, tmp_path / "half.safetensors")
+    fields = (f"name={data_file}", "pad=0", "flip=false")
+    return (str(tmp_path / "half.safetensors"), *(f"--config.data.{field}" for field in fields))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("given", [(), ("--config.data.mean=0.485,0.456,0.406",)])
+def test_the_command_takes_the_constants_that_the_file_shows_unless_others_are_given(files, tmp_path, given):
+    flags = shows_half(files[0], tmp_path)
+    made = command("resjax.pretrained", *flags, f"--workdir={tmp_path}/run", "--noevaluate", *given)
     assert made.returncode == 0, made.stderr
     found = "--config.data.mean=0.5,0.5,0.5 --config.data.std=0.5,0.5,0.5"
     said = "make another workdir with" if given else "these constants, which are taken:"
@@ -344,6 +390,26 @@ def test_the_command_takes_the_constants_that_the_file_shows_unless_others_are_g
     assert given or "mean (of" not in made.stdout  # what is found is no assumption
     config = configs.load(tmp_path / "run").data
     assert (list(config.mean), list(config.std)) == ([*MEAN], [*STD]) if given else ([0.5] * 3, [0.5] * 3)
+
+
+@pytest.mark.slow
+def test_an_error_that_was_measured_with_other_constants_is_recognized(files, tmp_path):
+    """Some training scripts test with other constants than they train with."""
+    folder, flags = files[0], shows_half(files[0], tmp_path)
+    experiment = load_experiment(config_of(folder))
+    images = (np.load(tmp_path / "noise.npz")["test_images"] / 255 - MEAN) / STD
+    logits = activations(experiment.task.network, variables_of(read(flags[0]), experiment), images)[-1]
+    bias = np.array(read(flags[0]).tensors["linear.bias"]) - logits.mean(0)  # so that no class always wins
+    right = (logits - logits.mean(0)).argmax(-1) == np.arange(256) % CLASSES
+    mean, std = (",".join(map(str, values)) for values in (MEAN, STD))
+    said = f"{100 - 100 * right.mean():.2f} % with --config.data.mean={mean} --config.data.std={std}."
+    for name, accuracy in (("a", 100 * right.mean()), ("b", 50.0)):
+        more = {"linear.bias": bias, "best_acc": np.array(accuracy)}
+        made = command(
+            "resjax.pretrained", *shows_half(folder, tmp_path, **more), f"--workdir={tmp_path / name}"
+        )
+        assert made.returncode == 0, made.stderr
+        assert (said in made.stdout) == (name == "a"), made.stdout
 
 
 # --- data.mean, data.std ---

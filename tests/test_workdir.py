@@ -27,6 +27,23 @@ URLS = {
 }
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (" ", "--workdir is empty; name a folder"),
+        ("~nobody-here/x", "--workdir=~nobody-here/x begins with an unknown user; name another folder"),
+        ("x" * 300, r"--workdir=x{300} is no possible name \(.*\); name another folder"),
+        ("x\0y", r"--workdir=x\\x00y is no possible name \(.*\); name another folder"),
+        ("a\udcff", r"--workdir=a\\udcff is not UTF-8; name another folder"),
+    ],
+)
+def test_a_name_that_no_folder_can_have_is_refused(tmp_path, monkeypatch, name, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        writable(name)
+    assert not any(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("url", URLS)
 @pytest.mark.parametrize("kind", [str, Path])  # a Path has lost a slash
 @pytest.mark.parametrize("use", [local, writable, writable_file])

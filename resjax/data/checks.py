@@ -24,6 +24,8 @@ def images(given: np.ndarray, part: str) -> np.ndarray:
         hint = ""
         if given.shape[1] in (1, 3):
             hint = f" They look channel-first: {name}.transpose(0, 2, 3, 1)"
+        elif given.shape[-2] in (1, 3):
+            hint = f" The images look counted in the last place, as in MATLAB: {name}.transpose(3, 0, 1, 2)"
         elif given.shape[-1] == 4:
             hint = f" If the fourth is opacity, and all is opaque: {name}[..., :3]"
         raise ValueError(
@@ -85,7 +87,7 @@ def labels(given: np.ndarray, part: str, length: int) -> np.ndarray:
             f"{name} has shape {given.shape}; needed: [N] or [N, 1], one label for each image. From one-hot "
             f"rows: {name}.argmax(-1). Several labels for one image cannot be learned here{_ones(given)}"
         )
-    if not np.issubdtype(given.dtype, np.integer):
+    if given.dtype.kind not in "iu":  # durations are a kind of integer to NumPy
         raise ValueError(
             f"{name} has dtype {given.dtype}; needed: integers 0 .. classes - 1. From names or other "
             f"numbers: {_ANEW}"

@@ -44,6 +44,12 @@ def opened(encoded: bytes, what: str) -> Iterator[Image.Image]:
         raise ValueError(f"{what}: {error}") from error
 
 
+_STARTS = {
+    b"\x89PNG": "a PNG", b"\xff\xd8\xff": "a JPEG", b"GIF87a": "a GIF", b"GIF89a": "a GIF",
+    b"RIFF": "a WebP", b"II*\0": "a TIFF", b"MM\0*": "a TIFF",
+}  # fmt: skip
+
+
 def _instead(encoded: bytes) -> str:
     """What bytes that are no image are."""
     if not encoded:
@@ -52,6 +58,9 @@ def _instead(encoded: bytes) -> str:
         return "it is a Git LFS pointer; `git lfs pull` fetches the file itself"
     if encoded.lstrip()[:5].lower() in (b"<!doc", b"<html"):
         return "it is a web page; download the picture itself"
+    for start, kind in _STARTS.items():
+        if encoded.startswith(start):
+            return f"it begins as {kind} does, but is damaged or cut short at {len(encoded):,} bytes"
     return f"it begins with {encoded[:8]!r}, as no known format does"
 
 

@@ -8,6 +8,7 @@ import collections
 import os
 import pathlib
 import shlex
+import unicodedata
 from collections.abc import Iterable
 
 from resjax.data.config import no_such
@@ -42,6 +43,8 @@ class Listing:
                 child = path / entry.name
                 if entry.is_dir():
                     self.folders.append(child)
+                elif not entry.is_file():
+                    raise _no_file(child)
                 else:
                     (self.pictures if child.suffix.lower() in SUFFIXES else self.others).append(child)
 
@@ -53,6 +56,17 @@ class Listing:
             folders = f"folder{'s' if len(self.folders) > 1 else ''}"
             parts.insert(0, f"{len(self.folders):,} {folders} ({some(f.name for f in self.folders)})")
         return ", ".join(parts) or "nothing"
+
+
+def _no_file(path: pathlib.Path) -> ValueError:
+    """The error for a pipe, whose reading may never end, or for a link to a file or folder that is not there,
+    which would be left out."""
+    if path.is_symlink():
+        return ValueError(
+            f"{path} is a link to {path.readlink()}, which is missing or cannot be reached: restore that, or "
+            f"remove the link: rm {quoted(path)}"
+        )
+    return ValueError(f"{path} is a pipe, socket or device, and no file: remove it: rm {quoted(path)}")
 
 
 def some(names: Iterable[object], most: int = 8) -> str:
@@ -224,12 +238,16 @@ def strange_classes(test: pathlib.Path, strange: list[str], names: list[str]) ->
         f"{test} has classes that {test.parent / 'train'} lacks: {some(strange)}; there are {some(names)}."
     )
     table = test / "val_annotations.txt"
+    same = {unicodedata.normalize("NFC", name): name for name in names}
     if strange == ["images"] and table.is_file():
         message += (
             " Sort the pictures into class folders: "
             f'cd {quoted(test)} && while read -r file class _; do mkdir -p "$class" && '
             f'mv "images/$file" "$class/"; done < {table.name} && rmdir images'
         )
+    elif alike := [name for name in strange if unicodedata.normalize("NFC", name) in same]:
+        moved = quoted(test / alike[0], test / same[unicodedata.normalize("NFC", alike[0])])
+        message += f" They differ in how accents are stored, as after copying from a Mac: mv {moved}"
     elif len(strange) == 1 and not {*names} & {f.name for f in Listing(test).folders}:
         unlabelled = test.with_name(f"unlabelled_{test.name}")
         message += f" Are these pictures without labels? Rename the folder: mv {quoted(test, unlabelled)}"

@@ -22,20 +22,23 @@ from absl import flags
 
 from resjax import command
 from resjax.data import Info
-from resjax.pretrained.accuracy import compared, stated
+from resjax.pretrained.accuracy import Stated, agrees, compared, stated
 from resjax.pretrained.assumptions import as_text, assumptions
+from resjax.pretrained.constants import Constants, as_flags
 from resjax.pretrained.source import Source, read
 from resjax.pretrained.standardization import advice, any_fits, better, fits, with_constants
 from resjax.pretrained.workdirs import (
     default_config,
     evaluate,
     make_workdir,
+    measured,
     need_data,
     need_free,
+    new_head_of,
     variables_of,
-    without_old_head,
 )
-from resjax.training.experiment import load_experiment
+from resjax.training.experiment import Experiment, load_experiment
+from resjax.training.step import TrainState
 from resjax.workdir.paths import writable
 
 _GIVEN = {"config.data.mean", "config.data.std"}  # flags that exist only where they are given
@@ -58,17 +61,27 @@ def _main(argv: list[str]) -> None:
         found = []  # as expected: these are other images than those of its training
     layout, constants = _SOURCE.layout, better(found)
     taken = not _SOURCE.constants and not _GIVEN & set(flags.FLAGS)
+    before = experiment
     if constants and taken:
         experiment = with_constants(experiment, constants)
         layout = layout._replace(constants_of="the file")
     state = make_workdir(_SOURCE, _WORKDIR.value, experiment, new_head=_NEW_HEAD.value)
     _print_source(argv[1], sum(leaf.size for leaf in jax.tree.leaves(state.params)))
-    if _NEW_HEAD.value and (said := without_old_head(_SOURCE, experiment)):
-        print(said)
+    info = experiment.dataset.info
+    if _SOURCE.constants == (info.mean, info.std):
+        own = as_flags(Constants(info.mean, info.std))
+        print(f"images are standardized with the file's own constants: {own}")
+    if _NEW_HEAD.value:
+        print(new_head_of(_SOURCE, experiment))
     if _EVALUATE.value:
         sums = evaluate(experiment, state, _WORKDIR.value)
-        _print_error(experiment.dataset.info, sums)
-    print(as_text(assumptions(experiment.config, layout, experiment.dataset.info)))
+        _print_error(info, sums)
+        claim = None if _NEW_HEAD.value else stated(_SOURCE.values)
+        if claim:
+            print(compared(claim, sums["error"], int(sums["count"])))
+        if claim and experiment is not before and not agrees(claim, sums["error"], int(sums["count"])):
+            _print_error_before(before, state, claim)
+    print(as_text(assumptions(experiment.config, layout, info)))
     if said := advice(found, taken):
         print(said)
     home, config = shlex.quote(_WORKDIR.value), shlex.quote(f"{_WORKDIR.value}/config.py")
@@ -81,7 +94,7 @@ def _print_source(file: str, parameters: int) -> None:
     print(f"{file}: {layout.name}, {layout.model.name}, {parameters:,} parameters", flush=True)
     where = f"under the prefix {_SOURCE.prefix.rstrip('.')}" if _SOURCE.prefix else "found without a prefix"
     if _SOURCE.besides:
-        print(f"the network is {where}; not used are {', '.join(_SOURCE.besides)}")
+        print(f"the network is {where}; the file also has {', '.join(_SOURCE.besides)}")
     elif _SOURCE.prefix:
         print(f"the network is {where}")
 
@@ -89,9 +102,17 @@ def _print_source(file: str, parameters: int) -> None:
 def _print_error(info: Info, sums: dict[str, float]) -> None:
     errors, count = sums["error"], sums["count"]
     print(f"error on {info.name}: {100 * errors / count:.2f} % ({errors:,.0f} of {count:,.0f})")
-    claim = stated(_SOURCE.values)
-    if claim and not _NEW_HEAD.value:
-        print(compared(claim, errors, int(count)))
+
+
+def _print_error_before(experiment: Experiment, state: TrainState, claim: Stated) -> None:
+    """Where the constants that fit the first BatchNorm replaced those of ``experiment``: says whether the
+    stated error is that of the latter. (Some scripts test with other constants than they train with.)"""
+    sums, info = measured(experiment, state), experiment.dataset.info
+    if agrees(claim, sums["error"], int(sums["count"])):
+        old = as_flags(Constants(info.mean, info.std))
+        error = f"{100 * sums['error'] / sums['count']:.2f} %"
+        print(f"other constants than the first BatchNorm shows give the stated error: {error} with {old}.")
+        print("For a run with these, give them and another --workdir")
 
 
 def _early(argv: list[str], known: flags.FlagValues = flags.FLAGS) -> str:

@@ -38,11 +38,16 @@ def stated(values: Mapping[str, Any]) -> Stated | None:
     return min(found, key=lambda one: ("best" in one.name.lower(), _images(one.name)), default=None)
 
 
+def agrees(claim: Stated, errors: float, count: int) -> bool:
+    """Whether ``errors`` of ``count`` images are the stated error."""
+    return abs(100 * errors / count - claim.error) <= max(_SAME, claim.resolution) + 1e-9
+
+
 def compared(claim: Stated, errors: float, count: int) -> str:
     """A sentence on the stated error and ``errors`` of ``count`` images."""
     off = 100 * errors / count - claim.error
     begin = f"the file states {claim.name} = {claim.value:.6g}, an error of {claim.error:.2f} %"
-    if abs(off) <= max(_SAME, claim.resolution) + 1e-9:
+    if agrees(claim, errors, count):
         return f"{begin}: they agree"
     said = (
         f"{begin}: measured are {abs(off):.2f} points {'more' if off > 0 else 'less'}. If these are the same "
@@ -70,14 +75,16 @@ def _means(name: str) -> str | None:
 
 def _read(name: str, value: Any) -> Stated | None:
     means = _means(name)
-    if means is None or isinstance(value, bool) or not isinstance(value, int | float):
+    if means is None or isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 100:
         return None
-    fraction = 0 < value <= 1
+    if value == 1 and isinstance(value, int):  # a class, a number of images, everything right, or 1 %
+        return None
+    fraction = value <= 1
     percent = 100.0 * value if fraction else float(value)
-    if not 0 < percent <= 100:
-        return None
-    decimals = max(len(f"{value:.15g}".partition(".")[2]) - 2 * fraction, 0)  # of 0.9, zeros were left out
-    return Stated(name, value, percent if means == "error" else 100 - percent, 0.5 * 10.0**-decimals)
+    decimals = len(f"{value:.15g}".partition(".")[2]) - 2 * fraction
+    # A fraction such as 0.9 is not rounded to tens of percent.
+    resolution = 0.5 * 10.0 ** -max(decimals, 0)
+    return Stated(name, value, percent if means == "error" else 100 - percent, resolution)
 
 
 def _images(name: str) -> int:

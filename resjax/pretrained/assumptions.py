@@ -40,7 +40,7 @@ def as_text(rows: list[Assumption]) -> str:
     """An aligned table. Its lines are not wrapped, so that a flag can be pasted."""
     what, value = (max(len(row[column]) for row in rows) for column in (0, 1))
     lines = [
-        f"  {row.what:<{what}}  {row.value:<{value}}  {row.flag or '(can not be changed)'}" for row in rows
+        f"  {row.what:<{what}}  {row.value:<{value}}  {row.flag or '(cannot be changed)'}" for row in rows
     ]
     return "\n".join(["Assumed, since a file of tensors does not show it:", *lines])
 

@@ -32,3 +32,10 @@ USUAL = (
     Constants((0.0,), (1.0,)),
     Constants((0.0,), (1 / 255,)),
 )
+
+
+def as_flags(constants: Constants) -> str:
+    """The flags of a command that set them."""
+    mean, std = (",".join(f"{value:.6g}" for value in values) for values in constants)
+    comma = "," if len(constants.mean) == 1 else ""
+    return f"--config.data.mean={mean}{comma} --config.data.std={std}{comma}"

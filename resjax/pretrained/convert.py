@@ -1,11 +1,13 @@
 """Tensors of another framework → the variables of a network, and back."""
 
+import itertools
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
+from resjax.models.layers import BatchNorm
 from resjax.network import Network, Variables
 from resjax.pretrained.biases import adapted
 from resjax.pretrained.finding.names import DROP, Rule
@@ -14,7 +16,6 @@ from resjax.pretrained.reading.files import Tensors
 
 # A counter of PyTorch that inference does not use.
 _COUNTERS = "num_batches_tracked"
-_LINES = 12  # of a table in a message
 
 
 def to_variables(
@@ -36,13 +37,15 @@ def to_variables(
     unexpected = sorted(k for k in tensors if k not in known and not k.endswith(_COUNTERS))
     missing = [key for key in wanted if key not in tensors]
     arrays: dict[Place, np.ndarray] = {}
-    misshaped, hints = [], []
+    misshaped, wrong, hints = [], [], []
     for key, place in wanted.items():
         if key not in tensors:
             continue
         tensor = tensors[key]
         if place.fits(tensor.shape):
             arrays[place] = place.from_torch(tensor)
+            if why := _no_weights(arrays[place], tensor.dtype, place.leaf):
+                wrong.append(f"{key} ({why})")
             continue
         misshaped.append(f"{key} {tensor.shape} instead of {place.torch_shape}")
         if place.channels:
@@ -61,7 +64,21 @@ def to_variables(
         if unexpected and not missing and not misshaped:
             hints.append(_leave_out(unexpected, wanted))
         raise ValueError(" ".join(["the tensors do not fit the network.", listed, *dict.fromkeys(hints)]))
+    if wrong:
+        raise ValueError(
+            f"no network computes with these tensors: {some(wrong)}. The training diverged, or the file is "
+            "damaged; weights that are quantized to whole numbers have to be saved as float32"
+        )
     return _tree(arrays)
+
+
+def _no_weights(array: np.ndarray, dtype: np.dtype, leaf: str) -> str:
+    """What makes an array, which has ``dtype`` in the file, no weights or statistics; "" if nothing does."""
+    if dtype.kind in "biu":
+        return str(dtype)
+    if not np.all(np.isfinite(array)):
+        return "not finite"
+    return "negative" if leaf == "var" and array.min() <= -BatchNorm.epsilon else ""
 
 
 def replaced(tensors: Tensors, network: Network, image_shape: Shape, naming: Naming) -> list[str]:
@@ -114,17 +131,24 @@ def _tree(arrays: Mapping[Place, np.ndarray]) -> dict[str, Any]:
 
 
 def _leave_out(unexpected: list[str], wanted: Iterable[str]) -> str:
-    """How to import a network without ``unexpected`` tensors: modules, or single tensors in its own."""
-    own = {name.split(".")[0] for name in wanted}
+    """How to import a network without ``unexpected`` tensors: modules, or tensors in its own, by the shortest
+    ends of their names that no tensor of the network has."""
+    parts = [name.split(".") for name in wanted]
+    own = {name[0] for name in parts}
+    ends = {tuple(name[i:]) for name in parts for i in range(len(name))}
 
     def end(name: str) -> str:
         module, dot, _ = name.partition(".")
-        return rf"{re.escape(module)}\." if dot and module not in own else f"{re.escape(name)}$"
+        if dot and module not in own:
+            return rf"{re.escape(module)}\."
+        tails = (name.split(".")[-i:] for i in itertools.count(1))
+        tail = next(tail for tail in tails if tuple(tail) not in ends)
+        return f"{re.escape('.'.join(tail))}$"
 
     rules = [str(Rule(rf"(^|\.){one}", DROP, "")) for one in dict.fromkeys(map(end, unexpected))]
     return (
         "If the network computes nothing with them, save these lines as names.txt and use --names=names.txt:"
-        + "".join(f"\n  {rule}" for rule in rules[:_LINES])
+        + "".join(f"\n  {rule}" for rule in rules)
     )
 
 

@@ -69,7 +69,8 @@ class Place(NamedTuple):
 
     def from_torch(self, tensor: np.ndarray) -> np.ndarray:
         """PyTorch's array as ours, float32."""
-        array = np.asarray(tensor).astype(np.float32)
+        with np.errstate(over="ignore"):
+            array = np.asarray(tensor).astype(np.float32)
         if len(self.shape) == 4:
             return array.transpose(2, 3, 1, 0)
         if len(self.shape) < 2:

@@ -13,7 +13,7 @@ from resjax.pretrained.finding.normalizers import constants
 from resjax.pretrained.finding.prefixes import select
 from resjax.pretrained.finding.reparametrized import effective
 from resjax.pretrained.layouts.recipes import standardized
-from resjax.pretrained.layouts.recognition import MARKERS, Layout, recognize
+from resjax.pretrained.layouts.recognition import Layout, is_known, recognize
 from resjax.pretrained.reading.files import Tensors, read_checkpoint, under
 
 Names = str | Path | Mapping[str, str]
@@ -54,7 +54,7 @@ def read(path: str | Path, *, prefix: str | None = None, names: Names | None = N
     try:
         tensors = effective(renamed(checkpoint.tensors, rules) if rules else checkpoint.tensors)
         found = select(tensors, prefix)
-        if not any(marker in found.tensors for marker in MARKERS):
+        if not is_known(found.tensors):
             own = {name: name for name in tensors if name not in set(found.ignored)}
             raise ValueError(foreign.refusal(under(tensors, own), renamed=bool(rules)))
         beside, head = besides(tensors, found), classifier(tensors, found)
@@ -66,6 +66,8 @@ def read(path: str | Path, *, prefix: str | None = None, names: Names | None = N
             others = f"Besides the network, the file has {', '.join(beside)}"
             raise ValueError("\n".join(filter(None, (str(error), others, head)))) from error
     except ValueError as error:
+        if str(error).startswith(f"{checkpoint.path}: "):  # a tensor of it that can't be read
+            raise
         raise ValueError(f"{checkpoint.path}: {error}") from error
     stored = constants(tensors, found.prefix, layout.channels)
     return Source(

@@ -17,7 +17,7 @@ from jax import Array
 
 from resjax import data
 from resjax.models.layers import BatchNorm
-from resjax.pretrained.constants import USUAL, Constants
+from resjax.pretrained.constants import USUAL, Constants, as_flags
 from resjax.training.experiment import Experiment, make_experiment
 from resjax.training.step import augmented
 
@@ -98,12 +98,12 @@ def advice(found: list[Fit], taken: bool) -> str:
         return ""
     statistics = "The running statistics of the first BatchNorm fit"
     if constants := better(found):
-        mean, std = (",".join(f"{value:.6g}" for value in values) for values in constants)
-        comma = "," if len(constants.mean) == 1 else ""
-        flags = f"--config.data.mean={mean}{comma} --config.data.std={std}{comma}"
         if taken:
-            return f"{statistics} these constants, which are taken: {flags}"
-        return f"{statistics} other constants far better: make another workdir with {flags}"
+            assumed = as_flags(found[0].constants)
+            return (
+                f"{statistics} these constants, which are taken: {as_flags(constants)} (instead of {assumed})"
+            )
+        return f"{statistics} other constants far better: make another workdir with {as_flags(constants)}"
     if any_fits(found):
         return f"{statistics} its mean and std."
     return (

@@ -121,12 +121,13 @@ def variables_of(source: Source, experiment: Experiment, *, new_head: bool = Fal
     return to_variables(source.tensors, network, info.image_shape, names, head=not new_head)
 
 
-def without_old_head(source: Source, experiment: Experiment) -> str:
-    """Which layers of a file a new classifier leaves unused, in one line; "" if there are none."""
-    network, shape = experiment.task.network, experiment.dataset.info.image_shape
-    old = replaced(source.tensors, network, shape, source.layout.naming(network))
+def new_head_of(source: Source, experiment: Experiment) -> str:
+    """A sentence on the classifier of ``--new_head``, and on the layers of the file that it replaces."""
+    info, network = experiment.dataset.info, experiment.task.network
+    old = replaced(source.tensors, network, info.image_shape, source.layout.naming(network))
     layers = list(dict.fromkeys(name.rpartition(".")[0] or name for name in old))
-    return f"not used, since the classifier is new: {some(layers)}" if layers else ""
+    instead = f", instead of {some(layers)}" if layers else ""
+    return f"the classifier of {info.num_classes} classes is new and not trained yet{instead}"
 
 
 def make_workdir(
@@ -177,15 +178,17 @@ def make_workdir(
     return state
 
 
-def evaluate(experiment: Experiment, state: TrainState, directory: str | Path) -> dict[str, float]:
-    """Sums of ``loss`` and ``error`` over the evaluation set, and its size ``count``.
-
-    The means become the first line of the workdir's metrics.jsonl.
-    """
+def measured(experiment: Experiment, state: TrainState) -> dict[str, float]:
+    """Sums of ``loss`` and ``error`` over the evaluation set, and its size ``count``."""
     config = experiment.config
     devices = Devices(config.parallel.mode)
     measure = Evaluation(experiment.task, experiment.dataset, devices, config.eval.batch_size)
-    sums = {name: float(value) for name, value in measure(devices.copy(state)).items()}
+    return {name: float(value) for name, value in measure(devices.copy(state)).items()}
+
+
+def evaluate(experiment: Experiment, state: TrainState, directory: str | Path) -> dict[str, float]:
+    """The sums of ``measured``, whose means become the first line of the workdir's metrics.jsonl."""
+    sums = measured(experiment, state)
     home = Path(directory).expanduser().resolve()
     atomic.write(home / "metrics.jsonl", json.dumps(experiment.record(STEP, sums)) + "\n")
     return sums

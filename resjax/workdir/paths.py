@@ -17,10 +17,10 @@ def local(path: str | Path, flag: str = "--workdir", *, reads: bool = False, fil
     it is not to be written.
 
     Raises:
-      ValueError: it is a URL, or empty.
+      ValueError: it is a URL, blank, or no possible name.
     """
     text = str(path)
-    if not text:
+    if not text.strip():
         raise ValueError(f"{flag} is empty; name a folder: {flag}=runs/NAME")
     # A Path has one slash where a URL has two. One letter is a drive.
     if url := _URL.match(text):
@@ -37,7 +37,15 @@ def local(path: str | Path, flag: str = "--workdir", *, reads: bool = False, fil
             f"{flag}={text} is a URL, and only {kinds} of this machine can be used. Give one, "
             f"{flag}={shlex.quote(here)}, and {when}{copy}; or mount the storage as a folder"
         )
-    return Path(text).expanduser().resolve()
+    try:
+        text.encode()  # checkpoints are written by libraries that need UTF-8
+        found = Path(text).expanduser().resolve()
+        found.exists()
+    except (ValueError, RuntimeError, OSError) as error:
+        known = {UnicodeEncodeError: "is not UTF-8", RuntimeError: "begins with an unknown user"}
+        why = known.get(type(error), f"is no possible name ({error.args[-1]})")
+        raise ValueError(f"{flag}={ascii(text)[1:-1]} {why}; name another folder") from error
+    return found
 
 
 def writable(folder: str | Path, flag: str = "--workdir") -> Path:

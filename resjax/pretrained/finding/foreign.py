@@ -15,10 +15,11 @@ def refusal(tensors: Tensors, renamed: bool) -> str:
     ``renamed`` says that they had other names in the file.
     """
     also = ", even after renaming" if renamed else ""
+    others = [marker for marker in MARKERS if not any(name.endswith(marker) for name in tensors)]
     lines = [
         f"its {len(tensors)} tensors have names of no known layout{also}:",
         *(f"  {line}" for line in outline(tensors)),
-        f"Every known layout has one of {', '.join(MARKERS)}. Known: {KNOWN}.",
+        f"Every known layout has one of {', '.join(others)}. Known: {KNOWN}.",
     ]
     rules = propose(tensors)
     if rules:

@@ -1,7 +1,8 @@
 """A table that renames a foreign network's tensors to those of a known layout, guessed from names and shapes.
 
-Units are the innermost numbered modules with two convolutions or more (``convs.7``, ``block12``). A new stage
-begins where the list of units or the number of channels changes. The convolution that reads an image is the
+Units are the innermost numbered modules with two convolutions or more (``convs.7``, ``block12``), and other
+modules with the same convolutions (``stack2a`` before ``stack2b.0``). A new stage begins where the list of
+units or the number of channels changes. The convolution that reads an image is the
 stem, and the last fully connected layer is the classifier. Within a unit, layers are numbered in their order
 in the file. A chain with the kernels of a VGG is taken for one. The user of the table has to check it.
 """
@@ -68,20 +69,23 @@ def _units(layers: Iterable[_Layer]) -> dict[str, list[_Layer]]:
     inside: dict[str, list[_Layer]] = {}
     for layer in layers:
         parts = layer.name.split(".")
-        for i, part in enumerate(parts[:-1], 1):
-            if part[-1:].isdigit():
-                inside.setdefault(".".join(parts[:i]), []).append(layer._replace(name=".".join(parts[i:])))
-    large = [unit for unit, own in inside.items() if sum(layer.kind == "conv" for layer in own) > 1]
+        for i in range(1, len(parts)):
+            inside.setdefault(".".join(parts[:i]), []).append(layer._replace(name=".".join(parts[i:])))
+    convs = {unit: [layer.name for layer in own if layer.kind == "conv"] for unit, own in inside.items()}
+    large = [unit for unit in inside if _split(unit)[1] and len(convs[unit]) > 1]
     units = [unit for unit in large if not any(other.startswith(f"{unit}.") for other in large)]
+    forms = [convs[unit] for unit in units]
     lists: dict[str, list[str]] = {}
-    for unit in units:
-        lists.setdefault(_split(unit)[0], []).append(unit)
-    in_order = (sorted(own, key=lambda unit: int(_split(unit)[1])) for own in lists.values())
+    for unit in inside:
+        if unit in units or convs[unit] in forms:
+            lists.setdefault(_split(unit)[0], []).append(unit)
+    in_order = (sorted(own, key=lambda unit: int(_split(unit)[1] or 0)) for own in lists.values())
     return {unit: inside[unit] for own in in_order for unit in own}
 
 
 def _split(unit: str) -> tuple[str, str]:
-    """The name of the list that contains a unit, and its number: ``convs.`` and 7, ``block`` and 12."""
+    """The name of the list that contains a unit, and its number: ``convs.`` and 7, ``block`` and 12; "" if it
+    is in no list."""
     root = unit.rstrip("0123456789")
     return root, unit.removeprefix(root)
 
@@ -117,14 +121,24 @@ def _stages(units: dict[str, list[_Layer]], base: str) -> Pairs:
         convs = (layer.shape[0] for layer in units[unit] if layer.kind == "conv")
         return _split(unit)[0], next(convs)
 
-    stages = [(root, list(own)) for (root, _), own in itertools.groupby(units, key)]
-    roots = [root for root, _ in stages]
+    stages: list[list[tuple[str, list[str]]]] = []  # of lists, or units in no list, that precede one
+    before: tuple[str, int] = "", 0
+    for (root, channels), alike in itertools.groupby(units, key):
+        if before[0] not in units or before[1] != channels:
+            stages.append([])
+        stages[-1].append((root, list(alike)))
+        before = root, channels
+    roots = [root for stage in stages for root, _ in stage]
     pairs = []
-    for stage, (root, own) in enumerate(stages, 1):
-        if root == f"{base}layer{stage}.":
-            continue
-        which = r"\d+" if roots.count(root) == 1 else "|".join(_split(unit)[1] for unit in own)
-        pairs.append((rf"{re.escape(root)}({which})\.", rf"{base}layer{stage}.\1."))
+    for stage, lists in enumerate(stages, 1):
+        for place, (root, own) in enumerate(lists):
+            to = f"{base}layer{stage}."
+            if root in units:
+                pairs.append((rf"{re.escape(root)}\.", f"{to}{place}."))
+            elif root != to or place:
+                which = r"\d+" if roots.count(root) == 1 else "|".join(_split(unit)[1] for unit in own)
+                first = str(place or "")  # before a number, puts it behind those of the units in no list
+                pairs.append((rf"{re.escape(root)}({which})\.", rf"{to}{first}\1."))
     return pairs
 
 

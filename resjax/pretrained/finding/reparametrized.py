@@ -6,7 +6,8 @@ PyTorch computes such a weight from its parts before each use:
 * ``weight_norm``: ``weight_g`` · v / ‖v‖ with v = ``weight_v``, where the norm is over the dimensions that g
   lacks; ``parametrizations.weight.original0`` and ``original1`` are g and v in the newer form;
 * ``spectral_norm``: W / σ with σ = uᵀ W v, of ``weight_orig`` (as a matrix with a row for each output),
-  ``weight_u`` and ``weight_v``; ``parametrizations.weight.original``, ``0._u``, ``0._v`` in the newer form.
+  ``weight_u`` and ``weight_v``; ``parametrizations.weight.original``, ``0._u``, ``0._v`` in the newer form;
+* ``BatchNorm2d(…, affine=False)`` has neither weight nor bias: they are 1 and 0.
 """
 
 import functools
@@ -35,10 +36,25 @@ def effective(tensors: Tensors) -> Tensors:
             raise ValueError(f"the file has both {name} and its parts {', '.join(parts)}: remove one of them")
         weights[parts[0]] = name, functools.cache(partial(compute, tensors, parts))
         used |= set(parts)
-    if not weights:
+    constant = _constant(tensors)
+    if not weights and not constant:
         return tensors
     plain = {name: (name, partial(tensors.__getitem__, name)) for name in tensors if name not in used}
-    return Lazy(dict((weights | plain)[name] for name in tensors if name in weights or name in plain))
+    present = dict((weights | plain)[name] for name in tensors if name in weights or name in plain)
+    return Lazy(present | constant)
+
+
+def _constant(tensors: Tensors) -> dict[str, Weight]:
+    """The weights and biases of BatchNorms that have none of their own."""
+    found: dict[str, Weight] = {}
+    for name in tensors:
+        layer, _, leaf = name.rpartition(".")
+        own = {f"{layer}.weight", f"{layer}.bias"}
+        if layer and leaf == "running_mean" and f"{layer}.running_var" in tensors and not own & set(tensors):
+            count = tensors[name].shape
+            found[f"{layer}.weight"] = partial(np.ones, count, np.float32)
+            found[f"{layer}.bias"] = partial(np.zeros, count, np.float32)
+    return found
 
 
 Parts = tuple[str, ...]
@@ -81,7 +97,18 @@ def _newer(tensors: Tensors) -> Iterator[Found]:
 
 
 def _is_norm(g: tuple[int, ...], v: tuple[int, ...]) -> bool:
-    return not g or (len(g) == len(v) and all(a in (1, b) for a, b in zip(g, v, strict=True)))
+    """Whether ``g`` can be the norms of ``v``: of all of it, or for each index of one dimension."""
+    return not g or (
+        len(g) == len(v)
+        and all(a in (1, b) for a, b in zip(g, v, strict=True))
+        and sum(a > 1 for a in g) <= 1
+    )
+
+
+def _need(fits: bool, tensors: Tensors, parts: Parts) -> None:
+    if not fits:
+        shapes = ", ".join(f"{part} {tensors[part].shape}" for part in parts)
+        raise ValueError(f"the shapes of {shapes} do not fit together: PyTorch has no such parametrization")
 
 
 def _read(tensors: Tensors, parts: Parts) -> list[np.ndarray]:
@@ -90,15 +117,19 @@ def _read(tensors: Tensors, parts: Parts) -> list[np.ndarray]:
 
 def _masked(tensors: Tensors, parts: Parts) -> np.ndarray:
     weight, mask = _read(tensors, parts)
+    _need(weight.shape == mask.shape, tensors, parts)
     return weight * mask
 
 
 def _weight_norm(tensors: Tensors, parts: Parts) -> np.ndarray:
     g, v = _read(tensors, parts)
+    _need(_is_norm(g.shape, v.shape), tensors, parts)
     over = tuple(i for i, n in enumerate(g.shape) if n == 1) if g.ndim else None
-    return g * (v / np.sqrt(np.sum(v * v, axis=over, keepdims=g.ndim > 0)))
+    with np.errstate(invalid="ignore"):  # 0 / 0 is not a number in PyTorch, too
+        return g * (v / np.sqrt(np.sum(v * v, axis=over, keepdims=g.ndim > 0)))
 
 
 def _spectral(tensors: Tensors, parts: Parts) -> np.ndarray:
     weight, u, v = _read(tensors, parts)
+    _need((len(weight), weight[:1].size) == (u.size, v.size), tensors, parts)
     return weight / (u @ weight.reshape(len(u), -1) @ v)

@@ -13,6 +13,12 @@ from resjax.pretrained.reading.files import Tensors
 MARKER = "features.0.weight"
 
 
+def is_chain(tensors: Tensors) -> bool:
+    """Whether no convolution stands in a module of ``features``, as those of a residual unit do."""
+    nested = (key for key in tensors if re.fullmatch(r"features\.\d+\..+\.weight", key))
+    return all(tensors[key].ndim != 4 for key in nested)
+
+
 def chain(tensors: Tensors) -> Layout:
     """VGG and AlexNet: convolutions ``features.N``; N also counts ReLUs, BatchNorms and poolings.
 

@@ -9,7 +9,7 @@ a head, BatchNorm's ε of 1e-5, and poolings without blur.
 
 import itertools
 
-from resjax.pretrained.layouts.chain import MARKER, chain
+from resjax.pretrained.layouts.chain import MARKER, chain, is_chain
 from resjax.pretrained.layouts.layout import Layout
 from resjax.pretrained.layouts.residual import residual
 from resjax.pretrained.layouts.residual_names import UNITS
@@ -24,6 +24,11 @@ KNOWN = (
 )
 # Each known layout has one of these tensors, the first of its first unit or layer.
 MARKERS = (*(units.marker for units in UNITS), MARKER)
+
+
+def is_known(tensors: Tensors) -> bool:
+    """Whether ``tensors`` have the names of a known layout."""
+    return any(units.marker in tensors for units in UNITS) or (MARKER in tensors and is_chain(tensors))
 
 
 def recognize(tensors: Tensors) -> Layout:

@@ -155,7 +155,8 @@ def _blocks(tensors: Tensors, found: Found) -> _Blocks:
     """Kind and channels of the units.
 
     Raises:
-      ValueError: the convolutions have groups, or bottlenecks have another share of their output's channels.
+      ValueError: the convolutions have groups, bottlenecks have another share of their output's channels, or
+        units of a stage have several widths.
     """
 
     def shape(stage: int, j: int) -> tuple[int, ...]:
@@ -165,6 +166,8 @@ def _blocks(tensors: Tensors, found: Found) -> _Blocks:
     layers = next(j for j in itertools.count() if not shape(0, j))
     widths = tuple(shape(stage, 0)[0] for stage in range(len(found.sizes)))
     if shape(0, 0)[-1] != 1:
+        outputs = tuple(shape(stage, layers - 1)[:1] for stage in range(len(found.sizes)))
+        _check_widths(tensors, found, layers, outputs)
         return _Blocks("basic", layers, widths)
     if layers != 3:
         raise ValueError(f"units of {layers} convolutions, the first 1×1; ours have three of them")
@@ -176,7 +179,23 @@ def _blocks(tensors: Tensors, found: Found) -> _Blocks:
             f"bottlenecks of {widths[0]} channels for {out} outputs (wide ResNet); ours have a quarter "
             "of the channels of their output"
         )
+    _check_widths(tensors, found, layers - 1, tuple((width,) for width in widths))
     return _Blocks("bottleneck", layers, widths)
+
+
+def _check_widths(tensors: Tensors, found: Found, layers: int, widths: tuple[tuple[int, ...], ...]) -> None:
+    """Raises ValueError for one of the first ``layers`` convolutions of a unit with other output channels
+    than its stage, whose ``widths`` are () where a layer is missing."""
+    for stage, size in enumerate(found.sizes):
+        for i, j in itertools.product(range(size), range(layers)):
+            name = f"{found.units.layer(stage, i, found.units.conv, j)}.weight"
+            out = tensors[name].shape[:1] if name in tensors else ()
+            if out and widths[stage] and out != widths[stage]:
+                raise ValueError(
+                    f"{name} has {out[0]} output channels, in a stage of width {widths[stage][0]}; in ours, "
+                    "all units of a stage have one width. If channels were pruned, import the network from "
+                    "before that"
+                )
 
 
 def _widths(stem: int, widths: tuple[int, ...]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Each role is looked up on its own, since people mix the names of collections: ``
 """
 
 import itertools
+import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -44,7 +45,8 @@ _STEMS = ("conv1", "conv1.0", "conv", "conv_1", "conv0", "stem", "stem.0", "stem
 # BatchNorm outside the units: after the stem, or, in a pre-activation network, after the last unit.
 NORMS = ("bn1", "conv1.1", "bn", "bn_1", "bn0", "stem.1", "stem.bn", "stem.norm", "bn_stem", "norm1", "norm",
          "init_bn", "resnet.embedder.embedder.normalization")  # fmt: skip
-_LAST_NORMS = ("bn_final", "final_bn", "bn_last")  # never after the stem
+LAST_NORMS = ("bn_final", "final_bn", "bn_last")  # never after the stem
+_OF_EITHER = {"bn", "norm"}  # names of both
 _SHORTCUTS = ("downsample.0", "shortcut.0", "downsample.conv", "shortcut.convolution", "shortcut.conv",
               "convShortcut", "shortcut", "downsample", "skip.0", "projection.0")  # fmt: skip
 SHORTCUT_NORMS = ("downsample.1", "shortcut.1", "downsample.norm", "downsample.bn", "shortcut.normalization",
@@ -92,7 +94,7 @@ def find(tensors: Tensors, units: UnitNames) -> Found:
 
 def _norms(tensors: Tensors, units: UnitNames, sizes: Sequence[int], stem: str, pre: bool) -> tuple[str, str]:
     """The names of the BatchNorms after the stem and after the last unit, told apart by their channels."""
-    there = [name for name in (*NORMS, *_LAST_NORMS) if _rank(tensors, name) == 1]
+    there = [name for name in (*NORMS, *LAST_NORMS) if _rank(tensors, name) == 1]
     for name in (*there, units.layer(0, 0, units.bn), units.layer(0, 0, units.bn, 1)):
         if f"{name}.weight" in tensors and f"{name}.running_mean" not in tensors:
             raise ValueError(
@@ -114,14 +116,27 @@ def _norms(tensors: Tensors, units: UnitNames, sizes: Sequence[int], stem: str, 
 
 def _is_pre(tensors: Tensors, units: UnitNames, sizes: Sequence[int]) -> bool:
     """Whether the first BatchNorm of a unit has the channels of its input: those of its first convolution's
-    input and output differ in some unit. (Else post-activation, the more common form, is assumed.)"""
+    input and output differ in some unit. Where they never differ, the BatchNorm outside the units shows it by
+    its name.
+
+    Raises:
+      ValueError: it does not.
+    """
     for stage, n in enumerate(sizes):
         for i in range(n):
             out, into = tensors[f"{units.layer(stage, i, units.conv)}.weight"].shape[:2]
             bn = f"{units.layer(stage, i, units.bn)}.weight"
             if out != into and bn in tensors:
                 return tensors[bn].shape[0] == into
-    return False
+    ends = [name for name in (*NORMS, *LAST_NORMS) if _rank(tensors, name) == 1]
+    if ends and set(ends) <= _OF_EITHER:
+        line = rf"^{re.escape(ends[0])}\. ->"
+        raise ValueError(
+            f"all units have as many channels, so shapes do not show whether {ends[0]} follows the first "
+            "convolution (post-activation) or the last unit (pre-activation). Save the line "
+            f"{line} bn1. or, in the second case, {line} bn_last. as names.txt and use --names=names.txt"
+        )
+    return bool(set(ends) & set(LAST_NORMS))
 
 
 def _channels_out(tensors: Tensors, units: UnitNames, sizes: Sequence[int]) -> int:

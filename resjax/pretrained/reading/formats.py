@@ -48,6 +48,8 @@ def recognize(file: Path) -> str:
     Raises:
       ValueError: it is of another format, empty, or not downloaded; the message says which and what to do.
     """
+    if not file.is_file():  # to open a pipe may wait without end
+        raise ValueError(f"{file} is a pipe or device, not a file: save what comes out of it as a file first")
     size = file.stat().st_size
     with file.open("rb") as opened:
         head = opened.read(4096)

@@ -8,7 +8,10 @@ from resjax.pretrained.reading.pickles import Made, TorchFileError
 
 _DEPTH = 64
 _VISITS = 200_000
+_QUICK = 1000  # entries of a list of numbers take the time of one other entry
+_CHARACTERS = 20_000_000  # of all names together
 _SHORT = 16
+_LONGEST = 200  # characters of a name in a message
 _PLAIN = bool | int | float | str
 
 
@@ -20,14 +23,20 @@ def leaves(root: Any) -> Iterator[tuple[str, Any]]:
     Raises:
       TorchFileError: the file is nested too deeply, or repeats itself without end.
     """
-    visits = iter(range(_VISITS))
+    visits, characters = 0, 0
 
     def walk(recorded: Any, name: str, above: tuple[int, ...]) -> Iterator[tuple[str, Any]]:
-        if next(visits, None) is None or len(above) > _DEPTH:
-            raise TorchFileError(f"it has more than {_VISITS:,} entries or is nested {_DEPTH} deep")
+        nonlocal visits, characters
         if id(recorded) in above:  # a container in itself
             return
         thing = meaning(recorded)
+        # A file can repeat a long list or name at no cost.
+        visits += 1 + (len(thing) // _QUICK if isinstance(thing, list | tuple) else 0)
+        characters += len(name)
+        if visits > _VISITS or len(above) > _DEPTH:
+            raise TorchFileError(f"it has more than {_VISITS:,} entries or is nested {_DEPTH} deep")
+        if characters > _CHARACTERS:
+            raise TorchFileError(f"the names of its entries have more than {_CHARACTERS:,} characters")
         if isinstance(thing, list | tuple):
             if all(isinstance(part, _PLAIN) for part in thing):
                 if 0 < len(thing) <= _SHORT:
@@ -47,24 +56,36 @@ def leaves(root: Any) -> Iterator[tuple[str, Any]]:
 def place_of(root: Any, is_it: Callable[[Any], bool]) -> str:
     """The full name of the first entry that contains an object, itself in other objects or not.
 
-    "" stands for the root, and for an object that the file makes and drops.
+    "" stands for the root, and for an object that the file makes and drops. Long names are cut.
     """
-    waiting, seen = [(root, "")], {id(root)}
+    waiting: list[tuple[Any, _Place]] = [(root, None)]
+    seen = {id(root)}
     while waiting:
-        thing, name = waiting.pop()
+        thing, place = waiting.pop()
         if is_it(thing):
-            return name
-        parts: list[tuple[Any, str]] = []
+            return _joined(place)
+        parts: list[tuple[Any, _Place]] = []
         if isinstance(thing, Made):
-            parts = [(part, name) for part in (thing.name, *thing.args, thing.state, *thing.items)]
+            parts = [(part, place) for part in (thing.name, *thing.args, thing.state, *thing.items)]
             thing = thing.pairs
         if isinstance(thing, list | tuple):
-            parts = [(part, name) for part in thing]
+            parts = [(part, place) for part in thing]
         elif isinstance(thing, dict):
-            parts += [(value, f"{name}.{key}" if name else str(key)) for key, value in thing.items()
-                      if isinstance(key, _PLAIN)]  # fmt: skip
+            parts += [(value, (key, place)) for key, value in thing.items() if isinstance(key, _PLAIN)]
         for part in reversed(parts):
             if id(part[0]) not in seen:
                 seen.add(id(part[0]))
                 waiting.append(part)
     return ""
+
+
+# The key of an entry, and the place of the entry that contains it.
+_Place = tuple[bool | int | float | str, "_Place"] | None
+
+
+def _joined(place: _Place) -> str:
+    keys = []
+    while place:
+        key, place = place
+        keys.append(str(key)[:_LONGEST])
+    return ".".join(keys[: -_DEPTH - 1 : -1])[:_LONGEST]

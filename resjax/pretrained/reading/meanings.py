@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from resjax.pretrained.reading.pickles import Made, Name, TorchFileError
+from resjax.pretrained.reading.pickles import PLAIN, Made, Name, TorchFileError, told
 from resjax.pretrained.reading.stand_ins import plain
 
 
@@ -30,6 +30,20 @@ class Tensor:
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Array:
+    """An array of NumPy, whose bytes several may share. Protocol 2 writes them as a text in Latin-1."""
+
+    content: str | bytes | bytearray
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    order: Literal["C", "F"]
+
+    def read(self) -> np.ndarray:
+        raw = self.content.encode("latin-1") if isinstance(self.content, str) else self.content
+        return np.frombuffer(raw, self.dtype).reshape(self.shape, order=self.order)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -79,7 +93,7 @@ _NAMESPACES = {"Namespace", "SimpleNamespace"}
 def storage_dtype(kind: Any) -> np.dtype:
     """Of the numbers in a storage of class ``kind``, a ``Name``."""
     if not isinstance(kind, Name) or kind.name not in _STORAGES:
-        raise TorchFileError(f"{kind} is no known kind of storage")
+        raise TorchFileError(f"{told(kind)} is no known kind of storage")
     return np.dtype(_STORAGES[kind.name])
 
 
@@ -87,7 +101,7 @@ def meaning(thing: Any) -> Any:
     """What an object of a pickle stands for.
 
     Returns:
-      a dict, list, tuple, number or text, bytes, a ``Tensor``, ``Unreadable``, a numpy array, or None. The
+      a dict, list, tuple, number or text, bytes, a ``Tensor``, an ``Array``, ``Unreadable``, or None. The
       values of dicts and the entries of lists are as they were recorded.
 
     Raises:
@@ -107,8 +121,6 @@ def meaning(thing: Any) -> Any:
         return thing.state if isinstance(thing.state, dict) else {}
     if module in ("numpy.core.multiarray", "numpy.core.numeric") and name in _ARRAYS:
         return _ARRAYS[name](thing)
-    if (module, name) == ("_codecs", "encode"):
-        return _bytes(thing)
     if (module, name) == ("torch", "Size"):
         return _sizes(thing)
     if (module, name) in (("collections", "deque"), ("builtins", "list"), ("builtins", "tuple")):
@@ -137,7 +149,8 @@ def _dict(made: Made) -> dict[Any, Any]:
     """Entries that are given at creation (as a dict; as pairs in Python 2), and later ones."""
     given = next((arg for arg in made.args if isinstance(arg, dict | list)), {})
     if isinstance(given, list):
-        given = {pair[0]: pair[1] for pair in given if isinstance(pair, list | tuple) and len(pair) == 2}
+        pairs = [pair for pair in given if isinstance(pair, list | tuple) and len(pair) == 2]
+        given = {pair[0]: pair[1] for pair in pairs if isinstance(pair[0], PLAIN)}
     return {**given, **made.pairs}
 
 
@@ -179,13 +192,11 @@ def _int(thing: Any) -> int:
     return thing
 
 
-def _bytes(thing: Any) -> bytes | None:
-    """Bytes, which protocol 2 writes as a text to be encoded, and Python 2 as a text."""
+def _content(thing: Any) -> str | bytes | bytearray | None:
+    """Bytes, or the text for which protocol 2 writes a call that encodes it, and Python 2 only itself."""
     if isinstance(thing, Made) and plain(thing.name) == ("_codecs", "encode"):
         thing = thing.args[0] if thing.args[1:] == ("latin1",) else None
-    if isinstance(thing, str):
-        thing = thing.encode("latin-1")
-    return bytes(thing) if isinstance(thing, bytes | bytearray) else None
+    return thing if isinstance(thing, str | bytes | bytearray) else None
 
 
 def _numpy_dtype(thing: Any) -> np.dtype | None:
@@ -194,37 +205,39 @@ def _numpy_dtype(thing: Any) -> np.dtype | None:
         return None
     code = thing.args[0]
     order = thing.state[1] if isinstance(thing.state, tuple) and len(thing.state) > 1 else "="
-    if not isinstance(code, str) or not _NUMPY_DTYPE.fullmatch(code) or order not in _ORDERS:
+    if not isinstance(code, str) or not _NUMPY_DTYPE.fullmatch(code):
+        return None
+    if not isinstance(order, str) or order not in _ORDERS:
         return None
     return np.dtype(code).newbyteorder(_ORDERS[order])
 
 
-def _array(content: Any, kind: Any, shape: Any, order: Any) -> np.ndarray | None:
+def _array(content: Any, kind: Any, shape: Any, order: Literal["C", "F"]) -> Array | None:
     """An array of numbers; None for one of objects or texts."""
-    dtype, raw = _numpy_dtype(kind), _bytes(content)
+    dtype, raw = _numpy_dtype(kind), _content(content)
     if dtype is None or raw is None:
         return None
     shape = _sizes(shape)
     if min((0, *shape)) < 0 or math.prod(shape) * dtype.itemsize != len(raw):
         raise TorchFileError(f"an array of shape {shape} and {dtype} has {len(raw):,} bytes")
-    return np.frombuffer(raw, dtype).reshape(shape, order=order)
+    return Array(raw, dtype, shape, order)
 
 
 def _scalar(made: Made) -> Any:
     """A numpy scalar as a number of Python."""
     kind, content, *_ = made.args
     found = _array(content, kind, (), "C")
-    return None if found is None else found.item()
+    return None if found is None else found.read().item()
 
 
-def _reconstructed(made: Made) -> np.ndarray | None:
+def _reconstructed(made: Made) -> Array | None:
     if not isinstance(made.state, tuple) or len(made.state) != 5:
         return None
     _, shape, kind, fortran, content = made.state
     return _array(content, kind, shape, "F" if fortran else "C")
 
 
-def _from_buffer(made: Made) -> np.ndarray | None:
+def _from_buffer(made: Made) -> Array | None:
     content, kind, shape, order = made.args
     return _array(content, kind, shape, "F" if order == "F" else "C")
 

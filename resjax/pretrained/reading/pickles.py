@@ -68,7 +68,9 @@ _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 # Before protocol 4, getattr(CLASS, "member") is how a pickle writes the name CLASS.member.
 _GETATTR = (Name("builtins", "getattr"), Name("__builtin__", "getattr"))
 _LONGEST_NAME = 1000
-_PLAIN = str | int | float | bytes | None
+_LONGEST_TOLD = 100
+# What can be compared, hashed and printed in little time, unlike containers of containers.
+PLAIN = str | int | float | bytes | None
 
 
 def record(stream: Any, persistent: Callable[[Any], Any]) -> Recorded:
@@ -218,6 +220,12 @@ class _Machine:
         return Made(called, args)
 
 
+def told(thing: Any) -> str:
+    """A part of a pickle in a message. Never all that a container holds: one that holds another twice, which
+    holds a third twice, and so on, would be endless."""
+    return repr(thing)[:_LONGEST_TOLD] if isinstance(thing, PLAIN) else _kind(thing)
+
+
 def _append(target: Any, items: list[Any]) -> None:
     if isinstance(target, Made):
         target.items.extend(items)
@@ -239,8 +247,8 @@ def _set(target: Any, items: list[Any]) -> None:
 def _pairs(items: list[Any]) -> Iterator[tuple[Any, Any]]:
     for key, value in zip(items[::2], items[1::2], strict=True):
         # The hash of deeply nested tuples would overflow the interpreter's own stack.
-        flat = isinstance(key, tuple) and all(isinstance(part, _PLAIN) for part in key)
-        if not (flat or isinstance(key, Name | Made | _PLAIN)):
+        flat = isinstance(key, tuple) and all(isinstance(part, PLAIN) for part in key)
+        if not (flat or isinstance(key, Name | Made | PLAIN)):
             _damaged(f"{_kind(key)} is the key of a dict")
         yield key, value
 

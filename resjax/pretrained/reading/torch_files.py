@@ -25,8 +25,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from resjax.pretrained.reading.leaves import leaves
-from resjax.pretrained.reading.meanings import Storage, Tensor, Unreadable, meaning, storage_dtype
-from resjax.pretrained.reading.pickles import Name, Recorded, TorchFileError, record
+from resjax.pretrained.reading.meanings import Array, Storage, Tensor, Unreadable, meaning, storage_dtype
+from resjax.pretrained.reading.pickles import PLAIN, Name, Recorded, TorchFileError, record, told
 from resjax.pretrained.reading.refused import check_names
 from resjax.pretrained.reading.scalars import scalars
 
@@ -127,14 +127,14 @@ def _read_pickles(mapped: mmap.mmap, path: str | Path) -> tuple[Recorded, dict[s
         return first, {}, "little"
     version, machine = record(mapped, _none).found, record(mapped, _none).found
     if version != _PROTOCOL or not isinstance(machine, dict):
-        raise TorchFileError(f"protocol version {version}; known: {_PROTOCOL}")
+        raise TorchFileError(f"protocol version {told(version)}; known: {_PROTOCOL}")
     recorded = record(mapped, functools.partial(_storage, kinds=kinds, used=set()))
     check_names(recorded, path)
     order = "little" if machine.get("little_endian", True) else "big"
     storages = {}
     for key in record(mapped, _none).found:
-        if key not in kinds:
-            raise TorchFileError(f"storage {key!r} belongs to no tensor")
+        if not isinstance(key, str) or key not in kinds:
+            raise TorchFileError(f"storage {told(key)} belongs to no tensor")
         (count,) = struct.unpack("<q" if order == "little" else ">q", mapped.read(8))
         start, length = mapped.tell(), count * kinds[key].itemsize
         if not 0 <= length <= len(mapped) - start:
@@ -156,9 +156,11 @@ def _storage(pid: Any, *, kinds: dict[str, np.dtype], used: set[str]) -> Storage
     if pid[0] == "module":  # of a class of networks or losses, with its source text
         return pid[1]
     if pid[0] != "storage":
-        raise TorchFileError(f"unknown kind of object {pid[0]!r}")
+        raise TorchFileError(f"unknown kind of object {told(pid[0])}")
     # Only the old format has a view: None, or (key, start, length).
     _, kind, key, _, count, *view = pid
+    if not isinstance(key, str | int):
+        raise TorchFileError(f"a storage whose key is {told(key)}")
     start, length = view[0][1:] if view and view[0] else (0, count)
     dtype = kinds[str(key)] = storage_dtype(kind)
     used.add(str(key))
@@ -227,7 +229,7 @@ def _contents(root: Any, numbers: _Numbers, path: str | Path) -> Contents:
         raise TorchFileError(f"{path}: the tensor {name!r} {why}")
 
     for name, leaf in leaves(root):
-        if not isinstance(leaf, Tensor | Unreadable | np.ndarray):
+        if not isinstance(leaf, Tensor | Unreadable | Array):
             values[name] = leaf
             continue
         if name in tensors:
@@ -235,8 +237,8 @@ def _contents(root: Any, numbers: _Numbers, path: str | Path) -> Contents:
         if isinstance(leaf, Unreadable):
             tensors[name] = functools.partial(refuse, name, leaf.why)
             continue
-        if isinstance(leaf, np.ndarray):
-            tensors[name] = functools.partial(np.asarray, leaf)
+        if isinstance(leaf, Array):
+            tensors[name] = leaf.read
         elif why := numbers.why_not(leaf):
             tensors[name] = functools.partial(refuse, name, why)
             continue
@@ -255,4 +257,6 @@ def _contents(root: Any, numbers: _Numbers, path: str | Path) -> Contents:
 
 def _about(root: Any) -> str:
     root = meaning(root) or root
-    return ", ".join(map(str, root))[:300] if isinstance(root, dict) else f"a {type(root).__name__}"
+    if not isinstance(root, dict):
+        return f"a {type(root).__name__}"
+    return ", ".join(str(key) for key in root if isinstance(key, PLAIN))[:300]
