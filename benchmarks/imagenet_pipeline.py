@@ -288,7 +288,7 @@ def main() -> None:
         CONSOLE.print_json(json.dumps({k: v for k, v in found.items() if k != "curve"}))
         if args.json:
             from resjax.workdir.provenance import provenance
-            from resjax.workdir.workdir import write
+            from resjax.workdir.atomic import write
 
             made = {k: v for k, v in provenance().items() if k != "command"}
             record[name] = {"made": made, **found}

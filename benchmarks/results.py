@@ -14,8 +14,8 @@ def save(path: Path | None, record: dict[str, Any]) -> None:
     XLA_PYTHON_CLIENT_PREALLOCATE=false before.
     """
     # Not above: processes that time their own start import this file.
+    from resjax.workdir.atomic import write
     from resjax.workdir.provenance import provenance
-    from resjax.workdir.workdir import write
 
     if path is not None:
         write(path, json.dumps({"provenance": provenance(), **record}, indent=1) + "\n")

@@ -34,7 +34,7 @@ from resjax.report.write import Report, write
 from resjax.studies.catalogue import GROUPS, STUDIES
 from resjax.studies.given import Given, load_network
 from resjax.studies.options import Options
-from resjax.studies.run import load_runs
+from resjax.studies.run import Run, load_runs
 from resjax.studies.study import Study
 from resjax.studies.subject import Subject
 from resjax.training.cores import share_cores_to_analyse
@@ -70,14 +70,28 @@ def analyze(
     runs = load_runs(list(workdirs))
     where = folder or writable(runs[0].workdir / "analysis", "--out")
     sets = {run.label: run.config.data.name for run in runs}
-    notes = [text for run in runs for text in run.damaged]
+    notes = []
     if len(set(sets.values())) > 1:
         named = ", ".join(f"{label}: {name}" for label, name in sets.items())
         notes.append(f"The runs used different data ({named}), so their errors can't be compared.")
+    notes += filter(None, map(_unreadable, runs))
+    for text in notes:
+        print(text, file=sys.stderr)
+    notes += [text for run in runs for text in run.damaged]  # printed when they were loaded
     arguments = arguments_of(workdirs)
     return _report(
         runs, chosen, where, options or Options(), arguments, left_out=notes, seeds=groups_of(runs)
     )
+
+
+def _unreadable(run: Run) -> str:
+    """A sentence on damaged lines of a run's log, or ''."""
+    lines = run.records.unreadable
+    if not lines:
+        return ""
+    listed = ", ".join(map(str, lines[:5])) + (" …" if len(lines) > 5 else "")
+    what, are = ("Lines", "are") if len(lines) > 1 else ("Line", "is")
+    return f"{what} {listed} of {run.workdir}/metrics.jsonl can't be read and {are} left out."
 
 
 def analyze_network(

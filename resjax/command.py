@@ -123,7 +123,9 @@ def _parse(argv: list[str], known: flags.FlagValues = flags.FLAGS) -> list[str]:
     """The arguments that are no flags, after parsing the ``known`` flags; leaves after a wrong one."""
     try:
         rest = known(_with_paths(argv))
-        if isinstance(config := _value_of("config", known), ConfigDict):
+        config = _value_of("config", known)
+        getattr(config, "seed", None)  # ml_collections keeps an OSError of its file until the first use
+        if isinstance(config, ConfigDict):
             _check(config)
         return rest
     except _ERRORS as error:

@@ -19,6 +19,7 @@ from typing import Any, get_args, get_origin
 from ml_collections import ConfigDict
 
 from resjax import data, models
+from resjax.data.config import check as check_data
 
 # Sections and fields that affect at most the order of sums, so a run may continue with new values.
 FREE = ("log", "checkpoint", "parallel.distributed", "parallel.cpu_devices", "eval.batch_size",
@@ -212,22 +213,79 @@ def load(workdir: str | Path) -> ConfigDict:
     """The configuration of a workdir.
 
     Raises:
-      FileNotFoundError: there is no run in ``workdir``.
+      FileNotFoundError: there is no run in ``workdir``, or one without a configuration.
+      ValueError: the file is damaged.
     """
     path = Path(workdir) / "config.json"
     if not path.is_file():
+        if (path.parent / "runs.json").is_file():
+            raise FileNotFoundError(f"{path} does not exist. {remedy_of_no_config(path.parent)}")
         raise FileNotFoundError(
             f"{path} does not exist: {workdir} holds no run. Make one with "
             f"python -m resjax.train --config=digits --workdir={shlex.quote(str(workdir))}"
         )
-    stored = json.loads(path.read_text())
+    remedy = _restore(path)
+    stored = read_json(path, dict, remedy)
+    model = stored.get("model")
+    if not isinstance(model, dict) or not isinstance(model.get("name"), str):
+        raise ValueError(f"{path} has no model with a name, so it is no configuration. {remedy}")
     # Fields that are younger than the workdir have their defaults, which change nothing.
-    known = default().to_dict() | {"model": models.fields_of(stored["model"]["name"])}
+    known = default().to_dict() | {"model": models.fields_of(model["name"])}
+    for name, value in known.items():
+        if isinstance(stored.get(name, value), dict) != isinstance(value, dict):
+            raise ValueError(f"{path} has {name}={stored[name]!r}, a value of a wrong kind. {remedy}")
     filled = {
         name: value | stored.get(name, {}) if isinstance(value, dict) else stored.get(name, value)
         for name, value in known.items()
     }
-    return ConfigDict(stored | filled, convert_dict=True)
+    config = ConfigDict(stored | filled, convert_dict=True)
+    try:
+        check_types(config)
+        check_data(config.data)
+    except ValueError as error:
+        raise ValueError(f"{path} has {error}. {remedy}") from error
+    return config
+
+
+def remedy_of_no_config(workdir: Path) -> str:
+    """What to do about a folder with ``runs.json`` and without ``config.json``, which imports write last."""
+    return (
+        f"If an import was interrupted: rm -r {shlex.quote(str(workdir))}, and import again; or use another "
+        f"--workdir. If the file was lost: {_restore(workdir / 'config.json')}"
+    )
+
+
+def _restore(path: Path) -> str:
+    return (
+        "Restore it: begin the training once more with its --config and another --workdir, and copy "
+        f"config.json from there to {shlex.quote(str(path))}"
+    )
+
+
+def read_json(path: Path, kind: type[Any], remedy: str) -> Any:
+    """The value in a JSON file of a workdir.
+
+    Args:
+      path: the file.
+      kind: dict or list, what the file must hold.
+      remedy: what the message advises if the file is damaged.
+
+    Raises:
+      ValueError: the file is empty, is no JSON in UTF-8, or holds another kind.
+    """
+    content = path.read_bytes()
+    try:
+        value = json.loads(content.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        what = "is damaged: it is no text in UTF-8"
+    except (ValueError, RecursionError) as error:
+        what = f"is damaged: it is no JSON ({error})" if content.strip() else "is empty"
+    else:
+        if isinstance(value, kind):
+            return value
+        names: dict[type[Any], str] = {dict: "an object", list: "a list"}
+        what = f"is damaged: it holds {names.get(type(value), repr(value))}, not {names[kind]}"
+    raise ValueError(f"{path} {what}. {remedy}")
 
 
 def files() -> dict[str, Path]:

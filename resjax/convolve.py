@@ -31,6 +31,7 @@ from resjax.models.layers import Conv
 from resjax.studies import style
 from resjax.studies.convolution.edges import FILTERS, LECTURE_IMAGE, draw_maps
 from resjax.studies.words import number
+from resjax.workdir.atomic import replacing
 from resjax.workdir.paths import writable_file
 
 Shape3 = tuple[int, int, int]
@@ -251,8 +252,9 @@ def _main(argv: list[str]) -> None:
     if figure_file:
         with style.theme():
             figure = plot(done)
-            figure_file.parent.mkdir(parents=True, exist_ok=True)
-            figure.savefig(figure_file, dpi=150, facecolor="white")
+            with replacing(figure_file) as file:
+                form = figure_file.suffix[1:] or "png"
+                figure.savefig(file, format=form, dpi=150, facecolor="white")
         print(f"figure: {_FIGURE.value}")
 
 

@@ -77,6 +77,16 @@ def test_mnist(name, source, root, monkeypatch, capsys):
     assert_reads_back(name, root, raw)
 
 
+def test_what_a_killed_preparation_left_is_named(source, root, monkeypatch, capsys):
+    write_mnist(source)
+    accept(monkeypatch, source)
+    rest = root / "mnist/incomplete.ABC123_3.0.1"
+    rest.mkdir(parents=True)
+    for _ in range(2):  # now, and when the set is prepared already
+        run("mnist", root, source)
+        assert f"remove it: rm -r {shlex.quote(str(rest))}\n" in capsys.readouterr().out
+
+
 def cifar_raw(classes):
     return {
         "train_images": images(10, 32, 32, 3, seed=1),

@@ -432,7 +432,7 @@ def test_pmap_does_not_continue_on_another_number_of_devices(tmp_path):
     (home / f"checkpoints/4{TMP_DIR_SUFFIX}").mkdir(parents=True)
     workdir.claim(home, c)  # there is nothing yet that it has trained
     (home / "checkpoints/4").mkdir()
-    start_was(device_count=2, imported={})
+    start_was(device_count=2, imported={"file": "a.pth", "sha256": "0", "layout": "akamaster"})
     workdir.claim(home, c)
     start_was(device_count=2)
     with pytest.raises(ValueError, match=r"on 2 devices with parallel\.mode=pmap.*has 8\. Continue on 2"):

@@ -210,7 +210,8 @@ def test_an_imported_network_may_be_trained_in_another_way(tmp_path):
     config = configs.default()
     run = claim(tmp_path / "run", config)
     runs = json.loads((run / "runs.json").read_text())
-    (run / "runs.json").write_text(json.dumps([{**runs[0], "imported": {}}]))
+    imported = {"file": "net.pth", "sha256": "0123", "layout": "torchvision"}
+    (run / "runs.json").write_text(json.dumps([runs[0] | {"imported": imported}]))
     config.train.batch_size, config.seed = 64, 1
     with pytest.raises(ValueError, match=r"configuration:\n  seed: 0 → 1\nUse"):
         claim(run, config)

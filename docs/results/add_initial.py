@@ -23,7 +23,7 @@ from resjax.studies.initial import at_initialization, described
 from resjax.studies.options import Options
 from resjax.studies.run import load_run
 from resjax.workdir.provenance import provenance
-from resjax.workdir.workdir import write
+from resjax.workdir.atomic import write
 
 
 def add(folder: Path, name: str, workdir: Path, options: Options) -> None:

@@ -32,7 +32,7 @@ from resjax.studies.signals import gradients as gradients_study
 from resjax.studies.signals import shattering
 from resjax.studies.signals.norms_over_training import evenness
 from resjax.workdir.provenance import provenance
-from resjax.workdir.workdir import write
+from resjax.workdir.atomic import write
 
 HERE = Path(__file__).parent
 SEEDS, BATCH = (0, 1, 2), 128

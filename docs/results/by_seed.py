@@ -34,7 +34,7 @@ from resjax.studies.run import Run
 from resjax.train import train_and_evaluate
 from resjax.workdir.provenance import provenance
 from resjax.workdir.stopping import Stopped
-from resjax.workdir.workdir import write
+from resjax.workdir.atomic import write
 from resjax.workdir.writers import read_records
 
 HERE = Path(__file__).resolve().parent

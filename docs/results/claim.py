@@ -17,7 +17,7 @@ from resjax.studies.catalogue import CLAIMS
 from resjax.studies.options import ClaimOptions
 from resjax.studies.study import Claim
 from resjax.workdir.provenance import provenance
-from resjax.workdir.workdir import write
+from resjax.workdir.atomic import write
 
 HERE = Path(__file__).parent
 NAMES = (

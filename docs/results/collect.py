@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from resjax import config as configs
-from resjax.workdir.workdir import write
+from resjax.workdir.atomic import write
 from resjax.workdir.writers import read_records
 
 HERE = Path(__file__).parent

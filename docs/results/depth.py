@@ -21,7 +21,7 @@ from resjax.studies import style
 from resjax.studies.intervals import bootstrap
 from resjax.studies.run import Run
 from resjax.workdir.provenance import provenance
-from resjax.workdir.workdir import write
+from resjax.workdir.atomic import write
 
 HERE = Path(__file__).parent
 KINDS = {"residual": "identity", "plain": "none"}

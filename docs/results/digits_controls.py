@@ -23,7 +23,7 @@ from resjax import models
 from resjax.analysis import lesion, path_spectrum
 from resjax.studies.run import Run
 from resjax.workdir.provenance import provenance
-from resjax.workdir.workdir import write
+from resjax.workdir.atomic import write
 
 HERE = Path(__file__).parent
 DEPTH = 20  # 9 units

@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 
 from resjax import config as configs
 from resjax.workdir.provenance import provenance
-from resjax.workdir.workdir import write
+from resjax.workdir.atomic import write
 
 HERE = Path(__file__).parent
 RATES, HOLDOUT = (0.02, 0.05, 0.1), 300

@@ -18,7 +18,7 @@ from resjax.report.write import read
 from resjax.studies.units.identity import STUDY, against
 from resjax.studies.units.identity_result import Identity
 from resjax.workdir.provenance import provenance
-from resjax.workdir.workdir import write
+from resjax.workdir.atomic import write
 
 
 def ranked(folder: Path) -> dict[str, Identity]:

@@ -21,7 +21,7 @@ from resjax.studies.paths.path_exact import PathSpectrum
 from resjax.studies.paths.path_sampled import PathSample, of_draws
 from resjax.studies.result import Result
 from resjax.workdir.provenance import provenance
-from resjax.workdir.workdir import write
+from resjax.workdir.atomic import write
 
 
 def with_totals(sample: dict[str, Any], exact: PathSpectrum) -> PathSample:

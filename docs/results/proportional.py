@@ -27,7 +27,7 @@ from resjax.studies.lesions.proportion import (
     worst_units,
 )
 from resjax.workdir.provenance import provenance
-from resjax.workdir.workdir import write
+from resjax.workdir.atomic import write
 
 HERE = Path(__file__).parent
 # {label: file of random deletions, the network in it, file of single deletions of other images}

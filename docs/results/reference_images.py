@@ -34,7 +34,7 @@ from resjax.studies.run import Run
 from resjax.studies.scores import Scores
 from resjax.studies.study import Bench
 from resjax.workdir.provenance import provenance
-from resjax.workdir.workdir import write
+from resjax.workdir.atomic import write
 
 HERE = Path(__file__).parent
 EXAMPLES, ROWS, SECONDS = 2_000, 5, 420

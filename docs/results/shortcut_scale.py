@@ -19,7 +19,7 @@ from resjax.analysis import backward_signal
 from resjax.studies.intervals import of_mean
 from resjax.training.experiment import load_experiment
 from resjax.workdir.provenance import provenance
-from resjax.workdir.workdir import write
+from resjax.workdir.atomic import write
 
 HERE = Path(__file__).parent
 SCALES, SEEDS = (1.0, 0.9, 0.5), (0, 1, 2)

@@ -32,7 +32,7 @@ from resjax.studies.ranks import spearman
 from resjax.studies.units.identity_result import Identity
 from resjax.studies.units.identity_shown import faster, near_0
 from resjax.studies.units.responses import Responses
-from resjax.workdir.workdir import write
+from resjax.workdir.atomic import write
 
 Criteria = dict[str, dict[str, Any]]
 _CLAIMS = json.loads(Path(__file__).with_name("claims.json").read_text("utf-8"))["claims"]

@@ -27,7 +27,7 @@ from resjax.studies.run import Run
 from resjax.studies.verdicts import spared
 from resjax.train import train_and_evaluate
 from resjax.workdir.provenance import provenance
-from resjax.workdir.workdir import write
+from resjax.workdir.atomic import write
 
 HERE = Path(__file__).parent
 KINDS: dict[str, dict[str, Any]] = {

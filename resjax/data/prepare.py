@@ -203,6 +203,11 @@ def main(arguments: list[str] | None = None) -> None:
     except (FileNotFoundError, ValueError, RuntimeError) as error:
         raise SystemExit(f"error: {error}") from error
     print(f"{flags.name} is prepared in {path}")
+    for rest in sorted(path.parent.glob("incomplete.*")):  # TFDS's name for its temporary folder
+        print(
+            f"{rest} is left of a preparation that was killed, unless another one is running; "
+            f"remove it: rm -r {shlex.quote(str(rest))}"
+        )
 
 
 if __name__ == "__main__":

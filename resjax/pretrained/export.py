@@ -15,6 +15,7 @@ from resjax import command
 from resjax.network import Network, Variables
 from resjax.pretrained.convert import to_tensors
 from resjax.pretrained.layouts import naming
+from resjax.workdir.atomic import replacing
 from resjax.workdir.paths import writable_file
 
 
@@ -33,8 +34,8 @@ def export(
       ValueError: torchvision has no network of this kind.
     """
     tensors = to_tensors(variables, network, image_shape, naming.torchvision(network))
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, path, metadata={"format": "pt", **(facts or {})})
+    with replacing(Path(path)) as file:
+        save_file(tensors, file, metadata={"format": "pt", **(facts or {})})
 
 
 def _main(argv: list[str]) -> None:

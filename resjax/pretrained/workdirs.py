@@ -24,7 +24,8 @@ from resjax.training.devices import Devices
 from resjax.training.experiment import Experiment
 from resjax.training.feed import Evaluation
 from resjax.training.step import TrainState
-from resjax.workdir import workdir
+from resjax.workdir import atomic, workdir
+from resjax.workdir.paths import local
 
 # The most likely training data, by number of classes, side and channels of the images.
 _DATA = {(10, 32, 3): "cifar10", (100, 32, 3): "cifar100", (1000, 224, 3): "imagenet2012"}
@@ -77,9 +78,10 @@ def need_data(config: ConfigDict, layout: Layout) -> None:
 
 
 def need_free(directory: str | Path) -> None:
-    """Raises ValueError if ``directory`` holds a run."""
-    if (Path(directory).expanduser() / "checkpoints").exists():
+    """Raises ValueError if ``directory`` holds a run, or anything else."""
+    if (Path(directory).expanduser() / "config.json").exists():
         raise ValueError(f"{directory} holds a run already; use another --workdir")
+    workdir.need_empty(local(directory))
 
 
 def _channels(number: int) -> str:
@@ -157,12 +159,7 @@ def make_workdir(
         key=state.key,
     )
 
-    home = workdir.claim(directory, experiment.config)
-    with Checkpoints(home) as checkpoints:
-        checkpoints.save(state)
-    workdir.write(home / "config.py", _CONFIG_FILE)
-    runs = json.loads((home / "runs.json").read_text())
-    runs[-1]["imported"] = {
+    imported = {
         "file": source.path.name,
         "sha256": sha256(source.path),
         "bytes": size(source.path),
@@ -171,7 +168,13 @@ def make_workdir(
         "names": list(source.names),
         "new_head": new_head,
     }
-    workdir.write(home / "runs.json", json.dumps(runs, indent=2) + "\n")
+    home = local(directory)
+    # The order matters to an import that is killed: what is there without config.json is refused everywhere.
+    workdir.add_start(home, imported=imported)
+    atomic.write(home / "config.py", _CONFIG_FILE)
+    with Checkpoints(home) as checkpoints:
+        checkpoints.save(state)
+    workdir.write_config(home, experiment.config)
     return state
 
 
@@ -187,5 +190,5 @@ def evaluate(experiment: Experiment, state: TrainState, directory: str | Path) -
     """The sums of ``measured``, whose means become the first line of the workdir's metrics.jsonl."""
     sums = measured(experiment, state)
     home = Path(directory).expanduser().resolve()
-    workdir.write(home / "metrics.jsonl", json.dumps(experiment.record(STEP, sums)) + "\n")
+    atomic.write(home / "metrics.jsonl", json.dumps(experiment.record(STEP, sums)) + "\n")
     return sums

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resjax.studies import style
+from resjax.workdir.atomic import replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,12 +23,13 @@ def save(draw: Draw, directory: Path, name: str) -> list[Path]:
     """Writes ``name.png`` (200 dots an inch) and ``name.pdf``, on white."""
     # fontTools logs every font of a PDF at a level that absl prints.
     logging.getLogger("fontTools").setLevel(logging.WARNING)
-    directory.mkdir(parents=True, exist_ok=True)
     paths = [directory / f"{name}.png", directory / f"{name}.pdf"]
     with style.theme():
         figure = draw()
-        figure.savefig(paths[0], dpi=200, facecolor="white")
-        figure.savefig(paths[1], facecolor="white", metadata={"CreationDate": None})
+        with replacing(paths[0]) as file:
+            figure.savefig(file, format="png", dpi=200, facecolor="white")
+        with replacing(paths[1]) as file:
+            figure.savefig(file, format="pdf", facecolor="white", metadata={"CreationDate": None})
     return paths
 
 

@@ -24,8 +24,8 @@ from resjax.studies.options import ClaimOptions, Options
 from resjax.studies.result import Result
 from resjax.studies.study import Claim, Study
 from resjax.studies.subject import Subject
+from resjax.workdir.atomic import write
 from resjax.workdir.provenance import provenance
-from resjax.workdir.workdir import write
 
 T = TypeVar("T")
 
@@ -87,7 +87,6 @@ def _load(path: Path, key: str, restore: Callable[[dict[str, Any]], T]) -> T | N
 
 
 def _save(path: Path, key: str, result: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     write(path, json.dumps({"key": key, "made": provenance(), "result": result}) + "\n")
 
 

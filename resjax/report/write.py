@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from resjax import config as configs
 from resjax.discovery import Found
 from resjax.report import compare
 from resjax.report import found as units
@@ -19,6 +20,7 @@ from resjax.report.overlay import draw
 from resjax.report.seeds import Groups, Pooled, explained, pool
 from resjax.studies.result import Result
 from resjax.studies.study import Claim, Study
+from resjax.workdir import atomic
 
 Results = Mapping[str, Result]
 """{label of the run: result}."""
@@ -65,14 +67,13 @@ class Report:
 
 
 def write(report: Report, out: Path) -> Path:
-    """Writes everything under ``out``; returns the path of report.html."""
-    out.mkdir(parents=True, exist_ok=True)
+    """Writes everything under ``out``, each file whole or not at all; returns the path of report.html."""
     sections = []
     for (study, results), (_, pooled) in zip(report.results, report.shown, strict=True):
         finding, drawn = compare.finding(study, pooled), partial(draw, study, pooled)
         figures = save(drawn, out / "figures", study.name)
         data = out / f"{study.name}.json"
-        data.write_text(json.dumps(_data(report, study, results), indent=1) + "\n", "utf-8")
+        atomic.write(data, json.dumps(_data(report, study, results), indent=1) + "\n")
         section = html.Section(
             study=study,
             finding=finding,
@@ -97,7 +98,7 @@ def write(report: Report, out: Path) -> Path:
         found=_found(report.found, out) if report.found else None,
     )
     path = out / "report.html"
-    path.write_text(html.render(page), "utf-8")
+    atomic.write(path, html.render(page))
     return path
 
 
@@ -105,7 +106,7 @@ def _found(found: Found, out: Path) -> html.FoundSection:
     """Writes found.json and the figure of the units, and shows them."""
     draw, said = partial(units.plot, found), Finding(units.headline(found), units.points(found))
     data = out / "found.json"
-    data.write_text(json.dumps(units.to_json(found), indent=1) + "\n", "utf-8")
+    atomic.write(data, json.dumps(units.to_json(found), indent=1) + "\n")
     files = [data, *save(draw, out / "figures", "found")]
     return html.FoundSection(
         finding=said,
@@ -132,13 +133,13 @@ def read(path: Path, study: Study) -> dict[str, Result]:
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: it belongs to another study.
+      ValueError: it belongs to another study, or is damaged.
     """
     if not path.is_file():
         raise FileNotFoundError(
             f"{path} does not exist; make it with python -m resjax.analyze or resjax.claims"
         )
-    data = json.loads(path.read_text("utf-8"))
+    data = configs.read_json(path, dict, "Make it again with python -m resjax.analyze or resjax.claims")
     if data.get("study") != study.name:
         raise ValueError(f"{path} holds the study {data.get('study')!r}, not {study.name!r}")
     return {label: study.result.from_json(run["result"]) for label, run in data["runs"].items()}

@@ -16,7 +16,7 @@ their means is compared with the spread over seeds, by Welch's t interval.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
 import numpy as np
@@ -47,30 +47,32 @@ class Curves(Classified):
     residual: bool  # whether some unit has a shortcut
 
 
-def curves(records: Sequence[Mapping[str, Any]], *, split: str, **fields: Any) -> Curves:
+def curves(records: Iterable[Mapping[str, Any]], *, split: str, **fields: Any) -> Curves:
     """Sorts the records of metrics.jsonl into curves; ``fields`` are those of ``Curves`` that are no array.
 
     Raises:
       ValueError: the records hold no training loss or no evaluation.
     """
-    training = [r for r in records if "loss" in r]
-    evaluations = [r for r in records if f"{split}_error" in r]
+    training: list[tuple[int, float, float]] = []
+    evaluations: list[tuple[int, float, float]] = []
+    for record in records:
+        for rows, kind in ((training, ""), (evaluations, f"{split}_")):
+            if f"{kind}loss" in record and f"{kind}error" in record:
+                rows.append((record["step"], record[f"{kind}loss"], record[f"{kind}error"]))
     if not training or not evaluations:
         raise Refusal(
             f"metrics.jsonl has {len(training)} training records and {len(evaluations)} evaluations; "
             "curves need one of each"
         )
-
-    def column(rows: list[Mapping[str, Any]], name: str) -> np.ndarray:
-        return np.array([row[name] for row in rows])
-
+    step, train_loss, train_error = map(np.array, zip(*training, strict=True))
+    eval_step, eval_loss, eval_error = map(np.array, zip(*evaluations, strict=True))
     return Curves(
-        step=column(training, "step"),
-        train_loss=column(training, "loss"),
-        train_error=column(training, "error"),
-        eval_step=column(evaluations, "step"),
-        eval_loss=column(evaluations, f"{split}_loss"),
-        eval_error=column(evaluations, f"{split}_error"),
+        step=step,
+        train_loss=train_loss,
+        train_error=train_error,
+        eval_step=eval_step,
+        eval_loss=eval_loss,
+        eval_error=eval_error,
         split=split,
         **fields,
         choices={"training error": "mean since the last record, before each update, augmented"},
@@ -244,7 +246,7 @@ def measure(bench: Bench) -> Curves:
     run = as_run(bench.run)
     info = run.experiment.dataset.info
     return curves(
-        run.records,
+        run.records.without_norms(),
         split=run.split,
         num_examples=info.num_test,
         num_classes=info.num_classes,

@@ -9,7 +9,6 @@ import dataclasses
 import functools
 import importlib
 import inspect
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,8 @@ from resjax.training.checkpoint import Checkpoints
 from resjax.training.experiment import Experiment, load_experiment
 from resjax.training.step import Task, TrainState, augmented
 from resjax.workdir.paths import local
-from resjax.workdir.workdir import find, short_names
+from resjax.workdir.records import Records
+from resjax.workdir.workdir import find, read_starts, short_names
 from resjax.workdir.writers import read_records
 
 _REFERENCE = 2**30  # folded into a run's key for images that are augmented after training
@@ -47,7 +47,7 @@ class Run(Subject):
       experiment: what is built from its configuration.
       initial, newest: the states at step 0 and at the newest intact checkpoint.
       steps: steps of the checkpoints on disk up to it, oldest first; ``at`` loads one.
-      records: the lines of metrics.jsonl.
+      records: the lines of metrics.jsonl, read from the file when they are used.
       starts: one entry for each start of the training: commit, versions, device, date, command.
       damaged: sentences on checkpoints that are newer than the newest intact one.
     """
@@ -57,7 +57,7 @@ class Run(Subject):
     initial: TrainState
     newest: TrainState
     steps: tuple[int, ...]
-    records: list[dict[str, Any]]
+    records: Records
     starts: list[dict[str, Any]]
     damaged: tuple[str, ...] = ()
 
@@ -273,7 +273,6 @@ def load_run(workdir: str | Path, label: str = "") -> Run:
     damaged = tuple(f"{text}. The checkpoint of step {step} is shown instead." for text in found.values())
     for text in damaged:
         print(text, file=sys.stderr)
-    starts = path / "runs.json"
     return Run(
         label=label or path.name,
         workdir=path,
@@ -282,7 +281,7 @@ def load_run(workdir: str | Path, label: str = "") -> Run:
         newest=newest,
         steps=tuple(s for s in checkpoints.steps if s <= int(newest.step)),
         records=read_records(path),
-        starts=json.loads(starts.read_text()) if starts.is_file() else [],
+        starts=read_starts(path),
         damaged=damaged,
     )
 

@@ -2,7 +2,8 @@
 
 ``config.json``     the resolved configuration
 ``runs.json``       for each start: commit, versions, device, date, command
-``metrics.jsonl``   one JSON object per line, see ``resjax.workdir.writers``
+``metrics.jsonl``   one JSON object per line, see ``resjax.workdir.writers``; lines that a start repeats
+                    are moved to ``metrics.jsonl.set-aside-1``, ``-2``, …
 ``checkpoints/``    see ``resjax.training.checkpoint``
 """
 
@@ -10,7 +11,8 @@ import glob
 import json
 import os
 import re
-from collections.abc import Iterable, Sequence
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from ml_collections import ConfigDict
 from resjax import config as configs
 from resjax import data
 from resjax.data.info import TABLE
+from resjax.workdir.atomic import is_temporary, write
 from resjax.workdir.paths import local, writable
 from resjax.workdir.provenance import provenance
 
@@ -35,10 +38,8 @@ def claim(workdir: str | Path, config: ConfigDict) -> Path:
     if jax.process_index() > 0:  # the first host checks and writes for all
         return path
     writable(workdir)
-    config = config.copy_and_resolve_references()
-    config.data = data.absolute(config.data)  # an analysis may start in another folder
-    runs_file = path / "runs.json"
-    runs = json.loads(runs_file.read_text()) if runs_file.is_file() else []
+    config = _stored(config)
+    runs = read_starts(path)
     if (path / "config.json").is_file():
         differences = configs.differences(_with_paths_of(config, configs.load(path)), config)
         if runs and all("imported" in run for run in runs):
@@ -50,14 +51,74 @@ def claim(workdir: str | Path, config: ConfigDict) -> Path:
                 f"{path} belongs to a run with another configuration:\n  {listed}\n"
                 "Use another --workdir, or set these fields back."
             )
-    elif path.is_dir() and any(path.iterdir()):
-        raise ValueError(f"{path} is not empty and holds no run; use another --workdir")
+    else:
+        need_empty(path)
     if config.parallel.mode == "pmap":
         _check_devices(path, runs)
-    path.mkdir(parents=True, exist_ok=True)
-    write(path / "config.json", configs.to_json(config))
-    write(runs_file, json.dumps([*runs, provenance()], indent=2) + "\n")
+    write_config(path, config)
+    add_start(path)
     return path
+
+
+def need_empty(path: Path) -> None:
+    """Raises ValueError if ``path``, a folder without a run, holds anything but a killed process's rest."""
+    if (path / "runs.json").is_file():
+        raise ValueError(
+            f"{path} holds no whole run: it has runs.json, but no config.json. "
+            f"{configs.remedy_of_no_config(path)}"
+        )
+    if path.is_dir() and not all(map(is_temporary, path.iterdir())):
+        raise ValueError(f"{path} is not empty and holds no run; use another --workdir")
+
+
+def write_config(path: Path, config: ConfigDict) -> None:
+    """Writes ``config.json``. A folder that has none is no run."""
+    write(path / "config.json", configs.to_json(_stored(config)))
+
+
+def _stored(config: ConfigDict) -> ConfigDict:
+    """A copy as it is stored: with absolute paths, since an analysis may start in another folder."""
+    config = config.copy_and_resolve_references()
+    config.data = data.absolute(config.data)
+    return config
+
+
+def add_start(path: Path, **facts: Any) -> None:
+    """Adds an entry to ``runs.json``: the ``provenance`` of this process, and ``facts``."""
+    starts = [*read_starts(path), provenance() | facts]
+    write(path / "runs.json", json.dumps(starts, indent=2) + "\n")
+
+
+# What an entry of runs.json holds at least, beside ``commit``, and what its ``imported``, if it has that.
+_START = {"date": str, "command": str, "device": str, "device_count": int, "machine": str}
+_IMPORTED = {"file": str, "sha256": str, "layout": str}
+
+
+def read_starts(workdir: str | Path) -> list[dict[str, Any]]:
+    """The entries of ``runs.json``, one for each start; [] without such a file.
+
+    Raises:
+      ValueError: the file is damaged.
+    """
+    path = Path(workdir) / "runs.json"
+    if not path.is_file():
+        return []
+    aside = shlex.join(["mv", str(path), f"{path}.damaged"])
+    remedy = (
+        f"If the network was trained here, go on without the list of its starts: {aside}; if it was "
+        "imported, import it again into another --workdir"
+    )
+    starts: list[dict[str, Any]] = configs.read_json(path, list, remedy)
+    for number, start in enumerate(starts, 1):
+        fits = _has(start, _START) and "commit" in start
+        if not fits or ("imported" in start and not _has(start["imported"], _IMPORTED)):
+            raise ValueError(f"{path} is damaged: entry {number} is not what a start writes. {remedy}")
+    return starts
+
+
+def _has(value: Any, kinds: Mapping[str, type]) -> bool:
+    """Whether ``value`` is an object with at least these fields, each of its kind."""
+    return isinstance(value, dict) and all(isinstance(value.get(k), kind) for k, kind in kinds.items())
 
 
 def _with_paths_of(config: ConfigDict, older: ConfigDict) -> ConfigDict:
@@ -124,10 +185,3 @@ def _check_devices(path: Path, runs: list[dict[str, Any]]) -> None:
             f"{path} was trained on {before} devices with parallel.mode=pmap, where BatchNorm sees the "
             f"share of one device; this start has {now}. Continue on {before}, or use another --workdir."
         )
-
-
-def write(path: Path, text: str) -> None:
-    """Writes a file atomically."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
-    temporary.replace(path)

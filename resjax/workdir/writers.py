@@ -2,12 +2,13 @@
 
 ``metrics.jsonl`` has one object per line: ``{"step": …, "epoch": …, "loss": …}``; norms are nested,
 ``{"norms": {"gradient": {"stem/conv/kernel": x, "stage1/conv1/kernel": [x, …]}}}``, with a list where units
-are stacked. A run that resumes from a checkpoint first removes the lines after it, and one that starts anew
-removes all, because it writes them again.
+are stacked. A run that resumes from a checkpoint first moves the lines after it to another file, see
+``set_aside``, and one that starts anew moves all, because it writes them again.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import sys
@@ -21,21 +22,65 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from resjax.workdir import workdir as workdirs
+from resjax.workdir.atomic import replacing
+from resjax.workdir.records import Line, Records, lines
 
 Record = Mapping[str, Any]
 
 
-def read_records(workdir: str | Path) -> list[dict[str, Any]]:
-    """The records of ``metrics.jsonl``, oldest first, without an incomplete last line."""
-    path = Path(workdir) / "metrics.jsonl"
-    records = []
-    for line in path.read_text().splitlines() if path.is_file() else []:
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return records
+def read_records(workdir: str | Path) -> Records:
+    """The records of ``metrics.jsonl``, oldest first."""
+    return Records(Path(workdir) / "metrics.jsonl")
+
+
+def set_aside(path: Path, start_step: int) -> str:
+    """Prepares a log for a start that continues at ``start_step``, 0 for a start anew.
+
+    Lines that this start writes again, and those that are no records, are moved to
+    ``metrics.jsonl.set-aside-1``, or the first number that is free. Only blank lines, and the half last line
+    that a killed process leaves, are dropped.
+
+    Returns:
+      What was moved, in one sentence; '' if nothing was.
+    """
+    if not path.is_file():
+        return ""
+    again = unreadable = size = 0
+    ended = True
+    with path.open("rb") as file:
+        for line in lines(file):
+            if line.half:
+                break
+            size, ended = size + len(line.content), line.content.endswith(b"\n")
+            again += _again(line, start_step)
+            unreadable += line.step is None and not line.blank
+    if not again and not unreadable:
+        with path.open("ab") as file:
+            file.truncate(size)
+            file.write(b"" if ended else b"\n")
+        return ""
+    numbers = itertools.count(1)
+    aside = next(p for n in numbers if not (p := path.with_name(f"{path.name}.set-aside-{n}")).exists())
+    # The context that is entered last ends first, so the lines are never absent from both files.
+    with (
+        replacing(path) as kept, replacing(aside) as moved,
+        path.open("rb") as file, kept.open("wb") as ours, moved.open("wb") as others,
+    ):  # fmt: skip
+        for line in lines(file):
+            if not line.half and not line.blank:
+                out = others if line.step is None or _again(line, start_step) else ours
+                out.write(line.content.rstrip(b"\n") + b"\n")
+    what = [_counted(again, "record of steps that are repeated", "records of steps that are repeated")]
+    what += [_counted(unreadable, "line that is no record", "lines that are no records")]
+    return f"{path.name}: {' and '.join(filter(None, what))} moved to {aside.name}"
+
+
+def _again(line: Line, start_step: int) -> bool:
+    return line.step is not None and (line.step > start_step or start_step == 0)
+
+
+def _counted(number: int, one: str, several: str) -> str:
+    return f"{number:,} {one if number == 1 else several}" if number else ""
 
 
 class Writer:
@@ -48,10 +93,8 @@ class Writer:
     def __init__(self, workdir: Path, start_step: int, total_steps: int, tensorboard: bool = False) -> None:
         first = jax.process_index() == 0
         path = workdir / "metrics.jsonl" if first else Path(os.devnull)
-        if first:
-            kept = [r for r in read_records(workdir) if r["step"] <= start_step and start_step > 0]
-            workdirs.write(path, "".join(_line(record) for record in kept))
-        self._file = path.open("a")
+        moved = set_aside(path, start_step) if first else ""
+        self._file = path.open("a", encoding="utf-8")
         self._events = _event_writer(workdir / "tensorboard", start_step) if tensorboard and first else None
         self._console = Console(file=sys.stderr, quiet=not first, highlight=False, soft_wrap=True)
         self._bar = Progress(
@@ -65,6 +108,8 @@ class Writer:
         )
         self._task = self._bar.add_task("compiling", total=total_steps, completed=start_step)
         self._clock, self._clock_step = time.perf_counter(), start_step
+        if moved:
+            self.say(moved)
 
     def __enter__(self) -> Writer:
         self._bar.start()
@@ -95,7 +140,7 @@ class Writer:
     def write(self, record: Record) -> None:
         """Writes a record to the file and to TensorBoard, and its scalars to the terminal."""
         plain = _plain(record)
-        self._file.write(_line(plain))
+        self._file.write(json.dumps(plain) + "\n")
         self._file.flush()
         if self._events:
             for name, value in _scalars(plain):
@@ -125,10 +170,6 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "shape"):
         return np.asarray(value).tolist()
     return value
-
-
-def _line(record: Record) -> str:
-    return json.dumps(record) + "\n"
 
 
 def _scalars(tree: Any, prefix: str = "") -> list[tuple[str, float]]:

@@ -19,7 +19,7 @@ momentum, weight decay and the learning-rate schedule. With BatchNorm after a la
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
 import numpy as np
@@ -60,7 +60,7 @@ class NormsOverTraining(Result):
 
 
 def norms_over_training(
-    network: Network, records: Sequence[Mapping[str, Any]], example: Any
+    network: Network, records: Iterable[Mapping[str, Any]], example: Any
 ) -> NormsOverTraining:
     """Reads the norms of all kernels from the records of a run.
 
@@ -74,12 +74,25 @@ def norms_over_training(
       Refusal: no record has norms.
       ValueError: the network has no kernel, or the records are another network's.
     """
-    logged = [r for r in records if "norms" in r]
-    if not logged:
+    # A log may be long: it is read once, and of a record only the rows of numbers are kept.
+    steps: list[int] = []
+    rows: dict[str, list[np.ndarray]] = {kind: [] for kind in KINDS}
+    activations: list[np.ndarray] = []
+    missing = np.full(network.num_units, np.nan)
+    names: dict[str, Any] = {}
+    for record in records:
+        if norms := record.get("norms"):
+            names = names or of_kernels(norms["gradient"])
+            steps.append(int(record["step"]))
+            for kind, own in rows.items():
+                own.append(np.array([x for name in names for x in _listed(norms[kind][name])], np.float64))
+            taps = norms.get("activation")
+            activations.append(flatten_taps(network, taps) if taps else missing)
+    if not steps:
         raise Refusal(NO_NORMS)
     # Number the norms of all kernels in the order of the log, and see where the ordering puts the numbers.
     numbered, count = {}, 0
-    for name, value in of_kernels(logged[0]["norms"]["gradient"]).items():
+    for name, value in names.items():
         numbered[name] = count + np.arange(np.size(value)).reshape(np.shape(value))
         count += np.size(value)
     flat = flatten_norms(network, numbered, example)
@@ -88,25 +101,23 @@ def norms_over_training(
             f"the records have {count} kernels, this network has {len(flat)}: pass the network "
             "that was trained"
         )
-
-    def series(kind: str) -> np.ndarray:
-        rows = [[np.ravel(r["norms"][kind][name]) for name in numbered] for r in logged]
-        as_logged = np.array([np.concatenate(row) for row in rows], np.float64)
-        return as_logged[:, [int(number) for _, number in flat]]
-
-    missing = np.full(network.num_units, np.nan)
-    taps = [r["norms"].get("activation") for r in logged]
-    activation = np.array([flatten_taps(network, own) if own else missing for own in taps])
+    order = [int(number) for _, number in flat]
+    activation = np.array(activations)
     known = not np.isnan(activation).all()
     return NormsOverTraining(
         layer=tuple(name for name, _ in flat),
         unit=tuple(unit.name for unit in network.units if known),
-        step=np.array([int(r["step"]) for r in logged]),
-        **{kind: series(kind) for kind in KINDS},
+        step=np.array(steps),
+        **{kind: np.array(own)[:, order] for kind, own in rows.items()},
         activation=activation if known else activation[:, :0],
         residual=bool(network.residual.any()),
         choices={"layers": "kernels only", "batches": "the one of each logged step"},
     )
+
+
+def _listed(norms: Any) -> Iterable[float]:
+    """A norm, or the norms of a stack; lists, of which a log consists, without numpy, which is faster."""
+    return norms if isinstance(norms, list) else np.ravel(norms)
 
 
 def of_kernels(norms: Mapping[str, Any]) -> dict[str, Any]:
