@@ -287,8 +287,8 @@ def main() -> None:
         found = PARTS[name](args.data_dir)
         CONSOLE.print_json(json.dumps({k: v for k, v in found.items() if k != "curve"}))
         if args.json:
-            from resjax.workdir.provenance import provenance
             from resjax.workdir.atomic import write
+            from resjax.workdir.provenance import provenance
 
             made = {k: v for k, v in provenance().items() if k != "command"}
             record[name] = {"made": made, **found}

@@ -187,6 +187,17 @@ def test_tensors_without_plain_numbers_are_refused_where_they_are_needed(tmp_pat
         tensors["other"]
 
 
+@pytest.mark.parametrize(("marks", "negative"), [((), False), (({},), False), (({"neg": True},), True)])
+def test_numbers_that_are_stored_with_the_opposite_sign_are_refused(tmp_path, marks, negative):
+    """PyTorch marks -x as a view of x where it can, instead of computing it."""
+    path = zip_file(tmp_path / "x.pth", (0, (2,), (1,), *marks), [7, 8])
+    if negative:
+        with pytest.raises(ValueError, match="'w' is stored with the opposite sign"):
+            read_checkpoint(path).tensors["w"]
+    else:
+        np.testing.assert_array_equal(read_checkpoint(path).tensors["w"], [7, 8])
+
+
 def test_the_file_of_a_tensor_that_can_not_be_read_is_named_once(tmp_path):
     path = archive(tmp_path / "x.pth", beside(named("torch._utils._rebuild_qtensor") + b")R"))
     with pytest.raises(ValueError, match=r"^[^:]*x\.pth: the tensor 'other' is quantized"):

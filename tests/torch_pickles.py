@@ -45,9 +45,10 @@ class _Pickler(pickle.Pickler):
             return ("storage", storage_type, obj.key, "cpu", obj.count)
 
 
-def tensor(key, count, offset, shape, strides):
+def tensor(key, count, offset, shape, strides, *marks):
     """A view of the storage ``key``."""
-    return Call(rebuild, (_Storage(key, count), offset, shape, strides, False, collections.OrderedDict()))
+    hooks = collections.OrderedDict()
+    return Call(rebuild, (_Storage(key, count), offset, shape, strides, False, hooks, *marks))
 
 
 def torch_pickle(saved, protocol=2):

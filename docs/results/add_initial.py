@@ -22,8 +22,8 @@ from resjax.studies.catalogue import STUDIES
 from resjax.studies.initial import at_initialization, described
 from resjax.studies.options import Options
 from resjax.studies.run import load_run
-from resjax.workdir.provenance import provenance
 from resjax.workdir.atomic import write
+from resjax.workdir.provenance import provenance
 
 
 def add(folder: Path, name: str, workdir: Path, options: Options) -> None:

@@ -18,8 +18,8 @@ from resjax import config as configs
 from resjax import data
 from resjax.studies.intervals import bootstrap, wilson
 from resjax.train import train_and_evaluate
-from resjax.workdir.provenance import provenance
 from resjax.workdir.atomic import write
+from resjax.workdir.provenance import provenance
 from resjax.workdir.writers import read_records
 
 HERE = Path(__file__).parent

@@ -31,8 +31,8 @@ from resjax.studies.signals import branch_variance as branch_variance_study
 from resjax.studies.signals import gradients as gradients_study
 from resjax.studies.signals import shattering
 from resjax.studies.signals.norms_over_training import evenness
-from resjax.workdir.provenance import provenance
 from resjax.workdir.atomic import write
+from resjax.workdir.provenance import provenance
 
 HERE = Path(__file__).parent
 SEEDS, BATCH = (0, 1, 2), 128

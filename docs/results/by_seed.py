@@ -32,9 +32,9 @@ from resjax.studies.intervals import bootstrap
 from resjax.studies.judged import MET, MISSED, UNDECIDED, all_of, judged
 from resjax.studies.run import Run
 from resjax.train import train_and_evaluate
+from resjax.workdir.atomic import write
 from resjax.workdir.provenance import provenance
 from resjax.workdir.stopping import Stopped
-from resjax.workdir.atomic import write
 from resjax.workdir.writers import read_records
 
 HERE = Path(__file__).resolve().parent

@@ -16,8 +16,8 @@ from resjax.report import compare
 from resjax.studies.catalogue import CLAIMS
 from resjax.studies.options import ClaimOptions
 from resjax.studies.study import Claim
-from resjax.workdir.provenance import provenance
 from resjax.workdir.atomic import write
+from resjax.workdir.provenance import provenance
 
 HERE = Path(__file__).parent
 NAMES = (

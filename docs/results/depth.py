@@ -20,8 +20,8 @@ from resjax import config as configs
 from resjax.studies import style
 from resjax.studies.intervals import bootstrap
 from resjax.studies.run import Run
-from resjax.workdir.provenance import provenance
 from resjax.workdir.atomic import write
+from resjax.workdir.provenance import provenance
 
 HERE = Path(__file__).parent
 KINDS = {"residual": "identity", "plain": "none"}

@@ -22,8 +22,8 @@ from resjax import config as configs
 from resjax import models
 from resjax.analysis import lesion, path_spectrum
 from resjax.studies.run import Run
-from resjax.workdir.provenance import provenance
 from resjax.workdir.atomic import write
+from resjax.workdir.provenance import provenance
 
 HERE = Path(__file__).parent
 DEPTH = 20  # 9 units

@@ -18,8 +18,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from resjax import config as configs
-from resjax.workdir.provenance import provenance
 from resjax.workdir.atomic import write
+from resjax.workdir.provenance import provenance
 
 HERE = Path(__file__).parent
 RATES, HOLDOUT = (0.02, 0.05, 0.1), 300

@@ -21,8 +21,8 @@ from resjax.analysis import load_run, plot
 from resjax.report import compare
 from resjax.studies.options import Options
 from resjax.studies.paths.forward_depth import STUDY, ForwardDepth
-from resjax.workdir.provenance import provenance
 from resjax.workdir.atomic import write
+from resjax.workdir.provenance import provenance
 
 HERE = Path(__file__).parent
 ORDER = ("ResNet-56, digits", "ResNet-56, CIFAR-10", "ResNet-20, CIFAR-10")

@@ -17,8 +17,8 @@ from resjax.report.figures import save
 from resjax.report.write import read
 from resjax.studies.units.identity import STUDY, against
 from resjax.studies.units.identity_result import Identity
-from resjax.workdir.provenance import provenance
 from resjax.workdir.atomic import write
+from resjax.workdir.provenance import provenance
 
 
 def ranked(folder: Path) -> dict[str, Identity]:

@@ -22,8 +22,8 @@ from resjax.studies.paths.path_exact import path_spectrum
 from resjax.studies.paths.path_lengths import fit_attenuation, path_lengths, shares, totals
 from resjax.studies.paths.path_sampled import of_draws, sample_paths
 from resjax.studies.paths.path_walk import STUDY_BATCH, TRAINING
-from resjax.workdir.provenance import provenance
 from resjax.workdir.atomic import write
+from resjax.workdir.provenance import provenance
 
 PATH = Path(__file__).with_suffix(".json")
 BATCHES, DRAWS = (4, 8, 16), (5, 10, 30, 87)

@@ -20,8 +20,8 @@ from resjax.studies.catalogue import STUDIES
 from resjax.studies.paths.path_exact import PathSpectrum
 from resjax.studies.paths.path_sampled import PathSample, of_draws
 from resjax.studies.result import Result
-from resjax.workdir.provenance import provenance
 from resjax.workdir.atomic import write
+from resjax.workdir.provenance import provenance
 
 
 def with_totals(sample: dict[str, Any], exact: PathSpectrum) -> PathSample:

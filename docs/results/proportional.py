@@ -26,8 +26,8 @@ from resjax.studies.lesions.proportion import (
     sum_of_rises,
     worst_units,
 )
-from resjax.workdir.provenance import provenance
 from resjax.workdir.atomic import write
+from resjax.workdir.provenance import provenance
 
 HERE = Path(__file__).parent
 # {label: file of random deletions, the network in it, file of single deletions of other images}

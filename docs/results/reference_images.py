@@ -33,8 +33,8 @@ from resjax.studies.options import Options
 from resjax.studies.run import Run
 from resjax.studies.scores import Scores
 from resjax.studies.study import Bench
-from resjax.workdir.provenance import provenance
 from resjax.workdir.atomic import write
+from resjax.workdir.provenance import provenance
 
 HERE = Path(__file__).parent
 EXAMPLES, ROWS, SECONDS = 2_000, 5, 420

@@ -14,8 +14,8 @@ from resjax import data
 from resjax.analysis import plot
 from resjax.report import compare
 from resjax.studies.convolution.sample_size import STUDY, sample_size
-from resjax.workdir.provenance import provenance
 from resjax.workdir.atomic import write
+from resjax.workdir.provenance import provenance
 
 HERE = Path(__file__).parent
 SIZES, SEEDS, TEST, SIDE = (100, 300, 1000, 3000, 10_000), 3, 2000, 14

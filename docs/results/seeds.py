@@ -25,8 +25,8 @@ from resjax.studies.lesions.deletions import by_number
 from resjax.studies.lesions.lesion import may_go
 from resjax.studies.options import Options
 from resjax.train import train_and_evaluate
-from resjax.workdir.provenance import provenance
 from resjax.workdir.atomic import write
+from resjax.workdir.provenance import provenance
 
 HERE = Path(__file__).parent
 KINDS = {"residual": "digits.py", "plain": "digits_plain.py"}

@@ -18,8 +18,8 @@ from resjax import data
 from resjax.analysis import backward_signal
 from resjax.studies.intervals import of_mean
 from resjax.training.experiment import load_experiment
-from resjax.workdir.provenance import provenance
 from resjax.workdir.atomic import write
+from resjax.workdir.provenance import provenance
 
 HERE = Path(__file__).parent
 SCALES, SEEDS = (1.0, 0.9, 0.5), (0, 1, 2)

@@ -26,8 +26,8 @@ from resjax.studies.intervals import bootstrap
 from resjax.studies.run import Run
 from resjax.studies.verdicts import spared
 from resjax.train import train_and_evaluate
-from resjax.workdir.provenance import provenance
 from resjax.workdir.atomic import write
+from resjax.workdir.provenance import provenance
 
 HERE = Path(__file__).parent
 KINDS: dict[str, dict[str, Any]] = {

@@ -154,9 +154,12 @@ def _dict(made: Made) -> dict[Any, Any]:
     return {**given, **made.pairs}
 
 
-def _tensor(storage: Any, offset: Any, size: Any, strides: Any, *_: Any) -> Tensor:
+def _tensor(storage: Any, offset: Any, size: Any, strides: Any, *rest: Any) -> Tensor | Unreadable:
     if not isinstance(storage, Storage):
         raise TorchFileError("a tensor without a storage")
+    marks = rest[2] if len(rest) > 2 and isinstance(rest[2], dict) else {}  # after two facts on gradients
+    if marks.get("neg") or marks.get("conj"):
+        return Unreadable("is stored with the opposite sign: save tensor.resolve_neg().resolve_conj()")
     return Tensor(storage, _int(offset), _sizes(size), _sizes(strides))
 
 
@@ -168,7 +171,7 @@ def _tensor_of_bytes(storage: Any, offset: Any, size: Any, strides: Any, *rest: 
         return Unreadable(f"is of dtype {rest[2]}, which NumPy lacks: save tensor.float()")
     dtype = np.dtype(_DTYPES[rest[2].name])
     start, length = (n // dtype.itemsize for n in (storage.start, storage.length))
-    return _tensor(Storage(dtype, storage.key, start, length), offset, size, strides)
+    return _tensor(Storage(dtype, storage.key, start, length), offset, size, strides, *rest[:2], *rest[3:])
 
 
 _TENSORS: dict[str, Callable[..., Any]] = {
