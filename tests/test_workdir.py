@@ -161,7 +161,6 @@ def test_a_run_of_data_with_a_relative_path_goes_on_elsewhere(tmp_path, monkeypa
 def test_an_older_run_of_data_with_a_relative_path(tmp_path, monkeypatch, numbers, older):
     run = claim("run", numbers)
     stored_name(run, older)
-    (run / "checkpoints").mkdir()
     monkeypatch.chdir(tmp_path)
     if not Path(older).exists():
         said = rf"data\.name='{older}'.* relative to this folder, {tmp_path}\. Start in .* into {run}/config"
@@ -177,7 +176,6 @@ def test_an_older_run_of_data_with_a_relative_path(tmp_path, monkeypatch, number
 
 def test_data_that_were_moved_are_missed_with_a_remedy(tmp_path, numbers):
     run = claim("run", numbers)
-    (run / "checkpoints").mkdir()
     Path("sets").rename("moved")
     with pytest.raises(FileNotFoundError, match=r"no such file or folder\. Write the absolute path .* into"):
         load_run(run)
@@ -190,8 +188,7 @@ def test_the_folder_of_prepared_sets_is_missed_where_it_is_needed(tmp_path, monk
     monkeypatch.chdir(tmp_path)
     run = claim("run", config)
     assert configs.load(run).data.data_dir == str(tmp_path / "sets")
-    (run / "checkpoints").mkdir()
-    said = r"data\.data_dir='.*/sets', and there is no such" if needed else "does not hold a checkpoint"
+    said = r"data\.data_dir='.*/sets', and there is no such" if needed else "has no checkpoint yet"
     with pytest.raises(FileNotFoundError, match=said):
         load_run(run)
 

@@ -260,12 +260,12 @@ def load_run(workdir: str | Path, label: str = "") -> Run:
     """
     path = local(workdir, reads=True)
     config = configs.load(path)
+    _check_paths(path, config)
     checkpoints = Checkpoints(path)
     if not checkpoints.steps:
         raise FileNotFoundError(
             f"{path} has no checkpoint yet; the first is saved after {config.checkpoint.every}"
         )
-    _check_paths(path, config)
     experiment = load_experiment(config)
     initial = experiment.create_state()
     step, found = checkpoints.intact(initial, experiment.plan.total)
