@@ -85,6 +85,7 @@ def test_no_place_is_said_and_no_error(tmp_path):
     assert err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_jax_own_variables_win(tmp_path):
     places = {"RESJAX_CACHE_DIR": str(tmp_path / "ours")}
     run(**places, JAX_COMPILATION_CACHE_DIR=str(tmp_path / "jax"))

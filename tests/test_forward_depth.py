@@ -75,6 +75,7 @@ def test_every_number_is_that_of_its_logits(placement):
     assert set(result.random_number) == {1, 2}
 
 
+@pytest.mark.slow
 def test_fewer_rounds_leave_out_fewer_units():
     given = network_of(placement="pre")
     less = forward_depth(

@@ -228,6 +228,7 @@ def test_minutes_add_up_also_where_a_run_is_stopped(tmp_path, monkeypatch):
     assert json.loads((tmp_path / "minutes.json").read_text()) == {"training": 2.5}
 
 
+@pytest.mark.slow
 def test_the_accelerator_check_compares_and_sees_a_difference(monkeypatch, capsys, tmp_path):
     script = load_script("launch/accelerator.py")
     monkeypatch.setattr(script, "NETWORKS", {"LeNet-5": script.NETWORKS["LeNet-5"]})

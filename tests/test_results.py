@@ -110,6 +110,7 @@ def deletions_of(median, sets, rng, units=54):
     )
 
 
+@pytest.mark.slow
 def test_a_smooth_rise_is_not_called_missed_because_few_sets_were_drawn():
     """The largest of twenty steps of medians over 30 sets is far above the largest true step, 9.6 points."""
     k, rng = np.arange(21), np.random.default_rng(0)
