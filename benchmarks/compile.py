@@ -94,7 +94,8 @@ def start_run(depth: int, batch: int) -> dict[str, float]:
 
     feed = Feed(experiment.config, experiment.dataset, devices, 0)
     batches = feed.batches(0, 1)
-    with tempfile.TemporaryDirectory() as folder, Checkpoints(folder) as checkpoints:
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoints = Checkpoints(folder)
         started = time.perf_counter()
         nothing = lambda state: {}  # noqa: E731
         begun = loop.prepare(

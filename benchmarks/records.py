@@ -46,8 +46,8 @@ def make(workdir: Path, records: int, depth: int) -> None:
         name: np.shape(norm) for name, norm in layer_norms(experiment.task.network, state.params).items()
     }
     path = claim(workdir, config)
-    with Checkpoints(path) as checkpoints:
-        checkpoints.save(state.replace(step=jnp.int32(1)))
+    checkpoints = Checkpoints(path)
+    checkpoints.save(state.replace(step=jnp.int32(1)))
     rng = np.random.default_rng(0)
 
     def norms() -> dict[str, Any]:

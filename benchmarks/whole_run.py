@@ -83,7 +83,8 @@ def start(depth: int) -> dict[str, float]:
     evaluate = Evaluation(experiment.task, experiment.dataset, devices, config.eval.batch_size)
     feed = Feed(config, experiment.dataset, devices, 0)
     batches = feed.batches(0, 1)
-    with tempfile.TemporaryDirectory() as folder, Checkpoints(folder) as checkpoints:
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoints = Checkpoints(folder)
         program, shapes = devices.train_program(experiment.task), (feed.images, batches)
         begun = loop.prepare(program, experiment, devices, checkpoints, evaluate, shapes)
     state, evaluation, run = begun
@@ -154,7 +155,8 @@ def whole(experiment: Any, devices: Any) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
         total = experiment.plan.total
-        with Checkpoints(path, 2) as checkpoints, Writer(path, 0, total) as writer:
+        checkpoints = Checkpoints(path, 2)
+        with Writer(path, 0, total) as writer:
             save = checkpoints.save = _Timed(checkpoints.save)  # type: ignore[method-assign]
             write = writer.write = _Timed(writer.write)  # type: ignore[method-assign]
             start = time.perf_counter()

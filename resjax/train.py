@@ -62,15 +62,15 @@ def train_and_evaluate(config: ConfigDict, directory: str | Path) -> TrainState:
         experiment = load_experiment(config)
         experiment.check_batch_size()
         path = _claim(directory, config)
-        with Checkpoints(path, config.checkpoint.keep, tidy=True) as checkpoints:
-            total, shapes = experiment.plan.total, devices.abstract(experiment.state_shapes)
-            damaged = _set_damaged_aside(checkpoints, shapes, total)
-            start = checkpoints.newest or 0
-            with Writer(path, start, total, config.log.tensorboard) as writer:
-                for text in damaged:
-                    writer.say(f"{text}, and the training continues from step {start}")
-                writer.say(_summary(experiment, devices, start))
-                return loop.run(experiment, devices, checkpoints, writer, stop)
+        checkpoints = Checkpoints(path, config.checkpoint.keep, tidy=True)
+        total, shapes = experiment.plan.total, devices.abstract(experiment.state_shapes)
+        damaged = _set_damaged_aside(checkpoints, shapes, total)
+        start = checkpoints.newest or 0
+        with Writer(path, start, total, config.log.tensorboard) as writer:
+            for text in damaged:
+                writer.say(f"{text}, and the training continues from step {start}")
+            writer.say(_summary(experiment, devices, start))
+            return loop.run(experiment, devices, checkpoints, writer, stop)
 
 
 def _claim(directory: str | Path, config: ConfigDict) -> Path:

@@ -30,6 +30,6 @@ def tiny_run(path, model="resnet", step=2, seed=0, **fields):
     if step:
         drawn = jax.tree.map(jnp.asarray, draw(experiment.task.network, experiment.dataset.info.image_shape))
         state = state.replace(params=drawn["params"], batch_stats=drawn["batch_stats"])
-    with Checkpoints(claim(path, config)) as checkpoints:
-        checkpoints.save(state.replace(step=jnp.int32(step)))
+    checkpoints = Checkpoints(claim(path, config))
+    checkpoints.save(state.replace(step=jnp.int32(step)))
     return load_run(path)

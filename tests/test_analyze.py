@@ -57,8 +57,8 @@ def workdirs(tmp_path_factory):
         config.train.duration = "2 steps"
         path = claim(root / name, config)
         state = load_experiment(config).create_state()
-        with Checkpoints(path) as checkpoints:
-            checkpoints.save(state.replace(step=jnp.int32(2)))
+        checkpoints = Checkpoints(path)
+        checkpoints.save(state.replace(step=jnp.int32(2)))
         (path / "metrics.jsonl").write_text(RECORDS)
     return root
 

@@ -153,9 +153,9 @@ def test_a_run_resumed_with_kept_programs_has_the_same_bits(tmp_path):
     assert sorted((tmp_path / "cache").rglob("*-cache")) == programs
     states = []
     for name in ("off", "cold", "warm"):
-        with Checkpoints(tmp_path / name) as checkpoints:
-            like = load_experiment(_config(config_path)).create_state()
-            states.append(checkpoints.restore(like, 12))
+        checkpoints = Checkpoints(tmp_path / name)
+        like = load_experiment(_config(config_path)).create_state()
+        states.append(checkpoints.restore(like, 12))
     assert_equal(states[0], states[1])
     assert_equal(states[0], states[2])
 

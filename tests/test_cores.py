@@ -134,8 +134,8 @@ def test_the_command_trains_on_cores_as_on_one_device(tmp_path):
         assert f", {count} × cpu, " in done.stderr
     assert analyzed.returncode == 0, analyzed.stderr
     like = load_experiment(configs.load(tmp_path / "one")).create_state()
-    with Checkpoints(tmp_path / "cores") as a, Checkpoints(tmp_path / "one") as b:
-        shared, alone = (x.restore(like) for x in (a, b))
+    a, b = Checkpoints(tmp_path / "cores"), Checkpoints(tmp_path / "one")
+    shared, alone = (x.restore(like) for x in (a, b))
     for x, y in zip(jax.tree.leaves(shared.params), jax.tree.leaves(alone.params), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-4)
 

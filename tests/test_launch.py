@@ -82,8 +82,8 @@ def test_two_processes_train_as_one(tmp_path):
 
     config = configs.load_file(path)
     one = train_and_evaluate(config, tmp_path / "one")
-    with Checkpoints(tmp_path / "two") as checkpoints:
-        two = checkpoints.restore(load_experiment(config).create_state())
+    checkpoints = Checkpoints(tmp_path / "two")
+    two = checkpoints.restore(load_experiment(config).create_state())
     assert int(two.step) == 6
     assert manifest.damage(tmp_path / "two/checkpoints/6") is None
     import jax

@@ -95,7 +95,8 @@ def train(tmp_path, patience):
     config.data.train_examples = 400
     experiment = load_experiment(config)
     devices = Gated(8, patience)
-    with Checkpoints(tmp_path) as checkpoints, Writer(tmp_path, 0, 16) as writer:
+    checkpoints = Checkpoints(tmp_path)
+    with Writer(tmp_path, 0, 16) as writer:
         loop.run(experiment, devices, checkpoints, writer, StopRequest())
     assert devices.made == 8
     return devices

@@ -47,8 +47,8 @@ def make(path, error=0.4, *, step=2, **fields):
     config = config_of(**fields)
     path = claim(path, config)
     state = load_experiment(config).create_state()
-    with Checkpoints(path) as checkpoints:
-        checkpoints.save(state.replace(step=jnp.int32(step)))
+    checkpoints = Checkpoints(path)
+    checkpoints.save(state.replace(step=jnp.int32(step)))
     records = [*RECORDS, {"step": 2, "epoch": 1.0, "test_loss": 1.4, "test_error": error}]
     (path / "metrics.jsonl").write_text("".join(f"{json.dumps(record)}\n" for record in records))
 

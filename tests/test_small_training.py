@@ -45,8 +45,8 @@ def test_it_is_the_training_of_resjax_train(tmp_path):
     train_and_evaluate(config, tmp_path)
     experiment = load_experiment(config)
     first = experiment.create_state()
-    with Checkpoints(tmp_path) as checkpoints:
-        newest = checkpoints.restore(first)
+    checkpoints = Checkpoints(tmp_path)
+    newest = checkpoints.restore(first)
     (trained,) = train([config])
     assert equal(trained.initial, jax.device_get(first.variables))
     close(trained.variables, jax.device_get(newest.variables))
@@ -84,8 +84,8 @@ def test_seeds_rates_and_decays_share_a_program_and_are_trained_as_alone(monkeyp
 def test_training_without_decay_is_that_of_an_optimizer_without_it(tmp_path):
     config = with_numbers(recipe(), weight_decay=0)
     train_and_evaluate(config, tmp_path)
-    with Checkpoints(tmp_path) as checkpoints:
-        newest = checkpoints.restore(load_experiment(config).create_state())
+    checkpoints = Checkpoints(tmp_path)
+    newest = checkpoints.restore(load_experiment(config).create_state())
     close(train([config])[0].variables["params"], jax.device_get(newest.params))
 
 

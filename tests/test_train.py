@@ -201,8 +201,8 @@ def test_a_run_leaves_its_files_and_says_what_it_found(tmp_path, capfd):
     start = json.loads((tmp_path / "run/runs.json").read_text())[0]
     assert {"commit", "packages", "device", "date", "command"} <= set(start)
     assert list((tmp_path / "run/tensorboard").glob("events*"))
-    with Checkpoints(tmp_path / "run") as checkpoints:
-        assert checkpoints.steps == [4, 8]
+    checkpoints = Checkpoints(tmp_path / "run")
+    assert checkpoints.steps == [4, 8]
     assert "step      8" in capfd.readouterr().err
 
 
@@ -362,8 +362,8 @@ def test_what_is_not_finite_stops_the_run_before_the_update(tmp_path):
         FloatingPointError, match=r"step \d+ to \d+ is not finite.*first non-finite value is.*saved"
     ):
         train_and_evaluate(c, tmp_path / "run")
-    with Checkpoints(tmp_path / "run") as checkpoints:
-        saved = checkpoints.restore(load_experiment(c).create_state())
+    checkpoints = Checkpoints(tmp_path / "run")
+    saved = checkpoints.restore(load_experiment(c).create_state())
     assert int(saved.step) == checkpoints.steps[-1]
     assert all(np.isfinite(leaf).all() for leaf in leaves(saved.params))
     *_, last = [r for r in read_records(tmp_path / "run") if "loss" in r]
@@ -446,8 +446,8 @@ def test_what_a_killed_save_left_goes_at_the_next_start(tmp_path):
     workdir.claim(tmp_path / "run", small_config())
     left.mkdir(parents=True)
     train_and_evaluate(small_config(), tmp_path / "run")
-    with Checkpoints(tmp_path / "run") as checkpoints:
-        assert checkpoints.steps == [4, 8]
+    checkpoints = Checkpoints(tmp_path / "run")
+    assert checkpoints.steps == [4, 8]
     assert not left.parent.exists()
 
 
@@ -467,7 +467,8 @@ def test_a_stop_request_saves_and_the_run_goes_on_later(finished, tmp_path):
 
     path = workdir.claim(tmp_path / "run", c)
     stop = StopRequest()
-    with Checkpoints(path) as checkpoints, Writer(path, 0, 8) as writer:
+    checkpoints = Checkpoints(path)
+    with Writer(path, 0, 8) as writer:
         stop.name = "SIGTERM"
         with pytest.raises(Stopped, match="SIGTERM: saved at step 0 of 8"):
             loop.run(experiment, devices, checkpoints, writer, stop)
@@ -552,9 +553,9 @@ def test_a_killed_process_resumes_to_the_same_bits(tmp_path, kill):
     assert (-9 if kill == signal.SIGKILL else 143) in codes
     experiment = load_experiment(configs.load(run))
     like = experiment.create_state()
-    with Checkpoints(whole) as a, Checkpoints(run) as b:
-        assert a.steps[-1] == b.steps[-1] == 60
-        assert_equal(a.restore(like), b.restore(like))
+    a, b = Checkpoints(whole), Checkpoints(run)
+    assert a.steps[-1] == b.steps[-1] == 60
+    assert_equal(a.restore(like), b.restore(like))
     a, b = ([r for r in read_records(p) if "test_loss" in r] for p in (whole, run))
     assert a == b
 

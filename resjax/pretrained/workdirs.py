@@ -172,8 +172,7 @@ def make_workdir(
     # The order matters to an import that is killed: what is there without config.json is refused everywhere.
     workdir.add_start(home, imported=imported)
     atomic.write(home / "config.py", _CONFIG_FILE)
-    with Checkpoints(home) as checkpoints:
-        checkpoints.save(state)
+    Checkpoints(home).save(state)
     workdir.write_config(home, experiment.config)
     return state
 

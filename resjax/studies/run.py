@@ -181,8 +181,7 @@ class Run(Subject):
         known = {0: self.initial, self.step: self.newest}
         if step in known:
             return known[step].variables
-        with Checkpoints(self.workdir) as checkpoints:
-            return checkpoints.restore(self.initial, step).variables
+        return Checkpoints(self.workdir).restore(self.initial, step).variables
 
     def examples(self, split: str, most: int, *, augmented: bool = False) -> Examples:
         """At most ``most`` examples: of ``run.split``, spread evenly over the evaluation set; of 'train', the

@@ -50,12 +50,6 @@ class Checkpoints:
                 if _UNFINISHED.fullmatch(folder.name):
                     shutil.rmtree(folder)
 
-    def __enter__(self) -> Checkpoints:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
     @property
     def steps(self) -> list[int]:
         """Steps of all checkpoints, oldest first."""
