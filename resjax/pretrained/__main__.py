@@ -58,9 +58,10 @@ def _main(argv: list[str]) -> None:
     need_data(_CONFIG.value, _SOURCE.layout)
     need_free(_WORKDIR.value)
     experiment = load_experiment(_CONFIG.value)
-    variables = variables_of(_SOURCE, experiment, new_head=_NEW_HEAD.value)
+    new_head = _NEW_HEAD.value
+    variables = variables_of(_SOURCE, experiment, new_head=new_head)
     found = fits(experiment, variables)
-    if _NEW_HEAD.value and not any_fits(found):
+    if new_head and not any_fits(found):
         found = []  # as expected: these are other images than those of its training
     layout, constants = _SOURCE.layout, better(found)
     taken = not _SOURCE.constants and not _GIVEN & set(flags.FLAGS)
@@ -68,18 +69,18 @@ def _main(argv: list[str]) -> None:
     if constants and taken:
         experiment = with_constants(experiment, constants)
         layout = layout._replace(constants_of="the file")
-    state = make_workdir(_SOURCE, _WORKDIR.value, experiment, new_head=_NEW_HEAD.value)
+    state = make_workdir(_SOURCE, _WORKDIR.value, experiment, new_head=new_head, variables=variables)
     _print_source(argv[1], sum(leaf.size for leaf in jax.tree.leaves(state.params)))
     info = experiment.dataset.info
     if _SOURCE.constants == (info.mean, info.std):
         own = as_flags(Constants(info.mean, info.std))
         print(f"images are standardized with the file's own constants: {own}")
-    if _NEW_HEAD.value:
+    if new_head:
         print(new_head_of(_SOURCE, experiment))
     if _EVALUATE.value:
         sums = evaluate(experiment, state, _WORKDIR.value)
         _print_error(info, sums)
-        claim = None if _NEW_HEAD.value else stated(_SOURCE.values)
+        claim = None if new_head else stated(_SOURCE.values)
         if claim:
             print(compared(claim, sums["error"], int(sums["count"])))
         if claim and experiment is not before and not agrees(claim, sums["error"], int(sums["count"])):

@@ -131,7 +131,12 @@ def new_head_of(source: Source, experiment: Experiment) -> str:
 
 
 def make_workdir(
-    source: Source, directory: str | Path, experiment: Experiment, *, new_head: bool = False
+    source: Source,
+    directory: str | Path,
+    experiment: Experiment,
+    *,
+    new_head: bool = False,
+    variables: dict[str, Any] | None = None,
 ) -> TrainState:
     """Saves a network in a workdir as its checkpoint of step 1; returns its state.
 
@@ -140,12 +145,14 @@ def make_workdir(
       directory: the workdir, created if absent.
       experiment: the run's, with a configuration from ``default_config``.
       new_head: initialize the classifier from the run's seed, for data with other classes.
+      variables: what ``variables_of`` gives, so that the tensors are not converted again; None to convert.
 
     Raises:
       ValueError: the file does not fit the configuration, or the workdir holds another run.
     """
     need_free(directory)
-    variables = variables_of(source, experiment, new_head=new_head)
+    if variables is None:
+        variables = variables_of(source, experiment, new_head=new_head)
     state = experiment.create_state()
     if new_head:
         variables = with_new_head(variables, state.variables)
