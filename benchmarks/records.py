@@ -6,7 +6,7 @@ The run is a ResNet for 8×8 digits with a checkpoint of its initial state and `
 metrics.jsonl, each with the norms of all parameters, as if ``log.every`` were one step. Measured are, in a
 process each, opening it for an analysis, the curves, the norms over training, and opening it to continue
 training, at its last record and at the one before, which sets one line aside. Memory is the growth of the
-peak of the resident set, of which JAX and the network have been taken off by opening a run of one record
+peak of the resident set, of which JAX and the network have been taken off by opening a run of four records
 first.
 """
 
