@@ -90,7 +90,11 @@ def _cases(given: argparse.Namespace, mounts: bool) -> dict[str, Case]:
     }
     cases = kills | stops | hurt | full
     if not given.only:
-        return cases
+        # All kinds from the start, so that the record of a campaign that is broken off shows all.
+        share = {
+            name: place / len(own) for own in (kills, stops, hurt, full) for place, name in enumerate(own)
+        }
+        return {name: cases[name] for name in sorted(cases, key=share.__getitem__)}
     names = given.only.split(",")
     if unknown := set(names) - set(cases):
         raise SystemExit(
