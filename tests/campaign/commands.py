@@ -26,7 +26,7 @@ class Command(NamedTuple):
     module: str
     arguments: tuple[str, ...]
     start: str  # the state of the folder before it, see ``tests.campaign.lab``
-    result: str  # the part of the folder that it makes or changes
+    results: tuple[str, ...]  # files and folders that it makes or changes
 
     def __str__(self) -> str:
         return f"python -m {self.module} {shlex.join(self.arguments)}"
@@ -34,9 +34,9 @@ class Command(NamedTuple):
 
 _FIELDS = {
     "model.depth": "8", "model.widths": "2,2,2", "model.placement": "post", "model.transition": "projection",
-    "data.train_examples": "64", "train.batch_size": "16", "train.duration": "400 steps",
-    "train.steps_per_dispatch": "4", "optimizer.warmup": "40 steps", "log.every": "25 steps",
-    "eval.every": "80 steps", "checkpoint.every": "50 steps", "checkpoint.keep": "3",
+    "data.train_examples": "64", "train.batch_size": "16", "train.duration": "240 steps",
+    "train.steps_per_dispatch": "4", "optimizer.warmup": "20 steps", "log.every": "20 steps",
+    "eval.every": "60 steps", "checkpoint.every": "40 steps", "checkpoint.keep": "3",
 }  # fmt: skip
 
 
@@ -47,24 +47,29 @@ def training(**fields: str) -> tuple[str, ...]:
 
 
 COMMANDS = {
-    "train": Command("resjax.train", training(), "empty", "run"),
-    "train on two devices": Command("resjax.train", training(parallel__cpu_devices="2"), "empty", "run"),
-    "resume": Command("resjax.train", training(), "half", "run"),
+    "train": Command("resjax.train", training(), "empty", ("run",)),
+    "train on two devices": Command("resjax.train", training(parallel__cpu_devices="2"), "empty", ("run",)),
+    "resume": Command("resjax.train", training(), "half", ("run",)),
     "analyze": Command(
-        "resjax.analyze", ("--workdir=run", "--studies=curves,path_counts,lesion"), "done", "run"
+        "resjax.analyze",
+        ("--workdir=run", "--studies=curves,path_counts,lesion"),
+        "done",
+        ("run/studies", "run/analysis"),
     ),
     "claims": Command(
-        "resjax.claims", ("--names=vanishing,edges", "--smoke", "--out=claims"), "empty", "claims"
+        "resjax.claims", ("--names=vanishing,edges", "--smoke", "--out=claims"), "empty", ("claims",)
     ),
-    "export": Command("resjax.pretrained.export", ("--workdir=run", "--out=net.safetensors"), "done", "."),
+    "export": Command(
+        "resjax.pretrained.export", ("--workdir=run", "--out=net.safetensors"), "done", ("net.safetensors",)
+    ),
     "import": Command(
         "resjax.pretrained",
         ("net.safetensors", "--workdir=theirs", "--config.data.name=digits"),
         "source",
-        "theirs",
+        ("theirs",),
     ),
     "prepare": Command(
-        "tests.campaign.small_originals", ("mnist", "--data_dir=data", "--source=source"), "empty", "data"
+        "tests.campaign.small_originals", ("mnist", "--data_dir=data", "--source=source"), "empty", ("data",)
     ),
 }
 # The same training from another seed: its files replace those of the first.

@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -28,20 +28,21 @@ ASIDE = re.compile(
 ASIDE_DATA = re.compile(r".*/incomplete\.[^/]*/.*")
 
 
-def contents(folder: Path) -> Contents:
-    """What ``folder`` holds.
+def contents(folder: Path, parts: Iterable[str] = (".",)) -> Contents:
+    """What these files and folders of ``folder`` hold.
 
     Raises:
       Exception: a file can't be read. (Whatever the reader raises.)
     """
     found: Contents = {}
-    for path in sorted(folder.rglob("*")):
+    within = [path for part in parts for path in (folder / part, *(folder / part).rglob("*"))]
+    for path in sorted(within):
         name = path.relative_to(folder).as_posix()
         if ASIDE.fullmatch(name) or ASIDE_DATA.fullmatch(name):
             continue
         if path.parent.name == "checkpoints" and path.is_dir():
             found[name] = arrays(path)
-        elif path.is_file() and "checkpoints" not in path.relative_to(folder).parts:
+        elif path.is_file() and "/checkpoints/" not in f"/{name}":
             found[name] = _held(path)
     return found
 

@@ -152,26 +152,19 @@ def _judged(
             return f"the refusal does not name the file: {done.error}", ""
         return "", f"refused: {done.error}"
     try:
-        found = contents(case / command.result)
+        found = contents(case, command.results)
     except Exception as error:
         return f"unreadable result: {type(error).__name__}: {error}", ""
-    found = {k: v for k, v in found.items() if not k.startswith("logs/")}
     truth = lab.truth["train" if of == "resume" else of].contents
-    differs = difference(found, truth) if of != "export" else _network(found, truth)
+    differs = difference(found, truth)
     if not differs:
         return "", "right" + (f", and said: {named[0]}" if named else "")
     less = _without(lab, command, of, state, case, file)
-    if less is not None and not (difference(found, less) if of != "export" else _network(found, less)):
+    if less is not None and not difference(found, less):
         return (
             ("", f"right without it, and said: {named[0]}") if named else (f"without a word: {differs}", "")
         )
     return f"another result: {differs}" + (f" (said: {named[0]})" if named else ", without a word"), ""
-
-
-def _network(found: Contents, truth: Contents) -> str:
-    """How the exported networks differ; the run beside them is damaged."""
-    name = "net.safetensors"
-    return difference({name: found.get(name)}, {name: truth[name]})
 
 
 def _checkpoint(file: Path) -> str:
@@ -201,7 +194,7 @@ def _without(lab: Lab, command: Command, of: str, state: str, case: Path, file: 
         done = lab.run(command, work, cache)
         if done.status:
             return None
-        found = contents(work / command.result)
-        return {k: v for k, v in found.items() if not k.startswith("logs/")}
+        found = contents(work, command.results)
+        return found
     finally:
         lab.end("without", keep=False)

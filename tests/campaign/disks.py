@@ -92,9 +92,9 @@ def _filled(lab, command: Command, case, disk, cache, truth, largest_file: int =
     whole = command is COMMANDS["import"] and "holds a run" in again.error
     if again.status and not whole:
         return f"with space again, ended with {again.status}: {again.error}", ""
-    found = contents(case / command.result)
-    if whole and "metrics.jsonl" not in found:
-        truth = {k: v for k, v in truth.items() if k != "metrics.jsonl"}
+    found = contents(case, command.results)
+    if whole and "theirs/metrics.jsonl" not in found:
+        truth = {k: v for k, v in truth.items() if k != "theirs/metrics.jsonl"}
     if said := difference(found, truth):
         return f"with space again, another result: {said}", ""
     return "", done.error if done.status else "fitted"

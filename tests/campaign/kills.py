@@ -113,11 +113,11 @@ def _compared(lab: Lab, phase: Phase, case: Path, stopped: bool) -> str:
     """How the result differs from the truth; '' if it does not."""
     command, truth = COMMANDS[phase.command], dict(lab.truth[phase.command].contents)
     try:
-        found = contents(case / command.result)
+        found = contents(case, command.results)
     except Exception as error:
         return f"unreadable result: {type(error).__name__}: {error}"
-    if command is COMMANDS["import"] and "metrics.jsonl" not in found:
-        del truth["metrics.jsonl"]  # the network was whole before its error was measured
-    if stopped and "metrics.jsonl" in found:
-        found["metrics.jsonl"] = after_a_stop(found["metrics.jsonl"], truth["metrics.jsonl"])
-    return difference({k: v for k, v in found.items() if not k.startswith("logs/")}, truth)
+    if command is COMMANDS["import"] and "theirs/metrics.jsonl" not in found:
+        del truth["theirs/metrics.jsonl"]  # the network was whole before its error was measured
+    if stopped and (log := "run/metrics.jsonl") in found:
+        found[log] = after_a_stop(found[log], truth[log])
+    return difference(found, truth)

@@ -90,12 +90,12 @@ class Lab:
                 if done.status or done.stack:
                     raise RuntimeError(f"{command} ended with {done.status}, undisturbed:\n{done.err}")
                 shutil.rmtree(folder / "logs")
-                found.append((contents(folder / command.result), done.events))
+                found.append((contents(folder, command.results), done.events))
             if said := difference(found[1][0], found[0][0]):
                 raise RuntimeError(f"two undisturbed runs of {command} differ in {said}")
             told.write_text(json.dumps([found[1][1], found[0][1]]))
         warm, cold = ([Event(*event) for event in events] for events in json.loads(told.read_text()))
-        return Undisturbed(folder, contents(folder / command.result), warm, cold)
+        return Undisturbed(folder, contents(folder, command.results), warm, cold)
 
     def _state(self, name: str) -> None:
         if (self.folder / name).is_dir():
