@@ -10,6 +10,7 @@ state or the newest checkpoint of the workdir. Both can be used alone, and so ca
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +29,8 @@ from resjax.training.devices import Devices, any_process, start_processes
 from resjax.training.experiment import Experiment, load_experiment, make_experiment
 from resjax.training.step import Task, TrainState, create_state, eval_step, train_step
 from resjax.workdir import workdir
-from resjax.workdir.paths import local
+from resjax.workdir.alone import alone
+from resjax.workdir.paths import local, writable
 from resjax.workdir.stopping import StopRequest
 from resjax.workdir.writers import Writer
 
@@ -47,21 +49,21 @@ def train_and_evaluate(config: ConfigDict, directory: str | Path) -> TrainState:
       The state after the last step, on all devices.
 
     Raises:
-      ValueError, FileNotFoundError: an invalid configuration, missing data or no intact checkpoint, before
-        any long work.
+      ValueError, FileNotFoundError: an invalid configuration, missing data, no intact checkpoint, or another
+        process that trains in this workdir, before any long work.
       FloatingPointError: a step was not finite; the state before it is saved.
       Stopped: SIGTERM, SIGUSR1 or Ctrl-C; the state is saved.
     """
     directory = local(directory)
     # This comes first, because JAX's multi-host service installs its own SIGTERM handler.
     start_processes(config.parallel.distributed)
-    with StopRequest() as stop:
+    with StopRequest() as stop, contextlib.ExitStack() as until:
         configs.check(config)
         devices = Devices(config.parallel.mode)
         devices.check_batch_size(config.train.batch_size)
         experiment = load_experiment(config)
         experiment.check_batch_size()
-        path = _claim(directory, config)
+        path = _claim(directory, config, until)
         checkpoints = Checkpoints(path, config.checkpoint.keep, tidy=True)
         total, shapes = experiment.plan.total, devices.abstract(experiment.state_shapes)
         damaged = _set_damaged_aside(checkpoints, shapes, total)
@@ -73,9 +75,15 @@ def train_and_evaluate(config: ConfigDict, directory: str | Path) -> TrainState:
             return loop.run(experiment, devices, checkpoints, writer, stop)
 
 
-def _claim(directory: str | Path, config: ConfigDict) -> Path:
-    """Claims the workdir on the first host."""
-    return _on_all_hosts(lambda: workdir.claim(directory, config))
+def _claim(directory: Path, config: ConfigDict, until: contextlib.ExitStack) -> Path:
+    """Claims the workdir on the first host, which alone writes there until ``until`` ends."""
+
+    def claim() -> Path:
+        if jax.process_index() == 0:
+            until.enter_context(alone(writable(directory)))
+        return workdir.claim(directory, config)
+
+    return _on_all_hosts(claim)
 
 
 def _set_damaged_aside(checkpoints: Checkpoints, like: TrainState, last: int) -> list[str]:

@@ -25,6 +25,7 @@ from resjax.training.experiment import Experiment
 from resjax.training.feed import Evaluation
 from resjax.training.step import TrainState
 from resjax.workdir import atomic, workdir
+from resjax.workdir.alone import alone
 from resjax.workdir.paths import local
 
 # The most likely training data, by number of classes, side and channels of the images.
@@ -148,7 +149,8 @@ def make_workdir(
       variables: what ``variables_of`` gives, so that the tensors are not converted again; None to convert.
 
     Raises:
-      ValueError: the file does not fit the configuration, or the workdir holds another run.
+      ValueError: the file does not fit the configuration, the workdir holds another run, or another process
+        is making one there.
     """
     need_free(directory)
     if variables is None:
@@ -177,10 +179,12 @@ def make_workdir(
     }
     home = local(directory)
     # The order matters to an import that is killed: what is there without config.json is refused everywhere.
-    workdir.add_start(home, imported=imported)
-    atomic.write(home / "config.py", _CONFIG_FILE)
-    Checkpoints(home).save(state)
-    workdir.write_config(home, experiment.config)
+    with alone(home):
+        need_free(home)
+        workdir.add_start(home, imported=imported)
+        atomic.write(home / "config.py", _CONFIG_FILE)
+        Checkpoints(home).save(state)
+        workdir.write_config(home, experiment.config)
     return state
 
 

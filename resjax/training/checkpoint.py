@@ -1,8 +1,9 @@
 """Checkpoints with orbax: one folder per step, complete or absent; the newest are kept.
 
 A checkpoint is written to a temporary folder, with the checksums of its files (``resjax.training.manifest``),
-and renamed when it is complete. So a run that is killed during a save loses only that save, and a file that
-has changed since is never loaded. Checkpoints of earlier versions have no checksums and load without.
+and renamed when it is complete and on the disk. So a run that is killed during a save, or by a loss of power,
+loses only that save, and a file that has changed since is never loaded. Checkpoints of earlier versions have
+no checksums and load without.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from orbax.checkpoint import v1 as ocp
 from resjax.training import manifest
 from resjax.training.devices import any_process
 from resjax.training.step import TrainState
+from resjax.workdir.atomic import flush, flush_all
 
 # What orbax raises where files are missing or damaged, or belong to another network.
 _UNREADABLE = (ValueError, KeyError, TypeError, FileNotFoundError)
@@ -72,7 +74,9 @@ class Checkpoints:
         if jax.process_index() == 0:  # all processes have written their part
             try:
                 manifest.write(saved, step)
+                flush_all(saved)
                 saved.rename(self._folder(step))
+                flush(self.directory)
                 self._forget_oldest()
             except OSError as error:
                 failure = error

@@ -154,6 +154,8 @@ class _Reports:
             self._training(found, state, saves)
         if found.evaluation is not None:
             self._writer.write(self._experiment.record(found.end, found.evaluation))
+        if saves:
+            self._writer.sync()
 
     def _training(self, found: _Found, state: TrainState, saves: bool) -> None:
         assert found.metrics is not None

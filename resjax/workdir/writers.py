@@ -94,7 +94,7 @@ class Writer:
         first = jax.process_index() == 0
         path = workdir / "metrics.jsonl" if first else Path(os.devnull)
         moved = set_aside(path, start_step) if first else ""
-        self._file = path.open("a", encoding="utf-8")
+        self._file, self._first = path.open("a", encoding="utf-8"), first
         self._events = _event_writer(workdir / "tensorboard", start_step) if tensorboard and first else None
         self._console = Console(file=sys.stderr, quiet=not first, highlight=False, soft_wrap=True)
         self._bar = Progress(
@@ -146,6 +146,11 @@ class Writer:
             for name, value in _scalars(plain):
                 self._events.add_scalar(name, value, plain["step"])
         self.say(describe(plain))
+
+    def sync(self) -> None:
+        """Waits until the disk holds all records."""
+        if self._first:
+            os.fsync(self._file.fileno())
 
 
 def describe(record: Record) -> str:
