@@ -41,6 +41,7 @@ from resjax.training.cores import share_cores_to_analyse
 from resjax.workdir.paths import split, writable
 from resjax.workdir.provenance import provenance
 from resjax.workdir.workdir import find
+from resjax.workdir.writers import missing
 
 
 def analyze(
@@ -85,13 +86,13 @@ def analyze(
 
 
 def _unreadable(run: Run) -> str:
-    """A sentence on damaged lines of a run's log, or ''."""
-    lines = run.records.unreadable
-    if not lines:
-        return ""
+    """A sentence on damaged or missing lines of a run's log, or ''."""
+    lines, log = run.records.unreadable, run.workdir / "metrics.jsonl"
     listed = ", ".join(map(str, lines[:5])) + (" …" if len(lines) > 5 else "")
     what, are = ("Lines", "are") if len(lines) > 1 else ("Line", "is")
-    return f"{what} {listed} of {run.workdir}/metrics.jsonl can't be read and {are} left out."
+    damaged = f"{what} {listed} of {log} can't be read and {are} left out." if lines else ""
+    lacks = missing(log, run.records.last, run.step)
+    return " ".join(filter(None, [damaged, lacks and f"In {run.workdir}, {lacks}."]))
 
 
 def analyze_network(

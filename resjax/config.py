@@ -7,12 +7,13 @@ An installed package carries the files of ``configs/``, and every command finds 
 """
 
 import difflib
+import hashlib
 import importlib.resources
 import importlib.util
 import json
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -226,6 +227,7 @@ def load(workdir: str | Path) -> ConfigDict:
         )
     remedy = _restore(path)
     stored = read_json(path, dict, remedy)
+    digest = stored.pop("sha256", None)
     model = stored.get("model")
     if not isinstance(model, dict) or not isinstance(model.get("name"), str):
         raise ValueError(f"{path} has no model with a name, so it is no configuration. {remedy}")
@@ -244,7 +246,18 @@ def load(workdir: str | Path) -> ConfigDict:
         check_data(config.data)
     except ValueError as error:
         raise ValueError(f"{path} has {error}. {remedy}") from error
+    if digest not in (None, sha256(stored)):
+        raise ValueError(
+            f'{path} has changed since it was written. If you changed it, remove its line "sha256"; else: '
+            f"{remedy}"
+        )
     return config
+
+
+def sha256(stored: Mapping[str, Any]) -> str:
+    """Of all values of a stored configuration but the place of the data, which may move."""
+    data_section = {k: v for k, v in dict(stored.get("data", {})).items() if k not in ("name", "data_dir")}
+    return hashlib.sha256(json.dumps({**stored, "data": data_section}, sort_keys=True).encode()).hexdigest()
 
 
 def remedy_of_no_config(workdir: Path) -> str:

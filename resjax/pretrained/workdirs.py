@@ -4,7 +4,6 @@ Step 0 of every run is the randomly initialized network of its seed, to which se
 trained one. The pretrained network is saved as step 1, as if the first step had loaded it.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from resjax.training.step import TrainState
 from resjax.workdir import atomic, workdir
 from resjax.workdir.alone import alone
 from resjax.workdir.paths import local
+from resjax.workdir.records import line_of
 
 # The most likely training data, by number of classes, side and channels of the images.
 _DATA = {(10, 32, 3): "cifar10", (100, 32, 3): "cifar100", (1000, 224, 3): "imagenet2012"}
@@ -200,5 +200,5 @@ def evaluate(experiment: Experiment, state: TrainState, directory: str | Path) -
     """The sums of ``measured``, whose means become the first line of the workdir's metrics.jsonl."""
     sums = measured(experiment, state)
     home = Path(directory).expanduser().resolve()
-    atomic.write(home / "metrics.jsonl", json.dumps(experiment.record(STEP, sums)) + "\n")
+    atomic.write(home / "metrics.jsonl", line_of(experiment.record(STEP, sums)))
     return sums

@@ -269,6 +269,7 @@ def load_run(workdir: str | Path, label: str = "") -> Run:
     initial = experiment.create_state()
     step, found = checkpoints.intact(initial, experiment.plan.total)
     newest = checkpoints.restore(initial, step)
+    experiment.check_seed(newest)
     damaged = tuple(f"{text}. The checkpoint of step {step} is shown instead." for text in found.values())
     for text in damaged:
         print(text, file=sys.stderr)

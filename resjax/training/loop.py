@@ -107,6 +107,7 @@ def prepare(
         steps = pool.submit(lowered.compile)
         if making is None:
             state = checkpoints.restore(shapes)
+            experiment.check_seed(state)
         else:
             state = devices.copy(making.result()(experiment.key))
         return state, None if newest else evaluate(state), steps.result()

@@ -1,20 +1,33 @@
 """Reading ``metrics.jsonl``, which may be long and may be damaged: a line at a time, nothing kept in memory.
 
-A line that is no record, for example after a disk was full, is passed over; its number is in ``unreadable``.
-Of a last line without its end, which a killed process leaves, nothing is said.
+A record begins with the CRC-32 of the rest of its line, ``{"crc32": "0a1b2c3d", "step": …``, which is checked
+and left out. Records without one, from earlier versions, are read, too. A line that is no record, for example
+after a disk was full, or whose checksum is wrong, is passed over; its number is in ``unreadable``. Of a last
+line without its end, which a killed process leaves, nothing is said.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
+import zlib
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, overload
 
 # Norms are most of a long log. The writer puts them last, so the rest of a line is read without them.
 _NORMS, _END = b', "norms": {', b"}}}"
+
+
+_CHECKSUM = re.compile(rb'\{"crc32": "([0-9a-f]{8})", ')
+
+
+def line_of(record: Mapping[str, Any]) -> str:
+    """The line of a record that is ready for JSON."""
+    rest = json.dumps(record)[1:]
+    return f'{{"crc32": "{zlib.crc32(rest.encode()):08x}", {rest}\n'
 
 
 class Line(NamedTuple):
@@ -39,6 +52,7 @@ class Records(Sequence[dict[str, Any]]):
 
     Attributes:
       unreadable: the numbers of lines that are no records, from 1.
+      last: the highest step, 0 without records.
     """
 
     def __init__(self, path: Path) -> None:
@@ -47,6 +61,7 @@ class Records(Sequence[dict[str, Any]]):
         self._offsets = array("q")
         self._file: tuple[int, int] | None = None
         unreadable: list[int] = []
+        self.last = 0
         if self._path.is_file():
             with self._path.open("rb") as file:
                 self._file = _identity(file)
@@ -54,6 +69,7 @@ class Records(Sequence[dict[str, Any]]):
                 for line in lines(file):
                     if line.step is not None:
                         self._offsets.append(offset)
+                        self.last = max(self.last, line.step)
                     elif not line.blank and not line.half:
                         unreadable.append(line.number)
                     offset += len(line.content)
@@ -97,6 +113,9 @@ def lines(file: BinaryIO) -> Iterator[Line]:
 
 
 def _step(content: bytes) -> int | None:
+    found = _CHECKSUM.match(content)
+    if found and int(found[1], 16) != zlib.crc32(content[found.end() :].rstrip(b"\r\n")):
+        return None
     try:
         record = _scalars(content)
     except (ValueError, RecursionError):
@@ -108,19 +127,23 @@ def _step(content: bytes) -> int | None:
 def _scalars(content: bytes) -> dict[str, Any]:
     place = content.find(_NORMS)
     if place > 0 and content.rstrip().endswith(_END):
-        return dict(json.loads(content[:place].decode() + "}"))
-    record = json.loads(content.decode())
+        record = json.loads(content[:place].decode() + "}")
+    else:
+        record = json.loads(content.decode())
     if isinstance(record, dict):
         record.pop("norms", None)
+        record.pop("crc32", None)
     return record
 
 
 def _whole(content: bytes) -> dict[str, Any]:
     """A record; without norms, if these alone are damaged."""
     try:
-        return dict(json.loads(content.decode()))
+        record = dict(json.loads(content.decode()))
     except (ValueError, RecursionError):
         return _scalars(content)
+    record.pop("crc32", None)
+    return record
 
 
 def _identity(file: BinaryIO) -> tuple[int, int]:

@@ -72,8 +72,10 @@ def need_empty(path: Path) -> None:
 
 
 def write_config(path: Path, config: ConfigDict) -> None:
-    """Writes ``config.json``. A folder that has none is no run."""
-    write(path / "config.json", configs.to_json(_stored(config)))
+    """Writes ``config.json``, with its own ``sha256``. A folder that has none is no run."""
+    stored = json.loads(configs.to_json(_stored(config)))
+    content = stored | {"sha256": configs.sha256(stored)}
+    write(path / "config.json", json.dumps(content, indent=2) + "\n")
 
 
 def _stored(config: ConfigDict) -> ConfigDict:

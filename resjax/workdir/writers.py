@@ -1,15 +1,14 @@
 """The output of a run: JSON lines, lines and a progress bar on the terminal, and optionally TensorBoard.
 
-``metrics.jsonl`` has one object per line: ``{"step": …, "epoch": …, "loss": …}``; norms are nested,
-``{"norms": {"gradient": {"stem/conv/kernel": x, "stage1/conv1/kernel": [x, …]}}}``, with a list where units
-are stacked. A run that resumes from a checkpoint first moves the lines after it to another file, see
-``set_aside``, and one that starts anew moves all, because it writes them again.
+``metrics.jsonl`` has one object per line, which begins with a checksum: ``{"crc32": …, "step": …, "epoch": …,
+"loss": …}``; norms are nested, ``{"norms": {"gradient": {"stem/conv/kernel": x, "stage1/conv1/kernel": [x,
+…]}}}``, with a list where units are stacked. A run that resumes from a checkpoint first moves the lines after
+it to another file, see ``set_aside``, and one that starts anew moves all, because it writes them again.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import sys
 import time
@@ -23,7 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from resjax.workdir.atomic import replacing
-from resjax.workdir.records import Line, Records, lines
+from resjax.workdir.records import Line, Records, line_of, lines
 
 Record = Mapping[str, Any]
 
@@ -41,11 +40,11 @@ def set_aside(path: Path, start_step: int) -> str:
     that a killed process leaves, are dropped.
 
     Returns:
-      What was moved, in one sentence; '' if nothing was.
+      What was moved, or is missing, in one line; '' if nothing is.
     """
     if not path.is_file():
-        return ""
-    again = unreadable = size = 0
+        return missing(path, 0, start_step)
+    again = unreadable = size = last = 0
     ended = True
     with path.open("rb") as file:
         for line in lines(file):
@@ -54,11 +53,13 @@ def set_aside(path: Path, start_step: int) -> str:
             size, ended = size + len(line.content), line.content.endswith(b"\n")
             again += _again(line, start_step)
             unreadable += line.step is None and not line.blank
+            last = max(last, line.step or 0)
+    lacks = missing(path, last, start_step)
     if not again and not unreadable:
         with path.open("ab") as file:
             file.truncate(size)
             file.write(b"" if ended else b"\n")
-        return ""
+        return lacks
     numbers = itertools.count(1)
     aside = next(p for n in numbers if not (p := path.with_name(f"{path.name}.set-aside-{n}")).exists())
     # The context that is entered last ends first, so the lines are never absent from both files.
@@ -72,7 +73,20 @@ def set_aside(path: Path, start_step: int) -> str:
                 out.write(line.content.rstrip(b"\n") + b"\n")
     what = [_counted(again, "record of steps that are repeated", "records of steps that are repeated")]
     what += [_counted(unreadable, "line that is no record", "lines that are no records")]
-    return f"{path.name}: {' and '.join(filter(None, what))} moved to {aside.name}"
+    said = f"{path.name}: {' and '.join(filter(None, what))} moved to {aside.name}"
+    return ". ".join(filter(None, [said, lacks]))
+
+
+def missing(path: Path, last: int, step: int) -> str:
+    """What is to be said of a log up to step ``last``, of a run with a checkpoint of ``step``; '' if nothing.
+
+    Every checkpoint ends a record, except for that of an import, at step 1.
+    """
+    if last >= step or step <= 1:
+        return ""
+    return (
+        f"{path.name} has no record after step {last}, but there is a checkpoint of step {step}: it was cut"
+    )
 
 
 def _again(line: Line, start_step: int) -> bool:
@@ -140,7 +154,7 @@ class Writer:
     def write(self, record: Record) -> None:
         """Writes a record to the file and to TensorBoard, and its scalars to the terminal."""
         plain = _plain(record)
-        self._file.write(json.dumps(plain) + "\n")
+        self._file.write(line_of(plain))
         self._file.flush()
         if self._events:
             for name, value in _scalars(plain):
