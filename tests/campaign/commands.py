@@ -52,12 +52,12 @@ COMMANDS = {
     "resume": Command("resjax.train", training(), "half", ("run",)),
     "analyze": Command(
         "resjax.analyze",
-        ("--workdir=run", "--studies=curves,path_counts,lesion"),
+        ("--workdir=run", "--studies=curves,lesion"),
         "done",
         ("run/studies", "run/analysis"),
     ),
     "claims": Command(
-        "resjax.claims", ("--names=vanishing,edges", "--smoke", "--out=claims"), "empty", ("claims",)
+        "resjax.claims", ("--names=vanishing", "--smoke", "--out=claims"), "empty", ("claims",)
     ),
     "export": Command(
         "resjax.pretrained.export", ("--workdir=run", "--out=net.safetensors"), "done", ("net.safetensors",)

@@ -42,6 +42,16 @@ TARGETS = {
 # Commands on a state that only damages need: (command, state, the undisturbed command with the same result).
 _ON = {"analyze again": ("analyze", "undisturbed/analyze")}
 
+# What no format can notice; docs/reliability.md says so.
+_UNPROMISED = "not promised"
+_TENSORS = "a file of tensors has no checksums, so the network is that of the changed file"
+_UNCHECKED = {
+    ("import: file", "a bit flipped"): _TENSORS,
+    ("import: file", "filled with zeros"): _TENSORS,
+    ("import: file", "replaced by another run's"): _TENSORS,
+    ("metrics.jsonl", "replaced by another run's"): "the lines of a log do not say to which run they belong",
+}
+
 Damage = Callable[[random.Random, Path, Path], None]
 """(draw, file, the same file of another run)."""
 
@@ -115,68 +125,90 @@ def try_damage(lab: Lab, seed: int, number: int) -> Outcome:
     case, cache = lab.begin(name, state)
     files = sorted(path for path in case.glob(target.pattern) if path.is_file())
     file = draw.choice(files)
-    relative = file.relative_to(case)
+    hurt = _Hurt(lab, command, of, state, case, file.relative_to(case))
     before = file.read_bytes()
-    DAMAGES[kind](draw, file, _of_other(lab, state, target.pattern, files.index(file), relative))
+    DAMAGES[kind](draw, file, _of_other(hurt, target.pattern, files.index(file)))
     same = file.is_file() and file.read_bytes() == before
     done = lab.run(command, case, cache)
-    what = f"{relative} {kind}, then {reader}"
     lost, said = (
-        ("", "nothing was damaged") if same else _judged(lab, command, of, state, case, relative, done)
+        ("", "nothing was damaged") if same else _judged(hurt, done, _UNCHECKED.get((label, kind), ""))
     )
     lab.end(name, keep=bool(lost))
-    facts = {"damage": kind, "reader": reader, "status": done.status, "file": str(relative)}
-    return Outcome(name, label, not lost, f"{what}: {lost or said}", facts)
+    facts = {
+        "damage": kind,
+        "reader": reader,
+        "status": done.status,
+        "file": str(hurt.file),
+        "promised": not said.startswith(_UNPROMISED),
+    }
+    return Outcome(name, label, not lost, f"{hurt.file} {kind}, then {reader}: {lost or said}", facts)
 
 
-def _of_other(lab: Lab, state: str, pattern: str, place: int, relative: Path) -> Path:
+class _Hurt(NamedTuple):
+    """A damaged file, and the command that reads it."""
+
+    lab: Lab
+    command: Command
+    of: str  # its name
+    state: str  # of the folder before
+    case: Path
+    file: Path  # within the folder of the case
+
+    @property
+    def checkpoint(self) -> str:
+        """The checkpoint's folder as messages name it; '' for another file."""
+        return "/".join(self.file.parts[1:3]) if "checkpoints" in self.file.parts else ""
+
+    def named_in(self, line: str) -> bool:
+        """Whether a line names the file, its checkpoint, or the run to which a ``config.json`` belongs."""
+        run = f"{self.case / self.file.parent} belongs to a run with another configuration"
+        whole = self.file.name == "config.json" and run in line
+        return self.file.name in line or bool(self.checkpoint and self.checkpoint in line) or whole
+
+
+def _of_other(hurt: _Hurt, pattern: str, place: int) -> Path:
     """The same file of a run with another seed; files of arrays have random names, so their place counts."""
-    home = lab.folder / "other" / ("half" if state == "half" else "done")
+    home = hurt.lab.folder / "other" / ("half" if hurt.state == "half" else "done")
     files = sorted(path for path in home.glob(pattern) if path.is_file())
-    same = home / relative
+    same = home / hurt.file
     return same if same.is_file() else files[min(place, len(files) - 1)]
 
 
-def _judged(
-    lab: Lab, command: Command, of: str, state: str, case: Path, file: Path, done: Done
-) -> tuple[str, str]:
-    """What was lost, '' if nothing was; and in words how the case ended."""
+def _judged(hurt: _Hurt, done: Done, unchecked: str) -> tuple[str, str]:
+    """What was lost, '' if nothing was; and in words how the case ended.
+
+    ``unchecked`` says why nobody could notice the damage, if so.
+    """
     if done.stack or done.status < 0:
         return f"ended with {done.status} and a stack of calls: {done.error}", ""
-    lines = done.err.splitlines()
-    named = [line for line in lines if file.name in line or _checkpoint(file) in line]
     if done.status:
         if not done.failed_plainly:
             return f"ended with {done.status}, but not in one line: {done.error}", ""
-        if file.name not in done.error and _checkpoint(file) not in done.error:
+        if not hurt.named_in(done.error):
             return f"the refusal does not name the file: {done.error}", ""
         return "", f"refused: {done.error}"
     try:
-        found = contents(case, command.results)
+        found = contents(hurt.case, hurt.command.results)
     except Exception as error:
         return f"unreadable result: {type(error).__name__}: {error}", ""
-    truth = lab.truth["train" if of == "resume" else of].contents
-    differs = difference(found, truth)
+    said = next(filter(hurt.named_in, done.err.splitlines()), "")
+    differs = difference(found, hurt.lab.truth["train" if hurt.of == "resume" else hurt.of].contents)
     if not differs:
-        return "", "right" + (f", and said: {named[0]}" if named else "")
-    less = _without(lab, command, of, state, case, file)
+        return "", "right" + (f", and said: {said}" if said else "")
+    if unchecked:
+        return "", f"{_UNPROMISED}: {unchecked}"
+    less = _without(hurt)
     if less is not None and not difference(found, less):
-        return (
-            ("", f"right without it, and said: {named[0]}") if named else (f"without a word: {differs}", "")
-        )
-    return f"another result: {differs}" + (f" (said: {named[0]})" if named else ", without a word"), ""
+        return ("", f"right without it, and said: {said}") if said else (f"without a word: {differs}", "")
+    return f"another result: {differs}" + (f" (said: {said})" if said else ", without a word"), ""
 
 
-def _checkpoint(file: Path) -> str:
-    """The checkpoint's folder in the path of one of its files; else what is in no line."""
-    return "/".join(file.parts[1:3]) if "checkpoints" in file.parts else "\0"
-
-
-def _without(lab: Lab, command: Command, of: str, state: str, case: Path, file: Path) -> Contents | None:
+def _without(hurt: _Hurt) -> Contents | None:
     """What the command finds in an undamaged folder without the damaged part; None if there is no such part.
 
     That is the checkpoint to which ``file`` belongs, or the lines of the log that have changed.
     """
+    lab, command, _, state, case, file = hurt
     work, cache = lab.begin("without", state)
     try:
         if "checkpoints" in file.parts:
