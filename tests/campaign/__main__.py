@@ -36,14 +36,15 @@ def main(arguments: list[str] | None = None) -> int:
     folder = given.folder or Path(tempfile.mkdtemp(prefix="resjax-campaign-"))
     folder = folder.resolve()
     mounts = given.disk == "tmpfs" or (given.disk == "auto" and disks.can_mount(folder / "trial"))
-    if given.disks:
+    if given.disks and not given.only:
         print(f"full disks: {'a tmpfs' if mounts else 'no tmpfs can be mounted; files are limited instead'}")
     record = given.out or folder / "campaign.json"
     done = _read(record, given.seed) if given.go_on else {}
     commands = Commands()
     try:
         cases = _cases(given, mounts)
-        lab = Lab(folder / "lab", commands, {command for command, _ in cases.values()})
+        needed = {command for command, _ in cases.values()}
+        lab = Lab(folder / "lab", commands, needed, others=any(name.startswith("damage") for name in cases))
         for number, (name, (_, run)) in enumerate(cases.items(), 1):
             if name in done and not given.only:
                 continue
@@ -56,6 +57,8 @@ def main(arguments: list[str] | None = None) -> int:
                 flush=True,
             )
             _write(record, given, done)
+    except RuntimeError as error:  # the code without any disturbance is wrong
+        raise SystemExit(f"error: {error}") from error
     finally:
         commands.close()
     print(f"\n{table(done.values())}\n\nrecord: {record}")

@@ -35,15 +35,15 @@ class Lab:
       truth: {command: its undisturbed run}.
     """
 
-    def __init__(self, folder: Path, commands: Commands, needed: set[str]) -> None:
-        """Runs the commands ``needed``, and those before them, unless ``folder`` has them of the same code.
+    def __init__(self, folder: Path, commands: Commands, needed: set[str], others: bool) -> None:
+        """Runs the commands ``needed``, and those before them, unless ``folder`` has them of the same code;
+        with ``others``, also a run with another seed, whose files replace those of the first.
 
         Raises:
           RuntimeError: a command fails undisturbed, or two runs of it differ.
         """
         self.folder, self.commands = folder, commands
         self.truth: dict[str, Undisturbed] = {}
-        self._shortened: dict[tuple[str, ...], Contents] = {}
         code, of = _code(), folder / "code.txt"
         if not of.is_file() or of.read_text() != code:
             shutil.rmtree(folder, ignore_errors=True)
@@ -56,6 +56,9 @@ class Lab:
                 self.truth[name] = self._undisturbed(name)
                 if name == "train":
                     self._state("done")
+        if others:
+            self._state("half")
+            self._others()
 
     def begin(self, name: str, state: str, *, cached: bool = True) -> tuple[Path, Path]:
         """A new folder of a case, a copy of ``state``, and its folder of compiled programs."""
@@ -102,23 +105,22 @@ class Lab:
             return
         if name == "done":
             shutil.copytree(self.folder / "undisturbed/train", self.folder / name)
-            self._other("done")
         elif name == "half":
             self._half("half", training())
-            self._half("other/half", OTHER)
         elif name == "source":
             (self.folder / name).mkdir()
             shutil.copy(self.folder / "undisturbed/export/net.safetensors", self.folder / name)
 
-    def _other(self, name: str) -> None:
-        """The same training from another seed, and its exported network."""
-        folder = self.folder / "other" / name
+    def _others(self) -> None:
+        """The same training from another seed, half and whole, with its exported network and its studies."""
+        folder = self.folder / "other/done"
+        if folder.is_dir():
+            return
+        self._half("other/half", OTHER)
         folder.mkdir(parents=True)
-        for module, arguments in (
-            ("resjax.train", OTHER),
-            (COMMANDS["export"].module, COMMANDS["export"].arguments),
-            (COMMANDS["analyze"].module, COMMANDS["analyze"].arguments),
-        ):
+        export, analyze = COMMANDS["export"], COMMANDS["analyze"]
+        others = (("resjax.train", OTHER), export[:2], analyze[:2])
+        for module, arguments in others:
             done = self.commands.run(module, arguments, folder, cache=self.folder / "cache")
             if done.status:
                 raise RuntimeError(f"{module} ended with {done.status}:\n{done.err}")
