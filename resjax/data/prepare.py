@@ -21,7 +21,8 @@ from typing import Any, NamedTuple, NoReturn
 
 import rich.progress
 
-from resjax.command import Misuse, nearest
+from resjax.command import Misuse
+from resjax.config import nearest
 from resjax.data import originals, tfds
 from resjax.data.config import SMALL, STREAMED
 
