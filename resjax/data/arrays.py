@@ -63,12 +63,18 @@ def read_npz(path: str) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
             f"{no_such(path, 'file')}. Write it with numpy.savez(path, train_images=..., "
             "train_labels=..., test_images=..., test_labels=...)"
         )
-    if not zipfile.is_zipfile(file):
-        raise ValueError(
-            f"{path}: not an .npz archive, or only a part of one ({file.stat().st_size:,} bytes); copy it "
-            "again, or write it with numpy.savez"
-        )
-    with np.load(file, allow_pickle=False) as archive:
+    part = (
+        f"{path}: not an .npz archive, or only a part of one ({file.stat().st_size:,} bytes); copy it again, "
+        "or write it with numpy.savez"
+    )
+    with file.open("rb") as opened:  # an error of its own if it can't be read
+        if not zipfile.is_zipfile(opened):
+            raise ValueError(part)
+    try:
+        loaded = np.load(file, allow_pickle=False)
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(part) from error
+    with loaded as archive:
         missing = [key for key in KEYS if key not in archive.files]
         if missing:
             raise ValueError(

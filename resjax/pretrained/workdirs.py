@@ -4,6 +4,8 @@ Step 0 of every run is the randomly initialized network of its seed, to which se
 trained one. The pretrained network is saved as step 1, as if the first step had loaded it.
 """
 
+import contextlib
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from resjax.pretrained.convert import replaced, some, to_variables, with_new_hea
 from resjax.pretrained.layouts.layout import Layout
 from resjax.pretrained.reading.files import sha256, size
 from resjax.pretrained.source import Source
-from resjax.training.checkpoint import Checkpoints
+from resjax.training.checkpoint import Checkpoints, bytes_of
 from resjax.training.devices import Devices
 from resjax.training.experiment import Experiment
 from resjax.training.feed import Evaluation
@@ -178,13 +180,22 @@ def make_workdir(
         "new_head": new_head,
     }
     home = local(directory)
-    # The order matters to an import that is killed: what is there without config.json is refused everywhere.
+    checkpoints = Checkpoints(home)
+    checkpoints.need_space(bytes_of(state))
     with alone(home):
         need_free(home)
-        workdir.add_start(home, imported=imported)
-        atomic.write(home / "config.py", _CONFIG_FILE)
-        Checkpoints(home).save(state)
-        workdir.write_config(home, experiment.config)
+        try:
+            # The order matters to an import that is killed: without config.json, every command refuses the rest.
+            workdir.add_start(home, imported=imported)
+            atomic.write(home / "config.py", _CONFIG_FILE)
+            checkpoints.save(state)
+            workdir.write_config(home, experiment.config)
+        except OSError:  # so that the same command can start again
+            for file in ("runs.json", "config.py"):
+                with contextlib.suppress(OSError):
+                    (home / file).unlink()
+            shutil.rmtree(checkpoints.directory, ignore_errors=True)
+            raise
     return state
 
 

@@ -85,7 +85,8 @@ def _load(path: Path, key: str, restore: Callable[[dict[str, Any]], T]) -> T | N
         result = data["result"]
         same = data["key"] == key and data.get("sha256", _sha256(result)) == _sha256(result)
         return restore(result) if same else None
-    except (ValueError, KeyError, TypeError, AttributeError):  # damaged, or in another format
+    # It can't be read, is damaged, or is in another format.
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 

@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from resjax.workdir.atomic import replacing
+from resjax.workdir.failures import naming
 from resjax.workdir.records import Line, Records, line_of, lines
 
 Record = Mapping[str, Any]
@@ -108,7 +109,7 @@ class Writer:
         first = jax.process_index() == 0
         path = workdir / "metrics.jsonl" if first else Path(os.devnull)
         moved = set_aside(path, start_step) if first else ""
-        self._file, self._first = path.open("a", encoding="utf-8"), first
+        self._path, self._file, self._first = path, path.open("a", encoding="utf-8"), first
         self._events = _event_writer(workdir / "tensorboard", start_step) if tensorboard and first else None
         self._console = Console(file=sys.stderr, quiet=not first, highlight=False, soft_wrap=True)
         self._bar = Progress(
@@ -131,7 +132,8 @@ class Writer:
 
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
-        self._file.close()
+        with naming(self._path):  # closing writes what could not be written before
+            self._file.close()
         if self._events:
             self._events.close()
 
@@ -154,8 +156,9 @@ class Writer:
     def write(self, record: Record) -> None:
         """Writes a record to the file and to TensorBoard, and its scalars to the terminal."""
         plain = _plain(record)
-        self._file.write(line_of(plain))
-        self._file.flush()
+        with naming(self._path):
+            self._file.write(line_of(plain))
+            self._file.flush()
         if self._events:
             for name, value in _scalars(plain):
                 self._events.add_scalar(name, value, plain["step"])
@@ -164,7 +167,8 @@ class Writer:
     def sync(self) -> None:
         """Waits until the disk holds all records."""
         if self._first:
-            os.fsync(self._file.fileno())
+            with naming(self._path):
+                os.fsync(self._file.fileno())
 
 
 def describe(record: Record) -> str:
