@@ -29,7 +29,7 @@ from resjax.training.experiment import Experiment, load_experiment, make_experim
 from resjax.training.step import Task, TrainState, create_state, eval_step, train_step
 from resjax.workdir import workdir
 from resjax.workdir.paths import local
-from resjax.workdir.stopping import StopRequest
+from resjax.workdir.stopping import phase, stoppable
 from resjax.workdir.writers import Writer
 
 __all__ = [
@@ -54,17 +54,20 @@ def train_and_evaluate(config: ConfigDict, directory: str | Path) -> TrainState:
     """
     directory = local(directory)
     # This comes first, because JAX's multi-host service installs its own SIGTERM handler.
-    start_processes(config.parallel.distributed)
-    with StopRequest() as stop:
+    with phase("the processes of the run were joined"):
+        start_processes(config.parallel.distributed)
+    with stoppable() as stop:
         configs.check(config)
         devices = Devices(config.parallel.mode)
         devices.check_batch_size(config.train.batch_size)
-        experiment = load_experiment(config)
+        with phase("the data were read"):
+            experiment = load_experiment(config)
         experiment.check_batch_size()
-        path = _claim(directory, config)
-        checkpoints = Checkpoints(path, config.checkpoint.keep, tidy=True)
-        total, shapes = experiment.plan.total, devices.abstract(experiment.state_shapes)
-        damaged = _set_damaged_aside(checkpoints, shapes, total)
+        with phase("the checkpoints were checked"):
+            path = _claim(directory, config)
+            checkpoints = Checkpoints(path, config.checkpoint.keep, tidy=True)
+            total, shapes = experiment.plan.total, devices.abstract(experiment.state_shapes)
+            damaged = _set_damaged_aside(checkpoints, shapes, total)
         start = checkpoints.newest or 0
         with Writer(path, start, total, config.log.tensorboard) as writer:
             for text in damaged:

@@ -11,15 +11,16 @@ from absl import app
 
 from resjax.command.parsing import Misuse, leave, parse, plain_text
 from resjax.cpu.compilation import compile_quickly, keep_compiled
-from resjax.workdir.stopping import Stopped
+from resjax.workdir.stopping import ends_process
 
 
 def run(main: Callable[[list[str]], None]) -> None:
     """Runs ``main(argv)`` with absl's flags parsed. The exit status is 2 after a wrong flag, 1 after an error
-    that the command reports, and 143 after a signal to stop."""
+    that the command reports, and 143 after a signal to stop (``resjax.workdir.stopping``)."""
     program = sys.modules["__main__"]
     program.__doc__ = plain_text(program.__doc__ or "")
-    app.run(_quietly(main), flags_parser=parse)
+    with ends_process():
+        app.run(_quietly(main), flags_parser=parse)
 
 
 def _quietly(main: Callable[[list[str]], None]) -> Callable[[list[str]], None]:
@@ -34,9 +35,6 @@ def _quietly(main: Callable[[list[str]], None]) -> Callable[[list[str]], None]:
             sys.stdout.flush()
         except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        except Stopped as stopped:
-            print(stopped, file=sys.stderr)
-            sys.exit(143)
         except (app.UsageError, Misuse) as error:
             sys.stdout.flush()
             leave(str(error))

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import rich.progress
 
-from resjax.command import Misuse
+from resjax.command import Misuse, ends_process
 from resjax.config import nearest
 from resjax.data import originals, tfds
 from resjax.data.config import SMALL, STREAMED
@@ -198,7 +198,8 @@ def main(arguments: list[str] | None = None) -> None:
         hint = f" Did you mean {near}?" if near else ""
         parser.error(f"{argument}: there is no such argument.{hint} See --help")
     try:
-        path = prepare(flags.name, flags.data_dir, flags.source)
+        with ends_process(f"{flags.name} was prepared"):
+            path = prepare(flags.name, flags.data_dir, flags.source)
     except Misuse as error:
         parser.error(str(error))
     except (FileNotFoundError, ValueError, RuntimeError) as error:

@@ -26,6 +26,7 @@ from resjax.training.feed import Evaluation
 from resjax.training.step import TrainState
 from resjax.workdir import atomic, workdir
 from resjax.workdir.paths import local
+from resjax.workdir.stopping import phase, stoppable
 
 # The most likely training data, by number of classes, side and channels of the images.
 _DATA = {(10, 32, 3): "cifar10", (100, 32, 3): "cifar100", (1000, 224, 3): "imagenet2012"}
@@ -176,12 +177,17 @@ def make_workdir(
         "new_head": new_head,
     }
     home = local(directory)
-    # The order matters to an import that is killed: what is there without config.json is refused everywhere.
-    workdir.add_start(home, imported=imported)
-    atomic.write(home / "config.py", _CONFIG_FILE)
-    Checkpoints(home).save(state)
-    workdir.write_config(home, experiment.config)
+    with stoppable() as stop, stop.deferred(_saved(home)):
+        # The order matters to an import that is killed: what is there without config.json is refused.
+        workdir.add_start(home, imported=imported)
+        atomic.write(home / "config.py", _CONFIG_FILE)
+        Checkpoints(home).save(state)
+        workdir.write_config(home, experiment.config)
     return state
+
+
+def _saved(home: Path) -> str:
+    return f"the network is saved in {home}; its error was not measured"
 
 
 def measured(experiment: Experiment, state: TrainState) -> dict[str, float]:
@@ -194,7 +200,8 @@ def measured(experiment: Experiment, state: TrainState) -> dict[str, float]:
 
 def evaluate(experiment: Experiment, state: TrainState, directory: str | Path) -> dict[str, float]:
     """The sums of ``measured``, whose means become the first line of the workdir's metrics.jsonl."""
-    sums = measured(experiment, state)
     home = Path(directory).expanduser().resolve()
+    with phase("the network was evaluated", _saved(home)):
+        sums = measured(experiment, state)
     atomic.write(home / "metrics.jsonl", json.dumps(experiment.record(STEP, sums)) + "\n")
     return sums

@@ -20,8 +20,9 @@ from resjax.studies.result import Result
 from resjax.studies.study import Claim, Study
 from resjax.studies.subject import Subject
 from resjax.studies.words import join
-from resjax.workdir.stopping import Stopped, StopRequest
+from resjax.workdir.stopping import StopRequest, phase, stoppable
 
+KEPT = "finished results are kept; the same command continues"
 Shown = list[tuple[Study, dict[str, Result]]]
 """The contents of a report: (study or claim, {label: result})."""
 
@@ -68,8 +69,6 @@ def run_studies(
                 except Refusal as error:
                     refused.setdefault(str(error).rstrip("."), []).append(run.label)
                     console.print(f"left out: {name}: {error}", markup=False)
-                except Stopped:
-                    raise
                 except Exception as error:
                     what = f"{type(error).__name__}: {str(error).rstrip('.')}"
                     failed.append(f"{study.title}, of {run.label}: {what}.")
@@ -113,7 +112,7 @@ def _progress(console: Console) -> Iterator[Callable[[str], AbstractContextManag
         transient=True,
         disable=not console.is_terminal,
     )
-    with StopRequest() as stop, bar:
+    with stoppable() as stop, bar:
         yield lambda name: _task(name, bar, console, stop)
 
 
@@ -124,10 +123,10 @@ def _task(name: str, bar: Bar, console: Console, stop: StopRequest) -> Iterator[
 
     def tell(done: int, of: int) -> None:
         bar.update(row, completed=done, total=of)
-        if stop.name:
-            raise Stopped(f"{stop.name}: stopped in {name!r}; finished results are kept")
+        stop.check()
 
     try:
-        yield tell
+        with phase(f"{name!r} was computed", KEPT):
+            yield tell
     finally:
         bar.remove_task(row)

@@ -12,6 +12,7 @@ from pathlib import Path
 # Seconds without a change after which the process that wrote a temporary file is taken for killed. Its number
 # proves nothing, because the process may run on another machine.
 _ABANDONED = 600
+_unfinished: set[Path] = set()
 
 
 def write(path: Path, content: str | bytes) -> None:
@@ -38,12 +39,22 @@ def replacing(path: Path) -> Iterator[Path]:
                 if time.time() - other.stat().st_mtime > _ABANDONED:
                     other.unlink()
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    _unfinished.add(temporary)
     try:
         yield temporary
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    finally:
+        _unfinished.discard(temporary)
+
+
+def discard() -> None:
+    """Removes the temporary files of this process, just before it ends without unwinding."""
+    for temporary in list(_unfinished):
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def is_temporary(path: Path, name: str = "") -> bool:
