@@ -14,7 +14,7 @@ each_signal = pytest.mark.parametrize("number", [TERM, INT, USR1], ids=lambda nu
 
 
 class Ended(BaseException):
-    """In place of the end of the process."""
+    """In place of the end of the process, with its exit status."""
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def ended(monkeypatch):
     def end(status):
         statuses.append(status)
         event.set()
-        raise Ended
+        raise Ended(status)
 
     monkeypatch.setattr(stopping.os, "_exit", end)
     monkeypatch.setattr(threading, "excepthook", lambda args: None)
@@ -130,20 +130,20 @@ def test_signals_of_another_thread_stay_as_they_are():
 
 @each_signal
 def test_a_command_ends_with_one_line_and_status_143(ended, capsys, number):
-    with pytest.raises(SystemExit) as left, ends_process("it was computed"):
+    with pytest.raises(Ended) as left, ends_process("it was computed"):
         signal.raise_signal(number)
-    assert left.value.code == 143
+    assert left.value.args == (143,)
     said = f"{number.name} while it was computed: nothing had to be saved; the same command starts again\n"
     assert capsys.readouterr().err == said
 
 
 def test_an_error_of_what_was_cut_off_does_not_hide_the_line(ended, capsys):
-    with pytest.raises(SystemExit) as left, ends_process():
+    with pytest.raises(Ended) as left, ends_process():
         try:
             signal.raise_signal(TERM)
         finally:
             raise OSError("the pool is broken")
-    assert left.value.code == 143 and capsys.readouterr().err.startswith("SIGTERM while the command ran")
+    assert left.value.args == (143,) and capsys.readouterr().err.startswith("SIGTERM while the command ran")
 
 
 def test_an_error_in_saving_after_a_signal_is_the_error(ended, capsys):
@@ -155,7 +155,7 @@ def test_an_error_in_saving_after_a_signal_is_the_error(ended, capsys):
 
 def test_a_call_that_does_not_return_is_ended_by_a_thread(ended, capfd, monkeypatch, tmp_path):
     monkeypatch.setattr(stopping, "GRACE", 0.1)
-    with pytest.raises(SystemExit), ends_process("it was compiled"), atomic.replacing(tmp_path / "a") as path:
+    with pytest.raises(Ended), ends_process("it was compiled"), atomic.replacing(tmp_path / "a") as path:
         path.write_text("half")
         try:
             signal.raise_signal(TERM)
@@ -168,22 +168,26 @@ def test_a_call_that_does_not_return_is_ended_by_a_thread(ended, capfd, monkeypa
 
 def test_no_thread_ends_work_that_saves(ended, monkeypatch):
     monkeypatch.setattr(stopping, "GRACE", 0)
-    with pytest.raises(SystemExit), ends_process(), stoppable() as stop, stop.deferred():
+    with pytest.raises(Ended), ends_process(), stoppable() as stop, stop.deferred():
         signal.raise_signal(TERM)
         assert not ended(within=0.3)
 
 
 def test_no_thread_ends_a_process_for_which_others_wait(ended, monkeypatch):
     """They stop in the same step, and the first to end would break the connection in which others save."""
-    for name in ("GRACE", "GRACE_SAID"):
-        monkeypatch.setattr(stopping, name, 0)
-    with pytest.raises(SystemExit), ends_process(), stoppable() as stop, stop.deferred(agreed=True):
+    monkeypatch.setattr(stopping, "GRACE", 0)
+    with (
+        pytest.raises(SystemExit, match="143"),
+        ends_process(),
+        stoppable() as stop,
+        stop.deferred(agreed=True),
+    ):
         signal.raise_signal(TERM)
     assert not ended(within=0.3)
 
 
 def test_a_second_signal_ends_a_command_even_while_it_saves(ended, capfd):
-    with pytest.raises(SystemExit), ends_process(), stoppable() as stop, stop.deferred():
+    with pytest.raises(Ended), ends_process(), stoppable() as stop, stop.deferred():
         signal.raise_signal(USR1)
         signal.raise_signal(USR1)
         signal.raise_signal(TERM)

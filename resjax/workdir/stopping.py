@@ -29,7 +29,6 @@ from resjax.workdir import atomic
 T = TypeVar("T")
 
 GRACE = 3.0  # seconds
-GRACE_SAID = 1.0  # after the line is printed, when the work is unwound and Python only has to end
 STATUS = 143  # the exit status after any of the signals: that of a program that SIGTERM ends
 NOTHING = "nothing had to be saved; the same command starts again"
 # With --signal=USR1@120, Slurm sends it before the time of a job is over, perhaps more than once. It never
@@ -158,12 +157,17 @@ class StopRequest:
         """Whether a thread ends the process."""
         return self._watch is not None
 
-    def say(self) -> bool:
-        """Prints the line of the stop, before the end of the process; False if there was none."""
-        if self._line:
-            self._said = True
-            print(self._line, file=sys.stderr, flush=True)
-        return self._said
+    def leave(self) -> bool:
+        """Prints the line of a stop and ends the process; False if there was no stop, True if other processes
+        wait for an end with all that libraries do at it."""
+        if not self._line:
+            return False
+        self._said = True
+        print(self._line, file=sys.stderr, flush=True)
+        sys.stdout.flush()
+        if self._limited:
+            os._exit(STATUS)  # libraries would wait for threads that compile, and for other processes
+        return True
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         first, again = self.name is None, self._impatient and number != WARNING
@@ -204,7 +208,7 @@ class StopRequest:
                 text = text or _text(name)
             if name and self._limited and self._mode in (_Mode.STARTING, _Mode.FREE):
                 free_since = free_since or time.monotonic()
-                if time.monotonic() - free_since > (GRACE_SAID if self._said else GRACE):
+                if time.monotonic() - free_since > GRACE:
                     self._end(self._line or text)
             else:
                 free_since = None
@@ -291,7 +295,7 @@ def ends_process(what: str = "the command ran") -> Iterator[None]:
                 stop.starting = False
                 yield
     except BaseException:  # such as an error of what a stop has cut off
-        if not stop.say():
+        if not stop.leave():
             raise
         sys.exit(STATUS)
 
