@@ -9,6 +9,7 @@ import runpy
 import sys
 
 from resjax import __version__
+from resjax.workdir.stopping import starts_process
 
 # {command: (its module, what it does)}
 COMMANDS = {
@@ -46,6 +47,7 @@ def main() -> None:
     elif given == "--version":
         print(f"resjax {__version__}")
     elif given in COMMANDS:
+        starts_process()
         del sys.argv[1]
         # As if Python had been started with -m: the command can import modules of the current folder, such
         # as a network of one's own, and it is the main module, since only that defines flags.

@@ -32,7 +32,7 @@ from resjax.workdir import workdir
 from resjax.workdir.alone import alone
 from resjax.workdir.failures import free, is_full, size
 from resjax.workdir.paths import local, writable
-from resjax.workdir.stopping import Stopped, StopRequest
+from resjax.workdir.stopping import Stopped, phase, stoppable
 from resjax.workdir.writers import Writer
 
 __all__ = [
@@ -57,18 +57,21 @@ def train_and_evaluate(config: ConfigDict, directory: str | Path) -> TrainState:
     """
     local(directory)
     # This comes first, because JAX's multi-host service installs its own SIGTERM handler.
-    start_processes(config.parallel.distributed)
-    with StopRequest() as stop, contextlib.ExitStack() as until:
+    with phase("the processes of the run were joined"):
+        start_processes(config.parallel.distributed)
+    with stoppable() as stop, contextlib.ExitStack() as until:
         configs.check(config)
         path = _on_all_hosts(lambda: writable(directory))  # before the data are read
         devices = Devices(config.parallel.mode)
         devices.check_batch_size(config.train.batch_size)
-        experiment = load_experiment(config)
+        with phase("the data were read"):
+            experiment = load_experiment(config)
         experiment.check_batch_size()
-        _claim(path, config, until)
-        checkpoints = Checkpoints(path, config.checkpoint.keep, tidy=True)
-        total, shapes = experiment.plan.total, devices.abstract(experiment.state_shapes)
-        damaged = _set_damaged_aside(checkpoints, shapes, total)
+        with phase("the checkpoints were checked"):
+            _claim(path, config, until)
+            checkpoints = Checkpoints(path, config.checkpoint.keep, tidy=True)
+            total, shapes = experiment.plan.total, devices.abstract(experiment.state_shapes)
+            damaged = _set_damaged_aside(checkpoints, shapes, total)
         start = checkpoints.newest or 0
         tight = _space(checkpoints, experiment, start)
         with _promise(checkpoints, experiment), Writer(path, start, total, config.log.tensorboard) as writer:

@@ -204,7 +204,7 @@ def test_the_key_changes_with_whatever_could_change_a_result(workdirs, monkeypat
     assert len(keys) == 7
 
 
-def test_a_signal_stops_between_batches_and_the_rest_is_kept(workdirs, counted):
+def test_a_signal_stops_an_analysis_and_the_rest_is_kept(workdirs, counted):
     study = STUDIES["curves"]
     runs = [load_run(workdirs / "deep"), load_run(workdirs / "flat")]
     options = Options(seed=5)
@@ -212,11 +212,13 @@ def test_a_signal_stops_between_batches_and_the_rest_is_kept(workdirs, counted):
     def interrupted(bench):
         if bench.run.label == "flat":
             signal.raise_signal(signal.SIGTERM)
-            bench.progress(0, 1)
         return study.measure(bench)
 
     cut = dataclasses.replace(study, measure=interrupted)
-    with pytest.raises(Stopped, match="SIGTERM"):
+    said = (
+        rf"SIGTERM while '{re.escape(study.title)}: flat' was computed: finished results are kept; the same"
+    )
+    with pytest.raises(Stopped, match=said):
         compute.run_studies(runs, [cut], options, Console(quiet=True))
     assert kept.load(runs[0], cut, options) is not None
     assert kept.load(runs[1], cut, options) is None

@@ -18,7 +18,7 @@ import resjax
 from resjax.command.parsing import Misuse, parse, plain_text
 from resjax.cpu.compilation import compile_quickly, keep_compiled
 from resjax.workdir.failures import explained
-from resjax.workdir.stopping import Stopped
+from resjax.workdir.stopping import ends_process
 
 
 def run(main: Callable[[list[str]], None]) -> None:
@@ -43,20 +43,23 @@ def _quietly(main: Callable[[list[str]], None]) -> Callable[[list[str]], None]:
 
 
 @contextlib.contextmanager
-def in_one_line() -> Iterator[None]:
-    """A context that ends the process after an error, with one line instead of a traceback.
+def in_one_line(what: str = "the command ran") -> Iterator[None]:
+    """A context that ends the process after an error or a signal, with one line instead of a traceback.
 
-    The exit status is 2 after a misuse of flags, 1 after another error, 143 after a signal to stop, 130 after
-    Ctrl-C. An error that only a fault of a program explains has its traceback before the line.
+    The exit status is 2 after a misuse of flags, 1 after another error, 143 after a signal
+    (``resjax.workdir.stopping.ends_process``, which takes ``what``). An error that only a fault of a program
+    explains has its traceback before the line.
     """
+    with _explained(), ends_process(what):
+        yield
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
         _leave("", 0)
-    except KeyboardInterrupt:
-        _leave("stopped by Ctrl-C", 130)
-    except Stopped as stopped:
-        _leave(str(stopped), 143)
     except (app.UsageError, flags.Error, Misuse) as error:
         _leave(f"error: {error}", 2)
     except Exception as error:

@@ -196,7 +196,7 @@ def main(arguments: list[str] | None = None) -> None:
         near = nearest(argument.partition("=")[0], ("--data_dir", "--source"))
         hint = f" Did you mean {near}?" if near else ""
         parser.error(f"{argument}: there is no such argument.{hint} See --help")
-    with in_one_line():
+    with in_one_line(f"{flags.name} was prepared"):
         path = prepare(flags.name, flags.data_dir, flags.source)
     print(f"{flags.name} is prepared in {path}")
     for rest in sorted(path.parent.glob("incomplete.*")):  # TFDS's name for its temporary folder

@@ -29,6 +29,7 @@ from resjax.workdir import atomic, workdir
 from resjax.workdir.alone import alone
 from resjax.workdir.paths import local
 from resjax.workdir.records import line_of
+from resjax.workdir.stopping import phase, stoppable
 
 # The most likely training data, by number of classes, side and channels of the images.
 _DATA = {(10, 32, 3): "cifar10", (100, 32, 3): "cifar100", (1000, 224, 3): "imagenet2012"}
@@ -182,10 +183,10 @@ def make_workdir(
     home = local(directory)
     checkpoints = Checkpoints(home)
     checkpoints.need_space(bytes_of(state))
-    with alone(home):
+    with alone(home), stoppable() as stop, stop.deferred(_saved(home)):
         need_free(home)
         try:
-            # The order matters to an import that is killed: without config.json, every command refuses the rest.
+            # The order matters to an import that is killed: what is there without config.json is refused.
             workdir.add_start(home, imported=imported)
             atomic.write(home / "config.py", _CONFIG_FILE)
             checkpoints.save(state)
@@ -199,6 +200,10 @@ def make_workdir(
     return state
 
 
+def _saved(home: Path) -> str:
+    return f"the network is saved in {home}; its error was not measured"
+
+
 def measured(experiment: Experiment, state: TrainState) -> dict[str, float]:
     """Sums of ``loss`` and ``error`` over the evaluation set, and its size ``count``."""
     config = experiment.config
@@ -209,7 +214,8 @@ def measured(experiment: Experiment, state: TrainState) -> dict[str, float]:
 
 def evaluate(experiment: Experiment, state: TrainState, directory: str | Path) -> dict[str, float]:
     """The sums of ``measured``, whose means become the first line of the workdir's metrics.jsonl."""
-    sums = measured(experiment, state)
     home = Path(directory).expanduser().resolve()
+    with phase("the network was evaluated", _saved(home)):
+        sums = measured(experiment, state)
     atomic.write(home / "metrics.jsonl", line_of(experiment.record(STEP, sums)))
     return sums

@@ -21,8 +21,9 @@ from resjax.studies.study import Claim, Study
 from resjax.studies.subject import Subject
 from resjax.studies.words import join
 from resjax.workdir.failures import explained
-from resjax.workdir.stopping import Stopped, StopRequest
+from resjax.workdir.stopping import StopRequest, phase, stoppable
 
+KEPT = "finished results are kept; the same command continues"
 Shown = list[tuple[Study, dict[str, Result]]]
 """The contents of a report: (study or claim, {label: result})."""
 
@@ -69,8 +70,6 @@ def run_studies(
                 except Refusal as error:
                     refused.setdefault(str(error).rstrip("."), []).append(run.label)
                     console.print(f"left out: {name}: {error}", markup=False)
-                except Stopped:
-                    raise
                 except Exception as error:
                     # A ValueError of a study is a fault of its code: what users can mend is a Refusal.
                     said = None if isinstance(error, ValueError) else explained(error, "--batch_size")
@@ -117,7 +116,7 @@ def _progress(console: Console) -> Iterator[Callable[[str], AbstractContextManag
         transient=True,
         disable=not console.is_terminal,
     )
-    with StopRequest() as stop, bar:
+    with stoppable() as stop, bar:
         yield lambda name: _task(name, bar, console, stop)
 
 
@@ -128,10 +127,10 @@ def _task(name: str, bar: Bar, console: Console, stop: StopRequest) -> Iterator[
 
     def tell(done: int, of: int) -> None:
         bar.update(row, completed=done, total=of)
-        if stop.name:
-            raise Stopped(f"{stop.name}: stopped in {name!r}; finished results are kept")
+        stop.check()
 
     try:
-        yield tell
+        with phase(f"{name!r} was computed", KEPT):
+            yield tell
     finally:
         bar.remove_task(row)

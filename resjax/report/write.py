@@ -15,12 +15,14 @@ from resjax.report import compare
 from resjax.report import found as units
 from resjax.report import page as html
 from resjax.report.compare import Finding
+from resjax.report.compute import KEPT
 from resjax.report.figures import picture, save
 from resjax.report.overlay import draw
 from resjax.report.seeds import Groups, Pooled, explained, pool
 from resjax.studies.result import Result
 from resjax.studies.study import Claim, Study
 from resjax.workdir import atomic
+from resjax.workdir.stopping import phase
 
 Results = Mapping[str, Result]
 """{label of the run: result}."""
@@ -68,6 +70,11 @@ class Report:
 
 def write(report: Report, out: Path) -> Path:
     """Writes everything under ``out``, each file whole or not at all; returns the path of report.html."""
+    with phase("the report was written", KEPT):
+        return _write(report, out)
+
+
+def _write(report: Report, out: Path) -> Path:
     sections = []
     for (study, results), (_, pooled) in zip(report.results, report.shown, strict=True):
         finding, drawn = compare.finding(study, pooled), partial(draw, study, pooled)

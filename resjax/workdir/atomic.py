@@ -21,6 +21,7 @@ from resjax.workdir.failures import naming
 _ABANDONED = 600
 # What file systems answer that can't flush a folder.
 _NO_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
+_unfinished: set[Path] = set()
 
 
 def write(path: Path, content: str | bytes) -> None:
@@ -48,6 +49,7 @@ def replacing(path: Path) -> Iterator[Path]:
                     if time.time() - other.stat().st_mtime > _ABANDONED:
                         other.unlink()
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        _unfinished.add(temporary)
         try:
             yield temporary
             flush(temporary)
@@ -57,6 +59,15 @@ def replacing(path: Path) -> Iterator[Path]:
             with contextlib.suppress(OSError):  # of the disk or folder that the first error reports
                 temporary.unlink()
             raise
+        finally:
+            _unfinished.discard(temporary)
+
+
+def discard() -> None:
+    """Removes the temporary files of this process, just before it ends without unwinding."""
+    for temporary in list(_unfinished):
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def flush(path: Path) -> None:
