@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 
 from resjax import data, models
 from resjax.data.config import check as check_data
+from resjax.data.files import check_regular, read_json
 
 # Sections and fields that affect at most the order of sums, so a run may continue with new values.
 FREE = ("log", "checkpoint", "parallel.distributed", "parallel.cpu_devices", "eval.batch_size",
@@ -217,15 +218,16 @@ def load(workdir: str | Path) -> ConfigDict:
       ValueError: the file is damaged.
     """
     path = Path(workdir) / "config.json"
-    if not path.is_file():
+    remedy = _restore(path)
+    try:
+        stored = read_json(path, dict, remedy)
+    except FileNotFoundError:
         if (path.parent / "runs.json").is_file():
-            raise FileNotFoundError(f"{path} does not exist. {remedy_of_no_config(path.parent)}")
+            raise FileNotFoundError(f"{path} does not exist. {remedy_of_no_config(path.parent)}") from None
         raise FileNotFoundError(
             f"{path} does not exist: {workdir} holds no run. Make one with "
             f"python -m resjax.train --config=digits --workdir={shlex.quote(str(workdir))}"
-        )
-    remedy = _restore(path)
-    stored = read_json(path, dict, remedy)
+        ) from None
     model = stored.get("model")
     if not isinstance(model, dict) or not isinstance(model.get("name"), str):
         raise ValueError(f"{path} has no model with a name, so it is no configuration. {remedy}")
@@ -262,32 +264,6 @@ def _restore(path: Path) -> str:
     )
 
 
-def read_json(path: Path, kind: type[Any], remedy: str) -> Any:
-    """The value in a JSON file of a workdir.
-
-    Args:
-      path: the file.
-      kind: dict or list, what the file must hold.
-      remedy: what the message advises if the file is damaged.
-
-    Raises:
-      ValueError: the file is empty, is no JSON in UTF-8, or holds another kind.
-    """
-    content = path.read_bytes()
-    try:
-        value = json.loads(content.decode("utf-8-sig"))
-    except UnicodeDecodeError:
-        what = "is damaged: it is no text in UTF-8"
-    except (ValueError, RecursionError) as error:
-        what = f"is damaged: it is no JSON ({error})" if content.strip() else "is empty"
-    else:
-        if isinstance(value, kind):
-            return value
-        names: dict[type[Any], str] = {dict: "an object", list: "a list"}
-        what = f"is damaged: it holds {names.get(type(value), repr(value))}, not {names[kind]}"
-    raise ValueError(f"{path} {what}. {remedy}")
-
-
 def files() -> dict[str, Path]:
     """The configurations of resjax, ``{"digits": …/digits.py, …}``.
 
@@ -306,7 +282,7 @@ def find_file(name: str | Path) -> Path:
 
     Raises:
       FileNotFoundError: there is neither.
-      ValueError: the file is of another kind than Python.
+      ValueError: the file is of another kind than Python, or a pipe or device.
     """
     path, known = Path(name).expanduser(), files()
     if path.is_file():
@@ -317,6 +293,8 @@ def find_file(name: str | Path) -> Path:
                 "of another: --config=digits --config.optimizer.learning_rate=0.1"
             )
         return path
+    if not path.is_dir():
+        check_regular(path)
     if str(name) in known:
         return known[str(name)]
     near = nearest(path.stem, known)

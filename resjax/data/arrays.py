@@ -8,6 +8,7 @@ sets and folders of small images become arrays too. For all of them `make` check
 import dataclasses
 import pathlib
 import zipfile
+from typing import BinaryIO
 
 import ml_collections
 import numpy as np
@@ -15,6 +16,7 @@ from PIL import Image
 
 from resjax.data import checks
 from resjax.data.config import no_such
+from resjax.data.files import open_regular
 from resjax.data.info import Info
 from resjax.data.order import split_indices
 
@@ -58,16 +60,33 @@ def read_npz(path: str) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
         class names are not a list of words.
     """
     file = pathlib.Path(path).expanduser()
-    if not file.is_file():
+    try:
+        opened = open_regular(file)
+    except FileNotFoundError as error:
         raise FileNotFoundError(
             f"{no_such(path, 'file')}. Write it with numpy.savez(path, train_images=..., "
             "train_labels=..., test_images=..., test_labels=...)"
-        )
-    if not zipfile.is_zipfile(file):
+        ) from error
+    with opened:
+        if not zipfile.is_zipfile(opened):
+            raise ValueError(
+                f"{path}: not an .npz archive, or only a part of one ({opened.seek(0, 2):,} bytes); copy it "
+                "again, or write it with numpy.savez"
+            )
+        opened.seek(0)
+        raw, names = _members(path, opened)
+    if names.ndim != 1 or names.dtype.kind not in "SUiu":
         raise ValueError(
-            f"{path}: not an .npz archive, or only a part of one ({file.stat().st_size:,} bytes); copy it "
-            "again, or write it with numpy.savez"
+            f"{path}: class_names has dtype {names.dtype} and shape {names.shape}; needed: a list of words, "
+            "numpy.array(['cat', 'dog'])"
         )
+    if names.dtype.kind == "S":
+        names = np.char.decode(names, "utf-8", "replace")
+    return raw, tuple(map(str, names))
+
+
+def _members(path: str, file: BinaryIO) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """The four arrays of an open archive, and its class names, of length 0 if it has none."""
     with np.load(file, allow_pickle=False) as archive:
         missing = [key for key in KEYS if key not in archive.files]
         if missing:
@@ -77,14 +96,7 @@ def read_npz(path: str) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
             )
         raw = {key: _member(path, archive, key) for key in KEYS}
         names = _member(path, archive, "class_names") if "class_names" in archive.files else np.zeros(0, str)
-    if names.ndim != 1 or names.dtype.kind not in "SUiu":
-        raise ValueError(
-            f"{path}: class_names has dtype {names.dtype} and shape {names.shape}; needed: a list of words, "
-            "numpy.array(['cat', 'dog'])"
-        )
-    if names.dtype.kind == "S":
-        names = np.char.decode(names, "utf-8", "replace")
-    return raw, tuple(map(str, names))
+    return raw, names
 
 
 # How an array of Python objects is saved without them.

@@ -16,6 +16,7 @@ from typing import Any, SupportsIndex
 import numpy as np
 
 from resjax.data.decode import opened
+from resjax.data.files import check_regular
 from resjax.data.info import TABLE
 from resjax.data.pixels import is_grey, shown
 
@@ -127,7 +128,13 @@ class Records:
             )
 
     def builder(self) -> Any:
-        """TFDS's read-only builder of the prepared folder."""
+        """TFDS's read-only builder of the prepared folder.
+
+        Raises:
+          ValueError: one of its files is a pipe or device.
+        """
+        for file in sorted(self.path.iterdir()):
+            check_regular(file)
         return library().builder_from_directory(self.path)
 
     def class_names(self) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import jax
 
+from resjax.data.files import read_bytes
 from resjax.report.fingerprint import code_fingerprint
 from resjax.studies.initial import at_initialization
 from resjax.studies.options import ClaimOptions, Options
@@ -77,12 +78,12 @@ def _digest(study: Study, options: Options | ClaimOptions, **facts: Any) -> str:
 
 
 def _load(path: Path, key: str, restore: Callable[[dict[str, Any]], T]) -> T | None:
-    if not path.is_file():
-        return None
     try:
-        data = json.loads(path.read_text("utf-8"))
+        data = json.loads(read_bytes(path))
         return restore(data["result"]) if data["key"] == key else None
-    except (ValueError, KeyError, TypeError, AttributeError):  # damaged, or in another format
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError, AttributeError):  # damaged, no file, or in another format
         return None
 
 

@@ -6,12 +6,15 @@ Of a last line without its end, which a killed process leaves, nothing is said.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, overload
+
+from resjax.data.files import open_regular
 
 # Norms are most of a long log. The writer puts them last, so the rest of a line is read without them.
 _NORMS, _END = b', "norms": {', b"}}}"
@@ -47,16 +50,15 @@ class Records(Sequence[dict[str, Any]]):
         self._offsets = array("q")
         self._file: tuple[int, int] | None = None
         unreadable: list[int] = []
-        if self._path.is_file():
-            with self._path.open("rb") as file:
-                self._file = _identity(file)
-                offset = 0
-                for line in lines(file):
-                    if line.step is not None:
-                        self._offsets.append(offset)
-                    elif not line.blank and not line.half:
-                        unreadable.append(line.number)
-                    offset += len(line.content)
+        with contextlib.suppress(FileNotFoundError), open_regular(path) as file:
+            self._file = _identity(file)
+            offset = 0
+            for line in lines(file):
+                if line.step is not None:
+                    self._offsets.append(offset)
+                elif not line.blank and not line.half:
+                    unreadable.append(line.number)
+                offset += len(line.content)
         self.unreadable = tuple(unreadable)
 
     def __len__(self) -> int:
@@ -82,7 +84,7 @@ class Records(Sequence[dict[str, Any]]):
     def _read(self, offsets: Sequence[int]) -> Iterator[bytes]:
         if not offsets:
             return
-        with self._path.open("rb") as file:
+        with open_regular(self._path) as file:
             if _identity(file) != self._file:
                 raise ValueError(f"{self._path} was replaced while it was read; start the analysis again")
             for offset in offsets:
