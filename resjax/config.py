@@ -210,12 +210,17 @@ def to_json(config: ConfigDict) -> str:
     return json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
 
 
-def load(workdir: str | Path) -> ConfigDict:
+def load(workdir: str | Path, allow_code: str | Iterable[str] = ()) -> ConfigDict:
     """The configuration of a workdir.
+
+    Args:
+      workdir: its folder.
+      allow_code: the names of builders, 'package.module:function', that the configuration may name. Using
+        it imports and runs such a module. The networks of resjax are always allowed.
 
     Raises:
       FileNotFoundError: there is no run in ``workdir``, or one without a configuration.
-      ValueError: the file is damaged.
+      ValueError: the file is damaged, or names a builder that is not allowed.
     """
     path = Path(workdir) / "config.json"
     remedy = _restore(path)
@@ -231,6 +236,7 @@ def load(workdir: str | Path) -> ConfigDict:
     model = stored.get("model")
     if not isinstance(model, dict) or not isinstance(model.get("name"), str):
         raise ValueError(f"{path} has no model with a name, so it is no configuration. {remedy}")
+    _refuse_code(path, model["name"], {allow_code} if isinstance(allow_code, str) else set(allow_code))
     # Fields that are younger than the workdir have their defaults, which change nothing.
     known = default().to_dict() | {"model": models.fields_of(model["name"])}
     for name, value in known.items():
@@ -247,6 +253,17 @@ def load(workdir: str | Path) -> ConfigDict:
     except ValueError as error:
         raise ValueError(f"{path} has {error}. {remedy}") from error
     return config
+
+
+def _refuse_code(path: Path, name: str, allowed: set[str]) -> None:
+    """Raises ValueError if a configuration names a builder outside of resjax that is not ``allowed``."""
+    if models.runs_code(name) and name not in allowed:
+        shown = ascii(name)[1:-1]
+        raise ValueError(
+            f"{path} names the builder {shown}, which is none of resjax: using this workdir imports and runs "
+            f"the module {shown.partition(':')[0]}. If you trust it, add to the command that reads the "
+            f"workdir --allow_code={shlex.quote(shown)}; in Python, allow_code={shown!r}"
+        )
 
 
 def remedy_of_no_config(workdir: Path) -> str:

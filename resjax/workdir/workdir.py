@@ -42,7 +42,8 @@ def claim(workdir: str | Path, config: ConfigDict) -> Path:
     config = _stored(config)
     runs = read_starts(path)
     if (path / "config.json").is_file():
-        differences = configs.differences(_with_paths_of(config, configs.load(path)), config)
+        stored = configs.load(path, allow_code=config.model.name)  # the caller's own configuration names it
+        differences = configs.differences(_with_paths_of(config, stored), config)
         if runs and all("imported" in run for run in runs):
             # Nothing was trained here, and the imported weights do not depend on how they will be.
             differences = [text for text in differences if not text.startswith("train.")]
