@@ -234,6 +234,7 @@ def file_of_a_prepared_set(make, tmp_path):
 
 READERS = {
     "config.json": of_workdir("config.json", configs.load),
+    "config.json, in training": of_workdir("config.json", lambda run: claim(run, configs.default())),
     "runs.json": of_workdir("runs.json", read_starts),
     "metrics.jsonl": of_workdir("metrics.jsonl", read_records),
     "metrics.jsonl, in training": of_workdir("metrics.jsonl", log_of),

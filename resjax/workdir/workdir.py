@@ -41,7 +41,7 @@ def claim(workdir: str | Path, config: ConfigDict) -> Path:
     writable(workdir)
     config = _stored(config)
     runs = read_starts(path)
-    if (path / "config.json").is_file():
+    if (path / "config.json").exists():
         stored = configs.load(path, allow_code=config.model.name)  # the caller's own configuration names it
         differences = configs.differences(_with_paths_of(config, stored), config)
         if runs and all("imported" in run for run in runs):
