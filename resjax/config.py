@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 
 from resjax import data, models
 from resjax.data.config import check as check_data
+from resjax.data.files import check_regular, read_json
 
 # Sections and fields that affect at most the order of sums, so a run may continue with new values.
 FREE = ("log", "checkpoint", "parallel.distributed", "parallel.cpu_devices", "eval.batch_size",
@@ -210,27 +211,34 @@ def to_json(config: ConfigDict) -> str:
     return json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
 
 
-def load(workdir: str | Path) -> ConfigDict:
+def load(workdir: str | Path, allow_code: str | Iterable[str] = ()) -> ConfigDict:
     """The configuration of a workdir.
+
+    Args:
+      workdir: its folder.
+      allow_code: the names of builders, 'package.module:function', that the configuration may name. Using
+        it imports and runs such a module. The networks of resjax are always allowed.
 
     Raises:
       FileNotFoundError: there is no run in ``workdir``, or one without a configuration.
-      ValueError: the file is damaged.
+      ValueError: the file is damaged, or names a builder that is not allowed.
     """
     path = Path(workdir) / "config.json"
-    if not path.is_file():
+    remedy = _restore(path)
+    try:
+        stored = read_json(path, dict, remedy)
+    except FileNotFoundError:
         if (path.parent / "runs.json").is_file():
-            raise FileNotFoundError(f"{path} does not exist. {remedy_of_no_config(path.parent)}")
+            raise FileNotFoundError(f"{path} does not exist. {remedy_of_no_config(path.parent)}") from None
         raise FileNotFoundError(
             f"{path} does not exist: {workdir} holds no run. Make one with "
             f"python -m resjax.train --config=digits --workdir={shlex.quote(str(workdir))}"
-        )
-    remedy = _restore(path)
-    stored = read_json(path, dict, remedy)
+        ) from None
     digest = stored.pop("sha256", None)
     model = stored.get("model")
     if not isinstance(model, dict) or not isinstance(model.get("name"), str):
         raise ValueError(f"{path} has no model with a name, so it is no configuration. {remedy}")
+    _refuse_code(path, model["name"], {allow_code} if isinstance(allow_code, str) else set(allow_code))
     # Fields that are younger than the workdir have their defaults, which change nothing.
     known = default().to_dict() | {"model": models.fields_of(model["name"])}
     for name, value in known.items():
@@ -260,6 +268,17 @@ def sha256(stored: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps({**stored, "data": data_section}, sort_keys=True).encode()).hexdigest()
 
 
+def _refuse_code(path: Path, name: str, allowed: set[str]) -> None:
+    """Raises ValueError if a configuration names a builder outside of resjax that is not ``allowed``."""
+    if models.runs_code(name) and name not in allowed:
+        shown = ascii(name)[1:-1]
+        raise ValueError(
+            f"{path} names the builder {shown}, which is none of resjax: using this workdir imports and runs "
+            f"the module {shown.partition(':')[0]}. If you trust it, add to the command that reads the "
+            f"workdir --allow_code={shlex.quote(shown)}; in Python, allow_code={shown!r}"
+        )
+
+
 def remedy_of_no_config(workdir: Path) -> str:
     """What to do about a folder with ``runs.json`` and without ``config.json``, which imports write last."""
     return (
@@ -273,32 +292,6 @@ def _restore(path: Path) -> str:
         "Restore it: begin the training once more with its --config and another --workdir, and copy "
         f"config.json from there to {shlex.quote(str(path))}"
     )
-
-
-def read_json(path: Path, kind: type[Any], remedy: str) -> Any:
-    """The value in a JSON file of a workdir.
-
-    Args:
-      path: the file.
-      kind: dict or list, what the file must hold.
-      remedy: what the message advises if the file is damaged.
-
-    Raises:
-      ValueError: the file is empty, is no JSON in UTF-8, or holds another kind.
-    """
-    content = path.read_bytes()
-    try:
-        value = json.loads(content.decode("utf-8-sig"))
-    except UnicodeDecodeError:
-        what = "is damaged: it is no text in UTF-8"
-    except (ValueError, RecursionError) as error:
-        what = f"is damaged: it is no JSON ({error})" if content.strip() else "is empty"
-    else:
-        if isinstance(value, kind):
-            return value
-        names: dict[type[Any], str] = {dict: "an object", list: "a list"}
-        what = f"is damaged: it holds {names.get(type(value), repr(value))}, not {names[kind]}"
-    raise ValueError(f"{path} {what}. {remedy}")
 
 
 def files() -> dict[str, Path]:
@@ -319,7 +312,7 @@ def find_file(name: str | Path) -> Path:
 
     Raises:
       FileNotFoundError: there is neither.
-      ValueError: the file is of another kind than Python.
+      ValueError: the file is of another kind than Python, or a pipe or device.
     """
     path, known = Path(name).expanduser(), files()
     if path.is_file():
@@ -330,6 +323,8 @@ def find_file(name: str | Path) -> Path:
                 "of another: --config=digits --config.optimizer.learning_rate=0.1"
             )
         return path
+    if not path.is_dir():
+        check_regular(path)
     if str(name) in known:
         return known[str(name)]
     near = nearest(path.stem, known)

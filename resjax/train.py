@@ -22,6 +22,7 @@ from ml_collections import ConfigDict, config_flags
 
 from resjax import command
 from resjax import config as configs
+from resjax.models import runs_code
 from resjax.training import loop
 from resjax.training.checkpoint import Checkpoints, bytes_of
 from resjax.training.cores import share_cores
@@ -180,7 +181,11 @@ def _main(argv: list[str]) -> None:
     directory = _WORKDIR.value or ""
     share_cores(_CONFIG.value)
     train_and_evaluate(_CONFIG.value, directory)
-    print(f"done: {directory}. Analyze it: python -m resjax.analyze --workdir={shlex.quote(directory)}")
+    name = _CONFIG.value.model.name
+    allowed = f" --allow_code={shlex.quote(name)}" if runs_code(name) else ""
+    print(
+        f"done: {directory}. Analyze it: python -m resjax.analyze --workdir={shlex.quote(directory)}{allowed}"
+    )
 
 
 if __name__ == "__main__":

@@ -106,7 +106,7 @@ def test_the_workdir_of_an_own_builder(tmp_path, module):
     c = configs.default()
     c.model = {"name": f"{module}:own_builder", "depth": 3}
     (tmp_path / "config.json").write_text(configs.to_json(c))
-    loaded = configs.load(tmp_path)
+    loaded = configs.load(tmp_path, allow_code=c.model.name)
     assert loaded.model.depth == 3
     configs.check(loaded)
     if module == __name__:

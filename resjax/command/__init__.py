@@ -4,6 +4,7 @@ from resjax.command.parsing import (
     CONFIG_HELP,
     Misuse,
     chosen,
+    define_allow_code,
     define_config,
     define_options,
     no_arguments,
@@ -13,6 +14,6 @@ from resjax.command.parsing import (
 from resjax.command.start import in_one_line, run
 
 __all__ = [
-    "CONFIG_HELP", "Misuse", "chosen", "define_config", "define_options", "in_one_line", "no_arguments",
-    "plain_text", "refuse_unknown", "run",
+    "CONFIG_HELP", "Misuse", "chosen", "define_allow_code", "define_config", "define_options", "in_one_line",
+    "no_arguments", "plain_text", "refuse_unknown", "run",
 ]  # fmt: skip

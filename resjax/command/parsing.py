@@ -46,6 +46,16 @@ def define_options(options: type[Any]) -> dict[str, flags.FlagHolder[Any]]:
     }
 
 
+def define_allow_code() -> flags.FlagHolder[list[str]]:
+    """``--allow_code=package.module:function``, for a command that reads workdirs, see ``config.load``."""
+    return flags.DEFINE_list(
+        "allow_code",
+        [],
+        "'package.module:function', the builder of a network that a workdir may import and run; needed for "
+        "networks that are none of resjax",
+    )
+
+
 def chosen(options: type[Any], given: dict[str, flags.FlagHolder[Any]]) -> Any:
     """The options as given on the command line.
 

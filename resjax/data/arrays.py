@@ -15,6 +15,7 @@ from PIL import Image
 
 from resjax.data import checks
 from resjax.data.config import no_such
+from resjax.data.files import open_regular
 from resjax.data.info import Info
 from resjax.data.order import split_indices
 
@@ -58,31 +59,27 @@ def read_npz(path: str) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
         class names are not a list of words.
     """
     file = pathlib.Path(path).expanduser()
-    if not file.is_file():
+    try:
+        opened = open_regular(file)
+    except FileNotFoundError as error:
         raise FileNotFoundError(
             f"{no_such(path, 'file')}. Write it with numpy.savez(path, train_images=..., "
             "train_labels=..., test_images=..., test_labels=...)"
+        ) from error
+    with opened:
+        part = (
+            f"{path}: not an .npz archive, or only a part of one ({opened.seek(0, 2):,} bytes); copy it "
+            "again, or write it with numpy.savez"
         )
-    part = (
-        f"{path}: not an .npz archive, or only a part of one ({file.stat().st_size:,} bytes); copy it again, "
-        "or write it with numpy.savez"
-    )
-    with file.open("rb") as opened:  # an error of its own if it can't be read
         if not zipfile.is_zipfile(opened):
             raise ValueError(part)
-    try:
-        loaded = np.load(file, allow_pickle=False)
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(part) from error
-    with loaded as archive:
-        missing = [key for key in KEYS if key not in archive.files]
-        if missing:
-            raise ValueError(
-                f"{path}: {', '.join(missing)} missing. Found: {', '.join(archive.files)}. "
-                f"Needed: {', '.join(KEYS)} (class_names is optional){_renaming(path, archive.files)}"
-            )
-        raw = {key: _member(path, archive, key) for key in KEYS}
-        names = _member(path, archive, "class_names") if "class_names" in archive.files else np.zeros(0, str)
+        opened.seek(0)
+        try:
+            archive = np.load(opened, allow_pickle=False)
+        except (ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(part) from error
+        with archive:
+            raw, names = _members(path, archive)
     if names.ndim != 1 or names.dtype.kind not in "SUiu":
         raise ValueError(
             f"{path}: class_names has dtype {names.dtype} and shape {names.shape}; needed: a list of words, "
@@ -91,6 +88,19 @@ def read_npz(path: str) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     if names.dtype.kind == "S":
         names = np.char.decode(names, "utf-8", "replace")
     return raw, tuple(map(str, names))
+
+
+def _members(path: str, archive: np.lib.npyio.NpzFile) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """The four arrays of an open archive, and its class names, of length 0 if it has none."""
+    missing = [key for key in KEYS if key not in archive.files]
+    if missing:
+        raise ValueError(
+            f"{path}: {', '.join(missing)} missing. Found: {', '.join(archive.files)}. "
+            f"Needed: {', '.join(KEYS)} (class_names is optional){_renaming(path, archive.files)}"
+        )
+    raw = {key: _member(path, archive, key) for key in KEYS}
+    names = _member(path, archive, "class_names") if "class_names" in archive.files else np.zeros(0, str)
+    return raw, names
 
 
 # How an array of Python objects is saved without them.

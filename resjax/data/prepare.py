@@ -15,6 +15,7 @@ from image-net.org and passed with --source. For cifar10, FOLDER may also hold t
 
 import argparse
 import hashlib
+import os
 import pathlib
 import shlex
 from typing import Any, NamedTuple, NoReturn
@@ -25,6 +26,7 @@ from resjax.command import Misuse, in_one_line
 from resjax.config import nearest
 from resjax.data import originals, tfds
 from resjax.data.config import SMALL, STREAMED
+from resjax.data.files import open_regular
 
 NAMES = (*(name for name in SMALL if name != "digits"), *STREAMED)
 
@@ -153,7 +155,7 @@ def _found(builder: Any, name: str, source: str) -> dict[str, pathlib.Path]:
     unpacked = any((folder / file).exists() for file in _CIFAR10_UNPACKED)
     if name == "cifar10" and unpacked and not (folder / "cifar-10-binary.tar.gz").exists():
         needed = _CIFAR10_UNPACKED
-    missing = [file for file in needed if not (folder / file).is_file()]
+    missing = [file for file in needed if not (folder / file).exists()]
     if missing:
         present = ", ".join(sorted(child.name for child in folder.iterdir())[:20]) or "nothing"
         raise FileNotFoundError(
@@ -163,10 +165,12 @@ def _found(builder: Any, name: str, source: str) -> dict[str, pathlib.Path]:
     paths = {file: folder / file for file in needed}
     for file, path in paths.items():
         digest = hashlib.sha256()
-        with rich.progress.open(path, "rb", description=f"Checking {file}") as opened:
-            while block := opened.read(2**20):
-                digest.update(block)
-        size, sha256, facts = path.stat().st_size, digest.hexdigest(), needed[file]
+        with open_regular(path) as opened:
+            size = os.fstat(opened.fileno()).st_size
+            with rich.progress.wrap_file(opened, size, description=f"Checking {file}") as shown:
+                while block := shown.read(2**20):
+                    digest.update(block)
+        sha256, facts = digest.hexdigest(), needed[file]
         if (size, sha256) != (facts.size, facts.sha256):
             raise ValueError(
                 f"{path} is not the original: {size:,} bytes with SHA-256 {sha256}, expected "

@@ -47,6 +47,12 @@ def build(config: Mapping[str, Any], *, image_shape: tuple[int, int, int], num_c
     return builder(image_shape=tuple(image_shape), num_classes=num_classes, **tuples)
 
 
+def runs_code(name: str) -> bool:
+    """Whether ``name`` is none of resjax's networks, but a 'package.module:function' that ``build`` imports
+    and calls."""
+    return name not in MODELS and ":" in name
+
+
 def fields_of(name: str) -> dict[str, Any]:
     """The optional fields of network ``name`` with their defaults; {} if it is unknown here, which ``build``
     refuses."""

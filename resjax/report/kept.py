@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 import jax
 
+from resjax.data.files import read_bytes
 from resjax.report.fingerprint import code_fingerprint
 from resjax.studies.initial import at_initialization
 from resjax.studies.options import ClaimOptions, Options
@@ -78,14 +79,12 @@ def _digest(study: Study, options: Options | ClaimOptions, **facts: Any) -> str:
 
 
 def _load(path: Path, key: str, restore: Callable[[dict[str, Any]], T]) -> T | None:
-    if not path.is_file():
-        return None
     try:
-        data = json.loads(path.read_text("utf-8"))
+        data = json.loads(read_bytes(path))
         result = data["result"]
         same = data["key"] == key and data.get("sha256", _sha256(result)) == _sha256(result)
         return restore(result) if same else None
-    # It can't be read, is damaged, or is in another format.
+    # It is not there, can't be read, is damaged, or is in another format.
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 

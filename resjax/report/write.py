@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from resjax import config as configs
+from resjax.data.files import read_json
 from resjax.discovery import Found
 from resjax.report import compare
 from resjax.report import found as units
@@ -142,11 +142,12 @@ def read(path: Path, study: Study) -> dict[str, Result]:
       FileNotFoundError: there is no such file.
       ValueError: it belongs to another study, or is damaged.
     """
-    if not path.is_file():
+    try:
+        data = read_json(path, dict, "Make it again with python -m resjax.analyze or resjax.claims")
+    except FileNotFoundError as error:
         raise FileNotFoundError(
             f"{path} does not exist; make it with python -m resjax.analyze or resjax.claims"
-        )
-    data = configs.read_json(path, dict, "Make it again with python -m resjax.analyze or resjax.claims")
+        ) from error
     if data.get("study") != study.name:
         raise ValueError(f"{path} holds the study {data.get('study')!r}, not {study.name!r}")
     return {label: study.result.from_json(run["result"]) for label, run in data["runs"].items()}

@@ -22,6 +22,7 @@ from typing import Any, cast
 import jax
 from orbax.checkpoint import v1 as ocp
 
+from resjax.data.files import NotRegular
 from resjax.training import manifest
 from resjax.training.devices import any_process
 from resjax.training.step import TrainState
@@ -198,7 +199,10 @@ class Checkpoints:
         """
         folder = self._folder(step)
         try:
+            manifest.check_regular(folder)
             damage = manifest.damage(folder)
+        except NotRegular as error:
+            raise Damaged(f"the checkpoint of step {step} is damaged: {error}") from error
         except FileNotFoundError:
             if not _has_mark(folder):
                 return False

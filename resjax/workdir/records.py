@@ -8,6 +8,7 @@ line without its end, which a killed process leaves, nothing is said.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -16,6 +17,8 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, overload
+
+from resjax.data.files import open_regular
 
 # Norms are most of a long log. The writer puts them last, so the rest of a line is read without them.
 _NORMS, _END = b', "norms": {', b"}}}"
@@ -62,17 +65,16 @@ class Records(Sequence[dict[str, Any]]):
         self._file: tuple[int, int] | None = None
         unreadable: list[int] = []
         self.last = 0
-        if self._path.is_file():
-            with self._path.open("rb") as file:
-                self._file = _identity(file)
-                offset = 0
-                for line in lines(file):
-                    if line.step is not None:
-                        self._offsets.append(offset)
-                        self.last = max(self.last, line.step)
-                    elif not line.blank and not line.half:
-                        unreadable.append(line.number)
-                    offset += len(line.content)
+        with contextlib.suppress(FileNotFoundError), open_regular(path) as file:
+            self._file = _identity(file)
+            offset = 0
+            for line in lines(file):
+                if line.step is not None:
+                    self._offsets.append(offset)
+                    self.last = max(self.last, line.step)
+                elif not line.blank and not line.half:
+                    unreadable.append(line.number)
+                offset += len(line.content)
         self.unreadable = tuple(unreadable)
 
     def __len__(self) -> int:
@@ -98,7 +100,7 @@ class Records(Sequence[dict[str, Any]]):
     def _read(self, offsets: Sequence[int]) -> Iterator[bytes]:
         if not offsets:
             return
-        with self._path.open("rb") as file:
+        with open_regular(self._path) as file:
             if _identity(file) != self._file:
                 raise ValueError(f"{self._path} was replaced while it was read; start the analysis again")
             for offset in offsets:

@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 
 from resjax import config as configs
 from resjax import data
+from resjax.data.files import read_json
 from resjax.data.info import TABLE
 from resjax.workdir.atomic import is_temporary, write
 from resjax.workdir.paths import local, writable
@@ -40,8 +41,9 @@ def claim(workdir: str | Path, config: ConfigDict) -> Path:
     writable(workdir)
     config = _stored(config)
     runs = read_starts(path)
-    if (path / "config.json").is_file():
-        differences = configs.differences(_with_paths_of(config, configs.load(path)), config)
+    if (path / "config.json").exists():
+        stored = configs.load(path, allow_code=config.model.name)  # the caller's own configuration names it
+        differences = configs.differences(_with_paths_of(config, stored), config)
         _need_imported(path, runs)
         if runs and all("imported" in run for run in runs):
             # Nothing was trained here, and the imported weights do not depend on how they will be.
@@ -104,14 +106,15 @@ def read_starts(workdir: str | Path) -> list[dict[str, Any]]:
       ValueError: the file is damaged.
     """
     path = Path(workdir) / "runs.json"
-    if not path.is_file():
-        return []
     aside = shlex.join(["mv", str(path), f"{path}.damaged"])
     remedy = (
         f"If the network was trained here, go on without the list of its starts: {aside}; if it was "
         "imported, import it again into another --workdir"
     )
-    starts: list[dict[str, Any]] = configs.read_json(path, list, remedy)
+    try:
+        starts: list[dict[str, Any]] = read_json(path, list, remedy)
+    except FileNotFoundError:
+        return []
     for number, start in enumerate(starts, 1):
         fits = _has(start, _START) and "commit" in start
         if not fits or ("imported" in start and not _has(start["imported"], _IMPORTED)):

@@ -21,6 +21,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from resjax.data.files import open_regular
 from resjax.workdir.atomic import replacing
 from resjax.workdir.failures import naming
 from resjax.workdir.records import Line, Records, line_of, lines
@@ -43,11 +44,11 @@ def set_aside(path: Path, start_step: int) -> str:
     Returns:
       What was moved, or is missing, in one line; '' if nothing is.
     """
-    if not path.is_file():
+    if not path.exists():
         return missing(path, 0, start_step)
     again = unreadable = size = last = 0
     ended = True
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         for line in lines(file):
             if line.half:
                 break
@@ -66,7 +67,7 @@ def set_aside(path: Path, start_step: int) -> str:
     # The context that is entered last ends first, so the lines are never absent from both files.
     with (
         replacing(path) as kept, replacing(aside) as moved,
-        path.open("rb") as file, kept.open("wb") as ours, moved.open("wb") as others,
+        open_regular(path) as file, kept.open("wb") as ours, moved.open("wb") as others,
     ):  # fmt: skip
         for line in lines(file):
             if not line.half and not line.blank:

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from resjax.data.files import read_bytes
 from resjax.pretrained.reading.files import Tensors, under
 
 DROP = "DROP"
@@ -47,10 +48,10 @@ def read_table(table: str | Path | Mapping[str, str]) -> tuple[Rule, ...]:
     if isinstance(table, Mapping):
         return tuple(Rule(old, new, f"names[{old!r}]") for old, new in table.items())
     file = Path(table).expanduser()
-    if not file.is_file():
-        raise FileNotFoundError(f"--names={table}: there is no such file")
     try:
-        lines = file.read_text("utf-8-sig").splitlines()
+        lines = read_bytes(file).decode("utf-8-sig").splitlines()
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"--names={table}: there is no such file") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"--names={table} is no text in UTF-8; a line is PATTERN -> REPLACEMENT") from error
     rules = []

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from resjax.data.files import open_regular
 from resjax.pretrained.reading.folders import INDEX, checkpoint_in, shards
 from resjax.pretrained.reading.formats import SAFETENSORS, recognize
 from resjax.pretrained.reading.safetensors_files import read_safetensors
@@ -108,7 +109,7 @@ def sha256(path: str | Path) -> str:
     file = Path(path).expanduser()
     digest = hashlib.sha256()
     for part in _parts(file):
-        with part.open("rb") as opened:
+        with open_regular(part) as opened:
             hashlib.file_digest(opened, lambda: digest)
     return digest.hexdigest()
 

@@ -4,6 +4,7 @@ import json
 import os
 from pathlib import Path
 
+from resjax.data.files import NotRegular, read_bytes
 from resjax.pretrained.reading.formats import JOIN, quoted, recognize
 
 INDEX = ".index.json"
@@ -53,11 +54,14 @@ def shards(index: Path) -> dict[Path, list[str]]:
       FileNotFoundError: shards are missing; the message names them.
     """
     try:
-        names = dict(json.loads(index.read_bytes())["weight_map"])
+        content = read_bytes(index)
+        names = dict(json.loads(content)["weight_map"])
         if not names or not all(isinstance(name, str) for name in (*names, *names.values())):
             raise ValueError("its weight_map names no files")
+    except NotRegular:
+        raise
     except (KeyError, TypeError, ValueError) as error:
-        if not index.read_bytes().startswith(b"{"):
+        if not content.startswith(b"{"):
             recognize(index)  # says what it is instead
         raise ValueError(f"{index} is no index of shards ({type(error).__name__}: {error})") from error
     found: dict[Path, list[str]] = {}
@@ -65,7 +69,7 @@ def shards(index: Path) -> dict[Path, list[str]]:
         if Path(name).name != name:
             raise ValueError(f"{index} names the shard {name!r}, which is not a file beside it")
         found.setdefault(index.parent / name, []).append(tensor)
-    missing = [path.name for path in found if not path.is_file()]
+    missing = [path.name for path in found if not path.exists()]
     if missing:
         raise FileNotFoundError(
             f"{index} lists {len(found)} shards, and {len(missing)} are missing: {', '.join(missing[:5])}. "

@@ -5,10 +5,13 @@ get what is needed from it.
 """
 
 import json
+import os
 import re
 import shlex
 import zipfile
 from pathlib import Path
+
+from resjax.data.files import open_regular
 
 SAFETENSORS, TORCH = "safetensors", "torch"
 _KNOWN = "safetensors and files of torch.save are read"
@@ -48,10 +51,8 @@ def recognize(file: Path) -> str:
     Raises:
       ValueError: it is of another format, empty, or not downloaded; the message says which and what to do.
     """
-    if not file.is_file():  # to open a pipe may wait without end
-        raise ValueError(f"{file} is a pipe or device, not a file: save what comes out of it as a file first")
-    size = file.stat().st_size
-    with file.open("rb") as opened:
+    with open_regular(file) as opened:
+        size = os.fstat(opened.fileno()).st_size
         head = opened.read(4096)
         opened.seek(max(0, size - 8))
         tail = opened.read()
@@ -72,9 +73,11 @@ def _readable(file: Path, head: bytes) -> str:
         return SAFETENSORS
     if head[:1] == b"\x80" and head[1:2] <= b"\x05" and len(head) > 2:
         return TORCH
-    if head[:4] == b"PK\x03\x04" and zipfile.is_zipfile(file):
-        with zipfile.ZipFile(file) as archive:
-            names = archive.namelist()
+    if head[:4] == b"PK\x03\x04":
+        try:
+            names = _members(file)
+        except zipfile.BadZipFile:
+            return ""
         parts = {name.rpartition("/")[2] for name in names}
         if "data.pkl" in parts and "constants.pkl" not in parts:
             return TORCH
@@ -134,8 +137,7 @@ def _is_msgpack_text(head: bytes) -> bool:
 
 def _zip(file: Path, size: int) -> tuple[str, str]:
     try:
-        with zipfile.ZipFile(file) as archive:
-            names = archive.namelist()
+        names = _members(file)
     except zipfile.BadZipFile:
         return (
             f"a zip archive or PyTorch file that is cut short at {size:,} bytes",
@@ -159,6 +161,12 @@ def _zip(file: Path, size: int) -> tuple[str, str]:
     if inside:
         return f"a zip archive that contains {', '.join(inside[:5])}", f"{_UNPACK}: unzip {quoted(file)}"
     return f"a zip archive, no PyTorch checkpoint, of {', '.join(names[:3]) or 'nothing'}, …", _KNOWN
+
+
+def _members(file: Path) -> list[str]:
+    """The names in a zip archive."""
+    with open_regular(file) as opened, zipfile.ZipFile(opened) as archive:
+        return archive.namelist()
 
 
 def _text(head: bytes) -> str | None:

@@ -10,6 +10,7 @@ import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from resjax.data.files import open_regular
 from resjax.pretrained.reading.scalars import scalars
 
 # Those that the library does not turn into arrays of NumPy.
@@ -38,7 +39,7 @@ def read_safetensors(file: Path) -> tuple[dict[str, Callable[[], np.ndarray]], d
             f"{file} is a damaged safetensors file, or it is cut short at {file.stat().st_size:,} bytes "
             f"({error}): download it again"
         ) from error
-    with file.open("rb") as header:
+    with open_regular(file) as header:
         start = 8 + int.from_bytes(header.read(8), "little")
         table: dict[str, Any] = json.loads(header.read(start - 8))
     values: dict[str, Any] = table.pop("__metadata__", {})
@@ -65,7 +66,8 @@ def _refused(kind: str) -> bool:
 def _mapped(file: Path, offset: int, dtype: Any, shape: tuple[int, ...]) -> np.ndarray:
     if 0 in shape:
         return np.zeros(shape, dtype)
-    return np.memmap(file, np.uint8, "r", offset, shape).view(dtype)
+    with open_regular(file) as opened:
+        return np.memmap(opened, np.uint8, "r", offset, shape).view(dtype)
 
 
 def _refuse(message: str) -> np.ndarray:

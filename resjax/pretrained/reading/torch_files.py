@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from resjax.data.files import open_regular
 from resjax.pretrained.reading.leaves import leaves
 from resjax.pretrained.reading.meanings import Array, Storage, Tensor, Unreadable, meaning, storage_dtype
 from resjax.pretrained.reading.pickles import PLAIN, Name, Recorded, TorchFileError, record, told
@@ -59,7 +60,7 @@ def read_torch(path: str | Path) -> Contents:
       TorchFileError (a ValueError): it can't be read; none of the file's code was run.
     """
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             if mapped[:4] == b"PK\x03\x04":
                 recorded, storages, order = _read_zip(zipfile.ZipFile(file), mapped, path)
