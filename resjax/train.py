@@ -24,8 +24,9 @@ from resjax import config as configs
 from resjax.training import loop
 from resjax.training.checkpoint import Checkpoints
 from resjax.training.cores import share_cores
-from resjax.training.devices import Devices, any_process, start_processes
+from resjax.training.devices import Devices, any_process
 from resjax.training.experiment import Experiment, load_experiment, make_experiment
+from resjax.training.processes import joined
 from resjax.training.step import Task, TrainState, create_state, eval_step, train_step
 from resjax.workdir import workdir
 from resjax.workdir.paths import local
@@ -53,9 +54,8 @@ def train_and_evaluate(config: ConfigDict, directory: str | Path) -> TrainState:
       Stopped: SIGTERM, SIGUSR1 or Ctrl-C; the state is saved.
     """
     directory = local(directory)
-    # This comes first, because JAX's multi-host service installs its own SIGTERM handler.
-    start_processes(config.parallel.distributed)
-    with StopRequest() as stop:
+    # Processes are joined first, because JAX's multi-host service installs its own SIGTERM handler.
+    with joined(config, directory), StopRequest() as stop:
         configs.check(config)
         devices = Devices(config.parallel.mode)
         devices.check_batch_size(config.train.batch_size)
