@@ -54,6 +54,7 @@ class Watch:
         self._failure: tuple[str, float] | None = None
         self._left = False  # the work of this process has ended, well or not
         self._over = threading.Event()  # nobody needs to be watched any more
+        self._stopping = False
 
     def start(self) -> None:
         """Starts to watch, in a daemon thread."""
@@ -66,13 +67,19 @@ class Watch:
         """
         if error is None or isinstance(error, Stopped):
             self._end_own(None)
-            self._over.wait()
+            self._wait(None)
             return
         broken = isinstance(error, jax.errors.JaxRuntimeError) or bool(_BROKEN.match(str(error)))
         self._left = not broken
-        self._over.wait(SILENCE + 2 * _GRACE if broken else 1)
+        self._wait(SILENCE + 2 * _GRACE if broken else 1)
         self._end_own(" ".join(f"{type(error).__name__}: {error}".split())[:500])
         self._over.set()
+
+    def _wait(self, seconds: float | None) -> None:
+        """Waits until all is over, or for ``seconds``; for ever while the watch ends this process."""
+        self._over.wait(seconds)
+        if self._stopping:
+            threading.Event().wait()
 
     def _end_own(self, failure: str | None) -> None:
         self._left = True
@@ -135,6 +142,7 @@ class Watch:
                     link.send(message)
 
     def _stop(self, text: str, status: int) -> NoReturn:
+        self._stopping = True
         if sys.stderr.isatty():
             text = f"\x1b[?25h\r{text}"  # a progress bar hides the cursor
         print(f"error: {text}", file=sys.stderr, flush=True)

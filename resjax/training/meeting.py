@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 import selectors
 import socket
 import sys
@@ -53,6 +54,9 @@ class Link:
         self._taken: list[Any] = []
         self._sending = threading.Lock()
         _notice_silence(connection)
+        if hasattr(os, "register_at_fork"):
+            # A copy in a forked child would hold the connection open after this process is gone.
+            os.register_at_fork(after_in_child=connection.close)
 
     def fileno(self) -> int:
         """For ``select``."""
