@@ -51,9 +51,7 @@ def start(workdir: Path, flags: tuple[str, ...] = FLAGS) -> list[subprocess.Pope
     started = []
     for own, environment in enumerate(environments()):
         with stderr_of(workdir, own).open("wb") as file:
-            started.append(
-                subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=file, env=environment)
-            )
+            started.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=file, env=environment))
     return started
 
 

@@ -26,6 +26,7 @@ LOST = 75  # EX_TEMPFAIL of sysexits.h: the same command can succeed
 FAILED = 1
 
 _GRACE = 3  # seconds for a process to report by itself an error that all have
+_MOMENT = 1  # seconds in which the news of a lost process arrives
 # How the errors of a broken sum over devices begin: with the name of a status of absl.
 _BROKEN = re.compile(
     "(UNKNOWN|INTERNAL|UNAVAILABLE|ABORTED|CANCELLED|DEADLINE_EXCEEDED|FAILED_PRECONDITION|DATA_LOSS): "
@@ -71,7 +72,7 @@ class Watch:
             return
         broken = isinstance(error, jax.errors.JaxRuntimeError) or bool(_BROKEN.match(str(error)))
         self._left = not broken
-        self._wait(SILENCE + 2 * _GRACE if broken else 1)
+        self._wait(SILENCE + 2 * _GRACE if broken else _MOMENT)
         self._end_own(" ".join(f"{type(error).__name__}: {error}".split())[:500])
         self._over.set()
 

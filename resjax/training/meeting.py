@@ -149,6 +149,7 @@ def _receive(place: Place, hello: dict[str, Any], seconds: float) -> tuple[dict[
     except ValueError as refusal:
         for link in met.values():
             link.send({"refused": str(refusal)})
+            link.close()
         raise
     port = _free_port()
     for link in met.values():
@@ -162,7 +163,11 @@ def _gather(
     """Fills ``met`` with links to all other processes."""
     start, said = time.monotonic(), False
     listener.settimeout(0.5)
-    while len(met) < place.number - 1:
+    while True:
+        for number in _gone(met):
+            met.pop(number).close()
+        if len(met) == place.number - 1:
+            return
         missing = [number for number in range(1, place.number) if number not in met]
         waited = time.monotonic() - start
         if waited > seconds:
@@ -177,9 +182,6 @@ def _gather(
             connection, _ = listener.accept()
         except TimeoutError:
             continue
-        finally:
-            for number in _gone(met):
-                met.pop(number).close()
         _admit(Link(connection), place, hello, met)
 
 
@@ -199,6 +201,7 @@ def _admit(link: Link, place: Place, hello: dict[str, Any], met: dict[int, Link]
         )
     if refusal:
         link.send({"refused": refusal})
+        link.close()
         raise ValueError(refusal)
     met[number] = link
 
@@ -249,8 +252,10 @@ def _call(place: Place, hello: dict[str, Any], seconds: float) -> tuple[dict[int
             _say(f"process {place.own} waits for process 0 at {place.address}, up to {seconds:.0f} s")
         time.sleep(0.5)
     if isinstance(answer, dict) and "refused" in answer:
+        link.close()
         raise ValueError(answer["refused"])
     if not isinstance(answer, dict) or not {"port", "host"} <= set(answer):
+        link.close()
         raise ValueError(
             f"what answers at {place.address} is not process 0 of this run; give all processes another port"
         )
