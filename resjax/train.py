@@ -26,8 +26,9 @@ from resjax.models import runs_code
 from resjax.training import loop
 from resjax.training.checkpoint import Checkpoints, bytes_of
 from resjax.training.cores import share_cores
-from resjax.training.devices import Devices, any_process, start_processes
+from resjax.training.devices import Devices, any_process
 from resjax.training.experiment import Experiment, load_experiment, make_experiment
+from resjax.training.processes import joined
 from resjax.training.step import Task, TrainState, create_state, eval_step, train_step
 from resjax.workdir import workdir
 from resjax.workdir.alone import alone
@@ -56,11 +57,14 @@ def train_and_evaluate(config: ConfigDict, directory: str | Path) -> TrainState:
       FloatingPointError: a step was not finite; the state before it is saved.
       Stopped: SIGTERM, SIGUSR1 or Ctrl-C; the state is saved.
     """
-    local(directory)
-    # This comes first, because JAX's multi-host service installs its own SIGTERM handler.
-    with phase("the processes of the run were joined"):
-        start_processes(config.parallel.distributed)
-    with stoppable() as stop, contextlib.ExitStack() as until:
+    directory = local(directory)
+    # Processes are joined first, because JAX's multi-host service installs its own SIGTERM handler.
+    with (
+        phase("the processes of the run were joined"),
+        joined(config, directory),
+        stoppable() as stop,
+        contextlib.ExitStack() as until,
+    ):
         configs.check(config)
         path = _on_all_hosts(lambda: writable(directory))  # before the data are read
         devices = Devices(config.parallel.mode)
