@@ -59,12 +59,7 @@ def train_and_evaluate(config: ConfigDict, directory: str | Path) -> TrainState:
     """
     directory = local(directory)
     # Processes are joined first, because JAX's multi-host service installs its own SIGTERM handler.
-    with (
-        phase("the processes of the run were joined"),
-        joined(config, directory),
-        stoppable() as stop,
-        contextlib.ExitStack() as until,
-    ):
+    with joined(config, directory), stoppable() as stop, contextlib.ExitStack() as until:
         configs.check(config)
         path = _on_all_hosts(lambda: writable(directory))  # before the data are read
         devices = Devices(config.parallel.mode)
