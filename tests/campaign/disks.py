@@ -15,8 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from resjax.training import manifest
-from tests.campaign.commands import COMMANDS, Command
-from tests.campaign.contents import ASIDE, contents, difference
+from resjax.workdir.atomic import is_temporary
+from tests.campaign.again import compared, finish
+from tests.campaign.commands import COMMANDS
 from tests.campaign.lab import Lab
 from tests.campaign.outcome import Outcome
 
@@ -54,28 +55,33 @@ def try_disk(lab: Lab, seed: int, number: int, mounts: bool) -> Outcome:
         how = f"{of} on a disk of {size // 1024} KiB, {after // 1024} KiB are needed"
         with _small_disk(lab.folder / "mount", size) as disk:
             shutil.copytree(case, disk / "case", dirs_exist_ok=True)
-            lost, said = _filled(lab, command, disk / "case", disk, cache, truth.contents)
+            lost, said = _filled(lab, of, disk / "case", cache, disk=disk)
             if lost:
                 shutil.copytree(disk / "case", case, dirs_exist_ok=True, ignore=_no_pipes)
     else:
         largest = max(path.stat().st_size for path in truth.folder.rglob("*") if path.is_file())
         size = int(part * largest)
         how = f"{of}, files of at most {size} bytes"
-        lost, said = _filled(lab, command, case, None, cache, truth.contents, largest_file=size)
+        lost, said = _filled(lab, of, case, cache, largest_file=size)
     lab.end(name, keep=bool(lost))
     return Outcome(name, f"disk: {of}", not lost, f"{how}: {lost or said}", {"tmpfs": mounts, "bytes": size})
 
 
-def _filled(lab, command: Command, case, disk, cache, truth, largest_file: int = 0) -> tuple[str, str]:  # type: ignore
-    """What was lost, '' if nothing was; and in words how the case ended."""
-    logs = lab.folder / "logs-of-disk"
+def _filled(
+    lab: Lab, of: str, case: Path, cache: Path, *, disk: Path | None = None, largest_file: int = 0
+) -> tuple[str, str]:
+    """What was lost, '' if nothing was; and in words how the case ended.
+
+    ``disk`` is the small disk in which ``case`` is, or None where files have at most ``largest_file`` bytes.
+    """
+    command, logs = COMMANDS[of], lab.folder / "logs-of-disk"
     shutil.rmtree(logs, ignore_errors=True)
     done = lab.run(command, case, cache, largest_file=largest_file, logs=logs)
     if done.stack or done.status < 0:
         return f"ended with {done.status} and a stack of calls: {done.error}", ""
     if done.status and not done.failed_plainly:
         return f"ended with {done.status}, but not in one line: {done.error}", ""
-    rest = [path.name for path in case.rglob("*") if ASIDE.fullmatch(path.name) and path.name.startswith(".")]
+    rest = [path.name for path in case.rglob("*") if is_temporary(path)]
     if rest:
         return f"left {', '.join(rest)}", ""
     for checkpoint in case.glob("*/checkpoints/*"):
@@ -83,28 +89,11 @@ def _filled(lab, command: Command, case, disk, cache, truth, largest_file: int =
             return f"checkpoint {checkpoint.name}: {said}", ""
     if disk is not None:
         subprocess.run(["mount", "-o", f"remount,size={_ENOUGH}", str(disk)], check=True)
-    if remedied := _remedy(done.error, case):
-        shutil.rmtree(remedied)
-    again = lab.run(command, case, cache, logs=logs)
-    if again.status and (remedied := _remedy(again.error, case)):
-        shutil.rmtree(remedied)
-        again = lab.run(command, case, cache, logs=logs)
-    whole = command is COMMANDS["import"] and "holds a run" in again.error
-    if again.status and not whole:
-        return f"with space again, ended with {again.status}: {again.error}", ""
-    found = contents(case, command.results)
-    if whole and "theirs/metrics.jsonl" not in found:
-        truth = {k: v for k, v in truth.items() if k != "theirs/metrics.jsonl"}
-    if said := difference(found, truth):
-        return f"with space again, another result: {said}", ""
+    lost, _ = finish(lab, command, case, cache, logs=logs)
+    lost = lost or compared(command, lab.truth[of], case)
+    if lost:
+        return f"with space again: {lost} (before: {done.error})", ""
     return "", done.error if done.status else "fitted"
-
-
-def _remedy(said: str, case: Path) -> Path | None:
-    """The folder that a message tells to remove."""
-    _, found, rest = said.partition("rm -r ")
-    folder = Path(rest.split(",")[0].split(" ")[0]) if found else None
-    return folder if folder and folder.is_dir() and folder.is_relative_to(case) else None
 
 
 @contextlib.contextmanager

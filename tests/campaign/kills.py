@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import random
-import re
-import shutil
 import signal
-from pathlib import Path
 from typing import Any
 
-from tests.campaign.commands import COMMANDS, Command, Done, Signal
-from tests.campaign.contents import after_a_stop, contents, difference
+from tests.campaign.again import compared, finish
+from tests.campaign.commands import COMMANDS, Done, Signal
 from tests.campaign.lab import Lab
 from tests.campaign.outcome import Outcome
 from tests.campaign.phases import PHASES, Phase, Span, inside, spans
 
 # A command that is stopped with SIGTERM ends so; before it can take the signal, the signal ends it.
 STOPPED = (143, -signal.SIGTERM)
-_STARTS = 4  # after which it must be done
 
 
 def command_of_kill(number: int) -> str:
@@ -55,10 +51,10 @@ def try_kill(lab: Lab, seed: int, number: int, number_of: signal.Signals = signa
         lab.run(command, case, cache, send=again)
         facts["killed_again"], starts = True, 2
     if not lost:
-        lost, more = _finish(lab, command, case, cache)
+        lost, more = finish(lab, command, case, cache)
         starts += more
     if not lost:
-        lost = _compared(lab, phase, case, stops)
+        lost = compared(command, truth, case, stopped=stops)
     facts["starts"] = starts
     lab.end(name, keep=bool(lost))
     return Outcome(name, label, not lost, lost or said, facts)
@@ -87,37 +83,3 @@ def _wrong_end(done: Done, number: signal.Signals) -> str:
     if done.stack:
         return f"a stack of calls after {number.name}: {done.error}"
     return "" if done.status in (*STOPPED, 0) else f"ended with {done.status}: {done.error}"
-
-
-def _finish(lab: Lab, command: Command, case: Path, cache: Path) -> tuple[str, int]:
-    """Starts ``command`` until it is done, and follows the remedy that it names; returns what is wrong, or
-    '', and the number of starts."""
-    for starts in range(1, _STARTS + 1):
-        done = lab.run(command, case, cache)
-        if done.stack:
-            return f"a stack of calls: {done.error}", starts
-        if done.status == 0:
-            return "", starts
-        if not done.failed_plainly:
-            return f"ended with {done.status}: {done.error}", starts
-        if remedy := re.search(r"rm -r (\S+?),? ", done.error):
-            shutil.rmtree(remedy[1])
-        elif command is COMMANDS["import"] and "holds a run" in done.error:
-            return "", starts  # the import was whole; what it holds is compared
-        else:
-            return f"refused: {done.error}", starts
-    return f"not done after {_STARTS} starts", _STARTS
-
-
-def _compared(lab: Lab, phase: Phase, case: Path, stopped: bool) -> str:
-    """How the result differs from the truth; '' if it does not."""
-    command, truth = COMMANDS[phase.command], dict(lab.truth[phase.command].contents)
-    try:
-        found = contents(case, command.results)
-    except Exception as error:
-        return f"unreadable result: {type(error).__name__}: {error}"
-    if command is COMMANDS["import"] and "theirs/metrics.jsonl" not in found:
-        del truth["theirs/metrics.jsonl"]  # the network was whole before its error was measured
-    if stopped and (log := "run/metrics.jsonl") in found:
-        found[log] = after_a_stop(found[log], truth[log])
-    return difference(found, truth)

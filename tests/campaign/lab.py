@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tests.campaign.commands import COMMANDS, OTHER, REPOSITORY, Command, Commands, Done, training
 from tests.campaign.contents import Contents, contents, difference
@@ -76,9 +76,9 @@ class Lab:
         if not keep:
             shutil.rmtree(self.folder / "cases" / name, ignore_errors=True)
 
-    def run(self, command: Command, case: Path, cache: Path, **how: object) -> Done:
-        """Runs a command in a case."""
-        return self.commands.run(command.module, command.arguments, case, cache=cache, **how)  # type: ignore
+    def run(self, command: Command, case: Path, cache: Path, **how: Any) -> Done:
+        """Runs a command in a case; ``how`` is as in ``Commands.run``."""
+        return self.commands.run(command.module, command.arguments, case, cache=cache, **how)
 
     def _undisturbed(self, name: str) -> Undisturbed:
         folder, command = self.folder / "undisturbed" / name, COMMANDS[name]
