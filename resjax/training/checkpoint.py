@@ -14,6 +14,7 @@ import os
 import re
 import shlex
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -80,6 +81,10 @@ class Checkpoints:
             return
         saved = self._unfinished(step)
 
+        def try_folder() -> None:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            os.rmdir(tempfile.mkdtemp(dir=self.directory, prefix=f"{saved.name}."))
+
         def finish() -> None:
             manifest.write(saved, step)
             saved.rename(self._folder(step))
@@ -87,7 +92,7 @@ class Checkpoints:
 
         try:
             # Where orbax can't make its folder, its threads keep the process alive for minutes.
-            self._on_first(step, lambda: saved.mkdir(parents=True, exist_ok=True))
+            self._on_first(step, try_folder)
             with naming(self._folder(step)), _without_log():
                 ocp.save(saved, state, overwrite=True, custom_metadata=_MARK)
             self._on_first(step, finish)  # all processes have written their part
