@@ -227,11 +227,14 @@ def test_errors_of_libraries_get_the_name_of_the_file(tmp_path):
 
 
 def test_a_full_log_is_named(tmp_path):
-    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
-    with pytest.raises(OSError) as raised, Writer(tmp_path, 0, 4) as writer:
-        writer.write({"step": 1, "epoch": 0.0})
-    assert raised.value.filename == str(tmp_path / "metrics.jsonl")
-    assert explained(raised.value).startswith(f"{tmp_path}/metrics.jsonl: the disk is full")
+    """When a record is written, and when what could not be written is tried again at the end."""
+    path = tmp_path / "metrics.jsonl"
+    path.symlink_to("/dev/full")
+    with pytest.raises(OSError) as closing, Writer(tmp_path, 0, 4) as writer:
+        with pytest.raises(OSError) as writing:
+            writer.write({"step": 1, "epoch": 0.0})
+    assert writing.value.filename == closing.value.filename == str(path)
+    assert explained(writing.value).startswith(f"{path}: the disk is full")
 
 
 # Training.
