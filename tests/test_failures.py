@@ -230,9 +230,11 @@ def test_a_full_log_is_named(tmp_path):
     """When a record is written, and when what could not be written is tried again at the end."""
     path = tmp_path / "metrics.jsonl"
     path.symlink_to("/dev/full")
-    with pytest.raises(OSError) as closing, Writer(tmp_path, 0, 4) as writer:
-        with pytest.raises(OSError) as writing:
-            writer.write({"step": 1, "epoch": 0.0})
+    writer = Writer(tmp_path, 0, 4)
+    with pytest.raises(OSError) as writing:
+        writer.write({"step": 1, "epoch": 0.0})
+    with pytest.raises(OSError) as closing, writer:
+        pass
     assert writing.value.filename == closing.value.filename == str(path)
     assert explained(writing.value).startswith(f"{path}: the disk is full")
 
