@@ -13,7 +13,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 from absl import flags
@@ -21,7 +21,7 @@ from ml_collections import ConfigDict, config_flags
 
 from resjax import command
 from resjax import config as configs
-from resjax.training import loop
+from resjax.training import loop, teacher
 from resjax.training.checkpoint import Checkpoints
 from resjax.training.cores import share_cores
 from resjax.training.devices import Devices, any_process, start_processes
@@ -47,8 +47,8 @@ def train_and_evaluate(config: ConfigDict, directory: str | Path) -> TrainState:
       The state after the last step, on all devices.
 
     Raises:
-      ValueError, FileNotFoundError: an invalid configuration, missing data or no intact checkpoint, before
-        any long work.
+      ValueError, FileNotFoundError: an invalid configuration, missing data, no intact checkpoint, or a
+        teacher that can't be used or has changed, before any long work.
       FloatingPointError: a step was not finite; the state before it is saved.
       Stopped: SIGTERM, SIGUSR1 or Ctrl-C; the state is saved.
     """
@@ -57,11 +57,16 @@ def train_and_evaluate(config: ConfigDict, directory: str | Path) -> TrainState:
     start_processes(config.parallel.distributed)
     with StopRequest() as stop:
         configs.check(config)
+        source = _on_all_hosts(lambda: teacher.find(config, directory))
         devices = Devices(config.parallel.mode)
         devices.check_batch_size(config.train.batch_size)
         experiment = load_experiment(config)
         experiment.check_batch_size()
-        path = _claim(directory, config)
+        taught = None
+        if source is not None:
+            theirs = _on_all_hosts(lambda: teacher.experiment_of(source, experiment))
+            taught = teacher.load(source, theirs, config, devices)
+        path = _claim(directory, config, **({"teacher": taught.facts} if taught else {}))
         checkpoints = Checkpoints(path, config.checkpoint.keep, tidy=True)
         total, shapes = experiment.plan.total, devices.abstract(experiment.state_shapes)
         damaged = _set_damaged_aside(checkpoints, shapes, total)
@@ -70,12 +75,15 @@ def train_and_evaluate(config: ConfigDict, directory: str | Path) -> TrainState:
             for text in damaged:
                 writer.say(f"{text}, and the training continues from step {start}")
             writer.say(_summary(experiment, devices, start))
-            return loop.run(experiment, devices, checkpoints, writer, stop)
+            for text in taught.said if taught else ():
+                writer.say(text)
+            own = taught.teacher if taught else None
+            return loop.run(experiment, devices, checkpoints, writer, stop, own)
 
 
-def _claim(directory: str | Path, config: ConfigDict) -> Path:
+def _claim(directory: str | Path, config: ConfigDict, **facts: Any) -> Path:
     """Claims the workdir on the first host."""
-    return _on_all_hosts(lambda: workdir.claim(directory, config))
+    return _on_all_hosts(lambda: workdir.claim(directory, config, **facts))
 
 
 def _set_damaged_aside(checkpoints: Checkpoints, like: TrainState, last: int) -> list[str]:

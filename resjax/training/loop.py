@@ -20,7 +20,7 @@ from resjax.training.devices import Devices, any_process
 from resjax.training.diagnosis import first_nonfinite
 from resjax.training.experiment import Experiment, Plan
 from resjax.training.feed import Evaluation, Feed
-from resjax.training.step import Batch, Metrics, TrainState
+from resjax.training.step import Batch, Metrics, Teacher, TrainState
 from resjax.workdir.stopping import Stopped, StopRequest
 from resjax.workdir.writers import Writer
 
@@ -31,8 +31,11 @@ def run(
     checkpoints: Checkpoints,
     writer: Writer,
     stop: StopRequest,
+    teacher: Teacher | None = None,
 ) -> TrainState:
     """Trains from the newest checkpoint or the initial state to the end of the plan; returns the last state.
+
+    ``teacher`` has its arrays on every device.
 
     Raises:
       FloatingPointError: a step was not finite; the state before it is saved.
@@ -47,7 +50,7 @@ def run(
         return checkpoints.restore(devices.abstract(experiment.state_shapes))
     evaluate = Evaluation(task, experiment.dataset, devices, config.eval.batch_size)
     feed = Feed(config, experiment.dataset, devices, step)
-    reports = _Reports(experiment, feed, writer, checkpoints)
+    reports = _Reports(experiment, feed, writer, checkpoints, teacher)
 
     def next_dispatch() -> tuple[int, Batch]:
         end = min(plan.next_event(step), step + config.train.steps_per_dispatch)
@@ -56,13 +59,13 @@ def run(
     end, batches = next_dispatch()
     program = devices.train_program(task)
     state, evaluation, train_steps = prepare(
-        program, experiment, devices, checkpoints, evaluate, (feed.images, batches)
+        program, experiment, devices, checkpoints, evaluate, (feed.images, batches), teacher
     )
     found = _Found(step, step, evaluation=evaluation)
 
     while step < plan.total and not _stops(stop, step, plan):
         start, count = jnp.int32(step), jnp.int32(end - step)
-        state, metrics = train_steps(state, feed.images, batches, start, count)
+        state, metrics = train_steps(state, feed.images, batches, start, count, teacher)
         reports.write(found, state)
         evaluates = end % plan.evaluate == 0 or end == plan.total
         found = _Found(step, end, metrics, evaluate(state) if evaluates else None)
@@ -91,6 +94,7 @@ def prepare(
     checkpoints: Checkpoints,
     evaluate: Callable[[TrainState], Metrics],
     data: tuple[Batch | None, Batch],
+    teacher: Teacher | None = None,
 ) -> tuple[TrainState, Metrics | None, jax.stages.Compiled]:
     """The state to train from, its evaluation if it is the initial one, and the compiled ``program``.
 
@@ -103,7 +107,7 @@ def prepare(
     with ThreadPoolExecutor(2) as pool:
         # Other threads only compile: the caller's JAX settings apply to this thread alone.
         making = pool.submit(experiment.lowered_state.compile) if newest is None else None
-        lowered = program.lower(shapes, *data, jnp.int32(0), jnp.int32(0))
+        lowered = program.lower(shapes, *data, jnp.int32(0), jnp.int32(0), teacher)
         steps = pool.submit(lowered.compile)
         if making is None:
             state = checkpoints.restore(shapes)
@@ -136,11 +140,19 @@ class _Reports:
     Every checkpoint ends a record, so a run that resumes there needs no earlier losses.
     """
 
-    def __init__(self, experiment: Experiment, feed: Feed, writer: Writer, checkpoints: Checkpoints) -> None:
+    def __init__(
+        self,
+        experiment: Experiment,
+        feed: Feed,
+        writer: Writer,
+        checkpoints: Checkpoints,
+        teacher: Teacher | None,
+    ) -> None:
         self._experiment = experiment
         self._feed = feed
         self._writer = writer
         self._checkpoints = checkpoints
+        self._teacher = teacher
         self._losses: list[float] = []
         self._errors: list[float] = []
         self._rate = 0.0
@@ -188,7 +200,8 @@ class _Reports:
 
     def _stop_at(self, bad: int, loss: float, state: TrainState) -> None:
         self._checkpoints.save(state)
-        where = first_nonfinite(state, self._feed.whole_batch(bad), task=self._experiment.task)
+        batch, task = self._feed.whole_batch(bad), self._experiment.task
+        where = first_nonfinite(state, batch, self._teacher, task=task)
         raise FloatingPointError(
             f"the update from step {bad} to {bad + 1} is not finite (loss {loss:.4g}); the first non-finite "
             f"value is {where}. The update was not applied: the state of step {int(state.step)} is saved in "
