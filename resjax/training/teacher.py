@@ -7,9 +7,10 @@ began, even if the teacher is trained on: ``runs.json`` has its step, and the SH
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +69,8 @@ def find(config: ConfigDict, directory: Path) -> Source | None:
     workdir = local(given, "train.teacher", reads=True)
     if workdir == directory:
         raise ValueError(f"train.teacher={given} is the workdir of this run; name that of a trained network")
-    try:
+    with _named(given):
         own = configs.load(workdir)
-    except (FileNotFoundError, ValueError) as error:
-        raise type(error)(f"train.teacher={given}: {error}") from error
     for whose, loss in (("this run", config.train.loss), (f"train.teacher={given}", own.train.loss)):
         if loss != "cross_entropy":
             raise ValueError(
@@ -98,13 +97,8 @@ def experiment_of(source: Source, experiment: Experiment) -> Experiment:
     """
     dataset = experiment.dataset
     if _other_data(source, experiment.config):
-        try:
+        with _named(source.given, "its data are needed for the constants of its images: "):
             dataset = data.load(source.config.data)
-        except (FileNotFoundError, ValueError) as error:
-            raise type(error)(
-                f"train.teacher={source.given}: the constants of its images are those of its training set: "
-                f"{error}"
-            ) from error
     theirs, ours = dataset.info, experiment.dataset.info
     for what, there, here in (
         ("images of height, width and channels", theirs.image_shape, ours.image_shape),
@@ -116,7 +110,8 @@ def experiment_of(source: Source, experiment: Experiment) -> Experiment:
                 f"train.teacher={source.given} was trained for {what} {_some(there)}, and this run is for "
                 f"{_some(here)}; name a teacher of the same images and classes"
             )
-    return make_experiment(source.config, dataset)
+    with _named(source.given):
+        return make_experiment(source.config, dataset)
 
 
 def load(source: Source, own: Experiment, config: ConfigDict, devices: Devices) -> Taught:
@@ -133,11 +128,14 @@ def load(source: Source, own: Experiment, config: ConfigDict, devices: Devices) 
     checkpoints, like = Checkpoints(source.workdir), devices.abstract(own.state_shapes)
     damaged: dict[int, str] = {}
     step: int | None
-    if source.kept is None:
-        step, damaged = checkpoints.intact(like, own.plan.total)
-    elif (step := source.kept["step"]) not in checkpoints.steps:
+    if source.kept is not None and source.kept["step"] not in checkpoints.steps:
         raise ValueError(_changed(source, "is not there"))
-    state = checkpoints.restore(like, step)
+    with _named(source.given):
+        if source.kept is None:
+            step, damaged = checkpoints.intact(like, own.plan.total)
+        else:
+            step = source.kept["step"]
+        state = checkpoints.restore(like, step)
     digest = sha256(state.variables)
     if source.kept is not None and source.kept["sha256"] != digest:
         raise ValueError(_changed(source, "holds other variables"))
@@ -168,6 +166,18 @@ def sha256(variables: Any) -> str:
         digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}\n".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def _named(given: str, why: str = "") -> Iterator[None]:
+    """Within it, errors begin with the field and its value: they are about the teacher, not about the run."""
+    for_it = f"train.teacher={given}: {why}"
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{for_it}{error}") from error
+    except ValueError as error:
+        raise ValueError(f"{for_it}{error}") from error
 
 
 def _other_data(source: Source, config: ConfigDict) -> list[str]:
