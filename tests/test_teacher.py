@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from network_helpers import logits_of
+from PIL import Image
 from run_helpers import tiny_run
 
 from resjax import config as configs
@@ -17,12 +18,13 @@ from resjax.analysis import load_run
 from resjax.network.losses import cross_entropy
 from resjax.report.facts import facts_of
 from resjax.train import train_and_evaluate
-from resjax.training import teacher
+from resjax.training import loop, teacher
 from resjax.training.checkpoint import Checkpoints
 from resjax.training.devices import Devices
 from resjax.training.experiment import load_experiment, make_experiment
+from resjax.workdir.stopping import Stopped, StopRequest
 from resjax.workdir.workdir import claim, read_starts
-from resjax.workdir.writers import read_records
+from resjax.workdir.writers import Writer, read_records
 
 
 def config_with(taught_by, steps=4):
@@ -262,6 +264,36 @@ def test_data_are_read_once_where_teacher_and_run_have_the_same(teaching, tmp_pa
     monkeypatch.setattr(data, "load", None)
     source = teacher.find(config, tmp_path)
     assert teacher.experiment_of(source, experiment).dataset is experiment.dataset
+
+
+@pytest.mark.slow
+def test_a_stopped_run_of_streamed_images_in_half_precision_goes_on(tmp_path):
+    rng = np.random.default_rng(0)
+    for i, folder in enumerate(("train/a", "train/b", "test/a", "test/b") * 4):
+        (tmp_path / "set" / folder).mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 256, (80, 80, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "set" / folder / f"{i}.png")
+    config = config_with("")
+    config.data.name, config.data.image_size, config.data.train_examples = str(tmp_path / "set"), 72, 0
+    config.data.workers, config.train.batch_size = 0, 8
+    first = load_experiment(config)
+    a = claim(tmp_path / "A", config)
+    Checkpoints(a).save(first.create_state())
+    config.seed, config.train.teacher, config.model.dtype = 1, str(a), "bfloat16"
+    whole = train_and_evaluate(config, tmp_path / "B")
+    source = teacher.find(config, tmp_path / "C")
+    experiment, devices = load_experiment(config), Devices()
+    taught = teacher.load(source, teacher.experiment_of(source, experiment), config, devices)
+    home, stop = claim(tmp_path / "C", config, teacher=taught.facts), StopRequest()
+    stop.name = "SIGTERM"
+    with Writer(home, 0, 4) as writer, pytest.raises(Stopped, match="saved at step 0 of 4"):
+        loop.run(experiment, devices, Checkpoints(home), writer, stop, taught.teacher)
+    for one, other in zip(leaves(whole), leaves(train_and_evaluate(config, home)), strict=True):
+        np.testing.assert_array_equal(one, other)
+    alone = config.copy_and_resolve_references()
+    alone.train.teacher = ""
+    without = train_and_evaluate(alone, tmp_path / "D")
+    assert not np.array_equal(leaves(without)[0], leaves(whole)[0])
 
 
 def test_an_intact_checkpoint_teaches_where_the_newest_is_damaged(half):

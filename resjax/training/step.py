@@ -73,9 +73,9 @@ class Teacher(struct.PyTreeNode):
     """A trained network whose soft targets are learned; its arrays are arguments of the compiled steps.
 
     Attributes:
-      variables: those of its network.
-      constants: of its images, whose values and borders are those of its own training.
-      network: it is run in inference mode.
+      variables: of ``network``.
+      constants: with which its images are standardized and padded, those of its own training.
+      network: the trained network, which is run in inference mode.
       temperature: T > 0 of ``distillation``.
       weight: w in 0 … 1; the whole loss is (1 − w) · the loss on labels + w · ``distillation``.
     """
