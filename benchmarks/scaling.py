@@ -114,7 +114,7 @@ def _measure(config: ConfigDict, steps: int, out: Path) -> None:
     devices = Devices()
     feed = Feed(config, experiment.dataset, devices, 0)
     state = devices.copy(experiment.create_state())
-    arguments = (state, feed.images, feed.batches(0, steps), jnp.int32(0), jnp.int32(steps))
+    arguments = (state, feed.images, feed.batches(0, steps), jnp.int32(0), jnp.int32(steps), None)
     compiled = devices.train_program(experiment.task).lower(*arguments).compile()
     state, metrics = compiled(*arguments)
     flat = jax.device_get(jax.tree.leaves(state.params))

@@ -59,6 +59,9 @@ def default(model: str = "resnet", **model_fields: Any) -> ConfigDict:
     c.train.loss = "cross_entropy"  # or 'rbf_map', for LeNet-5's original output
     c.train.rbf_rubbish = 10.0  # j of Eq. 9 of LeCun et al. 1998, for 'rbf_map'
     c.train.label_smoothing = 0.0  # probability that is spread evenly over the classes
+    c.train.teacher = ""  # workdir of a trained network, whose soft targets are then part of the loss
+    c.train.temperature = 4.0  # of the soft targets (``losses.distillation``); as in Tian et al. 2020
+    c.train.teacher_weight = 0.9  # of the soft targets, 1 minus that of `loss`; as in Tian et al. 2020
     c.train.steps_per_dispatch = 50  # maximum number of steps in one program
 
     c.optimizer = ConfigDict()
@@ -190,6 +193,10 @@ def check(config: ConfigDict) -> None:
     smoothing = config.train.label_smoothing
     if not 0 <= smoothing < 1:
         raise ValueError(f"train.label_smoothing={smoothing}; allowed: 0 ≤ value < 1")
+    if not 0 < (temperature := config.train.temperature) < float("inf"):
+        raise ValueError(f"train.temperature={temperature}; allowed: more than 0, such as 4.0")
+    if not 0 <= (weight := config.train.teacher_weight) <= 1:
+        raise ValueError(f"train.teacher_weight={weight}; allowed: 0 ≤ value ≤ 1")
     if config.train.loss == "rbf_map" and smoothing:
         raise ValueError("train.label_smoothing requires train.loss='cross_entropy'; set it to 0")
     fields = ("train.duration", "eval.every", "log.every", "checkpoint.every", "optimizer.warmup")

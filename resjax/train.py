@@ -14,7 +14,7 @@ import contextlib
 import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 from absl import flags
@@ -23,7 +23,7 @@ from ml_collections import ConfigDict, config_flags
 from resjax import command
 from resjax import config as configs
 from resjax.models import runs_code
-from resjax.training import loop
+from resjax.training import loop, teacher
 from resjax.training.checkpoint import Checkpoints, bytes_of
 from resjax.training.cores import share_cores
 from resjax.training.devices import Devices, any_process
@@ -52,8 +52,9 @@ def train_and_evaluate(config: ConfigDict, directory: str | Path) -> TrainState:
       The state after the last step, on all devices.
 
     Raises:
-      ValueError, FileNotFoundError: an invalid configuration, missing data, no intact checkpoint, or another
-        process that trains in this workdir, before any long work.
+      ValueError, FileNotFoundError: an invalid configuration, missing data, no intact checkpoint, another
+        process that trains in this workdir, or a teacher that can't be used or has changed, before any long
+        work.
       FloatingPointError: a step was not finite; the state before it is saved.
       Stopped: SIGTERM, SIGUSR1 or Ctrl-C; the state is saved.
     """
@@ -62,13 +63,19 @@ def train_and_evaluate(config: ConfigDict, directory: str | Path) -> TrainState:
     with joined(config, directory), stoppable() as stop, contextlib.ExitStack() as until:
         configs.check(config)
         path = _on_all_hosts(lambda: writable(directory))  # before the data are read
+        source = _on_all_hosts(lambda: teacher.find(config, directory))
         devices = Devices(config.parallel.mode)
         devices.check_batch_size(config.train.batch_size)
         with phase("the data were read"):
             experiment = load_experiment(config)
         experiment.check_batch_size()
+        taught = None
+        if source is not None:
+            with phase("the teacher was read"):
+                theirs = _on_all_hosts(lambda: teacher.experiment_of(source, experiment))
+                taught = teacher.load(source, theirs, config, devices)
         with phase("the checkpoints were checked"):
-            _claim(path, config, until)
+            _claim(path, config, until, **({"teacher": taught.facts} if taught else {}))
             checkpoints = Checkpoints(path, config.checkpoint.keep, tidy=True)
             total, shapes = experiment.plan.total, devices.abstract(experiment.state_shapes)
             damaged = _set_damaged_aside(checkpoints, shapes, total)
@@ -80,16 +87,19 @@ def train_and_evaluate(config: ConfigDict, directory: str | Path) -> TrainState:
             if tight:
                 writer.say(tight)
             writer.say(_summary(experiment, devices, start))
-            return loop.run(experiment, devices, checkpoints, writer, stop)
+            for text in taught.said if taught else ():
+                writer.say(text)
+            own = taught.teacher if taught else None
+            return loop.run(experiment, devices, checkpoints, writer, stop, own)
 
 
-def _claim(path: Path, config: ConfigDict, until: contextlib.ExitStack) -> None:
+def _claim(path: Path, config: ConfigDict, until: contextlib.ExitStack, **facts: Any) -> None:
     """Claims the workdir on the first host, which alone writes there until ``until`` ends."""
 
     def claim() -> None:
         if jax.process_index() == 0:
             until.enter_context(alone(path))
-        workdir.claim(path, config)
+        workdir.claim(path, config, **facts)
 
     _on_all_hosts(claim)
 

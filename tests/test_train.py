@@ -53,7 +53,7 @@ def run_steps(config, devices, count=4):
     state = devices.copy(experiment.create_state())
     batches = feed.batches(0, count)
     run = devices.train_program(experiment.task)
-    return run(state, feed.images, batches, jnp.int32(0), jnp.int32(count))
+    return run(state, feed.images, batches, jnp.int32(0), jnp.int32(count), None)
 
 
 def leaves(tree):
@@ -349,7 +349,7 @@ def test_dispatches_of_any_length_give_the_same_bits(one_device):
     state = devices.copy(experiment.create_state())
     for start, count in ((0, 3), (3, 1)):
         batches = feed.batches(start, count)
-        state, _ = run(state, feed.images, batches, jnp.int32(start), jnp.int32(count))
+        state, _ = run(state, feed.images, batches, jnp.int32(start), jnp.int32(count), None)
     assert_equal(state, one_device[0])
     assert programs(run) == 1
 

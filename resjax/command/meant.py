@@ -85,6 +85,11 @@ MEANT = {
         "train.batch_size": "bs batch batchsize trainbatchsize minibatch minibatchsize globalbatchsize",
         "train.loss": "criterion objective lossfn",
         "train.label_smoothing": "smoothing labelsmooth",
+        "train.teacher": "distill distillation distillfrom kd teachermodel teacherpath teacherdir "
+        "teacherworkdir teachercheckpoint teacherckpt",
+        "train.temperature": "temp tau distillationtau distillationtemperature kdtemperature kdtemp kdt",
+        "train.teacher_weight": "kdalpha kdweight kdlambda distillationalpha distillationweight distillalpha "
+        "distillweight softtargetweight",
         "optimizer.learning_rate": "lr baselr initlr initiallr maxlr peaklr eta alpha stepsize rate",
         "optimizer.weight_decay": "wd l2 l2reg l2regularization weightpenalty",
         "optimizer.momentum": "mom beta beta1",

@@ -5,7 +5,6 @@ sets and folders of small images become arrays too. For all of them `make` check
 `image_size`, splits off the held-out part and describes the result.
 """
 
-import contextlib
 import dataclasses
 import pathlib
 import zipfile

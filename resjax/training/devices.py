@@ -88,9 +88,10 @@ class Devices:
         return cast(Batch, shared)  # pmap places host arrays itself
 
     def train_program(self, task: Task) -> jax.stages.Wrapped:
-        """``step.train_steps`` on these devices, to be called or compiled; the state is donated."""
+        """``step.train_steps`` on these devices, to be called or compiled with all six arguments: the teacher
+        may be None. The state is donated."""
         if self.mode == "jit":
-            rest = (self._copied, self._split, self._copied, self._copied)
+            rest = (self._copied, self._split, self._copied, self._copied, self._copied)
             return jax.jit(
                 self._traced(train_steps, task=task),
                 in_shardings=(self._copied, *rest),
@@ -100,7 +101,7 @@ class Devices:
         return jax.pmap(
             self._traced(train_steps, task=task, axis_name="device"),
             axis_name="device",
-            in_axes=(None, None, 1, None, None),
+            in_axes=(None, None, 1, None, None, None),
             out_axes=None,
             devices=self._devices,
         )

@@ -21,7 +21,7 @@ from resjax.training.devices import Devices, any_process
 from resjax.training.diagnosis import first_nonfinite
 from resjax.training.experiment import Experiment, Plan
 from resjax.training.feed import Evaluation, Feed
-from resjax.training.step import Batch, Metrics, TrainState
+from resjax.training.step import Batch, Metrics, Teacher, TrainState
 from resjax.workdir.stopping import StopRequest, phase
 from resjax.workdir.writers import Writer, read_records
 
@@ -34,8 +34,11 @@ def run(
     checkpoints: Checkpoints,
     writer: Writer,
     stop: StopRequest,
+    teacher: Teacher | None = None,
 ) -> TrainState:
     """Trains from the newest checkpoint or the initial state to the end of the plan; returns the last state.
+
+    ``teacher`` has its arrays on every device.
 
     Raises:
       FloatingPointError: a step was not finite; the state before it is saved.
@@ -57,7 +60,7 @@ def run(
             writer.write(experiment.record(step, evaluate(state)))
         return state
     feed = Feed(config, experiment.dataset, devices, step)
-    reports = _Reports(experiment, feed, writer, checkpoints)
+    reports = _Reports(experiment, feed, writer, checkpoints, teacher)
 
     def next_dispatch() -> tuple[int, Batch]:
         end = min(plan.next_event(step), step + config.train.steps_per_dispatch)
@@ -73,14 +76,20 @@ def run(
     program = devices.train_program(task)
     with phase("the training was compiled", kept):
         state, evaluation, train_steps = prepare(
-            program, experiment, devices, checkpoints, evaluate if evaluates else None, (feed.images, batches)
+            program,
+            experiment,
+            devices,
+            checkpoints,
+            evaluate if evaluates else None,
+            (feed.images, batches),
+            teacher,
         )
     found = _Found(step, step, evaluation=evaluation)
 
     with stop.deferred(agreed=several):
         while step < plan.total and not _stops(stop, step, plan):
             start, count = jnp.int32(step), jnp.int32(end - step)
-            state, metrics = train_steps(state, feed.images, batches, start, count)
+            state, metrics = train_steps(state, feed.images, batches, start, count, teacher)
             reports.write(found, state)
             evaluation = None
             evaluates = end % plan.evaluate == 0 or end == plan.total
@@ -124,6 +133,7 @@ def prepare(
     checkpoints: Checkpoints,
     evaluate: Callable[[TrainState], Metrics] | None,
     data: tuple[Batch | None, Batch],
+    teacher: Teacher | None = None,
 ) -> tuple[TrainState, Metrics | None, jax.stages.Compiled]:
     """The state to train from, its evaluation with ``evaluate``, and the compiled ``program``.
 
@@ -136,7 +146,7 @@ def prepare(
     with ThreadPoolExecutor(2) as pool:
         # Other threads only compile: the caller's JAX settings apply to this thread alone.
         making = pool.submit(experiment.lowered_state.compile) if newest is None else None
-        lowered = program.lower(shapes, *data, jnp.int32(0), jnp.int32(0))
+        lowered = program.lower(shapes, *data, jnp.int32(0), jnp.int32(0), teacher)
         steps = pool.submit(lowered.compile)
         if making is None:
             state = checkpoints.restore(shapes)
@@ -170,11 +180,19 @@ class _Reports:
     Every checkpoint ends a record, so a run that resumes there needs no earlier losses.
     """
 
-    def __init__(self, experiment: Experiment, feed: Feed, writer: Writer, checkpoints: Checkpoints) -> None:
+    def __init__(
+        self,
+        experiment: Experiment,
+        feed: Feed,
+        writer: Writer,
+        checkpoints: Checkpoints,
+        teacher: Teacher | None,
+    ) -> None:
         self._experiment = experiment
         self._feed = feed
         self._writer = writer
         self._checkpoints = checkpoints
+        self._teacher = teacher
         self._losses: list[float] = []
         self._errors: list[float] = []
         self._rate = 0.0
@@ -224,7 +242,8 @@ class _Reports:
 
     def _stop_at(self, bad: int, loss: float, state: TrainState) -> None:
         self._checkpoints.save(state)
-        where = first_nonfinite(state, self._feed.whole_batch(bad), task=self._experiment.task)
+        batch, task = self._feed.whole_batch(bad), self._experiment.task
+        where = first_nonfinite(state, batch, self._teacher, task=task)
         raise FloatingPointError(
             f"the update from step {bad} to {bad + 1} is not finite (loss {loss:.4g}); the first non-finite "
             f"value is {where}. The update was not applied: the state of step {int(state.step)} is saved in "

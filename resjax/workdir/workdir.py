@@ -1,7 +1,7 @@
 """The folder of a run:
 
 ``config.json``     the resolved configuration
-``runs.json``       for each start: commit, versions, device, date, command
+``runs.json``       for each start: commit, versions, device, date, command, and the teacher's checkpoint
 ``metrics.jsonl``   one JSON object per line, see ``resjax.workdir.writers``; lines that a start repeats
                     are moved to ``metrics.jsonl.set-aside-1``, ``-2``, …
 ``checkpoints/``    see ``resjax.training.checkpoint``
@@ -28,8 +28,10 @@ from resjax.workdir.paths import local, writable
 from resjax.workdir.provenance import provenance
 
 
-def claim(workdir: str | Path, config: ConfigDict) -> Path:
+def claim(workdir: str | Path, config: ConfigDict, **facts: Any) -> Path:
     """Makes ``workdir`` the folder of a run with ``config``, or continues one; returns its absolute path.
+
+    ``facts`` become part of this start's entry in ``runs.json``.
 
     Raises:
       ValueError: the folder belongs to a run with another configuration (the differences are listed) or with
@@ -59,7 +61,7 @@ def claim(workdir: str | Path, config: ConfigDict) -> Path:
     if config.parallel.mode == "pmap":
         _check_devices(path, runs)
     write_config(path, config)
-    add_start(path)
+    add_start(path, **facts)
     return path
 
 
@@ -85,6 +87,8 @@ def _stored(config: ConfigDict) -> ConfigDict:
     """A copy as it is stored: with absolute paths, since an analysis may start in another folder."""
     config = config.copy_and_resolve_references()
     config.data = data.absolute(config.data)
+    if config.train.teacher:
+        config.train.teacher = str(local(config.train.teacher, "train.teacher", reads=True))
     return config
 
 
@@ -94,9 +98,12 @@ def add_start(path: Path, **facts: Any) -> None:
     write(path / "runs.json", json.dumps(starts, indent=2) + "\n")
 
 
-# What an entry of runs.json holds at least, beside ``commit``, and what its ``imported``, if it has that.
+# What an entry of runs.json holds at least, beside ``commit``; and what else, if it has that.
 _START = {"date": str, "command": str, "device": str, "device_count": int, "machine": str}
-_IMPORTED = {"file": str, "sha256": str, "layout": str}
+_FURTHER: dict[str, dict[str, type]] = {
+    "imported": {"file": str, "sha256": str, "layout": str},
+    "teacher": {"workdir": str, "step": int, "sha256": str},
+}
 
 
 def read_starts(workdir: str | Path) -> list[dict[str, Any]]:
@@ -117,7 +124,7 @@ def read_starts(workdir: str | Path) -> list[dict[str, Any]]:
         return []
     for number, start in enumerate(starts, 1):
         fits = _has(start, _START) and "commit" in start
-        if not fits or ("imported" in start and not _has(start["imported"], _IMPORTED)):
+        if not fits or not all(_has(start[k], kinds) for k, kinds in _FURTHER.items() if k in start):
             raise ValueError(f"{path} is damaged: entry {number} is not what a start writes. {remedy}")
     return starts
 
