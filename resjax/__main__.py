@@ -51,9 +51,17 @@ def main() -> None:
         del sys.argv[1]
         # As if Python had been started with -m: the command can import modules of the current folder, such
         # as a network of one's own, and it is the main module, since only that defines flags.
-        if not sys.flags.safe_path:
-            sys.path[0] = os.getcwd()
-        runpy.run_module(COMMANDS[given][0], run_name="__main__", alter_sys=True)
+        try:
+            if not sys.flags.safe_path:
+                sys.path[0] = os.getcwd()
+        except FileNotFoundError:
+            print("error: the current folder has been removed; change to another one: cd", file=sys.stderr)
+            sys.exit(1)
+        try:
+            runpy.run_module(COMMANDS[given][0], run_name="__main__", alter_sys=True)
+        except KeyboardInterrupt:  # while modules are imported
+            print("stopped by Ctrl-C", file=sys.stderr)
+            sys.exit(130)
     else:
         nearest = difflib.get_close_matches(given, COMMANDS, 1)
         meant = f" Did you mean resjax {nearest[0]}?" if nearest else ""

@@ -10,8 +10,9 @@ state or the newest checkpoint of the workdir. Both can be used alone, and so ca
 
 from __future__ import annotations
 
+import contextlib
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,14 +23,15 @@ from ml_collections import ConfigDict, config_flags
 from resjax import command
 from resjax import config as configs
 from resjax.training import loop
-from resjax.training.checkpoint import Checkpoints
+from resjax.training.checkpoint import Checkpoints, bytes_of
 from resjax.training.cores import share_cores
 from resjax.training.devices import Devices, any_process, start_processes
 from resjax.training.experiment import Experiment, load_experiment, make_experiment
 from resjax.training.step import Task, TrainState, create_state, eval_step, train_step
 from resjax.workdir import workdir
-from resjax.workdir.paths import local
-from resjax.workdir.stopping import phase, stoppable
+from resjax.workdir.failures import free, is_full, size
+from resjax.workdir.paths import local, writable
+from resjax.workdir.stopping import Stopped, phase, stoppable
 from resjax.workdir.writers import Writer
 
 __all__ = [
@@ -52,33 +54,78 @@ def train_and_evaluate(config: ConfigDict, directory: str | Path) -> TrainState:
       FloatingPointError: a step was not finite; the state before it is saved.
       Stopped: SIGTERM, SIGUSR1 or Ctrl-C; the state is saved.
     """
-    directory = local(directory)
+    local(directory)
     # This comes first, because JAX's multi-host service installs its own SIGTERM handler.
     with phase("the processes of the run were joined"):
         start_processes(config.parallel.distributed)
     with stoppable() as stop:
         configs.check(config)
+        path = _on_all_hosts(lambda: writable(directory))  # before the data are read
         devices = Devices(config.parallel.mode)
         devices.check_batch_size(config.train.batch_size)
         with phase("the data were read"):
             experiment = load_experiment(config)
         experiment.check_batch_size()
         with phase("the checkpoints were checked"):
-            path = _claim(directory, config)
+            _on_all_hosts(lambda: workdir.claim(directory, config))  # on the first
             checkpoints = Checkpoints(path, config.checkpoint.keep, tidy=True)
             total, shapes = experiment.plan.total, devices.abstract(experiment.state_shapes)
             damaged = _set_damaged_aside(checkpoints, shapes, total)
         start = checkpoints.newest or 0
-        with Writer(path, start, total, config.log.tensorboard) as writer:
+        tight = _space(checkpoints, experiment, start)
+        with _promise(checkpoints, experiment), Writer(path, start, total, config.log.tensorboard) as writer:
             for text in damaged:
                 writer.say(f"{text}, and the training continues from step {start}")
+            if tight:
+                writer.say(tight)
             writer.say(_summary(experiment, devices, start))
             return loop.run(experiment, devices, checkpoints, writer, stop)
 
 
-def _claim(directory: str | Path, config: ConfigDict) -> Path:
-    """Claims the workdir on the first host."""
-    return _on_all_hosts(lambda: workdir.claim(directory, config))
+def _space(checkpoints: Checkpoints, experiment: Experiment, start: int) -> str:
+    """A warning if the disk may not suffice for the checkpoints to come; '' if it does.
+
+    Raises:
+      OSError: not even one fits.
+    """
+    plan = experiment.plan
+    if start >= plan.total:
+        return ""
+
+    def check() -> str:
+        needed, left = bytes_of(experiment.state_shapes), free(checkpoints.directory)
+        checkpoints.need_space(needed)
+        saves = -(-plan.total // plan.save) - start // plan.save
+        keep = experiment.config.checkpoint.keep
+        # The oldest is removed when the newest is whole.
+        together = min(saves, keep + 1 - min(keep, len(checkpoints.steps))) if keep else saves
+        if left >= together * needed:
+            return ""
+        return (
+            f"the disk may become full: {size(left)} are free in {checkpoints.directory.parent}, and the "
+            f"checkpoints of this run may take {size(together * needed)} more"
+        )
+
+    return _on_all_hosts(check)
+
+
+@contextlib.contextmanager
+def _promise(checkpoints: Checkpoints, experiment: Experiment) -> Iterator[None]:
+    """A context whose errors say what is safe: the step where the same command continues."""
+    try:
+        yield
+    except (Stopped, FloatingPointError):  # they say it themselves
+        raise
+    except Exception as error:
+        if is_full(error):
+            error.add_note(f"A checkpoint takes about {size(bytes_of(experiment.state_shapes))}.")
+        with contextlib.suppress(OSError):
+            newest = checkpoints.newest
+            safe = "No checkpoint is saved yet; the same command starts anew."
+            if newest is not None:
+                safe = f"The checkpoint of step {newest} is whole; the same command continues there."
+            error.add_note(safe)
+        raise
 
 
 def _set_damaged_aside(checkpoints: Checkpoints, like: TrainState, last: int) -> list[str]:

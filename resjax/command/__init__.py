@@ -10,9 +10,9 @@ from resjax.command.parsing import (
     plain_text,
     refuse_unknown,
 )
-from resjax.command.start import ends_process, run
+from resjax.command.start import in_one_line, run
 
 __all__ = [
-    "CONFIG_HELP", "Misuse", "chosen", "define_config", "define_options", "ends_process",
-    "no_arguments", "plain_text", "refuse_unknown", "run",
+    "CONFIG_HELP", "Misuse", "chosen", "define_config", "define_options", "in_one_line", "no_arguments",
+    "plain_text", "refuse_unknown", "run",
 ]  # fmt: skip

@@ -16,6 +16,7 @@ from resjax import config as configs
 from resjax.command.meant import MEANT_FLAGS, nearest_field, unknown_field
 from resjax.config import nearest, plain
 from resjax.data.config import check as check_data
+from resjax.workdir.failures import of_system
 
 CONFIG_FLAGS = ("--config", "-config")
 CONFIG_HELP = (
@@ -25,7 +26,8 @@ CONFIG_HELP = (
 # Flags that are defined here belong to the command, so its --help lists them.
 flags.disclaim_key_flags()
 # What parsing of flags and loading of a configuration raise.
-_ERRORS = (flags.Error, AttributeError, KeyError, IndexError, OSError, TypeError, ValueError)
+_BROKEN = (SyntaxError, ImportError, NameError, ArithmeticError)
+_ERRORS = (flags.Error, AttributeError, KeyError, IndexError, OSError, TypeError, ValueError, *_BROKEN)
 
 
 class Misuse(ValueError):
@@ -141,6 +143,10 @@ def explained(argv: list[str], error: Exception, config: ConfigDict | None, know
     text = str(error).replace("\\n", " ").replace("\\'", "'").strip()
     if isinstance(error, KeyError):
         text = text.strip("\"'")
+    if isinstance(error, _BROKEN):
+        return f"the file of --config can't be run: {type(error).__name__}: {' '.join(text.split())}"
+    if system := re.search(r"\[Errno (\d+)\] [^:]*: '(.*)'", text):
+        return of_system(int(system[1]), system[2])
     if isinstance(error, flags.UnrecognizedFlagError):
         return _unknown_flag(argv, error.flagname, config, known)
     if missing := re.match(r"flag --(\w+)=None: .* must have a value", text):

@@ -5,6 +5,7 @@ sets and folders of small images become arrays too. For all of them `make` check
 `image_size`, splits off the held-out part and describes the result.
 """
 
+import contextlib
 import dataclasses
 import pathlib
 import zipfile
@@ -63,12 +64,19 @@ def read_npz(path: str) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
             f"{no_such(path, 'file')}. Write it with numpy.savez(path, train_images=..., "
             "train_labels=..., test_images=..., test_labels=...)"
         )
-    if not zipfile.is_zipfile(file):
-        raise ValueError(
-            f"{path}: not an .npz archive, or only a part of one ({file.stat().st_size:,} bytes); copy it "
-            "again, or write it with numpy.savez"
-        )
-    with np.load(file, allow_pickle=False) as archive:
+    part = (
+        f"{path}: not an .npz archive, or only a part of one ({file.stat().st_size:,} bytes); copy it again, "
+        "or write it with numpy.savez"
+    )
+    with contextlib.ExitStack() as stack:
+        opened = stack.enter_context(file.open("rb"))
+        if not zipfile.is_zipfile(opened):
+            raise ValueError(part)
+        opened.seek(0)
+        try:
+            archive = stack.enter_context(np.load(opened, allow_pickle=False))
+        except (ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(part) from error
         missing = [key for key in KEYS if key not in archive.files]
         if missing:
             raise ValueError(

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import rich.progress
 
-from resjax.command import Misuse, ends_process
+from resjax.command import Misuse, in_one_line
 from resjax.config import nearest
 from resjax.data import originals, tfds
 from resjax.data.config import SMALL, STREAMED
@@ -57,10 +57,9 @@ def prepare(name: str, data_dir: str = "", source: str = "") -> pathlib.Path:
     `data_dir` is as `config.data.data_dir`, `source` the folder of the original files; '' = download them.
 
     Raises:
-      ValueError: an unknown name, or a file that is not the original.
+      ValueError: an unknown name, a file that is not the original, a failed download, or an environment that
+        lacks packages that TFDS needs; the message of the last has a command for another environment.
       FileNotFoundError: an original file is missing, or the set exists as TFRecord only.
-      RuntimeError: the download failed, or this environment lacks packages that TFDS needs; the message has a
-        command for another environment.
     """
     if name not in NAMES:
         near = nearest(name, NAMES)
@@ -79,7 +78,7 @@ def prepare(name: str, data_dir: str = "", source: str = "") -> pathlib.Path:
             download_config=download.DownloadConfig(try_download_gcs=False),
         )
     except ImportError as error:
-        raise RuntimeError(
+        raise ValueError(
             f"{name} cannot be prepared in this environment ({error}). With TensorFlow, in "
             f"a separate environment:\n  {isolated_prepare(name, root, source)}"
         ) from error
@@ -134,7 +133,7 @@ def _downloaded(builder: Any, name: str, dl_manager: Any) -> dict[str, pathlib.P
     try:
         return {file: pathlib.Path(path) for file, path in dl_manager.download(urls).items()}
     except failures as error:
-        raise RuntimeError(
+        raise ValueError(
             f"the original files of {name} could not be downloaded ({error}). Fetch them in another "
             f"way and give their folder with --source=FOLDER: {', '.join(urls.values())}"
         ) from error
@@ -183,7 +182,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The command line; errors end it with a message instead of a traceback."""
+    """The command line; an error ends it as ``resjax.command.in_one_line`` says."""
     parser = _Parser(
         prog="python -m resjax.data.prepare",
         description=__doc__,
@@ -197,13 +196,8 @@ def main(arguments: list[str] | None = None) -> None:
         near = nearest(argument.partition("=")[0], ("--data_dir", "--source"))
         hint = f" Did you mean {near}?" if near else ""
         parser.error(f"{argument}: there is no such argument.{hint} See --help")
-    try:
-        with ends_process(f"{flags.name} was prepared"):
-            path = prepare(flags.name, flags.data_dir, flags.source)
-    except Misuse as error:
-        parser.error(str(error))
-    except (FileNotFoundError, ValueError, RuntimeError) as error:
-        raise SystemExit(f"error: {error}") from error
+    with in_one_line(f"{flags.name} was prepared"):
+        path = prepare(flags.name, flags.data_dir, flags.source)
     print(f"{flags.name} is prepared in {path}")
     for rest in sorted(path.parent.glob("incomplete.*")):  # TFDS's name for its temporary folder
         print(

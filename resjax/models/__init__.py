@@ -85,7 +85,7 @@ def _builder(name: Any, given: Mapping[str, Any]) -> tuple[Builder, dict[str, An
 
 def _own_builder(name: str) -> Builder:
     module, colon, function = name.partition(":")
-    if not colon:
+    if not colon or not all(part.isidentifier() for part in (*module.split("."), function)):
         raise ValueError(
             f"model.name={name!r}; allowed: {', '.join(sorted(MODELS))}, or your own builder as "
             "'package.module:function'"

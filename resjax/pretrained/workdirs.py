@@ -4,7 +4,9 @@ Step 0 of every run is the randomly initialized network of its seed, to which se
 trained one. The pretrained network is saved as step 1, as if the first step had loaded it.
 """
 
+import contextlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from resjax.pretrained.convert import replaced, some, to_variables, with_new_hea
 from resjax.pretrained.layouts.layout import Layout
 from resjax.pretrained.reading.files import sha256, size
 from resjax.pretrained.source import Source
-from resjax.training.checkpoint import Checkpoints
+from resjax.training.checkpoint import Checkpoints, bytes_of
 from resjax.training.devices import Devices
 from resjax.training.experiment import Experiment
 from resjax.training.feed import Evaluation
@@ -177,13 +179,28 @@ def make_workdir(
         "new_head": new_head,
     }
     home = local(directory)
+    checkpoints = Checkpoints(home)
+    checkpoints.need_space(bytes_of(state))
     with stoppable() as stop, stop.deferred(_saved(home)):
-        # The order matters to an import that is killed: what is there without config.json is refused.
+        _write(home, checkpoints, state, imported, experiment.config)
+    return state
+
+
+def _write(
+    home: Path, checkpoints: Checkpoints, state: TrainState, imported: dict[str, Any], config: ConfigDict
+) -> None:
+    try:
+        # The order matters to an import that is killed: without config.json, every command refuses the rest.
         workdir.add_start(home, imported=imported)
         atomic.write(home / "config.py", _CONFIG_FILE)
-        Checkpoints(home).save(state)
-        workdir.write_config(home, experiment.config)
-    return state
+        checkpoints.save(state)
+        workdir.write_config(home, config)
+    except OSError:  # so that the same command can start again
+        for file in ("runs.json", "config.py"):
+            with contextlib.suppress(OSError):
+                (home / file).unlink()
+        shutil.rmtree(checkpoints.directory, ignore_errors=True)
+        raise
 
 
 def _saved(home: Path) -> str:

@@ -82,7 +82,8 @@ def _load(path: Path, key: str, restore: Callable[[dict[str, Any]], T]) -> T | N
     try:
         data = json.loads(path.read_text("utf-8"))
         return restore(data["result"]) if data["key"] == key else None
-    except (ValueError, KeyError, TypeError, AttributeError):  # damaged, or in another format
+    # It can't be read, is damaged, or is in another format.
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 

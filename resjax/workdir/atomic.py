@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from resjax.workdir.failures import naming
+
 # Seconds without a change after which the process that wrote a temporary file is taken for killed. Its number
 # proves nothing, because the process may run on another machine.
 _ABANDONED = 600
@@ -32,22 +34,24 @@ def replacing(path: Path) -> Iterator[Path]:
     ``path`` is as it was. What a killed process has left is removed when the same file is written again, ten
     minutes later or more.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for other in path.parent.iterdir():
-        if is_temporary(other, path.name):
-            with contextlib.suppress(OSError):  # it has just gone, or belongs to another user
-                if time.time() - other.stat().st_mtime > _ABANDONED:
-                    other.unlink()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    _unfinished.add(temporary)
-    try:
-        yield temporary
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    finally:
-        _unfinished.discard(temporary)
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for other in path.parent.iterdir():
+            if is_temporary(other, path.name):
+                with contextlib.suppress(OSError):  # it has just gone, or belongs to another user
+                    if time.time() - other.stat().st_mtime > _ABANDONED:
+                        other.unlink()
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        _unfinished.add(temporary)
+        try:
+            yield temporary
+            temporary.replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):  # of the disk or folder that the first error reports
+                temporary.unlink()
+            raise
+        finally:
+            _unfinished.discard(temporary)
 
 
 def discard() -> None:

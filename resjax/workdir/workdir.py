@@ -42,6 +42,7 @@ def claim(workdir: str | Path, config: ConfigDict) -> Path:
     runs = read_starts(path)
     if (path / "config.json").is_file():
         differences = configs.differences(_with_paths_of(config, configs.load(path)), config)
+        _need_imported(path, runs)
         if runs and all("imported" in run for run in runs):
             # Nothing was trained here, and the imported weights do not depend on how they will be.
             differences = [text for text in differences if not text.startswith("train.")]
@@ -173,11 +174,28 @@ def _by_number(path: Path) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
+def _need_imported(path: Path, runs: list[dict[str, Any]]) -> None:
+    """Raises ValueError if the network in ``path`` was imported and no checkpoint is left: a training would
+    start from random weights."""
+    imported = next((run["imported"] for run in runs if "imported" in run), None)
+    if imported and not _has_checkpoints(path):
+        raise ValueError(
+            f"{path} was imported from {imported['file']}, and its checkpoints are gone. Copy one to "
+            f"{path / 'checkpoints'} from elsewhere, or import the file again: python -m resjax.pretrained "
+            "FILE --workdir=OTHER"
+        )
+
+
+def _has_checkpoints(path: Path) -> bool:
+    """Whether there are any, intact or not."""
+    found = (path / "checkpoints").glob("[0-9]*")
+    return any(re.fullmatch(r"\d+(\.damaged.*)?", folder.name) for folder in found)
+
+
 def _check_devices(path: Path, runs: list[dict[str, Any]]) -> None:
     """Under pmap, BatchNorm sees the share of one device, so results depend on the number of devices."""
     trained = [run for run in runs if "imported" not in run]
-    saved = any(folder.name.isdigit() for folder in (path / "checkpoints").glob("*"))
-    if not trained or not saved:
+    if not trained or not _has_checkpoints(path):
         return  # nothing has been trained here
     before, now = trained[-1].get("device_count"), jax.device_count()
     if before != now:

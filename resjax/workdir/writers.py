@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from resjax.workdir.atomic import replacing
+from resjax.workdir.failures import naming
 from resjax.workdir.records import Line, Records, lines
 
 Record = Mapping[str, Any]
@@ -94,7 +95,7 @@ class Writer:
         first = jax.process_index() == 0
         path = workdir / "metrics.jsonl" if first else Path(os.devnull)
         moved = set_aside(path, start_step) if first else ""
-        self._file = path.open("a", encoding="utf-8")
+        self._path, self._file = path, path.open("a", encoding="utf-8")
         self._events = _event_writer(workdir / "tensorboard", start_step) if tensorboard and first else None
         self._console = Console(file=sys.stderr, quiet=not first, highlight=False, soft_wrap=True)
         self._bar = Progress(
@@ -117,7 +118,8 @@ class Writer:
 
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
-        self._file.close()
+        with naming(self._path):  # closing writes what could not be written before
+            self._file.close()
         if self._events:
             self._events.close()
 
@@ -140,8 +142,9 @@ class Writer:
     def write(self, record: Record) -> None:
         """Writes a record to the file and to TensorBoard, and its scalars to the terminal."""
         plain = _plain(record)
-        self._file.write(json.dumps(plain) + "\n")
-        self._file.flush()
+        with naming(self._path):
+            self._file.write(json.dumps(plain) + "\n")
+            self._file.flush()
         if self._events:
             for name, value in _scalars(plain):
                 self._events.add_scalar(name, value, plain["step"])
