@@ -45,7 +45,7 @@ class Stopped(KeyboardInterrupt):
 
 
 class _Mode(enum.Enum):
-    STARTING = "nothing has begun"
+    STARTING = "no work runs yet, or any more: the process ends at once"
     FREE = "nothing has to be saved"
     DEFERRED = "a stop waits until the work has saved"
     BETWEEN = "deferred, but what runs now is cut off"
