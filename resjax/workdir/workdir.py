@@ -42,7 +42,6 @@ def claim(workdir: str | Path, config: ConfigDict) -> Path:
     runs = read_starts(path)
     if (path / "config.json").is_file():
         differences = configs.differences(_with_paths_of(config, configs.load(path)), config)
-        _need_imported(path, runs)
         if runs and all("imported" in run for run in runs):
             # Nothing was trained here, and the imported weights do not depend on how they will be.
             differences = [text for text in differences if not text.startswith("train.")]
@@ -52,6 +51,7 @@ def claim(workdir: str | Path, config: ConfigDict) -> Path:
                 f"{path} belongs to a run with another configuration:\n  {listed}\n"
                 "Use another --workdir, or set these fields back."
             )
+        _need_imported(path, runs)
     else:
         need_empty(path)
     if config.parallel.mode == "pmap":
