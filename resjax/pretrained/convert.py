@@ -16,6 +16,7 @@ from resjax.pretrained.reading.files import Tensors
 
 # A counter of PyTorch that inference does not use.
 _COUNTERS = "num_batches_tracked"
+_RULES = 40  # in a message
 
 
 def to_variables(
@@ -74,6 +75,8 @@ def to_variables(
 
 def _no_weights(array: np.ndarray, dtype: np.dtype, leaf: str) -> str:
     """What makes an array, which has ``dtype`` in the file, no weights or statistics; "" if nothing does."""
+    if not array.size:
+        return "empty"
     if dtype.kind in "biu":
         return str(dtype)
     if not np.all(np.isfinite(array)):
@@ -146,6 +149,8 @@ def _leave_out(unexpected: list[str], wanted: Iterable[str]) -> str:
         return f"{re.escape('.'.join(tail))}$"
 
     rules = [str(Rule(rf"(^|\.){one}", DROP, "")) for one in dict.fromkeys(map(end, unexpected))]
+    if len(rules) > _RULES:
+        return "Save the tensors of the network alone"
     return (
         "If the network computes nothing with them, save these lines as names.txt and use --names=names.txt:"
         + "".join(f"\n  {rule}" for rule in rules)

@@ -49,8 +49,8 @@ def _constant(tensors: Tensors) -> dict[str, Weight]:
     found: dict[str, Weight] = {}
     for name in tensors:
         layer, _, leaf = name.rpartition(".")
-        own = {f"{layer}.weight", f"{layer}.bias"}
-        if layer and leaf == "running_mean" and f"{layer}.running_var" in tensors and not own & set(tensors):
+        own = any(f"{layer}.{of_its_own}" in tensors for of_its_own in ("weight", "bias"))
+        if layer and leaf == "running_mean" and f"{layer}.running_var" in tensors and not own:
             count = tensors[name].shape
             found[f"{layer}.weight"] = partial(np.ones, count, np.float32)
             found[f"{layer}.bias"] = partial(np.zeros, count, np.float32)
