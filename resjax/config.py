@@ -43,6 +43,8 @@ PLURALS = {bool: "True and False", int: "whole numbers", float: "numbers", str: 
 # Tuples that are empty by default, so that their defaults do not show what they hold.
 TUPLES = {"data.mean": tuple[float, ...], "data.std": tuple[float, ...]}
 
+_LONGEST_JSON = 1 << 24  # bytes
+
 
 def default(model: str = "resnet", **model_fields: Any) -> ConfigDict:
     """A complete configuration of ``model``, with changes to that model's defaults."""
@@ -271,8 +273,10 @@ def read_json(path: Path, kind: type[Any], remedy: str) -> Any:
       remedy: what the message advises if the file is damaged.
 
     Raises:
-      ValueError: the file is empty, is no JSON in UTF-8, or holds another kind.
+      ValueError: the file is empty, is no JSON in UTF-8, holds another kind, or has more than 16 MiB.
     """
+    if (size := path.stat().st_size) > _LONGEST_JSON:
+        raise ValueError(f"{path} is damaged: it has {size:,} bytes, of at most {_LONGEST_JSON:,}. {remedy}")
     content = path.read_bytes()
     try:
         value = json.loads(content.decode("utf-8-sig"))

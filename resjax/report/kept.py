@@ -28,6 +28,7 @@ from resjax.workdir.atomic import write
 from resjax.workdir.provenance import provenance
 
 T = TypeVar("T")
+_LONGEST = 1 << 27  # bytes of a file that is read
 
 
 def load(run: Subject, study: Study, options: Options) -> Result | None:
@@ -77,12 +78,12 @@ def _digest(study: Study, options: Options | ClaimOptions, **facts: Any) -> str:
 
 
 def _load(path: Path, key: str, restore: Callable[[dict[str, Any]], T]) -> T | None:
-    if not path.is_file():
+    if not path.is_file() or path.stat().st_size > _LONGEST:
         return None
     try:
         data = json.loads(path.read_text("utf-8"))
         return restore(data["result"]) if data["key"] == key else None
-    except (ValueError, KeyError, TypeError, AttributeError):  # damaged, or in another format
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):  # damaged, or in another format
         return None
 
 
