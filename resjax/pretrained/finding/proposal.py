@@ -29,12 +29,13 @@ Pairs = list[tuple[str, str]]  # of a pattern and its replacement
 _KINDS = {4: "conv", 1: "norm", 2: "dense"}  # by the number of dimensions of a weight
 _ORDER = ("conv", "norm", "dense")
 _MOST = 10_000  # tensors; a ResNet of 1,202 layers has 7,300
+_DEEP = 20  # dots in a name
 _RULES = 200
 
 
 def propose(tensors: Tensors) -> tuple[Rule, ...]:
     """Lines of a table that change the names of ``tensors``; none where nothing can be guessed."""
-    if len(tensors) > _MOST:
+    if len(tensors) > _MOST or any(name.count(".") > _DEEP for name in tensors):
         return ()
     layers = _layers(tensors)
     units = _units(layers)

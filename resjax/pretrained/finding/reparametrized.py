@@ -40,7 +40,8 @@ def effective(tensors: Tensors) -> Tensors:
     if not weights and not constant:
         return tensors
     plain = {name: (name, partial(tensors.__getitem__, name)) for name in tensors if name not in used}
-    present = dict((weights | plain)[name] for name in tensors if name in weights or name in plain)
+    both = weights | plain
+    present = dict(both[name] for name in tensors if name in both)
     return Lazy(present | constant)
 
 
