@@ -3,6 +3,7 @@ little of them."""
 
 import numpy as np
 import pytest
+from fuzz_files import resnet
 from safetensors.numpy import save_file
 
 from resjax.pretrained import read
@@ -123,3 +124,10 @@ def test_the_number_of_a_unit_stands_in_a_module_of_its_own():
     names = ["a.weight", "xlayer1.7.weight", "layer1.7.weight", "b.layer1.9.weight"]
     new = new_names(names, read_table({"^a": "c"}))
     assert [*new] == ["c.weight", "xlayer1.7.weight", "layer1.0.weight", "b.layer1.0.weight"]
+
+
+def test_a_convolution_reads_channels(tmp_path):
+    tensors = {**resnet(), "conv1.weight": np.zeros((4, 0, 3, 3), np.float32)}
+    save_file(tensors, tmp_path / "x.safetensors")
+    with pytest.raises(ValueError, match="its first convolution reads images of 0 channels"):
+        read(tmp_path / "x.safetensors")

@@ -75,8 +75,6 @@ def to_variables(
 
 def _no_weights(array: np.ndarray, dtype: np.dtype, leaf: str) -> str:
     """What makes an array, which has ``dtype`` in the file, no weights or statistics; "" if nothing does."""
-    if not array.size:
-        return "empty"
     if dtype.kind in "biu":
         return str(dtype)
     if not np.all(np.isfinite(array)):
@@ -117,16 +115,17 @@ def with_new_head(variables: Mapping[str, Any], fresh: Mapping[str, Any]) -> dic
     return {c: {**parts, "head": heads[c]} if heads[c] else parts for c, parts in variables.items()}
 
 
-def _tree(arrays: Mapping[Place, np.ndarray]) -> dict[str, Any]:
+def _tree(arrays: dict[Place, np.ndarray]) -> dict[str, Any]:
+    """The variables. Takes the arrays out of ``arrays``, so that those of one stack are in memory twice."""
     stacked: dict[tuple[str, ...], list[np.ndarray]] = {}
     units: dict[tuple[str, ...], int] = {}
-    for place, array in arrays.items():  # positions come in order
+    for place in list(arrays):  # positions come in order
         path = (place.collection, place.module.part, *place.module.path, place.leaf)
-        stacked.setdefault(path, []).append(array)
+        stacked.setdefault(path, []).append(arrays.pop(place))
         units[path] = place.units
     tree: dict[str, Any] = {"params": {}, "batch_stats": {}}
-    for path, found in stacked.items():
-        node = tree
+    for path in list(stacked):
+        found, node = stacked.pop(path), tree
         for name in path[:-1]:
             node = node.setdefault(name, {})
         node[path[-1]] = np.stack(found) if units[path] else np.ascontiguousarray(found[0])

@@ -62,6 +62,8 @@ def read(path: str | Path, *, prefix: str | None = None, names: Names | None = N
         beside, head = besides(tensors, found), classifier(tensors, found)
         try:
             layout = recognize(found.tensors)
+            if not layout.channels:
+                raise ValueError("its first convolution reads images of 0 channels")
         except ValueError as error:
             if not beside:
                 raise
