@@ -19,6 +19,7 @@ _KINDS = {
 }  # fmt: skip
 # Windows has only the last of these; there, bytes are not to be changed at the ends of lines.
 _FLAGS = sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC", "O_BINARY"))
+_LONGEST_JSON = 1 << 24  # bytes
 
 
 class NotRegular(ValueError):
@@ -85,9 +86,15 @@ def read_json(path: pathlib.Path, kind: type[Any], remedy: str) -> Any:
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: the file is empty, is no JSON in UTF-8, holds another kind, or is no regular file.
+      ValueError: the file is empty, is no JSON in UTF-8, holds another kind, is no regular file, or has more
+        than 16 MiB.
     """
-    content = read_bytes(path)
+    with open_regular(path) as file:
+        if (size := os.fstat(file.fileno()).st_size) > _LONGEST_JSON:
+            raise ValueError(
+                f"{path} is damaged: it has {size:,} bytes, of at most {_LONGEST_JSON:,}. {remedy}"
+            )
+        content = file.read()
     try:
         value = json.loads(content.decode("utf-8-sig"))
     except UnicodeDecodeError:

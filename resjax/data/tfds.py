@@ -211,7 +211,7 @@ def _parse(record: bytes) -> tuple[bytes, int]:
 
 
 def read_arrays(name: str, data_dir: str) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """A whole small set: the arrays named in `arrays.KEYS`, and the class names.
+    """A whole small set: the arrays named in `npz.KEYS`, and the class names.
 
     Raises:
       FileNotFoundError: see `prepared`.

@@ -30,6 +30,7 @@ from resjax.workdir.atomic import write
 from resjax.workdir.provenance import provenance
 
 T = TypeVar("T")
+_LONGEST = 1 << 27  # bytes of a file that is read
 
 
 def load(run: Subject, study: Study, options: Options) -> Result | None:
@@ -80,6 +81,8 @@ def _digest(study: Study, options: Options | ClaimOptions, **facts: Any) -> str:
 
 def _load(path: Path, key: str, restore: Callable[[dict[str, Any]], T]) -> T | None:
     try:
+        if path.stat().st_size > _LONGEST:
+            return None
         data = json.loads(read_bytes(path))
         result = data["result"]
         same = data["key"] == key and data.get("sha256", _sha256(result)) == _sha256(result)

@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, NamedTuple, overload
 
 from resjax.data.files import open_regular
 
+_LONGEST = 1 << 24  # bytes of a record
 # Norms are most of a long log. The writer puts them last, so the rest of a line is read without them.
 _NORMS, _END = b', "norms": {', b"}}}"
 
@@ -39,15 +40,16 @@ class Line(NamedTuple):
     number: int  # from 1
     content: bytes  # with its end, which the last line may lack
     step: int | None  # None if it is no record
+    piece: bool = False  # whether it is a part of a line of more than 16 MiB, which is no record
 
     @property
     def blank(self) -> bool:
-        return not self.content.strip()
+        return not self.piece and not self.content.strip()
 
     @property
     def half(self) -> bool:
         """Whether its writing was interrupted."""
-        return self.step is None and not self.content.endswith(b"\n")
+        return self.step is None and not self.piece and not self.content.endswith(b"\n")
 
 
 class Records(Sequence[dict[str, Any]]):
@@ -72,7 +74,7 @@ class Records(Sequence[dict[str, Any]]):
                 if line.step is not None:
                     self._offsets.append(offset)
                     self.last = max(self.last, line.step)
-                elif not line.blank and not line.half:
+                elif not line.blank and not line.half and line.number not in unreadable[-1:]:
                     unreadable.append(line.number)
                 offset += len(line.content)
         self.unreadable = tuple(unreadable)
@@ -109,9 +111,14 @@ class Records(Sequence[dict[str, Any]]):
 
 
 def lines(file: BinaryIO) -> Iterator[Line]:
-    """The lines of a file that is open at its start."""
-    for number, content in enumerate(file, 1):
-        yield Line(number, content, _step(content))
+    """The lines of a file that is open at its start; long ones in pieces, which have one number."""
+    number, piece = 0, False
+    while content := file.readline(_LONGEST):
+        number += not piece
+        ended = content.endswith(b"\n")
+        piece = piece or (len(content) == _LONGEST and not ended)
+        yield Line(number, content, None if piece else _step(content), piece)
+        piece = piece and not ended
 
 
 def _step(content: bytes) -> int | None:

@@ -54,7 +54,7 @@ def set_aside(path: Path, start_step: int) -> str:
                 break
             size, ended = size + len(line.content), line.content.endswith(b"\n")
             again += _again(line, start_step)
-            unreadable += line.step is None and not line.blank
+            unreadable += line.step is None and not line.blank and (ended or not line.piece)
             last = max(last, line.step or 0)
     lacks = missing(path, last, start_step)
     if not again and not unreadable:
@@ -72,7 +72,7 @@ def set_aside(path: Path, start_step: int) -> str:
         for line in lines(file):
             if not line.half and not line.blank:
                 out = others if line.step is None or _again(line, start_step) else ours
-                out.write(line.content.rstrip(b"\n") + b"\n")
+                out.write(line.content if line.piece else line.content.rstrip(b"\n") + b"\n")
     what = [_counted(again, "record of steps that are repeated", "records of steps that are repeated")]
     what += [_counted(unreadable, "line that is no record", "lines that are no records")]
     said = f"{path.name}: {' and '.join(filter(None, what))} moved to {aside.name}"

@@ -120,7 +120,9 @@ def _counted(names: dict[str, str]) -> dict[str, str]:
         if match := _UNIT.match(name):
             numbers.setdefault(match[1], set()).add(int(match[2]))
     ranks = {stage: {n: i for i, n in enumerate(sorted(found))} for stage, found in numbers.items()}
-    return {
-        old: _UNIT.sub(lambda m: f"{m[1]}{ranks[m[1]][int(m[2])]}", name, count=1)
-        for old, name in names.items()
-    }
+
+    def counted(name: str) -> str:
+        match = _UNIT.match(name)
+        return f"{match[1]}{ranks[match[1]][int(match[2])]}{name[match.end() :]}" if match else name
+
+    return {old: counted(name) for old, name in names.items()}

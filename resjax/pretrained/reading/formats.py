@@ -11,6 +11,7 @@ import shlex
 import zipfile
 from pathlib import Path
 
+from resjax.data.archives import open_zip
 from resjax.data.files import open_regular
 
 SAFETENSORS, TORCH = "safetensors", "torch"
@@ -40,6 +41,7 @@ _MAGIC: list[tuple[int, bytes, str, str]] = [
     (0, b"\xff\xd8\xff", "a picture", _KNOWN),
     (0, b"%PDF", "a PDF", _KNOWN),
 ]
+_LONGEST_SHOWN = 100
 # safetensors allows no longer table.
 _LONGEST_TABLE = 100_000_000
 _TABLE_MAGIC = bytes.fromhex("57fb808b247547db")  # at the end of TensorFlow's indices
@@ -138,9 +140,9 @@ def _is_msgpack_text(head: bytes) -> bool:
 def _zip(file: Path, size: int) -> tuple[str, str]:
     try:
         names = _members(file)
-    except zipfile.BadZipFile:
+    except zipfile.BadZipFile as error:
         return (
-            f"a zip archive or PyTorch file that is cut short at {size:,} bytes",
+            f"a zip archive or PyTorch file that is damaged ({error}), or is cut short at {size:,} bytes",
             "download or save it again",
         )
     parts = {name.rpartition("/")[2] for name in names}
@@ -159,13 +161,24 @@ def _zip(file: Path, size: int) -> tuple[str, str]:
         name for name in names if name.endswith((".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".pth.tar"))
     ]
     if inside:
-        return f"a zip archive that contains {', '.join(inside[:5])}", f"{_UNPACK}: unzip {quoted(file)}"
-    return f"a zip archive, no PyTorch checkpoint, of {', '.join(names[:3]) or 'nothing'}, …", _KNOWN
+        return f"a zip archive that contains {_some(inside, 5)}", f"{_UNPACK}: unzip {quoted(file)}"
+    return f"a zip archive, no PyTorch checkpoint, of {_some(names, 3) or 'nothing'}, …", _KNOWN
+
+
+def _some(names: list[str], most: int) -> str:
+    """The first names of files, in a message."""
+    return ", ".join(shown(name) for name in names[:most])
+
+
+def shown(name: str) -> str:
+    """A name that a file holds, in a message: short, and without characters that a terminal acts upon."""
+    text = name if len(name) <= _LONGEST_SHOWN else f"{name[:_LONGEST_SHOWN]}…"
+    return text if text.isprintable() else ascii(text)
 
 
 def _members(file: Path) -> list[str]:
     """The names in a zip archive."""
-    with open_regular(file) as opened, zipfile.ZipFile(opened) as archive:
+    with open_regular(file) as opened, open_zip(opened) as archive:
         return archive.namelist()
 
 
@@ -201,8 +214,8 @@ def _of_text(file: Path, text: str) -> tuple[str, str]:
         )
     if start[:1] in ("{", "["):
         try:
-            keys = ", ".join(list(json.loads(text))[:5]) if start[0] == "{" else "a list"
-        except ValueError:
+            keys = _some(list(json.loads(text)), 5) if start[0] == "{" else "a list"
+        except (ValueError, RecursionError):
             keys = first
         return f"JSON ({keys})", _KNOWN
     return f"a text file that begins with {first!r}", f"{_KNOWN}; download the file again if this is no text"
