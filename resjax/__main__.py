@@ -3,12 +3,12 @@
 Only the module of the chosen command is imported, so the list appears at once.
 """
 
-import difflib
 import os
 import runpy
 import sys
 
 from resjax import __version__
+from resjax.spelling import nearest
 from resjax.workdir.stopping import starts_process
 
 # {command: (its module, what it does)}
@@ -63,8 +63,8 @@ def main() -> None:
             print("stopped by Ctrl-C", file=sys.stderr)
             sys.exit(130)
     else:
-        nearest = difflib.get_close_matches(given, COMMANDS, 1)
-        meant = f" Did you mean resjax {nearest[0]}?" if nearest else ""
+        near = nearest(given, COMMANDS)
+        meant = f" Did you mean resjax {near}?" if near else ""
         print(f"error: no command {given!r}.{meant} Allowed: {', '.join(COMMANDS)}", file=sys.stderr)
         sys.exit(2)
 

@@ -6,12 +6,10 @@ recipe, and returns the configuration. Any field can be changed on the command l
 An installed package carries the files of ``configs/``, and every command finds them by name: ``find_file``.
 """
 
-import difflib
 import hashlib
 import importlib.resources
 import importlib.util
 import json
-import re
 import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -22,6 +20,7 @@ from ml_collections import ConfigDict
 from resjax import data, models
 from resjax.data.config import check as check_data
 from resjax.data.files import check_regular, read_json
+from resjax.spelling import nearest
 
 # Sections and fields that affect at most the order of sums, so a run may continue with new values.
 FREE = ("log", "checkpoint", "parallel.distributed", "parallel.cpu_devices", "eval.batch_size",
@@ -340,21 +339,6 @@ def find_file(name: str | Path) -> Path:
         + (f"Did you mean --config={near}? " if near else "")
         + f"Allowed: the path of a Python file with a get_config(arg), or one of {', '.join(known)}"
     )
-
-
-def nearest(name: str, allowed: Iterable[str], cutoff: float = 0.6) -> str:
-    """The name in ``allowed`` that is most similar to ``name``; '' if none is.
-
-    Upper case, hyphens and underscores make no difference. ``cutoff`` is the least similarity in 0 … 1.
-    """
-    names = {plain(one): one for one in allowed}
-    found = difflib.get_close_matches(plain(name), names, 1, cutoff)
-    return names[found[0]] if found else ""
-
-
-def plain(name: str) -> str:
-    """``name`` in lower case, without hyphens and underscores."""
-    return re.sub(r"[-_]", "", name).lower()
 
 
 def load_file(name: str | Path, arg: str = "") -> ConfigDict:

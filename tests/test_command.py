@@ -18,7 +18,7 @@ from resjax import command
 from resjax import config as configs
 from resjax.command import parsing
 from resjax.command.meant import MEANT
-from resjax.config import nearest, plain
+from resjax.spelling import nearest, plain
 
 # ml_collections loads files in a way that Python will drop.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")

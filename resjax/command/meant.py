@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from ml_collections import ConfigDict
 
 from resjax import config as configs
-from resjax.config import nearest, plain
+from resjax.spelling import nearest, plain
 
 
 def unknown_field(config: ConfigDict, field: str, value: str, known: Iterable[str] = ()) -> str:

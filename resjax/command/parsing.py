@@ -14,8 +14,8 @@ from ml_collections import ConfigDict, config_flags
 
 from resjax import config as configs
 from resjax.command.meant import MEANT_FLAGS, nearest_field, unknown_field
-from resjax.config import nearest, plain
 from resjax.data.config import check as check_data
+from resjax.spelling import nearest, plain
 from resjax.workdir.failures import of_system
 
 CONFIG_FLAGS = ("--config", "-config")

@@ -23,10 +23,10 @@ from typing import Any, NamedTuple, NoReturn
 import rich.progress
 
 from resjax.command import Misuse, in_one_line
-from resjax.config import nearest
 from resjax.data import originals, tfds
 from resjax.data.config import SMALL, STREAMED
 from resjax.data.files import open_regular
+from resjax.spelling import nearest
 
 NAMES = (*(name for name in SMALL if name != "digits"), *STREAMED)
 

@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from resjax.config import nearest
 from resjax.pretrained.finding import normalizers
 from resjax.pretrained.layouts.recognition import MARKERS, recognize
 from resjax.pretrained.reading.files import Tensors, shape_of, under
+from resjax.spelling import nearest
 
 # DataParallel, torch.compile, FSDP and activation checkpointing.
 _WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
