@@ -150,7 +150,7 @@ FLAGS = {
     ("resjax.train", DIGITS, "--workdir=x", f"{SET}optimizer.lr=1"): "optimizer has no field 'lr'",
     ("resjax.train", "--config=configs/digits.py:smok", "--workdir=x"): "allowed: none, or 'smoke'",
     ("resjax.train", "--config=configs/digit.py", "--workdir=x"): "digit.py",
-    ("resjax.analyze", "--study=x"): "Did you mean --studies? This command has: --batch_size, ",
+    ("resjax.analyze", "--study=x"): "Did you mean --studies? This command has: --allow_code, ",
     ("resjax.analyze", "--studies=lesions", "--workdir=x"): "Did you mean lesion?",
     ("resjax.analyze", "--draws=1", "--workdir=x"): "draws=1; allowed: 2 or more",
     ("resjax.analyze",): "name either --workdir=DIR",

@@ -97,10 +97,11 @@ def test_some_rooms_import_no_other(alone):
     assert {room(b) for b in used} == {alone}
 
 
-def test_of_the_top_a_room_imports_the_configuration_only():
+def test_of_the_top_a_room_imports_configuration_and_spelling_only():
     for module, found in imports().items():
         if room(module):
-            assert {name for name in found if not room(name)} <= {"resjax", "resjax.config"}, module
+            top = {name for name in found if not room(name)}
+            assert top <= {"resjax", "resjax.config", "resjax.spelling"}, module
 
 
 def test_commands_alone_use_what_they_share():

@@ -259,7 +259,8 @@ def test_an_original_file_of_a_known_set(kind, tmp_path, monkeypatch, capsys):
     kind(path)
     with pytest.raises(SystemExit) as ended:
         prepare.main(["mnist", f"--data_dir={tmp_path}/sets", f"--source={source}"])
-    assert str(ended.value).startswith(f"error: {path} is {KINDS[kind]}, not a file")
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.startswith(f"error: {path} is {KINDS[kind]}, not a file")
 
 
 def test_a_finished_result_is_made_again(kind, tmp_path, monkeypatch):
