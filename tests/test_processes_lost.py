@@ -22,11 +22,11 @@ def get_config(arg=""):
     c.data.pad = 1
     c.data.train_examples = 200
     c.train.batch_size = 16
-    c.train.duration = "160 steps"
+    c.train.duration = "60 steps"
     c.train.steps_per_dispatch = 2
-    c.checkpoint.every = "20 steps"
+    c.checkpoint.every = "10 steps"
     c.log.every = "2 steps"
-    c.eval.every = "80 steps"
+    c.eval.every = "30 steps"
     return c
 """
 
@@ -78,9 +78,9 @@ def arrays(workdir):
     from resjax.train import load_experiment
     from resjax.training.checkpoint import Checkpoints
 
-    assert manifest.damage(workdir / "checkpoints/160") is None
+    assert manifest.damage(workdir / "checkpoints/60") is None
     state = load_experiment(configs.load(workdir)).create_state()
-    state = Checkpoints(workdir).restore(state, 160)
+    state = Checkpoints(workdir).restore(state, 60)
     leaves = [x for x in jax.tree.leaves(state) if not jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)]
     return [np.asarray(leaf) for leaf in leaves]
 
@@ -90,16 +90,16 @@ def arrays(workdir):
 def test_the_other_ends_and_the_same_command_continues_bit_for_bit(lost, pairs, whole, tmp_path):
     workdir = tmp_path / "run"
     started = pairs[0].start(workdir, pairs[1])
-    pairs[0].wait_for("step     42 ", workdir, started)
+    pairs[0].wait_for("step     22 ", workdir, started)
     started[lost].kill()
     assert statuses(started)[1 - lost] == 75
     *_, last = said(workdir, 1 - lost, pairs).splitlines()
     assert last.startswith(f"error: process {lost} of 2 on ") and " was lost. The same command on all" in last
     newest = max(int(folder.name) for folder in (workdir / "checkpoints").iterdir() if folder.name.isdigit())
-    assert newest >= 40 and last.endswith(f"continues from step {newest}")
+    assert newest >= 20 and last.endswith(f"continues from step {newest}")
     assert "stack trace" not in said(workdir, 1 - lost, pairs)
     assert finish(workdir, pairs) == [0, 0]
-    assert f"steps {newest} to 160" in said(workdir, 0, pairs)
+    assert f"steps {newest} to 60" in said(workdir, 0, pairs)
     for a, b in zip(arrays(workdir), whole, strict=True):
         np.testing.assert_array_equal(a, b)
 

@@ -26,6 +26,7 @@ LOST = 75  # EX_TEMPFAIL of sysexits.h: the same command can succeed
 FAILED = 1
 
 _GRACE = 3  # seconds for a process to report by itself an error that all have
+_TICK = 0.5  # seconds between looks at the clock
 _MOMENT = 1  # seconds in which the news of a lost process arrives
 # How the errors of a broken sum over devices begin: with the name of a status of absl.
 _BROKEN = re.compile(
@@ -95,7 +96,7 @@ class Watch:
                 selector.register(link, selectors.EVENT_READ, number)
                 self._take_all(number, link.taken())
             while not self._over.is_set():
-                for key, _ in selector.select(0.5):
+                for key, _ in selector.select(_TICK):
                     messages = self._links[key.data].take()
                     if messages is None:
                         selector.unregister(key.fileobj)
