@@ -193,6 +193,17 @@ def test_a_prepared_set_names_no_class_outside_of_tfds(mnist, ran, form):
     assert not ran()
 
 
+def test_a_prepared_set_without_its_features(mnist):
+    (mnist / "features.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"features\.json does not exist: was the set copied in part"):
+        load(mnist)
+
+
+def test_a_folder_beside_the_files_of_a_prepared_set_does_no_harm(mnist):
+    (mnist / "notes").mkdir()
+    assert load(mnist).info.num_train == 12
+
+
 def test_a_prepared_set_may_name_the_module_that_made_it(mnist, ran):
     change(mnist / "dataset_info.json", lambda stored: stored.update(moduleName="somebodys_module"))
     assert load(mnist).info.num_train == 12 and not ran()

@@ -136,7 +136,8 @@ class Records:
             which it would import.
         """
         for file in sorted(self.path.iterdir()):
-            check_regular(file)
+            if not file.is_dir():
+                check_regular(file)
         _refuse_code(self.path / "features.json")
         return library().builder_from_directory(self.path)
 
@@ -175,9 +176,12 @@ class Records:
 
 
 def _refuse_code(features: pathlib.Path) -> None:
-    """Raises ValueError if features.json names a class outside of TFDS."""
+    """Raises ValueError if features.json names a class outside of TFDS, FileNotFoundError without it."""
     remedy = "Prepare the set again in another folder"
-    names = set(_classes(read_json(features, dict, remedy)))
+    try:
+        names = set(_classes(read_json(features, dict, remedy)))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{features} does not exist: was the set copied in part? {remedy}") from error
     if outside := sorted(name for name in names if not name.startswith(_FEATURES)):
         raise ValueError(
             f"{features} names the class {ascii(outside[0])[1:-1]}, which is none of TFDS: reading the set "
