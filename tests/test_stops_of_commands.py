@@ -79,7 +79,7 @@ PHASES = {
     "importing": (
         "hold('resjax.pretrained.source', 'read')",
         IMPORT,
-        f" while the command started: {NOTHING}",
+        f" while FILE was read: {NOTHING}",
     ),
     "preparing": (
         "hold('resjax.data.tfds', 'library')",
@@ -157,4 +157,4 @@ def test_while_python_imports_a_signal_ends_it_with_the_same_line(tmp_path):
     assert process.stdout.readline() == "READY\n"
     process.send_signal(signal.SIGINT)
     error = process.communicate(timeout=30)[1]
-    assert (process.returncode, error) == (143, f"SIGINT while the command started: {NOTHING}\n")
+    assert (process.returncode, error) == (143, f"SIGINT while the command started or ended: {NOTHING}\n")

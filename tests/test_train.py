@@ -560,10 +560,8 @@ def test_a_killed_process_resumes_to_the_same_bits(tmp_path, kill):
     assert a == b
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("sent", [signal.SIGUSR1, signal.SIGINT, signal.SIGTERM], ids=lambda s: s.name)
-def test_a_signal_to_all_processes_of_a_job_leaves_those_that_decode(tmp_path, sent):
-    """Slurm and a terminal send it to the whole group; a training without batches could not save."""
+def _streaming(tmp_path):
+    """A training that has done two steps with pictures that other processes decode."""
     from PIL import Image
 
     for folder in ("train/a", "train/b", "test/a", "test/b"):
@@ -586,10 +584,27 @@ def test_a_signal_to_all_processes_of_a_job_leaves_those_that_decode(tmp_path, s
     process = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True, start_new_session=True)
     while not process.stderr.readline().startswith("step      2"):
         assert process.poll() is None
+    return process
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGUSR1, signal.SIGINT, signal.SIGTERM], ids=lambda s: s.name)
+def test_a_signal_to_all_processes_of_a_job_leaves_those_that_decode(tmp_path, sent):
+    """Slurm and a terminal send it to the whole group; a training without batches could not save."""
+    process = _streaming(tmp_path)
     os.killpg(process.pid, sent)
     said = process.communicate(timeout=60)[1]
     assert process.returncode == 143 and f"{sent.name}: saved at step" in said
     assert "Traceback" not in said and "resource_tracker" not in said
+
+
+@pytest.mark.slow
+def test_processes_that_decode_end_with_a_training_that_is_killed(tmp_path):
+    """They have its stderr, which is at its end when the last one has closed it."""
+    process = _streaming(tmp_path)
+    process.kill()
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == -signal.SIGKILL and "resource_tracker" not in said
 
 
 def test_training_imports_no_tensorflow():

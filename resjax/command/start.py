@@ -18,7 +18,7 @@ import resjax
 from resjax.command.parsing import Misuse, parse, plain_text
 from resjax.cpu.compilation import compile_quickly, keep_compiled
 from resjax.workdir.failures import explained
-from resjax.workdir.stopping import ends_process
+from resjax.workdir.stopping import Stopped, ends_process
 
 
 def run(main: Callable[[list[str]], None]) -> None:
@@ -44,22 +44,23 @@ def _quietly(main: Callable[[list[str]], None]) -> Callable[[list[str]], None]:
 
 @contextlib.contextmanager
 def in_one_line(what: str = "the command ran") -> Iterator[None]:
-    """A context that ends the process after an error or a signal, with one line instead of a traceback.
+    """A context that ends the process after an error, with one line instead of a traceback.
 
-    The exit status is 2 after a misuse of flags, 1 after another error, 143 after a signal
-    (``resjax.workdir.stopping.ends_process``, which takes ``what``). An error that only a fault of a program
-    explains has its traceback before the line.
+    The exit status is 2 after a misuse of flags, 1 after another error, and 143 after a signal to stop, such
+    as Ctrl-C. An error that only a fault of a program explains has its traceback before the line.
+
+    Args:
+      what: is done, for the line of a stop (``resjax.workdir.stopping.ends_process``).
     """
-    with _explained(), ends_process(what):
-        yield
-
-
-@contextlib.contextmanager
-def _explained() -> Iterator[None]:
     try:
-        yield
+        with ends_process(what):
+            yield
     except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
         _leave("", 0)
+    except Stopped as stopped:  # in a thread, or of other code
+        _leave(str(stopped), 143)
+    except KeyboardInterrupt:
+        _leave("stopped by Ctrl-C", 130)
     except (app.UsageError, flags.Error, Misuse) as error:
         _leave(f"error: {error}", 2)
     except Exception as error:

@@ -162,7 +162,7 @@ if __name__ == "__main__":
     _NEW_HEAD = flags.DEFINE_bool("new_head", False, about)
     about = "measure the error on the data's evaluation set (long for ImageNet on a CPU)"
     _EVALUATE = flags.DEFINE_bool("evaluate", True, about)
-    with command.in_one_line():
+    with command.in_one_line("FILE was read"):
         _SOURCE = _source()
         _CONFIG = command.define_config(default_config(_SOURCE.layout))
     command.run(_main)

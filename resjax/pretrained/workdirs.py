@@ -185,19 +185,25 @@ def make_workdir(
     checkpoints.need_space(bytes_of(state))
     with alone(home), stoppable() as stop, stop.deferred(_saved(home)):
         need_free(home)
-        try:
-            # The order matters to an import that is killed: what is there without config.json is refused.
-            workdir.add_start(home, imported=imported)
-            atomic.write(home / "config.py", _CONFIG_FILE)
-            checkpoints.save(state)
-            workdir.write_config(home, experiment.config)
-        except OSError:  # so that the same command can start again
-            for file in ("runs.json", "config.py"):
-                with contextlib.suppress(OSError):
-                    (home / file).unlink()
-            shutil.rmtree(checkpoints.directory, ignore_errors=True)
-            raise
+        _write(home, checkpoints, state, imported, experiment.config)
     return state
+
+
+def _write(
+    home: Path, checkpoints: Checkpoints, state: TrainState, imported: dict[str, Any], config: ConfigDict
+) -> None:
+    try:
+        # The order matters to an import that is killed: without config.json, every command refuses the rest.
+        workdir.add_start(home, imported=imported)
+        atomic.write(home / "config.py", _CONFIG_FILE)
+        checkpoints.save(state)
+        workdir.write_config(home, config)
+    except OSError:  # so that the same command can start again
+        for file in ("runs.json", "config.py"):
+            with contextlib.suppress(OSError):
+                (home / file).unlink()
+        shutil.rmtree(checkpoints.directory, ignore_errors=True)
+        raise
 
 
 def _saved(home: Path) -> str:

@@ -15,6 +15,7 @@ import os
 import re
 import shlex
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -96,7 +97,8 @@ class Checkpoints:
                 ocp.save(saved, state, overwrite=True, custom_metadata=_MARK)
             self._on_first(step, finish)  # all processes have written their part
         except OSError:
-            if jax.process_index() == 0:
+            for seconds in (0, 0.1, 0.4) if jax.process_index() == 0 else ():
+                time.sleep(seconds)  # orbax's other threads may still write
                 for folder in self.directory.glob(f"{step}.*"):
                     if _UNFINISHED.fullmatch(folder.name):
                         shutil.rmtree(folder, ignore_errors=True)

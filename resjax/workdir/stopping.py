@@ -45,7 +45,7 @@ class Stopped(KeyboardInterrupt):
 
 
 class _Mode(enum.Enum):
-    STARTING = "nothing has begun"
+    STARTING = "no work runs yet, or any more: the process ends at once"
     FREE = "nothing has to be saved"
     DEFERRED = "a stop waits until the work has saved"
     BETWEEN = "deferred, but what runs now is cut off"
@@ -148,9 +148,15 @@ class StopRequest:
         """Whether nothing has begun, so that the first signal ends the process at once."""
         return self._mode is _Mode.STARTING
 
-    @starting.setter
-    def starting(self, value: bool) -> None:
-        self._mode = _Mode.STARTING if value else _Mode.FREE
+    @contextlib.contextmanager
+    def started(self) -> Iterator[None]:
+        """A context whose work is not cut off by the end of the process, but can save and unwind."""
+        before = self._mode
+        self._mode = _Mode.FREE
+        try:
+            yield
+        finally:
+            self._mode = _Mode.FREE if self.name else before
 
     @property
     def watched(self) -> bool:
@@ -230,7 +236,7 @@ class StopRequest:
 
 
 _active: StopRequest | None = None
-_phases = [("the command started", NOTHING)]
+_phases = [("the command started or ended", NOTHING)]
 
 
 @contextlib.contextmanager
@@ -270,7 +276,7 @@ def starts_process() -> None:
     global _active
     if _active is None:
         _active = StopRequest()
-        _active.starting = True
+        _active._mode = _Mode.STARTING
         _active.arm()
         _active.watch()
 
@@ -282,17 +288,16 @@ def ends_process(what: str = "the command ran") -> Iterator[None]:
     The end comes within five seconds, or when the work has saved; at once after a second SIGTERM or SIGINT.
     ``what`` is the phase of work that names none.
     """
-    stop = _active or StopRequest()
     if _active and not _active.starting:
         with phase(what):
             yield
         return
+    stop = _active or StopRequest()
     try:
-        with _directed(stop):
+        with phase(what), contextlib.nullcontext() if _active else _directed(stop):
             if not stop.watched:
                 stop.watch()
-            with phase(what):
-                stop.starting = False
+            with stop.started():
                 yield
     except BaseException:  # such as an error of what a stop has cut off
         if not stop.leave():
