@@ -98,7 +98,7 @@ def _space(checkpoints: Checkpoints, experiment: Experiment, start: int) -> str:
     """A warning if the disk may not suffice for the checkpoints to come; '' if it does.
 
     Raises:
-      OSError: not even one fits.
+      ValueError: not even one fits.
     """
     plan = experiment.plan
     if start >= plan.total:

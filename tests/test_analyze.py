@@ -235,12 +235,15 @@ def test_what_an_analysis_refuses_is_left_out_an_error_is_a_failure_and_the_othe
     refusing = dataclasses.replace(STUDIES["lesion"], measure=raises(refusal))
     wrong = dataclasses.replace(STUDIES["gradients"], measure=raises(ValueError("batch_size=0")))
     broken = dataclasses.replace(STUDIES["backward_signal"], measure=raises(KeyError("stage9")))
+    hungry = dataclasses.replace(STUDIES["path_counts"], measure=raises(MemoryError("9 GiB")))
+    printed = io.StringIO()
     results, left_out, failed = compute.run_studies(
         [load_run(workdirs / "deep")],
-        [refusing, wrong, broken, STUDIES["curves"]],
+        [refusing, wrong, broken, hungry, STUDIES["curves"]],
         Options(seed=9),
-        Console(quiet=True),
+        Console(file=printed, soft_wrap=True),
     )
+    assert printed.getvalue().count("Traceback") == 2  # no fault of a program is the memory's
     assert [study.name for study, _ in results] == ["curves"]
     both = [load_run(workdirs / name) for name in ("deep", "flat")]
     alike = compute.run_studies(both, [refusing], Options(seed=9), Console(quiet=True)).left_out
@@ -249,6 +252,8 @@ def test_what_an_analysis_refuses_is_left_out_an_error_is_a_failure_and_the_othe
     assert failed == [
         f"{wrong.title}, of deep: ValueError: batch_size=0.",
         f"{broken.title}, of deep: KeyError: 'stage9'.",
+        f"{hungry.title}, of deep: the memory does not suffice (9 GiB); reduce --batch_size, or use a "
+        "machine or a device with more.",
     ]
 
 

@@ -6,6 +6,7 @@ import shlex
 import shutil
 import sys
 import zipfile
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -41,6 +42,14 @@ MEMORY = "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 17179869184
 
 def system(number, name="/disk/file"):
     return OSError(number, os.strerror(number), name)
+
+
+def raised_by(work):
+    try:
+        work()
+    except Exception as error:
+        return error
+    raise AssertionError
 
 
 def raised_from(error, cause):
@@ -91,6 +100,10 @@ KINDS = {
     "device memory": (
         jax.errors.JaxRuntimeError(MEMORY),
         "the memory does not suffice (Out of memory while trying to allocate 17179869184 bytes); reduce --b=",
+    ),
+    "memory of arrays": (
+        raised_by(lambda: jax.numpy.zeros(2**44, np.uint8)),
+        "the memory does not suffice (Out",
     ),
     "memory of the system": (system(errno.ENOMEM), "the memory does not suffice (Cannot allocate memory)"),
 }
@@ -214,11 +227,16 @@ def test_errors_of_libraries_get_the_name_of_the_file(tmp_path):
 
 
 def test_a_full_log_is_named(tmp_path):
-    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
-    with pytest.raises(OSError) as raised, Writer(tmp_path, 0, 4) as writer:
+    """When a record is written, and when what could not be written is tried again at the end."""
+    path = tmp_path / "metrics.jsonl"
+    path.symlink_to("/dev/full")
+    writer = Writer(tmp_path, 0, 4)
+    with pytest.raises(OSError) as writing:
         writer.write({"step": 1, "epoch": 0.0})
-    assert raised.value.filename == str(tmp_path / "metrics.jsonl")
-    assert explained(raised.value).startswith(f"{tmp_path}/metrics.jsonl: the disk is full")
+    with pytest.raises(OSError) as closing, writer:
+        pass
+    assert writing.value.filename == closing.value.filename == str(path)
+    assert explained(writing.value).startswith(f"{path}: the disk is full")
 
 
 # Training.
@@ -261,28 +279,23 @@ def test_a_save_on_a_full_disk_leaves_the_one_before(tiny, needed, tmp_path, mon
     assert int(train.train_and_evaluate(tiny, tmp_path / "run").step) == 4
 
 
-@pytest.mark.parametrize("part, said", [(0.4, "the disk is full"), (1.5, "")])
-def test_the_space_is_checked_before_the_training(tiny, needed, tmp_path, monkeypatch, capsys, part, said):
+@pytest.mark.parametrize("part, fits", [(0.4, False), (1.5, True)])
+def test_the_space_is_checked_before_the_training(tiny, needed, tmp_path, monkeypatch, capsys, part, fits):
     left = int(part * needed)
-    monkeypatch.setattr(
-        shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9 - left, left)
-    )
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=left))
 
     def begin(*_):
         raise Stopped("begun")
 
     monkeypatch.setattr("resjax.training.loop.run", begin)
-    with pytest.raises(OSError if said else Stopped) as raised:
+    with pytest.raises(Stopped if fits else ValueError) as raised:
         train.train_and_evaluate(tiny, tmp_path / "run")
-    if said:
-        line = explained(raised.value)
-        assert line.startswith(
-            f"{tmp_path}/run/checkpoints: the disk is full ({failures.size(left)} are free)"
-        )
-        assert f"A checkpoint takes about {failures.size(needed)}." in line
-    else:
-        shown = capsys.readouterr().err
+    shown, takes = capsys.readouterr().err, failures.size(needed)
+    if fits:
         assert "the disk may become full" in shown and failures.size(2 * needed) in shown
+    else:
+        said = f"{tmp_path}/run/checkpoints: a checkpoint takes about {takes}, and {failures.size(left)} are"
+        assert explained(raised.value).startswith(said)
 
 
 def test_the_workdir_is_checked_before_the_data_are_read(tiny, tmp_path, monkeypatch):

@@ -206,6 +206,7 @@ def test_an_imported_network_may_be_trained_in_another_way(tmp_path):
     runs = json.loads((run / "runs.json").read_text())
     imported = {"file": "net.pth", "sha256": "0123", "layout": "torchvision"}
     (run / "runs.json").write_text(json.dumps([runs[0] | {"imported": imported}]))
+    (run / "checkpoints/1").mkdir(parents=True)
     config.train.batch_size, config.seed = 64, 1
     with pytest.raises(ValueError, match=r"configuration:\n  seed: 0 → 1\nUse"):
         claim(run, config)

@@ -94,9 +94,13 @@ def _smaller() -> str:
 
 def _fault(error: Exception) -> str:
     """Where the fault is: in a file of the user, or here."""
-    ours = (sys.prefix, sys.base_prefix, sysconfig.get_path("stdlib"), str(Path(resjax.__file__).parent), "<")
+    others = (sys.prefix, sys.base_prefix, sysconfig.get_path("stdlib"), Path(resjax.__file__).parent)
+
+    def of_user(file: str) -> bool:
+        return not file.startswith("<") and not any(Path(file).is_relative_to(folder) for folder in others)
+
     frames = reversed(traceback.extract_tb(error.__traceback__))
-    own = next((f for f in frames if not f.filename.startswith(ours)), None)
+    own = next((frame for frame in frames if of_user(frame.filename)), None)
     name = type(error).__name__
     if own:
         return f"the {name} above comes from {own.filename}, line {own.lineno}, or from its arguments"

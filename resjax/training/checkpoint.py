@@ -9,12 +9,12 @@ no checksums and load without.
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 import re
 import shlex
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -83,6 +83,10 @@ class Checkpoints:
             return
         saved = self._unfinished(step)
 
+        def try_folder() -> None:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            os.rmdir(tempfile.mkdtemp(dir=self.directory, prefix=f"{saved.name}."))
+
         def finish() -> None:
             manifest.write(saved, step)
             flush_all(saved)
@@ -92,7 +96,7 @@ class Checkpoints:
 
         try:
             # Where orbax can't make its folder, its threads keep the process alive for minutes.
-            self._on_first(step, lambda: saved.mkdir(parents=True, exist_ok=True))
+            self._on_first(step, try_folder)
             with naming(self._folder(step)), _without_log():
                 ocp.save(saved, state, overwrite=True, custom_metadata=_MARK)
             self._on_first(step, finish)  # all processes have written their part
@@ -117,11 +121,13 @@ class Checkpoints:
             raise failure or OSError(f"the first process could not save {self._folder(step)}")
 
     def need_space(self, needed: int) -> None:
-        """Raises OSError if a checkpoint of ``needed`` bytes (``bytes_of``) can't fit on the disk."""
-        if free(self.directory) < needed / 2:  # files are compressed, but trained numbers hardly
-            error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.directory))
-            error.add_note(f"A checkpoint takes about {size(needed)}.")
-            raise error
+        """Raises ValueError if a checkpoint of ``needed`` bytes (``bytes_of``) can't fit on the disk."""
+        left = free(self.directory)
+        if left < needed / 2:  # files are compressed, but trained numbers hardly
+            raise ValueError(
+                f"{self.directory}: a checkpoint takes about {size(needed)}, and {size(left)} are free on "
+                "this disk; remove what you do not need there, or name a folder on another disk"
+            )
 
     def restore(self, like: TrainState, step: int | None = None) -> TrainState:
         """The checkpoint of ``step``, or the newest, with the shapes and devices of ``like``: a state, or an

@@ -60,7 +60,8 @@ def explained(error: BaseException, smaller: str = "") -> str | None:
     """
     texts = (_explained(one, smaller) for one in _inner(error))
     said = next((text for text in texts if text), None)
-    return said and " ".join([said, *getattr(error, "__notes__", ())])
+    notes = [note for note in getattr(error, "__notes__", ()) if "\n" not in note]  # JAX's have several lines
+    return said and " ".join([said, *notes])
 
 
 def number_of(error: BaseException) -> int | None:

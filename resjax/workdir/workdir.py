@@ -44,7 +44,6 @@ def claim(workdir: str | Path, config: ConfigDict) -> Path:
     if (path / "config.json").exists():
         stored = configs.load(path, allow_code=config.model.name)  # the caller's own configuration names it
         differences = configs.differences(_with_paths_of(config, stored), config)
-        _need_imported(path, runs)
         if runs and all("imported" in run for run in runs):
             # Nothing was trained here, and the imported weights do not depend on how they will be.
             differences = [text for text in differences if not text.startswith("train.")]
@@ -54,6 +53,7 @@ def claim(workdir: str | Path, config: ConfigDict) -> Path:
                 f"{path} belongs to a run with another configuration:\n  {listed}\n"
                 "Use another --workdir, or set these fields back."
             )
+        _need_imported(path, runs)
     else:
         need_empty(path)
     if config.parallel.mode == "pmap":
