@@ -8,7 +8,6 @@ no checksums and load without.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import re
@@ -16,7 +15,7 @@ import shlex
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -97,7 +96,8 @@ class Checkpoints:
         try:
             # Where orbax can't make its folder, its threads keep the process alive for minutes.
             self._on_first(step, try_folder)
-            with naming(self._folder(step)), _without_log():
+            logging.getLogger("absl").addFilter(_not_of_threads)
+            with naming(self._folder(step)):
                 ocp.save(saved, state, overwrite=True, custom_metadata=_MARK)
             self._on_first(step, finish)  # all processes have written their part
         except OSError:
@@ -252,16 +252,10 @@ def bytes_of(like: TrainState) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(like))
 
 
-@contextlib.contextmanager
-def _without_log() -> Iterator[None]:
-    """A context without orbax's log of its threads' errors, which has tracebacks; it raises them, too."""
-    logger = logging.getLogger("absl")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
+def _not_of_threads(record: logging.LogRecord) -> bool:
+    """A filter of absl's log: without the tracebacks of orbax's threads. A save raises what the first of them
+    met, and the others may log theirs later."""
+    return not (record.exc_info and Path(record.pathname).name == "future.py")
 
 
 def _has_mark(folder: Path) -> bool:

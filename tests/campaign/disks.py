@@ -57,12 +57,14 @@ def try_disk(lab: Lab, seed: int, number: int, mounts: bool) -> Outcome:
             shutil.copytree(case, disk / "case", dirs_exist_ok=True)
             lost, said = _filled(lab, of, disk / "case", cache, disk=disk)
             if lost:
-                shutil.copytree(disk / "case", case, dirs_exist_ok=True, ignore=_no_pipes)
+                shutil.copytree(disk / "case", case, dirs_exist_ok=True)
     else:
         largest = max(path.stat().st_size for path in truth.folder.rglob("*") if path.is_file())
         size = int(part * largest)
         how = f"{of}, files of at most {size} bytes"
         lost, said = _filled(lab, of, case, cache, largest_file=size)
+    if lost:
+        shutil.copytree(lab.folder / "logs", case / "logs", dirs_exist_ok=True, ignore=_pipes)
     lab.end(name, keep=bool(lost))
     return Outcome(name, f"disk: {of}", not lost, f"{how}: {lost or said}", {"tmpfs": mounts, "bytes": size})
 
@@ -74,7 +76,7 @@ def _filled(
 
     ``disk`` is the small disk in which ``case`` is, or None where files have at most ``largest_file`` bytes.
     """
-    command, logs = COMMANDS[of], lab.folder / "logs-of-disk"
+    command, logs = COMMANDS[of], lab.folder / "logs"  # what is said goes to another disk
     shutil.rmtree(logs, ignore_errors=True)
     done = lab.run(command, case, cache, largest_file=largest_file, logs=logs)
     if done.stack or done.status < 0:
@@ -112,5 +114,5 @@ def _bytes(folder: Path) -> int:
     return sum(-(-path.stat().st_size // 4096) * 4096 if path.is_file() else 0 for path in folder.rglob("*"))
 
 
-def _no_pipes(folder: str, names: list[str]) -> list[str]:
+def _pipes(folder: str, names: list[str]) -> list[str]:
     return [name for name in names if (Path(folder) / name).is_fifo()]
