@@ -102,6 +102,18 @@ def _loads(text: str) -> Any:
     return json.loads(text, parse_constant=str)  # NaN would differ from itself
 
 
+def same_checkpoints(found: Contents, truth: Contents) -> None:
+    """Leaves out of both what a stop changes: its checkpoint is one more, so an older one goes earlier. The
+    last one of ``truth`` stays."""
+    saved = sorted(
+        (name for name in truth if "/checkpoints/" in name), key=lambda n: int(n.rpartition("/")[2])
+    )
+    last = saved[-1] if saved else ""
+    for one, other in ((found, truth), (truth, found)):
+        for name in [n for n in one if "/checkpoints/" in n and n not in other and n != last]:
+            del one[name]
+
+
 def _held(path: Path) -> Any:
     kind = next((read for pattern, read in _KINDS if re.fullmatch(pattern, path.as_posix())), _bytes)
     return kind(path)
@@ -109,6 +121,16 @@ def _held(path: Path) -> Any:
 
 def _bytes(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _tensors(path: Path) -> dict[str, Any]:
+    """The metadata, which are in no order, and the SHA-256 of the tensors."""
+    content = path.read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")
+    return {
+        "table": _loads(content[8:start].decode()),
+        "tensors": hashlib.sha256(content[start:]).hexdigest(),
+    }
 
 
 def _json(path: Path) -> Any:
@@ -148,6 +170,7 @@ _KINDS = [
     (r".*/(analysis|claims)/[^/]+\.json", _of_report),
     (r".*/data/.*\.json", lambda path: "not compared"),  # of TFDS, with dates
     (r".*\.json", _json),
+    (r".*\.safetensors", _tensors),
     (r".*\.html", _ends(b"</html>")),
     (r".*\.pdf", _ends(b"%%EOF")),
 ]
