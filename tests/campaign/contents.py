@@ -17,6 +17,8 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from resjax import data
+
 Contents = dict[str, Any]
 """{name of a file or of a checkpoint: what it holds}."""
 
@@ -133,6 +135,15 @@ def _tensors(path: Path) -> dict[str, Any]:
     }
 
 
+def _examples(path: Path) -> str:
+    """The SHA-256 of the examples of one part of MNIST. Their records may have their fields in another order."""
+    config = data.defaults()
+    config.name, config.data_dir, config.workers = "mnist", str(path.parents[2]), 0
+    found, part = data.load(config), path.name.partition("-")[2].partition(".")[0]
+    arrays = (getattr(found, f"{part}_{kind}") for kind in ("images", "labels"))
+    return hashlib.sha256(b"".join(np.ascontiguousarray(a).tobytes() for a in arrays)).hexdigest()
+
+
 def _json(path: Path) -> Any:
     return _loads(path.read_text("utf-8"))
 
@@ -143,15 +154,15 @@ def _starts(path: Path) -> str:
 
 
 def _kept(path: Path) -> dict[str, Any]:
-    data = _json(path)
-    return {"key": data["key"], "result": data["result"]}
+    kept = _json(path)
+    return {"key": kept["key"], "result": kept["result"]}
 
 
 def _of_report(path: Path) -> dict[str, Any]:
-    data = _json(path)
-    if "runs" not in data:
-        return data
-    return {"study": data["study"], "runs": {label: run["result"] for label, run in data["runs"].items()}}
+    found = _json(path)
+    if "runs" not in found:
+        return found
+    return {"study": found["study"], "runs": {label: run["result"] for label, run in found["runs"].items()}}
 
 
 def _ends(*ends: bytes) -> Callable[[Path], str]:
@@ -171,6 +182,7 @@ _KINDS = [
     (r".*/data/.*\.json", lambda path: "not compared"),  # of TFDS, with dates
     (r".*\.json", _json),
     (r".*\.safetensors", _tensors),
+    (r".*\.array_record-.*", _examples),
     (r".*\.html", _ends(b"</html>")),
     (r".*\.pdf", _ends(b"%%EOF")),
 ]
