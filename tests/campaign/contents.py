@@ -136,7 +136,7 @@ def _tensors(path: Path) -> dict[str, Any]:
 
 
 def _examples(path: Path) -> str:
-    """The SHA-256 of the examples of one part of MNIST. Their records may have their fields in another order."""
+    """The SHA-256 of the examples of one part of MNIST, whose records may have their fields in any order."""
     config = data.defaults()
     config.name, config.data_dir, config.workers = "mnist", str(path.parents[2]), 0
     found, part = data.load(config), path.name.partition("-")[2].partition(".")[0]
