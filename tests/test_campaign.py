@@ -90,6 +90,16 @@ def test_what_a_stop_does_to_the_log_is_no_difference():
     assert contents.after_a_stop(later, truth) != truth
 
 
+def test_a_stop_may_keep_other_checkpoints_but_the_last():
+    truth = {"run/checkpoints/80": 1, "run/checkpoints/120": 2, "run/config.json": 3}
+    found = {"run/checkpoints/97": 9, "run/checkpoints/120": 2, "run/config.json": 3}
+    contents.same_checkpoints(found, truth)
+    assert found == truth == {"run/checkpoints/120": 2, "run/config.json": 3}
+    without = {"run/checkpoints/97": 9}
+    contents.same_checkpoints(without, truth)
+    assert contents.difference(without, truth) == "run/checkpoints/120 is missing"
+
+
 def test_folders_are_compared_without_dates_and_speeds(tmp_path):
     for name, speed, loss in (("one", 10, 0.5), ("two", 20, 0.5), ("three", 20, 0.6)):
         run = tmp_path / name / "run"

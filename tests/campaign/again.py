@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.campaign.commands import COMMANDS, Command
-from tests.campaign.contents import after_a_stop, contents, difference
+from tests.campaign.contents import after_a_stop, contents, difference, same_checkpoints
 from tests.campaign.lab import Lab, Undisturbed
 
 _STARTS = 4  # after which it must be done
@@ -46,4 +46,5 @@ def compared(command: Command, undisturbed: Undisturbed, case: Path, *, stopped:
         del truth[log]  # the network was whole before its error was measured
     if stopped and (log := "run/metrics.jsonl") in found:
         found[log] = after_a_stop(found[log], truth[log])
+        same_checkpoints(found, truth)
     return difference(found, truth)

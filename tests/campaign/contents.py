@@ -17,6 +17,8 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from resjax import data
+
 Contents = dict[str, Any]
 """{name of a file or of a checkpoint: what it holds}."""
 
@@ -102,6 +104,18 @@ def _loads(text: str) -> Any:
     return json.loads(text, parse_constant=str)  # NaN would differ from itself
 
 
+def same_checkpoints(found: Contents, truth: Contents) -> None:
+    """Leaves out of both what a stop changes: its checkpoint is one more, so an older one goes earlier. The
+    last one of ``truth`` stays."""
+    saved = sorted(
+        (name for name in truth if "/checkpoints/" in name), key=lambda n: int(n.rpartition("/")[2])
+    )
+    last = saved[-1] if saved else ""
+    for one, other in ((found, truth), (truth, found)):
+        for name in [n for n in one if "/checkpoints/" in n and n not in other and n != last]:
+            del one[name]
+
+
 def _held(path: Path) -> Any:
     kind = next((read for pattern, read in _KINDS if re.fullmatch(pattern, path.as_posix())), _bytes)
     return kind(path)
@@ -109,6 +123,25 @@ def _held(path: Path) -> Any:
 
 def _bytes(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _tensors(path: Path) -> dict[str, Any]:
+    """The metadata, which are in no order, and the SHA-256 of the tensors."""
+    content = path.read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")
+    return {
+        "table": _loads(content[8:start].decode()),
+        "tensors": hashlib.sha256(content[start:]).hexdigest(),
+    }
+
+
+def _examples(path: Path) -> str:
+    """The SHA-256 of the examples of one part of MNIST, whose records may have their fields in any order."""
+    config = data.defaults()
+    config.name, config.data_dir, config.workers = "mnist", str(path.parents[2]), 0
+    found, part = data.load(config), path.name.partition("-")[2].partition(".")[0]
+    arrays = (getattr(found, f"{part}_{kind}") for kind in ("images", "labels"))
+    return hashlib.sha256(b"".join(np.ascontiguousarray(a).tobytes() for a in arrays)).hexdigest()
 
 
 def _json(path: Path) -> Any:
@@ -121,15 +154,15 @@ def _starts(path: Path) -> str:
 
 
 def _kept(path: Path) -> dict[str, Any]:
-    data = _json(path)
-    return {"key": data["key"], "result": data["result"]}
+    kept = _json(path)
+    return {"key": kept["key"], "result": kept["result"]}
 
 
 def _of_report(path: Path) -> dict[str, Any]:
-    data = _json(path)
-    if "runs" not in data:
-        return data
-    return {"study": data["study"], "runs": {label: run["result"] for label, run in data["runs"].items()}}
+    found = _json(path)
+    if "runs" not in found:
+        return found
+    return {"study": found["study"], "runs": {label: run["result"] for label, run in found["runs"].items()}}
 
 
 def _ends(*ends: bytes) -> Callable[[Path], str]:
@@ -148,6 +181,8 @@ _KINDS = [
     (r".*/(analysis|claims)/[^/]+\.json", _of_report),
     (r".*/data/.*\.json", lambda path: "not compared"),  # of TFDS, with dates
     (r".*\.json", _json),
+    (r".*\.safetensors", _tensors),
+    (r".*\.array_record-.*", _examples),
     (r".*\.html", _ends(b"</html>")),
     (r".*\.pdf", _ends(b"%%EOF")),
 ]

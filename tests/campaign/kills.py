@@ -39,11 +39,12 @@ def try_kill(lab: Lab, seed: int, number: int, number_of: signal.Signals = signa
         "phase": label,
         "how": said,
         "hit": hit,
-        "in_phase": reached,
         "status": done.status,
     }
-    if stops:
+    if stops:  # it leaves the phase before it ends
         facts["seconds_to_end"] = done.after_signal
+    else:
+        facts["in_phase"] = reached
     lost = _wrong_end(done, number_of)
     starts = 1
     if not lost and draw.random() < 0.25:
