@@ -174,7 +174,8 @@ def test_a_streamed_evaluation_has_one_program_under_way_on_cores(count, monkeyp
     events = []
     devices = Devices(devices=jax.devices()[:count])
     run = lambda variables, batch: events.append("run") or {"count": jnp.ones(())}  # noqa: E731
-    monkeypatch.setattr(devices, "eval_program", lambda task: run)
+    program = SimpleNamespace(lower=lambda *_: SimpleNamespace(compile=lambda: run))
+    monkeypatch.setattr(devices, "eval_program", lambda task: program)
     monkeypatch.setattr(jax, "block_until_ready", lambda tree: events.append("wait") if tree else None)
     state = SimpleNamespace(variables={})
     sums = Evaluation(None, Streamed(), devices, 8)(state)
