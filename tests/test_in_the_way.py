@@ -36,7 +36,8 @@ DAMAGES = {
 def test_an_archive_without_its_directory(npz, tmp_path, damage):
     path = tmp_path / "cut.npz"
     path.write_bytes(damage(npz))
-    with pytest.raises(ValueError, match=r"cut.npz: (not an .npz archive, or only a part of one|train_images is damaged)"):
+    said = r"cut.npz: (not an .npz archive, or only a part of one|train_images is damaged)"
+    with pytest.raises(ValueError, match=said):
         read_npz(str(path))
 
 
