@@ -20,10 +20,11 @@ from resjax.pretrained.convert import replaced, some, to_variables, with_new_hea
 from resjax.pretrained.layouts.layout import Layout
 from resjax.pretrained.reading.files import sha256, size
 from resjax.pretrained.source import Source
-from resjax.training.checkpoint import Checkpoints, bytes_of
+from resjax.training.checkpoint import Checkpoints
 from resjax.training.devices import Devices
 from resjax.training.experiment import Experiment
 from resjax.training.feed import Evaluation
+from resjax.training.safety import bytes_of, need_space
 from resjax.training.step import TrainState
 from resjax.workdir import atomic, workdir
 from resjax.workdir.alone import alone
@@ -182,7 +183,7 @@ def make_workdir(
     }
     home = local(directory)
     checkpoints = Checkpoints(home)
-    checkpoints.need_space(bytes_of(state))
+    need_space(checkpoints.directory, bytes_of(state))
     with alone(home), stoppable() as stop, stop.deferred(_saved(home)):
         need_free(home)
         _write(home, checkpoints, state, imported, experiment.config)

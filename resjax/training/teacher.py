@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +56,15 @@ class Taught:
     said: tuple[str, ...]
 
 
-def find(config: ConfigDict, directory: Path) -> Source | None:
+def find(config: ConfigDict, directory: Path, allow_code: str | Iterable[str] = ()) -> Source | None:
     """The teacher that ``config`` names for the run in ``directory``, before data are read; None without one.
 
+    ``allow_code`` are builders that its configuration may name, beside that of ``config``
+    (``resjax.config.load``).
+
     Raises:
-      ValueError: the teacher is this run, or it or this run has another loss than cross-entropy.
+      ValueError: the teacher is this run, or it or this run has another loss than cross-entropy, or its
+        builder is not allowed.
       FileNotFoundError: there is no run, or one without a checkpoint.
     """
     given = config.train.teacher
@@ -69,8 +73,9 @@ def find(config: ConfigDict, directory: Path) -> Source | None:
     workdir = local(given, "train.teacher", reads=True)
     if workdir == directory:
         raise ValueError(f"train.teacher={given} is the workdir of this run; name that of a trained network")
+    allowed = {allow_code} if isinstance(allow_code, str) else set(allow_code)
     with _named(given):
-        own = configs.load(workdir)
+        own = configs.load(workdir, {config.model.name, *allowed})
     for whose, loss in (("this run", config.train.loss), (f"train.teacher={given}", own.train.loss)):
         if loss != "cross_entropy":
             raise ValueError(
