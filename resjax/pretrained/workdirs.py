@@ -200,7 +200,7 @@ def _write(
         checkpoints.save(state)
         workdir.write_config(home, config)
     except OSError:  # so that the same command can start again
-        for file in ("runs.json", "config.py"):
+        for file in ("config.json", "runs.json", "config.py"):
             with contextlib.suppress(OSError):
                 (home / file).unlink()
         shutil.rmtree(checkpoints.directory, ignore_errors=True)
@@ -220,9 +220,14 @@ def measured(experiment: Experiment, state: TrainState) -> dict[str, float]:
 
 
 def evaluate(experiment: Experiment, state: TrainState, directory: str | Path) -> dict[str, float]:
-    """The sums of ``measured``, whose means become the first line of the workdir's metrics.jsonl."""
-    home = Path(directory).expanduser().resolve()
-    with phase("the network was evaluated", _saved(home)):
-        sums = measured(experiment, state)
-    atomic.write(home / "metrics.jsonl", line_of(experiment.record(STEP, sums)))
+    """The sums of ``measured``, whose means become the first line of the workdir's metrics.jsonl.
+
+    Raises:
+      ValueError: another process is training there.
+    """
+    home = local(directory)
+    with alone(home):  # a training that starts meanwhile would lose its records
+        with phase("the network was evaluated", _saved(home)):
+            sums = measured(experiment, state)
+        atomic.write(home / "metrics.jsonl", line_of(experiment.record(STEP, sums)))
     return sums
