@@ -1,8 +1,12 @@
 """Stops in one process: signals are raised here, and what would end the process is replaced."""
 
 import contextlib
+import os
 import signal
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -225,3 +229,14 @@ def test_a_command_gives_the_signals_back_and_ends_its_thread(ended):
     with ends_process():
         assert signal.getsignal(TERM) != before
     assert signal.getsignal(TERM) == before and not ended(within=0)
+
+
+def test_signals_stay_as_they_are_in_a_module_of_the_user_with_a_similar_name(tmp_path):
+    package = tmp_path / "resjax_tools"
+    package.mkdir()
+    (package / "__init__.py").write_text("import resjax")
+    (package / "go.py").write_text("import signal; print(signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)")
+    command = [sys.executable, "-m", "resjax_tools.go"]
+    paths = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[1])])
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths})
+    assert done.stdout == "True\n", done.stderr
