@@ -85,6 +85,24 @@ def test_a_part_of_deferred_work_is_cut_off_once_and_the_rest_is_not():
         assert stop.interruptible(lambda: pytest.fail("begun after the signal")) is None
 
 
+def test_a_signal_right_after_such_a_part_raises_nothing():
+    class Late(StopRequest):
+        def __setattr__(self, name, value):
+            if name == "_mode" and self.__dict__.get(name) is stopping._Mode.BETWEEN and not self.name:
+                signal.raise_signal(TERM)
+            super().__setattr__(name, value)
+
+    stop, saved = Late(), []
+    stop.arm()
+    try:
+        with pytest.raises(Stopped, match=r"SIGTERM: .*finished and is saved"), stop.deferred():
+            assert stop.interruptible(lambda: 1) is None
+            saved.append(1)
+        assert saved == [1]
+    finally:
+        stop.disarm()
+
+
 def test_swallowed_by_other_code_it_is_raised_later():
     with pytest.raises(Stopped, match="SIGTERM while the command started or ended"), stoppable() as stop:
         with contextlib.suppress(BaseException):

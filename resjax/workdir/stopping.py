@@ -96,13 +96,14 @@ class StopRequest:
     def interruptible(self, work: Callable[[], T]) -> T | None:
         """Within ``deferred``: the result of ``work()``, or None where a signal cuts it off."""
         try:
-            self._mode = _Mode.BETWEEN
-            return None if self.name else work()
-        except Stopped:
+            try:
+                self._mode = _Mode.BETWEEN
+                return None if self.name else work()
+            finally:
+                self._mode = _Mode.DEFERRED
+        except Stopped:  # the signal may come in that last line, too
             self._line = ""
             return None
-        finally:
-            self._mode = _Mode.DEFERRED
 
     def check(self, saved: str = "") -> None:
         """Raises ``Stopped`` after a signal, even if other code has swallowed the one that it raised.
