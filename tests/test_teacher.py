@@ -176,6 +176,14 @@ def test_a_teacher_with_a_builder_of_somebody_else_is_allowed_by_name(teaching, 
     assert teacher.find(config, tmp_path / "C").config.model.name == name
 
 
+def test_a_run_without_the_list_of_its_starts_says_that_its_teacher_may_be_another(half, capsys):
+    a, b = half
+    (b / "runs.json").rename(b / "runs.json.damaged")
+    train_and_evaluate(config_with(a), b)
+    assert "may have begun with another checkpoint of its teacher" in capsys.readouterr().err
+    assert read_starts(b)[-1]["teacher"]["step"] == 1
+
+
 def test_an_analysis_needs_no_teacher(half):
     a, b = half
     shutil.rmtree(a)

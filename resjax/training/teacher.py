@@ -39,12 +39,14 @@ class Source:
       given: ``config.train.teacher`` as it was written, for messages.
       workdir, config: of the teacher.
       kept: what ``runs.json`` says of it (``Taught.facts``) if this run has a checkpoint, else None.
+      forgotten: this run has a checkpoint, and its ``runs.json`` is gone.
     """
 
     given: str
     workdir: Path
     config: ConfigDict
     kept: Mapping[str, Any] | None
+    forgotten: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,9 +89,9 @@ def find(config: ConfigDict, directory: Path, allow_code: str | Iterable[str] = 
             f"train.teacher={given} has no checkpoint yet; wait for its first, which is saved after "
             f"{own.checkpoint.every}, or name another workdir"
         )
-    kept = [start["teacher"] for start in read_starts(directory) if "teacher" in start]
-    begun = bool(kept) and bool(Checkpoints(directory).steps)
-    return Source(given, workdir, own, kept[-1] if begun else None)
+    starts, begun = read_starts(directory), bool(Checkpoints(directory).steps)
+    kept = [start["teacher"] for start in starts if "teacher" in start] if begun else []
+    return Source(given, workdir, own, kept[-1] if kept else None, forgotten=begun and not starts)
 
 
 def experiment_of(source: Source, experiment: Experiment) -> Experiment:
@@ -159,6 +161,8 @@ def load(source: Source, own: Experiment, config: ConfigDict, devices: Devices) 
     )
     other = _other_data(source, config)
     differs = [f"the teacher was trained on other data: {'; '.join(other)}"] if other else []
+    if source.forgotten:
+        differs.append("runs.json is gone, so this run may have begun with another checkpoint of its teacher")
     facts = {"workdir": str(source.workdir), "step": step, "sha256": digest}
     return Taught(teacher, facts, (*damaged.values(), summary, *differs))
 
