@@ -9,7 +9,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 # Until Python has found the module of ``python -m resjax.train``, sys.argv begins with "-m".
-if sys.argv[:1] == ["-m"] and sys.orig_argv[-len(sys.argv)].removeprefix("-m").startswith("resjax"):
+_module = sys.orig_argv[-len(sys.argv)].removeprefix("-m") if sys.argv[:1] == ["-m"] else ""
+if _module.partition(".")[0] == "resjax":
     from resjax.workdir.stopping import starts_process
 
     starts_process()

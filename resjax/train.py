@@ -11,8 +11,9 @@ state or the newest checkpoint of the workdir. Both can be used alone, and so ca
 from __future__ import annotations
 
 import contextlib
+import functools
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,17 +25,17 @@ from resjax import command
 from resjax import config as configs
 from resjax.models import runs_code
 from resjax.training import loop, teacher
-from resjax.training.checkpoint import Checkpoints, bytes_of
+from resjax.training.checkpoint import Checkpoints
 from resjax.training.cores import share_cores
 from resjax.training.devices import Devices, any_process
 from resjax.training.experiment import Experiment, load_experiment, make_experiment
 from resjax.training.processes import joined
+from resjax.training.safety import lack_of_space, telling_what_is_safe
 from resjax.training.step import Task, TrainState, create_state, eval_step, train_step
 from resjax.workdir import workdir
 from resjax.workdir.alone import alone
-from resjax.workdir.failures import free, is_full, size
 from resjax.workdir.paths import local, writable
-from resjax.workdir.stopping import Stopped, phase, stoppable
+from resjax.workdir.stopping import phase, stoppable
 from resjax.workdir.writers import Writer
 
 __all__ = [
@@ -45,8 +46,16 @@ __all__ = [
 T = TypeVar("T")
 
 
-def train_and_evaluate(config: ConfigDict, directory: str | Path) -> TrainState:
+def train_and_evaluate(
+    config: ConfigDict, directory: str | Path, *, allow_code: str | Iterable[str] = ()
+) -> TrainState:
     """Trains ``config`` in a workdir, from its newest checkpoint if there is one.
+
+    Args:
+      config: the configuration.
+      directory: the workdir.
+      allow_code: the names of builders outside of resjax, 'package.module:function', that the workdir of
+        ``config.train.teacher`` may name. That of ``config`` is always allowed.
 
     Returns:
       The state after the last step, on all devices.
@@ -54,7 +63,7 @@ def train_and_evaluate(config: ConfigDict, directory: str | Path) -> TrainState:
     Raises:
       ValueError, FileNotFoundError: an invalid configuration, missing data, no intact checkpoint, another
         process that trains in this workdir, or a teacher that can't be used or has changed, before any long
-        work.
+        work. A run that has ended needs no teacher.
       FloatingPointError: a step was not finite; the state before it is saved.
       Stopped: SIGTERM, SIGUSR1 or Ctrl-C; the state is saved.
     """
@@ -63,25 +72,30 @@ def train_and_evaluate(config: ConfigDict, directory: str | Path) -> TrainState:
     with joined(config, directory), stoppable() as stop, contextlib.ExitStack() as until:
         configs.check(config)
         path = _on_all_hosts(lambda: writable(directory))  # before the data are read
-        source = _on_all_hosts(lambda: teacher.find(config, directory))
+        find = functools.partial(teacher.find, config, path, allow_code)
+        if not Checkpoints(path).steps:
+            _on_all_hosts(find)  # before the data are read; a run with checkpoints may have ended
         devices = Devices(config.parallel.mode)
         devices.check_batch_size(config.train.batch_size)
         with phase("the data were read"):
             experiment = load_experiment(config)
         experiment.check_batch_size()
+        total, shapes = experiment.plan.total, devices.abstract(experiment.state_shapes)
         taught = None
-        if source is not None:
-            with phase("the teacher was read"):
-                theirs = _on_all_hosts(lambda: teacher.experiment_of(source, experiment))
-                taught = teacher.load(source, theirs, config, devices)
+        if (Checkpoints(path).newest or 0) < total:
+            taught = _taught(find, experiment, devices)
         with phase("the checkpoints were checked"):
             _claim(path, config, until, **({"teacher": taught.facts} if taught else {}))
             checkpoints = Checkpoints(path, config.checkpoint.keep, tidy=True)
-            total, shapes = experiment.plan.total, devices.abstract(experiment.state_shapes)
             damaged = _set_damaged_aside(checkpoints, shapes, total)
         start = checkpoints.newest or 0
-        tight = _space(checkpoints, experiment, start)
-        with _promise(checkpoints, experiment), Writer(path, start, total, config.log.tensorboard) as writer:
+        if taught is None and start < total:  # the last checkpoint was damaged
+            taught = _taught(find, experiment, devices)
+        tight = _on_all_hosts(lambda: lack_of_space(checkpoints, experiment, start))
+        with (
+            telling_what_is_safe(checkpoints, experiment),
+            Writer(path, start, total, config.log.tensorboard) as writer,
+        ):
             for text in damaged:
                 writer.say(f"{text}, and the training continues from step {start}")
             if tight:
@@ -93,6 +107,18 @@ def train_and_evaluate(config: ConfigDict, directory: str | Path) -> TrainState:
             return loop.run(experiment, devices, checkpoints, writer, stop, own)
 
 
+def _taught(
+    find: Callable[[], teacher.Source | None], experiment: Experiment, devices: Devices
+) -> teacher.Taught | None:
+    """The teacher that ``find`` finds, on the devices; None without one."""
+    source = _on_all_hosts(find)
+    if source is None:
+        return None
+    with phase("the teacher was read"):
+        own = _on_all_hosts(lambda: teacher.experiment_of(source, experiment))
+        return teacher.load(source, own, experiment.config, devices)
+
+
 def _claim(path: Path, config: ConfigDict, until: contextlib.ExitStack, **facts: Any) -> None:
     """Claims the workdir on the first host, which alone writes there until ``until`` ends."""
 
@@ -102,52 +128,6 @@ def _claim(path: Path, config: ConfigDict, until: contextlib.ExitStack, **facts:
         workdir.claim(path, config, **facts)
 
     _on_all_hosts(claim)
-
-
-def _space(checkpoints: Checkpoints, experiment: Experiment, start: int) -> str:
-    """A warning if the disk may not suffice for the checkpoints to come; '' if it does.
-
-    Raises:
-      ValueError: not even one fits.
-    """
-    plan = experiment.plan
-    if start >= plan.total:
-        return ""
-
-    def check() -> str:
-        needed, left = bytes_of(experiment.state_shapes), free(checkpoints.directory)
-        checkpoints.need_space(needed)
-        saves = -(-plan.total // plan.save) - start // plan.save
-        keep = experiment.config.checkpoint.keep
-        # The oldest is removed when the newest is whole.
-        together = min(saves, keep + 1 - min(keep, len(checkpoints.steps))) if keep else saves
-        if left >= together * needed:
-            return ""
-        return (
-            f"the disk may become full: {size(left)} are free in {checkpoints.directory.parent}, and the "
-            f"checkpoints of this run may take {size(together * needed)} more"
-        )
-
-    return _on_all_hosts(check)
-
-
-@contextlib.contextmanager
-def _promise(checkpoints: Checkpoints, experiment: Experiment) -> Iterator[None]:
-    """A context whose errors say what is safe: the step where the same command continues."""
-    try:
-        yield
-    except (Stopped, FloatingPointError):  # they say it themselves
-        raise
-    except Exception as error:
-        if is_full(error):
-            error.add_note(f"A checkpoint takes about {size(bytes_of(experiment.state_shapes))}.")
-        with contextlib.suppress(OSError):
-            newest = checkpoints.newest
-            safe = "No checkpoint is saved yet; the same command starts anew."
-            if newest is not None:
-                safe = f"The checkpoint of step {newest} is whole; the same command continues there."
-            error.add_note(safe)
-        raise
 
 
 def _set_damaged_aside(checkpoints: Checkpoints, like: TrainState, last: int) -> list[str]:
@@ -189,7 +169,7 @@ def _main(argv: list[str]) -> None:
     command.no_arguments(argv)
     directory = _WORKDIR.value or ""
     share_cores(_CONFIG.value)
-    train_and_evaluate(_CONFIG.value, directory)
+    train_and_evaluate(_CONFIG.value, directory, allow_code=_ALLOW_CODE.value or [])
     name = _CONFIG.value.model.name
     allowed = f" --allow_code={shlex.quote(name)}" if runs_code(name) else ""
     print(
@@ -200,5 +180,6 @@ def _main(argv: list[str]) -> None:
 if __name__ == "__main__":
     _CONFIG = config_flags.DEFINE_config_file("config", help_string=command.CONFIG_HELP)
     _WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run, created if absent")
+    _ALLOW_CODE = command.define_allow_code()
     flags.mark_flags_as_required(["config", "workdir"])
     command.run(_main)

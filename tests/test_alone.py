@@ -16,7 +16,8 @@ import pytest
 from run_helpers import tiny_run
 
 from resjax import config as configs
-from resjax.pretrained.workdirs import make_workdir
+from resjax.pretrained import workdirs
+from resjax.pretrained.workdirs import evaluate, make_workdir
 from resjax.train import train_and_evaluate
 from resjax.training import loop
 from resjax.training.checkpoint import Checkpoints
@@ -52,6 +53,43 @@ def test_an_import_into_a_workdir_that_is_written_is_refused(tmp_path):
     with alone(tmp_path / "run"), pytest.raises(ValueError, match="another process is training or importing"):
         make_workdir(source, tmp_path / "run", experiment, variables=variables)
     assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_no_training_begins_while_an_imported_network_is_evaluated(tmp_path, monkeypatch):
+    """The evaluation writes metrics.jsonl at its end, over the records of such a training."""
+    experiment = SimpleNamespace(record=lambda step, sums: {"step": step, **sums})
+
+    def measured(*_):
+        with pytest.raises(ValueError, match="another process is training or importing"), alone(tmp_path):
+            pass
+        return {"test_error": 1.0}
+
+    monkeypatch.setattr(workdirs, "measured", measured)
+    evaluate(experiment, None, tmp_path)
+    before = (tmp_path / "metrics.jsonl").read_text()
+    assert before.endswith('"step": 1, "test_error": 1.0}\n')
+    with alone(tmp_path), pytest.raises(ValueError, match="another process is training or importing"):
+        evaluate(experiment, None, tmp_path)
+    assert (tmp_path / "metrics.jsonl").read_text() == before
+
+
+def test_an_import_that_fails_at_its_last_write_leaves_no_run(tmp_path, monkeypatch):
+    """A configuration alone would be a run that starts from random weights."""
+    saved = Checkpoints(tmp_path)
+
+    def save(state):
+        (saved.directory / "1").mkdir(parents=True)
+        monkeypatch.setattr(atomic, "flush", broken)
+
+    def broken(path):
+        if path.is_dir():
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(saved, "save", save)
+    imported = {"file": "net.pth", "sha256": "0", "layout": "torchvision"}
+    with pytest.raises(OSError, match=r"config\.json"):
+        workdirs._write(tmp_path, saved, None, imported, configs.default())
+    assert list(tmp_path.iterdir()) == []
 
 
 # Without the package, whose import takes seconds.

@@ -130,3 +130,12 @@ def test_damaged_numbers_of_a_study(tmp_path, content):
     path.write_bytes(content)
     said = refusal(read, path, STUDIES["curves"])
     assert said.startswith(f"{path} ") and BYTES[content] in said and "resjax.analyze" in said
+
+
+def test_numbers_of_long_studies_are_read_and_a_long_configuration_is_not(run, tmp_path):
+    path, blanks = tmp_path / "curves.json", b" " * (17 << 20)
+    result = {"a": {"result": curve(0.1, 0.2).to_json()}}
+    path.write_bytes(json.dumps({"study": "curves", "runs": result}).encode() + blanks)
+    assert read(path, STUDIES["curves"])["a"].train_error[-1] == 0.1
+    (run / "config.json").write_bytes(b"{}" + blanks)
+    assert "is damaged: it has 17,825,794 bytes, of at most 16,777,216. " in refusal(configs.load, run)

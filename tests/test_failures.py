@@ -17,8 +17,9 @@ from PIL import Image
 from resjax import command, train
 from resjax import config as configs
 from resjax.network.refusal import Refusal
-from resjax.training.checkpoint import Checkpoints, bytes_of
+from resjax.training.checkpoint import Checkpoints
 from resjax.training.experiment import load_experiment
+from resjax.training.safety import bytes_of, telling_what_is_safe
 from resjax.workdir import atomic, failures
 from resjax.workdir.failures import explained, naming
 from resjax.workdir.stopping import Stopped
@@ -152,7 +153,7 @@ ENDS = {
     "flag": (flags.Error("--x"), 2, "error: --x\n"),
     "usage": (app.UsageError("--x"), 2, "error: --x\n"),
     "stopped": (Stopped("SIGTERM: saved"), 143, "SIGTERM: saved\n"),
-    "interrupted": (KeyboardInterrupt(), 130, "stopped by Ctrl-C\n"),
+    "interrupted": (KeyboardInterrupt(), 143, "stopped by Ctrl-C\n"),
 }
 
 
@@ -272,6 +273,19 @@ def test_a_save_on_a_full_disk_leaves_the_one_before(tiny, needed, tmp_path, mon
     assert os.listdir(tmp_path / "run/checkpoints") == ["2"]
     monkeypatch.undo()
     assert int(train.train_and_evaluate(tiny, tmp_path / "run").step) == 4
+
+
+@pytest.mark.parametrize("saves", [False, True])
+def test_only_after_a_save_an_error_of_values_says_that_the_command_continues(tmp_path, saves):
+    """Before, it may be about the checkpoint itself: the same command would fail again."""
+    checkpoints, error = Checkpoints(tmp_path), ValueError("another seed")
+    (tmp_path / "checkpoints/2").mkdir(parents=True)
+    with pytest.raises(ValueError), telling_what_is_safe(checkpoints, None):
+        if saves:
+            (tmp_path / "checkpoints/4").mkdir()
+        raise error
+    note = " The checkpoint of step 4 is whole; the same command continues there." if saves else ""
+    assert explained(error) == f"another seed{note}"
 
 
 @pytest.mark.parametrize("part, fits", [(0.4, False), (1.5, True)])

@@ -1,19 +1,23 @@
 """Processes that meet before they train: threads stand for them, over real connections."""
 
+import errno
 import os
 import select
 import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
 from resjax import config as configs
 from resjax.training import links, meeting, processes
+from resjax.training.checkpoint import Checkpoints
 from resjax.training.forward import forward
 from resjax.training.links import Watch
 from resjax.training.meeting import Link, Place, meet
+from resjax.workdir import atomic, stopping
 from resjax.workdir.stopping import Stopped
 
 SAYS = {"--workdir": "/runs/a", "config.train.batch_size": "16", "packages.jax": "0.12"}
@@ -231,6 +235,24 @@ def test_the_end_of_the_other_process_ends_this_one(address, exits, capfd, lost)
     )
 
 
+def test_a_lost_process_ends_this_one_without_stderr_and_leaves_no_temporary_file(
+    address, exits, monkeypatch, tmp_path
+):
+    def closed(*_):
+        raise BrokenPipeError
+
+    monkeypatch.setattr("sys.stderr", SimpleNamespace(isatty=closed, write=closed, flush=closed))
+    monkeypatch.setattr(stopping, "os", SimpleNamespace(isatty=os.isatty, write=closed))
+    zero, one = pair(address)
+    with atomic.replacing(tmp_path / "runs.json") as temporary:
+        temporary.touch()
+        watch(0, zero, 1)
+        one.close()
+        until(lambda: exits == [links.LOST])
+        assert not temporary.exists()
+        temporary.touch()
+
+
 def test_all_leave_together_after_success(address, exits):
     zero, one = pair(address)
     watches = [watch(0, zero, 1), watch(1, one, 0)]
@@ -334,6 +356,14 @@ def test_the_remedy_names_the_step(tmp_path):
     for name in ("0", "6", "9.incomplete"):
         (tmp_path / "checkpoints" / name).mkdir(parents=True)
     assert processes._remedy(tmp_path) == "The same command on all hosts continues from step 6"
+
+
+def test_the_remedy_needs_no_storage(tmp_path, monkeypatch):
+    def lost(self):
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr(Checkpoints, "steps", property(lost))
+    assert processes._remedy(tmp_path) == "The same command on all hosts continues from the newest checkpoint"
 
 
 def test_decoding_workers_may_differ_between_hosts():

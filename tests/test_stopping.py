@@ -1,8 +1,12 @@
 """Stops in one process: signals are raised here, and what would end the process is replaced."""
 
 import contextlib
+import os
 import signal
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -79,6 +83,24 @@ def test_a_part_of_deferred_work_is_cut_off_once_and_the_rest_is_not():
         assert stop.interruptible(lambda: [signal.raise_signal(USR1), pytest.fail("not cut")]) is None
         signal.raise_signal(TERM)  # while it saves
         assert stop.interruptible(lambda: pytest.fail("begun after the signal")) is None
+
+
+def test_a_signal_right_after_such_a_part_raises_nothing():
+    class Late(StopRequest):
+        def __setattr__(self, name, value):
+            if name == "_mode" and self.__dict__.get(name) is stopping._Mode.BETWEEN and not self.name:
+                signal.raise_signal(TERM)
+            super().__setattr__(name, value)
+
+    stop, saved = Late(), []
+    stop.arm()
+    try:
+        with pytest.raises(Stopped, match=r"SIGTERM: .*finished and is saved"), stop.deferred():
+            assert stop.interruptible(lambda: 1) is None
+            saved.append(1)
+        assert saved == [1]
+    finally:
+        stop.disarm()
 
 
 def test_swallowed_by_other_code_it_is_raised_later():
@@ -225,3 +247,14 @@ def test_a_command_gives_the_signals_back_and_ends_its_thread(ended):
     with ends_process():
         assert signal.getsignal(TERM) != before
     assert signal.getsignal(TERM) == before and not ended(within=0)
+
+
+def test_signals_stay_as_they_are_in_a_module_of_the_user_with_a_similar_name(tmp_path):
+    package = tmp_path / "resjax_tools"
+    package.mkdir()
+    (package / "__init__.py").write_text("import resjax")
+    (package / "go.py").write_text("import signal; print(signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)")
+    command = [sys.executable, "-m", "resjax_tools.go"]
+    paths = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[1])])
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths})
+    assert done.stdout == "True\n", done.stderr

@@ -127,6 +127,63 @@ def test_a_run_without_a_checkpoint_begins_anew_with_the_newest(teaching, tmp_pa
     assert teacher.find(config, home).kept == fact
 
 
+def test_a_run_that_has_ended_needs_no_teacher(taught, tmp_path, capsys):
+    b = Path(shutil.copytree(taught[1], tmp_path / "B"))
+    stored = configs.load(b)
+    stored.train.teacher = str(tmp_path / "gone")
+    (b / "config.json").write_text(configs.to_json(stored))
+    ended = train_and_evaluate(config_with(tmp_path / "gone"), b)
+    assert "nothing to do" in capsys.readouterr().err
+    for one, other in zip(leaves(taught[2]), leaves(ended), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert ["teacher" in start for start in read_starts(b)] == [True, False]
+    shutil.rmtree(b / "checkpoints/4")  # now it has not ended
+    with pytest.raises(FileNotFoundError, match=r"train\.teacher=.*/gone: .*config\.json does not exist"):
+        train_and_evaluate(config_with(tmp_path / "gone"), b)
+
+
+def test_a_run_whose_last_checkpoint_is_damaged_needs_its_teacher(taught, tmp_path):
+    a, b = (Path(shutil.copytree(path, tmp_path / path.name)) for path in taught[:2])
+    stored = configs.load(b)
+    stored.train.teacher = str(a)
+    (b / "config.json").write_text(configs.to_json(stored))
+    (b / "checkpoints/4/_METADATA").write_bytes(b"")
+    continued = train_and_evaluate(config_with(a), b)
+    for one, other in zip(leaves(taught[2]), leaves(continued), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+BUILDER = """
+from resjax.models import resnet
+
+
+def net(*, image_shape, num_classes):
+    return resnet(image_shape=image_shape, num_classes=num_classes, stage_sizes=(1,), widths=(3,))
+"""
+
+
+def test_a_teacher_with_a_builder_of_somebody_else_is_allowed_by_name(teaching, tmp_path, monkeypatch):
+    (tmp_path / "builder_of_a_teacher.py").write_text(BUILDER)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    name = "builder_of_a_teacher:net"
+    tiny_run(tmp_path / "A", step=1, model=name)
+    config = config_with(tmp_path / "A")
+    with pytest.raises(ValueError, match=rf"^train\.teacher=.*add to the command .*--allow_code={name}"):
+        train_and_evaluate(config, tmp_path / "B")
+    assert not (tmp_path / "B").exists()
+    assert int(train_and_evaluate(config, tmp_path / "B", allow_code=name).step) == 4
+    config.model.name = name  # a network of the same builder as its teacher
+    assert teacher.find(config, tmp_path / "C").config.model.name == name
+
+
+def test_a_run_without_the_list_of_its_starts_says_that_its_teacher_may_be_another(half, capsys):
+    a, b = half
+    (b / "runs.json").rename(b / "runs.json.damaged")
+    train_and_evaluate(config_with(a), b)
+    assert "may have begun with another checkpoint of its teacher" in capsys.readouterr().err
+    assert read_starts(b)[-1]["teacher"]["step"] == 1
+
+
 def test_an_analysis_needs_no_teacher(half):
     a, b = half
     shutil.rmtree(a)
@@ -162,8 +219,8 @@ def without_checkpoint(teaching, tmp_path):
 
 
 def itself(teaching, tmp_path):
-    (tmp_path / "link").symlink_to(teaching.workdir)
-    return config_with(tmp_path / "link"), teaching.workdir
+    (tmp_path / "link").symlink_to(tmp_path / "B")
+    return config_with(tmp_path / "link"), tmp_path / "B"
 
 
 def distances(teaching, tmp_path):

@@ -19,7 +19,6 @@ _KINDS = {
 }  # fmt: skip
 # Windows has only the last of these; there, bytes are not to be changed at the ends of lines.
 _FLAGS = sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC", "O_BINARY"))
-_LONGEST_JSON = 1 << 24  # bytes
 
 
 class NotRegular(ValueError):
@@ -76,24 +75,23 @@ def _check(path: str | os.PathLike[str], found: os.stat_result) -> None:
     raise NotRegular(f"{pathlib.Path(path)} is {link}{kind}, not a file: {remedy}")
 
 
-def read_json(path: pathlib.Path, kind: type[Any], remedy: str) -> Any:
+def read_json(path: pathlib.Path, kind: type[Any], remedy: str, longest: int = 1 << 24) -> Any:
     """The value in a JSON file.
 
     Args:
       path: the file.
       kind: dict or list, what the file must hold.
       remedy: what the message advises if the file is damaged.
+      longest: the most bytes that it may have.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: the file is empty, is no JSON in UTF-8, holds another kind, is no regular file, or has more
-        than 16 MiB.
+      ValueError: the file is empty, is no JSON in UTF-8, holds another kind, is no regular file, or is
+        too long.
     """
     with open_regular(path) as file:
-        if (size := os.fstat(file.fileno()).st_size) > _LONGEST_JSON:
-            raise ValueError(
-                f"{path} is damaged: it has {size:,} bytes, of at most {_LONGEST_JSON:,}. {remedy}"
-            )
+        if (size := os.fstat(file.fileno()).st_size) > longest:
+            raise ValueError(f"{path} is damaged: it has {size:,} bytes, of at most {longest:,}. {remedy}")
         content = file.read()
     try:
         value = json.loads(content.decode("utf-8-sig"))

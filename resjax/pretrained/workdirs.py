@@ -20,10 +20,11 @@ from resjax.pretrained.convert import replaced, some, to_variables, with_new_hea
 from resjax.pretrained.layouts.layout import Layout
 from resjax.pretrained.reading.files import sha256, size
 from resjax.pretrained.source import Source
-from resjax.training.checkpoint import Checkpoints, bytes_of
+from resjax.training.checkpoint import Checkpoints
 from resjax.training.devices import Devices
 from resjax.training.experiment import Experiment
 from resjax.training.feed import Evaluation
+from resjax.training.safety import bytes_of, need_space
 from resjax.training.step import TrainState
 from resjax.workdir import atomic, workdir
 from resjax.workdir.alone import alone
@@ -182,7 +183,7 @@ def make_workdir(
     }
     home = local(directory)
     checkpoints = Checkpoints(home)
-    checkpoints.need_space(bytes_of(state))
+    need_space(checkpoints.directory, bytes_of(state))
     with alone(home), stoppable() as stop, stop.deferred(_saved(home)):
         need_free(home)
         _write(home, checkpoints, state, imported, experiment.config)
@@ -199,7 +200,7 @@ def _write(
         checkpoints.save(state)
         workdir.write_config(home, config)
     except OSError:  # so that the same command can start again
-        for file in ("runs.json", "config.py"):
+        for file in ("config.json", "runs.json", "config.py"):
             with contextlib.suppress(OSError):
                 (home / file).unlink()
         shutil.rmtree(checkpoints.directory, ignore_errors=True)
@@ -219,9 +220,14 @@ def measured(experiment: Experiment, state: TrainState) -> dict[str, float]:
 
 
 def evaluate(experiment: Experiment, state: TrainState, directory: str | Path) -> dict[str, float]:
-    """The sums of ``measured``, whose means become the first line of the workdir's metrics.jsonl."""
-    home = Path(directory).expanduser().resolve()
-    with phase("the network was evaluated", _saved(home)):
-        sums = measured(experiment, state)
-    atomic.write(home / "metrics.jsonl", line_of(experiment.record(STEP, sums)))
+    """The sums of ``measured``, whose means become the first line of the workdir's metrics.jsonl.
+
+    Raises:
+      ValueError: another process is training there.
+    """
+    home = local(directory)
+    with alone(home):  # a training that starts meanwhile would lose its records
+        with phase("the network was evaluated", _saved(home)):
+            sums = measured(experiment, state)
+        atomic.write(home / "metrics.jsonl", line_of(experiment.record(STEP, sums)))
     return sums

@@ -26,6 +26,7 @@ from resjax.workdir.stopping import phase
 
 Results = Mapping[str, Result]
 """{label of the run: result}."""
+_LONGEST = 1 << 28  # bytes of a study's file, which holds the results of all runs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +144,8 @@ def read(path: Path, study: Study) -> dict[str, Result]:
       ValueError: it belongs to another study, or is damaged.
     """
     try:
-        data = read_json(path, dict, "Make it again with python -m resjax.analyze or resjax.claims")
+        remedy = "Make it again with python -m resjax.analyze or resjax.claims"
+        data = read_json(path, dict, remedy, _LONGEST)
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"{path} does not exist; make it with python -m resjax.analyze or resjax.claims"

@@ -27,7 +27,7 @@ from resjax.training import manifest
 from resjax.training.devices import any_process
 from resjax.training.step import TrainState
 from resjax.workdir.atomic import flush, flush_all
-from resjax.workdir.failures import free, naming, size
+from resjax.workdir.failures import naming
 
 # What orbax raises where files are missing or damaged, or belong to another network.
 _UNREADABLE = (ValueError, KeyError, TypeError, FileNotFoundError)
@@ -42,7 +42,7 @@ class Damaged(ValueError):
 
 
 class Checkpoints:
-    """The checkpoints of one run; use it as a context manager.
+    """The checkpoints of one run.
 
     Args:
       workdir: folder of the run.
@@ -119,15 +119,6 @@ class Checkpoints:
                 failure = error
         if any_process(failure is not None):
             raise failure or OSError(f"the first process could not save {self._folder(step)}")
-
-    def need_space(self, needed: int) -> None:
-        """Raises ValueError if a checkpoint of ``needed`` bytes (``bytes_of``) can't fit on the disk."""
-        left = free(self.directory)
-        if left < needed / 2:  # files are compressed, but trained numbers hardly
-            raise ValueError(
-                f"{self.directory}: a checkpoint takes about {size(needed)}, and {size(left)} are free on "
-                "this disk; remove what you do not need there, or name a folder on another disk"
-            )
 
     def restore(self, like: TrainState, step: int | None = None) -> TrainState:
         """The checkpoint of ``step``, or the newest, with the shapes and devices of ``like``: a state, or an
@@ -245,11 +236,6 @@ class Checkpoints:
 
     def _unfinished(self, step: int) -> Path:
         return self.directory / f"{step}.incomplete"
-
-
-def bytes_of(like: TrainState) -> int:
-    """The size of a state, or of its shapes; its checkpoint takes about a tenth less, being compressed."""
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(like))
 
 
 def _not_of_threads(record: logging.LogRecord) -> bool:

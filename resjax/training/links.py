@@ -11,7 +11,6 @@ import multiprocessing
 import os
 import re
 import selectors
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -20,7 +19,7 @@ from typing import Any, NoReturn
 import jax
 
 from resjax.training.meeting import SILENCE, Link
-from resjax.workdir.stopping import Stopped
+from resjax.workdir.stopping import Stopped, last_words
 
 LOST = 75  # EX_TEMPFAIL of sysexits.h: the same command can succeed
 FAILED = 1
@@ -145,9 +144,7 @@ class Watch:
 
     def _stop(self, text: str, status: int) -> NoReturn:
         self._stopping = True
-        if sys.stderr.isatty():
-            text = f"\x1b[?25h\r{text}"  # a progress bar hides the cursor
-        print(f"error: {text}", file=sys.stderr, flush=True)
+        last_words(f"error: {text}")
         for child in multiprocessing.active_children():
             child.terminate()
         if status == FAILED:

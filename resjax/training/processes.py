@@ -116,6 +116,9 @@ def _says(config: ConfigDict, directory: str | Path) -> dict[str, str]:
 
 
 def _remedy(directory: str | Path) -> str:
-    step = Checkpoints(directory).newest
+    try:
+        step = Checkpoints(directory).newest
+    except OSError:  # perhaps the storage is lost with the host
+        return "The same command on all hosts continues from the newest checkpoint"
     where = f"continues from step {step}" if step else "starts again from step 0"
     return f"The same command on all hosts {where}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +39,14 @@ class Source:
       given: ``config.train.teacher`` as it was written, for messages.
       workdir, config: of the teacher.
       kept: what ``runs.json`` says of it (``Taught.facts``) if this run has a checkpoint, else None.
+      forgotten: this run has a checkpoint, and its ``runs.json`` is gone.
     """
 
     given: str
     workdir: Path
     config: ConfigDict
     kept: Mapping[str, Any] | None
+    forgotten: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,11 +58,15 @@ class Taught:
     said: tuple[str, ...]
 
 
-def find(config: ConfigDict, directory: Path) -> Source | None:
+def find(config: ConfigDict, directory: Path, allow_code: str | Iterable[str] = ()) -> Source | None:
     """The teacher that ``config`` names for the run in ``directory``, before data are read; None without one.
 
+    ``allow_code`` are builders that its configuration may name, beside that of ``config``
+    (``resjax.config.load``).
+
     Raises:
-      ValueError: the teacher is this run, or it or this run has another loss than cross-entropy.
+      ValueError: the teacher is this run, or it or this run has another loss than cross-entropy, or its
+        builder is not allowed.
       FileNotFoundError: there is no run, or one without a checkpoint.
     """
     given = config.train.teacher
@@ -69,8 +75,9 @@ def find(config: ConfigDict, directory: Path) -> Source | None:
     workdir = local(given, "train.teacher", reads=True)
     if workdir == directory:
         raise ValueError(f"train.teacher={given} is the workdir of this run; name that of a trained network")
+    allowed = {allow_code} if isinstance(allow_code, str) else set(allow_code)
     with _named(given):
-        own = configs.load(workdir)
+        own = configs.load(workdir, {config.model.name, *allowed})
     for whose, loss in (("this run", config.train.loss), (f"train.teacher={given}", own.train.loss)):
         if loss != "cross_entropy":
             raise ValueError(
@@ -82,9 +89,9 @@ def find(config: ConfigDict, directory: Path) -> Source | None:
             f"train.teacher={given} has no checkpoint yet; wait for its first, which is saved after "
             f"{own.checkpoint.every}, or name another workdir"
         )
-    kept = [start["teacher"] for start in read_starts(directory) if "teacher" in start]
-    begun = bool(kept) and bool(Checkpoints(directory).steps)
-    return Source(given, workdir, own, kept[-1] if begun else None)
+    starts, begun = read_starts(directory), bool(Checkpoints(directory).steps)
+    kept = [start["teacher"] for start in starts if "teacher" in start] if begun else []
+    return Source(given, workdir, own, kept[-1] if kept else None, forgotten=begun and not starts)
 
 
 def experiment_of(source: Source, experiment: Experiment) -> Experiment:
@@ -154,6 +161,8 @@ def load(source: Source, own: Experiment, config: ConfigDict, devices: Devices) 
     )
     other = _other_data(source, config)
     differs = [f"the teacher was trained on other data: {'; '.join(other)}"] if other else []
+    if source.forgotten:
+        differs.append("runs.json is gone, so this run may have begun with another checkpoint of its teacher")
     facts = {"workdir": str(source.workdir), "step": step, "sha256": digest}
     return Taught(teacher, facts, (*damaged.values(), summary, *differs))
 

@@ -96,13 +96,14 @@ class StopRequest:
     def interruptible(self, work: Callable[[], T]) -> T | None:
         """Within ``deferred``: the result of ``work()``, or None where a signal cuts it off."""
         try:
-            self._mode = _Mode.BETWEEN
-            return None if self.name else work()
-        except Stopped:
+            try:
+                self._mode = _Mode.BETWEEN
+                return None if self.name else work()
+            finally:
+                self._mode = _Mode.DEFERRED
+        except Stopped:  # the signal may come in that last line, too
             self._line = ""
             return None
-        finally:
-            self._mode = _Mode.DEFERRED
 
     def check(self, saved: str = "") -> None:
         """Raises ``Stopped`` after a signal, even if other code has swallowed the one that it raised.
@@ -220,19 +221,31 @@ class StopRequest:
                 free_since = None
 
     def _end(self, text: str) -> None:
-        # In a thread of its own, because nobody may read what it writes.
-        with contextlib.suppress(RuntimeError):  # Python starts no thread at its end
-            last = threading.Thread(target=self._last_words, args=(text,), daemon=True)
-            last.start()
-            last.join(1)
+        last_words("" if self._said else text)
         os._exit(STATUS)
 
-    def _last_words(self, text: str) -> None:
-        if not self._said:
-            cursor = "\x1b[?25h" if os.isatty(2) else ""  # a progress bar hides it
-            os.write(2, f"{cursor}{text}\n".encode())
+
+def last_words(text: str) -> None:
+    """Prints ``text``, if there is any, on stderr, and removes temporary files, before ``os._exit``.
+
+    It waits for at most a second, because nobody may read what it prints, and raises nothing.
+    """
+
+    def say() -> None:
+        cursor = "\x1b[?25h\r" if os.isatty(2) else ""  # a progress bar hides it
+        with contextlib.suppress(OSError):  # stderr is closed
+            os.write(2, f"{cursor}{text}\n".encode() if text else b"")
+
+    def finish() -> None:
+        say()
         atomic.discard()
-        sys.stdout.flush()
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+
+    with contextlib.suppress(RuntimeError):  # Python starts no thread at its end
+        last = threading.Thread(target=finish, daemon=True)
+        last.start()
+        last.join(1)
 
 
 _active: StopRequest | None = None
