@@ -236,6 +236,9 @@ def load(workdir: str | Path, allow_code: str | Iterable[str] = ()) -> ConfigDic
     except FileNotFoundError:
         if (path.parent / "runs.json").is_file():
             raise FileNotFoundError(f"{path} does not exist. {remedy_of_no_config(path.parent)}") from None
+        above = next(folder for folder in path.absolute().parents if folder.exists())
+        if not above.is_dir():
+            raise FileNotFoundError(f"{workdir} holds no run: {above} is a file; name a folder") from None
         raise FileNotFoundError(
             f"{path} does not exist: {workdir} holds no run. Make one with "
             f"python -m resjax.train --config=digits --workdir={shlex.quote(str(workdir))}"
@@ -262,7 +265,7 @@ def load(workdir: str | Path, allow_code: str | Iterable[str] = ()) -> ConfigDic
         raise ValueError(f"{path} has {error}. {remedy}") from error
     if digest not in (None, sha256(stored)):
         raise ValueError(
-            f'{path} has changed since it was written. If you changed it, remove its line "sha256"; else: '
+            f'{path} has changed since it was written. If you changed it, remove its line "sha256". If not: '
             f"{remedy}"
         )
     return config

@@ -79,7 +79,8 @@ def need_empty(path: Path) -> None:
 def write_config(path: Path, config: ConfigDict) -> None:
     """Writes ``config.json``, with its own ``sha256``. A folder that has none is no run."""
     stored = json.loads(configs.to_json(_stored(config)))
-    content = stored | {"sha256": configs.sha256(stored)}
+    # In front, so that what is left without this line is JSON.
+    content = {"sha256": configs.sha256(stored), **stored}
     write(path / "config.json", json.dumps(content, indent=2) + "\n")
 
 
