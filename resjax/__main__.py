@@ -57,11 +57,7 @@ def main() -> None:
         except FileNotFoundError:
             print("error: the current folder has been removed; change to another one: cd", file=sys.stderr)
             sys.exit(1)
-        try:
-            runpy.run_module(COMMANDS[given][0], run_name="__main__", alter_sys=True)
-        except KeyboardInterrupt:  # while modules are imported
-            print("stopped by Ctrl-C", file=sys.stderr)
-            sys.exit(130)
+        runpy.run_module(COMMANDS[given][0], run_name="__main__", alter_sys=True)
     else:
         near = nearest(given, COMMANDS)
         meant = f" Did you mean resjax {near}?" if near else ""

@@ -324,7 +324,7 @@ def test_an_interrupted_preparation_is_no_preparation(source, root, monkeypatch)
         return {split: examples(iterator) for split, iterator in whole(paths).items()}
 
     monkeypatch.setitem(originals.SPLITS, "mnist", interrupted)
-    with pytest.raises(SystemExit, match="130"):
+    with pytest.raises(SystemExit, match="143"):
         run("mnist", root, source)
     with pytest.raises(FileNotFoundError, match="not prepared"):
         load("mnist", root)

@@ -69,7 +69,10 @@ KINDS = {
     "many files": (system(errno.EMFILE), "ulimit -n"),
     "another number": (system(errno.EXDEV), f"/disk/file: {os.strerror(errno.EXDEV)}; check the path"),
     "bytes as a name": (system(errno.EACCES, b"/disk/file"), "/disk/file: permission denied"),
-    "an open file": (OSError(errno.ENOSPC, "No space left on device"), "the disk is full; remove"),
+    "an open file": (
+        OSError(errno.ENOSPC, "No space left on device"),
+        "the disk is full; remove what you do not need on it",
+    ),
     "TensorStore": (ValueError(STORE), "/disk/run/2.incomplete/d/e3: the disk is full"),
     "safetensors": (RuntimeError(RUST), "the disk is full; remove"),
     "group": (
@@ -126,14 +129,15 @@ def test_what_is_safe_follows():
 
 
 def test_sizes_are_read_by_people():
-    sizes = (0, 999, 1000, 2_150_000, 7e9, 1e15)
+    sizes = (0, 999, 1000, 2_150_000, 999_700_000, 7e9, 1e15)
     assert [failures.size(n) for n in sizes] == [
         "0 bytes",
         "999 bytes",
         "1 kB",
         "2.15 MB",
+        "1 GB",
         "7 GB",
-        "1e+03 TB",
+        "1.0 PB",
     ]
 
 
@@ -152,7 +156,7 @@ ENDS = {
     "flag": (flags.Error("--x"), 2, "error: --x\n"),
     "usage": (app.UsageError("--x"), 2, "error: --x\n"),
     "stopped": (Stopped("SIGTERM: saved"), 143, "SIGTERM: saved\n"),
-    "interrupted": (KeyboardInterrupt(), 130, "stopped by Ctrl-C\n"),
+    "interrupted": (KeyboardInterrupt(), 143, "stopped by Ctrl-C\n"),
 }
 
 

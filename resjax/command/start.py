@@ -18,7 +18,7 @@ import resjax
 from resjax.command.parsing import Misuse, parse, plain_text
 from resjax.cpu.compilation import compile_quickly, keep_compiled
 from resjax.workdir.failures import explained
-from resjax.workdir.stopping import Stopped, ends_process
+from resjax.workdir.stopping import STATUS, ends_process
 
 
 def run(main: Callable[[list[str]], None]) -> None:
@@ -46,8 +46,8 @@ def _quietly(main: Callable[[list[str]], None]) -> Callable[[list[str]], None]:
 def in_one_line(what: str = "the command ran") -> Iterator[None]:
     """A context that ends the process after an error, with one line instead of a traceback.
 
-    The exit status is 2 after a misuse of flags, 1 after another error, and 143 after a signal to stop, such
-    as Ctrl-C. An error that only a fault of a program explains has its traceback before the line.
+    The exit status is 2 after a misuse of flags, 1 after another error, and 143 after a signal to stop or
+    Ctrl-C. An error that only a fault of a program explains has its traceback before the line.
 
     Args:
       what: is done, for the line of a stop (``resjax.workdir.stopping.ends_process``).
@@ -57,10 +57,8 @@ def in_one_line(what: str = "the command ran") -> Iterator[None]:
             yield
     except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
         _leave("", 0)
-    except Stopped as stopped:  # in a thread, or of other code
-        _leave(str(stopped), 143)
-    except KeyboardInterrupt:
-        _leave("stopped by Ctrl-C", 130)
+    except KeyboardInterrupt as stopped:  # of other code, or ``Stopped`` in a thread
+        _leave(str(stopped) or "stopped by Ctrl-C", STATUS)
     except (app.UsageError, flags.Error, Misuse) as error:
         _leave(f"error: {error}", 2)
     except Exception as error:
