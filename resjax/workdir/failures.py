@@ -96,11 +96,11 @@ def free(path: Path) -> int:
 def size(count: int) -> str:
     """A number of bytes for people: 2.1 MB."""
     amount = float(count)
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if amount < 1000:
+    for unit in ("bytes", "kB", "MB", "GB", "TB"):
+        if amount < 999.5:  # more becomes 1e+03
             return f"{amount:.3g} {unit}"
         amount /= 1000
-    return f"{amount:,.3g} TB"
+    return f"{amount:,.1f} PB"
 
 
 def _inner(error: BaseException) -> Iterator[BaseException]:
@@ -148,7 +148,7 @@ def of_system(number: int, path: str) -> str:
         quota = number == errno.EDQUOT
         what = "your quota of this disk is used up" if quota else "the disk is full"
         left = f" ({size(free(Path(path)))} are free)" if path and not quota else ""
-        return f"{where}{what}{left}; remove what you do not need there, {_AGAIN}."
+        return f"{where}{what}{left}; remove what you do not need {'there' if path else 'on it'}, {_AGAIN}."
     what, remedy = _SYSTEM.get(number, (os.strerror(number), "check the path and its disk"))
     return f"{where}{what}; {remedy}."
 
