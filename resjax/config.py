@@ -217,6 +217,10 @@ def to_json(config: ConfigDict) -> str:
     return json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
 
 
+class NotAllowed(ValueError):
+    """A ``config.json`` names a builder outside of resjax that is not allowed by name."""
+
+
 def load(workdir: str | Path, allow_code: str | Iterable[str] = ()) -> ConfigDict:
     """The configuration of a workdir.
 
@@ -227,7 +231,8 @@ def load(workdir: str | Path, allow_code: str | Iterable[str] = ()) -> ConfigDic
 
     Raises:
       FileNotFoundError: there is no run in ``workdir``, or one without a configuration.
-      ValueError: the file is damaged, or names a builder that is not allowed.
+      ValueError: the file is damaged.
+      NotAllowed (a ValueError): it names a builder that is not allowed.
     """
     path = Path(workdir) / "config.json"
     remedy = _restore(path)
@@ -278,10 +283,10 @@ def sha256(stored: Mapping[str, Any]) -> str:
 
 
 def _refuse_code(path: Path, name: str, allowed: set[str]) -> None:
-    """Raises ValueError if a configuration names a builder outside of resjax that is not ``allowed``."""
+    """Raises NotAllowed if a configuration names a builder outside of resjax that is not ``allowed``."""
     if models.runs_code(name) and name not in allowed:
         shown = ascii(name)[1:-1]
-        raise ValueError(
+        raise NotAllowed(
             f"{path} names the builder {shown}, which is none of resjax: using this workdir imports and runs "
             f"the module {shown.partition(':')[0]}. If you trust it, add to the command that reads the "
             f"workdir --allow_code={shlex.quote(shown)}; in Python, allow_code={shown!r}"

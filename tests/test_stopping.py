@@ -1,6 +1,7 @@
 """Stops in one process: signals are raised here, and what would end the process is replaced."""
 
 import contextlib
+import os
 import signal
 import threading
 
@@ -208,6 +209,15 @@ def test_while_a_command_starts_a_signal_ends_it_at_once(ended, capfd):
     assert ended() == 143
     said = "SIGINT while the command started or ended: nothing had to be saved; the same command starts"
     assert capfd.readouterr().err == f"{said} again\n"
+
+
+def test_on_a_terminal_the_line_takes_the_place_of_a_progress_bar(ended, capfd, monkeypatch):
+    monkeypatch.setattr(os, "isatty", lambda descriptor: True)
+    stopping.starts_process()
+    with pytest.raises(Ended):
+        signal.raise_signal(INT)
+    assert ended() == 143
+    assert capfd.readouterr().err.startswith("\r\x1b[2K\x1b[?25hSIGINT while the command started")
 
 
 def test_after_its_start_a_command_ends_as_usual(ended, capfd):

@@ -229,8 +229,9 @@ class StopRequest:
 
     def _last_words(self, text: str) -> None:
         if not self._said:
-            cursor = "\x1b[?25h" if os.isatty(2) else ""  # a progress bar hides it
-            os.write(2, f"{cursor}{text}\n".encode())
+            # On a terminal, a progress bar may stand in this line, and hides the cursor.
+            clear = "\r\x1b[2K\x1b[?25h" if os.isatty(2) else ""
+            os.write(2, f"{clear}{text}\n".encode())
         atomic.discard()
         sys.stdout.flush()
 
