@@ -270,8 +270,8 @@ def load(workdir: str | Path, allow_code: str | Iterable[str] = ()) -> ConfigDic
         raise ValueError(f"{path} has {error}. {remedy}") from error
     if digest not in (None, sha256(stored)):
         raise ValueError(
-            f'{path} has changed since it was written. If you changed it, remove its line "sha256". If not: '
-            f"{remedy}"
+            f'{path} has changed since it was written. If you changed it, remove its line "sha256"; else '
+            f"{_restore(path, 'restore')}"
         )
     return config
 
@@ -297,13 +297,13 @@ def remedy_of_no_config(workdir: Path) -> str:
     """What to do about a folder with ``runs.json`` and without ``config.json``, which imports write last."""
     return (
         f"If an import was interrupted: rm -r {shlex.quote(str(workdir))}, and import again; or use another "
-        f"--workdir. If the file was lost: {_restore(workdir / 'config.json')}"
+        f"--workdir. If the file was lost, {_restore(workdir / 'config.json', 'restore')}"
     )
 
 
-def _restore(path: Path) -> str:
+def _restore(path: Path, verb: str = "Restore") -> str:
     return (
-        "Restore it: begin the training once more with its --config and another --workdir, and copy "
+        f"{verb} it: begin the training once more with its --config and another --workdir, and copy "
         f"config.json from there to {shlex.quote(str(path))}"
     )
 

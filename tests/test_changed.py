@@ -36,7 +36,9 @@ def replaced(path, old, new):
 def test_a_changed_value_of_a_configuration_is_refused(home):
     path = home / "config.json"
     replaced(path, '"learning_rate": 0.1', '"learning_rate": 0.5')
-    with pytest.raises(ValueError, match=r'config.json has changed .* remove its line "sha256"') as raised:
+    with pytest.raises(
+        ValueError, match=r'config.json has changed .* remove its line "sha256"; else restore it: begin'
+    ) as raised:
         configs.load(home)
     assert "\n" not in str(raised.value)
     lines = path.read_text().splitlines()

@@ -126,6 +126,9 @@ def test_what_is_safe_follows():
     error = system(errno.EIO)
     error.add_note("The checkpoint of step 4 is whole.")
     assert explained(error).endswith("another disk. The checkpoint of step 4 is whole.")
+    error = ValueError("a text without a full stop")
+    error.add_note("The checkpoint of step 4 is whole.")
+    assert explained(error) == "a text without a full stop. The checkpoint of step 4 is whole."
 
 
 def test_sizes_are_read_by_people():

@@ -61,7 +61,7 @@ def explained(error: BaseException, smaller: str = "") -> str | None:
     texts = (_explained(one, smaller) for one in _inner(error))
     said = next((text for text in texts if text), None)
     notes = [note for note in getattr(error, "__notes__", ()) if "\n" not in note]  # JAX's have several lines
-    return said and " ".join([said, *notes])
+    return said and " ".join([f"{said.rstrip('.')}." if notes else said, *notes])
 
 
 def number_of(error: BaseException) -> int | None:
