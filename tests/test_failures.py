@@ -98,6 +98,16 @@ KINDS = {
         jax.errors.JaxRuntimeError(MEMORY),
         "the memory does not suffice (Out of memory while trying to allocate 17179869184 bytes); reduce --b=",
     ),
+    "memory of a running program": (
+        jax.errors.JaxRuntimeError(
+            "INTERNAL: Error dispatching computation: Out of memory allocating 9 bytes."
+        ),
+        "the memory does not suffice (Out of memory allocating 9 bytes); reduce --b=",
+    ),
+    "an array that no machine holds": (
+        NotImplementedError("random bits array of size exceeding 2 ** 64"),  # JAX's, for a layer too wide
+        "the memory does not suffice (random bits array",
+    ),
     "memory of arrays": (
         raised_by(lambda: jax.numpy.zeros(2**44, np.uint8)),
         "the memory does not suffice (Out",

@@ -45,8 +45,9 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _NUMBER = re.compile(r"os_error_code='(\d+)'|\(os error (\d+)\)")
 # What TensorStore and Python put in quotes.
 _QUOTED = re.compile(r"[\"'](/[^\"']*)[\"']")
-# JAX's error has several names and several homes, by its version.
-_JAX = ("JaxRuntimeError", "XlaRuntimeError")
+# JAX's error has several names and homes, by its version; the last is for arrays that no machine holds.
+_JAX = ("JaxRuntimeError", "XlaRuntimeError", "NotImplementedError")
+_NO_MEMORY = ("RESOURCE_EXHAUSTED", "Out of memory", "exceeding 2 ** 64")
 # The errors whose text is for users: those of resjax, and those of networks without a number.
 _TOLD = (ValueError, OSError, FloatingPointError)
 
@@ -121,7 +122,9 @@ def _own_number(error: BaseException) -> int | None:
 
 def _explained(error: BaseException, smaller: str) -> str | None:
     text = str(error).strip()
-    if isinstance(error, MemoryError) or (type(error).__name__ in _JAX and "RESOURCE_EXHAUSTED" in text):
+    if isinstance(error, MemoryError) or (
+        type(error).__name__ in _JAX and any(mark in text for mark in _NO_MEMORY)
+    ):
         return _memory(text, smaller)
     number = _own_number(error)
     if number == errno.ENOMEM:
@@ -155,6 +158,7 @@ def of_system(number: int, path: str) -> str:
 
 def _memory(text: str, smaller: str) -> str:
     first = text.splitlines()[0].removeprefix("RESOURCE_EXHAUSTED: ").rstrip(".") if text else ""
+    first = first[max(first.find("Out of memory"), 0) :]  # without the names of what failed around it
     why = f" ({first[:200]})" if first else ""
     remedy = f"reduce {smaller}, or " if smaller else ""
     return f"the memory does not suffice{why}; {remedy}use a machine or a device with more."
