@@ -217,6 +217,10 @@ def to_json(config: ConfigDict) -> str:
     return json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
 
 
+class NotAllowed(ValueError):
+    """A ``config.json`` names a builder outside of resjax that is not allowed by name."""
+
+
 def load(workdir: str | Path, allow_code: str | Iterable[str] = ()) -> ConfigDict:
     """The configuration of a workdir.
 
@@ -227,7 +231,8 @@ def load(workdir: str | Path, allow_code: str | Iterable[str] = ()) -> ConfigDic
 
     Raises:
       FileNotFoundError: there is no run in ``workdir``, or one without a configuration.
-      ValueError: the file is damaged, or names a builder that is not allowed.
+      ValueError: the file is damaged.
+      NotAllowed (a ValueError): it names a builder that is not allowed.
     """
     path = Path(workdir) / "config.json"
     remedy = _restore(path)
@@ -236,6 +241,9 @@ def load(workdir: str | Path, allow_code: str | Iterable[str] = ()) -> ConfigDic
     except FileNotFoundError:
         if (path.parent / "runs.json").is_file():
             raise FileNotFoundError(f"{path} does not exist. {remedy_of_no_config(path.parent)}") from None
+        above = next(folder for folder in path.absolute().parents if folder.exists())
+        if not above.is_dir():
+            raise FileNotFoundError(f"{workdir} holds no run: {above} is a file; name a folder") from None
         raise FileNotFoundError(
             f"{path} does not exist: {workdir} holds no run. Make one with "
             f"python -m resjax.train --config=digits --workdir={shlex.quote(str(workdir))}"
@@ -262,8 +270,8 @@ def load(workdir: str | Path, allow_code: str | Iterable[str] = ()) -> ConfigDic
         raise ValueError(f"{path} has {error}. {remedy}") from error
     if digest not in (None, sha256(stored)):
         raise ValueError(
-            f'{path} has changed since it was written. If you changed it, remove its line "sha256"; else: '
-            f"{remedy}"
+            f'{path} has changed since it was written. If you changed it, remove its line "sha256"; else '
+            f"{_restore(path, 'restore')}"
         )
     return config
 
@@ -275,10 +283,10 @@ def sha256(stored: Mapping[str, Any]) -> str:
 
 
 def _refuse_code(path: Path, name: str, allowed: set[str]) -> None:
-    """Raises ValueError if a configuration names a builder outside of resjax that is not ``allowed``."""
+    """Raises NotAllowed if a configuration names a builder outside of resjax that is not ``allowed``."""
     if models.runs_code(name) and name not in allowed:
         shown = ascii(name)[1:-1]
-        raise ValueError(
+        raise NotAllowed(
             f"{path} names the builder {shown}, which is none of resjax: using this workdir imports and runs "
             f"the module {shown.partition(':')[0]}. If you trust it, add to the command that reads the "
             f"workdir --allow_code={shlex.quote(shown)}; in Python, allow_code={shown!r}"
@@ -289,13 +297,13 @@ def remedy_of_no_config(workdir: Path) -> str:
     """What to do about a folder with ``runs.json`` and without ``config.json``, which imports write last."""
     return (
         f"If an import was interrupted: rm -r {shlex.quote(str(workdir))}, and import again; or use another "
-        f"--workdir. If the file was lost: {_restore(workdir / 'config.json')}"
+        f"--workdir. If the file was lost, {_restore(workdir / 'config.json', 'restore')}"
     )
 
 
-def _restore(path: Path) -> str:
+def _restore(path: Path, verb: str = "Restore") -> str:
     return (
-        "Restore it: begin the training once more with its --config and another --workdir, and copy "
+        f"{verb} it: begin the training once more with its --config and another --workdir, and copy "
         f"config.json from there to {shlex.quote(str(path))}"
     )
 

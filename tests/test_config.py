@@ -166,8 +166,12 @@ def test_a_configuration_that_lacks_fields_is_refused():
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="holds no run"):
+    with pytest.raises(FileNotFoundError, match=r"holds no run\. Make one with"):
         configs.load(tmp_path)
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "file/below"):  # where none can be made
+        with pytest.raises(FileNotFoundError, match=r"holds no run: .*/file is a file; name a folder"):
+            configs.load(path)
 
 
 def test_a_configuration_is_found_by_name(tmp_path, monkeypatch):

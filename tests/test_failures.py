@@ -70,7 +70,10 @@ KINDS = {
     "many files": (system(errno.EMFILE), "ulimit -n"),
     "another number": (system(errno.EXDEV), f"/disk/file: {os.strerror(errno.EXDEV)}; check the path"),
     "bytes as a name": (system(errno.EACCES, b"/disk/file"), "/disk/file: permission denied"),
-    "an open file": (OSError(errno.ENOSPC, "No space left on device"), "the disk is full; remove"),
+    "an open file": (
+        OSError(errno.ENOSPC, "No space left on device"),
+        "the disk is full; remove what you do not need on it",
+    ),
     "TensorStore": (ValueError(STORE), "/disk/run/2.incomplete/d/e3: the disk is full"),
     "safetensors": (RuntimeError(RUST), "the disk is full; remove"),
     "group": (
@@ -95,6 +98,16 @@ KINDS = {
     "device memory": (
         jax.errors.JaxRuntimeError(MEMORY),
         "the memory does not suffice (Out of memory while trying to allocate 17179869184 bytes); reduce --b=",
+    ),
+    "memory of a running program": (
+        jax.errors.JaxRuntimeError(
+            "INTERNAL: Error dispatching computation: Out of memory allocating 9 bytes."
+        ),
+        "the memory does not suffice (Out of memory allocating 9 bytes); reduce --b=",
+    ),
+    "an array that no machine holds": (
+        NotImplementedError("random bits array of size exceeding 2 ** 64"),  # JAX's, for a layer too wide
+        "the memory does not suffice (random bits array",
     ),
     "memory of arrays": (
         raised_by(lambda: jax.numpy.zeros(2**44, np.uint8)),
@@ -124,17 +137,21 @@ def test_what_is_safe_follows():
     error = system(errno.EIO)
     error.add_note("The checkpoint of step 4 is whole.")
     assert explained(error).endswith("another disk. The checkpoint of step 4 is whole.")
+    error = ValueError("a text without a full stop")
+    error.add_note("The checkpoint of step 4 is whole.")
+    assert explained(error) == "a text without a full stop. The checkpoint of step 4 is whole."
 
 
 def test_sizes_are_read_by_people():
-    sizes = (0, 999, 1000, 2_150_000, 7e9, 1e15)
+    sizes = (0, 999, 1000, 2_150_000, 999_700_000, 7e9, 1e15)
     assert [failures.size(n) for n in sizes] == [
         "0 bytes",
         "999 bytes",
         "1 kB",
         "2.15 MB",
+        "1 GB",
         "7 GB",
-        "1e+03 TB",
+        "1.0 PB",
     ]
 
 

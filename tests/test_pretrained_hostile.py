@@ -233,4 +233,5 @@ def test_the_refusal_has_the_command_that_saves_the_weights(tmp_path, monkeypatc
     path = archive(tmp_path / "x.pth", made + b".", {"0": [1, 2]})
     with pytest.raises(TorchFileError) as refused:
         read_checkpoint(path.name)
+    assert "because this runs its code: save" in str(refused.value)
     assert str(refused.value).endswith(f"\n  python -c {command}")

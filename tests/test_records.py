@@ -61,8 +61,8 @@ def test_a_damaged_line_is_set_aside_when_a_run_goes_on(log, kind):
     log.write_bytes(b"".join([*WHOLE[:2], DAMAGED[kind], b"\n", *WHOLE[2:]]))
     said = set_aside(log, 5)
     assert said == (
-        "metrics.jsonl: 1 record of steps that are repeated and 1 line that is no record moved to "
-        "metrics.jsonl.set-aside-1"
+        "moved from metrics.jsonl to metrics.jsonl.set-aside-1: 1 record of steps that are repeated and "
+        "1 line that is no record"
     )
     assert log.read_bytes() == b"".join(WHOLE[:4])
     assert (log.parent / "metrics.jsonl.set-aside-1").read_bytes() == DAMAGED[kind] + WHOLE[4]
@@ -87,7 +87,7 @@ def test_a_whole_last_line_gets_its_end(log):
 def test_each_start_sets_aside_in_a_file_of_its_own(log):
     log.write_bytes(b"".join(WHOLE))
     assert set_aside(log, 6) == "" and set_aside(log.parent / "absent", 0) == ""
-    assert "2 records of steps that are repeated moved to metrics.jsonl.set-aside-1" in set_aside(log, 2)
+    assert "to metrics.jsonl.set-aside-1: 2 records of steps that are repeated" in set_aside(log, 2)
     assert "3 records" in set_aside(log, 0)  # without a checkpoint everything is repeated
     assert log.read_bytes() == b""
     aside = [(log.parent / f"metrics.jsonl.set-aside-{n}").read_bytes() for n in (1, 2)]
@@ -99,7 +99,7 @@ def test_the_writer_goes_on_after_what_is_kept_and_says_what_is_moved(log, capsy
     with Writer(log.parent, 2, 10) as writer:
         writer.write(record(3))
     assert steps(log) == [0, 1, 2, 3]
-    assert "2 records of steps that are repeated moved to" in capsys.readouterr().err
+    assert "set-aside-1: 2 records of steps that are repeated" in capsys.readouterr().err
 
 
 def test_records_are_read_when_they_are_used(log):

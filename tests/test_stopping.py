@@ -232,6 +232,15 @@ def test_while_a_command_starts_a_signal_ends_it_at_once(ended, capfd):
     assert capfd.readouterr().err == f"{said} again\n"
 
 
+def test_on_a_terminal_the_line_takes_the_place_of_a_progress_bar(ended, capfd, monkeypatch):
+    monkeypatch.setattr(os, "isatty", lambda descriptor: True)
+    stopping.starts_process()
+    with pytest.raises(Ended):
+        signal.raise_signal(INT)
+    assert ended() == 143
+    assert capfd.readouterr().err.startswith("\r\x1b[2K\x1b[?25hSIGINT while the command started")
+
+
 def test_after_its_start_a_command_ends_as_usual(ended, capfd):
     """And can do more, as one that reads a file before it knows its flags."""
     before = signal.getsignal(TERM)

@@ -56,7 +56,6 @@ USES = {
     "load_run": load_run,
     "load_runs": lambda home: load_runs([home]),
     "analyze": lambda home: analyze([home]),
-    "another training there": lambda home: claim(home, configs.default()),
     "its config.py": lambda home: configs.load_file(home / "config.py"),
     "another name is allowed": lambda home: load_run(home, allow_code=["somebodys_module:other", "net"]),
     "the module alone is allowed": lambda home: load_run(home, allow_code="somebodys_module"),
@@ -75,6 +74,16 @@ def test_a_builder_of_somebody_else_is_not_imported(theirs, ran, use):
     assert f"--allow_code={NAME}; in Python, allow_code='{NAME}'" in said
 
 
+def test_another_training_there_is_told_of_the_run(theirs, ran):
+    with pytest.raises(ValueError) as refused:
+        claim(theirs, configs.default())
+    assert str(refused.value) == (
+        f"{theirs} belongs to a run of another network, which is none of resjax and not model.name='resnet'; "
+        "use another --workdir, or the --config of that run"
+    )
+    assert not ran()
+
+
 @pytest.mark.slow
 def test_the_commands_do_not_import_it(theirs, ran, tmp_path):
     own = f"--workdir={theirs}"
@@ -82,7 +91,6 @@ def test_the_commands_do_not_import_it(theirs, ran, tmp_path):
         ("resjax.analyze", own),
         ("resjax.analyze", own, "--allow_code=somebodys_module:other"),
         ("resjax.pretrained.export", own, "--out=x.safetensors"),
-        ("resjax.train", own, "--config=digits"),
         ("resjax.train", own, f"--config={theirs}/config.py"),
         ("resjax.describe", f"--config={theirs}/config.py"),
     ]

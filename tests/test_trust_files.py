@@ -249,7 +249,7 @@ READERS = {
 @pytest.mark.parametrize("reader", READERS)
 def test_every_reader_refuses_what_is_no_file(reader, kind, tmp_path):
     said, path = READERS[reader](kind, tmp_path)
-    assert f"{path} is {KINDS[kind]}, not a file: save what comes out of it as a file first" in said
+    assert f"{path} is {KINDS[kind]}, not a file: save what comes out of it as a file, and use that" in said
 
 
 def test_an_original_file_of_a_known_set(kind, tmp_path, monkeypatch, capsys):

@@ -1,6 +1,7 @@
 """The folder of a run: how it is named, what may be written, which configuration it belongs to."""
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -83,6 +84,10 @@ def test_what_is_no_folder_or_cannot_be_written(tmp_path, monkeypatch):
         local("")
     with pytest.raises(ValueError, match=r"is a folder; name a file"):
         writable_file(tmp_path, "--out")
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/null"):
+        with pytest.raises(ValueError, match=r"--out=.* is a pipe, a socket or a device; name a file"):
+            writable_file(path, "--out")
     assert writable_file(tmp_path / "new/file", "--out") == tmp_path / "new/file"
     assert not (tmp_path / "new").exists()  # the work before may fail
     monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write everywhere

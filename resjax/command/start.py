@@ -46,8 +46,8 @@ def _quietly(main: Callable[[list[str]], None]) -> Callable[[list[str]], None]:
 def in_one_line(what: str = "the command ran") -> Iterator[None]:
     """A context that ends the process after an error, with one line instead of a traceback.
 
-    The exit status is 2 after a misuse of flags, 1 after another error, and 143 after a signal to stop, such
-    as Ctrl-C. An error that only a fault of a program explains has its traceback before the line.
+    The exit status is 2 after a misuse of flags, 1 after another error, and 143 after a signal to stop or
+    Ctrl-C. An error that only a fault of a program explains has its traceback before the line.
 
     Args:
       what: is done, for the line of a stop (``resjax.workdir.stopping.ends_process``).

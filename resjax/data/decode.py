@@ -26,6 +26,9 @@ _AREA = (0.08, 1.0)
 _ASPECT = (3 / 4, 4 / 3)
 
 
+_AGAIN = "copy it again, or remove it"
+
+
 @contextlib.contextmanager
 def opened(encoded: bytes, what: str) -> Iterator[Image.Image]:
     """Opens an image of one of FORMATS for a `with` block that reads its pixels.
@@ -39,8 +42,11 @@ def opened(encoded: bytes, what: str) -> Iterator[Image.Image]:
             yield image
     except UnidentifiedImageError as error:
         raise ValueError(f"{what} is not a readable image ({_instead(encoded)})") from error
-    except (OSError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError) as error:
-        raise ValueError(f"{what} is not a readable image ({error})") from error
+    except Image.DecompressionBombError as error:
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        raise ValueError(f"{what} has more than {most:,} pixels; save it smaller, or remove it") from error
+    except (OSError, SyntaxError, EOFError, struct.error) as error:
+        raise ValueError(f"{what} is not a readable image ({error}); {_AGAIN}") from error
     except ValueError as error:
         raise ValueError(f"{what}: {error}") from error
 
@@ -61,7 +67,7 @@ _UNREAD = {
 def _instead(encoded: bytes) -> str:
     """What bytes that are no image are."""
     if not encoded:
-        return "it is empty"
+        return f"it is empty; {_AGAIN}"
     if encoded.startswith(b"version https://git-lfs"):
         return "it is a Git LFS pointer; `git lfs pull` fetches the file itself"
     if encoded.lstrip()[:5].lower() in (b"<!doc", b"<html"):
@@ -69,11 +75,12 @@ def _instead(encoded: bytes) -> str:
     read = f"formats that are read: {', '.join(FORMATS)}"
     for start, kind in _STARTS.items():
         if encoded.startswith(start):
-            return f"it begins as {kind} does, but is damaged or cut short at {len(encoded):,} bytes"
+            size = f"{len(encoded):,} bytes"
+            return f"it begins as {kind} does, but is damaged or cut short at {size}; {_AGAIN}"
     for start, kind in _UNREAD.items():
         if encoded.startswith(start):
             return f"it is {kind}; {read}. Convert it to one of them"
-    return f"it begins with {encoded[:8]!r}, as none of the {read}"
+    return f"it begins with {encoded[:8]!r}, as none of the {read}; convert it to one of them, or remove it"
 
 
 def train_crop(

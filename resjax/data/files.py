@@ -70,7 +70,7 @@ def _check(path: str | os.PathLike[str], found: os.stat_result) -> None:
     if stat.S_ISDIR(found.st_mode):
         remedy = "name a file"
     else:
-        remedy = "save what comes out of it as a file first, and name that"
+        remedy = "save what comes out of it as a file, and use that file instead"
     link = f"a link to {os.readlink(path)}, " if os.path.islink(path) else ""
     raise NotRegular(f"{pathlib.Path(path)} is {link}{kind}, not a file: {remedy}")
 

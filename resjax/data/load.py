@@ -72,7 +72,11 @@ def _load(config: ml_collections.ConfigDict) -> Arrays | Stream:
     name = config.name
     if not _is_known(name):
         if name.endswith(".npz"):
-            return arrays.make(config, *read_npz(name))
+            raw, names = read_npz(name)
+            try:
+                return arrays.make(config, raw, names)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from error
         return _load_folder(config)
     if name == "digits":
         return arrays.make(config, arrays.read_digits(), TABLE[name].class_names)

@@ -78,9 +78,9 @@ class _Told(NamedTuple):
 
 # How an array of Python objects is saved without them.
 _WITHOUT_OBJECTS = {
-    "images": "stack equal-sized images into one uint8 array: numpy.stack(list(images))",
-    "labels": "numpy.array(list(labels), dtype=int)",
-    NAMES: "numpy.array(list(class_names), dtype=str)",
+    "images": "images of one size as one uint8 array: numpy.stack(list(images))",
+    "labels": "numbers: numpy.array(list(labels), dtype=int)",
+    NAMES: "texts: numpy.array(list(class_names), dtype=str)",
 }
 
 
@@ -107,7 +107,7 @@ def _told(path: str, archive: zipfile.ZipFile, key: str, info: zipfile.ZipInfo, 
         raise _damaged(path, key) from error
     if dtype.hasobject:
         remedy = next(text for kind, text in _WITHOUT_OBJECTS.items() if key.endswith(kind))
-        raise ValueError(f"{path}: {key} has dtype object, which is not read; save {remedy}")
+        raise ValueError(f"{path}: {key} has dtype {dtype}, and Python objects are not read; save {remedy}")
     told = _Told(shape, dtype)
     fits = min((0, *shape)) == 0 and head.tell() + told.bytes == info.file_size
     if not fits or info.compress_size > size or info.file_size > most:

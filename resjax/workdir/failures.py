@@ -45,8 +45,9 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _NUMBER = re.compile(r"os_error_code='(\d+)'|\(os error (\d+)\)")
 # What TensorStore and Python put in quotes.
 _QUOTED = re.compile(r"[\"'](/[^\"']*)[\"']")
-# JAX's error has several names and several homes, by its version.
-_JAX = ("JaxRuntimeError", "XlaRuntimeError")
+# JAX's error has several names and homes, by its version; the last is for arrays that no machine holds.
+_JAX = ("JaxRuntimeError", "XlaRuntimeError", "NotImplementedError")
+_NO_MEMORY = ("RESOURCE_EXHAUSTED", "Out of memory", "exceeding 2 ** 64")
 # The errors whose text is for users: those of resjax, and those of networks without a number.
 _TOLD = (ValueError, OSError, FloatingPointError)
 
@@ -61,7 +62,7 @@ def explained(error: BaseException, smaller: str = "") -> str | None:
     texts = (_explained(one, smaller) for one in _inner(error))
     said = next((text for text in texts if text), None)
     notes = [note for note in getattr(error, "__notes__", ()) if "\n" not in note]  # JAX's have several lines
-    return said and " ".join([said, *notes])
+    return said and " ".join([f"{said.rstrip('.')}." if notes else said, *notes])
 
 
 def number_of(error: BaseException) -> int | None:
@@ -96,11 +97,11 @@ def free(path: Path) -> int:
 def size(count: int) -> str:
     """A number of bytes for people: 2.1 MB."""
     amount = float(count)
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if amount < 1000:
+    for unit in ("bytes", "kB", "MB", "GB", "TB"):
+        if amount < 999.5:  # more becomes 1e+03
             return f"{amount:.3g} {unit}"
         amount /= 1000
-    return f"{amount:,.3g} TB"
+    return f"{amount:,.1f} PB"
 
 
 def _inner(error: BaseException) -> Iterator[BaseException]:
@@ -121,7 +122,9 @@ def _own_number(error: BaseException) -> int | None:
 
 def _explained(error: BaseException, smaller: str) -> str | None:
     text = str(error).strip()
-    if isinstance(error, MemoryError) or (type(error).__name__ in _JAX and "RESOURCE_EXHAUSTED" in text):
+    if isinstance(error, MemoryError) or (
+        type(error).__name__ in _JAX and any(mark in text for mark in _NO_MEMORY)
+    ):
         return _memory(text, smaller)
     number = _own_number(error)
     if number == errno.ENOMEM:
@@ -148,13 +151,14 @@ def of_system(number: int, path: str) -> str:
         quota = number == errno.EDQUOT
         what = "your quota of this disk is used up" if quota else "the disk is full"
         left = f" ({size(free(Path(path)))} are free)" if path and not quota else ""
-        return f"{where}{what}{left}; remove what you do not need there, {_AGAIN}."
+        return f"{where}{what}{left}; remove what you do not need {'there' if path else 'on it'}, {_AGAIN}."
     what, remedy = _SYSTEM.get(number, (os.strerror(number), "check the path and its disk"))
     return f"{where}{what}; {remedy}."
 
 
 def _memory(text: str, smaller: str) -> str:
     first = text.splitlines()[0].removeprefix("RESOURCE_EXHAUSTED: ").rstrip(".") if text else ""
+    first = first[max(first.find("Out of memory"), 0) :]  # without the names of what failed around it
     why = f" ({first[:200]})" if first else ""
     remedy = f"reduce {smaller}, or " if smaller else ""
     return f"the memory does not suffice{why}; {remedy}use a machine or a device with more."

@@ -69,11 +69,13 @@ def writable_file(file: str | Path, flag: str) -> Path:
     """The absolute path of a file that can be written, there or not yet; its folder is not created.
 
     Raises:
-      ValueError: as ``writable`` says of its folder, or it is a folder itself.
+      ValueError: as ``writable`` says of its folder, or it is a folder itself, a pipe, a socket or a device,
+        which the new file would replace.
     """
     path = local(file, flag, file=True)
-    if path.is_dir():
-        raise ValueError(f"{flag}={file} is a folder; name a file")
+    if path.exists() and not path.is_file():
+        what = "a folder" if path.is_dir() else "a pipe, a socket or a device"
+        raise ValueError(f"{flag}={file} is {what}; name a file")
     writable(path.parent, flag)
     return path
 

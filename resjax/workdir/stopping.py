@@ -232,9 +232,10 @@ def last_words(text: str) -> None:
     """
 
     def say() -> None:
-        cursor = "\x1b[?25h\r" if os.isatty(2) else ""  # a progress bar hides it
+        # On a terminal, a progress bar may stand in this line, and hides the cursor.
         with contextlib.suppress(OSError):  # stderr is closed
-            os.write(2, f"{cursor}{text}\n".encode() if text else b"")
+            clear = "\r\x1b[2K\x1b[?25h" if os.isatty(2) else ""
+            os.write(2, f"{clear}{text}\n".encode() if text else b"")
 
     def finish() -> None:
         say()

@@ -44,7 +44,15 @@ def claim(workdir: str | Path, config: ConfigDict, **facts: Any) -> Path:
     config = _stored(config)
     runs = read_starts(path)
     if (path / "config.json").exists():
-        stored = configs.load(path, allow_code=config.model.name)  # the caller's own configuration names it
+        try:
+            stored = configs.load(
+                path, allow_code=config.model.name
+            )  # the caller's own configuration names it
+        except configs.NotAllowed as error:
+            raise ValueError(
+                f"{path} belongs to a run of another network, which is none of resjax and not "
+                f"model.name={config.model.name!r}; use another --workdir, or the --config of that run"
+            ) from error
         differences = configs.differences(_with_paths_of(config, stored), config)
         if runs and all("imported" in run for run in runs):
             # Nothing was trained here, and the imported weights do not depend on how they will be.
@@ -79,7 +87,8 @@ def need_empty(path: Path) -> None:
 def write_config(path: Path, config: ConfigDict) -> None:
     """Writes ``config.json``, with its own ``sha256``. A folder that has none is no run."""
     stored = json.loads(configs.to_json(_stored(config)))
-    content = stored | {"sha256": configs.sha256(stored)}
+    # In front, so that what is left without this line is JSON.
+    content = {"sha256": configs.sha256(stored), **stored}
     write(path / "config.json", json.dumps(content, indent=2) + "\n")
 
 

@@ -75,7 +75,7 @@ def set_aside(path: Path, start_step: int) -> str:
                 out.write(line.content if line.piece else line.content.rstrip(b"\n") + b"\n")
     what = [_counted(again, "record of steps that are repeated", "records of steps that are repeated")]
     what += [_counted(unreadable, "line that is no record", "lines that are no records")]
-    said = f"{path.name}: {' and '.join(filter(None, what))} moved to {aside.name}"
+    said = f"moved from {path.name} to {aside.name}: {' and '.join(filter(None, what))}"
     return ". ".join(filter(None, [said, lacks]))
 
 

@@ -33,7 +33,7 @@ def check_names(recorded: Recorded, path: str | Path, *, plain: bool = False) ->
     more = f" and {len(unknown) - _SOME} more names" if len(unknown) > _SOME else ""
     raise TorchFileError(
         f"it refers to {listed}{more}. Tensors do not need this, and only a fixed list of names is accepted, "
-        "so it was refused and no code was run. If you trust it, "
+        "so it was refused and no code was run. Only if you trust who made it, because this runs its code: "
         f"{_remedy(recorded.found, unknown, Path(path), plain)}"
     )
 
