@@ -14,12 +14,14 @@ import copy
 import dataclasses
 import difflib
 import functools
+import itertools
 import operator
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from resjax.network.example import one_example
@@ -96,7 +98,10 @@ def cut(network: Network, gone: Sequence[str], example: Any) -> Network:
     """
     if not gone:
         return network
-    pieces, tail = _plan(network, gone, example)
+    return _without(network, *_plan(network, gone, example))
+
+
+def _without(network: Network, pieces: list[_Piece], tail: tuple[UnitInfo, ...]) -> Network:
     dropout = network.unit_dropout
     if dropout is not None:
         dropout = dropout.only([unit.index for piece in pieces for unit in piece.units])
@@ -113,7 +118,7 @@ def cut_variables(network: Network, variables: Variables, gone: Sequence[str], e
     if not gone:
         return variables
     pieces, tail = _plan(network, gone, example)
-    smaller = cut(network, gone, example)
+    smaller = _without(network, pieces, tail)
     shapes = jax.eval_shape(smaller.init, jax.random.key(0), one_example(example))
     sources: dict[str, list[_Piece]] = {stack.part: [] for stack in smaller.stacks}
     for piece, stack in zip(pieces, smaller.stacks, strict=True):
@@ -139,6 +144,38 @@ def cut_variables(network: Network, variables: Variables, gone: Sequence[str], e
         return row if part == "head" else row[None]
 
     return jax.tree_util.tree_map_with_path(value, shapes)
+
+
+def recut_variables(
+    network: Network, variables: Variables, before: Sequence[str], gone: Sequence[str], example: Any
+) -> Variables:
+    """The variables of ``cut(network, (*before, *gone), example)``, from those of
+    ``cut(network, before, example)``.
+
+    All names are those of ``network``. What is cut twice differs in its parts from what is cut at once.
+
+    Raises:
+      ValueError: as ``cut``.
+    """
+    numbers = itertools.count()
+
+    def numbered(path: tuple[Any, ...], v: jax.ShapeDtypeStruct) -> np.ndarray:
+        """A number for the array of a stem or head, or for each row of a stack's."""
+        if path[1].key in ("stem", "head"):
+            return np.array(next(numbers))
+        return np.array(list(itertools.islice(numbers, v.shape[0])))
+
+    shapes = jax.eval_shape(network.init, jax.random.key(0), one_example(example))
+    whole = jax.tree_util.tree_map_with_path(numbered, shapes)
+    has, wants = (cut_variables(network, whole, names, example) for names in (before, (*before, *gone)))
+    arrays: dict[int, Any] = {}
+    for own, array in zip(jax.tree.leaves(has), jax.tree.leaves(variables), strict=True):
+        arrays.update(zip(own.tolist(), array, strict=True) if np.ndim(own) else {int(own): array})
+
+    def filled(own: Any) -> jax.Array:
+        return jnp.stack([arrays[i] for i in own.tolist()]) if np.ndim(own) else arrays[int(own)]
+
+    return jax.tree.map(filled, wants)
 
 
 def _leaf(variables: Variables, collection: str, part: str, keys: Sequence[str]) -> Any:
@@ -178,6 +215,7 @@ def _plan(network: Network, gone: Sequence[str], example: Any) -> tuple[list[_Pi
         for unit in network.units[span]:
             if unit.name in checked:
                 if not _vanishes(unit, shapes, inputs[unit.index]):
+                    _check_bound(network, unit)
                     before = (*before, unit)
                     name = _close(pieces, stack, name, run, unit.position + 2)
             elif before:
@@ -218,6 +256,15 @@ def _checked(network: Network, gone: Sequence[str], shapes: Variables, example: 
     return set(gone)
 
 
+def _check_bound(network: Network, unit: UnitInfo) -> None:
+    # What ``bound`` gives to a part stands under the names of its variables, which would be others.
+    if type(network).bound is not Network.bound:
+        raise ValueError(
+            f"{unit.name} can't be cut: its shortcut, or what follows the sum, would join the next part, and "
+            f"parts of {type(network).__name__} read more than the state (bound)"
+        )
+
+
 def _inputs(network: Network, shapes: Variables, example: Any) -> list[jax.ShapeDtypeStruct]:
     """The shape of the input of each unit."""
 
@@ -233,7 +280,8 @@ def _vanishes(unit: UnitInfo, shapes: Variables, x: jax.ShapeDtypeStruct) -> boo
     module = unit.stack.unit
     if module.vanishes is not None:
         return module.vanishes
-    own = jax.tree.map(lambda v: jax.ShapeDtypeStruct(v.shape[1:], v.dtype), part_of(shapes, unit.stack))
+    rows = part_of(shapes, unit.part)
+    own = jax.tree.map(lambda v: jax.ShapeDtypeStruct(v.shape[1:], v.dtype), rows)
     traced = jax.make_jaxpr(lambda v, x: module.apply(v, x, method="skip"))(own, x).jaxpr
     if traced.outvars[0] is traced.invars[-1]:
         return True
