@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from traceback import format_exc
 from typing import NamedTuple
 
 from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
 
 from resjax.network.refusal import Refusal
 from resjax.report import kept
-from resjax.studies.batches import Progress
+from resjax.report.progress import progress
 from resjax.studies.options import ClaimOptions, Options
 from resjax.studies.result import Result
 from resjax.studies.study import Claim, Study
 from resjax.studies.subject import Subject
 from resjax.studies.words import join
-from resjax.workdir.stopping import Stopped, StopRequest
+from resjax.workdir.stopping import Stopped
 
+_KEPT = "finished results are kept"
 Shown = list[tuple[Study, dict[str, Result]]]
 """The contents of a report: (study or claim, {label: result})."""
 
@@ -46,7 +44,7 @@ def run_studies(
     done: Shown = []
     left_out: list[str] = []
     failed: list[str] = []
-    with _progress(console) as task:
+    with progress(console, _KEPT) as task:
         for study in studies:
             results: dict[str, Result] = {}
             refused: dict[str, list[str]] = {}  # {reason: labels}, because seeds share their reasons
@@ -89,7 +87,7 @@ def run_claims(claims: Sequence[Claim], options: ClaimOptions, out: Path, consol
       Stopped: SIGTERM or Ctrl-C; finished results are kept.
     """
     done: Shown = []
-    with _progress(console) as task:
+    with progress(console, _KEPT) as task:
         for claim in claims:
             results = kept.load_claim(out, claim, options)
             if results is not None:
@@ -100,34 +98,3 @@ def run_claims(claims: Sequence[Claim], options: ClaimOptions, out: Path, consol
                 kept.save_claim(out, claim, options, results)
             done.append((claim, results))
     return done
-
-
-@contextmanager
-def _progress(console: Console) -> Iterator[Callable[[str], AbstractContextManager[Progress]]]:
-    bar = Bar(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
-    with StopRequest() as stop, bar:
-        yield lambda name: _task(name, bar, console, stop)
-
-
-@contextmanager
-def _task(name: str, bar: Bar, console: Console, stop: StopRequest) -> Iterator[Progress]:
-    console.print(name, markup=False)
-    row = bar.add_task("", total=None)
-
-    def tell(done: int, of: int) -> None:
-        bar.update(row, completed=done, total=of)
-        if stop.name:
-            raise Stopped(f"{stop.name}: stopped in {name!r}; finished results are kept")
-
-    try:
-        yield tell
-    finally:
-        bar.remove_task(row)
