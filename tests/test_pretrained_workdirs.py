@@ -25,7 +25,6 @@ from resjax.pretrained.convert import to_tensors
 from resjax.pretrained.layouts import naming
 from resjax.pretrained.workdirs import (
     default_config,
-    evaluate,
     make_workdir,
     need_data,
     new_head_of,
@@ -37,6 +36,7 @@ from resjax.studies.run import load_run
 from resjax.studies.study import Bench
 from resjax.train import train_and_evaluate
 from resjax.training.experiment import load_experiment
+from resjax.training.loaded import evaluate
 
 SHAPE, CLASSES = (8, 8, 3), 10
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -42,8 +42,8 @@ def claim(workdir: str | Path, config: ConfigDict) -> Path:
     runs = read_starts(path)
     if (path / "config.json").is_file():
         differences = configs.differences(_with_paths_of(config, configs.load(path)), config)
-        if runs and all("imported" in run for run in runs):
-            # Nothing was trained here, and the imported weights do not depend on how they will be.
+        if runs and all(map(loaded, runs)):
+            # Nothing was trained here, and the given weights do not depend on how they will be.
             differences = [text for text in differences if not text.startswith("train.")]
         if differences:
             listed = "\n  ".join(differences)
@@ -60,15 +60,16 @@ def claim(workdir: str | Path, config: ConfigDict) -> Path:
     return path
 
 
-def need_empty(path: Path) -> None:
-    """Raises ValueError if ``path``, a folder without a run, holds anything but a killed process's rest."""
+def need_empty(path: Path, flag: str = "--workdir") -> None:
+    """Raises ValueError if ``path``, a folder without a run that ``flag`` named, holds anything but a killed
+    process's rest."""
     if (path / "runs.json").is_file():
         raise ValueError(
             f"{path} holds no whole run: it has runs.json, but no config.json. "
-            f"{configs.remedy_of_no_config(path)}"
+            f"{configs.remedy_of_no_config(path, flag)}"
         )
     if path.is_dir() and not all(map(is_temporary, path.iterdir())):
-        raise ValueError(f"{path} is not empty and holds no run; use another --workdir")
+        raise ValueError(f"{path} is not empty and holds no run; use another {flag}")
 
 
 def write_config(path: Path, config: ConfigDict) -> None:
@@ -89,9 +90,18 @@ def add_start(path: Path, **facts: Any) -> None:
     write(path / "runs.json", json.dumps(starts, indent=2) + "\n")
 
 
-# What an entry of runs.json holds at least, beside ``commit``, and what its ``imported``, if it has that.
+# What an entry of runs.json holds at least, beside ``commit``.
 _START = {"date": str, "command": str, "device": str, "device_count": int, "machine": str}
-_IMPORTED = {"file": str, "sha256": str, "layout": str}
+# Where the weights come from, in the entry of a start that trained nothing, and what this holds at least.
+_LOADED: dict[str, dict[str, type]] = {
+    "imported": {"file": str, "sha256": str, "layout": str},
+    "cut": {"from": str, "step": int, "units": list, "by": str},
+}
+
+
+def loaded(start: Mapping[str, Any]) -> bool:
+    """Whether an entry of ``runs.json`` is that of an import or a cut: it began with given weights."""
+    return any(name in start for name in _LOADED)
 
 
 def read_starts(workdir: str | Path) -> list[dict[str, Any]]:
@@ -106,12 +116,12 @@ def read_starts(workdir: str | Path) -> list[dict[str, Any]]:
     aside = shlex.join(["mv", str(path), f"{path}.damaged"])
     remedy = (
         f"If the network was trained here, go on without the list of its starts: {aside}; if it was "
-        "imported, import it again into another --workdir"
+        "imported or cut, repeat that with another folder"
     )
     starts: list[dict[str, Any]] = configs.read_json(path, list, remedy)
     for number, start in enumerate(starts, 1):
         fits = _has(start, _START) and "commit" in start
-        if not fits or ("imported" in start and not _has(start["imported"], _IMPORTED)):
+        if not fits or not all(_has(start[name], kinds) for name, kinds in _LOADED.items() if name in start):
             raise ValueError(f"{path} is damaged: entry {number} is not what a start writes. {remedy}")
     return starts
 
@@ -175,7 +185,7 @@ def _by_number(path: Path) -> list[tuple[int, str]]:
 
 def _check_devices(path: Path, runs: list[dict[str, Any]]) -> None:
     """Under pmap, BatchNorm sees the share of one device, so results depend on the number of devices."""
-    trained = [run for run in runs if "imported" not in run]
+    trained = [run for run in runs if not loaded(run)]
     saved = any(folder.name.isdigit() for folder in (path / "checkpoints").glob("*"))
     if not trained or not saved:
         return  # nothing has been trained here

@@ -1,0 +1,101 @@
+"""A workdir that begins with given weights: those of an import, or of a network that was cut.
+
+Step 0 of every run is the randomly initialized network of its seed, to which several studies compare the
+trained one. The given weights are saved as step 1, as if the first step had loaded them.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from resjax.training.checkpoint import Checkpoints
+from resjax.training.devices import Devices
+from resjax.training.experiment import Experiment
+from resjax.training.feed import Evaluation
+from resjax.training.step import TrainState
+from resjax.workdir import atomic, workdir
+from resjax.workdir.paths import local
+
+STEP = 1
+CONFIG_FILE = '''"""The configuration of this workdir, for resjax.train."""
+
+from pathlib import Path
+
+from resjax import config as configs
+
+
+def get_config(arg=""):
+    if arg:
+        raise ValueError(f"configuration argument {arg!r}; this file takes none")
+    return configs.load(Path(__file__).parent)
+'''
+
+
+def set_fine_tuning(config: ConfigDict, learning_rate: float) -> None:
+    """Sets a short schedule, for weights that are trained already."""
+    config.train.duration = "5 epochs"
+    config.optimizer.learning_rate = learning_rate
+    config.optimizer.schedule = "cosine"
+    config.optimizer.warmup = "0 steps"
+
+
+def need_free(directory: str | Path, flag: str = "--workdir") -> None:
+    """Raises ValueError if ``directory``, which ``flag`` named, holds a run, or anything else."""
+    if (Path(directory).expanduser() / "config.json").exists():
+        raise ValueError(f"{directory} holds a run already; use another {flag}")
+    workdir.need_empty(local(directory, flag), flag)
+
+
+def begin(
+    directory: str | Path,
+    experiment: Experiment,
+    state: TrainState,
+    variables: dict[str, Any],
+    **facts: Any,
+) -> TrainState:
+    """Saves ``variables`` in a workdir as its checkpoint of step 1; returns that state.
+
+    Args:
+      directory: the workdir, created if absent; ``need_free`` has checked it.
+      experiment: the run's.
+      state: at step 0.
+      variables: of the experiment's network.
+      facts: where they come from, for ``runs.json``: ``imported={…}`` or ``cut={…}``.
+    """
+    placed = jax.tree.map(jnp.asarray, variables)
+    state = TrainState(
+        step=jnp.full_like(state.step, STEP),
+        params=placed["params"],
+        batch_stats=placed["batch_stats"],
+        # The optimizer has its own counter for the schedule.
+        opt_state=optax.tree_utils.tree_set(state.opt_state, count=jnp.int32(STEP)),
+        key=state.key,
+    )
+    home = local(directory)
+    # The order matters to a process that is killed: what is there without config.json is refused everywhere.
+    workdir.add_start(home, **facts)
+    atomic.write(home / "config.py", CONFIG_FILE)
+    Checkpoints(home).save(state)
+    workdir.write_config(home, experiment.config)
+    return state
+
+
+def measured(experiment: Experiment, state: TrainState) -> dict[str, float]:
+    """Sums of ``loss`` and ``error`` over the evaluation set, and its size ``count``."""
+    config = experiment.config
+    devices = Devices(config.parallel.mode)
+    measure = Evaluation(experiment.task, experiment.dataset, devices, config.eval.batch_size)
+    return {name: float(value) for name, value in measure(devices.copy(state)).items()}
+
+
+def evaluate(experiment: Experiment, state: TrainState, directory: str | Path) -> dict[str, float]:
+    """The sums of ``measured``, whose means become the first line of the workdir's metrics.jsonl."""
+    sums = measured(experiment, state)
+    home = Path(directory).expanduser().resolve()
+    atomic.write(home / "metrics.jsonl", json.dumps(experiment.record(STEP, sums)) + "\n")
+    return sums
