@@ -286,7 +286,7 @@ def measure(bench: Bench) -> PathGrowth:
     run, options = as_run(bench.run), bench.options
     images, labels = bench.data(STUDY_BATCH * study_batches(options))
     steps = sorted({*([0] if run.from_scratch else []), *run.steps, run.step})
-    how: Running = bench.how | {"batch_size": STUDY_BATCH}
+    how: Running = bench.running | {"batch_size": STUDY_BATCH}
     return path_growth(run.network, steps, run.at, images, labels, seed=options.seed, **how)
 
 
