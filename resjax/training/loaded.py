@@ -67,7 +67,7 @@ def begin(
       variables: of the experiment's network.
       facts: where they come from, for ``runs.json``: ``imported={…}`` or ``cut={…}``.
     """
-    placed = jax.tree.map(jnp.asarray, variables)
+    placed = jax.tree.map(jnp.asarray, jax.device_get(variables))
     state = TrainState(
         step=jnp.full_like(state.step, STEP),
         params=placed["params"],
@@ -90,7 +90,9 @@ def measured(experiment: Experiment, state: TrainState) -> dict[str, float]:
     config = experiment.config
     devices = Devices(config.parallel.mode)
     measure = Evaluation(experiment.task, experiment.dataset, devices, config.eval.batch_size)
-    return {name: float(value) for name, value in measure(devices.copy(state)).items()}
+    # From the host, since a state that was read from a checkpoint stays on its device.
+    own = devices.copy(jax.device_get(state.replace(key=None, opt_state=None)))
+    return {name: float(value) for name, value in measure(own).items()}
 
 
 def evaluate(experiment: Experiment, state: TrainState, directory: str | Path) -> dict[str, float]:
