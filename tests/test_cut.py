@@ -13,11 +13,14 @@ from network_helpers import draw, equal, initial, logits_of
 from pattern_helpers import IMAGES, SHAPE, Layers, Widening, blocks, masked, mixed
 
 from resjax import models
+from resjax.models.layer_table import layer_table, totals
 from resjax.models.layers import BatchNorm, Conv, Dense
 from resjax.models.stem_head import Stem
 from resjax.network import Network, Stack
 from resjax.network.cut import HeadAfter, UnitAfter, cut, cut_variables, recut_variables
 from resjax.network.unit import Unit
+from resjax.studies.convolution.moves import total_strides
+from resjax.studies.units.responses import layers_of
 
 SMALL = {"stage_sizes": (3, 3, 2), "widths": (2, 4, 6)}  # units 3 and 6 change the shape
 POST = {**SMALL, "placement": "post"}
@@ -273,6 +276,26 @@ def test_the_dropout_of_what_stays_is_unchanged():
     stay = [0, 6]
     expected = np.delete(network.unit_dropout.probabilities(), stay)
     np.testing.assert_array_equal(smaller.unit_dropout.probabilities(), expected)
+
+
+@pytest.mark.parametrize("transition", ["pad_subsample", "projection"])
+def test_the_strides_of_what_is_left_are_seen(transition):
+    """Behind a transition without branch, neighbours lie two pixels apart: 3×3 convolutions see 4 more."""
+    fields = {"stage_sizes": (1, 2), "widths": (2, 4), "placement": "post", "transition": transition}
+    config = models.defaults("resnet", cut=("stage2/unit1",), **fields)
+    network = models.build(config, image_shape=IMAGE, num_classes=5)
+    rows = {row.name: row for row in layer_table(network, IMAGE)}
+    fields = {name: row.receptive_field[0] for name, row in rows.items() if row.kind == "conv"}
+    branch = [fields[f"stage1/unit1/conv{j}"] for j in (1, 2)] + [
+        fields[f"stage2/unit1/unit/conv{j}"] for j in (1, 2)
+    ]
+    assert fields["stem/conv"] == 3 and branch == [5, 7, 11, 15]
+    assert total_strides(network, IMAGE) == ((1, 1), (1, 1), (2, 2))
+    own = draw(network, IMAGE)
+    assert totals(list(rows.values())).parameters == count(own)
+    left = {"projection": {"stage2/unit1/before_0/unit/shortcut/conv"}, "pad_subsample": set()}[transition]
+    seen = {name for name in layers_of(network, own, IMAGE) if "before_0" in name}
+    assert seen == left
 
 
 REFUSALS = {

@@ -28,7 +28,7 @@ def run(tmp_path_factory):
     return tiny_run(tmp_path_factory.mktemp("runs") / "whole", **FIELDS)
 
 
-def cut(run, out, units, by="name"):
+def cut(run, out, units, by="hand"):
     experiment = workdirs.cut_experiment(run, units)
     variables = workdirs.cut_variables_of(run, experiment)
     workdirs.make_workdir(run, experiment, variables, out, units=units, by=by, recalibrated=False)
@@ -52,22 +52,14 @@ def test_the_new_run_is_the_old_one_without_the_units(run, tmp_path):
     sums = run.workdir / "checkpoints/2" / manifest.FILE
     assert made.pop("sha256") == workdirs._digest(sums.parent) and sums.is_file()
     assert made == {
-        "from": str(run.workdir), "step": 2, "units": list(units), "by": "name", "recalibrated": False,
+        "from": str(run.workdir), "step": 2, "units": list(units), "by": "hand", "recalibrated": False,
     }  # fmt: skip
     assert totals(layer_table(smaller.network, smaller.image_shape)).parameters == smaller.num_parameters
 
 
-def test_the_schedule_is_short_and_slow_once(run, tmp_path):
-    once = cut(run, tmp_path / "B", ["stage1/unit1"])
-    twice = cut(once, tmp_path / "C", ["stage1/unit1"])
-    for smaller in (once, twice):
-        c = smaller.config
-        told = (c.train.duration, c.optimizer.schedule, c.optimizer.warmup)
-        assert told == ("5 epochs", "cosine", "0 steps")
-        assert c.optimizer.learning_rate == run.config.optimizer.learning_rate / 10
-
-
-def test_a_cut_of_a_cut_names_units_of_the_first_network(run, tmp_path):
+@pytest.mark.slow  # three runs; the variables of a second cut are tested alone
+def test_a_cut_of_a_cut(run, tmp_path):
+    """Its configuration names units of the first network, and its schedule is not slower once more."""
     once = cut(run, tmp_path / "B", ["stage1/unit2"])
     assert [unit.name for unit in once.network.units][:2] == ["stage1/unit1", "stage1/unit2"]
     twice = cut(once, tmp_path / "C", ["stage1/unit2"])
@@ -75,8 +67,13 @@ def test_a_cut_of_a_cut_names_units_of_the_first_network(run, tmp_path):
     assert read_starts(tmp_path / "C")[0]["cut"]["units"] == ["stage1/unit2"]
     direct = cut(run, tmp_path / "D", ["stage1/unit2", "stage1/unit3"])
     assert equal(twice.variables, direct.variables)
+    for c in (once.config, twice.config):
+        told = (c.train.duration, c.optimizer.schedule, c.optimizer.warmup)
+        assert told == ("5 epochs", "cosine", "0 steps")
+        assert c.optimizer.learning_rate == run.config.optimizer.learning_rate / 10
 
 
+@pytest.mark.slow  # it trains
 def test_it_trains_on_and_resumes(run, tmp_path):
     smaller = cut(run, tmp_path / "B", ["stage2/unit1"])
     config = configs.load(tmp_path / "B")
@@ -90,12 +87,13 @@ def test_it_trains_on_and_resumes(run, tmp_path):
     assert [("cut" in start) for start in read_starts(tmp_path / "B")] == [True, False, False]
 
 
+@pytest.mark.slow  # an import is tested fast, by the same functions
 def test_a_cut_is_whole_or_refused(run, tmp_path, states):  # noqa: F811
     units, out = ["stage1/unit2"], tmp_path / "run"
     experiment = workdirs.cut_experiment(run, units)
     variables = workdirs.cut_variables_of(run, experiment)
     with states(out) as found:
-        facts = {"units": units, "by": "name", "recalibrated": False}
+        facts = {"units": units, "by": "hand", "recalibrated": False}
         evaluate(experiment, workdirs.make_workdir(run, experiment, variables, out, **facts), out)
     assert_whole(found)
     whole = 0

@@ -150,7 +150,7 @@ def _main(argv: list[str]) -> None:
     console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
     with progress(console, "nothing was written") as task:
         if "units" in criterion:
-            units, by = tuple(dict.fromkeys(criterion["units"])), "name"
+            units, by = tuple(dict.fromkeys(criterion["units"])), "hand"
             experiment, said = (
                 cut_experiment(run, units),
                 f"{len(units)} units were named: {', '.join(units)}",

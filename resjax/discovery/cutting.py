@@ -40,7 +40,7 @@ class CutFunction:
         """
         arrays = self._arrays(variables)
         specs = [leaf.spec for leaf in self.source.given.leaves]
-        dtypes = {(i, ()): arrays.get(i, spec) for i, spec in enumerate(specs)}
+        dtypes: dict[Origin, Any] = {(i, ()): arrays.get(i, spec) for i, spec in enumerate(specs)}
         found = self.source.matching(0, dtypes, x, False)
         program, which = found.program, _needed(found, self.gone)
         leaves = dict(zip(program.leaves, program.origins, strict=True))

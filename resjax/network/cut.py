@@ -69,6 +69,12 @@ class HeadAfter(nn.Module):
         return self.head(_through(self.before, h, train), train)
 
 
+def beside_branch(path: Sequence[str]) -> bool:
+    """Whether a layer with this path in its unit is on the shortcut. What is left of a unit in front of
+    another one (``before_0``, …) is on both ways."""
+    return "shortcut" in path and not path[0].startswith("before_")
+
+
 def _through(before: Sequence[nn.Module], x: jax.Array, train: bool) -> jax.Array:
     for module in before:
         x = module(x, train)
