@@ -204,6 +204,11 @@ def test_what_can_not_be_met_is_refused(criterion, text):
         how_many(CHOSEN, costs, **criterion)
 
 
+def test_a_share_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="no multiply-adds are seen in this network; give count or rise"):
+        how_many(CHOSEN, lambda k: 0, flops=0.5)
+
+
 def test_a_unit_that_costs_too_much_is_named():
     harmful = dataclasses.replace(CHOSEN, error=np.array([0.1, 0.3, 0.1, 0.1, 0.1]))
     with pytest.raises(ValueError, match=r"rise=1: cutting one unit, d, raises the error .* by 20.00 points"):

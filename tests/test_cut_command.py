@@ -1,12 +1,15 @@
 """The command ``resjax.cut``: a smaller run like any other, its texts, and what it refuses."""
 
+import io
 import json
 import shutil
+import signal
 
 import jax
 import numpy as np
 import pytest
 from network_helpers import equal, logits_of
+from rich.console import Console
 from run_helpers import tiny_run
 from script_helpers import run_each
 from test_killed import assert_whole, states  # noqa: F401 (a fixture)
@@ -14,10 +17,12 @@ from test_killed import assert_whole, states  # noqa: F401 (a fixture)
 from resjax import config as configs
 from resjax.cut import workdirs
 from resjax.models.layer_table import layer_table, totals
+from resjax.report.progress import progress
 from resjax.studies.run import load_run
 from resjax.train import train_and_evaluate
 from resjax.training import manifest
 from resjax.training.loaded import evaluate, need_free
+from resjax.workdir.stopping import Stopped
 from resjax.workdir.workdir import claim, read_starts
 
 FIELDS = {"stage_sizes": (3, 2), "widths": (4, 8), "placement": "bn_after_add"}
@@ -112,6 +117,26 @@ def test_a_cut_is_whole_or_refused(run, tmp_path, states):  # noqa: F811
     assert (whole, len(found.paths)) == (3, 9)
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_a_signal_stops_it_before_anything_is_written(late):
+    """Where a task reports its progress, or at the end, where it came later."""
+    console = Console(file=io.StringIO())
+
+    def work():
+        with progress(console, "nothing was written") as task:
+            with task("choosing") as tell:
+                tell(0, 2)
+                if not late:
+                    signal.raise_signal(signal.SIGTERM)
+                    tell(1, 2)
+                    raise AssertionError("it went on")
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(Stopped, match=r"^SIGTERM: stopped.*; nothing was written$") as stopped:
+        work()
+    assert ("in 'choosing'" in str(stopped.value)) == (not late)
+
+
 COMMANDS = {
     "--count=2": 0,
     "--flops=0.8 --by=last --norecalibrate": 0,
@@ -119,6 +144,7 @@ COMMANDS = {
     "--count=9": "count=9; allowed: 1 … 4, since 4 of 5 units can be cut",
     "--units=stage1/unit1,stage1/unit2,stage1/unit3,stage2/unit1,stage2/unit2": "all 5 units would be cut",
     "": "say how many units go by one of --units=NAMES, --count=N, --flops=SHARE and --rise=POINTS",
+    "--units=": "--units names no unit",
     "--count=1 --rise=1": "got --count and --rise",
     "--count=1 --by=greed": "--by=greed; allowed: greedy, single, similarity, random, last. Did you mean",
     "--count=1 --examples=0": "examples=0; allowed: 1 or more",

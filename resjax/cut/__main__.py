@@ -38,7 +38,6 @@ from resjax.cut.workdirs import (
     cut_variables_of,
     make_workdir,
     told,
-    with_new_statistics,
 )
 from resjax.models.layer_table import layer_table, totals
 from resjax.network.cut import cut
@@ -46,6 +45,7 @@ from resjax.report.progress import Task, progress
 from resjax.studies.batches import Inference
 from resjax.studies.cutting.choose import BY, Chosen, how_many, order
 from resjax.studies.intervals import wilson
+from resjax.studies.lesions.batch_statistics import reestimate
 from resjax.studies.options import Checked, option
 from resjax.studies.run import Run, load_run
 from resjax.training.cores import share_cores_to_analyse
@@ -80,9 +80,9 @@ def choose(run: Run, by: str, options: CutOptions, task: Task, **criterion: Any)
     """The order of units by rule ``by``, and how many of them go by one criterion of ``how_many``."""
     network, shape = run.network, run.image_shape
     choose_on = run.examples("train", options.examples)
-    how = Inference(loss=run.loss, metric=run.metric, batch_size=options.batch_size)
     count, seed = criterion.get("count"), options.seed
-    with task(f"choosing units on {len(choose_on[1]):,} training images") as how["progress"]:
+    with task(f"choosing units on {len(choose_on[1]):,} training images") as tell:
+        how = Inference(loss=run.loss, metric=run.metric, batch_size=options.batch_size, progress=tell)
         chosen = order(network, run.variables, by, choose_on=choose_on, count=count, seed=seed, **how)
 
     @functools.cache
@@ -126,7 +126,8 @@ def costs(run: Run, experiment: Experiment) -> Table:
         "multiply-adds of an image": [one.multiply_adds for one in sums],
     }
     for name, (before, behind) in rows.items():
-        table.add_row(name, f"{before:,}", f"{behind:,}", f"{behind / before:.3f}")
+        ratio = f"{behind / before:.3f}" if before else "–"  # layers of one's own may not be seen
+        table.add_row(name, f"{before:,}", f"{behind:,}", ratio)
     return table
 
 
@@ -141,6 +142,8 @@ def _main(argv: list[str]) -> None:
             f"say how many units go by one of --units=NAMES, --count=N, --flops=SHARE and --rise=POINTS; "
             f"got {named}"
         )
+    if criterion.get("units") == []:
+        raise command.Misuse("--units names no unit; give names such as stage2/unit3,stage2/unit4")
     command.refuse_unknown("--by", [_BY.value], BY)
     options = command.chosen(CutOptions, _OPTIONS)
     path = writable(out, "--out")
@@ -163,8 +166,9 @@ def _main(argv: list[str]) -> None:
         recalibrated = _RECALIBRATE.value and bool(jax.tree.leaves(variables["batch_stats"]))
         if recalibrated:
             reference, _ = run.examples("train", options.reference, augmented=True)
-            with task(f"re-estimating BatchNorm's statistics on {len(reference):,} training images"):
-                variables = with_new_statistics(experiment, variables, reference, options.batch_size)
+            with task(f"re-estimating BatchNorm's statistics on {len(reference):,} training images") as tell:
+                network, size = experiment.task.network, options.batch_size
+                variables = reestimate(network, variables, reference, batch_size=size, progress=tell)
     state = make_workdir(run, experiment, variables, path, units=units, by=by, recalibrated=recalibrated)
     print(said, flush=True)
     print(f"BatchNorm's statistics were {'' if recalibrated else 'not '}re-estimated")

@@ -12,7 +12,6 @@ from ml_collections import ConfigDict
 from resjax import models
 from resjax.network import Network
 from resjax.network.cut import cut, recut_variables
-from resjax.studies.lesions.batch_statistics import reestimate
 from resjax.studies.run import Run
 from resjax.training import manifest
 from resjax.training.experiment import Experiment, make_experiment
@@ -45,14 +44,6 @@ def cut_variables_of(run: Run, experiment: Experiment) -> dict[str, Any]:
     before = tuple(run.config.model.cut)
     gone = tuple(experiment.config.model.cut)[len(before) :]
     return dict(recut_variables(_uncut(run), run.variables, before, gone, run.image_shape))
-
-
-def with_new_statistics(
-    experiment: Experiment, variables: dict[str, Any], images: Any, batch_size: int
-) -> dict[str, Any]:
-    """``variables`` with BatchNorm's statistics re-estimated on ``images``, training images that are
-    augmented as in training."""
-    return reestimate(experiment.task.network, variables, images, batch_size=batch_size)
 
 
 def make_workdir(

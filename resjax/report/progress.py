@@ -20,7 +20,8 @@ def progress(console: Console, when_stopped: str) -> Iterator[Task]:
     """A context that gives a function: for the name of a task, a context that gives its ``Progress``.
 
     Raises:
-      Stopped: a signal to stop came, and the task reported progress; the message ends in ``when_stopped``.
+      Stopped: a signal to stop came; raised where a task reports progress, or at the end of the context.
+        The message ends in ``when_stopped``.
     """
     bar = Bar(
         TextColumn("{task.description}"),
@@ -49,3 +50,5 @@ def progress(console: Console, when_stopped: str) -> Iterator[Task]:
                 bar.remove_task(row)
 
         yield task
+        if stop.name:  # it came after the last report
+            raise Stopped(f"{stop.name}: stopped; {when_stopped}")

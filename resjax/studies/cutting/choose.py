@@ -161,6 +161,8 @@ def how_many(
         if not 0 < flops < 1:
             raise ValueError(f"flops={flops}; allowed: 0 < flops < 1, a share of the multiply-adds")
         whole = costs(0)
+        if not whole:
+            raise ValueError("flops: no multiply-adds are seen in this network; give count or rise instead")
         k = bisect.bisect_left(range(most + 1), True, key=lambda k: costs(k) <= flops * whole)
         if k > most:
             raise ValueError(
