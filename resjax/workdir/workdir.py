@@ -44,7 +44,7 @@ def claim(workdir: str | Path, config: ConfigDict) -> Path:
         differences = configs.differences(_with_paths_of(config, configs.load(path)), config)
         if runs and all(map(loaded, runs)):
             # Nothing was trained here, and the given weights do not depend on how they will be.
-            differences = [text for text in differences if not text.startswith("train.")]
+            differences = [text for text in differences if not text.startswith(_LATER)]
         if differences:
             listed = "\n  ".join(differences)
             raise ValueError(
@@ -97,6 +97,9 @@ _LOADED: dict[str, dict[str, type]] = {
     "imported": {"file": str, "sha256": str, "layout": str},
     "cut": {"from": str, "step": int, "units": list, "by": str},
 }
+# Fields that only the training behind an import or a cut reads, and that leave the form of its state.
+_SCHEDULE = ("learning_rate", "schedule", "boundaries", "factor", "warmup")
+_LATER = ("train.", *(f"optimizer.{field}" for field in _SCHEDULE))
 
 
 def loaded(start: Mapping[str, Any]) -> bool:
