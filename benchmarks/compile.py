@@ -74,7 +74,7 @@ def start_programs(depth: int, batch: int) -> dict[str, float]:
         "label": shaped(2, 512),
         "mask": shaped(2, 512, dtype=np.float32),
     }
-    arguments = (state, train_set, batches, shaped(), shaped())
+    arguments = (state, train_set, batches, shaped(), shaped(), None)
     train, evaluate = devices.train_program(experiment.task), devices.eval_program(experiment.task)
     return {
         "init": init,

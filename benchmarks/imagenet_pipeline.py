@@ -32,7 +32,7 @@ from rich.console import Console
 
 from resjax import config as configs
 from resjax import data
-from resjax.data.decode import center_crop, crop_box, opened, train_crop
+from resjax.data.decode import FORMATS, center_crop, crop_box, opened, train_crop
 
 SIZE = 224
 CONSOLE = Console(highlight=False)
@@ -72,15 +72,18 @@ def decode(data_dir: Path, pictures: int = 100, rounds: int = 9) -> dict[str, An
 
 
 def _contenders() -> dict[str, Callable[[bytes, np.random.Generator], Any]]:
+    def pillow_image(file: bytes) -> Image.Image:
+        return Image.open(io.BytesIO(file), formats=FORMATS)
+
     def pillow_pixels(file: bytes, _: np.random.Generator) -> Any:
-        return np.asarray(Image.open(io.BytesIO(file)))
+        return np.asarray(pillow_image(file))
 
     def cropped(image: Image.Image, rng: np.random.Generator, size: int) -> Any:
         box = crop_box(image.size, "inception", rng)
         return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box=box))
 
     def pillow(size: int) -> Any:
-        return lambda file, rng: cropped(Image.open(io.BytesIO(file)), rng, size)
+        return lambda file, rng: cropped(pillow_image(file), rng, size)
 
     def ours(size: int, crop: str) -> Any:
         def work(file: bytes, rng: np.random.Generator) -> Any:
@@ -230,7 +233,7 @@ def test(data_dir: Path, batch: int = 64) -> dict[str, Any]:
         padding += int((~real).sum())
         for image, label in zip(one["image"][real], one["label"][real], strict=True):
             encoded, own = stream.test[int(stream.test_indices[seen])]
-            with Image.open(io.BytesIO(encoded)) as picture:
+            with opened(encoded, "a picture") as picture:
                 wrong += int(label != own or (image != center_crop(picture, SIZE)).any())
             seen += 1
     return {"test pictures": len(stream.test), "seen": seen, "different": wrong, "filling": padding}

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 from results import save
 from rich.console import Console
 from rich.table import Table
@@ -82,22 +83,26 @@ def _bytes(shapes: str) -> int:
 
 def serve(depth: int, batch: int, steps: int, out: Path) -> None:
     """The steps on all devices of this process, or of all processes; process 0 writes what was found."""
-    from resjax.training.devices import start_processes
+    from resjax import config as configs
+    from resjax.training.processes import joined
 
-    start_processes(False)
+    config = configs.default("resnet", depth=depth)
+    config.train.batch_size, config.train.steps_per_dispatch = batch, steps
+    config.data.pad, config.data.flip = 4, True
+    with joined(config, out):
+        _measure(config, steps, out)
+
+
+def _measure(config: ConfigDict, steps: int, out: Path) -> None:
     import jax
     import jax.numpy as jnp
 
-    from resjax import config as configs
     from resjax import data
     from resjax.data.info import Info
     from resjax.train import make_experiment
     from resjax.training.devices import Devices
     from resjax.training.feed import Feed
 
-    config = configs.default("resnet", depth=depth)
-    config.train.batch_size, config.train.steps_per_dispatch = batch, steps
-    config.data.pad, config.data.flip = 4, True
     rng = np.random.default_rng(0)
     n = 1024
     images, labels = (
@@ -109,7 +114,7 @@ def serve(depth: int, batch: int, steps: int, out: Path) -> None:
     devices = Devices()
     feed = Feed(config, experiment.dataset, devices, 0)
     state = devices.copy(experiment.create_state())
-    arguments = (state, feed.images, feed.batches(0, steps), jnp.int32(0), jnp.int32(steps))
+    arguments = (state, feed.images, feed.batches(0, steps), jnp.int32(0), jnp.int32(steps), None)
     compiled = devices.train_program(experiment.task).lower(*arguments).compile()
     state, metrics = compiled(*arguments)
     flat = jax.device_get(jax.tree.leaves(state.params))

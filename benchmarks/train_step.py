@@ -126,12 +126,12 @@ def _resjax(
     state = devices.copy(create_state(task, 0, (size, size, 3)))
     done, count = 0, jnp.int32(steps)
     start = time.perf_counter()
-    compiled = program.lower(state, data, batches, jnp.int32(0), count).compile()
+    compiled = program.lower(state, data, batches, jnp.int32(0), count, None).compile()
     seconds = time.perf_counter() - start
 
     def run_round() -> None:
         nonlocal state, done
-        state = jax.block_until_ready(compiled(state, data, batches, jnp.int32(done), count)[0])
+        state = jax.block_until_ready(compiled(state, data, batches, jnp.int32(done), count, None)[0])
         done += steps
 
     # The loop over the steps of a dispatch counts once, so without a loop over units this is one step's.

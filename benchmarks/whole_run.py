@@ -91,7 +91,7 @@ def start(depth: int) -> dict[str, float]:
     marks.append(("first state and programs", time.time()))
     jax.block_until_ready(evaluation)
     marks.append(("rest of the evaluation", time.time()))
-    jax.block_until_ready(run(state, feed.images, batches, jnp.int32(0), jnp.int32(1))[0].params)
+    jax.block_until_ready(run(state, feed.images, batches, jnp.int32(0), jnp.int32(1), None)[0].params)
     marks.append(("first step", time.time()))
     times = [mark for _, mark in marks]
     parts = dict(zip([n for n, _ in marks[1:]], np.diff(times).tolist(), strict=True))
@@ -140,7 +140,7 @@ def bare(experiment: Any, devices: Any, run: Any, feed: Any) -> float:
     state = jax.block_until_ready(devices.copy(experiment.create_state()))
     start = time.perf_counter()
     for batches, first, count in prepared:
-        state, _ = run(state, feed.images, batches, first, count)
+        state, _ = run(state, feed.images, batches, first, count, None)
     jax.block_until_ready(state.params)
     return time.perf_counter() - start
 
@@ -196,7 +196,7 @@ def compete(depth: int, epochs: int, rounds: int) -> dict[str, Any]:
     state = devices.copy(experiment.create_state())
     evaluate = _Timed(lambda: jax.block_until_ready(evaluation(state)))
     evaluate()
-    first = run(state, feed.images, feed.batches(0, 1), np.int32(0), np.int32(1))  # compiles
+    first = run(state, feed.images, feed.batches(0, 1), np.int32(0), np.int32(1), None)  # compiles
     jax.block_until_ready(first)
     state = devices.copy(experiment.create_state())
     found: dict[str, Any] = {"bare": [], "whole": [], "one_evaluation": []}

@@ -3,12 +3,13 @@
 Only the module of the chosen command is imported, so the list appears at once.
 """
 
-import difflib
 import os
 import runpy
 import sys
 
 from resjax import __version__
+from resjax.spelling import nearest
+from resjax.workdir.stopping import starts_process
 
 # {command: (its module, what it does)}
 COMMANDS = {
@@ -47,15 +48,24 @@ def main() -> None:
     elif given == "--version":
         print(f"resjax {__version__}")
     elif given in COMMANDS:
+        starts_process()
         del sys.argv[1]
         # As if Python had been started with -m: the command can import modules of the current folder, such
         # as a network of one's own, and it is the main module, since only that defines flags.
-        if not sys.flags.safe_path:
-            sys.path[0] = os.getcwd()
-        runpy.run_module(COMMANDS[given][0], run_name="__main__", alter_sys=True)
+        try:
+            if not sys.flags.safe_path:
+                sys.path[0] = os.getcwd()
+        except FileNotFoundError:
+            print("error: the current folder has been removed; change to another one: cd", file=sys.stderr)
+            sys.exit(1)
+        try:
+            runpy.run_module(COMMANDS[given][0], run_name="__main__", alter_sys=True)
+        except KeyboardInterrupt:  # while modules are imported
+            print("stopped by Ctrl-C", file=sys.stderr)
+            sys.exit(130)
     else:
-        nearest = difflib.get_close_matches(given, COMMANDS, 1)
-        meant = f" Did you mean resjax {nearest[0]}?" if nearest else ""
+        near = nearest(given, COMMANDS)
+        meant = f" Did you mean resjax {near}?" if near else ""
         print(f"error: no command {given!r}.{meant} Allowed: {', '.join(COMMANDS)}", file=sys.stderr)
         sys.exit(2)
 

@@ -7,6 +7,9 @@ differ only in their seed are shown as one, with means and intervals over seeds:
 study that failed; the others still run. The command can be stopped and restarted: it continues, and finished
 studies are not repeated (``resjax.report.kept``).
 
+A run whose configuration names a network that is none of resjax is opened with ``--allow_code=NAME``, which
+imports and runs the module of that name.
+
 ``python -m resjax.analyze --network=package.module:make --out=DIR`` takes apart a network that somebody else
 made and trained: ``make()`` returns its function, its variables and evaluation examples, as a dictionary or a
 ``resjax.analysis.Given``. The units that were found in it are printed first.
@@ -26,6 +29,7 @@ from rich.table import Table
 
 from resjax import command
 from resjax import config as configs
+from resjax.models import runs_code
 from resjax.report.compute import run_studies
 from resjax.report.facts import facts_of, facts_of_report, record_of, title_of
 from resjax.report.page import rows_of
@@ -41,6 +45,7 @@ from resjax.training.cores import share_cores_to_analyse
 from resjax.workdir.paths import split, writable
 from resjax.workdir.provenance import provenance
 from resjax.workdir.workdir import find
+from resjax.workdir.writers import missing
 
 
 def analyze(
@@ -48,6 +53,8 @@ def analyze(
     studies: Sequence[str] = (),
     out: str | Path | None = None,
     options: Options | None = None,
+    *,
+    allow_code: Sequence[str] = (),
 ) -> Path:
     """Runs studies on one or more runs and writes the report.
 
@@ -57,17 +64,19 @@ def analyze(
       studies: names, see ``resjax.studies.catalogue.STUDIES``; empty for all.
       out: folder of the report; None for ``analysis`` in the first workdir.
       options: options of all studies.
+      allow_code: builders outside of resjax that the runs may name, see ``load_run``.
 
     Returns:
       The path of report.html, which also names the studies that failed.
 
     Raises:
-      ValueError: an unknown study, a repeated workdir, or no study that could be run.
+      ValueError: an unknown study, a repeated workdir, a builder that is not allowed, or no study that could
+        be run.
       FileNotFoundError: a workdir without a run, a checkpoint or its data, or a pattern without a match.
     """
     chosen = _chosen(studies)
     folder = writable(out, "--out") if out else None
-    runs = load_runs(list(workdirs))
+    runs = load_runs(list(workdirs), allow_code=allow_code)
     where = folder or writable(runs[0].workdir / "analysis", "--out")
     sets = {run.label: run.config.data.name for run in runs}
     notes = []
@@ -78,20 +87,28 @@ def analyze(
     for text in notes:
         print(text, file=sys.stderr)
     notes += [text for run in runs for text in run.damaged]  # printed when they were loaded
-    arguments = arguments_of(workdirs)
+    own = list(dict.fromkeys(name for run in runs if runs_code(name := run.config.model.name)))
     return _report(
-        runs, chosen, where, options or Options(), arguments, left_out=notes, seeds=groups_of(runs)
+        runs,
+        chosen,
+        where,
+        options or Options(),
+        arguments_of(workdirs),
+        *([f"--allow_code={shlex.quote(','.join(own))}"] if own else []),
+        left_out=notes,
+        seeds=groups_of(runs),
+        opening=f"run = resjax.analysis.load_run(workdir{f', allow_code={own}' if own else ''})",
     )
 
 
 def _unreadable(run: Run) -> str:
-    """A sentence on damaged lines of a run's log, or ''."""
-    lines = run.records.unreadable
-    if not lines:
-        return ""
+    """A sentence on damaged or missing lines of a run's log, or ''."""
+    lines, log = run.records.unreadable, run.workdir / "metrics.jsonl"
     listed = ", ".join(map(str, lines[:5])) + (" …" if len(lines) > 5 else "")
     what, are = ("Lines", "are") if len(lines) > 1 else ("Line", "is")
-    return f"{what} {listed} of {run.workdir}/metrics.jsonl can't be read and {are} left out."
+    damaged = f"{what} {listed} of {log} can't be read and {are} left out." if lines else ""
+    lacks = missing(log, run.records.last, run.step)
+    return " ".join(filter(None, [damaged, lacks and f"In {run.workdir}, {lacks}."]))
 
 
 def analyze_network(
@@ -228,8 +245,9 @@ def _main(argv: list[str]) -> None:
     if network:
         report = analyze_network(network, studies, out=out, options=options)
     else:
-        share_cores_to_analyse(configs.load(find(workdirs)[0]))
-        report = analyze(workdirs, studies, out or None, options)
+        allow_code = _ALLOW_CODE.value or []
+        share_cores_to_analyse(configs.load(find(workdirs)[0], allow_code))
+        report = analyze(workdirs, studies, out or None, options, allow_code=allow_code)
     print(f"report: {report}")
 
 
@@ -247,5 +265,6 @@ if __name__ == "__main__":
     )
     _STUDIES = flags.DEFINE_list("studies", [], f"any of {', '.join(STUDIES)}; default: all")
     _OUT = flags.DEFINE_string("out", None, "folder of the report; default: <first workdir>/analysis")
+    _ALLOW_CODE = command.define_allow_code()
     _OPTIONS = command.define_options(Options)
     command.run(_main)

@@ -6,13 +6,12 @@ recipe, and returns the configuration. Any field can be changed on the command l
 An installed package carries the files of ``configs/``, and every command finds them by name: ``find_file``.
 """
 
-import difflib
+import hashlib
 import importlib.resources
 import importlib.util
 import json
-import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -20,6 +19,8 @@ from ml_collections import ConfigDict
 
 from resjax import data, models
 from resjax.data.config import check as check_data
+from resjax.data.files import check_regular, read_json
+from resjax.spelling import nearest
 
 # Sections and fields that affect at most the order of sums, so a run may continue with new values.
 FREE = ("log", "checkpoint", "parallel.distributed", "parallel.cpu_devices", "eval.batch_size",
@@ -57,6 +58,9 @@ def default(model: str = "resnet", **model_fields: Any) -> ConfigDict:
     c.train.loss = "cross_entropy"  # or 'rbf_map', for LeNet-5's original output
     c.train.rbf_rubbish = 10.0  # j of Eq. 9 of LeCun et al. 1998, for 'rbf_map'
     c.train.label_smoothing = 0.0  # probability that is spread evenly over the classes
+    c.train.teacher = ""  # workdir of a trained network, whose soft targets are then part of the loss
+    c.train.temperature = 4.0  # of the soft targets (``losses.distillation``); as in Tian et al. 2020
+    c.train.teacher_weight = 0.9  # of the soft targets, 1 minus that of `loss`; as in Tian et al. 2020
     c.train.steps_per_dispatch = 50  # maximum number of steps in one program
 
     c.optimizer = ConfigDict()
@@ -188,6 +192,10 @@ def check(config: ConfigDict) -> None:
     smoothing = config.train.label_smoothing
     if not 0 <= smoothing < 1:
         raise ValueError(f"train.label_smoothing={smoothing}; allowed: 0 ≤ value < 1")
+    if not 0 < (temperature := config.train.temperature) < float("inf"):
+        raise ValueError(f"train.temperature={temperature}; allowed: more than 0, such as 4.0")
+    if not 0 <= (weight := config.train.teacher_weight) <= 1:
+        raise ValueError(f"train.teacher_weight={weight}; allowed: 0 ≤ value ≤ 1")
     if config.train.loss == "rbf_map" and smoothing:
         raise ValueError("train.label_smoothing requires train.loss='cross_entropy'; set it to 0")
     fields = ("train.duration", "eval.every", "log.every", "checkpoint.every", "optimizer.warmup")
@@ -209,26 +217,34 @@ def to_json(config: ConfigDict) -> str:
     return json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
 
 
-def load(workdir: str | Path) -> ConfigDict:
+def load(workdir: str | Path, allow_code: str | Iterable[str] = ()) -> ConfigDict:
     """The configuration of a workdir.
+
+    Args:
+      workdir: its folder.
+      allow_code: the names of builders, 'package.module:function', that the configuration may name. Using
+        it imports and runs such a module. The networks of resjax are always allowed.
 
     Raises:
       FileNotFoundError: there is no run in ``workdir``, or one without a configuration.
-      ValueError: the file is damaged.
+      ValueError: the file is damaged, or names a builder that is not allowed.
     """
     path = Path(workdir) / "config.json"
-    if not path.is_file():
+    remedy = _restore(path)
+    try:
+        stored = read_json(path, dict, remedy)
+    except FileNotFoundError:
         if (path.parent / "runs.json").is_file():
-            raise FileNotFoundError(f"{path} does not exist. {remedy_of_no_config(path.parent)}")
+            raise FileNotFoundError(f"{path} does not exist. {remedy_of_no_config(path.parent)}") from None
         raise FileNotFoundError(
             f"{path} does not exist: {workdir} holds no run. Make one with "
             f"python -m resjax.train --config=digits --workdir={shlex.quote(str(workdir))}"
-        )
-    remedy = _restore(path)
-    stored = read_json(path, dict, remedy)
+        ) from None
+    digest = stored.pop("sha256", None)
     model = stored.get("model")
     if not isinstance(model, dict) or not isinstance(model.get("name"), str):
         raise ValueError(f"{path} has no model with a name, so it is no configuration. {remedy}")
+    _refuse_code(path, model["name"], {allow_code} if isinstance(allow_code, str) else set(allow_code))
     # Fields that are younger than the workdir have their defaults, which change nothing.
     known = default().to_dict() | {"model": models.fields_of(model["name"])}
     for name, value in known.items():
@@ -244,7 +260,29 @@ def load(workdir: str | Path) -> ConfigDict:
         check_data(config.data)
     except ValueError as error:
         raise ValueError(f"{path} has {error}. {remedy}") from error
+    if digest not in (None, sha256(stored)):
+        raise ValueError(
+            f'{path} has changed since it was written. If you changed it, remove its line "sha256"; else: '
+            f"{remedy}"
+        )
     return config
+
+
+def sha256(stored: Mapping[str, Any]) -> str:
+    """Of all values of a stored configuration but the place of the data, which may move."""
+    data_section = {k: v for k, v in dict(stored.get("data", {})).items() if k not in ("name", "data_dir")}
+    return hashlib.sha256(json.dumps({**stored, "data": data_section}, sort_keys=True).encode()).hexdigest()
+
+
+def _refuse_code(path: Path, name: str, allowed: set[str]) -> None:
+    """Raises ValueError if a configuration names a builder outside of resjax that is not ``allowed``."""
+    if models.runs_code(name) and name not in allowed:
+        shown = ascii(name)[1:-1]
+        raise ValueError(
+            f"{path} names the builder {shown}, which is none of resjax: using this workdir imports and runs "
+            f"the module {shown.partition(':')[0]}. If you trust it, add to the command that reads the "
+            f"workdir --allow_code={shlex.quote(shown)}; in Python, allow_code={shown!r}"
+        )
 
 
 def remedy_of_no_config(workdir: Path, flag: str = "--workdir") -> str:
@@ -261,32 +299,6 @@ def _restore(path: Path) -> str:
         "Restore it: begin the training once more with its --config and another --workdir, and copy "
         f"config.json from there to {shlex.quote(str(path))}"
     )
-
-
-def read_json(path: Path, kind: type[Any], remedy: str) -> Any:
-    """The value in a JSON file of a workdir.
-
-    Args:
-      path: the file.
-      kind: dict or list, what the file must hold.
-      remedy: what the message advises if the file is damaged.
-
-    Raises:
-      ValueError: the file is empty, is no JSON in UTF-8, or holds another kind.
-    """
-    content = path.read_bytes()
-    try:
-        value = json.loads(content.decode("utf-8-sig"))
-    except UnicodeDecodeError:
-        what = "is damaged: it is no text in UTF-8"
-    except (ValueError, RecursionError) as error:
-        what = f"is damaged: it is no JSON ({error})" if content.strip() else "is empty"
-    else:
-        if isinstance(value, kind):
-            return value
-        names: dict[type[Any], str] = {dict: "an object", list: "a list"}
-        what = f"is damaged: it holds {names.get(type(value), repr(value))}, not {names[kind]}"
-    raise ValueError(f"{path} {what}. {remedy}")
 
 
 def files() -> dict[str, Path]:
@@ -307,7 +319,7 @@ def find_file(name: str | Path) -> Path:
 
     Raises:
       FileNotFoundError: there is neither.
-      ValueError: the file is of another kind than Python.
+      ValueError: the file is of another kind than Python, or a pipe or device.
     """
     path, known = Path(name).expanduser(), files()
     if path.is_file():
@@ -318,6 +330,8 @@ def find_file(name: str | Path) -> Path:
                 "of another: --config=digits --config.optimizer.learning_rate=0.1"
             )
         return path
+    if not path.is_dir():
+        check_regular(path)
     if str(name) in known:
         return known[str(name)]
     near = nearest(path.stem, known)
@@ -326,21 +340,6 @@ def find_file(name: str | Path) -> Path:
         + (f"Did you mean --config={near}? " if near else "")
         + f"Allowed: the path of a Python file with a get_config(arg), or one of {', '.join(known)}"
     )
-
-
-def nearest(name: str, allowed: Iterable[str], cutoff: float = 0.6) -> str:
-    """The name in ``allowed`` that is most similar to ``name``; '' if none is.
-
-    Upper case, hyphens and underscores make no difference. ``cutoff`` is the least similarity in 0 … 1.
-    """
-    names = {plain(one): one for one in allowed}
-    found = difflib.get_close_matches(plain(name), names, 1, cutoff)
-    return names[found[0]] if found else ""
-
-
-def plain(name: str) -> str:
-    """``name`` in lower case, without hyphens and underscores."""
-    return re.sub(r"[-_]", "", name).lower()
 
 
 def load_file(name: str | Path, arg: str = "") -> ConfigDict:

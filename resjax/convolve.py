@@ -24,6 +24,7 @@ from absl import flags
 from resjax import command
 from resjax.data.arrays import read_digits
 from resjax.data.decode import opened
+from resjax.data.files import read_bytes
 from resjax.data.pixels import is_grey, shown
 from resjax.models.checks import positive
 from resjax.models.layer_table import Facts, rule_of
@@ -164,10 +165,11 @@ def read(image: str, shape: str, seed: int) -> np.ndarray:
     if image == "digit":
         images = read_digits()["train_images"]
         return images[seed % len(images)].astype(np.float32) / 255
-    path = Path(image).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f"image={image}: no such file; allowed: a file, example, or digit")
-    with opened(path.read_bytes(), image) as picture:
+    try:
+        encoded = read_bytes(Path(image).expanduser())
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"image={image}: no such file; allowed: a file, example, or digit") from error
+    with opened(encoded, image) as picture:
         pixels = np.asarray(shown(picture, 1 if is_grey(picture) else 3))
     return pixels.reshape(*pixels.shape[:2], -1).astype(np.float32) / 255
 

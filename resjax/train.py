@@ -10,10 +10,11 @@ state or the newest checkpoint of the workdir. Both can be used alone, and so ca
 
 from __future__ import annotations
 
+import contextlib
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 from absl import flags
@@ -21,15 +22,19 @@ from ml_collections import ConfigDict, config_flags
 
 from resjax import command
 from resjax import config as configs
-from resjax.training import loop
-from resjax.training.checkpoint import Checkpoints
+from resjax.models import runs_code
+from resjax.training import loop, teacher
+from resjax.training.checkpoint import Checkpoints, bytes_of
 from resjax.training.cores import share_cores
-from resjax.training.devices import Devices, any_process, start_processes
+from resjax.training.devices import Devices, any_process
 from resjax.training.experiment import Experiment, load_experiment, make_experiment
+from resjax.training.processes import joined
 from resjax.training.step import Task, TrainState, create_state, eval_step, train_step
 from resjax.workdir import workdir
-from resjax.workdir.paths import local
-from resjax.workdir.stopping import StopRequest
+from resjax.workdir.alone import alone
+from resjax.workdir.failures import free, is_full, size
+from resjax.workdir.paths import local, writable
+from resjax.workdir.stopping import Stopped, phase, stoppable
 from resjax.workdir.writers import Writer
 
 __all__ = [
@@ -47,35 +52,102 @@ def train_and_evaluate(config: ConfigDict, directory: str | Path) -> TrainState:
       The state after the last step, on all devices.
 
     Raises:
-      ValueError, FileNotFoundError: an invalid configuration, missing data or no intact checkpoint, before
-        any long work.
+      ValueError, FileNotFoundError: an invalid configuration, missing data, no intact checkpoint, another
+        process that trains in this workdir, or a teacher that can't be used or has changed, before any long
+        work.
       FloatingPointError: a step was not finite; the state before it is saved.
       Stopped: SIGTERM, SIGUSR1 or Ctrl-C; the state is saved.
     """
     directory = local(directory)
-    # This comes first, because JAX's multi-host service installs its own SIGTERM handler.
-    start_processes(config.parallel.distributed)
-    with StopRequest() as stop:
+    # Processes are joined first, because JAX's multi-host service installs its own SIGTERM handler.
+    with joined(config, directory), stoppable() as stop, contextlib.ExitStack() as until:
         configs.check(config)
+        path = _on_all_hosts(lambda: writable(directory))  # before the data are read
+        source = _on_all_hosts(lambda: teacher.find(config, directory))
         devices = Devices(config.parallel.mode)
         devices.check_batch_size(config.train.batch_size)
-        experiment = load_experiment(config)
+        with phase("the data were read"):
+            experiment = load_experiment(config)
         experiment.check_batch_size()
-        path = _claim(directory, config)
-        checkpoints = Checkpoints(path, config.checkpoint.keep, tidy=True)
-        total, shapes = experiment.plan.total, devices.abstract(experiment.state_shapes)
-        damaged = _set_damaged_aside(checkpoints, shapes, total)
+        taught = None
+        if source is not None:
+            with phase("the teacher was read"):
+                theirs = _on_all_hosts(lambda: teacher.experiment_of(source, experiment))
+                taught = teacher.load(source, theirs, config, devices)
+        with phase("the checkpoints were checked"):
+            _claim(path, config, until, **({"teacher": taught.facts} if taught else {}))
+            checkpoints = Checkpoints(path, config.checkpoint.keep, tidy=True)
+            total, shapes = experiment.plan.total, devices.abstract(experiment.state_shapes)
+            damaged = _set_damaged_aside(checkpoints, shapes, total)
         start = checkpoints.newest or 0
-        with Writer(path, start, total, config.log.tensorboard) as writer:
+        tight = _space(checkpoints, experiment, start)
+        with _promise(checkpoints, experiment), Writer(path, start, total, config.log.tensorboard) as writer:
             for text in damaged:
                 writer.say(f"{text}, and the training continues from step {start}")
+            if tight:
+                writer.say(tight)
             writer.say(_summary(experiment, devices, start))
-            return loop.run(experiment, devices, checkpoints, writer, stop)
+            for text in taught.said if taught else ():
+                writer.say(text)
+            own = taught.teacher if taught else None
+            return loop.run(experiment, devices, checkpoints, writer, stop, own)
 
 
-def _claim(directory: str | Path, config: ConfigDict) -> Path:
-    """Claims the workdir on the first host."""
-    return _on_all_hosts(lambda: workdir.claim(directory, config))
+def _claim(path: Path, config: ConfigDict, until: contextlib.ExitStack, **facts: Any) -> None:
+    """Claims the workdir on the first host, which alone writes there until ``until`` ends."""
+
+    def claim() -> None:
+        if jax.process_index() == 0:
+            until.enter_context(alone(path))
+        workdir.claim(path, config, **facts)
+
+    _on_all_hosts(claim)
+
+
+def _space(checkpoints: Checkpoints, experiment: Experiment, start: int) -> str:
+    """A warning if the disk may not suffice for the checkpoints to come; '' if it does.
+
+    Raises:
+      ValueError: not even one fits.
+    """
+    plan = experiment.plan
+    if start >= plan.total:
+        return ""
+
+    def check() -> str:
+        needed, left = bytes_of(experiment.state_shapes), free(checkpoints.directory)
+        checkpoints.need_space(needed)
+        saves = -(-plan.total // plan.save) - start // plan.save
+        keep = experiment.config.checkpoint.keep
+        # The oldest is removed when the newest is whole.
+        together = min(saves, keep + 1 - min(keep, len(checkpoints.steps))) if keep else saves
+        if left >= together * needed:
+            return ""
+        return (
+            f"the disk may become full: {size(left)} are free in {checkpoints.directory.parent}, and the "
+            f"checkpoints of this run may take {size(together * needed)} more"
+        )
+
+    return _on_all_hosts(check)
+
+
+@contextlib.contextmanager
+def _promise(checkpoints: Checkpoints, experiment: Experiment) -> Iterator[None]:
+    """A context whose errors say what is safe: the step where the same command continues."""
+    try:
+        yield
+    except (Stopped, FloatingPointError):  # they say it themselves
+        raise
+    except Exception as error:
+        if is_full(error):
+            error.add_note(f"A checkpoint takes about {size(bytes_of(experiment.state_shapes))}.")
+        with contextlib.suppress(OSError):
+            newest = checkpoints.newest
+            safe = "No checkpoint is saved yet; the same command starts anew."
+            if newest is not None:
+                safe = f"The checkpoint of step {newest} is whole; the same command continues there."
+            error.add_note(safe)
+        raise
 
 
 def _set_damaged_aside(checkpoints: Checkpoints, like: TrainState, last: int) -> list[str]:
@@ -118,7 +190,11 @@ def _main(argv: list[str]) -> None:
     directory = _WORKDIR.value or ""
     share_cores(_CONFIG.value)
     train_and_evaluate(_CONFIG.value, directory)
-    print(f"done: {directory}. Analyze it: python -m resjax.analyze --workdir={shlex.quote(directory)}")
+    name = _CONFIG.value.model.name
+    allowed = f" --allow_code={shlex.quote(name)}" if runs_code(name) else ""
+    print(
+        f"done: {directory}. Analyze it: python -m resjax.analyze --workdir={shlex.quote(directory)}{allowed}"
+    )
 
 
 if __name__ == "__main__":

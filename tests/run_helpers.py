@@ -32,4 +32,4 @@ def tiny_run(path, model="resnet", step=2, seed=0, **fields):
         state = state.replace(params=drawn["params"], batch_stats=drawn["batch_stats"])
     checkpoints = Checkpoints(claim(path, config))
     checkpoints.save(state.replace(step=jnp.int32(step)))
-    return load_run(path)
+    return load_run(path, allow_code=model)

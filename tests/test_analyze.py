@@ -204,7 +204,7 @@ def test_the_key_changes_with_whatever_could_change_a_result(workdirs, monkeypat
     assert len(keys) == 7
 
 
-def test_a_signal_stops_between_batches_and_the_rest_is_kept(workdirs, counted):
+def test_a_signal_stops_an_analysis_and_the_rest_is_kept(workdirs, counted):
     study = STUDIES["curves"]
     runs = [load_run(workdirs / "deep"), load_run(workdirs / "flat")]
     options = Options(seed=5)
@@ -212,11 +212,13 @@ def test_a_signal_stops_between_batches_and_the_rest_is_kept(workdirs, counted):
     def interrupted(bench):
         if bench.run.label == "flat":
             signal.raise_signal(signal.SIGTERM)
-            bench.progress(0, 1)
         return study.measure(bench)
 
     cut = dataclasses.replace(study, measure=interrupted)
-    with pytest.raises(Stopped, match="SIGTERM"):
+    said = (
+        rf"SIGTERM while '{re.escape(study.title)}: flat' was computed: finished results are kept; the same"
+    )
+    with pytest.raises(Stopped, match=said):
         compute.run_studies(runs, [cut], options, Console(quiet=True))
     assert kept.load(runs[0], cut, options) is not None
     assert kept.load(runs[1], cut, options) is None
@@ -233,12 +235,15 @@ def test_what_an_analysis_refuses_is_left_out_an_error_is_a_failure_and_the_othe
     refusing = dataclasses.replace(STUDIES["lesion"], measure=raises(refusal))
     wrong = dataclasses.replace(STUDIES["gradients"], measure=raises(ValueError("batch_size=0")))
     broken = dataclasses.replace(STUDIES["backward_signal"], measure=raises(KeyError("stage9")))
+    hungry = dataclasses.replace(STUDIES["path_counts"], measure=raises(MemoryError("9 GiB")))
+    printed = io.StringIO()
     results, left_out, failed = compute.run_studies(
         [load_run(workdirs / "deep")],
-        [refusing, wrong, broken, STUDIES["curves"]],
+        [refusing, wrong, broken, hungry, STUDIES["curves"]],
         Options(seed=9),
-        Console(quiet=True),
+        Console(file=printed, soft_wrap=True),
     )
+    assert printed.getvalue().count("Traceback") == 2  # no fault of a program is the memory's
     assert [study.name for study, _ in results] == ["curves"]
     both = [load_run(workdirs / name) for name in ("deep", "flat")]
     alike = compute.run_studies(both, [refusing], Options(seed=9), Console(quiet=True)).left_out
@@ -247,6 +252,8 @@ def test_what_an_analysis_refuses_is_left_out_an_error_is_a_failure_and_the_othe
     assert failed == [
         f"{wrong.title}, of deep: ValueError: batch_size=0.",
         f"{broken.title}, of deep: KeyError: 'stage9'.",
+        f"{hungry.title}, of deep: the memory does not suffice (9 GiB); reduce --batch_size, or use a "
+        "machine or a device with more.",
     ]
 
 

@@ -128,7 +128,7 @@ def run(request, tmp_path_factory):
     c.train.duration = "2 steps"
     c.log.every = "1 steps"
     train_and_evaluate(c, root / "run")
-    return load_run(root / "run")
+    return load_run(root / "run", allow_code=name)
 
 
 @pytest.mark.slow

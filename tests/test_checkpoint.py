@@ -1,6 +1,7 @@
 """Checkpoints: what was saved loads, and nothing else does."""
 
 import gc
+import logging
 import os
 import re
 import shutil
@@ -286,3 +287,23 @@ def test_a_step_that_has_a_checkpoint_is_not_saved_again(run):
     before = (run / "checkpoints/8/SHA256SUMS").read_text()
     Checkpoints(run).save(state(8))
     assert (run / "checkpoints/8/SHA256SUMS").read_text() == before
+
+
+def test_threads_of_a_failed_save_log_nothing(tmp_path, monkeypatch, caplog):
+    """Some of orbax's threads fail after the save has raised the error of the first one."""
+    logger = logging.getLogger("absl")
+
+    def fail(*_, **__):
+        raise ValueError("RESOURCE_EXHAUSTED: No space left on device [os_error_code='28']")
+
+    monkeypatch.setattr(ocp, "save", fail)
+    with pytest.raises(OSError):
+        Checkpoints(tmp_path).save(state(3))
+    for text, file, error in (
+        ("of a thread", "future.py", ValueError("full")),
+        ("of another", "x.py", ValueError("full")),
+        ("plain", "future.py", None),
+    ):
+        cause = (type(error), error, None) if error else None
+        logger.handle(logging.LogRecord("absl", logging.ERROR, f"/orbax/{file}", 1, text, (), cause))
+    assert [record.message for record in caplog.records] == ["of another", "plain"]

@@ -16,7 +16,9 @@ from script_helpers import REPOSITORY, run_each
 
 from resjax import command
 from resjax import config as configs
-from resjax.config import nearest, plain
+from resjax.command import parsing
+from resjax.command.meant import MEANT
+from resjax.spelling import nearest, plain
 
 # ml_collections loads files in a way that Python will drop.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
@@ -39,6 +41,9 @@ FIELDS = {
     "section": ("optimiser.momentum=0", "Did you mean --config.optimizer.momentum=0?"),
     "spelling": ("optimizer.learningrate=1", "Did you mean --config.optimizer.learning_rate=1?"),
     "elsewhere": ("optimizer.label_smoothing=0", "Did you mean --config.train.label_smoothing=0?"),
+    "distillation": ("train.distill_from=runs/A", "Did you mean --config.train.teacher=runs/A?"),
+    "alpha of it": ("train.kd_alpha=0.5", "Did you mean --config.train.teacher_weight=0.5?"),
+    "tau of it": ("distillation-tau=2", "Did you mean --config.train.temperature=2?"),
     "model": ("model.dept=20", "model has no field 'dept'. Did you mean --config.model.depth=20?"),
     "layers": ("model.num_layers=20", "Did you mean --config.model.depth=20?"),
     "dataset": ("dataset=cifar10", "Did you mean --config.data.name=cifar10?"),
@@ -53,15 +58,15 @@ FIELDS = {
 @pytest.mark.parametrize("given, said", FIELDS.values(), ids=FIELDS)
 def test_a_field_that_is_not_there(given, said):
     config = configs.load_file(REPOSITORY / "configs/digits.py")
-    ((field, value),) = command._overrides(["train", f"{SET}{given}"])
-    line = command._wrong_path(config, field, value)
+    ((field, value),) = parsing.overrides(["train", f"{SET}{given}"])
+    line = parsing.wrong_path(config, field, value)
     assert said in line and line.startswith(f"--config.{field}: ") and "\n" not in line
 
 
 def test_every_meaning_is_a_field():
     known = configs.flat(configs.default().to_dict()).keys() | {"model.dropout"}
-    assert set(command.MEANT.values()) <= known
-    assert all(name == plain(name) for name in command.MEANT)
+    assert set(MEANT.values()) <= known
+    assert all(name == plain(name) for name in MEANT)
 
 
 TYPES = {
@@ -87,7 +92,7 @@ def test_a_value_of_a_wrong_type(capsys, given, said):
     flag_values = flags.FlagValues()
     DEFINE_config_file("config", flag_values=flag_values, sys_argv=argv)
     with pytest.raises(SystemExit, match="2"):
-        command._parse(argv, flag_values)
+        parsing.parse(argv, flag_values)
     line = capsys.readouterr().err
     assert line.startswith("error: ") and line.count("\n") == 1
     assert said in line and given.partition("=")[0] in line
@@ -108,9 +113,9 @@ def test_a_configuration_that_a_command_makes(capsys, monkeypatch):
     known = flags.FlagValues()
     monkeypatch.setattr(flags, "FLAGS", known)
     monkeypatch.setattr("sys.argv", ["pretrained"])
-    define = command.config_flags.DEFINE_config_dict
+    define = parsing.config_flags.DEFINE_config_dict
     monkeypatch.setattr(
-        command.config_flags, "DEFINE_config_dict", lambda *given: define(*given, flag_values=known)
+        parsing.config_flags, "DEFINE_config_dict", lambda *given: define(*given, flag_values=known)
     )
     c = configs.default()
     c.data.mean = (0.5,)
@@ -121,7 +126,7 @@ def test_a_configuration_that_a_command_makes(capsys, monkeypatch):
     )
     assert "!!python" not in text
     with pytest.raises(SystemExit, match="2"):
-        command._parse(["pretrained", "--config=digits"], known)
+        parsing.parse(["pretrained", "--config=digits"], known)
     assert capsys.readouterr().err.startswith("error: --config takes no file here")
 
 
@@ -145,7 +150,7 @@ FLAGS = {
     ("resjax.train", DIGITS, "--workdir=x", f"{SET}optimizer.lr=1"): "optimizer has no field 'lr'",
     ("resjax.train", "--config=configs/digits.py:smok", "--workdir=x"): "allowed: none, or 'smoke'",
     ("resjax.train", "--config=configs/digit.py", "--workdir=x"): "digit.py",
-    ("resjax.analyze", "--study=x"): "Did you mean --studies? This command has: --batch_size, ",
+    ("resjax.analyze", "--study=x"): "Did you mean --studies? This command has: --allow_code, ",
     ("resjax.analyze", "--studies=lesions", "--workdir=x"): "Did you mean lesion?",
     ("resjax.analyze", "--draws=1", "--workdir=x"): "draws=1; allowed: 2 or more",
     ("resjax.analyze",): "name either --workdir=DIR",
@@ -212,7 +217,7 @@ FILES = {  # a line of a file, and what is said
 def parsed(argv):
     flag_values = flags.FlagValues()
     DEFINE_config_file("config", flag_values=flag_values, sys_argv=argv)
-    return command._parse(argv, flag_values)
+    return parsing.parse(argv, flag_values)
 
 
 @pytest.mark.parametrize(

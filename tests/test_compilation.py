@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from resjax.cpu.compilation import DAYS, cache_folder
+from resjax.cpu.compilation import DAYS, cache_folder, check_owner
 from resjax.train import load_experiment
 from resjax.training.checkpoint import Checkpoints
 
@@ -83,6 +83,24 @@ def test_no_place_is_said_and_no_error(tmp_path):
     assert err.startswith("compiled programs are not cached")
     assert "RESJAX_CACHE_DIR" in err
     assert err.count("\n") == 1
+
+
+def test_programs_that_others_could_have_put_there_are_not_run(tmp_path, monkeypatch):
+    folder = cache_folder({"RESJAX_CACHE_DIR": str(tmp_path)})
+    folder.mkdir(parents=True)
+    folder.chmod(0o755)
+    check_owner(folder)
+    for mode in (0o775, 0o757, 0o1777):
+        folder.chmod(mode)
+        with pytest.raises(PermissionError, match=f"other users may write in {folder}: chmod go-w {folder}"):
+            check_owner(folder)
+    (_, hit), err = run(RESJAX_CACHE_DIR=str(tmp_path))
+    assert hit == "False" and list(folder.iterdir()) == []
+    assert "can't be used (other users may write in " in err and err.count("\n") == 1
+    folder.chmod(0o700)
+    monkeypatch.setattr(os, "getuid", lambda: os.stat(folder).st_uid + 1)
+    with pytest.raises(PermissionError, match="belongs to another user"):
+        check_owner(folder)
 
 
 @pytest.mark.slow

@@ -38,6 +38,10 @@ def test_a_duration_without_meaning_is_refused(duration):
         ("train.batch_size", 0),
         ("checkpoint.keep", 0),
         ("train.label_smoothing", 1.0),
+        ("train.temperature", 0.0),
+        ("train.temperature", float("inf")),
+        ("train.teacher_weight", 1.1),
+        ("train.teacher_weight", float("nan")),
         ("seed", -1),
         ("log.every", "0 steps"),
     ],
@@ -74,6 +78,7 @@ def test_a_configuration_survives_its_file(tmp_path):
 
 
 YOUNGER = (
+    "train.teacher",
     "model.transition",
     "model.unroll",
     "data.pad_with",
@@ -106,7 +111,7 @@ def test_the_workdir_of_an_own_builder(tmp_path, module):
     c = configs.default()
     c.model = {"name": f"{module}:own_builder", "depth": 3}
     (tmp_path / "config.json").write_text(configs.to_json(c))
-    loaded = configs.load(tmp_path)
+    loaded = configs.load(tmp_path, allow_code=c.model.name)
     assert loaded.model.depth == 3
     configs.check(loaded)
     if module == __name__:

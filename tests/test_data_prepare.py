@@ -1,7 +1,9 @@
 """Preparing the originals of each set, and reading the result with and without our own reader."""
 
+import contextlib
 import gzip
 import io
+import re
 import shlex
 
 import numpy as np
@@ -36,6 +38,15 @@ def source(tmp_path):
 @pytest.fixture
 def root(tmp_path):
     return tmp_path / "prepared"
+
+
+@contextlib.contextmanager
+def told(match):
+    """A command that ends with this line."""
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said), pytest.raises(SystemExit, match="1"):
+        yield
+    assert said.getvalue().startswith("error: ") and re.search(match, said.getvalue())
 
 
 def run(name, root, source):
@@ -233,7 +244,7 @@ def test_a_failed_download_says_what_to_fetch(root, monkeypatch):
         raise ConnectionError("no route to host")
 
     monkeypatch.setattr(tfds.library().download.DownloadManager, "download", download)
-    with pytest.raises(SystemExit, match=r"no route to host.*--source=FOLDER: https://.*\.gz"):
+    with told(r"no route to host.*--source=FOLDER: https://.*\.gz"):
         prepare.main(["mnist", f"--data_dir={root}"])
     assert not list(root.glob("mnist/*"))
 
@@ -269,7 +280,7 @@ def test_every_name_can_be_prepared():
 def test_files_that_are_not_tfdss_are_refused(source, root):
     write_mnist(source)
     registered = "1,648,877 bytes with SHA-256 8d422c7b0a1c1c79"
-    with pytest.raises(SystemExit, match=rf"t10k-images.*not the original: .*expected {registered}"):
+    with told(rf"t10k-images.*not the original: .*expected {registered}"):
         run("mnist", root, source)
     assert not list(root.glob("mnist/*"))
 
@@ -283,18 +294,18 @@ def test_a_changed_file_is_refused_with_both_hashes(source, root, monkeypatch):
     content[-1] ^= 1
     changed.write_bytes(bytes(content))
     after = facts_of(source)[changed.name].sha256
-    with pytest.raises(SystemExit, match=f"SHA-256 {after}, expected .* {before}"):
+    with told(f"SHA-256 {after}, expected .* {before}"):
         run("mnist", root, source)
     assert not list(root.glob("mnist/*"))
 
 
 def test_missing_files_are_named(source, root):
     (source / "notes.txt").write_text("")
-    with pytest.raises(SystemExit, match=r"lacks .*t10k-labels-idx1-ubyte\.gz.*holds notes\.txt"):
+    with told(r"lacks .*t10k-labels-idx1-ubyte\.gz.*holds notes\.txt"):
         run("mnist", root, source)
-    with pytest.raises(SystemExit, match="no such folder"):
+    with told("no such folder"):
         run("mnist", root, source / "absent")
-    with pytest.raises(SystemExit, match=r"image-net\.org.*ILSVRC2012_img_train\.tar.*--source"):
+    with told(r"image-net\.org.*ILSVRC2012_img_train\.tar.*--source"):
         prepare.main(["imagenet2012", f"--data_dir={root}"])
     with pytest.raises(ValueError, match=r"choose one of mnist.*Did you mean mnist\?"):
         prepare.prepare("MNIST")
@@ -313,7 +324,7 @@ def test_an_interrupted_preparation_is_no_preparation(source, root, monkeypatch)
         return {split: examples(iterator) for split, iterator in whole(paths).items()}
 
     monkeypatch.setitem(originals.SPLITS, "mnist", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(SystemExit, match="130"):
         run("mnist", root, source)
     with pytest.raises(FileNotFoundError, match="not prepared"):
         load("mnist", root)
@@ -362,7 +373,7 @@ def test_tfrecord_only_gives_the_conversion(source, root, monkeypatch):
     with pytest.raises(FileNotFoundError) as caught:
         load("mnist", root)
     assert command in str(caught.value)
-    with pytest.raises(SystemExit, match="convert_format"):
+    with told("convert_format"):
         run("mnist", root, source)
 
 
@@ -392,8 +403,8 @@ def test_an_environment_that_lacks_something_gives_the_isolated_command(source, 
         raise ImportError("No module named 'tensorflow'")
 
     monkeypatch.setitem(originals.SPLITS, "mnist", lacking)
-    with pytest.raises(SystemExit) as caught:
-        run("mnist", root, source)
+    with pytest.raises(ValueError) as caught:
+        prepare.prepare("mnist", str(root), str(source))
     message = str(caught.value)
     assert "python3 -m venv $V" in message and "pip install tensorflow" in message
     code = shlex.split(message[message.index("-c ") :])[1]

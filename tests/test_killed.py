@@ -19,8 +19,9 @@ from network_helpers import draw
 from report_helpers import curve, report_of_two
 from safetensors.numpy import save_file
 
-from resjax import command, models
 from resjax import config as configs
+from resjax import models
+from resjax.command.parsing import parse
 from resjax.pretrained import read
 from resjax.pretrained.convert import to_tensors
 from resjax.pretrained.export import export
@@ -143,7 +144,7 @@ def test_the_configuration_of_an_interrupted_import_is_refused_in_one_line(tmp_p
     known = flags.FlagValues()
     DEFINE_config_file("config", flag_values=known, sys_argv=argv)
     with pytest.raises(SystemExit, match="2"):
-        command._parse(argv, known)
+        parse(argv, known)
     said = capsys.readouterr().err
     assert said.startswith("error: ") and said.count("\n") == 1 and f"rm -r {tmp_path}, and" in said
 

@@ -17,7 +17,7 @@ from resjax.studies.catalogue import STUDIES
 from resjax.train import load_experiment, train_and_evaluate
 from resjax.training import manifest
 from resjax.training.checkpoint import Checkpoints
-from resjax.training.devices import start_processes
+from resjax.training.processes import joined
 from resjax.workdir.stopping import Stopped
 
 SCRIPTS = sorted((REPOSITORY / "launch").glob("*.sh"))
@@ -50,7 +50,7 @@ def test_scripts_are_sound_and_say_how_they_are_used(script):
 def test_a_half_described_cluster_is_refused(monkeypatch):
     monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "localhost:1234")
     with pytest.raises(ValueError, match="JAX_NUM_PROCESSES, JAX_PROCESS_ID"):
-        start_processes(wanted=True)
+        joined(configs.default("resnet"), "runs/none").__enter__()
 
 
 @pytest.mark.slow

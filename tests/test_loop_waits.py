@@ -63,12 +63,12 @@ class Gated(Devices):
 
         gate.lower(np.int32(0), np.int32(0), busy(0)).compile()
 
-        def run(state, images, batches, start, count):
+        def run(state, images, batches, start, count, teacher):
             # A CPU calls back in the thread that asks, unless an argument is still being computed: for the
             # first dispatch a second long, for the others until ``made`` is one more.
             before = state.step if self.made else busy(100_000)
             count = gate(np.int32(self.made), count, before)
-            found = steps(state, images, batches, start, count)
+            found = steps(state, images, batches, start, count, teacher)
             Gated.metrics.append(found[1])
             with self.changed:
                 self.made += 1

@@ -2,7 +2,6 @@
 
 import json
 import re
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +10,7 @@ import pytest
 from resjax import config as configs
 from resjax.analysis import load_run
 from resjax.training.experiment import load_experiment
-from resjax.workdir import stopping
 from resjax.workdir.paths import local, split, writable, writable_file
-from resjax.workdir.stopping import Stopped, StopRequest
 from resjax.workdir.workdir import claim, find
 
 URLS = {
@@ -214,6 +211,7 @@ def test_given_weights_may_be_trained_in_another_way(tmp_path, origin):
     run = claim(tmp_path / "run", config)
     runs = json.loads((run / "runs.json").read_text())
     (run / "runs.json").write_text(json.dumps([runs[0] | origin]))
+    (run / "checkpoints/1").mkdir(parents=True)
     config.train.batch_size, config.seed, config.optimizer.momentum = 64, 1, 0.8
     config.optimizer.learning_rate, config.optimizer.schedule, config.optimizer.warmup = (
         0.2,
@@ -228,36 +226,3 @@ def test_given_weights_may_be_trained_in_another_way(tmp_path, origin):
     config.train.batch_size = 32
     with pytest.raises(ValueError, match=r"train\.batch_size: 64 → 32"):
         claim(run, config)
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
-def test_a_signal_after_the_last_look_is_not_forgotten(number):
-    before = signal.getsignal(number)
-    with pytest.raises(Stopped, match=rf"{number.name}: .* is saved"), StopRequest() as stop:
-        signal.raise_signal(number)
-        assert stop.name == number.name
-    assert signal.getsignal(number) is before
-    with pytest.raises(KeyError), StopRequest():  # an error of the work comes first
-        signal.raise_signal(number)
-        raise KeyError
-
-
-USR1, TERM, INT = signal.SIGUSR1, signal.SIGTERM, signal.SIGINT
-
-
-@pytest.mark.parametrize(
-    ("sent", "ends"),
-    [((USR1, USR1), None), ((USR1, TERM), None), ((TERM, USR1), None), ((TERM, INT), INT), ((INT, INT), INT),
-     ((USR1, TERM, TERM), TERM)],
-)  # fmt: skip
-def test_only_impatience_ends_a_process_at_once(monkeypatch, sent, ends):
-    """A warning may come twice, and before the end of the time; a second SIGTERM or Ctrl-C means it."""
-    ended = []
-    with pytest.raises(Stopped, match=sent[0].name), StopRequest():
-        for number in sent:
-            if number == ends and number == sent[-1] and len(ended) == 0:
-                monkeypatch.setattr(stopping.signal, "raise_signal", ended.append)
-                signal.getsignal(number)(number, None)
-            else:
-                signal.raise_signal(number)
-    assert ended == ([] if ends is None else [ends])

@@ -34,7 +34,7 @@ from resjax.studies.run import Run
 from resjax.train import train_and_evaluate
 from resjax.workdir.atomic import write
 from resjax.workdir.provenance import provenance
-from resjax.workdir.stopping import Stopped
+from resjax.workdir.stopping import ends_process
 from resjax.workdir.writers import read_records
 
 HERE = Path(__file__).resolve().parent
@@ -313,8 +313,6 @@ def main(run: Callable[[Path, Options], Row], about: str | None) -> None:
     compile_quickly()
     keep_compiled()
     where = given.workdir if given.smoke else HERE
-    try:
+    with ends_process():
         record = run(given.workdir, Options(given.data, given.seeds, given.smoke, where))
-    except Stopped as stopped:
-        raise SystemExit(str(stopped)) from None
     print(json.dumps(record["judged"], indent=1, ensure_ascii=False))

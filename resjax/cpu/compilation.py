@@ -9,7 +9,8 @@ cache is JAX's persistent compilation cache. Its folder:
 
 In 2 and 3, each version of JAX's compiler and each kind of processor has its own subfolder, since a program
 may use instructions that another processor lacks. Programs unused for ``DAYS`` days are removed. Only the
-owner may access the folder, because its programs are executed.
+owner may access the folder, because its programs are executed. One that belongs to another user, or in which
+others may write, is not used.
 
 The key of a program is its text, the compiler's options and the devices. So any number of processes can share
 a cache, and it can be deleted at any time. Two processes that compile the same program concurrently both
@@ -23,6 +24,8 @@ import gc
 import hashlib
 import os
 import platform
+import shlex
+import stat
 import sys
 import tempfile
 import time
@@ -63,8 +66,8 @@ def cache_folder(environment: Mapping[str, str]) -> Path | None:
 def keep_compiled(environment: Mapping[str, str] = os.environ) -> Path | None:
     """Turns the cache on, unless it is disabled; returns its folder. Call it before the first compilation.
 
-    If the folder can't be written, as in a read-only home, it prints a message to stderr and leaves the cache
-    off.
+    If the folder can't be written, as in a read-only home, or others may write in it, it prints a message to
+    stderr and leaves the cache off.
 
     Raises:
       ValueError: RESJAX_CACHE_DIR is not an absolute path.
@@ -77,11 +80,12 @@ def keep_compiled(environment: Mapping[str, str] = os.environ) -> Path | None:
         if folder is None:
             return None
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        check_owner(folder)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except (OSError, RuntimeError) as error:
         print(
-            f"compiled programs are not cached, because their folder can't be written ({error}); "
+            f"compiled programs are not cached, because their folder can't be used ({error}); "
             "set RESJAX_CACHE_DIR to another folder, or to 'off'",
             file=sys.stderr,
         )
@@ -91,6 +95,17 @@ def keep_compiled(environment: Mapping[str, str] = os.environ) -> Path | None:
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in environment:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", SECONDS)
     return folder
+
+
+def check_owner(folder: Path) -> None:
+    """Raises PermissionError if another user owns ``folder`` or may write in it."""
+    if os.name != "posix":
+        return
+    found = folder.stat()
+    if found.st_uid != os.getuid():
+        raise PermissionError(f"{folder} belongs to another user")
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise PermissionError(f"other users may write in {folder}: chmod go-w {shlex.quote(str(folder))}")
 
 
 def compile_quickly(environment: MutableMapping[str, str] = os.environ) -> None:

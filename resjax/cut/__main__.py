@@ -81,7 +81,7 @@ def choose(run: Run, by: str, options: CutOptions, task: Task, **criterion: Any)
     network, shape = run.network, run.image_shape
     choose_on = run.examples("train", options.examples)
     count, seed = criterion.get("count"), options.seed
-    with task(f"choosing units on {len(choose_on[1]):,} training images") as tell:
+    with task(f"choice of units on {len(choose_on[1]):,} training images") as tell:
         how = Inference(loss=run.loss, metric=run.metric, batch_size=options.batch_size, progress=tell)
         chosen = order(network, run.variables, by, choose_on=choose_on, count=count, seed=seed, **how)
 
@@ -151,7 +151,7 @@ def _main(argv: list[str]) -> None:
     share_cores_to_analyse(configs.load(local(workdir, reads=True)))
     run = load_run(workdir)
     console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
-    with progress(console, "nothing was written") as task:
+    with progress(console) as task:
         if "units" in criterion:
             units, by = tuple(dict.fromkeys(criterion["units"])), "hand"
             experiment, said = (
@@ -166,7 +166,7 @@ def _main(argv: list[str]) -> None:
         recalibrated = _RECALIBRATE.value and bool(jax.tree.leaves(variables["batch_stats"]))
         if recalibrated:
             reference, _ = run.examples("train", options.reference, augmented=True)
-            with task(f"re-estimating BatchNorm's statistics on {len(reference):,} training images") as tell:
+            with task(f"BatchNorm's statistics on {len(reference):,} training images") as tell:
                 network, size = experiment.task.network, options.batch_size
                 variables = reestimate(network, variables, reference, batch_size=size, progress=tell)
     state = make_workdir(run, experiment, variables, path, units=units, by=by, recalibrated=recalibrated)

@@ -74,7 +74,7 @@ def make_workdir(
         "by": by,
         "recalibrated": recalibrated,
     }
-    return begin(directory, experiment, experiment.create_state(), variables, cut=facts)
+    return begin(directory, experiment, experiment.create_state(), variables, "--out", cut=facts)
 
 
 def _uncut(run: Run) -> Network:

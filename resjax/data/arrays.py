@@ -6,19 +6,15 @@ sets and folders of small images become arrays too. For all of them `make` check
 """
 
 import dataclasses
-import pathlib
-import zipfile
 
 import ml_collections
 import numpy as np
 from PIL import Image
 
 from resjax.data import checks
-from resjax.data.config import no_such
 from resjax.data.info import Info
+from resjax.data.npz import KEYS
 from resjax.data.order import split_indices
-
-KEYS = ("train_images", "train_labels", "test_images", "test_labels")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,75 +43,6 @@ def read_digits() -> dict[str, np.ndarray]:
     order = np.random.default_rng(0).permutation(len(images))
     train, test = order[:1400], order[1400:]
     return dict(zip(KEYS, (images[train], labels[train], images[test], labels[test]), strict=True))
-
-
-def read_npz(path: str) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """The four arrays of an `.npz` file, and its optional `class_names`; other arrays are ignored.
-
-    Raises:
-      FileNotFoundError: there is no such file.
-      ValueError: it is not an .npz file or damaged, an array is missing, one holds Python objects, or the
-        class names are not a list of words.
-    """
-    file = pathlib.Path(path).expanduser()
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"{no_such(path, 'file')}. Write it with numpy.savez(path, train_images=..., "
-            "train_labels=..., test_images=..., test_labels=...)"
-        )
-    if not zipfile.is_zipfile(file):
-        raise ValueError(
-            f"{path}: not an .npz archive, or only a part of one ({file.stat().st_size:,} bytes); copy it "
-            "again, or write it with numpy.savez"
-        )
-    with np.load(file, allow_pickle=False) as archive:
-        missing = [key for key in KEYS if key not in archive.files]
-        if missing:
-            raise ValueError(
-                f"{path}: {', '.join(missing)} missing. Found: {', '.join(archive.files)}. "
-                f"Needed: {', '.join(KEYS)} (class_names is optional){_renaming(path, archive.files)}"
-            )
-        raw = {key: _member(path, archive, key) for key in KEYS}
-        names = _member(path, archive, "class_names") if "class_names" in archive.files else np.zeros(0, str)
-    if names.ndim != 1 or names.dtype.kind not in "SUiu":
-        raise ValueError(
-            f"{path}: class_names has dtype {names.dtype} and shape {names.shape}; needed: a list of words, "
-            "numpy.array(['cat', 'dog'])"
-        )
-    if names.dtype.kind == "S":
-        names = np.char.decode(names, "utf-8", "replace")
-    return raw, tuple(map(str, names))
-
-
-# How an array of Python objects is saved without them.
-_WITHOUT_OBJECTS = {
-    "images": "stack equal-sized images into one uint8 array: numpy.stack(list(images))",
-    "labels": "numpy.array(list(labels), dtype=int)",
-    "class_names": "numpy.array(list(class_names), dtype=str)",
-}
-
-
-def _member(path: str, archive: np.lib.npyio.NpzFile, key: str) -> np.ndarray:
-    damaged = f"{path}: {key} is damaged, or no array; copy the file again, or write it with numpy.savez"
-    try:
-        array = archive[key]
-    except Exception as error:  # of zipfile, zlib, numpy or tokenize, by the place of the damage
-        if "allow_pickle" not in str(error):  # else numpy refuses to unpickle
-            raise ValueError(damaged) from error
-        remedy = next(text for kind, text in _WITHOUT_OBJECTS.items() if key.endswith(kind))
-        raise ValueError(f"{path}: {key} has dtype object, which is not read; save {remedy}") from error
-    if not isinstance(array, np.ndarray):  # numpy gives the bytes of what does not begin as an array does
-        raise ValueError(damaged)
-    return array
-
-
-def _renaming(path: str, found: list[str]) -> str:
-    """The line that renames the arrays of Keras's files; '' for others."""
-    keras = ("x_train", "y_train", "x_test", "y_test")
-    if not set(keras) <= set(found):
-        return ""
-    arrays = ", ".join(f"{key}=a[{old!r}]" for key, old in zip(KEYS, keras, strict=True))
-    return f". Rename them in Python: a = numpy.load({path!r}); numpy.savez('renamed.npz', {arrays})"
 
 
 def make(

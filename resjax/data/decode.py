@@ -28,13 +28,14 @@ _ASPECT = (3 / 4, 4 / 3)
 
 @contextlib.contextmanager
 def opened(encoded: bytes, what: str) -> Iterator[Image.Image]:
-    """Opens an image for a `with` block that reads its pixels.
+    """Opens an image of one of FORMATS for a `with` block that reads its pixels.
 
     Raises:
-      ValueError: it cannot be opened or read; the message names `what` (a file, a record).
+      ValueError: it cannot be opened or read, is cut short, or has more than 178,956,970 pixels (Pillow's
+        limit against pictures that exhaust the memory); the message names `what` (a file, a record).
     """
     try:
-        with Image.open(io.BytesIO(encoded)) as image:
+        with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
             yield image
     except UnidentifiedImageError as error:
         raise ValueError(f"{what} is not a readable image ({_instead(encoded)})") from error
@@ -44,9 +45,16 @@ def opened(encoded: bytes, what: str) -> Iterator[Image.Image]:
         raise ValueError(f"{what}: {error}") from error
 
 
+# A picture's content chooses its decoder, whatever the file is called. Pillow has others that start a program
+# (Ghostscript for PostScript) or are rarely used, so these alone are allowed.
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 _STARTS = {
     b"\x89PNG": "a PNG", b"\xff\xd8\xff": "a JPEG", b"GIF87a": "a GIF", b"GIF89a": "a GIF",
     b"RIFF": "a WebP", b"II*\0": "a TIFF", b"MM\0*": "a TIFF",
+}  # fmt: skip
+_UNREAD = {
+    b"%!PS": "PostScript", b"\xc5\xd0\xd3\xc6": "PostScript", b"%PDF": "a PDF",
+    b"8BPS": "a file of Photoshop", b"\0\0\0\x0cjP  ": "JPEG 2000",
 }  # fmt: skip
 
 
@@ -58,10 +66,14 @@ def _instead(encoded: bytes) -> str:
         return "it is a Git LFS pointer; `git lfs pull` fetches the file itself"
     if encoded.lstrip()[:5].lower() in (b"<!doc", b"<html"):
         return "it is a web page; download the picture itself"
+    read = f"formats that are read: {', '.join(FORMATS)}"
     for start, kind in _STARTS.items():
         if encoded.startswith(start):
             return f"it begins as {kind} does, but is damaged or cut short at {len(encoded):,} bytes"
-    return f"it begins with {encoded[:8]!r}, as no known format does"
+    for start, kind in _UNREAD.items():
+        if encoded.startswith(start):
+            return f"it is {kind}; {read}. Convert it to one of them"
+    return f"it begins with {encoded[:8]!r}, as none of the {read}"
 
 
 def train_crop(

@@ -15,6 +15,7 @@ import numpy as np
 
 from resjax.data import layout
 from resjax.data.decode import center_crop, opened
+from resjax.data.files import read_bytes
 from resjax.data.pixels import is_grey, shown, shown_size
 
 _WHOLE_SIDE = 64
@@ -33,7 +34,7 @@ class Files:
 
     def __getitem__(self, index: SupportsIndex) -> tuple[bytes, int]:
         i = index.__index__()
-        return pathlib.Path(self.paths[i]).read_bytes(), int(self.labels[i])
+        return read_bytes(self.paths[i]), int(self.labels[i])
 
     def read(self, indices: Sequence[int]) -> list[tuple[bytes, int]]:
         return [self[i] for i in indices]
@@ -92,7 +93,7 @@ def whole_shape(train: Files, test: Files, image_size: int) -> tuple[int, int, i
         return None
     grey, first = True, None
     for path in dict.fromkeys((*train.paths, *test.paths)):
-        with opened(pathlib.Path(path).read_bytes(), path) as image:
+        with opened(read_bytes(path), path) as image:
             grey = grey and is_grey(image)
             size = (image_size, image_size) if image_size else shown_size(image)
         first = first or (path, size)

@@ -206,9 +206,19 @@ def _pictures(folder: pathlib.Path) -> tuple[list[pathlib.Path], str]:
 
 
 def _has_pictures(folder: pathlib.Path) -> bool:
-    """Whether there are pictures at any depth."""
-    here = Listing(folder)
-    return bool(here.pictures) or any(map(_has_pictures, here.folders))
+    """Whether there are pictures at any depth. Links may lead to folders above or to one many times."""
+    waiting = [folder]
+    seen: set[pathlib.Path] = set()
+    while waiting:
+        place = waiting.pop().resolve()
+        if place in seen:
+            continue
+        seen.add(place)
+        here = Listing(place)
+        if here.pictures:
+            return True
+        waiting += here.folders
+    return False
 
 
 def _all_read(here: Listing) -> None:

@@ -9,6 +9,7 @@ from resjax.data import arrays, folder, tfds
 from resjax.data.arrays import Arrays
 from resjax.data.config import SMALL, STREAMED, check, constants, is_path
 from resjax.data.info import IMAGENET_MEAN, IMAGENET_STD, TABLE, Info
+from resjax.data.npz import read_npz
 from resjax.data.order import split_indices
 from resjax.data.stream import Source, Stream
 
@@ -71,7 +72,7 @@ def _load(config: ml_collections.ConfigDict) -> Arrays | Stream:
     name = config.name
     if not _is_known(name):
         if name.endswith(".npz"):
-            return arrays.make(config, *arrays.read_npz(name))
+            return arrays.make(config, *read_npz(name))
         return _load_folder(config)
     if name == "digits":
         return arrays.make(config, arrays.read_digits(), TABLE[name].class_names)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from resjax.data.decode import opened
 from resjax.data.info import TABLE
 from resjax.data.tfds import library
 
@@ -155,7 +156,7 @@ def imagenet2012(paths: Paths) -> Splits:
                 label = pathlib.PurePath(archive.name).stem
                 with tarfile.open(fileobj=io.BytesIO(_contents(outer, archive))) as inner:
                     for member in inner:
-                        image = _rgb_jpeg(_contents(inner, member))
+                        image = _rgb_jpeg(_contents(inner, member), member.name)
                         record = {"image": image, "label": label, "file_name": member.name}
                         yield member.name, record
 
@@ -186,9 +187,9 @@ def _contents(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     return file.read()
 
 
-def _rgb_jpeg(encoded: bytes) -> bytes:
+def _rgb_jpeg(encoded: bytes, name: str) -> bytes:
     """``encoded``, converted if it is CMYK or not a JPEG."""
-    with Image.open(io.BytesIO(encoded)) as image:
+    with opened(encoded, name) as image:
         if image.format == "JPEG" and image.mode != "CMYK":
             return encoded
         buffer = io.BytesIO()

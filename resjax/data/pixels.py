@@ -92,4 +92,7 @@ def _eight_bits(levels: np.ndarray) -> np.ndarray:
         raise ValueError(
             f"its levels are in {low} .. {high}; needed: {kind} in 0 .. {top}. Scale and save it again"
         )
-    return np.round(levels * (255 / top)).astype(np.uint8)
+    result = np.empty(levels.shape, np.uint8)
+    for row, given in zip(result, levels, strict=True):  # all floats at once would be several times the image
+        row[:] = np.round(given * (255 / top))
+    return result

@@ -15,15 +15,18 @@ from image-net.org and passed with --source. For cifar10, FOLDER may also hold t
 
 import argparse
 import hashlib
+import os
 import pathlib
 import shlex
 from typing import Any, NamedTuple, NoReturn
 
 import rich.progress
 
-from resjax.command import Misuse, nearest
+from resjax.command import Misuse, in_one_line
 from resjax.data import originals, tfds
 from resjax.data.config import SMALL, STREAMED
+from resjax.data.files import open_regular
+from resjax.spelling import nearest
 
 NAMES = (*(name for name in SMALL if name != "digits"), *STREAMED)
 
@@ -56,10 +59,9 @@ def prepare(name: str, data_dir: str = "", source: str = "") -> pathlib.Path:
     `data_dir` is as `config.data.data_dir`, `source` the folder of the original files; '' = download them.
 
     Raises:
-      ValueError: an unknown name, or a file that is not the original.
+      ValueError: an unknown name, a file that is not the original, a failed download, or an environment that
+        lacks packages that TFDS needs; the message of the last has a command for another environment.
       FileNotFoundError: an original file is missing, or the set exists as TFRecord only.
-      RuntimeError: the download failed, or this environment lacks packages that TFDS needs; the message has a
-        command for another environment.
     """
     if name not in NAMES:
         near = nearest(name, NAMES)
@@ -78,7 +80,7 @@ def prepare(name: str, data_dir: str = "", source: str = "") -> pathlib.Path:
             download_config=download.DownloadConfig(try_download_gcs=False),
         )
     except ImportError as error:
-        raise RuntimeError(
+        raise ValueError(
             f"{name} cannot be prepared in this environment ({error}). With TensorFlow, in "
             f"a separate environment:\n  {isolated_prepare(name, root, source)}"
         ) from error
@@ -133,7 +135,7 @@ def _downloaded(builder: Any, name: str, dl_manager: Any) -> dict[str, pathlib.P
     try:
         return {file: pathlib.Path(path) for file, path in dl_manager.download(urls).items()}
     except failures as error:
-        raise RuntimeError(
+        raise ValueError(
             f"the original files of {name} could not be downloaded ({error}). Fetch them in another "
             f"way and give their folder with --source=FOLDER: {', '.join(urls.values())}"
         ) from error
@@ -153,7 +155,7 @@ def _found(builder: Any, name: str, source: str) -> dict[str, pathlib.Path]:
     unpacked = any((folder / file).exists() for file in _CIFAR10_UNPACKED)
     if name == "cifar10" and unpacked and not (folder / "cifar-10-binary.tar.gz").exists():
         needed = _CIFAR10_UNPACKED
-    missing = [file for file in needed if not (folder / file).is_file()]
+    missing = [file for file in needed if not (folder / file).exists()]
     if missing:
         present = ", ".join(sorted(child.name for child in folder.iterdir())[:20]) or "nothing"
         raise FileNotFoundError(
@@ -163,10 +165,12 @@ def _found(builder: Any, name: str, source: str) -> dict[str, pathlib.Path]:
     paths = {file: folder / file for file in needed}
     for file, path in paths.items():
         digest = hashlib.sha256()
-        with rich.progress.open(path, "rb", description=f"Checking {file}") as opened:
-            while block := opened.read(2**20):
-                digest.update(block)
-        size, sha256, facts = path.stat().st_size, digest.hexdigest(), needed[file]
+        with open_regular(path) as opened:
+            size = os.fstat(opened.fileno()).st_size
+            with rich.progress.wrap_file(opened, size, description=f"Checking {file}") as shown:
+                while block := shown.read(2**20):
+                    digest.update(block)
+        sha256, facts = digest.hexdigest(), needed[file]
         if (size, sha256) != (facts.size, facts.sha256):
             raise ValueError(
                 f"{path} is not the original: {size:,} bytes with SHA-256 {sha256}, expected "
@@ -182,7 +186,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The command line; errors end it with a message instead of a traceback."""
+    """The command line; an error ends it as ``resjax.command.in_one_line`` says."""
     parser = _Parser(
         prog="python -m resjax.data.prepare",
         description=__doc__,
@@ -196,12 +200,8 @@ def main(arguments: list[str] | None = None) -> None:
         near = nearest(argument.partition("=")[0], ("--data_dir", "--source"))
         hint = f" Did you mean {near}?" if near else ""
         parser.error(f"{argument}: there is no such argument.{hint} See --help")
-    try:
+    with in_one_line(f"{flags.name} was prepared"):
         path = prepare(flags.name, flags.data_dir, flags.source)
-    except Misuse as error:
-        parser.error(str(error))
-    except (FileNotFoundError, ValueError, RuntimeError) as error:
-        raise SystemExit(f"error: {error}") from error
     print(f"{flags.name} is prepared in {path}")
     for rest in sorted(path.parent.glob("incomplete.*")):  # TFDS's name for its temporary folder
         print(

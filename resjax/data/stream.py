@@ -13,8 +13,13 @@ ValueError.
 import contextlib
 import ctypes
 import dataclasses
+import multiprocessing
+import multiprocessing.connection
+import multiprocessing.resource_tracker
 import os
 import signal
+import sys
+import threading
 import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, SupportsIndex
@@ -101,32 +106,48 @@ class Stream:
 
 
 def _start_worker(index: int, count: int) -> None:
-    """Leaves Ctrl-C, which a terminal sends to all processes, to the one that saves; and limits malloc to two
-    arenas, so that the memory of a worker stays constant.
+    """Ends this worker when its parent has ended, and limits malloc to two arenas, so that the memory of a
+    worker stays constant.
 
     glibc gives each of the worker's many threads a heap; images of different sizes fragment these heaps for
     epochs (memory grows from 135 to 205 MB per worker). Without glibc, nothing is limited.
     """
     del index, count
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, 2)
 
 
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    multiprocessing.connection.wait([parent.sentinel])
+    os._exit(1)  # the parent was killed, otherwise it would have stopped this worker
+
+
 @contextlib.contextmanager
-def _no_warning_for_children() -> Iterator[None]:
-    """Processes that start meanwhile never get SIGUSR1, which Slurm sends to all processes of a job.
+def _no_stops_for_children() -> Iterator[None]:
+    """Processes that start meanwhile never get SIGTERM, SIGINT or SIGUSR1, which a terminal or Slurm sends to
+    all processes of a job: without batches, the one that trains could not save.
 
     They inherit which signals are blocked, and so does the process with which Python tracks shared memory.
+    That one removes what a killed process has left, and here it does so without a warning.
     """
     if os.name != "posix":
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    stops = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, stops)
+    options = list(sys.warnoptions)
+    sys.warnoptions.append("ignore:resource_tracker:UserWarning")
     try:
+        multiprocessing.resource_tracker.ensure_running()
+        sys.warnoptions[:] = options
+        signal.pthread_sigmask(signal.SIG_BLOCK, stops)  # that call allows two of them again
         yield
     finally:
+        sys.warnoptions[:] = options
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
@@ -139,7 +160,7 @@ class _Batches(Iterator[HostBatch]):
 
     def __init__(self, iterator: Any):
         self._running = [iterator]
-        self._starting: contextlib.AbstractContextManager[None] = _no_warning_for_children()
+        self._starting: contextlib.AbstractContextManager[None] = _no_stops_for_children()
         weakref.finalize(self, lambda running: running.pop().close(), self._running)
 
     def __next__(self) -> HostBatch:

@@ -10,12 +10,13 @@ import pathlib
 import re
 import shlex
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, SupportsIndex
 
 import numpy as np
 
 from resjax.data.decode import opened
+from resjax.data.files import check_regular, read_json
 from resjax.data.info import TABLE
 from resjax.data.pixels import is_grey, shown
 
@@ -23,6 +24,7 @@ from resjax.data.pixels import is_grey, shown
 _VARIANTS = {"imagenette": "imagenette/full-size-v2"}
 # The split used for evaluation, where it is not "test". (ImageNet's test split has no labels.)
 _TEST_SPLITS = {"imagenet2012": "validation", "imagenette": "validation"}
+_FEATURES = "tensorflow_datasets.core.features."  # the package of TFDS's own classes of features
 _CHUNK = 1000  # records read at once
 # A worker reads with several threads, and two that import TFDS concurrently can deadlock: its lazy imports
 # hold a second lock besides Python's.
@@ -127,7 +129,16 @@ class Records:
             )
 
     def builder(self) -> Any:
-        """TFDS's read-only builder of the prepared folder."""
+        """TFDS's read-only builder of the prepared folder.
+
+        Raises:
+          ValueError: one of its files is a pipe or device, or its features are of classes outside of TFDS,
+            which it would import.
+        """
+        for file in sorted(self.path.iterdir()):
+            if not file.is_dir():
+                check_regular(file)
+        _refuse_code(self.path / "features.json")
         return library().builder_from_directory(self.path)
 
     def class_names(self) -> tuple[str, ...]:
@@ -164,6 +175,33 @@ class Records:
         return {**self.__dict__, "_source": None}
 
 
+def _refuse_code(features: pathlib.Path) -> None:
+    """Raises ValueError if features.json names a class outside of TFDS, FileNotFoundError without it."""
+    remedy = "Prepare the set again in another folder"
+    try:
+        names = set(_classes(read_json(features, dict, remedy)))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{features} does not exist: was the set copied in part? {remedy}") from error
+    if outside := sorted(name for name in names if not name.startswith(_FEATURES)):
+        raise ValueError(
+            f"{features} names the class {ascii(outside[0])[1:-1]}, which is none of TFDS: reading the set "
+            f"would import and run its module. {remedy}"
+        )
+
+
+def _classes(feature: Any) -> Iterator[str]:
+    """The names of classes in the value of features.json: of the present form, and of that before 2022."""
+    if isinstance(feature, list):
+        for part in feature:
+            yield from _classes(part)
+    elif isinstance(feature, dict):
+        for key, value in feature.items():
+            if key in ("pythonClassName", "python_class_name", "type") and isinstance(value, str):
+                yield value
+            else:
+                yield from _classes(value)
+
+
 def _parse(record: bytes) -> tuple[bytes, int]:
     """The encoded image and the label of one record, which is a serialized tf.train.Example."""
     from tensorflow_datasets.proto import tf_example_pb2
@@ -173,7 +211,7 @@ def _parse(record: bytes) -> tuple[bytes, int]:
 
 
 def read_arrays(name: str, data_dir: str) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """A whole small set: the arrays named in `arrays.KEYS`, and the class names.
+    """A whole small set: the arrays named in `npz.KEYS`, and the class names.
 
     Raises:
       FileNotFoundError: see `prepared`.

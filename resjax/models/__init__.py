@@ -56,6 +56,12 @@ def build(config: Mapping[str, Any], *, image_shape: tuple[int, int, int], num_c
         raise ValueError(f"model.cut={gone}: {error}") from error
 
 
+def runs_code(name: str) -> bool:
+    """Whether ``name`` is none of resjax's networks, but a 'package.module:function' that ``build`` imports
+    and calls."""
+    return name not in MODELS and ":" in name
+
+
 def fields_of(name: str) -> dict[str, Any]:
     """The optional fields of network ``name`` with their defaults; {} if it is unknown here, which ``build``
     refuses."""
@@ -94,7 +100,7 @@ def _builder(name: Any, given: Mapping[str, Any]) -> tuple[Builder, dict[str, An
 
 def _own_builder(name: str) -> Builder:
     module, colon, function = name.partition(":")
-    if not colon:
+    if not colon or not all(part.isidentifier() for part in (*module.split("."), function)):
         raise ValueError(
             f"model.name={name!r}; allowed: {', '.join(sorted(MODELS))}, or your own builder as "
             "'package.module:function'"

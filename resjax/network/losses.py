@@ -48,6 +48,25 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, label_smoothing: float =
     return over_positions(optax.losses.softmax_cross_entropy(logits, targets), labels)
 
 
+def distillation(logits: jax.Array, teacher_logits: jax.Array, temperature: float) -> jax.Array:
+    """T² · KL(softmax(teacher_logits / T) ‖ softmax(logits / T)) with T = ``temperature`` > 0, [B], in nats.
+
+    This is the loss on soft targets of Hinton, Vinyals & Dean (2015, §2), less the entropy of the targets,
+    which does not depend on ``logits``: it is 0 for equal logits, and has the same gradient. For a large T,
+    the gradient of the divergence is proportional to 1/T². The factor T² keeps the balance with a loss on
+    labels when T is changed.
+
+    Args:
+      logits, teacher_logits: [B, classes]; computed in float32 at least.
+      temperature: T.
+    """
+    log_probabilities, log_targets = (
+        jax.nn.log_softmax(z.astype(jnp.promote_types(z.dtype, jnp.float32)) / temperature)
+        for z in (logits, teacher_logits)
+    )
+    return temperature**2 * optax.losses.kl_divergence_with_log_targets(log_probabilities, log_targets)
+
+
 def rbf_map(logits: jax.Array, labels: jax.Array, rubbish: float) -> jax.Array:
     """LeNet-5's maximum a posteriori criterion (LeCun et al. 1998, Eq. 9), [B].
 

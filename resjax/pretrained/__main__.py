@@ -140,22 +140,14 @@ def _early(argv: list[str], known: flags.FlagValues = flags.FLAGS) -> str:
 
 def _source() -> Source:
     about = command.plain_text(__doc__)
-    try:
-        file = _early(sys.argv)
-        if not file:
-            if {"--help", "-help", "--helpfull"} & set(sys.argv):
-                print(f"{about}\nFlags, beside those of --config, which depend on FILE:\n")
-                print(flags.FLAGS.main_module_help())
-                sys.exit(0)
-            print(f"error: no FILE given.\n\n{about}", file=sys.stderr)
-            sys.exit(2)
-        return read(file, prefix=_PREFIX.value, names=_NAMES.value)
-    except flags.Error as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except (ValueError, FileNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+    file = _early(sys.argv)
+    if not file:
+        if {"--help", "-help", "--helpfull"} & set(sys.argv):
+            print(f"{about}\nFlags, beside those of --config, which depend on FILE:\n")
+            print(flags.FLAGS.main_module_help())
+            sys.exit(0)
+        raise command.Misuse(f"no FILE given.\n\n{about}")
+    return read(file, prefix=_PREFIX.value, names=_NAMES.value)
 
 
 if __name__ == "__main__":
@@ -168,6 +160,7 @@ if __name__ == "__main__":
     _NEW_HEAD = flags.DEFINE_bool("new_head", False, about)
     about = "measure the error on the data's evaluation set (long for ImageNet on a CPU)"
     _EVALUATE = flags.DEFINE_bool("evaluate", True, about)
-    _SOURCE = _source()
-    _CONFIG = command.define_config(default_config(_SOURCE.layout))
+    with command.in_one_line("FILE was read"):
+        _SOURCE = _source()
+        _CONFIG = command.define_config(default_config(_SOURCE.layout))
     command.run(_main)

@@ -16,6 +16,7 @@ from resjax.pretrained.reading.files import Tensors
 
 # A counter of PyTorch that inference does not use.
 _COUNTERS = "num_batches_tracked"
+_RULES = 40  # in a message
 
 
 def to_variables(
@@ -114,16 +115,17 @@ def with_new_head(variables: Mapping[str, Any], fresh: Mapping[str, Any]) -> dic
     return {c: {**parts, "head": heads[c]} if heads[c] else parts for c, parts in variables.items()}
 
 
-def _tree(arrays: Mapping[Place, np.ndarray]) -> dict[str, Any]:
+def _tree(arrays: dict[Place, np.ndarray]) -> dict[str, Any]:
+    """The variables. Takes the arrays out of ``arrays``, so that those of one stack are in memory twice."""
     stacked: dict[tuple[str, ...], list[np.ndarray]] = {}
     units: dict[tuple[str, ...], int] = {}
-    for place, array in arrays.items():  # positions come in order
+    for place in list(arrays):  # positions come in order
         path = (place.collection, place.module.part, *place.module.path, place.leaf)
-        stacked.setdefault(path, []).append(array)
+        stacked.setdefault(path, []).append(arrays.pop(place))
         units[path] = place.units
     tree: dict[str, Any] = {"params": {}, "batch_stats": {}}
-    for path, found in stacked.items():
-        node = tree
+    for path in list(stacked):
+        found, node = stacked.pop(path), tree
         for name in path[:-1]:
             node = node.setdefault(name, {})
         node[path[-1]] = np.stack(found) if units[path] else np.ascontiguousarray(found[0])
@@ -146,6 +148,8 @@ def _leave_out(unexpected: list[str], wanted: Iterable[str]) -> str:
         return f"{re.escape('.'.join(tail))}$"
 
     rules = [str(Rule(rf"(^|\.){one}", DROP, "")) for one in dict.fromkeys(map(end, unexpected))]
+    if len(rules) > _RULES:
+        return "Save the tensors of the network alone"
     return (
         "If the network computes nothing with them, save these lines as names.txt and use --names=names.txt:"
         + "".join(f"\n  {rule}" for rule in rules)

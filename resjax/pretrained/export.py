@@ -43,7 +43,7 @@ def _main(argv: list[str]) -> None:
     directory, out = _WORKDIR.value or "", writable_file(_OUT.value or "", "--out")
     from resjax.studies.run import load_run
 
-    run = load_run(directory)
+    run = load_run(directory, allow_code=_ALLOW_CODE.value or [])
     facts = {"step": str(run.step), "config": json.dumps(run.config.to_dict())}
     export(run.network, run.variables, run.image_shape, out, facts)
     print(f"written: {_OUT.value} ({run.num_parameters:,} parameters, step {run.step:,})")
@@ -52,5 +52,6 @@ def _main(argv: list[str]) -> None:
 if __name__ == "__main__":
     _WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run")
     _OUT = flags.DEFINE_string("out", None, "the file to write, FILE.safetensors")
+    _ALLOW_CODE = command.define_allow_code()
     flags.mark_flags_as_required(["workdir", "out"])
     command.run(_main)

@@ -16,6 +16,7 @@ from resjax.pretrained.layouts.recipes import standardized
 from resjax.pretrained.layouts.recognition import Layout, is_known, recognize
 from resjax.pretrained.reading.files import Tensors, read_checkpoint, under
 
+_LONGEST = 10_000  # characters of a message, which lists names of the file
 Names = str | Path | Mapping[str, str]
 
 
@@ -55,20 +56,30 @@ def read(path: str | Path, *, prefix: str | None = None, names: Names | None = N
         tensors = effective(renamed(checkpoint.tensors, rules) if rules else checkpoint.tensors)
         found = select(tensors, prefix)
         if not is_known(found.tensors):
-            own = {name: name for name in tensors if name not in set(found.ignored)}
+            ignored = set(found.ignored)
+            own = {name: name for name in tensors if name not in ignored}
             raise ValueError(foreign.refusal(under(tensors, own), renamed=bool(rules)))
         beside, head = besides(tensors, found), classifier(tensors, found)
         try:
             layout = recognize(found.tensors)
+            if not layout.channels:
+                raise ValueError("its first convolution reads images of 0 channels")
         except ValueError as error:
             if not beside:
                 raise
             others = f"Besides the network, the file has {', '.join(beside)}"
             raise ValueError("\n".join(filter(None, (str(error), others, head)))) from error
+    except (IndexError, ArithmeticError) as error:
+        raise ValueError(
+            f"{checkpoint.path}: its tensors have the names of a known layout, but shapes that none of its "
+            "networks has"
+        ) from error
     except ValueError as error:
         if str(error).startswith(f"{checkpoint.path}: "):  # a tensor of it that can't be read
             raise
-        raise ValueError(f"{checkpoint.path}: {error}") from error
+        why = str(error)
+        cut = f"{why[:_LONGEST]} …" if len(why) > _LONGEST else why
+        raise ValueError(f"{checkpoint.path}: {cut}") from error
     stored = constants(tensors, found.prefix, layout.channels)
     return Source(
         path=checkpoint.path,

@@ -114,7 +114,8 @@ def make_workdir(
       variables: what ``variables_of`` gives, so that the tensors are not converted again; None to convert.
 
     Raises:
-      ValueError: the file does not fit the configuration, or the workdir holds another run.
+      ValueError: the file does not fit the configuration, the workdir holds another run, or another process
+        is making one there.
     """
     need_free(directory)
     if variables is None:

@@ -17,9 +17,9 @@ from resjax.studies.result import Result
 from resjax.studies.study import Claim, Study
 from resjax.studies.subject import Subject
 from resjax.studies.words import join
-from resjax.workdir.stopping import Stopped
+from resjax.workdir.failures import explained
 
-_KEPT = "finished results are kept"
+KEPT = "finished results are kept; the same command continues"
 Shown = list[tuple[Study, dict[str, Result]]]
 """The contents of a report: (study or claim, {label: result})."""
 
@@ -44,7 +44,7 @@ def run_studies(
     done: Shown = []
     left_out: list[str] = []
     failed: list[str] = []
-    with progress(console, _KEPT) as task:
+    with progress(console, KEPT) as task:
         for study in studies:
             results: dict[str, Result] = {}
             refused: dict[str, list[str]] = {}  # {reason: labels}, because seeds share their reasons
@@ -62,16 +62,17 @@ def run_studies(
                         try:
                             kept.save(run, study, options, result)
                         except OSError as error:  # the folder of the run can't be written
-                            console.print(f"result not saved: {error}", markup=False)
+                            console.print(f"result not saved: {explained(error)}", markup=False)
                 except Refusal as error:
                     refused.setdefault(str(error).rstrip("."), []).append(run.label)
                     console.print(f"left out: {name}: {error}", markup=False)
-                except Stopped:
-                    raise
                 except Exception as error:
-                    what = f"{type(error).__name__}: {str(error).rstrip('.')}"
-                    failed.append(f"{study.title}, of {run.label}: {what}.")
-                    console.print(f"{format_exc()}failed: {failed[-1]}", markup=False)
+                    # A ValueError of a study is a fault of its code: what users can mend is a Refusal.
+                    said = None if isinstance(error, ValueError) else explained(error, "--batch_size")
+                    what = said or f"{type(error).__name__}: {error}"
+                    failed.append(f"{study.title}, of {run.label}: {what.rstrip('.')}.")
+                    trace = "" if said else format_exc()
+                    console.print(f"{trace}failed: {failed[-1]}", markup=False)
                 else:
                     results[run.label] = result
             left_out += [f"{study.title}, of {join(own)}: {reason}." for reason, own in refused.items()]
@@ -87,7 +88,7 @@ def run_claims(claims: Sequence[Claim], options: ClaimOptions, out: Path, consol
       Stopped: SIGTERM or Ctrl-C; finished results are kept.
     """
     done: Shown = []
-    with progress(console, _KEPT) as task:
+    with progress(console, KEPT) as task:
         for claim in claims:
             results = kept.load_claim(out, claim, options)
             if results is not None:

@@ -52,6 +52,12 @@ def _facts_of_run(run: Run, first: Run) -> dict[str, str]:
             f"{made['by']}; its step 1 is the network without them, its step 0 a random network of this kind "
             "drawn from the seed"
         )
+    if taught := [start["teacher"] for start in run.starts if "teacher" in start]:
+        own, train = taught[-1], config.train
+        facts["teacher"] = (
+            f"step {own['step']:,} of {own['workdir']}, sha256 {own['sha256'][:12]}…; its soft targets have "
+            f"the weight {train.teacher_weight:g} in the training loss, at temperature {train.temperature:g}"
+        )
     if run.starts and not loaded(run.starts[-1]):
         last = run.starts[-1]
         facts["trained on"] = f"{last['device_count']} × {last['device']} ({last['machine']})"

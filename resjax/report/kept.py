@@ -2,9 +2,10 @@
 
 ``WORKDIR/studies/NAME.json`` holds a result and its cache key: study, options, what the run is
 (configuration, checkpoints, log), versions, and a hash of the code that measures
-(``resjax.report.fingerprint``). If the key differs, the result is recomputed. So ``analyze`` can be stopped
-and restarted, and a run in several comparisons is analyzed only once. Results of claims, and of a network
-that somebody else made and trained, are in the folder of the report, ``OUT/kept/NAME.json``.
+(``resjax.report.fingerprint``). If the key differs, or the result is not the one that was saved, it is
+recomputed. So ``analyze`` can be stopped and restarted, and a run in several comparisons is analyzed only
+once. Results of claims, and of a network that somebody else made and trained, are in the folder of the
+report, ``OUT/kept/NAME.json``.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any, TypeVar
 
 import jax
 
+from resjax.data.files import read_bytes
 from resjax.report.fingerprint import code_fingerprint
 from resjax.studies.initial import at_initialization
 from resjax.studies.options import ClaimOptions, Options
@@ -28,6 +30,7 @@ from resjax.workdir.atomic import write
 from resjax.workdir.provenance import provenance
 
 T = TypeVar("T")
+_LONGEST = 1 << 27  # bytes of a file that is read
 
 
 def load(run: Subject, study: Study, options: Options) -> Result | None:
@@ -77,17 +80,26 @@ def _digest(study: Study, options: Options | ClaimOptions, **facts: Any) -> str:
 
 
 def _load(path: Path, key: str, restore: Callable[[dict[str, Any]], T]) -> T | None:
-    if not path.is_file():
-        return None
     try:
-        data = json.loads(path.read_text("utf-8"))
-        return restore(data["result"]) if data["key"] == key else None
-    except (ValueError, KeyError, TypeError, AttributeError):  # damaged, or in another format
+        if path.stat().st_size > _LONGEST:
+            return None
+        data = json.loads(read_bytes(path))
+        result = data["result"]
+        same = data["key"] == key and data.get("sha256", _sha256(result)) == _sha256(result)
+        return restore(result) if same else None
+    # It is not there, can't be read, is damaged, or is in another format.
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
 def _save(path: Path, key: str, result: dict[str, Any]) -> None:
-    write(path, json.dumps({"key": key, "made": provenance(), "result": result}) + "\n")
+    content = {"key": key, "sha256": _sha256(result), "made": provenance(), "result": result}
+    write(path, json.dumps(content) + "\n")
+
+
+def _sha256(result: dict[str, Any]) -> str:
+    """Of the numbers themselves, so that a changed digit is noticed. Earlier versions wrote none."""
+    return hashlib.sha256(json.dumps(result).encode()).hexdigest()
 
 
 def _path(run: Subject, study: Study) -> Path:

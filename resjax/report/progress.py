@@ -1,4 +1,4 @@
-"""Progress of long work on the terminal; work that shows it can be stopped by a signal."""
+"""Progress of long work on the terminal, which a signal stops."""
 
 from __future__ import annotations
 
@@ -10,18 +10,21 @@ from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 from resjax.studies.batches import Progress
-from resjax.workdir.stopping import Stopped, StopRequest
+from resjax.workdir.stopping import NOTHING, phase, stoppable
 
 Task = Callable[[str], AbstractContextManager[Progress]]
 
 
 @contextmanager
-def progress(console: Console, when_stopped: str) -> Iterator[Task]:
+def progress(console: Console, kept: str = NOTHING) -> Iterator[Task]:
     """A context that gives a function: for the name of a task, a context that gives its ``Progress``.
 
+    Args:
+      console: where names and bars are shown.
+      kept: what a stop during a task says of the work before it.
+
     Raises:
-      Stopped: a signal to stop came; raised where a task reports progress, or at the end of the context.
-        The message ends in ``when_stopped``.
+      Stopped: a signal to stop came, at the latest where a task reports progress.
     """
     bar = Bar(
         TextColumn("{task.description}"),
@@ -32,7 +35,7 @@ def progress(console: Console, when_stopped: str) -> Iterator[Task]:
         transient=True,
         disable=not console.is_terminal,
     )
-    with StopRequest() as stop, bar:
+    with stoppable() as stop, bar:
 
         @contextmanager
         def task(name: str) -> Iterator[Progress]:
@@ -41,14 +44,12 @@ def progress(console: Console, when_stopped: str) -> Iterator[Task]:
 
             def tell(done: int, of: int) -> None:
                 bar.update(row, completed=done, total=of)
-                if stop.name:
-                    raise Stopped(f"{stop.name}: stopped in {name!r}; {when_stopped}")
+                stop.check()
 
             try:
-                yield tell
+                with phase(f"{name!r} was computed", kept):
+                    yield tell
             finally:
                 bar.remove_task(row)
 
         yield task
-        if stop.name:  # it came after the last report
-            raise Stopped(f"{stop.name}: stopped; {when_stopped}")

@@ -9,18 +9,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from resjax import config as configs
+from resjax.data.files import read_json
 from resjax.discovery import Found
 from resjax.report import compare
 from resjax.report import found as units
 from resjax.report import page as html
 from resjax.report.compare import Finding
+from resjax.report.compute import KEPT
 from resjax.report.figures import picture, save
 from resjax.report.overlay import draw
 from resjax.report.seeds import Groups, Pooled, explained, pool
 from resjax.studies.result import Result
 from resjax.studies.study import Claim, Study
 from resjax.workdir import atomic
+from resjax.workdir.stopping import phase
 
 Results = Mapping[str, Result]
 """{label of the run: result}."""
@@ -68,6 +70,11 @@ class Report:
 
 def write(report: Report, out: Path) -> Path:
     """Writes everything under ``out``, each file whole or not at all; returns the path of report.html."""
+    with phase("the report was written", KEPT):
+        return _write(report, out)
+
+
+def _write(report: Report, out: Path) -> Path:
     sections = []
     for (study, results), (_, pooled) in zip(report.results, report.shown, strict=True):
         finding, drawn = compare.finding(study, pooled), partial(draw, study, pooled)
@@ -135,11 +142,12 @@ def read(path: Path, study: Study) -> dict[str, Result]:
       FileNotFoundError: there is no such file.
       ValueError: it belongs to another study, or is damaged.
     """
-    if not path.is_file():
+    try:
+        data = read_json(path, dict, "Make it again with python -m resjax.analyze or resjax.claims")
+    except FileNotFoundError as error:
         raise FileNotFoundError(
             f"{path} does not exist; make it with python -m resjax.analyze or resjax.claims"
-        )
-    data = configs.read_json(path, dict, "Make it again with python -m resjax.analyze or resjax.claims")
+        ) from error
     if data.get("study") != study.name:
         raise ValueError(f"{path} holds the study {data.get('study')!r}, not {study.name!r}")
     return {label: study.result.from_json(run["result"]) for label, run in data["runs"].items()}

@@ -10,6 +10,7 @@ import functools
 import importlib
 import inspect
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -246,15 +247,22 @@ def no_training(subject: Subject) -> str | None:
     return None if isinstance(subject, Run) else NO_TRAINING
 
 
-def load_run(workdir: str | Path, label: str = "") -> Run:
+def load_run(workdir: str | Path, label: str = "", *, allow_code: str | Sequence[str] = ()) -> Run:
     """Opens ``workdir`` with its newest intact checkpoint. Each damaged one is printed on standard error.
+
+    Args:
+      workdir: folder of the run.
+      label: its name in figures and tables; by default that of the folder.
+      allow_code: the names of builders outside of resjax, 'package.module:function', that config.json may
+        name. Opening the run imports and runs such a module.
 
     Raises:
       FileNotFoundError: no run there, no checkpoint yet, or no data.
-      ValueError: a URL instead of a folder, no intact checkpoint, or one that is not of this run.
+      ValueError: a URL instead of a folder, no intact checkpoint, one that is not of this run, or a builder
+        that is not allowed.
     """
     path = local(workdir, reads=True)
-    config = configs.load(path)
+    config = configs.load(path, allow_code)
     _check_paths(path, config)
     checkpoints = Checkpoints(path)
     if not checkpoints.steps:
@@ -265,6 +273,7 @@ def load_run(workdir: str | Path, label: str = "") -> Run:
     initial = experiment.create_state()
     step, found = checkpoints.intact(initial, experiment.plan.total)
     newest = checkpoints.restore(initial, step)
+    experiment.check_seed(newest)
     damaged = tuple(f"{text}. The checkpoint of step {step} is shown instead." for text in found.values())
     for text in damaged:
         print(text, file=sys.stderr)
@@ -298,10 +307,11 @@ def _check_paths(path: Path, config: ConfigDict) -> None:
         )
 
 
-def load_runs(workdirs: list[str | Path]) -> list[Run]:
+def load_runs(workdirs: list[str | Path], *, allow_code: str | Sequence[str] = ()) -> list[Run]:
     """Opens several runs; labels are the shortest ends of the paths that distinguish them.
 
-    A pattern, such as ``runs/seed*``, stands for all runs that match it.
+    A pattern, such as ``runs/seed*``, stands for all runs that match it. ``allow_code`` is as in
+    ``load_run``.
 
     Raises:
       ValueError: no workdir, or a repeated one.
@@ -310,7 +320,8 @@ def load_runs(workdirs: list[str | Path]) -> list[Run]:
     paths = find(workdirs)
     if not paths or len(set(paths)) < len(paths):
         raise ValueError(f"name one or more different workdirs, got {[str(w) for w in workdirs]}")
-    return [load_run(path, label) for path, label in zip(paths, short_names(paths), strict=True)]
+    named = zip(paths, short_names(paths), strict=True)
+    return [load_run(path, label, allow_code=allow_code) for path, label in named]
 
 
 def _read(dataset: data.Arrays | data.Stream, split: str, most: int, seed: int) -> Examples:

@@ -1,24 +1,33 @@
 """Checkpoints with orbax: one folder per step, complete or absent; the newest are kept.
 
 A checkpoint is written to a temporary folder, with the checksums of its files (``resjax.training.manifest``),
-and renamed when it is complete. So a run that is killed during a save loses only that save, and a file that
-has changed since is never loaded. Checkpoints of earlier versions have no checksums and load without.
+and renamed when it is complete and on the disk. So a run that is killed during a save, or by a loss of power,
+loses only that save, and a file that has changed since is never loaded. Checkpoints of earlier versions have
+no checksums and load without.
 """
 
 from __future__ import annotations
 
+import logging
+import os
 import re
 import shlex
 import shutil
+import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import jax
 from orbax.checkpoint import v1 as ocp
 
+from resjax.data.files import NotRegular
 from resjax.training import manifest
 from resjax.training.devices import any_process
 from resjax.training.step import TrainState
+from resjax.workdir.atomic import flush, flush_all
+from resjax.workdir.failures import free, naming, size
 
 # What orbax raises where files are missing or damaged, or belong to another network.
 _UNREADABLE = (ValueError, KeyError, TypeError, FileNotFoundError)
@@ -46,14 +55,15 @@ class Checkpoints:
         self.directory = Path(workdir).resolve() / "checkpoints"
         self._keep = keep
         if tidy and jax.process_index() == 0:
-            for folder in list(self.directory.glob("*")):
+            for folder in self._folders():
                 if _UNFINISHED.fullmatch(folder.name):
-                    shutil.rmtree(folder)
+                    with naming(folder):
+                        shutil.rmtree(folder)
 
     @property
     def steps(self) -> list[int]:
         """Steps of all checkpoints, oldest first."""
-        names = [folder.name for folder in self.directory.glob("*") if folder.is_dir()]
+        names = [folder.name for folder in self._folders()]
         return sorted(int(name) for name in names if re.fullmatch("0|[1-9][0-9]*", name))
 
     @property
@@ -62,22 +72,62 @@ class Checkpoints:
         return max(self.steps, default=None)
 
     def save(self, state: TrainState) -> None:
-        """Saves ``state`` and waits until the save is complete. Does nothing if its step has a checkpoint."""
+        """Saves ``state`` and waits until the save is complete. Does nothing if its step has a checkpoint.
+
+        Raises:
+          OSError: it can't be saved; what was written of it is removed.
+        """
         step = int(state.step)
         if step in self.steps:
             return
         saved = self._unfinished(step)
-        ocp.save(saved, state, overwrite=True, custom_metadata=_MARK)
+
+        def try_folder() -> None:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            os.rmdir(tempfile.mkdtemp(dir=self.directory, prefix=f"{saved.name}."))
+
+        def finish() -> None:
+            manifest.write(saved, step)
+            flush_all(saved)
+            saved.rename(self._folder(step))
+            flush(self.directory)
+            self._forget_oldest()
+
+        try:
+            # Where orbax can't make its folder, its threads keep the process alive for minutes.
+            self._on_first(step, try_folder)
+            logging.getLogger("absl").addFilter(_not_of_threads)
+            with naming(self._folder(step)):
+                ocp.save(saved, state, overwrite=True, custom_metadata=_MARK)
+            self._on_first(step, finish)  # all processes have written their part
+        except OSError:
+            for seconds in (0, 0.1, 0.4) if jax.process_index() == 0 else ():
+                time.sleep(seconds)  # orbax's other threads may still write
+                for folder in self.directory.glob(f"{step}.*"):
+                    if _UNFINISHED.fullmatch(folder.name):
+                        shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+    def _on_first(self, step: int, work: Callable[[], None]) -> None:
+        """Does ``work`` for the checkpoint of ``step`` in the first process. If it fails, all stop."""
         failure: OSError | None = None
-        if jax.process_index() == 0:  # all processes have written their part
+        if jax.process_index() == 0:
             try:
-                manifest.write(saved, step)
-                saved.rename(self._folder(step))
-                self._forget_oldest()
+                with naming(self._folder(step)):
+                    work()
             except OSError as error:
                 failure = error
         if any_process(failure is not None):
             raise failure or OSError(f"the first process could not save {self._folder(step)}")
+
+    def need_space(self, needed: int) -> None:
+        """Raises ValueError if a checkpoint of ``needed`` bytes (``bytes_of``) can't fit on the disk."""
+        left = free(self.directory)
+        if left < needed / 2:  # files are compressed, but trained numbers hardly
+            raise ValueError(
+                f"{self.directory}: a checkpoint takes about {size(needed)}, and {size(left)} are free on "
+                "this disk; remove what you do not need there, or name a folder on another disk"
+            )
 
     def restore(self, like: TrainState, step: int | None = None) -> TrainState:
         """The checkpoint of ``step``, or the newest, with the shapes and devices of ``like``: a state, or an
@@ -157,7 +207,10 @@ class Checkpoints:
         """
         folder = self._folder(step)
         try:
+            manifest.check_regular(folder)
             damage = manifest.damage(folder)
+        except NotRegular as error:
+            raise Damaged(f"the checkpoint of step {step} is damaged: {error}") from error
         except FileNotFoundError:
             if not _has_mark(folder):
                 return False
@@ -180,11 +233,29 @@ class Checkpoints:
         for step in self.steps[: -self._keep] if self._keep else ():
             shutil.rmtree(self._folder(step).rename(self._unfinished(step)))
 
+    def _folders(self) -> list[Path]:
+        """All folders beside each other; a folder that can't be read is an error, not an empty one."""
+        try:
+            return [path for path in self.directory.iterdir() if path.is_dir()]
+        except FileNotFoundError:
+            return []
+
     def _folder(self, step: int) -> Path:
         return self.directory / str(step)
 
     def _unfinished(self, step: int) -> Path:
         return self.directory / f"{step}.incomplete"
+
+
+def bytes_of(like: TrainState) -> int:
+    """The size of a state, or of its shapes; its checkpoint takes about a tenth less, being compressed."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(like))
+
+
+def _not_of_threads(record: logging.LogRecord) -> bool:
+    """A filter of absl's log: without the tracebacks of orbax's threads. A save raises what the first of them
+    met, and the others may log theirs later."""
+    return not (record.exc_info and Path(record.pathname).name == "future.py")
 
 
 def _has_mark(folder: Path) -> bool:

@@ -12,7 +12,6 @@ GPUs: statistics over 64), and dropout draws the same masks on every device. For
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -25,29 +24,6 @@ from resjax.cpu.one_thread import one_thread
 from resjax.training.step import Batch, Task, eval_steps, train_steps
 
 Tree = Any
-
-
-def start_processes(wanted: bool) -> None:
-    """Joins the processes of many hosts into one run, if requested; call it before anything uses a device.
-
-    ``wanted`` (``config.parallel.distributed``) is enough on TPU pods and under Slurm or MPI, where JAX finds
-    the other processes. Elsewhere set the environment variables ``JAX_COORDINATOR_ADDRESS``,
-    ``JAX_NUM_PROCESSES`` and ``JAX_PROCESS_ID`` of each process.
-
-    Raises:
-      ValueError: some of the three variables are set, but not all.
-    """
-    if jax.distributed.is_initialized():
-        return
-    names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-    missing = [name for name in names if name not in os.environ]
-    if not missing:
-        address, number, own = (os.environ[name] for name in names)
-        jax.distributed.initialize(address, int(number), int(own))
-    elif len(missing) < len(names):
-        raise ValueError(f"a run on many hosts needs {', '.join(missing)} in the environment as well")
-    elif wanted:
-        jax.distributed.initialize()
 
 
 def any_process(flag: bool) -> bool:
@@ -112,9 +88,10 @@ class Devices:
         return cast(Batch, shared)  # pmap places host arrays itself
 
     def train_program(self, task: Task) -> jax.stages.Wrapped:
-        """``step.train_steps`` on these devices, to be called or compiled; the state is donated."""
+        """``step.train_steps`` on these devices, to be called or compiled with all six arguments: the teacher
+        may be None. The state is donated."""
         if self.mode == "jit":
-            rest = (self._copied, self._split, self._copied, self._copied)
+            rest = (self._copied, self._split, self._copied, self._copied, self._copied)
             return jax.jit(
                 self._traced(train_steps, task=task),
                 in_shardings=(self._copied, *rest),
@@ -124,7 +101,7 @@ class Devices:
         return jax.pmap(
             self._traced(train_steps, task=task, axis_name="device"),
             axis_name="device",
-            in_axes=(None, None, 1, None, None),
+            in_axes=(None, None, 1, None, None, None),
             out_axes=None,
             devices=self._devices,
         )

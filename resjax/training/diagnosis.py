@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from resjax.network.norms import flatten_norms, layer_norms
-from resjax.training.step import Batch, Task, TrainState, training_input
+from resjax.training.step import (
+    Batch,
+    Task,
+    Teacher,
+    TrainState,
+    all_finite,
+    soft_targets,
+    training_input,
+    training_loss,
+)
 
 
-def first_nonfinite(state: TrainState, batch: Batch, *, task: Task) -> str:
+def first_nonfinite(state: TrainState, batch: Batch, teacher: Teacher | None = None, *, task: Task) -> str:
     """The layer at which the step from ``state`` on ``batch`` becomes non-finite, in words.
 
-    The forward pass is checked first, part by part from the image. If every activation is finite, the
-    gradients are checked from the loss back: the non-finite gradient nearest to the loss causes the others.
+    The forward pass is checked first, part by part from the image, and then the teacher's logits. If every
+    activation is finite, the gradients are checked from the loss back: the non-finite gradient nearest to
+    the loss causes the others.
     The check runs on one device; with many hosts, each host checks its own ``batch``.
     """
     network = task.network
-    state = jax.tree.map(lambda leaf: leaf.addressable_data(0), state)
+    state, teacher = jax.tree.map(lambda leaf: leaf.addressable_data(0), (state, teacher))
     x, network_key = training_input(state, batch, task=task)
+    targets = jax.jit(partial(soft_targets, task=task))(state, batch, teacher=teacher)
 
     @jax.jit
     def forward(variables: Any) -> jax.Array:
@@ -28,12 +40,12 @@ def first_nonfinite(state: TrainState, batch: Batch, *, task: Task) -> str:
         out = network.apply(
             variables, x, train=True, key=network_key, tap=lambda p: jnp.all(jnp.isfinite(p.y))
         )
-        loss = jnp.mean(task.loss(out.logits, batch["label"]))
+        loss = training_loss(out.logits, batch["label"], targets, task=task, teacher=teacher)
         units = [out.taps[stack.name] for stack in network.stacks]
-        ends = jnp.stack([jnp.all(jnp.isfinite(out.logits)), jnp.isfinite(loss)])
-        return jnp.concatenate([jnp.all(jnp.isfinite(stem))[None], *units, ends])
+        ends = [jnp.all(jnp.isfinite(out.logits)), all_finite(targets), jnp.isfinite(loss)]
+        return jnp.concatenate([jnp.all(jnp.isfinite(stem))[None], *units, jnp.stack(ends)])
 
-    names = ["stem", *(u.name for u in network.units), "head", "loss"]
+    names = ["stem", *(u.name for u in network.units), "head", "the teacher", "loss"]
     for name, finite in zip(names, forward(state.variables), strict=True):
         if not finite:
             return f"the output of {name}" if name != "loss" else "the loss"
@@ -43,7 +55,7 @@ def first_nonfinite(state: TrainState, batch: Batch, *, task: Task) -> str:
         def loss_fn(params: Any) -> jax.Array:
             variables = {"params": params, "batch_stats": state.batch_stats}
             logits = network.apply(variables, x, train=True, key=network_key).logits
-            return jnp.mean(task.loss(logits, batch["label"]))
+            return training_loss(logits, batch["label"], targets, task=task, teacher=teacher)
 
         return layer_norms(network, jax.grad(loss_fn)(params))
 

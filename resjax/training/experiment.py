@@ -7,6 +7,7 @@ import functools
 from typing import Any
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from resjax import config as configs
@@ -64,6 +65,16 @@ class Experiment:
     def key(self) -> jax.Array:
         """The random key of the run."""
         return jax.random.key(self.config.seed)
+
+    def check_seed(self, state: TrainState) -> None:
+        """Raises ValueError if ``state`` is that of a run with another seed."""
+        _, own = jax.random.split(self.key)  # as in ``first_state``
+        saved, ours = (np.asarray(jax.random.key_data(key)) for key in (state.key, own))
+        if not np.array_equal(saved, ours):
+            raise ValueError(
+                f"the checkpoint of step {int(state.step)} has another seed than its configuration, "
+                f"{self.config.seed}: it is of another run. Copy checkpoints and config.json from one run"
+            )
 
     @functools.cached_property
     def lowered_state(self) -> jax.stages.Lowered:

@@ -7,6 +7,8 @@ large data set is decoded during training, and each dispatch sends its images.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -99,6 +101,7 @@ class Evaluation:
         self._devices = devices
         self._size = -(-min(batch_size, dataset.info.num_test) // devices.count) * devices.count
         self._run = devices.eval_program(task)
+        self._program: jax.stages.Compiled | None = None
         self._batches: Batch | None = None
         if isinstance(dataset, data.Arrays):
             self._batches = devices.split(
@@ -109,7 +112,7 @@ class Evaluation:
         """Sums of loss and error, and the count, over the whole set; does not wait for the devices."""
         variables = state.variables
         if self._batches is not None:
-            return self._run(variables, self._batches)
+            return self._sums(variables, self._batches)
         assert isinstance(self._dataset, data.Stream)
         hosts = (jax.process_index(), jax.process_count())
         total: Metrics = {}
@@ -117,9 +120,18 @@ class Evaluation:
             one = self._devices.split({k: v[None] for k, v in batch.items()})
             if self._devices.on_cores:
                 jax.block_until_ready(total)
-            sums = self._run(variables, one)
+            sums = self._sums(variables, one)
             total = jax.tree.map(lambda a, b: a + b, total, sums) if total else sums
         return total
+
+    def _sums(self, variables: dict[str, Any], batches: Batch) -> Metrics:
+        if self._program is None:
+            # In another thread, so that this one can be stopped meanwhile.
+            pool = ThreadPoolExecutor(1)
+            compiling = pool.submit(self._run.lower(variables, batches).compile)
+            pool.shutdown(wait=False)
+            self._program = compiling.result()
+        return cast(Metrics, self._program(variables, batches))
 
 
 def _on_device(batch: HostBatch) -> Batch:

@@ -4,7 +4,8 @@ Step 0 of every run is the randomly initialized network of its seed, to which se
 trained one. The given weights are saved as step 1, as if the first step had loaded them.
 """
 
-import json
+import contextlib
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,16 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from resjax.training.checkpoint import Checkpoints
+from resjax.training.checkpoint import Checkpoints, bytes_of
 from resjax.training.devices import Devices
 from resjax.training.experiment import Experiment
 from resjax.training.feed import Evaluation
 from resjax.training.step import TrainState
 from resjax.workdir import atomic, workdir
+from resjax.workdir.alone import alone
 from resjax.workdir.paths import local
+from resjax.workdir.records import line_of
+from resjax.workdir.stopping import phase, stoppable
 
 STEP = 1
 CONFIG_FILE = '''"""The configuration of this workdir, for resjax.train."""
@@ -56,16 +60,22 @@ def begin(
     experiment: Experiment,
     state: TrainState,
     variables: dict[str, Any],
+    flag: str = "--workdir",
     **facts: Any,
 ) -> TrainState:
     """Saves ``variables`` in a workdir as its checkpoint of step 1; returns that state.
 
     Args:
-      directory: the workdir, created if absent; ``need_free`` has checked it.
+      directory: the workdir, created if absent.
       experiment: the run's.
       state: at step 0.
       variables: of the experiment's network.
+      flag: of the command, which named ``directory``, for messages.
       facts: where they come from, for ``runs.json``: ``imported={…}`` or ``cut={…}``.
+
+    Raises:
+      ValueError: the workdir holds another run, another process is writing there, or the disk lacks space.
+      OSError: a file can't be written; the others are removed.
     """
     placed = jax.tree.map(jnp.asarray, jax.device_get(variables))
     state = TrainState(
@@ -77,12 +87,34 @@ def begin(
         key=state.key,
     )
     home = local(directory)
-    # The order matters to a process that is killed: what is there without config.json is refused everywhere.
-    workdir.add_start(home, **facts)
-    atomic.write(home / "config.py", CONFIG_FILE)
-    Checkpoints(home).save(state)
-    workdir.write_config(home, experiment.config)
+    checkpoints = Checkpoints(home)
+    checkpoints.need_space(bytes_of(state))
+    with alone(home, flag), stoppable() as stop, stop.deferred(saved_in(home)):
+        need_free(home, flag)
+        _write(home, checkpoints, state, experiment.config, facts)
     return state
+
+
+def _write(
+    home: Path, checkpoints: Checkpoints, state: TrainState, config: ConfigDict, facts: dict[str, Any]
+) -> None:
+    try:
+        # The order matters to a process that is killed: without config.json, every command refuses the rest.
+        workdir.add_start(home, **facts)
+        atomic.write(home / "config.py", CONFIG_FILE)
+        checkpoints.save(state)
+        workdir.write_config(home, config)
+    except OSError:  # so that the same command can start again
+        for file in ("runs.json", "config.py"):
+            with contextlib.suppress(OSError):
+                (home / file).unlink()
+        shutil.rmtree(checkpoints.directory, ignore_errors=True)
+        raise
+
+
+def saved_in(home: Path) -> str:
+    """What a stop behind ``begin`` says."""
+    return f"the network is saved in {home}; its error was not measured"
 
 
 def measured(experiment: Experiment, state: TrainState) -> dict[str, float]:
@@ -97,7 +129,8 @@ def measured(experiment: Experiment, state: TrainState) -> dict[str, float]:
 
 def evaluate(experiment: Experiment, state: TrainState, directory: str | Path) -> dict[str, float]:
     """The sums of ``measured``, whose means become the first line of the workdir's metrics.jsonl."""
-    sums = measured(experiment, state)
     home = Path(directory).expanduser().resolve()
-    atomic.write(home / "metrics.jsonl", json.dumps(experiment.record(STEP, sums)) + "\n")
+    with phase("the network was evaluated", saved_in(home)):
+        sums = measured(experiment, state)
+    atomic.write(home / "metrics.jsonl", line_of(experiment.record(STEP, sums)))
     return sums

@@ -12,6 +12,8 @@ import os
 import re
 from pathlib import Path
 
+from resjax.data import files
+
 FILE = "SHA256SUMS"
 _LINE = re.compile(r"([0-9a-f]{64})  ([^/]+)/(.+)")
 
@@ -31,7 +33,7 @@ def damage(folder: Path) -> str | None:
       FileNotFoundError: there are no checksums.
       OSError: a file can't be read.
     """
-    content = (folder / FILE).read_bytes()
+    content = files.read_bytes(folder / FILE)
     try:
         *lines, rest = content.decode("utf-8").split("\n")
     except UnicodeDecodeError:
@@ -50,6 +52,15 @@ def damage(folder: Path) -> str | None:
     return None
 
 
+def check_regular(folder: Path) -> None:
+    """Raises NotRegular (a ValueError) for a pipe or device in ``folder`` or below, whose reading may never
+    end, and for a link to a folder."""
+    for above, folders, names in os.walk(folder):
+        for path in (Path(above, name) for name in [*folders, *names]):
+            if path.is_symlink() or not path.is_dir():
+                files.check_regular(path)
+
+
 def _files(folder: Path) -> set[str]:
     """Names of all regular files in ``folder`` and below, with /, except the checksums themselves."""
 
@@ -61,5 +72,5 @@ def _files(folder: Path) -> set[str]:
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
+    with files.open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -19,7 +19,7 @@ from jax import lax
 
 from resjax.data import Statistics, augment, standardize
 from resjax.network import Network
-from resjax.network.losses import Loss
+from resjax.network.losses import Loss, distillation
 from resjax.network.norms import layer_norms, output_norm, zero_norms
 
 Batch = Mapping[str, jax.Array]
@@ -69,6 +69,24 @@ class Task:
     activations: bool = False
 
 
+class Teacher(struct.PyTreeNode):
+    """A trained network whose soft targets are learned; its arrays are arguments of the compiled steps.
+
+    Attributes:
+      variables: of ``network``.
+      constants: with which its images are standardized and padded, those of its own training.
+      network: the trained network, which is run in inference mode.
+      temperature: T > 0 of ``distillation``.
+      weight: w in 0 … 1; the whole loss is (1 − w) · the loss on labels + w · ``distillation``.
+    """
+
+    variables: Any
+    constants: Statistics
+    network: Network = struct.field(pytree_node=False)
+    temperature: float = struct.field(pytree_node=False)
+    weight: float = struct.field(pytree_node=False)
+
+
 def first_state(key: jax.Array, *, task: Task, image_shape: tuple[int, int, int]) -> TrainState:
     """The state before the first step, as a pure function of a random key."""
     init_key, key = jax.random.split(key)
@@ -101,6 +119,27 @@ def training_input(state: TrainState, batch: Batch, *, task: Task) -> tuple[jax.
     return augmented(batch["image"], batch["slot"], augment_key, task=task), network_key
 
 
+def soft_targets(state: TrainState, batch: Batch, *, task: Task, teacher: Teacher | None) -> jax.Array | None:
+    """The teacher's logits float32 [B, classes] for the crops and flips of this step; None without one."""
+    if teacher is None:
+        return None
+    seen = dataclasses.replace(task, constants=teacher.constants)
+    x, _ = training_input(state, batch, task=seen)
+    return teacher.network.apply(teacher.variables, x).logits
+
+
+def training_loss(
+    logits: jax.Array, labels: jax.Array, targets: jax.Array | None, *, task: Task, teacher: Teacher | None
+) -> jax.Array:
+    """What a step decreases, the mean over the batch: ``task.loss``, and with a teacher the mixture that
+    ``Teacher`` states; ``targets`` are its ``soft_targets``."""
+    loss = task.loss(logits, labels)
+    if teacher is not None and targets is not None:
+        soft = distillation(logits, targets, teacher.temperature)
+        loss = (1 - teacher.weight) * loss + teacher.weight * soft
+    return jnp.mean(loss)
+
+
 def augmented(images: jax.Array, slots: jax.Array, key: jax.Array, *, task: Task) -> jax.Array:
     """uint8 images [B, H, W, C], standardized and augmented as in training; slot i [B] seeds image i."""
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, slots)
@@ -109,7 +148,12 @@ def augmented(images: jax.Array, slots: jax.Array, key: jax.Array, *, task: Task
 
 
 def train_step(
-    state: TrainState, batch: Batch, *, task: Task, axis_name: str | None = None
+    state: TrainState,
+    batch: Batch,
+    teacher: Teacher | None = None,
+    *,
+    task: Task,
+    axis_name: str | None = None,
 ) -> tuple[TrainState, Metrics]:
     """One update, or none: a step whose result is not finite leaves the state unchanged.
 
@@ -117,24 +161,27 @@ def train_step(
       state: before the step.
       batch: ``image`` uint8 [B, H, W, C], ``label`` int32 [B], and ``slot`` int32 [B], the position of each
         example in the global batch, which seeds its augmentation.
+      teacher: a network whose soft targets are part of the loss.
       task: what is constant in training.
       axis_name: under ``pmap``, its axis. Gradients, metrics and running statistics are averaged over it,
         while BatchNorm normalizes by the statistics of each device's share. All devices draw the same dropout
         masks.
 
     Returns:
-      The state after the step, and ``loss``, ``error`` (means over the batch, before the update),
+      The state after the step, and ``loss`` (``training_loss``), ``error`` (means over the batch, before the
+      update),
       ``learning_rate``, ``finite``, and ``norms``: L2 norms of each layer, see ``Task.norms_every``.
     """
     network = task.network
     x, network_key = training_input(state, batch, task=task)
+    targets = soft_targets(state, batch, task=task, teacher=teacher)
 
     def loss_fn(params: Any) -> tuple[jax.Array, Any]:
         variables = {"params": params, "batch_stats": state.batch_stats}
         tap = output_norm if task.activations else None
         out = network.apply(variables, x, train=True, key=network_key, tap=tap)
         error = jnp.mean(jnp.argmax(out.logits, -1) != batch["label"])
-        loss = jnp.mean(task.loss(out.logits, batch["label"]))
+        loss = training_loss(out.logits, batch["label"], targets, task=task, teacher=teacher)
         return loss, (error, out.batch_stats, out.taps)
 
     (loss, (error, batch_stats, taps)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
@@ -173,6 +220,7 @@ def train_steps(
     batches: Batch,
     start: jax.Array,
     count: jax.Array,
+    teacher: Teacher | None = None,
     *,
     task: Task,
     axis_name: str | None = None,
@@ -189,7 +237,7 @@ def train_steps(
       batches: one entry for each step, [most, B, …]: ``slot`` and either ``index`` int32 (into ``images``) or
         ``image`` and ``label``.
       start, count: int32 scalars, count ≤ most.
-      task, axis_name: as in ``train_step``.
+      teacher, task, axis_name: as in ``train_step``.
 
     Returns:
       The state, and the metrics of ``train_step``: ``loss``, ``error``, ``learning_rate``, ``finite`` [most]
@@ -205,7 +253,7 @@ def train_steps(
 
     def run(carry: tuple[jax.Array, TrainState, Metrics, Metrics]) -> Any:
         i, state, series, _ = carry
-        state, metrics = train_step(state, batch_at(i), task=task, axis_name=axis_name)
+        state, metrics = train_step(state, batch_at(i), teacher, task=task, axis_name=axis_name)
         norms = metrics.pop("norms")
         series = {k: v.at[i].set(metrics[k]) for k, v in series.items()}
         return i + 1, state, series, norms
@@ -240,8 +288,8 @@ def eval_step(variables: Any, batch: Batch, *, task: Task) -> Metrics:
       task: what is constant in training.
 
     Returns:
-      ``loss`` (as in training, so with label smoothing) and ``error``: sums over the examples with mask 1;
-      ``count``: their number.
+      ``loss`` (``task.loss``, so with label smoothing, and without a teacher) and ``error``: sums over the
+      examples with mask 1; ``count``: their number.
     """
     x = standardize(batch["image"], task.constants)
     logits = task.network.apply(variables, x).logits

@@ -42,7 +42,8 @@ def local(path: str | Path, flag: str = "--workdir", *, reads: bool = False, fil
         found = Path(text).expanduser().resolve()
         found.exists()
     except (ValueError, RuntimeError, OSError) as error:
-        known = {UnicodeEncodeError: "is not UTF-8", RuntimeError: "begins with an unknown user"}
+        runtime = "is a circle of links" if "loop" in str(error) else "begins with an unknown user"
+        known = {UnicodeEncodeError: "is not UTF-8", RuntimeError: runtime}
         why = known.get(type(error), f"is no possible name ({error.args[-1]})")
         raise ValueError(f"{flag}={ascii(text)[1:-1]} {why}; name another folder") from error
     return found

@@ -16,21 +16,28 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 def provenance() -> dict[str, Any]:
     """Facts of this process and this machine, JSON-ready; ``commit`` is None outside a git checkout."""
-    import resjax
-
     devices = jax.devices()
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": shlex.join([Path(sys.executable).name, *sys.orig_argv[1:]]),
-        "commit": commit(),
-        "resjax": resjax.__version__,
-        "python": platform.python_version(),
-        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        **versions(),
         "device": devices[0].device_kind,
         "platform": devices[0].platform,
         "device_count": len(devices),
         "process_count": jax.process_count(),
         "machine": _processor(),
+    }
+
+
+def versions() -> dict[str, Any]:
+    """The versions of this code, of Python and of ``packages``."""
+    import resjax
+
+    return {
+        "commit": commit(),
+        "resjax": resjax.__version__,
+        "python": platform.python_version(),
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
     }
 
 

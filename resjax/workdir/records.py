@@ -1,20 +1,37 @@
 """Reading ``metrics.jsonl``, which may be long and may be damaged: a line at a time, nothing kept in memory.
 
-A line that is no record, for example after a disk was full, is passed over; its number is in ``unreadable``.
-Of a last line without its end, which a killed process leaves, nothing is said.
+A record begins with the CRC-32 of the rest of its line, ``{"crc32": "0a1b2c3d", "step": …``, which is checked
+and left out. Records without one, from earlier versions, are read, too. A line that is no record, for example
+after a disk was full, or whose checksum is wrong, is passed over; its number is in ``unreadable``. Of a last
+line without its end, which a killed process leaves, nothing is said.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
+import zlib
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, overload
 
+from resjax.data.files import open_regular
+
+_LONGEST = 1 << 24  # bytes of a record
 # Norms are most of a long log. The writer puts them last, so the rest of a line is read without them.
 _NORMS, _END = b', "norms": {', b"}}}"
+
+
+_CHECKSUM = re.compile(rb'\{"crc32": "([0-9a-f]{8})", ')
+
+
+def line_of(record: Mapping[str, Any]) -> str:
+    """The line of a record that is ready for JSON."""
+    rest = json.dumps(record)[1:]
+    return f'{{"crc32": "{zlib.crc32(rest.encode()):08x}", {rest}\n'
 
 
 class Line(NamedTuple):
@@ -23,15 +40,16 @@ class Line(NamedTuple):
     number: int  # from 1
     content: bytes  # with its end, which the last line may lack
     step: int | None  # None if it is no record
+    piece: bool = False  # whether it is a part of a line of more than 16 MiB, which is no record
 
     @property
     def blank(self) -> bool:
-        return not self.content.strip()
+        return not self.piece and not self.content.strip()
 
     @property
     def half(self) -> bool:
         """Whether its writing was interrupted."""
-        return self.step is None and not self.content.endswith(b"\n")
+        return self.step is None and not self.piece and not self.content.endswith(b"\n")
 
 
 class Records(Sequence[dict[str, Any]]):
@@ -39,6 +57,7 @@ class Records(Sequence[dict[str, Any]]):
 
     Attributes:
       unreadable: the numbers of lines that are no records, from 1.
+      last: the highest step, 0 without records.
     """
 
     def __init__(self, path: Path) -> None:
@@ -47,16 +66,17 @@ class Records(Sequence[dict[str, Any]]):
         self._offsets = array("q")
         self._file: tuple[int, int] | None = None
         unreadable: list[int] = []
-        if self._path.is_file():
-            with self._path.open("rb") as file:
-                self._file = _identity(file)
-                offset = 0
-                for line in lines(file):
-                    if line.step is not None:
-                        self._offsets.append(offset)
-                    elif not line.blank and not line.half:
-                        unreadable.append(line.number)
-                    offset += len(line.content)
+        self.last = 0
+        with contextlib.suppress(FileNotFoundError), open_regular(path) as file:
+            self._file = _identity(file)
+            offset = 0
+            for line in lines(file):
+                if line.step is not None:
+                    self._offsets.append(offset)
+                    self.last = max(self.last, line.step)
+                elif not line.blank and not line.half and line.number not in unreadable[-1:]:
+                    unreadable.append(line.number)
+                offset += len(line.content)
         self.unreadable = tuple(unreadable)
 
     def __len__(self) -> int:
@@ -82,7 +102,7 @@ class Records(Sequence[dict[str, Any]]):
     def _read(self, offsets: Sequence[int]) -> Iterator[bytes]:
         if not offsets:
             return
-        with self._path.open("rb") as file:
+        with open_regular(self._path) as file:
             if _identity(file) != self._file:
                 raise ValueError(f"{self._path} was replaced while it was read; start the analysis again")
             for offset in offsets:
@@ -91,12 +111,20 @@ class Records(Sequence[dict[str, Any]]):
 
 
 def lines(file: BinaryIO) -> Iterator[Line]:
-    """The lines of a file that is open at its start."""
-    for number, content in enumerate(file, 1):
-        yield Line(number, content, _step(content))
+    """The lines of a file that is open at its start; long ones in pieces, which have one number."""
+    number, piece = 0, False
+    while content := file.readline(_LONGEST):
+        number += not piece
+        ended = content.endswith(b"\n")
+        piece = piece or (len(content) == _LONGEST and not ended)
+        yield Line(number, content, None if piece else _step(content), piece)
+        piece = piece and not ended
 
 
 def _step(content: bytes) -> int | None:
+    found = _CHECKSUM.match(content)
+    if found and int(found[1], 16) != zlib.crc32(content[found.end() :].rstrip(b"\r\n")):
+        return None
     try:
         record = _scalars(content)
     except (ValueError, RecursionError):
@@ -108,19 +136,23 @@ def _step(content: bytes) -> int | None:
 def _scalars(content: bytes) -> dict[str, Any]:
     place = content.find(_NORMS)
     if place > 0 and content.rstrip().endswith(_END):
-        return dict(json.loads(content[:place].decode() + "}"))
-    record = json.loads(content.decode())
+        record = json.loads(content[:place].decode() + "}")
+    else:
+        record = json.loads(content.decode())
     if isinstance(record, dict):
         record.pop("norms", None)
+        record.pop("crc32", None)
     return record
 
 
 def _whole(content: bytes) -> dict[str, Any]:
     """A record; without norms, if these alone are damaged."""
     try:
-        return dict(json.loads(content.decode()))
+        record = dict(json.loads(content.decode()))
     except (ValueError, RecursionError):
         return _scalars(content)
+    record.pop("crc32", None)
+    return record
 
 
 def _identity(file: BinaryIO) -> tuple[int, int]:

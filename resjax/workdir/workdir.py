@@ -1,7 +1,7 @@
 """The folder of a run:
 
 ``config.json``     the resolved configuration
-``runs.json``       for each start: commit, versions, device, date, command
+``runs.json``       for each start: commit, versions, device, date, command, and the teacher's checkpoint
 ``metrics.jsonl``   one JSON object per line, see ``resjax.workdir.writers``; lines that a start repeats
                     are moved to ``metrics.jsonl.set-aside-1``, ``-2``, …
 ``checkpoints/``    see ``resjax.training.checkpoint``
@@ -21,14 +21,17 @@ from ml_collections import ConfigDict
 
 from resjax import config as configs
 from resjax import data
+from resjax.data.files import read_json
 from resjax.data.info import TABLE
 from resjax.workdir.atomic import is_temporary, write
 from resjax.workdir.paths import local, writable
 from resjax.workdir.provenance import provenance
 
 
-def claim(workdir: str | Path, config: ConfigDict) -> Path:
+def claim(workdir: str | Path, config: ConfigDict, **facts: Any) -> Path:
     """Makes ``workdir`` the folder of a run with ``config``, or continues one; returns its absolute path.
+
+    ``facts`` become part of this start's entry in ``runs.json``.
 
     Raises:
       ValueError: the folder belongs to a run with another configuration (the differences are listed) or with
@@ -40,8 +43,9 @@ def claim(workdir: str | Path, config: ConfigDict) -> Path:
     writable(workdir)
     config = _stored(config)
     runs = read_starts(path)
-    if (path / "config.json").is_file():
-        differences = configs.differences(_with_paths_of(config, configs.load(path)), config)
+    if (path / "config.json").exists():
+        stored = configs.load(path, allow_code=config.model.name)  # the caller's own configuration names it
+        differences = configs.differences(_with_paths_of(config, stored), config)
         if runs and all(map(loaded, runs)):
             # Nothing was trained here, and the given weights do not depend on how they will be.
             differences = [text for text in differences if not text.startswith(_LATER)]
@@ -51,12 +55,13 @@ def claim(workdir: str | Path, config: ConfigDict) -> Path:
                 f"{path} belongs to a run with another configuration:\n  {listed}\n"
                 "Use another --workdir, or set these fields back."
             )
+        _need_given(path, runs)
     else:
         need_empty(path)
     if config.parallel.mode == "pmap":
         _check_devices(path, runs)
     write_config(path, config)
-    add_start(path)
+    add_start(path, **facts)
     return path
 
 
@@ -73,14 +78,18 @@ def need_empty(path: Path, flag: str = "--workdir") -> None:
 
 
 def write_config(path: Path, config: ConfigDict) -> None:
-    """Writes ``config.json``. A folder that has none is no run."""
-    write(path / "config.json", configs.to_json(_stored(config)))
+    """Writes ``config.json``, with its own ``sha256``. A folder that has none is no run."""
+    stored = json.loads(configs.to_json(_stored(config)))
+    content = stored | {"sha256": configs.sha256(stored)}
+    write(path / "config.json", json.dumps(content, indent=2) + "\n")
 
 
 def _stored(config: ConfigDict) -> ConfigDict:
     """A copy as it is stored: with absolute paths, since an analysis may start in another folder."""
     config = config.copy_and_resolve_references()
     config.data = data.absolute(config.data)
+    if config.train.teacher:
+        config.train.teacher = str(local(config.train.teacher, "train.teacher", reads=True))
     return config
 
 
@@ -90,12 +99,12 @@ def add_start(path: Path, **facts: Any) -> None:
     write(path / "runs.json", json.dumps(starts, indent=2) + "\n")
 
 
-# What an entry of runs.json holds at least, beside ``commit``.
+# What an entry of runs.json holds at least, beside ``commit``; and what else, if it has that.
 _START = {"date": str, "command": str, "device": str, "device_count": int, "machine": str}
-# Where the weights come from, in the entry of a start that trained nothing, and what this holds at least.
-_LOADED: dict[str, dict[str, type]] = {
+_FURTHER: dict[str, dict[str, type]] = {
     "imported": {"file": str, "sha256": str, "layout": str},
     "cut": {"from": str, "step": int, "units": list, "by": str},
+    "teacher": {"workdir": str, "step": int, "sha256": str},
 }
 # Fields that only the training behind an import or a cut reads, and that leave the form of its state.
 _SCHEDULE = ("learning_rate", "schedule", "boundaries", "factor", "warmup")
@@ -103,8 +112,8 @@ _LATER = ("train.", *(f"optimizer.{field}" for field in _SCHEDULE))
 
 
 def loaded(start: Mapping[str, Any]) -> bool:
-    """Whether an entry of ``runs.json`` is that of an import or a cut: it began with given weights."""
-    return any(name in start for name in _LOADED)
+    """Whether an entry of ``runs.json`` is that of an import or a cut, which began with given weights."""
+    return "imported" in start or "cut" in start
 
 
 def read_starts(workdir: str | Path) -> list[dict[str, Any]]:
@@ -114,17 +123,18 @@ def read_starts(workdir: str | Path) -> list[dict[str, Any]]:
       ValueError: the file is damaged.
     """
     path = Path(workdir) / "runs.json"
-    if not path.is_file():
-        return []
     aside = shlex.join(["mv", str(path), f"{path}.damaged"])
     remedy = (
         f"If the network was trained here, go on without the list of its starts: {aside}; if it was "
         "imported or cut, repeat that with another folder"
     )
-    starts: list[dict[str, Any]] = configs.read_json(path, list, remedy)
+    try:
+        starts: list[dict[str, Any]] = read_json(path, list, remedy)
+    except FileNotFoundError:
+        return []
     for number, start in enumerate(starts, 1):
         fits = _has(start, _START) and "commit" in start
-        if not fits or not all(_has(start[name], kinds) for name, kinds in _LOADED.items() if name in start):
+        if not fits or not all(_has(start[k], kinds) for k, kinds in _FURTHER.items() if k in start):
             raise ValueError(f"{path} is damaged: entry {number} is not what a start writes. {remedy}")
     return starts
 
@@ -186,11 +196,43 @@ def _by_number(path: Path) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
+def _need_given(path: Path, runs: list[dict[str, Any]]) -> None:
+    """Raises ValueError if the network in ``path`` was imported or cut and no checkpoint is left: a training
+    would start from random weights."""
+    start = next(filter(loaded, runs), None)
+    if start is None or _has_checkpoints(path):
+        return
+    if "cut" in start:
+        made, repeat = (
+            "cut from the run in",
+            "cut that run again: python -m resjax.cut --workdir={} --out=OTHER",
+        )
+        source = start["cut"]["from"]
+        repeat = (
+            repeat.format(shlex.quote(source)) + f" --units={shlex.quote(','.join(start['cut']['units']))}"
+        )
+    else:
+        made, repeat = (
+            "imported from",
+            "import the file again: python -m resjax.pretrained FILE --workdir=OTHER",
+        )
+        source = start["imported"]["file"]
+    raise ValueError(
+        f"{path} was {made} {source}, and its checkpoints are gone. Copy one to {path / 'checkpoints'} from "
+        f"elsewhere, or {repeat}"
+    )
+
+
+def _has_checkpoints(path: Path) -> bool:
+    """Whether there are any, intact or not."""
+    found = (path / "checkpoints").glob("[0-9]*")
+    return any(re.fullmatch(r"\d+(\.damaged.*)?", folder.name) for folder in found)
+
+
 def _check_devices(path: Path, runs: list[dict[str, Any]]) -> None:
     """Under pmap, BatchNorm sees the share of one device, so results depend on the number of devices."""
     trained = [run for run in runs if not loaded(run)]
-    saved = any(folder.name.isdigit() for folder in (path / "checkpoints").glob("*"))
-    if not trained or not saved:
+    if not trained or not _has_checkpoints(path):
         return  # nothing has been trained here
     before, now = trained[-1].get("device_count"), jax.device_count()
     if before != now:

@@ -1,15 +1,14 @@
 """The output of a run: JSON lines, lines and a progress bar on the terminal, and optionally TensorBoard.
 
-``metrics.jsonl`` has one object per line: ``{"step": …, "epoch": …, "loss": …}``; norms are nested,
-``{"norms": {"gradient": {"stem/conv/kernel": x, "stage1/conv1/kernel": [x, …]}}}``, with a list where units
-are stacked. A run that resumes from a checkpoint first moves the lines after it to another file, see
-``set_aside``, and one that starts anew moves all, because it writes them again.
+``metrics.jsonl`` has one object per line, which begins with a checksum: ``{"crc32": …, "step": …, "epoch": …,
+"loss": …}``; norms are nested, ``{"norms": {"gradient": {"stem/conv/kernel": x, "stage1/conv1/kernel": [x,
+…]}}}``, with a list where units are stacked. A run that resumes from a checkpoint first moves the lines after
+it to another file, see ``set_aside``, and one that starts anew moves all, because it writes them again.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import sys
 import time
@@ -22,8 +21,10 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from resjax.data.files import open_regular
 from resjax.workdir.atomic import replacing
-from resjax.workdir.records import Line, Records, lines
+from resjax.workdir.failures import naming
+from resjax.workdir.records import Line, Records, line_of, lines
 
 Record = Mapping[str, Any]
 
@@ -41,38 +42,53 @@ def set_aside(path: Path, start_step: int) -> str:
     that a killed process leaves, are dropped.
 
     Returns:
-      What was moved, in one sentence; '' if nothing was.
+      What was moved, or is missing, in one line; '' if nothing is.
     """
-    if not path.is_file():
-        return ""
-    again = unreadable = size = 0
+    if not path.exists():
+        return missing(path, 0, start_step)
+    again = unreadable = size = last = 0
     ended = True
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         for line in lines(file):
             if line.half:
                 break
             size, ended = size + len(line.content), line.content.endswith(b"\n")
             again += _again(line, start_step)
-            unreadable += line.step is None and not line.blank
+            unreadable += line.step is None and not line.blank and (ended or not line.piece)
+            last = max(last, line.step or 0)
+    lacks = missing(path, last, start_step)
     if not again and not unreadable:
         with path.open("ab") as file:
             file.truncate(size)
             file.write(b"" if ended else b"\n")
-        return ""
+        return lacks
     numbers = itertools.count(1)
     aside = next(p for n in numbers if not (p := path.with_name(f"{path.name}.set-aside-{n}")).exists())
     # The context that is entered last ends first, so the lines are never absent from both files.
     with (
         replacing(path) as kept, replacing(aside) as moved,
-        path.open("rb") as file, kept.open("wb") as ours, moved.open("wb") as others,
+        open_regular(path) as file, kept.open("wb") as ours, moved.open("wb") as others,
     ):  # fmt: skip
         for line in lines(file):
             if not line.half and not line.blank:
                 out = others if line.step is None or _again(line, start_step) else ours
-                out.write(line.content.rstrip(b"\n") + b"\n")
+                out.write(line.content if line.piece else line.content.rstrip(b"\n") + b"\n")
     what = [_counted(again, "record of steps that are repeated", "records of steps that are repeated")]
     what += [_counted(unreadable, "line that is no record", "lines that are no records")]
-    return f"{path.name}: {' and '.join(filter(None, what))} moved to {aside.name}"
+    said = f"{path.name}: {' and '.join(filter(None, what))} moved to {aside.name}"
+    return ". ".join(filter(None, [said, lacks]))
+
+
+def missing(path: Path, last: int, step: int) -> str:
+    """What is to be said of a log up to step ``last``, of a run with a checkpoint of ``step``; '' if nothing.
+
+    Every checkpoint ends a record, except for that of an import, at step 1.
+    """
+    if last >= step or step <= 1:
+        return ""
+    return (
+        f"{path.name} has no record after step {last}, but there is a checkpoint of step {step}: it was cut"
+    )
 
 
 def _again(line: Line, start_step: int) -> bool:
@@ -94,7 +110,7 @@ class Writer:
         first = jax.process_index() == 0
         path = workdir / "metrics.jsonl" if first else Path(os.devnull)
         moved = set_aside(path, start_step) if first else ""
-        self._file = path.open("a", encoding="utf-8")
+        self._path, self._file, self._first = path, path.open("a", encoding="utf-8"), first
         self._events = _event_writer(workdir / "tensorboard", start_step) if tensorboard and first else None
         self._console = Console(file=sys.stderr, quiet=not first, highlight=False, soft_wrap=True)
         self._bar = Progress(
@@ -117,7 +133,8 @@ class Writer:
 
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
-        self._file.close()
+        with naming(self._path):  # closing writes what could not be written before
+            self._file.close()
         if self._events:
             self._events.close()
 
@@ -140,12 +157,19 @@ class Writer:
     def write(self, record: Record) -> None:
         """Writes a record to the file and to TensorBoard, and its scalars to the terminal."""
         plain = _plain(record)
-        self._file.write(json.dumps(plain) + "\n")
-        self._file.flush()
+        with naming(self._path):
+            self._file.write(line_of(plain))
+            self._file.flush()
         if self._events:
             for name, value in _scalars(plain):
                 self._events.add_scalar(name, value, plain["step"])
         self.say(describe(plain))
+
+    def sync(self) -> None:
+        """Waits until the disk holds all records."""
+        if self._first:
+            with naming(self._path):
+                os.fsync(self._file.fileno())
 
 
 def describe(record: Record) -> str:

@@ -28,11 +28,11 @@ def besides(tensors: Tensors, chosen: Selection) -> tuple[str, ...]:
     for name in chosen.ignored:
         groups.setdefault(networks.get(name) or _group(name, chosen.prefix), []).append(name)
     pairs = {name for pair in normalizers.names(tensors) for name in pair}
-    alone = [name for name in groups if name in tensors and name not in pairs]
+    alone = {name: None for name in groups if name in tensors and name not in pairs}
     if len(alone) > _ALONE:
         groups = {group: names for group, names in groups.items() if group not in alone}
-        phrases[group := f"{', '.join(alone[:_ALONE])}, …"] = _tensors(len(alone))
-        groups[group] = alone
+        phrases[group := f"{', '.join([*alone][:_ALONE])}, …"] = _tensors(len(alone))
+        groups[group] = [*alone]
     told = [f"{g} ({phrases.get(g) or _kind(tensors, names, pairs)})" for g, names in groups.items()]
     more = [f"{len(told) - _MOST} modules more"] if len(told) > _MOST else []
     return (*told[:_MOST], *more)

@@ -1,12 +1,13 @@
 """Names of no known layout: what a file holds, briefly, and what to do about it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from resjax.pretrained.finding.proposal import by_number, propose
 from resjax.pretrained.layouts.recognition import KNOWN, MARKERS
 from resjax.pretrained.reading.files import Tensors
 
 _LINES = 24  # of a listing
+_PARTS = 40  # in a line of it
 
 
 def refusal(tensors: Tensors, renamed: bool) -> str:
@@ -45,19 +46,20 @@ def refusal(tensors: Tensors, renamed: bool) -> str:
 def outline(tensors: Tensors) -> list[str]:
     """The names in a few lines, such as ``convs.{0…26}.conv1.{weight, bias}``, with the shapes of the first
     and the last weight. Modules whose names differ by numbers only share a line."""
-    leaves: dict[str, tuple[str, ...]] = {}
+    leaves: dict[str, list[str]] = {}
     for name in tensors:
         module, _, leaf = name.rpartition(".")
-        leaves[module] = (*leaves.get(module, ()), leaf)
+        leaves.setdefault(module, []).append(leaf)
     groups: dict[tuple[tuple[str, ...], tuple[str, ...]], list[str]] = {}
     for module, own in leaves.items():
-        form = tuple("#" if part.isdigit() else part for part in module.split("."))
-        groups.setdefault((form, own), []).append(module)
+        form = tuple("#" if part.isdecimal() else part for part in module.split("."))
+        groups.setdefault((form, tuple(own)), []).append(module)
     lines = []
-    for (_, own), modules in groups.items():
+    for (_, of_each), modules in groups.items():
+        own = list(of_each)
         columns = zip(*(module.split(".") for module in modules), strict=True)
         path = ".".join(map(_merged, columns))
-        leaf = own[0] if len(own) == 1 else f"{{{', '.join(own)}}}"
+        leaf = own[0] if len(own) == 1 else f"{{{_list(own)}}}"
         first = "weight" if "weight" in own else own[0]
         in_order = sorted(modules, key=by_number)
         shapes = [tensors[".".join(filter(None, (module, first)))].shape for module in in_order]
@@ -77,4 +79,10 @@ def _merged(column: Iterable[str]) -> str:
     numbers = sorted(map(int, parts))
     if len(numbers) > 2 and numbers == list(range(numbers[0], numbers[-1] + 1)):
         return f"{{{numbers[0]}…{numbers[-1]}}}"
-    return f"{{{', '.join(map(str, numbers))}}}"
+    return f"{{{_list(numbers)}}}"
+
+
+def _list(parts: Sequence[object]) -> str:
+    """Some parts of names, with the number of others."""
+    more = [f"{len(parts) - _PARTS:,} more"] if len(parts) > _PARTS else []
+    return ", ".join([*map(str, parts[:_PARTS]), *more])

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from resjax.data.files import read_bytes
 from resjax.pretrained.reading.files import Tensors, under
 
 DROP = "DROP"
@@ -47,10 +48,10 @@ def read_table(table: str | Path | Mapping[str, str]) -> tuple[Rule, ...]:
     if isinstance(table, Mapping):
         return tuple(Rule(old, new, f"names[{old!r}]") for old, new in table.items())
     file = Path(table).expanduser()
-    if not file.is_file():
-        raise FileNotFoundError(f"--names={table}: there is no such file")
     try:
-        lines = file.read_text("utf-8-sig").splitlines()
+        lines = read_bytes(file).decode("utf-8-sig").splitlines()
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"--names={table}: there is no such file") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"--names={table} is no text in UTF-8; a line is PATTERN -> REPLACEMENT") from error
     rules = []
@@ -119,7 +120,9 @@ def _counted(names: dict[str, str]) -> dict[str, str]:
         if match := _UNIT.match(name):
             numbers.setdefault(match[1], set()).add(int(match[2]))
     ranks = {stage: {n: i for i, n in enumerate(sorted(found))} for stage, found in numbers.items()}
-    return {
-        old: _UNIT.sub(lambda m: f"{m[1]}{ranks[m[1]][int(m[2])]}", name, count=1)
-        for old, name in names.items()
-    }
+
+    def counted(name: str) -> str:
+        match = _UNIT.match(name)
+        return f"{match[1]}{ranks[match[1]][int(match[2])]}{name[match.end() :]}" if match else name
+
+    return {old: counted(name) for old, name in names.items()}

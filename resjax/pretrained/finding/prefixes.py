@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from resjax.config import nearest
 from resjax.pretrained.finding import normalizers
 from resjax.pretrained.layouts.recognition import MARKERS, recognize
 from resjax.pretrained.reading.files import Tensors, shape_of, under
+from resjax.spelling import nearest
 
 # DataParallel, torch.compile, FSDP and activation checkpointing.
 _WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
@@ -28,6 +28,8 @@ _TRAINING = {
 }  # fmt: skip
 
 
+_MOST = 100  # networks in a file
+_COMPARED = 2000  # names that are compared with one that was given
 # Numbers of operations, which a profiler leaves in every module.
 COUNTS = {"total_ops", "total_params"}
 
@@ -47,13 +49,19 @@ def unwrapped(name: str) -> str:
 
 def prefixes(tensors: Tensors) -> list[str]:
     """Every prefix under which a known layout stands, in the file's order; of those within a module of the
-    training program's, such as a loss, only if there are no others."""
+    training program's, such as a loss, only if there are no others.
+
+    Raises:
+      ValueError: there are more than 100.
+    """
     found: dict[str, None] = {}
     for name in tensors:
         plain = unwrapped(name)
         for marker in MARKERS:
             if plain == marker or plain.endswith(f".{marker}"):
                 found[_before(name, marker)] = None
+        if len(found) > _MOST:
+            raise ValueError(f"it holds more than {_MOST} networks: save those of one network alone")
     return [prefix for prefix in found if not _TRAINING & set(prefix.split("."))] or list(found)
 
 
@@ -160,7 +168,7 @@ def _near(tensors: Tensors, found: list[str], wanted: str) -> str:
         return _choose(found)
     parts = (name.split(".") for name in tensors)
     there = {".".join(part[:i]) for part in parts for i in range(1, len(part))}
-    if near := nearest(wanted, there):
+    if near := nearest(wanted, there) if len(there) <= _COMPARED else "":
         return f"did you mean {near}?"
     outer = sorted({prefix.split(".")[0] for prefix in there})[:8]
     return f"there are {', '.join(outer)}" if outer else "no name in the file has a prefix"

@@ -28,13 +28,20 @@ class _Layer(NamedTuple):
 Pairs = list[tuple[str, str]]  # of a pattern and its replacement
 _KINDS = {4: "conv", 1: "norm", 2: "dense"}  # by the number of dimensions of a weight
 _ORDER = ("conv", "norm", "dense")
+_MOST = 10_000  # tensors; a ResNet of 1,202 layers has 7,300
+_DEEP = 20  # dots in a name
+_RULES = 200
 
 
 def propose(tensors: Tensors) -> tuple[Rule, ...]:
     """Lines of a table that change the names of ``tensors``; none where nothing can be guessed."""
+    if len(tensors) > _MOST or any(name.count(".") > _DEEP for name in tensors):
+        return ()
     layers = _layers(tensors)
     units = _units(layers)
     groups = _residual(layers, units) if units else (_vgg(layers),)
+    if sum(map(len, groups)) > _RULES:
+        return ()
     # A line changes what those before have made: layer1 -> layer2 must come before layer0 -> layer1.
     for orders in itertools.product((1, -1), repeat=len(groups)):
         pairs = [pair for group, order in zip(groups, orders, strict=True) for pair in group[::order]]
@@ -61,7 +68,7 @@ def _layers(tensors: Tensors) -> list[_Layer]:
 
 def by_number(name: str) -> list[int | str]:
     """A key to sort names in, with the numbers in them in their order."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
 def _units(layers: Iterable[_Layer]) -> dict[str, list[_Layer]]:
@@ -73,11 +80,12 @@ def _units(layers: Iterable[_Layer]) -> dict[str, list[_Layer]]:
             inside.setdefault(".".join(parts[:i]), []).append(layer._replace(name=".".join(parts[i:])))
     convs = {unit: [layer.name for layer in own if layer.kind == "conv"] for unit, own in inside.items()}
     large = [unit for unit in inside if _split(unit)[1] and len(convs[unit]) > 1]
-    units = [unit for unit in large if not any(other.startswith(f"{unit}.") for other in large)]
-    forms = [convs[unit] for unit in units]
+    around = {".".join(parts[:i]) for parts in (unit.split(".") for unit in large) for i in range(len(parts))}
+    units = [unit for unit in large if unit not in around]
+    forms = {tuple(convs[unit]) for unit in units}
     lists: dict[str, list[str]] = {}
     for unit in inside:
-        if unit in units or convs[unit] in forms:
+        if tuple(convs[unit]) in forms:  # those of ``units``, too
             lists.setdefault(_split(unit)[0], []).append(unit)
     in_order = (sorted(own, key=lambda unit: int(_split(unit)[1] or 0)) for own in lists.values())
     return {unit: inside[unit] for own in in_order for unit in own}

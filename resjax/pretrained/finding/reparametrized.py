@@ -40,7 +40,8 @@ def effective(tensors: Tensors) -> Tensors:
     if not weights and not constant:
         return tensors
     plain = {name: (name, partial(tensors.__getitem__, name)) for name in tensors if name not in used}
-    present = dict((weights | plain)[name] for name in tensors if name in weights or name in plain)
+    both = weights | plain
+    present = dict(both[name] for name in tensors if name in both)
     return Lazy(present | constant)
 
 
@@ -49,8 +50,8 @@ def _constant(tensors: Tensors) -> dict[str, Weight]:
     found: dict[str, Weight] = {}
     for name in tensors:
         layer, _, leaf = name.rpartition(".")
-        own = {f"{layer}.weight", f"{layer}.bias"}
-        if layer and leaf == "running_mean" and f"{layer}.running_var" in tensors and not own & set(tensors):
+        own = any(f"{layer}.{of_its_own}" in tensors for of_its_own in ("weight", "bias"))
+        if layer and leaf == "running_mean" and f"{layer}.running_var" in tensors and not own:
             count = tensors[name].shape
             found[f"{layer}.weight"] = partial(np.ones, count, np.float32)
             found[f"{layer}.bias"] = partial(np.zeros, count, np.float32)

@@ -12,11 +12,19 @@ from resjax.pretrained.reading.files import Tensors
 # Names of a head, in the order in which they are tried.
 ROOTS = ("fc", "linear", "classifier", "head.fc", "head", "last_linear", "output", "output_layer", "out",
          "logits", "final", "fully_connected", "dense")  # fmt: skip
+_LAYERS = 16
 
 
 def dense(tensors: Tensors) -> tuple[str, ...]:
-    """The names of the head's fully connected layers, in order; () if there is no head of a known form."""
-    return next(filter(None, (_under(tensors, root) for root in ROOTS)), ())
+    """The names of the head's fully connected layers, in order; () if there is no head of a known form.
+
+    Raises:
+      ValueError: it has more than 16 layers.
+    """
+    found = next(filter(None, (_under(tensors, root) for root in ROOTS)), ())
+    if len(found) > _LAYERS:
+        raise ValueError(f"a head of {len(found):,} fully connected layers; at most {_LAYERS} are imported")
+    return found
 
 
 def _under(tensors: Tensors, root: str) -> tuple[str, ...]:

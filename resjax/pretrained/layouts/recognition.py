@@ -35,6 +35,11 @@ def recognize(tensors: Tensors) -> Layout:
     Raises:
       ValueError: the layout is unknown, or its network can't be represented here; the message says why.
     """
+    scalars = [name for name in tensors if name.endswith(".weight") and not tensors[name].shape]
+    if scalars:
+        raise ValueError(
+            f"{scalars[0]} is a single number, and a layer has more: it is not the tensor of one"
+        )
     for units in UNITS:
         if units.marker in tensors:
             return residual(tensors, units)

@@ -14,6 +14,7 @@ from resjax.pretrained.layouts.residual_names import Found, UnitNames
 from resjax.pretrained.reading.files import Tensors
 
 _WIDTHS = (64, 128, 256, 512)
+_LAYERS = 16  # of a unit
 _HALF = (0.5, 0.5, 0.5)
 
 
@@ -164,6 +165,8 @@ def _blocks(tensors: Tensors, found: Found) -> _Blocks:
         return tensors[name].shape if name in tensors else ()
 
     layers = next(j for j in itertools.count() if not shape(0, j))
+    if layers > _LAYERS:
+        raise ValueError(f"units of {layers:,} convolutions; at most {_LAYERS} are imported")
     widths = tuple(shape(stage, 0)[0] for stage in range(len(found.sizes)))
     if shape(0, 0)[-1] != 1:
         outputs = tuple(shape(stage, layers - 1)[:1] for stage in range(len(found.sizes)))

@@ -40,6 +40,7 @@ HUGGING_FACE = UnitNames(
 )
 UNITS = (LAYERS, RESIDUAL_FUNCTIONS, BLOCKS, TIMM_V2, HUGGING_FACE)
 
+_STAGES = 16
 _STEMS = ("conv1", "conv1.0", "conv", "conv_1", "conv0", "stem", "stem.0", "stem.conv", "conv_stem",
           "init_conv", "resnet.embedder.embedder.convolution")  # fmt: skip
 # BatchNorm outside the units: after the stem, or, in a pre-activation network, after the last unit.
@@ -70,6 +71,8 @@ def find(tensors: Tensors, units: UnitNames) -> Found:
       ValueError: the first convolution has no known name, or a normalization is not BatchNorm.
     """
     sizes = tuple(itertools.takewhile(bool, (_count(tensors, units, stage) for stage in itertools.count())))
+    if len(sizes) > _STAGES:
+        raise ValueError(f"a network of {len(sizes):,} stages; at most {_STAGES} are imported")
     stem = _first(name for name in _STEMS if _rank(tensors, name) == 4)
     if not stem:
         raise ValueError(

@@ -6,8 +6,7 @@ Two kinds of files are read, and the folders and indices that consist of them (`
 * files of ``torch.save``, in the current format and that of before 2020, with
   ``torch_files``.
 
-Both are memory-mapped, so that a tensor is read on demand. ``formats`` says what any other
-file is.
+A tensor is read on demand, at each use. ``formats`` says what any other file is.
 
 A checkpoint of a training program contains more than a network, in nested dictionaries. Here their keys are
 joined with dots: ``{"state_dict": {"module.conv1.weight": …}}`` holds ``state_dict.module.conv1.weight``.
@@ -24,11 +23,13 @@ from typing import Any
 
 import numpy as np
 
+from resjax.data.files import open_regular
 from resjax.pretrained.reading.folders import INDEX, checkpoint_in, shards
-from resjax.pretrained.reading.formats import SAFETENSORS, recognize
+from resjax.pretrained.reading.formats import SAFETENSORS, recognize, shown
 from resjax.pretrained.reading.safetensors_files import read_safetensors
 from resjax.pretrained.reading.torch_files import read_torch
 
+_LONGEST_NAME = 500  # characters
 Tensors = Mapping[str, np.ndarray]
 
 
@@ -97,7 +98,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         for name in names:
             if name not in part.tensors:
                 raise ValueError(
-                    f"{file} says that {shard.name} holds {name!r}, and it does not: download both again"
+                    f"{file} says that {shard.name} holds {shown(name)!r}, and it does not: download both "
+                    "again"
                 )
             tensors[name] = partial(part.tensors.__getitem__, name)
     return Checkpoint(file, Lazy(tensors), values)
@@ -108,7 +110,7 @@ def sha256(path: str | Path) -> str:
     file = Path(path).expanduser()
     digest = hashlib.sha256()
     for part in _parts(file):
-        with part.open("rb") as opened:
+        with open_regular(part) as opened:
             hashlib.file_digest(opened, lambda: digest)
     return digest.hexdigest()
 
@@ -126,6 +128,12 @@ def _read(file: Path) -> Checkpoint:
         tensors, values, about = read_torch(file)
     if not tensors:
         raise ValueError(f"{file} holds no tensors, so no network; it holds: {about}")
+    for name in tensors:
+        if len(name) > _LONGEST_NAME or not name.isprintable():
+            raise ValueError(
+                f"{file} has a tensor called {shown(name)}, of {len(name):,} characters; names have at most "
+                f"{_LONGEST_NAME}, all of which can be printed: save it with another name"
+            )
     return Checkpoint(file, Lazy(tensors), values)
 
 

@@ -4,7 +4,8 @@ import json
 import os
 from pathlib import Path
 
-from resjax.pretrained.reading.formats import JOIN, quoted, recognize
+from resjax.data.files import NotRegular, read_bytes
+from resjax.pretrained.reading.formats import JOIN, quoted, recognize, shown
 
 INDEX = ".index.json"
 # What Hugging Face's libraries look for, in their order. The same network may be there twice.
@@ -13,6 +14,7 @@ _USUAL = (
 )  # fmt: skip
 _ENDINGS = (".safetensors", ".pth", ".pt", ".th", ".ckpt", ".bin", ".tar", ".pkl", ".model", ".weights")
 _DEPTH, _ENTRIES, _SHOWN = 4, 10_000, 12
+_LONGEST_INDEX = 1 << 24  # bytes, for some 200,000 tensors
 
 
 def checkpoint_in(folder: Path) -> Path:
@@ -52,20 +54,25 @@ def shards(index: Path) -> dict[Path, list[str]]:
       ValueError: the file is no index.
       FileNotFoundError: shards are missing; the message names them.
     """
+    if (size := index.stat().st_size) > _LONGEST_INDEX:
+        raise ValueError(f"{index} has {size:,} bytes; an index of at most {_LONGEST_INDEX:,} is read")
     try:
-        names = dict(json.loads(index.read_bytes())["weight_map"])
+        content = read_bytes(index)
+        names = dict(json.loads(content)["weight_map"])
         if not names or not all(isinstance(name, str) for name in (*names, *names.values())):
             raise ValueError("its weight_map names no files")
-    except (KeyError, TypeError, ValueError) as error:
-        if not index.read_bytes().startswith(b"{"):
+    except NotRegular:
+        raise
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        if not content.startswith(b"{"):
             recognize(index)  # says what it is instead
         raise ValueError(f"{index} is no index of shards ({type(error).__name__}: {error})") from error
     found: dict[Path, list[str]] = {}
     for tensor, name in names.items():
-        if Path(name).name != name:
-            raise ValueError(f"{index} names the shard {name!r}, which is not a file beside it")
+        if Path(name).name != name or name in ("", "..") or not name.isprintable():
+            raise ValueError(f"{index} names the shard {shown(name)}, which is not a file beside it")
         found.setdefault(index.parent / name, []).append(tensor)
-    missing = [path.name for path in found if not path.is_file()]
+    missing = [shown(path.name) for path in found if not path.exists()]
     if missing:
         raise FileNotFoundError(
             f"{index} lists {len(found)} shards, and {len(missing)} are missing: {', '.join(missing[:5])}. "

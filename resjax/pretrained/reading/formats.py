@@ -5,10 +5,14 @@ get what is needed from it.
 """
 
 import json
+import os
 import re
 import shlex
 import zipfile
 from pathlib import Path
+
+from resjax.data.archives import open_zip
+from resjax.data.files import open_regular
 
 SAFETENSORS, TORCH = "safetensors", "torch"
 _KNOWN = "safetensors and files of torch.save are read"
@@ -37,6 +41,7 @@ _MAGIC: list[tuple[int, bytes, str, str]] = [
     (0, b"\xff\xd8\xff", "a picture", _KNOWN),
     (0, b"%PDF", "a PDF", _KNOWN),
 ]
+_LONGEST_SHOWN = 100
 # safetensors allows no longer table.
 _LONGEST_TABLE = 100_000_000
 _TABLE_MAGIC = bytes.fromhex("57fb808b247547db")  # at the end of TensorFlow's indices
@@ -48,10 +53,8 @@ def recognize(file: Path) -> str:
     Raises:
       ValueError: it is of another format, empty, or not downloaded; the message says which and what to do.
     """
-    if not file.is_file():  # to open a pipe may wait without end
-        raise ValueError(f"{file} is a pipe or device, not a file: save what comes out of it as a file first")
-    size = file.stat().st_size
-    with file.open("rb") as opened:
+    with open_regular(file) as opened:
+        size = os.fstat(opened.fileno()).st_size
         head = opened.read(4096)
         opened.seek(max(0, size - 8))
         tail = opened.read()
@@ -72,9 +75,11 @@ def _readable(file: Path, head: bytes) -> str:
         return SAFETENSORS
     if head[:1] == b"\x80" and head[1:2] <= b"\x05" and len(head) > 2:
         return TORCH
-    if head[:4] == b"PK\x03\x04" and zipfile.is_zipfile(file):
-        with zipfile.ZipFile(file) as archive:
-            names = archive.namelist()
+    if head[:4] == b"PK\x03\x04":
+        try:
+            names = _members(file)
+        except zipfile.BadZipFile:
+            return ""
         parts = {name.rpartition("/")[2] for name in names}
         if "data.pkl" in parts and "constants.pkl" not in parts:
             return TORCH
@@ -134,11 +139,10 @@ def _is_msgpack_text(head: bytes) -> bool:
 
 def _zip(file: Path, size: int) -> tuple[str, str]:
     try:
-        with zipfile.ZipFile(file) as archive:
-            names = archive.namelist()
-    except zipfile.BadZipFile:
+        names = _members(file)
+    except zipfile.BadZipFile as error:
         return (
-            f"a zip archive or PyTorch file that is cut short at {size:,} bytes",
+            f"a zip archive or PyTorch file that is damaged ({error}), or is cut short at {size:,} bytes",
             "download or save it again",
         )
     parts = {name.rpartition("/")[2] for name in names}
@@ -157,8 +161,25 @@ def _zip(file: Path, size: int) -> tuple[str, str]:
         name for name in names if name.endswith((".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".pth.tar"))
     ]
     if inside:
-        return f"a zip archive that contains {', '.join(inside[:5])}", f"{_UNPACK}: unzip {quoted(file)}"
-    return f"a zip archive, no PyTorch checkpoint, of {', '.join(names[:3]) or 'nothing'}, …", _KNOWN
+        return f"a zip archive that contains {_some(inside, 5)}", f"{_UNPACK}: unzip {quoted(file)}"
+    return f"a zip archive, no PyTorch checkpoint, of {_some(names, 3) or 'nothing'}, …", _KNOWN
+
+
+def _some(names: list[str], most: int) -> str:
+    """The first names of files, in a message."""
+    return ", ".join(shown(name) for name in names[:most])
+
+
+def shown(name: str) -> str:
+    """A name that a file holds, in a message: short, and without characters that a terminal acts upon."""
+    text = name if len(name) <= _LONGEST_SHOWN else f"{name[:_LONGEST_SHOWN]}…"
+    return text if text.isprintable() else ascii(text)
+
+
+def _members(file: Path) -> list[str]:
+    """The names in a zip archive."""
+    with open_regular(file) as opened, open_zip(opened) as archive:
+        return archive.namelist()
 
 
 def _text(head: bytes) -> str | None:
@@ -193,8 +214,8 @@ def _of_text(file: Path, text: str) -> tuple[str, str]:
         )
     if start[:1] in ("{", "["):
         try:
-            keys = ", ".join(list(json.loads(text))[:5]) if start[0] == "{" else "a list"
-        except ValueError:
+            keys = _some(list(json.loads(text)), 5) if start[0] == "{" else "a list"
+        except (ValueError, RecursionError):
             keys = first
         return f"JSON ({keys})", _KNOWN
     return f"a text file that begins with {first!r}", f"{_KNOWN}; download the file again if this is no text"

@@ -8,7 +8,7 @@ from resjax.pretrained.reading.pickles import Made, TorchFileError
 
 _DEPTH = 64
 _VISITS = 200_000
-_QUICK = 1000  # entries of a list of numbers take the time of one other entry
+_QUICK = 16  # entries of a list of numbers take the time of one other entry
 _CHARACTERS = 20_000_000  # of all names together
 _SHORT = 16
 _LONGEST = 200  # characters of a name in a message
@@ -29,14 +29,14 @@ def leaves(root: Any) -> Iterator[tuple[str, Any]]:
         nonlocal visits, characters
         if id(recorded) in above:  # a container in itself
             return
-        thing = meaning(recorded)
         # A file can repeat a long list or name at no cost.
-        visits += 1 + (len(thing) // _QUICK if isinstance(thing, list | tuple) else 0)
+        visits += 1 + _length(recorded) // _QUICK
         characters += len(name)
         if visits > _VISITS or len(above) > _DEPTH:
             raise TorchFileError(f"it has more than {_VISITS:,} entries or is nested {_DEPTH} deep")
         if characters > _CHARACTERS:
             raise TorchFileError(f"the names of its entries have more than {_CHARACTERS:,} characters")
+        thing = meaning(recorded)
         if isinstance(thing, list | tuple):
             if all(isinstance(part, _PLAIN) for part in thing):
                 if 0 < len(thing) <= _SHORT:
@@ -51,6 +51,15 @@ def leaves(root: Any) -> Iterator[tuple[str, Any]]:
             yield name, thing
 
     return walk(root, "", ())
+
+
+def _length(recorded: Any) -> int:
+    """How many entries an object has, or is made of."""
+    if isinstance(recorded, Made):
+        parts = (recorded.args, *recorded.args[:_SHORT], recorded.state, recorded.items, recorded.pairs)
+    else:
+        parts = (recorded,)
+    return sum(len(part) for part in parts if isinstance(part, list | tuple | dict))
 
 
 def place_of(root: Any, is_it: Callable[[Any], bool]) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from resjax.pretrained.reading.pickles import PLAIN, Made, Name, TorchFileError, told
+from resjax.pretrained.reading.pickles import Made, Name, TorchFileError, is_key, told
 from resjax.pretrained.reading.stand_ins import plain
 
 
@@ -88,6 +88,9 @@ _DICTS = {
     "DotMap", "Box",
 }  # fmt: skip
 _NAMESPACES = {"Namespace", "SimpleNamespace"}
+_DIMENSIONS = 64  # of an array of NumPy
+_LARGEST = 1 << 63
+_WRAPPED = 64  # times that a tensor may be wrapped
 
 
 def storage_dtype(kind: Any) -> np.dtype:
@@ -131,7 +134,9 @@ def meaning(thing: Any) -> Any:
 
 def _unwrapped(thing: Any) -> Any:
     """The tensor in a parameter, in a tensor of a subclass, or in one of another device."""
-    while isinstance(thing, Made):
+    for _ in range(_WRAPPED + 1):
+        if not isinstance(thing, Made):
+            return thing
         module, name = plain(thing.name)
         if module == "torch._utils" and name in _WRAPPERS and thing.args:
             thing = thing.args[0]
@@ -141,8 +146,8 @@ def _unwrapped(thing: Any) -> Any:
                 raise TorchFileError("a tensor of a subclass without its numbers")
             thing = Made(function, args)
         else:
-            break
-    return thing
+            return thing
+    raise TorchFileError(f"a tensor is wrapped more than {_WRAPPED} times")
 
 
 def _dict(made: Made) -> dict[Any, Any]:
@@ -150,7 +155,7 @@ def _dict(made: Made) -> dict[Any, Any]:
     given = next((arg for arg in made.args if isinstance(arg, dict | list)), {})
     if isinstance(given, list):
         pairs = [pair for pair in given if isinstance(pair, list | tuple) and len(pair) == 2]
-        given = {pair[0]: pair[1] for pair in pairs if isinstance(pair[0], PLAIN)}
+        given = {pair[0]: pair[1] for pair in pairs if is_key(pair[0])}
     return {**given, **made.pairs}
 
 
@@ -160,7 +165,7 @@ def _tensor(storage: Any, offset: Any, size: Any, strides: Any, *rest: Any) -> T
     marks = rest[2] if len(rest) > 2 and isinstance(rest[2], dict) else {}  # after two facts on gradients
     if marks.get("neg") or marks.get("conj"):
         return Unreadable("is stored with the opposite sign: save tensor.resolve_neg().resolve_conj()")
-    return Tensor(storage, _int(offset), _sizes(size), _sizes(strides))
+    return Tensor(storage, whole(offset), _sizes(size), _sizes(strides))
 
 
 def _tensor_of_bytes(storage: Any, offset: Any, size: Any, strides: Any, *rest: Any) -> Tensor | Unreadable:
@@ -186,12 +191,21 @@ def _sizes(thing: Any) -> tuple[int, ...]:
         (thing,) = thing.args or ((),)
     if not isinstance(thing, tuple | list):
         raise TorchFileError("a shape that is no tuple")
-    return tuple(map(_int, thing))
+    if len(thing) > _DIMENSIONS:
+        raise TorchFileError(f"a shape of {len(thing):,} dimensions; at most {_DIMENSIONS} are possible")
+    return tuple(map(whole, thing))
 
 
-def _int(thing: Any) -> int:
+def whole(thing: Any) -> int:
+    """A number that is a size or a place in a file.
+
+    Raises:
+      TorchFileError: it is none, or too large for PyTorch.
+    """
     if not isinstance(thing, int) or isinstance(thing, bool):
         raise TorchFileError(f"a {type(thing).__name__} where a whole number belongs")
+    if not -_LARGEST <= thing < _LARGEST:
+        raise TorchFileError("a size or place that needs more than 64 bits")
     return thing
 
 

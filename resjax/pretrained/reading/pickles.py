@@ -6,7 +6,8 @@ only records. A name becomes a ``Name``, a call becomes a ``Made`` with the name
 then set on it, and only dicts, lists, tuples, numbers and texts are what they are. No attribute is looked up
 or set. ``stand_ins`` says which names are accepted and what their records stand for.
 
-The memory that is needed grows with the length of the file, whatever the file says about itself.
+The memory that is needed grows with the length of the file, whatever the file says about itself, and the
+number of instructions is limited, since one byte can make an object of hundreds.
 """
 
 import dataclasses
@@ -64,13 +65,22 @@ _NEW: dict[str, Callable[[], Any]] = {
     "EMPTY_TUPLE": tuple,
     "EMPTY_SET": lambda: Made(Name("builtins", "set")),
 }
+_MEMO = {"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE", "GET", "BINGET", "LONG_BINGET"}
+# Instructions that make no container.
+_SMALL = _CONSTANTS | _MEMO | {"NONE", "NEWTRUE", "NEWFALSE", "EMPTY_TUPLE", "FRAME", "PROTO"}
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 # Before protocol 4, getattr(CLASS, "member") is how a pickle writes the name CLASS.member.
 _GETATTR = (Name("builtins", "getattr"), Name("__builtin__", "getattr"))
 _LONGEST_NAME = 1000
+# Saving a tensor takes some 30 instructions, of which some 12 make tuples, dicts and records.
+_INSTRUCTIONS, _OBJECTS = 3_000_000, 1_000_000
+_LAST_OF_MEMO = 1 << 32
 _LONGEST_TOLD = 100
 # What can be compared, hashed and printed in little time, unlike containers of containers.
 PLAIN = str | int | float | bytes | None
+# Below it, Python's hashes of whole numbers differ: a dict of numbers with one hash takes the square of its
+# length.
+_HASHED = (1 << 61) - 1
 
 
 def record(stream: Any, persistent: Callable[[Any], Any]) -> Recorded:
@@ -85,7 +95,13 @@ def record(stream: Any, persistent: Callable[[Any], Any]) -> Recorded:
       ValueError, IndexError, KeyError, UnicodeError, struct.error: the pickle is damaged.
     """
     machine = _Machine(persistent)
-    for opcode, argument, _ in pickletools.genops(stream):
+    objects = 0
+    for number, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
+        objects += opcode.name not in _SMALL
+        if number >= _INSTRUCTIONS or objects > _OBJECTS:
+            _damaged(
+                f"it has more than {_INSTRUCTIONS:,} instructions or makes more than {_OBJECTS:,} objects"
+            )
         machine.step(opcode.name, argument)
     return Recorded(machine.pop(), machine.names)
 
@@ -119,6 +135,10 @@ class _Machine:
     def step(self, opcode: str, argument: Any) -> None:
         """One instruction; their meaning is that of ``pickletools.dis``."""
         push = self.stack.append
+        if opcode in _CONSTANTS:
+            return push(argument)
+        if opcode in _NEW:
+            return push(_NEW[opcode]())
         match opcode:
             case "PROTO" | "FRAME" | "STOP":
                 pass
@@ -126,6 +146,8 @@ class _Machine:
                 self.below.append(self.stack)
                 self.stack = []
             case "PUT" | "BINPUT" | "LONG_BINPUT":
+                if not 0 <= argument < _LAST_OF_MEMO:
+                    _damaged("a number of its memo is too large")
                 self.memo[argument] = self.stack[-1]
             case "MEMOIZE":
                 self.memo[len(self.memo)] = self.stack[-1]
@@ -171,10 +193,6 @@ class _Machine:
                 push(self.persistent(argument))
             case "BINPERSID":
                 push(self.persistent(self.pop()))
-            case _ if opcode in _CONSTANTS:
-                push(argument)
-            case _ if opcode in _NEW:
-                push(_NEW[opcode]())
             case _:
                 self.make(opcode, argument)
 
@@ -246,11 +264,21 @@ def _set(target: Any, items: list[Any]) -> None:
 
 def _pairs(items: list[Any]) -> Iterator[tuple[Any, Any]]:
     for key, value in zip(items[::2], items[1::2], strict=True):
-        # The hash of deeply nested tuples would overflow the interpreter's own stack.
-        flat = isinstance(key, tuple) and all(isinstance(part, PLAIN) for part in key)
-        if not (flat or isinstance(key, Name | Made | PLAIN)):
+        if isinstance(key, Name | Made) or is_key(key):
+            yield key, value
+        elif isinstance(key, int | tuple) and all(isinstance(part, PLAIN) for part in _parts(key)):
+            yield Made(Name("builtins", "tuple"), _parts(key)), value  # is no name of an entry
+        else:
             _damaged(f"{_kind(key)} is the key of a dict")
-        yield key, value
+
+
+def is_key(thing: Any) -> bool:
+    """Whether a dict with such keys takes no more time than its length, whatever they are."""
+    return isinstance(thing, PLAIN) and not (isinstance(thing, int) and abs(thing) >= _HASHED)
+
+
+def _parts(key: int | tuple[Any, ...]) -> tuple[Any, ...]:
+    return key if isinstance(key, tuple) else (key,)
 
 
 def _kind(thing: Any) -> str:

@@ -1,5 +1,6 @@
 """Refusing a checkpoint that refers to other names, with the command that saves its weights alone."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from resjax.pretrained.reading.pickles import Made, Name, Recorded, TorchFileErr
 from resjax.pretrained.reading.stand_ins import accepted
 
 _SOME = 5
+_CLASSES = 20  # in a command
+_KEYS = 100  # among which the weights are looked for
 
 
 def check_names(recorded: Recorded, path: str | Path, *, plain: bool = False) -> None:
@@ -51,6 +54,8 @@ def _remedy(root: Any, unknown: list[Name], path: Path, plain: bool) -> str:
     chosen = f"torch.load({str(path)!r}, map_location='cpu', weights_only=False)"
     chosen += "".join(f"[{key!r}]" for key in keys)
     own = [name.name for name in unknown if name.module == "__main__" and name.name.isidentifier()]
+    if len(own) > _CLASSES:
+        return f"save the weights alone in the program that defines its {len(own):,} classes"
     if model:
         code = f"import torch; torch.save({chosen}.state_dict(), {out!r})"
         start = f"save the state_dict() of the whole model in it, a {model}, "
@@ -65,11 +70,12 @@ def _remedy(root: Any, unknown: list[Name], path: Path, plain: bool) -> str:
 
 def _weights(root: Any) -> tuple[list[str | int], Name | None]:
     """The keys that lead to the weights, and the class of a whole model that is there instead of a dict."""
-    top = [([key], value) for key, value in _dict(root).items() if isinstance(key, str | int)]
+    entries = itertools.islice(_dict(root).items(), _KEYS)
+    top = [([key], value) for key, value in entries if isinstance(key, str | int)]
     for keys, thing in [([], root), *top]:
         if isinstance(thing, Made) and isinstance(thing.state, dict) and "_parameters" in thing.state:
             return keys, thing.name
-        if any(isinstance(meaning(value), Tensor) for value in _dict(thing).values()):
+        if any(isinstance(meaning(one), Tensor) for one in itertools.islice(_dict(thing).values(), _KEYS)):
             return keys, None
     return [], None
 

@@ -13,20 +13,28 @@ is read, too.
 import functools
 import io
 import math
-import mmap
 import struct
 import sys
 import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from resjax.data.archives import open_zip
 from resjax.pretrained.reading.leaves import leaves
-from resjax.pretrained.reading.meanings import Array, Storage, Tensor, Unreadable, meaning, storage_dtype
+from resjax.pretrained.reading.meanings import (
+    Array,
+    Storage,
+    Tensor,
+    Unreadable,
+    meaning,
+    storage_dtype,
+    whole,
+)
 from resjax.pretrained.reading.pickles import PLAIN, Name, Recorded, TorchFileError, record, told
+from resjax.pretrained.reading.raw import Raw
 from resjax.pretrained.reading.refused import check_names
 from resjax.pretrained.reading.scalars import scalars
 
@@ -34,6 +42,8 @@ _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
 # A stride of 0 repeats numbers. More than these are not made of a storage with fewer.
 _REPEATED = 1 << 20
+# Tensors that share numbers, such as a network under several names, may be this many times the file together.
+_SHARED, _SMALL = 16, 1 << 26
 
 
 class Contents(NamedTuple):
@@ -44,7 +54,7 @@ class Contents(NamedTuple):
     about: str  # its outermost object, in words
 
 
-class _Raw(NamedTuple):
+class _Place(NamedTuple):
     """Where the bytes of a storage are."""
 
     start: int
@@ -59,13 +69,13 @@ def read_torch(path: str | Path) -> Contents:
       TorchFileError (a ValueError): it can't be read; none of the file's code was run.
     """
     try:
-        with open(path, "rb") as file:
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            if mapped[:4] == b"PK\x03\x04":
-                recorded, storages, order = _read_zip(zipfile.ZipFile(file), mapped, path)
-            else:
-                recorded, storages, order = _read_pickles(mapped, path)
-        return _contents(recorded.found, _Numbers(mapped, storages, order), path)
+        file = Raw(path)
+        if file.read(4) == b"PK\x03\x04":
+            recorded, storages, order = _read_zip(open_zip(file.file), file)
+        else:
+            file.seek(0)
+            recorded, storages, order = _read_pickles(file)
+        return _contents(recorded.found, _Numbers(file, storages, order), path, file.size)
     except TorchFileError as error:
         raise TorchFileError(f"{path}: {error}") from error
     except (MemoryError, OSError):
@@ -77,9 +87,7 @@ def read_torch(path: str | Path) -> Contents:
         ) from error
 
 
-def _read_zip(
-    archive: zipfile.ZipFile, mapped: mmap.mmap, path: str | Path
-) -> tuple[Recorded, dict[str, _Raw], str]:
+def _read_zip(archive: zipfile.ZipFile, file: Raw) -> tuple[Recorded, dict[str, _Place], str]:
     """What the archive's pickle says, where its storages are, and the order of their bytes."""
     members = {info.filename: info for info in archive.infolist()}
     pickles = [name for name in members if name == "data.pkl" or name.endswith("/data.pkl")]
@@ -88,62 +96,70 @@ def _read_zip(
     folder = pickles[0].removesuffix("data.pkl")
 
     def content(name: str) -> bytes:
-        raw = _member(members[name], mapped)
-        return _checked(mapped[raw.start : raw.start + raw.length], raw, name)
+        place = _member(members[name], file)
+        _check(file, place, name)
+        return file.bytes(place.start, place.length)
 
     order = content(f"{folder}byteorder").decode() if f"{folder}byteorder" in members else "little"
     if order not in ("little", "big"):
-        raise TorchFileError(f"byte order {order!r}; known: little, big")
+        raise TorchFileError(f"byte order {told(order)}; known: little, big")
     used: set[str] = set()
     recorded = record(io.BytesIO(content(pickles[0])), functools.partial(_storage, kinds={}, used=used))
-    check_names(recorded, path)
+    check_names(recorded, file.path)
     missing = sorted(key for key in used if f"{folder}data/{key}" not in members)
     if missing:
-        raise TorchFileError(f"its storage {missing[0]!r} is missing: the archive was changed or is damaged")
-    return recorded, {key: _member(members[f"{folder}data/{key}"], mapped) for key in used}, order
+        raise TorchFileError(
+            f"its storage {told(missing[0])} is missing: the archive was changed or is damaged"
+        )
+    places = {key: _member(members[f"{folder}data/{key}"], file) for key in used}
+    if (total := sum(place.length for place in places.values())) > file.size:
+        raise TorchFileError(f"its members overlap: {total:,} bytes in a file of {file.size:,}")
+    return recorded, places, order
 
 
-def _member(info: zipfile.ZipInfo, mapped: mmap.mmap) -> _Raw:
+def _member(info: zipfile.ZipInfo, file: Raw) -> _Place:
     """Where a member of a zip archive is; ``torch.save`` never compresses."""
     if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
         raise TorchFileError(
             "this zip archive was compressed or encrypted after torch.save: unpack it, and pack its folder "
             "without compression (zip -0 -r FILE FOLDER)"
         )
-    header = mapped[info.header_offset : info.header_offset + 30]
+    header = file.bytes(info.header_offset, 30)
     name, extra = struct.unpack("<HH", header[26:30])
     start = info.header_offset + 30 + name + extra
-    if header[:4] != b"PK\x03\x04" or start + info.file_size > len(mapped):
-        raise TorchFileError(f"its member {info.filename} is damaged or cut short: download or save it again")
-    return _Raw(start, info.file_size, info.CRC)
+    if header[:4] != b"PK\x03\x04" or start + info.file_size > file.size:
+        raise TorchFileError(
+            f"its member {told(info.filename)} is damaged or cut short: download or save it again"
+        )
+    return _Place(start, info.file_size, info.CRC)
 
 
-def _read_pickles(mapped: mmap.mmap, path: str | Path) -> tuple[Recorded, dict[str, _Raw], str]:
+def _read_pickles(file: Raw) -> tuple[Recorded, dict[str, _Place], str]:
     """As ``_read_zip``, from the old format or a plain pickle."""
     kinds: dict[str, np.dtype] = {}
-    first = record(mapped, _none)
+    first = record(file, _none)
     if first.found != _MAGIC:
-        check_names(first, path, plain=True)
+        check_names(first, file.path, plain=True)
         return first, {}, "little"
-    version, machine = record(mapped, _none).found, record(mapped, _none).found
+    version, machine = record(file, _none).found, record(file, _none).found
     if version != _PROTOCOL or not isinstance(machine, dict):
         raise TorchFileError(f"protocol version {told(version)}; known: {_PROTOCOL}")
-    recorded = record(mapped, functools.partial(_storage, kinds=kinds, used=set()))
-    check_names(recorded, path)
+    recorded = record(file, functools.partial(_storage, kinds=kinds, used=set()))
+    check_names(recorded, file.path)
     order = "little" if machine.get("little_endian", True) else "big"
     storages = {}
-    for key in record(mapped, _none).found:
+    for key in record(file, _none).found:
         if not isinstance(key, str) or key not in kinds:
             raise TorchFileError(f"storage {told(key)} belongs to no tensor")
-        (count,) = struct.unpack("<q" if order == "little" else ">q", mapped.read(8))
-        start, length = mapped.tell(), count * kinds[key].itemsize
-        if not 0 <= length <= len(mapped) - start:
+        (count,) = struct.unpack("<q" if order == "little" else ">q", file.read(8))
+        start, length = file.tell(), count * kinds[key].itemsize
+        if not 0 <= length <= file.size - start:
             raise TorchFileError(
-                f"it is cut short: storage {key!r} needs {length:,} bytes, and {len(mapped) - start:,} are "
+                f"it is cut short: storage {told(key)} needs {length:,} bytes, and {file.size - start:,} are "
                 "left; download or save it again"
             )
-        storages[key] = _Raw(start, length, 0)
-        mapped.seek(start + length)
+        storages[key] = _Place(start, length, 0)
+        file.seek(start + length)
     return recorded, storages, order
 
 
@@ -164,26 +180,21 @@ def _storage(pid: Any, *, kinds: dict[str, np.dtype], used: set[str]) -> Storage
     start, length = view[0][1:] if view and view[0] else (0, count)
     dtype = kinds[str(key)] = storage_dtype(kind)
     used.add(str(key))
-    return Storage(dtype, str(key), int(start), int(length))
+    return Storage(dtype, str(key), whole(start), whole(length))
 
 
-def _checked(content: Any, raw: _Raw, name: str) -> Any:
+def _check(file: Raw, place: _Place, name: str) -> None:
     # PyTorch can leave checksums out; they are 0 then.
-    if raw.crc and zlib.crc32(content) != raw.crc:
+    if place.crc and file.crc32(place.start, place.length) != place.crc:
         raise TorchFileError(f"the checksum of {name} is wrong, so it is damaged: download or save it again")
-    return content
 
 
 class _Numbers:
-    """The numbers in a file's storages, in mapped memory: nothing is copied or read before its use."""
+    """The numbers in a file's storages. Those of a tensor are read at each use of it, and no others."""
 
-    def __init__(self, mapped: mmap.mmap, storages: Mapping[str, _Raw], order: str) -> None:
-        self._view, self._storages, self._swap = memoryview(mapped), storages, order != sys.byteorder
-        self._whole = functools.cache(self._read)  # several tensors may share a storage
-
-    def _read(self, key: str) -> memoryview:
-        raw = self._storages[key]
-        return _checked(self._view[raw.start : raw.start + raw.length], raw, f"storage {key!r}")
+    def __init__(self, file: Raw, storages: Mapping[str, _Place], order: str) -> None:
+        self._file, self._storages, self._swap = file, storages, order != sys.byteorder
+        self._intact: set[str] = set()  # keys of storages with the right checksum
 
     def why_not(self, tensor: Tensor) -> str:
         """Why a tensor can't be read, although the file is in order; "" if it can.
@@ -195,7 +206,7 @@ class _Numbers:
         there = self._storages[storage.key].length // storage.dtype.itemsize
         if not 0 <= storage.start <= storage.start + storage.length <= there:
             raise TorchFileError(f"storage {storage.key!r} is shorter than its tensors say")
-        last = tensor.offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
+        last = tensor.offset + _last(tensor)
         if min((0, tensor.offset, *shape, *strides)) < 0 or (0 not in shape and last >= storage.length):
             raise TorchFileError(
                 f"a tensor of shape {shape} extends past the end of its storage of {storage.length}"
@@ -207,23 +218,37 @@ class _Numbers:
         np.zeros(shape if 0 in shape else 0)  # whether NumPy can represent an empty tensor's shape
         return ""
 
+    def length(self, tensor: Tensor) -> int:
+        """Bytes that are read or made for a tensor."""
+        numbers = 0 if 0 in tensor.shape else max(_last(tensor) + 1, math.prod(tensor.shape))
+        return numbers * tensor.storage.dtype.itemsize
+
     def array(self, tensor: Tensor) -> np.ndarray:
         storage, shape = tensor.storage, tensor.shape
         if 0 in shape:
             return np.zeros(shape, storage.dtype)
-        size, raw = storage.dtype.itemsize, self._whole(storage.key)
-        buffer: Any = raw
+        place, size = self._storages[storage.key], storage.dtype.itemsize
+        if storage.key not in self._intact:
+            _check(self._file, place, f"storage {storage.key!r}")
+            self._intact.add(storage.key)
+        start = place.start + size * (storage.start + tensor.offset)
+        numbers = self._file.array(start, f"u{size}", _last(tensor) + 1)
         if self._swap:
-            buffer = np.frombuffer(raw[: len(raw) // size * size], f"u{size}").byteswap()
-        offset, strides = size * (storage.start + tensor.offset), [size * s for s in tensor.strides]
-        return np.ndarray(shape, storage.dtype, buffer, offset, strides)
+            numbers = numbers.byteswap()
+        return np.ndarray(shape, storage.dtype, numbers, 0, [size * s for s in tensor.strides])
 
 
-def _contents(root: Any, numbers: _Numbers, path: str | Path) -> Contents:
+def _last(tensor: Tensor) -> int:
+    """The place of a tensor's last number behind its first."""
+    return sum((n - 1) * s for n, s in zip(tensor.shape, tensor.strides, strict=True))
+
+
+def _contents(root: Any, numbers: _Numbers, path: str | Path, file_size: int) -> Contents:
     tensors: dict[str, Callable[[], np.ndarray]] = {}
     values: dict[str, Any] = {}
     shapes: dict[str, tuple[int, ...]] = {}  # of the tensors that can be read
     empty: list[str] = []
+    total = 0
 
     def refuse(name: str, why: str) -> np.ndarray:
         raise TorchFileError(f"{path}: the tensor {name!r} {why}")
@@ -238,12 +263,19 @@ def _contents(root: Any, numbers: _Numbers, path: str | Path) -> Contents:
             tensors[name] = functools.partial(refuse, name, leaf.why)
             continue
         if isinstance(leaf, Array):
+            total += len(leaf.content)
             tensors[name] = leaf.read
         elif why := numbers.why_not(leaf):
             tensors[name] = functools.partial(refuse, name, why)
             continue
         else:
+            total += numbers.length(leaf)
             tensors[name] = functools.partial(numbers.array, leaf)
+        if total > _SHARED * file_size + _SMALL:
+            raise TorchFileError(
+                f"its tensors share numbers so often that they have {total:,} bytes or more, in a file of "
+                f"{file_size:,}: save the weights of the network alone"
+            )
         shapes[name] = leaf.shape
         if 0 in leaf.shape and name.endswith("weight"):
             empty.append(name)

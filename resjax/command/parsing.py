@@ -1,24 +1,22 @@
-"""Setup that all commands share: flags, quiet libraries, fast and cached compilation, errors in one line."""
+"""The flags of all commands, and what is wrong with a command line, in one line."""
 
 from __future__ import annotations
 
 import dataclasses
-import logging
-import os
 import re
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NoReturn
 
-from absl import app, flags
+from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from resjax import config as configs
-from resjax.config import nearest, plain
-from resjax.cpu.compilation import compile_quickly, keep_compiled
+from resjax.command.meant import MEANT_FLAGS, nearest_field, unknown_field
 from resjax.data.config import check as check_data
-from resjax.workdir.stopping import Stopped
+from resjax.spelling import nearest, plain
+from resjax.workdir.failures import of_system
 
 CONFIG_FLAGS = ("--config", "-config")
 CONFIG_HELP = (
@@ -28,7 +26,8 @@ CONFIG_HELP = (
 # Flags that are defined here belong to the command, so its --help lists them.
 flags.disclaim_key_flags()
 # What parsing of flags and loading of a configuration raise.
-_ERRORS = (flags.Error, AttributeError, KeyError, IndexError, OSError, TypeError, ValueError)
+_BROKEN = (SyntaxError, ImportError, NameError, ArithmeticError)
+_ERRORS = (flags.Error, AttributeError, KeyError, IndexError, OSError, TypeError, ValueError, *_BROKEN)
 
 
 class Misuse(ValueError):
@@ -45,6 +44,16 @@ def define_options(options: type[Any]) -> dict[str, flags.FlagHolder[Any]]:
         field.name: define[str(field.type)](field.name, field.default, field.metadata["help"])
         for field in dataclasses.fields(options)
     }
+
+
+def define_allow_code() -> flags.FlagHolder[list[str]]:
+    """``--allow_code=package.module:function``, for a command that reads workdirs, see ``config.load``."""
+    return flags.DEFINE_list(
+        "allow_code",
+        [],
+        "'package.module:function', the builder of a network that a workdir may import and run; needed for "
+        "networks that are none of resjax",
+    )
 
 
 def chosen(options: type[Any], given: dict[str, flags.FlagHolder[Any]]) -> Any:
@@ -66,20 +75,12 @@ def define_config(config: ConfigDict) -> flags.FlagHolder[ConfigDict]:
     try:
         holder = config_flags.DEFINE_config_dict("config", config)
     except _ERRORS as error:  # this already reads the command line
-        _leave(_explained(sys.argv, error, config, flags.FLAGS))
+        leave(explained(sys.argv, error, config, flags.FLAGS))
     flag = flags.FLAGS["config"]
     flag.help, flag.default_as_str = f"changes a field. Without a change, they are\n{listed}", None
     # Its library takes this module for the command, whose --help would lack it.
     flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
     return holder
-
-
-def run(main: Callable[[list[str]], None]) -> None:
-    """Runs ``main(argv)`` with absl's flags parsed. The exit status is 2 after a wrong flag, 1 after an error
-    that the command reports, and 143 after a signal to stop."""
-    program = sys.modules["__main__"]
-    program.__doc__ = plain_text(program.__doc__ or "")
-    app.run(_quietly(main), flags_parser=_parse)
 
 
 def plain_text(docstring: str) -> str:
@@ -119,7 +120,7 @@ def no_arguments(argv: list[str]) -> None:
         )
 
 
-def _parse(argv: list[str], known: flags.FlagValues = flags.FLAGS) -> list[str]:
+def parse(argv: list[str], known: flags.FlagValues = flags.FLAGS) -> list[str]:
     """The arguments that are no flags, after parsing the ``known`` flags; leaves after a wrong one."""
     try:
         rest = known(_with_paths(argv))
@@ -129,7 +130,7 @@ def _parse(argv: list[str], known: flags.FlagValues = flags.FLAGS) -> list[str]:
             _check(config)
         return rest
     except _ERRORS as error:
-        _leave(_explained(argv, error, _configuration(argv, known), known))
+        leave(explained(argv, error, _configuration(argv, known), known))
 
 
 def _with_paths(argv: list[str]) -> list[str]:
@@ -146,12 +147,16 @@ def _with_paths(argv: list[str]) -> list[str]:
     return argv
 
 
-def _explained(argv: list[str], error: Exception, config: ConfigDict | None, known: flags.FlagValues) -> str:
+def explained(argv: list[str], error: Exception, config: ConfigDict | None, known: flags.FlagValues) -> str:
     """What is wrong with the command line ``argv``, in one line."""
     # absl wraps the error of a configuration file; the original message comes last.
     text = str(error).replace("\\n", " ").replace("\\'", "'").strip()
     if isinstance(error, KeyError):
         text = text.strip("\"'")
+    if isinstance(error, _BROKEN):
+        return f"the file of --config can't be run: {type(error).__name__}: {' '.join(text.split())}"
+    if system := re.search(r"\[Errno (\d+)\] [^:]*: '(.*)'", text):
+        return of_system(int(system[1]), system[2])
     if isinstance(error, flags.UnrecognizedFlagError):
         return _unknown_flag(argv, error.flagname, config, known)
     if missing := re.match(r"flag --(\w+)=None: .* must have a value", text):
@@ -163,15 +168,15 @@ def _explained(argv: list[str], error: Exception, config: ConfigDict | None, kno
             "--config takes no file here, since this command makes the configuration. Change fields: "
             "--config.FIELD=VALUE; --help lists them"
         )
-    for field, value in _overrides(argv) if config is not None else ():
-        if said := _wrong_path(config, field, value):
+    for field, value in overrides(argv) if config is not None else ():
+        if said := wrong_path(config, field, value):
             return said
         if text.startswith(f"flag --config.{field}={value}:"):
             return f"--config.{field}={value}: {configs.wanted(config, field)}"
     return text.splitlines()[-1] if "Traceback" in text else " ".join(text.split())
 
 
-def _overrides(argv: list[str]) -> Iterator[tuple[str, str]]:
+def overrides(argv: list[str]) -> Iterator[tuple[str, str]]:
     """(field, value) of each ``--config.FIELD=VALUE``; the value may be the next argument."""
     for argument, following in zip(argv, [*argv[1:], ""], strict=True):
         if found := re.match(r"--?(?:no)?config\.([^=]+)(?:=(.*))?$", argument, re.DOTALL):
@@ -195,7 +200,7 @@ def _value_of(name: str, known: flags.FlagValues) -> Any:
     return known[name].value if name in known else None
 
 
-def _wrong_path(config: ConfigDict, field: str, value: str) -> str:
+def wrong_path(config: ConfigDict, field: str, value: str) -> str:
     """Why ``--config.FIELD=VALUE`` names no field; '' if it does."""
     node: Any = config
     name, bracket, _ = field.partition("[")
@@ -205,7 +210,7 @@ def _wrong_path(config: ConfigDict, field: str, value: str) -> str:
             above = ".".join(parts[:depth])
             return f"--config.{field}: {above} is one value, {node!r}, and has no parts"
         if part not in node:
-            return f"--config.{field}: {_unknown_field(config, name, value)}"
+            return f"--config.{field}: {unknown_field(config, name, value)}"
         node = node[part]
     if isinstance(node, ConfigDict):
         guess = configs.as_flag(f"{name}.name", value)
@@ -223,105 +228,10 @@ def _check(config: ConfigDict) -> None:
     sections = {field.partition(".")[0] for field in known} - {"model"}
     for field in configs.flat(config.to_dict()):
         if field.partition(".")[0] in sections and field not in known:
-            raise ValueError(f"the file of --config sets {field}: {_unknown_field(config, field, '', known)}")
+            raise ValueError(f"the file of --config sets {field}: {unknown_field(config, field, '', known)}")
     configs.check_types(config)
     if "data" in config:
         check_data(config.data)
-
-
-def _unknown_field(config: ConfigDict, field: str, value: str, known: Iterable[str] = ()) -> str:
-    """What there is instead of ``field``; ``known`` are the fields, by default those of ``config``."""
-    fields = list(known or configs.flat(config.to_dict()))
-    section, _, leaf = field.rpartition(".")
-    near = _nearest_field(config, field, fields)
-    guess = configs.as_flag(near, _value_for(config, near, leaf, value)) if near and value else near
-    hint = f" Did you mean {guess}?" if near else ""
-    own = sorted(f.removeprefix(f"{section}.") for f in fields if section and f.startswith(f"{section}."))
-    if own:
-        return f"{section} has no field {leaf!r}.{hint} {section} has: {', '.join(own)}"
-    sections = sorted({f"{f.partition('.')[0]}.…" if "." in f else f for f in fields})
-    return f"there is no such field.{hint} There are: {', '.join(sections)}"
-
-
-def _value_for(config: ConfigDict, field: str, meant: str, value: str) -> str:
-    """The value of ``field`` that ``--config.MEANT=VALUE`` means: a duration gets its unit."""
-    current = configs.value_of(config, field)
-    unit = re.fullmatch(r"[\d.]+ (steps|epochs)", str(current))
-    if unit and re.fullmatch(r"[\d.]+", value):  # a duration
-        named = re.search("epoch|step|iter", meant.lower())
-        units = {"epoch": "epochs", "step": "steps", "iter": "steps"}
-        return f"{value} {units[named[0]] if named else unit[1]}"
-    return value
-
-
-def _nearest_field(config: ConfigDict, field: str, fields: Iterable[str] = ()) -> str:
-    """The field of ``config`` that ``field`` most likely means: by meaning, by spelling in its section, by
-    the same name elsewhere, by spelling elsewhere; '' if there is none."""
-    fields = list(fields or configs.flat(config.to_dict()))
-    section, _, leaf = field.rpartition(".")
-    sections = {f.partition(".")[0] for f in fields if "." in f}
-    if section not in sections:
-        section = nearest(section, sections)
-    meant = MEANT.get(plain(leaf), "")
-    own = {f.removeprefix(f"{section}."): f for f in fields if section and f.startswith(f"{section}.")}
-    leaves: dict[str, str] = {}
-    for f in fields:
-        leaves.setdefault(f.rpartition(".")[2], f)
-    candidates = (
-        own.get(leaf, ""),
-        own.get(meant.rpartition(".")[2], ""),
-        meant,
-        own.get(nearest(leaf, own), ""),
-        leaves.get(nearest(leaf, leaves, 0.75), ""),
-    )
-    return next((found for found in candidates if found in fields), "")
-
-
-# What others call the fields, without upper case, hyphens and underscores.
-MEANT = {
-    name: field
-    for field, names in {
-        "seed": "randomseed manualseed rngseed rng randomstate",
-        "model.name": "arch architecture network net backbone",
-        "model.depth": "layers numlayers nlayers numblocks",
-        "model.widths": "width channels features filters planes numfilters hiddensize",
-        "model.norm": "bn batchnorm usebn usebatchnorm normalization normlayer",
-        "model.shortcut": "skip skips skipconnection residual useresidual shortcuts",
-        "model.dtype": "precision fp16 bf16 bfloat16 float16 amp mixedprecision halfprecision half",
-        "model.dropout": "dropoutrate pdrop droprate",
-        "data.name": "dataset datasetname datapath data traindir root",
-        "data.data_dir": "datadir tfdsdatadir dataroot",
-        "data.image_size": "imgsize imsize inputsize resolution cropsize size",
-        "data.flip": "hflip horizontalflip randomflip mirror augment augmentation",
-        "data.pad": "padding croppadding randomcrop",
-        "data.standardize": "normalize standardise normalise",
-        "data.workers": "numworkers nworkers numthreads",
-        "data.holdout": "val valsize valsplit validation validationsplit",
-        "data.train_examples": "numtrain ntrain trainsize subset",
-        "train.duration": "epochs epoch numepochs nepochs maxepochs trainepochs steps numsteps maxsteps "
-        "trainsteps numtrainsteps iterations iters maxiter niter",
-        "train.batch_size": "bs batch batchsize trainbatchsize minibatch minibatchsize globalbatchsize",
-        "train.loss": "criterion objective lossfn",
-        "train.label_smoothing": "smoothing labelsmooth",
-        "optimizer.learning_rate": "lr baselr initlr initiallr maxlr peaklr eta alpha stepsize rate",
-        "optimizer.weight_decay": "wd l2 l2reg l2regularization weightpenalty",
-        "optimizer.momentum": "mom beta beta1",
-        "optimizer.schedule": "scheduler lrscheduler lrschedule lrdecay decaytype",
-        "optimizer.boundaries": "milestones lrsteps decayepochs decaysteps stepepochs lrmilestones",
-        "optimizer.factor": "gamma lrgamma decayfactor decayrate",
-        "optimizer.warmup": "warmupepochs warmupsteps warmuplength",
-        "optimizer.clip_norm": "clip gradclip gradientclip clipgrad clipgradnorm maxgradnorm clipping",
-        "eval.every": "evalevery evalfreq evalinterval testevery valevery validateevery",
-        "eval.batch_size": "evalbatchsize testbatchsize valbatchsize",
-        "log.every": "logevery logfreq loginterval printfreq logsteps",
-        "log.tensorboard": "tb usetensorboard",
-        "checkpoint.every": "saveevery savefreq saveinterval checkpointevery ckptevery savesteps",
-        "checkpoint.keep": "keepcheckpoints maxtokeep savetotallimit keeplast",
-        "parallel.cpu_devices": "devices numdevices cores numcores",
-        "parallel.distributed": "multihost ddp multinode",
-    }.items()
-    for name in names.split()
-}
 
 
 def _unknown_flag(argv: list[str], name: str, config: ConfigDict | None, known: flags.FlagValues) -> str:
@@ -331,48 +241,15 @@ def _unknown_flag(argv: list[str], name: str, config: ConfigDict | None, known: 
     bare = re.sub(r"^config[._-]", "", name, flags=re.IGNORECASE)
     near = nearest(name, own)
     if config is not None and (bare != name or not near):
-        near = f"config.{field}" if (field := _nearest_field(config, bare)) else near
-    near = near or _FLAGS.get(plain(name), "")
+        near = f"config.{field}" if (field := nearest_field(config, bare)) else near
+    near = near or MEANT_FLAGS.get(plain(name), "")
     hint = f"Did you mean --{near}? " if near and near.partition(".")[0] in own else ""
     return (
         f"--{name}: there is no such flag. {hint}This command has: {', '.join(f'--{f}' for f in sorted(own))}"
     )
 
 
-# Flags of other programs, without underscores.
-_FLAGS = dict.fromkeys(
-    ("logdir", "outputdir", "outdir", "modeldir", "rundir", "savedir", "checkpointdir", "folder", "dir",
-     "checkpoint", "ckpt", "run", "runs", "resume"), "workdir"
-) | dict.fromkeys(("cfg", "configfile", "conf"), "config") | dict.fromkeys(
-    ("analysis", "analyses", "analyze"), "studies"
-) | dict.fromkeys(("output", "report", "o", "save"), "out")  # fmt: skip
-
-
-def _leave(text: str) -> NoReturn:
+def leave(text: str) -> NoReturn:
+    """Ends the process after a misuse."""
     print(f"error: {text}", file=sys.stderr)
     sys.exit(2)
-
-
-def _quietly(main: Callable[[list[str]], None]) -> Callable[[list[str]], None]:
-    def quiet_main(argv: list[str]) -> None:
-        # absl.app enables the logs of all libraries: orbax logs each save, JAX each missing platform.
-        for name in ("absl", "jax"):
-            logging.getLogger(name).setLevel(logging.WARNING)
-        try:
-            compile_quickly()
-            keep_compiled()
-            main(argv)
-            sys.stdout.flush()
-        except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        except Stopped as stopped:
-            print(stopped, file=sys.stderr)
-            sys.exit(143)
-        except (app.UsageError, Misuse) as error:
-            sys.stdout.flush()
-            _leave(str(error))
-        except (ValueError, FileNotFoundError, FloatingPointError) as error:
-            print(f"error: {error}", file=sys.stderr)
-            sys.exit(1)
-
-    return quiet_main
