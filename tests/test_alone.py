@@ -145,7 +145,7 @@ def test_records_are_on_the_disk_before_their_checkpoint(tmp_path, order):
 def test_training_waits_for_its_records_before_it_saves():
     synced = []
     writer = SimpleNamespace(sync=lambda: synced.append(True))
-    reports = loop._Reports(None, None, writer, None)
+    reports = loop._Reports(None, None, writer, None, None)
     reports.write(loop._Found(0, 0), None)
     assert not synced
     reports.write(loop._Found(0, 0), None, saves=True)

@@ -166,8 +166,8 @@ def test_training_goes_on_from_the_pretrained_network(files, tmp_path):
     make_workdir(read(folder / "net.safetensors"), home, experiment)
     (home / "metrics.jsonl").write_text('{"step": 1, "epoch": 0.6, "test_error": 0.5}\n')
     config = configs.load_file(home / "config.py")
-    config.optimizer.learning_rate = 0.5
-    with pytest.raises(ValueError, match=r"another configuration:\n  optimizer.learning_rate"):
+    config.optimizer.momentum = 0.5
+    with pytest.raises(ValueError, match=r"another configuration:\n  optimizer.momentum"):
         train_and_evaluate(config, home)
     config = configs.load_file(home / "config.py")
     state = train_and_evaluate(config, home)
