@@ -22,8 +22,8 @@ from resjax.report.facts import facts_of
 from resjax.report.progress import progress
 from resjax.studies.run import load_run
 from resjax.train import train_and_evaluate
-from resjax.training import manifest
-from resjax.training.loaded import evaluate, need_free
+from resjax.training.loaded import evaluate, need_free, set_fine_tuning
+from resjax.training.teacher import sha256
 from resjax.workdir.stopping import Stopped
 from resjax.workdir.workdir import claim, read_starts
 
@@ -56,8 +56,7 @@ def test_the_new_run_is_the_old_one_without_the_units(run, tmp_path):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
     assert tuple(smaller.config.model.cut) == units and smaller.step == 1 and not smaller.from_scratch
     made = read_starts(tmp_path / "B")[0]["cut"]
-    sums = run.workdir / "checkpoints/2" / manifest.FILE
-    assert made.pop("sha256") == workdirs._digest(sums.parent) and sums.is_file()
+    assert made.pop("sha256") == sha256(run.newest.variables)
     assert made == {
         "from": str(run.workdir), "step": 2, "units": list(units), "by": "hand", "recalibrated": False,
     }  # fmt: skip
@@ -81,6 +80,13 @@ def test_a_cut_of_a_cut(run, tmp_path):
         told = (c.train.duration, c.optimizer.schedule, c.optimizer.warmup)
         assert told == ("5 epochs", "cosine", "0 steps")
         assert c.optimizer.learning_rate == run.config.optimizer.learning_rate / 10
+
+
+def test_the_training_behind_a_cut_has_no_teacher_unless_it_is_named():
+    config = configs.default()
+    config.train.teacher = "runs/older"
+    set_fine_tuning(config, 0.01)
+    assert (config.train.teacher, config.train.duration) == ("", "5 epochs")
 
 
 @pytest.mark.slow  # it trains

@@ -36,7 +36,7 @@ from resjax.studies.options import ClaimOptions
 from resjax.studies.run import load_run
 from resjax.training.checkpoint import Checkpoints
 from resjax.training.experiment import load_experiment
-from resjax.training.loaded import CONFIG_FILE, evaluate, need_free
+from resjax.training.loaded import config_file, evaluate, need_free
 from resjax.workdir import atomic
 from resjax.workdir.atomic import is_temporary, replacing, write
 from resjax.workdir.workdir import claim, read_starts
@@ -138,7 +138,7 @@ def test_an_import_is_whole_or_refused(tmp_path, states):
 
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # of ml_collections
 def test_the_configuration_of_an_interrupted_import_is_refused_in_one_line(tmp_path, capsys):
-    (tmp_path / "config.py").write_text(CONFIG_FILE)
+    (tmp_path / "config.py").write_text(config_file("resnet"))
     (tmp_path / "runs.json").write_text("[]")
     argv = ["train", f"--config={tmp_path}/config.py"]
     known = flags.FlagValues()

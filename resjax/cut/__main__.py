@@ -39,6 +39,7 @@ from resjax.cut.workdirs import (
     make_workdir,
     told,
 )
+from resjax.models import runs_code
 from resjax.models.layer_table import layer_table, totals
 from resjax.network.cut import cut
 from resjax.report.progress import Task, progress
@@ -52,6 +53,7 @@ from resjax.training.cores import share_cores_to_analyse
 from resjax.training.experiment import Experiment
 from resjax.training.loaded import evaluate, measured, need_free
 from resjax.workdir.paths import local, writable
+from resjax.workdir.stopping import phase
 
 # What each rule does, for the line that says why these units go.
 _WHY = {
@@ -148,8 +150,9 @@ def _main(argv: list[str]) -> None:
     options = command.chosen(CutOptions, _OPTIONS)
     path = writable(out, "--out")
     need_free(out, "--out")
-    share_cores_to_analyse(configs.load(local(workdir, reads=True)))
-    run = load_run(workdir)
+    allow_code = _ALLOW_CODE.value or []
+    share_cores_to_analyse(configs.load(local(workdir, reads=True), allow_code))
+    run = load_run(workdir, allow_code=allow_code)
     console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
     with progress(console) as task:
         if "units" in criterion:
@@ -174,10 +177,14 @@ def _main(argv: list[str]) -> None:
     print(f"BatchNorm's statistics were {'' if recalibrated else 'not '}re-estimated")
     if _EVALUATE.value:
         smaller = evaluate(experiment, state, path)
-        print(errors_told(run, measured(run.experiment, run.newest), smaller), flush=True)
+        with phase("the intact network was evaluated", f"the cut network and its error are saved in {path}"):
+            whole = measured(run.experiment, run.newest)
+        print(errors_told(run, whole, smaller), flush=True)
     Console(highlight=False).print(costs(run, experiment))
     home, config = shlex.quote(out), shlex.quote(f"{out}/config.py")
-    print(f"done: {out}. Analyze it: python -m resjax.analyze --workdir={home}")
+    name = run.config.model.name
+    allowed = f" --allow_code={shlex.quote(name)}" if runs_code(name) else ""
+    print(f"done: {out}. Analyze it: python -m resjax.analyze --workdir={home}{allowed}")
     further = f"python -m resjax.train --config={config} --workdir={home}"
     print(f"Train it on ({told(experiment.config)}): {further}")
 
@@ -194,6 +201,7 @@ if __name__ == "__main__":
     _RECALIBRATE = flags.DEFINE_bool("recalibrate", True, about)
     about = "measure both errors on the evaluation set (long for ImageNet on a CPU)"
     _EVALUATE = flags.DEFINE_bool("evaluate", True, about)
+    _ALLOW_CODE = command.define_allow_code()
     _OPTIONS = command.define_options(CutOptions)
     flags.mark_flags_as_required(["workdir", "out"])
     command.run(_main)

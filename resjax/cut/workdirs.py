@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,10 @@ from resjax import models
 from resjax.network import Network
 from resjax.network.cut import cut, recut_variables
 from resjax.studies.run import Run
-from resjax.training import manifest
 from resjax.training.experiment import Experiment, make_experiment
 from resjax.training.loaded import begin, set_fine_tuning
 from resjax.training.step import TrainState
+from resjax.training.teacher import sha256
 
 # The rate of the training is divided by this, since the weights are trained already.
 _SLOWER = 10
@@ -69,7 +68,7 @@ def make_workdir(
     facts = {
         "from": str(run.workdir),
         "step": run.step,
-        "sha256": _digest(run.workdir / "checkpoints" / str(run.step)),
+        "sha256": sha256(run.variables),
         "units": list(units),
         "by": by,
         "recalibrated": recalibrated,
@@ -89,12 +88,6 @@ def _names_in(uncut: Network, before: Sequence[str], network: Network, units: Se
     left = [unit.name for unit in uncut.units if unit.name not in before]
     name_of = dict(zip((unit.name for unit in network.units), left, strict=True))
     return [name_of[unit] for unit in units]
-
-
-def _digest(checkpoint: Path) -> str | None:
-    """SHA-256 of a checkpoint's list of checksums; None for a checkpoint of an earlier version, without."""
-    sums = checkpoint / manifest.FILE
-    return hashlib.sha256(sums.read_bytes()).hexdigest() if sums.is_file() else None
 
 
 def told(config: ConfigDict) -> str:

@@ -70,7 +70,7 @@ def find(config: ConfigDict, directory: Path) -> Source | None:
     if workdir == directory:
         raise ValueError(f"train.teacher={given} is the workdir of this run; name that of a trained network")
     with _named(given):
-        own = configs.load(workdir)
+        own = configs.load(workdir, allow_code=config.model.name)  # which this run imports, too
     for whose, loss in (("this run", config.train.loss), (f"train.teacher={given}", own.train.loss)):
         if loss != "cross_entropy":
             raise ValueError(

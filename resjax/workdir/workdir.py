@@ -140,8 +140,11 @@ def read_starts(workdir: str | Path) -> list[dict[str, Any]]:
 
 
 def _has(value: Any, kinds: Mapping[str, type]) -> bool:
-    """Whether ``value`` is an object with at least these fields, each of its kind."""
-    return isinstance(value, dict) and all(isinstance(value.get(k), kind) for k, kind in kinds.items())
+    """Whether ``value`` is an object with at least these fields, each of its kind; lists are of texts."""
+    if not isinstance(value, dict) or not all(isinstance(value.get(k), kind) for k, kind in kinds.items()):
+        return False
+    lists = (value[k] for k, kind in kinds.items() if kind is list)
+    return all(isinstance(element, str) for one in lists for element in one)
 
 
 def _with_paths_of(config: ConfigDict, older: ConfigDict) -> ConfigDict:
