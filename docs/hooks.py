@@ -40,7 +40,9 @@ API = {
     "studies_signals": "resjax.studies.signals",
     "studies_units": "resjax.studies.units",
     "studies_convolution": "resjax.studies.convolution",
+    "studies_cutting": "resjax.studies.cutting",
     "report": "resjax.report",
+    "cut": "resjax.cut",
 }
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
 

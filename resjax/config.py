@@ -293,11 +293,12 @@ def _refuse_code(path: Path, name: str, allowed: set[str]) -> None:
         )
 
 
-def remedy_of_no_config(workdir: Path) -> str:
-    """What to do about a folder with ``runs.json`` and without ``config.json``, which imports write last."""
+def remedy_of_no_config(workdir: Path, flag: str = "--workdir") -> str:
+    """What to do about a folder with ``runs.json`` and without ``config.json``, which imports and cuts write
+    last; ``flag`` named the folder."""
     return (
-        f"If an import was interrupted: rm -r {shlex.quote(str(workdir))}, and import again; or use another "
-        f"--workdir. If the file was lost, {_restore(workdir / 'config.json', 'restore')}"
+        f"If an import or a cut was interrupted: rm -r {shlex.quote(str(workdir))}, and repeat it; or use "
+        f"another {flag}. If the file was lost, {_restore(workdir / 'config.json', 'restore')}"
     )
 
 

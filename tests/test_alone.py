@@ -32,7 +32,7 @@ def test_a_second_training_of_a_workdir_is_refused_before_it_writes(tmp_path):
     config = configs.default(depth=8, widths=(2, 2, 2))
     config.data.name, config.data.train_examples, config.train.batch_size = "digits", 64, 16
     with alone(tmp_path / "run"):
-        with pytest.raises(ValueError, match=f"another process is training or importing in {tmp_path}/run;"):
+        with pytest.raises(ValueError, match=f"another process is writing a run in {tmp_path}/run;"):
             train_and_evaluate(config, tmp_path / "run")
         assert list((tmp_path / "run").iterdir()) == []
         with alone(tmp_path / "other"):
@@ -50,7 +50,7 @@ def test_an_import_into_a_workdir_that_is_written_is_refused(tmp_path):
     state = TrainState(jnp.int32(0), {}, {}, counter, jax.random.key(0))
     experiment = SimpleNamespace(create_state=lambda: state)
     variables = {"params": {}, "batch_stats": {}}
-    with alone(tmp_path / "run"), pytest.raises(ValueError, match="another process is training or importing"):
+    with alone(tmp_path / "run"), pytest.raises(ValueError, match="another process is writing a run"):
         make_workdir(source, tmp_path / "run", experiment, variables=variables)
     assert list((tmp_path / "run").iterdir()) == []
 

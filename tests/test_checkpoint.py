@@ -6,6 +6,8 @@ import os
 import re
 import shutil
 import subprocess
+import sys
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -307,3 +309,15 @@ def test_threads_of_a_failed_save_log_nothing(tmp_path, monkeypatch, caplog):
         cause = (type(error), error, None) if error else None
         logger.handle(logging.LogRecord("absl", logging.ERROR, f"/orbax/{file}", 1, text, (), cause))
     assert [record.message for record in caplog.records] == ["of another", "plain"]
+
+
+def test_threads_that_find_a_failed_save_ended_print_nothing(tmp_path, monkeypatch):
+    printed = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda found: printed.append(str(found.exc_value)))
+    for step in (3, 4):  # the second save changes nothing more
+        Checkpoints(tmp_path).save(state(step))
+        hook = sys.unraisablehook
+    assert hook is checkpoint._hook
+    for error in (RuntimeError("Event loop is closed"), RuntimeError("another"), OSError("full")):
+        sys.unraisablehook(SimpleNamespace(exc_value=error))
+    assert printed == ["another", "full"]

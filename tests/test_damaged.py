@@ -108,6 +108,8 @@ IMPORT = {"file": "net.pth", "sha256": "0123", "layout": "torchvision"}
     "change",
     [lambda s: s.clear(), without("date"), without("commit"), lambda s: s.update(device_count="1"),
      lambda s: s.update(imported=True), lambda s: s.update(imported={**IMPORT, "file": 3}),
+     lambda s: s.update(cut={"from": "runs/a", "step": 1, "units": "stage1/unit1", "by": "last"}),
+     lambda s: s.update(cut={"from": "runs/a", "step": 1, "units": ["stage1/unit1", 2], "by": "last"}),
      lambda s: s.update(teacher={"workdir": "A", "step": "1", "sha256": "0"})],
 )  # fmt: skip
 def test_a_start_of_another_shape(run, change):

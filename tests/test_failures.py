@@ -337,17 +337,32 @@ def test_a_folder_of_checkpoints_that_cannot_be_read_is_not_empty(tmp_path):
         _ = Checkpoints(tmp_path).newest
 
 
+# {what made it: (the entry of runs.json, what the refusal says)}
+GIVEN = {
+    "import": (
+        {"imported": {"file": "net.pth", "sha256": "0", "layout": "torchvision"}},
+        "was imported from net.pth, and its checkpoints are gone. Copy one to .*pretrained FILE --workdir=OT",
+    ),
+    "cut": (
+        {"cut": {"from": "my runs/a", "step": 2, "units": ["stage1/unit2", "stage2/unit1"], "by": "last"}},
+        "was cut from the run in my runs/a, and its checkpoints are gone. Copy one to .*resjax.cut "
+        "--workdir='my runs/a' --out=OTHER --units=stage1/unit2,stage2/unit1$",
+    ),
+}
+
+
 @pytest.mark.parametrize("trained", [False, True])
-def test_an_imported_network_without_its_checkpoints_is_not_trained_anew(tiny, tmp_path, trained):
-    add_start(tmp_path, imported={"file": "net.pth", "sha256": "0", "layout": "torchvision"})
+@pytest.mark.parametrize("start, said", GIVEN.values(), ids=GIVEN)
+def test_a_given_network_without_its_checkpoints_is_not_trained_anew(tiny, tmp_path, start, said, trained):
+    add_start(tmp_path, **start)
     write_config(tmp_path, tiny)
     (tmp_path / "checkpoints/1").mkdir(parents=True)
     claim(tmp_path, tiny)
     if not trained:
         (tmp_path / "runs.json").unlink()
-        add_start(tmp_path, imported={"file": "net.pth", "sha256": "0", "layout": "torchvision"})
+        add_start(tmp_path, **start)
     (tmp_path / "checkpoints/1").rmdir()
     before = (tmp_path / "runs.json").read_text()
-    with pytest.raises(ValueError, match=r"was imported from net.pth, and its checkpoints are gone. Copy"):
+    with pytest.raises(ValueError, match=said):
         claim(tmp_path, tiny)
     assert (tmp_path / "runs.json").read_text() == before

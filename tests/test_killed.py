@@ -26,7 +26,7 @@ from resjax.pretrained import read
 from resjax.pretrained.convert import to_tensors
 from resjax.pretrained.export import export
 from resjax.pretrained.layouts import naming
-from resjax.pretrained.workdirs import _CONFIG_FILE, default_config, evaluate, make_workdir, need_free
+from resjax.pretrained.workdirs import default_config, make_workdir
 from resjax.report import kept
 from resjax.report import write as reports
 from resjax.report.figures import save as save_figures
@@ -36,6 +36,7 @@ from resjax.studies.options import ClaimOptions
 from resjax.studies.run import load_run
 from resjax.training.checkpoint import Checkpoints
 from resjax.training.experiment import load_experiment
+from resjax.training.loaded import config_file, evaluate, need_free
 from resjax.workdir import atomic
 from resjax.workdir.atomic import is_temporary, replacing, write
 from resjax.workdir.workdir import claim, read_starts
@@ -123,7 +124,7 @@ def test_an_import_is_whole_or_refused(tmp_path, states):
             assert "imported" in read_starts(path)[0] and (path / "checkpoints/1").is_dir()
             claim(path, configs.load(path))  # a training goes on
         elif found.files(path):
-            remedy = f"import was interrupted: rm -r {path}, and import again"
+            remedy = f"a cut was interrupted: rm -r {path}, and repeat it"
             for use in (load_run, need_free, lambda path: claim(path, config)):
                 with pytest.raises((ValueError, FileNotFoundError), match=remedy):
                     use(path)
@@ -131,13 +132,13 @@ def test_an_import_is_whole_or_refused(tmp_path, states):
             need_free(path)
             claim(path, config)
     run = load_run(tmp_path / "run")
-    assert (run.imported, run.step, whole, len(found.paths)) == (True, 1, 3, 9)
+    assert (not run.from_scratch, run.step, whole, len(found.paths)) == (True, 1, 3, 9)
     assert (len(read_records(found.paths[-1])), len(read_records(found.paths[-2]))) == (1, 0)
 
 
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # of ml_collections
 def test_the_configuration_of_an_interrupted_import_is_refused_in_one_line(tmp_path, capsys):
-    (tmp_path / "config.py").write_text(_CONFIG_FILE)
+    (tmp_path / "config.py").write_text(config_file("resnet"))
     (tmp_path / "runs.json").write_text("[]")
     argv = ["train", f"--config={tmp_path}/config.py"]
     known = flags.FlagValues()

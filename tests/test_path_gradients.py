@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from jax import lax
 from network_helpers import draw, programs
+from run_helpers import tiny_run
 
 from resjax import models
 from resjax.models.layers import BatchNorm, Conv, Dense
@@ -21,8 +22,10 @@ from resjax.network.losses import cross_entropy
 from resjax.network.unit import Unit
 from resjax.studies import moments
 from resjax.studies.batches import whole_batches
+from resjax.studies.options import Options
 from resjax.studies.paths import path_exact, path_sampled
 from resjax.studies.paths.path_exact import path_spectrum
+from resjax.studies.paths.path_growth import STUDY as GROWTH
 from resjax.studies.paths.path_growth import PathGrowth, path_growth, unit_scales
 from resjax.studies.paths.path_growth import plot as plot_growth
 from resjax.studies.paths.path_parameters import PathParameters, path_parameters
@@ -568,3 +571,10 @@ def test_json_join_and_plots():
 def test_bad_arguments_are_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
         wrong(*case("own"))
+
+
+def test_the_growth_of_paths_is_measured_on_a_run(tmp_path):
+    """As a report does, with what a bench has for every study."""
+    run = tiny_run(tmp_path / "run", stage_sizes=(2,), widths=(2,))
+    result = GROWTH.run(run, Options(gradient_batches=1))
+    assert result.step.tolist() == [0, 2] and np.all(np.isfinite(result.norm))

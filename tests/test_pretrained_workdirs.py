@@ -25,7 +25,6 @@ from resjax.pretrained.convert import to_tensors
 from resjax.pretrained.layouts import naming
 from resjax.pretrained.workdirs import (
     default_config,
-    evaluate,
     make_workdir,
     need_data,
     new_head_of,
@@ -37,6 +36,7 @@ from resjax.studies.run import load_run
 from resjax.studies.study import Bench
 from resjax.train import train_and_evaluate
 from resjax.training.experiment import load_experiment
+from resjax.training.loaded import evaluate
 
 SHAPE, CLASSES = (8, 8, 3), 10
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -166,8 +166,8 @@ def test_training_goes_on_from_the_pretrained_network(files, tmp_path):
     make_workdir(read(folder / "net.safetensors"), home, experiment)
     (home / "metrics.jsonl").write_text('{"step": 1, "epoch": 0.6, "test_error": 0.5}\n')
     config = configs.load_file(home / "config.py")
-    config.optimizer.learning_rate = 0.5
-    with pytest.raises(ValueError, match=r"another configuration:\n  optimizer.learning_rate"):
+    config.optimizer.momentum = 0.5
+    with pytest.raises(ValueError, match=r"another configuration:\n  optimizer.momentum"):
         train_and_evaluate(config, home)
     config = configs.load_file(home / "config.py")
     state = train_and_evaluate(config, home)

@@ -25,9 +25,10 @@ ROOMS = {
     "pretrained",
     "studies",
     "report",
+    "cut",
 }
 COMMANDS = ("__main__", "train", "analyze", "claims", "describe", "convolve", "demo", "pretrained/__main__",
-            "pretrained/export", "data/prepare")  # fmt: skip
+            "pretrained/export", "cut/__main__", "data/prepare")  # fmt: skip
 
 
 def modules(repository=REPOSITORY):

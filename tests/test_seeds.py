@@ -98,7 +98,7 @@ class Fake:
     config: object
     label: str = ""
     step: int = 2
-    imported: bool = False
+    from_scratch: bool = True
 
 
 def grouped(*names, **changes):
@@ -146,7 +146,7 @@ def test_only_the_seed_may_differ():
     assert grouped("a1", "a2", config=config_of(1, batch_size=4)) == {}
     assert grouped("a1", "a2", config=config_of(0)) == {}  # the same seed twice is one draw
     assert grouped("a1", "a2", step=1) == {}
-    assert groups_of([Fake(Path(f"/r/{i}"), config_of(i), str(i), imported=True) for i in (0, 1)]) == {}
+    assert groups_of([Fake(Path(f"/r/{i}"), config_of(i), str(i), from_scratch=False) for i in (0, 1)]) == {}
     free = config_of(1)
     free.data.data_dir, free.log.every = "/elsewhere", "7 steps"  # affect no result
     assert grouped("a1", "a2", config=free) == {"a": ["a1", "a2"]}

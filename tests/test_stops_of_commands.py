@@ -56,6 +56,7 @@ KEPT = "finished results are kept; the same command continues"
 AGAIN = " again: ended at once; what was saved before is whole"
 TRAIN = ("train", "--config={folder}/c.py", "--workdir={folder}/new", "--config.train.duration=8 steps")
 ANALYZE = ("analyze", "--workdir={folder}/run", "--out={folder}/report", "--studies=curves")
+CUT = ("cut", "--workdir={folder}/run", "--out={folder}/smaller", "--count=1")
 IMPORT = ("pretrained", "{folder}/net.pth", "--workdir={folder}/theirs")
 # {phase: (what makes it last, the command, what its line says after the signal)}
 PHASES = {
@@ -76,6 +77,7 @@ PHASES = {
     ),
     "computing": ("hold('resjax.studies.study:Study', 'run')", ANALYZE, f" was computed: {KEPT}"),
     "drawing": ("hold('resjax.report.write', 'save')", ANALYZE, f" while the report was written: {KEPT}"),
+    "choosing units": ("hold('resjax.studies.cutting.choose', 'order')", CUT, f" was computed: {NOTHING}"),
     "importing": (
         "hold('resjax.pretrained.source', 'read')",
         IMPORT,

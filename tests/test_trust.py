@@ -15,7 +15,7 @@ from resjax import data
 from resjax.analysis import load_run, load_runs
 from resjax.analyze import analyze
 from resjax.data import prepare
-from resjax.pretrained import workdirs
+from resjax.training.loaded import config_file
 from resjax.workdir.workdir import claim
 
 MODULE = """
@@ -47,7 +47,7 @@ def theirs(tmp_path, ran):
     stored = json.loads((home / "config.json").read_text())
     stored["model"] = {"name": NAME}
     (home / "config.json").write_text(json.dumps(stored))
-    (home / "config.py").write_text(workdirs._CONFIG_FILE)
+    (home / "config.py").write_text(config_file("resnet"))
     return home
 
 
@@ -91,6 +91,7 @@ def test_the_commands_do_not_import_it(theirs, ran, tmp_path):
         ("resjax.analyze", own),
         ("resjax.analyze", own, "--allow_code=somebodys_module:other"),
         ("resjax.pretrained.export", own, "--out=x.safetensors"),
+        ("resjax.cut", own, "--out=x", "--count=1"),
         ("resjax.train", own, f"--config={theirs}/config.py"),
         ("resjax.describe", f"--config={theirs}/config.py"),
     ]
@@ -118,8 +119,27 @@ def test_a_builder_is_allowed_by_its_name(tmp_path, ran):
     del stored["model"]["width"], stored["sha256"]
     (home / "config.json").write_text(json.dumps(stored))
     for allowed in (NAME, [NAME], ("other:net", NAME)):
-        assert configs.load(home, allowed).model.to_dict() == {"name": NAME, "width": 4}
+        assert configs.load(home, allowed).model.width == 4
     assert ran()
+
+
+def test_the_configuration_of_a_cut_network_allows_its_builder(tmp_path, ran):
+    home = claim(tmp_path / "own", configs.default(NAME, width=2))
+    (home / "config.py").write_text(config_file(NAME))
+    assert configs.load_file(home / "config.py").model.name == NAME and ran()
+
+
+@pytest.mark.slow  # it trains
+def test_an_own_network_is_cut_if_it_is_allowed_and_learns_from_the_intact_one(tmp_path, ran):
+    tiny_run(tmp_path / "A", NAME, width=2)
+    (tmp_path / "said").mkdir()
+    cut = ("resjax.cut", "--workdir=A", "--out=B", "--units=stage1/unit1", "--noevaluate", "--norecalibrate")
+    (done,) = run_each([(*cut, f"--allow_code={NAME}")], tmp_path / "said", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"resjax.analyze --workdir=B --allow_code={NAME}\n" in done.stdout
+    own = ("resjax.train", "--config=B/config.py", "--workdir=B", "--config.train.duration=3 steps")
+    (done,) = run_each([(*own, "--config.train.teacher=A")], tmp_path / "said", cwd=tmp_path)
+    assert done.returncode == 0 and f"teacher: {NAME} of step" in done.stderr + done.stdout, done.stderr
 
 
 @pytest.mark.slow

@@ -204,18 +204,29 @@ def test_a_known_name_is_never_taken_for_a_folder(tmp_path):
         claim(run, config)
 
 
-def test_an_imported_network_may_be_trained_in_another_way(tmp_path):
-    """But not with another network, seed or other data, and what was trained here goes on as it began."""
+IMPORTED = {"imported": {"file": "net.pth", "sha256": "0123", "layout": "torchvision"}}
+CUT = {"cut": {"from": "runs/a", "step": 3, "units": ["stage1/unit1"], "by": "last"}}
+
+
+@pytest.mark.parametrize("origin", [IMPORTED, CUT])
+def test_given_weights_may_be_trained_in_another_way(tmp_path, origin):
+    """But not with another network, seed or optimizer, or other data; what was trained here goes on as it
+    began."""
     config = configs.default()
     run = claim(tmp_path / "run", config)
     runs = json.loads((run / "runs.json").read_text())
-    imported = {"file": "net.pth", "sha256": "0123", "layout": "torchvision"}
-    (run / "runs.json").write_text(json.dumps([runs[0] | {"imported": imported}]))
+    (run / "runs.json").write_text(json.dumps([runs[0] | origin]))
     (run / "checkpoints/1").mkdir(parents=True)
-    config.train.batch_size, config.seed = 64, 1
-    with pytest.raises(ValueError, match=r"configuration:\n  seed: 0 → 1\nUse"):
+    config.train.batch_size, config.seed, config.optimizer.momentum = 64, 1, 0.8
+    config.optimizer.learning_rate, config.optimizer.schedule, config.optimizer.warmup = (
+        0.2,
+        "cosine",
+        "9 steps",
+    )
+    refused = r"configuration:\n  optimizer\.momentum: 0\.9 → 0\.8\n  seed: 0 → 1\nUse"
+    with pytest.raises(ValueError, match=refused):
         claim(run, config)
-    config.seed = 0
+    config.seed, config.optimizer.momentum = 0, 0.9
     claim(run, config)
     config.train.batch_size = 32
     with pytest.raises(ValueError, match=r"train\.batch_size: 64 → 32"):

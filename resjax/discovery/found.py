@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from resjax.discovery import chain as chains
 from resjax.discovery import diagnosis, selection, units
 from resjax.discovery.anatomy import Anatomy, Source
+from resjax.discovery.cutting import CutFunction, chosen
 from resjax.discovery.gates import run_gated
 from resjax.discovery.given import Given, raw_path
 from resjax.discovery.layout import lay_out, lay_out_gated
@@ -85,6 +86,32 @@ class Found:
         arrays = source.given.arrays(self.unstack(variables) if stacked else variables)
         checked = None if gates is None else jax.numpy.asarray(gates)
         return run_gated(source, arrays, x, checked)[0]
+
+    def cut(self, gone: Sequence[str], variables: Any = None) -> tuple[CutFunction, Any]:
+        """The function without the units ``gone``, and its smaller variables.
+
+        ::
+
+            fn, smaller = found.cut(["blocks/3", "blocks/7"])
+            logits = fn(smaller, x)
+
+        Args:
+          gone: names of units.
+          variables: of the user's form; None for those with which the units were found.
+
+        Returns:
+          A function (variables, x) → logits, equal to ``apply`` with gates of 0 on these units. And a pytree
+          of the user's form without what only these units read: None instead of an array, and a stacked
+          array without their rows. The function takes any such pytree, and ``discover`` takes both.
+
+        Raises:
+          ValueError: a name of no unit, all units, or variables of another form.
+        """
+        source = self.network.code.source
+        fn = CutFunction(source, chosen(self.network.names, gone))
+        if variables is None:
+            variables = jax.tree_util.tree_unflatten(source.given.tree, source.given.values)
+        return fn, fn.smaller(variables)
 
     def stack(self, variables: Any) -> dict[str, Any]:
         """Variables of the user's form, such as the initial ones, as those of ``network``."""

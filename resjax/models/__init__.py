@@ -7,6 +7,9 @@ are the fields of ``config.model``, with the function's defaults. Every builder 
 * ``dtype``: dtype of the computation, 'float32' or 'bfloat16'; parameters and statistics stay float32;
 * ``conv``: 'auto', or 'lax' for JAX's convolution and gradients (needed for forward-mode derivatives);
 * ``unroll``: units per loop iteration; 0 chooses a fast number, see ``Network``.
+
+Every model, that of one's own too, has the field ``cut``: names of units that are left out of what the
+builder returns (``resjax.network.cut``), such as ``("stage1/unit3", "stage2/unit1")``.
 """
 
 import importlib
@@ -21,6 +24,7 @@ from resjax.models.lenet import lenet5
 from resjax.models.resnet import imagenet_resnet, resnet
 from resjax.models.vgg import veit_plain, vgg
 from resjax.network import Network
+from resjax.network.cut import cut
 
 Builder = Callable[..., Network]
 MODELS: dict[str, Builder] = {
@@ -44,7 +48,12 @@ def build(config: Mapping[str, Any], *, image_shape: tuple[int, int, int], num_c
     values = dict(config)
     builder, _ = _builder(values.pop("name", None), values)
     tuples = {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in values.items()}
-    return builder(image_shape=tuple(image_shape), num_classes=num_classes, **tuples)
+    gone = tuples.pop("cut", ())
+    network = builder(image_shape=tuple(image_shape), num_classes=num_classes, **tuples)
+    try:
+        return cut(network, gone, image_shape)
+    except ValueError as error:
+        raise ValueError(f"model.cut={gone}: {error}") from error
 
 
 def runs_code(name: str) -> bool:
@@ -71,7 +80,7 @@ def types_of(name: str) -> dict[str, Any]:
         hints = get_type_hints(builder)
     except (ValueError, NameError, TypeError):
         return {}
-    return {field: hints[field] for field in fields if field in hints}
+    return {field: hints[field] for field in fields if field in hints} | {"cut": tuple[str, ...]}
 
 
 def _builder(name: Any, given: Mapping[str, Any]) -> tuple[Builder, dict[str, Any]]:
@@ -79,7 +88,7 @@ def _builder(name: Any, given: Mapping[str, Any]) -> tuple[Builder, dict[str, An
     builder = MODELS.get(name) or _own_builder(str(name))
     parameters = inspect.signature(builder).parameters.values()
     from_data = ("image_shape", "num_classes")
-    fields = {p.name: p.default for p in parameters if p.name not in from_data}
+    fields = {p.name: p.default for p in parameters if p.name not in from_data} | {"cut": ()}
     unknown = sorted(set(given) - set(fields))
     if unknown:
         raise ValueError(

@@ -39,6 +39,7 @@ import jax.numpy as jnp
 
 from resjax.models import layers, lenet
 from resjax.network import Network
+from resjax.network.cut import Remnant, beside_branch
 from resjax.network.parts import part_of
 
 Pair = tuple[int, int]
@@ -101,7 +102,8 @@ def growth(rows: list[LayerRow], image_shape: tuple[int, int, int]) -> Growth:
     Channels are compared between units, because a bottleneck narrows and widens them within each unit. Layers
     whose outputs are not maps [H, W, C] count only as parameters.
     """
-    maps = [r for r in rows if len(r.output_shape) == 3 and r.kernel and "shortcut" not in r.layer]
+    maps = [r for r in rows if len(r.output_shape) == 3 and r.kernel]
+    maps = [r for r in maps if not beside_branch(r.layer.split("/"))]
     last_of_unit = {row.unit: row.output_shape[2] for row in maps}
     channels = _runs_once(last_of_unit.values())
     sizes = [image_shape[:2], *(row.output_shape[:2] for row in maps)]
@@ -183,6 +185,8 @@ def _trace(module: nn.Module, variables: Mapping[str, Any], h: Any) -> tuple[lis
             if any(path == known.path for known in calls):  # called before: already counted
                 facts = facts._replace(parameters=0)
             calls.append(_Call(path, y.shape[1:], facts))
+        elif isinstance(context.module, Remnant) and context.method_name == "__call__":
+            calls.extend(_left_out(context.module.path, args[0].shape[1:], y.shape[1:], calls))
         return y
 
     with nn.intercept_methods(record):
@@ -194,12 +198,23 @@ def _trace(module: nn.Module, variables: Mapping[str, Any], h: Any) -> tuple[lis
     return calls, h
 
 
+def _left_out(path: tuple[str, ...], x: Shape, y: Shape, calls: list[_Call]) -> list[_Call]:
+    """What is left of a cut unit that leaves out positions, where no layer within it does."""
+    inner = [call for call in calls if call.path[: len(path)] == path]
+    if len(x) != 3 or len(y) != 3 or any(call.facts.steps != (1, 1) for call in inner):
+        return []
+    steps = -(-x[0] // y[0]), -(-x[1] // y[1])
+    if steps == (1, 1):
+        return []
+    return [_Call(path, y, Facts("subsampling", 0, 1, (1, 1), steps, stride=steps))]
+
+
 def _rows(unit: str, calls: list[_Call], start: _Path) -> tuple[list[LayerRow], _Path]:
     """The rows of one unit whose input is at ``start``, and the state after it."""
     branch, shortcut = start, start
     rows = []
     for call in calls:
-        if "shortcut" in call.path:
+        if beside_branch(call.path):
             shortcut = here = shortcut.through(call)
         else:
             branch = here = branch.through(call)

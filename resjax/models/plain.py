@@ -47,9 +47,13 @@ class ConvUnit(Unit):
         return False
 
     def split(self, x: jax.Array, train: bool) -> tuple[jax.Array | None, jax.Array]:
-        x = x if self.pool is None else self.pool(x)
+        x = self.skip(x)
         h = _conv_layer(self, x, train)
         return (x if x.shape == h.shape else None), h
+
+    def skip(self, x: jax.Array, train: bool = False) -> jax.Array:
+        del train
+        return x if self.pool is None else self.pool(x)
 
 
 class ConvStem(nn.Module):
@@ -98,12 +102,16 @@ class DenseUnit(Unit):
         self.drop = nn.Dropout(self.dropout)
 
     def split(self, x: jax.Array, train: bool) -> tuple[jax.Array | None, jax.Array]:
-        for pool in (self.pool, self.adaptive_pool):
-            x = x if pool is None else pool(x)
-        x = x.reshape(x.shape[0], -1)
+        x = self.skip(x)
         h = ACTIVATIONS[self.activation](self.dense(x))
         h = self.drop(h, deterministic=not train)
         return (x if x.shape == h.shape else None), h
+
+    def skip(self, x: jax.Array, train: bool = False) -> jax.Array:
+        del train
+        for pool in (self.pool, self.adaptive_pool):
+            x = x if pool is None else pool(x)
+        return x.reshape(x.shape[0], -1)
 
 
 class Classifier(nn.Module):

@@ -53,6 +53,12 @@ class ResidualUnit(Unit):
     def residual(self) -> bool:
         return self.shortcut is not None
 
+    @property
+    def vanishes(self) -> bool | None:
+        # The input of a 'post' unit is rectified already, so the ReLU behind the sum changes nothing.
+        unchanged = self.shortcut is None or self.shortcut.is_identity
+        return True if self.placement == "post" and unchanged else None
+
     def setup(self) -> None:
         # Names are explicit, so that variables are called conv1, bn1, … in all forms of the unit.
         fixup = self.branch_scale == "fixup"
@@ -84,17 +90,11 @@ class ResidualUnit(Unit):
             self.biases = self.param("biases", nn.initializers.zeros, shape, jnp.float32)
 
     def split(self, x: jax.Array, train: bool) -> tuple[jax.Array | None, jax.Array]:
-        h, activated = x, x
+        h = activated = self._activated(x, 0, train)
         last = len(self.layers) - 1
         for j in range(last + 1):
-            if self.placement == "pre":
-                h = self._norm(j, h, train)
-                h = h if self.first and j == 0 else nn.relu(h)
-            elif self.placement == "relu_pre":
-                h = nn.relu(h)
-            h = self._bias(j, 0, h)
-            if j == 0:
-                activated = h
+            if j:
+                h = self._activated(h, j, train)
             h = getattr(self, f"conv{j + 1}")(h)
             if self.placement != "pre":
                 h = self._norm(j, h, train)
@@ -113,6 +113,22 @@ class ResidualUnit(Unit):
         projected = self.shortcut.projects and not self.project_input
         s, factor = self.shortcut(activated if projected else x, train)
         return s, (h if factor is None else factor * h)
+
+    def skip(self, x: jax.Array, train: bool = False) -> jax.Array:
+        if self.shortcut is None:
+            return self.merge(x, train)
+        if self.shortcut.projects and not self.project_input:
+            x = self._activated(x, 0, train)
+        return self.merge(self.shortcut(x, train)[0], train)
+
+    def _activated(self, h: jax.Array, j: int, train: bool) -> jax.Array:
+        """What is before convolution j, applied to ``h``: in the pre-activation units, BatchNorm and ReLU."""
+        if self.placement == "pre":
+            h = self._norm(j, h, train)
+            h = h if self.first and j == 0 else nn.relu(h)
+        elif self.placement == "relu_pre":
+            h = nn.relu(h)
+        return self._bias(j, 0, h)
 
     def merge(self, z: jax.Array, train: bool) -> jax.Array:
         if self.placement == "bn_after_add":

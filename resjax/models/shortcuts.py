@@ -70,6 +70,11 @@ class Shortcut(nn.Module):
         return self.stride != 1 or self.in_features != self.features
 
     @property
+    def is_identity(self) -> bool:
+        """Whether it returns its input."""
+        return not self.changes_shape and self.alteration == "identity"
+
+    @property
     def projects(self) -> bool:
         """Whether the shortcut itself is a 1×1 convolution."""
         as_transition = self.changes_shape and self.transition == "projection"

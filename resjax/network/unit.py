@@ -49,6 +49,12 @@ class Unit(nn.Module):
         """Whether the intact unit adds its shortcut."""
         return True
 
+    @property
+    def vanishes(self) -> bool | None:
+        """Whether the unit, when it is deleted, returns its input, so that nothing of it is left in a smaller
+        network (``resjax.network.cut``). None: as tracing ``skip`` shows."""
+        return None
+
     def split(self, x: jax.Array, train: bool) -> tuple[Any, jax.Array]:
         """[B, …] → (shortcut, branch), of equal shapes.
 
@@ -74,7 +80,10 @@ class Unit(nn.Module):
         return Parts(x, s, f, self.merge(z, train))
 
     def skip(self, x: jax.Array, train: bool = False) -> jax.Array:
-        """The unit without its branch, which is not computed."""
+        """The unit without its branch, which is not computed.
+
+        Override it where the shortcut has variables, so that those of the branch are not read.
+        """
         return self.merge(self.split(x, train)[0], train)
 
     def __call__(self, x: jax.Array, gate: jax.Array | None = None, train: bool = False) -> jax.Array:

@@ -32,15 +32,13 @@ from resjax.pretrained.source import Source, read
 from resjax.pretrained.standardization import advice, any_fits, better, fits, with_constants
 from resjax.pretrained.workdirs import (
     default_config,
-    evaluate,
     make_workdir,
-    measured,
     need_data,
-    need_free,
     new_head_of,
     variables_of,
 )
 from resjax.training.experiment import Experiment, load_experiment
+from resjax.training.loaded import evaluate, measured, need_free
 from resjax.training.step import TrainState
 from resjax.workdir.paths import writable
 

@@ -1,17 +1,8 @@
-"""A pretrained network as a run, for ``resjax.analyze`` and ``resjax.train``.
+"""A pretrained network as a run of ``resjax.train``; see ``resjax.training.loaded``."""
 
-Step 0 of every run is the randomly initialized network of its seed, to which several studies compare the
-trained one. The pretrained network is saved as step 1, as if the first step had loaded it.
-"""
-
-import contextlib
-import shutil
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import optax
 from ml_collections import ConfigDict
 
 from resjax import config as configs
@@ -20,33 +11,12 @@ from resjax.pretrained.convert import replaced, some, to_variables, with_new_hea
 from resjax.pretrained.layouts.layout import Layout
 from resjax.pretrained.reading.files import sha256, size
 from resjax.pretrained.source import Source
-from resjax.training.checkpoint import Checkpoints
-from resjax.training.devices import Devices
 from resjax.training.experiment import Experiment
-from resjax.training.feed import Evaluation
-from resjax.training.safety import bytes_of, need_space
+from resjax.training.loaded import begin, need_free, set_fine_tuning
 from resjax.training.step import TrainState
-from resjax.workdir import atomic, workdir
-from resjax.workdir.alone import alone
-from resjax.workdir.paths import local
-from resjax.workdir.records import line_of
-from resjax.workdir.stopping import phase, stoppable
 
 # The most likely training data, by number of classes, side and channels of the images.
 _DATA = {(10, 32, 3): "cifar10", (100, 32, 3): "cifar100", (1000, 224, 3): "imagenet2012"}
-STEP = 1
-_CONFIG_FILE = '''"""The configuration of this workdir, for resjax.train."""
-
-from pathlib import Path
-
-from resjax import config as configs
-
-
-def get_config(arg=""):
-    if arg:
-        raise ValueError(f"configuration argument {arg!r}; this file takes none")
-    return configs.load(Path(__file__).parent)
-'''
 
 
 def default_config(layout: Layout) -> ConfigDict:
@@ -57,9 +27,7 @@ def default_config(layout: Layout) -> ConfigDict:
     c.data.name = _DATA.get((layout.num_classes, layout.image_size, layout.channels), "")
     c.data.mean, c.data.std = layout.mean, layout.std
     c.data.update(layout.augmentation)
-    c.train.duration = "5 epochs"
-    c.optimizer.learning_rate = 0.01  # a tenth of the usual rate, since the weights are trained
-    c.optimizer.schedule = "cosine"
+    set_fine_tuning(c, c.optimizer.learning_rate / 10)
     return c
 
 
@@ -80,13 +48,6 @@ def need_data(config: ConfigDict, layout: Layout) -> None:
         "known set, an .npz file, or a folder with train/CLASS and test/CLASS (for other classes, with "
         f"--new_head).{known}"
     )
-
-
-def need_free(directory: str | Path) -> None:
-    """Raises ValueError if ``directory`` holds a run, or anything else."""
-    if (Path(directory).expanduser() / "config.json").exists():
-        raise ValueError(f"{directory} holds a run already; use another --workdir")
-    workdir.need_empty(local(directory))
 
 
 def _channels(number: int) -> str:
@@ -162,16 +123,6 @@ def make_workdir(
     state = experiment.create_state()
     if new_head:
         variables = with_new_head(variables, state.variables)
-    placed = jax.tree.map(jnp.asarray, variables)
-    state = TrainState(
-        step=jnp.full_like(state.step, STEP),
-        params=placed["params"],
-        batch_stats=placed["batch_stats"],
-        # The optimizer has its own counter for the schedule.
-        opt_state=optax.tree_utils.tree_set(state.opt_state, count=jnp.int32(STEP)),
-        key=state.key,
-    )
-
     imported = {
         "file": source.path.name,
         "sha256": sha256(source.path),
@@ -181,53 +132,4 @@ def make_workdir(
         "names": list(source.names),
         "new_head": new_head,
     }
-    home = local(directory)
-    checkpoints = Checkpoints(home)
-    need_space(checkpoints.directory, bytes_of(state))
-    with alone(home), stoppable() as stop, stop.deferred(_saved(home)):
-        need_free(home)
-        _write(home, checkpoints, state, imported, experiment.config)
-    return state
-
-
-def _write(
-    home: Path, checkpoints: Checkpoints, state: TrainState, imported: dict[str, Any], config: ConfigDict
-) -> None:
-    try:
-        # The order matters to an import that is killed: without config.json, every command refuses the rest.
-        workdir.add_start(home, imported=imported)
-        atomic.write(home / "config.py", _CONFIG_FILE)
-        checkpoints.save(state)
-        workdir.write_config(home, config)
-    except OSError:  # so that the same command can start again
-        for file in ("config.json", "runs.json", "config.py"):
-            with contextlib.suppress(OSError):
-                (home / file).unlink()
-        shutil.rmtree(checkpoints.directory, ignore_errors=True)
-        raise
-
-
-def _saved(home: Path) -> str:
-    return f"the network is saved in {home}; its error was not measured"
-
-
-def measured(experiment: Experiment, state: TrainState) -> dict[str, float]:
-    """Sums of ``loss`` and ``error`` over the evaluation set, and its size ``count``."""
-    config = experiment.config
-    devices = Devices(config.parallel.mode)
-    measure = Evaluation(experiment.task, experiment.dataset, devices, config.eval.batch_size)
-    return {name: float(value) for name, value in measure(devices.copy(state)).items()}
-
-
-def evaluate(experiment: Experiment, state: TrainState, directory: str | Path) -> dict[str, float]:
-    """The sums of ``measured``, whose means become the first line of the workdir's metrics.jsonl.
-
-    Raises:
-      ValueError: another process is training there.
-    """
-    home = local(directory)
-    with alone(home):  # a training that starts meanwhile would lose its records
-        with phase("the network was evaluated", _saved(home)):
-            sums = measured(experiment, state)
-        atomic.write(home / "metrics.jsonl", line_of(experiment.record(STEP, sums)))
-    return sums
+    return begin(directory, experiment, state, variables, imported=imported)

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from traceback import format_exc
 from typing import NamedTuple
 
 from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
 
 from resjax.network.refusal import Refusal
 from resjax.report import kept
-from resjax.studies.batches import Progress
+from resjax.report.progress import progress
 from resjax.studies.options import ClaimOptions, Options
 from resjax.studies.result import Result
 from resjax.studies.study import Claim, Study
 from resjax.studies.subject import Subject
 from resjax.studies.words import join
 from resjax.workdir.failures import explained
-from resjax.workdir.stopping import StopRequest, phase, stoppable
 
 KEPT = "finished results are kept; the same command continues"
 Shown = list[tuple[Study, dict[str, Result]]]
@@ -48,7 +44,7 @@ def run_studies(
     done: Shown = []
     left_out: list[str] = []
     failed: list[str] = []
-    with _progress(console) as task:
+    with progress(console, KEPT) as task:
         for study in studies:
             results: dict[str, Result] = {}
             refused: dict[str, list[str]] = {}  # {reason: labels}, because seeds share their reasons
@@ -92,7 +88,7 @@ def run_claims(claims: Sequence[Claim], options: ClaimOptions, out: Path, consol
       Stopped: SIGTERM or Ctrl-C; finished results are kept.
     """
     done: Shown = []
-    with _progress(console) as task:
+    with progress(console, KEPT) as task:
         for claim in claims:
             results = kept.load_claim(out, claim, options)
             if results is not None:
@@ -103,34 +99,3 @@ def run_claims(claims: Sequence[Claim], options: ClaimOptions, out: Path, consol
                 kept.save_claim(out, claim, options, results)
             done.append((claim, results))
     return done
-
-
-@contextmanager
-def _progress(console: Console) -> Iterator[Callable[[str], AbstractContextManager[Progress]]]:
-    bar = Bar(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
-    with stoppable() as stop, bar:
-        yield lambda name: _task(name, bar, console, stop)
-
-
-@contextmanager
-def _task(name: str, bar: Bar, console: Console, stop: StopRequest) -> Iterator[Progress]:
-    console.print(name, markup=False)
-    row = bar.add_task("", total=None)
-
-    def tell(done: int, of: int) -> None:
-        bar.update(row, completed=done, total=of)
-        stop.check()
-
-    try:
-        with phase(f"{name!r} was computed", KEPT):
-            yield tell
-    finally:
-        bar.remove_task(row)

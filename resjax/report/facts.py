@@ -13,6 +13,8 @@ from resjax.report import found
 from resjax.studies.given import GivenNetwork
 from resjax.studies.run import Run, as_run
 from resjax.studies.subject import Subject
+from resjax.studies.words import join
+from resjax.workdir.workdir import loaded
 
 
 def facts_of(run: Subject, first: Subject) -> dict[str, str]:
@@ -44,13 +46,19 @@ def _facts_of_run(run: Run, first: Run) -> dict[str, str]:
             f"{source['file']} ({source['layout']}), sha256 {source['sha256'][:12]}…; its step 1 is the "
             "imported network, its step 0 a random network drawn from the seed"
         )
+    for made in (start["cut"] for start in run.starts if "cut" in start):
+        facts["cut"] = (
+            f"{join(made['units'])} of the network in {made['from']} (step {made['step']:,}), chosen by "
+            f"{made['by']}; its step 1 is the network without them, its step 0 a random network of this kind "
+            "drawn from the seed"
+        )
     if taught := [start["teacher"] for start in run.starts if "teacher" in start]:
         own, train = taught[-1], config.train
         facts["teacher"] = (
             f"step {own['step']:,} of {own['workdir']}, sha256 {own['sha256'][:12]}…; its soft targets have "
             f"the weight {train.teacher_weight:g} in the training loss, at temperature {train.temperature:g}"
         )
-    if run.starts and "imported" not in run.starts[-1]:
+    if run.starts and not loaded(run.starts[-1]):
         last = run.starts[-1]
         facts["trained on"] = f"{last['device_count']} × {last['device']} ({last['machine']})"
         facts["trained at"] = f"{last['date']}, commit {short(last['commit'])}"

@@ -37,12 +37,12 @@ def groups_of(runs: Sequence[Run]) -> dict[str, list[str]]:
     """The groups among ``runs``.
 
     Runs are of one group if their configurations differ in ``seed`` alone (fields that can't affect results
-    aside), all of their seeds are different, and they are at the same step. Imported networks are never
-    grouped, because their seed does not say how they were trained.
+    aside), all of their seeds are different, and they are at the same step. Imported and cut networks are
+    never grouped, because their seed does not say how they were trained.
     """
     alike: dict[str, list[Run]] = {}
     for run in runs:
-        if not run.imported:
+        if run.from_scratch:
             alike.setdefault(_recipe(run), []).append(run)
     groups = [own for own in alike.values() if len({run.config.seed for run in own}) == len(own) > 1]
     grouped = [run for own in groups for run in own]

@@ -66,6 +66,17 @@ def following(progress: Progress | None, before: int, of: int) -> Progress:
     return tell
 
 
+def within(progress: Progress | None, before: int, count: int, of: int) -> Progress:
+    """A progress function for work, in parts of any size, that is parts ``before`` to ``before + count`` of
+    ``of``."""
+
+    def tell(done: int, total: int) -> None:
+        if progress:
+            progress(before + done * count // total, of)
+
+    return tell
+
+
 def counted(progress: Progress | None, of: int) -> Callable[[], None]:
     """A function to call before each of ``of`` parts and once at the end, which reports the progress."""
     numbers = itertools.count()

@@ -32,7 +32,7 @@ from resjax.training.experiment import Experiment, load_experiment
 from resjax.training.step import Task, TrainState, augmented
 from resjax.workdir.paths import local
 from resjax.workdir.records import Records
-from resjax.workdir.workdir import find, read_starts, short_names
+from resjax.workdir.workdir import find, loaded, read_starts, short_names
 from resjax.workdir.writers import read_records
 
 _REFERENCE = 2**30  # folded into a run's key for images that are augmented after training
@@ -81,12 +81,13 @@ class Run(Subject):
 
     @property
     def initial_variables(self) -> Variables | None:
-        """Those of step 0; of an imported network, those of another network of the same kind."""
+        """Those of step 0; where a run began with given weights, those of another network of the same
+        kind."""
         return self.initial.variables
 
     @property
     def from_scratch(self) -> bool:
-        return not self.imported
+        return not any(map(loaded, self.starts))
 
     def at_start(self, variables: Variables) -> Run:
         """Itself as if ``variables``, those of step 0 up to their batch statistics, were its newest."""
@@ -105,11 +106,6 @@ class Run(Subject):
     @property
     def image_shape(self) -> tuple[int, int, int]:
         return self.experiment.dataset.info.image_shape
-
-    @property
-    def imported(self) -> bool:
-        """Whether it was trained elsewhere; ``initial`` is then unrelated to the trained network."""
-        return any("imported" in start for start in self.starts)
 
     @property
     def split(self) -> str:
@@ -149,12 +145,12 @@ class Run(Subject):
 
     @property
     def told_initial(self) -> str:
-        if not self.imported:
+        if self.from_scratch:
             return "the network of step 0, drawn from the seed"
-        return (
-            "a network of the same kind, drawn from the seed; the initialization of the imported network is "
-            "unknown"
-        )
+        drawn = "a network of the same kind, drawn from the seed"
+        if any("cut" in start for start in self.starts):
+            return f"{drawn}; the network that was cut began as a larger one"
+        return f"{drawn}; the initialization of the imported network is unknown"
 
     @property
     def kept(self) -> Path:
@@ -167,7 +163,7 @@ class Run(Subject):
             "config": configs.to_json(self.config),
             "steps": self.steps,
             "parameters": self.fingerprint,
-            "starts": [start.get("imported") for start in self.starts],
+            "starts": [start.get("imported", start.get("cut")) for start in self.starts],
             "records": len(self.records),
             "builder": _own_builder(self.config.model.name),
         }

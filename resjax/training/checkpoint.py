@@ -13,6 +13,7 @@ import os
 import re
 import shlex
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -97,6 +98,7 @@ class Checkpoints:
             # Where orbax can't make its folder, its threads keep the process alive for minutes.
             self._on_first(step, try_folder)
             logging.getLogger("absl").addFilter(_not_of_threads)
+            _print_no_closed_loop()
             with naming(self._folder(step)):
                 ocp.save(saved, state, overwrite=True, custom_metadata=_MARK)
             self._on_first(step, finish)  # all processes have written their part
@@ -242,6 +244,27 @@ def _not_of_threads(record: logging.LogRecord) -> bool:
     """A filter of absl's log: without the tracebacks of orbax's threads. A save raises what the first of them
     met, and the others may log theirs later."""
     return not (record.exc_info and Path(record.pathname).name == "future.py")
+
+
+def _print_no_closed_loop() -> None:
+    """Makes Python print no traceback where a thread of TensorStore finds the event loop of a save closed.
+
+    The save has then raised the error that another thread met, and the remaining threads still report theirs.
+    """
+    global _hook
+    if sys.unraisablehook is _hook:
+        return
+    before = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        error = unraisable.exc_value
+        if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
+            before(unraisable)
+
+    sys.unraisablehook = _hook = hook
+
+
+_hook: Callable[[Any], None] | None = None
 
 
 def _has_mark(folder: Path) -> bool:

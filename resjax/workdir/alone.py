@@ -18,8 +18,9 @@ except ImportError:  # Windows
 
 
 @contextlib.contextmanager
-def alone(workdir: Path) -> Iterator[None]:
-    """A context in which no other process that uses ``alone`` writes ``workdir``, which is created if absent.
+def alone(workdir: Path, flag: str = "--workdir") -> Iterator[None]:
+    """A context in which no other process that uses ``alone`` writes ``workdir``, which ``flag`` named and
+    which is created if absent.
 
     Raises:
       ValueError: another process is writing there.
@@ -34,8 +35,8 @@ def alone(workdir: Path) -> Iterator[None]:
             fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ValueError(
-                f"another process is training or importing in {workdir}; wait for its end, stop it, or use "
-                "another --workdir"
+                f"another process is writing a run in {workdir}; wait for its end, stop it, or use another "
+                f"{flag}"
             ) from error
         except OSError:  # this file system has no locks
             pass

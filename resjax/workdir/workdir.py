@@ -54,16 +54,16 @@ def claim(workdir: str | Path, config: ConfigDict, **facts: Any) -> Path:
                 f"model.name={config.model.name!r}; use another --workdir, or the --config of that run"
             ) from error
         differences = configs.differences(_with_paths_of(config, stored), config)
-        if runs and all("imported" in run for run in runs):
-            # Nothing was trained here, and the imported weights do not depend on how they will be.
-            differences = [text for text in differences if not text.startswith("train.")]
+        if runs and all(map(loaded, runs)):
+            # Nothing was trained here, and the given weights do not depend on how they will be.
+            differences = [text for text in differences if not text.startswith(_LATER)]
         if differences:
             listed = "\n  ".join(differences)
             raise ValueError(
                 f"{path} belongs to a run with another configuration:\n  {listed}\n"
                 "Use another --workdir, or set these fields back."
             )
-        _need_imported(path, runs)
+        _need_given(path, runs)
     else:
         need_empty(path)
     if config.parallel.mode == "pmap":
@@ -73,15 +73,16 @@ def claim(workdir: str | Path, config: ConfigDict, **facts: Any) -> Path:
     return path
 
 
-def need_empty(path: Path) -> None:
-    """Raises ValueError if ``path``, a folder without a run, holds anything but a killed process's rest."""
+def need_empty(path: Path, flag: str = "--workdir") -> None:
+    """Raises ValueError if ``path``, a folder without a run that ``flag`` named, holds anything but a killed
+    process's rest."""
     if (path / "runs.json").is_file():
         raise ValueError(
             f"{path} holds no whole run: it has runs.json, but no config.json. "
-            f"{configs.remedy_of_no_config(path)}"
+            f"{configs.remedy_of_no_config(path, flag)}"
         )
     if path.is_dir() and not all(map(is_temporary, path.iterdir())):
-        raise ValueError(f"{path} is not empty and holds no run; use another --workdir")
+        raise ValueError(f"{path} is not empty and holds no run; use another {flag}")
 
 
 def write_config(path: Path, config: ConfigDict) -> None:
@@ -111,8 +112,17 @@ def add_start(path: Path, **facts: Any) -> None:
 _START = {"date": str, "command": str, "device": str, "device_count": int, "machine": str}
 _FURTHER: dict[str, dict[str, type]] = {
     "imported": {"file": str, "sha256": str, "layout": str},
+    "cut": {"from": str, "step": int, "units": list, "by": str},
     "teacher": {"workdir": str, "step": int, "sha256": str},
 }
+# Fields that only the training behind an import or a cut reads, and that leave the form of its state.
+_SCHEDULE = ("learning_rate", "schedule", "boundaries", "factor", "warmup")
+_LATER = ("train.", *(f"optimizer.{field}" for field in _SCHEDULE))
+
+
+def loaded(start: Mapping[str, Any]) -> bool:
+    """Whether an entry of ``runs.json`` is that of an import or a cut, which began with given weights."""
+    return "imported" in start or "cut" in start
 
 
 def read_starts(workdir: str | Path) -> list[dict[str, Any]]:
@@ -125,7 +135,7 @@ def read_starts(workdir: str | Path) -> list[dict[str, Any]]:
     aside = shlex.join(["mv", str(path), f"{path}.damaged"])
     remedy = (
         f"If the network was trained here, go on without the list of its starts: {aside}; if it was "
-        "imported, import it again into another --workdir"
+        "imported or cut, repeat that with another folder"
     )
     try:
         starts: list[dict[str, Any]] = read_json(path, list, remedy)
@@ -139,8 +149,11 @@ def read_starts(workdir: str | Path) -> list[dict[str, Any]]:
 
 
 def _has(value: Any, kinds: Mapping[str, type]) -> bool:
-    """Whether ``value`` is an object with at least these fields, each of its kind."""
-    return isinstance(value, dict) and all(isinstance(value.get(k), kind) for k, kind in kinds.items())
+    """Whether ``value`` is an object with at least these fields, each of its kind; lists are of texts."""
+    if not isinstance(value, dict) or not all(isinstance(value.get(k), kind) for k, kind in kinds.items()):
+        return False
+    lists = (value[k] for k, kind in kinds.items() if kind is list)
+    return all(isinstance(element, str) for one in lists for element in one)
 
 
 def _with_paths_of(config: ConfigDict, older: ConfigDict) -> ConfigDict:
@@ -195,16 +208,31 @@ def _by_number(path: Path) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
-def _need_imported(path: Path, runs: list[dict[str, Any]]) -> None:
-    """Raises ValueError if the network in ``path`` was imported and no checkpoint is left: a training would
-    start from random weights."""
-    imported = next((run["imported"] for run in runs if "imported" in run), None)
-    if imported and not _has_checkpoints(path):
-        raise ValueError(
-            f"{path} was imported from {imported['file']}, and its checkpoints are gone. Copy one to "
-            f"{path / 'checkpoints'} from elsewhere, or import the file again: python -m resjax.pretrained "
-            "FILE --workdir=OTHER"
+def _need_given(path: Path, runs: list[dict[str, Any]]) -> None:
+    """Raises ValueError if the network in ``path`` was imported or cut and no checkpoint is left: a training
+    would start from random weights."""
+    start = next(filter(loaded, runs), None)
+    if start is None or _has_checkpoints(path):
+        return
+    if "cut" in start:
+        made, repeat = (
+            "cut from the run in",
+            "cut that run again: python -m resjax.cut --workdir={} --out=OTHER",
         )
+        source = start["cut"]["from"]
+        repeat = (
+            repeat.format(shlex.quote(source)) + f" --units={shlex.quote(','.join(start['cut']['units']))}"
+        )
+    else:
+        made, repeat = (
+            "imported from",
+            "import the file again: python -m resjax.pretrained FILE --workdir=OTHER",
+        )
+        source = start["imported"]["file"]
+    raise ValueError(
+        f"{path} was {made} {source}, and its checkpoints are gone. Copy one to {path / 'checkpoints'} from "
+        f"elsewhere, or {repeat}"
+    )
 
 
 def _has_checkpoints(path: Path) -> bool:
@@ -215,7 +243,7 @@ def _has_checkpoints(path: Path) -> bool:
 
 def _check_devices(path: Path, runs: list[dict[str, Any]]) -> None:
     """Under pmap, BatchNorm sees the share of one device, so results depend on the number of devices."""
-    trained = [run for run in runs if "imported" not in run]
+    trained = [run for run in runs if not loaded(run)]
     if not trained or not _has_checkpoints(path):
         return  # nothing has been trained here
     before, now = trained[-1].get("device_count"), jax.device_count()

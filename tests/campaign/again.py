@@ -12,6 +12,7 @@ from tests.campaign.contents import after_a_stop, contents, difference, same_che
 from tests.campaign.lab import Lab, Undisturbed
 
 _STARTS = 4  # after which it must be done
+_ONCE = (COMMANDS["import"], COMMANDS["cut"])  # commands that never write into a run
 
 
 def finish(lab: Lab, command: Command, case: Path, cache: Path, **how: Any) -> tuple[str, int]:
@@ -28,8 +29,8 @@ def finish(lab: Lab, command: Command, case: Path, cache: Path, **how: Any) -> t
         remedy = re.search(r"rm -r (\S+?),? ", done.error)
         if remedy and Path(remedy[1]).is_relative_to(case):
             shutil.rmtree(remedy[1])
-        elif command is COMMANDS["import"] and "holds a run" in done.error:
-            return "", starts  # the import was whole; what it holds is compared
+        elif command in _ONCE and "holds a run" in done.error:
+            return "", starts  # it was whole; what it holds is compared
         else:
             return f"refused: {done.error}", starts
     return f"not done after {_STARTS} starts", _STARTS
@@ -42,7 +43,7 @@ def compared(command: Command, undisturbed: Undisturbed, case: Path, *, stopped:
         found = contents(case, command.results)
     except Exception as error:
         return f"unreadable result: {type(error).__name__}: {error}"
-    if command is COMMANDS["import"] and (log := "theirs/metrics.jsonl") not in found:
+    if command in _ONCE and (log := f"{command.results[0]}/metrics.jsonl") not in found:
         del truth[log]  # the network was whole before its error was measured
     if stopped and (log := "run/metrics.jsonl") in found:
         found[log] = after_a_stop(found[log], truth[log])

@@ -148,9 +148,9 @@ def _json(path: Path) -> Any:
     return _loads(path.read_text("utf-8"))
 
 
-def _starts(path: Path) -> str:
-    starts = _json(path)
-    return f"imported: {'imported' in starts[0]}"
+def _starts(path: Path) -> list[str]:
+    """Where the weights come from."""
+    return [name for name in ("imported", "cut") if name in _json(path)[0]]
 
 
 def _kept(path: Path) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from tests.campaign.commands import COMMANDS
 from tests.campaign.lab import Lab
 from tests.campaign.outcome import Outcome
 
-_COMMANDS = ("train", "train", "analyze", "import", "export", "claims")
+_COMMANDS = ("train", "train", "analyze", "import", "export", "claims", "cut")
 _ENOUGH = "256m"
 
 

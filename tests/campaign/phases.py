@@ -42,9 +42,12 @@ PHASES = {
     "claims": _during("claims", "resjax.report.compute:run_claims"),
     "claims' report": _during("claims", "resjax.report.write:write"),
     "import": _during("import", "resjax.pretrained.workdirs:make_workdir"),
-    "imported error": _during("import", "resjax.pretrained.workdirs:evaluate"),
+    "imported error": _during("import", "resjax.training.loaded:evaluate"),
     "export": Phase("export", ">resjax.studies.run:load_run", "<safetensors.numpy:save_file"),
     "prepare data": _during("prepare", "resjax.data.prepare:prepare"),
+    "choice": _during("cut", "resjax.studies.cutting.choose:order"),
+    "cut": _during("cut", "resjax.cut.workdirs:make_workdir"),
+    "cut error": _during("cut", "resjax.training.loaded:evaluate"),
 }
 
 # Every function that reports.

@@ -21,8 +21,8 @@ from tests.campaign import trace
 # What the commands import; no command itself, since that becomes the main module.
 _LIBRARIES = (
     "flax.linen", "jax", "matplotlib.pyplot", "optax", "orbax.checkpoint", "PIL.Image", "rich.progress",
-    "safetensors.numpy", "sklearn.datasets", "resjax.analysis", "resjax.pretrained.workdirs",
-    "resjax.report.write", "resjax.training.loop",
+    "safetensors.numpy", "sklearn.datasets", "resjax.analysis", "resjax.cut.workdirs",
+    "resjax.pretrained.workdirs", "resjax.report.write", "resjax.training.loop",
 )  # fmt: skip
 
 

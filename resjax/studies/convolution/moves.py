@@ -12,6 +12,7 @@ import numpy as np
 
 from resjax.models.layer_table import layer_table
 from resjax.network import Network, Tap, Variables
+from resjax.network.cut import beside_branch
 from resjax.network.refusal import Refusal
 
 DIRECTIONS = {"down": (1, 0), "up": (-1, 0), "right": (0, 1), "left": (0, -1)}
@@ -151,7 +152,7 @@ def total_strides(network: Network, image_shape: tuple[int, ...]) -> tuple[Steps
     if not any(row.stride for row in rows):
         raise Refusal("shifts need the strides of layers, and no convolution or pooling can be seen")
     for row in rows:
-        if row.unit in own and row.stride and "shortcut" not in row.layer.split("/"):
+        if row.unit in own and row.stride and not beside_branch(row.layer.split("/")):
             own[row.unit] *= row.stride
     down, across = np.cumprod(list(own.values()), axis=0).T
     return tuple(zip(down.tolist(), across.tolist(), strict=True))

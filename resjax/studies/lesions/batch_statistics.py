@@ -59,6 +59,7 @@ def reestimate(
     gates: ArrayLike | None = None,
     batch_size: int = BATCH_SIZE,
     seed: int = 0,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """``variables`` with BatchNorm statistics re-estimated on these images, with these gates applied.
 
@@ -75,7 +76,7 @@ def reestimate(
     """
     batches = equal_batches(network, variables, images, batch_size)
     row = np.ones(network.num_units) if gates is None else np.asarray(gates)
-    new = _estimates(network, variables, batches, {"gates": row[None]}, seed)
+    new = _estimates(network, variables, batches, {"gates": row[None]}, seed, progress)
     return {**variables, "batch_stats": jax.tree.map(lambda v: v[0], new)}
 
 

@@ -41,7 +41,7 @@ from resjax.studies.intervals import LEVEL
 from resjax.studies.judged import MET, MISSED, judged
 from resjax.studies.lesions.batch_statistics import measure_recalibrated
 from resjax.studies.lesions.deletions_result import Deletions
-from resjax.studies.lesions.prefixes import count_passes, measure_places
+from resjax.studies.lesions.prefixes import count_passes, deleting, measure_places
 from resjax.studies.lesions.proportion import (
     FITS,
     Line,
@@ -99,7 +99,7 @@ def delete_subsets(
         "further training": "none",
     }
     if recalibrate_on is None:
-        places = np.where(subsets, ~np.arange(n), np.arange(n))
+        places = deleting(subsets)
         lesioned, intact = measure_places(*given, places, **how)
         passes = (
             f"{count_passes(places):.1f} instead of {len(places) + 1}, counted in units that run: equal "

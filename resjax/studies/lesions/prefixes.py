@@ -18,7 +18,7 @@ bypass units (``Network.chained``), there are no prefixes: each different row is
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -93,6 +93,12 @@ def measure_places(
     return scores.take(1 + row_of.reshape(-1)), scores.take(slice(1))
 
 
+def deleting(deleted: np.ndarray) -> np.ndarray:
+    """The places of ``measure_places`` for bool [m, units], which units are deleted."""
+    units = np.arange(deleted.shape[1])
+    return np.where(deleted, ~units, units)
+
+
 def count_passes(places: np.ndarray) -> float:
     """Forward passes that ``measure_places`` takes for rows [m, units] and the intact network.
 
@@ -114,22 +120,38 @@ def _shared(row: list[int], previous: list[int]) -> int:
     return next((i for i, (new, old) in pairs if new != old), len(row))
 
 
-def _walk(network: Network, variables: Variables, x: Any, rows: list[list[int]]) -> Iterator[jax.Array]:
-    """The logits of each row in turn; adjacent rows should share prefixes."""
+def walker(
+    network: Network, variables: Variables, x: Any
+) -> tuple[jax.Array, Callable[[int, jax.Array], jax.Array], Callable[[jax.Array], jax.Array]]:
+    """A batch ``x`` on its way through the units, in compiled steps.
+
+    Returns:
+      The state in front of the first unit; a function (place, state) → the state behind this place; and a
+      function from the last state to logits.
+    """
     units = network.units
-    variables, start = _start(network, variables, x)
+    variables, first = _start(network, variables, x)
     own = [part_of(variables, unit.part) for unit in units]
     gates = [None] * len(units) if network.test_gates is None else network.test_gates
-    states, previous = [start], [len(units)] * len(units)
+
+    def step(place: int, state: jax.Array) -> jax.Array:
+        u, run = (place, _run_unit) if place >= 0 else (~place, _delete_unit)
+        return run(units[u].stack.unit, own[u], np.int32(units[u].row), state, gates[u])
+
+    return first, step, lambda state: _head(network, variables, state)
+
+
+def _walk(network: Network, variables: Variables, x: Any, rows: list[list[int]]) -> Iterator[jax.Array]:
+    """The logits of each row in turn; adjacent rows should share prefixes."""
+    first, step, logits = walker(network, variables, x)
+    states, previous = [first], [network.num_units] * network.num_units
     for row in rows:
         shared = _shared(row, previous)
         del states[shared + 1 :]
         for place in row[shared:]:
-            u, run = (place, _run_unit) if place >= 0 else (~place, _delete_unit)
-            unit, position = units[u].stack.unit, np.int32(units[u].row)
-            states.append(run(unit, own[u], position, states[-1], gates[u]))
+            states.append(step(place, states[-1]))
         previous = row
-        yield _head(network, variables, states[-1])
+        yield logits(states[-1])
 
 
 @partial(jax.jit, static_argnums=0)

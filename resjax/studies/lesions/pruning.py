@@ -34,8 +34,9 @@ from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
 from resjax.studies import counts, style, verdicts
-from resjax.studies.batches import Inference
-from resjax.studies.lesions.prefixes import measure_places
+from resjax.studies.batches import Inference, within
+from resjax.studies.cutting.greedy import greedy, num_trials
+from resjax.studies.lesions.prefixes import deleting, measure_places
 from resjax.studies.lesions.subsets import candidates, default_numbers, random_subsets
 from resjax.studies.result import Classified
 from resjax.studies.spread import Spread, draw_spread, spread, style_errors
@@ -102,43 +103,29 @@ def pruning(
         raise ValueError(f"max_deleted={max_deleted}; allowed: {allowed_to}")
     sizes = [k for k in default_numbers(pool) if k <= rounds]
     random = random_subsets(allowed, sizes, draws, seed)
-    trials = rounds * pool - rounds * (rounds - 1) // 2
-    total, progress = trials + rounds + 1 + len(random), how.get("progress")
-
-    def score(part: tuple[Any, ArrayLike], deleted: np.ndarray, before: int) -> Any:
-        def tell(done: int, of: int) -> None:
-            if progress:  # the two sets differ in their number of batches: count whole networks
-                progress(before + done * len(deleted) // of, total)
-
-        how["progress"] = tell
-        places = np.where(deleted, ~np.arange(n), np.arange(n))
-        return measure_places(network, variables, *part, places, **how)
-
+    trials = num_trials(pool, rounds)
+    progress, total = how.get("progress"), trials + rounds + 1 + len(random)
+    # The two sets of examples differ in their number of batches: progress counts whole networks.
+    how["progress"] = within(progress, 0, trials, total)
+    chosen = greedy(network, variables, *choose_on, allowed, rounds, **how)
     deleted = np.zeros((rounds + 1, n), bool)  # [after k rounds, unit]
-    order, chosen, done = [], [], 0
-    for k in range(rounds):
-        left = np.flatnonzero(allowed & ~deleted[k])
-        trial = deleted[k] | np.eye(n, dtype=bool)[left]
-        scores, intact = score(choose_on, trial, done)
-        done += len(trial)
-        best = int(np.argmin(np.where(np.isfinite(scores.loss), scores.loss, np.inf)))
-        order.append(left[best])
-        chosen += [scores.take(best)] if k else [intact.take(0), scores.take(best)]
-        deleted[k + 1] = trial[best]
-
-    scores, _ = score((images, labels), np.concatenate([deleted, random]), done)
+    for k, unit in enumerate(chosen.order):
+        deleted[k + 1 :, unit] = True
+    how["progress"] = within(progress, trials, total - trials, total)
+    places = deleting(np.concatenate([deleted, random]))
+    scores, _ = measure_places(network, variables, images, labels, places, **how)
     return Pruning(
         **{name: values[: rounds + 1] for name, values in scores.means.items()},
         unit=tuple(unit.name for unit in network.units),
-        order=np.array(order),
-        choice_error=np.array([scores.error for scores in chosen]),
-        choice_loss=np.array([scores.loss for scores in chosen]),
+        order=chosen.order,
+        choice_error=chosen.error,
+        choice_loss=chosen.loss,
         random_number=random.sum(1),
         random_error=scores.error[rounds + 1 :],
         spared=counts.spared_share(scores.wrong[: rounds + 1], scores.wrong[0]),
         left_out=never,
         num_examples=scores.num_examples,
-        num_choice_examples=intact.num_examples,
+        num_choice_examples=chosen.num_examples,
         num_classes=scores.num_classes,
         choices={
             "BatchNorm": "running statistics of training, not re-estimated after the deletion",

@@ -285,8 +285,8 @@ def summary(r: PathGrowth) -> dict[str, str]:
 def measure(bench: Bench) -> PathGrowth:
     run, options = as_run(bench.run), bench.options
     images, labels = bench.data(STUDY_BATCH * study_batches(options))
-    steps = sorted({*([] if run.imported else [0]), *run.steps, run.step})
-    how: Running = bench.how | {"batch_size": STUDY_BATCH}
+    steps = sorted({*([0] if run.from_scratch else []), *run.steps, run.step})
+    how: Running = bench.running | {"batch_size": STUDY_BATCH}
     return path_growth(run.network, steps, run.at, images, labels, seed=options.seed, **how)
 
 

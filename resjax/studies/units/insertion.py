@@ -145,6 +145,8 @@ def fixed_depth(network: Network, after: int = -1, count: int = 1) -> str | None
     dropout = network.unit_dropout
     if dropout is None:
         return None
+    if dropout.kept:
+        return "units were cut from this network, and stochastic depth draws for those that were there"
     more = replace(dropout, num_units=dropout.num_units + count)
     others = np.delete(np.asarray(more.at_test()), np.arange(count) + after + 1)
     if np.array_equal(others, dropout.at_test()):

@@ -45,6 +45,7 @@ import numpy as np
 
 from resjax.models.layers import BatchNorm
 from resjax.network import Network, Variables
+from resjax.network.cut import beside_branch
 from resjax.network.example import one_example
 from resjax.network.parts import part_of
 from resjax.network.periods import Place, by_unit, scan_places
@@ -149,7 +150,7 @@ class _Recorder:
 
     def __call__(self, call: Any, args: Any, kwargs: Any, context: Any) -> Any:
         y, path = call(*args, **kwargs), context.module.path
-        if context.method_name != "__call__" or "shortcut" in path:
+        if context.method_name != "__call__" or beside_branch(path):
             return y
         own: Any = self.params
         for name in path:

@@ -1,0 +1,207 @@
+"""Cut units out of the network of a run: ``python -m resjax.cut --workdir=A --out=B --rise=1``.
+
+B becomes a run whose network is that of A without some of its units.
+
+How many units go is said by one of --count=N, --flops=0.7 (the fewest that leave at most this share of the
+multiply-adds) and --rise=1 (as many as raise the error by at most one point), or --units=… names them::
+
+    python -m resjax.cut --workdir=runs/deep --out=runs/shorter --rise=1
+
+--by says which ones: greedy (in each round the one whose deletion gives the lowest loss), single (by the loss
+when each alone is deleted), similarity (those that turn the state least, blocks of neighbours taken
+together), random, or last. Choices are made on training images; no image of the evaluation set is used.
+
+The network in B is smaller: the variables of the units are gone. BatchNorm's statistics are re-estimated on
+training images. B is a run like any other::
+
+    python -m resjax.analyze --workdir=B
+    python -m resjax.train --config=B/config.py --workdir=B
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import shlex
+import sys
+from typing import Any
+
+import jax
+from absl import flags
+from rich.console import Console
+from rich.table import Table
+
+from resjax import command
+from resjax import config as configs
+from resjax.cut.workdirs import (
+    cut_experiment,
+    cut_variables_of,
+    make_workdir,
+    told,
+)
+from resjax.models import runs_code
+from resjax.models.layer_table import layer_table, totals
+from resjax.network.cut import cut
+from resjax.report.progress import Task, progress
+from resjax.studies.batches import Inference
+from resjax.studies.cutting.choose import BY, Chosen, how_many, order
+from resjax.studies.intervals import wilson
+from resjax.studies.lesions.batch_statistics import reestimate
+from resjax.studies.options import Checked, option
+from resjax.studies.run import Run, load_run
+from resjax.training.cores import share_cores_to_analyse
+from resjax.training.experiment import Experiment
+from resjax.training.loaded import evaluate, measured, need_free
+from resjax.workdir.paths import local, writable
+from resjax.workdir.stopping import phase
+
+# What each rule does, for the line that says why these units go.
+_WHY = {
+    "greedy": "each round cuts the unit whose deletion gives the lowest loss",
+    "single": "by the loss when each alone is deleted, the lowest first",
+    "similarity": "those that turn the state least, by the angular distance of blocks of neighbours",
+    "random": "at random",
+    "last": "the last of the network first",
+}
+_HOW_MANY = ("units", "count", "flops", "rise")
+
+
+@dataclasses.dataclass(frozen=True)
+class CutOptions(Checked):
+    """Options of the command that are numbers."""
+
+    examples: int = option(512, "maximum number of training images on which units are chosen")
+    reference: int = option(
+        2048, "maximum number of training images on which BatchNorm's statistics are re-estimated"
+    )
+    batch_size: int = option(128, "images at a time; only re-estimated statistics depend on it")
+    seed: int = option(0, "seed of --by=random", least=0)
+
+
+def choose(run: Run, by: str, options: CutOptions, task: Task, **criterion: Any) -> tuple[Chosen, int]:
+    """The order of units by rule ``by``, and how many of them go by one criterion of ``how_many``."""
+    network, shape = run.network, run.image_shape
+    choose_on = run.examples("train", options.examples)
+    count, seed = criterion.get("count"), options.seed
+    with task(f"choice of units on {len(choose_on[1]):,} training images") as tell:
+        how = Inference(loss=run.loss, metric=run.metric, batch_size=options.batch_size, progress=tell)
+        chosen = order(network, run.variables, by, choose_on=choose_on, count=count, seed=seed, **how)
+
+    @functools.cache
+    def multiply_adds(k: int) -> int:
+        return totals(layer_table(cut(network, chosen.units[:k], shape), shape)).multiply_adds
+
+    return chosen, how_many(chosen, multiply_adds, **criterion)
+
+
+def choice_told(chosen: Chosen, count: int) -> str:
+    """What goes, why, and what it costs on the images on which it was chosen."""
+    before, behind = (f"{100 * chosen.error[k]:.2f} %" for k in (0, count))
+    return (
+        f"{count} of the {chosen.pool} units that can be cut, {_WHY[chosen.by]}: "
+        f"{', '.join(chosen.units[:count])}\n"
+        f"chosen on {chosen.num_examples:,} training images, not augmented, not on the evaluation set. "
+        f"The error on them is {before} intact and {behind} as cut, which is too low for new images"
+    )
+
+
+def errors_told(run: Run, whole: dict[str, float], smaller: dict[str, float]) -> str:
+    """Both errors on the evaluation set, with 95 % intervals over its images."""
+    said = []
+    for name, sums in (("intact", whole), ("cut", smaller)):
+        share = sums["error"] / sums["count"]
+        low, high = (100 * float(end) for end in wilson(share, int(sums["count"])))
+        said.append(f"{name} {100 * share:.2f} % ({low:.2f} to {high:.2f})")
+    return f"error on the {int(whole['count']):,} {run.split} images: {', '.join(said)}"
+
+
+def costs(run: Run, experiment: Experiment) -> Table:
+    """Units, parameters and multiply-adds of both networks."""
+    table = Table("", show_edge=False, pad_edge=False)
+    for head in ("intact", "cut", "ratio"):
+        table.add_column(head, justify="right")
+    networks = run.network, experiment.task.network
+    sums = [totals(layer_table(network, run.image_shape)) for network in networks]
+    rows = {
+        "units": [network.num_units for network in networks],
+        "parameters": [one.parameters for one in sums],
+        "multiply-adds of an image": [one.multiply_adds for one in sums],
+    }
+    for name, (before, behind) in rows.items():
+        ratio = f"{behind / before:.3f}" if before else "–"  # layers of one's own may not be seen
+        table.add_row(name, f"{before:,}", f"{behind:,}", ratio)
+    return table
+
+
+def _main(argv: list[str]) -> None:
+    command.no_arguments(argv)
+    workdir, out = _WORKDIR.value or "", _OUT.value or ""
+    given = {name: flags.FLAGS[name].value for name in _HOW_MANY}
+    criterion = {name: value for name, value in given.items() if value is not None}
+    if len(criterion) != 1:
+        named = " and ".join(f"--{name}" for name in criterion) or "none of them"
+        raise command.Misuse(
+            f"say how many units go by one of --units=NAMES, --count=N, --flops=SHARE and --rise=POINTS; "
+            f"got {named}"
+        )
+    if criterion.get("units") == []:
+        raise command.Misuse("--units names no unit; give names such as stage2/unit3,stage2/unit4")
+    command.refuse_unknown("--by", [_BY.value], BY)
+    options = command.chosen(CutOptions, _OPTIONS)
+    path = writable(out, "--out")
+    need_free(out, "--out")
+    allow_code = _ALLOW_CODE.value or []
+    share_cores_to_analyse(configs.load(local(workdir, reads=True), allow_code))
+    run = load_run(workdir, allow_code=allow_code)
+    console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
+    with progress(console) as task:
+        if "units" in criterion:
+            units, by = tuple(dict.fromkeys(criterion["units"])), "hand"
+            experiment, said = (
+                cut_experiment(run, units),
+                f"{len(units)} units were named: {', '.join(units)}",
+            )
+        else:
+            chosen, count = choose(run, _BY.value, options, task, **criterion)
+            units, by, said = chosen.units[:count], chosen.by, choice_told(chosen, count)
+            experiment = cut_experiment(run, units)
+        variables = cut_variables_of(run, experiment)
+        recalibrated = _RECALIBRATE.value and bool(jax.tree.leaves(variables["batch_stats"]))
+        if recalibrated:
+            reference, _ = run.examples("train", options.reference, augmented=True)
+            with task(f"BatchNorm's statistics on {len(reference):,} training images") as tell:
+                network, size = experiment.task.network, options.batch_size
+                variables = reestimate(network, variables, reference, batch_size=size, progress=tell)
+    state = make_workdir(run, experiment, variables, path, units=units, by=by, recalibrated=recalibrated)
+    print(said, flush=True)
+    print(f"BatchNorm's statistics were {'' if recalibrated else 'not '}re-estimated")
+    if _EVALUATE.value:
+        smaller = evaluate(experiment, state, path)
+        with phase("the intact network was evaluated", f"the cut network and its error are saved in {path}"):
+            whole = measured(run.experiment, run.newest)
+        print(errors_told(run, whole, smaller), flush=True)
+    Console(highlight=False).print(costs(run, experiment))
+    home, config = shlex.quote(out), shlex.quote(f"{out}/config.py")
+    name = run.config.model.name
+    allowed = f" --allow_code={shlex.quote(name)}" if runs_code(name) else ""
+    print(f"done: {out}. Analyze it: python -m resjax.analyze --workdir={home}{allowed}")
+    further = f"python -m resjax.train --config={config} --workdir={home}"
+    print(f"Train it on ({told(experiment.config)}): {further}")
+
+
+if __name__ == "__main__":
+    _WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run whose network is cut")
+    _OUT = flags.DEFINE_string("out", None, "folder of the new run, created if absent")
+    flags.DEFINE_list("units", None, "names of the units to cut, such as stage2/unit3,stage2/unit4")
+    flags.DEFINE_integer("count", None, "number of units to cut")
+    flags.DEFINE_float("flops", None, "share of the multiply-adds to keep at most, between 0 and 1")
+    flags.DEFINE_float("rise", None, "most points by which the error on the images for choosing may rise")
+    _BY = flags.DEFINE_string("by", "greedy", f"which units go, by one of {', '.join(BY)}")
+    about = "re-estimate BatchNorm's statistics after the cut, on training images as in training"
+    _RECALIBRATE = flags.DEFINE_bool("recalibrate", True, about)
+    about = "measure both errors on the evaluation set (long for ImageNet on a CPU)"
+    _EVALUATE = flags.DEFINE_bool("evaluate", True, about)
+    _ALLOW_CODE = command.define_allow_code()
+    _OPTIONS = command.define_options(CutOptions)
+    flags.mark_flags_as_required(["workdir", "out"])
+    command.run(_main)

@@ -1,0 +1,95 @@
+"""The workdir of a cut network, which trains, resumes, is analyzed and exported like any other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from resjax import models
+from resjax.network import Network
+from resjax.network.cut import cut, recut_variables
+from resjax.studies.run import Run
+from resjax.training.experiment import Experiment, make_experiment
+from resjax.training.loaded import begin, set_fine_tuning
+from resjax.training.step import TrainState
+from resjax.training.teacher import sha256
+
+# The rate of the training is divided by this, since the weights are trained already.
+_SLOWER = 10
+
+
+def cut_experiment(run: Run, units: Sequence[str]) -> Experiment:
+    """The experiment of ``run`` without ``units``, named as in its network, and with a short schedule.
+
+    ``config.model.cut`` refers to the network of the builder. So it names what ``run`` lacks already, too.
+
+    Raises:
+      ValueError: a unit does not exist or can't be cut, or none would be left.
+    """
+    cut(run.network, units, run.image_shape)  # its message has the names of this network
+    config = run.config.copy_and_resolve_references()
+    config.model.cut = (*config.model.cut, *_names_in(_uncut(run), config.model.cut, run.network, units))
+    rate = config.optimizer.learning_rate
+    # Of a run that began with given weights, the schedule is such a short one already.
+    set_fine_tuning(config, rate / _SLOWER if run.from_scratch else rate)
+    return make_experiment(config, run.experiment.dataset)
+
+
+def cut_variables_of(run: Run, experiment: Experiment) -> dict[str, Any]:
+    """The variables of the network of ``cut_experiment``, from the newest ones of ``run``."""
+    before = tuple(run.config.model.cut)
+    gone = tuple(experiment.config.model.cut)[len(before) :]
+    return dict(recut_variables(_uncut(run), run.variables, before, gone, run.image_shape))
+
+
+def make_workdir(
+    run: Run,
+    experiment: Experiment,
+    variables: dict[str, Any],
+    directory: str | Path,
+    *,
+    units: Sequence[str],
+    by: str,
+    recalibrated: bool,
+) -> TrainState:
+    """Saves a cut network in a workdir as its checkpoint of step 1; returns its state.
+
+    Args:
+      run: that of the intact network.
+      experiment, variables: of the cut network.
+      directory: the workdir, created if absent.
+      units: what was cut, named as in the network of ``run``, in the order in which it was chosen.
+      by: how it was chosen.
+      recalibrated: whether BatchNorm's statistics were re-estimated.
+    """
+    facts = {
+        "from": str(run.workdir),
+        "step": run.step,
+        "sha256": sha256(run.variables),
+        "units": list(units),
+        "by": by,
+        "recalibrated": recalibrated,
+    }
+    return begin(directory, experiment, experiment.create_state(), variables, "--out", cut=facts)
+
+
+def _uncut(run: Run) -> Network:
+    """The network of the builder, of which ``run`` may lack units already."""
+    config = run.config.model.to_dict() | {"cut": ()}
+    classes = run.experiment.dataset.info.num_classes
+    return models.build(config, image_shape=run.image_shape, num_classes=classes)
+
+
+def _names_in(uncut: Network, before: Sequence[str], network: Network, units: Sequence[str]) -> list[str]:
+    """The names in ``uncut`` of the ``units`` of ``network``, which is ``uncut`` without ``before``."""
+    left = [unit.name for unit in uncut.units if unit.name not in before]
+    name_of = dict(zip((unit.name for unit in network.units), left, strict=True))
+    return [name_of[unit] for unit in units]
+
+
+def told(config: ConfigDict) -> str:
+    """How a cut network would be trained on."""
+    return f"{config.train.duration}, learning rate {config.optimizer.learning_rate:g}, cosine"

@@ -1,0 +1,301 @@
+"""A network without some of its units: a smaller network, with the variables that are left.
+
+``cut`` gives what a gate of 0 computes, up to rounding, without the branches that the gate removes. In most
+networks nothing is left of a deleted unit. Where its shortcut changes the state (a projection, a padding, a
+pooling, a gate), or an operation other than a ReLU follows the sum, these stay: the next unit, or the head,
+begins with them (``Remnant``).
+
+The units that stay are counted anew, so ``stage2/unit5`` may become ``stage2/unit3``.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import difflib
+import functools
+import itertools
+import operator
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from resjax.network.example import one_example
+from resjax.network.network import Network, Variables
+from resjax.network.parts import part_of
+from resjax.network.unit import Stack, Unit, UnitInfo
+
+
+class Remnant(nn.Module):
+    """What is left of a unit without its branch: the shortcut, and what follows the sum."""
+
+    unit: Unit
+
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        return self.unit.skip(x, train)
+
+
+class UnitAfter(Unit):
+    """A unit that begins with what is left of the units cut in front of it."""
+
+    before: tuple[nn.Module, ...]  # each (x, train) → x
+    unit: Unit
+
+    @property
+    def residual(self) -> bool:
+        return self.unit.residual
+
+    def split(self, x: jax.Array, train: bool) -> tuple[Any, jax.Array]:
+        return self.unit.split(_through(self.before, x, train), train)
+
+    def merge(self, z: jax.Array, train: bool) -> jax.Array:
+        return self.unit.merge(z, train)
+
+    def skip(self, x: jax.Array, train: bool = False) -> jax.Array:
+        return self.unit.skip(_through(self.before, x, train), train)
+
+
+class HeadAfter(nn.Module):
+    """A head that begins with what is left of the units cut in front of it."""
+
+    before: tuple[nn.Module, ...]
+    head: nn.Module
+
+    def __call__(self, h: jax.Array, train: bool) -> jax.Array:
+        return self.head(_through(self.before, h, train), train)
+
+
+def beside_branch(path: Sequence[str]) -> bool:
+    """Whether a layer with this path in its unit is on the shortcut. What is left of a unit in front of
+    another one (``before_0``, …) is on both ways."""
+    return "shortcut" in path and not path[0].startswith("before_")
+
+
+def _through(before: Sequence[nn.Module], x: jax.Array, train: bool) -> jax.Array:
+    for module in before:
+        x = module(x, train)
+    return x
+
+
+class _Piece(NamedTuple):
+    """Units that stay and follow one another in a stack, and the units cut in front of them that leave a
+    remnant; only a single unit has such."""
+
+    name: str
+    stack: Stack
+    units: tuple[UnitInfo, ...]
+    before: tuple[UnitInfo, ...] = ()
+
+    @property
+    def group(self) -> str:
+        return "" if self.before else self.stack.group
+
+
+def cut(network: Network, gone: Sequence[str], example: Any) -> Network:
+    """``network`` without the units whose names are in ``gone``, for inputs like ``example``
+    (``one_example``).
+
+    Raises:
+      ValueError: a unit does not exist or can't be deleted, or no unit would be left.
+    """
+    if not gone:
+        return network
+    return _without(network, *_plan(network, gone, example))
+
+
+def _without(network: Network, pieces: list[_Piece], tail: tuple[UnitInfo, ...]) -> Network:
+    dropout = network.unit_dropout
+    if dropout is not None:
+        dropout = dropout.only([unit.index for piece in pieces for unit in piece.units])
+    head = HeadAfter(_remnants(tail), network.head) if tail else network.head
+    return dataclasses.replace(network, stacks=_stacks(pieces), head=head, unit_dropout=dropout)
+
+
+def cut_variables(network: Network, variables: Variables, gone: Sequence[str], example: Any) -> Variables:
+    """The variables of ``cut(network, gone, example)``, from those of ``network``.
+
+    Raises:
+      ValueError: as ``cut``.
+    """
+    if not gone:
+        return variables
+    pieces, tail = _plan(network, gone, example)
+    smaller = _without(network, pieces, tail)
+    shapes = jax.eval_shape(smaller.init, jax.random.key(0), one_example(example))
+    sources: dict[str, list[_Piece]] = {stack.part: [] for stack in smaller.stacks}
+    for piece, stack in zip(pieces, smaller.stacks, strict=True):
+        sources[stack.part].append(piece)
+
+    def value(path: tuple[Any, ...], _: Any) -> jax.Array:
+        collection, part, *keys = (key.key for key in path)
+        if part == "stem" or (part == "head" and not tail):
+            return _leaf(variables, collection, part, keys)
+        before = tail if part == "head" else sources[part][0].before
+        if not before:  # the rows of a group stay in their order
+            units = sorted((unit for piece in sources[part] for unit in piece.units), key=lambda u: u.row)
+            rows = np.array([unit.row for unit in units])
+            return _leaf(variables, collection, units[0].part, keys)[rows]
+        first, *keys = keys
+        if first == "head":
+            return _leaf(variables, collection, "head", keys)
+        if first == "unit":
+            unit = sources[part][0].units[0]
+        else:  # before_0, before_1, …, each a Remnant with its unit
+            unit, keys = before[int(first.rpartition("_")[2])], keys[1:]
+        row = _leaf(variables, collection, unit.part, keys)[unit.row]
+        return row if part == "head" else row[None]
+
+    return jax.tree_util.tree_map_with_path(value, shapes)
+
+
+def recut_variables(
+    network: Network, variables: Variables, before: Sequence[str], gone: Sequence[str], example: Any
+) -> Variables:
+    """The variables of ``cut(network, (*before, *gone), example)``, from those of
+    ``cut(network, before, example)``.
+
+    All names are those of ``network``. What is cut twice differs in its parts from what is cut at once.
+
+    Raises:
+      ValueError: as ``cut``.
+    """
+    numbers = itertools.count()
+
+    def numbered(path: tuple[Any, ...], v: jax.ShapeDtypeStruct) -> np.ndarray:
+        """A number for the array of a stem or head, or for each row of a stack's."""
+        if path[1].key in ("stem", "head"):
+            return np.array(next(numbers))
+        return np.array(list(itertools.islice(numbers, v.shape[0])))
+
+    shapes = jax.eval_shape(network.init, jax.random.key(0), one_example(example))
+    whole = jax.tree_util.tree_map_with_path(numbered, shapes)
+    has, wants = (cut_variables(network, whole, names, example) for names in (before, (*before, *gone)))
+    arrays: dict[int, Any] = {}
+    for own, array in zip(jax.tree.leaves(has), jax.tree.leaves(variables), strict=True):
+        arrays.update(zip(own.tolist(), array, strict=True) if np.ndim(own) else {int(own): array})
+
+    def filled(own: Any) -> jax.Array:
+        return jnp.stack([arrays[i] for i in own.tolist()]) if np.ndim(own) else arrays[int(own)]
+
+    return jax.tree.map(filled, wants)
+
+
+def _leaf(variables: Variables, collection: str, part: str, keys: Sequence[str]) -> Any:
+    return functools.reduce(operator.getitem, keys, variables[collection][part])
+
+
+def _remnants(units: Sequence[UnitInfo]) -> tuple[Remnant, ...]:
+    # Flax shares the variables of a module that occurs twice, also within others.
+    return tuple(Remnant(copy.deepcopy(unit.stack.unit)) for unit in units)
+
+
+def _stacks(pieces: Sequence[_Piece]) -> tuple[Stack, ...]:
+    rows: dict[str, list[int]] = {}  # {group: the rows that stay}
+    for piece in pieces:
+        if piece.group:
+            rows.setdefault(piece.group, []).extend(unit.row for unit in piece.units)
+    found = []
+    for piece in pieces:
+        unit, first = piece.stack.unit, piece.units[0].row
+        if piece.before:
+            unit = UnitAfter(_remnants(piece.before), copy.deepcopy(unit))
+        start = sum(row < first for row in rows.get(piece.group, ()))
+        found.append(Stack(piece.name, unit, len(piece.units), piece.stack.stage, piece.group, start))
+    return tuple(found)
+
+
+def _plan(network: Network, gone: Sequence[str], example: Any) -> tuple[list[_Piece], tuple[UnitInfo, ...]]:
+    """What stays, in order; and the units cut behind the last one that leave a remnant."""
+    example = one_example(example)
+    shapes = jax.eval_shape(network.init, jax.random.key(0), example)
+    checked = _checked(network, gone, shapes, example)
+    inputs = _inputs(network, shapes, example)
+    pieces: list[_Piece] = []
+    before: tuple[UnitInfo, ...] = ()
+    for stack, span in network.spans:
+        name, run = stack.name, list[UnitInfo]()
+        for unit in network.units[span]:
+            if unit.name in checked:
+                if not _vanishes(unit, shapes, inputs[unit.index]):
+                    _check_bound(network, unit)
+                    before = (*before, unit)
+                    name = _close(pieces, stack, name, run, unit.position + 2)
+            elif before:
+                pieces.append(_Piece(name, stack, (unit,), before))
+                before, name = (), f"{stack.name}_{unit.position + 2}"
+            else:
+                run.append(unit)
+        _close(pieces, stack, name, run, 0)
+    return pieces, before
+
+
+def _close(pieces: list[_Piece], stack: Stack, name: str, run: list[UnitInfo], following: int) -> str:
+    """Moves the units of ``run`` into a piece; returns the name of the next piece of ``stack``."""
+    if not run:
+        return name
+    pieces.append(_Piece(name, stack, tuple(run)))
+    run.clear()
+    return f"{stack.name}_{following}"
+
+
+def _checked(network: Network, gone: Sequence[str], shapes: Variables, example: Any) -> set[str]:
+    names = [unit.name for unit in network.units]
+    for name in gone:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, 3)
+            hint = f" Did you mean {' or '.join(near)}?" if near else ""
+            raise ValueError(f"there is no unit {name!r}.{hint} Allowed: {', '.join(names)}")
+    deletable = network.deletable(shapes, example)
+    for unit in network.units:
+        if unit.name in gone and not deletable[unit.index]:
+            allowed = ", ".join(u.name for u in network.units if deletable[u.index]) or "none"
+            raise ValueError(
+                f"{unit.name} can't be cut: it has no shortcut, and its output has another shape than its "
+                f"input; allowed: {allowed}"
+            )
+    if len(set(gone)) == len(names):
+        raise ValueError(f"all {len(names)} units would be cut; leave at least one")
+    return set(gone)
+
+
+def _check_bound(network: Network, unit: UnitInfo) -> None:
+    # What ``bound`` gives to a part stands under the names of its variables, which would be others.
+    if type(network).bound is not Network.bound:
+        raise ValueError(
+            f"{unit.name} can't be cut: its shortcut, or what follows the sum, would join the next part, and "
+            f"parts of {type(network).__name__} read more than the state (bound)"
+        )
+
+
+def _inputs(network: Network, shapes: Variables, example: Any) -> list[jax.ShapeDtypeStruct]:
+    """The shape of the input of each unit."""
+
+    def states(variables: Variables, x: Any) -> list[jax.Array]:
+        taps = network.apply(variables, x, tap=lambda parts: parts.x).taps
+        return [taps[unit.stack.name][unit.position] for unit in network.units]
+
+    return jax.eval_shape(states, shapes, example)
+
+
+def _vanishes(unit: UnitInfo, shapes: Variables, x: jax.ShapeDtypeStruct) -> bool:
+    """Whether a deleted unit returns its input. Refuses one whose remnant can't be told from its branch."""
+    module = unit.stack.unit
+    if module.vanishes is not None:
+        return module.vanishes
+    rows = part_of(shapes, unit.part)
+    own = jax.tree.map(lambda v: jax.ShapeDtypeStruct(v.shape[1:], v.dtype), rows)
+    traced = jax.make_jaxpr(lambda v, x: module.apply(v, x, method="skip"))(own, x).jaxpr
+    if traced.outvars[0] is traced.invars[-1]:
+        return True
+    key = jax.random.key(0)
+    left = jax.eval_shape(lambda x: Remnant(module).init(key, x, train=False), x)
+    if jax.tree.leaves(own) and len(jax.tree.leaves(left)) == len(jax.tree.leaves(own)):
+        raise ValueError(
+            f"{unit.name} can't be cut: skip of {type(module).__name__} reads all variables of the unit, "
+            "those of its branch too; override skip(x, train) so that it computes the shortcut alone"
+        )
+    return False

@@ -1,0 +1,1 @@
+"""Networks made shallower: which units are cut, and how many."""

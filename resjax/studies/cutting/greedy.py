@@ -1,0 +1,67 @@
+"""Units deleted one after the other, the least harmful first; see ``resjax.studies.lesions.pruning``."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Unpack
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from resjax.network import Network, Variables
+from resjax.studies.batches import Inference, within
+from resjax.studies.lesions.prefixes import deleting, measure_places
+
+
+@dataclasses.dataclass(frozen=True)
+class Rounds:
+    """The unit deleted in each of k rounds, and the network after 0, 1, … k of them."""
+
+    order: np.ndarray  # int [k], indices of units
+    error: np.ndarray  # [k + 1], mean of the metric; by default the share of wrong predictions
+    loss: np.ndarray  # [k + 1], mean
+    num_examples: int
+
+
+def num_trials(pool: int, rounds: int) -> int:
+    """How many deletions ``greedy`` tries where ``pool`` units can be deleted."""
+    return rounds * pool - rounds * (rounds - 1) // 2
+
+
+def greedy(
+    network: Network,
+    variables: Variables,
+    images: Any,
+    labels: ArrayLike,
+    allowed: np.ndarray,
+    rounds: int,
+    **how: Unpack[Inference],
+) -> Rounds:
+    """Deletes in each round the unit whose deletion gives the lowest loss on these examples.
+
+    A loss that is not finite ranks last; ties go to the earlier unit.
+
+    Args: those of every analysis (``Inference``), where ``progress`` counts trials, and
+      allowed: bool [units], which units can be deleted.
+      rounds: 1 or more, at most the number of these.
+    """
+    progress, trials = how.get("progress"), num_trials(int(allowed.sum()), rounds)
+    deleted = np.zeros(network.num_units, bool)
+    order: list[int] = []
+    means, done, count = [], 0, 0
+    for _ in range(rounds):
+        left = np.flatnonzero(allowed & ~deleted)
+        how["progress"] = within(progress, done, len(left), trials)
+        trial = deleted | np.eye(len(deleted), dtype=bool)[left]
+        scores, intact = measure_places(network, variables, images, labels, deleting(trial), **how)
+        done, count = done + len(left), intact.num_examples
+        best = int(np.argmin(np.where(np.isfinite(scores.loss), scores.loss, np.inf)))
+        means += [scores.take(best)] if order else [intact.take(0), scores.take(best)]
+        order.append(int(left[best]))
+        deleted = trial[best]
+    return Rounds(
+        order=np.array(order),
+        error=np.array([scores.error for scores in means]),
+        loss=np.array([scores.loss for scores in means]),
+        num_examples=count,
+    )
