@@ -301,7 +301,7 @@ def test_only_after_a_save_an_error_of_values_says_that_the_command_continues(tm
         if saves:
             (tmp_path / "checkpoints/4").mkdir()
         raise error
-    note = " The checkpoint of step 4 is whole; the same command continues there." if saves else ""
+    note = ". The checkpoint of step 4 is whole; the same command continues there." if saves else ""
     assert explained(error) == f"another seed{note}"
 
 
