@@ -253,7 +253,6 @@ def _plan(
     pieces: list[_Piece] = []
     before: _Before = ()
     last: UnitInfo | None = None  # the unit in front, if it is cut
-    joins = "a map" if maps else "its shortcut, or what follows the sum,"
 
     def with_map() -> _Before:
         return before if last is None or not maps else (*before, Map(*maps, last.stack.unit.rectified))
@@ -262,9 +261,12 @@ def _plan(
         name, run = stack.name, list[UnitInfo]()
         for unit in network.units[span]:
             if unit.name in checked:
+                if maps:
+                    _check_bound(network, unit, "a map")
                 last, vanishes = unit, _vanishes(unit, shapes, inputs[unit.index])
+                if not vanishes:
+                    _check_bound(network, unit, "its shortcut, or what follows the sum,")
                 if maps or not vanishes:
-                    _check_bound(network, unit, joins)
                     name = _close(pieces, stack, name, run, unit.position + 2)
                 before = before if vanishes else (*before, unit)
             elif before := with_map():
