@@ -50,6 +50,11 @@ CASES = {
 }
 # The second kind of a set ends in a transition and everything behind it, so the head begins with a remnant.
 GONE = {"between": {1, 3, 4}, "last": {2, 3, 6, 7}}
+# Few units of these keep their shape; unit 9 of VGG begins with a pooling, which stays.
+OF_CASE = {
+    "vgg": {"between": {4, 9}, "last": {2, 9, 10, 13}},
+    "alexnet": {"between": {2}, "last": {2, 5}},
+}
 
 
 def built(case, names=()):
@@ -81,7 +86,8 @@ def close(found, expected):
 @pytest.mark.parametrize("case", slow_but(CASES, "post", "bn_after_add", "plain"))
 def test_the_logits_are_those_with_gates_of_0(case, kind):
     network, variables, shape, can_go = whole(case)
-    names = tuple(u.name for u in network.units if u.index in GONE[kind] and can_go[u.index])
+    chosen = OF_CASE.get(case, GONE)[kind]
+    names = tuple(u.name for u in network.units if u.index in chosen and can_go[u.index])
     assert names
     smaller, _ = built(case, names)
     own = cut_variables(network, variables, names, shape)

@@ -17,6 +17,7 @@ from test_killed import assert_whole, states  # noqa: F401 (a fixture)
 from resjax import config as configs
 from resjax.cut import workdirs
 from resjax.models.layer_table import layer_table, totals
+from resjax.report.facts import facts_of
 from resjax.report.progress import progress
 from resjax.studies.run import load_run
 from resjax.train import train_and_evaluate
@@ -59,6 +60,9 @@ def test_the_new_run_is_the_old_one_without_the_units(run, tmp_path):
     assert made == {
         "from": str(run.workdir), "step": 2, "units": list(units), "by": "hand", "recalibrated": False,
     }  # fmt: skip
+    facts = facts_of(smaller, smaller)
+    assert f"stage2/unit2 and stage2/unit1 of the network in {run.workdir} (step 2)" in facts["cut"]
+    assert "trained on" not in facts and "began as a larger one" in smaller.told_initial
     assert totals(layer_table(smaller.network, smaller.image_shape)).parameters == smaller.num_parameters
 
 

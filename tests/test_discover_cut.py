@@ -1,6 +1,7 @@
 """Other people's functions without some units: the logits are those with gates of 0, the variables fewer."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from discover_helpers import (
@@ -59,8 +60,6 @@ def test_only_what_the_cut_units_read_is_gone(name):
 
 
 def test_rows_of_stacked_layers_go():
-    import jax.numpy as jnp
-
     def fn(variables, x):
         def layer(h, w):
             return h + jnp.tanh(h @ w), None
@@ -72,12 +71,17 @@ def test_rows_of_stacked_layers_go():
         "in": rng.normal(size=(3, 4)),
         "layers": rng.normal(size=(5, 4, 4)),
         "out": rng.normal(size=(4, 2)),
+        "unread": np.ones(3),
     }
     x = rng.normal(size=(6, 3))
     found = resjax.discover(fn, variables, x)
     names = [unit.name for unit in found.units]
     cut, smaller = found.cut([names[1], names[3]])
     np.testing.assert_array_equal(smaller["layers"], variables["layers"][[0, 2, 4]])
+    assert smaller["unread"] is variables["unread"]  # by any unit
+    shapes = jax.eval_shape(lambda: variables)
+    _, smaller_shapes = resjax.discover(fn, shapes, x).cut([names[1], names[3]])
+    assert smaller_shapes["layers"].shape == (3, 4, 4)
     written = fn({**variables, "layers": variables["layers"][[0, 2, 4]]}, x)
     assert_close(cut(smaller, x), written)
     with pytest.raises(

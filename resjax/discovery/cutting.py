@@ -18,6 +18,8 @@ import numpy as np
 from resjax.discovery.anatomy import Anatomy, Source
 from resjax.discovery.program import Origin
 
+_REMEDY = "give the variables that found.cut returned, or others of their form"
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class CutFunction:
@@ -66,49 +68,43 @@ class CutFunction:
         given = self.source.given
         values = list(given.values)
         for leaf, rows, array in zip(given.leaves, self._rows, given.arrays(variables), strict=True):
-            values[leaf.index] = array if rows is None else array[np.array(rows)] if rows else None
+            values[leaf.index] = array if rows is None else _taken(array, rows) if rows else None
         return jax.tree_util.tree_unflatten(given.tree, values)
 
     @functools.cached_property
     def _rows(self) -> list[tuple[int, ...] | None]:
         """For each array, the rows of its first axis that are left: None for all of them."""
-        found = self.source.first
+        found, shapes = self.source.first, [leaf.spec.shape for leaf in self.source.given.leaves]
         origins = dict(zip(found.program.leaves, found.program.origins, strict=True))
-        read = [origins[v] for v in _needed(found, self.gone).leaves]
-        whole = {array for array, row in read if not row}
-        rows = [sorted({row[0] for array, row in read if row and array == i}) for i in range(self._count)]
-        shapes = [leaf.spec.shape for leaf in self.source.given.leaves]
-        all_left = [i in whole or (bool(own) and len(own) == shapes[i][0]) for i, own in enumerate(rows)]
-        return [None if every else tuple(own) for every, own in zip(all_left, rows, strict=True)]
+        before, now = ({origins[v] for v in _needed(found, gone).leaves} for gone in ((), self.gone))
 
-    @property
-    def _count(self) -> int:
-        return len(self.source.given.leaves)
+        def left(i: int) -> tuple[int, ...] | None:
+            lost = {row[:1] for array, row in before if array == i} - {row[:1] for a, row in now if a == i}
+            if () in lost:
+                return ()
+            return tuple(r for r in range(shapes[i][0]) if (r,) not in lost) if lost else None
+
+        return [left(i) for i in range(len(shapes))]
 
     def _arrays(self, variables: Any) -> dict[int, Any]:
         """{number among all arrays: the array, without the rows of units that were cut}."""
-        left = [i for i, rows in enumerate(self._rows) if rows != ()]
-        others = len(self.source.given.values) - self._count
-        leaves = jax.tree.leaves(variables)
-        if len(leaves) != len(left) + others:
+        given = self.source.given
+        left = {leaf.index: i for i, leaf in enumerate(given.leaves) if self._rows[i] != ()}
+        absent = {leaf.index for leaf in given.leaves} - left.keys()
+        places = [j for j in range(len(given.values)) if j not in absent]
+        values = jax.tree.leaves(variables)
+        if len(values) != len(places):
             raise ValueError(
-                f"the variables have {len(leaves)} leaves, those of the cut function {len(left) + others}: "
-                "give the variables that found.cut returned, or others of their form"
+                f"the variables have {len(values)} leaves, those of the cut function {len(places)}: {_REMEDY}"
             )
-        absent = {self.source.given.leaves[i].index for i in range(self._count)} - {
-            self.source.given.leaves[i].index for i in left
-        }
-        places = [j for j in range(len(self.source.given.values)) if j not in absent]
-        at = dict(zip(places, leaves, strict=True))
-        arrays = {i: at[self.source.given.leaves[i].index] for i in left}
+        arrays = {left[j]: value for j, value in zip(places, values, strict=True) if j in left}
         for i, array in arrays.items():
-            leaf, rows = self.source.given.leaves[i], self._rows[i]
+            leaf, rows = given.leaves[i], self._rows[i]
             shape = leaf.spec.shape if rows is None else (len(rows), *leaf.spec.shape[1:])
             if np.shape(array) != shape:
                 raise ValueError(
                     f"the variables have {leaf.raw} of shape {list(np.shape(array))}, those of the cut "
-                    f"function {list(shape)}: give the variables that found.cut returned, or others of their "
-                    "form"
+                    f"function {list(shape)}: {_REMEDY}"
                 )
         return arrays
 
@@ -119,6 +115,12 @@ class CutFunction:
             return arrays[array]
         first = row[0] if rows is None else rows.index(row[0])
         return arrays[array][(first, *row[1:])]
+
+
+def _taken(array: Any, rows: Sequence[int]) -> Any:
+    if isinstance(array, jax.ShapeDtypeStruct):
+        return jax.ShapeDtypeStruct((len(rows), *array.shape[1:]), array.dtype)
+    return array[np.array(rows)]
 
 
 @dataclasses.dataclass(frozen=True)

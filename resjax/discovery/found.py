@@ -107,8 +107,11 @@ class Found:
         Raises:
           ValueError: a name of no unit, all units, or variables of another form.
         """
-        fn = CutFunction(self.network.code.source, chosen(self.network.names, gone))
-        return fn, fn.smaller(self.unstack(self.variables) if variables is None else variables)
+        source = self.network.code.source
+        fn = CutFunction(source, chosen(self.network.names, gone))
+        if variables is None:
+            variables = jax.tree_util.tree_unflatten(source.given.tree, source.given.values)
+        return fn, fn.smaller(variables)
 
     def stack(self, variables: Any) -> dict[str, Any]:
         """Variables of the user's form, such as the initial ones, as those of ``network``."""
