@@ -97,6 +97,11 @@ def test_a_run_with_maps(run, tmp_path, kind):
     assert equal(smaller.variables, variables)
     assert (smaller.config.model.map, smaller.config.model.map_rank) == maps
     assert read_starts(out)[0]["cut"]["map"] == {"kind": kind, "rank": 2}
+    told = {
+        "affine": "; affine maps stand in their place",
+        "linear": "; linear maps of rank 2 stand in their",
+    }
+    assert told[kind] in facts_of(smaller, smaller)["cut"]
     for some in (None, maps):
         with pytest.raises(
             ValueError, match=r"B was cut before, and a map stands .*: cut the run that it was"
