@@ -54,3 +54,29 @@ def test_discovery_is_measured_beside_the_function(tmp_path):
         for ratios in row["ratios"].values():
             assert len(ratios) == 3 and all(one["median"] > 0 for one in ratios.values())
         assert row["seconds"]["n + 1 calls"][0]["wall"] < row["first lesion"]["wall"]  # which compiles
+
+
+@pytest.mark.slow
+def test_cut_networks_take_turns(tmp_path):
+    found = tmp_path / "found.json"
+    command = [
+        sys.executable,
+        FOLDER / "cut.py",
+        "--depth",
+        "14",
+        "--every",
+        "1",
+        "--batch",
+        "2",
+        "--step",
+        "2",
+    ]
+    subprocess.run(
+        [*command, "--rounds", "2", "--json", found], check=True, capture_output=True, env=environment()
+    )
+    record = json.loads(found.read_text())
+    assert (
+        record["gone"] == [0, 1, 2, 3, 4] and record["multiply_adds"] == sorted(record["multiply_adds"])[::-1]
+    )
+    for row in record["rows"].values():
+        assert [len(own) for own in row["seconds"]] == [2] * 5 and "straight line" in row["told"]

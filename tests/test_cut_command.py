@@ -20,6 +20,7 @@ from resjax.cut import workdirs
 from resjax.models.layer_table import layer_table, totals
 from resjax.report.facts import facts_of
 from resjax.report.progress import progress
+from resjax.studies.cutting.maps import fit
 from resjax.studies.run import load_run
 from resjax.train import train_and_evaluate
 from resjax.training.loaded import evaluate, need_free, set_fine_tuning
@@ -59,6 +60,7 @@ def test_the_new_run_is_the_old_one_without_the_units(run, tmp_path):
     assert made.pop("sha256") == sha256(run.newest.variables)
     assert made == {
         "from": str(run.workdir), "step": 2, "units": list(units), "by": "hand", "recalibrated": False,
+        "map": None,
     }  # fmt: skip
     facts = facts_of(smaller, smaller)
     assert f"stage2/unit2 and stage2/unit1 of the network in {run.workdir} (step 2)" in facts["cut"]
@@ -87,6 +89,36 @@ def test_the_training_behind_a_cut_has_no_teacher_unless_it_is_named():
     config.train.teacher = "runs/older"
     set_fine_tuning(config, 0.01)
     assert (config.train.teacher, config.train.duration) == ("", "5 epochs")
+
+
+@pytest.mark.slow  # it trains
+@pytest.mark.parametrize("kind", ["affine", "linear"])
+def test_a_run_with_maps(run, tmp_path, kind):
+    """It loads with its configuration alone, trains on, and is not cut again."""
+    units, maps, out = ["stage1/unit2", "stage2/unit2"], (kind, 2), tmp_path / "B"
+    experiment = workdirs.cut_experiment(run, units, maps)
+    variables = dict(fit(run.network, run.variables, units, run.examples("train", 32)[0], *maps))
+    facts = {"units": units, "by": "hand", "recalibrated": False, "maps": maps}
+    workdirs.make_workdir(run, experiment, variables, out, **facts)
+    smaller = load_run(out)
+    assert equal(smaller.variables, variables)
+    assert (smaller.config.model.map, smaller.config.model.map_rank) == maps
+    assert read_starts(out)[0]["cut"]["map"] == {"kind": kind, "rank": 2}
+    told = {
+        "affine": "; affine maps stand in their place",
+        "linear": "; linear maps of rank 2 stand in their",
+    }
+    assert told[kind] in facts_of(smaller, smaller)["cut"]
+    for some in (None, maps):
+        with pytest.raises(
+            ValueError, match=r"B was cut before, and a map stands .*: cut the run that it was"
+        ):
+            workdirs.cut_experiment(smaller, ["stage1/unit2"], some)
+    config = configs.load(out)
+    config.train.duration = "3 steps"
+    state = train_and_evaluate(config, out)
+    moved = state.params["head"]["before_0"]
+    assert not equal(moved, variables["params"]["head"]["before_0"])
 
 
 @pytest.mark.slow  # it trains
@@ -148,7 +180,10 @@ def test_a_signal_stops_a_task(swallowed):
 
 COMMANDS = {
     "--count=2": 0,
-    "--flops=0.8 --by=last --norecalibrate": 0,
+    "--flops=0.8 --by=last --norecalibrate --nolatency": 0,
+    "--units=stage1/unit2,stage2/unit2 --map=linear --map_rank=2 --nolatency": 0,
+    "--count=1 --map=spline": "--map=spline; allowed: none, affine, linear",
+    "--count=1 --map=linear --map_rank=0": "map_rank=0; allowed: 1 or more",
     "--units=stage1/unit2,stage9/unit1": "there is no unit 'stage9/unit1'. Did you mean",
     "--count=9": "count=9; allowed: 1 … 4, since 4 of 5 units can be cut",
     "--units=stage1/unit1,stage1/unit2,stage1/unit3,stage2/unit1,stage2/unit2": "all 5 units would be cut",
@@ -186,6 +221,15 @@ def test_the_command(run, tmp_path):
     assert "error on the 397 test images: intact" in first and "multiply-adds of an image" in first
     assert "statistics were re-estimated" in first and "statistics were not re-estimated" in second
     assert f"python -m resjax.train --config={tmp_path}/0/config.py --workdir={tmp_path}/0" in first
+    assert "time of a forward pass, batch 1 " in first and "time of" not in second
+    costs = json.loads((tmp_path / "0/costs.json").read_text())
+    assert costs["counts"]["units"] == {"intact": 5, "cut": 3} and len(costs["seconds"]) == 3
+    assert all(len(own["intact"]) == len(own["cut"]) > 1 for own in costs["seconds"].values())
+    assert "linear maps of rank 2 stand in the place of what was cut" in done[2].stdout
+    assert (configs.load(tmp_path / "2").model.map, configs.load(tmp_path / "2").model.map_rank) == (
+        "linear",
+        2,
+    )
     record = json.loads((tmp_path / "0/metrics.jsonl").read_text())
     assert record["step"] == 1 and 0 <= record["test_error"] <= 1
     assert configs.load(tmp_path / "1").model.cut[0] == "stage2/unit2"

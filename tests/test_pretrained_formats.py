@@ -123,7 +123,7 @@ def test_a_file_that_is_not_there(tmp_path, monkeypatch):
 @pytest.mark.parametrize("given", ["x.pth", ""])
 def test_a_pipe_is_refused_before_it_is_opened(tmp_path, given):
     os.mkfifo(tmp_path / "x.pth")
-    with pytest.raises(ValueError, match=r"x\.pth is a pipe, not a file: save .* as a file first"):
+    with pytest.raises(ValueError, match=r"x\.pth is a pipe, not a file: save what comes"):
         read_checkpoint(tmp_path / given)
 
 

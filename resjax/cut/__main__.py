@@ -12,7 +12,8 @@ when each alone is deleted), similarity (those that turn the state least, blocks
 together), random, or last. Choices are made on training images; no image of the evaluation set is used.
 
 The network in B is smaller: the variables of the units are gone. BatchNorm's statistics are re-estimated on
-training images. B is a run like any other::
+training images. With --map=affine or --map=linear, a map stands in the place of what was cut, fitted by least
+squares. The times of both networks are measured, and kept in B/costs.json. B is a run like any other::
 
     python -m resjax.analyze --workdir=B
     python -m resjax.train --config=B/config.py --workdir=B
@@ -29,10 +30,10 @@ from typing import Any
 import jax
 from absl import flags
 from rich.console import Console
-from rich.table import Table
 
 from resjax import command
 from resjax import config as configs
+from resjax.cut import costs
 from resjax.cut.workdirs import (
     cut_experiment,
     cut_variables_of,
@@ -42,15 +43,16 @@ from resjax.cut.workdirs import (
 from resjax.models import runs_code
 from resjax.models.layer_table import layer_table, totals
 from resjax.network.cut import cut
+from resjax.network.maps import KINDS
 from resjax.report.progress import Task, progress
 from resjax.studies.batches import Inference
 from resjax.studies.cutting.choose import BY, Chosen, how_many, order
+from resjax.studies.cutting.maps import fit
 from resjax.studies.intervals import wilson
 from resjax.studies.lesions.batch_statistics import reestimate
 from resjax.studies.options import Checked, option
 from resjax.studies.run import Run, load_run
 from resjax.training.cores import share_cores_to_analyse
-from resjax.training.experiment import Experiment
 from resjax.training.loaded import evaluate, measured, need_free
 from resjax.workdir.paths import local, writable
 from resjax.workdir.stopping import phase
@@ -71,9 +73,8 @@ class CutOptions(Checked):
     """Options of the command that are numbers."""
 
     examples: int = option(512, "maximum number of training images on which units are chosen")
-    reference: int = option(
-        2048, "maximum number of training images on which BatchNorm's statistics are re-estimated"
-    )
+    reference: int = option(2048, "maximum number of training images for maps and for BatchNorm's statistics")
+    map_rank: int = option(8, "rank of --map=linear")
     batch_size: int = option(128, "images at a time; only re-estimated statistics depend on it")
     seed: int = option(0, "seed of --by=random", least=0)
 
@@ -115,24 +116,6 @@ def errors_told(run: Run, whole: dict[str, float], smaller: dict[str, float]) ->
     return f"error on the {int(whole['count']):,} {run.split} images: {', '.join(said)}"
 
 
-def costs(run: Run, experiment: Experiment) -> Table:
-    """Units, parameters and multiply-adds of both networks."""
-    table = Table("", show_edge=False, pad_edge=False)
-    for head in ("intact", "cut", "ratio"):
-        table.add_column(head, justify="right")
-    networks = run.network, experiment.task.network
-    sums = [totals(layer_table(network, run.image_shape)) for network in networks]
-    rows = {
-        "units": [network.num_units for network in networks],
-        "parameters": [one.parameters for one in sums],
-        "multiply-adds of an image": [one.multiply_adds for one in sums],
-    }
-    for name, (before, behind) in rows.items():
-        ratio = f"{behind / before:.3f}" if before else "–"  # layers of one's own may not be seen
-        table.add_row(name, f"{before:,}", f"{behind:,}", ratio)
-    return table
-
-
 def _main(argv: list[str]) -> None:
     command.no_arguments(argv)
     workdir, out = _WORKDIR.value or "", _OUT.value or ""
@@ -147,7 +130,9 @@ def _main(argv: list[str]) -> None:
     if criterion.get("units") == []:
         raise command.Misuse("--units names no unit; give names such as stage2/unit3,stage2/unit4")
     command.refuse_unknown("--by", [_BY.value], BY)
+    command.refuse_unknown("--map", [_MAP.value], ("none", *KINDS))
     options = command.chosen(CutOptions, _OPTIONS)
+    maps = None if _MAP.value == "none" else (_MAP.value, options.map_rank)
     path = writable(out, "--out")
     need_free(out, "--out")
     allow_code = _ALLOW_CODE.value or []
@@ -158,29 +143,45 @@ def _main(argv: list[str]) -> None:
         if "units" in criterion:
             units, by = tuple(dict.fromkeys(criterion["units"])), "hand"
             experiment, said = (
-                cut_experiment(run, units),
+                cut_experiment(run, units, maps),
                 f"{len(units)} units were named: {', '.join(units)}",
             )
         else:
             chosen, count = choose(run, _BY.value, options, task, **criterion)
             units, by, said = chosen.units[:count], chosen.by, choice_told(chosen, count)
-            experiment = cut_experiment(run, units)
-        variables = cut_variables_of(run, experiment)
-        recalibrated = _RECALIBRATE.value and bool(jax.tree.leaves(variables["batch_stats"]))
-        if recalibrated:
+            experiment = cut_experiment(run, units, maps)
+        recalibrated = _RECALIBRATE.value and bool(jax.tree.leaves(run.variables["batch_stats"]))
+        if maps or recalibrated:
             reference, _ = run.examples("train", options.reference, augmented=True)
+        if maps:
+            with task(f"maps on {len(reference):,} training images") as tell:
+                how: Any = {"batch_size": options.batch_size, "progress": tell}
+                variables = dict(fit(run.network, run.variables, units, reference, *maps, **how))
+        else:
+            variables = cut_variables_of(run, experiment)
+        if recalibrated:
             with task(f"BatchNorm's statistics on {len(reference):,} training images") as tell:
                 network, size = experiment.task.network, options.batch_size
                 variables = reestimate(network, variables, reference, batch_size=size, progress=tell)
-    state = make_workdir(run, experiment, variables, path, units=units, by=by, recalibrated=recalibrated)
+    state = make_workdir(
+        run, experiment, variables, path, units=units, by=by, recalibrated=recalibrated, maps=maps
+    )
     print(said, flush=True)
+    if maps:
+        rank = f" of rank {maps[1]}" if maps[0] == "linear" else ""
+        print(f"{maps[0]} maps{rank} stand in the place of what was cut, fitted by least squares")
     print(f"BatchNorm's statistics were {'' if recalibrated else 'not '}re-estimated")
     if _EVALUATE.value:
         smaller = evaluate(experiment, state, path)
         with phase("the intact network was evaluated", f"the cut network and its error are saved in {path}"):
             whole = measured(run.experiment, run.newest)
         print(errors_told(run, whole, smaller), flush=True)
-    Console(highlight=False).print(costs(run, experiment))
+    counts, seconds = costs.counted(run, experiment), {}
+    if _LATENCY.value:
+        with progress(console, f"{out} is whole, but has no {costs.FILE}") as task:
+            seconds = costs.timed(run, experiment, state, task)
+    costs.write(path, counts, seconds)
+    Console(highlight=False).print(costs.table(counts, seconds))
     home, config = shlex.quote(out), shlex.quote(f"{out}/config.py")
     name = run.config.model.name
     allowed = f" --allow_code={shlex.quote(name)}" if runs_code(name) else ""
@@ -202,6 +203,11 @@ if __name__ == "__main__":
     about = "measure both errors on the evaluation set (long for ImageNet on a CPU)"
     _EVALUATE = flags.DEFINE_bool("evaluate", True, about)
     _ALLOW_CODE = command.define_allow_code()
+    about = f"what stands in the place of units that were cut: one of none, {', '.join(KINDS)}"
+    _MAP = flags.DEFINE_string("map", "none", about)
+    _LATENCY = flags.DEFINE_bool(
+        "latency", True, "measure the time of both networks; it compiles six programs"
+    )
     _OPTIONS = command.define_options(CutOptions)
     flags.mark_flags_as_required(["workdir", "out"])
     command.run(_main)

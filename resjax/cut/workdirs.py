@@ -21,17 +21,30 @@ from resjax.training.teacher import sha256
 _SLOWER = 10
 
 
-def cut_experiment(run: Run, units: Sequence[str]) -> Experiment:
+def cut_experiment(run: Run, units: Sequence[str], maps: tuple[str, int] | None = None) -> Experiment:
     """The experiment of ``run`` without ``units``, named as in its network, and with a short schedule.
 
     ``config.model.cut`` refers to the network of the builder. So it names what ``run`` lacks already, too.
 
+    Args:
+      run: that of the intact network.
+      units: names.
+      maps: kind and rank of the maps in the place of units (``resjax.network.maps``), or None.
+
     Raises:
-      ValueError: a unit does not exist or can't be cut, or none would be left.
+      ValueError: a unit does not exist or can't be cut, or none would be left; or ``run`` was cut before, and
+        it has maps or is to have some.
     """
-    cut(run.network, units, run.image_shape)  # its message has the names of this network
+    cut(run.network, units, run.image_shape, maps)  # its message has the names of this network
+    if run.config.model.cut and (maps or run.config.model.map != "none"):
+        raise ValueError(
+            f"{run.workdir} was cut before, and a map stands in the place of all neighbours that are gone: "
+            "cut the run that it was made from, with the units of both cuts"
+        )
     config = run.config.copy_and_resolve_references()
     config.model.cut = (*config.model.cut, *_names_in(_uncut(run), config.model.cut, run.network, units))
+    if maps:
+        config.model.map, config.model.map_rank = maps
     rate = config.optimizer.learning_rate
     # Of a run that began with given weights, the schedule is such a short one already.
     set_fine_tuning(config, rate / _SLOWER if run.from_scratch else rate)
@@ -39,7 +52,7 @@ def cut_experiment(run: Run, units: Sequence[str]) -> Experiment:
 
 
 def cut_variables_of(run: Run, experiment: Experiment) -> dict[str, Any]:
-    """The variables of the network of ``cut_experiment``, from the newest ones of ``run``."""
+    """The variables of the network of ``cut_experiment`` without maps, from the newest ones of ``run``."""
     before = tuple(run.config.model.cut)
     gone = tuple(experiment.config.model.cut)[len(before) :]
     return dict(recut_variables(_uncut(run), run.variables, before, gone, run.image_shape))
@@ -54,6 +67,7 @@ def make_workdir(
     units: Sequence[str],
     by: str,
     recalibrated: bool,
+    maps: tuple[str, int] | None = None,
 ) -> TrainState:
     """Saves a cut network in a workdir as its checkpoint of step 1; returns its state.
 
@@ -64,6 +78,7 @@ def make_workdir(
       units: what was cut, named as in the network of ``run``, in the order in which it was chosen.
       by: how it was chosen.
       recalibrated: whether BatchNorm's statistics were re-estimated.
+      maps: kind and rank of the maps, or None.
     """
     facts = {
         "from": str(run.workdir),
@@ -72,6 +87,7 @@ def make_workdir(
         "units": list(units),
         "by": by,
         "recalibrated": recalibrated,
+        "map": maps and {"kind": maps[0], "rank": maps[1]},
     }
     return begin(directory, experiment, experiment.create_state(), variables, "--out", cut=facts)
 

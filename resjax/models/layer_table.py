@@ -330,7 +330,8 @@ def _pair(value: Any) -> Pair:
 
 
 def _dense(module: Any, params: Any, x: Shape, y: Shape) -> Facts:
-    return _weights("dense", params, x, y, x[-1], ())
+    each = len(x) == 3 and len(y) == 3  # at every position of a map alike, as a 1×1 convolution
+    return _weights("dense", params, x, y, x[-1], (1, 1) if each else ())
 
 
 def _norm(module: Any, params: Any, x: Shape, y: Shape) -> Facts:

@@ -46,6 +46,10 @@ class ConvUnit(Unit):
     def residual(self) -> bool:
         return False
 
+    @property
+    def rectified(self) -> bool:
+        return self.activation == "relu"
+
     def split(self, x: jax.Array, train: bool) -> tuple[jax.Array | None, jax.Array]:
         x = self.skip(x)
         h = _conv_layer(self, x, train)
@@ -97,6 +101,10 @@ class DenseUnit(Unit):
     @property
     def residual(self) -> bool:
         return False
+
+    @property
+    def rectified(self) -> bool:
+        return self.activation == "relu"
 
     def setup(self) -> None:
         self.drop = nn.Dropout(self.dropout)

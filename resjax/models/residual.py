@@ -59,6 +59,10 @@ class ResidualUnit(Unit):
         unchanged = self.shortcut is None or self.shortcut.is_identity
         return True if self.placement == "post" and unchanged else None
 
+    @property
+    def rectified(self) -> bool:
+        return self.placement in ("post", "bn_after_add")
+
     def setup(self) -> None:
         # Names are explicit, so that variables are called conv1, bn1, … in all forms of the unit.
         fixup = self.branch_scale == "fixup"

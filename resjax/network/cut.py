@@ -3,7 +3,8 @@
 ``cut`` gives what a gate of 0 computes, up to rounding, without the branches that the gate removes. In most
 networks nothing is left of a deleted unit. Where its shortcut changes the state (a projection, a padding, a
 pooling, a gate), or an operation other than a ReLU follows the sum, these stay: the next unit, or the head,
-begins with them (``Remnant``).
+begins with them (``Remnant``). With ``maps``, a ``Map`` stands in the place of each run of consecutive units
+that were cut, behind what is left of them (``resjax.network.maps``).
 
 The units that stay are counted anew, so ``stage2/unit5`` may become ``stage2/unit3``.
 """
@@ -25,6 +26,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from resjax.network.example import one_example
+from resjax.network.maps import INITIAL, Map
+from resjax.network.maps import check as check_maps
 from resjax.network.network import Network, Variables
 from resjax.network.parts import part_of
 from resjax.network.unit import Stack, Unit, UnitInfo
@@ -40,7 +43,7 @@ class Remnant(nn.Module):
 
 
 class UnitAfter(Unit):
-    """A unit that begins with what is left of the units cut in front of it."""
+    """A unit that begins with what is left of the units cut in front of it, and with their map."""
 
     before: tuple[nn.Module, ...]  # each (x, train) → x
     unit: Unit
@@ -58,15 +61,23 @@ class UnitAfter(Unit):
     def skip(self, x: jax.Array, train: bool = False) -> jax.Array:
         return self.unit.skip(_through(self.before, x, train), train)
 
+    def in_front(self, x: jax.Array) -> jax.Array:
+        """The state in front of the last of ``before``, such as a map."""
+        return _through(self.before[:-1], x, False)
+
 
 class HeadAfter(nn.Module):
-    """A head that begins with what is left of the units cut in front of it."""
+    """A head that begins with what is left of the units cut in front of it, and with their map."""
 
     before: tuple[nn.Module, ...]
     head: nn.Module
 
     def __call__(self, h: jax.Array, train: bool) -> jax.Array:
         return self.head(_through(self.before, h, train), train)
+
+    def in_front(self, h: jax.Array) -> jax.Array:
+        """The state in front of the last of ``before``, such as a map."""
+        return _through(self.before[:-1], h, False)
 
 
 def beside_branch(path: Sequence[str]) -> bool:
@@ -81,56 +92,74 @@ def _through(before: Sequence[nn.Module], x: jax.Array, train: bool) -> jax.Arra
     return x
 
 
+_Before = tuple[UnitInfo | Map, ...]
+
+
 class _Piece(NamedTuple):
-    """Units that stay and follow one another in a stack, and the units cut in front of them that leave a
-    remnant; only a single unit has such."""
+    """Units that stay and follow one another in a stack, and what stands in front of them: the units cut
+    there that leave a remnant, and a map. Only a single unit has such."""
 
     name: str
     stack: Stack
     units: tuple[UnitInfo, ...]
-    before: tuple[UnitInfo, ...] = ()
+    before: _Before = ()
 
     @property
     def group(self) -> str:
         return "" if self.before else self.stack.group
 
 
-def cut(network: Network, gone: Sequence[str], example: Any) -> Network:
+def cut(network: Network, gone: Sequence[str], example: Any, maps: tuple[str, int] | None = None) -> Network:
     """``network`` without the units whose names are in ``gone``, for inputs like ``example``
     (``one_example``).
 
+    Args:
+      network: any.
+      gone: names of units.
+      example: an input.
+      maps: kind and rank of the ``Map`` in the place of each run of consecutive units that are gone; None for
+        no maps.
+
     Raises:
-      ValueError: a unit does not exist or can't be deleted, or no unit would be left.
+      ValueError: a unit does not exist or can't be deleted, no unit would be left, or no map is of this kind
+        or rank.
     """
     if not gone:
         return network
-    return _without(network, *_plan(network, gone, example))
+    return _without(network, *_plan(network, gone, example, maps))
 
 
-def _without(network: Network, pieces: list[_Piece], tail: tuple[UnitInfo, ...]) -> Network:
+def _without(network: Network, pieces: list[_Piece], tail: _Before) -> Network:
     dropout = network.unit_dropout
     if dropout is not None:
         dropout = dropout.only([unit.index for piece in pieces for unit in piece.units])
-    head = HeadAfter(_remnants(tail), network.head) if tail else network.head
+    head = HeadAfter(_modules(tail), network.head) if tail else network.head
     return dataclasses.replace(network, stacks=_stacks(pieces), head=head, unit_dropout=dropout)
 
 
-def cut_variables(network: Network, variables: Variables, gone: Sequence[str], example: Any) -> Variables:
-    """The variables of ``cut(network, gone, example)``, from those of ``network``.
+def cut_variables(
+    network: Network,
+    variables: Variables,
+    gone: Sequence[str],
+    example: Any,
+    maps: tuple[str, int] | None = None,
+) -> Variables:
+    """The variables of ``cut(network, gone, example, maps)``, from those of ``network``; maps return their
+    input.
 
     Raises:
       ValueError: as ``cut``.
     """
     if not gone:
         return variables
-    pieces, tail = _plan(network, gone, example)
+    pieces, tail = _plan(network, gone, example, maps)
     smaller = _without(network, pieces, tail)
     shapes = jax.eval_shape(smaller.init, jax.random.key(0), one_example(example))
     sources: dict[str, list[_Piece]] = {stack.part: [] for stack in smaller.stacks}
     for piece, stack in zip(pieces, smaller.stacks, strict=True):
         sources[stack.part].append(piece)
 
-    def value(path: tuple[Any, ...], _: Any) -> jax.Array:
+    def value(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> jax.Array:
         collection, part, *keys = (key.key for key in path)
         if part == "stem" or (part == "head" and not tail):
             return _leaf(variables, collection, part, keys)
@@ -144,8 +173,11 @@ def cut_variables(network: Network, variables: Variables, gone: Sequence[str], e
             return _leaf(variables, collection, "head", keys)
         if first == "unit":
             unit = sources[part][0].units[0]
-        else:  # before_0, before_1, …, each a Remnant with its unit
-            unit, keys = before[int(first.rpartition("_")[2])], keys[1:]
+        else:  # before_0, before_1, …, each a Map, or a Remnant with its unit
+            other = before[int(first.rpartition("_")[2])]
+            if isinstance(other, Map):
+                return INITIAL[keys[0]](jax.random.key(0), leaf.shape, leaf.dtype)
+            unit, keys = other, keys[1:]
         row = _leaf(variables, collection, unit.part, keys)[unit.row]
         return row if part == "head" else row[None]
 
@@ -188,9 +220,9 @@ def _leaf(variables: Variables, collection: str, part: str, keys: Sequence[str])
     return functools.reduce(operator.getitem, keys, variables[collection][part])
 
 
-def _remnants(units: Sequence[UnitInfo]) -> tuple[Remnant, ...]:
+def _modules(before: _Before) -> tuple[nn.Module, ...]:
     # Flax shares the variables of a module that occurs twice, also within others.
-    return tuple(Remnant(copy.deepcopy(unit.stack.unit)) for unit in units)
+    return tuple(one if isinstance(one, Map) else Remnant(copy.deepcopy(one.stack.unit)) for one in before)
 
 
 def _stacks(pieces: Sequence[_Piece]) -> tuple[Stack, ...]:
@@ -202,35 +234,49 @@ def _stacks(pieces: Sequence[_Piece]) -> tuple[Stack, ...]:
     for piece in pieces:
         unit, first = piece.stack.unit, piece.units[0].row
         if piece.before:
-            unit = UnitAfter(_remnants(piece.before), copy.deepcopy(unit))
+            unit = UnitAfter(_modules(piece.before), copy.deepcopy(unit))
         start = sum(row < first for row in rows.get(piece.group, ()))
         found.append(Stack(piece.name, unit, len(piece.units), piece.stack.stage, piece.group, start))
     return tuple(found)
 
 
-def _plan(network: Network, gone: Sequence[str], example: Any) -> tuple[list[_Piece], tuple[UnitInfo, ...]]:
-    """What stays, in order; and the units cut behind the last one that leave a remnant."""
+def _plan(
+    network: Network, gone: Sequence[str], example: Any, maps: tuple[str, int] | None
+) -> tuple[list[_Piece], _Before]:
+    """What stays, in order; and what stands between the last unit and the head."""
+    if maps:
+        check_maps(*maps)
     example = one_example(example)
     shapes = jax.eval_shape(network.init, jax.random.key(0), example)
     checked = _checked(network, gone, shapes, example)
     inputs = _inputs(network, shapes, example)
     pieces: list[_Piece] = []
-    before: tuple[UnitInfo, ...] = ()
+    before: _Before = ()
+    last: UnitInfo | None = None  # the unit in front, if it is cut
+
+    def with_map() -> _Before:
+        return before if last is None or not maps else (*before, Map(*maps, last.stack.unit.rectified))
+
     for stack, span in network.spans:
         name, run = stack.name, list[UnitInfo]()
         for unit in network.units[span]:
             if unit.name in checked:
-                if not _vanishes(unit, shapes, inputs[unit.index]):
-                    _check_bound(network, unit)
-                    before = (*before, unit)
+                if maps:
+                    _check_bound(network, unit, "a map")
+                last, vanishes = unit, _vanishes(unit, shapes, inputs[unit.index])
+                if not vanishes:
+                    _check_bound(network, unit, "its shortcut, or what follows the sum,")
+                if maps or not vanishes:
                     name = _close(pieces, stack, name, run, unit.position + 2)
-            elif before:
+                before = before if vanishes else (*before, unit)
+            elif before := with_map():
                 pieces.append(_Piece(name, stack, (unit,), before))
-                before, name = (), f"{stack.name}_{unit.position + 2}"
+                before, last, name = (), None, f"{stack.name}_{unit.position + 2}"
             else:
+                last = None
                 run.append(unit)
         _close(pieces, stack, name, run, 0)
-    return pieces, before
+    return pieces, with_map()
 
 
 def _close(pieces: list[_Piece], stack: Stack, name: str, run: list[UnitInfo], following: int) -> str:
@@ -262,11 +308,11 @@ def _checked(network: Network, gone: Sequence[str], shapes: Variables, example: 
     return set(gone)
 
 
-def _check_bound(network: Network, unit: UnitInfo) -> None:
+def _check_bound(network: Network, unit: UnitInfo, what: str) -> None:
     # What ``bound`` gives to a part stands under the names of its variables, which would be others.
     if type(network).bound is not Network.bound:
         raise ValueError(
-            f"{unit.name} can't be cut: its shortcut, or what follows the sum, would join the next part, and "
+            f"{unit.name} can't be cut: {what} would join the next part, and "
             f"parts of {type(network).__name__} read more than the state (bound)"
         )
 

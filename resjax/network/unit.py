@@ -55,6 +55,12 @@ class Unit(nn.Module):
         network (``resjax.network.cut``). None: as tracing ``skip`` shows."""
         return None
 
+    @property
+    def rectified(self) -> bool:
+        """Whether the output is never negative, because a ReLU ends the unit. Then one also ends the map that
+        stands in the place of units that were cut (``resjax.network.maps``)."""
+        return False
+
     def split(self, x: jax.Array, train: bool) -> tuple[Any, jax.Array]:
         """[B, …] → (shortcut, branch), of equal shapes.
 

@@ -49,8 +49,8 @@ def _facts_of_run(run: Run, first: Run) -> dict[str, str]:
     for made in (start["cut"] for start in run.starts if "cut" in start):
         facts["cut"] = (
             f"{join(made['units'])} of the network in {made['from']} (step {made['step']:,}), chosen by "
-            f"{made['by']}; its step 1 is the network without them, its step 0 a random network of this kind "
-            "drawn from the seed"
+            f"{made['by']}{_maps_of(made)}; its step 1 is the network without them, its step 0 a random "
+            "network of this kind drawn from the seed"
         )
     if taught := [start["teacher"] for start in run.starts if "teacher" in start]:
         own, train = taught[-1], config.train
@@ -65,6 +65,15 @@ def _facts_of_run(run: Run, first: Run) -> dict[str, str]:
         facts["command"] = str(last["command"])
     facts["folder"] = str(run.workdir)
     return facts
+
+
+def _maps_of(made: dict[str, Any]) -> str:
+    """What stands in the place of units that were cut."""
+    maps = made["map"]
+    if not maps:
+        return ""
+    rank = f" of rank {maps['rank']}" if maps["kind"] == "linear" else ""
+    return f"; {maps['kind']} maps{rank} stand in their place"
 
 
 def _facts_of_given(run: GivenNetwork) -> dict[str, str]:
