@@ -6,18 +6,18 @@ recipe, and returns the configuration. Any field can be changed on the command l
 An installed package carries the files of ``configs/``, and every command finds them by name: ``find_file``.
 """
 
-import hashlib
 import importlib.resources
 import importlib.util
 import json
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from ml_collections import ConfigDict
 
 from resjax import data, models
+from resjax.data import digest as digests
 from resjax.data.config import check as check_data
 from resjax.data.files import check_regular, read_json
 from resjax.spelling import nearest
@@ -248,7 +248,7 @@ def load(workdir: str | Path, allow_code: str | Iterable[str] = ()) -> ConfigDic
             f"{path} does not exist: {workdir} holds no run. Make one with "
             f"python -m resjax.train --config=digits --workdir={shlex.quote(str(workdir))}"
         ) from None
-    digest = stored.pop("sha256", None)
+    digest = stored.pop("sha256", None) or digests.under_another_name(stored)
     model = stored.get("model")
     if not isinstance(model, dict) or not isinstance(model.get("name"), str):
         raise ValueError(f"{path} has no model with a name, so it is no configuration. {remedy}")
@@ -268,18 +268,12 @@ def load(workdir: str | Path, allow_code: str | Iterable[str] = ()) -> ConfigDic
         check_data(config.data)
     except ValueError as error:
         raise ValueError(f"{path} has {error}. {remedy}") from error
-    if digest not in (None, sha256(stored)):
+    if digest not in (None, digests.sha256(stored)):
         raise ValueError(
             f'{path} has changed since it was written. If you changed it, remove its line "sha256"; else '
             f"{_restore(path, 'restore')}"
         )
     return config
-
-
-def sha256(stored: Mapping[str, Any]) -> str:
-    """Of all values of a stored configuration but the place of the data, which may move."""
-    data_section = {k: v for k, v in dict(stored.get("data", {})).items() if k not in ("name", "data_dir")}
-    return hashlib.sha256(json.dumps({**stored, "data": data_section}, sort_keys=True).encode()).hexdigest()
 
 
 def _refuse_code(path: Path, name: str, allowed: set[str]) -> None:

@@ -33,6 +33,12 @@ def replaced(path, old, new):
     path.write_text(text.replace(old, new))
 
 
+def test_a_changed_name_of_the_checksum_is_refused(home):
+    replaced(home / "config.json", '"sha256"', '"shb256"')
+    with pytest.raises(ValueError, match=r"config.json has changed since it was written"):
+        configs.load(home)
+
+
 def test_a_changed_value_of_a_configuration_is_refused(home):
     path = home / "config.json"
     replaced(path, '"learning_rate": 0.1', '"learning_rate": 0.5')

@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 
 from resjax import config as configs
 from resjax import data
+from resjax.data import digest
 from resjax.data.files import read_json
 from resjax.data.info import TABLE
 from resjax.workdir.atomic import is_temporary, write
@@ -89,7 +90,7 @@ def write_config(path: Path, config: ConfigDict) -> None:
     """Writes ``config.json``, with its own ``sha256``. A folder that has none is no run."""
     stored = json.loads(configs.to_json(_stored(config)))
     # In front, so that what is left without this line is JSON.
-    content = {"sha256": configs.sha256(stored), **stored}
+    content = {"sha256": digest.sha256(stored), **stored}
     write(path / "config.json", json.dumps(content, indent=2) + "\n")
 
 
