@@ -16,11 +16,11 @@ import pytest
 from run_helpers import tiny_run
 
 from resjax import config as configs
-from resjax.pretrained import workdirs
-from resjax.pretrained.workdirs import evaluate, make_workdir
+from resjax.pretrained.workdirs import make_workdir
 from resjax.train import train_and_evaluate
-from resjax.training import loop
+from resjax.training import loaded, loop
 from resjax.training.checkpoint import Checkpoints
+from resjax.training.loaded import evaluate
 from resjax.training.step import TrainState
 from resjax.workdir import alone as module
 from resjax.workdir import atomic
@@ -60,15 +60,15 @@ def test_no_training_begins_while_an_imported_network_is_evaluated(tmp_path, mon
     experiment = SimpleNamespace(record=lambda step, sums: {"step": step, **sums})
 
     def measured(*_):
-        with pytest.raises(ValueError, match="another process is training or importing"), alone(tmp_path):
+        with pytest.raises(ValueError, match="another process is writing a run"), alone(tmp_path):
             pass
         return {"test_error": 1.0}
 
-    monkeypatch.setattr(workdirs, "measured", measured)
+    monkeypatch.setattr(loaded, "measured", measured)
     evaluate(experiment, None, tmp_path)
     before = (tmp_path / "metrics.jsonl").read_text()
     assert before.endswith('"step": 1, "test_error": 1.0}\n')
-    with alone(tmp_path), pytest.raises(ValueError, match="another process is training or importing"):
+    with alone(tmp_path), pytest.raises(ValueError, match="another process is writing a run"):
         evaluate(experiment, None, tmp_path)
     assert (tmp_path / "metrics.jsonl").read_text() == before
 
@@ -88,7 +88,7 @@ def test_an_import_that_fails_at_its_last_write_leaves_no_run(tmp_path, monkeypa
     monkeypatch.setattr(saved, "save", save)
     imported = {"file": "net.pth", "sha256": "0", "layout": "torchvision"}
     with pytest.raises(OSError, match=r"config\.json"):
-        workdirs._write(tmp_path, saved, None, imported, configs.default())
+        loaded._write(tmp_path, saved, None, configs.default(), {"imported": imported})
     assert list(tmp_path.iterdir()) == []
 
 
