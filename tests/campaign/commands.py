@@ -68,7 +68,9 @@ COMMANDS = {
         "source",
         ("theirs",),
     ),
-    "cut": Command("resjax.cut", ("--workdir=run", "--out=smaller", "--count=1"), "done", ("smaller",)),
+    "cut": Command(
+        "resjax.cut", ("--workdir=run", "--out=smaller", "--count=1", "--nolatency"), "done", ("smaller",)
+    ),
     "prepare": Command(
         "tests.campaign.small_originals", ("mnist", "--data_dir=data", "--source=source"), "empty", ("data",)
     ),

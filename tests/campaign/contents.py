@@ -177,6 +177,7 @@ def _ends(*ends: bytes) -> Callable[[Path], str]:
 _KINDS = [
     (r".*/metrics\.jsonl", records),
     (r".*/runs\.json", _starts),
+    (r".*/costs\.json", lambda path: _json(path)["counts"]),  # without times
     (r".*/(studies|kept)/[^/]+\.json", _kept),
     (r".*/(analysis|claims)/[^/]+\.json", _of_report),
     (r".*/data/.*\.json", lambda path: "not compared"),  # of TFDS, with dates
