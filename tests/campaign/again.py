@@ -43,8 +43,10 @@ def compared(command: Command, undisturbed: Undisturbed, case: Path, *, stopped:
         found = contents(case, command.results)
     except Exception as error:
         return f"unreadable result: {type(error).__name__}: {error}"
-    if command in _ONCE and (log := f"{command.results[0]}/metrics.jsonl") not in found:
-        del truth[log]  # the network was whole before its error was measured
+    if command in _ONCE:  # the network was whole before its error and its cost were measured
+        for name in (f"{command.results[0]}/{file}" for file in ("metrics.jsonl", "costs.json")):
+            if name not in found:
+                truth.pop(name, None)
     if stopped and (log := "run/metrics.jsonl") in found:
         found[log] = after_a_stop(found[log], truth[log])
         same_checkpoints(found, truth)
