@@ -122,7 +122,9 @@ def test_the_table_counts_what_was_lost():
         Outcome("kill-1", "start", False, "", {"in_phase": False}),
         Outcome("damage-0", "import: file", True, "", {"promised": False}),
     ]
-    rows = table(outcomes).splitlines()[2:]
+    lines = table(outcomes).splitlines()
+    assert {line.count("|") for line in lines} == {8}  # as many columns in the head as below
+    rows = lines[2:]
     assert rows == [
         "| damage | import: file | 1 | 0 | 0 | 1 |  |", "| damage | all | 1 | 0 | 0 | 1 |  |",
         "| kill | save | 1 | 1 | 0 | 0 | 1 |", "| kill | start | 1 | 0 | 1 | 0 | 0 |",

@@ -15,8 +15,8 @@ def table(outcomes: Iterable[Outcome]) -> str:
         rows.setdefault((outcome.name.partition("-")[0], outcome.group), []).append(outcome)
         rows.setdefault((outcome.name.partition("-")[0], "all"), []).append(outcome)
     lines = [
-        "| kind | phase or file | tried | survived | lost | within the phase |",
-        "|---|---|---|---|---|---|",
+        "| kind | phase or file | tried | survived | lost | not promised | within the phase |",
+        "|---|---|---|---|---|---|---|",
     ]
     for (kind, group), own in sorted(rows.items(), key=lambda row: (row[0][0], row[0][1] == "all")):
         unseen = sum(not one.facts.get("promised", True) for one in own)
