@@ -94,7 +94,7 @@ def analyze(
         where,
         options or Options(),
         arguments_of(workdirs),
-        *([f"--allow_code={shlex.quote(','.join(own))}"] if own else []),
+        *command.allowing(own),
         left_out=notes,
         seeds=groups_of(runs),
         opening=f"run = resjax.analysis.load_run(workdir{f', allow_code={own}' if own else ''})",

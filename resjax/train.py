@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import shlex
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,7 +22,6 @@ from ml_collections import ConfigDict, config_flags
 
 from resjax import command
 from resjax import config as configs
-from resjax.models import runs_code
 from resjax.training import loop, teacher
 from resjax.training.checkpoint import Checkpoints
 from resjax.training.cores import share_cores
@@ -170,11 +168,7 @@ def _main(argv: list[str]) -> None:
     directory = _WORKDIR.value or ""
     share_cores(_CONFIG.value)
     train_and_evaluate(_CONFIG.value, directory, allow_code=_ALLOW_CODE.value or [])
-    name = _CONFIG.value.model.name
-    allowed = f" --allow_code={shlex.quote(name)}" if runs_code(name) else ""
-    print(
-        f"done: {directory}. Analyze it: python -m resjax.analyze --workdir={shlex.quote(directory)}{allowed}"
-    )
+    print(command.done(directory, _CONFIG.value.model.name))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,18 @@ from resjax.training.experiment import load_experiment
 from resjax.workdir.workdir import claim
 
 
+def experiment_file(folder, **fields):
+    """A file for ``--config``: a small residual network on 200 digits; '__' stands for the dot of a field."""
+    usual = {"data__pad": 1, "data__train_examples": 200, "train__batch_size": 16}
+    lines = [f"    c.{name.replace('__', '.')} = {value!r}" for name, value in {**usual, **fields}.items()]
+    path = folder / "experiment.py"
+    path.write_text(
+        "from resjax import config as configs\n\n\ndef get_config(arg=''):\n"
+        "    c = configs.default('resnet', depth=6, widths=(4, 8))\n" + "\n".join([*lines, "    return c\n"])
+    )
+    return path
+
+
 def run_with(**attributes):
     """A run that has nothing but these attributes."""
     return object.__new__(type("RunWith", (Run,), attributes))

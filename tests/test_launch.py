@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from run_helpers import experiment_file
 from script_helpers import REPOSITORY, load_script
 from test_smoke import make_npz
 
@@ -21,20 +22,6 @@ from resjax.training.processes import joined
 from resjax.workdir.stopping import Stopped
 
 SCRIPTS = sorted((REPOSITORY / "launch").glob("*.sh"))
-
-EXPERIMENT = """
-from resjax import config as configs
-
-def get_config(arg=""):
-    c = configs.default("resnet", depth=6, widths=(4, 8))
-    c.data.pad = 1
-    c.data.train_examples = 200
-    c.train.batch_size = 16
-    c.train.duration = "6 steps"
-    c.train.steps_per_dispatch = 3
-    c.checkpoint.every = "3 steps"
-    return c
-"""
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda p: p.name)
@@ -56,8 +43,9 @@ def test_a_half_described_cluster_is_refused(monkeypatch):
 @pytest.mark.slow
 def test_two_processes_train_as_one(tmp_path):
     """Two processes on this machine, joined by their environment, against one."""
-    path = tmp_path / "experiment.py"
-    path.write_text(EXPERIMENT)
+    path = experiment_file(
+        tmp_path, train__duration="6 steps", train__steps_per_dispatch=3, checkpoint__every="3 steps"
+    )
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]

@@ -10,32 +10,23 @@ import sys
 
 import numpy as np
 import pytest
+from run_helpers import experiment_file
 from script_helpers import REPOSITORY, load_script
 
 from resjax.training import manifest
-
-EXPERIMENT = """
-from resjax import config as configs
-
-def get_config(arg=""):
-    c = configs.default("resnet", depth=6, widths=(4, 8))
-    c.data.pad = 1
-    c.data.train_examples = 200
-    c.train.batch_size = 16
-    c.train.duration = "60 steps"
-    c.train.steps_per_dispatch = 2
-    c.checkpoint.every = "10 steps"
-    c.log.every = "2 steps"
-    c.eval.every = "30 steps"
-    return c
-"""
 
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory):
     """The module that starts two processes, and the flags of their experiment."""
-    path = tmp_path_factory.mktemp("config") / "experiment.py"
-    path.write_text(EXPERIMENT)
+    path = experiment_file(
+        tmp_path_factory.mktemp("config"),
+        train__duration="60 steps",
+        train__steps_per_dispatch=2,
+        checkpoint__every="10 steps",
+        log__every="2 steps",
+        eval__every="30 steps",
+    )
     return load_script("benchmarks/lost_process.py"), (f"--config={path}",)
 
 

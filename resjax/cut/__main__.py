@@ -23,8 +23,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import shlex
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -34,13 +34,7 @@ from rich.console import Console
 from resjax import command
 from resjax import config as configs
 from resjax.cut import costs
-from resjax.cut.workdirs import (
-    cut_experiment,
-    cut_variables_of,
-    make_workdir,
-    told,
-)
-from resjax.models import runs_code
+from resjax.cut.workdirs import cut_experiment, cut_variables_of, make_workdir, told
 from resjax.models.layer_table import layer_table, totals
 from resjax.network.cut import cut
 from resjax.network.maps import KINDS
@@ -53,6 +47,7 @@ from resjax.studies.lesions.batch_statistics import reestimate
 from resjax.studies.options import Checked, option
 from resjax.studies.run import Run, load_run
 from resjax.training.cores import share_cores_to_analyse
+from resjax.training.experiment import Experiment
 from resjax.training.loaded import evaluate, measured, need_free
 from resjax.workdir.paths import local, writable
 from resjax.workdir.stopping import phase
@@ -116,9 +111,12 @@ def errors_told(run: Run, whole: dict[str, float], smaller: dict[str, float]) ->
     return f"error on the {int(whole['count']):,} {run.split} images: {', '.join(said)}"
 
 
-def _main(argv: list[str]) -> None:
-    command.no_arguments(argv)
-    workdir, out = _WORKDIR.value or "", _OUT.value or ""
+def _criterion() -> dict[str, Any]:
+    """The one flag that says how many units go, {its name: its value}.
+
+    Raises:
+      Misuse: there is none, or more than one.
+    """
     given = {name: flags.FLAGS[name].value for name in _HOW_MANY}
     criterion = {name: value for name, value in given.items() if value is not None}
     if len(criterion) != 1:
@@ -129,6 +127,38 @@ def _main(argv: list[str]) -> None:
         )
     if criterion.get("units") == []:
         raise command.Misuse("--units names no unit; give names such as stage2/unit3,stage2/unit4")
+    return criterion
+
+
+def _mended(
+    run: Run,
+    experiment: Experiment,
+    units: Sequence[str],
+    maps: tuple[str, int] | None,
+    recalibrated: bool,
+    options: CutOptions,
+    task: Task,
+) -> dict[str, Any]:
+    """The variables of the network of ``experiment``, that of ``run`` without ``units``: with maps fitted, if
+    there are any, and BatchNorm's statistics re-estimated, if these are ``recalibrated``."""
+    if maps or recalibrated:
+        reference, _ = run.examples("train", options.reference, augmented=True)
+    if maps:
+        with task(f"maps on {len(reference):,} training images") as tell:
+            how: Any = {"batch_size": options.batch_size, "progress": tell}
+            variables = dict(fit(run.network, run.variables, units, reference, *maps, **how))
+    else:
+        variables = cut_variables_of(run, experiment)
+    if recalibrated:
+        with task(f"BatchNorm's statistics on {len(reference):,} training images") as tell:
+            network, size = experiment.task.network, options.batch_size
+            variables = reestimate(network, variables, reference, batch_size=size, progress=tell)
+    return variables
+
+
+def _main(argv: list[str]) -> None:
+    command.no_arguments(argv)
+    workdir, out, criterion = _WORKDIR.value or "", _OUT.value or "", _criterion()
     command.refuse_unknown("--by", [_BY.value], BY)
     command.refuse_unknown("--map", [_MAP.value], ("none", *KINDS))
     options = command.chosen(CutOptions, _OPTIONS)
@@ -142,27 +172,13 @@ def _main(argv: list[str]) -> None:
     with progress(console) as task:
         if "units" in criterion:
             units, by = tuple(dict.fromkeys(criterion["units"])), "hand"
-            experiment, said = (
-                cut_experiment(run, units, maps),
-                f"{len(units)} units were named: {', '.join(units)}",
-            )
+            said = f"{len(units)} units were named: {', '.join(units)}"
         else:
             chosen, count = choose(run, _BY.value, options, task, **criterion)
             units, by, said = chosen.units[:count], chosen.by, choice_told(chosen, count)
-            experiment = cut_experiment(run, units, maps)
+        experiment = cut_experiment(run, units, maps)
         recalibrated = _RECALIBRATE.value and bool(jax.tree.leaves(run.variables["batch_stats"]))
-        if maps or recalibrated:
-            reference, _ = run.examples("train", options.reference, augmented=True)
-        if maps:
-            with task(f"maps on {len(reference):,} training images") as tell:
-                how: Any = {"batch_size": options.batch_size, "progress": tell}
-                variables = dict(fit(run.network, run.variables, units, reference, *maps, **how))
-        else:
-            variables = cut_variables_of(run, experiment)
-        if recalibrated:
-            with task(f"BatchNorm's statistics on {len(reference):,} training images") as tell:
-                network, size = experiment.task.network, options.batch_size
-                variables = reestimate(network, variables, reference, batch_size=size, progress=tell)
+        variables = _mended(run, experiment, units, maps, recalibrated, options, task)
     state = make_workdir(
         run, experiment, variables, path, units=units, by=by, recalibrated=recalibrated, maps=maps
     )
@@ -182,12 +198,8 @@ def _main(argv: list[str]) -> None:
             seconds = costs.timed(run, experiment, state, task)
     costs.write(path, counts, seconds)
     Console(highlight=False).print(costs.table(counts, seconds))
-    home, config = shlex.quote(out), shlex.quote(f"{out}/config.py")
-    name = run.config.model.name
-    allowed = f" --allow_code={shlex.quote(name)}" if runs_code(name) else ""
-    print(f"done: {out}. Analyze it: python -m resjax.analyze --workdir={home}{allowed}")
-    further = f"python -m resjax.train --config={config} --workdir={home}"
-    print(f"Train it on ({told(experiment.config)}): {further}")
+    print(command.done(out, run.config.model.name))
+    print(f"Train it on ({told(experiment.config)}): {command.training_on(out)}")
 
 
 if __name__ == "__main__":

@@ -86,9 +86,8 @@ def _main(argv: list[str]) -> None:
     print(as_text(assumptions(experiment.config, layout, info)))
     if said := advice(found, taken):
         print(said)
-    home, config = shlex.quote(_WORKDIR.value), shlex.quote(f"{_WORKDIR.value}/config.py")
-    print(f"done: {_WORKDIR.value}. Analyze it: python -m resjax.analyze --workdir={home}")
-    print(f"Continue: python -m resjax.train --config={config} --workdir={home}")
+    print(command.done(_WORKDIR.value, experiment.config.model.name))
+    print(f"Continue: {command.training_on(_WORKDIR.value)}")
 
 
 def _print_source(file: str, parameters: int) -> None:

@@ -116,6 +116,30 @@ def _notice_silence(connection: socket.socket) -> None:
             connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
+class _Waiting:
+    """A wait for other processes, of which the user is told once if it takes long."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._start = time.monotonic()
+        self._told = False
+
+    @property
+    def _waited(self) -> float:
+        return time.monotonic() - self._start
+
+    @property
+    def over(self) -> bool:
+        """Whether it has taken all its seconds."""
+        return self._waited > self._seconds
+
+    def tell(self, who: str) -> None:
+        """Prints who waits for whom."""
+        if self._waited > _PATIENCE and not self._told:
+            self._told = True
+            print(f"{who}, up to {self._seconds:.0f} s", file=sys.stderr, flush=True)
+
+
 def meet(place: Place, says: Mapping[str, str], seconds: float) -> tuple[dict[int, Link], int]:
     """Links to the other processes ({0: link} for all but process 0), and a free port of process 0 for JAX.
 
@@ -161,7 +185,7 @@ def _gather(
     place: Place, hello: dict[str, Any], seconds: float, listener: socket.socket, met: dict[int, Link]
 ) -> None:
     """Fills ``met`` with links to all other processes."""
-    start, said = time.monotonic(), False
+    waiting = _Waiting(seconds)
     listener.settimeout(0.5)
     while True:
         for number in _gone(met):
@@ -169,15 +193,12 @@ def _gather(
         if len(met) == place.number - 1:
             return
         missing = [number for number in range(1, place.number) if number not in met]
-        waited = time.monotonic() - start
-        if waited > seconds:
+        if waiting.over:
             raise ValueError(
                 f"{_listed(missing)} of {place.number} did not start within {seconds:.0f} s of process 0, "
                 f"which waits at {place.address}. Start all processes within that time of each other"
             )
-        if waited > _PATIENCE and not said:
-            said = True
-            _say(f"process 0 waits at {place.address} for {_listed(missing)}, up to {seconds:.0f} s")
+        waiting.tell(f"process 0 waits at {place.address} for {_listed(missing)}")
         try:
             connection, _ = listener.accept()
         except TimeoutError:
@@ -226,7 +247,7 @@ def _difference(theirs: dict[str, Any], ours: dict[str, Any]) -> str:
 
 
 def _call(place: Place, hello: dict[str, Any], seconds: float) -> tuple[dict[int, Link], int]:
-    start, said = time.monotonic(), False
+    waiting = _Waiting(seconds)
     while True:
         try:
             link = Link(socket.create_connection((place.host, place.port), timeout=5))
@@ -241,15 +262,12 @@ def _call(place: Place, hello: dict[str, Any], seconds: float) -> tuple[dict[int
         except ValueError:
             answer = None
             break
-        waited = time.monotonic() - start
-        if waited > seconds:
+        if waiting.over:
             raise ValueError(
                 f"process {place.own} did not reach process 0 at {place.address} within {seconds:.0f} s: "
                 f"{why}. Start all processes within that time of each other, with the same address"
             )
-        if waited > _PATIENCE and not said:
-            said = True
-            _say(f"process {place.own} waits for process 0 at {place.address}, up to {seconds:.0f} s")
+        waiting.tell(f"process {place.own} waits for process 0 at {place.address}")
         time.sleep(0.5)
     if isinstance(answer, dict) and "refused" in answer:
         link.close()
@@ -282,7 +300,3 @@ def _free_port() -> int:
 def _listed(numbers: list[int]) -> str:
     shown = ", ".join(map(str, numbers[:8])) + (", …" if len(numbers) > 8 else "")
     return f"process{'es' if len(numbers) > 1 else ''} {shown}"
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

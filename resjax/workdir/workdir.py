@@ -46,9 +46,7 @@ def claim(workdir: str | Path, config: ConfigDict, **facts: Any) -> Path:
     runs = read_starts(path)
     if (path / "config.json").exists():
         try:
-            stored = configs.load(
-                path, allow_code=config.model.name
-            )  # the caller's own configuration names it
+            stored = configs.load(path, allow_code=config.model.name)  # which the caller names
         except configs.NotAllowed as error:
             raise ValueError(
                 f"{path} belongs to a run of another network, which is none of resjax and not "
@@ -216,22 +214,15 @@ def _need_given(path: Path, runs: list[dict[str, Any]]) -> None:
     if start is None or _has_checkpoints(path):
         return
     if "cut" in start:
-        made, repeat = (
-            "cut from the run in",
-            "cut that run again: python -m resjax.cut --workdir={} --out=OTHER",
-        )
-        source = start["cut"]["from"]
-        repeat = (
-            repeat.format(shlex.quote(source)) + f" --units={shlex.quote(','.join(start['cut']['units']))}"
-        )
+        source, units = start["cut"]["from"], ",".join(start["cut"]["units"])
+        made = f"cut from the run in {source}"
+        words = ["python -m resjax.cut", f"--workdir={shlex.quote(source)}", "--out=OTHER"]
+        repeat = f"cut that run again: {' '.join(words)} --units={shlex.quote(units)}"
     else:
-        made, repeat = (
-            "imported from",
-            "import the file again: python -m resjax.pretrained FILE --workdir=OTHER",
-        )
-        source = start["imported"]["file"]
+        made = f"imported from {start['imported']['file']}"
+        repeat = "import the file again: python -m resjax.pretrained FILE --workdir=OTHER"
     raise ValueError(
-        f"{path} was {made} {source}, and its checkpoints are gone. Copy one to {path / 'checkpoints'} from "
+        f"{path} was {made}, and its checkpoints are gone. Copy one to {path / 'checkpoints'} from "
         f"elsewhere, or {repeat}"
     )
 
