@@ -17,7 +17,7 @@ from resjax.models.layer_table import layer_table, totals
 from resjax.models.layers import BatchNorm, Conv, Dense
 from resjax.models.stem_head import Stem
 from resjax.network import Network, Stack
-from resjax.network.cut import HeadAfter, UnitAfter, cut, cut_variables, recut_variables
+from resjax.network.cut import HeadAfter, UnitAfter, cut, cut_variables
 from resjax.network.unit import Unit
 from resjax.studies.convolution.moves import total_strides
 from resjax.studies.units.responses import layers_of
@@ -254,24 +254,6 @@ def test_it_is_initialized_and_has_gradients_everywhere():
     found = gradient(draw(smaller, shape))
     assert jax.tree.structure(found) == jax.tree.structure(variables["params"])
     assert all(np.any(leaf) for leaf in jax.tree.leaves(found))
-
-
-@pytest.mark.parametrize(
-    "case", slow_but(["post", "bn_after_add", "projection", "effective paths"], "projection")
-)
-def test_a_cut_network_is_cut_again(case):
-    network, variables, shape, _ = whole(case)
-    before, gone = ("stage1/unit2", "stage2/unit1"), ("stage2/unit2", "stage2/unit3", "stage3/unit1")
-    once = cut_variables(network, variables, before, shape)
-    again = recut_variables(network, once, before, gone, shape)
-    assert equal(again, cut_variables(network, variables, (*before, *gone), shape))
-    first = cut(network, before, shape)
-    # What was stage2/unit2 is now the first of its stage.
-    smaller = cut(first, ["stage2/unit1", "stage2/unit2"], shape)
-    own = cut_variables(first, once, ["stage2/unit1", "stage2/unit2"], shape)
-    x = images(shape)
-    expected = logits_of(network, variables, x, gates=without(network, (*before, *gone[:2])))
-    close(logits_of(smaller, own, x), expected)
 
 
 def test_the_dropout_of_what_stays_is_unchanged():

@@ -18,6 +18,7 @@ from test_killed import assert_whole, states  # noqa: F401 (a fixture)
 from resjax import config as configs
 from resjax.cut import workdirs
 from resjax.models.layer_table import layer_table, totals
+from resjax.network.cut import cut_variables
 from resjax.report.facts import facts_of
 from resjax.report.progress import progress
 from resjax.studies.cutting.maps import fit
@@ -38,9 +39,13 @@ def run(tmp_path_factory):
 
 def cut(run, out, units, by="hand"):
     experiment = workdirs.cut_experiment(run, units)
-    variables = workdirs.cut_variables_of(run, experiment)
+    variables = variables_of(run, units)
     workdirs.make_workdir(run, experiment, variables, out, units=units, by=by, recalibrated=False)
     return load_run(out)
+
+
+def variables_of(run, units):
+    return dict(cut_variables(run.network, run.variables, units, run.image_shape))
 
 
 def images(run, n=4):
@@ -68,16 +73,20 @@ def test_the_new_run_is_the_old_one_without_the_units(run, tmp_path):
     assert totals(layer_table(smaller.network, smaller.image_shape)).parameters == smaller.num_parameters
 
 
-@pytest.mark.slow  # three runs; the variables of a second cut are tested alone
+@pytest.mark.slow  # three runs; the networks of a second cut are tested alone
 def test_a_cut_of_a_cut(run, tmp_path):
-    """Its configuration names units of the first network, and its schedule is not slower once more."""
+    """Its configuration names units of each network, and its schedule is not slower once more."""
     once = cut(run, tmp_path / "B", ["stage1/unit2"])
     assert [unit.name for unit in once.network.units][:2] == ["stage1/unit1", "stage1/unit2"]
     twice = cut(once, tmp_path / "C", ["stage1/unit2"])
-    assert tuple(twice.config.model.cut) == ("stage1/unit2", "stage1/unit3")
+    assert (tuple(twice.config.model.cut), tuple(twice.config.model.cut_again)) == (
+        ("stage1/unit2",),
+        ("none stage1/unit2",),
+    )
     assert read_starts(tmp_path / "C")[0]["cut"]["units"] == ["stage1/unit2"]
     direct = cut(run, tmp_path / "D", ["stage1/unit2", "stage1/unit3"])
-    assert equal(twice.variables, direct.variables)
+    expected = logits_of(direct.network, direct.variables, images(run))
+    np.testing.assert_allclose(logits_of(twice.network, twice.variables, images(run)), expected, rtol=1e-5)
     for c in (once.config, twice.config):
         told = (c.train.duration, c.optimizer.schedule, c.optimizer.warmup)
         assert told == ("5 epochs", "cosine", "0 steps")
@@ -91,17 +100,23 @@ def test_the_training_behind_a_cut_has_no_teacher_unless_it_is_named():
     assert (config.train.teacher, config.train.duration) == ("", "5 epochs")
 
 
-@pytest.mark.slow  # it trains
-@pytest.mark.parametrize("kind", ["affine", "linear"])
-def test_a_run_with_maps(run, tmp_path, kind):
-    """It loads with its configuration alone, trains on, and is not cut again."""
-    units, maps, out = ["stage1/unit2", "stage2/unit2"], (kind, 2), tmp_path / "B"
+def mapped(run, out, units, maps):
+    """The run without ``units``, with fitted maps in their place."""
     experiment = workdirs.cut_experiment(run, units, maps)
     variables = dict(fit(run.network, run.variables, units, run.examples("train", 32)[0], *maps))
     facts = {"units": units, "by": "hand", "recalibrated": False, "maps": maps}
     workdirs.make_workdir(run, experiment, variables, out, **facts)
     smaller = load_run(out)
     assert equal(smaller.variables, variables)
+    return smaller
+
+
+@pytest.mark.slow  # it trains
+@pytest.mark.parametrize("kind", ["affine", "linear"])
+def test_a_run_with_maps(run, tmp_path, kind):
+    """It loads with its configuration alone, and trains on."""
+    maps, out = (kind, 2), tmp_path / "B"
+    smaller = mapped(run, out, ["stage1/unit2", "stage2/unit2"], maps)
     assert (smaller.config.model.map, smaller.config.model.map_rank) == maps
     assert read_starts(out)[0]["cut"]["map"] == {"kind": kind, "rank": 2}
     told = {
@@ -109,16 +124,29 @@ def test_a_run_with_maps(run, tmp_path, kind):
         "linear": "; linear maps of rank 2 stand in their",
     }
     assert told[kind] in facts_of(smaller, smaller)["cut"]
-    for some in (None, maps):
-        with pytest.raises(
-            ValueError, match=r"B was cut before, and a map stands .*: cut the run that it was"
-        ):
-            workdirs.cut_experiment(smaller, ["stage1/unit2"], some)
     config = configs.load(out)
     config.train.duration = "3 steps"
     state = train_and_evaluate(config, out)
     moved = state.params["head"]["before_0"]
-    assert not equal(moved, variables["params"]["head"]["before_0"])
+    assert not equal(moved, smaller.variables["params"]["head"]["before_0"])
+
+
+@pytest.mark.slow  # three runs, of which the last is trained
+def test_a_run_with_maps_is_cut_again(run, tmp_path):
+    """With maps of another kind next to the first ones, then without; the last one is trained on."""
+    once = mapped(run, tmp_path / "B", ["stage1/unit2"], ("linear", 2))
+    twice = mapped(once, tmp_path / "C", ["stage1/unit2", "stage2/unit2"], ("affine", 1))
+    assert tuple(twice.config.model.cut_again) == ("affine stage1/unit2 stage2/unit2",)
+    kept = twice.variables["params"]["stage2_opening"]["before_0"]
+    assert equal(kept["down"], once.variables["params"]["stage1_3"]["before_0"]["down"])
+    last = cut(twice, tmp_path / "D", ["stage1/unit1"])
+    expected = logits_of(twice.network, twice.variables, images(run), gates=np.float32([0, 1]))
+    np.testing.assert_allclose(
+        logits_of(last.network, last.variables, images(run)), expected, rtol=1e-4, atol=1e-5
+    )
+    config = configs.load(tmp_path / "D")
+    config.train.duration = "2 steps"
+    assert int(train_and_evaluate(config, tmp_path / "D").step) == 2
 
 
 @pytest.mark.slow  # it trains
@@ -139,7 +167,7 @@ def test_it_trains_on_and_resumes(run, tmp_path):
 def test_a_cut_is_whole_or_refused(run, tmp_path, states):  # noqa: F811
     units, out = ["stage1/unit2"], tmp_path / "run"
     experiment = workdirs.cut_experiment(run, units)
-    variables = workdirs.cut_variables_of(run, experiment)
+    variables = variables_of(run, units)
     with states(out) as found:
         facts = {"units": units, "by": "hand", "recalibrated": False}
         evaluate(experiment, workdirs.make_workdir(run, experiment, variables, out, **facts), out)

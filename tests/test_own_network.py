@@ -116,7 +116,7 @@ def test_a_builder_is_found_by_its_path(tmp_path, monkeypatch):
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     config = models.defaults("my_networks:tiny", width=2)
-    shared = {"cut": (), "map": "none", "map_rank": 8}
+    shared = {"cut": (), "map": "none", "map_rank": 8, "cut_again": ()}
     assert config.to_dict() == {"name": "my_networks:tiny", "width": 2, **shared}
     network = models.build(config, image_shape=(8, 8, 1), num_classes=10)
     assert network.num_units == 3

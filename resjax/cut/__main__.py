@@ -34,9 +34,9 @@ from rich.console import Console
 from resjax import command
 from resjax import config as configs
 from resjax.cut import costs
-from resjax.cut.workdirs import cut_experiment, cut_variables_of, make_workdir, told
+from resjax.cut.workdirs import cut_experiment, make_workdir, told
 from resjax.models.layer_table import layer_table, totals
-from resjax.network.cut import cut
+from resjax.network.cut import cut, cut_variables
 from resjax.network.maps import KINDS
 from resjax.report.progress import Task, progress
 from resjax.studies.batches import Inference
@@ -148,7 +148,7 @@ def _mended(
             how: Any = {"batch_size": options.batch_size, "progress": tell}
             variables = dict(fit(run.network, run.variables, units, reference, *maps, **how))
     else:
-        variables = cut_variables_of(run, experiment)
+        variables = dict(cut_variables(run.network, run.variables, units, run.image_shape))
     if recalibrated:
         with task(f"BatchNorm's statistics on {len(reference):,} training images") as tell:
             network, size = experiment.task.network, options.batch_size

@@ -8,10 +8,8 @@ are the fields of ``config.model``, with the function's defaults. Every builder 
 * ``conv``: 'auto', or 'lax' for JAX's convolution and gradients (needed for forward-mode derivatives);
 * ``unroll``: units per loop iteration; 0 chooses a fast number, see ``Network``.
 
-Every model, that of one's own too, has the field ``cut``: names of units that are left out of what the
-builder returns (``resjax.network.cut``), such as ``("stage1/unit3", "stage2/unit1")``. ``map`` says what
-stands in the place of each run of such units (``resjax.network.maps``): 'none', 'affine', or 'linear' of rank
-``map_rank``.
+Every model, that of one's own too, has the fields of ``resjax.models.cuts``. They leave units out of what the
+builder returns, such as ``cut=("stage1/unit3", "stage2/unit1")``.
 """
 
 import importlib
@@ -21,19 +19,14 @@ from typing import Any, get_type_hints
 
 from ml_collections import ConfigDict
 
+from resjax.models import cuts
 from resjax.models.alexnet import alexnet
-from resjax.models.checks import one_of, positive
 from resjax.models.lenet import lenet5
 from resjax.models.resnet import imagenet_resnet, resnet
 from resjax.models.vgg import veit_plain, vgg
 from resjax.network import Network
-from resjax.network.cut import cut
-from resjax.network.maps import KINDS as MAPS
 
 Builder = Callable[..., Network]
-# The fields that every model has, with their defaults.
-CUT: dict[str, Any] = {"cut": (), "map": "none", "map_rank": 8}
-CUT_TYPES: dict[str, Any] = {"cut": tuple[str, ...], "map": str, "map_rank": int}
 MODELS: dict[str, Builder] = {
     f.__name__: f for f in (resnet, imagenet_resnet, lenet5, alexnet, vgg, veit_plain)
 }
@@ -55,14 +48,9 @@ def build(config: Mapping[str, Any], *, image_shape: tuple[int, int, int], num_c
     values = dict(config)
     builder, _ = _builder(values.pop("name", None), values)
     tuples: dict[str, Any] = {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in values.items()}
-    gone, kind, rank = (tuples.pop(field, value) for field, value in CUT.items())
-    one_of("model.map", kind, ("none", *MAPS))
-    positive("model.map_rank", rank)
+    gone = {field: tuples.pop(field, value) for field, value in cuts.FIELDS.items()}
     network = builder(image_shape=tuple(image_shape), num_classes=num_classes, **tuples)
-    try:
-        return cut(network, gone, image_shape, None if kind == "none" else (kind, rank))
-    except ValueError as error:
-        raise ValueError(f"model.cut={gone}: {error}") from error
+    return cuts.without(network, gone, image_shape)
 
 
 def runs_code(name: str) -> bool:
@@ -89,7 +77,7 @@ def types_of(name: str) -> dict[str, Any]:
         hints = get_type_hints(builder)
     except (ValueError, NameError, TypeError):
         return {}
-    return {field: hints[field] for field in fields if field in hints} | CUT_TYPES
+    return {field: hints[field] for field in fields if field in hints} | cuts.TYPES
 
 
 def _builder(name: Any, given: Mapping[str, Any]) -> tuple[Builder, dict[str, Any]]:
@@ -97,7 +85,7 @@ def _builder(name: Any, given: Mapping[str, Any]) -> tuple[Builder, dict[str, An
     builder = MODELS.get(name) or _own_builder(str(name))
     parameters = inspect.signature(builder).parameters.values()
     from_data = ("image_shape", "num_classes")
-    fields = {p.name: p.default for p in parameters if p.name not in from_data} | CUT
+    fields = {p.name: p.default for p in parameters if p.name not in from_data} | cuts.FIELDS
     unknown = sorted(set(given) - set(fields))
     if unknown:
         raise ValueError(

@@ -6,6 +6,9 @@ pooling, a gate), or an operation other than a ReLU follows the sum, these stay:
 begins with them (``Remnant``). With ``maps``, a ``Map`` stands in the place of each run of consecutive units
 that were cut, behind what is left of them (``resjax.network.maps``).
 
+A cut network is cut again like any other. What stood in front of a unit, a remnant or a map, stays when this
+unit goes, too.
+
 The units that stay are counted anew, so ``stage2/unit5`` may become ``stage2/unit3``.
 """
 
@@ -14,15 +17,13 @@ from __future__ import annotations
 import copy
 import dataclasses
 import difflib
-import functools
-import itertools
 import operator
 from collections.abc import Sequence
+from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from resjax.network.example import one_example
@@ -52,6 +53,10 @@ class UnitAfter(Unit):
     def residual(self) -> bool:
         return self.unit.residual
 
+    @property
+    def rectified(self) -> bool:
+        return self.unit.rectified
+
     def split(self, x: jax.Array, train: bool) -> tuple[Any, jax.Array]:
         return self.unit.split(_through(self.before, x, train), train)
 
@@ -64,6 +69,10 @@ class UnitAfter(Unit):
     def in_front(self, x: jax.Array) -> jax.Array:
         """The state in front of the last of ``before``, such as a map."""
         return _through(self.before[:-1], x, False)
+
+    def behind(self, x: jax.Array) -> jax.Array:
+        """The state behind all of ``before``, the input of ``unit``."""
+        return _through(self.before, x, False)
 
 
 class HeadAfter(nn.Module):
@@ -83,7 +92,7 @@ class HeadAfter(nn.Module):
 def beside_branch(path: Sequence[str]) -> bool:
     """Whether a layer with this path in its unit is on the shortcut. What is left of a unit in front of
     another one (``before_0``, …) is on both ways."""
-    return "shortcut" in path and not path[0].startswith("before_")
+    return "shortcut" in path and not any(key.startswith("before_") for key in path)
 
 
 def _through(before: Sequence[nn.Module], x: jax.Array, train: bool) -> jax.Array:
@@ -92,12 +101,25 @@ def _through(before: Sequence[nn.Module], x: jax.Array, train: bool) -> jax.Arra
     return x
 
 
-_Before = tuple[UnitInfo | Map, ...]
+class _Left(NamedTuple):
+    """A module in front of a unit or of the head, and the place of its variables in the network that is cut.
+
+    They are at ``keys`` among those of ``unit``, which is None for a new map. There, the first ``inner`` of
+    the keys that they have within ``module`` are absent.
+    """
+
+    module: nn.Module
+    unit: UnitInfo | None = None
+    keys: tuple[str, ...] = ()
+    inner: int = 0
+
+
+_Before = tuple[_Left, ...]
 
 
 class _Piece(NamedTuple):
-    """Units that stay and follow one another in a stack, and what stands in front of them: the units cut
-    there that leave a remnant, and a map. Only a single unit has such."""
+    """Units that stay and follow one another in a stack, and what stands in front of them: what is left of
+    the units cut there, and a map. Only a single unit has such."""
 
     name: str
     stack: Stack
@@ -173,56 +195,24 @@ def cut_variables(
             return _leaf(variables, collection, "head", keys)
         if first == "unit":
             unit = sources[part][0].units[0]
-        else:  # before_0, before_1, …, each a Map, or a Remnant with its unit
-            other = before[int(first.rpartition("_")[2])]
-            if isinstance(other, Map):
+        else:  # before_0, before_1, …
+            one = before[int(first.rpartition("_")[2])]
+            if one.unit is None:
                 return INITIAL[keys[0]](jax.random.key(0), leaf.shape, leaf.dtype)
-            unit, keys = other, keys[1:]
+            unit, keys = one.unit, [*one.keys, *keys[one.inner :]]
         row = _leaf(variables, collection, unit.part, keys)[unit.row]
         return row if part == "head" else row[None]
 
     return jax.tree_util.tree_map_with_path(value, shapes)
 
 
-def recut_variables(
-    network: Network, variables: Variables, before: Sequence[str], gone: Sequence[str], example: Any
-) -> Variables:
-    """The variables of ``cut(network, (*before, *gone), example)``, from those of
-    ``cut(network, before, example)``.
-
-    All names are those of ``network``. What is cut twice differs in its parts from what is cut at once.
-
-    Raises:
-      ValueError: as ``cut``.
-    """
-    numbers = itertools.count()
-
-    def numbered(path: tuple[Any, ...], v: jax.ShapeDtypeStruct) -> np.ndarray:
-        """A number for the array of a stem or head, or for each row of a stack's."""
-        if path[1].key in ("stem", "head"):
-            return np.array(next(numbers))
-        return np.array(list(itertools.islice(numbers, v.shape[0])))
-
-    shapes = jax.eval_shape(network.init, jax.random.key(0), one_example(example))
-    whole = jax.tree_util.tree_map_with_path(numbered, shapes)
-    has, wants = (cut_variables(network, whole, names, example) for names in (before, (*before, *gone)))
-    arrays: dict[int, Any] = {}
-    for own, array in zip(jax.tree.leaves(has), jax.tree.leaves(variables), strict=True):
-        arrays.update(zip(own.tolist(), array, strict=True) if np.ndim(own) else {int(own): array})
-
-    def filled(own: Any) -> jax.Array:
-        return jnp.stack([arrays[i] for i in own.tolist()]) if np.ndim(own) else arrays[int(own)]
-
-    return jax.tree.map(filled, wants)
-
-
 def _leaf(variables: Variables, collection: str, part: str, keys: Sequence[str]) -> Any:
-    return functools.reduce(operator.getitem, keys, variables[collection][part])
+    return reduce(operator.getitem, keys, variables[collection][part])
 
 
 def _modules(before: _Before) -> tuple[nn.Module, ...]:
     # Flax shares the variables of a module that occurs twice, also within others.
-    return tuple(one if isinstance(one, Map) else Remnant(copy.deepcopy(one.stack.unit)) for one in before)
+    return tuple(copy.deepcopy(one.module) for one in before)
 
 
 def _stacks(pieces: Sequence[_Piece]) -> tuple[Stack, ...]:
@@ -255,7 +245,7 @@ def _plan(
     last: UnitInfo | None = None  # the unit in front, if it is cut
 
     def with_map() -> _Before:
-        return before if last is None or not maps else (*before, Map(*maps, last.stack.unit.rectified))
+        return before if last is None or not maps else (*before, _Left(Map(*maps, last.stack.unit.rectified)))
 
     for stack, span in network.spans:
         name, run = stack.name, list[UnitInfo]()
@@ -263,12 +253,12 @@ def _plan(
             if unit.name in checked:
                 if maps:
                     _check_bound(network, unit, "a map")
-                last, vanishes = unit, _vanishes(unit, shapes, inputs[unit.index])
-                if not vanishes:
+                last, left = unit, _left_of(unit, shapes, inputs[unit.index])
+                if left:
                     _check_bound(network, unit, "its shortcut, or what follows the sum,")
-                if maps or not vanishes:
+                if maps or left:
                     name = _close(pieces, stack, name, run, unit.position + 2)
-                before = before if vanishes else (*before, unit)
+                before = (*before, *left)
             elif before := with_map():
                 pieces.append(_Piece(name, stack, (unit,), before))
                 before, last, name = (), None, f"{stack.name}_{unit.position + 2}"
@@ -327,13 +317,26 @@ def _inputs(network: Network, shapes: Variables, example: Any) -> list[jax.Shape
     return jax.eval_shape(states, shapes, example)
 
 
-def _vanishes(unit: UnitInfo, shapes: Variables, x: jax.ShapeDtypeStruct) -> bool:
-    """Whether a deleted unit returns its input. Refuses one whose remnant can't be told from its branch."""
-    module = unit.stack.unit
-    if module.vanishes is not None:
-        return module.vanishes
+def _left_of(unit: UnitInfo, shapes: Variables, x: Any) -> _Before:
+    """What is left of a cut unit with input ``x``: what stood in front of it, and a remnant of its own."""
     rows = part_of(shapes, unit.part)
     own = jax.tree.map(lambda v: jax.ShapeDtypeStruct(v.shape[1:], v.dtype), rows)
+    module, left = unit.stack.unit, list[_Left]()
+    keys: tuple[str, ...] = ()
+    while isinstance(module, UnitAfter):
+        left += [_Left(one, unit, (*keys, f"before_{i}")) for i, one in enumerate(module.before)]
+        x = jax.eval_shape(partial(module.apply, method="behind"), own, x)
+        module, keys = module.unit, (*keys, "unit")
+        own = {collection: tree["unit"] for collection, tree in own.items() if "unit" in tree}
+    if not _vanishes(unit.name, module, own, x):
+        left.append(_Left(Remnant(module), unit, keys, inner=1))
+    return tuple(left)
+
+
+def _vanishes(name: str, module: Unit, own: Variables, x: Any) -> bool:
+    """Whether a deleted unit returns its input. Refuses one whose remnant can't be told from its branch."""
+    if module.vanishes is not None:
+        return module.vanishes
     traced = jax.make_jaxpr(lambda v, x: module.apply(v, x, method="skip"))(own, x).jaxpr
     if traced.outvars[0] is traced.invars[-1]:
         return True
@@ -341,7 +344,7 @@ def _vanishes(unit: UnitInfo, shapes: Variables, x: jax.ShapeDtypeStruct) -> boo
     left = jax.eval_shape(lambda x: Remnant(module).init(key, x, train=False), x)
     if jax.tree.leaves(own) and len(jax.tree.leaves(left)) == len(jax.tree.leaves(own)):
         raise ValueError(
-            f"{unit.name} can't be cut: skip of {type(module).__name__} reads all variables of the unit, "
+            f"{name} can't be cut: skip of {type(module).__name__} reads all variables of the unit, "
             "those of its branch too; override skip(x, train) so that it computes the shortcut alone"
         )
     return False
