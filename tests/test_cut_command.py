@@ -137,8 +137,8 @@ def test_a_run_with_maps_is_cut_again(run, tmp_path):
     once = mapped(run, tmp_path / "B", ["stage1/unit2"], ("linear", 2))
     twice = mapped(once, tmp_path / "C", ["stage1/unit2", "stage2/unit2"], ("affine", 1))
     assert tuple(twice.config.model.cut_again) == ("affine stage1/unit2 stage2/unit2",)
-    kept = twice.variables["params"]["stage2_opening"]["before_0"]
-    assert equal(kept["down"], once.variables["params"]["stage1_3"]["before_0"]["down"])
+    kept, first = (own.variables["params"] for own in (twice, once))
+    assert equal(kept["stage2_opening"]["before_1"], first["stage1_3"]["before_1"])  # behind a BatchNorm
     last = cut(twice, tmp_path / "D", ["stage1/unit1"])
     expected = logits_of(twice.network, twice.variables, images(run), gates=np.float32([0, 1]))
     np.testing.assert_allclose(

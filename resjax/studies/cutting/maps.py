@@ -6,8 +6,8 @@ does that cost?
 
 *Definition.* Units that are gone and follow one another are a run. x is the state where the run was in the
 network that is cut, behind what is left of the shortcuts; y is the state behind the run in the intact
-network. The map is the one with the least mean of ‖map(x) − y‖² over all examples and positions. With the
-means x̄ and ȳ:
+network. (Intact means before this cut: it may lack units already, and have maps in their place.) The map is
+the one with the least mean of ‖map(x) − y‖² over all examples and positions. With the means x̄ and ȳ:
 
 * ``affine``, for each channel: a = cov(x, y) / var(x), b = ȳ − a·x̄. Where x is constant, a = 1.
 * ``linear``: the reduced-rank regression of d = y − x on x (Izenman 1975; Reinsel & Velu 1998, ch. 2, with
@@ -71,7 +71,7 @@ def fit(
     """The variables of ``cut(network, gone, images, (kind, rank))``, with maps by least squares.
 
     Args:
-      network, variables: intact.
+      network, variables: intact, or as an earlier cut has left them.
       gone: names of units.
       images: inputs [N, …], N ≥ 1, such as training images.
       kind, rank: of the maps, see ``resjax.network.maps``.
