@@ -20,12 +20,19 @@ SCRIPTS = REPOSITORY / "docs/results"
 
 
 CLAIMS = load_script("docs/results/claims.py")
+CUT_MAPS = load_script("docs/results/cut_maps.py")
 TOLERANCES = load_script("docs/results/tolerances.py")
 
 
 def test_the_page_of_claims_is_made_from_its_data():
     page = (SCRIPTS / "claims.md").read_text("utf-8")
     assert page == CLAIMS.page(), "python docs/results/claims.py writes it anew"
+
+
+def test_the_table_of_maps_is_made_from_its_data():
+    rows = json.loads((SCRIPTS / "cut_maps.json").read_text("utf-8"))["rows"]
+    page = (REPOSITORY / "docs/cut.md").read_text("utf-8")
+    assert f"\n\n{CUT_MAPS.table(rows)}\n\n" in page, "docs/results/cut_maps.py prints it"
 
 
 def test_each_claim_is_one_row_with_known_verdicts_and_all_its_limits_are_told():

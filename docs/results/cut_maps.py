@@ -100,7 +100,8 @@ def table(rows: dict[str, Any]) -> str:
             cells.append(f"{np.mean(each):.1f} %{spread}")
         low, high = columns["mended"]["interval"]
         compared = row not in ("nothing", "nothing cut")
-        cells.append(f"{columns['mended']['mean']:.1f} ({low:.1f} to {high:.1f})" if compared else "")
+        less = f"{columns['mended']['mean']:.1f} ({low:.1f} to {high:.1f})".replace("-", "−")
+        cells.append(less if compared else "")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
