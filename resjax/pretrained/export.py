@@ -103,8 +103,8 @@ def _program_told(file: str, program: Exported, step: int) -> str:
     return (
         f"written: {file} (StableHLO for {', '.join(program.platforms)}, step {step:,})\n"
         f"its input: {kind}, {described(images)}; its output: logits, {described(logits)}\n"
-        "import jax.export\n"
-        f"net = jax.export.deserialize(bytearray(open({file!r}, 'rb').read()))\n"
+        "import jax.export, pathlib\n"
+        f"net = jax.export.deserialize(bytearray(pathlib.Path({file!r}).read_bytes()))\n"
         "logits = jax.jit(net.call)(images)"
     )
 

@@ -3,8 +3,8 @@
 The weights are constants of the program, and the batch size is free. Whoever serves the network needs neither
 this package nor Flax, and no code of the model::
 
-    from jax import export
-    net = export.deserialize(bytearray(open("net.jaxexport", "rb").read()))
+    import jax.export, pathlib
+    net = jax.export.deserialize(bytearray(pathlib.Path("net.jaxexport").read_bytes()))
     logits = jax.jit(net.call)(images)
 
 Convolutions are JAX's own, so that one file is for CPUs, GPUs and TPUs. (In this package, those on a CPU have
