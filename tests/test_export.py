@@ -170,11 +170,11 @@ SHAPES = {"large stem": (32, 32, 3), "LeNet": (32, 32, 1), "AlexNet": (64, 64, 3
 QUICK = ("maps",)
 # What a server runs; JAX's own dependencies are all that it has.
 SERVER = """
-import json, sys
+import json, pathlib, sys
 import jax, jax.export, numpy as np
 
 for file, inputs, outputs in json.loads(sys.argv[1]):
-    net = jax.export.deserialize(bytearray(open(file, "rb").read()))
+    net = jax.export.deserialize(bytearray(pathlib.Path(file).read_bytes()))
     x = np.load(inputs)
     logits = [np.asarray(jax.jit(net.call)(x[:n])) for n in (2, 5)]
     np.savez(outputs, *logits)
