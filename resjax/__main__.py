@@ -21,7 +21,7 @@ COMMANDS = {
     "describe": ("resjax.describe", "list all layers of a network and their cost, without training"),
     "convolve": ("resjax.convolve", "show what one convolution layer costs and computes"),
     "pretrained": ("resjax.pretrained", "make a run from a network that was trained in PyTorch"),
-    "export": ("resjax.pretrained.export", "write the network of a run for PyTorch"),
+    "export": ("resjax.pretrained.export", "write the network of a run for PyTorch, or for JAX alone"),
     "prepare": ("resjax.data.prepare", "download and prepare a data set, such as cifar10"),
 }
 

@@ -5,6 +5,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from network_helpers import draw, logits_of  # noqa: E402
 from pretrained_helpers import activations, images  # noqa: E402
 from pretrained_references import Tensors, max_pool  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
@@ -13,11 +14,13 @@ from torch_models import LARGE, SMALL, build  # noqa: E402
 from torch_models import activations as torch_activations  # noqa: E402
 
 from resjax import models  # noqa: E402
+from resjax.network.cut import cut_variables  # noqa: E402
 from resjax.pretrained import load, read, recognize  # noqa: E402
 from resjax.pretrained.convert import to_variables  # noqa: E402
 from resjax.pretrained.export import export  # noqa: E402
 from resjax.pretrained.finding.prefixes import equal  # noqa: E402
 from resjax.pretrained.finding.reparametrized import effective  # noqa: E402
+from resjax.pretrained.layouts.torch_classes import building  # noqa: E402
 from resjax.pretrained.reading.files import read_checkpoint  # noqa: E402
 
 PACKAGES = {"timm": "timm", "torchvision": "torchvision", "chenyaofo": "torchvision",
@@ -152,6 +155,29 @@ def test_pytorch_takes_back_what_is_exported(name, tmp_path):
     model.load_state_dict(back)  # strict: PyTorch itself fills in num_batches_tracked
     assert set(names) - set(back) == {k for k in names if k.endswith("num_batches_tracked")}
     assert all(np.array_equal(model.state_dict()[k].numpy(), tensors[k]) for k in back)
+
+
+@pytest.mark.parametrize("block", ["basic", "bottleneck"])
+def test_the_printed_lines_build_a_cut_network(block, tmp_path):
+    pytest.importorskip("torchvision")
+    gone, shape = ("stage1/unit2", "stage3/unit2"), (64, 64, 3)
+    fields = {"stage_sizes": (2, 1, 3, 1), "widths": (64, 128, 256, 512), "stem": "large", "block": block,
+              "placement": "post", "transition": "projection", "bottleneck_stride": "3x3"}  # fmt: skip
+    whole, network = (
+        models.build(models.defaults("resnet", **fields, **more), image_shape=shape, num_classes=7)
+        for more in ({}, {"cut": gone})
+    )
+    variables = cut_variables(whole, draw(whole, shape), gone, shape)
+    file = str(tmp_path / "it's cut.safetensors")
+    export(network, variables, shape, file)
+    scope: dict = {}
+    exec(building(network, shape, file), scope)  # as pasted
+    x, model = images(64), scope["model"]
+    assert type(model).__name__ == "ResNet" and [len(model.layer1), len(model.layer3)] == [1, 2]
+    with torch.no_grad():
+        wanted = model(torch.from_numpy(x).permute(0, 3, 1, 2)).numpy()
+    ours = logits_of(network, variables, x)
+    np.testing.assert_allclose(ours, wanted, rtol=0, atol=2e-5 * float(np.max(np.abs(wanted))))
 
 
 def weight_norm(layer):

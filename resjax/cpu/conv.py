@@ -18,7 +18,8 @@ two reasons:
   sum. (With few input channels, the dilated rows cost more than the threads save.)
 
 Where every core is a device (``resjax.training.cores``), each has one thread, and functions traced under
-``one_thread`` use the forms of ``resjax.cpu.one_thread``.
+``one_thread`` use the forms of ``resjax.cpu.one_thread``. Functions traced under ``any_device`` use JAX's
+convolution alone.
 
 A 1×1 convolution is one matmul, and so are its gradients. The gradients of the others are written in the fast
 order::
@@ -31,7 +32,10 @@ of x with dy as its window, dilated by the stride; the channels c take the role 
 that of the input features.
 """
 
+import contextlib
+import contextvars
 import functools
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
@@ -46,6 +50,18 @@ Shape = tuple[int, ...]
 Arrays = tuple[jax.Array, jax.Array]
 _SPREAD = 2  # any dilation above 1 selects the multi-threaded kernel
 _DTYPES = ("bfloat16", "float32", "float64")
+_for_any_device: contextvars.ContextVar[bool] = contextvars.ContextVar("any device", default=False)
+
+
+@contextlib.contextmanager
+def any_device() -> Iterator[None]:
+    """Convolutions traced under it are JAX's own, whatever their ``impl``, for programs that other devices
+    run. The values are equal."""
+    token = _for_any_device.set(True)
+    try:
+        yield
+    finally:
+        _for_any_device.reset(token)
 
 
 class _Form(NamedTuple):
@@ -88,7 +104,7 @@ def conv(
     pads = _explicit(padding, x.shape[1:3], kernel.shape[:2], strides)
     if impl == "auto":
         impl = "cpu" if jax.default_backend() == "cpu" else "lax"
-    if impl == "lax":
+    if impl == "lax" or _for_any_device.get():
         return lax.conv_general_dilated(
             x, kernel, strides, pads, dimension_numbers=NHWC_HWIO, feature_group_count=groups
         )

@@ -120,7 +120,7 @@ class Source:
         first = self.first
         cast = _casts((self.given.leaves[i].spec.dtype, v.dtype) for (i, _), v in arrays.items())
         leaves = jax.tree.leaves(state)
-        batch = int(leaves[0].shape[0])
+        batch = leaves[0].shape[0]  # a symbol, where a program for any number is exported
         if part == 0:
             before, leaves = jax.tree.leaves(self.given.example), self.given.inputs(state)
             cast_x = _casts((b.dtype, v.dtype) for b, v in zip(before, leaves, strict=True))

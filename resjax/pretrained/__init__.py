@@ -4,7 +4,8 @@
 (``reading``), finds the network among what the file holds (``source``, ``finding``), recognizes it
 (``layouts``) and converts it (``places``, ``convert``, ``biases``).
 ``python -m resjax.pretrained FILE --workdir=DIR`` makes a workdir from it, to analyze or to continue
-training. ``python -m resjax.pretrained.export --workdir=DIR --out=FILE`` writes a run's network for PyTorch.
+training. ``python -m resjax.pretrained.export --workdir=DIR`` writes a run's network, with ``--out=FILE``
+for PyTorch, with ``--export=FILE`` as a program for processes that have only JAX.
 """
 
 import dataclasses

@@ -1,21 +1,35 @@
-"""Write a run's network for PyTorch: ``python -m resjax.pretrained.export --workdir=DIR --out=FILE``.
+"""Write a run's network, cut or whole, for those who use it elsewhere.
 
-FILE is safetensors. Its tensors have torchvision's names and shapes, so ``model.load_state_dict(
-safetensors.torch.load_file(FILE))`` works with a ResNet-50, VGG or AlexNet of torchvision. Networks for small
+``python -m resjax.pretrained.export --workdir=DIR --out=FILE`` writes FILE.safetensors for PyTorch. Its
+tensors have torchvision's names and shapes, so ``model.load_state_dict(safetensors.torch.load_file(FILE))``
+works with a ResNet, VGG or AlexNet of torchvision. The units of a cut network are counted anew, and the
+command prints the lines of Python that build a ResNet with as many units in each stage. Networks for small
 images fit PyTorch classes whose layers have the same names (the classifier is called ``fc``).
+
+``--export=FILE`` writes the forward pass of any network as StableHLO, weights included, for processes that
+have only JAX (``resjax.pretrained.serving``). It takes standardized images, float32 [batch, H, W, C]; with
+``--pixels``, it takes pixels, uint8, and standardizes them as in the run.
 """
 
+import functools
 import json
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 from absl import flags
+from jax.export import Exported
 from safetensors.numpy import save_file
 
 from resjax import command
 from resjax.network import Network, Variables
+from resjax.network.example import described
 from resjax.pretrained.convert import to_tensors
 from resjax.pretrained.layouts import naming
-from resjax.workdir.atomic import replacing
+from resjax.pretrained.layouts.torch_classes import building
+from resjax.pretrained.serving import forward_program
+from resjax.workdir.atomic import replacing, write
 from resjax.workdir.paths import writable_file
 
 
@@ -28,30 +42,80 @@ def export(
 ) -> None:
     """Writes ``variables`` of ``network`` as safetensors, float32; ``facts`` become the file's metadata.
 
-    The folder of ``path`` is created.
+    The folder of ``path`` is created. The gates that stochastic depth has outside training are multiplied
+    into the scale and bias of the BatchNorm that ends each branch, because PyTorch's classes have no gates.
 
     Raises:
       ValueError: torchvision has no network of this kind.
     """
-    tensors = to_tensors(variables, network, image_shape, naming.torchvision(network))
+    names = naming.torchvision(network)
+    tensors = to_tensors(_without_gates(network, variables), network, image_shape, names)
     with replacing(Path(path)) as file:
         save_file(tensors, file, metadata={"format": "pt", **(facts or {})})
 
 
+def _without_gates(network: Network, variables: Variables) -> Variables:
+    """Variables with which the post-activation ``network`` computes the same with gates of 1."""
+    if network.test_gates is None:
+        return variables
+    params = jax.tree.map(np.array, variables["params"])
+    for unit, gate in zip(network.units, np.asarray(network.test_gates), strict=True):
+        last = params[unit.part][f"bn{len(unit.stack.unit.layers)}"]
+        for array in last.values():
+            array[unit.row] *= gate
+    return {**variables, "params": params}
+
+
 def _main(argv: list[str]) -> None:
     command.no_arguments(argv)
-    directory, out = _WORKDIR.value or "", writable_file(_OUT.value or "", "--out")
+    files = {flag.name: flag.value for flag in (_OUT, _EXPORT) if flag.value is not None}
+    if not files:
+        raise command.Misuse(
+            "name the file to write: --out=FILE.safetensors for PyTorch, --export=FILE.jaxexport for JAX, "
+            "or both"
+        )
+    if _PIXELS.value and "export" not in files:
+        raise command.Misuse("--pixels is about the inputs of --export=FILE, which is missing")
+    paths = {name: writable_file(file, f"--{name}") for name, file in files.items()}
+    from resjax.data import standardize
     from resjax.studies.run import load_run
 
-    run = load_run(directory, allow_code=_ALLOW_CODE.value or [])
-    facts = {"step": str(run.step), "config": json.dumps(run.config.to_dict())}
-    export(run.network, run.variables, run.image_shape, out, facts)
-    print(f"written: {_OUT.value} ({run.num_parameters:,} parameters, step {run.step:,})")
+    run = load_run(_WORKDIR.value or "", allow_code=_ALLOW_CODE.value or [])
+    network, variables, shape = run.network, run.variables, run.image_shape
+    if "out" in files:
+        facts = {"step": str(run.step), "config": json.dumps(run.config.to_dict())}
+        export(network, variables, shape, paths["out"], facts)
+        print(f"written: {files['out']} ({run.num_parameters:,} parameters, step {run.step:,})")
+        if lines := building(network, shape, files["out"]):
+            print(lines)
+    if "export" in files:
+        prepare = functools.partial(standardize, constants=run.experiment.task.constants)
+        example = jax.ShapeDtypeStruct((1, *shape), jnp.uint8 if _PIXELS.value else jnp.float32)
+        program = forward_program(network, variables, example, prepare if _PIXELS.value else None)
+        write(paths["export"], bytes(program.serialize()))
+        print(_program_told(files["export"], program, run.step))
+
+
+def _program_told(file: str, program: Exported, step: int) -> str:
+    """What was written, and the lines that load it."""
+    (images,), (logits,) = program.in_avals, program.out_avals
+    kind = "pixels" if images.dtype == jnp.uint8 else "standardized images"
+    return (
+        f"written: {file} (StableHLO for {', '.join(program.platforms)}, step {step:,})\n"
+        f"its input: {kind}, {described(images)}; its output: logits, {described(logits)}\n"
+        "import jax.export, pathlib\n"
+        f"net = jax.export.deserialize(bytearray(pathlib.Path({file!r}).read_bytes()))\n"
+        "logits = jax.jit(net.call)(images)"
+    )
 
 
 if __name__ == "__main__":
     _WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run")
-    _OUT = flags.DEFINE_string("out", None, "the file to write, FILE.safetensors")
+    _OUT = flags.DEFINE_string("out", None, "the file to write for PyTorch, FILE.safetensors")
+    about = "the file to write for JAX alone, FILE.jaxexport: the forward pass as StableHLO, weights included"
+    _EXPORT = flags.DEFINE_string("export", None, about)
+    about = "the program of --export takes pixels, uint8, and standardizes them as in the run"
+    _PIXELS = flags.DEFINE_bool("pixels", False, about)
     _ALLOW_CODE = command.define_allow_code()
-    flags.mark_flags_as_required(["workdir", "out"])
+    flags.mark_flag_as_required("workdir")
     command.run(_main)

@@ -60,7 +60,10 @@ COMMANDS = {
         "resjax.claims", ("--names=vanishing", "--smoke", "--out=claims"), "empty", ("claims",)
     ),
     "export": Command(
-        "resjax.pretrained.export", ("--workdir=run", "--out=net.safetensors"), "done", ("net.safetensors",)
+        "resjax.pretrained.export",
+        ("--workdir=run", "--out=net.safetensors", "--export=net.jaxexport"),
+        "done",
+        ("net.safetensors", "net.jaxexport"),
     ),
     "import": Command(
         "resjax.pretrained",

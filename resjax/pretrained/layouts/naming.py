@@ -4,7 +4,10 @@ from typing import NamedTuple
 
 from resjax.models.plain import Classifier, ConvStem, ConvUnit, DenseUnit
 from resjax.models.residual import ResidualUnit
+from resjax.models.stem_head import Head, Stem
 from resjax.network import Network
+from resjax.network.cut import HeadAfter, UnitAfter
+from resjax.network.maps import Map
 from resjax.pretrained.places import Module, Naming
 
 
@@ -113,12 +116,18 @@ def chain(network: Network, dense: tuple[str, ...]) -> Naming:
 def torchvision(network: Network) -> Naming:
     """torchvision's names for ``network``.
 
+    The units of a cut network are counted as they are now, so names have no gaps.
+
     Raises:
       ValueError: torchvision has no such network: for example another placement of BatchNorm and ReLU, gates,
-        or LRN.
+        or LRN; or a cut has left a map, a shortcut, or a stage without units.
     """
+    _check_cut(network)
     units = [stack.unit for stack in network.stacks]
-    if all(isinstance(u, ResidualUnit) for u in units):
+    if all(isinstance(u, ResidualUnit) for u in units) and (
+        isinstance(network.stem, Stem) and isinstance(network.head, Head)
+    ):
+        _check_stages(network)
         if all(
             (u.placement, u.norm, u.branch_scale) == ("post", True, "none")
             and u.residual
@@ -150,3 +159,34 @@ def torchvision(network: Network) -> Naming:
         "torchvision has no names for this network; it has them for post-activation residual networks, for "
         "VGG and for AlexNet with model.form='one_column'"
     )
+
+
+_FOR_JAX = "or write it for JAX, --export=FILE, which takes every network"
+
+
+def _check_cut(network: Network) -> None:
+    """Raises ValueError where a cut has left what none of torchvision's networks has."""
+    parts = [(unit.name, unit.stack.unit) for unit in network.units]
+    for name, part in (*parts, ("the head", network.head)):
+        if not isinstance(part, UnitAfter | HeadAfter):
+            continue
+        if any(isinstance(module, Map) for module in part.before):
+            raise ValueError(
+                f"torchvision's networks have no maps, and {name} begins with the map of the units that were "
+                f"cut in front of it: cut them without --map, {_FOR_JAX}"
+            )
+        raise ValueError(
+            f"torchvision's networks have no shortcut without a branch, and {name} begins with that of a "
+            "unit that was cut in front of it: cut other units (those whose shortcut is the identity leave "
+            f"nothing), {_FOR_JAX}"
+        )
+
+
+def _check_stages(network: Network) -> None:
+    """Raises ValueError if a stage of a residual network has no unit."""
+    stages = {stack.stage for stack in network.stacks}
+    if empty := sorted(set(range(1, max(stages) + 1)) - stages):
+        raise ValueError(
+            f"torchvision's networks have a unit or more in every stage, and stage {empty[0]} has none left: "
+            f"cut one unit less of it, {_FOR_JAX}"
+        )
