@@ -11,14 +11,12 @@ from ml_collections import ConfigDict
 from resjax import models
 from resjax.network import Network
 from resjax.network.cut import cut, recut_variables
+from resjax.studies.cutting.training_on import short_schedule
 from resjax.studies.run import Run
 from resjax.training.experiment import Experiment, make_experiment
-from resjax.training.loaded import begin, set_fine_tuning
+from resjax.training.loaded import begin
 from resjax.training.step import TrainState
 from resjax.training.teacher import sha256
-
-# The rate of the training is divided by this, since the weights are trained already.
-_SLOWER = 10
 
 
 def cut_experiment(run: Run, units: Sequence[str], maps: tuple[str, int] | None = None) -> Experiment:
@@ -41,13 +39,10 @@ def cut_experiment(run: Run, units: Sequence[str], maps: tuple[str, int] | None 
             f"{run.workdir} was cut before, and a map stands in the place of all neighbours that are gone: "
             "cut the run that it was made from, with the units of both cuts"
         )
-    config = run.config.copy_and_resolve_references()
+    config = short_schedule(run)
     config.model.cut = (*config.model.cut, *_names_in(_uncut(run), config.model.cut, run.network, units))
     if maps:
         config.model.map, config.model.map_rank = maps
-    rate = config.optimizer.learning_rate
-    # Of a run that began with given weights, the schedule is such a short one already.
-    set_fine_tuning(config, rate / _SLOWER if run.from_scratch else rate)
     return make_experiment(config, run.experiment.dataset)
 
 
