@@ -68,7 +68,7 @@ from resjax.studies.run import Run
 from resjax.studies.study import Bench, Study
 
 PARTS, HALVINGS, DRAWS = 4, 3, 3
-TURNS, SECONDS = 15, 6.0  # turns of each program, and the most seconds for all of them
+TURNS = 15  # of each program
 
 
 def cut(
@@ -83,6 +83,7 @@ def cut(
     map_rank: int = 8,
     seed: int = 0,
     without: Without | None = None,
+    seconds: float = 6.0,
     **how: Unpack[Inference],
 ) -> Cut:
     """Cuts more and more units in the greedy order: errors, multiply-adds and times, without any training.
@@ -95,6 +96,7 @@ def cut(
       seed: of the random sets.
       without: makes the network without some units; None for ``resjax.network.cut``. With another one, no
         maps are fitted.
+      seconds: for the turns of all programs; it may lessen the turns, to 2 of each at least.
 
     Raises:
       ValueError: also if no unit can be cut, for a ``max_cut`` below 1, and for a negative rank.
@@ -134,7 +136,7 @@ def cut(
                 maps[i] = _with_maps(gated, names[i], map_rank)
         except ValueError as refused:
             choices["maps"] = f"not fitted: {refused}"
-    seconds = _seconds(gated, ways, maps, within(progress, 90, 10, 100))
+    turns = _turns(gated, ways, maps, seconds, within(progress, 90, 10, 100))
     sizes = range(len(number))
     mended = "re-estimated on the reference images, for each network"
     return Cut(
@@ -152,8 +154,8 @@ def cut(
         scratch=np.zeros((len(number), 0)),
         multiply_adds=np.array([own.multiply_adds for own in ways] or [np.nan] * len(number)),
         mapped_multiply_adds=np.array([maps[i].multiply_adds if i in maps else np.nan for i in sizes]),
-        seconds=_rows([seconds.get(i) for i in sizes]),
-        mapped_seconds=_rows([seconds.get(~i) for i in sizes]),
+        seconds=_rows([turns.get(i) for i in sizes]),
+        mapped_seconds=_rows([turns.get(~i) for i in sizes]),
         map_rank=map_rank,
         training="",
         left_out=never,
@@ -241,8 +243,12 @@ def _batch_size(gated: Gated) -> int:
     return min(gated.how.get("batch_size", BATCH_SIZE), len(gated.labels))
 
 
-def _seconds(
-    gated: Gated, ways: Sequence[Made], maps: Mapping[int, Made], progress: Progress | None
+def _turns(
+    gated: Gated,
+    ways: Sequence[Made],
+    maps: Mapping[int, Made],
+    budget: float,
+    progress: Progress | None,
 ) -> dict[int, np.ndarray]:
     """Seconds of each turn of a forward pass of one batch: of ``ways[i]`` under i, ``maps[i]`` under ~i."""
     if not ways:
@@ -252,8 +258,8 @@ def _seconds(
     programs = {
         str(i): compiled(own.run, own.variables, batch) for i, own in reported(every, part(progress, 0, 2))
     }
-    seconds = latency(programs, rounds=TURNS, budget=SECONDS, progress=part(progress, 1, 2))
-    return {int(i): own for i, own in seconds.items()}
+    found = latency(programs, rounds=TURNS, budget=budget, progress=part(progress, 1, 2))
+    return {int(i): own for i, own in found.items()}
 
 
 def _rows(known: Sequence[np.ndarray | None]) -> np.ndarray:

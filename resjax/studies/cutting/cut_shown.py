@@ -21,9 +21,9 @@ NOTE = (
 # {what: (marker, line)}, in the order of the legend; without a line for what few sizes have.
 _LOOKS = {
     "as cut": ("", "--"),
-    "mended": ("o", "-"),
-    "random units, mended": ("", ":"),
-    "the last units, mended": ("", "-."),
+    "BatchNorm re-estimated": ("o", "-"),
+    "random units": ("", ":"),
+    "the last units": ("", "-."),
     "linear maps": ("x", ""),
     "trained on": ("^", ""),
     "from scratch": ("s", ""),
@@ -65,9 +65,9 @@ def _errors(result: Cut) -> dict[str, np.ndarray]:
     """Means over seeds and medians over draws, [size], of all that ``_LOOKS`` names."""
     return {
         "as cut": result.error,
-        "mended": result.mended,
-        "random units, mended": _over(np.nanmedian, result.random),
-        "the last units, mended": result.last,
+        "BatchNorm re-estimated": result.recalibrated,
+        "random units": _over(np.nanmedian, result.random),
+        "the last units": result.last,
         "linear maps": result.mapped,
         "trained on": _over(np.mean, result.trained),
         "from scratch": _over(np.mean, result.scratch),
@@ -85,7 +85,7 @@ def _draw(ax: style.Axes, i: int, result: Cut, shares: np.ndarray, mapped: np.nd
             continue
         marker, line = _LOOKS[what]
         x = mapped if what == "linear maps" else shares
-        main = what in ("as cut", "mended")
+        main = what in ("as cut", "BatchNorm re-estimated")
         look: dict[str, Any] = {"lw": 1.8 if main else 1.2, "alpha": 1.0 if main else 0.85}
         if what == "from scratch":
             look["mfc"] = "none"
@@ -120,8 +120,12 @@ def some(label: str, result: Cut) -> str:
     ends = [int(result.number[i]) for i in result.found_ends]
     units = f"{result.number[result.found]} of {result.pool} units{counts.between((ends[0], ends[1]))}"
     time = result.time_share(result.seconds)[0]
-    saved = "" if np.isnan(time).all() else f", and a forward pass takes {_of_ends(result, time)} of the time"
-    return f"{units} of {label} go together for at most one point of error{_mended(result)}{saved}"
+    saved = (
+        ""
+        if np.isnan(time).all()
+        else f", and a forward pass then takes {_of_ends(result, time)} of the time"
+    )
+    return f"{units} of {label} can be cut together for at most one point of error{_mended(result)}{saved}"
 
 
 def none(label: str, result: Cut) -> str:
@@ -132,7 +136,7 @@ def none(label: str, result: Cut) -> str:
 
 
 def _mended(result: Cut) -> str:
-    return "" if np.isnan(result.recalibrated).all() else ", BatchNorm re-estimated"
+    return "" if np.isnan(result.recalibrated).all() else " with BatchNorm re-estimated"
 
 
 def _of_ends(result: Cut, share: np.ndarray) -> str:
@@ -151,44 +155,42 @@ def points(label: str, result: Cut) -> list[str]:
     at = min(result.found + 1, len(result.number) - 1)
     which = "the first measured number that costs more than a point" if at > result.found else "the most"
     said = {what: percent(own[at]) for what, own in error.items() if np.isfinite(own[at])}
-    if np.isnan(result.recalibrated).all():
-        del said["mended"]
     seeds, scratch = (count(own.shape[1], "seed") for own in (result.trained, result.scratch))
     words = {
         "as cut": "as cut",
-        "mended": "with BatchNorm re-estimated",
+        "BatchNorm re-estimated": "with BatchNorm re-estimated",
         "linear maps": f"with linear maps of rank {result.map_rank}",
         "trained on": f"trained on for {result.training} ({seeds})",
-        "random units, mended": "without as many random units (median)",
-        "the last units, mended": "without the last ones",
+        "random units": "without as many random units (median)",
+        "the last units": "without the last ones",
         "from scratch": f"of a network of that depth trained from scratch ({scratch})",
     }
     told = join([f"{said[what]} {text}" for what, text in words.items() if what in said])
     texts.append(
         f"{label} without {count(int(result.number[at]), 'unit')}, {which}, has these errors: {told}."
     )
-    if result.trained.size and (kept := _kept(result)):
+    if result.trained.size and (kept := _kept(label, result)):
         texts.append(kept)
     return texts
 
 
-def _kept(result: Cut) -> str:
+def _kept(label: str, result: Cut) -> str:
     """How many units may go when the rest is trained on; '' where that was tried at none."""
     error = _over(np.mean, result.trained)
-    tried = np.flatnonzero(np.isfinite(error))
+    tried = np.flatnonzero(np.isfinite(result.trained).any(1))
     if not len(tried):
         return ""
     spared = tried[verdicts.spared(error[tried], result.intact_error)]
     share = result.time_share(result.seconds)[0]
     if not len(spared):
         return (
-            f"Trained on for {result.training}, none of the numbers that were tried "
+            f"{label} trained on for {result.training}: none of the numbers that were tried "
             f"({join([str(result.number[i]) for i in tried])}) costs at most one point."
         )
     most = int(spared[-1])
     time = "" if np.isnan(share[most]) else f", in {share[most]:.2f} of the time"
     return (
-        f"Trained on for {result.training}, {result.number[most]} units may go for at most one point "
+        f"{label} trained on for {result.training}: {result.number[most]} units may go for at most one point "
         f"({count(result.trained.shape[1], 'seed')}){time}; tried were "
         f"{join([str(result.number[i]) for i in tried])}."
     )
@@ -211,7 +213,7 @@ def table(r: Cut) -> Columns:
         "linear maps": percents(r.mapped),
         "time with maps": [_share(own) for own in r.time_share(r.mapped_seconds)[0]],
         "trained on": percents(errors["trained on"]),
-        "random units: median": percents(errors["random units, mended"]),
+        "random units: median": percents(errors["random units"]),
         "the last units": percents(r.last),
         "from scratch": percents(errors["from scratch"]),
     }
@@ -228,7 +230,7 @@ def summary(result: Cut) -> dict[str, str]:
         return {}
     least, most = (int(result.number[i]) for i in result.found_ends)
     told = f"{result.number[result.found]} of {result.pool}{counts.between((least, most))}"
-    rows = {f"units that are cut for one point{_mended(result)}": told}
+    rows = {f"units that can be cut together{_mended(result)}": told}
     time = result.time_share(result.seconds)[0]
     if not np.isnan(time).all():
         rows["share of the time that is left"] = _of_ends(result, time)

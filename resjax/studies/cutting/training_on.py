@@ -88,7 +88,8 @@ def train(
     if start is None:
         state = state_maker(task, run.image_shape)(jax.random.key(seed))
     else:
-        state = start_from(task, start, seed)
+        # From the host, since variables that were read from a checkpoint stay on its device.
+        state = start_from(task, jax.device_get(start), seed)
     state = devices.copy(state)
     feed, program = Feed(config, run.experiment.dataset, devices, 0), devices.train_program(task)
     step = 0
