@@ -34,8 +34,8 @@ def plot(results: Mapping[str, Cut]) -> style.Figure:
     """Error against shares of time and of multiply-adds; against units where neither is known. Markers
     without a line: what was tried at some numbers of units only."""
     axes: list[tuple[str, Any]] = [
-        ("time, share of intact", _times),
-        ("multiply-adds, share of intact", _products),
+        ("time (share of the intact network's)", _times),
+        ("multiply-adds (share of the intact network's)", _products),
     ]
     axes = [own for own in axes if any(np.isfinite(own[1](r)[0]).any() for r in results.values())]
     axes = axes or [("units cut", lambda r: (r.number, r.number))]
@@ -45,7 +45,7 @@ def plot(results: Mapping[str, Cut]) -> style.Figure:
         for i, result in enumerate(results.values()):
             _draw(ax, i, result, *shares(result))
         style_errors(ax, chance)
-        ax.set(xlabel=name)
+        ax.set(xlabel=name, xlim=(0, None))
     if not style.is_narrow():
         for ax in panels[1:]:
             ax.set_ylabel("")
