@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from network_helpers import draw, equal, logits_of
 from run_helpers import tiny_run
+from test_any_network import found
 
 from resjax import models
 from resjax.models.layer_table import layer_table, totals
@@ -212,3 +213,20 @@ def test_the_study_of_a_run(run):
     bench = Bench(imported, options)
     assert STUDY.measure(bench).scratch.size == 0
     assert "the steps behind them are not known" in bench.choices["from scratch"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("foreign_code")
+@pytest.mark.parametrize("name", ["linen: post-activation ResNet", "U-Net"])
+def test_a_network_that_was_discovered(name, tmp_path):
+    """Gates give the errors, and the function that is left the times; also where units are bypassed."""
+    subject = found(name, True, tmp_path)
+    bench = Bench(subject, Options(max_examples=12, batch_size=8))
+    result = STUDY.measure(bench)
+    assert (result.seconds > 0).all() and np.isnan(result.multiply_adds).all()
+    assert np.isnan(result.mapped).all() and result.trained.size == 0
+    assert np.isfinite(result.recalibrated).all() == (name != "U-Net")
+    assert "as a function" in bench.choices["maps"] and "not known" in bench.choices["trained on"]
+    inputs, labels = subject.examples("evaluation", 12)
+    fn, smaller = subject.found.cut([result.unit[u] for u in result.order[: result.number[1]]])
+    assert result.error[1] == np.mean(np.asarray(fn(smaller, inputs)).argmax(-1) != labels)

@@ -83,7 +83,7 @@ def cut(
     map_rank: int = 8,
     seed: int = 0,
     without: Without | None = None,
-    seconds: float = 6.0,
+    seconds: float = 10.0,
     **how: Unpack[Inference],
 ) -> Cut:
     """Cuts more and more units in the greedy order: errors, multiply-adds and times, without any training.
