@@ -27,6 +27,7 @@ from resjax.studies.convolution.sample_size import sample_size
 from resjax.studies.convolution.sharing import sharing
 from resjax.studies.convolution.sharing_by_layer import sharing_by_layer
 from resjax.studies.curves import curves
+from resjax.studies.cutting.cut import cut
 from resjax.studies.given import Given, GivenNetwork, load_network
 from resjax.studies.initial import at_initialization
 from resjax.studies.lesions.batch_statistics import reestimate
@@ -78,6 +79,7 @@ __all__ = [
     "committee",
     "connections",
     "curves",
+    "cut",
     "decay_in_training",
     "delete_subsets",
     "deletions",

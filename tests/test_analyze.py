@@ -122,8 +122,9 @@ def test_from_workdirs_to_report(workdirs, capsys):
 def test_the_command_of_a_section_has_the_options_that_differ():
     start = "python -m resjax.analyze --workdir=a,b --studies=paths"
     assert command_of("paths", Options(), "--workdir=a,b") == start
-    own = {f.name: 1 + f.default for f in dataclasses.fields(Options)}
-    words = command_of("paths", Options(**own), "--workdir=a,b").removeprefix(start).split()
+    fields = dataclasses.fields(Options)
+    own = {f.name: "2 epochs" if f.type == "str" else 1 + f.default for f in fields}
+    words = shlex.split(command_of("paths", Options(**own), "--workdir=a,b").removeprefix(start))
     assert words == [f"--{name}={value}" for name, value in own.items()]
     own = command_of("paths", Options(seed=1), "--network=a:make", "--out='b c'")
     assert own == "python -m resjax.analyze --network=a:make --studies=paths --out='b c' --seed=1"

@@ -39,6 +39,7 @@ def define_options(options: type[Any]) -> dict[str, flags.FlagHolder[Any]]:
     define: dict[str, Callable[..., Any]] = {
         "int": flags.DEFINE_integer,
         "bool": flags.DEFINE_bool,
+        "str": flags.DEFINE_string,
     }
     return {
         field.name: define[str(field.type)](field.name, field.default, field.metadata["help"])

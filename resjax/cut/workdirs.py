@@ -10,14 +10,12 @@ from ml_collections import ConfigDict
 
 from resjax.models import cuts
 from resjax.network.cut import cut
+from resjax.studies.cutting.training_on import short_schedule
 from resjax.studies.run import Run
 from resjax.training.experiment import Experiment, make_experiment
-from resjax.training.loaded import begin, set_fine_tuning
+from resjax.training.loaded import begin
 from resjax.training.step import TrainState
 from resjax.training.teacher import sha256
-
-# The rate of the training is divided by this, since the weights are trained already.
-_SLOWER = 10
 
 
 def cut_experiment(run: Run, units: Sequence[str], maps: tuple[str, int] | None = None) -> Experiment:
@@ -32,11 +30,8 @@ def cut_experiment(run: Run, units: Sequence[str], maps: tuple[str, int] | None 
       ValueError: a unit does not exist or can't be cut, or none would be left.
     """
     cut(run.network, units, run.image_shape, maps)  # its message does not name a field of the configuration
-    config = run.config.copy_and_resolve_references()
+    config = short_schedule(run)
     cuts.add(config.model, units, maps)
-    rate = config.optimizer.learning_rate
-    # Of a run that began with given weights, the schedule is such a short one already.
-    set_fine_tuning(config, rate / _SLOWER if run.from_scratch else rate)
     return make_experiment(config, run.experiment.dataset)
 
 

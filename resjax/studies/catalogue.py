@@ -25,6 +25,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "lesions.deletions",
         "lesions.pairs",
         "lesions.pruning",
+        "cutting.cut",
         "lesions.reorder",
         "lesions.interventions",
     ),

@@ -4,12 +4,20 @@ part of the command that the report prints."""
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from typing import Any
+
+from resjax.config import steps_of
 
 
 def option(default: int, help: str, *, least: int = 1) -> Any:
     """A field of an options class: its default, what it means, and the smallest value allowed."""
     return dataclasses.field(default=default, metadata={"help": help, "least": least})
+
+
+def duration(default: str, help: str) -> Any:
+    """A field for a number of training steps or epochs, '50 steps' or '2 epochs'."""
+    return dataclasses.field(default=default, metadata={"help": help, "duration": True})
 
 
 def switch(help: str) -> Any:
@@ -18,21 +26,25 @@ def switch(help: str) -> Any:
 
 
 class Checked:
-    """Base of options classes: values below the smallest one allowed are errors."""
+    """Base of options classes: numbers below the smallest one allowed are errors, and so are durations that
+    are none."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
             value, least = getattr(self, field.name), field.metadata.get("least", 0)
-            if value < least:
+            if "duration" in field.metadata:
+                steps_of(value, 1, field.name)
+            elif value < least:
                 raise ValueError(f"{field.name}={value}; allowed: {least} or more")
 
     def arguments(self) -> list[str]:
-        """The command-line arguments of all options that differ from their defaults."""
+        """The command-line arguments of all options that differ from their defaults, as for a shell."""
         found = []
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
             value = getattr(self, field.name)
             if value != field.default:
-                found.append(f"--{field.name}" if value is True else f"--{field.name}={value}")
+                given = shlex.quote(str(value))  # a duration has a blank
+                found.append(f"--{field.name}" if value is True else f"--{field.name}={given}")
         return found
 
 
@@ -60,6 +72,16 @@ class Options(Checked):
         2048, "maximum number of training images on which BatchNorm's statistics are re-estimated"
     )
     plain_reference: bool = switch("do not crop and flip those images as in training")
+    cut_maps: int = option(8, "rank of the maps that the study 'cut' fits; 0 for no maps", least=0)
+    cut_training: str = duration(
+        "50 steps",
+        "how long the study 'cut' trains networks on, such as '2 epochs'; '0 steps' for none",
+    )
+    cut_seeds: int = option(1, "how often each of them is trained on, with another order of batches")
+    cut_scratch: bool = switch(
+        "the study 'cut' also trains networks of these depths from scratch, for as many steps as the intact "
+        "one and those of training on: long"
+    )
     seed: int = option(0, "seed of all random draws of a study", least=0)
 
 

@@ -39,15 +39,16 @@ STRAIGHT = 0.05
 
 def forward_pass(network: Network, variables: Variables, images: Any) -> Program:
     """The compiled forward pass of one batch, all on the device."""
-    return _compiled(lambda v, x: network.apply(v, x).logits, variables, images)
+    return compiled(lambda v, x: network.apply(v, x).logits, variables, images)
 
 
 def training_step(task: Task, state: TrainState, batch: Mapping[str, Any]) -> Program:
     """The compiled training step; each call starts from ``state``. ``batch`` as in ``train_step``."""
-    return _compiled(functools.partial(train_step, task=task), state, dict(batch))
+    return compiled(functools.partial(train_step, task=task), state, dict(batch))
 
 
-def _compiled(function: Callable[..., Any], *arguments: Any) -> Program:
+def compiled(function: Callable[..., Any], *arguments: Any) -> Program:
+    """The compiled ``function``, to be called with these arguments, which are on the device."""
     placed = jax.device_put(jax.device_get(arguments))
     program = jax.jit(function).lower(*placed).compile()
     return lambda: jax.block_until_ready(program(*placed))

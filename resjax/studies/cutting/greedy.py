@@ -11,6 +11,29 @@ from numpy.typing import ArrayLike
 from resjax.network import Network, Variables
 from resjax.studies.batches import Inference, within
 from resjax.studies.lesions.prefixes import deleting, measure_places
+from resjax.studies.study import Bench
+from resjax.studies.verdicts import num_deletable
+
+# About n²/2 deletions choose the order: few examples, and fewer rounds where there are many units.
+MOST_CHOICE_EXAMPLES = 128
+MOST_TRIALS = 5_000
+
+
+def how_chosen(bench: Bench, told: str = "chosen on") -> tuple[tuple[Any, ArrayLike], int]:
+    """The training examples on which every study chooses the greedy order, and the number of rounds.
+
+    ``told`` is the name under which the choices of the result have the examples.
+
+    Raises:
+      Refusal: there are no training examples.
+    """
+    choose_on = bench.training(min(bench.options.max_examples, MOST_CHOICE_EXAMPLES))
+    pool = num_deletable(bench.run)
+    rounds = min(pool, max(1, MOST_TRIALS // pool))
+    bench.choices[told] = f"{len(choose_on[1]):,} training examples, not augmented"
+    if rounds < pool:
+        bench.choices["rounds"] = f"{rounds} of {pool}, to keep the cost down"
+    return choose_on, rounds
 
 
 @dataclasses.dataclass(frozen=True)

@@ -35,13 +35,12 @@ from numpy.typing import ArrayLike
 from resjax.network import Network, Variables
 from resjax.studies import counts, style, verdicts
 from resjax.studies.batches import Inference, within
-from resjax.studies.cutting.greedy import greedy, num_trials
+from resjax.studies.cutting.greedy import MOST_CHOICE_EXAMPLES, greedy, how_chosen, num_trials
 from resjax.studies.lesions.prefixes import deleting, measure_places
 from resjax.studies.lesions.subsets import candidates, default_numbers, random_subsets
 from resjax.studies.result import Classified
 from resjax.studies.spread import Spread, draw_spread, spread, style_errors
 from resjax.studies.study import Bench, Columns, Study
-from resjax.studies.verdicts import num_deletable
 from resjax.studies.words import numbers, percent, percents
 
 
@@ -240,18 +239,8 @@ def summary(result: Pruning) -> dict[str, str]:
     return {"units that may go together": together}
 
 
-# About n²/2 deletions choose the order: few examples, and fewer rounds where there are many units.
-MOST_CHOICE_EXAMPLES = 128
-MOST_TRIALS = 5_000
-
-
 def measure(bench: Bench) -> Pruning:
-    choose_on = bench.training(min(bench.options.max_examples, MOST_CHOICE_EXAMPLES))
-    pool = num_deletable(bench.run)
-    rounds = min(pool, max(1, MOST_TRIALS // pool))
-    bench.choices["chosen on"] = f"{len(choose_on[1]):,} training examples, not augmented"
-    if rounds < pool:
-        bench.choices["rounds"] = f"{rounds} of {pool}, to keep the cost down"
+    choose_on, rounds = how_chosen(bench)
     how, seed = bench.how, bench.options.seed
     return pruning(*bench.evaluation(), choose_on=choose_on, max_deleted=rounds, seed=seed, **how)
 

@@ -50,11 +50,12 @@ from resjax.network.losses import Metric, over_positions, share_wrong
 from resjax.network.refusal import Refusal
 from resjax.studies import style, verdicts
 from resjax.studies.batches import BATCH_SIZE, Inference, padded_batches, part, reported
+from resjax.studies.cutting.greedy import MOST_CHOICE_EXAMPLES, how_chosen
 from resjax.studies.examples import checked_examples
 from resjax.studies.initial import drawn
 from resjax.studies.judged import MET, MISSED, judged
 from resjax.studies.lesions.prefixes import measure_places
-from resjax.studies.lesions.pruning import MOST_CHOICE_EXAMPLES, MOST_TRIALS, pruning
+from resjax.studies.lesions.pruning import pruning
 from resjax.studies.lesions.subsets import default_numbers, random_subsets
 from resjax.studies.paths.depths import CUTS, ForwardDepth, depth_of, error_ends, of_shares
 from resjax.studies.paths.truncation import truncated_logits
@@ -295,12 +296,7 @@ MOST_EXAMPLES = 1_000
 
 
 def measure(bench: Bench) -> ForwardDepth:
-    choose_on = bench.training(min(bench.options.max_examples, MOST_CHOICE_EXAMPLES))
-    pool = verdicts.num_deletable(bench.run)
-    rounds = min(pool, max(1, MOST_TRIALS // pool))
-    bench.choices["units chosen on"] = f"{len(choose_on[1]):,} training examples, not augmented"
-    if rounds < pool:
-        bench.choices["rounds"] = f"{rounds} of {pool}, to keep the cost down"
+    choose_on, rounds = how_chosen(bench, "units chosen on")
     how: dict[str, Any] = {"choose_on": choose_on, "max_deleted": rounds, "seed": bench.options.seed}
     return forward_depth(*bench.evaluation(MOST_EXAMPLES), **how, **bench.how)
 
