@@ -249,7 +249,7 @@ def test_the_command(run, tmp_path):
     assert "error on the 397 test images: intact" in first and "multiply-adds of an image" in first
     assert "statistics were re-estimated" in first and "statistics were not re-estimated" in second
     assert f"python -m resjax.train --config={tmp_path}/0/config.py --workdir={tmp_path}/0" in first
-    assert "time of a forward pass, batch 1 " in first and "time of" not in second
+    assert "time of a forward pass of 1 image" in first and "time of" not in second
     costs = json.loads((tmp_path / "0/costs.json").read_text())
     assert costs["counts"]["units"] == {"intact": 5, "cut": 3} and len(costs["seconds"]) == 3
     assert all(len(own["intact"]) == len(own["cut"]) > 1 for own in costs["seconds"].values())

@@ -134,7 +134,7 @@ def test_an_installed_resjax_needs_no_repository(installed, tmp_path):
     assert "done: x" in run("resjax", "train", "--config=digits:smoke", *shorter)
 
     said = run("python", "-m", "resjax.demo", "--smoke", "--workdir=demo")
-    assert "[2/3] plain: digits_plain:smoke" in said
+    assert "[2/4] plain: digits_plain:smoke" in said
     assert (tmp_path / "demo/report/report.html").stat().st_size > 10_000
     left = {path.name for path in tmp_path.iterdir()} - {"__pycache__"}
     assert left == {"mine.py", "x", "demo"}

@@ -17,6 +17,7 @@ from resjax import config as configs
 from resjax import demo, models
 from resjax.analysis import path_counts
 from resjax.analyze import print_findings
+from resjax.cut import costs
 from resjax.report import compare
 from resjax.report.compare import Finding
 from resjax.studies.catalogue import STUDIES
@@ -95,6 +96,8 @@ def recorded_demo() -> str:
             summaries.setdefault(label, {}).update(rows)
     console = Console(file=io.StringIO(), width=120, highlight=False)
     print_findings(SimpleNamespace(summary=summaries, findings=findings, failed=[]), console)
+    saved = costs.in_one_sentence("residual", json.loads((RECORDS / "costs.json").read_text("utf-8")))
+    console.print(f"• {saved}", markup=False)
     return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
 
 
