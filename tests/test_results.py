@@ -21,6 +21,7 @@ SCRIPTS = REPOSITORY / "docs/results"
 
 CLAIMS = load_script("docs/results/claims.py")
 CUT_MAPS = load_script("docs/results/cut_maps.py")
+CUT_PRETRAINED = load_script("docs/results/cut_pretrained.py")
 TOLERANCES = load_script("docs/results/tolerances.py")
 
 
@@ -33,6 +34,12 @@ def test_the_table_of_maps_is_made_from_its_data():
     rows = json.loads((SCRIPTS / "cut_maps.json").read_text("utf-8"))["rows"]
     page = (REPOSITORY / "docs/cut.md").read_text("utf-8")
     assert f"\n\n{CUT_MAPS.table(rows)}\n\n" in page, "docs/results/cut_maps.py prints it"
+
+
+def test_the_table_of_pretrained_networks_that_were_cut_is_made_from_its_data():
+    kept = json.loads((SCRIPTS / "cut_pretrained.json").read_text("utf-8"))
+    page = (REPOSITORY / "docs/cut.md").read_text("utf-8")
+    assert f"\n\n{CUT_PRETRAINED.table(kept)}\n\n" in page, "docs/results/cut_pretrained.py prints it"
 
 
 def test_each_claim_is_one_row_with_known_verdicts_and_all_its_limits_are_told():
