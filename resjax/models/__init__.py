@@ -26,6 +26,7 @@ from resjax.models.checks import one_of, positive
 from resjax.models.lenet import lenet5
 from resjax.models.resnet import imagenet_resnet, resnet
 from resjax.models.vgg import veit_plain, vgg
+from resjax.models.vit import vit
 from resjax.network import Network
 from resjax.network.cut import cut
 from resjax.network.maps import KINDS as MAPS
@@ -35,7 +36,7 @@ Builder = Callable[..., Network]
 CUT: dict[str, Any] = {"cut": (), "map": "none", "map_rank": 8}
 CUT_TYPES: dict[str, Any] = {"cut": tuple[str, ...], "map": str, "map_rank": int}
 MODELS: dict[str, Builder] = {
-    f.__name__: f for f in (resnet, imagenet_resnet, lenet5, alexnet, vgg, veit_plain)
+    f.__name__: f for f in (resnet, imagenet_resnet, lenet5, alexnet, vgg, veit_plain, vit)
 }
 
 
