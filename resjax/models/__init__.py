@@ -24,6 +24,7 @@ from ml_collections import ConfigDict
 from resjax.models.alexnet import alexnet
 from resjax.models.checks import one_of, positive
 from resjax.models.lenet import lenet5
+from resjax.models.mixer import mixer
 from resjax.models.resnet import imagenet_resnet, resnet
 from resjax.models.vgg import veit_plain, vgg
 from resjax.models.vit import vit
@@ -36,7 +37,7 @@ Builder = Callable[..., Network]
 CUT: dict[str, Any] = {"cut": (), "map": "none", "map_rank": 8}
 CUT_TYPES: dict[str, Any] = {"cut": tuple[str, ...], "map": str, "map_rank": int}
 MODELS: dict[str, Builder] = {
-    f.__name__: f for f in (resnet, imagenet_resnet, lenet5, alexnet, vgg, veit_plain, vit)
+    f.__name__: f for f in (resnet, imagenet_resnet, lenet5, alexnet, vgg, veit_plain, vit, mixer)
 }
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -47,6 +48,16 @@ def at_least(image_shape: tuple[int, int, int], size: int, network: str, why: st
             f"images of {image_shape[0]}×{image_shape[1]} are too small for {network}, {why}: use at "
             f"least {size}×{size} (data.image_size)"
         )
+
+
+def or_of_size(size: str, of_size: Any, given: Any) -> Any:
+    """``given``, a named tuple of the model's fields, with those of ``of_size`` where it has 0."""
+    for name, value in given._asdict().items():
+        if value < 0:
+            raise ValueError(
+                f"model.{name}={value}; allowed: 1 or more, or 0 for that of model.size={size!r}"
+            )
+    return type(given)(*(a or b for a, b in zip(given, of_size, strict=True)))
 
 
 def patches(image_shape: tuple[int, int, int], patch: int) -> None:

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from resjax.models.checks import computation, one_of, patches
+from resjax.models.checks import computation, one_of, or_of_size, patches
 from resjax.models.checks import unit_dropout as dropout_of
 from resjax.models.tokens import POOLS, POSITIONS, PatchEmbedding, TokenHead
 from resjax.models.transformer import PLACEMENTS, Attention, Mlp, NormedUnit, TransformerLayer, alternating
@@ -80,13 +80,9 @@ def vit(
         (m) and ``unit_scale_at_test``, see ``resjax.network.stochastic_depth``.
     """
     one_of("model.size", size, tuple(SIZES))
-    given = Size(width, depth, heads, mlp_width, patch)
-    for name, value in given._asdict().items():
-        if value < 0:
-            raise ValueError(
-                f"model.{name}={value}; allowed: 1 or more, or 0 for that of model.size={size!r}"
-            )
-    width, depth, heads, mlp_width, patch = (a or b for a, b in zip(given, SIZES[size], strict=True))
+    width, depth, heads, mlp_width, patch = or_of_size(
+        size, SIZES[size], Size(width, depth, heads, mlp_width, patch)
+    )
     one_of("model.pool", pool, POOLS)
     one_of("model.positions", positions, POSITIONS)
     one_of("model.placement", placement, PLACEMENTS)
