@@ -23,6 +23,8 @@ from ml_collections import ConfigDict
 
 from resjax.models.alexnet import alexnet
 from resjax.models.checks import one_of, positive
+from resjax.models.convmixer import convmixer
+from resjax.models.convnext import convnext
 from resjax.models.lenet import lenet5
 from resjax.models.mixer import mixer
 from resjax.models.resnet import imagenet_resnet, resnet
@@ -37,7 +39,8 @@ Builder = Callable[..., Network]
 CUT: dict[str, Any] = {"cut": (), "map": "none", "map_rank": 8}
 CUT_TYPES: dict[str, Any] = {"cut": tuple[str, ...], "map": str, "map_rank": int}
 MODELS: dict[str, Builder] = {
-    f.__name__: f for f in (resnet, imagenet_resnet, lenet5, alexnet, vgg, veit_plain, vit, mixer)
+    f.__name__: f
+    for f in (resnet, imagenet_resnet, lenet5, alexnet, vgg, veit_plain, vit, mixer, convmixer, convnext)
 }
 
 

@@ -362,6 +362,7 @@ RULES: dict[type[nn.Module], Rule] = {
     nn.BatchNorm: _norm,
     nn.LayerNorm: _norm,
     layers.LayerScale: lambda _, p, x, y: Facts("scale", _count(p), 1),
+    layers.GlobalResponseNorm: _norm,
     tokens.ClassToken: lambda _, p, x, y: Facts("class token", 0, 1),
     transformer.AttentionProduct: _attention,
     layers.LocalResponseNorm: lambda lrn, p, x, y: Facts("lrn", 0, lrn.n),

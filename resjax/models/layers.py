@@ -248,3 +248,29 @@ class LayerScale(nn.Module):
         start = nn.initializers.constant(self.initial)
         gamma = self.param("gamma", start, (x.shape[-1],), jnp.float32)
         return _rows(gamma.astype(self.dtype), x.ndim) * x
+
+
+class GlobalResponseNorm(nn.Module):
+    """x + β + γ · x · N, with N = G / (mean of G over channels + 1e-6), [B, H, W, C] → the same.
+
+    G is the L2 norm of each channel over all positions, at least float32 (Woo et al. 2023, Eq. 1 to 3). γ and
+    β start as zeros.
+    """
+
+    epsilon: ClassVar[float] = 1e-6
+
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shape = (1, 1, 1, x.shape[-1])
+        gamma, beta = (
+            self.param(name, nn.initializers.zeros, shape[-1:], jnp.float32).reshape(shape)
+            for name in ("gamma", "beta")
+        )
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        square = jnp.sum(jnp.square(wide), (1, 2), keepdims=True)
+        zero = square == 0  # where the derivative of the root is infinite
+        size = jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, square)))
+        relative = size / (jnp.mean(size, -1, keepdims=True) + self.epsilon)
+        return (wide * (1 + gamma * relative) + beta).astype(self.dtype)
