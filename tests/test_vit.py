@@ -253,6 +253,20 @@ def test_programs_do_not_grow_with_the_depth(form):
     assert starting(6) == starting(12)
 
 
+def test_the_backward_pass_computes_attention_again_and_dense_layers_not():
+    """A loop keeps the outputs of dense layers (``resjax.network.run``). Matrix products of a training step:
+    forward, those of 4 dense layers, 2 of attention and the classifier's; backward, 2 for each of these; and
+    the 2 of attention again."""
+    network, variables = tiny("pre")
+
+    def loss(params):
+        given = {"train": True, "key": jax.random.key(0)}
+        return jnp.sum(network.apply({**variables, "params": params}, images(), **given).logits)
+
+    text = str(jax.make_jaxpr(jax.grad(loss))(variables["params"]))
+    assert text.count("dot_general[") == 7 + 2 * 7 + 2
+
+
 def test_stochastic_depth_drops_units_in_training_and_scales_them_at_test():
     network, variables = tiny("stochastic")
     x, plain = images(), build(**TINY)
