@@ -11,6 +11,7 @@ from marks import slow_but
 from network_helpers import draw, logits_of
 
 from resjax import models
+from resjax.models import layers
 from resjax.models.layer_table import layer_table, totals
 from resjax.models.tokens import sincos
 from resjax.network.cut import cut, cut_variables
@@ -128,6 +129,14 @@ def test_gelu_is_the_exact_one():
     close(unit.apply({"params": p}, x), gelu(x.astype(np.float64)), rtol=1e-5, atol=1e-6)
 
 
+def test_layer_norm_has_the_papers_epsilon_and_an_exact_variance():
+    """Deviations of 1e-3 around 1: an ε of 1e-5 would halve the result, and E[x²] − E[x]² loses its digits."""
+    x = (1 + 1e-3 * np.random.default_rng(0).normal(size=(1, 2, 8))).astype(np.float32)
+    p = {"scale": np.arange(1, 9, dtype=np.float32), "bias": np.ones(8, np.float32)}
+    found = layers.layer_norm().apply({"params": p}, x)
+    np.testing.assert_allclose(found, layer_norm(x.astype(np.float64), p), rtol=2e-3, atol=2e-3)
+
+
 def test_fixed_positions_are_sines_of_rows_and_columns():
     at = sincos(3, 4, 16)
     omega = np.array([10_000 ** -(i / 3) for i in range(4)])
@@ -176,8 +185,8 @@ def test_multiply_adds_count_attention():
     rows = layer_table(build(IMAGENET, 1000), IMAGENET)
     product = next(row for row in rows if row.kind == "attention")
     assert product.multiply_adds == 2 * tokens * tokens * d and product.parameters == 0
-    layers = tokens * 12 * d * d + 2 * tokens * tokens * d
-    assert totals(rows).multiply_adds == 196 * 16 * 16 * 3 * d + 12 * layers + 1000 * d
+    layer = tokens * 12 * d * d + 2 * tokens * tokens * d
+    assert totals(rows).multiply_adds == 196 * 16 * 16 * 3 * d + 12 * layer + 1000 * d
     assert totals(rows).parameters == PUBLISHED["B"]
     fields = {row.name: row.receptive_field for row in rows}
     assert fields["stage1/unit1/branch/qkv"] == (16, 16)
