@@ -130,7 +130,7 @@ def test_gelu_is_the_exact_one():
 
 
 def test_layer_norm_has_the_papers_epsilon_and_an_exact_variance():
-    """Deviations of 1e-3 around 1: an ε of 1e-5 would halve the result; E[x²] − E[x]² would lose its digits."""
+    """Deviations of 1e-3 around 1: ε = 1e-5 would halve the result; E[x²] − E[x]² would lose its digits."""
     x = (1 + 1e-3 * np.random.default_rng(0).normal(size=(1, 2, 8))).astype(np.float32)
     p = {"scale": np.arange(1, 9, dtype=np.float32), "bias": np.ones(8, np.float32)}
     found = layers.layer_norm().apply({"params": p}, x)
