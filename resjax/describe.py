@@ -53,7 +53,7 @@ def as_json(config: ConfigDict, info: data.Info, rows: list[LayerRow]) -> str:
 
 
 def as_table(title: str, rows: list[LayerRow], *, every: bool = False, tight: bool = False) -> Table:
-    """The table for a terminal; consecutive equal units share one entry unless ``every``.
+    """The table for a terminal; consecutive or alternating equal units share one entry unless ``every``.
 
     Columns are one blank apart if ``tight``, else two.
     """
@@ -77,13 +77,13 @@ def as_table(title: str, rows: list[LayerRow], *, every: bool = False, tight: bo
     for head in COLUMNS:
         justify: Any = "left" if head in ("layer", "kind") else "right"
         table.add_column(head, feet.get(head, ""), justify=justify, no_wrap=True)
-    runs = _runs(rows) if not every else [(unit, unit) for unit in _units(rows)]
-    for i, (first, last) in enumerate(runs):
+    runs = _runs(rows) if not every else [(unit, unit, 1) for unit in _units(rows)]
+    for i, (first, last, step) in enumerate(runs):
         stage = first[0].unit.partition("/")[0]
         following = runs[i + 1][0][0].unit.partition("/")[0] if i + 1 < len(runs) else ""
         for j, (a, z) in enumerate(zip(first, last, strict=True)):
             ends = stage != following and j == len(first) - 1
-            table.add_row(*_cells(a, z), end_section=ends)
+            table.add_row(*_cells(a, z, step), end_section=ends)
     return table
 
 
@@ -109,10 +109,12 @@ def _times(done: str, number: int) -> str:
     return f"{done} {often}" if number else f"never {done}"
 
 
-def _cells(first: LayerRow, last: LayerRow) -> tuple[str, ...]:
+def _cells(first: LayerRow, last: LayerRow, step: int) -> tuple[str, ...]:
     name = first.name
     if first.unit != last.unit:
-        name = f"{first.unit}–{last.unit.rpartition('unit')[2]}/{first.layer}"
+        stage, _, number = first.unit.rpartition("unit")
+        between = "–" if step == 1 else f", {int(number) + step} … "
+        name = f"{stage}unit{number}{between}{last.unit.rpartition('unit')[2]}/{first.layer}"
     fields = list(dict.fromkeys((_pair(first.receptive_field), _pair(last.receptive_field))))
     return (
         name,
@@ -133,15 +135,30 @@ def _units(rows: list[LayerRow]) -> list[list[LayerRow]]:
     return [list(group) for _, group in itertools.groupby(rows, lambda row: row.unit)]
 
 
-def _runs(rows: list[LayerRow]) -> list[tuple[list[LayerRow], list[LayerRow]]]:
-    """First and last of consecutive units of one stage that differ in name and receptive field only."""
+def _runs(rows: list[LayerRow]) -> list[tuple[list[LayerRow], list[LayerRow], int]]:
+    """First and last of equal units of one stage, and their distance: 1 for neighbours, 2 where units of two
+    kinds alternate. Equal units differ in name and receptive field only."""
 
     def form(unit: list[LayerRow]) -> Any:
         stage = unit[0].unit.partition("/")[0]
         return stage, [dataclasses.replace(r, unit="", receptive_field=(0, 0)) for r in unit]
 
-    runs = [list(group) for _, group in itertools.groupby(_units(rows), form)]
-    return [(run[0], run[-1]) for run in runs]
+    units = _units(rows)
+    forms, runs, start = [form(unit) for unit in units], [], 0
+    while start < len(units):
+        step, times = 1, _times_repeated(forms[start:], 1)
+        if times == 1 and (alternating := _times_repeated(forms[start:], 2)) > 1:
+            step, times = 2, alternating
+        for i in range(start, start + step):
+            runs.append((units[i], units[i + step * (times - 1)], step))
+        start += step * times
+    return runs
+
+
+def _times_repeated(forms: list[Any], period: int) -> int:
+    """How often the first ``period`` entries stand one behind the other at the start."""
+    equal = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(forms, forms[period:], strict=False))
+    return 1 + len(list(equal)) // period
 
 
 def _pair(value: Pair) -> str:

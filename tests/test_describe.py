@@ -84,6 +84,15 @@ def test_ngs_other_sizes():
     assert rows[-1].connections == 1_960
 
 
+def test_units_that_alternate_share_entries():
+    rows = table("vit", (8, 8, 1), size="digits")
+    names = [str(cell) for cell in as_table("", rows).columns[0].cells]
+    assert "stage1/unit1, 3 … 11/branch/qkv" in names and "stage1/unit2, 4 … 12/branch/outer" in names
+    assert sum(name.startswith("stage1/") for name in names) == 4 + 3
+    whole = as_table("", rows, every=True).columns[0].cells
+    assert sum(str(name).startswith("stage1/") for name in whole) == 6 * (4 + 3)
+
+
 def test_groups_see_their_own_channels_only():
     row = by_name(table("alexnet", IMAGENET, 1000))["stage2/unit1/conv"]
     assert row.connections == 5 * 5 * 48

@@ -132,8 +132,11 @@ def test_eight_devices_under_jit_agree_with_one(one_device):
 
 
 @pytest.mark.slow
-def test_pmap_agrees_with_one_device_where_there_is_no_batchnorm():
+@pytest.mark.parametrize("model", ["resnet", "vit"])
+def test_pmap_agrees_with_one_device_where_there_is_no_batchnorm(model):
     c = small_config(norm=False, branch_scale="skipinit")
+    if model == "vit":
+        c.model = configs.default("vit", size="digits", depth=2, width=8).model
     c.optimizer.learning_rate = 0.01
     a, _ = run_steps(c, Devices(devices=jax.devices()[:1]), 2)
     b, _ = run_steps(c, Devices("pmap"), 2)

@@ -21,14 +21,19 @@ from ml_collections import ConfigDict
 
 from resjax.models import cuts
 from resjax.models.alexnet import alexnet
+from resjax.models.convmixer import convmixer
+from resjax.models.convnext import convnext
 from resjax.models.lenet import lenet5
+from resjax.models.mixer import mixer
 from resjax.models.resnet import imagenet_resnet, resnet
 from resjax.models.vgg import veit_plain, vgg
+from resjax.models.vit import vit
 from resjax.network import Network
 
 Builder = Callable[..., Network]
 MODELS: dict[str, Builder] = {
-    f.__name__: f for f in (resnet, imagenet_resnet, lenet5, alexnet, vgg, veit_plain)
+    f.__name__: f
+    for f in (resnet, imagenet_resnet, lenet5, alexnet, vgg, veit_plain, vit, mixer, convmixer, convnext)
 }
 
 

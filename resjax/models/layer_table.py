@@ -13,9 +13,12 @@ receptive field     r' = r + (k − 1)·j, where neighbouring inputs lie j' = j�
 ==================  ================================================================================
 
 (Receptive fields after Dumoulin & Visin 2016 and Araujo et al. 2019; they may be larger than the image.) A
-fully connected layer counts as a window over its whole input. Normalizations and poolings have the same few
-parameters in all three columns, so the sums compare networks in which only convolutions were replaced. Their
-operations are not counted as multiply-adds; neither are biases and activations.
+fully connected layer counts as a window over its whole input, or over one token where it acts on each token
+[T, C] alike. Attention of T tokens with D numbers has 2·T·T·D multiply-adds, half of them for Q·Kᵀ, half for
+the sums over V. Its projections are fully connected layers. All tokens are in its field. Normalizations and
+poolings have the same few parameters in all three columns, so the sums compare networks in which only
+convolutions were replaced. Their operations are not counted as multiply-adds; neither are those of biases,
+activations, the softmax and layer scale.
 
 Layers of a branch are in the order of their calls. Those inside a module called ``shortcut`` start from the
 unit's input; at the sum, the larger of the two receptive fields is used.
@@ -37,7 +40,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from resjax.models import layers, lenet
+from resjax.models import layers, lenet, tokens, transformer
 from resjax.network import Network
 from resjax.network.cut import Remnant, beside_branch
 from resjax.network.parts import part_of
@@ -129,19 +132,22 @@ def _runs_once(values: Any) -> tuple[Any, ...]:
 def layer_table(network: Network, image_shape: tuple[int, int, int]) -> list[LayerRow]:
     """Every layer of ``network`` on images of ``image_shape`` (H, W, C), in the order of the calls.
 
-    Nothing is computed or allocated; the unit of a stack is traced once.
+    Nothing is computed or allocated; the unit of a stack or group is traced once.
     """
     variables = jax.eval_shape(lambda key: network.init(key, image_shape), jax.random.key(0))
     h: Any = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     path = _Path((Fraction(1),) * 2, (Fraction(1),) * 2, image_shape[:2])
     rows: list[LayerRow] = []
-    infos, stacks = iter(network.units), {stack.name: stack for stack in network.stacks}
+    infos, parts = iter(network.units), {stack.name: stack.part for stack in network.stacks}
+    traced: dict[str, Any] = {}
     for name, module, n in network.modules:
-        own = part_of(variables, stacks.get(name, name))
-        if n:
-            # Stacked variables: the shapes of one unit are those without the leading axis.
-            own = jax.tree.map(lambda v: jax.ShapeDtypeStruct(v.shape[1:], v.dtype), own)
-        calls, h = _trace(module, own, h)
+        part = parts.get(name, name)
+        if part not in traced:
+            own = part_of(variables, part)
+            if n:  # stacked variables: the shapes of one unit are those without the leading axis
+                own = jax.tree.map(lambda v: jax.ShapeDtypeStruct(v.shape[1:], v.dtype), own)
+            traced[part] = _trace(module, own, h)
+        calls, h = traced[part]
         for _ in range(max(n, 1)):
             new, path = _rows(next(infos).name if n else name, calls, path)
             rows += new
@@ -272,10 +278,10 @@ def _weights(
     x: Shape,
     y: Shape,
     connections: int,
-    window: Pair | tuple[()],
+    window: Pair | tuple[()] | None,
     stride: Pair = (1, 1),
 ) -> Facts:
-    """A convolution or (with the empty window) a fully connected layer."""
+    """A convolution; or a fully connected layer of the whole input (empty window) or each token (None)."""
     kernel, outputs = math.prod(params["kernel"].shape), math.prod(y)
     positions = math.prod(y[:-1])
     biases = outputs if "bias" in params else 0
@@ -331,7 +337,14 @@ def _pair(value: Any) -> Pair:
 
 def _dense(module: Any, params: Any, x: Shape, y: Shape) -> Facts:
     each = len(x) == 3 and len(y) == 3  # at every position of a map alike, as a 1×1 convolution
-    return _weights("dense", params, x, y, x[-1], (1, 1) if each else ())
+    tokens = len(x) == 2 and len(y) == 2
+    return _weights("dense", params, x, y, x[-1], (1, 1) if each else None if tokens else ())
+
+
+def _attention(module: Any, params: Any, x: Shape, y: Shape) -> Facts:
+    tokens, width = y
+    seen = width // module.heads * (1 + tokens) + tokens  # the query, all keys, a channel of all values
+    return Facts("attention", 0, seen, (), multiply_adds=2 * tokens * tokens * width)
 
 
 def _norm(module: Any, params: Any, x: Shape, y: Shape) -> Facts:
@@ -347,11 +360,16 @@ RULES: dict[type[nn.Module], Rule] = {
     lenet.RBF: lambda rbf, p, x, y: Facts("rbf", 0, x[-1], (), multiply_adds=x[-1] * y[-1]),
     layers.BatchNorm: _norm,
     nn.BatchNorm: _norm,
+    nn.LayerNorm: _norm,
+    layers.LayerScale: lambda _, p, x, y: Facts("scale", _count(p), 1),
+    layers.GlobalResponseNorm: _norm,
+    tokens.ClassToken: lambda _, p, x, y: Facts("class token", 0, 1),
+    transformer.AttentionProduct: _attention,
     layers.LocalResponseNorm: lambda lrn, p, x, y: Facts("lrn", 0, lrn.n),
     layers.Pool: _pool,
     lenet.TrainableSubsampling: _subsampling,
     layers.GlobalAveragePool: lambda _, p, x, y: Facts(
-        "global pool", 0, math.prod(x[:2]), (), kernel=(x[0], x[1])
+        "global pool", 0, math.prod(x[:-1]), (), kernel=(x[0], x[1]) if len(x) == 3 else None
     ),
     layers.AdaptiveAveragePool: _adaptive_pool,
 }

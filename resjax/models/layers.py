@@ -71,7 +71,7 @@ class Conv(nn.Module):
 
 
 class Dense(nn.Module):
-    """Fully connected layer [B, n] → [B, features], with bias."""
+    """Fully connected layer [B, …, n] → [B, …, features], with bias; of tokens or maps, at each position."""
 
     features: int
     kernel_init: Initializer = he_normal
@@ -83,7 +83,8 @@ class Dense(nn.Module):
         shape = (x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
         bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
-        return x.astype(self.dtype) @ kernel.astype(self.dtype) + bias.astype(self.dtype)[None]
+        y = checkpoint_name(x.astype(self.dtype) @ kernel.astype(self.dtype), CONVOLUTION)
+        return y + _rows(bias.astype(self.dtype), x.ndim)
 
 
 class BatchNorm(nn.Module):
@@ -174,12 +175,12 @@ class Pool(nn.Module):
 
 
 class GlobalAveragePool(nn.Module):
-    """Mean over the image, [B, H, W, C] → [B, C], computed at least in float32."""
+    """Mean over all positions, [B, H, W, C] or [B, T, C] → [B, C], computed at least in float32."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         wide = jnp.promote_types(x.dtype, jnp.float32)
-        return jnp.mean(x, axis=(1, 2), dtype=wide).astype(x.dtype)
+        return jnp.mean(x, axis=tuple(range(1, x.ndim - 1)), dtype=wide).astype(x.dtype)
 
 
 class AdaptiveAveragePool(nn.Module):
@@ -226,3 +227,50 @@ class LocalResponseNorm(nn.Module):
         channels = x.shape[-1]
         total = sum(squares[..., i : i + channels] for i in range(self.n))
         return (wide * (self.k + self.alpha * total) ** -self.beta).astype(x.dtype)
+
+
+def layer_norm(dtype: Dtype = jnp.float32, name: str | None = None) -> nn.LayerNorm:
+    """Layer normalization over the last axis (Ba et al. 2016), ε = 1e-6 as in the code of ViT and ConvNeXt.
+
+    Mean and variance are at least float32; the variance is that around the mean, E[(x − m)²].
+    """
+    return nn.LayerNorm(epsilon=1e-6, dtype=dtype, use_fast_variance=False, name=name)
+
+
+class LayerScale(nn.Module):
+    """γ · x with one factor for each channel, initially ``initial`` (Touvron et al. 2021, CaiT, Eq. 4)."""
+
+    initial: float
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        start = nn.initializers.constant(self.initial)
+        gamma = self.param("gamma", start, (x.shape[-1],), jnp.float32)
+        return _rows(gamma.astype(self.dtype), x.ndim) * x
+
+
+class GlobalResponseNorm(nn.Module):
+    """x + β + γ · x · N, with N = G / (mean of G over channels + 1e-6), [B, H, W, C] → the same.
+
+    G is the L2 norm of each channel over all positions, at least float32 (Woo et al. 2023, Eq. 1 to 3). γ and
+    β start as zeros.
+    """
+
+    epsilon: ClassVar[float] = 1e-6
+
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shape = (1, 1, 1, x.shape[-1])
+        gamma, beta = (
+            self.param(name, nn.initializers.zeros, shape[-1:], jnp.float32).reshape(shape)
+            for name in ("gamma", "beta")
+        )
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        square = jnp.sum(jnp.square(wide), (1, 2), keepdims=True)
+        zero = square == 0  # where the derivative of the root is infinite
+        size = jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, square)))
+        relative = size / (jnp.mean(size, -1, keepdims=True) + self.epsilon)
+        return (wide * (1 + gamma * relative) + beta).astype(self.dtype)

@@ -5,11 +5,11 @@ from collections.abc import Callable
 import flax.linen as nn
 
 from resjax.models.checks import at_least, computation, one_of, positive
+from resjax.models.checks import unit_dropout as dropout_of
 from resjax.models.residual import BRANCH_SCALES, PLACEMENTS, ResidualUnit
 from resjax.models.shortcuts import ALTERATIONS, PADDED, TRANSITIONS, Shortcut
 from resjax.models.stem_head import STEMS, Head, Stem
 from resjax.network import Network, Stack
-from resjax.network.stochastic_depth import KINDS, UnitDropout
 
 # Units of each stage, by depth; from depth 50 on, all units are bottlenecks.
 IMAGENET_SIZES = {
@@ -84,7 +84,6 @@ def resnet(
     one_of("model.shortcut", shortcut, (*ALTERATIONS, "none"))
     one_of("model.transition", transition, TRANSITIONS)
     one_of("model.branch_scale", branch_scale, BRANCH_SCALES)
-    one_of("model.unit_dropout", unit_dropout, ("none", *KINDS))
     for width in head_widths:
         positive("model.head_widths", width)
     compute = computation(dtype, conv)
@@ -135,9 +134,7 @@ def resnet(
             conv_impl=conv,
         )
 
-    dropout = None
-    if unit_dropout != "none":
-        dropout = UnitDropout(unit_dropout, num_units, unit_survival, units_active, unit_scale_at_test)
+    dropout = dropout_of(unit_dropout, num_units, unit_survival, units_active, unit_scale_at_test)
     return Network(
         stem=Stem(widths[0], norm, True, STEMS[stem], compute, conv),
         stacks=_stacks(unit, sizes, tuple(w * widen for w in widths), widths[0]),

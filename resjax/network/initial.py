@@ -23,41 +23,45 @@ def initial_variables(
     is from ``one_example``."""
     h = example
     parts: dict[str, Any] = {}
-    groups = {stack.name: stack.group for stack in stacks}
-    shapes: dict[str, Any] = {}
+    own = {stack.name: stack for stack in stacks}
+    shapes: dict[str, Any] = {}  # {group: input and output of its first unit}
 
-    def init_one(module: nn.Module, keys: jax.Array, h: Any) -> Any:
+    def variables_of(module: nn.Module, keys: jax.Array, h: Any) -> tuple[Any, Any]:
         rngs = {"params": keys[0], "dropout": keys[1]}
-        return module.init(rngs, jax.tree.map(lambda v: jnp.zeros(v.shape, v.dtype), h), train=False)
+        zeros = jax.tree.map(lambda v: jnp.zeros(v.shape, v.dtype), h)
+        return module.init_with_output(rngs, zeros, train=False)
 
     of_parts, of_units = _init_keys(key, [n for _, _, n in modules])
+    of_rows: dict[str, list[jax.Array]] = {}  # {part: keys of its rows, in their order}
+    number = {name: i for i, (name, _, _) in enumerate(modules)}
+    for stack in sorted(stacks, key=lambda stack: stack.start):
+        of_rows.setdefault(stack.part, []).append(of_units[number[stack.name], : stack.n])
     first = 0  # number of the first unit of the module
     for i, (name, module, n) in enumerate(modules):
-        if n:
-            keys = of_units[i, :n]
-            parts[name] = jax.vmap(lambda k, m=module, h=h: init_one(m, k, h))(keys)
-            single = jax.tree.map(lambda v: v[0], parts[name])
-        else:
-            parts[name] = single = init_one(module, of_parts[i], h)
-        out = jax.eval_shape(lambda v, x, m=module: m.apply(v, x, train=False), single, h)
+        group = own[name].group if n else ""
+        out = shapes[group][1] if group in shapes and shapes[group][0] == h else None
+        if out is None:  # the units of a group are traced once
+            out = jax.eval_shape(lambda k, m=module, h=h: variables_of(m, k, h)[0], of_parts[i])
         if n > 1 and out.shape != h.shape:
             raise ValueError(
                 f"{units[first]}, a {type(module).__name__} of stack {name!r}, maps {list(h.shape[1:])} to "
                 f"{list(out.shape[1:])}, so {n - 1} more of the same form can't follow it: give a unit "
                 "that changes the shape a stack of its own (n=1)"
             )
-        if group := groups.get(name):
-            known = shapes.setdefault(group, (h.shape[1:], out.shape[1:]))
-            if known != (h.shape[1:], out.shape[1:]):
+        if group:
+            known = [list(v.shape[1:]) for v in shapes.setdefault(group, (h, out))]
+            if known != [list(h.shape[1:]), list(out.shape[1:])]:
                 raise ValueError(
                     f"{units[first]}, a {type(module).__name__} of group {group!r}, maps {list(h.shape[1:])} "
-                    f"to {list(out.shape[1:])}, but the first one maps {list(known[0])} to {list(known[1])}: "
+                    f"to {list(out.shape[1:])}, but the first one maps {known[0]} to {known[1]}: "
                     "give units of other shapes another group"
                 )
+        if not n:
+            parts[name] = variables_of(module, of_parts[i], h)[1]
+        elif own[name].part not in parts:
+            keys = jnp.concatenate(of_rows[own[name].part])
+            parts[own[name].part] = jax.vmap(lambda k, m=module, h=h: variables_of(m, k, h)[1])(keys)
         h, first = out, first + n
-    for part in dict.fromkeys(stack.group for stack in stacks if stack.group):
-        own = sorted((stack for stack in stacks if stack.group == part), key=lambda stack: stack.start)
-        parts[part] = jax.tree.map(lambda *v: jnp.concatenate(v), *(parts.pop(stack.name) for stack in own))
     return {
         collection: {name: v[collection] for name, v in parts.items() if collection in v}
         for collection in ("params", "batch_stats")
