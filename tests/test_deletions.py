@@ -152,7 +152,7 @@ def test_the_passes_that_are_stated_are_those_that_are_run(monkeypatch):
     network, variables = network_of("pre")
     # What runs is visible nowhere else.
     ran, original = [], prefixes._run_unit
-    monkeypatch.setattr(prefixes, "_run_unit", lambda *args: ran.append(args[0]) or original(*args))
+    monkeypatch.setattr(prefixes, "_run_unit", lambda *args: ran.append(args[1]) or original(*args))
     out = np.array([[0, 0, 0, 1, 0], [0, 1, 0, 0, 0], [0, 1, 0, 1, 0], [1, 1, 1, 1, 1]], bool)
     result = delete_subsets(network, variables, *examples(), out, batch_size=BATCH)
     # 5 of the intact one; then units 4; 2, 3, 4; 4 again behind the shared 0, 2; and none.

@@ -19,13 +19,13 @@ bypass units (``Network.chained``), there are no prefixes: each different row is
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
+from resjax.cpu import shared_batches as on_cores
 from resjax.network import Network, Variables
 from resjax.network.losses import Loss, Metric, cross_entropy, share_wrong
 from resjax.network.order import exchangeable
@@ -75,17 +75,19 @@ def measure_places(
         scores, one = measure(network, variables, images, labels, with_gates, gates, **how)
         return scores.take(row_of.reshape(-1)), one
     orders = [list(range(network.num_units)), *(~rows).tolist()]
-    batches = list(padded_batches(images, labels, batch_size))
+    cores = on_cores.shared_cores()
+    variables = cores.copy(variables)
+    batches = list(padded_batches(images, labels, batch_size, multiple=cores.count))
     tell = counted(progress, len(batches) * len(rows))
 
     def scored(batch: PaddedBatch) -> tuple[Outcomes, np.ndarray]:
-        x, y = jax.device_put((batch.images, batch.labels))
-        logits = _walk(network, variables, x, orders)
+        x, y = cores.split(jax.device_put((batch.images, batch.labels)))
+        logits = _walk(network, variables, x, orders, cores)
         intact = next(logits)
-        found = [compiled_compare(intact, intact, y, loss, metric)]
+        found = [cores.wait(compiled_compare(intact, intact, y, loss, metric))]
         for changed in logits:
             tell()
-            found.append(compiled_compare(changed, intact, y, loss, metric))
+            found.append(cores.wait(compiled_compare(changed, intact, y, loss, metric)))
         return jax.tree.map(lambda *v: np.stack(v), *jax.device_get(found)), batch.mask
 
     scores = Scores.of(map(scored, batches), labels, num_classes)
@@ -121,29 +123,36 @@ def _shared(row: list[int], previous: list[int]) -> int:
 
 
 def walker(
-    network: Network, variables: Variables, x: Any
+    network: Network, variables: Variables, x: Any, cores: on_cores.Cores = on_cores.Cores()
 ) -> tuple[jax.Array, Callable[[int, jax.Array], jax.Array], Callable[[jax.Array], jax.Array]]:
     """A batch ``x`` on its way through the units, in compiled steps.
+
+    Args:
+      network, variables: any that is chained.
+      x: inputs [B, …], split over ``cores``.
+      cores: devices that share the batch.
 
     Returns:
       The state in front of the first unit; a function (place, state) → the state behind this place; and a
       function from the last state to logits.
     """
     units = network.units
-    variables, first = _start(network, variables, x)
+    variables, first = cores.wait(_start(cores, network, variables, x))
     own = [part_of(variables, unit.part) for unit in units]
     gates = [None] * len(units) if network.test_gates is None else network.test_gates
 
     def step(place: int, state: jax.Array) -> jax.Array:
         u, run = (place, _run_unit) if place >= 0 else (~place, _delete_unit)
-        return run(units[u].stack.unit, own[u], np.int32(units[u].row), state, gates[u])
+        return cores.wait(run(cores, units[u].stack.unit, own[u], np.int32(units[u].row), state, gates[u]))
 
-    return first, step, lambda state: _head(network, variables, state)
+    return first, step, lambda state: cores.wait(_head(cores, network, variables, state))
 
 
-def _walk(network: Network, variables: Variables, x: Any, rows: list[list[int]]) -> Iterator[jax.Array]:
+def _walk(
+    network: Network, variables: Variables, x: Any, rows: list[list[int]], cores: on_cores.Cores
+) -> Iterator[jax.Array]:
     """The logits of each row in turn; adjacent rows should share prefixes."""
-    first, step, logits = walker(network, variables, x)
+    first, step, logits = walker(network, variables, x, cores)
     states, previous = [first], [network.num_units] * network.num_units
     for row in rows:
         shared = _shared(row, previous)
@@ -154,25 +163,31 @@ def _walk(network: Network, variables: Variables, x: Any, rows: list[list[int]])
         yield logits(states[-1])
 
 
-@partial(jax.jit, static_argnums=0)
-def _start(network: Network, variables: Variables, x: jax.Array) -> tuple[Variables, jax.Array]:
+@on_cores.jit(static=2)
+def _start(cores: on_cores.Cores, network: Network, variables: Variables, x: jax.Array) -> tuple[Variables, jax.Array]:
     """The variables bound to ``x``, and the state in front of the first unit."""
     variables = network.bound(variables, x)
     return variables, network.run_stem(variables, x)[0]
 
 
-_head = jax.jit(lambda network, v, h: network.run_head(v, h)[0], static_argnums=0)
+@on_cores.jit(static=2)
+def _head(cores: on_cores.Cores, network: Network, variables: Variables, h: jax.Array) -> jax.Array:
+    return network.run_head(variables, h)[0]
 
 
-@partial(jax.jit, static_argnums=0)
-def _run_unit(unit: Unit, stacked: Any, position: Any, h: jax.Array, gate: Any) -> Any:
+@on_cores.jit(static=2)
+def _run_unit(
+    cores: on_cores.Cores, unit: Unit, stacked: Any, position: Any, h: jax.Array, gate: Any
+) -> Any:
     own = jax.tree.map(lambda v: v[position], stacked)
     parts: Any = unit.apply(own, h, gate, method="parts")
     return parts.y
 
 
-@partial(jax.jit, static_argnums=0)
-def _delete_unit(unit: Unit, stacked: Any, position: Any, h: jax.Array, gate: Any) -> Any:
+@on_cores.jit(static=2)
+def _delete_unit(
+    cores: on_cores.Cores, unit: Unit, stacked: Any, position: Any, h: jax.Array, gate: Any
+) -> Any:
     own = jax.tree.map(lambda v: v[position], stacked)
     shortcut = unit.apply(own, h, False, method="split")[0]
     if shortcut is None:
