@@ -137,7 +137,8 @@ class Study:
             return self._measured(run, options, progress)
         result = self._measured(run, options, part(progress, 0, 2))
         try:
-            untrained = at_initialization(run, options.batch_size)
+            size = options.batch_size  # one network for all studies, so they share what they find of it
+            untrained = run.once(("at initialization", size), lambda: at_initialization(run, size))
             initial = self._measured(untrained, options, part(progress, 1, 2))
         except Refusal as error:
             result.choices["at initialization"] = f"not measured: {error}"

@@ -9,8 +9,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
-from resjax.studies.batches import Inference, within
+from resjax.studies.batches import Inference, Progress, within
 from resjax.studies.lesions.prefixes import deleting, measure_places
+from resjax.studies.lesions.subsets import candidates
+from resjax.studies.study import Bench
+
+# About n²/2 deletions choose the order: few examples, and fewer rounds where there are many units.
+MOST_CHOICE_EXAMPLES = 128
+MOST_TRIALS = 5_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,3 +71,22 @@ def greedy(
         loss=np.array([scores.loss for scores in means]),
         num_examples=count,
     )
+
+
+def chosen_order(bench: Bench, progress: Progress | None = None, told: str = "chosen on") -> Rounds:
+    """The order in which studies of a bench delete units, chosen on some of its training examples. It is
+    computed once for all of them. ``bench.choices`` say how, under the name ``told``."""
+    images, labels = bench.training(min(bench.options.max_examples, MOST_CHOICE_EXAMPLES))
+    network, variables = bench.run.network, bench.run.variables
+    allowed, _ = candidates(network, variables, images)
+    pool = int(allowed.sum())
+    rounds = min(pool, max(1, MOST_TRIALS // pool))
+    bench.choices[told] = f"{len(labels):,} training examples, not augmented"
+    if rounds < pool:
+        bench.choices["rounds"] = f"{rounds} of {pool}, to keep the cost down"
+    how = bench.how | Inference(progress=progress)
+
+    def choose() -> Rounds:
+        return greedy(network, variables, images, labels, allowed, rounds, **how)
+
+    return bench.run.once(("greedy", len(labels), rounds, bench.options.batch_size), choose)

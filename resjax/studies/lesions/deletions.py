@@ -41,7 +41,8 @@ from resjax.studies.intervals import LEVEL
 from resjax.studies.judged import MET, MISSED, judged
 from resjax.studies.lesions.batch_statistics import measure_recalibrated
 from resjax.studies.lesions.deletions_result import Deletions
-from resjax.studies.lesions.prefixes import count_passes, deleting, measure_places
+from resjax.studies.lesions.known import KnownDeletions, known_deletions
+from resjax.studies.lesions.prefixes import count_passes, deleting
 from resjax.studies.lesions.proportion import (
     FITS,
     Line,
@@ -71,6 +72,7 @@ def delete_subsets(
     subsets: np.ndarray,
     *,
     recalibrate_on: Any = None,
+    known: KnownDeletions | None = None,
     **how: Unpack[Inference],
 ) -> Deletions:
     """Deletes each of the given sets of units and measures the remaining network.
@@ -79,6 +81,8 @@ def delete_subsets(
       subsets: bool [deletion, unit], True where a unit is deleted; at least one row.
       recalibrate_on: float [M, H, W, C], training images for re-estimating BatchNorm statistics for each
         set, including an empty one; None for running statistics, as in the paper.
+      known: scores of deletions with running statistics on the same examples, which are not measured again;
+        new ones are added.
 
     Raises:
       ValueError: also if no unit can be deleted, if ``subsets`` has a wrong shape or dtype or deletes a unit
@@ -100,7 +104,7 @@ def delete_subsets(
     }
     if recalibrate_on is None:
         places = deleting(subsets)
-        lesioned, intact = measure_places(*given, places, **how)
+        lesioned, intact = (known or KnownDeletions()).measure(*given, subsets, **how)
         passes = (
             f"{count_passes(places):.1f} instead of {len(places) + 1}, counted in units that run: equal "
             "beginnings run once, deleted branches not at all"
@@ -138,6 +142,7 @@ def deletions(
     transitions: bool = True,
     seed: int = 0,
     recalibrate_on: Any = None,
+    known: KnownDeletions | None = None,
     **how: Unpack[Inference],
 ) -> Deletions:
     """Deletes k random units for each k, as Veit et al. 2016, Fig. 5a; see ``by_number``.
@@ -159,7 +164,7 @@ def deletions(
         alone = np.eye(len(allowed), dtype=bool)[allowed]
         subsets = np.concatenate([alone, subsets[subsets.sum(1) != 1]])
     given = network, variables, images, labels, subsets
-    result = delete_subsets(*given, recalibrate_on=recalibrate_on, **how)
+    result = delete_subsets(*given, recalibrate_on=recalibrate_on, known=known, **how)
     kept = "branch removed, shortcut kept" if transitions else "not deleted"
     drawn = f"{draws} different sets of each size, or all where there are no more; all sets of one unit"
     result.choices.update({"units that change the shape": kept, "draws": drawn, "seed": seed})
@@ -340,8 +345,9 @@ def summary(result: Deletions) -> dict[str, str]:
 def measure(bench: Bench) -> Deletions:
     options = bench.options
     ks = range(1, min(options.delete_up_to, num_deletable(bench.run)) + 1)
-    how, draws, seed = bench.how, options.draws, options.seed
-    return deletions(*bench.evaluation(), ks=ks or None, draws=draws, seed=seed, **how)
+    given, draws, seed = bench.evaluation(), options.draws, options.seed
+    known = known_deletions(bench, len(given[-1]))
+    return deletions(*given, ks=ks or None, draws=draws, seed=seed, known=known, **bench.how)
 
 
 STUDY = Study(

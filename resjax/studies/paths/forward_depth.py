@@ -50,12 +50,12 @@ from resjax.network.losses import Metric, over_positions, share_wrong
 from resjax.network.refusal import Refusal
 from resjax.studies import style, verdicts
 from resjax.studies.batches import BATCH_SIZE, Inference, padded_batches, part, reported
+from resjax.studies.cutting.greedy import MOST_CHOICE_EXAMPLES, Rounds, chosen_order, greedy
 from resjax.studies.examples import checked_examples
 from resjax.studies.initial import drawn
 from resjax.studies.judged import MET, MISSED, judged
 from resjax.studies.lesions.prefixes import measure_places
-from resjax.studies.lesions.pruning import MOST_CHOICE_EXAMPLES, MOST_TRIALS, pruning
-from resjax.studies.lesions.subsets import default_numbers, random_subsets
+from resjax.studies.lesions.subsets import candidates, default_numbers, random_subsets
 from resjax.studies.paths.depths import CUTS, ForwardDepth, depth_of, error_ends, of_shares
 from resjax.studies.paths.truncation import truncated_logits
 from resjax.studies.spread import spread, style_errors
@@ -72,10 +72,11 @@ def forward_depth(
     images: Any,
     labels: ArrayLike,
     *,
-    choose_on: tuple[Any, ArrayLike],
+    choose_on: tuple[Any, ArrayLike] | None = None,
     max_deleted: int | None = None,
     draws: int = 10,
     seed: int = 0,
+    chosen: Rounds | None = None,
     **how: Unpack[Inference],
 ) -> ForwardDepth:
     """Cuts the forward pass to k = 0 … n branches or residual units and compares it with the intact one.
@@ -85,10 +86,13 @@ def forward_depth(
       max_deleted: rounds of the greedy choice; the cut to fewer units is then NaN. None for all.
       draws: random sets of units for comparison, at each of several sizes.
       seed: seed of the random sets.
+      chosen: an order of units as of ``pruning``, instead of ``choose_on`` and ``max_deleted``.
 
     Raises:
-      ValueError: also if no unit has a shortcut.
+      ValueError: also if no unit has a shortcut, and for neither or both of ``choose_on`` and ``chosen``.
     """
+    if (choose_on is None) == (chosen is None):
+        raise ValueError("give choose_on, examples for choosing the units, or chosen, an order; not both")
     network.check_chain()
     images, labels, _ = checked_examples(network, variables, images, labels)
     residual, progress = network.residual, how.get("progress")
@@ -97,7 +101,11 @@ def forward_depth(
     given, n = (network, variables), int(residual.sum())
     batch_size, metric = how.get("batch_size", BATCH_SIZE), how.get("metric", share_wrong)
     how["progress"] = part(progress, 0, 3)
-    chosen = pruning(*given, *choose_on, choose_on=choose_on, max_deleted=max_deleted, draws=1, **how)
+    if chosen is None:
+        assert choose_on is not None
+        allowed, _ = candidates(*given, images)
+        rounds = int(allowed.sum()) if max_deleted is None else max_deleted
+        chosen = greedy(*given, *choose_on, allowed, rounds, **how)
     dropped = chosen.order[residual[chosen.order]]
     gates = np.ones((len(dropped) + 1, network.num_units), np.float32)
     for k, unit in enumerate(dropped.tolist()):
@@ -140,7 +148,7 @@ def forward_depth(
         random_number=kept.sum(1),
         random_error=random.error,
         random_kl=random.kl,
-        num_choice_examples=chosen.num_choice_examples,
+        num_choice_examples=chosen.num_examples,
         choices={
             "BatchNorm": "running statistics of training, not re-estimated",
             "paths": "nested truncation: a branch reads the state of paths with one branch less",
@@ -295,14 +303,9 @@ MOST_EXAMPLES = 1_000
 
 
 def measure(bench: Bench) -> ForwardDepth:
-    choose_on = bench.training(min(bench.options.max_examples, MOST_CHOICE_EXAMPLES))
-    pool = verdicts.num_deletable(bench.run)
-    rounds = min(pool, max(1, MOST_TRIALS // pool))
-    bench.choices["units chosen on"] = f"{len(choose_on[1]):,} training examples, not augmented"
-    if rounds < pool:
-        bench.choices["rounds"] = f"{rounds} of {pool}, to keep the cost down"
-    how: dict[str, Any] = {"choose_on": choose_on, "max_deleted": rounds, "seed": bench.options.seed}
-    return forward_depth(*bench.evaluation(MOST_EXAMPLES), **how, **bench.how)
+    chosen, how = chosen_order(bench, part(bench.progress, 0, 2), "units chosen on"), bench.how
+    how["progress"] = part(bench.progress, 1, 2)
+    return forward_depth(*bench.evaluation(MOST_EXAMPLES), chosen=chosen, seed=bench.options.seed, **how)
 
 
 NOTES = (
