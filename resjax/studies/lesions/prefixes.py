@@ -41,7 +41,9 @@ from resjax.studies.batches import (
 )
 from resjax.studies.examples import checked_examples
 from resjax.studies.scores import Outcomes, Scores, compiled_compare
-from resjax.studies.variants import measure, with_gates
+from resjax.studies.variants import logits_with, measure, with_gates
+
+ALONE = on_cores.Cores()
 
 
 def measure_places(
@@ -95,6 +97,38 @@ def measure_places(
     return scores.take(1 + row_of.reshape(-1)), scores.take(slice(1))
 
 
+def logits_of_places(
+    network: Network,
+    variables: Variables,
+    images: Any,
+    labels: np.ndarray,
+    places: np.ndarray,
+    *,
+    batch_size: int = BATCH_SIZE,
+    progress: Progress | None = None,
+) -> Iterator[tuple[PaddedBatch, np.ndarray]]:
+    """Each batch with the logits float32 [m, B, …, classes] of m networks; arguments and errors are those of
+    ``measure_places``. Without a chain of units, these may only be deletions."""
+    _check_places(network, places)
+    rows, row_of = np.unique(~places, axis=0, return_inverse=True)
+    cores = on_cores.shared_cores()
+    variables = cores.copy(variables)
+    batches = list(padded_batches(images, labels, batch_size, multiple=cores.count))
+    tell = counted(progress, len(batches) * len(rows))
+    for batch in batches:
+        x, found = cores.split(jax.device_put(batch.images)), []
+        if network.chained:
+            every = _walk(network, variables, x, (~rows).tolist(), cores)
+        else:
+            gates = (rows < 0).astype(np.float32)
+            every = (logits_with(cores, network, with_gates, variables, x, own, None) for own in gates)
+        for logits in every:
+            tell()
+            found.append(jax.device_get(logits))
+        yield batch, np.stack(found)[row_of.reshape(-1)]
+    tell()
+
+
 def deleting(deleted: np.ndarray) -> np.ndarray:
     """The places of ``measure_places`` for bool [m, units], which units are deleted."""
     units = np.arange(deleted.shape[1])
@@ -123,7 +157,7 @@ def _shared(row: list[int], previous: list[int]) -> int:
 
 
 def walker(
-    network: Network, variables: Variables, x: Any, cores: on_cores.Cores = on_cores.Cores()
+    network: Network, variables: Variables, x: Any, cores: on_cores.Cores = ALONE
 ) -> tuple[jax.Array, Callable[[int, jax.Array], jax.Array], Callable[[jax.Array], jax.Array]]:
     """A batch ``x`` on its way through the units, in compiled steps.
 
@@ -164,7 +198,9 @@ def _walk(
 
 
 @on_cores.jit(static=2)
-def _start(cores: on_cores.Cores, network: Network, variables: Variables, x: jax.Array) -> tuple[Variables, jax.Array]:
+def _start(
+    cores: on_cores.Cores, network: Network, variables: Variables, x: jax.Array
+) -> tuple[Variables, jax.Array]:
     """The variables bound to ``x``, and the state in front of the first unit."""
     variables = network.bound(variables, x)
     return variables, network.run_stem(variables, x)[0]
@@ -176,9 +212,7 @@ def _head(cores: on_cores.Cores, network: Network, variables: Variables, h: jax.
 
 
 @on_cores.jit(static=2)
-def _run_unit(
-    cores: on_cores.Cores, unit: Unit, stacked: Any, position: Any, h: jax.Array, gate: Any
-) -> Any:
+def _run_unit(cores: on_cores.Cores, unit: Unit, stacked: Any, position: Any, h: jax.Array, gate: Any) -> Any:
     own = jax.tree.map(lambda v: v[position], stacked)
     parts: Any = unit.apply(own, h, gate, method="parts")
     return parts.y
