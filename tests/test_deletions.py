@@ -18,12 +18,13 @@ from resjax import models
 from resjax.network.losses import cross_entropy
 from resjax.studies.catalogue import STUDIES, plot
 from resjax.studies.lesions import prefixes
-from resjax.studies.lesions.deletions import by_number, delete_subsets, deletions
+from resjax.studies.lesions.deletions import by_number, deletions
 from resjax.studies.lesions.deletions_result import Deletions
 from resjax.studies.lesions.lesion import lesion
 from resjax.studies.lesions.pairs import interaction, longest_run, pair_matrix, pairs, run_matrix
 from resjax.studies.lesions.prefixes import measure_places
 from resjax.studies.lesions.proportion import line_of
+from resjax.studies.lesions.sets import delete_subsets
 from resjax.studies.lesions.subsets import (
     candidates,
     default_numbers,

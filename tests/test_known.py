@@ -10,9 +10,10 @@ from resjax import models
 from resjax.studies.catalogue import STUDIES
 from resjax.studies.lesions import known as known_module
 from resjax.studies.lesions import prefixes
-from resjax.studies.lesions.deletions import delete_subsets, deletions
+from resjax.studies.lesions.deletions import deletions
 from resjax.studies.lesions.known import KnownDeletions
 from resjax.studies.lesions.lesion import lesion
+from resjax.studies.lesions.sets import delete_subsets
 from resjax.studies.options import Options
 
 SHAPE, CLASSES, BATCH = (6, 6, 1), 4, 4

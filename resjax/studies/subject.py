@@ -179,7 +179,8 @@ class Subject(abc.ABC):
         """
         if key not in self._shared:
             self._shared[key] = make()
-        return self._shared[key]  # type: ignore[no-any-return]
+        value: T = self._shared[key]
+        return value
 
     def reading_as(self, other: Subject) -> Self:
         """Itself, with the arrays of examples that ``other``, of the same data, has read."""

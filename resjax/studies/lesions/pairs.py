@@ -35,9 +35,9 @@ from numpy.typing import ArrayLike
 from resjax.network import Network, Variables
 from resjax.studies import counts, style, verdicts
 from resjax.studies.batches import Inference
-from resjax.studies.lesions.deletions import delete_subsets
 from resjax.studies.lesions.deletions_result import Deletions
 from resjax.studies.lesions.known import KnownDeletions, known_deletions
+from resjax.studies.lesions.sets import delete_subsets
 from resjax.studies.lesions.subsets import candidates, pairs_and_runs
 from resjax.studies.spread import intact_value
 from resjax.studies.study import Bench, Columns, Study
