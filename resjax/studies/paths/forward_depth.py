@@ -50,7 +50,7 @@ from resjax.network import Network, Variables
 from resjax.network.losses import Metric, over_positions, share_wrong
 from resjax.network.refusal import Refusal
 from resjax.studies import style, verdicts
-from resjax.studies.batches import BATCH_SIZE, Inference, Running, part
+from resjax.studies.batches import BATCH_SIZE, Inference, part
 from resjax.studies.cutting.greedy import MOST_CHOICE_EXAMPLES, Rounds, chosen_order, greedy
 from resjax.studies.examples import checked_examples
 from resjax.studies.initial import drawn
@@ -115,8 +115,8 @@ def forward_depth(
 
     cores, found = on_cores.shared_cores(), []
     own, kept_units = cores.copy(variables), deleting(gone[::-1])
-    how_run: Running = {"batch_size": min(batch_size, TOGETHER), "progress": part(progress, 1, 3)}
-    for batch, logits in logits_of_places(*given, images, labels, kept_units, **how_run):
+    size, tell, rest = min(batch_size, TOGETHER), part(progress, 1, 3), (images, labels, kept_units)
+    for batch, logits in logits_of_places(*given, *rest, batch_size=size, progress=tell):
         examples = cores.split((batch.images, batch.labels))
         nested, linear = cores.wait(_cut(cores, network, metric, own, *examples))
         units = _measures(metric, logits[-1], batch.labels, logits)
