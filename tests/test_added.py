@@ -41,8 +41,8 @@ def subject(folder=None):
 @pytest.fixture
 def ran(monkeypatch):
     """Units that ran one by one, and paths that were walked."""
-    times, run, walk = [], prefixes._run_unit, path_sampled._norms
-    monkeypatch.setattr(prefixes, "_run_unit", lambda *args: times.append(1) or run(*args))
+    times, run, walk = [], prefixes.run_unit, path_sampled._norms
+    monkeypatch.setattr(prefixes, "run_unit", lambda *args: times.append(1) or run(*args))
     monkeypatch.setattr(path_sampled, "_norms", lambda *args: times.append(1) or walk(*args))
     return times
 

@@ -134,7 +134,7 @@ def test_probabilities_are_averaged_on_request():
 
 def test_does_not_depend_on_the_batch_size_and_compiles_each_kind_of_unit_once():
     whole = result()
-    before = programs(prefixes._run_unit)
+    before = programs(prefixes.run_unit)
     seen = []
     other = committee(
         *case(),
@@ -144,7 +144,7 @@ def test_does_not_depend_on_the_batch_size_and_compiles_each_kind_of_unit_once()
         batch_size=6,
         progress=lambda *a: seen.append(a),
     )
-    assert programs(prefixes._run_unit) == before + len(case()[0].stacks)
+    assert programs(prefixes.run_unit) == before + len(case()[0].stacks)
     total = seen[0][1]  # of two batches: the whole network, and different voters; some are of both kinds
     assert 2 * 5 < total <= 2 * 14 and seen[0] == (0, total) and seen[-1] == (total, total)
     for name in ("voter_error", "majority_error", "average_error", "kappa"):

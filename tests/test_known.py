@@ -43,8 +43,8 @@ def subject():
 @pytest.fixture
 def ran(monkeypatch):
     """Units that ran, one by one."""
-    times, run = [], prefixes._run_unit
-    monkeypatch.setattr(prefixes, "_run_unit", lambda *args: times.append(1) or run(*args))
+    times, run = [], prefixes.run_unit
+    monkeypatch.setattr(prefixes, "run_unit", lambda *args: times.append(1) or run(*args))
     return times
 
 

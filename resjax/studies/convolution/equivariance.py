@@ -109,7 +109,8 @@ def equivariance(
     # Both axes are shifted by the same number of pixels, so by a multiple of both strides.
     stride = np.array([math.lcm(*s) for s in steps])
     own = sorted({int(s) for s in stride if s < side})
-    together = max(1, batch_size // (1 + len(moves.DIRECTIONS)))  # each example runs with its copies
+    copies = 1 + len(moves.DIRECTIONS)  # of each example, which run together
+    together = batch_size // copies or min(1, batch_size)
     sums: dict[int, moves.Sums] = {}
     for pixels in reported(sorted({*range(most + 1), *own}), progress):
         sums[pixels] = total(

@@ -145,12 +145,12 @@ def count_passes(places: np.ndarray) -> float:
     rows = [list(range(n)), *(~np.unique(~places, axis=0)).tolist()]
     run, previous = 0, [n] * n
     for row in rows:
-        run += sum(place >= 0 for place in row[_shared(row, previous) :])
+        run += sum(place >= 0 for place in row[shared_places(row, previous) :])
         previous = row
     return run / n
 
 
-def _shared(row: list[int], previous: list[int]) -> int:
+def shared_places(row: list[int], previous: list[int]) -> int:
     """Length of the common prefix of two rows."""
     pairs = enumerate(zip(row, previous, strict=True))
     return next((i for i, (new, old) in pairs if new != old), len(row))
@@ -176,7 +176,7 @@ def walker(
     gates = [None] * len(units) if network.test_gates is None else network.test_gates
 
     def step(place: int, state: jax.Array) -> jax.Array:
-        u, run = (place, _run_unit) if place >= 0 else (~place, _delete_unit)
+        u, run = (place, run_unit) if place >= 0 else (~place, _delete_unit)
         return cores.wait(run(cores, units[u].stack.unit, own[u], np.int32(units[u].row), state, gates[u]))
 
     return first, step, lambda state: cores.wait(_head(cores, network, variables, state))
@@ -189,7 +189,7 @@ def _walk(
     first, step, logits = walker(network, variables, x, cores)
     states, previous = [first], [network.num_units] * network.num_units
     for row in rows:
-        shared = _shared(row, previous)
+        shared = shared_places(row, previous)
         del states[shared + 1 :]
         for place in row[shared:]:
             states.append(step(place, states[-1]))
@@ -212,7 +212,7 @@ def _head(cores: on_cores.Cores, network: Network, variables: Variables, h: jax.
 
 
 @on_cores.jit(static=2)
-def _run_unit(cores: on_cores.Cores, unit: Unit, stacked: Any, position: Any, h: jax.Array, gate: Any) -> Any:
+def run_unit(cores: on_cores.Cores, unit: Unit, stacked: Any, position: Any, h: jax.Array, gate: Any) -> Any:
     own = jax.tree.map(lambda v: v[position], stacked)
     parts: Any = unit.apply(own, h, gate, method="parts")
     return parts.y
