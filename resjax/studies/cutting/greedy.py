@@ -59,8 +59,9 @@ def greedy(
         left = np.flatnonzero(allowed & ~deleted)
         how["progress"] = within(progress, done, len(left), trials)
         trial = deleted | np.eye(len(deleted), dtype=bool)[left]
-        scores, intact = measure_places(network, variables, images, labels, deleting(trial), **how)
-        done, count = done + len(left), intact.num_examples
+        given = network, variables, images, labels, deleting(trial)
+        scores, intact = measure_places(*given, intact=not order, **how)
+        done, count = done + len(left), scores.num_examples
         best = int(np.argmin(np.where(np.isfinite(scores.loss), scores.loss, np.inf)))
         means += [scores.take(best)] if order else [intact.take(0), scores.take(best)]
         order.append(int(left[best]))

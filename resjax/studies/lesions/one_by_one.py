@@ -13,17 +13,15 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
 from resjax.cpu import shared_batches as on_cores
 from resjax.network import Network, Variables
 from resjax.network.losses import Loss, Metric, cross_entropy, share_wrong
-from resjax.network.parts import part_of
 from resjax.studies.batches import BATCH_SIZE, PaddedBatch, Progress, counted, padded_batches
 from resjax.studies.examples import checked_examples
-from resjax.studies.lesions.prefixes import run_unit, walker
+from resjax.studies.lesions.prefixes import walker
 from resjax.studies.scores import Outcomes, Scores, compiled_compare
 
 
@@ -55,38 +53,25 @@ def measure_changes(
       changes: one or more.
     """
     images, labels, num_classes = checked_examples(network, variables, images, labels)
-    cores, units, at_test = on_cores.shared_cores(), network.units, network.test_gates
+    cores = on_cores.shared_cores()
     variables = cores.copy(variables)
     # The same arrays for all changes that take them: copying is what costs.
     copied = {id(c.other): cores.copy(c.other) for c in changes if c.other is not None}
     batches = list(padded_batches(images, labels, batch_size, multiple=cores.count))
     tell = counted(progress, len(batches) * len(changes))
 
-    def part(change: Change) -> Any:
-        name, own = units[change.unit].part, {} if change.other is None else copied[id(change.other)]
-        return {**part_of(variables, name), **part_of(own, name)}
-
-    def gate(change: Change) -> Any:
-        own = None if at_test is None else at_test[change.unit]
-        if change.factor is None:
-            return own
-        return jnp.float32(change.factor) if own is None else own * change.factor
-
-    parts = [(change.unit, part(change), gate(change)) for change in changes]
-
     def scored(batch: PaddedBatch) -> tuple[Outcomes, np.ndarray]:
         x, y = cores.split(jax.device_put((batch.images, batch.labels)))
         first, step, logits = walker(network, variables, x, cores)
         states = [first]
-        for u in range(len(units)):
+        for u in range(network.num_units):
             states.append(step(u, states[-1]))
         intact = logits(states[-1])
         found = [cores.wait(compiled_compare(intact, intact, y, loss, metric))]
-        for u, own, factor in parts:
+        for u, factor, other in changes:
             tell()
-            given = own, np.int32(units[u].row), states[u], factor
-            state = cores.wait(run_unit(cores, units[u].stack.unit, *given))
-            for behind in range(u + 1, len(units)):
+            state = step(u, states[u], None if other is None else copied[id(other)], factor)
+            for behind in range(u + 1, network.num_units):
                 state = step(behind, state)
             found.append(cores.wait(compiled_compare(logits(state), intact, y, loss, metric)))
         return jax.tree.map(lambda *v: np.stack(v), *jax.device_get(found)), batch.mask

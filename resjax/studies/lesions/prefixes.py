@@ -57,11 +57,14 @@ def measure_places(
     metric: Metric = share_wrong,
     batch_size: int = BATCH_SIZE,
     progress: Progress | None = None,
+    intact: bool = True,
 ) -> tuple[Scores, Scores]:
     """Scores of m networks with deleted or reordered units, and of the intact one (m = 1).
 
     Args: those of every analysis (``Inference``), where ``progress`` counts networks in each batch, and
       places: int [m, units], m ≥ 1: which unit runs or is deleted at each place. Equal rows run once.
+      intact: False for errors and losses alone, which do not need the intact network: each network is then
+        compared with itself, and the second scores are those of the first one.
 
     Raises:
       ValueError: also if ``places`` has a wrong shape or dtype, puts a unit where another kind runs, or
@@ -76,7 +79,7 @@ def measure_places(
         gates = (rows < 0).astype(np.float32)
         scores, one = measure(network, variables, images, labels, with_gates, gates, **how)
         return scores.take(row_of.reshape(-1)), one
-    orders = [list(range(network.num_units)), *(~rows).tolist()]
+    orders = [list(range(network.num_units))] * intact + (~rows).tolist()
     cores = on_cores.shared_cores()
     variables = cores.copy(variables)
     batches = list(padded_batches(images, labels, batch_size, multiple=cores.count))
@@ -85,16 +88,18 @@ def measure_places(
     def scored(batch: PaddedBatch) -> tuple[Outcomes, np.ndarray]:
         x, y = cores.split(jax.device_put((batch.images, batch.labels)))
         logits = _walk(network, variables, x, orders, cores)
-        intact = next(logits)
-        found = [cores.wait(compiled_compare(intact, intact, y, loss, metric))]
-        for changed in logits:
+        whole = next(logits) if intact else None
+        found = [] if whole is None else [cores.wait(compiled_compare(whole, whole, y, loss, metric))]
+        for own in logits:
             tell()
-            found.append(cores.wait(compiled_compare(changed, intact, y, loss, metric)))
+            beside = own if whole is None else whole
+            found.append(cores.wait(compiled_compare(own, beside, y, loss, metric)))
         return jax.tree.map(lambda *v: np.stack(v), *jax.device_get(found)), batch.mask
 
     scores = Scores.of(map(scored, batches), labels, num_classes)
     tell()
-    return scores.take(1 + row_of.reshape(-1)), scores.take(slice(1))
+    changed = scores.take(int(intact) + row_of.reshape(-1))
+    return changed, (scores if intact else changed).take(slice(1))
 
 
 def logits_of_places(
@@ -158,7 +163,7 @@ def shared_places(row: list[int], previous: list[int]) -> int:
 
 def walker(
     network: Network, variables: Variables, x: Any, cores: on_cores.Cores = ALONE
-) -> tuple[jax.Array, Callable[[int, jax.Array], jax.Array], Callable[[jax.Array], jax.Array]]:
+) -> tuple[jax.Array, Callable[..., jax.Array], Callable[[jax.Array], jax.Array]]:
     """A batch ``x`` on its way through the units, in compiled steps.
 
     Args:
@@ -168,16 +173,25 @@ def walker(
 
     Returns:
       The state in front of the first unit; a function (place, state) → the state behind this place; and a
-      function from the last state to logits.
+      function from the last state to logits. The second function has two more arguments, for a unit that
+      runs: ``other``, variables of the network of which the unit takes its own (a collection that they lack
+      stays as it is), and ``factor``, of its branch.
     """
     units = network.units
     variables, first = cores.wait(_start(cores, network, variables, x))
     own = [part_of(variables, unit.part) for unit in units]
-    gates = [None] * len(units) if network.test_gates is None else network.test_gates
+    gates: Any = [None] * len(units) if network.test_gates is None else network.test_gates
 
-    def step(place: int, state: jax.Array) -> jax.Array:
+    def step(
+        place: int, state: jax.Array, other: Variables | None = None, factor: float | None = None
+    ) -> jax.Array:
         u, run = (place, run_unit) if place >= 0 else (~place, _delete_unit)
-        return cores.wait(run(cores, units[u].stack.unit, own[u], np.int32(units[u].row), state, gates[u]))
+        part, gate = own[u], gates[u]
+        if other is not None:
+            part = {**part, **part_of(other, units[u].part)}
+        if factor is not None:
+            gate = np.float32(factor) if gate is None else gate * factor
+        return cores.wait(run(cores, units[u].stack.unit, part, np.int32(units[u].row), state, gate))
 
     return first, step, lambda state: cores.wait(_head(cores, network, variables, state))
 
