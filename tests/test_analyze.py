@@ -189,6 +189,9 @@ def test_finished_studies_are_not_repeated(workdirs, tmp_path, counted, capsys, 
     assert calls == [] and capsys.readouterr().err.count("done before") >= 3
     assert json.loads((tmp_path / "curves.json").read_text())["runs"] == before
     analyze([workdirs / "flat"], ["curves"], tmp_path, Options(seed=1))
+    assert calls == []  # curves read no seed
+    kept_file.unlink()
+    analyze([workdirs / "flat"], ["curves"], tmp_path)
     assert calls == ["flat"]
 
 
@@ -208,7 +211,9 @@ def test_the_key_changes_with_whatever_could_change_a_result(workdirs, monkeypat
 def test_a_signal_stops_an_analysis_and_the_rest_is_kept(workdirs, counted):
     study = STUDIES["curves"]
     runs = [load_run(workdirs / "deep"), load_run(workdirs / "flat")]
-    options = Options(seed=5)
+    options = Options()
+    for run in runs:
+        (run.kept / f"{study.name}.json").unlink(missing_ok=True)
 
     def interrupted(bench):
         if bench.run.label == "flat":

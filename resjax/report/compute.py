@@ -12,7 +12,7 @@ from rich.console import Console
 from resjax.network.refusal import Refusal
 from resjax.report import kept
 from resjax.report.progress import progress
-from resjax.studies.options import ClaimOptions, Options
+from resjax.studies.options import ClaimOptions, Options, Recorded
 from resjax.studies.result import Result
 from resjax.studies.study import Claim, Study
 from resjax.studies.subject import Subject
@@ -57,10 +57,11 @@ def run_studies(
                     if result is not None:
                         console.print(f"{name} (done before)", markup=False)
                     else:
+                        own, before = Recorded(options), kept.earlier(run, study, options)
                         with task(name) as tell:
-                            result = study.run(run, options, tell)
+                            result = study.run(run, own, tell, before)
                         try:
-                            kept.save(run, study, options, result)
+                            kept.save(run, study, options, result, own.read)
                         except OSError as error:  # the folder of the run can't be written
                             console.print(f"result not saved: {explained(error)}", markup=False)
                 except Refusal as error:

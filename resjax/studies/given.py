@@ -203,7 +203,7 @@ class GivenNetwork(Subject):
         return None if given is None else self.found.stack(given)
 
     def at_start(self, variables: Variables) -> Self:
-        return dataclasses.replace(self, untrained=variables)
+        return dataclasses.replace(self, untrained=variables).reading_as(self)
 
     @property
     def step(self) -> int:

@@ -92,7 +92,7 @@ class Run(Subject):
     def at_start(self, variables: Variables) -> Run:
         """Itself as if ``variables``, those of step 0 up to their batch statistics, were its newest."""
         state = self.initial.replace(params=variables["params"], batch_stats=variables["batch_stats"])
-        return dataclasses.replace(self, newest=state)
+        return dataclasses.replace(self, newest=state).reading_as(self)
 
     @property
     def step(self) -> int:

@@ -47,6 +47,9 @@ class Bench:
     options: Options
     progress: Progress | None = None
     choices: dict[str, Any] = dataclasses.field(default_factory=dict)
+    # The result of an earlier measurement that differs in ``Study.adds`` alone, whose parts need not be
+    # measured again; None where there is none.
+    earlier: Any = None
 
     @property
     def running(self) -> Running:
@@ -129,24 +132,31 @@ class Study:
     unsuited: Callable[[Subject], str | None] = lambda run: None  # why a run does not allow it, or None
     labels: str = "network"  # what the labels of results name, for the first column of tables
     control: bool = False  # whether the same is measured at initialization, see ``resjax.studies.initial``
+    adds: tuple[str, ...] = ()  # options whose larger values only add to the result, see ``Bench.earlier``
 
-    def run(self, run: Subject, options: Options, progress: Progress | None = None) -> Any:
+    def run(
+        self, run: Subject, options: Options, progress: Progress | None = None, earlier: Any = None
+    ) -> Any:
         """The result for ``run``, with the choices that its bench recorded, and with ``control`` also the
-        result of its network at initialization."""
+        result of its network at initialization. ``earlier`` is as of ``Bench``."""
         if not self.control or run.step == 0:
-            return self._measured(run, options, progress)
-        result = self._measured(run, options, part(progress, 0, 2))
+            return self._measured(run, options, progress, earlier)
+        result = self._measured(run, options, part(progress, 0, 2), earlier)
         try:
-            untrained = at_initialization(run, options.batch_size)
-            initial = self._measured(untrained, options, part(progress, 1, 2))
+            size = options.batch_size  # one network for all studies, so they share what they find of it
+            untrained = run.once(("at initialization", size), lambda: at_initialization(run, size))
+            before = None if earlier is None else earlier.initial
+            initial = self._measured(untrained, options, part(progress, 1, 2), before)
         except Refusal as error:
             result.choices["at initialization"] = f"not measured: {error}"
             return result
         result.choices["at initialization"] = initial.choices["network"] = described(run)
         return dataclasses.replace(result, initial=initial)
 
-    def _measured(self, run: Subject, options: Options, progress: Progress | None) -> Any:
-        bench = Bench(run, options, progress)
+    def _measured(
+        self, run: Subject, options: Options, progress: Progress | None, earlier: Any = None
+    ) -> Any:
+        bench = Bench(run, options, progress, earlier=earlier)
         result = self.measure(bench)
         result.choices.update(bench.choices)
         return result

@@ -10,8 +10,9 @@ from __future__ import annotations
 import abc
 import dataclasses
 import functools
+from collections.abc import Callable, Hashable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import jax
 import optax
@@ -19,6 +20,7 @@ import optax
 from resjax.network import Network, Variables
 from resjax.network.losses import Loss, Metric, share_wrong
 
+T = TypeVar("T")
 Examples = tuple[Any, Any]
 """Inputs and labels [N, …]. Those of a run are standardized images float32 [N, H, W, C] and int32 [N]."""
 
@@ -165,6 +167,29 @@ class Subject(abc.ABC):
     def residual(self) -> bool:
         """Whether some unit has a shortcut."""
         return any(stack.unit.residual for stack in self.network.stacks)
+
+    # --- what studies share ---
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """``make()`` of the first call with this key; later calls return the same.
+
+        For values that several studies of this network need, such as its scores without a unit. They live as
+        long as the subject, which stands for one network on one set of data, so the key names only what else
+        they depend on. Keep small values alone: scores, not states.
+        """
+        if key not in self._shared:
+            self._shared[key] = make()
+        value: T = self._shared[key]
+        return value
+
+    def reading_as(self, other: Subject) -> Self:
+        """Itself, with the arrays of examples that ``other``, of the same data, has read."""
+        vars(self)["_examples"] = other._examples
+        return self
+
+    @functools.cached_property
+    def _shared(self) -> dict[Hashable, Any]:
+        return {}
 
     @functools.cached_property
     def _examples(self) -> dict[tuple[str, int, bool], Examples]:

@@ -109,11 +109,13 @@ def equivariance(
     # Both axes are shifted by the same number of pixels, so by a multiple of both strides.
     stride = np.array([math.lcm(*s) for s in steps])
     own = sorted({int(s) for s in stride if s < side})
+    copies = 1 + len(moves.DIRECTIONS)  # of each example, which run together
+    together = batch_size // copies or min(1, batch_size)
     sums: dict[int, moves.Sums] = {}
     for pixels in reported(sorted({*range(most + 1), *own}), progress):
         sums[pixels] = total(
             moves.moved_batch(network, steps, variables, pixels, *batch)
-            for batch in padded_batches(images, labels, batch_size)
+            for batch in padded_batches(images, labels, together)
         )
     probes = images[:_PROBES]
     noise = np.random.default_rng(seed).normal(0, 2, probes.shape).astype(probes.dtype)

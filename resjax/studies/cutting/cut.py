@@ -56,7 +56,7 @@ from resjax.studies.cutting import cut_shown as shown
 from resjax.studies.cutting.cost import compiled, latency
 from resjax.studies.cutting.cut_result import Cut, before_harm, tried_further
 from resjax.studies.cutting.gated import Gated, Wrong
-from resjax.studies.cutting.greedy import MOST_CHOICE_EXAMPLES, greedy, how_chosen
+from resjax.studies.cutting.greedy import MOST_CHOICE_EXAMPLES, Rounds, chosen_order, greedy
 from resjax.studies.cutting.made import Made, Without, made, mean_wrong, without_of, without_of_found
 from resjax.studies.cutting.maps import fit
 from resjax.studies.cutting.training_on import trained_further
@@ -77,8 +77,9 @@ def cut(
     images: Any,
     labels: ArrayLike,
     *,
-    choose_on: tuple[Any, ArrayLike],
     reference: Any,
+    choose_on: tuple[Any, ArrayLike] | None = None,
+    chosen: Rounds | None = None,
     max_cut: int | None = None,
     map_rank: int = 8,
     seed: int = 0,
@@ -89,9 +90,10 @@ def cut(
     """Cuts more and more units in the greedy order: errors, multiply-adds and times, without any training.
 
     Args: those of every analysis (``Inference``), whose examples give the errors, and
-      choose_on: inputs [M, …] and labels [M] for choosing the order, such as training examples.
       reference: inputs [M, …] for BatchNorm's statistics and for maps, augmented as in training.
-      max_cut: the largest number of units; None for all that can go. One unit always stays.
+      choose_on: inputs [M, …] and labels [M] for choosing the order, such as training examples.
+      chosen: an order that ``resjax.studies.cutting.greedy`` has chosen, instead of ``choose_on``.
+      max_cut: the largest number of units; None for all of the order. One unit always stays.
       map_rank: of the maps; 0 for no maps.
       seed: of the random sets.
       without: makes the network without some units; None for ``resjax.network.cut``. With another one, no
@@ -99,30 +101,36 @@ def cut(
       seconds: for the turns of all programs; it may lessen the turns, to 2 of each at least.
 
     Raises:
-      ValueError: also if no unit can be cut, for a ``max_cut`` below 1, and for a negative rank.
+      ValueError: also if no unit can be cut, for a ``max_cut`` below 1, for a negative rank, and for neither
+        or both of ``choose_on`` and ``chosen``.
     """
+    if (choose_on is None) == (chosen is None):
+        raise ValueError("give choose_on, examples for choosing the order, or chosen, an order; not both")
     images, labels, _ = checked_examples(network, variables, images, labels)
     allowed, never = candidates(network, variables, images)
     pool = min(int(allowed.sum()), network.num_units - 1)
     if not pool:
         raise Refusal("the only unit of this network can't be cut, because one must stay")
-    most = pool if max_cut is None else min(max_cut, pool)
+    most = min(pool, pool if max_cut is None else max_cut, pool if chosen is None else len(chosen.order))
     if most < 1 or map_rank < 0:
         raise ValueError(
             f"max_cut={max_cut}, map_rank={map_rank}; allowed: 1 … {pool}, the units that can be cut, and a "
             "rank of 0 (no maps) or more"
         )
     progress = how.pop("progress", None)
-    choosing = Inference(**{**how, "progress": within(progress, 0, 30, 100)})
-    chosen = greedy(network, variables, *choose_on, allowed, most, **choosing)
+    if chosen is None:
+        assert choose_on is not None
+        choosing = Inference(**{**how, "progress": within(progress, 0, 30, 100)})
+        chosen = greedy(network, variables, *choose_on, allowed, most, **choosing)
+    order = chosen.order[:most]
     gated = Gated(network, variables, images, labels, reference, how)
-    number, wrong = _along(chosen.order, gated, progress)
+    number, wrong = _along(order, gated, progress)
     error, after = (own.mean(1, dtype=float) for own in wrong)
     further = tried_further(before_harm(verdicts.spared(after, error[0])), len(number))
     tried = {i: number[i] for i in further}
     others = _others(gated, allowed, tried, seed, within(progress, 55, 15, 100))
 
-    names = [[network.units[unit].name for unit in chosen.order[:k]] for k in number]
+    names = [[network.units[unit].name for unit in order[:k]] for k in number]
     choices: dict[str, Any] = {}
     ways, maps = list[Made](), dict[int, Made]()
     make = without or without_of(network, variables, images)
@@ -141,7 +149,7 @@ def cut(
     mended = "re-estimated on the reference images, for each network"
     return Cut(
         unit=tuple(unit.name for unit in network.units),
-        order=chosen.order,
+        order=order,
         number=np.array(number),
         pool=pool,
         error=error,
@@ -275,15 +283,15 @@ MOST_EXAMPLES = 2_000
 
 def measure(bench: Bench) -> Cut:
     run, options, progress = bench.run, bench.options, bench.progress
-    choose_on, rounds = how_chosen(bench)
     given, reference = bench.evaluation(MOST_EXAMPLES), bench.reference()
     trains = isinstance(run, Run) and configs.steps_of(options.cut_training, 1, "cut_training") > 0
-    how = Inference(**{**bench.how, "progress": part(progress, 0, 2) if trains else progress})
+    parts = 3 if trains else 2
+    chosen = chosen_order(bench, part(progress, 0, parts))
+    how = Inference(**{**bench.how, "progress": part(progress, 1, parts)})
     result = cut(
         *given,
-        choose_on=choose_on,
         reference=reference,
-        max_cut=rounds,
+        chosen=chosen,
         map_rank=options.cut_maps,
         seed=options.seed,
         without=without_of_found(run.found) if isinstance(run, GivenNetwork) else None,
@@ -292,7 +300,7 @@ def measure(bench: Bench) -> Cut:
     if isinstance(run, GivenNetwork):
         bench.choices["maps"] = "not fitted, because a given network is cut as a function"
     if trains:
-        found = trained_further(bench, result, *given[2:], reference, part(progress, 1, 2))
+        found = trained_further(bench, result, *given[2:], reference, part(progress, 2, parts))
         return dataclasses.replace(result, **found)
     bench.choices["trained on"] = "not at all"
     if not isinstance(run, Run):

@@ -40,6 +40,7 @@ from resjax.studies.examples import num_examples
 from resjax.studies.intervals import bootstrap, percentiles
 from resjax.studies.judged import MET, MISSED, judged
 from resjax.studies.lesions.batch_statistics import equal_batches, measure_recalibrated
+from resjax.studies.lesions.known import KnownDeletions, known_deletions
 from resjax.studies.lesions.lesion import score_deletions, spread_over
 from resjax.studies.lesions.subsets import candidates
 from resjax.studies.result import Classified
@@ -82,6 +83,7 @@ def recalibrate(
     *,
     reference: Any,
     seed: int = 0,
+    known: KnownDeletions | None = None,
     **how: Unpack[Inference],
 ) -> Recalibrated:
     """Deletes each unit in turn, with running statistics (Veit et al. 2016) and with new ones.
@@ -91,6 +93,7 @@ def recalibrate(
       reference: float [M, H, W, C], training images from which statistics are estimated, cropped and
         flipped as in training.
       seed: seed of dropout inside layers while statistics are estimated.
+      known: scores of deletions with running statistics on the same examples, as of ``lesion``.
 
     Raises:
       ValueError: as ``lesion`` and ``reestimate``.
@@ -100,7 +103,7 @@ def recalibrate(
     allowed, never = candidates(network, variables, images)
     given, progress = (network, variables, images, labels), how.get("progress")
     how["progress"] = part(progress, 0, 2)
-    lesioned, intact = score_deletions(*given, allowed, **how)
+    lesioned, intact = score_deletions(*given, allowed, known=known, **how)
     how["progress"] = part(progress, 1, 2)
     lesions = {"gates": deletion_gates(allowed)}
     new, _, _ = measure_recalibrated(*given, lesions, reference, seed=seed, **how)
@@ -323,7 +326,9 @@ def summary(r: Recalibrated) -> dict[str, str]:
 
 def measure(bench: Bench) -> Recalibrated:
     reference, seed = bench.reference(), bench.options.seed
-    return recalibrate(*bench.evaluation(), reference=reference, seed=seed, **bench.how)
+    given = bench.evaluation()
+    known = known_deletions(bench, len(given[-1]))
+    return recalibrate(*given, reference=reference, seed=seed, known=known, **bench.how)
 
 
 STUDY = Study(

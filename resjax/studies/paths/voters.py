@@ -73,10 +73,14 @@ def default_sizes(voters: int) -> list[int]:
     return [1, *itertools.takewhile(lambda m: m <= half, (2**k + 1 for k in itertools.count(1)))]
 
 
-def draw_committees(rng: np.random.Generator, voters: int, sizes: Sequence[int], draws: int) -> np.ndarray:
-    """float32 [size, draw, voter], 1 for members of a committee; 0 for sizes that exceed ``voters``."""
+def draw_committees(seed: Sequence[int], voters: int, sizes: Sequence[int], draws: int) -> np.ndarray:
+    """float32 [size, draw, voter], 1 for members of a committee; 0 for sizes that exceed ``voters``.
+
+    Each size has its own random numbers, so the first draws are the same however many there are.
+    """
     out = np.zeros((len(sizes), draws, voters), np.float32)
     for i, m in enumerate(sizes):
+        rng = np.random.default_rng((*seed, m))
         for j in range(draws if m <= voters else 0):
             out[i, j, rng.choice(voters, m, replace=False)] = 1
     return out
