@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import jax
+import numpy as np
 import optax
 
 from resjax.network import Network, Variables
@@ -103,6 +104,10 @@ class Subject(abc.ABC):
         set: the first arguments of most analyses."""
         return self.network, self.variables, *self.examples(self.split, most)
 
+    @abc.abstractmethod
+    def count(self, split: str) -> int:
+        """How many examples a split has: ``split``, or 'train'; 0 where there are none."""
+
     @property
     def has_training_examples(self) -> bool:
         """Whether ``examples`` has the split 'train'."""
@@ -160,6 +165,11 @@ class Subject(abc.ABC):
     @property
     def num_parameters(self) -> int:
         return sum(leaf.size for leaf in jax.tree.leaves(self.variables["params"]))
+
+    @functools.cached_property
+    def deletable(self) -> np.ndarray:
+        """bool [units], which units can be deleted."""
+        return self.network.deletable(self.variables, self.example)
 
     @property
     def residual(self) -> bool:

@@ -37,10 +37,12 @@ from numpy.typing import ArrayLike
 from resjax.network import Network, Variables
 from resjax.studies import counts, style, verdicts
 from resjax.studies.batches import Inference
+from resjax.studies.costs import Cost, evaluated
 from resjax.studies.intervals import LEVEL
 from resjax.studies.judged import MET, MISSED, judged
 from resjax.studies.lesions.batch_statistics import measure_recalibrated
 from resjax.studies.lesions.deletions_result import Deletions
+from resjax.studies.lesions.passes import of_rows
 from resjax.studies.lesions.prefixes import count_passes, deleting, measure_places
 from resjax.studies.lesions.proportion import (
     FITS,
@@ -55,10 +57,12 @@ from resjax.studies.lesions.proportion import (
     without_worst,
 )
 from resjax.studies.lesions.subsets import candidates, default_numbers, random_subsets
+from resjax.studies.options import Options
 from resjax.studies.ranks import spearman
 from resjax.studies.scores import MEASURES
 from resjax.studies.spread import Spread, draw_spread, intact_value, spread, style_errors
 from resjax.studies.study import Bench, Columns, Study
+from resjax.studies.subject import Subject
 from resjax.studies.verdicts import num_deletable
 from resjax.studies.words import correlation, count, join, number, numbers, percent, percents
 
@@ -344,6 +348,16 @@ def measure(bench: Bench) -> Deletions:
     return deletions(*bench.evaluation(), ks=ks or None, draws=draws, seed=seed, **how)
 
 
+def cost(run: Subject, options: Options) -> Cost:
+    allowed, count = run.deletable, evaluated(run, options)
+    pool = int(allowed.sum())
+    ks = range(1, min(options.delete_up_to, pool) + 1) or default_numbers(pool)
+    rows = np.concatenate(
+        [np.eye(len(allowed), dtype=bool)[allowed], random_subsets(allowed, ks, options.draws, options.seed)]
+    )
+    return Cost(evaluated=count) + of_rows(run.network, deleting(rows), count)
+
+
 STUDY = Study(
     name="deletions",
     title="Delete several units at random",
@@ -356,6 +370,7 @@ STUDY = Study(
     result=Deletions,
     unsuited=verdicts.cannot_delete,
     measure=measure,
+    cost=cost,
     plot=plot,
     verdict=verdict,
     says={

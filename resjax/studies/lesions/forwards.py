@@ -22,7 +22,10 @@ from resjax.network.parts import part_of, scan_units
 from resjax.network.periods import Place, scan_places
 from resjax.network.refusal import Refusal
 from resjax.studies.batches import BATCH_SIZE, Progress, padded_batches
+from resjax.studies.costs import Cost, evaluated, training
 from resjax.studies.examples import checked_inputs, num_examples
+from resjax.studies.options import Options
+from resjax.studies.subject import Subject
 from resjax.studies.variants import Forward, with_gates
 
 
@@ -227,3 +230,19 @@ def jobs_of(
         together = np.eye(len(stacks), dtype=bool)[stacks]
         jobs.append(Job("parallel", stacks, in_parallel, together))
     return jobs
+
+
+# The study takes one forward pass for each unit and intervention: a part of the examples is enough.
+EXAMPLES, REFERENCE = 128, 512
+ALPHAS, DRAWS = (0.0, 0.5, 2.0), 3
+
+
+def cost(run: Subject, options: Options) -> Cost:
+    """That of the study ``interventions``."""
+    n, count = run.network.num_units, evaluated(run, options, EXAMPLES)
+    reset = run.from_scratch and run.initial_variables is not None
+    on_each = min(DRAWS, options.draws) + reset + run.has_training_examples  # interventions on every unit
+    parallel = sum(map(can_run_in_parallel, run.network.stacks))
+    # Each intervention runs the intact network once more.
+    passes = (len(ALPHAS) * (1 + int(run.deletable.sum())) + on_each * (1 + n) + parallel + 1) * count
+    return Cost(forward=passes + training(run, REFERENCE), compilations=7, evaluated=count)

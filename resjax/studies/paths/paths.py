@@ -44,6 +44,7 @@ from resjax.studies.paths.path_walk import (
     Probe,
     study_batches,
 )
+from resjax.studies.paths.walk_costs import cost, draws_of
 from resjax.studies.result import Result
 from resjax.studies.study import Bench, Clause, Columns, Study
 from resjax.studies.words import around, columns, factor, numbers, over, superscript
@@ -342,15 +343,9 @@ def summary(r: Paths) -> dict[str, str]:
     return {"effective path lengths": _range(r), "g, left by a branch": g}
 
 
-# The share of the draws that the network at initialization gets, and their least number.
-_CONTROL, _LEAST = 5, 2
-
-
 def measure(bench: Bench) -> Paths:
     options = bench.options
-    probes, draws = (PAPER, TRAINING) if bench.run.network.trains else (PAPER,), options.path_draws
-    if bench.run.step == 0:
-        draws = max(_LEAST, draws // _CONTROL)
+    probes, draws = (PAPER, TRAINING) if bench.run.network.trains else (PAPER,), draws_of(bench.run, options)
     images, labels = bench.data(STUDY_BATCH * study_batches(options))
     given = *bench.network(), images, labels
     steps, modes = max(1, len(labels) // STUDY_BATCH) + draws, []
@@ -380,6 +375,7 @@ STUDY = Study(
     control=True,
     unsuited=one_path,
     measure=measure,
+    cost=cost,
     plot=plot,
     verdict=verdict,
     says={
