@@ -38,9 +38,19 @@ def load(run: Subject, study: Study, options: Options) -> Result | None:
     return _load(_path(run, study), key(run, study, options), study.result.from_json)
 
 
+def options_of(run: Subject, study: Study) -> Options | None:
+    """The options of the finished result, if it is still that of the run and of the code; else None."""
+    try:
+        options = Options(**_read(_path(run, study))["options"])
+        return options if load(run, study, options) is not None else None
+    except _NOT_A_RESULT:  # earlier versions wrote no options
+        return None
+
+
 def save(run: Subject, study: Study, options: Options, result: Result) -> None:
     """Saves ``result`` atomically."""
-    _save(_path(run, study), key(run, study, options), result.to_json())
+    own = {"options": dataclasses.asdict(options)}
+    _save(_path(run, study), key(run, study, options), result.to_json(), own)
 
 
 def load_claim(out: Path, claim: Claim, options: ClaimOptions) -> dict[str, Result] | None:
@@ -81,19 +91,26 @@ def _digest(study: Study, options: Options | ClaimOptions, **facts: Any) -> str:
 
 def _load(path: Path, key: str, restore: Callable[[dict[str, Any]], T]) -> T | None:
     try:
-        if path.stat().st_size > _LONGEST:
-            return None
-        data = json.loads(read_bytes(path))
+        data = _read(path)
         result = data["result"]
         same = data["key"] == key and data.get("sha256", _sha256(result)) == _sha256(result)
         return restore(result) if same else None
-    # It is not there, can't be read, is damaged, or is in another format.
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except _NOT_A_RESULT:
         return None
 
 
-def _save(path: Path, key: str, result: dict[str, Any]) -> None:
-    content = {"key": key, "sha256": _sha256(result), "made": provenance(), "result": result}
+# What reading raises where a file is not there, can't be read, is damaged, or is in another format.
+_NOT_A_RESULT = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+
+
+def _read(path: Path) -> Any:
+    if path.stat().st_size > _LONGEST:
+        raise ValueError(f"{path} has more than {_LONGEST:,} bytes")
+    return json.loads(read_bytes(path))
+
+
+def _save(path: Path, key: str, result: dict[str, Any], more: Mapping[str, Any] | None = None) -> None:
+    content = {"key": key, "sha256": _sha256(result), "made": provenance(), **(more or {}), "result": result}
     write(path, json.dumps(content) + "\n")
 
 
