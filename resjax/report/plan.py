@@ -218,7 +218,7 @@ COLUMNS = ("study", "time", "sizes", "an error of 10 % is known to")
 
 def rows(plan: Plan) -> list[tuple[str, ...]]:
     """The cells of ``COLUMNS`` of each study."""
-    found = []
+    found: list[tuple[str, ...]] = []
     for name, one in plan.studies.items():
         time = duration(sum(one.seconds.values())) if one.seconds else "done before"
         half = "" if one.half_width is None else f"±{100 * one.half_width:.1f} points"

@@ -30,7 +30,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from resjax.studies.options import Options
 
@@ -101,7 +101,7 @@ def choose(
         names = [name for name in changing(price, options) if name not in fixed]
         ladders[study] = {name: ladder(name, getattr(options, name)) for name in names}
         lowest = {name: rungs[0] for name, rungs in ladders[study].items()}
-        chosen[study] = dataclasses.replace(options, **lowest)
+        chosen[study] = _with(options, lowest)
     seconds = {study: price(chosen[study]) for study, price in prices.items()}
     dearest = sorted(seconds, key=seconds.__getitem__)
     while dearest and sum(seconds.values()) > limit:
@@ -129,7 +129,7 @@ def _higher(options: Options, ladders: Mapping[str, list[int]]) -> Iterator[tupl
         now = getattr(options, name)
         if now < rungs[-1]:
             new = rungs[rungs.index(now) + 1]
-            yield dataclasses.replace(options, **{name: new}), RANGES[name].sigma * (now**-0.5 - new**-0.5)
+            yield _with(options, {name: new}), RANGES[name].sigma * (now**-0.5 - new**-0.5)
 
 
 def at_least(one: Options, other: Options) -> bool:
@@ -142,7 +142,11 @@ def changing(price: Price, options: Options) -> list[str]:
     """The options of ``RANGES`` on which a study's price depends, between their floors and these values."""
 
     def at_floor(name: str) -> Options:
-        return dataclasses.replace(options, **{name: ladder(name, getattr(options, name))[0]})
+        return _with(options, {name: ladder(name, getattr(options, name))[0]})
 
     there = price(options)
     return [name for name in RANGES if price(at_floor(name)) != there]
+
+
+def _with(options: Options, sizes: Mapping[str, Any]) -> Options:
+    return dataclasses.replace(options, **sizes)
