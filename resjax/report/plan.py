@@ -82,17 +82,17 @@ def plan(
 ) -> Plan:
     """Measures the speed of all runs, and chooses the sizes of all studies.
 
-    Nothing is measured where every result is there already.
+    Nothing is measured where no study runs a network, or where everything was asked for and is there.
 
     Args:
       options: the sizes of a full analysis, and all other options.
     """
     suited = {study.name: [run for run in runs if _allows(study, run, options)] for study in studies}
     own = {study.name: study for study in studies if suited[study.name]}
-    if budget.full and all(_have(suited[name], own[name], options) for name in own):
-        speeds = {run.label: Speed(0, 0, 0, 0) for run in runs}
-    else:
+    if any(_takes_time(study, suited[name], options, budget) for name, study in own.items()):
         speeds = {run.label: measure_speed(run, options) for run in reported(runs, progress)}
+    else:
+        speeds = {run.label: Speed(0, 0, 0, 0) for run in runs}
     prices = {name: _price(study, suited[name], speeds) for name, study in own.items()}
     lower = chosen = dict.fromkeys(own, options)
     if not budget.full:
@@ -115,8 +115,11 @@ def _allows(study: Study, run: Subject, options: Options) -> bool:
         return False
 
 
-def _have(runs: Sequence[Subject], study: Study, options: Options) -> bool:
-    return all(kept.load(run, study, options) is not None for run in runs)
+def _takes_time(study: Study, runs: Sequence[Subject], options: Options, budget: Budget) -> bool:
+    """Whether a study runs a network, and is not finished already where everything was asked for."""
+    if budget.full and all(kept.load(run, study, options) is not None for run in runs):
+        return False
+    return any(study.estimate(run, options).seconds(Speed(1, 1, 1, 1)) for run in runs)
 
 
 def _price(study: Study, runs: Sequence[Subject], speeds: Mapping[str, Speed]) -> Price:

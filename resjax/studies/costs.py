@@ -27,6 +27,7 @@ from __future__ import annotations
 import dataclasses
 from typing import NamedTuple
 
+from resjax.network.refusal import Refusal
 from resjax.studies.options import Options
 from resjax.studies.subject import Subject
 
@@ -89,7 +90,13 @@ def evaluated(run: Subject, options: Options, most: int | None = None) -> int:
 
 
 def training(run: Subject, most: int) -> int:
-    """How many examples ``Bench.training(most)`` has; 0 where there are none."""
+    """How many examples ``Bench.training(most)`` has.
+
+    Raises:
+      Refusal: there are none.
+    """
+    if not run.has_training_examples:
+        raise Refusal("it needs training examples, and none were given")
     return min(most, run.count("train"))
 
 

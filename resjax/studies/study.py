@@ -156,11 +156,11 @@ class Study:
           Refusal: the run lacks what the study needs.
         """
         own = self.cost(run, options)
-        initial = run.initial_variables if self.control and run.step else None
+        initial = run.initially if self.control and run.step else None
         if initial is None:
             return own
-        statistics = REFERENCE if jax.tree.leaves(initial["batch_stats"]) else 0
-        return own + again(self.cost(run.at_start(initial), options)) + Cost(forward=statistics)
+        statistics = REFERENCE if jax.tree.leaves(initial.variables["batch_stats"]) else 0
+        return own + again(self.cost(initial, options)) + Cost(forward=statistics)
 
     def _measured(self, run: Subject, options: Options, progress: Progress | None) -> Any:
         bench = Bench(run, options, progress)

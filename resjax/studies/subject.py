@@ -167,6 +167,12 @@ class Subject(abc.ABC):
         return sum(leaf.size for leaf in jax.tree.leaves(self.variables["params"]))
 
     @functools.cached_property
+    def initially(self) -> Self | None:
+        """Itself with the variables before training as its newest; None where they are not known."""
+        variables = self.initial_variables
+        return None if variables is None else self.at_start(variables)
+
+    @functools.cached_property
     def deletable(self) -> np.ndarray:
         """bool [units], which units can be deleted."""
         return self.network.deletable(self.variables, self.example)

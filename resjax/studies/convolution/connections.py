@@ -272,6 +272,7 @@ def table(r: Connections) -> Columns:
 
 def cost(run: Subject, options: Options) -> Cost:
     del options
+    only_modules(run.network, "connections of convolutions")
     return Cost(compilations=1 + len(run.network.stacks))
 
 

@@ -245,4 +245,5 @@ def cost(run: Subject, options: Options) -> Cost:
     parallel = sum(map(can_run_in_parallel, run.network.stacks))
     # Each intervention runs the intact network once more.
     passes = (len(ALPHAS) * (1 + int(run.deletable.sum())) + on_each * (1 + n) + parallel + 1) * count
-    return Cost(forward=passes + training(run, REFERENCE), compilations=7, evaluated=count)
+    reference = training(run, REFERENCE) if run.has_training_examples else 0
+    return Cost(forward=passes + reference, compilations=7, evaluated=count)

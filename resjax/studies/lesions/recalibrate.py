@@ -30,13 +30,14 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Any, Unpack
 
+import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
 from resjax.studies import counts, style, verdicts
 from resjax.studies.batches import BATCH_SIZE, Inference, part
-from resjax.studies.costs import Cost, evaluated, training
+from resjax.studies.costs import NOTHING, Cost, evaluated, training
 from resjax.studies.examples import num_examples
 from resjax.studies.intervals import bootstrap, percentiles
 from resjax.studies.judged import MET, MISSED, judged
@@ -331,6 +332,8 @@ def measure(bench: Bench) -> Recalibrated:
 
 
 def cost(run: Subject, options: Options) -> Cost:
+    if not jax.tree.leaves(run.variables.get("batch_stats", {})):
+        return NOTHING  # it is refused at once
     count, reference = evaluated(run, options), training(run, options.reference)
     networks = 1 + int(run.deletable.sum())
     passes = count * each_alone(run) + networks * (count + reference)

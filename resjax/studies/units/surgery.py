@@ -346,6 +346,7 @@ def measure(bench: Bench) -> Surgery:
 
 
 def cost(run: Subject, options: Options) -> Cost:
+    only_modules(run.network, "new units")
     count, trainings = evaluated(run, options), 2 * REPEATS
     steps = trainings * STEPS * TRAIN_BATCH
     measured = (trainings + 2) * count
