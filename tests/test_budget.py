@@ -229,3 +229,24 @@ def test_what_is_too_coarse_and_what_is_left_out_is_said(machine):
     said = planning.left_out(made(machine))
     assert len(said) == 2 and said[0].startswith("Lesion: its smallest form takes about 1 min, so that ")
     assert said[1].endswith("so that 1 minute do not suffice; give more --minutes, or name fewer --studies.")
+
+
+def test_what_is_there_is_shown_even_if_it_would_not_fit(machine):
+    first = options_of(made(machine, keep=True))
+    machine.slow = 50
+    assert options_of(made(machine)) == first
+    del machine.kept["b", "sets"]
+    assert "sets" not in options_of(made(machine))
+
+
+def test_a_study_that_cannot_be_estimated_waits_for_its_turn(machine, monkeypatch):
+    """It tells then why it fails or is refused; so do all where the network can't run."""
+
+    def fails(*_):
+        raise KeyError("stage9")
+
+    broken = study("broken", fails)
+    plan = planning.plan(RUNS, [broken, *STUDIES], FULL, Budget(1))
+    assert set(plan.studies) == {"lesion", "sets", "curves"} and not plan.left_out
+    monkeypatch.setattr(planning, "measure_speed", fails)
+    assert options_of(made(machine)) == dict.fromkeys(("lesion", "sets", "curves"), FULL)

@@ -6,8 +6,9 @@ import re
 import pytest
 from run_helpers import tiny_run
 
+from resjax.analysis import load_run
 from resjax.analyze import analyze
-from resjax.report import plan, write
+from resjax.report import kept, plan, write
 from resjax.report.write import read
 from resjax.studies.budget import Budget
 from resjax.studies.catalogue import STUDIES
@@ -73,3 +74,9 @@ def test_a_quick_look_says_what_it_measured(run, tmp_path, monkeypatch, capsys, 
     for said in (shown, printed):
         assert "reaches ±3.7 points on 256 examples (lesion)" in said
     assert "--studies=lesion --max_examples=256 --batch_size=32 --full" in shown
+    monkeypatch.setattr(plan, "measure_speed", lambda run, options: Speed(2.0, 2.0, 2.0, 0.0))
+    analyze([run], ["curves", "lesion"], tmp_path, asked, budget=Budget(8))
+    printed = capsys.readouterr().err
+    assert f"{STUDIES['lesion'].title}: run (done before)" in printed and "±3.7 points" in printed
+    kept_as = kept.options_of(load_run(run), STUDIES["lesion"])
+    assert kept_as == dataclasses.replace(asked, max_examples=256)
