@@ -45,7 +45,7 @@ def of_orders(network: Network, drawn: int, examples: int) -> Cost:
     neighbours, which share half of their units; few of the others share any."""
     possible = math.prod(math.factorial(len(own)) for own in network.classes)
     passes = 0.9 * drawn + sum(map(len, network.classes)) / 2
-    return Cost(walked=examples * min(passes, possible), compilations=1, evaluated=examples)
+    return Cost(walked=examples * (1 + min(passes, possible)), compilations=1, evaluated=examples)
 
 
 def of_greedy(run: Subject, rounds: int, examples: int) -> Cost:
