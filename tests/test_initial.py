@@ -17,6 +17,7 @@ from resjax.network.refusal import Refusal
 from resjax.report import compare, kept
 from resjax.studies import initial
 from resjax.studies.catalogue import STUDIES
+from resjax.studies.costs import nothing
 from resjax.studies.initial import at_initialization, described, drawn
 from resjax.studies.options import Options
 from resjax.studies.result import Result
@@ -50,6 +51,7 @@ def study(**changes):
         "code": "size()",
         "result": Size,
         "measure": measure,
+        "cost": nothing,
         "plot": lambda results: None,
         "points": lambda label, r: [],
         "table": lambda r: {"part": r.part, "size": [f"{v:.4g}" for v in r.size]},

@@ -245,6 +245,10 @@ class GivenNetwork(Subject):
             self._examples[key] = taken, np.asarray(labels)[rows]
         return self._examples[key]
 
+    def count(self, split: str) -> int:
+        labels = self.given.train_labels if split == "train" else self.given.labels
+        return 0 if labels is None else len(labels)
+
     @property
     def has_training_examples(self) -> bool:
         return self.given.train_inputs is not None

@@ -208,6 +208,11 @@ class Run(Subject):
             self._examples[key] = np.asarray(prepared), labels
         return self._examples[key]
 
+    def count(self, split: str) -> int:
+        """How many examples 'train' or ``run.split`` has."""
+        info = self.experiment.dataset.info
+        return info.num_train if split == "train" else info.num_test
+
 
 _PADDING = {"mean": "the mean's value", "black": "black"}
 

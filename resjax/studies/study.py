@@ -20,10 +20,13 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import jax
+
 from resjax.network import Network, Variables
 from resjax.network.refusal import Refusal
 from resjax.studies.batches import Inference, Progress, Running, part
-from resjax.studies.initial import at_initialization, described
+from resjax.studies.costs import Cost, again, nothing
+from resjax.studies.initial import REFERENCE, at_initialization, described
 from resjax.studies.options import ClaimOptions, Options
 from resjax.studies.result import Result
 from resjax.studies.subject import Subject
@@ -118,6 +121,7 @@ class Study:
     code: str  # how to compute it in Python, given run = load_run(workdir)
     result: type[Result]
     measure: Callable[[Bench], Any]
+    cost: Callable[[Subject, Options], Cost]  # what ``measure`` takes, without the control
     plot: Callable[[Mapping[str, Any]], Figure]  # {label: result} → figure, in the current theme
     points: Callable[[str, Any], Sequence[str]]  # (label, result) → the numbers behind the finding
     table: Callable[[Any], Columns]  # of one result
@@ -153,6 +157,19 @@ class Study:
         result.choices["at initialization"] = initial.choices["network"] = described(run)
         return dataclasses.replace(result, initial=initial)
 
+    def estimate(self, run: Subject, options: Options) -> Cost:
+        """What ``run`` will take, counted before it; with ``control`` the same at initialization.
+
+        Raises:
+          Refusal: the run lacks what the study needs.
+        """
+        own = self.cost(run, options)
+        initial = run.initially if self.control and run.step else None
+        if initial is None:
+            return own
+        statistics = REFERENCE if jax.tree.leaves(initial.variables["batch_stats"]) else 0
+        return own + again(self.cost(initial, options)) + Cost(forward=statistics)
+
     def _measured(
         self, run: Subject, options: Options, progress: Progress | None, earlier: Any = None
     ) -> Any:
@@ -168,3 +185,4 @@ class Claim(Study):
 
     measure: Callable[[ClaimOptions, Progress | None], Mapping[str, Any]]  # type: ignore[assignment]
     """(options, progress) → {label: result}."""
+    cost: Callable[[Subject, Options], Cost] = nothing  # its networks are its own: it has no estimate

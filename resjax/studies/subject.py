@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import jax
+import numpy as np
 import optax
 
 from resjax.network import Network, Variables
@@ -105,6 +106,10 @@ class Subject(abc.ABC):
         set: the first arguments of most analyses."""
         return self.network, self.variables, *self.examples(self.split, most)
 
+    @abc.abstractmethod
+    def count(self, split: str) -> int:
+        """How many examples a split has: ``split``, or 'train'; 0 where there are none."""
+
     @property
     def has_training_examples(self) -> bool:
         """Whether ``examples`` has the split 'train'."""
@@ -162,6 +167,17 @@ class Subject(abc.ABC):
     @property
     def num_parameters(self) -> int:
         return sum(leaf.size for leaf in jax.tree.leaves(self.variables["params"]))
+
+    @functools.cached_property
+    def initially(self) -> Self | None:
+        """Itself with the variables before training as its newest; None where they are not known."""
+        variables = self.initial_variables
+        return None if variables is None else self.at_start(variables)
+
+    @functools.cached_property
+    def deletable(self) -> np.ndarray:
+        """bool [units], which units can be deleted."""
+        return self.network.deletable(self.variables, self.example)
 
     @property
     def residual(self) -> bool:

@@ -52,20 +52,24 @@ from resjax.network.losses import share_wrong
 from resjax.network.refusal import Refusal
 from resjax.studies import counts, verdicts
 from resjax.studies.batches import BATCH_SIZE, Inference, Progress, part, reported, within
+from resjax.studies.costs import Cost, evaluated, training
 from resjax.studies.cutting import cut_shown as shown
 from resjax.studies.cutting.cost import compiled, latency
 from resjax.studies.cutting.cut_result import Cut, before_harm, tried_further
 from resjax.studies.cutting.gated import Gated, Wrong
-from resjax.studies.cutting.greedy import MOST_CHOICE_EXAMPLES, Rounds, chosen_order, greedy
+from resjax.studies.cutting.greedy import MOST_CHOICE_EXAMPLES, MOST_TRIALS, Rounds, chosen_order, greedy
 from resjax.studies.cutting.made import Made, Without, made, mean_wrong, without_of, without_of_found
 from resjax.studies.cutting.maps import fit
 from resjax.studies.cutting.training_on import trained_further
 from resjax.studies.examples import checked_examples, take
 from resjax.studies.given import GivenNetwork
 from resjax.studies.lesions.batch_statistics import reestimate
+from resjax.studies.lesions.passes import of_greedy
 from resjax.studies.lesions.subsets import candidates, random_subsets
+from resjax.studies.options import Options
 from resjax.studies.run import Run
 from resjax.studies.study import Bench, Study
+from resjax.studies.subject import Subject
 
 PARTS, HALVINGS, DRAWS = 4, 3, 3
 TURNS = 15  # of each program
@@ -308,6 +312,32 @@ def measure(bench: Bench) -> Cut:
     return result
 
 
+def cost(run: Subject, options: Options) -> Cost:
+    allowed, count = run.deletable, evaluated(run, options, MOST_EXAMPLES)
+    pool, reference = int(allowed.sum()), training(run, options.reference)
+    rounds = min(pool, max(1, MOST_TRIALS // pool))
+    sizes, tried = min(PARTS + 1 + HALVINGS, rounds + 1), min(3, rounds)
+    mended = sizes + tried * (1 + DRAWS)
+    passes = (sizes + mended) * count + mended * reference
+    compilations = 4.0 + sizes
+    if options.cut_maps:  # both networks run for the maps, and the mapped one for its statistics and errors
+        passes += tried * (3 * reference + count)
+        compilations += 2 * tried
+    steps = 0
+    if isinstance(run, Run):
+        per_epoch = run.experiment.plan.per_epoch
+        steps = configs.steps_of(options.cut_training, per_epoch, "cut_training")
+        long = run.step + steps if options.cut_scratch and run.from_scratch else 0
+        steps, compilations = (
+            (steps + long) * tried * options.cut_seeds,
+            compilations + 3 * tried * (steps > 0),
+        )
+    examples = steps * run.train_batch_size
+    choice = of_greedy(run, rounds, training(run, min(options.max_examples, MOST_CHOICE_EXAMPLES)))
+    more = Cost(forward=passes + examples, backward=2 * examples, compilations=compilations, evaluated=count)
+    return choice + more
+
+
 STUDY = Study(
     name="cut",
     title="Cut units to save time",
@@ -325,6 +355,7 @@ STUDY = Study(
     result=Cut,
     unsuited=verdicts.cannot_delete,
     measure=measure,
+    cost=cost,
     plot=shown.plot,
     verdict=shown.verdict,
     says={"some": shown.some, "none": shown.none, "untrained": verdicts.UNTRAINED},

@@ -37,10 +37,13 @@ from numpy.typing import ArrayLike
 from resjax.network import Network, Variables
 from resjax.studies import style, verdicts
 from resjax.studies.batches import Inference
+from resjax.studies.costs import Cost, evaluated
 from resjax.studies.intervals import LEVEL
 from resjax.studies.judged import MET, MISSED, judged
 from resjax.studies.lesions.deletions_result import Deletions
 from resjax.studies.lesions.known import KnownDeletions, known_deletions
+from resjax.studies.lesions.passes import of_rows
+from resjax.studies.lesions.prefixes import deleting
 from resjax.studies.lesions.proportion import (
     FITS,
     Line,
@@ -55,10 +58,12 @@ from resjax.studies.lesions.proportion import (
 )
 from resjax.studies.lesions.sets import delete_subsets
 from resjax.studies.lesions.subsets import candidates, default_numbers, random_subsets
+from resjax.studies.options import Options
 from resjax.studies.ranks import spearman
 from resjax.studies.scores import MEASURES
 from resjax.studies.spread import Spread, draw_spread, intact_value, spread, style_errors
 from resjax.studies.study import Bench, Columns, Study
+from resjax.studies.subject import Subject
 from resjax.studies.verdicts import num_deletable
 from resjax.studies.words import correlation, count, join, number, numbers, percent, percents
 
@@ -283,6 +288,16 @@ def measure(bench: Bench) -> Deletions:
     return deletions(*given, ks=ks or None, draws=draws, seed=seed, **more, **bench.how)
 
 
+def cost(run: Subject, options: Options) -> Cost:
+    allowed, count = run.deletable, evaluated(run, options)
+    pool = int(allowed.sum())
+    ks = range(1, min(options.delete_up_to, pool) + 1) or default_numbers(pool)
+    rows = np.concatenate(
+        [np.eye(len(allowed), dtype=bool)[allowed], random_subsets(allowed, ks, options.draws, options.seed)]
+    )
+    return Cost(evaluated=count) + of_rows(run.network, deleting(rows), count)
+
+
 STUDY = Study(
     name="deletions",
     title="Delete several units at random",
@@ -296,6 +311,7 @@ STUDY = Study(
     unsuited=verdicts.cannot_delete,
     measure=measure,
     adds=("draws",),
+    cost=cost,
     plot=plot,
     verdict=verdict,
     says={

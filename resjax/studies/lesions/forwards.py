@@ -24,9 +24,12 @@ from resjax.network.parts import part_of, scan_units
 from resjax.network.periods import Place, scan_places
 from resjax.network.refusal import Refusal
 from resjax.studies.batches import BATCH_SIZE, Inference, Progress, padded_batches, part, within
+from resjax.studies.costs import Cost, evaluated, training
 from resjax.studies.examples import checked_inputs, num_examples
 from resjax.studies.lesions.one_by_one import Change, measure_changes
+from resjax.studies.options import Options
 from resjax.studies.scores import Scores
+from resjax.studies.subject import Subject
 from resjax.studies.variants import Forward, measure, with_gates
 
 
@@ -266,3 +269,20 @@ def jobs_of(
         together = np.eye(len(stacks), dtype=bool)[stacks]
         jobs.append(Job("parallel", stacks, in_parallel, together))
     return jobs
+
+
+# The study takes one forward pass for each unit and intervention: a part of the examples is enough.
+EXAMPLES, REFERENCE = 128, 512
+ALPHAS, DRAWS = (0.0, 0.5, 2.0), 3
+
+
+def cost(run: Subject, options: Options) -> Cost:
+    """That of the study ``interventions``."""
+    n, count = run.network.num_units, evaluated(run, options, EXAMPLES)
+    reset = run.from_scratch and run.initial_variables is not None
+    on_each = min(DRAWS, options.draws) + reset + run.has_training_examples  # interventions on every unit
+    parallel = sum(map(can_run_in_parallel, run.network.stacks))
+    # Each intervention runs the intact network once more.
+    passes = (len(ALPHAS) * (1 + int(run.deletable.sum())) + on_each * (1 + n) + parallel + 1) * count
+    reference = training(run, REFERENCE) if run.has_training_examples else 0
+    return Cost(forward=passes + reference, compilations=7, evaluated=count)

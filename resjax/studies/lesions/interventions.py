@@ -51,8 +51,13 @@ from resjax.studies.batches import BATCH_SIZE, Inference, part
 from resjax.studies.examples import checked_inputs, tracing
 from resjax.studies.intervals import bootstrap
 from resjax.studies.lesions.forwards import (
+    ALPHAS,
+    DRAWS,
+    EXAMPLES,
+    REFERENCE,
     can_run_in_parallel,
     check_alike,
+    cost,
     frozen,
     jobs_of,
     measure_jobs,
@@ -353,11 +358,6 @@ def summary(r: Interventions) -> dict[str, str]:
     return {"units that may be reset to step 0": _survived(r, LINES[2])}
 
 
-# One forward pass for each unit and intervention: a part of the examples is enough.
-EXAMPLES, REFERENCE = 128, 512
-ALPHAS, DRAWS = (0.0, 0.5, 2.0), 3
-
-
 def measure(bench: Bench) -> Interventions:
     run, options = bench.run, bench.options
     return interventions(
@@ -387,6 +387,7 @@ STUDY = Study(
     ),
     result=Interventions,
     measure=measure,
+    cost=cost,
     plot=plot,
     verdict=lambda r: "untrained" if verdicts.untrained(r) else "changed",
     says={"changed": _tolerates, "untrained": verdicts.UNTRAINED},

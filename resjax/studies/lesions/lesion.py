@@ -45,12 +45,16 @@ from resjax.network.losses import Loss, Metric, cross_entropy, share_wrong
 from resjax.network.periods import Place, loops, scan_places
 from resjax.studies import counts, style, verdicts
 from resjax.studies.batches import BATCH_SIZE, Inference, Progress, padded_batches
+from resjax.studies.costs import Cost, evaluated
 from resjax.studies.examples import checked_examples
 from resjax.studies.lesions.known import KnownDeletions, known_deletions
+from resjax.studies.lesions.passes import each_alone
 from resjax.studies.lesions.subsets import candidates
+from resjax.studies.options import Options
 from resjax.studies.result import Compared
 from resjax.studies.scores import Outcomes, Scores, compare
 from resjax.studies.study import Bench, Columns, Study
+from resjax.studies.subject import Subject
 from resjax.studies.words import count, join, numbers, percent, percents
 
 
@@ -369,6 +373,11 @@ def measure(bench: Bench) -> Lesion:
     return lesion(*given, known=known_deletions(bench, len(given[-1])), **bench.how)
 
 
+def cost(run: Subject, options: Options) -> Cost:
+    count = evaluated(run, options)
+    return Cost(forward=count * each_alone(run), compilations=2.5, evaluated=count)
+
+
 STUDY = Study(
     name="lesion",
     title="Delete each unit in turn",
@@ -381,6 +390,7 @@ STUDY = Study(
     result=Lesion,
     unsuited=verdicts.cannot_delete,
     measure=measure,
+    cost=cost,
     plot=plot,
     verdict=verdict,
     says={

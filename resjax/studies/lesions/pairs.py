@@ -35,10 +35,14 @@ from numpy.typing import ArrayLike
 from resjax.network import Network, Variables
 from resjax.studies import counts, style, verdicts
 from resjax.studies.batches import Inference
+from resjax.studies.costs import Cost, evaluated
 from resjax.studies.lesions.deletions_result import Deletions
 from resjax.studies.lesions.known import KnownDeletions, known_deletions
+from resjax.studies.lesions.passes import of_rows
+from resjax.studies.lesions.prefixes import deleting
 from resjax.studies.lesions.sets import delete_subsets
 from resjax.studies.lesions.subsets import candidates, pairs_and_runs
+from resjax.studies.options import Options
 from resjax.studies.spread import intact_value
 from resjax.studies.study import Bench, Columns, Study
 from resjax.studies.subject import Subject
@@ -240,6 +244,11 @@ def measure(bench: Bench) -> Deletions:
     return result
 
 
+def cost(run: Subject, options: Options) -> Cost:
+    count = evaluated(run, options, MOST_EXAMPLES)
+    return Cost(evaluated=count) + of_rows(run.network, deleting(pairs_and_runs(run.deletable)), count)
+
+
 STUDY = Study(
     name="pairs",
     title="Delete pairs, and runs of neighbours",
@@ -251,6 +260,7 @@ STUDY = Study(
     result=Deletions,
     unsuited=unsuited,
     measure=measure,
+    cost=cost,
     plot=plot,
     verdict=verdict,
     says={

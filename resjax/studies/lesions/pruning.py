@@ -35,19 +35,27 @@ from numpy.typing import ArrayLike
 from resjax.network import Network, Variables
 from resjax.studies import counts, style, verdicts
 from resjax.studies.batches import Inference, part, within
+from resjax.studies.costs import Cost, evaluated, training
 from resjax.studies.cutting.greedy import (
     MOST_CHOICE_EXAMPLES,
+    MOST_TRIALS,
     Rounds,
     chosen_order,
     greedy,
     num_trials,
 )
 from resjax.studies.lesions.known import KnownDeletions, known_deletions
+from resjax.studies.lesions.passes import of_greedy, of_rows, one_by_one
+from resjax.studies.lesions.prefixes import deleting
 from resjax.studies.lesions.subsets import candidates, default_numbers, random_subsets
+from resjax.studies.options import Options
 from resjax.studies.result import Classified
 from resjax.studies.spread import Spread, draw_spread, spread, style_errors
 from resjax.studies.study import Bench, Columns, Study
+from resjax.studies.subject import Subject
 from resjax.studies.words import numbers, percent, percents
+
+RANDOM_SETS = 10  # of each size, for comparison
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +92,7 @@ def pruning(
     *,
     choose_on: tuple[Any, ArrayLike] | None = None,
     max_deleted: int | None = None,
-    draws: int = 10,
+    draws: int = RANDOM_SETS,
     seed: int = 0,
     chosen: Rounds | None = None,
     known: KnownDeletions | None = None,
@@ -265,6 +273,22 @@ def measure(bench: Bench) -> Pruning:
     return pruning(*given, chosen=chosen, seed=bench.options.seed, known=known, **how)
 
 
+def cost(run: Subject, options: Options) -> Cost:
+    count = evaluated(run, options)
+    choice = training(run, min(options.max_examples, MOST_CHOICE_EXAMPLES))
+    return Cost(evaluated=count) + cost_of(run, choice, count, RANDOM_SETS, options.seed)
+
+
+def cost_of(run: Subject, choice: int, examples: int, draws: int, seed: int) -> Cost:
+    """The cost of ``pruning`` in ``measure``, with so many examples for choosing and for evaluating."""
+    pool = int(run.deletable.sum())
+    rounds = min(pool, max(1, MOST_TRIALS // pool))
+    sizes = [k for k in default_numbers(pool) if k <= rounds]
+    random = random_subsets(run.deletable, sizes, draws, seed)
+    rows = np.concatenate([one_by_one(run.deletable, rounds), random])
+    return of_greedy(run, rounds, choice) + of_rows(run.network, deleting(rows), examples)
+
+
 STUDY = Study(
     name="pruning",
     title="Delete the least harmful units first",
@@ -279,6 +303,7 @@ STUDY = Study(
     result=Pruning,
     unsuited=verdicts.cannot_delete,
     measure=measure,
+    cost=cost,
     plot=plot,
     verdict=verdict,
     says={

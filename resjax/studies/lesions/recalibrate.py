@@ -30,22 +30,27 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Any, Unpack
 
+import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
 from resjax.studies import counts, style, verdicts
 from resjax.studies.batches import BATCH_SIZE, Inference, part
+from resjax.studies.costs import NOTHING, Cost, evaluated, training
 from resjax.studies.examples import num_examples
 from resjax.studies.intervals import bootstrap, percentiles
 from resjax.studies.judged import MET, MISSED, judged
 from resjax.studies.lesions.batch_statistics import equal_batches, measure_recalibrated
 from resjax.studies.lesions.known import KnownDeletions, known_deletions
 from resjax.studies.lesions.lesion import score_deletions, spread_over
+from resjax.studies.lesions.passes import each_alone
 from resjax.studies.lesions.subsets import candidates
+from resjax.studies.options import Options
 from resjax.studies.result import Classified
 from resjax.studies.scores import MEASURES, Scores
 from resjax.studies.study import Bench, Columns, Study
+from resjax.studies.subject import Subject
 from resjax.studies.words import numbers, percent, percents
 
 STATISTICS = ("running", "re-estimated")
@@ -331,6 +336,15 @@ def measure(bench: Bench) -> Recalibrated:
     return recalibrate(*given, reference=reference, seed=seed, known=known, **bench.how)
 
 
+def cost(run: Subject, options: Options) -> Cost:
+    if not jax.tree.leaves(run.variables.get("batch_stats", {})):
+        return NOTHING  # it is refused at once
+    count, reference = evaluated(run, options), training(run, options.reference)
+    networks = 1 + int(run.deletable.sum())
+    passes = count * each_alone(run) + networks * (count + reference)
+    return Cost(forward=passes, compilations=6, evaluated=count)
+
+
 STUDY = Study(
     name="recalibrate",
     title="Is it the unit, or BatchNorm's stale statistics?",
@@ -346,6 +360,7 @@ STUDY = Study(
     ),
     result=Recalibrated,
     measure=measure,
+    cost=cost,
     plot=plot,
     verdict=verdict,
     says={

@@ -42,12 +42,15 @@ from resjax.network import Network, Variables
 from resjax.network.refusal import Refusal
 from resjax.studies import counts, style, verdicts
 from resjax.studies.batches import Inference
+from resjax.studies.costs import Cost, evaluated
 from resjax.studies.intervals import bootstrap
 from resjax.studies.lesions.added import add_to, fields_of
 from resjax.studies.lesions.batch_statistics import measure_recalibrated
 from resjax.studies.lesions.deletions import BRACKETS, ROUNDING, STEP
 from resjax.studies.lesions.orders import kendall_tau, neighbour_swaps, reverse, shuffled, swapped
+from resjax.studies.lesions.passes import of_orders
 from resjax.studies.lesions.prefixes import measure_places
+from resjax.studies.options import Options
 from resjax.studies.ranks import spearman
 from resjax.studies.result import Compared
 from resjax.studies.spread import Spread, draw_spread, intact_value, spread, style_errors
@@ -314,6 +317,10 @@ def measure(bench: Bench) -> Reordering:
     return reorder(*bench.evaluation(), swaps=REPORTED, **more, **bench.how)
 
 
+def cost(run: Subject, options: Options) -> Cost:
+    return of_orders(run.network, options.draws * (1 + len(REPORTED)), evaluated(run, options))
+
+
 STUDY = Study(
     name="reorder",
     title="Run the units in another order",
@@ -327,6 +334,7 @@ STUDY = Study(
     unsuited=unsuited,
     measure=measure,
     adds=("draws",),
+    cost=cost,
     plot=plot,
     verdict=verdict,
     says={

@@ -58,10 +58,13 @@ from resjax.studies.initial import drawn
 from resjax.studies.lesions.prefixes import deleting, logits_of_places
 from resjax.studies.paths.voters import (
     DIVERSITY,
+    VOTERS,
     Election,
+    cost,
     default_sizes,
     draw_committees,
     draw_voters,
+    kinds_of,
     possible_voters,
 )
 from resjax.studies.result import Classified
@@ -71,7 +74,6 @@ from resjax.studies.verdicts import LEARNED, num_deletable
 from resjax.studies.words import columns, factor, join, percent
 
 HALF = "each kept with p = ½"
-VOTERS = 17  # of each kind in the study
 _OF_VOTERS = tuple(f"{name}_interval" for name in ("voter_error", *DIVERSITY))
 
 
@@ -293,8 +295,7 @@ def _some(label: str, result: Committee) -> str:
 
 def points(label: str, r: Committee) -> list[str]:
     """The error of the whole network; for each kind, that of a majority and of one voter, and diversity."""
-    # Files of earlier versions lack this entry.
-    covered = r.choices.get("intervals", "over committees of these voters")
+    covered = r.choices.get("intervals", "over committees of these voters")  # missing in older files
     whole = f"{label}: the error of the whole network is {percent(r.whole_error)}"
     points = [f"{whole}. Intervals (95 %) are {covered}."]
     for k, kind in enumerate(r.kind):
@@ -352,10 +353,8 @@ def summary(r: Committee) -> dict[str, str]:
 
 def measure(bench: Bench) -> Committee:
     can_go, size, progress = num_deletable(bench.run), bench.options.batch_size, bench.progress
-    some = max(2, can_go // 8)
-    kinds = (1, some, None) if some < can_go else (1, None)
     how: dict[str, Any] = {"voters": VOTERS, "draws": bench.options.draws, "seed": bench.options.seed}
-    return committee(*bench.evaluation(), deleted=kinds, batch_size=size, progress=progress, **how)
+    return committee(*bench.evaluation(), deleted=kinds_of(can_go), batch_size=size, progress=progress, **how)
 
 
 def _unsuited(run: Subject) -> str | None:
@@ -381,6 +380,7 @@ STUDY = Study(
     control=True,
     unsuited=_unsuited,
     measure=measure,
+    cost=cost,
     plot=plot,
     verdict=verdict,
     says={

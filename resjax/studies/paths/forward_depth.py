@@ -51,12 +51,16 @@ from resjax.network.losses import Metric, over_positions, share_wrong
 from resjax.network.refusal import Refusal
 from resjax.studies import style, verdicts
 from resjax.studies.batches import BATCH_SIZE, Inference, part
+from resjax.studies.costs import Cost, evaluated, training
 from resjax.studies.cutting.greedy import MOST_CHOICE_EXAMPLES, Rounds, chosen_order, greedy
 from resjax.studies.examples import checked_examples
 from resjax.studies.initial import drawn
 from resjax.studies.judged import MET, MISSED, judged
+from resjax.studies.lesions.passes import of_rows
 from resjax.studies.lesions.prefixes import deleting, logits_of_places, measure_places
+from resjax.studies.lesions.pruning import RANDOM_SETS, cost_of
 from resjax.studies.lesions.subsets import candidates, default_numbers, random_subsets
+from resjax.studies.options import Options
 from resjax.studies.paths.depths import CUTS, ForwardDepth, depth_of, error_ends, of_shares
 from resjax.studies.paths.truncation import truncated_logits
 from resjax.studies.spread import spread, style_errors
@@ -76,7 +80,7 @@ def forward_depth(
     *,
     choose_on: tuple[Any, ArrayLike] | None = None,
     max_deleted: int | None = None,
-    draws: int = 10,
+    draws: int = RANDOM_SETS,
     seed: int = 0,
     chosen: Rounds | None = None,
     **how: Unpack[Inference],
@@ -320,6 +324,20 @@ NOTES = (
     "A branch reads what shorter paths reached: paths of at most k branches run at most k branches in a row. "
     "In brackets: 95 % intervals over images. ±: standard error over images."
 )
+
+
+def cost(run: Subject, options: Options) -> Cost:
+    residual, count = run.network.residual, evaluated(run, options, MOST_EXAMPLES)
+    n = int(residual.sum())
+    choice = training(run, min(options.max_examples, MOST_CHOICE_EXAMPLES))
+    sizes = [k for k in default_numbers(n) if k < n] or [n]
+    kept = random_subsets(residual, sizes, RANDOM_SETS, options.seed)
+    # Paths, the same with products with Jacobians of twice the cost, and one network for each unit dropped.
+    cuts = Cost(forward=count * (3 * (n + 1) / 2 + n + 1), compilations=5, evaluated=count)
+    random = of_rows(run.network, deleting(residual & ~kept), count)
+    return cost_of(run, choice, choice, 1, options.seed) + cuts + random
+
+
 STUDY = Study(
     name="forward_depth",
     title="How deep the forward pass is",
@@ -335,6 +353,7 @@ STUDY = Study(
     result=ForwardDepth,
     unsuited=unsuited,
     measure=measure,
+    cost=cost,
     plot=plot,
     verdict=verdict,
     says={

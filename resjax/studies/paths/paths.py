@@ -43,6 +43,7 @@ from resjax.studies.paths.path_walk import (
     study_batches,
 )
 from resjax.studies.paths.paths_result import Paths
+from resjax.studies.paths.walk_costs import cost, draws_of
 from resjax.studies.study import Bench, Clause, Columns, Study
 from resjax.studies.words import around, columns, factor, numbers, over, superscript
 
@@ -264,15 +265,9 @@ def summary(r: Paths) -> dict[str, str]:
     return {"effective path lengths": _range(r), "g, left by a branch": g}
 
 
-# The share of the draws that the network at initialization gets, and their least number.
-_CONTROL, _LEAST = 5, 2
-
-
 def measure(bench: Bench) -> Paths:
     options, old = bench.options, bench.earlier
-    probes, draws = (PAPER, TRAINING) if bench.run.network.trains else (PAPER,), options.path_draws
-    if bench.run.step == 0:
-        draws = max(_LEAST, draws // _CONTROL)
+    probes, draws = (PAPER, TRAINING) if bench.run.network.trains else (PAPER,), draws_of(bench.run, options)
     images, labels = bench.data(STUDY_BATCH * study_batches(options))
     given = *bench.network(), images, labels
     steps, modes = max(1, len(labels) // STUDY_BATCH) + draws, []
@@ -303,6 +298,7 @@ STUDY = Study(
     unsuited=one_path,
     measure=measure,
     adds=("path_draws",),
+    cost=cost,
     plot=plot,
     verdict=verdict,
     says={

@@ -34,9 +34,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from resjax.network.refusal import Refusal
+from resjax.studies.costs import Cost, evaluated
 from resjax.studies.intervals import student
 from resjax.studies.lesions.subsets import random_halves, random_subsets
+from resjax.studies.options import Options
+from resjax.studies.subject import Subject
 
+VOTERS = 17  # of each kind in the study
 DIVERSITY = ("disagreement", "different_answers", "kappa")
 _PAIRS = 2000  # resamples for diversity, which are cheap
 _VOTES, _COMMITTEES = (
@@ -227,3 +231,16 @@ def _diversity(answers: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> n
 def _unbiased(voters: int, possible: int) -> float:
     """Factor that makes the variance over resamples of V of M voters unbiased."""
     return voters / (voters - 1) * (1 - voters / possible)
+
+
+def kinds_of(can_go: int) -> tuple[int | None, ...]:
+    """The kinds of voters in the study, where so many units can be deleted."""
+    some = max(2, can_go // 8)
+    return (1, some, None) if some < can_go else (1, None)
+
+
+def cost(run: Subject, options: Options) -> Cost:
+    """That of the study ``committee``."""
+    count, can_go = evaluated(run, options), int(run.deletable.sum())
+    voters = sum(min(VOTERS, possible_voters(can_go, kind)) for kind in kinds_of(can_go))
+    return Cost(forward=count * (1 + voters), compilations=1, evaluated=count)
