@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from resjax.report import plan as planning
-from resjax.studies.budget import RANGES, Budget, at_least, changing, choose, ladder
+from resjax.studies.budget import RANGES, Budget, at_least, changing, choose, floors, ladder
 from resjax.studies.costs import Cost, Speed
 from resjax.studies.options import Options
 
@@ -53,7 +53,22 @@ def test_it_fits_and_more_time_makes_nothing_worse(minutes):
     if set(chosen) == set(more):
         assert all(at_least(more[name], chosen[name]) for name in chosen)
     for options in chosen.values():
-        assert all(getattr(options, name) >= one.floor for name, one in RANGES.items())
+        assert at_least(options, floors(FULL))
+
+
+def test_training_on_is_done_as_given_or_not_at_all():
+    prices = {
+        "cut": lambda o: 5.0 + 40 * (o.cut_training != "0 steps"),
+        "lesion": lambda o: 0.01 * o.max_examples,
+    }
+    assert ladder("cut_training", "2 epochs") == ["0 steps", "2 epochs"]
+    assert ladder("cut_training", "0 epochs") == ["0 epochs"]
+    few, many = (choose(prices, FULL, minutes) for minutes in (0.5, 1.5))
+    assert few["cut"].cut_training == "0 steps" and few["lesion"].max_examples >= 1024
+    assert many["cut"] == FULL and at_least(many["cut"], few["cut"]) and not at_least(few["cut"], many["cut"])
+    given = dataclasses.replace(FULL, cut_training="9 steps")
+    assert not at_least(given, FULL) and not at_least(FULL, given)
+    assert "cut" not in choose(prices, given, 0.5, fixed={"cut_training"})
 
 
 def test_with_all_the_time_everything_is_full():

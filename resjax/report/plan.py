@@ -16,7 +16,17 @@ from rich.table import Table
 from resjax.report import compare, kept
 from resjax.report.page import Look
 from resjax.studies.batches import Progress, reported
-from resjax.studies.budget import RANGES, TOLERANCE, Budget, Price, at_least, changing, choose
+from resjax.studies.budget import (
+    NO_STEPS,
+    RANGES,
+    TOLERANCE,
+    Budget,
+    Price,
+    at_least,
+    changing,
+    choose,
+    floors,
+)
 from resjax.studies.costs import Speed
 from resjax.studies.intervals import wilson
 from resjax.studies.options import Options
@@ -33,6 +43,7 @@ _NAMES = {
     "path_draws": "paths of each length",
     "gradient_batches": "training batches",
     "reference": "reference images",
+    "cut_training": "of training on",
 }
 assert set(_NAMES) == set(RANGES)
 
@@ -101,7 +112,7 @@ def plan(
         for name in chosen:
             least = lower.get(name, chosen[name])
             chosen[name] = _or_finished(own[name], suited[name], prices[name], chosen[name], least, speeds)
-    smallest = _floor(options, budget)
+    smallest = floors(options, budget.fixed)
     for name in own.keys() - chosen.keys():  # what is there takes no time
         if there := _all_finished(own[name], suited[name], smallest):
             chosen[name] = there
@@ -147,11 +158,6 @@ def _price(study: Study, runs: Sequence[Subject], speeds: Mapping[str, Speed]) -
     return price
 
 
-def _floor(options: Options, budget: Budget) -> Options:
-    floors = {name: min(getattr(options, name), one.floor) for name, one in RANGES.items()}
-    return dataclasses.replace(options, **{k: v for k, v in floors.items() if k not in budget.fixed})
-
-
 def _finished(study: Study, runs: Sequence[Subject]) -> list[Options | None]:
     """The options of each run's finished result."""
     return [kept.options_of(run, study) for run in runs]
@@ -183,6 +189,13 @@ def _or_finished(
     return max(usable, key=price, default=chosen)
 
 
+def _value(value: int | str) -> str:
+    """As the column of sizes has it; a duration in its own words, none as 'no steps'."""
+    if isinstance(value, int):
+        return f"{value:,}"
+    return "no steps" if value == NO_STEPS else value
+
+
 def _planned(
     study: Study, runs: Sequence[Subject], options: Options, price: Price, speeds: Mapping[str, Speed]
 ) -> Planned:
@@ -195,7 +208,7 @@ def _planned(
         sizes["max_examples"] = evaluated or min(
             options.max_examples, *(run.count(run.split) for run in runs)
         )
-    told = ", ".join(f"{value:,} {_NAMES[name]}" for name, value in sizes.items())
+    told = ", ".join(f"{_value(value)} {_NAMES[name]}" for name, value in sizes.items())
     return Planned(study, options, seconds, evaluated, told)
 
 

@@ -3,7 +3,8 @@
 *Choices.* ``RANGES`` names the options that a budget chooses, each from a floor up to the value that was
 given (by default that of a full analysis). An option that was given on the command line is not chosen but
 kept. Values lie on a ladder of powers of two, and the full value is the last rung. So whole batches stay
-whole, and a machine that is a little slower or faster makes the same choice for nearly all studies.
+whole, and a machine that is a little slower or faster makes the same choice for nearly all studies. Training
+on, in the study ``cut``, is done as long as was given, or not at all.
 
 *Rule.* Every study begins with its floors. As long as time is left, the step up the ladder that gains most
 for each second is taken, in any option of any study; a step that costs nothing is taken first. The first step
@@ -11,7 +12,7 @@ that does not fit ends it. What a step gains is the fall of a half-width, which 
 σ = 30 percentage points for an example (an error of 10 %) and 10 points for all else, about how much random
 sets of units scatter. If cost is proportional to n, the sum of all half-widths Σ σᵢ/√nᵢ at a fixed time Σ
 cᵢnᵢ is smallest at nᵢ ∝ (σᵢ/cᵢ)^⅔: a study that costs eight times as much for an example gets a quarter of
-the examples.
+the examples. Training on counts as a gain of one percentage point.
 
 *Too little time.* If the floors alone do not fit, the most expensive studies are left out until the others
 do.
@@ -32,6 +33,7 @@ import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from resjax.config import steps_of
 from resjax.studies.options import Options
 
 TOLERANCE = 0.8
@@ -39,18 +41,50 @@ MINUTES = 5.0  # of a quick look
 
 
 class Range(NamedTuple):
-    """The smallest value that a budget chooses, and σ, in which a half-width is σ/√value."""
+    """A number: the smallest value that a budget chooses, and σ, in which a half-width is σ/√value."""
 
     floor: int
     sigma: float
 
+    def rungs(self, full: int) -> list[int]:
+        """Powers of two, then ``full`` itself."""
+        floor, found = self.floor, []
+        while floor < full:
+            found.append(floor)
+            floor *= 2
+        return [*found, full]
 
-RANGES = {
+    def gain(self, now: int, new: int) -> float:
+        return float(self.sigma * (now**-0.5 - new**-0.5))
+
+    def covers(self, one: int, other: int) -> bool:
+        """Whether ``one`` is at least as fine as ``other``."""
+        return one >= other
+
+
+class Duration(NamedTuple):
+    """A number of steps: none, or what was given; and what that gains."""
+
+    gained: float
+
+    def rungs(self, full: str) -> list[str]:
+        return [NO_STEPS, full] if steps_of(full, 1, "duration") else [full]
+
+    def gain(self, now: str, new: str) -> float:
+        return self.gained
+
+    def covers(self, one: str, other: str) -> bool:
+        return one == other or not steps_of(other, 1, "duration")
+
+
+NO_STEPS = "0 steps"
+RANGES: dict[str, Range | Duration] = {
     "max_examples": Range(64, 0.3),
     "draws": Range(8, 0.1),
     "path_draws": Range(8, 0.1),
     "gradient_batches": Range(2, 0.1),
     "reference": Range(256, 0.1),
+    "cut_training": Duration(0.01),
 }
 
 Price = Callable[[Options], float]
@@ -73,14 +107,15 @@ class Budget:
             raise ValueError(f"minutes={self.minutes:g}; allowed: more than 0, or --full for everything")
 
 
-def ladder(name: str, full: int) -> list[int]:
-    """The values of an option from its floor up to ``full``: powers of two, then ``full`` itself."""
-    floor = RANGES[name].floor
-    rungs = []
-    while floor < full:
-        rungs.append(floor)
-        floor *= 2
-    return [*rungs, full]
+def ladder(name: str, full: Any) -> list[Any]:
+    """The values of an option from its floor up to ``full``."""
+    return list(RANGES[name].rungs(full))
+
+
+def floors(options: Options, fixed: Collection[str] = ()) -> Options:
+    """Every option at its floor, except those that are ``fixed``."""
+    chosen = RANGES.keys() - set(fixed)
+    return _with(options, {name: ladder(name, getattr(options, name))[0] for name in chosen})
 
 
 def choose(
@@ -123,19 +158,21 @@ def choose(
     return {study: chosen[study] for study in seconds}
 
 
-def _higher(options: Options, ladders: Mapping[str, list[int]]) -> Iterator[tuple[Options, float]]:
+def _higher(options: Options, ladders: Mapping[str, list[Any]]) -> Iterator[tuple[Options, float]]:
     """(options with one of them a rung higher, fall of its half-width)."""
     for name, rungs in ladders.items():
         now = getattr(options, name)
-        if now < rungs[-1]:
+        if now != rungs[-1]:
             new = rungs[rungs.index(now) + 1]
-            yield _with(options, {name: new}), RANGES[name].sigma * (now**-0.5 - new**-0.5)
+            yield _with(options, {name: new}), RANGES[name].gain(now, new)
 
 
 def at_least(one: Options, other: Options) -> bool:
     """Whether ``one`` has no chosen option below that of ``other``, and all other options are equal."""
     own, least = dataclasses.asdict(one), dataclasses.asdict(other)
-    return all(own[name] >= least[name] if name in RANGES else own[name] == least[name] for name in own)
+    if any(own[name] != least[name] for name in own.keys() - RANGES.keys()):
+        return False
+    return all(scale.covers(own[name], least[name]) for name, scale in RANGES.items())
 
 
 def changing(price: Price, options: Options) -> list[str]:

@@ -11,15 +11,20 @@ numbers. Four kinds of work are counted, because a pass of each kind takes a dif
 * *backward*: one example from the loss to the input through all units, without gradients of parameters. A
   gradient of the parameters is one pass forward and two backward.
 * *compilations*: programs as large as a forward pass. One with a backward pass counts as two or three.
+* *fixed*: seconds that no machine shortens, such as those in which programs are timed.
 
 The estimate is the sum of each count times its own time, which ``resjax.studies.speed`` measures on the
 network and the machine at hand:
 
-    seconds = forward·t_f + walked·t_w + backward·t_b + compilations·t_c
+    seconds = forward·t_f + walked·t_w + backward·t_b + compilations·t_c + fixed
 
 *What it leaves out.* Reading of data, and work on the host, such as bootstraps and the counting of votes. A
-batch that is smaller than that of the measurement takes more time for each example. What several studies
-compute alike is counted in each of them. ``benchmarks/analyze_estimates.py`` compares estimates with times.
+batch that is smaller than that of the measurement takes more time for each example.
+
+*What it counts too often.* Studies of one command share scores of deletions, the greedy order and the network
+at initialization: the first of them computes these, and the others take them. Each is estimated as if it were
+the first, and as if there were no earlier result to which it adds draws. In this respect, the estimate of
+several studies is an upper bound. ``benchmarks/analyze_estimates.py`` compares estimates with times.
 """
 
 from __future__ import annotations
@@ -41,6 +46,7 @@ class Cost:
     walked: float = 0.0  # the same, unit by unit
     backward: float = 0.0  # from the loss to the input
     compilations: float = 0.0  # in programs of a forward pass
+    fixed: float = 0.0  # seconds
     evaluated: int = 0
 
     def __add__(self, other: Cost) -> Cost:
@@ -51,13 +57,14 @@ class Cost:
             self.walked + other.walked,
             self.backward + other.backward,
             self.compilations + other.compilations,
+            self.fixed + other.fixed,
             min(counts, default=0),
         )
 
     def seconds(self, speed: Speed) -> float:
         """The estimated time on a machine of that speed."""
         passes = self.forward * speed.forward + self.walked * speed.walked + self.backward * speed.backward
-        return passes + self.compilations * speed.compilation
+        return passes + self.compilations * speed.compilation + self.fixed
 
 
 class Speed(NamedTuple):
@@ -75,6 +82,12 @@ NOTHING = Cost()
 def again(cost: Cost) -> Cost:
     """The same work once more, with the programs that are compiled already."""
     return dataclasses.replace(cost, compilations=0)
+
+
+def scaled(cost: Cost, share: float) -> Cost:
+    """The same work of a network with this share of the units."""
+    passes = {kind: share * getattr(cost, kind) for kind in ("forward", "walked", "backward", "compilations")}
+    return dataclasses.replace(cost, **passes)
 
 
 def nothing(run: Subject, options: Options) -> Cost:

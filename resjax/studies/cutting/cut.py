@@ -32,8 +32,9 @@ batches change it. Time is that of this machine and this batch. A short training
 well, and is not measured for them here.
 
 *Cost of the study.* That of the greedy choice, n(n + 1)/2 deletions on few examples. For each of about 7
-numbers: 2 networks on the evaluated and 1 on the reference images, and one compilation; at three of them,
-also 4 networks on both, the maps, and the steps of training on.
+numbers: 2 networks on the evaluated and 1 on the reference images, of which equal beginnings run once, and
+one compilation; at three of them, also 4 networks on both, the maps, and the steps of training on. The turns
+of all programs take at most about 10 s.
 """
 
 from __future__ import annotations
@@ -52,19 +53,20 @@ from resjax.network.losses import share_wrong
 from resjax.network.refusal import Refusal
 from resjax.studies import counts, verdicts
 from resjax.studies.batches import BATCH_SIZE, Inference, Progress, part, reported, within
-from resjax.studies.costs import Cost, evaluated, training
+from resjax.studies.costs import Cost, again, evaluated, scaled, training
 from resjax.studies.cutting import cut_shown as shown
 from resjax.studies.cutting.cost import compiled, latency
 from resjax.studies.cutting.cut_result import Cut, before_harm, tried_further
 from resjax.studies.cutting.gated import Gated, Wrong
-from resjax.studies.cutting.greedy import MOST_CHOICE_EXAMPLES, MOST_TRIALS, Rounds, chosen_order, greedy
+from resjax.studies.cutting.greedy import MOST_CHOICE_EXAMPLES, Rounds, chosen_order, greedy, rounds_of
 from resjax.studies.cutting.made import Made, Without, made, mean_wrong, without_of, without_of_found
-from resjax.studies.cutting.maps import fit
+from resjax.studies.cutting.maps import fit, passes_to_fit
 from resjax.studies.cutting.training_on import trained_further
 from resjax.studies.examples import checked_examples, take
 from resjax.studies.given import GivenNetwork
 from resjax.studies.lesions.batch_statistics import reestimate
-from resjax.studies.lesions.passes import of_greedy
+from resjax.studies.lesions.passes import has_statistics, of_choice, of_recalibrated, of_rows, one_by_one
+from resjax.studies.lesions.prefixes import deleting
 from resjax.studies.lesions.subsets import candidates, random_subsets
 from resjax.studies.options import Options
 from resjax.studies.run import Run
@@ -72,7 +74,7 @@ from resjax.studies.study import Bench, Study
 from resjax.studies.subject import Subject
 
 PARTS, HALVINGS, DRAWS = 4, 3, 3
-TURNS = 15  # of each program
+TURNS, SECONDS = 15, 10.0  # of each program, and for the turns of all
 
 
 def cut(
@@ -88,7 +90,7 @@ def cut(
     map_rank: int = 8,
     seed: int = 0,
     without: Without | None = None,
-    seconds: float = 10.0,
+    seconds: float = SECONDS,
     **how: Unpack[Inference],
 ) -> Cut:
     """Cuts more and more units in the greedy order: errors, multiply-adds and times, without any training.
@@ -313,29 +315,46 @@ def measure(bench: Bench) -> Cut:
 
 
 def cost(run: Subject, options: Options) -> Cost:
-    allowed, count = run.deletable, evaluated(run, options, MOST_EXAMPLES)
-    pool, reference = int(allowed.sum()), training(run, options.reference)
-    rounds = min(pool, max(1, MOST_TRIALS // pool))
-    sizes, tried = min(PARTS + 1 + HALVINGS, rounds + 1), min(3, rounds)
-    mended = sizes + tried * (1 + DRAWS)
-    passes = (sizes + mended) * count + mended * reference
-    compilations = 4.0 + sizes
-    if options.cut_maps:  # both networks run for the maps, and the mapped one for its statistics and errors
-        passes += tried * (3 * reference + count)
-        compilations += 2 * tried
-    steps = 0
-    if isinstance(run, Run):
-        per_epoch = run.experiment.plan.per_epoch
-        steps = configs.steps_of(options.cut_training, per_epoch, "cut_training")
-        long = run.step + steps if options.cut_scratch and run.from_scratch else 0
-        steps, compilations = (
-            (steps + long) * tried * options.cut_seeds,
-            compilations + 3 * tried * (steps > 0),
-        )
-    examples = steps * run.train_batch_size
-    choice = of_greedy(run, rounds, training(run, min(options.max_examples, MOST_CHOICE_EXAMPLES)))
-    more = Cost(forward=passes + examples, backward=2 * examples, compilations=compilations, evaluated=count)
-    return choice + more
+    """Which numbers of units are tried depends on the errors. Here they rise in the middle of the order."""
+    network, allowed, count = run.network, run.deletable, evaluated(run, options, MOST_EXAMPLES)
+    reference, mends = training(run, options.reference), has_statistics(run)
+    most = min(rounds_of(int(allowed.sum())), network.num_units - 1)
+    order = one_by_one(allowed, most)
+    quarters = sorted({round(most * i / PARTS) for i in range(PARTS + 1)})
+    low, high = quarters[(len(quarters) - 1) // 2 :][:2]
+    between = sorted({(low + high) // 2, (3 * low + high) // 4, (7 * low + high) // 8} - {low})
+    number = sorted({*quarters, *between})
+    tried = [*number[number.index(low) + 1 :], *number[number.index(low) : 0 : -1]][:3]
+
+    def errors(rows: np.ndarray, as_cut: bool = True) -> Cost:
+        if not mends:
+            return of_rows(network, deleting(rows), count)
+        own = of_recalibrated(network, deleting(rows), count, reference, options.batch_size)
+        return own + of_rows(network, deleting(rows), count) if as_cut else own
+
+    total = of_choice(run, options) + errors(order[quarters])
+    for k in between:
+        total += again(errors(order[[k]]))
+    sets = [random_subsets(allowed, [k], 1 + DRAWS, options.seed) for k in tried]  # one for the last units
+    total += again(errors(np.concatenate(sets), as_cut=False))
+    compilations = sum(1 - k / network.num_units for k in number)  # of programs that are timed
+    total += Cost(compilations=compilations, fixed=SECONDS, evaluated=count)
+    for gone in order[tried]:
+        left = 1 - float(gone.mean())  # of the network
+        if options.cut_maps and network.chained and not isinstance(run, GivenNetwork):
+            mapped = Cost(forward=left * (mends * reference + count), compilations=3 * left)
+            total += mapped + Cost(walked=reference * passes_to_fit(gone))
+        if isinstance(run, Run) and (examples := _trained(run, options)):
+            trained = Cost(forward=examples + count, backward=2 * examples, compilations=4)
+            total += scaled(trained, left) + Cost(forward=mends * reference)
+    return total
+
+
+def _trained(run: Run, options: Options) -> int:
+    """How many examples the trainings of one number of units see."""
+    steps = configs.steps_of(options.cut_training, run.experiment.plan.per_epoch, "cut_training")
+    long = run.step + steps if steps and options.cut_scratch and run.from_scratch else 0
+    return (steps + long) * options.cut_seeds * run.train_batch_size
 
 
 STUDY = Study(

@@ -34,6 +34,11 @@ def num_trials(pool: int, rounds: int) -> int:
     return rounds * pool - rounds * (rounds - 1) // 2
 
 
+def rounds_of(pool: int) -> int:
+    """Rounds of the order that studies share, where ``pool`` units can be deleted."""
+    return min(pool, max(1, MOST_TRIALS // pool))
+
+
 def greedy(
     network: Network,
     variables: Variables,
@@ -81,7 +86,7 @@ def chosen_order(bench: Bench, progress: Progress | None = None, told: str = "ch
     network, variables = bench.run.network, bench.run.variables
     allowed, _ = candidates(network, variables, images)
     pool = int(allowed.sum())
-    rounds = min(pool, max(1, MOST_TRIALS // pool))
+    rounds = rounds_of(pool)
     bench.choices[told] = f"{len(labels):,} training examples, not augmented"
     if rounds < pool:
         bench.choices["rounds"] = f"{rounds} of {pool}, to keep the cost down"

@@ -278,11 +278,17 @@ ALPHAS, DRAWS = (0.0, 0.5, 2.0), 3
 
 def cost(run: Subject, options: Options) -> Cost:
     """That of the study ``interventions``."""
-    n, count = run.network.num_units, evaluated(run, options, EXAMPLES)
-    reset = run.from_scratch and run.initial_variables is not None
-    on_each = min(DRAWS, options.draws) + reset + run.has_training_examples  # interventions on every unit
-    parallel = sum(map(can_run_in_parallel, run.network.stacks))
-    # Each intervention runs the intact network once more.
-    passes = (len(ALPHAS) * (1 + int(run.deletable.sum())) + on_each * (1 + n) + parallel + 1) * count
-    reference = training(run, REFERENCE) if run.has_training_examples else 0
-    return Cost(forward=passes + reference, compilations=7, evaluated=count)
+    n, count, chained = run.network.num_units, evaluated(run, options, EXAMPLES), run.network.chained
+    others = min(DRAWS, options.draws) + (run.from_scratch and run.initial_variables is not None)
+    changes = len(ALPHAS) * run.deletable + others  # of each unit by factors and by other variables
+    means = chained and run.has_training_examples
+    # These run whole networks, and the intact one once more for each intervention.
+    numbers = [n] * means + [own for own in [sum(map(can_run_in_parallel, run.network.stacks))] if own]
+    walked = 0.0
+    if chained:  # the changed unit and those behind it, and the intact network
+        walked = count * float(1 + changes @ np.arange(n, 0, -1) / n)
+    else:
+        numbers += [int(run.deletable.sum())] * len(ALPHAS) + [n] * others
+    passes = count * sum(1 + number for number in numbers)
+    reference = training(run, REFERENCE) if means else 0
+    return Cost(forward=passes + reference, walked=walked, compilations=6, evaluated=count)

@@ -140,14 +140,14 @@ def deleting(deleted: np.ndarray) -> np.ndarray:
     return np.where(deleted, ~units, units)
 
 
-def count_passes(places: np.ndarray) -> float:
-    """Forward passes that ``measure_places`` takes for rows [m, units] and the intact network.
+def count_passes(places: np.ndarray, intact: bool = True) -> float:
+    """Forward passes that ``measure_places`` takes for rows [m, units], and the ``intact`` network.
 
     Each unit that runs counts as 1/n of a pass; stem and head do not count. Without sharing, as where other
     connections bypass units, it is m + 1 for m different rows.
     """
     n = places.shape[1]
-    rows = [list(range(n)), *(~np.unique(~places, axis=0)).tolist()]
+    rows = [list(range(n))] * intact + (~np.unique(~places, axis=0)).tolist()
     run, previous = 0, [n] * n
     for row in rows:
         run += sum(place >= 0 for place in row[shared_places(row, previous) :])

@@ -35,17 +35,17 @@ from numpy.typing import ArrayLike
 from resjax.network import Network, Variables
 from resjax.studies import counts, style, verdicts
 from resjax.studies.batches import Inference, part, within
-from resjax.studies.costs import Cost, evaluated, training
+from resjax.studies.costs import Cost, evaluated
 from resjax.studies.cutting.greedy import (
     MOST_CHOICE_EXAMPLES,
-    MOST_TRIALS,
     Rounds,
     chosen_order,
     greedy,
     num_trials,
+    rounds_of,
 )
 from resjax.studies.lesions.known import KnownDeletions, known_deletions
-from resjax.studies.lesions.passes import of_greedy, of_rows, one_by_one
+from resjax.studies.lesions.passes import of_choice, of_rows, one_by_one
 from resjax.studies.lesions.prefixes import deleting
 from resjax.studies.lesions.subsets import candidates, default_numbers, random_subsets
 from resjax.studies.options import Options
@@ -274,19 +274,12 @@ def measure(bench: Bench) -> Pruning:
 
 
 def cost(run: Subject, options: Options) -> Cost:
-    count = evaluated(run, options)
-    choice = training(run, min(options.max_examples, MOST_CHOICE_EXAMPLES))
-    return Cost(evaluated=count) + cost_of(run, choice, count, RANDOM_SETS, options.seed)
-
-
-def cost_of(run: Subject, choice: int, examples: int, draws: int, seed: int) -> Cost:
-    """The cost of ``pruning`` in ``measure``, with so many examples for choosing and for evaluating."""
-    pool = int(run.deletable.sum())
-    rounds = min(pool, max(1, MOST_TRIALS // pool))
+    pool, count = int(run.deletable.sum()), evaluated(run, options)
+    rounds = rounds_of(pool)
     sizes = [k for k in default_numbers(pool) if k <= rounds]
-    random = random_subsets(run.deletable, sizes, draws, seed)
+    random = random_subsets(run.deletable, sizes, RANDOM_SETS, options.seed)
     rows = np.concatenate([one_by_one(run.deletable, rounds), random])
-    return of_greedy(run, rounds, choice) + of_rows(run.network, deleting(rows), examples)
+    return of_choice(run, options) + of_rows(run.network, deleting(rows), count) + Cost(evaluated=count)
 
 
 STUDY = Study(

@@ -20,8 +20,8 @@ intervention: it removes stale statistics, and it also rescales each channel of 
 up for part of what the unit computed. The share does not separate the two.
 A network without BatchNorm has no statistics to go stale: its damage is a control of another kind.
 
-*Cost.* That of ``lesion``, and for each deletion one pass over the reference images and one over the
-evaluated images.
+*Cost.* That of ``lesion``, and for each deletion half a pass over the reference images and half a pass over
+the evaluated images, because both share prefixes (``batch_statistics``).
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Any, Unpack
 
-import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -44,7 +43,8 @@ from resjax.studies.judged import MET, MISSED, judged
 from resjax.studies.lesions.batch_statistics import equal_batches, measure_recalibrated
 from resjax.studies.lesions.known import KnownDeletions, known_deletions
 from resjax.studies.lesions.lesion import score_deletions, spread_over
-from resjax.studies.lesions.passes import each_alone
+from resjax.studies.lesions.passes import each_alone, has_statistics, of_recalibrated
+from resjax.studies.lesions.prefixes import deleting
 from resjax.studies.lesions.subsets import candidates
 from resjax.studies.options import Options
 from resjax.studies.result import Classified
@@ -337,12 +337,12 @@ def measure(bench: Bench) -> Recalibrated:
 
 
 def cost(run: Subject, options: Options) -> Cost:
-    if not jax.tree.leaves(run.variables.get("batch_stats", {})):
+    if not has_statistics(run):
         return NOTHING  # it is refused at once
     count, reference = evaluated(run, options), training(run, options.reference)
-    networks = 1 + int(run.deletable.sum())
-    passes = count * each_alone(run) + networks * (count + reference)
-    return Cost(forward=passes, compilations=6, evaluated=count)
+    places = deleting(deletion_gates(run.deletable) == 0)
+    alone = Cost(forward=count * each_alone(run), compilations=2.5, evaluated=count)
+    return alone + of_recalibrated(run.network, places, count, reference, options.batch_size)
 
 
 STUDY = Study(

@@ -51,14 +51,14 @@ from resjax.network.losses import Metric, over_positions, share_wrong
 from resjax.network.refusal import Refusal
 from resjax.studies import style, verdicts
 from resjax.studies.batches import BATCH_SIZE, Inference, part
-from resjax.studies.costs import Cost, evaluated, training
-from resjax.studies.cutting.greedy import MOST_CHOICE_EXAMPLES, Rounds, chosen_order, greedy
+from resjax.studies.costs import Cost, evaluated
+from resjax.studies.cutting.greedy import MOST_CHOICE_EXAMPLES, Rounds, chosen_order, greedy, rounds_of
 from resjax.studies.examples import checked_examples
 from resjax.studies.initial import drawn
 from resjax.studies.judged import MET, MISSED, judged
-from resjax.studies.lesions.passes import of_rows
+from resjax.studies.lesions.passes import of_choice, of_rows, one_by_one
 from resjax.studies.lesions.prefixes import deleting, logits_of_places, measure_places
-from resjax.studies.lesions.pruning import RANDOM_SETS, cost_of
+from resjax.studies.lesions.pruning import RANDOM_SETS
 from resjax.studies.lesions.subsets import candidates, default_numbers, random_subsets
 from resjax.studies.options import Options
 from resjax.studies.paths.depths import CUTS, ForwardDepth, depth_of, error_ends, of_shares
@@ -329,13 +329,13 @@ NOTES = (
 def cost(run: Subject, options: Options) -> Cost:
     residual, count = run.network.residual, evaluated(run, options, MOST_EXAMPLES)
     n = int(residual.sum())
-    choice = training(run, min(options.max_examples, MOST_CHOICE_EXAMPLES))
     sizes = [k for k in default_numbers(n) if k < n] or [n]
     kept = random_subsets(residual, sizes, RANDOM_SETS, options.seed)
-    # Paths, the same with products with Jacobians of twice the cost, and one network for each unit dropped.
-    cuts = Cost(forward=count * (3 * (n + 1) / 2 + n + 1), compilations=5, evaluated=count)
-    random = of_rows(run.network, deleting(residual & ~kept), count)
-    return cost_of(run, choice, choice, 1, options.seed) + cuts + random
+    # Paths, the same with products with Jacobians of twice the cost, and the intact network.
+    cuts = Cost(forward=count * (3 * (n + 1) / 2 + 1), compilations=5, evaluated=count)
+    dropped = one_by_one(run.deletable, rounds_of(int(run.deletable.sum()))) & residual
+    units = (of_rows(run.network, deleting(rows), count) for rows in (dropped, residual & ~kept))
+    return sum(units, of_choice(run, options) + cuts)
 
 
 STUDY = Study(

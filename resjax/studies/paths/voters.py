@@ -36,6 +36,8 @@ import numpy as np
 from resjax.network.refusal import Refusal
 from resjax.studies.costs import Cost, evaluated
 from resjax.studies.intervals import student
+from resjax.studies.lesions.passes import of_rows
+from resjax.studies.lesions.prefixes import deleting
 from resjax.studies.lesions.subsets import random_halves, random_subsets
 from resjax.studies.options import Options
 from resjax.studies.subject import Subject
@@ -242,5 +244,5 @@ def kinds_of(can_go: int) -> tuple[int | None, ...]:
 def cost(run: Subject, options: Options) -> Cost:
     """That of the study ``committee``."""
     count, can_go = evaluated(run, options), int(run.deletable.sum())
-    voters = sum(min(VOTERS, possible_voters(can_go, kind)) for kind in kinds_of(can_go))
-    return Cost(forward=count * (1 + voters), compilations=1, evaluated=count)
+    voters = [draw_voters(run.deletable, kind, VOTERS, options.seed) for kind in kinds_of(can_go)]
+    return of_rows(run.network, deleting(np.concatenate(voters) == 0), count) + Cost(evaluated=count)
