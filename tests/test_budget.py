@@ -254,6 +254,15 @@ def test_what_is_there_is_shown_even_if_it_would_not_fit(machine):
     assert "sets" not in options_of(made(machine))
 
 
+def test_what_is_finer_is_kept_also_where_less_time_leaves_a_study_out(machine):
+    """Then the others would have more than now, and what is there need not be as fine as that."""
+    between = dataclasses.replace(FULL, max_examples=100)
+    machine.kept |= {(run.label, "lesion"): between for run in RUNS}
+    plan = made(machine, minutes=7.9 / 60)
+    assert plan.studies["sets"].options.draws == 8 and "sets" not in options_of(made(machine, 6.3 / 60))
+    assert plan.studies["lesion"].options == between and not plan.studies["lesion"].seconds
+
+
 def test_a_study_that_cannot_be_estimated_waits_for_its_turn(machine, monkeypatch):
     """It tells then why it fails or is refused; so do all where the network can't run."""
 

@@ -117,7 +117,8 @@ def plan(
         if there := _all_finished(own[name], suited[name], smallest):
             chosen[name] = there
     chosen = {name: chosen[name] for name in own if name in chosen}
-    planned = {name: _planned(own[name], suited[name], chosen[name], prices[name], speeds) for name in chosen}
+    sizes = {name: changing(prices[name], options) for name in chosen}
+    planned = {name: _planned(own[name], suited[name], chosen[name], sizes[name], speeds) for name in chosen}
     without = [(own[name], prices[name](smallest)) for name in own if name not in chosen]
     return Plan(budget, planned, without, sum(price(options) for price in prices.values()))
 
@@ -178,10 +179,12 @@ def _or_finished(
     least: Options,
     speeds: Mapping[str, Speed],
 ) -> Options:
-    """The options of finished results that are at least as fine as ``least``, if the runs that lack one can
-    be measured alike in the time; else those that were ``chosen``. Of several, the most expensive."""
+    """The options of finished results that are at least as fine as ``least`` or as those ``chosen``, if the
+    runs that lack one can be measured alike in the time; else those that were ``chosen``. Of several, the
+    most expensive. (``least`` may be finer than ``chosen`` where less time leaves another study out.)"""
     found, usable = _finished(study, runs), []
-    for options in {own for own in found if own is not None and at_least(own, least)}:
+    fine = {own for own in found if own is not None and (at_least(own, least) or at_least(own, chosen))}
+    for options in fine:
         lacking = [run for run, own in zip(runs, found, strict=True) if own != options]
         rest = sum(study.estimate(run, options).seconds(speeds[run.label]) for run in lacking)
         if rest <= price(chosen) / TOLERANCE:
@@ -197,13 +200,14 @@ def _value(value: int | str) -> str:
 
 
 def _planned(
-    study: Study, runs: Sequence[Subject], options: Options, price: Price, speeds: Mapping[str, Speed]
+    study: Study, runs: Sequence[Subject], options: Options, named: Sequence[str], speeds: Mapping[str, Speed]
 ) -> Planned:
+    """``named`` are the options of which the sizes are told."""
     costs = {run.label: study.estimate(run, options) for run in runs}
     lacking = [run for run in runs if kept.load(run, study, options) is None]
     seconds = {run.label: costs[run.label].seconds(speeds[run.label]) for run in lacking}
     evaluated = min((cost.evaluated for cost in costs.values()), default=0)
-    sizes = {name: getattr(options, name) for name in changing(price, options)}
+    sizes = {name: getattr(options, name) for name in named}
     if "max_examples" in sizes:
         sizes["max_examples"] = evaluated or min(
             options.max_examples, *(run.count(run.split) for run in runs)
