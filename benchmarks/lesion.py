@@ -49,9 +49,10 @@ from resjax.pretrained.convert import to_tensors
 from resjax.pretrained.layouts import naming
 from resjax.studies.batches import padded_batches
 from resjax.studies.lesions.batch_statistics import reestimate
-from resjax.studies.lesions.deletions import delete_subsets, deletions
+from resjax.studies.lesions.deletions import deletions
 from resjax.studies.lesions.lesion import lesion
 from resjax.studies.lesions.reorder import reorder
+from resjax.studies.lesions.sets import delete_subsets
 from resjax.studies.paths.path_exact import path_spectrum
 from resjax.studies.paths.path_sampled import path_norms
 from resjax.training.cores import share_cores

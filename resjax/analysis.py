@@ -31,13 +31,14 @@ from resjax.studies.cutting.cut import cut
 from resjax.studies.given import Given, GivenNetwork, load_network
 from resjax.studies.initial import at_initialization
 from resjax.studies.lesions.batch_statistics import reestimate
-from resjax.studies.lesions.deletions import delete_subsets, deletions
+from resjax.studies.lesions.deletions import deletions
 from resjax.studies.lesions.interventions import interventions
 from resjax.studies.lesions.lesion import lesion
 from resjax.studies.lesions.pairs import pairs
 from resjax.studies.lesions.pruning import pruning
 from resjax.studies.lesions.recalibrate import recalibrate
 from resjax.studies.lesions.reorder import reorder
+from resjax.studies.lesions.sets import delete_subsets
 from resjax.studies.lesions.skip_length import skip_length
 from resjax.studies.paths.committee import committee
 from resjax.studies.paths.forward_depth import forward_depth

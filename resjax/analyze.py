@@ -7,6 +7,12 @@ differ only in their seed are shown as one, with means and intervals over seeds:
 study that failed; the others still run. The command can be stopped and restarted: it continues, and finished
 studies are not repeated (``resjax.report.kept``).
 
+Before the first study, a table says what each of them will do and how long it will take on this machine. By
+default, numbers of examples and of random draws are chosen so that all studies together take about five
+minutes: ``--minutes=M`` gives them another time, ``--full`` everything. A rerun with more minutes refines
+what is there. The report is written after every study, so it can be read while the others run; it says how
+much was measured, and what became too coarse.
+
 A run whose configuration names a network that is none of resjax is opened with ``--allow_code=NAME``, which
 imports and runs the module of that name.
 
@@ -17,6 +23,8 @@ made and trained: ``make()`` returns its function, its variables and evaluation 
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -30,11 +38,15 @@ from rich.table import Table
 from resjax import command
 from resjax import config as configs
 from resjax.models import runs_code
-from resjax.report.compute import run_studies
+from resjax.report.compute import Done, run_studies
 from resjax.report.facts import facts_of, facts_of_report, record_of, title_of
 from resjax.report.page import rows_of
+from resjax.report.plan import left_out as without
+from resjax.report.plan import look, plan, show
+from resjax.report.progress import progress
 from resjax.report.seeds import Groups, groups_of
-from resjax.report.write import Report, write
+from resjax.report.write import Drawn, Report, write
+from resjax.studies.budget import MINUTES, Budget
 from resjax.studies.catalogue import GROUPS, STUDIES
 from resjax.studies.given import Given, load_network
 from resjax.studies.options import Options
@@ -54,6 +66,7 @@ def analyze(
     out: str | Path | None = None,
     options: Options | None = None,
     *,
+    budget: Budget | None = None,
     allow_code: Sequence[str] = (),
 ) -> Path:
     """Runs studies on one or more runs and writes the report.
@@ -64,6 +77,8 @@ def analyze(
       studies: names, see ``resjax.studies.catalogue.STUDIES``; empty for all.
       out: folder of the report; None for ``analysis`` in the first workdir.
       options: options of all studies.
+      budget: minutes for all studies together, in which ``options`` are the largest sizes; None to use them
+        as they are, without an estimate of the time (``resjax.studies.budget``).
       allow_code: builders outside of resjax that the runs may name, see ``load_run``.
 
     Returns:
@@ -93,6 +108,7 @@ def analyze(
         chosen,
         where,
         options or Options(),
+        budget,
         arguments_of(workdirs),
         *command.allowing(own),
         left_out=notes,
@@ -117,6 +133,7 @@ def analyze_network(
     *,
     out: str | Path,
     options: Options | None = None,
+    budget: Budget | None = None,
 ) -> Path:
     """Finds the units of a network that somebody else made and trained, prints them, runs studies on it and
     writes the report, which begins with the units.
@@ -126,7 +143,7 @@ def analyze_network(
         commands repeat it.
       studies: names, see ``resjax.studies.catalogue.STUDIES``; empty for all.
       out: folder of the report, in which finished results are kept, too.
-      options: options of all studies.
+      options, budget: as for ``analyze``.
 
     Returns:
       The path of report.html, which also names the studies that failed.
@@ -143,6 +160,7 @@ def analyze_network(
         chosen,
         folder,
         options or Options(),
+        budget,
         f"--network={shlex.quote(source)}",
         f"--out={shlex.quote(str(out))}",
         found=subject.found,
@@ -160,12 +178,13 @@ def _report(
     chosen: Sequence[Study],
     out: Path,
     options: Options,
+    budget: Budget | None,
     *arguments: str,
     left_out: Sequence[str] = (),
     seeds: Groups | None = None,
     **more: Any,
 ) -> Path:
-    """Runs studies and writes their report.
+    """Runs studies and writes their report, after each of them.
 
     Args:
       arguments: of the command, before the name of a study.
@@ -174,27 +193,56 @@ def _report(
       more: further fields of the report.
     """
     console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
-    results, refused, failed = run_studies(runs, chosen, options, console)
-    refused += left_out
-    if not results:
-        raise ValueError("no study could be run: " + " ".join([*refused, *failed]))
+    planned = None
+    if budget:
+        with progress(console) as task, task("estimate of the time") as tell:
+            planned = plan(runs, chosen, options, budget, tell)
+        show(planned, console)
+        omitted = [study for study, _ in planned.left_out]
+        chosen = [study for study in chosen if study not in omitted]
+        left_out = [*left_out, *without(planned)]
+    own = planned.studies if planned else {}
     made, groups = provenance(), seeds or {}
     grouped = {label: group for group, own in groups.items() for label in own}
-    report = Report(
+    empty = Report(
         title=title_of(list(dict.fromkeys(grouped.get(run.label, run.label) for run in runs))),
-        results=results,
+        results=[],
         runs={run.label: facts_of(run, runs[0]) for run in runs},
         configs={run.label: record_of(run) for run in runs},
         groups=GROUPS,
-        left_out=refused,
-        failed=failed,
+        left_out=left_out,
+        failed=[],
         made=facts_of_report(made),
         provenance=made,
-        command={study.name: command_of(study.name, options, *arguments) for study in chosen},
+        command={
+            study.name: command_of(
+                study.name, own[study.name].options if study.name in own else options, *arguments
+            )
+            for study in chosen
+        },
         seeds=groups,
+        look=look(planned) if planned else None,
         **more,
     )
-    path = write(report, out)
+    drawn = Drawn()
+
+    def report_of(done: Done, to_come: Sequence[Study] = ()) -> Report:
+        return dataclasses.replace(
+            empty,
+            results=done.shown,
+            left_out=[*done.left_out, *left_out],
+            failed=done.failed,
+            to_come=[study.title for study in to_come],
+        )
+
+    def finished(done: Done, to_come: Sequence[Study]) -> None:
+        write(report_of(done, to_come), out, drawn)
+
+    done = run_studies(runs, chosen, options, console, plan=planned, finished=finished)
+    report = report_of(done)
+    if not report.results:
+        raise ValueError("no study could be run: " + " ".join([*report.left_out, *report.failed]))
+    path = write(report, out, drawn)
     print_findings(report, Console(highlight=False))
     return path
 
@@ -208,9 +256,10 @@ def arguments_of(workdirs: Sequence[str | Path]) -> str:
 
 
 def command_of(study: str, options: Options, *arguments: str) -> str:
-    """The command that reproduces one study's numbers, with all options that differ from their defaults."""
+    """The command that reproduces one study's numbers: with all options that differ from their defaults, and
+    with --full, so that no other is chosen."""
     first, *others = arguments
-    words = ["python -m resjax.analyze", first, f"--studies={study}", *others, *options.arguments()]
+    words = ["python -m resjax.analyze", first, f"--studies={study}", *others, *options.arguments(), "--full"]
     return " ".join(words)
 
 
@@ -242,13 +291,25 @@ def _main(argv: list[str]) -> None:
         raise command.Misuse("--network needs --out=DIR, the folder of the report")
     options, studies = command.chosen(Options, _OPTIONS), _STUDIES.value or []
     _chosen(studies)  # a wrong name is told before a missing folder
+    budget = _budget()
     if network:
-        report = analyze_network(network, studies, out=out, options=options)
+        report = analyze_network(network, studies, out=out, options=options, budget=budget)
     else:
         allow_code = _ALLOW_CODE.value or []
         share_cores_to_analyse(configs.load(find(workdirs)[0], allow_code))
-        report = analyze(workdirs, studies, out or None, options, allow_code=allow_code)
+        report = analyze(workdirs, studies, out or None, options, budget=budget, allow_code=allow_code)
     print(f"report: {report}")
+
+
+def _budget() -> Budget:
+    """The minutes that the command line gives, and the options that it fixes."""
+    if _FULL.value and _MINUTES.present:
+        raise command.Misuse("give either --minutes=M, or --full for everything, not both")
+    fixed = frozenset(name for name, flag in _OPTIONS.items() if flag.present)
+    try:
+        return Budget(math.inf if _FULL.value else _MINUTES.value, fixed)
+    except ValueError as error:
+        raise command.Misuse(error) from error
 
 
 if __name__ == "__main__":
@@ -265,6 +326,13 @@ if __name__ == "__main__":
     )
     _STUDIES = flags.DEFINE_list("studies", [], f"any of {', '.join(STUDIES)}; default: all")
     _OUT = flags.DEFINE_string("out", None, "folder of the report; default: <first workdir>/analysis")
+    _MINUTES = flags.DEFINE_float(
+        "minutes",
+        MINUTES,
+        "about how long all studies together may take, on this machine: the numbers of examples and of "
+        "random draws are chosen so that they fit; an option that is given is kept",
+    )
+    _FULL = flags.DEFINE_bool("full", False, "everything, with no regard to the time: options as listed here")
     _ALLOW_CODE = command.define_allow_code()
     _OPTIONS = command.define_options(Options)
     command.run(_main)

@@ -8,6 +8,7 @@ import numpy as np
 
 from resjax.network.example import one_example
 from resjax.network.losses import cross_entropy, share_wrong
+from resjax.studies.subject import Subject
 
 
 def draw(network, shape):
@@ -76,5 +77,6 @@ def subject_of(network, variables, give, example, **more):
         "has_training_examples": True,
         "as_they_are": "not augmented",
         "told": "as made",
+        "once": functools.partial(Subject.once, types.SimpleNamespace(_shared={})),
     }
     return types.SimpleNamespace(**own | more)

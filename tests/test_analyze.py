@@ -111,7 +111,7 @@ def test_from_workdirs_to_report(workdirs, capsys):
     assert results["deep"].num_examples == 50
     assert results["deep"].residual.all() and not results["flat"].residual.any()
     folders = f"{workdirs / 'deep'},{workdirs / 'flat'}"
-    own = "--max_examples=50 --batch_size=32 --gradient_batches=2"
+    own = "--max_examples=50 --batch_size=32 --gradient_batches=2 --full"
     assert f"resjax.analyze --workdir={folders} --studies=lesion {own}" in shown
     norms = read(workdirs / "report" / "gradients.json", STUDIES["gradients"])
     assert list(norms["deep"].step) == [0, 2] and norms["deep"].norm.shape[1] == 2
@@ -121,13 +121,13 @@ def test_from_workdirs_to_report(workdirs, capsys):
 
 def test_the_command_of_a_section_has_the_options_that_differ():
     start = "python -m resjax.analyze --workdir=a,b --studies=paths"
-    assert command_of("paths", Options(), "--workdir=a,b") == start
+    assert command_of("paths", Options(), "--workdir=a,b") == f"{start} --full"
     fields = dataclasses.fields(Options)
     own = {f.name: "2 epochs" if f.type == "str" else 1 + f.default for f in fields}
     words = shlex.split(command_of("paths", Options(**own), "--workdir=a,b").removeprefix(start))
-    assert words == [f"--{name}={value}" for name, value in own.items()]
+    assert words == [*(f"--{name}={value}" for name, value in own.items()), "--full"]
     own = command_of("paths", Options(seed=1), "--network=a:make", "--out='b c'")
-    assert own == "python -m resjax.analyze --network=a:make --studies=paths --out='b c' --seed=1"
+    assert own == "python -m resjax.analyze --network=a:make --studies=paths --out='b c' --seed=1 --full"
 
 
 @pytest.mark.parametrize(
@@ -189,6 +189,9 @@ def test_finished_studies_are_not_repeated(workdirs, tmp_path, counted, capsys, 
     assert calls == [] and capsys.readouterr().err.count("done before") >= 3
     assert json.loads((tmp_path / "curves.json").read_text())["runs"] == before
     analyze([workdirs / "flat"], ["curves"], tmp_path, Options(seed=1))
+    assert calls == []  # curves read no seed
+    kept_file.unlink()
+    analyze([workdirs / "flat"], ["curves"], tmp_path)
     assert calls == ["flat"]
 
 
@@ -208,7 +211,9 @@ def test_the_key_changes_with_whatever_could_change_a_result(workdirs, monkeypat
 def test_a_signal_stops_an_analysis_and_the_rest_is_kept(workdirs, counted):
     study = STUDIES["curves"]
     runs = [load_run(workdirs / "deep"), load_run(workdirs / "flat")]
-    options = Options(seed=5)
+    options = Options()
+    for run in runs:
+        (run.kept / f"{study.name}.json").unlink(missing_ok=True)
 
     def interrupted(bench):
         if bench.run.label == "flat":

@@ -153,6 +153,8 @@ FLAGS = {
     ("resjax.analyze", "--study=x"): "Did you mean --studies? This command has: --allow_code, ",
     ("resjax.analyze", "--studies=lesions", "--workdir=x"): "Did you mean lesion?",
     ("resjax.analyze", "--draws=1", "--workdir=x"): "draws=1; allowed: 2 or more",
+    ("resjax.analyze", "--minutes=0", "--workdir=x"): "minutes=0; allowed: more than 0, or --full",
+    ("resjax.analyze", "--minutes=3", "--full", "--workdir=x"): "either --minutes=M, or --full",
     ("resjax.analyze",): "name either --workdir=DIR",
     ("resjax.claims", "--name=edges"): "Did you mean --names?",
     ("resjax.claims", "--names=edge"): "Did you mean edges?",

@@ -17,6 +17,7 @@ from network_helpers import draw, logits_of, programs
 from resjax import models
 from resjax.report import compare
 from resjax.studies import variants
+from resjax.studies.lesions import prefixes
 from resjax.studies.paths.committee import HALF, STUDY, Committee, committee, plot
 from resjax.studies.paths.voters import diversity_of, draw_voters, wrong_answers
 
@@ -131,9 +132,9 @@ def test_probabilities_are_averaged_on_request():
     assert got.choices["average of"] == "probabilities"
 
 
-def test_does_not_depend_on_the_batch_size_and_compiles_once():
+def test_does_not_depend_on_the_batch_size_and_compiles_each_kind_of_unit_once():
     whole = result()
-    before = programs(variants._logits)
+    before = programs(prefixes.run_unit)
     seen = []
     other = committee(
         *case(),
@@ -143,8 +144,9 @@ def test_does_not_depend_on_the_batch_size_and_compiles_once():
         batch_size=6,
         progress=lambda *a: seen.append(a),
     )
-    assert programs(variants._logits) == before + 1
-    assert seen[0] == (0, 2 * 14) and seen[-1] == (2 * 14, 2 * 14)
+    assert programs(prefixes.run_unit) == before + len(case()[0].stacks)
+    total = seen[0][1]  # of two batches: the whole network, and different voters; some are of both kinds
+    assert 2 * 5 < total <= 2 * 14 and seen[0] == (0, total) and seen[-1] == (total, total)
     for name in ("voter_error", "majority_error", "average_error", "kappa"):
         np.testing.assert_allclose(getattr(other, name), getattr(whole, name), rtol=1e-6)
 

@@ -127,7 +127,7 @@ def test_the_command_trains_on_cores_as_on_one_device(tmp_path):
         for run, count in runs
     ]  # fmt: skip
     commands.append(("resjax.analyze", f"--workdir={tmp_path / 'cores'}",
-                     "--studies=lesion", "--max_examples=40"))  # fmt: skip
+                     "--studies=lesion", "--max_examples=40", "--full"))  # fmt: skip
     *trained, analyzed = run_each(commands, tmp_path, RESJAX_CACHE_DIR=str(tmp_path / "cache"))
     for (_, count), done in zip(runs, trained, strict=True):
         assert done.returncode == 0, done.stderr

@@ -162,7 +162,7 @@ def test_a_kept_result_that_can_not_be_one_is_measured_again(tmp_path, content):
     with (tmp_path / "x.json").open("wb") as file:
         file.write(content or b"")
         file.truncate(len(content) if content else 1 << 40)
-    assert kept._load(tmp_path / "x.json", "key", dict) is None
+    assert kept._load(tmp_path / "x.json", lambda data: "key", dict) is None
 
 
 @pytest.mark.parametrize("end", [b"\n", b""])

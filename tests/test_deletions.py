@@ -18,12 +18,13 @@ from resjax import models
 from resjax.network.losses import cross_entropy
 from resjax.studies.catalogue import STUDIES, plot
 from resjax.studies.lesions import prefixes
-from resjax.studies.lesions.deletions import by_number, delete_subsets, deletions
+from resjax.studies.lesions.deletions import by_number, deletions
 from resjax.studies.lesions.deletions_result import Deletions
 from resjax.studies.lesions.lesion import lesion
 from resjax.studies.lesions.pairs import interaction, longest_run, pair_matrix, pairs, run_matrix
 from resjax.studies.lesions.prefixes import measure_places
 from resjax.studies.lesions.proportion import line_of
+from resjax.studies.lesions.sets import delete_subsets
 from resjax.studies.lesions.subsets import (
     candidates,
     default_numbers,
@@ -118,8 +119,8 @@ def test_equals_a_network_built_without_the_units():
 def test_only_what_differs_is_run_in_two_programs_a_stack(monkeypatch):
     network, variables = network_of("pre")
     # What runs, and how often it is compiled, is visible nowhere else.
-    run, before, times = prefixes._run_unit, programs(prefixes._run_unit), []
-    monkeypatch.setattr(prefixes, "_run_unit", lambda *a: times.append(1) or run(*a))
+    run, before, times = prefixes.run_unit, programs(prefixes.run_unit), []
+    monkeypatch.setattr(prefixes, "run_unit", lambda *a: times.append(1) or run(*a))
     x, y = examples()
     result = pairs(network, variables, x, y)
     rows = np.where(result.deleted, ~np.arange(5), np.arange(5))
@@ -151,8 +152,8 @@ def test_random_sets_are_of_their_size_allowed_and_different(allowed, draws, see
 def test_the_passes_that_are_stated_are_those_that_are_run(monkeypatch):
     network, variables = network_of("pre")
     # What runs is visible nowhere else.
-    ran, original = [], prefixes._run_unit
-    monkeypatch.setattr(prefixes, "_run_unit", lambda *args: ran.append(args[0]) or original(*args))
+    ran, original = [], prefixes.run_unit
+    monkeypatch.setattr(prefixes, "run_unit", lambda *args: ran.append(args[1]) or original(*args))
     out = np.array([[0, 0, 0, 1, 0], [0, 1, 0, 0, 0], [0, 1, 0, 1, 0], [1, 1, 1, 1, 1]], bool)
     result = delete_subsets(network, variables, *examples(), out, batch_size=BATCH)
     # 5 of the intact one; then units 4; 2, 3, 4; 4 again behind the shared 0, 2; and none.

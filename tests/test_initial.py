@@ -17,6 +17,7 @@ from resjax.network.refusal import Refusal
 from resjax.report import compare, kept
 from resjax.studies import initial
 from resjax.studies.catalogue import STUDIES
+from resjax.studies.costs import nothing
 from resjax.studies.initial import at_initialization, described, drawn
 from resjax.studies.options import Options
 from resjax.studies.result import Result
@@ -50,6 +51,7 @@ def study(**changes):
         "code": "size()",
         "result": Size,
         "measure": measure,
+        "cost": nothing,
         "plot": lambda results: None,
         "points": lambda label, r: [],
         "table": lambda r: {"part": r.part, "size": [f"{v:.4g}" for v in r.size]},
@@ -109,11 +111,24 @@ def test_the_initialization_of_an_imported_network_is_said_to_be_unknown(run):
     assert "the initialization of the imported network is unknown" in described(imported)
 
 
+def test_studies_share_one_network_at_initialization(run, monkeypatch):
+    made, real = [], initial.reestimate
+    monkeypatch.setattr(initial, "reestimate", lambda *a, **how: made.append(1) or real(*a, **how))
+    run = dataclasses.replace(run)
+    one, two = (study().run(run, QUICK, lambda done, of: None) for _ in range(2))
+    assert len(made) == 1
+    np.testing.assert_array_equal(one.initial.size, two.initial.size)
+    # Another size of batches gives other statistics.
+    study().run(run, dataclasses.replace(QUICK, batch_size=3), lambda done, of: None)
+    assert len(made) == 2
+
+
 def test_a_network_whose_statistics_cannot_be_estimated_has_no_control(run, monkeypatch):
     def refuses(*_, **__):
         raise Refusal("statistics of another kind")
 
     monkeypatch.setattr(initial, "reestimate", refuses)
+    run = dataclasses.replace(run)  # which does not know its network at initialization
     result = study().run(run, QUICK, lambda done, of: None)
     assert result.initial is None
     assert result.choices["at initialization"] == "not measured: statistics of another kind"

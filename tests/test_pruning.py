@@ -14,8 +14,8 @@ from network_helpers import draw, subject_of
 from resjax import models
 from resjax.network import Network, Stack
 from resjax.network.unit import Unit
-from resjax.studies.lesions.deletions import delete_subsets
 from resjax.studies.lesions.pruning import STUDY, Pruning, pruning, random_curve
+from resjax.studies.lesions.sets import delete_subsets
 from resjax.studies.options import Options
 from resjax.studies.variants import measure, with_gates
 

@@ -10,8 +10,7 @@ from network_helpers import draw, logits_of, programs
 from resjax import models
 from resjax.analysis import delete_subsets, deletions, pairs, reestimate, reorder
 from resjax.network.losses import cross_entropy
-from resjax.studies import variants
-from resjax.studies.lesions import batch_statistics as statistics
+from resjax.studies.lesions import recalibrated_walk as walk
 from resjax.studies.lesions.prefixes import measure_places
 
 SHAPE, CLASSES, BATCH = (6, 6, 1), 4, 4
@@ -48,7 +47,7 @@ def by_hand(kind, gates):
 )
 def test_every_set_equals_the_computation_by_hand(kind):
     network, variables = network_of(**kind)
-    made, scored = programs(statistics._train_mode), programs(variants._score)
+    made = programs(walk._run_unit)
     seen = []
     result = deletions(
         *(network, variables, *examples()),
@@ -58,8 +57,7 @@ def test_every_set_equals_the_computation_by_hand(kind):
         batch_size=BATCH,
         progress=lambda *a: seen.append(a),
     )
-    assert programs(statistics._train_mode) <= made + 1
-    assert programs(variants._score) == scored + 1
+    assert programs(walk._run_unit) <= made + len(network.stacks)
     assert seen == sorted(seen) and len({of / 2 for _, of in seen}) <= 2
     for row in range(len(result.deleted)):
         error, loss = by_hand(kind, 1 - result.deleted[row].astype(np.float32))
@@ -69,13 +67,12 @@ def test_every_set_equals_the_computation_by_hand(kind):
     assert np.abs(result.loss - running.loss).min() > 1e-3  # also where nothing is deleted
     assert result.intact_loss == pytest.approx(running.intact_loss, rel=1e-6)
     assert "re-estimated for each lesioned network, on 8 images" in result.choices["BatchNorm"]
-    assert "no beginnings are shared" in result.choices["forward passes"]
+    assert "equal beginnings run once" in result.choices["forward passes"]
     assert set(result.choices) - {"draws", "seed", "units that change the shape"} == set(running.choices)
 
 
 def test_every_order_equals_a_network_of_permuted_variables():
     network, variables = network_of()
-    made = programs(statistics._train_mode)
     result = reorder(
         *(network, variables, *examples()),
         swaps=(1,),
@@ -83,7 +80,6 @@ def test_every_order_equals_a_network_of_permuted_variables():
         recalibrate_on=REFERENCE,
         batch_size=BATCH,
     )
-    assert programs(statistics._train_mode) == made + 1
     row = int(np.flatnonzero(result.order[:, 1] == 2)[0])
     np.testing.assert_array_equal(result.order[row], [0, 2, 1, 3])
     # The units themselves change places, and are estimated as a network of their own.

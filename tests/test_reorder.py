@@ -16,18 +16,9 @@ from scipy import stats
 
 from resjax import models
 from resjax.studies.catalogue import STUDIES, plot
+from resjax.studies.lesions.orders import kendall_tau, neighbour_swaps, reverse, shuffled, swapped
 from resjax.studies.lesions.prefixes import measure_places
-from resjax.studies.lesions.reorder import (
-    KINDS,
-    Reordering,
-    by_swaps,
-    kendall_tau,
-    neighbour_swaps,
-    reorder,
-    reverse,
-    shuffled,
-    swapped,
-)
+from resjax.studies.lesions.reorder import KINDS, Reordering, by_swaps, reorder
 from resjax.studies.options import Options
 from resjax.studies.variants import measure, with_order
 

@@ -7,7 +7,7 @@ from network_helpers import draw
 from script_helpers import run_each
 
 from resjax import models
-from resjax.analysis import lesion
+from resjax.analysis import delete_subsets, lesion
 from resjax.cpu import shared_batches as cores
 from resjax.studies.batches import padded_batches
 
@@ -21,7 +21,7 @@ import numpy as np
 
 from resjax import models
 from resjax.cpu.shared_batches import shared_cores
-from resjax.analysis import gradients, lesion
+from resjax.analysis import delete_subsets, gradients, lesion
 from resjax.studies.paths.path_exact import path_spectrum
 from resjax.studies.paths.path_walk import TRAINING
 from resjax.studies.variants import logits_of, measure, with_gates
@@ -36,6 +36,7 @@ x, y = rng.standard_normal((13, 8, 8, 3)).astype(np.float32), rng.integers(0, 4,
 gates = rng.random((7, network.num_units)).astype(np.float32)
 args = (network, variables, x, y)
 each = lesion(*args, batch_size=5)
+sets = delete_subsets(*args, gates < 0.4, batch_size=5)
 scores, _ = measure(*args, with_gates, gates, batch_size=5)
 exact = path_spectrum(*args, batch_size=4)
 alone = path_spectrum(*args, batch_size=3)  # which two can't share
@@ -44,6 +45,7 @@ norms = gradients(*args, batch_size=6)
 np.savez(
     sys.argv[2],
     each=np.stack([each.error, each.loss, each.kl, each.agreement]),
+    sets=np.stack([sets.error, sets.loss, sets.kl, sets.agreement]),
     scores=np.stack([scores.error, scores.loss, scores.kl, scores.agreement]),
     logits=logits_of(network, variables, x, with_gates, gates, batch_size=5),
     exact=exact.norm,
@@ -77,7 +79,8 @@ def test_two_of_the_tests_devices_find_what_one_does(monkeypatch):
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((7, 6, 6, 1)).astype(np.float32), rng.integers(0, 4, 7)
     given = network, draw(network, (6, 6, 1)), x, y
-    one = lesion(*given, batch_size=4)
+    sets = np.array([[False, True], [True, True]])
+    one = [lesion(*given, batch_size=4), delete_subsets(*given, sets, batch_size=4)]
     shared = []
 
     def two():
@@ -85,10 +88,11 @@ def test_two_of_the_tests_devices_find_what_one_does(monkeypatch):
         return shared[-1]
 
     monkeypatch.setattr(cores, "shared_cores", two)
-    found = lesion(*given, batch_size=4)
-    assert shared and shared[0].count == 2
-    for name in ("error", "loss", "kl", "agreement"):
-        np.testing.assert_allclose(getattr(found, name), getattr(one, name), rtol=2e-4, atol=2e-5)
+    found = [lesion(*given, batch_size=4), delete_subsets(*given, sets, batch_size=4)]
+    assert [cores.count for cores in shared] == [2, 2]
+    for own, alone in zip(found, one, strict=True):
+        for name in ("error", "loss", "kl", "agreement"):
+            np.testing.assert_allclose(getattr(own, name), getattr(alone, name), rtol=2e-4, atol=2e-5)
 
 
 def test_devices_that_are_no_cores_are_left_alone():

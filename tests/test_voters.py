@@ -40,7 +40,7 @@ def intervals():
     for seed in range(SAMPLES):
         rng = np.random.default_rng(seed)
         answers = population()[rng.choice(ALL, V, replace=False)]
-        members = draw_committees(rng, V, SIZES, DRAWS)
+        members = draw_committees((seed,), V, SIZES, DRAWS)
         again = np.stack([errors_of(weights, answers) for weights in refill(members, seed)])
         voters = voter_interval(np.mean(answers != LABELS, axis=1), ALL)
         of_size = committee_interval(errors_of(members, answers), again, V, ALL)
@@ -51,8 +51,7 @@ def intervals():
 @functools.cache
 def truth():
     """The same numbers of all voters, and of many committees of any of them."""
-    rng = np.random.default_rng(99)
-    many = draw_committees(rng, ALL, SIZES, 400)
+    many = draw_committees((99,), ALL, SIZES, 400)
     sizes = [np.mean([errors_of(row[None, None], population())[0, 0] for row in m]) for m in many]
     return np.array([*diversity_of(population(), LABELS), np.mean(population() != LABELS), *sizes])
 
@@ -72,7 +71,7 @@ def test_where_all_voters_are_there_only_committees_are_drawn():
     )
     error = np.mean(answers != LABELS, axis=1)
     np.testing.assert_allclose(voter_interval(error, V), error.mean())
-    members = draw_committees(np.random.default_rng(0), V, SIZES, DRAWS)
+    members = draw_committees((0,), V, SIZES, DRAWS)
     again = np.stack([errors_of(weights, answers) for weights in refill(members)])
     errors = errors_of(members, answers)
     low, high = committee_interval(errors, again, V, V).T
@@ -90,7 +89,7 @@ def test_one_pair_has_no_interval_and_equal_voters_leave_no_doubt():
 
 
 def test_places_are_refilled_from_the_voters_and_sizes_stay():
-    members = draw_committees(np.random.default_rng(0), V, SIZES, DRAWS)
+    members = draw_committees((0,), V, SIZES, DRAWS)
     filled = refill(members, seed=1)
     np.testing.assert_array_equal(
         filled.sum(-1), np.broadcast_to(np.array(SIZES)[:, None], filled.shape[:-1])
@@ -101,3 +100,11 @@ def test_places_are_refilled_from_the_voters_and_sizes_stay():
     for r in filled:
         assert len({tuple(r[0, d]) for d in twin}) == 1
     assert filled.mean((0, 1, 2)) == pytest.approx(np.full(V, 3 / V), rel=0.35)
+
+
+def test_more_draws_begin_with_the_same_committees():
+    few, many = (draw_committees((3, 1), V, SIZES, draws) for draws in (4, 30))
+    np.testing.assert_array_equal(many[:, :4], few)
+    one = draw_committees((3, 1), V, SIZES[-1:], 4)  # whatever the other sizes
+    np.testing.assert_array_equal(one[0], few[-1])
+    assert (draw_committees((3, 2), V, SIZES, 4) != few).any()

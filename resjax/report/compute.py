@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from traceback import format_exc
 from typing import NamedTuple
@@ -11,8 +11,9 @@ from rich.console import Console
 
 from resjax.network.refusal import Refusal
 from resjax.report import kept
+from resjax.report.plan import Plan
 from resjax.report.progress import progress
-from resjax.studies.options import ClaimOptions, Options
+from resjax.studies.options import ClaimOptions, Options, Recorded
 from resjax.studies.result import Result
 from resjax.studies.study import Claim, Study
 from resjax.studies.subject import Subject
@@ -33,19 +34,35 @@ class Done(NamedTuple):
 
 
 def run_studies(
-    runs: Sequence[Subject], studies: Sequence[Study], options: Options, console: Console
+    runs: Sequence[Subject],
+    studies: Sequence[Study],
+    options: Options,
+    console: Console,
+    *,
+    plan: Plan | None = None,
+    finished: Callable[[Done, Sequence[Study]], None] = lambda done, to_come: None,
 ) -> Done:
     """Runs every study on every run, or given network, that allows it. Finished results are loaded; if one
     study fails, the others still run.
 
+    Args:
+      options: of all studies that ``plan`` does not name.
+      plan: the options of each study, and its estimated time.
+      finished: is called with what is done and the studies to come, after each study that has a result but
+        the last one.
+
     Raises:
       Stopped: SIGTERM or Ctrl-C; finished results are kept.
     """
+    planned = plan.studies if plan else {}
+    total = sum(sum(one.seconds.values()) for one in planned.values())
     done: Shown = []
     left_out: list[str] = []
     failed: list[str] = []
-    with progress(console, KEPT) as task:
-        for study in studies:
+    with progress(console, KEPT, total) as task:
+        for i, study in enumerate(studies):
+            one = planned.get(study.name)
+            own = one.options if one else options
             results: dict[str, Result] = {}
             refused: dict[str, list[str]] = {}  # {reason: labels}, because seeds share their reasons
             for run in runs:
@@ -53,14 +70,15 @@ def run_studies(
                 try:
                     if reason := study.unsuited(run):
                         raise Refusal(reason)
-                    result = kept.load(run, study, options)
+                    result = kept.load(run, study, own)
                     if result is not None:
                         console.print(f"{name} (done before)", markup=False)
                     else:
-                        with task(name) as tell:
-                            result = study.run(run, options, tell)
+                        recorded, before = Recorded(own), kept.earlier(run, study, own)
+                        with task(name, one.seconds.get(run.label, 0.0) if one else 0.0) as tell:
+                            result = study.run(run, recorded, tell, before)
                         try:
-                            kept.save(run, study, options, result)
+                            kept.save(run, study, own, result, recorded.read)
                         except OSError as error:  # the folder of the run can't be written
                             console.print(f"result not saved: {explained(error)}", markup=False)
                 except Refusal as error:
@@ -75,9 +93,11 @@ def run_studies(
                     console.print(f"{trace}failed: {failed[-1]}", markup=False)
                 else:
                     results[run.label] = result
-            left_out += [f"{study.title}, of {join(own)}: {reason}." for reason, own in refused.items()]
+            left_out += [f"{study.title}, of {join(labels)}: {reason}." for reason, labels in refused.items()]
             if results:
                 done.append((study, results))
+                if to_come := studies[i + 1 :]:
+                    finished(Done(done, left_out, failed), to_come)
     return Done(done, left_out, failed)
 
 

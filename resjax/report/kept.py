@@ -1,11 +1,12 @@
 """Keeps finished results on disk, so that no study or claim is repeated unnecessarily.
 
-``WORKDIR/studies/NAME.json`` holds a result and its cache key: study, options, what the run is
-(configuration, checkpoints, log), versions, and a hash of the code that measures
+``WORKDIR/studies/NAME.json`` holds a result and its cache key: study, the options that it read, what the run
+is (configuration, checkpoints, log), versions, and a hash of the code that measures
 (``resjax.report.fingerprint``). If the key differs, or the result is not the one that was saved, it is
 recomputed. So ``analyze`` can be stopped and restarted, and a run in several comparisons is analyzed only
-once. Results of claims, and of a network that somebody else made and trained, are in the folder of the
-report, ``OUT/kept/NAME.json``.
+once. More draws repeat no study that draws nothing, and a study whose ``adds`` names the option that differs
+starts from the result with fewer (``earlier``). Results of claims, and of a network that somebody else made
+and trained, are in the folder of the report, ``OUT/kept/NAME.json``.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,12 +36,37 @@ _LONGEST = 1 << 27  # bytes of a file that is read
 
 def load(run: Subject, study: Study, options: Options) -> Result | None:
     """The finished result; None if there is none, or if its key differs."""
-    return _load(_path(run, study), key(run, study, options), study.result.from_json)
+
+    def own_key(data: dict[str, Any]) -> str:
+        return key(run, study, options, data.get("read", _ALL))
+
+    return _load(_path(run, study), own_key, study.result.from_json)
 
 
-def save(run: Subject, study: Study, options: Options, result: Result) -> None:
-    """Saves ``result`` atomically."""
-    _save(_path(run, study), key(run, study, options), result.to_json())
+def options_of(run: Subject, study: Study) -> Options | None:
+    """The options of the finished result, if it is still that of the run and of the code; else None."""
+    try:
+        options = Options(**_read(_path(run, study))["options"])
+        return options if load(run, study, options) is not None else None
+    except _NOT_A_RESULT:  # earlier versions wrote no options
+        return None
+
+
+def earlier(run: Subject, study: Study, options: Options) -> Result | None:
+    """The finished result if its options differ in ``study.adds`` alone; else None."""
+    own = options_of(run, study)
+    if own is None or not study.adds:
+        return None
+    return load(run, study, dataclasses.replace(options, **{name: getattr(own, name) for name in study.adds}))
+
+
+def save(
+    run: Subject, study: Study, options: Options, result: Result, read: Collection[str] | None = None
+) -> None:
+    """Saves ``result`` atomically; ``read`` names the options on which it depends, None for all."""
+    names = sorted(_ALL if read is None else read)
+    more = {"options": dataclasses.asdict(options), "read": names}
+    _save(_path(run, study), key(run, study, options, names), result.to_json(), more)
 
 
 def load_claim(out: Path, claim: Claim, options: ClaimOptions) -> dict[str, Result] | None:
@@ -49,7 +75,7 @@ def load_claim(out: Path, claim: Claim, options: ClaimOptions) -> dict[str, Resu
     def results(data: dict[str, Any]) -> dict[str, Result]:
         return {label: claim.result.from_json(one) for label, one in data.items()}
 
-    return _load(_claim_path(out, claim), claim_key(claim, options), results)
+    return _load(_claim_path(out, claim), lambda data: claim_key(claim, options), results)
 
 
 def save_claim(out: Path, claim: Claim, options: ClaimOptions, results: Mapping[str, Result]) -> None:
@@ -58,20 +84,24 @@ def save_claim(out: Path, claim: Claim, options: ClaimOptions, results: Mapping[
     _save(_claim_path(out, claim), claim_key(claim, options), data)
 
 
-def key(run: Subject, study: Study, options: Options) -> str:
-    """Changes with everything that could change the result."""
-    return _digest(study, options, **run.identity, subject=code_fingerprint(type(run)))
+_ALL = tuple(field.name for field in dataclasses.fields(Options))
+
+
+def key(run: Subject, study: Study, options: Options, read: Collection[str] = _ALL) -> str:
+    """Changes with everything that could change the result, of the options with those in ``read``."""
+    own = {name: getattr(options, name) for name in _ALL if name in read}
+    return _digest(study, own, **run.identity, subject=code_fingerprint(type(run)))
 
 
 def claim_key(claim: Claim, options: ClaimOptions) -> str:
     """Changes with everything that could change the results of a claim."""
-    return _digest(claim, options)
+    return _digest(claim, dataclasses.asdict(options))
 
 
-def _digest(study: Study, options: Options | ClaimOptions, **facts: Any) -> str:
+def _digest(study: Study, options: dict[str, Any], **facts: Any) -> str:
     facts |= {
         "study": study.name,
-        "options": dataclasses.asdict(options),
+        "options": options,
         "versions": [jax.__version__, jax.default_backend()],
         "code": code_fingerprint(study.measure),
         "control": code_fingerprint(at_initialization) if study.control else None,
@@ -79,21 +109,30 @@ def _digest(study: Study, options: Options | ClaimOptions, **facts: Any) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def _load(path: Path, key: str, restore: Callable[[dict[str, Any]], T]) -> T | None:
+def _load(
+    path: Path, key: Callable[[dict[str, Any]], str], restore: Callable[[dict[str, Any]], T]
+) -> T | None:
     try:
-        if path.stat().st_size > _LONGEST:
-            return None
-        data = json.loads(read_bytes(path))
+        data = _read(path)
         result = data["result"]
-        same = data["key"] == key and data.get("sha256", _sha256(result)) == _sha256(result)
+        same = data["key"] == key(data) and data.get("sha256", _sha256(result)) == _sha256(result)
         return restore(result) if same else None
-    # It is not there, can't be read, is damaged, or is in another format.
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except _NOT_A_RESULT:
         return None
 
 
-def _save(path: Path, key: str, result: dict[str, Any]) -> None:
-    content = {"key": key, "sha256": _sha256(result), "made": provenance(), "result": result}
+# What reading raises where a file is not there, can't be read, is damaged, or is in another format.
+_NOT_A_RESULT = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+
+
+def _read(path: Path) -> Any:
+    if path.stat().st_size > _LONGEST:
+        raise ValueError(f"{path} has more than {_LONGEST:,} bytes")
+    return json.loads(read_bytes(path))
+
+
+def _save(path: Path, key: str, result: dict[str, Any], more: Mapping[str, Any] | None = None) -> None:
+    content = {"key": key, "sha256": _sha256(result), "made": provenance(), **(more or {}), "result": result}
     write(path, json.dumps(content) + "\n")
 
 

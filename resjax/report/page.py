@@ -42,6 +42,15 @@ class FoundSection:
 
 
 @dataclasses.dataclass(frozen=True)
+class Look:
+    """How much was measured: all that there is, or what some minutes allow."""
+
+    headline: str  # 'Quick look (5 minutes)'
+    notes: Sequence[str]  # what is too coarse
+    table: Table  # the sizes of each study
+
+
+@dataclasses.dataclass(frozen=True)
 class Page:
     """The whole report."""
 
@@ -54,6 +63,8 @@ class Page:
     made: Facts  # date, commit, versions and device of the analysis
     seeds: str = ""  # how groups of runs are shown, if there are any
     found: FoundSection | None = None  # of a given network
+    look: Look | None = None  # None: the sizes were given
+    to_come: Sequence[str] = ()  # titles of the studies that are not finished yet
 
 
 def render(page: Page) -> str:
@@ -80,7 +91,7 @@ def render(page: Page) -> str:
 {"".join(_headlines(group, own) for group, own in groups)}</nav>
 {_facts(page.summary) if page.summary else ""}
 {f'<p class="seeds">{_prose(page.seeds)}</p>' if page.seeds else ""}
-</header>
+{_state(page)}</header>
 {_found(page.found) if page.found else ""}
 {"".join(_chapter(group, own) for group, own in groups)}
 <section id="runs">
@@ -88,6 +99,7 @@ def render(page: Page) -> str:
 {_facts(page.runs) if page.runs else ""}
 {_list("Left out", page.left_out)}
 {_list("Failed", page.failed)}
+{_sizes(page.look) if page.look else ""}
 <h3>This report</h3>
 {_facts({"": page.made})}
 </section>
@@ -95,6 +107,18 @@ def render(page: Page) -> str:
 </body>
 </html>
 """
+
+
+def _state(page: Page) -> str:
+    """Which look it is, and what is not finished yet."""
+    texts = [f"{page.look.headline}. {' '.join(page.look.notes)}"] if page.look else []
+    if page.to_come:
+        texts.append(f"Not finished yet: {', '.join(page.to_come)}.")
+    return "".join(f'<p class="look">{_prose(text.strip())}</p>\n' for text in texts)
+
+
+def _sizes(look: Look) -> str:
+    return f"<h3>How much was measured: {escape(look.headline)}</h3>{_table(look.table)}"
 
 
 def _list(title: str, sentences: Sequence[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ from resjax.workdir.stopping import phase
 
 Results = Mapping[str, Result]
 """{label of the run: result}."""
+Summary = dict[str, dict[str, str]]
+"""{label: {row: cell}}."""
 _LONGEST = 1 << 28  # bytes of a study's file, which holds the results of all runs
 
 
@@ -46,6 +48,8 @@ class Report:
     seeds: Groups = dataclasses.field(default_factory=dict)  # groups of runs that are shown as one
     found: Found | None = None  # in a given network
     opening: str = "run = resjax.analysis.load_run(workdir)"  # what Python needs before a study's code
+    look: html.Look | None = None  # how much was measured; None: as the options say
+    to_come: Sequence[str] = ()  # titles of the studies that are not finished yet
 
     @property
     def shown(self) -> list[tuple[Study, Pooled]]:
@@ -60,54 +64,81 @@ class Report:
     @property
     def summary(self) -> dict[str, dict[str, str]]:
         """{label: {row: cell}} of all studies, for the short table."""
+        return self.merged([compare.summary(study, pooled) for study, pooled in self.shown])
+
+    def merged(self, summaries: Iterable[Summary]) -> Summary:
+        """The summaries of studies as one."""
         grouped = {run: label for label, runs in self.seeds.items() for run in runs}
-        merged: dict[str, dict[str, str]] = {grouped.get(run, run): {} for run in self.runs}
-        for study, pooled in self.shown:
-            for label, rows in compare.summary(study, pooled).items():
+        merged: Summary = {grouped.get(run, run): {} for run in self.runs}
+        for summary in summaries:
+            for label, rows in summary.items():
                 merged.setdefault(label, {}).update(rows)
         heads = {label: f"{label}, n = {len(runs)} seeds" for label, runs in self.seeds.items()}
         return {heads.get(label, label): rows for label, rows in merged.items()}
 
 
-def write(report: Report, out: Path) -> Path:
-    """Writes everything under ``out``, each file whole or not at all; returns the path of report.html."""
+@dataclasses.dataclass
+class Drawn:
+    """What is drawn of a report, so that one which grows study by study draws each of them once."""
+
+    studies: dict[str, tuple[html.Section, Summary]] = dataclasses.field(default_factory=dict)
+    found: html.FoundSection | None = None
+
+
+def write(report: Report, out: Path, drawn: Drawn | None = None) -> Path:
+    """Writes everything under ``out``, each file whole or not at all; returns the path of report.html.
+
+    Args:
+      drawn: what an earlier call with a part of the same studies has drawn, which is not repeated; this call
+        adds what it draws.
+    """
     with phase("the report was written", KEPT):
-        return _write(report, out)
+        return _write(report, out, Drawn() if drawn is None else drawn)
 
 
-def _write(report: Report, out: Path) -> Path:
-    sections = []
+def _write(report: Report, out: Path, drawn: Drawn) -> Path:
     for (study, results), (_, pooled) in zip(report.results, report.shown, strict=True):
-        finding, drawn = compare.finding(study, pooled), partial(draw, study, pooled)
-        figures = save(drawn, out / "figures", study.name)
-        data = out / f"{study.name}.json"
-        atomic.write(data, json.dumps(_data(report, study, results), indent=1) + "\n")
-        section = html.Section(
-            study=study,
-            finding=finding,
-            picture=picture(drawn, f"{study.title}. {finding.headline}"),
-            table=compare.table(study, pooled),
-            choices={label: result.choices for label, result in results.items()},
-            group=report.groups[study.name],
-            command=report.command[study.name],
-            code=study.code if isinstance(study, Claim) else f"{report.opening}\n{study.code}",
-            files=[path.relative_to(out).as_posix() for path in (data, *figures)],
-        )
-        sections.append(section)
+        if study.name not in drawn.studies:
+            section = _section(report, out, study, results, pooled)
+            drawn.studies[study.name] = section, compare.summary(study, pooled)
+    if report.found and not drawn.found:
+        drawn.found = _found(report.found, out)
+    shown = [drawn.studies[study.name] for study, _ in report.results]
     page = html.Page(
         title=report.title,
         runs=report.runs,
-        summary=report.summary,
-        sections=sections,
+        summary=report.merged(summary for _, summary in shown),
+        sections=[section for section, _ in shown],
         left_out=report.left_out,
         failed=report.failed,
         made=report.made,
         seeds=explained(report.seeds),
-        found=_found(report.found, out) if report.found else None,
+        found=drawn.found,
+        look=report.look,
+        to_come=report.to_come,
     )
     path = out / "report.html"
     atomic.write(path, html.render(page))
     return path
+
+
+def _section(report: Report, out: Path, study: Study, results: Results, pooled: Pooled) -> html.Section:
+    """Writes the figures and the data of a study, and shows them."""
+    finding, drawn = compare.finding(study, pooled), partial(draw, study, pooled)
+    figures = save(drawn, out / "figures", study.name)
+    data = out / f"{study.name}.json"
+    atomic.write(data, json.dumps(_data(report, study, results), indent=1) + "\n")
+    return html.Section(
+        study=study,
+        finding=finding,
+        picture=picture(drawn, f"{study.title}. {finding.headline}"),
+        table=compare.table(study, pooled),
+        choices={label: result.choices for label, result in results.items()},
+        group=report.groups[study.name],
+        command=report.command[study.name],
+        code=study.code if isinstance(study, Claim) else f"{report.opening}\n{study.code}",
+        files=[path.relative_to(out).as_posix() for path in (data, *figures)],
+    )
 
 
 def _found(found: Found, out: Path) -> html.FoundSection:

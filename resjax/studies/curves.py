@@ -23,6 +23,7 @@ import numpy as np
 
 from resjax.network.refusal import Refusal
 from resjax.studies import style
+from resjax.studies.costs import nothing
 from resjax.studies.intervals import LEVEL, of_difference, of_mean
 from resjax.studies.result import Classified
 from resjax.studies.run import as_run, no_training
@@ -263,6 +264,7 @@ STUDY = Study(
     result=Curves,
     unsuited=no_training,
     measure=measure,
+    cost=nothing,
     plot=plot,
     headline=headline,
     points=points,

@@ -114,8 +114,12 @@ def logits_shape(network: Network, variables: Variables, example: Any) -> tuple[
     """
     x = one_example(example)
     with tracing(x):
-        logits = jax.eval_shape(lambda v, x: network.apply(v, x).logits, variables, x)
+        logits = _logits.eval_shape(network, variables, x)
     return tuple(logits.shape[1:])
+
+
+# A compiled function is traced once for each form of its arguments; ``jax.eval_shape`` traces in every call.
+_logits = jax.jit(lambda network, variables, x: network.apply(variables, x).logits, static_argnums=0)
 
 
 @contextlib.contextmanager

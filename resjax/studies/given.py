@@ -203,7 +203,7 @@ class GivenNetwork(Subject):
         return None if given is None else self.found.stack(given)
 
     def at_start(self, variables: Variables) -> Self:
-        return dataclasses.replace(self, untrained=variables)
+        return dataclasses.replace(self, untrained=variables).reading_as(self)
 
     @property
     def step(self) -> int:
@@ -244,6 +244,10 @@ class GivenNetwork(Subject):
             taken = jax.tree.map(lambda v: np.asarray(v)[rows], inputs)
             self._examples[key] = taken, np.asarray(labels)[rows]
         return self._examples[key]
+
+    def count(self, split: str) -> int:
+        labels = self.given.train_labels if split == "train" else self.given.labels
+        return 0 if labels is None else len(labels)
 
     @property
     def has_training_examples(self) -> bool:

@@ -85,6 +85,22 @@ class Options(Checked):
     seed: int = option(0, "seed of all random draws of a study", least=0)
 
 
+class Recorded(Options):
+    """Options that remember which of them were read, in ``read``: a result depends on no others."""
+
+    read: set[str]
+
+    def __init__(self, options: Options) -> None:
+        super().__init__(**dataclasses.asdict(options))
+        object.__setattr__(self, "read", set())
+
+    def __getattribute__(self, name: str) -> Any:
+        own = object.__getattribute__(self, "__dict__")
+        if name in Options.__dataclass_fields__ and "read" in own:
+            own["read"].add(name)
+        return object.__getattribute__(self, name)
+
+
 @dataclasses.dataclass(frozen=True)
 class ClaimOptions(Checked):
     """Options of all claims: ``python -m resjax.claims --NAME=VALUE``."""

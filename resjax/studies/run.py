@@ -92,7 +92,7 @@ class Run(Subject):
     def at_start(self, variables: Variables) -> Run:
         """Itself as if ``variables``, those of step 0 up to their batch statistics, were its newest."""
         state = self.initial.replace(params=variables["params"], batch_stats=variables["batch_stats"])
-        return dataclasses.replace(self, newest=state)
+        return dataclasses.replace(self, newest=state).reading_as(self)
 
     @property
     def step(self) -> int:
@@ -207,6 +207,11 @@ class Run(Subject):
                 prepared = data.standardize(jnp.asarray(images), task.constants)
             self._examples[key] = np.asarray(prepared), labels
         return self._examples[key]
+
+    def count(self, split: str) -> int:
+        """How many examples 'train' or ``run.split`` has."""
+        info = self.experiment.dataset.info
+        return info.num_train if split == "train" else info.num_test
 
 
 _PADDING = {"mean": "the mean's value", "black": "black"}

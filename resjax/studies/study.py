@@ -20,10 +20,13 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import jax
+
 from resjax.network import Network, Variables
 from resjax.network.refusal import Refusal
 from resjax.studies.batches import Inference, Progress, Running, part
-from resjax.studies.initial import at_initialization, described
+from resjax.studies.costs import Cost, again, nothing
+from resjax.studies.initial import REFERENCE, at_initialization, described
 from resjax.studies.options import ClaimOptions, Options
 from resjax.studies.result import Result
 from resjax.studies.subject import Subject
@@ -47,6 +50,9 @@ class Bench:
     options: Options
     progress: Progress | None = None
     choices: dict[str, Any] = dataclasses.field(default_factory=dict)
+    # The result of an earlier measurement that differs in ``Study.adds`` alone, whose parts need not be
+    # measured again; None where there is none.
+    earlier: Any = None
 
     @property
     def running(self) -> Running:
@@ -115,6 +121,7 @@ class Study:
     code: str  # how to compute it in Python, given run = load_run(workdir)
     result: type[Result]
     measure: Callable[[Bench], Any]
+    cost: Callable[[Subject, Options], Cost]  # what ``measure`` takes, without the control
     plot: Callable[[Mapping[str, Any]], Figure]  # {label: result} → figure, in the current theme
     points: Callable[[str, Any], Sequence[str]]  # (label, result) → the numbers behind the finding
     table: Callable[[Any], Columns]  # of one result
@@ -129,24 +136,44 @@ class Study:
     unsuited: Callable[[Subject], str | None] = lambda run: None  # why a run does not allow it, or None
     labels: str = "network"  # what the labels of results name, for the first column of tables
     control: bool = False  # whether the same is measured at initialization, see ``resjax.studies.initial``
+    adds: tuple[str, ...] = ()  # options whose larger values only add to the result, see ``Bench.earlier``
 
-    def run(self, run: Subject, options: Options, progress: Progress | None = None) -> Any:
+    def run(
+        self, run: Subject, options: Options, progress: Progress | None = None, earlier: Any = None
+    ) -> Any:
         """The result for ``run``, with the choices that its bench recorded, and with ``control`` also the
-        result of its network at initialization."""
+        result of its network at initialization. ``earlier`` is as of ``Bench``."""
         if not self.control or run.step == 0:
-            return self._measured(run, options, progress)
-        result = self._measured(run, options, part(progress, 0, 2))
+            return self._measured(run, options, progress, earlier)
+        result = self._measured(run, options, part(progress, 0, 2), earlier)
         try:
-            untrained = at_initialization(run, options.batch_size)
-            initial = self._measured(untrained, options, part(progress, 1, 2))
+            size = options.batch_size  # one network for all studies, so they share what they find of it
+            untrained = run.once(("at initialization", size), lambda: at_initialization(run, size))
+            before = None if earlier is None else earlier.initial
+            initial = self._measured(untrained, options, part(progress, 1, 2), before)
         except Refusal as error:
             result.choices["at initialization"] = f"not measured: {error}"
             return result
         result.choices["at initialization"] = initial.choices["network"] = described(run)
         return dataclasses.replace(result, initial=initial)
 
-    def _measured(self, run: Subject, options: Options, progress: Progress | None) -> Any:
-        bench = Bench(run, options, progress)
+    def estimate(self, run: Subject, options: Options) -> Cost:
+        """What ``run`` will take, counted before it; with ``control`` the same at initialization.
+
+        Raises:
+          Refusal: the run lacks what the study needs.
+        """
+        own = self.cost(run, options)
+        initial = run.initially if self.control and run.step else None
+        if initial is None:
+            return own
+        statistics = REFERENCE if jax.tree.leaves(initial.variables["batch_stats"]) else 0
+        return own + again(self.cost(initial, options)) + Cost(forward=statistics)
+
+    def _measured(
+        self, run: Subject, options: Options, progress: Progress | None, earlier: Any = None
+    ) -> Any:
+        bench = Bench(run, options, progress, earlier=earlier)
         result = self.measure(bench)
         result.choices.update(bench.choices)
         return result
@@ -158,3 +185,4 @@ class Claim(Study):
 
     measure: Callable[[ClaimOptions, Progress | None], Mapping[str, Any]]  # type: ignore[assignment]
     """(options, progress) → {label: result}."""
+    cost: Callable[[Subject, Options], Cost] = nothing  # its networks are its own: it has no estimate

@@ -10,15 +10,18 @@ from __future__ import annotations
 import abc
 import dataclasses
 import functools
+from collections.abc import Callable, Hashable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import jax
+import numpy as np
 import optax
 
 from resjax.network import Network, Variables
 from resjax.network.losses import Loss, Metric, share_wrong
 
+T = TypeVar("T")
 Examples = tuple[Any, Any]
 """Inputs and labels [N, …]. Those of a run are standardized images float32 [N, H, W, C] and int32 [N]."""
 
@@ -103,6 +106,10 @@ class Subject(abc.ABC):
         set: the first arguments of most analyses."""
         return self.network, self.variables, *self.examples(self.split, most)
 
+    @abc.abstractmethod
+    def count(self, split: str) -> int:
+        """How many examples a split has: ``split``, or 'train'; 0 where there are none."""
+
     @property
     def has_training_examples(self) -> bool:
         """Whether ``examples`` has the split 'train'."""
@@ -161,10 +168,44 @@ class Subject(abc.ABC):
     def num_parameters(self) -> int:
         return sum(leaf.size for leaf in jax.tree.leaves(self.variables["params"]))
 
+    @functools.cached_property
+    def initially(self) -> Self | None:
+        """Itself with the variables before training as its newest; None where they are not known."""
+        variables = self.initial_variables
+        return None if variables is None else self.at_start(variables)
+
+    @functools.cached_property
+    def deletable(self) -> np.ndarray:
+        """bool [units], which units can be deleted."""
+        return self.network.deletable(self.variables, self.example)
+
     @property
     def residual(self) -> bool:
         """Whether some unit has a shortcut."""
         return any(stack.unit.residual for stack in self.network.stacks)
+
+    # --- what studies share ---
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """``make()`` of the first call with this key; later calls return the same.
+
+        For values that several studies of this network need, such as its scores without a unit. They live as
+        long as the subject, which stands for one network on one set of data, so the key names only what else
+        they depend on. Keep small values alone: scores, not states.
+        """
+        if key not in self._shared:
+            self._shared[key] = make()
+        value: T = self._shared[key]
+        return value
+
+    def reading_as(self, other: Subject) -> Self:
+        """Itself, with the arrays of examples that ``other``, of the same data, has read."""
+        vars(self)["_examples"] = other._examples
+        return self
+
+    @functools.cached_property
+    def _shared(self) -> dict[Hashable, Any]:
+        return {}
 
     @functools.cached_property
     def _examples(self) -> dict[tuple[str, int, bool], Examples]:

@@ -81,7 +81,7 @@ def measure(
 
     def scored(batch: PaddedBatch) -> tuple[Outcomes, np.ndarray]:
         x, y = cores.split(jax.device_put((batch.images, batch.labels)))
-        intact = _logits(cores, network, with_gates, variables, x, None, None)
+        intact = logits_with(cores, network, with_gates, variables, x, None, None)
         found = [cores.wait(compiled_compare(intact, intact, y, loss, metric))]
         for variant in rows:
             tell()
@@ -116,7 +116,7 @@ def logits_of(
         x, part = cores.split(jax.device_put(batch.images)), []
         for variant in rows:
             tell()
-            part.append(cores.wait(_logits(cores, network, forward, variables, x, variant, extra)))
+            part.append(cores.wait(logits_with(cores, network, forward, variables, x, variant, extra)))
         out.append(np.stack(jax.device_get(part))[:, batch.mask])
     tell()
     return np.concatenate(out, axis=1)
@@ -137,9 +137,10 @@ def split_variants(variants: Any) -> list[Any]:
 
 
 @on_cores.jit(static=3)
-def _logits(
+def logits_with(
     cores: on_cores.Cores, network: Network, forward: Forward, variables: Variables, *inputs: Any
 ) -> jax.Array:
+    """Logits of one variant on one batch; ``inputs`` are x, the variant and ``extra``."""
     return forward(network, variables, *inputs)
 
 

@@ -31,7 +31,7 @@ def untrained(result: Any) -> bool:
 
 def num_deletable(run: Subject) -> int:
     """How many units of a run's network can be deleted."""
-    return int(run.network.deletable(run.variables, run.example).sum())
+    return int(run.deletable.sum())
 
 
 def cannot_delete(run: Subject) -> str | None:

@@ -82,6 +82,16 @@ def count(n: int, noun: str) -> str:
     return f"no {noun}" if n == 0 else f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
+def duration(seconds: float) -> str:
+    """0.4 → '1 s', 42 → '42 s', 100 → '2 min', 4000 → '1 h 7 min', 2·10⁵ → '56 h'."""
+    if seconds < 60:
+        return f"{max(1, round(seconds))} s" if round(seconds) < 60 else "1 min"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    if hours >= 10:
+        return f"{round(seconds / 3600):,} h"
+    return " ".join(f"{n} {unit}" for n, unit in ((hours, "h"), (minutes, "min")) if n)
+
+
 def percents(shares: Iterable[float]) -> list[str]:
     """``percent`` of each."""
     return [percent(float(share)) for share in shares]

@@ -52,7 +52,7 @@ COMMANDS = {
     "resume": Command("resjax.train", training(), "half", ("run",)),
     "analyze": Command(
         "resjax.analyze",
-        ("--workdir=run", "--studies=curves,lesion"),
+        ("--workdir=run", "--studies=curves,lesion", "--full"),  # sizes that do not depend on the time
         "done",
         ("run/studies", "run/analysis"),
     ),

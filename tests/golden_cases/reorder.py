@@ -6,7 +6,8 @@ import dataclasses
 
 import numpy as np
 
-from resjax.studies.lesions.reorder import Reordering, kendall_tau
+from resjax.studies.lesions.orders import kendall_tau
+from resjax.studies.lesions.reorder import Reordering
 
 NEAR = (0.01, 0.0102, 0.03)  # how much the error rises with each swap of neighbours
 

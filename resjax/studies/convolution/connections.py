@@ -38,9 +38,12 @@ from resjax.network.refusal import Refusal
 from resjax.studies import style
 from resjax.studies.batches import Progress, reported
 from resjax.studies.convolution.sharing import Shape3, jacobian_rows, moved_back
+from resjax.studies.costs import Cost
 from resjax.studies.examples import only_images, only_modules
+from resjax.studies.options import Options
 from resjax.studies.result import Result
 from resjax.studies.study import Columns, Study
+from resjax.studies.subject import Subject
 from resjax.studies.words import count, factor, join
 
 # Positions along a side, and channels, whose rows are computed.
@@ -267,6 +270,12 @@ def table(r: Connections) -> Columns:
     }
 
 
+def cost(run: Subject, options: Options) -> Cost:
+    del options
+    only_modules(run.network, "connections of convolutions")
+    return Cost(compilations=1 + len(run.network.stacks))
+
+
 STUDY = Study(
     name="connections",
     title="Sparse connections, shared weights, layer by layer",
@@ -278,6 +287,7 @@ STUDY = Study(
     code="resjax.analysis.connections(run.network, run.variables, run.example)",
     result=Connections,
     measure=lambda bench: connections(*bench.network(), bench.run.example, progress=bench.progress),
+    cost=cost,
     plot=plot,
     headline=headline,
     points=points,

@@ -51,8 +51,10 @@ from resjax.network import Network, Variables
 from resjax.studies import style
 from resjax.studies.batches import BATCH_SIZE, Progress, padded_batches, reported, total
 from resjax.studies.convolution import moves
+from resjax.studies.costs import Cost, evaluated
 from resjax.studies.examples import checked_examples, only_images, only_modules
 from resjax.studies.initial import drawn
+from resjax.studies.options import Options
 from resjax.studies.result import Classified
 from resjax.studies.study import Bench, Columns, Study
 from resjax.studies.subject import Subject
@@ -109,11 +111,13 @@ def equivariance(
     # Both axes are shifted by the same number of pixels, so by a multiple of both strides.
     stride = np.array([math.lcm(*s) for s in steps])
     own = sorted({int(s) for s in stride if s < side})
+    copies = 1 + len(moves.DIRECTIONS)  # of each example, which run together
+    together = batch_size // copies or min(1, batch_size)
     sums: dict[int, moves.Sums] = {}
     for pixels in reported(sorted({*range(most + 1), *own}), progress):
         sums[pixels] = total(
             moves.moved_batch(network, steps, variables, pixels, *batch)
-            for batch in padded_batches(images, labels, batch_size)
+            for batch in padded_batches(images, labels, together)
         )
     probes = images[:_PROBES]
     noise = np.random.default_rng(seed).normal(0, 2, probes.shape).astype(probes.dtype)
@@ -299,14 +303,28 @@ def unsuited(run: Subject) -> str | None:
     return None if min(run.example.shape[1:3]) > 1 else "its images can't be shifted"
 
 
+EXAMPLES = 256  # of the study: each runs with four copies, for every number of pixels
+
+
+def _most(run: Subject) -> int:
+    """The largest shift, in pixels."""
+    return min(4, min(run.example.shape[1:3]) - 1)
+
+
 def measure(bench: Bench) -> Equivariance:
     return equivariance(
-        *bench.evaluation(256),  # because each runs with four copies, for every number of pixels
-        most=min(4, min(bench.run.example.shape[1:3]) - 1),
+        *bench.evaluation(EXAMPLES),
+        most=_most(bench.run),
         seed=bench.options.seed,
         batch_size=bench.options.batch_size,
         progress=bench.progress,
     )
+
+
+def cost(run: Subject, options: Options) -> Cost:
+    only_modules(run.network, "shifts of features")
+    count, shifts = evaluated(run, options, EXAMPLES), 1 + _most(run)
+    return Cost(forward=5 * count * shifts, compilations=3, evaluated=count)
 
 
 STUDY = Study(
@@ -321,6 +339,7 @@ STUDY = Study(
     control=True,
     unsuited=unsuited,
     measure=measure,
+    cost=cost,
     plot=plot,
     verdict=verdict,
     says={"hurt": _rises, "safe": "a shift by one pixel hardly raises the error of {}"},

@@ -32,8 +32,9 @@ batches change it. Time is that of this machine and this batch. A short training
 well, and is not measured for them here.
 
 *Cost of the study.* That of the greedy choice, n(n + 1)/2 deletions on few examples. For each of about 7
-numbers: 2 networks on the evaluated and 1 on the reference images, and one compilation; at three of them,
-also 4 networks on both, the maps, and the steps of training on.
+numbers: 2 networks on the evaluated and 1 on the reference images, of which equal beginnings run once, and
+one compilation; at three of them, also 4 networks on both, the maps, and the steps of training on. The turns
+of all programs take at most about 10 s.
 """
 
 from __future__ import annotations
@@ -52,23 +53,28 @@ from resjax.network.losses import share_wrong
 from resjax.network.refusal import Refusal
 from resjax.studies import counts, verdicts
 from resjax.studies.batches import BATCH_SIZE, Inference, Progress, part, reported, within
+from resjax.studies.costs import Cost, again, evaluated, scaled, training
 from resjax.studies.cutting import cut_shown as shown
 from resjax.studies.cutting.cost import compiled, latency
 from resjax.studies.cutting.cut_result import Cut, before_harm, tried_further
 from resjax.studies.cutting.gated import Gated, Wrong
-from resjax.studies.cutting.greedy import MOST_CHOICE_EXAMPLES, greedy, how_chosen
+from resjax.studies.cutting.greedy import MOST_CHOICE_EXAMPLES, Rounds, chosen_order, greedy, rounds_of
 from resjax.studies.cutting.made import Made, Without, made, mean_wrong, without_of, without_of_found
-from resjax.studies.cutting.maps import fit
+from resjax.studies.cutting.maps import fit, passes_to_fit
 from resjax.studies.cutting.training_on import trained_further
 from resjax.studies.examples import checked_examples, take
 from resjax.studies.given import GivenNetwork
 from resjax.studies.lesions.batch_statistics import reestimate
+from resjax.studies.lesions.passes import has_statistics, of_choice, of_recalibrated, of_rows, one_by_one
+from resjax.studies.lesions.prefixes import deleting
 from resjax.studies.lesions.subsets import candidates, random_subsets
+from resjax.studies.options import Options
 from resjax.studies.run import Run
 from resjax.studies.study import Bench, Study
+from resjax.studies.subject import Subject
 
 PARTS, HALVINGS, DRAWS = 4, 3, 3
-TURNS = 15  # of each program
+TURNS, SECONDS = 15, 10.0  # of each program, and for the turns of all
 
 
 def cut(
@@ -77,21 +83,23 @@ def cut(
     images: Any,
     labels: ArrayLike,
     *,
-    choose_on: tuple[Any, ArrayLike],
     reference: Any,
+    choose_on: tuple[Any, ArrayLike] | None = None,
+    chosen: Rounds | None = None,
     max_cut: int | None = None,
     map_rank: int = 8,
     seed: int = 0,
     without: Without | None = None,
-    seconds: float = 10.0,
+    seconds: float = SECONDS,
     **how: Unpack[Inference],
 ) -> Cut:
     """Cuts more and more units in the greedy order: errors, multiply-adds and times, without any training.
 
     Args: those of every analysis (``Inference``), whose examples give the errors, and
-      choose_on: inputs [M, …] and labels [M] for choosing the order, such as training examples.
       reference: inputs [M, …] for BatchNorm's statistics and for maps, augmented as in training.
-      max_cut: the largest number of units; None for all that can go. One unit always stays.
+      choose_on: inputs [M, …] and labels [M] for choosing the order, such as training examples.
+      chosen: an order that ``resjax.studies.cutting.greedy`` has chosen, instead of ``choose_on``.
+      max_cut: the largest number of units; None for all of the order. One unit always stays.
       map_rank: of the maps; 0 for no maps.
       seed: of the random sets.
       without: makes the network without some units; None for ``resjax.network.cut``. With another one, no
@@ -99,30 +107,36 @@ def cut(
       seconds: for the turns of all programs; it may lessen the turns, to 2 of each at least.
 
     Raises:
-      ValueError: also if no unit can be cut, for a ``max_cut`` below 1, and for a negative rank.
+      ValueError: also if no unit can be cut, for a ``max_cut`` below 1, for a negative rank, and for neither
+        or both of ``choose_on`` and ``chosen``.
     """
+    if (choose_on is None) == (chosen is None):
+        raise ValueError("give choose_on, examples for choosing the order, or chosen, an order; not both")
     images, labels, _ = checked_examples(network, variables, images, labels)
     allowed, never = candidates(network, variables, images)
     pool = min(int(allowed.sum()), network.num_units - 1)
     if not pool:
         raise Refusal("the only unit of this network can't be cut, because one must stay")
-    most = pool if max_cut is None else min(max_cut, pool)
+    most = min(pool, pool if max_cut is None else max_cut, pool if chosen is None else len(chosen.order))
     if most < 1 or map_rank < 0:
         raise ValueError(
             f"max_cut={max_cut}, map_rank={map_rank}; allowed: 1 … {pool}, the units that can be cut, and a "
             "rank of 0 (no maps) or more"
         )
     progress = how.pop("progress", None)
-    choosing = Inference(**{**how, "progress": within(progress, 0, 30, 100)})
-    chosen = greedy(network, variables, *choose_on, allowed, most, **choosing)
+    if chosen is None:
+        assert choose_on is not None
+        choosing = Inference(**{**how, "progress": within(progress, 0, 30, 100)})
+        chosen = greedy(network, variables, *choose_on, allowed, most, **choosing)
+    order = chosen.order[:most]
     gated = Gated(network, variables, images, labels, reference, how)
-    number, wrong = _along(chosen.order, gated, progress)
+    number, wrong = _along(order, gated, progress)
     error, after = (own.mean(1, dtype=float) for own in wrong)
     further = tried_further(before_harm(verdicts.spared(after, error[0])), len(number))
     tried = {i: number[i] for i in further}
     others = _others(gated, allowed, tried, seed, within(progress, 55, 15, 100))
 
-    names = [[network.units[unit].name for unit in chosen.order[:k]] for k in number]
+    names = [[network.units[unit].name for unit in order[:k]] for k in number]
     choices: dict[str, Any] = {}
     ways, maps = list[Made](), dict[int, Made]()
     make = without or without_of(network, variables, images)
@@ -141,7 +155,7 @@ def cut(
     mended = "re-estimated on the reference images, for each network"
     return Cut(
         unit=tuple(unit.name for unit in network.units),
-        order=chosen.order,
+        order=order,
         number=np.array(number),
         pool=pool,
         error=error,
@@ -275,15 +289,15 @@ MOST_EXAMPLES = 2_000
 
 def measure(bench: Bench) -> Cut:
     run, options, progress = bench.run, bench.options, bench.progress
-    choose_on, rounds = how_chosen(bench)
     given, reference = bench.evaluation(MOST_EXAMPLES), bench.reference()
     trains = isinstance(run, Run) and configs.steps_of(options.cut_training, 1, "cut_training") > 0
-    how = Inference(**{**bench.how, "progress": part(progress, 0, 2) if trains else progress})
+    parts = 3 if trains else 2
+    chosen = chosen_order(bench, part(progress, 0, parts))
+    how = Inference(**{**bench.how, "progress": part(progress, 1, parts)})
     result = cut(
         *given,
-        choose_on=choose_on,
         reference=reference,
-        max_cut=rounds,
+        chosen=chosen,
         map_rank=options.cut_maps,
         seed=options.seed,
         without=without_of_found(run.found) if isinstance(run, GivenNetwork) else None,
@@ -292,12 +306,55 @@ def measure(bench: Bench) -> Cut:
     if isinstance(run, GivenNetwork):
         bench.choices["maps"] = "not fitted, because a given network is cut as a function"
     if trains:
-        found = trained_further(bench, result, *given[2:], reference, part(progress, 1, 2))
+        found = trained_further(bench, result, *given[2:], reference, part(progress, 2, parts))
         return dataclasses.replace(result, **found)
     bench.choices["trained on"] = "not at all"
     if not isinstance(run, Run):
         bench.choices["trained on"] += ", because the recipe of a given network is not known"
     return result
+
+
+def cost(run: Subject, options: Options) -> Cost:
+    """Which numbers of units are tried depends on the errors. Here they rise in the middle of the order."""
+    network, allowed, count = run.network, run.deletable, evaluated(run, options, MOST_EXAMPLES)
+    reference, mends = training(run, options.reference), has_statistics(run)
+    most = min(rounds_of(int(allowed.sum())), network.num_units - 1)
+    order = one_by_one(allowed, most)
+    quarters = sorted({round(most * i / PARTS) for i in range(PARTS + 1)})
+    low, high = quarters[(len(quarters) - 1) // 2 :][:2]
+    between = sorted({(low + high) // 2, (3 * low + high) // 4, (7 * low + high) // 8} - {low})
+    number = sorted({*quarters, *between})
+    tried = [*number[number.index(low) + 1 :], *number[number.index(low) : 0 : -1]][:3]
+
+    def errors(rows: np.ndarray, as_cut: bool = True) -> Cost:
+        if not mends:
+            return of_rows(network, deleting(rows), count)
+        own = of_recalibrated(network, deleting(rows), count, reference, options.batch_size)
+        return own + of_rows(network, deleting(rows), count) if as_cut else own
+
+    total = of_choice(run, options) + errors(order[quarters])
+    for k in between:
+        total += again(errors(order[[k]]))
+    sets = [random_subsets(allowed, [k], 1 + DRAWS, options.seed) for k in tried]  # one for the last units
+    total += again(errors(np.concatenate(sets), as_cut=False))
+    compilations = sum(1 - k / network.num_units for k in number)  # of programs that are timed
+    total += Cost(compilations=compilations, fixed=SECONDS, evaluated=count)
+    for gone in order[tried]:
+        left = 1 - float(gone.mean())  # of the network
+        if options.cut_maps and network.chained and not isinstance(run, GivenNetwork):
+            mapped = Cost(forward=left * (mends * reference + count), compilations=3 * left)
+            total += mapped + Cost(walked=reference * passes_to_fit(gone))
+        if isinstance(run, Run) and (examples := _trained(run, options)):
+            trained = Cost(forward=examples + count, backward=2 * examples, compilations=4)
+            total += scaled(trained, left) + Cost(forward=mends * reference)
+    return total
+
+
+def _trained(run: Run, options: Options) -> int:
+    """How many examples the trainings of one number of units see."""
+    steps = configs.steps_of(options.cut_training, run.experiment.plan.per_epoch, "cut_training")
+    long = run.step + steps if steps and options.cut_scratch and run.from_scratch else 0
+    return (steps + long) * options.cut_seeds * run.train_batch_size
 
 
 STUDY = Study(
@@ -317,6 +374,7 @@ STUDY = Study(
     result=Cut,
     unsuited=verdicts.cannot_delete,
     measure=measure,
+    cost=cost,
     plot=shown.plot,
     verdict=shown.verdict,
     says={"some": shown.some, "none": shown.none, "untrained": verdicts.UNTRAINED},

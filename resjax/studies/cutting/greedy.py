@@ -9,31 +9,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
-from resjax.studies.batches import Inference, within
+from resjax.studies.batches import Inference, Progress, within
 from resjax.studies.lesions.prefixes import deleting, measure_places
+from resjax.studies.lesions.subsets import candidates
 from resjax.studies.study import Bench
-from resjax.studies.verdicts import num_deletable
 
 # About n²/2 deletions choose the order: few examples, and fewer rounds where there are many units.
 MOST_CHOICE_EXAMPLES = 128
 MOST_TRIALS = 5_000
-
-
-def how_chosen(bench: Bench, told: str = "chosen on") -> tuple[tuple[Any, ArrayLike], int]:
-    """The training examples on which every study chooses the greedy order, and the number of rounds.
-
-    ``told`` is the name under which the choices of the result have the examples.
-
-    Raises:
-      Refusal: there are no training examples.
-    """
-    choose_on = bench.training(min(bench.options.max_examples, MOST_CHOICE_EXAMPLES))
-    pool = num_deletable(bench.run)
-    rounds = min(pool, max(1, MOST_TRIALS // pool))
-    bench.choices[told] = f"{len(choose_on[1]):,} training examples, not augmented"
-    if rounds < pool:
-        bench.choices["rounds"] = f"{rounds} of {pool}, to keep the cost down"
-    return choose_on, rounds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +32,11 @@ class Rounds:
 def num_trials(pool: int, rounds: int) -> int:
     """How many deletions ``greedy`` tries where ``pool`` units can be deleted."""
     return rounds * pool - rounds * (rounds - 1) // 2
+
+
+def rounds_of(pool: int) -> int:
+    """Rounds of the order that studies share, where ``pool`` units can be deleted."""
+    return min(pool, max(1, MOST_TRIALS // pool))
 
 
 def greedy(
@@ -76,8 +64,9 @@ def greedy(
         left = np.flatnonzero(allowed & ~deleted)
         how["progress"] = within(progress, done, len(left), trials)
         trial = deleted | np.eye(len(deleted), dtype=bool)[left]
-        scores, intact = measure_places(network, variables, images, labels, deleting(trial), **how)
-        done, count = done + len(left), intact.num_examples
+        given = network, variables, images, labels, deleting(trial)
+        scores, intact = measure_places(*given, intact=not order, **how)
+        done, count = done + len(left), scores.num_examples
         best = int(np.argmin(np.where(np.isfinite(scores.loss), scores.loss, np.inf)))
         means += [scores.take(best)] if order else [intact.take(0), scores.take(best)]
         order.append(int(left[best]))
@@ -88,3 +77,22 @@ def greedy(
         loss=np.array([scores.loss for scores in means]),
         num_examples=count,
     )
+
+
+def chosen_order(bench: Bench, progress: Progress | None = None, told: str = "chosen on") -> Rounds:
+    """The order in which studies of a bench delete units, chosen on some of its training examples. It is
+    computed once for all of them. ``bench.choices`` say how, under the name ``told``."""
+    images, labels = bench.training(min(bench.options.max_examples, MOST_CHOICE_EXAMPLES))
+    network, variables = bench.run.network, bench.run.variables
+    allowed, _ = candidates(network, variables, images)
+    pool = int(allowed.sum())
+    rounds = rounds_of(pool)
+    bench.choices[told] = f"{len(labels):,} training examples, not augmented"
+    if rounds < pool:
+        bench.choices["rounds"] = f"{rounds} of {pool}, to keep the cost down"
+    how = bench.how | Inference(progress=progress)
+
+    def choose() -> Rounds:
+        return greedy(network, variables, images, labels, allowed, rounds, **how)
+
+    return bench.run.once(("greedy", len(labels), rounds, bench.options.batch_size), choose)

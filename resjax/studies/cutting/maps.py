@@ -87,10 +87,7 @@ def fit(
     example = take(images, slice(1))
     smaller = cut(network, gone, example, (kind, rank))
     own = cut_variables(network, variables, gone, example, (kind, rank))
-    is_gone = np.array([unit.name in gone for unit in network.units])
-    # Behind each run, units of the intact network that have run, and of the smaller one.
-    ends = np.flatnonzero(is_gone & ~np.append(is_gone[1:], False)) + 1
-    places = ends - np.cumsum(is_gone)[ends - 1]
+    ends, places = _ends(np.array([unit.name in gone for unit in network.units]))
     for i, (end, place) in enumerate(zip(ends.tolist(), places.tolist(), strict=True)):
         sums = total(
             moments(kind, x, y)
@@ -107,6 +104,18 @@ def fit(
             raise Refusal(f"no map can be fitted: the states in front of or behind {name} are not finite")
         own = _with_map(smaller, own, place, least_squares(kind, rank, sums))
     return own
+
+
+def passes_to_fit(gone: np.ndarray) -> float:
+    """How many passes of the intact network ``fit`` takes for each image, without the units bool [units]."""
+    ends, places = _ends(gone)
+    return float((ends + places).sum() / len(gone))
+
+
+def _ends(gone: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Behind each run, how many units of the intact network have run, and of the smaller one."""
+    ends = np.flatnonzero(gone & ~np.append(gone[1:], False)) + 1
+    return ends, ends - np.cumsum(gone)[ends - 1]
 
 
 def moments(kind: str, x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:

@@ -16,8 +16,9 @@ m.
 statistics: the option ``recalibrate_on`` of ``deletions``, ``delete_subsets``, ``pairs`` and ``reorder``.
 ``resjax.studies.lesions.recalibrate`` explains how to interpret the result.
 
-*Cost.* For each network, one pass over the images for the statistics and one over the evaluated images;
-nothing is shared between networks. Two compilations in all.
+*Cost.* For each network, one pass over the images for the statistics and one over the evaluated images. Where
+units form a chain, deletions and orders share prefixes in both (``recalibrated_walk``), so single deletions
+take half of it; with other gates, and where other connections bypass units, nothing is shared.
 """
 
 from __future__ import annotations
@@ -43,12 +44,13 @@ from resjax.studies.batches import (
     part,
 )
 from resjax.studies.examples import checked_examples, checked_inputs, num_examples, take
+from resjax.studies.lesions.prefixes import deleting
+from resjax.studies.lesions.recalibrated_walk import FAR, estimate_rows, measure_rows, momentum_of
 from resjax.studies.scores import Scores
 from resjax.studies.variants import measure, split_variants
 
 Lesion = Mapping[str, Any]
 """Arguments of ``Network.apply``: {"gates": float [units]} or {"order": int [units]}, or both."""
-_FAR = 2.0**20  # so large that m·old dominates any batch statistic
 
 
 def reestimate(
@@ -131,12 +133,8 @@ def _momentum(network: Network, variables: Variables, images: Any, lesion: Lesio
     Only the keys of ``lesion`` are used: they select the program that the lesions compile anyway.
     """
     intact = {"order": np.arange(network.num_units)} if "order" in lesion else {}
-    low, far = (_update(network, variables, images, intact, start, seed, 0) for start in (0, _FAR))
-    # One number per module: the median over channels suppresses rounding errors.
-    found = jax.tree.map(lambda a, b: np.median((b - a) / _FAR), low, far)
-    if max(jax.tree.leaves(found)) > 1 - 1e-6:
-        raise Refusal("some statistics do not change in training, so they can't be estimated")
-    return found
+    low, far = (_update(network, variables, images, intact, start, seed, 0) for start in (0, FAR))
+    return momentum_of(low, far)
 
 
 def _combine(tree: Any) -> Any:
@@ -181,6 +179,16 @@ def _train_mode(
     return network.apply(mixed, images, train=True, key=key, **lesion).batch_stats
 
 
+def _places(network: Network, lesions: Lesion) -> np.ndarray | None:
+    """The rows of ``measure_places`` that these lesions are; None for other gates or without a chain."""
+    if not network.chained or len(lesions) != 1:
+        return None
+    if "order" in lesions:
+        return np.asarray(lesions["order"])
+    gates = np.asarray(lesions["gates"])
+    return deleting(gates == 0) if np.isin(gates, (0, 1)).all() else None
+
+
 def with_statistics(
     network: Network, variables: Variables, images: Any, variant: Any, extra: Any
 ) -> jax.Array:
@@ -215,7 +223,7 @@ def measure_recalibrated(
     Raises:
       ValueError: as ``reestimate``, and for reference images of another shape than the evaluated ones.
     """
-    images, labels, _ = checked_examples(network, variables, images, labels)
+    images, labels, classes = checked_examples(network, variables, images, labels)
     reference = checked_inputs(network, recalibrate_on)
     batches = equal_batches(network, variables, reference, how.get("batch_size", BATCH_SIZE))
     if not alike(reference, images):
@@ -224,16 +232,26 @@ def measure_recalibrated(
             f"{described(images)}, of any number"
         )
     progress = how.get("progress")
-    new = _estimates(network, variables, batches, lesions, seed, part(progress, 0, 2))
-    how["progress"] = part(progress, 1, 2)
-    variants = {**lesions, "batch_stats": new}
-    scores = measure(network, variables, images, labels, with_statistics, variants, **how)
+    estimating, measuring = part(progress, 0, 2), part(progress, 1, 2)
+    places = _places(network, lesions)
+    if places is None:
+        new = _estimates(network, variables, batches, lesions, seed, estimating)
+        how["progress"] = measuring
+        variants = {**lesions, "batch_stats": new}
+        scores = measure(network, variables, images, labels, with_statistics, variants, **how)
+    else:
+        how["progress"] = measuring
+        rows, row_of = np.unique(~places, axis=0, return_inverse=True)
+        own = estimate_rows(network, variables, batches, ~rows, seed, estimating)
+        found, intact = measure_rows(network, variables, (images, labels, classes), ~rows, own, **how)
+        scores = found.take(row_of.reshape(-1)), intact
+    shared = "no beginnings are shared" if places is None else "equal beginnings run once"
     size = num_examples(batches[0])
     count = len(batches) * size
     choices = {
         "BatchNorm": f"statistics re-estimated for each lesioned network, on {count:,} images in batches of "
         f"{size}, prepared as given; the intact one keeps its running statistics",
         "forward passes": "one for each network and the intact one, besides those that statistics take; "
-        "no beginnings are shared",
+        f"{shared}",
     }
     return *scores, choices

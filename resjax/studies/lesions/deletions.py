@@ -35,13 +35,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
-from resjax.studies import counts, style, verdicts
+from resjax.studies import style, verdicts
 from resjax.studies.batches import Inference
+from resjax.studies.costs import Cost, evaluated
 from resjax.studies.intervals import LEVEL
 from resjax.studies.judged import MET, MISSED, judged
-from resjax.studies.lesions.batch_statistics import measure_recalibrated
 from resjax.studies.lesions.deletions_result import Deletions
-from resjax.studies.lesions.prefixes import count_passes, deleting, measure_places
+from resjax.studies.lesions.known import KnownDeletions, known_deletions
+from resjax.studies.lesions.passes import of_rows
+from resjax.studies.lesions.prefixes import deleting
 from resjax.studies.lesions.proportion import (
     FITS,
     Line,
@@ -54,77 +56,16 @@ from resjax.studies.lesions.proportion import (
     told_sums,
     without_worst,
 )
+from resjax.studies.lesions.sets import delete_subsets
 from resjax.studies.lesions.subsets import candidates, default_numbers, random_subsets
+from resjax.studies.options import Options
 from resjax.studies.ranks import spearman
 from resjax.studies.scores import MEASURES
 from resjax.studies.spread import Spread, draw_spread, intact_value, spread, style_errors
 from resjax.studies.study import Bench, Columns, Study
+from resjax.studies.subject import Subject
 from resjax.studies.verdicts import num_deletable
 from resjax.studies.words import correlation, count, join, number, numbers, percent, percents
-
-
-def delete_subsets(
-    network: Network,
-    variables: Variables,
-    images: Any,
-    labels: ArrayLike,
-    subsets: np.ndarray,
-    *,
-    recalibrate_on: Any = None,
-    **how: Unpack[Inference],
-) -> Deletions:
-    """Deletes each of the given sets of units and measures the remaining network.
-
-    Args: those of every analysis (``Inference``), and
-      subsets: bool [deletion, unit], True where a unit is deleted; at least one row.
-      recalibrate_on: float [M, H, W, C], training images for re-estimating BatchNorm statistics for each
-        set, including an empty one; None for running statistics, as in the paper.
-
-    Raises:
-      ValueError: also if no unit can be deleted, if ``subsets`` has a wrong shape or dtype or deletes a unit
-        that can't be deleted, and with ``recalibrate_on`` for a network without BatchNorm.
-    """
-    subsets, n = np.asarray(subsets), network.num_units
-    if subsets.ndim != 2 or subsets.shape[1] != n or not len(subsets) or subsets.dtype != bool:
-        raise ValueError(
-            f"subsets must be bool [m, {n}], m ≥ 1: one column for each unit; got {subsets.dtype} "
-            f"{list(subsets.shape)}"
-        )
-    allowed, never = candidates(network, variables, images)
-    if wrong := sorted({network.units[u].name for u in np.flatnonzero(subsets.any(0) & ~allowed)}):
-        raise ValueError(f"subsets delete {', '.join(wrong)}: {never[wrong[0]]}")
-    given = network, variables, images, labels
-    choices = {
-        "plain units": "replaced by their input where shapes agree",
-        "further training": "none",
-    }
-    if recalibrate_on is None:
-        places = deleting(subsets)
-        lesioned, intact = measure_places(*given, places, **how)
-        passes = (
-            f"{count_passes(places):.1f} instead of {len(places) + 1}, counted in units that run: equal "
-            "beginnings run once, deleted branches not at all"
-        )
-        choices |= {
-            "BatchNorm": "running statistics of training, not re-estimated after the deletion",
-            "forward passes": passes
-            if network.chained
-            else f"{len(np.unique(places, axis=0)) + 1}, because other connections bypass units, so that no "
-            "beginnings are shared",
-        }
-    else:
-        gates = {"gates": 1 - subsets.astype(np.float32)}
-        lesioned, intact, chosen = measure_recalibrated(*given, gates, recalibrate_on, **how)
-        choices |= chosen
-    return Deletions(
-        **lesioned.means,
-        **intact.as_intact,
-        unit=tuple(unit.name for unit in network.units),
-        deleted=subsets,
-        left_out=never,
-        spared=counts.spared_share(lesioned.wrong, intact.wrong[0]),
-        choices=choices,
-    )
 
 
 def deletions(
@@ -138,6 +79,8 @@ def deletions(
     transitions: bool = True,
     seed: int = 0,
     recalibrate_on: Any = None,
+    known: KnownDeletions | None = None,
+    earlier: Deletions | None = None,
     **how: Unpack[Inference],
 ) -> Deletions:
     """Deletes k random units for each k, as Veit et al. 2016, Fig. 5a; see ``by_number``.
@@ -159,7 +102,7 @@ def deletions(
         alone = np.eye(len(allowed), dtype=bool)[allowed]
         subsets = np.concatenate([alone, subsets[subsets.sum(1) != 1]])
     given = network, variables, images, labels, subsets
-    result = delete_subsets(*given, recalibrate_on=recalibrate_on, **how)
+    result = delete_subsets(*given, recalibrate_on=recalibrate_on, known=known, earlier=earlier, **how)
     kept = "branch removed, shortcut kept" if transitions else "not deleted"
     drawn = f"{draws} different sets of each size, or all where there are no more; all sets of one unit"
     result.choices.update({"units that change the shape": kept, "draws": drawn, "seed": seed})
@@ -340,8 +283,19 @@ def summary(result: Deletions) -> dict[str, str]:
 def measure(bench: Bench) -> Deletions:
     options = bench.options
     ks = range(1, min(options.delete_up_to, num_deletable(bench.run)) + 1)
-    how, draws, seed = bench.how, options.draws, options.seed
-    return deletions(*bench.evaluation(), ks=ks or None, draws=draws, seed=seed, **how)
+    given, draws, seed = bench.evaluation(), options.draws, options.seed
+    more: dict[str, Any] = {"known": known_deletions(bench, len(given[-1])), "earlier": bench.earlier}
+    return deletions(*given, ks=ks or None, draws=draws, seed=seed, **more, **bench.how)
+
+
+def cost(run: Subject, options: Options) -> Cost:
+    allowed, count = run.deletable, evaluated(run, options)
+    pool = int(allowed.sum())
+    ks = range(1, min(options.delete_up_to, pool) + 1) or default_numbers(pool)
+    rows = np.concatenate(
+        [np.eye(len(allowed), dtype=bool)[allowed], random_subsets(allowed, ks, options.draws, options.seed)]
+    )
+    return Cost(evaluated=count) + of_rows(run.network, deleting(rows), count)
 
 
 STUDY = Study(
@@ -356,6 +310,8 @@ STUDY = Study(
     result=Deletions,
     unsuited=verdicts.cannot_delete,
     measure=measure,
+    adds=("draws",),
+    cost=cost,
     plot=plot,
     verdict=verdict,
     says={

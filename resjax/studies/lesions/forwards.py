@@ -7,13 +7,15 @@ Which units are changed is a traced array of bools, so each function is compiled
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from functools import partial, reduce
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from resjax.network import Network, Stack, Variables
 from resjax.network.example import one_example
@@ -21,9 +23,14 @@ from resjax.network.groups import of_rows
 from resjax.network.parts import part_of, scan_units
 from resjax.network.periods import Place, scan_places
 from resjax.network.refusal import Refusal
-from resjax.studies.batches import BATCH_SIZE, Progress, padded_batches
+from resjax.studies.batches import BATCH_SIZE, Inference, Progress, padded_batches, part, within
+from resjax.studies.costs import Cost, evaluated, training
 from resjax.studies.examples import checked_inputs, num_examples
-from resjax.studies.variants import Forward, with_gates
+from resjax.studies.lesions.one_by_one import Change, measure_changes
+from resjax.studies.options import Options
+from resjax.studies.scores import Scores
+from resjax.studies.subject import Subject
+from resjax.studies.variants import Forward, measure, with_gates
 
 
 def with_variables(
@@ -201,6 +208,41 @@ class Job(NamedTuple):
     extra: Any = None
 
 
+def changes_of(network: Network, job: Job) -> list[Change]:
+    """The changes of single units that a job is; none if it is something else, or without a chain."""
+    units = np.flatnonzero(job.which).tolist()
+    if network.chained and job.forward is with_gates:
+        return [Change(u, float(row[u])) for u, row in zip(units, job.variants, strict=True)]
+    if network.chained and job.forward is with_variables:
+        return [Change(u, other=job.extra) for u in units]
+    return []
+
+
+def measure_jobs(
+    network: Network,
+    variables: Variables,
+    images: Any,
+    labels: ArrayLike,
+    jobs: Sequence[Job],
+    **how: Unpack[Inference],
+) -> tuple[list[Scores], Scores]:
+    """Scores of each job, one or more, and of the intact network; arguments are those of every analysis."""
+    given, progress = (network, variables, images, labels), how.get("progress")
+    singly = {i: changes for i, job in enumerate(jobs) if (changes := changes_of(network, job))}
+    scores: dict[int, Scores] = {}
+    if singly:
+        how["progress"] = within(progress, 0, len(singly), len(jobs))
+        every, intact = measure_changes(*given, list(itertools.chain(*singly.values())), **how)
+        ends = np.cumsum([0, *map(len, singly.values())])
+        for i, (start, end) in zip(singly, itertools.pairwise(ends), strict=True):
+            scores[i] = every.take(slice(start, end))
+    for i, job in enumerate(jobs):
+        if i not in singly:
+            how["progress"] = part(progress, len(scores), len(jobs))
+            scores[i], intact = measure(*given, job.forward, job.variants, extra=job.extra, **how)
+    return [scores[i] for i in range(len(jobs))], intact
+
+
 def jobs_of(
     network: Network,
     can_go: np.ndarray,
@@ -227,3 +269,26 @@ def jobs_of(
         together = np.eye(len(stacks), dtype=bool)[stacks]
         jobs.append(Job("parallel", stacks, in_parallel, together))
     return jobs
+
+
+# The study takes one forward pass for each unit and intervention: a part of the examples is enough.
+EXAMPLES, REFERENCE = 128, 512
+ALPHAS, DRAWS = (0.0, 0.5, 2.0), 3
+
+
+def cost(run: Subject, options: Options) -> Cost:
+    """That of the study ``interventions``."""
+    n, count, chained = run.network.num_units, evaluated(run, options, EXAMPLES), run.network.chained
+    others = min(DRAWS, options.draws) + (run.from_scratch and run.initial_variables is not None)
+    changes = len(ALPHAS) * run.deletable + others  # of each unit by factors and by other variables
+    means = chained and run.has_training_examples
+    # These run whole networks, and the intact one once more for each intervention.
+    numbers = [n] * means + [own for own in [sum(map(can_run_in_parallel, run.network.stacks))] if own]
+    walked = 0.0
+    if chained:  # the changed unit and those behind it, and the intact network
+        walked = count * float(1 + changes @ np.arange(n, 0, -1) / n)
+    else:
+        numbers += [int(run.deletable.sum())] * len(ALPHAS) + [n] * others
+    passes = count * sum(1 + number for number in numbers)
+    reference = training(run, REFERENCE) if means else 0
+    return Cost(forward=passes + reference, walked=walked, compilations=6, evaluated=count)

@@ -31,7 +31,9 @@ hurts more than a deletion, the reset unit adds noise. α > 1 also moves the inp
 their statistics. A harmless intervention does not prove the unit useless: see the KL divergence, and
 ``pairs``.
 
-*Cost.* One forward pass for each unit and intervention, four compilations.
+*Cost.* Half of a forward pass for each unit that is scaled, reset or redrawn, because they start from the
+states of the intact network (``one_by_one``); a whole one for each that is frozen, and for each stack in
+parallel. Without a chain of units, always a whole one.
 """
 
 from __future__ import annotations
@@ -49,10 +51,16 @@ from resjax.studies.batches import BATCH_SIZE, Inference, part
 from resjax.studies.examples import checked_inputs, tracing
 from resjax.studies.intervals import bootstrap
 from resjax.studies.lesions.forwards import (
+    ALPHAS,
+    DRAWS,
+    EXAMPLES,
+    REFERENCE,
     can_run_in_parallel,
     check_alike,
+    cost,
     frozen,
     jobs_of,
+    measure_jobs,
     redrawn,
 )
 from resjax.studies.lesions.lesion import spread_over
@@ -60,7 +68,6 @@ from resjax.studies.lesions.subsets import why_not
 from resjax.studies.result import Compared
 from resjax.studies.scores import MEASURES
 from resjax.studies.study import Bench, Columns, Study
-from resjax.studies.variants import measure as measure_variants
 from resjax.studies.words import join, numbers, percent, percents
 
 # Interventions on one unit; a result has one row for each α, and one for each draw.
@@ -173,13 +180,11 @@ def interventions(
         if progress:
             progress(of + (MEANS - 1) * done, MEANS * of)
 
-    found: list[dict[str, np.ndarray]] = []
+    how["progress"] = rest
+    scored, intact = measure_jobs(network, variables, images, labels, jobs, **how)
+    found = [scores.means for scores in scored]
     wrong: dict[str, list[np.ndarray]] = {kind: [] for kind in ("scale 0", *KINDS[1:])}
-    for i, job in enumerate(jobs):
-        how["progress"] = part(rest, i, len(jobs))
-        given = network, variables, images, labels, job.forward, job.variants
-        scores, intact = measure_variants(*given, extra=job.extra, **how)
-        found.append(scores.means)
+    for job, scores in zip(jobs, scored, strict=True):
         if (kind := job.name if job.name in wrong else job.name.split()[0]) in wrong:
             wrong[kind].append(spread_over(job.which, scores.wrong))
     parallel = dict.fromkeys(MEASURES, np.zeros(0))
@@ -353,11 +358,6 @@ def summary(r: Interventions) -> dict[str, str]:
     return {"units that may be reset to step 0": _survived(r, LINES[2])}
 
 
-# One forward pass for each unit and intervention: a part of the examples is enough.
-EXAMPLES, REFERENCE = 128, 512
-ALPHAS, DRAWS = (0.0, 0.5, 2.0), 3
-
-
 def measure(bench: Bench) -> Interventions:
     run, options = bench.run, bench.options
     return interventions(
@@ -387,6 +387,7 @@ STUDY = Study(
     ),
     result=Interventions,
     measure=measure,
+    cost=cost,
     plot=plot,
     verdict=lambda r: "untrained" if verdicts.untrained(r) else "changed",
     says={"changed": _tolerates, "untrained": verdicts.UNTRAINED},

@@ -45,12 +45,16 @@ from resjax.network.losses import Loss, Metric, cross_entropy, share_wrong
 from resjax.network.periods import Place, loops, scan_places
 from resjax.studies import counts, style, verdicts
 from resjax.studies.batches import BATCH_SIZE, Inference, Progress, padded_batches
+from resjax.studies.costs import Cost, evaluated
 from resjax.studies.examples import checked_examples
-from resjax.studies.lesions.prefixes import measure_places
+from resjax.studies.lesions.known import KnownDeletions, known_deletions
+from resjax.studies.lesions.passes import each_alone
 from resjax.studies.lesions.subsets import candidates
+from resjax.studies.options import Options
 from resjax.studies.result import Compared
 from resjax.studies.scores import Outcomes, Scores, compare
-from resjax.studies.study import Columns, Study
+from resjax.studies.study import Bench, Columns, Study
+from resjax.studies.subject import Subject
 from resjax.studies.words import count, join, numbers, percent, percents
 
 
@@ -84,6 +88,7 @@ def lesion(
     labels: ArrayLike,
     *,
     per_class: bool = False,
+    known: KnownDeletions | None = None,
     loss: Loss = cross_entropy,
     metric: Metric = share_wrong,
     batch_size: int = BATCH_SIZE,
@@ -95,6 +100,7 @@ def lesion(
 
     Args: those of every analysis (``Inference``), and
       per_class: also measure the error of each class, for labels [N].
+      known: scores of deletions on the same examples, which are not measured again; new ones are added.
 
     Raises:
       ValueError: also if no unit can be deleted, and for ``per_class`` where labels are not [N].
@@ -105,7 +111,7 @@ def lesion(
         raise ValueError(
             f"per_class=True needs labels [N], one class for each example, got {list(np.shape(labels))}"
         )
-    lesioned, intact = score_deletions(network, variables, images, labels, allowed, **how)
+    lesioned, intact = score_deletions(network, variables, images, labels, allowed, known=known, **how)
 
     def over_units(values: np.ndarray) -> Any:
         return spread_over(allowed, values)
@@ -144,16 +150,18 @@ def score_deletions(
     labels: ArrayLike,
     allowed: np.ndarray,
     *,
+    known: KnownDeletions | None = None,
     loss: Loss = cross_entropy,
     metric: Metric = share_wrong,
     batch_size: int = BATCH_SIZE,
     progress: Progress | None = None,
 ) -> tuple[Scores, Scores]:
-    """Scores without each of the ``allowed`` units, bool [units], and of the intact network (m = 1)."""
-    if not network.chained:
+    """Scores without each of the ``allowed`` units, bool [units], and of the intact network (m = 1);
+    ``known`` as of ``lesion``."""
+    known, alone = known or KnownDeletions(), np.eye(len(allowed), dtype=bool)[allowed]
+    if not network.chained or not known.missing(alone).any():
         how = Inference(loss=loss, metric=metric, batch_size=batch_size, progress=progress)
-        one, unit = np.eye(len(allowed), dtype=bool)[allowed], np.arange(len(allowed))
-        return measure_places(network, variables, images, labels, np.where(one, ~unit, unit), **how)
+        return known.measure(network, variables, images, labels, alone, **how)
     images, labels, num_classes = checked_examples(network, variables, images, labels)
     cores, deletable = on_cores.shared_cores(), tuple(allowed.tolist())
     variables, found = cores.copy(variables), []
@@ -162,7 +170,8 @@ def score_deletions(
         outcomes = _lesion_batch(cores, network, loss, metric, deletable, variables, x, y)
         found.append((jax.device_get(outcomes), batch.mask))
     scores = Scores.of(found, labels, num_classes)
-    return scores.take(slice(1, None)), scores.take(slice(1))
+    known.add(alone, scores.take(slice(1, None)), scores.take(slice(1)))
+    return known.take(alone)
 
 
 @on_cores.jit(static=5)
@@ -359,6 +368,16 @@ def summary(result: Lesion) -> dict[str, str]:
     }
 
 
+def measure(bench: Bench) -> Lesion:
+    given = bench.evaluation()
+    return lesion(*given, known=known_deletions(bench, len(given[-1])), **bench.how)
+
+
+def cost(run: Subject, options: Options) -> Cost:
+    count = evaluated(run, options)
+    return Cost(forward=count * each_alone(run), compilations=2.5, evaluated=count)
+
+
 STUDY = Study(
     name="lesion",
     title="Delete each unit in turn",
@@ -370,7 +389,8 @@ STUDY = Study(
     code="resjax.analysis.lesion(*run.evaluation(10_000), loss=run.loss)",
     result=Lesion,
     unsuited=verdicts.cannot_delete,
-    measure=lambda bench: lesion(*bench.evaluation(), **bench.how),
+    measure=measure,
+    cost=cost,
     plot=plot,
     verdict=verdict,
     says={

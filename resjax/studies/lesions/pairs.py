@@ -35,9 +35,14 @@ from numpy.typing import ArrayLike
 from resjax.network import Network, Variables
 from resjax.studies import counts, style, verdicts
 from resjax.studies.batches import Inference
-from resjax.studies.lesions.deletions import delete_subsets
+from resjax.studies.costs import Cost, evaluated
 from resjax.studies.lesions.deletions_result import Deletions
+from resjax.studies.lesions.known import KnownDeletions, known_deletions
+from resjax.studies.lesions.passes import of_rows
+from resjax.studies.lesions.prefixes import deleting
+from resjax.studies.lesions.sets import delete_subsets
 from resjax.studies.lesions.subsets import candidates, pairs_and_runs
+from resjax.studies.options import Options
 from resjax.studies.spread import intact_value
 from resjax.studies.study import Bench, Columns, Study
 from resjax.studies.subject import Subject
@@ -51,13 +56,14 @@ def pairs(
     labels: ArrayLike,
     *,
     recalibrate_on: Any = None,
+    known: KnownDeletions | None = None,
     **how: Unpack[Inference],
 ) -> Deletions:
     """Deletes every pair of units, every run of consecutive units, and each unit alone; see ``pair_matrix``,
     ``run_matrix`` and ``interaction``. Arguments and errors are those of ``delete_subsets``."""
     allowed, _ = candidates(network, variables, images)
     given = network, variables, images, labels, pairs_and_runs(allowed)
-    return delete_subsets(*given, recalibrate_on=recalibrate_on, **how)
+    return delete_subsets(*given, recalibrate_on=recalibrate_on, known=known, **how)
 
 
 def pair_matrix(result: Deletions, what: str = "error") -> np.ndarray:
@@ -231,10 +237,16 @@ def unsuited(run: Subject) -> str | None:
 
 
 def measure(bench: Bench) -> Deletions:
-    result = pairs(*bench.evaluation(MOST_EXAMPLES), **bench.how)
+    given = bench.evaluation(MOST_EXAMPLES)
+    result = pairs(*given, known=known_deletions(bench, len(given[-1])), **bench.how)
     many = f"{len(result.error):,} deletions"
     bench.choices["data"] += f"; at most {MOST_EXAMPLES}, because of the {many}"
     return result
+
+
+def cost(run: Subject, options: Options) -> Cost:
+    count = evaluated(run, options, MOST_EXAMPLES)
+    return Cost(evaluated=count) + of_rows(run.network, deleting(pairs_and_runs(run.deletable)), count)
 
 
 STUDY = Study(
@@ -248,6 +260,7 @@ STUDY = Study(
     result=Deletions,
     unsuited=unsuited,
     measure=measure,
+    cost=cost,
     plot=plot,
     verdict=verdict,
     says={

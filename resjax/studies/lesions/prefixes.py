@@ -19,13 +19,13 @@ bypass units (``Network.chained``), there are no prefixes: each different row is
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
+from resjax.cpu import shared_batches as on_cores
 from resjax.network import Network, Variables
 from resjax.network.losses import Loss, Metric, cross_entropy, share_wrong
 from resjax.network.order import exchangeable
@@ -41,7 +41,9 @@ from resjax.studies.batches import (
 )
 from resjax.studies.examples import checked_examples
 from resjax.studies.scores import Outcomes, Scores, compiled_compare
-from resjax.studies.variants import measure, with_gates
+from resjax.studies.variants import logits_with, measure, with_gates
+
+ALONE = on_cores.Cores()
 
 
 def measure_places(
@@ -55,11 +57,14 @@ def measure_places(
     metric: Metric = share_wrong,
     batch_size: int = BATCH_SIZE,
     progress: Progress | None = None,
+    intact: bool = True,
 ) -> tuple[Scores, Scores]:
     """Scores of m networks with deleted or reordered units, and of the intact one (m = 1).
 
     Args: those of every analysis (``Inference``), where ``progress`` counts networks in each batch, and
       places: int [m, units], m ≥ 1: which unit runs or is deleted at each place. Equal rows run once.
+      intact: False for errors and losses alone, which do not need the intact network: each network is then
+        compared with itself, and the second scores are those of the first one.
 
     Raises:
       ValueError: also if ``places`` has a wrong shape or dtype, puts a unit where another kind runs, or
@@ -74,23 +79,59 @@ def measure_places(
         gates = (rows < 0).astype(np.float32)
         scores, one = measure(network, variables, images, labels, with_gates, gates, **how)
         return scores.take(row_of.reshape(-1)), one
-    orders = [list(range(network.num_units)), *(~rows).tolist()]
-    batches = list(padded_batches(images, labels, batch_size))
+    orders = [list(range(network.num_units))] * intact + (~rows).tolist()
+    cores = on_cores.shared_cores()
+    variables = cores.copy(variables)
+    batches = list(padded_batches(images, labels, batch_size, multiple=cores.count))
     tell = counted(progress, len(batches) * len(rows))
 
     def scored(batch: PaddedBatch) -> tuple[Outcomes, np.ndarray]:
-        x, y = jax.device_put((batch.images, batch.labels))
-        logits = _walk(network, variables, x, orders)
-        intact = next(logits)
-        found = [compiled_compare(intact, intact, y, loss, metric)]
-        for changed in logits:
+        x, y = cores.split(jax.device_put((batch.images, batch.labels)))
+        logits = _walk(network, variables, x, orders, cores)
+        whole = next(logits) if intact else None
+        found = [] if whole is None else [cores.wait(compiled_compare(whole, whole, y, loss, metric))]
+        for own in logits:
             tell()
-            found.append(compiled_compare(changed, intact, y, loss, metric))
+            beside = own if whole is None else whole
+            found.append(cores.wait(compiled_compare(own, beside, y, loss, metric)))
         return jax.tree.map(lambda *v: np.stack(v), *jax.device_get(found)), batch.mask
 
     scores = Scores.of(map(scored, batches), labels, num_classes)
     tell()
-    return scores.take(1 + row_of.reshape(-1)), scores.take(slice(1))
+    changed = scores.take(int(intact) + row_of.reshape(-1))
+    return changed, (scores if intact else changed).take(slice(1))
+
+
+def logits_of_places(
+    network: Network,
+    variables: Variables,
+    images: Any,
+    labels: np.ndarray,
+    places: np.ndarray,
+    *,
+    batch_size: int = BATCH_SIZE,
+    progress: Progress | None = None,
+) -> Iterator[tuple[PaddedBatch, np.ndarray]]:
+    """Each batch with the logits float32 [m, B, …, classes] of m networks; arguments and errors are those of
+    ``measure_places``. Without a chain of units, these may only be deletions."""
+    _check_places(network, places)
+    rows, row_of = np.unique(~places, axis=0, return_inverse=True)
+    cores = on_cores.shared_cores()
+    variables = cores.copy(variables)
+    batches = list(padded_batches(images, labels, batch_size, multiple=cores.count))
+    tell = counted(progress, len(batches) * len(rows))
+    for batch in batches:
+        x, found = cores.split(jax.device_put(batch.images)), []
+        if network.chained:
+            every = _walk(network, variables, x, (~rows).tolist(), cores)
+        else:
+            gates = (rows < 0).astype(np.float32)
+            every = (logits_with(cores, network, with_gates, variables, x, own, None) for own in gates)
+        for logits in every:
+            tell()
+            found.append(jax.device_get(logits))
+        yield batch, np.stack(found)[row_of.reshape(-1)]
+    tell()
 
 
 def deleting(deleted: np.ndarray) -> np.ndarray:
@@ -99,54 +140,70 @@ def deleting(deleted: np.ndarray) -> np.ndarray:
     return np.where(deleted, ~units, units)
 
 
-def count_passes(places: np.ndarray) -> float:
-    """Forward passes that ``measure_places`` takes for rows [m, units] and the intact network.
+def count_passes(places: np.ndarray, intact: bool = True) -> float:
+    """Forward passes that ``measure_places`` takes for rows [m, units], and the ``intact`` network.
 
     Each unit that runs counts as 1/n of a pass; stem and head do not count. Without sharing, as where other
     connections bypass units, it is m + 1 for m different rows.
     """
     n = places.shape[1]
-    rows = [list(range(n)), *(~np.unique(~places, axis=0)).tolist()]
+    rows = [list(range(n))] * intact + (~np.unique(~places, axis=0)).tolist()
     run, previous = 0, [n] * n
     for row in rows:
-        run += sum(place >= 0 for place in row[_shared(row, previous) :])
+        run += sum(place >= 0 for place in row[shared_places(row, previous) :])
         previous = row
     return run / n
 
 
-def _shared(row: list[int], previous: list[int]) -> int:
+def shared_places(row: list[int], previous: list[int]) -> int:
     """Length of the common prefix of two rows."""
     pairs = enumerate(zip(row, previous, strict=True))
     return next((i for i, (new, old) in pairs if new != old), len(row))
 
 
 def walker(
-    network: Network, variables: Variables, x: Any
-) -> tuple[jax.Array, Callable[[int, jax.Array], jax.Array], Callable[[jax.Array], jax.Array]]:
+    network: Network, variables: Variables, x: Any, cores: on_cores.Cores = ALONE
+) -> tuple[jax.Array, Callable[..., jax.Array], Callable[[jax.Array], jax.Array]]:
     """A batch ``x`` on its way through the units, in compiled steps.
+
+    Args:
+      network, variables: any that is chained.
+      x: inputs [B, …], split over ``cores``.
+      cores: devices that share the batch.
 
     Returns:
       The state in front of the first unit; a function (place, state) → the state behind this place; and a
-      function from the last state to logits.
+      function from the last state to logits. The second function has two more arguments, for a unit that
+      runs: ``other``, variables of the network of which the unit takes its own (a collection that they lack
+      stays as it is), and ``factor``, of its branch.
     """
     units = network.units
-    variables, first = _start(network, variables, x)
+    variables, first = cores.wait(_start(cores, network, variables, x))
     own = [part_of(variables, unit.part) for unit in units]
-    gates = [None] * len(units) if network.test_gates is None else network.test_gates
+    gates: Any = [None] * len(units) if network.test_gates is None else network.test_gates
 
-    def step(place: int, state: jax.Array) -> jax.Array:
-        u, run = (place, _run_unit) if place >= 0 else (~place, _delete_unit)
-        return run(units[u].stack.unit, own[u], np.int32(units[u].row), state, gates[u])
+    def step(
+        place: int, state: jax.Array, other: Variables | None = None, factor: float | None = None
+    ) -> jax.Array:
+        u, run = (place, run_unit) if place >= 0 else (~place, _delete_unit)
+        part, gate = own[u], gates[u]
+        if other is not None:
+            part = {**part, **part_of(other, units[u].part)}
+        if factor is not None:
+            gate = np.float32(factor) if gate is None else gate * factor
+        return cores.wait(run(cores, units[u].stack.unit, part, np.int32(units[u].row), state, gate))
 
-    return first, step, lambda state: _head(network, variables, state)
+    return first, step, lambda state: cores.wait(_head(cores, network, variables, state))
 
 
-def _walk(network: Network, variables: Variables, x: Any, rows: list[list[int]]) -> Iterator[jax.Array]:
+def _walk(
+    network: Network, variables: Variables, x: Any, rows: list[list[int]], cores: on_cores.Cores
+) -> Iterator[jax.Array]:
     """The logits of each row in turn; adjacent rows should share prefixes."""
-    first, step, logits = walker(network, variables, x)
+    first, step, logits = walker(network, variables, x, cores)
     states, previous = [first], [network.num_units] * network.num_units
     for row in rows:
-        shared = _shared(row, previous)
+        shared = shared_places(row, previous)
         del states[shared + 1 :]
         for place in row[shared:]:
             states.append(step(place, states[-1]))
@@ -154,25 +211,31 @@ def _walk(network: Network, variables: Variables, x: Any, rows: list[list[int]])
         yield logits(states[-1])
 
 
-@partial(jax.jit, static_argnums=0)
-def _start(network: Network, variables: Variables, x: jax.Array) -> tuple[Variables, jax.Array]:
+@on_cores.jit(static=2)
+def _start(
+    cores: on_cores.Cores, network: Network, variables: Variables, x: jax.Array
+) -> tuple[Variables, jax.Array]:
     """The variables bound to ``x``, and the state in front of the first unit."""
     variables = network.bound(variables, x)
     return variables, network.run_stem(variables, x)[0]
 
 
-_head = jax.jit(lambda network, v, h: network.run_head(v, h)[0], static_argnums=0)
+@on_cores.jit(static=2)
+def _head(cores: on_cores.Cores, network: Network, variables: Variables, h: jax.Array) -> jax.Array:
+    return network.run_head(variables, h)[0]
 
 
-@partial(jax.jit, static_argnums=0)
-def _run_unit(unit: Unit, stacked: Any, position: Any, h: jax.Array, gate: Any) -> Any:
+@on_cores.jit(static=2)
+def run_unit(cores: on_cores.Cores, unit: Unit, stacked: Any, position: Any, h: jax.Array, gate: Any) -> Any:
     own = jax.tree.map(lambda v: v[position], stacked)
     parts: Any = unit.apply(own, h, gate, method="parts")
     return parts.y
 
 
-@partial(jax.jit, static_argnums=0)
-def _delete_unit(unit: Unit, stacked: Any, position: Any, h: jax.Array, gate: Any) -> Any:
+@on_cores.jit(static=2)
+def _delete_unit(
+    cores: on_cores.Cores, unit: Unit, stacked: Any, position: Any, h: jax.Array, gate: Any
+) -> Any:
     own = jax.tree.map(lambda v: v[position], stacked)
     shortcut = unit.apply(own, h, False, method="split")[0]
     if shortcut is None:

@@ -34,14 +34,28 @@ from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
 from resjax.studies import counts, style, verdicts
-from resjax.studies.batches import Inference, within
-from resjax.studies.cutting.greedy import MOST_CHOICE_EXAMPLES, greedy, how_chosen, num_trials
-from resjax.studies.lesions.prefixes import deleting, measure_places
+from resjax.studies.batches import Inference, part, within
+from resjax.studies.costs import Cost, evaluated
+from resjax.studies.cutting.greedy import (
+    MOST_CHOICE_EXAMPLES,
+    Rounds,
+    chosen_order,
+    greedy,
+    num_trials,
+    rounds_of,
+)
+from resjax.studies.lesions.known import KnownDeletions, known_deletions
+from resjax.studies.lesions.passes import of_choice, of_rows, one_by_one
+from resjax.studies.lesions.prefixes import deleting
 from resjax.studies.lesions.subsets import candidates, default_numbers, random_subsets
+from resjax.studies.options import Options
 from resjax.studies.result import Classified
 from resjax.studies.spread import Spread, draw_spread, spread, style_errors
 from resjax.studies.study import Bench, Columns, Study
+from resjax.studies.subject import Subject
 from resjax.studies.words import numbers, percent, percents
+
+RANDOM_SETS = 10  # of each size, for comparison
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,43 +90,55 @@ def pruning(
     images: Any,
     labels: ArrayLike,
     *,
-    choose_on: tuple[Any, ArrayLike],
+    choose_on: tuple[Any, ArrayLike] | None = None,
     max_deleted: int | None = None,
-    draws: int = 10,
+    draws: int = RANDOM_SETS,
     seed: int = 0,
+    chosen: Rounds | None = None,
+    known: KnownDeletions | None = None,
     **how: Unpack[Inference],
 ) -> Pruning:
     """Deletes units one after the other, the least harmful first, and measures the remaining network.
 
     Args: those of every analysis (``Inference``), whose examples give the curve, and
       choose_on: images [M, H, W, C] and labels [M] for choosing the order, such as training examples.
+      chosen: an order that ``resjax.studies.cutting.greedy`` has chosen, instead of ``choose_on`` and
+        ``max_deleted``.
       max_deleted: number of rounds; None for all units that can be deleted.
       draws: number of random sets for comparison, at each of several sizes.
       seed: seed of the random sets.
+      known: scores of deletions on the evaluated examples, as of ``lesion``.
 
     Raises:
-      ValueError: also if no unit can be deleted, for fewer than one draw or round, and for more rounds than
-        units that can be deleted.
+      ValueError: also if no unit can be deleted, for fewer than one draw or round, for more rounds than
+        units that can be deleted, and for neither or both of ``choose_on`` and ``chosen``.
     """
+    if (choose_on is None) == (chosen is None):
+        raise ValueError("give choose_on, examples for choosing the order, or chosen, an order; not both")
     allowed, never = candidates(network, variables, images)
     pool, n = int(allowed.sum()), network.num_units
     rounds = pool if max_deleted is None else max_deleted
+    if chosen is not None:
+        rounds = len(chosen.order)
     if not 1 <= rounds <= pool:
         allowed_to = f"1 … {pool}, the units that can be deleted"
         raise ValueError(f"max_deleted={max_deleted}; allowed: {allowed_to}")
     sizes = [k for k in default_numbers(pool) if k <= rounds]
     random = random_subsets(allowed, sizes, draws, seed)
     trials = num_trials(pool, rounds)
-    progress, total = how.get("progress"), trials + rounds + 1 + len(random)
+    before = trials if chosen is None else 0
+    progress, total = how.get("progress"), before + rounds + 1 + len(random)
     # The two sets of examples differ in their number of batches: progress counts whole networks.
-    how["progress"] = within(progress, 0, trials, total)
-    chosen = greedy(network, variables, *choose_on, allowed, rounds, **how)
+    how["progress"] = within(progress, 0, before, total)
+    if chosen is None:
+        assert choose_on is not None
+        chosen = greedy(network, variables, *choose_on, allowed, rounds, **how)
     deleted = np.zeros((rounds + 1, n), bool)  # [after k rounds, unit]
     for k, unit in enumerate(chosen.order):
         deleted[k + 1 :, unit] = True
-    how["progress"] = within(progress, trials, total - trials, total)
-    places = deleting(np.concatenate([deleted, random]))
-    scores, _ = measure_places(network, variables, images, labels, places, **how)
+    how["progress"] = within(progress, before, total - before, total)
+    given = network, variables, images, labels, np.concatenate([deleted, random])
+    scores, _ = (known or KnownDeletions()).measure(*given, **how)
     return Pruning(
         **{name: values[: rounds + 1] for name, values in scores.means.items()},
         unit=tuple(unit.name for unit in network.units),
@@ -240,9 +266,20 @@ def summary(result: Pruning) -> dict[str, str]:
 
 
 def measure(bench: Bench) -> Pruning:
-    choose_on, rounds = how_chosen(bench)
-    how, seed = bench.how, bench.options.seed
-    return pruning(*bench.evaluation(), choose_on=choose_on, max_deleted=rounds, seed=seed, **how)
+    chosen = chosen_order(bench, part(bench.progress, 0, 2))
+    given, how = bench.evaluation(), bench.how
+    how["progress"] = part(bench.progress, 1, 2)
+    known = known_deletions(bench, len(given[-1]))
+    return pruning(*given, chosen=chosen, seed=bench.options.seed, known=known, **how)
+
+
+def cost(run: Subject, options: Options) -> Cost:
+    pool, count = int(run.deletable.sum()), evaluated(run, options)
+    rounds = rounds_of(pool)
+    sizes = [k for k in default_numbers(pool) if k <= rounds]
+    random = random_subsets(run.deletable, sizes, RANDOM_SETS, options.seed)
+    rows = np.concatenate([one_by_one(run.deletable, rounds), random])
+    return of_choice(run, options) + of_rows(run.network, deleting(rows), count) + Cost(evaluated=count)
 
 
 STUDY = Study(
@@ -259,6 +296,7 @@ STUDY = Study(
     result=Pruning,
     unsuited=verdicts.cannot_delete,
     measure=measure,
+    cost=cost,
     plot=plot,
     verdict=verdict,
     says={

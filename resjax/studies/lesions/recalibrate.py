@@ -20,8 +20,8 @@ intervention: it removes stale statistics, and it also rescales each channel of 
 up for part of what the unit computed. The share does not separate the two.
 A network without BatchNorm has no statistics to go stale: its damage is a control of another kind.
 
-*Cost.* That of ``lesion``, and for each deletion one pass over the reference images and one over the
-evaluated images.
+*Cost.* That of ``lesion``, and for each deletion half a pass over the reference images and half a pass over
+the evaluated images, because both share prefixes (``batch_statistics``).
 """
 
 from __future__ import annotations
@@ -36,15 +36,21 @@ from numpy.typing import ArrayLike
 from resjax.network import Network, Variables
 from resjax.studies import counts, style, verdicts
 from resjax.studies.batches import BATCH_SIZE, Inference, part
+from resjax.studies.costs import NOTHING, Cost, evaluated, training
 from resjax.studies.examples import num_examples
 from resjax.studies.intervals import bootstrap, percentiles
 from resjax.studies.judged import MET, MISSED, judged
 from resjax.studies.lesions.batch_statistics import equal_batches, measure_recalibrated
+from resjax.studies.lesions.known import KnownDeletions, known_deletions
 from resjax.studies.lesions.lesion import score_deletions, spread_over
+from resjax.studies.lesions.passes import each_alone, has_statistics, of_recalibrated
+from resjax.studies.lesions.prefixes import deleting
 from resjax.studies.lesions.subsets import candidates
+from resjax.studies.options import Options
 from resjax.studies.result import Classified
 from resjax.studies.scores import MEASURES, Scores
 from resjax.studies.study import Bench, Columns, Study
+from resjax.studies.subject import Subject
 from resjax.studies.words import numbers, percent, percents
 
 STATISTICS = ("running", "re-estimated")
@@ -82,6 +88,7 @@ def recalibrate(
     *,
     reference: Any,
     seed: int = 0,
+    known: KnownDeletions | None = None,
     **how: Unpack[Inference],
 ) -> Recalibrated:
     """Deletes each unit in turn, with running statistics (Veit et al. 2016) and with new ones.
@@ -91,6 +98,7 @@ def recalibrate(
       reference: float [M, H, W, C], training images from which statistics are estimated, cropped and
         flipped as in training.
       seed: seed of dropout inside layers while statistics are estimated.
+      known: scores of deletions with running statistics on the same examples, as of ``lesion``.
 
     Raises:
       ValueError: as ``lesion`` and ``reestimate``.
@@ -100,7 +108,7 @@ def recalibrate(
     allowed, never = candidates(network, variables, images)
     given, progress = (network, variables, images, labels), how.get("progress")
     how["progress"] = part(progress, 0, 2)
-    lesioned, intact = score_deletions(*given, allowed, **how)
+    lesioned, intact = score_deletions(*given, allowed, known=known, **how)
     how["progress"] = part(progress, 1, 2)
     lesions = {"gates": deletion_gates(allowed)}
     new, _, _ = measure_recalibrated(*given, lesions, reference, seed=seed, **how)
@@ -323,7 +331,18 @@ def summary(r: Recalibrated) -> dict[str, str]:
 
 def measure(bench: Bench) -> Recalibrated:
     reference, seed = bench.reference(), bench.options.seed
-    return recalibrate(*bench.evaluation(), reference=reference, seed=seed, **bench.how)
+    given = bench.evaluation()
+    known = known_deletions(bench, len(given[-1]))
+    return recalibrate(*given, reference=reference, seed=seed, known=known, **bench.how)
+
+
+def cost(run: Subject, options: Options) -> Cost:
+    if not has_statistics(run):
+        return NOTHING  # it is refused at once
+    count, reference = evaluated(run, options), training(run, options.reference)
+    places = deleting(deletion_gates(run.deletable) == 0)
+    alone = Cost(forward=count * each_alone(run), compilations=2.5, evaluated=count)
+    return alone + of_recalibrated(run.network, places, count, reference, options.batch_size)
 
 
 STUDY = Study(
@@ -341,6 +360,7 @@ STUDY = Study(
     ),
     result=Recalibrated,
     measure=measure,
+    cost=cost,
     plot=plot,
     verdict=verdict,
     says={

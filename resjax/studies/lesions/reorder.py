@@ -32,7 +32,6 @@ effect of each unit.
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Unpack
 
@@ -43,10 +42,15 @@ from resjax.network import Network, Variables
 from resjax.network.refusal import Refusal
 from resjax.studies import counts, style, verdicts
 from resjax.studies.batches import Inference
+from resjax.studies.costs import Cost, evaluated
 from resjax.studies.intervals import bootstrap
+from resjax.studies.lesions.added import add_to, fields_of
 from resjax.studies.lesions.batch_statistics import measure_recalibrated
 from resjax.studies.lesions.deletions import BRACKETS, ROUNDING, STEP
+from resjax.studies.lesions.orders import kendall_tau, neighbour_swaps, reverse, shuffled, swapped
+from resjax.studies.lesions.passes import of_orders
 from resjax.studies.lesions.prefixes import measure_places
+from resjax.studies.options import Options
 from resjax.studies.ranks import spearman
 from resjax.studies.result import Compared
 from resjax.studies.spread import Spread, draw_spread, intact_value, spread, style_errors
@@ -85,65 +89,6 @@ class Reordering(Compared):
         return np.array([own == kind for own in self.kind])
 
 
-Classes = Sequence[np.ndarray]
-"""The numbers of the units of each class, in order; together 0, 1, … n − 1 (``Network.classes``)."""
-
-
-def kendall_tau(orders: np.ndarray, classes: Classes | None = None) -> np.ndarray:
-    """Rank correlation of permutations int [m, n] with 0, 1, … n − 1 (Kendall 1938): [m]; 1 where n = 1.
-
-    Args:
-      orders: each permutes units within their classes.
-      classes: only pairs of one class count as wrong; None counts all pairs.
-    """
-    n, wrong = orders.shape[-1], np.zeros(len(orders), int)
-    for own in [np.arange(n)] if classes is None else classes:
-        before, after = own[np.stack(np.triu_indices(len(own), 1))]
-        wrong += (orders[:, before] > orders[:, after]).sum(1)
-    return 1 - 4 * wrong / max(n * (n - 1), 1)
-
-
-def neighbour_swaps(classes: Classes) -> np.ndarray:
-    """Every swap of two neighbours of a class: int [orders, n]."""
-    pairs = [pair for own in classes for pair in itertools.pairwise(own)]
-    orders = _true(classes, len(pairs))
-    for order, (i, j) in zip(orders, pairs, strict=True):
-        order[[i, j]] = j, i
-    return orders
-
-
-def swapped(classes: Classes, k: int, draws: int, rng: np.random.Generator) -> np.ndarray:
-    """k random pairs of one class swapped, one after the other: int [draws, n]."""
-    pairs = np.concatenate([own[np.stack(np.triu_indices(len(own), 1), 1)] for own in classes])
-    orders = _true(classes, draws)
-    for order in orders:
-        for i, j in pairs[rng.integers(len(pairs), size=k)]:
-            order[[i, j]] = order[[j, i]]
-    return orders
-
-
-def shuffled(classes: Classes, draws: int, rng: np.random.Generator) -> np.ndarray:
-    """Every class in random order: int [draws, n]."""
-    orders = _true(classes, draws)
-    for order in orders:
-        for own in classes:
-            order[own] = rng.permutation(own)
-    return orders
-
-
-def reverse(classes: Classes) -> np.ndarray:
-    """Every class reversed: int [1, n]."""
-    orders = _true(classes, 1)
-    for own in classes:
-        orders[0, own] = own[::-1]
-    return orders
-
-
-def _true(classes: Classes, count: int) -> np.ndarray:
-    """``count`` times the true order."""
-    return np.tile(np.arange(sum(map(len, classes))), (count, 1))
-
-
 def reorder(
     network: Network,
     variables: Variables,
@@ -154,6 +99,7 @@ def reorder(
     draws: int = 30,
     seed: int = 0,
     recalibrate_on: Any = None,
+    earlier: Reordering | None = None,
     **how: Unpack[Inference],
 ) -> Reordering:
     """Runs the units in other orders, as in Veit et al. 2016, Fig. 5b; see ``by_swaps``.
@@ -165,6 +111,7 @@ def reorder(
       seed: seed of the draws.
       recalibrate_on: float [M, H, W, C], training images for re-estimating BatchNorm statistics for each
         order; None for running statistics, which move with their unit, as in the paper.
+      earlier: a result of the same network, examples and statistics, whose orders are not measured again.
 
     Raises:
       ValueError: also if no two units are equal, for fewer than one swap or draw, and with
@@ -192,22 +139,27 @@ def reorder(
     orders = np.concatenate([orders for _, _, orders in made])
     grouped = any(stack.group for stack in network.stacks)
     given = network, variables, images, labels
-    if recalibrate_on is None:
-        scores, intact = measure_places(*given, orders, **how)
-        choices = {"BatchNorm": "running statistics of training, which move with their unit"}
+    choices = {"BatchNorm": "running statistics of training, which move with their unit"}
+
+    def measure(rows: np.ndarray) -> dict[str, Any]:
+        if recalibrate_on is None:
+            return fields_of(*measure_places(*given, rows, **how))
+        scores, intact, own = measure_recalibrated(*given, {"order": rows}, recalibrate_on, **how)
+        choices.update(own)
+        return fields_of(scores, intact)
+
+    if earlier is None:
+        fields = measure(orders)
     else:
-        lesions = {"order": orders}
-        scores, intact, choices = measure_recalibrated(*given, lesions, recalibrate_on, **how)
+        fields = add_to(earlier, earlier.order, orders, network, len(np.asarray(labels)), measure)
     return Reordering(
-        **scores.means,
-        **intact.as_intact,
+        **fields,
         unit=tuple(unit.name for unit in network.units),
         kind=tuple(kind for kind, _, orders in made for _ in orders),
         swaps=np.concatenate([np.full(len(orders), k) for _, k, orders in made]),
         order=orders,
         tau=kendall_tau(orders, classes),
         fixed=tuple(network.units[own[0]].name for own in classes if len(own) == 1),
-        spared=counts.spared_share(scores.wrong, intact.wrong[0]),
         choices={
             "Kendall's tau": f"over all {network.num_units} units, also those that never move"
             + ("; wrong are pairs of equal units" if grouped else ""),
@@ -361,7 +313,12 @@ def unsuited(run: Subject) -> str | None:
 
 def measure(bench: Bench) -> Reordering:
     draws, seed = bench.options.draws, bench.options.seed
-    return reorder(*bench.evaluation(), swaps=REPORTED, draws=draws, seed=seed, **bench.how)
+    more: dict[str, Any] = {"draws": draws, "seed": seed, "earlier": bench.earlier}
+    return reorder(*bench.evaluation(), swaps=REPORTED, **more, **bench.how)
+
+
+def cost(run: Subject, options: Options) -> Cost:
+    return of_orders(run.network, options.draws * (1 + len(REPORTED)), evaluated(run, options))
 
 
 STUDY = Study(
@@ -376,6 +333,8 @@ STUDY = Study(
     result=Reordering,
     unsuited=unsuited,
     measure=measure,
+    adds=("draws",),
+    cost=cost,
     plot=plot,
     verdict=verdict,
     says={

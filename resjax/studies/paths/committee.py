@@ -32,7 +32,8 @@ closer. The vote does not show:
   network's statistics, which are wrong for a voter; either can raise a committee's error.
 * That voters are independent: they share the stem, the head and every unit that both keep.
 
-*Cost.* One forward pass for each voter, in one compilation, and in the study the same at initialization. The
+*Cost.* At most one forward pass for each voter, in practice half of one: shared prefixes run once, deleted
+branches not at all (``resjax.studies.lesions.prefixes``); and in the study the same at initialization. The
 host counts the votes, and for intervals counts them again with 50 resamples of the voters.
 """
 
@@ -51,26 +52,28 @@ from scipy import special
 from resjax.network import Network, Variables
 from resjax.network.refusal import Refusal
 from resjax.studies import style
-from resjax.studies.batches import BATCH_SIZE, Progress, padded_batches, part
+from resjax.studies.batches import BATCH_SIZE, Progress
 from resjax.studies.examples import checked_examples
 from resjax.studies.initial import drawn
+from resjax.studies.lesions.prefixes import deleting, logits_of_places
 from resjax.studies.paths.voters import (
     DIVERSITY,
+    VOTERS,
     Election,
+    cost,
     default_sizes,
     draw_committees,
     draw_voters,
+    kinds_of,
     possible_voters,
 )
 from resjax.studies.result import Classified
 from resjax.studies.study import Bench, Columns, Study
 from resjax.studies.subject import Subject
-from resjax.studies.variants import logits_of, with_gates
 from resjax.studies.verdicts import LEARNED, num_deletable
 from resjax.studies.words import columns, factor, join, percent
 
 HALF = "each kept with p = ½"
-VOTERS = 17  # of each kind in the study
 _OF_VOTERS = tuple(f"{name}_interval" for name in ("voter_error", *DIVERSITY))
 
 
@@ -162,15 +165,14 @@ def committee(
     if not deleted:
         raise ValueError("deleted=(); give at least one kind of voter: a number of units, or None")
 
-    rng, n = np.random.default_rng(seed), int(can_go.sum())
-    gates = [draw_voters(can_go, d, voters, seed) for d in deleted]
-    elections = [Election(draw_committees(rng, len(rows), sizes, draws), seed) for rows in gates]
-    kinds = [slice(a, b) for a, b in itertools.pairwise(np.cumsum([1, *map(len, gates)]))]
-    every = np.concatenate([np.ones((1, network.num_units), np.float32), *gates])  # the whole network first
-    batches, wrong = list(padded_batches(images, labels, batch_size)), 0
-    for i, batch in enumerate(batches):
-        given, tell = (network, variables, batch.images), part(progress, i, len(batches))
-        logits = logits_of(*given, with_gates, every, batch_size=batch_size, progress=tell)
+    n = int(can_go.sum())
+    kept = [draw_voters(can_go, d, voters, seed) for d in deleted]
+    elections = [Election(draw_committees((seed, k), len(v), sizes, draws), seed) for k, v in enumerate(kept)]
+    kinds = [slice(a, b) for a, b in itertools.pairwise(np.cumsum([1, *map(len, kept)]))]
+    # The whole network first.
+    gone, wrong = np.concatenate([np.zeros((1, network.num_units), bool), *(own == 0 for own in kept)]), 0
+    given = network, variables, images, labels, deleting(gone)
+    for batch, logits in logits_of_places(*given, batch_size=batch_size, progress=progress):
         true = batch.labels[batch.mask]
         logits, true = logits[:, batch.mask][:, true >= 0], true[true >= 0]
         answers = np.argmax(logits, -1)
@@ -179,14 +181,14 @@ def committee(
         for election, rows in zip(elections, kinds, strict=True):
             election.count(answers[rows], scores[rows], true)
 
-    counts = np.array([len(rows) for rows in gates])
+    counts = np.array([len(rows) for rows in kept])
     pairs = zip(elections, deleted, strict=True)
     found = [e.result(possible_voters(n, d), int(counts.max())) for e, d in pairs]
     return Committee(
         **{name: np.stack([one[name] for one in found]) for name in found[0]},
         kind=tuple(HALF if d is None else f"{d} deleted" for d in deleted),
         voters=counts,
-        kept=np.array([rows[:, can_go].sum(1).mean() for rows in gates]),
+        kept=np.array([rows[:, can_go].sum(1).mean() for rows in kept]),
         size=np.array(sizes),
         whole_error=float(wrong / np.sum(labels >= 0)),
         num_units=n,
@@ -293,8 +295,7 @@ def _some(label: str, result: Committee) -> str:
 
 def points(label: str, r: Committee) -> list[str]:
     """The error of the whole network; for each kind, that of a majority and of one voter, and diversity."""
-    # Files of earlier versions lack this entry.
-    covered = r.choices.get("intervals", "over committees of these voters")
+    covered = r.choices.get("intervals", "over committees of these voters")  # missing in older files
     whole = f"{label}: the error of the whole network is {percent(r.whole_error)}"
     points = [f"{whole}. Intervals (95 %) are {covered}."]
     for k, kind in enumerate(r.kind):
@@ -352,10 +353,8 @@ def summary(r: Committee) -> dict[str, str]:
 
 def measure(bench: Bench) -> Committee:
     can_go, size, progress = num_deletable(bench.run), bench.options.batch_size, bench.progress
-    some = max(2, can_go // 8)
-    kinds = (1, some, None) if some < can_go else (1, None)
     how: dict[str, Any] = {"voters": VOTERS, "draws": bench.options.draws, "seed": bench.options.seed}
-    return committee(*bench.evaluation(), deleted=kinds, batch_size=size, progress=progress, **how)
+    return committee(*bench.evaluation(), deleted=kinds_of(can_go), batch_size=size, progress=progress, **how)
 
 
 def _unsuited(run: Subject) -> str | None:
@@ -381,6 +380,7 @@ STUDY = Study(
     control=True,
     unsuited=_unsuited,
     measure=measure,
+    cost=cost,
     plot=plot,
     verdict=verdict,
     says={

@@ -28,14 +28,15 @@ Wand (NeurIPS 2025) argue that networks of variable depth outperform those of fi
 because they are easier to train. It does not show that the network is an ensemble of independent voters. A
 large depth of the *units* cut with a small one of *paths* means that many units are used, side by side.
 
-*Cost.* Paths: (n + 1)/2 forward passes. Linearized: as many products with Jacobians. Units: n + 1 passes, and
-the greedy order, about n³/6 evaluations of a unit on the examples for choosing. Memory: n + 1 states of a
-batch.
+*Cost.* Paths: (n + 1)/2 forward passes. Linearized: as many products with Jacobians. Units: about n/4 passes,
+because shared prefixes run once, and the greedy order, about n³/6 evaluations of a unit on the examples for
+choosing. Memory: n + 1 states of a batch of at most 32 examples.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Unpack
 
 import jax
@@ -49,14 +50,17 @@ from resjax.network import Network, Variables
 from resjax.network.losses import Metric, over_positions, share_wrong
 from resjax.network.refusal import Refusal
 from resjax.studies import style, verdicts
-from resjax.studies.batches import BATCH_SIZE, Inference, padded_batches, part, reported
-from resjax.studies.cutting.greedy import MOST_CHOICE_EXAMPLES, how_chosen
+from resjax.studies.batches import BATCH_SIZE, Inference, part
+from resjax.studies.costs import Cost, evaluated
+from resjax.studies.cutting.greedy import MOST_CHOICE_EXAMPLES, Rounds, chosen_order, greedy, rounds_of
 from resjax.studies.examples import checked_examples
 from resjax.studies.initial import drawn
 from resjax.studies.judged import MET, MISSED, judged
-from resjax.studies.lesions.prefixes import measure_places
-from resjax.studies.lesions.pruning import pruning
-from resjax.studies.lesions.subsets import default_numbers, random_subsets
+from resjax.studies.lesions.passes import of_choice, of_rows, one_by_one
+from resjax.studies.lesions.prefixes import deleting, logits_of_places, measure_places
+from resjax.studies.lesions.pruning import RANDOM_SETS
+from resjax.studies.lesions.subsets import candidates, default_numbers, random_subsets
+from resjax.studies.options import Options
 from resjax.studies.paths.depths import CUTS, ForwardDepth, depth_of, error_ends, of_shares
 from resjax.studies.paths.truncation import truncated_logits
 from resjax.studies.spread import spread, style_errors
@@ -64,6 +68,7 @@ from resjax.studies.study import Bench, Columns, Study
 from resjax.studies.subject import Subject
 from resjax.studies.words import count, number, percent, percents
 
+TOGETHER = 32  # examples at a time, because n + 1 states of each are held
 NO_SHORTCUT = "no unit of this network has a shortcut, so all its paths have one length"
 
 
@@ -73,10 +78,11 @@ def forward_depth(
     images: Any,
     labels: ArrayLike,
     *,
-    choose_on: tuple[Any, ArrayLike],
+    choose_on: tuple[Any, ArrayLike] | None = None,
     max_deleted: int | None = None,
-    draws: int = 10,
+    draws: int = RANDOM_SETS,
     seed: int = 0,
+    chosen: Rounds | None = None,
     **how: Unpack[Inference],
 ) -> ForwardDepth:
     """Cuts the forward pass to k = 0 … n branches or residual units and compares it with the intact one.
@@ -86,10 +92,13 @@ def forward_depth(
       max_deleted: rounds of the greedy choice; the cut to fewer units is then NaN. None for all.
       draws: random sets of units for comparison, at each of several sizes.
       seed: seed of the random sets.
+      chosen: an order of units as of ``pruning``, instead of ``choose_on`` and ``max_deleted``.
 
     Raises:
-      ValueError: also if no unit has a shortcut.
+      ValueError: also if no unit has a shortcut, and for neither or both of ``choose_on`` and ``chosen``.
     """
+    if (choose_on is None) == (chosen is None):
+        raise ValueError("give choose_on, examples for choosing the units, or chosen, an order; not both")
     network.check_chain()
     images, labels, _ = checked_examples(network, variables, images, labels)
     residual, progress = network.residual, how.get("progress")
@@ -98,19 +107,25 @@ def forward_depth(
     given, n = (network, variables), int(residual.sum())
     batch_size, metric = how.get("batch_size", BATCH_SIZE), how.get("metric", share_wrong)
     how["progress"] = part(progress, 0, 3)
-    chosen = pruning(*given, *choose_on, choose_on=choose_on, max_deleted=max_deleted, draws=1, **how)
+    if chosen is None:
+        assert choose_on is not None
+        allowed, _ = candidates(*given, images)
+        rounds = int(allowed.sum()) if max_deleted is None else max_deleted
+        chosen = greedy(*given, *choose_on, allowed, rounds, **how)
     dropped = chosen.order[residual[chosen.order]]
-    gates = np.ones((len(dropped) + 1, network.num_units), np.float32)
+    gone = np.zeros((len(dropped) + 1, network.num_units), bool)
     for k, unit in enumerate(dropped.tolist()):
-        gates[k + 1 :, unit] = 0
+        gone[k + 1 :, unit] = True
 
     cores, found = on_cores.shared_cores(), []
-    own = cores.copy(variables)
-    batches = list(padded_batches(images, labels, batch_size, multiple=cores.count))
-    for batch in reported(batches, part(progress, 1, 3)):
+    own, kept_units = cores.copy(variables), deleting(gone[::-1])
+    size, tell, rest = min(batch_size, TOGETHER), part(progress, 1, 3), (images, labels, kept_units)
+    for batch, logits in logits_of_places(*given, *rest, batch_size=size, progress=tell):
         examples = cores.split((batch.images, batch.labels))
-        values = cores.wait(_cut(cores, network, metric, own, gates[::-1], *examples))
-        found.append([np.asarray(v, np.float64)[..., batch.mask] for v in jax.device_get(values)])
+        nested, linear = cores.wait(_cut(cores, network, metric, own, *examples))
+        units = _measures(metric, logits[-1], batch.labels, logits)
+        values = jax.device_get((nested, linear, units))
+        found.append([np.asarray(v, np.float64)[..., batch.mask] for v in values])
     nested, linear, units = (np.concatenate(v, -1) for v in zip(*found, strict=True))
     unmeasured = np.full((n + 1 - len(units), *units.shape[1:]), np.nan)
     each = np.stack([nested, linear, np.concatenate([unmeasured, units])])  # [cut, kept, measure, N]
@@ -141,7 +156,7 @@ def forward_depth(
         random_number=kept.sum(1),
         random_error=random.error,
         random_kl=random.kl,
-        num_choice_examples=chosen.num_choice_examples,
+        num_choice_examples=chosen.num_examples,
         choices={
             "BatchNorm": "running statistics of training, not re-estimated",
             "paths": "nested truncation: a branch reads the state of paths with one branch less",
@@ -160,12 +175,18 @@ def _cut(
     network: Network,
     metric: Metric,
     variables: Variables,
-    gates: jax.Array,
     images: Any,
     labels: jax.Array,
 ) -> tuple[jax.Array, ...]:
-    """For each cut [kept, measure, B]: wrong, agreement, KL and cosine of each example."""
+    """``_measures`` [kept, measure, B] of the two cuts to paths."""
     intact = network.apply(variables, images).logits
+    cuts = [truncated_logits(network, variables, images, linear=way) for way in (False, True)]
+    return tuple(_measures(metric, intact, labels, logits) for logits in cuts)
+
+
+@partial(jax.jit, static_argnums=0)
+def _measures(metric: Metric, intact: jax.Array, labels: jax.Array, logits: jax.Array) -> jax.Array:
+    """[m, measure, B] of logits [m, B, …]: wrong, agreement, KL and cosine of each example."""
 
     def measures(logits: jax.Array) -> jax.Array:
         log_p, log_q = jax.nn.log_softmax(intact), jax.nn.log_softmax(logits)
@@ -178,9 +199,7 @@ def _cut(
         each = [over_positions(v, labels).astype(kl.dtype) for v in (same, kl, cosine)]
         return jnp.stack([metric(logits, labels).astype(kl.dtype), *each])
 
-    nested, linear = (truncated_logits(network, variables, images, linear=way) for way in (False, True))
-    units = lax.map(lambda g: measures(network.apply(variables, images, gates=g).logits), gates)
-    return lax.map(measures, nested), lax.map(measures, linear), units
+    return lax.map(measures, logits)
 
 
 # --- what the report shows ---
@@ -296,15 +315,29 @@ MOST_EXAMPLES = 1_000
 
 
 def measure(bench: Bench) -> ForwardDepth:
-    choose_on, rounds = how_chosen(bench, "units chosen on")
-    how: dict[str, Any] = {"choose_on": choose_on, "max_deleted": rounds, "seed": bench.options.seed}
-    return forward_depth(*bench.evaluation(MOST_EXAMPLES), **how, **bench.how)
+    chosen, how = chosen_order(bench, part(bench.progress, 0, 2), "units chosen on"), bench.how
+    how["progress"] = part(bench.progress, 1, 2)
+    return forward_depth(*bench.evaluation(MOST_EXAMPLES), chosen=chosen, seed=bench.options.seed, **how)
 
 
 NOTES = (
     "A branch reads what shorter paths reached: paths of at most k branches run at most k branches in a row. "
     "In brackets: 95 % intervals over images. ±: standard error over images."
 )
+
+
+def cost(run: Subject, options: Options) -> Cost:
+    residual, count = run.network.residual, evaluated(run, options, MOST_EXAMPLES)
+    n = int(residual.sum())
+    sizes = [k for k in default_numbers(n) if k < n] or [n]
+    kept = random_subsets(residual, sizes, RANDOM_SETS, options.seed)
+    # Paths, the same with products with Jacobians of twice the cost, and the intact network.
+    cuts = Cost(forward=count * (3 * (n + 1) / 2 + 1), compilations=5, evaluated=count)
+    dropped = one_by_one(run.deletable, rounds_of(int(run.deletable.sum()))) & residual
+    units = (of_rows(run.network, deleting(rows), count) for rows in (dropped, residual & ~kept))
+    return sum(units, of_choice(run, options) + cuts)
+
+
 STUDY = Study(
     name="forward_depth",
     title="How deep the forward pass is",
@@ -320,6 +353,7 @@ STUDY = Study(
     result=ForwardDepth,
     unsuited=unsuited,
     measure=measure,
+    cost=cost,
     plot=plot,
     verdict=verdict,
     says={

@@ -34,6 +34,7 @@ import numpy as np
 
 from resjax.network import Network
 from resjax.studies import style
+from resjax.studies.costs import nothing
 from resjax.studies.paths.path_lengths import (
     attenuated_shares,
     central_range,
@@ -210,6 +211,7 @@ STUDY = Study(
     result=PathCounts,
     unsuited=one_path,
     measure=lambda bench: path_counts(bench.run.network),
+    cost=nothing,
     plot=plot,
     headline=headline,
     points=points,

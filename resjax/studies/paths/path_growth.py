@@ -37,13 +37,22 @@ from numpy.typing import ArrayLike
 from resjax.network import Network, Variables
 from resjax.studies import style
 from resjax.studies.batches import Progress, Running
+from resjax.studies.costs import Cost
 from resjax.studies.intervals import LEVEL, of_mean
 from resjax.studies.moments import at_moments, moment
+from resjax.studies.options import Options
 from resjax.studies.paths.path_counts import between, one_path
 from resjax.studies.paths.path_exact import PathSpectrum, path_spectrum
-from resjax.studies.paths.path_walk import STUDY_BATCH, TRAINING, Probe, study_batches
+from resjax.studies.paths.path_walk import (
+    STUDY_BATCH,
+    TRAINING,
+    Probe,
+    study_batches,
+)
+from resjax.studies.paths.walk_costs import passes_of_a_walk, study_examples
 from resjax.studies.run import as_run, no_training
 from resjax.studies.study import Bench, Columns, Study
+from resjax.studies.subject import Subject
 from resjax.studies.words import capital, numbers
 
 
@@ -290,6 +299,13 @@ def measure(bench: Bench) -> PathGrowth:
     return path_growth(run.network, steps, run.at, images, labels, seed=options.seed, **how)
 
 
+def cost(run: Subject, options: Options) -> Cost:
+    own = as_run(run)
+    moments = len({*([0] if own.from_scratch else []), *own.steps, own.step})
+    walks = moments * study_examples(run, options)
+    return Cost(backward=walks * passes_of_a_walk(run.network), compilations=3.5)
+
+
 STUDY = Study(
     name="path_growth",
     title="Path lengths during training",
@@ -305,6 +321,7 @@ STUDY = Study(
     result=PathGrowth,
     unsuited=lambda run: no_training(run) or one_path(run),
     measure=measure,
+    cost=cost,
     plot=plot,
     verdict=verdict,
     says={

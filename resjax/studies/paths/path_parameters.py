@@ -41,7 +41,9 @@ from resjax.network import Network, Variables
 from resjax.network.losses import Loss, cross_entropy
 from resjax.studies import style
 from resjax.studies.batches import Progress, Running, whole_batches
+from resjax.studies.costs import Cost
 from resjax.studies.intervals import of_mean
+from resjax.studies.options import Options
 from resjax.studies.paths.path_counts import between, one_path
 from resjax.studies.paths.path_exact import part_of, walk_lengths
 from resjax.studies.paths.path_lengths import central_range, shares
@@ -55,8 +57,10 @@ from resjax.studies.paths.path_walk import (
     study_batches,
     wide,
 )
+from resjax.studies.paths.walk_costs import passes_of_a_walk, study_examples
 from resjax.studies.result import Result
 from resjax.studies.study import Bench, Columns, Study
+from resjax.studies.subject import Subject
 from resjax.studies.words import numbers, over
 
 
@@ -297,6 +301,11 @@ def measure(bench: Bench) -> PathParameters:
     return path_parameters(*bench.network(), images, labels, seed=bench.options.seed, **how)
 
 
+def cost(run: Subject, options: Options) -> Cost:
+    walks = study_examples(run, options)
+    return Cost(backward=2 * walks * passes_of_a_walk(run.network), compilations=5)
+
+
 STUDY = Study(
     name="path_parameters",
     title="Which paths train a unit",
@@ -313,6 +322,7 @@ STUDY = Study(
     control=True,
     unsuited=one_path,
     measure=measure,
+    cost=cost,
     plot=plot,
     verdict=verdict,
     says={

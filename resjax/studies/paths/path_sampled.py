@@ -51,10 +51,11 @@ from numpy.typing import ArrayLike
 from resjax.network import Network, Variables
 from resjax.network.losses import Loss, cross_entropy
 from resjax.studies import style
-from resjax.studies.batches import Progress, reported, whole_batches
-from resjax.studies.intervals import bootstrap, jackknife, of_positive_mean
+from resjax.studies.batches import Progress, WholeBatches, reported, whole_batches
+from resjax.studies.intervals import jackknife, of_positive_mean
 from resjax.studies.marks import explain_lines
 from resjax.studies.paths.path_counts import show_lengths
+from resjax.studies.paths.path_draws import by_batch, median_interval, relative
 from resjax.studies.paths.path_lengths import (
     FITTED,
     central_range,
@@ -105,12 +106,12 @@ class PathSample(Result):
     @property
     def relative(self) -> np.ndarray:
         """[length, draw]: ``norm`` ÷ ``total``; NaN where a batch has no gradient."""
-        return _relative(self.norm, self.total)
+        return relative(self.norm, self.total)
 
     @property
     def by_batch(self) -> np.ndarray:
         """[length, batch]: the mean of ``relative`` over the draws of each batch."""
-        return _by_batch(self.relative, self.batches)
+        return by_batch(self.relative, self.batches)
 
     @property
     def share(self) -> np.ndarray:
@@ -156,29 +157,6 @@ class PathSample(Result):
         return totals(mean, self.num_residual, self.num_plain)
 
 
-def _relative(norm: np.ndarray, total: np.ndarray) -> np.ndarray:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(total > 0, norm / total, np.nan)
-
-
-def _by_batch(relative: np.ndarray, batches: int | None) -> np.ndarray:
-    """[length, batch]; with a single batch [length, draw], because its draws are all that there is."""
-    draws = relative.shape[1]
-    count = draws if batches in (None, 1) else min(batches or draws, draws)
-    return np.stack([relative[:, first::count].mean(1) for first in range(count)], axis=1)
-
-
-def _median_interval(relative: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """[end, length]: bootstrap over batches of the median over draws."""
-    if count == relative.shape[1]:
-        return np.stack(bootstrap(relative, np.median, seed=seed))
-
-    def median(chosen: np.ndarray, axis: int) -> np.ndarray:
-        return np.median(np.concatenate([relative[:, b::count] for b in chosen.astype(int)], axis=1), axis=1)
-
-    return np.stack(bootstrap(np.arange(count), median, seed=seed))
-
-
 def of_draws(
     norm: np.ndarray,
     total: np.ndarray,
@@ -192,9 +170,9 @@ def of_draws(
     """The result for norms [length, draw] of single paths, and [draw] of the whole gradients, of so many
     batches in turn."""
     length = path_lengths(num_residual, num_plain)
-    relative = _relative(norm, total)
+    ratio = relative(norm, total)
     fit = partial(fit_attenuation, length=length, num_residual=num_residual, num_plain=num_plain)
-    of_batches = _by_batch(relative, batches)
+    of_batches = by_batch(ratio, batches)
     mean = of_batches.mean(1)
     g, r_squared = fit(mean)
     low, high = jackknife(of_batches, lambda mean: np.log(fit(mean)[0]))  # of the slope
@@ -203,9 +181,9 @@ def of_draws(
         norm=norm,
         total=total,
         mean=mean,
-        median=np.median(relative, axis=1),
+        median=np.median(ratio, axis=1),
         mean_interval=np.stack(of_positive_mean(of_batches, 1)),
-        median_interval=_median_interval(relative, of_batches.shape[1], choices.get("seed", 0)),
+        median_interval=median_interval(ratio, of_batches.shape[1], choices.get("seed", 0)),
         attenuation=g,
         attenuation_interval=np.exp([low, high]),
         r_squared=r_squared,
@@ -228,6 +206,7 @@ def sample_paths(
     probe: Probe = PAPER,
     batch_size: int = BATCH_SIZE,
     seed: int = 0,
+    earlier: PathSample | None = None,
     progress: Progress | None = None,
 ) -> PathSample:
     """Gradient norms of random paths of each length, as Veit et al. 2016, Fig. 6b.
@@ -235,20 +214,27 @@ def sample_paths(
     Args: those of ``path_spectrum``, where ``progress`` counts draws, and
       draws: paths of each length, 2 or more.
       seed: seed of paths and of resampled draws, and of dropout with ``probe.train``.
+      earlier: a result that differs in the number of draws alone; its draws are not measured again.
+
+    Raises:
+      ValueError: also for fewer than two draws, and for an earlier result of other batches.
     """
     if draws < 2:
         raise ValueError(f"draws={draws}; allowed: 2 or more, because one draw has no interval")
     batches = whole_batches(network, variables, images, labels, batch_size)
     probe = probe.fits(batches.pairs[0][0])
     residual, plain = count_units(network)
-    rng, columns = np.random.default_rng(seed), []
+    rng, columns = np.random.default_rng(seed), _columns(earlier, batches)[:draws]
     in_turn = itertools.cycle(batches.keyed(seed))
-    for _ in reported(range(draws), progress):
+    for i in reported(range(draws), progress):
+        batch = next(in_turn)
         # One path of each length: the first 0, 1, 2, … units of a random order take their branch.
         place = rng.permuted(np.tile(np.arange(residual), (residual + 1, 1)), axis=1)
+        if i < len(columns):
+            continue  # the random numbers are drawn, so the next draw is the next one
         branch = np.zeros((residual + 1, network.num_units), bool)
         branch[:, network.residual] = place < np.arange(residual + 1)[:, None]
-        columns.append(_norms(branch, network, loss, probe, variables, *next(in_turn)))
+        columns.append(_norms(branch, network, loss, probe, variables, *batch))
     norms, whole = zip(*columns, strict=True)
     return of_draws(
         np.stack(norms, axis=1),
@@ -267,6 +253,19 @@ def sample_paths(
             "range": "central 95 %",
         },
     )
+
+
+def _columns(earlier: PathSample | None, batches: WholeBatches) -> list[tuple[np.ndarray, float]]:
+    """The draws of an earlier result on the same batches: norms [length], and that of the whole gradient."""
+    if earlier is None:
+        return []
+    had = earlier.batches, earlier.batch_size
+    if had != (len(batches.pairs), batches.size):
+        raise ValueError(
+            f"the earlier draws are of {had[0]} batches of {had[1]} examples; allowed: the same batches, "
+            f"{batches}"
+        )
+    return [(norm, float(total)) for norm, total in zip(earlier.norm.T, earlier.total, strict=True)]
 
 
 def path_norms(

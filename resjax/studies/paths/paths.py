@@ -20,9 +20,8 @@ fifth of the draws.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any, Self, Unpack
+from collections.abc import Mapping
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -30,7 +29,6 @@ from numpy.typing import ArrayLike
 from resjax.network import Network, Variables
 from resjax.studies import style
 from resjax.studies.batches import Running, following, whole_batches
-from resjax.studies.intervals import of_positive_mean
 from resjax.studies.marks import explain_lines
 from resjax.studies.paths.path_counts import between, one_path, show_lengths
 from resjax.studies.paths.path_exact import PathSpectrum, path_spectrum
@@ -44,91 +42,10 @@ from resjax.studies.paths.path_walk import (
     Probe,
     study_batches,
 )
-from resjax.studies.result import Result
+from resjax.studies.paths.paths_result import Paths
+from resjax.studies.paths.walk_costs import cost, draws_of
 from resjax.studies.study import Bench, Clause, Columns, Study
 from resjax.studies.words import around, columns, factor, numbers, over, superscript
-
-
-@dataclasses.dataclass(frozen=True)
-class Paths(Result):
-    """Exact and sampled path gradients of one network, for each mode of BatchNorm.
-
-    ``choices`` combines those of all parts; where modes differ, each value is followed by its mode.
-    """
-
-    exact: dict[str, PathSpectrum]  # mode → the sums over all paths of each length
-    sample: dict[str, PathSample]  # the same modes → single paths; figures show the first mode
-
-    @property
-    def modes(self) -> tuple[str, ...]:
-        """The statistics that BatchNorm used, as ``Probe.statistics`` names them."""
-        return tuple(self.exact)
-
-    @property
-    def first(self) -> tuple[PathSpectrum, PathSample]:
-        """The parts of the first mode."""
-        return self.exact[self.modes[0]], self.sample[self.modes[0]]
-
-    def __post_init__(self) -> None:
-        found: dict[str, dict[str, str]] = {}
-        for mode, result in (*self.exact.items(), *self.sample.items()):
-            for name, value in result.choices.items():
-                found.setdefault(name, {})[mode] = str(value)
-        for name, values in found.items():
-            each = [v if v == mode else f"{v} ({mode})" for mode, v in values.items()]
-            alike = len(set(values.values())) == 1
-            self.choices.setdefault(name, next(iter(values.values())) if alike else "; ".join(each))
-
-    def alignment(self, mode: str) -> np.ndarray:
-        """[length]: norm of the sum over all paths ÷ (number of paths × mean norm of one), where both norms
-        are means over batches, relative to the whole gradient of the batch."""
-        return self._aligned(mode, self._relative(mode).mean(0), self.sample[mode].mean)
-
-    def alignment_interval(self, mode: str) -> np.ndarray:
-        """[end, length]: interval of ``alignment``, from the far ends of the 95 % intervals of both norms, so
-        its coverage is higher; NaN with one batch."""
-        exact, single = of_positive_mean(self._relative(mode), 0), self.sample[mode].mean_interval
-        return np.stack([self._aligned(mode, exact[i], single[1 - i]) for i in (0, 1)])
-
-    def _relative(self, mode: str) -> np.ndarray:
-        """[batch, length]: exact norms ÷ that of the whole gradient."""
-        exact = self.exact[mode]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return exact.norm[0] / exact.total[0][:, None]
-
-    def _aligned(self, mode: str, together: np.ndarray, single: np.ndarray) -> np.ndarray:
-        sample = self.sample[mode]
-        logs = log_path_counts(sample.num_residual, sample.num_plain)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.exp(np.log(together) - np.log(single) - logs)
-
-    @classmethod
-    def join(cls, modes: Sequence[Paths]) -> Paths:
-        """The same network in several modes as one result."""
-        exact = {mode: one.exact[mode] for one in modes for mode in one.modes}
-        return cls(exact, {mode: one.sample[mode] for one in modes for mode in one.modes})
-
-    def to_json(self) -> dict[str, Any]:
-        """``Result.to_json`` of each part and mode, of the network at initialization, and the choices."""
-        return {
-            "exact": {mode: result.to_json() for mode, result in self.exact.items()},
-            "sample": {mode: result.to_json() for mode, result in self.sample.items()},
-            "initial": self.initial and self.initial.to_json(),
-            "choices": self.choices,
-        }
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Self:
-        """The inverse of ``to_json``; raises a ``ValueError`` where a part is missing or unknown."""
-        if not {"exact", "sample"} <= set(data) <= {"exact", "sample", "initial", "choices"}:
-            raise ValueError(f"not a {cls.__name__}: it has {sorted(data)}")
-        initial = data.get("initial")
-        return cls(
-            {mode: PathSpectrum.from_json(one) for mode, one in data["exact"].items()},
-            {mode: PathSample.from_json(one) for mode, one in data["sample"].items()},
-            initial=None if initial is None else cls.from_json(initial),
-            choices=dict(data.get("choices", {})),
-        )
 
 
 def paths(
@@ -140,20 +57,26 @@ def paths(
     draws: int = 100,
     probe: Probe = PAPER,
     seed: int = 0,
+    earlier: Paths | None = None,
     **how: Unpack[Running],
 ) -> Paths:
     """``path_spectrum`` and ``sample_paths`` on the same batches, with their arguments and errors.
 
-    ``progress`` counts batches and draws together.
+    ``progress`` counts batches and draws together. With ``earlier``, a result that differs in the number of
+    draws alone, only the missing draws are measured.
     """
     given = network, variables, images, labels
     batches = len(whole_batches(*given, how.get("batch_size", BATCH_SIZE)).pairs)
     tell, of = how.get("progress"), batches + draws
     first: Running = how | {"progress": following(tell, 0, of)}
     then: Running = how | {"progress": following(tell, batches, of)}
-    spectrum = path_spectrum(*given, probe=probe, seed=seed, **first)
-    sample = sample_paths(*given, draws=draws, probe=probe, seed=seed, **then)
-    return Paths({probe.statistics: spectrum}, {probe.statistics: sample})
+    mode, old = probe.statistics, None
+    if earlier is not None and mode in earlier.sample:
+        spectrum, old = earlier.exact[mode], earlier.sample[mode]
+    else:
+        spectrum = path_spectrum(*given, probe=probe, seed=seed, **first)
+    sample = sample_paths(*given, draws=draws, probe=probe, seed=seed, earlier=old, **then)
+    return Paths({mode: spectrum}, {mode: sample})
 
 
 # --- what the report shows ---
@@ -342,22 +265,16 @@ def summary(r: Paths) -> dict[str, str]:
     return {"effective path lengths": _range(r), "g, left by a branch": g}
 
 
-# The share of the draws that the network at initialization gets, and their least number.
-_CONTROL, _LEAST = 5, 2
-
-
 def measure(bench: Bench) -> Paths:
-    options = bench.options
-    probes, draws = (PAPER, TRAINING) if bench.run.network.trains else (PAPER,), options.path_draws
-    if bench.run.step == 0:
-        draws = max(_LEAST, draws // _CONTROL)
+    options, old = bench.options, bench.earlier
+    probes, draws = (PAPER, TRAINING) if bench.run.network.trains else (PAPER,), draws_of(bench.run, options)
     images, labels = bench.data(STUDY_BATCH * study_batches(options))
     given = *bench.network(), images, labels
     steps, modes = max(1, len(labels) // STUDY_BATCH) + draws, []
     for i, probe in enumerate(probes):
         tell = following(bench.progress, i * steps, len(probes) * steps)
         how: Running = bench.running | {"batch_size": STUDY_BATCH, "progress": tell}
-        one = paths(*given, draws=draws, probe=probe, seed=options.seed, **how)
+        one = paths(*given, draws=draws, probe=probe, seed=options.seed, earlier=old, **how)
         for part in (*one.exact.values(), *one.sample.values()):
             part.choices.update(bench.choices)  # only the parts are kept on disk
         modes.append(one)
@@ -380,6 +297,8 @@ STUDY = Study(
     control=True,
     unsuited=one_path,
     measure=measure,
+    adds=("path_draws",),
+    cost=cost,
     plot=plot,
     verdict=verdict,
     says={

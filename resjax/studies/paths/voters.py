@@ -34,9 +34,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from resjax.network.refusal import Refusal
+from resjax.studies.costs import Cost, evaluated
 from resjax.studies.intervals import student
+from resjax.studies.lesions.passes import of_rows
+from resjax.studies.lesions.prefixes import deleting
 from resjax.studies.lesions.subsets import random_halves, random_subsets
+from resjax.studies.options import Options
+from resjax.studies.subject import Subject
 
+VOTERS = 17  # of each kind in the study
 DIVERSITY = ("disagreement", "different_answers", "kappa")
 _PAIRS = 2000  # resamples for diversity, which are cheap
 _VOTES, _COMMITTEES = (
@@ -73,10 +79,14 @@ def default_sizes(voters: int) -> list[int]:
     return [1, *itertools.takewhile(lambda m: m <= half, (2**k + 1 for k in itertools.count(1)))]
 
 
-def draw_committees(rng: np.random.Generator, voters: int, sizes: Sequence[int], draws: int) -> np.ndarray:
-    """float32 [size, draw, voter], 1 for members of a committee; 0 for sizes that exceed ``voters``."""
+def draw_committees(seed: Sequence[int], voters: int, sizes: Sequence[int], draws: int) -> np.ndarray:
+    """float32 [size, draw, voter], 1 for members of a committee; 0 for sizes that exceed ``voters``.
+
+    Each size has its own random numbers, so the first draws are the same however many there are.
+    """
     out = np.zeros((len(sizes), draws, voters), np.float32)
     for i, m in enumerate(sizes):
+        rng = np.random.default_rng((*seed, m))
         for j in range(draws if m <= voters else 0):
             out[i, j, rng.choice(voters, m, replace=False)] = 1
     return out
@@ -223,3 +233,16 @@ def _diversity(answers: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> n
 def _unbiased(voters: int, possible: int) -> float:
     """Factor that makes the variance over resamples of V of M voters unbiased."""
     return voters / (voters - 1) * (1 - voters / possible)
+
+
+def kinds_of(can_go: int) -> tuple[int | None, ...]:
+    """The kinds of voters in the study, where so many units can be deleted."""
+    some = max(2, can_go // 8)
+    return (1, some, None) if some < can_go else (1, None)
+
+
+def cost(run: Subject, options: Options) -> Cost:
+    """That of the study ``committee``."""
+    count, can_go = evaluated(run, options), int(run.deletable.sum())
+    voters = [draw_voters(run.deletable, kind, VOTERS, options.seed) for kind in kinds_of(can_go)]
+    return of_rows(run.network, deleting(np.concatenate(voters) == 0), count) + Cost(evaluated=count)

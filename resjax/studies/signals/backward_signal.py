@@ -46,13 +46,16 @@ from numpy.typing import ArrayLike
 from resjax.network import Network, Variables
 from resjax.network.losses import Loss, cross_entropy
 from resjax.studies import style
+from resjax.studies.costs import Cost, of_first_batches
 from resjax.studies.intervals import of_mean
 from resjax.studies.marks import band_on_log, few_ticks, legend_by_colour_and_line
 from resjax.studies.moments import by_moment, moment
+from resjax.studies.options import Options
 from resjax.studies.paths.path_walk import Crossing, Probe, norm, walk_back, wide
 from resjax.studies.result import Result
 from resjax.studies.signals.training_batches import FirstBatches, first_batches, on_training_batches
 from resjax.studies.study import Columns, Study
+from resjax.studies.subject import Subject
 from resjax.studies.words import around, factor, numbers, percent, percents
 
 Place = Annotated[np.ndarray, "step", "batch", "place"]
@@ -268,6 +271,11 @@ def summary(r: BackwardSignal) -> dict[str, str]:
     return {} if r.step[0] else {"gradient at init, first unit ÷ head": gain}
 
 
+def cost(run: Subject, options: Options) -> Cost:
+    count = len(run.moments) * of_first_batches(run, options)
+    return Cost(forward=2 * count, backward=count, compilations=4)
+
+
 STUDY = Study(
     name="backward_signal",
     title="The backward signal",
@@ -282,6 +290,7 @@ STUDY = Study(
     ),
     result=BackwardSignal,
     measure=lambda bench: on_training_batches(bench, backward_signal, loss=bench.run.loss),
+    cost=cost,
     plot=plot,
     verdict=verdict,
     says=dict.fromkeys(DOES, _clause),

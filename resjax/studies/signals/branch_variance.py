@@ -41,13 +41,16 @@ from resjax.network import Network, Variables
 from resjax.network.refusal import Refusal
 from resjax.network.unit import Parts
 from resjax.studies import style
+from resjax.studies.costs import Cost, of_first_batches
 from resjax.studies.intervals import LEVEL
 from resjax.studies.marks import legend_by_colour_and_line, plain_log_ticks
 from resjax.studies.moments import by_moment, moment
+from resjax.studies.options import Options
 from resjax.studies.paths.path_walk import wide
 from resjax.studies.result import Result
 from resjax.studies.signals.training_batches import FirstBatches, first_batches, on_training_batches
 from resjax.studies.study import Bench, Columns, Study
+from resjax.studies.subject import Subject
 from resjax.studies.words import capital, factor, join, numbers
 
 NO_SHORTCUT = "no unit has a shortcut to compare its branch with"
@@ -276,6 +279,11 @@ def measure(bench: Bench) -> BranchVariance:  # without labels
     return on_training_batches(bench, lambda *given, **how: branch_variance(*given[:3], **how))
 
 
+def cost(run: Subject, options: Options) -> Cost:
+    count = len(run.moments) * of_first_batches(run, options)
+    return Cost(forward=count, compilations=1.5)
+
+
 STUDY = Study(
     name="branch_variance",
     title="How much a branch weighs",
@@ -292,6 +300,7 @@ STUDY = Study(
     result=BranchVariance,
     unsuited=lambda run: None if run.residual else NO_SHORTCUT,
     measure=measure,
+    cost=cost,
     plot=plot,
     verdict=verdict,
     says={

@@ -38,14 +38,17 @@ from resjax.network.losses import Loss, cross_entropy
 from resjax.network.norms import flatten_norms, flatten_taps, kernel_names, layer_norms, output_norm
 from resjax.network.refusal import Refusal
 from resjax.studies import style
+from resjax.studies.costs import Cost, of_first_batches
 from resjax.studies.intervals import of_mean
 from resjax.studies.marks import band_on_log
 from resjax.studies.moments import first_moment, moment
+from resjax.studies.options import Options
 from resjax.studies.result import Result
 from resjax.studies.signals.near_one import ALIKE, compared
 from resjax.studies.signals.norms_over_training import evenness, quarters
 from resjax.studies.signals.training_batches import FirstBatches, first_batches, on_training_batches
 from resjax.studies.study import Columns, Study
+from resjax.studies.subject import Subject
 from resjax.studies.words import around, factor, join, numbers
 
 
@@ -282,6 +285,11 @@ def summary(r: Gradients) -> dict[str, str]:
     return {"gradient at init, first ÷ last layers": ratio} if r.step[0] == 0 else {}
 
 
+def cost(run: Subject, options: Options) -> Cost:
+    count = len(run.moments) * of_first_batches(run, options)
+    return Cost(forward=count, backward=2 * count, compilations=10)
+
+
 STUDY = Study(
     name="gradients",
     title="Gradients, layer by layer",
@@ -299,6 +307,7 @@ STUDY = Study(
     measure=lambda bench: on_training_batches(
         bench, gradients, loss=bench.run.loss, optimizer=bench.run.optimizer
     ),
+    cost=cost,
     plot=plot,
     headline=headline,
     points=points,

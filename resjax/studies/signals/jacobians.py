@@ -45,17 +45,22 @@ from resjax.network import Network, Variables
 from resjax.network.losses import Loss, cross_entropy
 from resjax.studies import style
 from resjax.studies.batches import Progress, per_example
+from resjax.studies.costs import Cost, data
 from resjax.studies.examples import checked_examples, take
 from resjax.studies.intervals import bootstrap
 from resjax.studies.lesions.batch_statistics import reestimate
 from resjax.studies.marks import few_ticks, legend_by_colour_and_line
 from resjax.studies.moments import by_moment, first_moment, moment
+from resjax.studies.options import Options
 from resjax.studies.paths.path_walk import Crossing, Probe, norm_of_each, walk_back
 from resjax.studies.result import Result
 from resjax.studies.signals.near_one import ALIKE, compared
 from resjax.studies.signals.training_batches import init_and_now
 from resjax.studies.study import Bench, Columns, Study
+from resjax.studies.subject import Subject
 from resjax.studies.words import factor, join, numbers
+
+ITERATIONS, PROBES = 20, 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,8 +121,8 @@ def jacobians(
     labels: ArrayLike,
     *,
     loss: Loss = cross_entropy,
-    iterations: int = 20,
-    probes: int = 8,
+    iterations: int = ITERATIONS,
+    probes: int = PROBES,
     batch_size: int = 32,
     step: int = 0,
     seed: int = 0,
@@ -358,6 +363,19 @@ def measure(bench: Bench) -> Jacobians:
     return init_and_now(bench, one, *some, loss=run.loss, batch_size=EXAMPLES)
 
 
+def cost(run: Subject, options: Options) -> Cost:
+    del options
+    moments, count = len(run.moments), data(run, run.train_batch_size)
+    # A step of power iteration is two products, and there are two iterations, with and without the shortcut.
+    products = 4 * ITERATIONS + PROBES
+    statistics = count if jax.tree.leaves(run.variables.get("batch_stats", {})) else 0
+    return Cost(
+        forward=moments * 2 * statistics,
+        backward=moments * min(EXAMPLES, count) * products,
+        compilations=8,
+    )
+
+
 STUDY = Study(
     name="jacobians",
     title="Products of Jacobians",
@@ -372,6 +390,7 @@ STUDY = Study(
     ),
     result=Jacobians,
     measure=measure,
+    cost=cost,
     plot=plot,
     headline=headline,
     points=points,

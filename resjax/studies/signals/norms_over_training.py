@@ -28,6 +28,7 @@ from resjax.network import Network
 from resjax.network.norms import flatten_norms, flatten_taps
 from resjax.network.refusal import Refusal
 from resjax.studies import style
+from resjax.studies.costs import nothing
 from resjax.studies.marks import legend_by_colour_and_line, plain_log_ticks
 from resjax.studies.result import Result
 from resjax.studies.run import Run, as_run, no_training
@@ -322,6 +323,7 @@ STUDY = Study(
     result=NormsOverTraining,
     unsuited=unsuited,
     measure=measure,
+    cost=nothing,
     plot=plot,
     headline=headline,
     points=points,

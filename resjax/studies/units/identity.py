@@ -55,11 +55,15 @@ from numpy.typing import ArrayLike
 from resjax.network import Network, Variables
 from resjax.network.losses import Loss, cross_entropy
 from resjax.studies.batches import BATCH_SIZE, Progress, part, per_example
+from resjax.studies.costs import Cost, data
 from resjax.studies.examples import checked_examples
 from resjax.studies.intervals import bootstrap
 from resjax.studies.lesions.lesion import Lesion, lesion
+from resjax.studies.lesions.passes import each_alone
+from resjax.studies.options import Options
 from resjax.studies.ranks import spearman
 from resjax.studies.study import Bench, Study
+from resjax.studies.subject import Subject
 from resjax.studies.units import identity_shown as shown
 from resjax.studies.units import over_images
 from resjax.studies.units.additions import additions
@@ -170,6 +174,12 @@ def measure(bench: Bench) -> Identity:
     return identity(*given, lesions=lesions, seed=bench.options.seed, **how)
 
 
+def cost(run: Subject, options: Options) -> Cost:
+    count = data(run, min(EXAMPLES, options.max_examples))
+    passes = each_alone(run) + 2
+    return Cost(forward=count * passes, backward=count, compilations=6.5, evaluated=count)
+
+
 STUDY = Study(
     name="identity",
     title="How close to the identity is each unit?",
@@ -188,6 +198,7 @@ STUDY = Study(
     control=True,
     unsuited=cannot_delete,
     measure=measure,
+    cost=cost,
     plot=shown.plot,
     verdict=lambda r: "residual" if r.residual.any() else "plain",
     says={

@@ -52,9 +52,11 @@ from resjax.network.periods import Place, by_unit, scan_places
 from resjax.network.refusal import Refusal
 from resjax.studies import style
 from resjax.studies.batches import BATCH_SIZE, Progress, per_example
+from resjax.studies.costs import Cost, evaluated
 from resjax.studies.examples import checked_inputs, num_examples, tracing
 from resjax.studies.initial import drawn
 from resjax.studies.intervals import student
+from resjax.studies.options import Options
 from resjax.studies.paths.path_walk import wide
 from resjax.studies.result import Result
 from resjax.studies.study import Bench, Columns, Study
@@ -346,6 +348,10 @@ def measure(bench: Bench) -> Responses:
     return responses(*bench.evaluation()[:3], batch_size=size, progress=progress)
 
 
+def cost(run: Subject, options: Options) -> Cost:
+    return Cost(forward=evaluated(run, options), compilations=1.5)
+
+
 STUDY = Study(
     name="responses",
     title="How strongly each layer responds",
@@ -359,6 +365,7 @@ STUDY = Study(
     control=True,
     unsuited=unsuited,
     measure=measure,
+    cost=cost,
     plot=plot,
     headline=headline,
     points=points,

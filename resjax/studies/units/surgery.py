@@ -43,15 +43,19 @@ from resjax.network.refusal import Refusal
 from resjax.network.unit import Parts
 from resjax.studies import style
 from resjax.studies.batches import BATCH_SIZE, Progress, per_example, reported
+from resjax.studies.costs import Cost, evaluated
 from resjax.studies.examples import checked_examples, only_images, only_modules
 from resjax.studies.intervals import bootstrap
+from resjax.studies.options import Options
 from resjax.studies.paths.path_walk import wide
 from resjax.studies.result import Classified
 from resjax.studies.study import Bench, Columns, Study
+from resjax.studies.subject import Subject
 from resjax.studies.units.insertion import fixed_depth, insert, start_from, states_of
 from resjax.studies.words import count, factor, join, numbers, percent, percents
 from resjax.training.step import Task, TrainState, train_step
 
+STEPS, TRAIN_BATCH, REPEATS = 20, 32, 3
 TRIED = 32  # examples on which inserted units are tried
 # Standardization constants for images that are already standardized.
 _ONE = np.ones((1, 1, 1, 1), np.float32)
@@ -93,12 +97,12 @@ def surgery(
     train: tuple[ArrayLike, ArrayLike],
     places: Sequence[int] | None = None,
     count: int = 1,
-    steps: int = 20,
+    steps: int = STEPS,
     rate: float = 1e-3,
     momentum: float = 0.9,
     weight_decay: float = 1e-4,
-    train_batch_size: int = 32,
-    repeats: int = 3,
+    train_batch_size: int = TRAIN_BATCH,
+    repeats: int = REPEATS,
     seed: int = 0,
     loss: Loss = cross_entropy,
     batch_size: int = BATCH_SIZE,
@@ -341,6 +345,14 @@ def measure(bench: Bench) -> Surgery:
     return surgery(*given, train=train, seed=bench.options.seed, **bench.running)
 
 
+def cost(run: Subject, options: Options) -> Cost:
+    only_modules(run.network, "new units")
+    count, trainings = evaluated(run, options), 2 * REPEATS
+    steps = trainings * STEPS * TRAIN_BATCH
+    measured = (trainings + 2) * count
+    return Cost(forward=steps + measured, backward=2 * steps, compilations=14, evaluated=count)
+
+
 STUDY = Study(
     name="surgery",
     title="Surgery: units that do nothing",
@@ -355,6 +367,7 @@ STUDY = Study(
     result=Surgery,
     unsuited=lambda run: fixed_depth(run.network),  # other reasons show only in the attempt
     measure=measure,
+    cost=cost,
     plot=plot,
     verdict=verdict,
     says=dict.fromkeys(AFTERWARDS, _clause),
