@@ -92,22 +92,18 @@ def test_the_dearest_are_left_out_where_the_floors_do_not_fit():
     assert list(choose(prices, FULL, 20)) == ["cheap", "dear"]
 
 
-def test_eight_times_the_cost_gets_a_quarter_of_the_examples():
+def test_sixty_four_times_the_cost_gets_a_sixteenth_of_the_examples():
     """The smallest sum of half-widths at a fixed time, n ∝ cost^(−2/3)."""
-    prices = {"one": lambda o: 0.01 * o.max_examples, "eight": lambda o: 0.08 * o.max_examples}
-    for minutes in (1, 2, 4):
+    prices = {"one": lambda o: 0.001 * o.max_examples, "dear": lambda o: 0.064 * o.max_examples}
+    for minutes in (0.1, 0.2, 0.4):
         chosen = choose(prices, FULL, minutes)
-        ratio = chosen["one"].max_examples / chosen["eight"].max_examples
-        assert ratio in (2, 4, 8)
-        spent = total(prices, chosen)
-
-        def widths(one, eight):
-            return one**-0.5 + eight**-0.5
-
+        counts = [chosen[name].max_examples for name in prices]
+        assert counts[0] / counts[1] in (8, 16, 32)
         rungs = ladder("max_examples", FULL.max_examples)
-        pairs = [(a, b) for a in rungs for b in rungs if 0.01 * a + 0.08 * b <= spent]
-        best = min(widths(*pair) for pair in pairs)
-        assert widths(*(chosen[name].max_examples for name in prices)) == pytest.approx(best)
+        within = total(prices, chosen)
+        pairs = [(a, b) for a in rungs for b in rungs if 0.001 * a + 0.064 * b <= within]
+        best = min(a**-0.5 + b**-0.5 for a, b in pairs)
+        assert sum(n**-0.5 for n in counts) == pytest.approx(best)
 
 
 def test_what_is_given_is_kept():
@@ -197,11 +193,13 @@ def test_a_plan_has_the_times_of_all_runs_and_fits(machine):
 @pytest.mark.parametrize("slow", [0.85, 1.0, 1.15, 3.0])
 def test_the_same_command_loads_what_is_there(machine, slow):
     """Also on a machine that is a little faster, or much slower, than at the first time."""
-    first = options_of(made(machine, keep=True))
-    machine.slow = slow
-    again = made(machine)
-    assert options_of(again) == first
-    assert all(not one.seconds for one in again.studies.values())
+    for minutes in (0.7, 1.0, 1.4, 2.0, 2.8, 4.0):
+        machine.kept, machine.slow = {}, 1.0
+        first = options_of(made(machine, minutes, keep=True))
+        machine.slow = slow
+        again = made(machine, minutes)
+        assert options_of(again) == first
+        assert all(not one.seconds for one in again.studies.values())
 
 
 def test_with_more_time_what_is_there_is_refined(machine):

@@ -366,13 +366,13 @@ def measure(bench: Bench) -> Jacobians:
 def cost(run: Subject, options: Options) -> Cost:
     del options
     moments, count = len(run.moments), data(run, run.train_batch_size)
-    # A step of power iteration is two products, and there are two iterations, with and without the shortcut.
-    products = 4 * ITERATIONS + PROBES
+    # Two power iterations, with and without the shortcut. A step is Jᵀ(Jv), and Jv costs about two products.
+    products = 6 * ITERATIONS + PROBES
     statistics = count if jax.tree.leaves(run.variables.get("batch_stats", {})) else 0
     return Cost(
         forward=moments * 2 * statistics,
         backward=moments * min(EXAMPLES, count) * products,
-        compilations=8,
+        compilations=20,
     )
 
 
