@@ -134,7 +134,7 @@ def table(kept: Row) -> str:
     ]
     for label, own in kept["networks"].items():
         lines.append(
-            f"| {label} | 0 of {own['units']} | 1 | 1 | {own['intact']['error_percent']:.2f} | | | |"
+            f"| {label} | 0 of {own['units']} | 1 | 1 | {own['intact']['error_percent']:.2f} | | | | |"
         )
         for count, row in own["rows"].items():
             errors = [row[way]["error_percent"] for way in WAYS]
