@@ -77,6 +77,7 @@ def subject_of(network, variables, give, example, **more):
         "has_training_examples": True,
         "as_they_are": "not augmented",
         "told": "as made",
+        "deletable": network.deletable(variables, one_example(example)),
         "once": functools.partial(Subject.once, types.SimpleNamespace(_shared={})),
     }
     return types.SimpleNamespace(**own | more)
