@@ -15,6 +15,7 @@ from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
 from resjax.cpu.conv import conv
+from resjax.cpu.pool import max_pool
 from resjax.network.unit import CONVOLUTION, STATISTIC
 
 Dtype = Any
@@ -167,7 +168,7 @@ class Pool(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         if self.kind == "max":
-            return nn.max_pool(x, self.window, self.strides, self.padding)
+            return max_pool(x, self.window, self.strides, self.padding)
         if self.kind == "average":
             return nn.avg_pool(x, self.window, self.strides, self.padding, count_include_pad=False)
         raise ValueError(f"pooling {self.kind!r}; allowed: max, average")
