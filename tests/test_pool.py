@@ -73,3 +73,20 @@ def test_gradients_of_examples_and_of_batches_agree():
     gradient = jax.grad(lambda x: jnp.sum(max_pool(x, *how) ** 2))
     alone = jax.vmap(lambda x: gradient(x[None])[0])(x)
     np.testing.assert_array_equal(alone, gradient(x))
+
+
+def test_forward_mode_needs_the_stock_pooling():
+    x, how = inputs((9, 9)), ((3, 3), (2, 2), ((1, 1), (1, 1)))
+    direction = jax.random.normal(jax.random.key(2), x.shape)
+    with pytest.raises(TypeError):
+        jax.jvp(lambda x: max_pool(x, *how, impl="cpu"), (x,), (direction,))
+    y, dy = jax.jvp(lambda x: max_pool(x, *how, impl="lax"), (x,), (direction,))
+    stock = jax.jvp(lambda x: nn.max_pool(x, *how), (x,), (direction,))
+    np.testing.assert_array_equal(y, stock[0])
+    np.testing.assert_array_equal(dy, stock[1])
+    assert jnp.abs(dy).max() > 0
+
+
+def test_an_unknown_implementation_is_refused():
+    with pytest.raises(ValueError, match="impl 'fast' is not known; allowed: 'auto', 'lax', 'cpu'"):
+        Pool("max", impl="fast").apply({}, inputs((4, 4)))

@@ -37,24 +37,32 @@ class _Form(NamedTuple):
     size: Pair
 
 
-def max_pool(x: jax.Array, window: Pair, strides: Pair, padding: Padding) -> jax.Array:
+def max_pool(x: jax.Array, window: Pair, strides: Pair, padding: Padding, *, impl: str = "auto") -> jax.Array:
     """The largest pixel of each window of x [B, H, W, C], which is padded with −∞: [B, H', W', C].
 
-    Values and gradient are those of ``flax.linen.max_pool``, bit by bit, if all numbers are finite. If the
-    default device is a CPU and a window has at most 255 pixels, the gradient is this module's. Like
-    ``resjax.cpu.conv.conv`` it then has no forward-mode derivative: ``jax.jvp`` raises a TypeError.
+    Values and gradient are those of ``flax.linen.max_pool``, bit by bit, if all numbers are finite.
 
     Args:
       x: of a floating point type.
       window, strides: vertical and horizontal.
       padding: "SAME", "VALID", or rows and columns added as ((top, bottom), (left, right)).
+      impl: "cpu" is this module's gradient, "lax" JAX's own, "auto" is "cpu" if the default device is a CPU.
+        Only "lax" has forward-mode derivatives (``jax.jvp``, ``jax.jacfwd``); with "cpu" JAX raises a
+        TypeError. Windows of more than 255 pixels always have JAX's gradient.
+
+    Raises:
+      ValueError: ``impl`` is unknown.
     """
+    if impl not in ("auto", "lax", "cpu"):
+        raise ValueError(f"impl {impl!r} is not known; allowed: 'auto', 'lax', 'cpu'")
+    if impl == "auto":
+        impl = "cpu" if jax.default_backend() == "cpu" else "lax"
     if isinstance(padding, str):
         rows, columns = lax.padtype_to_pads(x.shape[1:3], window, strides, padding)
     else:
         rows, columns = padding
     form = _Form(window, strides, (rows, columns), (x.shape[1], x.shape[2]))
-    fast = jax.default_backend() == "cpu" and window[0] * window[1] <= _NOWHERE
+    fast = impl == "cpu" and window[0] * window[1] <= _NOWHERE
     return _fast(x, form) if fast else _largest(x, form)
 
 

@@ -157,18 +157,20 @@ def _rows(v: jax.Array, ndim: int) -> jax.Array:
 class Pool(nn.Module):
     """Max or average pooling, [B, H, W, C] → [B, H', W', C], by default without padding.
 
-    Max pooling pads with −∞; average pooling does not count the padding.
+    Max pooling pads with −∞; average pooling does not count the padding. ``impl`` chooses the gradient of max
+    pooling as ``Conv``'s does that of a convolution; only 'lax' has forward-mode derivatives.
     """
 
     kind: str
     window: tuple[int, int] = (2, 2)
     strides: tuple[int, int] = (2, 2)
     padding: Padding = "VALID"
+    impl: str = "auto"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         if self.kind == "max":
-            return max_pool(x, self.window, self.strides, self.padding)
+            return max_pool(x, self.window, self.strides, self.padding, impl=self.impl)
         if self.kind == "average":
             return nn.avg_pool(x, self.window, self.strides, self.padding, count_include_pad=False)
         raise ValueError(f"pooling {self.kind!r}; allowed: max, average")
