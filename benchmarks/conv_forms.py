@@ -1,10 +1,10 @@
-"""Forms of a 3×3 convolution on one core of a CPU: which one does this version of XLA run fastest?
+"""Forms of a convolution on one core of a CPU: which one does this version of XLA run fastest?
 
-    python benchmarks/conv_forms.py [--channels 16 32 64] [--rounds 7] [--json PATH]
+    python benchmarks/conv_forms.py [--channels 16 32 64] [--batch 64] [--rounds 7] [--json PATH]
 
-All forms compute the same sums, which is checked. Images are those of a ResNet on 32×32 pixels: 32×32×16,
-16×16×32 and 8×8×64. Run it with the interpreter of each version of JAX. Milliseconds are processor time, so
-that other work on the machine counts less; the forms take turns, and the table has medians.
+All forms compute the same sums, which is checked. Windows are 3×3; images are those of a ResNet on 32×32
+pixels: 32×32×16, 16×16×32 and 8×8×64. Run it with the interpreter of each version of JAX. Milliseconds are
+processor time, so that other work on the machine counts less. The forms take turns; the table has medians.
 
 * ``many threads``: dilated, which selects XLA's own kernel (``resjax.cpu.conv``).
 * ``library``: as it is. For more than 16 channels XLA uses YNNPACK.
@@ -16,6 +16,10 @@ that other work on the machine counts less; the forms take turns, and the table 
 * ``beside``: images side by side, so that rows are longer; for 16 channels as pairs.
 * ``patches``: each image's windows as rows of a matrix, and one product.
 * ``many threads, kernel``, ``rows, kernel``: the kernel's gradient (``resjax.cpu.conv``, ``one_thread``).
+
+Then the kernel gradients of 1×1 convolutions of ResNet-50, for 4 images: the product of images and gradients
+as XLA has it (``plain``), that of gradients and images, transposed (``transposed``), resjax's choice
+(``resjax``), and the forward pass, which has as many multiply-adds (``forward``).
 """
 
 from __future__ import annotations
@@ -40,6 +44,7 @@ from resjax.cpu import conv, one_thread
 
 SAME = ((1, 1), (1, 1))
 SQUARE = (1, 1)
+POINTWISE = ((256, 64, 56), (512, 128, 28), (64, 256, 56))  # input channels, output channels, side
 Form = Callable[[jax.Array, jax.Array], jax.Array]
 
 
@@ -124,9 +129,30 @@ def calls(channels: int, batch: int) -> dict[str, Callable[[], jax.Array]]:
     return images | {name: partial(jax.jit(f), x, dy) for name, f in gradients.items()}
 
 
-def measure(channels: int, batch: int, rounds: int) -> dict[str, dict[str, float]]:
+def pointwise(channels: int, features: int, side: int) -> dict[str, Callable[[], jax.Array]]:
+    """Kernel gradients of a 1×1 convolution by name, and its forward pass."""
+    keys = jax.random.split(jax.random.key(0), 3)
+    x, dy = (
+        jax.random.normal(key, (4, side, side, c))
+        for key, c in zip(keys[:2], (channels, features), strict=True)
+    )
+    kernel = jax.random.normal(keys[2], (1, 1, channels, features))
+    form = conv._Form(SQUARE, ((0, 0), (0, 0)), 1, None)
+
+    def product(a: jax.Array, b: jax.Array) -> jax.Array:
+        return conv._sum_of_products(a.reshape(-1, a.shape[-1]), b.reshape(-1, b.shape[-1]))
+
+    gradients: dict[str, Form] = {
+        "plain, kernel": product,
+        "transposed, kernel": lambda x, dy: lax.optimization_barrier(product(dy, x)).T,
+        "resjax, kernel": lambda x, dy: conv._kernel_gradient(x, dy, kernel, form)[0, 0],
+    }
+    forward = partial(jax.jit(lambda x, k: library(x, k, pads=((0, 0), (0, 0)))), x, kernel)
+    return {"forward": forward} | {name: partial(jax.jit(f), x, dy) for name, f in gradients.items()}
+
+
+def measure(forms: dict[str, Callable[[], jax.Array]], rounds: int) -> dict[str, dict[str, Any]]:
     """{form: milliseconds}, after a check that all forms of an operation agree."""
-    forms = calls(channels, batch)
     expected: dict[bool, np.ndarray] = {}
     for name, call in forms.items():
         got = np.asarray(call())
@@ -135,10 +161,11 @@ def measure(channels: int, batch: int, rounds: int) -> dict[str, dict[str, float
     times: dict[str, list[float]] = {name: [] for name in forms}
     for _ in range(rounds):
         for name, call in forms.items():
+            jax.block_until_ready(call())  # the memory is then as this form leaves it, not another one
             start = time.process_time()
             jax.block_until_ready([call(), call()])
             times[name].append(1e3 * (time.process_time() - start) / 2)
-    return {name: {"median": float(np.median(t)), "min": min(t)} for name, t in times.items()}
+    return {name: {"median": float(np.median(t)), "rounds": t} for name, t in times.items()}
 
 
 def main() -> None:
@@ -150,13 +177,17 @@ def main() -> None:
     args = parser.parse_args()
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     rows: list[dict[str, Any]] = []
-    table = Table("channels", "form", "ms", title=f"{args.batch} images, jax {jax.__version__}, one core")
-    for channels in args.channels:
-        found = measure(channels, args.batch, args.rounds)
-        rows.append({"channels": channels, "milliseconds": found})
+    table = Table("convolution", "form", "ms", title=f"jax {jax.__version__}, one core")
+    square = {f"3×3, {c} channels, {args.batch} images": partial(calls, c, args.batch) for c in args.channels}
+    single = {
+        f"1×1, {c} to {o} channels at {n}×{n}, 4 images": partial(pointwise, c, o, n) for c, o, n in POINTWISE
+    }
+    for title, forms in (square | single).items():
+        found = measure(forms(), args.rounds)
+        rows.append({"convolution": title, "milliseconds": found})
         for name, it in found.items():
-            table.add_row(str(channels), name, f"{it['median']:.2f}")
-        save(args.json, {"clock": "processor time, one core", "batch": args.batch, "rows": rows})
+            table.add_row(title, name, f"{it['median']:.2f}")
+        save(args.json, {"clock": "processor time, one core", "rows": rows})
     Console().print(table)
 
 

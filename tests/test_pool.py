@@ -87,6 +87,17 @@ def test_forward_mode_needs_the_stock_pooling():
     assert jnp.abs(dy).max() > 0
 
 
+@pytest.mark.parametrize(
+    ("window", "impl"), [((3, 3), "lax"), ((17, 16), "cpu")], ids=["stock", "large window"]
+)
+def test_where_the_gradient_is_that_of_jax_it_is_found_in_compiled_programs(window, impl):
+    """As on a GPU, where no number is known while the program is traced."""
+    x, how = inputs((18, 18)), (window, (1, 1), "VALID")
+    own = jax.jit(jax.grad(lambda x: jnp.sum(max_pool(x, *how, impl=impl) ** 2)))(x)
+    stock = jax.jit(jax.grad(lambda x: jnp.sum(nn.max_pool(x, *how) ** 2)))(x)
+    np.testing.assert_array_equal(own, stock)
+
+
 def test_an_unknown_implementation_is_refused():
     with pytest.raises(ValueError, match="impl 'fast' is not known; allowed: 'auto', 'lax', 'cpu'"):
         Pool("max", impl="fast").apply({}, inputs((4, 4)))

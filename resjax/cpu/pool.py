@@ -68,7 +68,8 @@ def max_pool(x: jax.Array, window: Pair, strides: Pair, padding: Padding, *, imp
 
 def _largest(x: jax.Array, form: _Form) -> jax.Array:
     pads = ((0, 0), *form.pads, (0, 0))
-    return lax.reduce_window(x, _lowest(x), lax.max, (1, *form.window, 1), (1, *form.strides, 1), pads)
+    # Of −∞ as a number JAX sees that this is a maximum, whose gradient it knows; of an array, not under jit.
+    return lax.reduce_window(x, -jnp.inf, lax.max, (1, *form.window, 1), (1, *form.strides, 1), pads)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
