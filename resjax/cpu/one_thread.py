@@ -15,8 +15,7 @@ that stay in the cache. Two forms provide them:
   channels make the product large enough anyway.)
 
 Before JAX 0.10, XLA did not have this library, and the two forms are not used. From 0.11 on, it is slower for
-few channels, because it does more work for each row of an image. The forms then gain less, but every shape of
-a ResNet still gains (docs/notes/performance_cpu.md has numbers).
+few channels. The forms then gain less (docs/notes/performance_cpu.md has numbers).
 """
 
 from __future__ import annotations
