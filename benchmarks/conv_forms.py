@@ -110,7 +110,11 @@ def calls(channels: int, batch: int) -> dict[str, Callable[[], jax.Array]]:
     kernel = jax.random.normal(keys[2], (3, 3, channels, channels))
     m = 2 if channels == one_thread.FEW else 1
     form = conv._Form(SQUARE, SAME, 1, None)
-    dilated = {"lhs_dilation": (2, 1), "rhs_dilation": (2, 1), "dimension_numbers": one_thread.NHWC_HWIO}
+    dilated: dict[str, Any] = {
+        "lhs_dilation": (2, 1),
+        "rhs_dilation": (2, 1),
+        "dimension_numbers": one_thread.NHWC_HWIO,
+    }
     forms: dict[str, Form] = {
         "many threads": lambda x, k: lax.conv_general_dilated(x, k, (2, 1), ((2, 2), (1, 1)), **dilated),
         "library": library,
