@@ -13,12 +13,14 @@ from collections.abc import Callable
 
 
 def serve(compile_seconds: float, run_round: Callable[[], None], steps: int, **facts: float) -> None:
-    """Answers with seconds: first to compile, with facts; then of a step, whenever a line asks."""
+    """Answers with seconds: first to compile, with facts; then of a step, whenever a line asks, with those
+    that the processor worked for it."""
     print(json.dumps({"seconds": compile_seconds, **facts}), flush=True)
     while sys.stdin.readline().strip() == "go":
-        start = time.perf_counter()
+        start, work = time.perf_counter(), time.process_time()
         run_round()
-        print(json.dumps({"seconds": (time.perf_counter() - start) / steps}), flush=True)
+        taken = {"seconds": time.perf_counter() - start, "processor": time.process_time() - work}
+        print(json.dumps({name: value / steps for name, value in taken.items()}), flush=True)
 
 
 class Contender:
@@ -31,6 +33,7 @@ class Contender:
         self.facts: dict[str, float] = {}
         self.compile_seconds = float("nan")
         self.step_seconds: list[float] = []
+        self.processor_seconds: list[float] = []
 
     def ready(self) -> Contender:
         self.facts = self._answer()
@@ -41,7 +44,9 @@ class Contender:
         assert self._process.stdin is not None
         self._process.stdin.write("go\n")
         self._process.stdin.flush()
-        self.step_seconds.append(self._answer()["seconds"])
+        answer = self._answer()
+        self.step_seconds.append(answer["seconds"])
+        self.processor_seconds.append(answer["processor"])
 
     def close(self) -> None:
         self._process.communicate("stop\n")

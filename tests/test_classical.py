@@ -139,6 +139,31 @@ def test_bfloat16_computes_in_half_precision_and_gives_float32_logits(name, key)
 
 
 @pytest.mark.parametrize(
+    ("name", "shape", "fields"),
+    [
+        ("imagenet_resnet", CIFAR, {"depth": 18}),
+        ("resjax.pretrained.networks:preact_resnet", CIFAR, {"stem": "large"}),
+        ("alexnet", (63, 63, 3), {}),
+        ("vgg", CIFAR, {"configuration": "A"}),
+        ("vgg", CIFAR, {"configuration": "D", "fc_layers": 0}),
+        ("veit_plain", CIFAR, {"depth": 4}),
+        ("lenet5", MNIST, {}),
+    ],
+)
+def test_with_stock_convolutions_poolings_have_forward_mode_derivatives(name, shape, fields):
+    x = jnp.ones((1, *shape))
+
+    def slope(conv):
+        network = build(name, shape, conv=conv, **fields)
+        variables = shapes_of(network, shape)
+        return jax.eval_shape(
+            lambda v: jax.jvp(lambda x: network.apply(v, x).logits, (x,), (x,))[1], variables
+        )
+
+    assert slope("lax").shape == (1, 10)
+
+
+@pytest.mark.parametrize(
     ("name", "shape", "fields", "fixed"),
     [
         ("lenet5", MNIST, {}, {0, 1, 2}),

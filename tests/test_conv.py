@@ -1,5 +1,6 @@
 """The convolution's own gradients against JAX's, in all its forms."""
 
+import re
 from contextlib import nullcontext
 from functools import partial
 from typing import NamedTuple
@@ -49,6 +50,7 @@ CASES = {
     "strides differ": Case((9, 8), 2, 3, strides=(1, 3)),
     "stride > kernel": Case((10, 11), 2, 3, (2, 3), (5, 4), "VALID"),
     "projection": Case((6, 6), 4, 5, (1, 1)),
+    "projection to fewer channels": Case((6, 6), 5, 4, (1, 1)),
     "strided projection": Case((7, 8), 4, 5, (1, 1), (2, 2), "VALID"),
     "padded projection": Case((4, 4), 2, 3, (1, 1), padding=((1, 0), (2, 1))),
     "grouped projection": Case((4, 5), 4, 6, (1, 1), groups=2),
@@ -244,6 +246,16 @@ def test_kernel_gradient_of_a_batch_on_many_devices_moves_no_images(alone):
         program = run.lower(*shared).compile().as_text()
     assert "all-reduce" in program
     assert "all-gather" not in program and "all-to-all" not in program
+
+
+@pytest.mark.parametrize(("channels", "features"), [(8, 3), (3, 8)])
+def test_the_product_of_a_1x1_kernel_gradient_has_its_longer_axis_last(channels, features):
+    x, dy = jnp.ones((2, 4, 4, channels)), jnp.ones((2, 4, 4, features))
+    kernel = jnp.ones((1, 1, channels, features))
+    gradient = jax.jit(lambda x, dy: jax.vjp(lambda kernel: conv(x, kernel), kernel)[1](dy)[0])
+    compiled = gradient.lower(x, dy).compile().as_text()
+    assert re.findall(r"f32\[(\d+,\d+)\]\S* dot\(", compiled) == ["3,8"]
+    assert gradient(x, dy).shape == kernel.shape
 
 
 def test_forward_mode_needs_the_stock_convolution():

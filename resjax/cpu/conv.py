@@ -214,7 +214,13 @@ def _kernel_gradient(x: jax.Array, dy: jax.Array, kernel: jax.Array, form: _Form
     c = channels // groups
     if window == (1, 1) and groups == 1 and not any(map(any, pads)):
         rows = x[:, :: strides[0], :: strides[1]].reshape(-1, c)
-        dk = lax.dot_general(rows, dy.reshape(-1, dy.shape[-1]), (((0,), (0,)), ((), ())))
+        slopes = dy.reshape(-1, dy.shape[-1])
+        # XLA's product is up to 1.8 times as fast with the longer axis last. Without the barrier, it would
+        # exchange the operands again.
+        if c > slopes.shape[1]:
+            dk = lax.optimization_barrier(_sum_of_products(slopes, rows)).T
+        else:
+            dk = _sum_of_products(rows, slopes)
         return dk.reshape(1, 1, c, -1).astype(dtype)
     if alone is not None and groups == 1 and one_thread.suits(x, dy, alone.mesh):
         dk = one_thread.kernel_gradient(x, dy, window, strides, pads, alone.mesh)
@@ -237,6 +243,11 @@ def _kernel_gradient(x: jax.Array, dy: jax.Array, kernel: jax.Array, form: _Form
         feature_group_count=groups,
     )
     return dk.transpose(1, 2, 0, 3).astype(dtype)
+
+
+def _sum_of_products(a: jax.Array, b: jax.Array) -> jax.Array:
+    """aᵀb, [A, B], of arrays [N, A] and [N, B]."""
+    return lax.dot_general(a, b, (((0,), (0,)), ((), ())))
 
 
 def _apart(x: jax.Array, dy: jax.Array, kernel: jax.Array) -> Arrays:

@@ -14,8 +14,8 @@ that stay in the cache. Two forms provide them:
   images at a time are transposed and used while they are in the cache. (Large images do not fit, and many
   channels make the product large enough anyway.)
 
-Before JAX 0.10, XLA did not have this library; from 0.11 on, it is slower for few channels. With those
-versions the two forms gain nothing and are not used (docs/performance.md has numbers for four versions).
+Before JAX 0.10, XLA did not have this library, and the two forms are not used. From 0.11 on, it is slower for
+few channels. The forms then gain less (docs/notes/performance_cpu.md has numbers).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Pair = tuple[int, int]
 Pads = tuple[Pair, Pair]
 NHWC_HWIO = ("NHWC", "HWIO", "NHWC")
 FEW = 16  # up to this number of channels XLA uses its own kernel
-PAYS = jaxlib.version.__version_info__[:2] == (0, 10)
+PAYS = jaxlib.version.__version_info__[:2] >= (0, 10)
 _AT_ONCE = 2**16  # elements of images or gradients at a time, 256 kB: a part of a core's cache
 _MANY = 128  # channels; above, any product is large
 

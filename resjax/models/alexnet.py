@@ -73,7 +73,7 @@ def alexnet(
     widths, groups, has_lrn, adaptive = FORMS[form]
     normalize = LocalResponseNorm() if lrn == "on" or (lrn == "auto" and has_lrn) else None
     window = 3 if overlapping else 2
-    pool = Pool("max", (window, window), (2, 2))
+    pool = Pool("max", (window, window), (2, 2), impl=conv)
     fits = form == "two_group" and tuple(image_shape[:2]) == (227, 227)
     padding = "VALID" if fits else ((2, 2), (2, 2))
 

@@ -15,6 +15,7 @@ from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
 from resjax.cpu.conv import conv
+from resjax.cpu.pool import max_pool
 from resjax.network.unit import CONVOLUTION, STATISTIC
 
 Dtype = Any
@@ -157,18 +158,20 @@ def _rows(v: jax.Array, ndim: int) -> jax.Array:
 class Pool(nn.Module):
     """Max or average pooling, [B, H, W, C] → [B, H', W', C], by default without padding.
 
-    Max pooling pads with −∞; average pooling does not count the padding.
+    Max pooling pads with −∞; average pooling does not count the padding. ``impl`` chooses the gradient of max
+    pooling as ``Conv``'s does that of a convolution; only 'lax' has forward-mode derivatives.
     """
 
     kind: str
     window: tuple[int, int] = (2, 2)
     strides: tuple[int, int] = (2, 2)
     padding: Padding = "VALID"
+    impl: str = "auto"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         if self.kind == "max":
-            return nn.max_pool(x, self.window, self.strides, self.padding)
+            return max_pool(x, self.window, self.strides, self.padding, impl=self.impl)
         if self.kind == "average":
             return nn.avg_pool(x, self.window, self.strides, self.padding, count_include_pad=False)
         raise ValueError(f"pooling {self.kind!r}; allowed: max, average")

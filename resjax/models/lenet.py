@@ -179,7 +179,7 @@ def lenet5(
         )
     squash = "scaled_tanh" if original else activation
     init = _uniform_by_fan_in if original else he_normal
-    subsampling = TrainableSubsampling(compute) if original else Pool(pooling)
+    subsampling = TrainableSubsampling(compute) if original else Pool(pooling, impl=conv)
     layer = functools.partial(
         Conv, padding="VALID", use_bias=True, kernel_init=init, dtype=compute, impl=conv
     )

@@ -56,7 +56,9 @@ class Stem(nn.Module):
             x = BatchNorm(dtype=self.dtype, name="bn")(x, train)
         if self.relu:
             x = nn.relu(x)
-        return Pool("max", (3, 3), (2, 2), ((1, 1), (1, 1)), name="pool")(x) if pooled else x
+        if not pooled:
+            return x
+        return Pool("max", (3, 3), (2, 2), ((1, 1), (1, 1)), impl=self.conv_impl, name="pool")(x)
 
 
 class Head(nn.Module):

@@ -57,12 +57,13 @@ def vgg(
     widths = (64, 128, 256, 512, 512)
     stem, convs = _convolutions(CONFIGURATIONS[configuration], widths, norm, compute, conv)
     dense = Dense(fc_width, dtype=compute)
-    fc6, fc7 = DenseUnit(dense, Pool("max"), dropout=dropout), DenseUnit(dense, dropout=dropout)
+    pool = Pool("max", impl=conv)
+    fc6, fc7 = DenseUnit(dense, pool, dropout=dropout), DenseUnit(dense, dropout=dropout)
     hidden = (Stack("fc6", fc6, 1, 6), Stack("fc7", fc7, 1, 6))[:fc_layers]
     return Network(
         stem=stem,
         stacks=(*stacks(convs), *hidden),
-        head=Classifier(num_classes, Head.kernel_init, None if hidden else Pool("max")),
+        head=Classifier(num_classes, Head.kernel_init, None if hidden else pool),
         unroll=unroll,
     )
 
@@ -119,6 +120,7 @@ def _convolutions(
 ) -> tuple[ConvStem, list[Layer]]:
     """The stem and the other convolutions; poolings are between stages, with none after the last."""
     bn = BatchNorm(dtype=dtype) if norm else None
+    pool = Pool("max", impl=impl)
     # If the first stage has one convolution, the stem includes the pooling after it.
     lone = len(kernels[0]) == 1 and len(kernels) > 1
     layers: list[Layer] = []
@@ -127,8 +129,8 @@ def _convolutions(
         for j, k in enumerate(sizes):
             conv = Conv(width, (k, k), use_bias=True, dtype=dtype, impl=impl)
             opens = j == 0 and stage > (2 if lone else 1)
-            unit = ConvUnit(conv, Pool("max") if opens else None, bn)
+            unit = ConvUnit(conv, pool if opens else None, bn)
             layers.append(Layer(f"conv{stage}_{j + 1}", stage, features, unit))
             features = width
-    stem = ConvStem(layers[0].unit.conv, Pool("max") if lone else None, bn)
+    stem = ConvStem(layers[0].unit.conv, pool if lone else None, bn)
     return stem, layers[1:]

@@ -26,7 +26,9 @@ class BareStem(nn.Module):
         del train
         k, s, pooled = self.form
         x = Conv(self.features, (k, k), (s, s), dtype=self.dtype, impl=self.conv_impl, name="conv")(x)
-        return Pool("max", (3, 3), (2, 2), ((1, 1), (1, 1)), name="pool")(x) if pooled else x
+        if not pooled:
+            return x
+        return Pool("max", (3, 3), (2, 2), ((1, 1), (1, 1)), impl=self.conv_impl, name="pool")(x)
 
 
 def preact_resnet(
