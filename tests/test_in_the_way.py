@@ -127,6 +127,7 @@ def test_a_current_folder_that_is_gone(tmp_path, monkeypatch, capsys):
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
 
     monkeypatch.setattr(sys, "argv", ["resjax", "demo"])
+    monkeypatch.setattr(script, "starts_process", lambda: None)  # it directs the signals of this process
     monkeypatch.setattr(os, "getcwd", gone)
     with pytest.raises(SystemExit, match="1"):
         script.main()
