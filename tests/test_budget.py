@@ -240,8 +240,9 @@ def test_what_is_too_coarse_and_what_is_left_out_is_said(machine):
     assert planning.coarse(made(machine, minutes=math.inf)) == ""  # ±0.6 points on 10,000 examples
     machine.slow = 50
     said = planning.left_out(made(machine))
-    assert len(said) == 2 and said[0].startswith("Lesion: its smallest form takes about 1 min, so that ")
-    assert said[1].endswith("so that 1 minute do not suffice; give more --minutes, or name fewer --studies.")
+    (text,) = said
+    assert text.startswith("Not measured in 1 minute, with the time that the smallest form of each takes: ")
+    assert "lesion (1 min) and" in text and text.endswith("Give more --minutes, or name fewer --studies.")
 
 
 def test_what_is_there_is_shown_even_if_it_would_not_fit(machine):

@@ -249,11 +249,13 @@ def coarse(plan: Plan) -> str:
 
 
 def left_out(plan: Plan) -> list[str]:
-    """A sentence on each study for which there is no time."""
+    """A sentence on the studies for which there is no time; [] where all fit."""
+    if not plan.left_out:
+        return []
+    smallest = join([f"{study.name} ({duration(seconds)})" for study, seconds in plan.left_out])
     return [
-        f"{study.title}: its smallest form takes about {duration(seconds)}, so that "
-        f"{_minutes(plan.budget)} do not suffice; give more --minutes, or name fewer --studies."
-        for study, seconds in plan.left_out
+        f"Not measured in {_minutes(plan.budget)}, with the time that the smallest form of each takes: "
+        f"{smallest}. Give more --minutes, or name fewer --studies."
     ]
 
 
