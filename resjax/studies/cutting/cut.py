@@ -58,7 +58,13 @@ from resjax.studies.cutting import cut_shown as shown
 from resjax.studies.cutting.cost import compiled, latency
 from resjax.studies.cutting.cut_result import Cut, before_harm, tried_further
 from resjax.studies.cutting.gated import Gated, Wrong
-from resjax.studies.cutting.greedy import MOST_CHOICE_EXAMPLES, Rounds, chosen_order, greedy, rounds_of
+from resjax.studies.cutting.greedy import (
+    MOST_CHOICE_EXAMPLES,
+    Rounds,
+    chosen_order,
+    given_or_greedy,
+    rounds_of,
+)
 from resjax.studies.cutting.made import Made, Without, made, mean_wrong, without_of, without_of_found
 from resjax.studies.cutting.maps import fit, passes_to_fit
 from resjax.studies.cutting.training_on import trained_further
@@ -110,8 +116,6 @@ def cut(
       ValueError: also if no unit can be cut, for a ``max_cut`` below 1, for a negative rank, and for neither
         or both of ``choose_on`` and ``chosen``.
     """
-    if (choose_on is None) == (chosen is None):
-        raise ValueError("give choose_on, examples for choosing the order, or chosen, an order; not both")
     images, labels, _ = checked_examples(network, variables, images, labels)
     allowed, never = candidates(network, variables, images)
     pool = min(int(allowed.sum()), network.num_units - 1)
@@ -124,10 +128,8 @@ def cut(
             "rank of 0 (no maps) or more"
         )
     progress = how.pop("progress", None)
-    if chosen is None:
-        assert choose_on is not None
-        choosing = Inference(**{**how, "progress": within(progress, 0, 30, 100)})
-        chosen = greedy(network, variables, *choose_on, allowed, most, **choosing)
+    choosing = Inference(**{**how, "progress": within(progress, 0, 30, 100)})
+    chosen = given_or_greedy(network, variables, choose_on, chosen, allowed, most, **choosing)
     order = chosen.order[:most]
     gated = Gated(network, variables, images, labels, reference, how)
     number, wrong = _along(order, gated, progress)

@@ -79,6 +79,28 @@ def greedy(
     )
 
 
+def given_or_greedy(
+    network: Network,
+    variables: Variables,
+    choose_on: tuple[Any, ArrayLike] | None,
+    chosen: Rounds | None,
+    allowed: np.ndarray,
+    rounds: int,
+    **how: Unpack[Inference],
+) -> Rounds:
+    """``chosen``, or what ``greedy`` chooses on the examples ``choose_on``.
+
+    Raises:
+      ValueError: neither or both are given.
+    """
+    if (choose_on is None) == (chosen is None):
+        raise ValueError("give choose_on, examples for choosing the order, or chosen, an order; not both")
+    if choose_on is None:
+        assert chosen is not None
+        return chosen
+    return greedy(network, variables, *choose_on, allowed, rounds, **how)
+
+
 def chosen_order(bench: Bench, progress: Progress | None = None, told: str = "chosen on") -> Rounds:
     """The order in which studies of a bench delete units, chosen on some of its training examples. It is
     computed once for all of them. ``bench.choices`` say how, under the name ``told``."""

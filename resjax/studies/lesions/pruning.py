@@ -40,7 +40,7 @@ from resjax.studies.cutting.greedy import (
     MOST_CHOICE_EXAMPLES,
     Rounds,
     chosen_order,
-    greedy,
+    given_or_greedy,
     num_trials,
     rounds_of,
 )
@@ -113,8 +113,6 @@ def pruning(
       ValueError: also if no unit can be deleted, for fewer than one draw or round, for more rounds than
         units that can be deleted, and for neither or both of ``choose_on`` and ``chosen``.
     """
-    if (choose_on is None) == (chosen is None):
-        raise ValueError("give choose_on, examples for choosing the order, or chosen, an order; not both")
     allowed, never = candidates(network, variables, images)
     pool, n = int(allowed.sum()), network.num_units
     rounds = pool if max_deleted is None else max_deleted
@@ -130,9 +128,7 @@ def pruning(
     progress, total = how.get("progress"), before + rounds + 1 + len(random)
     # The two sets of examples differ in their number of batches: progress counts whole networks.
     how["progress"] = within(progress, 0, before, total)
-    if chosen is None:
-        assert choose_on is not None
-        chosen = greedy(network, variables, *choose_on, allowed, rounds, **how)
+    chosen = given_or_greedy(network, variables, choose_on, chosen, allowed, rounds, **how)
     deleted = np.zeros((rounds + 1, n), bool)  # [after k rounds, unit]
     for k, unit in enumerate(chosen.order):
         deleted[k + 1 :, unit] = True

@@ -52,7 +52,13 @@ from resjax.network.refusal import Refusal
 from resjax.studies import style, verdicts
 from resjax.studies.batches import BATCH_SIZE, Inference, part
 from resjax.studies.costs import Cost, evaluated
-from resjax.studies.cutting.greedy import MOST_CHOICE_EXAMPLES, Rounds, chosen_order, greedy, rounds_of
+from resjax.studies.cutting.greedy import (
+    MOST_CHOICE_EXAMPLES,
+    Rounds,
+    chosen_order,
+    given_or_greedy,
+    rounds_of,
+)
 from resjax.studies.examples import checked_examples
 from resjax.studies.initial import drawn
 from resjax.studies.judged import MET, MISSED, judged
@@ -97,8 +103,6 @@ def forward_depth(
     Raises:
       ValueError: also if no unit has a shortcut, and for neither or both of ``choose_on`` and ``chosen``.
     """
-    if (choose_on is None) == (chosen is None):
-        raise ValueError("give choose_on, examples for choosing the units, or chosen, an order; not both")
     network.check_chain()
     images, labels, _ = checked_examples(network, variables, images, labels)
     residual, progress = network.residual, how.get("progress")
@@ -107,11 +111,9 @@ def forward_depth(
     given, n = (network, variables), int(residual.sum())
     batch_size, metric = how.get("batch_size", BATCH_SIZE), how.get("metric", share_wrong)
     how["progress"] = part(progress, 0, 3)
-    if chosen is None:
-        assert choose_on is not None
-        allowed, _ = candidates(*given, images)
-        rounds = int(allowed.sum()) if max_deleted is None else max_deleted
-        chosen = greedy(*given, *choose_on, allowed, rounds, **how)
+    allowed, _ = candidates(*given, images)
+    rounds = int(allowed.sum()) if max_deleted is None else max_deleted
+    chosen = given_or_greedy(*given, choose_on, chosen, allowed, rounds, **how)
     dropped = chosen.order[residual[chosen.order]]
     gone = np.zeros((len(dropped) + 1, network.num_units), bool)
     for k, unit in enumerate(dropped.tolist()):
