@@ -16,7 +16,7 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 
@@ -34,30 +34,48 @@ T = TypeVar("T")
 _LONGEST = 1 << 27  # bytes of a file that is read
 
 
+class Finished(NamedTuple):
+    """A kept result that is still that of the run and of the code."""
+
+    options: Options  # with which it was computed
+    read: Collection[str]  # the names of those on which it depends
+    result: Result
+
+
 def load(run: Subject, study: Study, options: Options) -> Result | None:
     """The finished result; None if there is none, or if its key differs."""
 
     def own_key(data: dict[str, Any]) -> str:
         return key(run, study, options, data.get("read", _ALL))
 
-    return _load(_path(run, study), own_key, study.result.from_json)
+    return _load(_path(run, study), own_key, lambda data: study.result.from_json(data["result"]))
 
 
 def options_of(run: Subject, study: Study) -> Options | None:
     """The options of the finished result, if it is still that of the run and of the code; else None."""
-    try:
-        options = Options(**_read(_path(run, study))["options"])
-        return options if load(run, study, options) is not None else None
-    except _NOT_A_RESULT:  # earlier versions wrote no options
-        return None
+    found = _finished(run, study)
+    return None if found is None else found.options
 
 
 def earlier(run: Subject, study: Study, options: Options) -> Result | None:
     """The finished result if its options differ in ``study.adds`` alone; else None."""
-    own = options_of(run, study)
-    if own is None or not study.adds:
+    found = _finished(run, study) if study.adds else None
+    if found is None:
         return None
-    return load(run, study, dataclasses.replace(options, **{name: getattr(own, name) for name in study.adds}))
+    others = set(found.read) - set(study.adds)
+    same = all(getattr(found.options, name) == getattr(options, name) for name in others)
+    return found.result if same else None
+
+
+def _finished(run: Subject, study: Study) -> Finished | None:
+    def own_key(data: dict[str, Any]) -> str:
+        return key(run, study, Options(**data["options"]), data.get("read", _ALL))
+
+    def restore(data: dict[str, Any]) -> Finished:
+        result = study.result.from_json(data["result"])
+        return Finished(Options(**data["options"]), data.get("read", _ALL), result)
+
+    return _load(_path(run, study), own_key, restore)  # earlier versions wrote no options
 
 
 def save(
@@ -73,7 +91,7 @@ def load_claim(out: Path, claim: Claim, options: ClaimOptions) -> dict[str, Resu
     """The finished {label: result}; None as in ``load``."""
 
     def results(data: dict[str, Any]) -> dict[str, Result]:
-        return {label: claim.result.from_json(one) for label, one in data.items()}
+        return {label: claim.result.from_json(one) for label, one in data["result"].items()}
 
     return _load(_claim_path(out, claim), lambda data: claim_key(claim, options), results)
 
@@ -116,7 +134,7 @@ def _load(
         data = _read(path)
         result = data["result"]
         same = data["key"] == key(data) and data.get("sha256", _sha256(result)) == _sha256(result)
-        return restore(result) if same else None
+        return restore(data) if same else None
     except _NOT_A_RESULT:
         return None
 
