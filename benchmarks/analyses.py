@@ -28,8 +28,8 @@ from rich.table import Table
 
 from resjax import models
 from resjax.cpu.shared_batches import Cores
-from resjax.network.losses import cross_entropy
-from resjax.studies.lesions import lesion
+from resjax.network.losses import cross_entropy, share_wrong
+from resjax.studies.lesions import single_deletions
 from resjax.studies.paths import path_exact
 
 
@@ -52,8 +52,7 @@ def programs(depth: int, batch: int, size: int) -> tuple[int, dict[str, tuple[An
 
     by_parameters = (variables["params"], variables, x, y)
     everything = (True,) * network.num_units
-    mask, key = jnp.ones(batch, bool), jax.random.key(0)
-    loss, probe = cross_entropy, path_exact.PAPER
+    key, loss, probe = jax.random.key(0), cross_entropy, path_exact.PAPER
     lowered = {
         "forward": (
             jax.jit(lambda v, x: network.apply(v, x).logits).lower(variables, x),
@@ -62,8 +61,10 @@ def programs(depth: int, batch: int, size: int) -> tuple[int, dict[str, tuple[An
         "gradient": (gradient(False).lower(*by_parameters), by_parameters),
         "training gradient": (gradient(True).lower(*by_parameters), by_parameters),
         "delete_each": (
-            lesion._lesion_batch.lower(Cores(), network, loss, everything, variables, x, y, mask),
-            (variables, x, y, mask),
+            single_deletions._lesion_batch.lower(
+                Cores(), network, loss, share_wrong, everything, variables, x, y
+            ),
+            (variables, x, y),
         ),
         "path_spectrum": (
             path_exact._spectrum.lower(Cores(), network, loss, probe, variables, x, y, key),

@@ -34,7 +34,7 @@ from resjax.cpu.shared_batches import Cores
 from resjax.data import Statistics
 from resjax.network import losses
 from resjax.studies import style
-from resjax.studies.lesions import lesion
+from resjax.studies.lesions import single_deletions
 from resjax.studies.lesions.deletions import deletions
 from resjax.studies.paths import path_exact
 from resjax.training.step import Task, create_state, train_steps
@@ -95,9 +95,11 @@ def _analysis(name: str, depth: int, width: int, batch: int) -> Measured:
     lowered: Any
     arguments: tuple[Any, ...]
     if name == "delete each":
-        arguments = (variables, x, y, jnp.ones(batch, bool))
+        arguments = (variables, x, y)
         all_units = (True,) * network.num_units
-        lowered = lesion._lesion_batch.lower(Cores(), network, losses.cross_entropy, all_units, *arguments)
+        lowered = single_deletions._lesion_batch.lower(
+            Cores(), network, losses.cross_entropy, losses.share_wrong, all_units, *arguments
+        )
     else:
         arguments = (variables, x, y, jax.random.key(0))
         lowered = path_exact._spectrum.lower(

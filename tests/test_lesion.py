@@ -18,11 +18,8 @@ from resjax.network.losses import cross_entropy
 from resjax.network.stochastic_depth import UnitDropout
 from resjax.network.unit import Unit
 from resjax.studies.catalogue import plot
-from resjax.studies.lesions.lesion import (
-    Lesion,
-    _lesion_batch,  # for its number of compilations
-    lesion,
-)
+from resjax.studies.lesions.lesion import Lesion, lesion
+from resjax.studies.lesions.single_deletions import _lesion_batch  # for its number of compilations
 
 SHAPE, CLASSES = (8, 8, 1), 4
 # Units 0 and 3 stand alone, 1 and 2 are a stack, 4 stands alone and keeps its shape.

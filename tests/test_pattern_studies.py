@@ -18,8 +18,8 @@ from resjax import analysis
 from resjax.cpu.shared_batches import Cores
 from resjax.network.losses import cross_entropy, share_wrong
 from resjax.network.refusal import Refusal
-from resjax.studies.lesions.lesion import _lesion_batch
 from resjax.studies.lesions.prefixes import measure_places
+from resjax.studies.lesions.single_deletions import _lesion_batch
 from resjax.studies.paths.path_exact import walk_lengths
 from resjax.studies.paths.path_growth import unit_scales
 from resjax.studies.paths.path_walk import TRAINING, Probe

@@ -26,8 +26,8 @@ from resjax.analysis import load_run
 from resjax.studies import style
 from resjax.studies.lesions import recalibrate
 from resjax.studies.lesions.batch_statistics import measure_recalibrated
-from resjax.studies.lesions.lesion import score_deletions
 from resjax.studies.lesions.recalibrate import Recalibrated
+from resjax.studies.lesions.single_deletions import score_deletions
 from resjax.studies.lesions.subsets import candidates
 from resjax.studies.options import Options
 from resjax.studies.run import Run

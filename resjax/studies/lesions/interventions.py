@@ -63,7 +63,7 @@ from resjax.studies.lesions.forwards import (
     measure_jobs,
     redrawn,
 )
-from resjax.studies.lesions.lesion import spread_over
+from resjax.studies.lesions.single_deletions import spread_over
 from resjax.studies.lesions.subsets import why_not
 from resjax.studies.result import Compared
 from resjax.studies.scores import MEASURES

@@ -33,26 +33,20 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from numpy.typing import ArrayLike
 
-from resjax.cpu import shared_batches as on_cores
 from resjax.network import Network, Variables
 from resjax.network.losses import Loss, Metric, cross_entropy, share_wrong
-from resjax.network.periods import Place, loops, scan_places
 from resjax.studies import counts, style, verdicts
-from resjax.studies.batches import BATCH_SIZE, Inference, Progress, padded_batches
+from resjax.studies.batches import BATCH_SIZE, Inference, Progress
 from resjax.studies.costs import Cost, evaluated
-from resjax.studies.examples import checked_examples
 from resjax.studies.lesions.known import KnownDeletions, known_deletions
 from resjax.studies.lesions.passes import each_alone
+from resjax.studies.lesions.single_deletions import score_deletions, spread_over
 from resjax.studies.lesions.subsets import candidates
 from resjax.studies.options import Options
 from resjax.studies.result import Compared
-from resjax.studies.scores import Outcomes, Scores, compare
 from resjax.studies.study import Bench, Columns, Study
 from resjax.studies.subject import Subject
 from resjax.studies.words import count, join, numbers, percent, percents
@@ -134,117 +128,6 @@ def lesion(
             "further training": "none",
         },
     )
-
-
-def spread_over(allowed: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Values [allowed units, …] as [units, …], NaN for the others."""
-    out = np.full((len(allowed), *values.shape[1:]), np.nan)
-    out[allowed] = values
-    return out
-
-
-def score_deletions(
-    network: Network,
-    variables: Variables,
-    images: Any,
-    labels: ArrayLike,
-    allowed: np.ndarray,
-    *,
-    known: KnownDeletions | None = None,
-    loss: Loss = cross_entropy,
-    metric: Metric = share_wrong,
-    batch_size: int = BATCH_SIZE,
-    progress: Progress | None = None,
-) -> tuple[Scores, Scores]:
-    """Scores without each of the ``allowed`` units, bool [units], and of the intact network (m = 1);
-    ``known`` as of ``lesion``."""
-    known, alone = known or KnownDeletions(), np.eye(len(allowed), dtype=bool)[allowed]
-    if not network.chained or not known.missing(alone).any():
-        how = Inference(loss=loss, metric=metric, batch_size=batch_size, progress=progress)
-        return known.measure(network, variables, images, labels, alone, **how)
-    images, labels, num_classes = checked_examples(network, variables, images, labels)
-    cores, deletable = on_cores.shared_cores(), tuple(allowed.tolist())
-    variables, found = cores.copy(variables), []
-    for batch in padded_batches(images, labels, batch_size, progress, cores.count):
-        x, y = cores.split((batch.images, batch.labels))
-        outcomes = _lesion_batch(cores, network, loss, metric, deletable, variables, x, y)
-        found.append((jax.device_get(outcomes), batch.mask))
-    scores = Scores.of(found, labels, num_classes)
-    known.add(alone, scores.take(slice(1, None)), scores.take(slice(1)))
-    return known.take(alone)
-
-
-@on_cores.jit(static=5)
-def _lesion_batch(
-    cores: on_cores.Cores,
-    network: Network,
-    loss: Loss,
-    metric: Metric,
-    deletable: tuple[bool, ...],
-    variables: Variables,
-    images: Any,
-    labels: jax.Array,
-) -> Outcomes:
-    """Outcomes [1 + deletions, B] of the intact network and of each deletion."""
-    variables = network.bound(variables, images)
-    h, _ = network.run_stem(variables, images)
-    # [deletions so far, B, …]: the state of each lesioned network at this place.
-    lesioned = jnp.zeros((0, *h.shape), h.dtype)
-    for places in loops(network.places(variables)):
-        h, lesioned = _run_loop(places, h, lesioned, np.array(deletable))
-    logits, _ = network.run_head(variables, h)
-
-    def against(own: jax.Array) -> Outcomes:
-        return compare(own, logits, labels, loss, metric)
-
-    changed = lax.map(lambda h: against(network.run_head(variables, h)[0]), lesioned)
-    return jax.tree.map(lambda one, all: jnp.concatenate([one[None], all]), against(logits), changed)
-
-
-def _run_loop(
-    places: list[Place], h: jax.Array, lesioned: jax.Array, deletable: np.ndarray
-) -> tuple[jax.Array, jax.Array]:
-    """Runs the units of one loop on the intact state ``h`` and on the ``lesioned`` ones, adding their own
-    deletions."""
-    before = np.cumsum(deletable) - deletable  # deletions in front of each unit
-    own = [(place.take(before), place.variables, place.gates) for place in places]
-
-    def parts_of(place: Place, part: Any, gate: jax.Array | None, h: jax.Array) -> Any:
-        return place.stack.unit.apply(part, h, gate, method="parts")
-
-    def without(place: Place, part: Any, shortcut: jax.Array) -> Any:
-        return place.stack.unit.apply(part, shortcut, False, method="merge")
-
-    if sum(len(place.units) for place in places) == 1:
-        # A single unit may change the shape, so the lesioned states need a new array.
-        (place,), ((_, part, gate),) = places, jax.tree.map(lambda v: v[0], own)
-        parts = parts_of(place, part, gate, h)
-        lesioned = lax.map(lambda h: parts_of(place, part, gate, h).y, lesioned)
-        if deletable[place.units[0]]:
-            lesioned = jnp.concatenate([lesioned, without(place, part, parts.shortcut)[None]])
-        return parts.y, lesioned
-
-    added = sum(int(deletable[place.units].sum()) for place in places)
-    lesioned = jnp.concatenate([lesioned, jnp.zeros((added, *h.shape), h.dtype)])
-
-    def step(place: Place, carry: Any, xs: Any) -> tuple[Any, None]:
-        h, lesioned = carry
-        before, part, gate = xs
-        parts = parts_of(place, part, gate, h)
-        same = parts.y.shape == h.shape  # else, the lesioned states need a new array
-        room = lesioned if same else jnp.zeros((len(lesioned), *parts.y.shape), parts.y.dtype)
-
-        def run(i: jax.Array, new: jax.Array) -> jax.Array:
-            return new.at[i].set(parts_of(place, part, gate, (new if same else lesioned)[i]).y)
-
-        # Networks lesioned before this unit still run it; the bound is traced, so no later one runs.
-        lesioned = lax.fori_loop(0, before, run, room)
-        if deletable[place.units[0]]:  # equal units can all be deleted, or none of them
-            lesioned = lesioned.at[before].set(without(place, part, parts.shortcut))
-        return (parts.y, lesioned), None
-
-    (h, lesioned), _ = scan_places(places, step, (h, lesioned), own)
-    return h, lesioned
 
 
 # --- what the report shows ---

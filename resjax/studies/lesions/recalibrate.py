@@ -42,9 +42,9 @@ from resjax.studies.intervals import bootstrap, percentiles
 from resjax.studies.judged import MET, MISSED, judged
 from resjax.studies.lesions.batch_statistics import equal_batches, measure_recalibrated
 from resjax.studies.lesions.known import KnownDeletions, known_deletions
-from resjax.studies.lesions.lesion import score_deletions, spread_over
 from resjax.studies.lesions.passes import each_alone, has_statistics, of_recalibrated
 from resjax.studies.lesions.prefixes import deleting
+from resjax.studies.lesions.single_deletions import score_deletions, spread_over
 from resjax.studies.lesions.subsets import candidates
 from resjax.studies.options import Options
 from resjax.studies.result import Classified
