@@ -96,7 +96,7 @@ def test_results_are_kept_where_words_pictures_or_other_studies_change(monkeypat
 @pytest.mark.parametrize(
     ("module", "old", "new"),
     [
-        (LESION, "lesioned.at[before].set", "lesioned.at[before - 1].set"),
+        ("resjax.studies.lesions.single_deletions", "lesioned.at[before].set", "lesioned.at[before - 1].set"),
         ("resjax.studies.scores", "log_p - log_q", "log_q - log_p"),
         # The share of resamples in which a unit may go is measured with this line.
         ("resjax.studies.verdicts", "MAY_GO = 0.01", "MAY_GO = 0.02"),
