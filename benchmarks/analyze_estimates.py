@@ -50,8 +50,9 @@ def chosen(workdir: str, minutes: float, clock: str) -> dict[str, dict[str, Any]
     return {name: dataclasses.asdict(own) for name, own in choose(prices, Options(), minutes).items()}
 
 
-def measured(workdir: str, name: str, options: dict[str, Any], clock: str) -> dict[str, Any]:
-    """One study: estimated and measured seconds, and those of its figures."""
+def measured(workdir: str, name: str, options: dict[str, Any], clock: str) -> dict[str, Any] | None:
+    """One study: estimated and measured seconds, and those of its figures; None if it refuses the run."""
+    from resjax.network.refusal import Refusal
     from resjax.report.figures import picture
     from resjax.report.figures import save as save_figures
     from resjax.studies.catalogue import STUDIES
@@ -64,7 +65,10 @@ def measured(workdir: str, name: str, options: dict[str, Any], clock: str) -> di
     speed = measure_speed(run, own, clock=now)
     start = now()
     estimated = study.estimate(run, own).seconds(speed)
-    result = study.run(run, own, None)
+    try:
+        result = study.run(run, own, None)
+    except Refusal:
+        return None
     end = now()
     with tempfile.TemporaryDirectory() as folder:
         save_figures(lambda: study.plot({"run": result}), Path(folder), name)
@@ -117,8 +121,11 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     console = Console()
     for name in args.studies or sizes:
-        rows.append(call("measured", args.workdir, name, sizes[name], args.clock))
-        row = rows[-1]
+        row = call("measured", args.workdir, name, sizes[name], args.clock)
+        if row is None:
+            console.print(f"{name}: refuses this run")
+            continue
+        rows.append(row)
         console.print(f"{name}: {row['estimated']:.1f} s estimated, {row['measured']:.1f} s measured")
         ratio = row["measured"] / row["estimated"] if row["estimated"] else float("nan")
         cells = (row["estimated"], row["measured"], ratio, row["figures"])

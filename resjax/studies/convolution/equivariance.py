@@ -324,7 +324,7 @@ def measure(bench: Bench) -> Equivariance:
 def cost(run: Subject, options: Options) -> Cost:
     only_modules(run.network, "shifts of features")
     count, shifts = evaluated(run, options, EXAMPLES), 1 + _most(run)
-    return Cost(forward=5 * count * shifts, compilations=3, evaluated=count)
+    return Cost(forward=5 * count * shifts, compilations=20, evaluated=count)
 
 
 STUDY = Study(

@@ -273,7 +273,7 @@ def summary(r: BackwardSignal) -> dict[str, str]:
 
 def cost(run: Subject, options: Options) -> Cost:
     count = len(run.moments) * of_first_batches(run, options)
-    return Cost(forward=2 * count, backward=count, compilations=4)
+    return Cost(forward=2 * count, backward=count, compilations=8)
 
 
 STUDY = Study(

@@ -281,7 +281,7 @@ def measure(bench: Bench) -> BranchVariance:  # without labels
 
 def cost(run: Subject, options: Options) -> Cost:
     count = len(run.moments) * of_first_batches(run, options)
-    return Cost(forward=count, compilations=1.5)
+    return Cost(forward=2 * count, compilations=3)
 
 
 STUDY = Study(

@@ -349,7 +349,7 @@ def measure(bench: Bench) -> Responses:
 
 
 def cost(run: Subject, options: Options) -> Cost:
-    return Cost(forward=evaluated(run, options), compilations=1.5)
+    return Cost(forward=evaluated(run, options), compilations=6)
 
 
 STUDY = Study(
