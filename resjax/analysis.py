@@ -54,6 +54,7 @@ from resjax.studies.signals.branch_variance import branch_variance
 from resjax.studies.signals.gradients import gradients
 from resjax.studies.signals.jacobians import jacobians
 from resjax.studies.signals.norms_over_training import norms_over_training
+from resjax.studies.signals.rank_collapse import rank_collapse
 from resjax.studies.signals.shattering import gradients_along_line, shattering
 from resjax.studies.signals.vanishing import vanishing
 from resjax.studies.small_training import digits_recipe
@@ -61,6 +62,7 @@ from resjax.studies.subject import Subject
 from resjax.studies.units.added_layers import added_layers
 from resjax.studies.units.decay_in_training import decay_in_training
 from resjax.studies.units.identity import identity
+from resjax.studies.units.influence import influence
 from resjax.studies.units.insertion import insert, start_from
 from resjax.studies.units.learns_identity import learns_identity
 from resjax.studies.units.responses import responses
@@ -93,6 +95,7 @@ __all__ = [
     "gradients",
     "gradients_along_line",
     "identity",
+    "influence",
     "insert",
     "interventions",
     "jacobians",
@@ -110,6 +113,7 @@ __all__ = [
     "paths",
     "plot",
     "pruning",
+    "rank_collapse",
     "recalibrate",
     "reestimate",
     "reorder",

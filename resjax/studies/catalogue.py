@@ -44,11 +44,12 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "signals.branch_variance",
         "units.responses",
     ),
-    "What a unit does": ("units.identity", "units.surgery"),
+    "What a unit does": ("units.identity", "units.influence", "units.surgery"),
     "Why convolution works": ("convolution.connections", "convolution.equivariance"),
     "Why residual networks train": (
         "signals.vanishing",
         "signals.shattering",
+        "signals.rank_collapse",
         "units.learns_identity",
         "units.weight_decay",
         "units.decay_in_training",
