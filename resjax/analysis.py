@@ -34,6 +34,7 @@ from resjax.studies.lesions.batch_statistics import reestimate
 from resjax.studies.lesions.deletions import deletions
 from resjax.studies.lesions.interventions import interventions
 from resjax.studies.lesions.lesion import lesion
+from resjax.studies.lesions.looping import looping
 from resjax.studies.lesions.pairs import pairs
 from resjax.studies.lesions.pruning import pruning
 from resjax.studies.lesions.recalibrate import recalibrate
@@ -104,6 +105,7 @@ __all__ = [
     "load_network",
     "load_run",
     "load_runs",
+    "looping",
     "norms_over_training",
     "pairs",
     "path_counts",

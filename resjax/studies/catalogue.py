@@ -28,6 +28,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "cutting.cut",
         "lesions.reorder",
         "lesions.interventions",
+        "lesions.looping",
     ),
     "Paths": (
         "paths.path_counts",

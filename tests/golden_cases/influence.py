@@ -1,6 +1,6 @@
-"""Cheap scores: intervals of ρ that begin just at 0.5 and just below, that end just at 0.5 and just below; two
-scores that disagree; kinds that alternate; the choice of the score that is the best and that is not; a
-network at initialization beside it; too few units; no run of one unit."""
+"""Cheap scores: intervals of ρ that begin just at 0.5 and just below, that end just at 0.5 and just below;
+two scores that disagree; kinds that alternate, with the network at initialization beside it; too few units;
+no run of one unit."""
 
 import dataclasses
 
