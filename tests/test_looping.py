@@ -5,7 +5,7 @@ import functools
 import jax
 import numpy as np
 import pytest
-from network_helpers import draw, logits_of
+from network_helpers import draw
 from pattern_helpers import IMAGES, LABELS, SHAPE, blocks, masked, mixed
 
 from resjax import analysis

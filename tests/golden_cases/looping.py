@@ -1,5 +1,5 @@
-"""Layers run twice or side by side: changes that cost just one point and just more; layers of two units and of
-one; runs that can't be changed; networks that learned just enough and too little."""
+"""Layers run twice or side by side: changes that cost just one point and just more; layers of two units and
+of one; runs that can't be changed; networks that learned just enough and too little."""
 
 import numpy as np
 

@@ -7,11 +7,11 @@ parallelize the middle layers of language models.
 *Changes*, one at a time, with L(x) what a run of units makes of the state x:
 
     loop k     x → L(L(… L(x))), k times in place, with the same variables
-    parallel   x → x + (L(x) − x) + (M(x) − x): this one and the next, M, both read x; their changes add up
+    parallel   x → x + (L(x) − x) + (M(x) − x): L and the next one, M, read x; their changes add up
 
 L is a *layer*: where units of several kinds alternate, such as attention and MLP, one of each
 (``periods.layers_of``); elsewhere each unit. Where layers have several units, single units are looped and run
-beside the next one, too: an attention beside its MLP is the parallel form of some language models. (Sun et al.
+beside the next one, too: attention beside its MLP is the parallel form of some language models. (Sun et al.
 average layers in parallel; sums keep the size of what each adds.)
 
 *Which.* A run that changes the shape of the state is left out; so is parallel execution with units that have
