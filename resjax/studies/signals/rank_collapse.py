@@ -108,7 +108,7 @@ def rank_collapse(
     network = models.build(
         models.defaults("vit", size=size, depth=depth, patch=PATCH), image_shape=shape, num_classes=10
     )
-    heads = network.stacks[0].unit.branch.heads  # type: ignore[attr-defined]
+    heads = network.stacks[0].unit.branch.heads
     found = []
     for i in reported(range(seeds), progress):
         image = np.random.default_rng((seed, i)).standard_normal((1, *shape), np.float32)
@@ -242,7 +242,7 @@ def table(r: RankCollapse) -> Columns:
     }
 
 
-KINDS: dict[str, dict[str, bool]] = {
+KINDS: dict[str, dict[str, Any]] = {
     "attention alone": {"shortcuts": False, "mlps": False},
     "attention alone, no LayerNorm": {"shortcuts": False, "mlps": False, "norm": False},
     "attention and MLP": {"shortcuts": False},
