@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from run_helpers import tiny_run
 
+from resjax.network import Stack, Unit
 from resjax.studies import variants
 from resjax.studies.budget import RANGES
 from resjax.studies.catalogue import STUDIES
@@ -96,6 +97,7 @@ def steps(monkeypatch):
     ("name", "rel"),
     [
         *[(name, 1e-6) for name in ("deletions", "pairs", "recalibrate", "committee", "interventions")],
+        *[(name, 1e-6) for name in ("looping", "influence")],
         ("pruning", 0.15),  # a greedy order is not known before
         ("forward_depth", 0.15),
         pytest.param("cut", 0.35, marks=pytest.mark.slow),  # nor which numbers of units are tried
@@ -143,7 +145,8 @@ def test_the_passes_of_orders_are_about_those_of_drawn_ones(sizes):
     rng, draws = np.random.default_rng(0), 16
     drawn = [*(swapped(classes, k, draws, rng) for k in REPORTED), neighbour_swaps(classes),
              shuffled(classes, draws, rng), reverse(classes)]  # fmt: skip
-    passes = of_orders(SimpleNamespace(classes=classes), draws * 5, 1).walked
+    stacks = [Stack(f"stack{i}", Unit(), n, 1) for i, n in enumerate(sizes)]
+    passes = of_orders(SimpleNamespace(classes=classes, stacks=stacks), draws * 5, 1).walked
     assert passes == pytest.approx(prefixes.count_passes(np.concatenate(drawn)), rel=0.15, abs=0.5)
 
 
