@@ -2,7 +2,9 @@
 // for its numbers. One question is on its way at a time; while it is, later states replace each other.
 
 const N = GIVEN.runs[0].units.length;
-const UNITS = GIVEN.runs[0].units;
+// A unit can be changed if it can be in every run, because all runs get the same changes.
+const UNITS = GIVEN.runs[0].units.map((unit, u) =>
+  ({...unit, deletable: GIVEN.runs.every(run => run.units[u].deletable)}));
 const CHAINED = GIVEN.runs.every(run => run.chained);
 const $ = id => document.getElementById(id);
 const range = n => Array.from({length: n}, (_, i) => i);
@@ -106,7 +108,8 @@ function moved() {
 
 function setGate(unit, gate) {
   if (!UNITS[unit].deletable) {
-    return say(`${UNITS[unit].name} changes the shape and has no shortcut, so it must stay as it is.`, true);
+    const where = GIVEN.runs.find(run => !run.units[unit].deletable).label;
+    return say(`In ${where}, ${UNITS[unit].name} changes the shape and has no shortcut, so it must stay as it is.`, true);
   }
   change({gates: state.gates.map((old, u) => u === unit ? gate : old)});
 }
@@ -170,7 +173,7 @@ async function deleteLeastHarmful() {
       greedyOrder = await ask("greedy", {});
       if (!greedyOrder) return say("Try again.");
     }
-    const unit = greedyOrder.find(u => state.gates[u] > 0);
+    const unit = greedyOrder.find(u => UNITS[u].deletable && state.gates[u] > 0);
     if (unit === undefined) return say("All units of the order are deleted.", true);
     change({gates: state.gates.map((gate, u) => u === unit ? 0 : gate)},
       `Deleted ${UNITS[unit].name}, which harms least, given those before it in the order.`);
