@@ -114,6 +114,16 @@ def test_the_gradient_is_that_of_the_changed_network(run, live):
     assert found["share"][5] == 0 < found["share"][4]  # no path crosses a branch that is deleted
 
 
+def test_paths_of_units_with_a_factor_but_no_shortcut_are_not_sorted(tmp_path):
+    tiny_run(tmp_path / "plain", shortcut="none")
+    plain = Live(load_run(tmp_path / "plain"), Sizes(8, 8))
+    assert plain.measure(state(plain, u1=0.0))["paths"]["log10"] == [None, None, None, None, 0, None]
+    assert plain.measure(state(plain, u1=0.5))["paths"]["log10"] == [None, None, None, None, 0, 0]
+    with pytest.raises(Wrong, match="without a shortcut whose branch has a factor"):
+        plain.gradient(state(plain, u1=0.5))
+    assert plain.gradient(state(plain))["share"] == [1]
+
+
 def test_the_greedy_order_has_each_unit_once(live):
     assert sorted(live.greedy_order) == [0, 1, 2, 3, 4]
 

@@ -23,7 +23,6 @@ from resjax.studies.examples import checked_examples
 from resjax.studies.intervals import wilson
 from resjax.studies.lesions.batch_statistics import reestimate
 from resjax.studies.paths.path_exact import path_spectrum
-from resjax.studies.paths.path_lengths import path_lengths
 from resjax.studies.scores import Scores, compiled_compare
 from resjax.studies.subject import Subject
 
@@ -187,14 +186,16 @@ class Live:
         return reestimate(self.network, self.variables, images, **arguments)
 
     def _paths(self, state: State) -> dict[str, list[float | None]]:
-        """log10 of the number of paths of each length that are left."""
-        on = np.array(state.gates) > 0
-        residual = int((on & self.network.residual).sum())
-        plain = int((on & ~self.network.residual).sum())
+        """log10 of the number of paths of each length that are left.
+
+        A plain unit whose branch has a factor other than 0 and 1 is crossed in two ways, like a residual one.
+        """
+        gates = np.array(state.gates)
+        both = (gates > 0) & (self.network.residual | (gates != 1))
+        residual, plain = int(both.sum()), int(((gates > 0) & ~both).sum())
         whole = [math.log10(math.comb(residual, j)) for j in range(residual + 1)]
-        lengths = path_lengths(int(self.network.residual.sum()), int((~self.network.residual).sum()))
         of_length = {plain + j: count for j, count in enumerate(whole)}
-        every = range(int(lengths[-1]) + 1)
+        every = range(len(gates) + 1)
         return {"length": list(every), "log10": [of_length.get(k) for k in every]}
 
     def _shown(self, examples: np.ndarray, answers: np.ndarray) -> list[dict[str, Any]]:

@@ -51,6 +51,7 @@ from resjax.cpu import shared_batches as on_cores
 from resjax.network import Network, Variables
 from resjax.network import order as orders
 from resjax.network.losses import Loss, cross_entropy
+from resjax.network.refusal import Refusal
 from resjax.studies import style
 from resjax.studies.batches import Progress, whole_batches
 from resjax.studies.intervals import of_mean
@@ -163,14 +164,23 @@ def path_spectrum(
         because a gradient belongs to a batch; examples beyond the last whole batch are not used.
       step: training steps done, noted in the result.
       seed: seed of dropout, used with ``probe.train``.
+
+    Raises:
+      ValueError: also for gates other than 1 of units without a shortcut.
     """
     batches = whole_batches(network, variables, images, labels, batch_size)
+    factors = network.all_gates(gates)
+    if gates is not None and (np.asarray(gates)[~network.residual] != 1).any():
+        raise Refusal(
+            "a unit without a shortcut whose branch has a factor is crossed in two ways, which the lengths of "
+            "paths do not count; give such units a gate of 1"
+        )
+    checked = None if order is None else orders.checked(order, network.units, train=False)
     probe = probe.fits(batches.pairs[0][0])
     residual, plain = count_units(network)
     found: list[tuple[np.ndarray, ...]] = []
     cores = on_cores.shared_cores().if_shared(batches.size)
-    checked = None if order is None else orders.checked(order, network.units, train=False)
-    variables, *changed = cores.copy((variables, network.all_gates(gates), checked))
+    variables, *changed = cores.copy((variables, factors, checked))
     for *examples, key in batches.keyed(seed, progress):
         batch = variables, *cores.split(tuple(examples)), key, *changed
         out = jax.device_get(_spectrum(cores, network, loss, probe, *batch))
