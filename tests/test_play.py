@@ -54,7 +54,9 @@ def test_a_deletion_has_the_numbers_of_lesion(run, live):
         for name in ("error", "loss", "kl", "agreement"):
             np.testing.assert_allclose(found[name], getattr(result, name)[unit], rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(np.array(found["class_error"], float), result.class_error[unit], atol=1e-7)
-        assert found["branch"][unit] == 0 and all(0 < b < 1 for i, b in enumerate(found["branch"]) if i != unit)
+        assert found["branch"][unit] == 0 and all(
+            0 < b < 1 for i, b in enumerate(found["branch"]) if i != unit
+        )
     assert len({live.measure(state(live, **{f"u{u}": 0.0}))["loss"] for u in range(5)}) == 5
 
 

@@ -18,7 +18,9 @@ from resjax.play.live import Live, Sizes
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(BROWSER is None, reason="no browser: RESJAX_BROWSER names none, and no Chromium is found"),
+    pytest.mark.skipif(
+        BROWSER is None, reason="no browser: RESJAX_BROWSER names none, and no Chromium is found"
+    ),
 ]
 EXAMPLES = 24
 

@@ -57,7 +57,10 @@ def rows(order: jax.Array, units: tuple[UnitInfo, ...]) -> dict[str, jax.Array]:
 
 
 def arranged(
-    variables: Mapping[str, Any], gates: jax.Array | None, order: jax.Array | None, units: tuple[UnitInfo, ...]
+    variables: Mapping[str, Any],
+    gates: jax.Array | None,
+    order: jax.Array | None,
+    units: tuple[UnitInfo, ...],
 ) -> tuple[Mapping[str, Any], jax.Array | None]:
     """Variables and gates for units that run in another ``order``, from ``checked``; None: the true one."""
     if order is None:

@@ -62,7 +62,10 @@ class Live:
 
     def described(self) -> dict[str, Any]:
         """What the page needs to draw the network; JSON-ready."""
-        network, own = self.network, {unit: i for i, units in enumerate(self.network.classes) for unit in units}
+        network, own = (
+            self.network,
+            {unit: i for i, units in enumerate(self.network.classes) for unit in units},
+        )
         units = [
             {
                 "name": unit.name,
@@ -236,8 +239,6 @@ def _forward(
     # Without a shortcut, all of the output comes through the branch, except where it is replaced.
     kept = jnp.where(jnp.asarray(network.residual)[:, None], shortcut, 0)
     return out.logits, branch / jnp.maximum(kept + branch, jnp.finfo(branch.dtype).tiny)
-
-
 
 
 def _norms(x: jax.Array) -> jax.Array:
