@@ -3,8 +3,8 @@
     python benchmarks/play.py [--workdir RUN] [--examples 400] [--rounds 20] [--json PATH]
 
 Without ``--workdir``, a ResNet-56 for 8×8 digits with initial weights: the time of an answer does not depend
-on the weights. Columns: seconds to compile; then the median and the largest of the rounds for an answer after a
-switch, a slider, and a move, in this process, and for a request with its answer.
+on the weights. Columns: the median and the largest of the rounds for an answer after a switch, a slider, and
+a move, in this process, and for a request with its answer.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The page on which networks are taken apart: its numbers are those of the public functions, and its server is safe."""
+"""The page on which networks are taken apart: it has the numbers of public functions, and a safe server."""
 
 import contextlib
 import io
@@ -26,7 +26,7 @@ EXAMPLES = 24
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """Five units: one and two equal ones of stage 1, and two of stage 2, of which the first changes the shape."""
+    """Five units: one and two equal ones of stage 1, and two of stage 2, of which one changes the shape."""
     path = tmp_path_factory.mktemp("play") / "residual"
     tiny_run(path)
     return load_run(path)
@@ -107,10 +107,11 @@ def test_the_gradient_is_that_of_the_changed_network(run, live):
     network, variables, images, labels = run.evaluation(EXAMPLES)
 
     def mean(x):
-        logits = network.apply(variables, x, **own.arguments).logits
+        logits = network.apply(variables, x, gates=own.gate_array, order=own.order_array).logits
         return run.loss(logits, labels).mean()
 
-    exact = path_spectrum(network, variables, images, labels, **own.arguments, batch_size=EXAMPLES)
+    changed = {"gates": own.gate_array, "order": own.order_array}
+    exact = path_spectrum(network, variables, images, labels, **changed, batch_size=EXAMPLES)
     np.testing.assert_allclose(exact.total, np.linalg.norm(jax.grad(mean)(images)), rtol=1e-4)
     np.testing.assert_allclose(found["share"], exact.share[0], rtol=1e-5)
     assert found["share"][5] == 0 < found["share"][4]  # no path crosses a branch that is deleted

@@ -1,4 +1,4 @@
-"""The page in a real browser, where Playwright and a Chromium are: what a person does, and what is then shown."""
+"""The page in a real browser, where Playwright and a Chromium are: what a person does and then sees."""
 
 import contextlib
 import io

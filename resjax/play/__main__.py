@@ -1,9 +1,9 @@
 """Take a network apart by hand: python -m resjax.play --workdir=DIR[,DIR2].
 
-Opens a page on this machine, http://127.0.0.1:8400, and prints its address. The page shows the units of a trained
-network from left to right. A click switches a unit off, a slider scales its branch, and a unit can be dragged to
-another place; the error, the answers that change and the paths that are left follow at once. Two runs of the same
-structure, such as a residual network and its plain twin, get the same changes, side by side.
+Makes a page on this machine and prints its address. The page shows the units of a trained network from left
+to right. A click switches a unit off, a slider scales its branch, and a unit can be dragged to another place;
+the error, the answers that change and the paths that are left follow at once. Two runs of the same structure,
+such as a residual network and its plain twin, get the same changes, side by side.
 
 The numbers are those of up to --examples evaluation examples, with their interval. python -m resjax.analyze
 measures on all of them. --network=package.module:make takes a network that somebody else made, as there.
@@ -17,11 +17,17 @@ import ipaddress
 import secrets
 import sys
 import webbrowser
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from resjax import command
 from resjax import config as configs
+
+if TYPE_CHECKING:
+    from resjax.play.live import Live
+    from resjax.studies.subject import Subject
 
 
 def _main(argv: list[str]) -> None:
@@ -43,9 +49,10 @@ def _main(argv: list[str]) -> None:
     from resjax.training.cores import share_cores_to_analyse
 
     allow_code = _ALLOW_CODE.value or []
+    subjects: Sequence[Subject]
     if workdirs:
         share_cores_to_analyse(configs.load(workdirs[0], allow_code))
-        subjects = load_runs(workdirs, allow_code=allow_code)
+        subjects = load_runs(list(workdirs), allow_code=allow_code)
     else:
         subjects = [load_network(network)]
     own = server.bound(_HOST.value, _PORT.value)  # before the long work
@@ -64,7 +71,7 @@ def _main(argv: list[str]) -> None:
     server.serve(application, own)
 
 
-def _check_alike(lives: list) -> None:  # type: ignore[type-arg]
+def _check_alike(lives: Sequence[Live]) -> None:
     """Raises a ``ValueError`` for networks that can't have the same state."""
     units = [[(unit.stack.part, unit.name) for unit in live.network.units] for live in lives]
     if any(own != units[0] for own in units):

@@ -93,8 +93,8 @@ class Live:
         Returns:
           ``error`` with its 95 % interval ``between``, ``loss``, ``kl``, ``agreement``: as
           ``resjax.studies.scores`` defines them; ``class_error``: a list, None where a class has no example;
-          ``branch``: the share of each place's output that its branch carries, ‖f‖ / (‖s‖ + ‖f‖), None where no
-          states stand between the units; ``changed``: how many answers have changed, and ``some`` of them;
+          ``branch``: the share of each place's output that its branch carries, ‖f‖ / (‖s‖ + ‖f‖), None where
+          no states stand between the units; ``changed``: how many answers have changed, and ``some`` of them;
           ``paths``: numbers of paths by length, as log10.
         """
         logits, answers, branch = self._run(state)
@@ -131,7 +131,8 @@ class Live:
                 self._variables(state),
                 images,
                 self.labels[:count],
-                **state.arguments,
+                gates=state.gate_array,
+                order=state.order_array,
                 loss=self.subject.loss,
                 batch_size=count,
             )
@@ -160,10 +161,10 @@ class Live:
     def _run(self, state: State) -> tuple[list[jax.Array], np.ndarray, list[float | None] | None]:
         """Logits of each batch; the answers [N, …]; and the branches' shares."""
         variables = self._own if not state.reestimated else self.cores.copy(self._variables(state))
-        arguments = state.arguments if self.network.chained else {"gates": state.arguments["gates"]}
+        given = state.gate_array, state.order_array if self.network.chained else None
         logits, answers, shares = [], [], []
         for batch, x in self._batches:
-            own, share = self.cores.wait(_forward(self.cores, self.network, variables, x, arguments))
+            own, share = self.cores.wait(_forward(self.cores, self.network, variables, x, *given))
             logits.append(own)
             answers.append(np.argmax(jax.device_get(own), -1)[batch.mask])
             shares.append(jax.device_get(share)[:, batch.mask])
@@ -185,8 +186,8 @@ class Live:
     @functools.lru_cache(maxsize=16)  # noqa: B019 (as long as the server)
     def _reestimated(self, state: State) -> Variables:
         images = self.subject.examples("train", REFERENCE, augmented=True)[0]
-        arguments = state.arguments if state.moved else {"gates": state.arguments["gates"]}
-        return reestimate(self.network, self.variables, images, **arguments)
+        order = state.order_array if state.moved else None
+        return reestimate(self.network, self.variables, images, gates=state.gate_array, order=order)
 
     def _paths(self, state: State) -> dict[str, list[float | None]]:
         """log10 of the number of paths of each length that are left.
@@ -220,25 +221,29 @@ class Live:
 
 @on_cores.jit(static=2)
 def _forward(
-    cores: on_cores.Cores, network: Network, variables: Variables, x: Any, arguments: dict[str, jax.Array]
+    cores: on_cores.Cores,
+    network: Network,
+    variables: Variables,
+    x: Any,
+    gates: jax.Array,
+    order: jax.Array | None,
 ) -> tuple[jax.Array, jax.Array]:
-    """Logits [B, …, classes], and the branch's share of each place [units, B] (or [0, B] without a chain)."""
+    """Logits [B, …, classes], and the branch's share of each place [units, B], [0, B] without a chain."""
 
     def tap(parts: Parts) -> tuple[jax.Array, jax.Array]:
         zero = jnp.zeros_like(parts.branch) if parts.shortcut is None else parts.shortcut
         return _norms(zero), _norms(parts.branch)
 
     if not network.chained:
-        logits = network.apply(variables, x, **arguments).logits
+        logits = network.apply(variables, x, gates=gates).logits
         return logits, jnp.zeros((0, len(logits)))
-    out = network.apply(variables, x, **arguments, tap=tap)
+    out = network.apply(variables, x, gates=gates, order=order, tap=tap)
     taps = [out.taps[stack.name] for stack in network.stacks]
     shortcut, branch = (jnp.concatenate([tap[i] for tap in taps]) for i in (0, 1))
-    gates = network.all_gates(arguments["gates"])
-    branch = branch * jnp.asarray(gates)[arguments["order"]][:, None]
-    # Without a shortcut, all of the output comes through the branch, except where it is replaced.
-    kept = jnp.where(jnp.asarray(network.residual)[:, None], shortcut, 0)
-    return out.logits, branch / jnp.maximum(kept + branch, jnp.finfo(branch.dtype).tiny)
+    branch = branch * jnp.asarray(network.all_gates(gates))[order][:, None]
+    # A plain unit has no shortcut beside its branch.
+    shortcut = jnp.where(jnp.asarray(network.residual)[:, None], shortcut, 0)
+    return out.logits, branch / jnp.maximum(shortcut + branch, jnp.finfo(branch.dtype).tiny)
 
 
 def _norms(x: jax.Array) -> jax.Array:

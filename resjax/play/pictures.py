@@ -15,8 +15,8 @@ SIDE = 64  # pixels of a picture; smaller images are enlarged by a whole number
 def pictures(images: Any, examples: np.ndarray) -> list[str | None]:
     """A data address for each of some images [N, H, W, C], C = 1 or 3; None for inputs of another form.
 
-    Every channel is stretched from its smallest value over all N images to its largest. For standardized pixels
-    with black and white among them, this is the original picture.
+    Every channel is stretched from its smallest value over all N images to its largest. For standardized
+    pixels with black and white among them, this is the original picture.
     """
     if not isinstance(images, np.ndarray) or images.ndim != 4 or images.shape[-1] not in (1, 3):
         return [None] * len(examples)

@@ -1,7 +1,7 @@
-"""What was done to a network on the page: a factor for each branch, an order of the units, BatchNorm's statistics.
+"""What was done to a network on the page: factors of branches, an order of units, BatchNorm's statistics.
 
-A state is a value. The page sends one with each question, so the server keeps none, and an address, a line of the
-log and the lines of Python that compute it are three ways to write the same thing down.
+A state is a value. The page sends one with each question, so the server keeps none, and an address, a line of
+the log and the lines of Python that compute it are three ways to write the same thing down.
 """
 
 from __future__ import annotations
@@ -41,9 +41,14 @@ class State:
         return self.order != tuple(range(len(self.order)))
 
     @property
-    def arguments(self) -> dict[str, np.ndarray]:
-        """``gates`` float32 and ``order`` int32 [units], as ``Network.apply`` takes them."""
-        return {"gates": np.array(self.gates, np.float32), "order": np.array(self.order, np.int32)}
+    def gate_array(self) -> np.ndarray:
+        """float32 [units]."""
+        return np.array(self.gates, np.float32)
+
+    @property
+    def order_array(self) -> np.ndarray:
+        """int32 [units]."""
+        return np.array(self.order, np.int32)
 
 
 def read(given: Any, network: Network, deletable: np.ndarray, has_statistics: bool) -> State:

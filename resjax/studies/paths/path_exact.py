@@ -172,8 +172,8 @@ def path_spectrum(
     factors = network.all_gates(gates)
     if gates is not None and (np.asarray(gates)[~network.residual] != 1).any():
         raise Refusal(
-            "a unit without a shortcut whose branch has a factor is crossed in two ways, which the lengths of "
-            "paths do not count; give such units a gate of 1"
+            "a unit without a shortcut whose branch has a factor is crossed in two ways, which the lengths "
+            "of paths do not count; give such units a gate of 1"
         )
     checked = None if order is None else orders.checked(order, network.units, train=False)
     probe = probe.fits(batches.pairs[0][0])
@@ -206,7 +206,8 @@ def _spectrum(
 ) -> tuple[jax.Array, ...]:
     """Norms [row, B], contributions [row], the whole norms [B], and the scale that norms are divided by.
 
-    ``batch`` is (variables, images, labels, key, gates, order), and row k holds the paths with k residual branches.
+    ``batch`` is (variables, images, labels, key, gates, order), and row k holds the paths with k residual
+    branches.
     """
     walk = walk_lengths(network, loss, probe, *batch)
     whole = walk.to_input(jnp.sum(walk.rows, 0))
