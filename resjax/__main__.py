@@ -16,6 +16,7 @@ COMMANDS = {
     "demo": ("resjax.demo", "train a deep residual network and its plain twin, take both apart"),
     "train": ("resjax.train", "train a network, or continue a training"),
     "analyze": ("resjax.analyze", "take trained networks, or one of your own, apart; write a report"),
+    "play": ("resjax.play", "take a network apart by hand, on a page"),
     "cut": ("resjax.cut", "make a run whose network lacks some units of another run's"),
     "claims": ("resjax.claims", "test claims about networks in general; write a report"),
     "describe": ("resjax.describe", "list all layers of a network and their cost, without training"),

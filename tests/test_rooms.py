@@ -26,9 +26,10 @@ ROOMS = {
     "studies",
     "report",
     "cut",
+    "play",
 }
 COMMANDS = ("__main__", "train", "analyze", "claims", "describe", "convolve", "demo", "pretrained/__main__",
-            "pretrained/export", "cut/__main__", "data/prepare")  # fmt: skip
+            "pretrained/export", "cut/__main__", "play/__main__", "data/prepare")  # fmt: skip
 
 
 def modules(repository=REPOSITORY):

@@ -123,7 +123,7 @@ class GatedNetwork(FoundNetwork):
             self.check_chain()
         given, layout = self.code.source.given, self.code.layout
         arrays = given.arrays(layout.unstack(given, variables))
-        checked = self._all_gates(gates, train, key)
+        checked = self.all_gates(gates, train, key)
         logits, new = run_gated(self.code.source, arrays, x, checked, train=train, key=key)
         logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
         if not new:

@@ -328,13 +328,9 @@ class Network:
           ValueError: a wrong length of gates or order, an order that mixes different units, a missing key, or
             images that do not fit the variables.
         """
-        gates = self._all_gates(gates, train, key)
-        variables = given = self.bound(variables, x)
-        if order is not None:
-            order = orders.checked(order, self.units, train)
-            rows = orders.rows(order, self.units)
-            variables = orders.permuted(variables, rows)
-            gates = None if gates is None else gates[order]
+        given = self.bound(variables, x)
+        order = None if order is None else orders.checked(order, self.units, train)
+        variables, gates = orders.arranged(given, self.all_gates(gates, train, key), order, self.units)
         places = self.places(variables, gates)
         keys = self.keys(key, places)
         if order is not None and key is not None:
@@ -348,6 +344,7 @@ class Network:
             return Output(logits, given.get("batch_stats", {}), by_stack(places, taps))
         stats |= by_part(places, of_places)
         if order is not None:
+            rows = orders.rows(order, self.units)
             stats = orders.put_back(given.get("batch_stats", {}), stats, rows)
         new_stats = {k: v for k, v in stats.items() if jax.tree.leaves(v)}
         return Output(logits, new_stats, by_stack(places, taps))
@@ -369,7 +366,10 @@ class Network:
         )
         return np.array([shortcuts[u.stack.name] != (None,) for u in self.units], bool)
 
-    def _all_gates(self, gates: ArrayLike | None, train: bool, key: jax.Array | None) -> jax.Array | None:
+    def all_gates(
+        self, gates: ArrayLike | None, train: bool = False, key: jax.Array | None = None
+    ) -> jax.Array | None:
+        """``gates`` [num_units], checked, times those of stochastic depth; None where nothing is gated."""
         if gates is not None:  # float64 is kept, for numerical checks
             gates = jnp.asarray(gates)
             gates = gates.astype(jnp.promote_types(gates.dtype, jnp.float32))

@@ -56,6 +56,18 @@ def rows(order: jax.Array, units: tuple[UnitInfo, ...]) -> dict[str, jax.Array]:
     return {part: row[order[own]] for part, own in of_rows(units).items()}
 
 
+def arranged(
+    variables: Mapping[str, Any],
+    gates: jax.Array | None,
+    order: jax.Array | None,
+    units: tuple[UnitInfo, ...],
+) -> tuple[Mapping[str, Any], jax.Array | None]:
+    """Variables and gates for units that run in another ``order``, from ``checked``; None: the true one."""
+    if order is None:
+        return variables, gates
+    return permuted(variables, rows(order, units)), None if gates is None else gates[order]
+
+
 def permuted(variables: Mapping[str, Any], rows: Mapping[str, jax.Array]) -> dict[str, Any]:
     """``variables`` with the rows of each part in another order."""
     return {

@@ -59,17 +59,18 @@ def reestimate(
     images: Any,
     *,
     gates: ArrayLike | None = None,
+    order: ArrayLike | None = None,
     batch_size: int = BATCH_SIZE,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """``variables`` with BatchNorm statistics re-estimated on these images, with these gates applied.
+    """``variables`` with BatchNorm statistics re-estimated on these images, with these gates and this order.
 
     Args: those of every analysis (``Inference``), and
       network: any with BatchNorm (``resjax.models.layers`` or Linen's own).
       images: augmented as in training. All batches have the same size, so fewer images than there are batches
         may be left unused.
-      gates: float [units], as for ``Network.apply``; None for the intact network.
+      gates, order: float and int [units], as for ``Network.apply``; None for the intact network.
       batch_size: each batch is normalized by itself, so the result depends slightly on it.
       seed: seed of dropout inside layers, which is active as in training; stochastic depth is not.
 
@@ -78,7 +79,8 @@ def reestimate(
     """
     batches = equal_batches(network, variables, images, batch_size)
     row = np.ones(network.num_units) if gates is None else np.asarray(gates)
-    new = _estimates(network, variables, batches, {"gates": row[None]}, seed, progress)
+    lesion = {"gates": row[None]} | ({} if order is None else {"order": np.asarray(order)[None]})
+    new = _estimates(network, variables, batches, lesion, seed, progress)
     return {**variables, "batch_stats": jax.tree.map(lambda v: v[0], new)}
 
 

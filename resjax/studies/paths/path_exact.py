@@ -49,7 +49,9 @@ from numpy.typing import ArrayLike
 
 from resjax.cpu import shared_batches as on_cores
 from resjax.network import Network, Variables
+from resjax.network import order as orders
 from resjax.network.losses import Loss, cross_entropy
+from resjax.network.refusal import Refusal
 from resjax.studies import style
 from resjax.studies.batches import Progress, whole_batches
 from resjax.studies.intervals import of_mean
@@ -143,6 +145,8 @@ def path_spectrum(
     images: Any,
     labels: ArrayLike,
     *,
+    gates: ArrayLike | None = None,
+    order: ArrayLike | None = None,
     loss: Loss = cross_entropy,
     probe: Probe = PAPER,
     batch_size: int = BATCH_SIZE,
@@ -153,20 +157,32 @@ def path_spectrum(
     """The gradient through all paths of each length, for batches of the data.
 
     Args: those of every analysis (``Inference``), with training images as in the paper, and
+      gates, order: float and int [units], as for ``Network.apply``, of a changed network. The lengths count
+        every unit, also a deleted one, through whose branch no gradient comes.
       probe: BatchNorm's mode, reduction, norm, and where the gradient is measured.
       batch_size: examples in a batch, or all examples where there are fewer. The result depends on it,
         because a gradient belongs to a batch; examples beyond the last whole batch are not used.
       step: training steps done, noted in the result.
       seed: seed of dropout, used with ``probe.train``.
+
+    Raises:
+      ValueError: also for gates other than 1 of units without a shortcut.
     """
     batches = whole_batches(network, variables, images, labels, batch_size)
+    factors = network.all_gates(gates)
+    if gates is not None and (np.asarray(gates)[~network.residual] != 1).any():
+        raise Refusal(
+            "a unit without a shortcut whose branch has a factor is crossed in two ways, which the lengths "
+            "of paths do not count; give such units a gate of 1"
+        )
+    checked = None if order is None else orders.checked(order, network.units, train=False)
     probe = probe.fits(batches.pairs[0][0])
     residual, plain = count_units(network)
     found: list[tuple[np.ndarray, ...]] = []
     cores = on_cores.shared_cores().if_shared(batches.size)
-    variables = cores.copy(variables)
+    variables, *changed = cores.copy((variables, factors, checked))
     for *examples, key in batches.keyed(seed, progress):
-        batch = variables, *cores.split(tuple(examples)), key
+        batch = variables, *cores.split(tuple(examples)), key, *changed
         out = jax.device_get(_spectrum(cores, network, loss, probe, *batch))
         norms, parts, total, scale = (np.asarray(v, np.float64) for v in out)
         found.append((scale * probe.of_examples(norms), parts, scale * probe.of_examples(total)))
@@ -190,7 +206,8 @@ def _spectrum(
 ) -> tuple[jax.Array, ...]:
     """Norms [row, B], contributions [row], the whole norms [B], and the scale that norms are divided by.
 
-    ``batch`` is (variables, images, labels, key), and row k holds the paths with k residual branches.
+    ``batch`` is (variables, images, labels, key, gates, order), and row k holds the paths with k residual
+    branches.
     """
     walk = walk_lengths(network, loss, probe, *batch)
     whole = walk.to_input(jnp.sum(walk.rows, 0))

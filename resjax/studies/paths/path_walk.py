@@ -23,6 +23,7 @@ from jax import lax
 
 from resjax.network import Network, Variables
 from resjax.network.losses import Loss
+from resjax.network.order import arranged
 from resjax.network.periods import Place, by_unit, scan_places
 from resjax.network.unit import Unit
 from resjax.studies.examples import differentiable
@@ -172,6 +173,8 @@ def walk_back(
     images: Any,
     labels: jax.Array,
     key: jax.Array,
+    gates: jax.Array | None = None,
+    order: jax.Array | None = None,
     *,
     start: Callable[[jax.Array], jax.Array],
     cross: Callable[[Crossing, jax.Array, Any, Any], tuple[jax.Array, Any, Any]],
@@ -182,14 +185,17 @@ def walk_back(
 
     Args:
       key: for dropout, used with ``probe.train``.
+      gates: float [units], factors on branches; None for those outside training.
+      order: int [units], as for ``Network.apply``; None for the true order.
       start: the gradient behind the last unit [B, …] → rows [rows, B, …].
       cross: (unit, rows behind it, carry, xs of the unit) → rows in front of it, carry, output of the unit.
       carry: pytree passed along with the rows.
       xs: pytree of arrays with a leading axis of units, in order.
     """
     train, probe = probe.train, probe.fits(images)
-    variables = network.bound(variables, images)
-    places = network.places(variables)
+    gates = network.test_gates if gates is None else gates
+    variables, gates = arranged(network.bound(variables, images), gates, order, network.units)
+    places = network.places(variables, gates)
     keys = network.keys(key if train else None, places)
 
     def stem(x: Any) -> jax.Array:
