@@ -33,6 +33,8 @@ def test_a_duration_without_meaning_is_refused(duration):
         ("train.loss", "hinge"),
         ("optimizer.schedule", "triangle"),
         ("optimizer.decay", "some"),
+        ("optimizer.name", "lion"),
+        ("optimizer.beta2", 1.0),
         ("optimizer.warmup_shape", "bent"),
         ("parallel.mode", "threads"),
         ("train.batch_size", 0),
@@ -83,6 +85,7 @@ YOUNGER = (
     "model.unroll",
     "data.pad_with",
     "optimizer.clip_norm",
+    "optimizer.name",
     "parallel.cpu_devices",
     "eval",
 )

@@ -90,9 +90,12 @@ MEANT = {
         "train.temperature": "temp tau distillationtau distillationtemperature kdtemperature kdtemp kdt",
         "train.teacher_weight": "kdalpha kdweight kdlambda distillationalpha distillationweight distillalpha "
         "distillweight softtargetweight",
+        "optimizer.name": "opt optim solver",
+        "optimizer.beta2": "b2 adambeta2",
+        "optimizer.epsilon": "eps adameps adamepsilon",
         "optimizer.learning_rate": "lr baselr initlr initiallr maxlr peaklr eta alpha stepsize rate",
         "optimizer.weight_decay": "wd l2 l2reg l2regularization weightpenalty",
-        "optimizer.momentum": "mom beta beta1",
+        "optimizer.momentum": "mom beta beta1 b1 adambeta1",
         "optimizer.schedule": "scheduler lrscheduler lrschedule lrdecay decaytype",
         "optimizer.boundaries": "milestones lrsteps decayepochs decaysteps stepepochs lrmilestones",
         "optimizer.factor": "gamma lrgamma decayfactor decayrate",

@@ -8,6 +8,7 @@ from resjax.config.kinds import check_types
 
 CHOICES = {
     "train.loss": ("cross_entropy", "rbf_map"),
+    "optimizer.name": ("sgd", "adamw"),
     "optimizer.decay": ("all", "kernels"),
     "optimizer.schedule": ("step", "cosine", "constant"),
     "optimizer.warmup_shape": ("linear", "constant"),
@@ -17,7 +18,7 @@ LEAST = {
     "train.batch_size": 1, "train.steps_per_dispatch": 1, "eval.batch_size": 1, "checkpoint.keep": 1,
     "optimizer.learning_rate": 0, "optimizer.momentum": 0, "optimizer.weight_decay": 0,
     "optimizer.clip_norm": 0, "optimizer.factor": 0, "optimizer.scalar_factor": 0,
-    "optimizer.warmup_from": 0, "seed": 0,
+    "optimizer.epsilon": 0, "optimizer.warmup_from": 0, "seed": 0,
 }  # fmt: skip
 
 
@@ -47,6 +48,10 @@ def check(config: ConfigDict) -> None:
         raise ValueError(f"train.teacher_weight={weight}; allowed: 0 ≤ value ≤ 1")
     if config.train.loss == "rbf_map" and smoothing:
         raise ValueError("train.label_smoothing requires train.loss='cross_entropy'; set it to 0")
+    for field in ("optimizer.momentum", "optimizer.beta2"):
+        beta = value_of(config, field)
+        if not 0 <= beta < 1 and (config.optimizer.name == "adamw" or field == "optimizer.beta2"):
+            raise ValueError(f"{field}={beta}; allowed with optimizer.name='adamw': 0 ≤ value < 1")
     fields = ("train.duration", "eval.every", "log.every", "checkpoint.every", "optimizer.warmup")
     durations = [(field, value_of(config, field)) for field in fields]
     durations += [("optimizer.boundaries", boundary) for boundary in config.optimizer.boundaries]

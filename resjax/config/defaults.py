@@ -26,11 +26,15 @@ def default(model: str = "resnet", **model_fields: Any) -> ConfigDict:
     c.train.steps_per_dispatch = 50  # maximum number of steps in one program
 
     c.optimizer = ConfigDict()
+    c.optimizer.name = "sgd"  # or 'adamw' (Loshchilov & Hutter 2019)
     c.optimizer.learning_rate = 0.1  # the peak of the schedule, for the whole batch
-    c.optimizer.momentum = 0.9
+    c.optimizer.momentum = 0.9  # of 'adamw' β₁
     c.optimizer.nesterov = False
-    c.optimizer.weight_decay = 1e-4  # × parameter, added to the gradient (L2 regularization)
-    c.optimizer.decay = "all"  # or 'kernels': not BatchNorm, biases or scalars
+    c.optimizer.beta2 = 0.999  # of 'adamw': decay of the mean of squared gradients
+    c.optimizer.epsilon = 1e-8  # of 'adamw': added to the root of that mean
+    # × parameter, added to the gradient (L2 regularization); with 'adamw' to the update, before the rate
+    c.optimizer.weight_decay = 1e-4
+    c.optimizer.decay = "all"  # or 'kernels': not norms, biases, scalars, class tokens or positions
     c.optimizer.clip_norm = 0.0  # largest global gradient norm, 0 for no clipping
     c.optimizer.scalar_factor = 1.0  # on the updates of Fixup's and SkipInit's biases and scales
     c.optimizer.schedule = "step"  # or 'cosine', 'constant'

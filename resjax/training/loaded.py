@@ -11,7 +11,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from ml_collections import ConfigDict
 
 from resjax.models import runs_code
@@ -19,6 +18,7 @@ from resjax.training.checkpoint import Checkpoints
 from resjax.training.devices import Devices
 from resjax.training.experiment import Experiment
 from resjax.training.feed import Evaluation
+from resjax.training.optimizer import at_step
 from resjax.training.safety import bytes_of, need_space
 from resjax.training.step import TrainState
 from resjax.workdir import atomic, workdir
@@ -92,8 +92,7 @@ def begin(
         step=jnp.full_like(state.step, STEP),
         params=placed["params"],
         batch_stats=placed["batch_stats"],
-        # The optimizer has its own counter for the schedule.
-        opt_state=optax.tree_utils.tree_set(state.opt_state, count=jnp.int32(STEP)),
+        opt_state=at_step(state.opt_state, STEP),
         key=state.key,
     )
     home = local(directory)
