@@ -1,12 +1,14 @@
 """Schedules by value, the optimizer against the recurrence written out, and the losses."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from resjax import config as configs
 from resjax.network.losses import cross_entropy, rbf_map
-from resjax.training.optimizer import make_optimizer, schedule
+from resjax.training.optimizer import at_step, make_optimizer, schedule
 
 
 def section(**changes):
@@ -64,8 +66,67 @@ def test_sgd_is_the_recurrence_of_the_papers(nesterov):
     np.testing.assert_allclose(run(optimizer, params, grads)["stem"]["kernel"], w, rtol=1e-6)
 
 
-def test_decay_of_kernels_only_leaves_the_rest():
-    c = section(schedule="constant", weight_decay=0.1, decay="kernels", momentum=0.0)
+def test_sgd_and_its_state_are_those_of_earlier_checkpoints():
+    c = section(schedule="cosine", clip_norm=1.0)
+    rate = schedule(c, 10, 1)
+    params, grads = {"stem": {"kernel": jnp.array([1.0, -2.0])}}, {"stem": {"kernel": jnp.array([0.5, 3.0])}}
+    parts = optax.clip_by_global_norm(1.0), optax.add_decayed_weights(1e-4), optax.trace(0.9, False)
+    earlier, own = optax.chain(*parts, optax.scale_by_learning_rate(rate)), make_optimizer(c, rate)
+    assert jax.tree.structure(own.init(params)) == jax.tree.structure(earlier.init(params))
+    after, expected = (run(o, params, grads)["stem"]["kernel"] for o in (own, earlier))
+    np.testing.assert_array_equal(after, expected)
+
+
+def test_adamw_by_hand():
+    """The first step: m̂ = g and v̂ = g², so w ← w − η (g / (|g| + ε) + λ w)."""
+    c = section(name="adamw", schedule="constant", weight_decay=0.5, epsilon=1.0)
+    optimizer = make_optimizer(c, schedule(c, 10, 1))
+    params, grads = {"a": {"kernel": jnp.array([1.0, -2.0])}}, {"a": {"kernel": jnp.array([3.0, -1.0])}}
+    after = run(optimizer, params, grads, 1)["a"]["kernel"]
+    np.testing.assert_allclose(after, [1 - 0.1 * (0.75 + 0.5), -2 - 0.1 * (-0.5 - 1.0)], rtol=1e-6)
+
+
+@pytest.mark.parametrize("decay", ["all", "kernels"])
+def test_adamw_is_that_of_optax(decay):
+    c = section(name="adamw", schedule="cosine", momentum=0.8, beta2=0.95, weight_decay=0.1, decay=decay)
+    rate = schedule(c, 4, 1)
+    mask = {"a": {"kernel": True, "bias": decay == "all"}}
+    reference = optax.adamw(rate, 0.8, 0.95, 1e-8, weight_decay=0.1, mask=mask)
+    found = []
+    for optimizer in (make_optimizer(c, rate), reference):
+        params = {"a": {"kernel": jnp.array([1.0, -2.0]), "bias": jnp.array([0.5])}}
+        state = optimizer.init(params)
+        for factor in (1.0, -3.0, 0.1):
+            grads = jax.tree.map(lambda w, factor=factor: factor * w**2, params)
+            updates, state = optimizer.update(grads, state, params)
+            params = optax.apply_updates(params, updates)
+        found.append(params)
+    jax.tree.map(np.testing.assert_array_equal, *found)
+
+
+def test_adamw_clips_the_gradient_before_its_means():
+    c = section(name="adamw", schedule="constant", weight_decay=0.0, clip_norm=1.0, epsilon=1.0)
+    optimizer = make_optimizer(c, schedule(c, 10, 1))
+    params, grads = {"a": {"kernel": jnp.zeros(2)}}, {"a": {"kernel": jnp.array([30.0, 40.0])}}
+    after = run(optimizer, params, grads, 1)["a"]["kernel"]
+    np.testing.assert_allclose(after, [-0.1 * 0.6 / 1.6, -0.1 * 0.8 / 1.8], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_the_schedule_alone_is_put_to_a_step(name):
+    """Weights that were loaded as step 1 have had no gradient: AdamW's first step is still a whole one."""
+    c = section(name=name, schedule="cosine", weight_decay=0.0, momentum=0.0)
+    rate = schedule(c, 10, 1)
+    optimizer = make_optimizer(c, rate)
+    params = {"a": {"kernel": jnp.zeros(2)}}
+    grads = {"a": {"kernel": jnp.ones(2)}}
+    updates, _ = optimizer.update(grads, at_step(optimizer.init(params), 5), params)
+    np.testing.assert_allclose(updates["a"]["kernel"], -float(rate(5)), rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_decay_of_kernels_only_leaves_the_rest(name):
+    c = section(name=name, schedule="constant", weight_decay=0.1, decay="kernels", momentum=0.0)
     optimizer = make_optimizer(c, schedule(c, 10, 1))
     params = {"stem": {"kernel": jnp.ones(2), "scale": jnp.ones(2)}}
     zero = {"stem": {"kernel": jnp.zeros(2), "scale": jnp.zeros(2)}}

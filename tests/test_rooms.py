@@ -15,6 +15,7 @@ from script_helpers import REPOSITORY, run_each
 
 ROOMS = {
     "command",
+    "config",
     "network",
     "discovery",
     "models",
@@ -99,11 +100,11 @@ def test_some_rooms_import_no_other(alone):
     assert {room(b) for b in used} == {alone}
 
 
-def test_of_the_top_a_room_imports_configuration_and_spelling_only():
+def test_of_the_top_a_room_imports_spelling_only():
     for module, found in imports().items():
         if room(module):
             top = {name for name in found if not room(name)}
-            assert top <= {"resjax", "resjax.config", "resjax.spelling"}, module
+            assert top <= {"resjax", "resjax.spelling"}, module
 
 
 def test_commands_alone_use_what_they_share():
@@ -114,15 +115,15 @@ def test_commands_alone_use_what_they_share():
 
 
 def test_no_circle_between_rooms():
-    """``config`` counts as a room of its own: rooms import it, and it imports rooms. A command belongs to
-    the top, even if its file is in a room."""
+    """Rooms import ``config``, which imports rooms. A command belongs to the top, even if its file is in a
+    room."""
     graph = collections.defaultdict(set)
     for module, found in imports().items():
         own = room(module) or module
-        if own in ROOMS or own == "resjax.config":
-            away = {own, "resjax"} | ({"command", "resjax.config"} if is_command(module) else set())
+        if own in ROOMS:
+            away = {own, "resjax"} | ({"command", "config"} if is_command(module) else set())
             graph[own] |= {room(name) or name for name in found} - away
-    assert set(graph) == ROOMS | {"resjax.config"}
+    assert set(graph) == ROOMS
     assert circle(graph) == []
 
 

@@ -14,6 +14,7 @@ from resjax.studies.given import GivenNetwork
 from resjax.studies.run import Run, as_run
 from resjax.studies.subject import Subject
 from resjax.studies.words import join
+from resjax.training.optimizer import NAMES
 from resjax.workdir.workdir import loaded
 
 
@@ -33,7 +34,8 @@ def _facts_of_run(run: Run, first: Run) -> dict[str, str]:
         "size": f"{run.num_parameters:,} parameters, {run.network.num_units} units",
         "data": f"{info.name}: {info.num_train:,} training and {info.num_test:,} {run.split} examples of "
         f"{height}×{width}×{channels}, {info.num_classes} classes",
-        "training": f"step {run.step:,} of {plan.total:,}, batch {config.train.batch_size}, learning rate "
+        "training": f"step {run.step:,} of {plan.total:,}, batch {config.train.batch_size}, "
+        f"{NAMES[config.optimizer.name]}, learning rate "
         f"{config.optimizer.learning_rate}, weight decay {config.optimizer.weight_decay}, "
         f"seed {config.seed}",
     }

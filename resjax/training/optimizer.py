@@ -1,7 +1,12 @@
-"""SGD with momentum as in the papers, composed of optax transformations in this order:
+"""The optimizers of ``config.optimizer.name``, composed of optax transformations in this order:
 
-clip the gradient → add weight_decay × parameter → momentum → × −learning rate. So weight decay is L2
-regularization, as in Caffe and Torch (He et al. 2015), and passes through the momentum.
+* ``sgd``: clip the gradient → add weight_decay × parameter → momentum → × −learning rate. So weight decay is
+  L2 regularization, as in Caffe and Torch (He et al. 2015), and passes through the momentum.
+* ``adamw`` (Loshchilov & Hutter 2019, Algorithm 2): clip the gradient → m̂ / (√v̂ + epsilon) → add
+  weight_decay × parameter → × −learning rate. m̂ and v̂ are running means of the gradient and of its square,
+  with the decays ``momentum`` (β₁) and ``beta2``, less their bias towards 0 (Kingma & Ba 2015). The decay is
+  decoupled: a parameter loses the share learning rate × weight_decay a step, as in PyTorch and optax. In the
+  paper, the share is the schedule's multiplier × weight_decay; divide such a value by the peak learning rate.
 """
 
 from __future__ import annotations
@@ -15,6 +20,8 @@ from ml_collections import ConfigDict
 
 from resjax.config import steps_of
 
+# As people write the values of ``config.optimizer.name``.
+NAMES = {"sgd": "SGD", "adamw": "AdamW"}
 # Names of the scalars, biases and multipliers of Fixup and SkipInit.
 SCALARS = ("alpha", "scale", "biases")
 
@@ -48,18 +55,35 @@ def make_optimizer(
 
     ``weight_decay`` replaces that of the configuration in a program that takes it as an argument.
     """
-    parts = []
+    parts: list[optax.GradientTransformation] = []
+    decays: list[optax.GradientTransformation] = []
     if config.clip_norm:
         parts.append(optax.clip_by_global_norm(config.clip_norm))
     if weight_decay is not None or config.weight_decay:
         mask = _kernels if config.decay == "kernels" else None
         decay = config.weight_decay if weight_decay is None else weight_decay
-        parts.append(optax.add_decayed_weights(decay, mask))
-    if config.momentum:
-        parts.append(optax.trace(config.momentum, config.nesterov))
+        decays.append(optax.add_decayed_weights(decay, mask))
+    if config.name == "adamw":
+        betas = {"b1": config.momentum, "b2": config.beta2}
+        parts.append(optax.scale_by_adam(**betas, eps=config.epsilon, nesterov=config.nesterov))
+        parts += decays
+    else:
+        parts += decays
+        if config.momentum:
+            parts.append(optax.trace(config.momentum, config.nesterov))
     if config.scalar_factor != 1:
         parts.append(optax.masked(optax.scale(config.scalar_factor), _unit_scalars))
     return optax.chain(*parts, optax.scale_by_learning_rate(rate))
+
+
+def at_step(opt_state: Any, step: int) -> Any:
+    """``opt_state`` with the schedule at ``step``. The counter of AdamW's means stays: it says how many
+    gradients they have seen."""
+
+    def of_schedule(path: tuple[Any, ...], _: Any) -> bool:
+        return path[-1].tuple_name == "ScaleByScheduleState"
+
+    return optax.tree_utils.tree_set(opt_state, of_schedule, count=jax.numpy.int32(step))
 
 
 def _leaf_name(path: tuple[Any, ...]) -> str:
