@@ -135,6 +135,22 @@ def test_each_core_works_on_batches_of_its_own_and_results_keep_their_order():
     assert set(seen[:2]) == {(device,) for device in jax.devices()[:2]}
 
 
+@pytest.mark.parametrize(
+    "shape, sizes", [((8, 2, 2, 1), [4]), ((10, 2, 2, 1), [5]), ((7, 2, 2, 1), [7]), ((8, 3), [8])]
+)
+def test_one_thread_takes_a_few_images_at_a_time(shape, sizes):
+    x, seen = np.arange(np.prod(shape), dtype=np.float32).reshape(shape), []
+
+    def run(x):
+        seen.append(len(x))
+        return 2 * x
+
+    for core, expected in ((two_cores().each()[0], sizes), (cores.Cores(), [len(x)])):
+        seen.clear()
+        np.testing.assert_array_equal(cores.few_at_a_time(core, run, x), 2 * x)
+        assert seen == expected
+
+
 def test_an_error_in_one_batch_ends_the_others():
     begun, parts = [], []
 

@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import contextvars
 import dataclasses
+import math
 import queue
 import threading
 from collections import deque
@@ -40,10 +41,13 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
+from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from resjax.cpu.one_thread import one_thread
 
+FEW = (4, 5, 3, 2)  # images at a time, the first that divides a batch
+MOST_ELEMENTS = 2**14  # of an image; larger ones were not tried
 Tree = TypeVar("Tree")
 Batch = TypeVar("Batch")
 Part = TypeVar("Part")
@@ -144,6 +148,16 @@ def over_batches(
         finally:  # also after an error or a stop, here or in the caller
             ended.set()
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def few_at_a_time(core: Cores, run: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
+    """``run(x)`` of images [B, H, W, C], a few after another where ``core`` has one thread, so that all that
+    ``run`` computes of them stays in its cache. ``run`` must treat every image alone."""
+    few = next((size for size in FEW if x.shape[0] % size == 0), x.shape[0])
+    if not core.one_thread or x.ndim != 4 or math.prod(x.shape[1:]) > MOST_ELEMENTS or few == x.shape[0]:
+        return run(x)
+    y = lax.map(run, x.reshape(-1, few, *x.shape[1:]))
+    return y.reshape(-1, *y.shape[2:])
 
 
 def jit(static: int) -> Callable[[Callable[..., Any]], Any]:

@@ -229,8 +229,13 @@ def _head(cores: on_cores.Cores, network: Network, variables: Variables, h: jax.
 @on_cores.jit(static=2)
 def run_unit(cores: on_cores.Cores, unit: Unit, stacked: Any, position: Any, h: jax.Array, gate: Any) -> Any:
     own = jax.tree.map(lambda v: v[position], stacked)
-    parts: Any = unit.apply(own, h, gate, method="parts")
-    return parts.y
+
+    def run(h: jax.Array) -> Any:
+        parts: Any = unit.apply(own, h, gate, method="parts")
+        return parts.y
+
+    # What a unit reads beside its state belongs to the whole batch.
+    return run(h) if "context" in own else on_cores.few_at_a_time(cores, run, h)
 
 
 @on_cores.jit(static=2)
