@@ -79,10 +79,15 @@ def test_two_of_the_tests_devices_find_what_one_does(monkeypatch):
         models.defaults("resnet", stage_sizes=(2,), widths=(4,)), image_shape=(6, 6, 1), num_classes=4
     )
     rng = np.random.default_rng(0)
-    x, y = rng.standard_normal((7, 6, 6, 1)).astype(np.float32), rng.integers(0, 4, 7)
+    x, y = rng.standard_normal((15, 6, 6, 1)).astype(np.float32), rng.integers(0, 4, 15)
     given = network, draw(network, (6, 6, 1)), x, y
     sets = np.array([[False, True], [True, True]])
-    one = [lesion(*given, batch_size=4), delete_subsets(*given, sets, batch_size=4)]
+
+    def measured():  # 15 examples: 8 for each device, four at a time, and one of the 16 is padding
+        sets_of = [delete_subsets(*given, sets, batch_size=16, recalibrate_on=on) for on in (None, x[:4])]
+        return [lesion(*given, batch_size=16), *sets_of]
+
+    one = measured()
     shared = []
 
     def two():
@@ -90,8 +95,8 @@ def test_two_of_the_tests_devices_find_what_one_does(monkeypatch):
         return shared[-1]
 
     monkeypatch.setattr(cores, "shared_cores", two)
-    found = [lesion(*given, batch_size=4), delete_subsets(*given, sets, batch_size=4)]
-    assert [cores.count for cores in shared] == [2, 2]
+    found = measured()
+    assert {cores.count for cores in shared} == {2}
     for own, alone in zip(found, one, strict=True):
         for name in ("error", "loss", "kl", "agreement"):
             np.testing.assert_allclose(getattr(own, name), getattr(alone, name), rtol=2e-4, atol=2e-5)
