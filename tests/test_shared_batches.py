@@ -1,5 +1,7 @@
 """Analyses find the same where the cores of a CPU share their batches."""
 
+import threading
+
 import jax
 import numpy as np
 import pytest
@@ -77,19 +79,24 @@ def test_two_of_the_tests_devices_find_what_one_does(monkeypatch):
         models.defaults("resnet", stage_sizes=(2,), widths=(4,)), image_shape=(6, 6, 1), num_classes=4
     )
     rng = np.random.default_rng(0)
-    x, y = rng.standard_normal((7, 6, 6, 1)).astype(np.float32), rng.integers(0, 4, 7)
+    x, y = rng.standard_normal((15, 6, 6, 1)).astype(np.float32), rng.integers(0, 4, 15)
     given = network, draw(network, (6, 6, 1)), x, y
     sets = np.array([[False, True], [True, True]])
-    one = [lesion(*given, batch_size=4), delete_subsets(*given, sets, batch_size=4)]
+
+    def measured():  # 15 examples: 8 for each device, four at a time, and one of the 16 is padding
+        sets_of = [delete_subsets(*given, sets, batch_size=16, recalibrate_on=on) for on in (None, x[:4])]
+        return [lesion(*given, batch_size=16), *sets_of]
+
+    one = measured()
     shared = []
 
     def two():
-        shared.append(cores.Cores(jax.sharding.Mesh(np.array(jax.devices()[:2]), ("data",))))
+        shared.append(two_cores())
         return shared[-1]
 
     monkeypatch.setattr(cores, "shared_cores", two)
-    found = [lesion(*given, batch_size=4), delete_subsets(*given, sets, batch_size=4)]
-    assert [cores.count for cores in shared] == [2, 2]
+    found = measured()
+    assert {cores.count for cores in shared} == {2}
     for own, alone in zip(found, one, strict=True):
         for name in ("error", "loss", "kl", "agreement"):
             np.testing.assert_allclose(getattr(own, name), getattr(alone, name), rtol=2e-4, atol=2e-5)
@@ -113,10 +120,68 @@ def test_batches_of_a_multiple(examples, most, multiple, sizes):
     assert sum(counted) == examples and min(counted) > 0
 
 
+def two_cores():
+    return cores.Cores(jax.sharding.Mesh(np.array(jax.devices()[:2]), ("data",)))
+
+
+def test_each_core_works_on_batches_of_its_own_and_results_keep_their_order():
+    both, seen = threading.Barrier(2, timeout=60), []
+
+    def work(core, given, batch):
+        if batch < 2:
+            both.wait()  # passes only if two batches are worked on at the same time
+        x = core.split(np.float32(batch)) + given
+        seen.append((*x.devices(),))
+        yield x
+        yield -x
+
+    found = list(cores.over_batches(two_cores(), work, np.float32(0.5), range(5)))
+    assert found == [[i + 0.5, -i - 0.5] for i in range(5)]
+    assert set(seen[:2]) == {(device,) for device in jax.devices()[:2]}
+
+
+@pytest.mark.parametrize(
+    "shape, sizes", [((8, 2, 2, 1), [4]), ((10, 2, 2, 1), [5]), ((7, 2, 2, 1), [7]), ((8, 3), [8])]
+)
+def test_one_thread_takes_a_few_images_at_a_time(shape, sizes):
+    x, seen = np.arange(np.prod(shape), dtype=np.float32).reshape(shape), []
+
+    def run(x):
+        seen.append(len(x))
+        return 2 * x
+
+    for core, expected in ((two_cores().each()[0], sizes), (cores.Cores(), [len(x)])):
+        seen.clear()
+        np.testing.assert_array_equal(cores.few_at_a_time(core, run, x), 2 * x)
+        assert seen == expected
+
+
+def test_an_error_in_one_batch_ends_the_others():
+    begun, parts = [], []
+
+    def work(core, given, batch):
+        begun.append(batch)
+        if batch == 1:
+            raise KeyError("a batch")
+        for i in range(10_000):
+            parts.append(i)
+            yield np.zeros(())
+
+    with pytest.raises(KeyError, match="a batch"):
+        list(cores.over_batches(two_cores(), work, None, [1, 2, 3, 4, 5, 6]))
+    assert len(begun) < 6 and len(parts) < 40_000
+
+
+@pytest.mark.parametrize("examples, most, size", [(64, 128, 32), (300, 128, 50), (3, 1, 1)])
+def test_cores_get_equally_many_batches(examples, most, size):
+    own = two_cores().own_size(examples, most)
+    assert own == size and -(-examples // own) % 2 == (examples == 3)
+    assert cores.Cores().own_size(examples, most) == -(-examples // -(-examples // most))
+
+
 @pytest.mark.parametrize("size, count", [(6, 2), (5, 1)])
 def test_cores_share_only_what_they_can_share_equally(size, count):
-    two = cores.Cores(jax.sharding.Mesh(np.array(jax.devices()[:2]), ("data",)))
-    assert two.if_shared(size).count == count
+    assert two_cores().if_shared(size).count == count
 
 
 def test_what_is_not_shared_is_not_touched():

@@ -1,9 +1,11 @@
 """Batches of an analysis shared by the cores of a CPU, where each is a device (``resjax.training.cores``).
 
-Each core processes part of the examples with single-threaded convolutions. Sums over examples also become
-sums over cores. Never run two such programs concurrently: XLA has one thread per device, so they deadlock. An
-analysis therefore waits for each result before it starts the next program. Where cores are not devices,
-nothing here has any effect::
+Each core processes part of the examples with single-threaded convolutions. Where cores are not devices,
+nothing here has any effect. There are two ways:
+
+*One program for all cores*, where it is large. Sums over examples also become sums over cores. Never run two
+such programs concurrently: XLA has one thread per device, so they deadlock. An analysis therefore waits for
+each result before it starts the next program::
 
     @jit(static=2)
     def _run(cores, network, variables, images, labels, mask): ...
@@ -12,29 +14,54 @@ nothing here has any effect::
     variables = cores.copy(variables)
     for batch in padded_batches(images, labels, batch_size, multiple=cores.count):
         found = cores.wait(_run(cores, network, variables, *cores.split(batch)))
+
+*Batches of its own for each core*, where many small programs follow each other: a host thread for each core
+runs them, and no core waits for another before the next batch. The programs have one device, so they can't
+deadlock; they are traced once and compiled for each device::
+
+    def work(core, variables, batch):  # a generator
+        yield _run(core, network, variables, *core.split(batch))
+
+    size = cores.own_size(len(labels), batch_size)
+    for found in over_batches(cores, work, variables, list(padded_batches(images, labels, size))): ...
 """
 
 from __future__ import annotations
 
+import contextvars
 import dataclasses
-from collections.abc import Callable
+import math
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from typing import Any, TypeVar
 
 import jax
 import numpy as np
+from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from resjax.cpu.one_thread import one_thread
 
+FEW = (4, 5, 3, 2)  # images at a time, the first that divides a batch
+MOST_ELEMENTS = 2**14  # of an image; larger ones were not tried
 Tree = TypeVar("Tree")
+Batch = TypeVar("Batch")
+Part = TypeVar("Part")
 
 
 @dataclasses.dataclass(frozen=True)
 class Cores:
-    """Devices that share batches: those of ``mesh``, which has one axis; None for a single device."""
+    """Devices that share batches: those of ``mesh``, which has one axis; None for a single device, which is
+    ``device`` if it is a core that has batches of its own, else the default one."""
 
     mesh: Mesh | None = None
+    one_thread: bool = False
+    # Not compared, so that all cores share a trace.
+    device: jax.Device | None = dataclasses.field(default=None, compare=False)
 
     @property
     def count(self) -> int:
@@ -43,13 +70,26 @@ class Cores:
 
     def copy(self, tree: Tree) -> Tree:
         """A copy of every array on every device."""
-        return tree if self.mesh is None else self._put(tree, PartitionSpec())
+        return tree if self.mesh is None and self.device is None else self._put(tree, PartitionSpec())
 
     def split(self, tree: Tree) -> Tree:
         """Arrays [B, …], the first axis split over the devices."""
         if self.mesh is None:
-            return tree
+            return self.copy(tree)
         return self._put(tree, PartitionSpec(*self.mesh.axis_names))
+
+    def each(self) -> list[Cores]:
+        """The devices one by one."""
+        if self.mesh is None:
+            return [self]
+        return [Cores(one_thread=True, device=device) for device in self.mesh.devices.flat]
+
+    def own_size(self, examples: int, batch_size: int) -> int:
+        """Examples in each of the batches of single devices, at most ``batch_size`` on all devices together,
+        so that all devices get equally many batches."""
+        most = max(batch_size // self.count, 1)
+        rounds = -(-examples // (most * self.count))
+        return -(-examples // (rounds * self.count))
 
     def wait(self, tree: Tree) -> Tree:
         """Waits until ``tree`` is computed, if the next program must not start before."""
@@ -60,8 +100,64 @@ class Cores:
         return self if size % self.count == 0 else Cores()
 
     def _put(self, tree: Tree, spec: PartitionSpec) -> Tree:
-        assert self.mesh is not None
+        if self.mesh is None:
+            return jax.device_put(tree, self.device)
         return jax.device_put(tree, NamedSharding(self.mesh, spec))
+
+
+def over_batches(
+    cores: Cores,
+    work: Callable[[Cores, Any, Batch], Iterator[Part]],
+    given: Any,
+    batches: Sequence[Batch],
+) -> Iterator[list[Part]]:
+    """``list(work(core, given, batch))`` of each batch, in order; ``cores`` work on as many at the same time.
+
+    Args:
+      work: a generator, which runs programs on a single device. Between its parts it can be stopped. What
+        else it uses must bear several threads.
+      given: a pytree of arrays, which ``work`` gets on its device.
+      batches: for ``work``, of any kind.
+    """
+    # A thread does not inherit the 64-bit mode of a context of JAX.
+    if cores.mesh is None or jax.config.read("jax_enable_x64"):
+        for batch in batches:
+            yield list(work(Cores(), given, batch))
+        return
+    idle: queue.SimpleQueue[tuple[Cores, Any]] = queue.SimpleQueue()
+    for core in cores.each():
+        idle.put((core, core.copy(given)))
+    ended = threading.Event()
+
+    def run(batch: Batch) -> list[Part]:
+        own, found = idle.get(), list[Part]()
+        try:
+            for part in work(*own, batch):
+                found.append(jax.block_until_ready(part))  # or dispatch would run ahead, and keep its states
+                if ended.is_set():
+                    break
+            return found
+        finally:
+            idle.put(own)
+
+    with ThreadPoolExecutor(cores.count) as pool:
+        waiting = deque(pool.submit(contextvars.copy_context().run, run, batch) for batch in batches)
+        try:
+            while waiting:
+                yield waiting.popleft().result()
+        finally:  # also after an error or a stop, here or in the caller
+            ended.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def few_at_a_time(core: Cores, run: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
+    """``run(x)`` of images [B, H, W, C], a few after another where ``core`` has one thread, so that all that
+    ``run`` computes of them stays in its cache. ``run`` must treat every image alone."""
+    few = next((size for size in FEW if x.shape[0] % size == 0), x.shape[0])
+    if not core.one_thread or x.ndim != 4 or math.prod(x.shape[1:]) > MOST_ELEMENTS or few == x.shape[0]:
+        return run(x)
+    y = lax.map(run, x.reshape(-1, few, *x.shape[1:]))
+    return y.reshape(-1, *y.shape[2:])
 
 
 def jit(static: int) -> Callable[[Callable[..., Any]], Any]:
@@ -70,7 +166,8 @@ def jit(static: int) -> Callable[[Callable[..., Any]], Any]:
 
     def decorate(function: Callable[..., Any]) -> Any:
         def on_cores(cores: Cores, *args: Any) -> Any:
-            with nullcontext() if cores.mesh is None else one_thread(cores.mesh):
+            shared = cores.mesh is not None or cores.one_thread
+            with one_thread(cores.mesh) if shared else nullcontext():
                 return function(cores, *args)
 
         on_cores.__name__ = function.__name__  # not functools.wraps: JAX would read the wrapped signature

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypedDict, TypeVar
 
@@ -79,8 +80,14 @@ def within(progress: Progress | None, before: int, count: int, of: int) -> Progr
 
 def counted(progress: Progress | None, of: int) -> Callable[[], None]:
     """A function to call before each of ``of`` parts and once at the end, which reports the progress."""
-    numbers = itertools.count()
-    return lambda: progress(next(numbers), of) if progress else None
+    numbers, alone = itertools.count(), threading.Lock()
+
+    def tell() -> None:
+        if progress:
+            with alone:  # several threads may call it
+                progress(next(numbers), of)
+
+    return tell
 
 
 def reported(items: Sequence[T], progress: Progress | None) -> Iterator[T]:

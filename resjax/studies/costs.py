@@ -6,8 +6,8 @@ numbers. Four kinds of work are counted, because a pass of each kind takes a dif
 
 * *forward*: one example forward through the whole network, in one compiled program. A deletion that shares
   its prefix with others counts only the share of the units that it runs.
-* *walked*: the same, unit by unit in small programs (``resjax.studies.lesions.prefixes``), which use no more
-  than one device.
+* *walked*: the same, unit by unit in small programs (``resjax.studies.lesions.prefixes``), where each core of
+  a CPU has batches of its own.
 * *backward*: one example from the loss to the input through all units, without gradients of parameters. A
   gradient of the parameters is one pass forward and two backward.
 * *compilations*: programs as large as a forward pass. One with a backward pass counts as two or three.

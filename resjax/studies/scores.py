@@ -11,7 +11,7 @@ is what the caller's *metric* gives, from 0 for right to 1 for wrong.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -60,6 +60,12 @@ def compare(logits: jax.Array, intact: jax.Array, labels: jax.Array, loss: Loss,
 
 
 compiled_compare = jax.jit(compare, static_argnums=(3, 4))
+
+
+def stacked(found: Iterable[Sequence[Outcomes]], masks: Iterable[np.ndarray]) -> Iterator[tuple[Any, Any]]:
+    """The parts of ``Scores.of`` from the outcomes of all networks on each batch, and its mask."""
+    for outcomes, mask in zip(found, masks, strict=True):
+        yield jax.tree.map(lambda *v: np.stack(v), *jax.device_get(outcomes)), mask
 
 
 @dataclasses.dataclass(frozen=True)

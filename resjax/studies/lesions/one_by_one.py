@@ -9,11 +9,10 @@ of ``prefixes``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from numpy.typing import ArrayLike
 
 from resjax.cpu import shared_batches as on_cores
@@ -22,7 +21,7 @@ from resjax.network.losses import Loss, Metric, cross_entropy, share_wrong
 from resjax.studies.batches import BATCH_SIZE, PaddedBatch, Progress, counted, padded_batches
 from resjax.studies.examples import checked_examples
 from resjax.studies.lesions.prefixes import walker
-from resjax.studies.scores import Outcomes, Scores, compiled_compare
+from resjax.studies.scores import Outcomes, Scores, compiled_compare, stacked
 
 
 class Change(NamedTuple):
@@ -53,29 +52,29 @@ def measure_changes(
       changes: one or more.
     """
     images, labels, num_classes = checked_examples(network, variables, images, labels)
-    cores = on_cores.shared_cores()
-    variables = cores.copy(variables)
+    cores, n = on_cores.shared_cores(), network.num_units
     # The same arrays for all changes that take them: copying is what costs.
-    copied = {id(c.other): cores.copy(c.other) for c in changes if c.other is not None}
-    batches = list(padded_batches(images, labels, batch_size, multiple=cores.count))
+    others = {id(change.other): change.other for change in changes if change.other is not None}
+    batches = list(padded_batches(images, labels, cores.own_size(len(labels), batch_size)))
     tell = counted(progress, len(batches) * len(changes))
 
-    def scored(batch: PaddedBatch) -> tuple[Outcomes, np.ndarray]:
-        x, y = cores.split(jax.device_put((batch.images, batch.labels)))
-        first, step, logits = walker(network, variables, x, cores)
+    def compared(core: on_cores.Cores, given: Any, batch: PaddedBatch) -> Iterator[Outcomes]:
+        variables, copied = given[0], dict(zip(others, given[1], strict=True))
+        x, y = core.split(jax.device_put((batch.images, batch.labels)))
+        first, step, logits = walker(network, variables, x, core)
         states = [first]
-        for u in range(network.num_units):
+        for u in range(n):
             states.append(step(u, states[-1]))
         intact = logits(states[-1])
-        found = [cores.wait(compiled_compare(intact, intact, y, loss, metric))]
+        yield compiled_compare(intact, intact, y, loss, metric)
         for u, factor, other in changes:
             tell()
             state = step(u, states[u], None if other is None else copied[id(other)], factor)
-            for behind in range(u + 1, network.num_units):
+            for behind in range(u + 1, n):
                 state = step(behind, state)
-            found.append(cores.wait(compiled_compare(logits(state), intact, y, loss, metric)))
-        return jax.tree.map(lambda *v: np.stack(v), *jax.device_get(found)), batch.mask
+            yield compiled_compare(logits(state), intact, y, loss, metric)
 
-    scores = Scores.of(map(scored, batches), labels, num_classes)
+    found = on_cores.over_batches(cores, compared, (variables, list(others.values())), batches)
+    scores = Scores.of(stacked(found, (batch.mask for batch in batches)), labels, num_classes)
     tell()
     return scores.take(slice(1, None)), scores.take(slice(1))

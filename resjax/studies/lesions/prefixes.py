@@ -40,7 +40,7 @@ from resjax.studies.batches import (
     padded_batches,
 )
 from resjax.studies.examples import checked_examples
-from resjax.studies.scores import Outcomes, Scores, compiled_compare
+from resjax.studies.scores import Outcomes, Scores, compiled_compare, stacked
 from resjax.studies.variants import logits_with, measure, with_gates
 
 ALONE = on_cores.Cores()
@@ -81,22 +81,21 @@ def measure_places(
         return scores.take(row_of.reshape(-1)), one
     orders = [list(range(network.num_units))] * intact + (~rows).tolist()
     cores = on_cores.shared_cores()
-    variables = cores.copy(variables)
-    batches = list(padded_batches(images, labels, batch_size, multiple=cores.count))
+    batches = list(padded_batches(images, labels, cores.own_size(len(labels), batch_size)))
     tell = counted(progress, len(batches) * len(rows))
 
-    def scored(batch: PaddedBatch) -> tuple[Outcomes, np.ndarray]:
-        x, y = cores.split(jax.device_put((batch.images, batch.labels)))
-        logits = _walk(network, variables, x, orders, cores)
+    def compared(core: on_cores.Cores, variables: Variables, batch: PaddedBatch) -> Iterator[Outcomes]:
+        x, y = core.split(jax.device_put((batch.images, batch.labels)))
+        logits = _walk(network, variables, x, orders, core)
         whole = next(logits) if intact else None
-        found = [] if whole is None else [cores.wait(compiled_compare(whole, whole, y, loss, metric))]
+        if whole is not None:
+            yield compiled_compare(whole, whole, y, loss, metric)
         for own in logits:
             tell()
-            beside = own if whole is None else whole
-            found.append(cores.wait(compiled_compare(own, beside, y, loss, metric)))
-        return jax.tree.map(lambda *v: np.stack(v), *jax.device_get(found)), batch.mask
+            yield compiled_compare(own, own if whole is None else whole, y, loss, metric)
 
-    scores = Scores.of(map(scored, batches), labels, num_classes)
+    found = on_cores.over_batches(cores, compared, variables, batches)
+    scores = Scores.of(stacked(found, (batch.mask for batch in batches)), labels, num_classes)
     tell()
     changed = scores.take(int(intact) + row_of.reshape(-1))
     return changed, (scores if intact else changed).take(slice(1))
@@ -117,19 +116,21 @@ def logits_of_places(
     _check_places(network, places)
     rows, row_of = np.unique(~places, axis=0, return_inverse=True)
     cores = on_cores.shared_cores()
-    variables = cores.copy(variables)
-    batches = list(padded_batches(images, labels, batch_size, multiple=cores.count))
+    batches = list(padded_batches(images, labels, cores.own_size(len(labels), batch_size)))
     tell = counted(progress, len(batches) * len(rows))
-    for batch in batches:
-        x, found = cores.split(jax.device_put(batch.images)), []
+
+    def every(core: on_cores.Cores, variables: Variables, batch: PaddedBatch) -> Iterator[np.ndarray]:
+        x = core.split(jax.device_put(batch.images))
         if network.chained:
-            every = _walk(network, variables, x, (~rows).tolist(), cores)
+            found = _walk(network, variables, x, (~rows).tolist(), core)
         else:
             gates = (rows < 0).astype(np.float32)
-            every = (logits_with(cores, network, with_gates, variables, x, own, None) for own in gates)
-        for logits in every:
+            found = (logits_with(core, network, with_gates, variables, x, own, None) for own in gates)
+        for logits in found:
             tell()
-            found.append(jax.device_get(logits))
+            yield jax.device_get(logits)
+
+    for batch, found in zip(batches, on_cores.over_batches(cores, every, variables, batches), strict=True):
         yield batch, np.stack(found)[row_of.reshape(-1)]
     tell()
 
@@ -162,14 +163,14 @@ def shared_places(row: list[int], previous: list[int]) -> int:
 
 
 def walker(
-    network: Network, variables: Variables, x: Any, cores: on_cores.Cores = ALONE
+    network: Network, variables: Variables, x: Any, core: on_cores.Cores = ALONE
 ) -> tuple[jax.Array, Callable[..., jax.Array], Callable[[jax.Array], jax.Array]]:
     """A batch ``x`` on its way through the units, in compiled steps.
 
     Args:
       network, variables: any that is chained.
-      x: inputs [B, …], split over ``cores``.
-      cores: devices that share the batch.
+      x: inputs [B, …], like the variables on the device of ``core``.
+      core: a single device.
 
     Returns:
       The state in front of the first unit; a function (place, state) → the state behind this place; and a
@@ -178,7 +179,7 @@ def walker(
       stays as it is), and ``factor``, of its branch.
     """
     units = network.units
-    variables, first = cores.wait(_start(cores, network, variables, x))
+    variables, first = _start(core, network, variables, x)
     own = [part_of(variables, unit.part) for unit in units]
     gates: Any = [None] * len(units) if network.test_gates is None else network.test_gates
 
@@ -191,16 +192,16 @@ def walker(
             part = {**part, **part_of(other, units[u].part)}
         if factor is not None:
             gate = np.float32(factor) if gate is None else gate * factor
-        return cores.wait(run(cores, units[u].stack.unit, part, np.int32(units[u].row), state, gate))
+        return run(core, units[u].stack.unit, part, np.int32(units[u].row), state, gate)
 
-    return first, step, lambda state: cores.wait(_head(cores, network, variables, state))
+    return first, step, lambda state: _head(core, network, variables, state)
 
 
 def _walk(
-    network: Network, variables: Variables, x: Any, rows: list[list[int]], cores: on_cores.Cores
+    network: Network, variables: Variables, x: Any, rows: list[list[int]], core: on_cores.Cores
 ) -> Iterator[jax.Array]:
     """The logits of each row in turn; adjacent rows should share prefixes."""
-    first, step, logits = walker(network, variables, x, cores)
+    first, step, logits = walker(network, variables, x, core)
     states, previous = [first], [network.num_units] * network.num_units
     for row in rows:
         shared = shared_places(row, previous)
@@ -228,8 +229,13 @@ def _head(cores: on_cores.Cores, network: Network, variables: Variables, h: jax.
 @on_cores.jit(static=2)
 def run_unit(cores: on_cores.Cores, unit: Unit, stacked: Any, position: Any, h: jax.Array, gate: Any) -> Any:
     own = jax.tree.map(lambda v: v[position], stacked)
-    parts: Any = unit.apply(own, h, gate, method="parts")
-    return parts.y
+
+    def run(h: jax.Array) -> Any:
+        parts: Any = unit.apply(own, h, gate, method="parts")
+        return parts.y
+
+    # What a unit reads beside its state belongs to the whole batch.
+    return run(h) if "context" in own else on_cores.few_at_a_time(cores, run, h)
 
 
 @on_cores.jit(static=2)

@@ -29,7 +29,7 @@ from resjax.network.unit import Unit
 from resjax.studies.batches import BATCH_SIZE, PaddedBatch, Progress, counted, padded_batches
 from resjax.studies.examples import num_examples
 from resjax.studies.lesions.prefixes import shared_places, walker
-from resjax.studies.scores import Outcomes, Scores, compiled_compare
+from resjax.studies.scores import Outcomes, Scores, compiled_compare, stacked
 
 FAR = 2.0**20  # a start of a running statistic, so large that it dominates any batch statistic
 Statistics = dict[str, Any]
@@ -91,32 +91,31 @@ def measure_rows(
     intact network with its running ones (m = 1). ``examples`` are from ``checked_examples``."""
     (images, labels, num_classes), cores = examples, on_cores.shared_cores()
     every, intact_row = rows.tolist(), list(range(network.num_units))
-    batches = list(padded_batches(images, labels, batch_size, multiple=cores.count))
+    batches = list(padded_batches(images, labels, cores.own_size(len(labels), batch_size)))
     tell = counted(progress, len(batches) * len(every))
-    own = [cores.copy({**variables, "batch_stats": new}) for new in statistics]
-    variables = cores.copy(variables)
 
-    def scored(batch: PaddedBatch) -> tuple[Outcomes, np.ndarray]:
-        x, y = cores.split(jax.device_put((batch.images, batch.labels)))
-        state, step, logits = walker(network, variables, x, cores)
+    def compared(core: on_cores.Cores, given: Any, batch: PaddedBatch) -> Iterator[Outcomes]:
+        variables, own = given
+        x, y = core.split(jax.device_put((batch.images, batch.labels)))
+        state, step, logits = walker(network, variables, x, core)
         for place in intact_row:
             state = step(place, state)
         intact = logits(state)
-        found = [cores.wait(compiled_compare(intact, intact, y, loss, metric))]
+        yield compiled_compare(intact, intact, y, loss, metric)
         states: list[jax.Array] = []
         previous = [network.num_units] * network.num_units
-        for row, variables_of_row in zip(every, own, strict=True):
+        for row, new in zip(every, own, strict=True):
             tell()
-            first, step, logits = walker(network, variables_of_row, x, cores)
+            first, step, logits = walker(network, {**variables, "batch_stats": new}, x, core)
             shared = shared_places(row, previous)
             states = states[: shared + 1] or [first]
             for place in row[shared:]:
                 states.append(step(place, states[-1]))
             previous = row
-            found.append(cores.wait(compiled_compare(logits(states[-1]), intact, y, loss, metric)))
-        return jax.tree.map(lambda *v: np.stack(v), *jax.device_get(found)), batch.mask
+            yield compiled_compare(logits(states[-1]), intact, y, loss, metric)
 
-    scores = Scores.of(map(scored, batches), labels, num_classes)
+    found = on_cores.over_batches(cores, compared, (variables, statistics), batches)
+    scores = Scores.of(stacked(found, (batch.mask for batch in batches)), labels, num_classes)
     tell()
     return scores.take(slice(1, None)), scores.take(slice(1))
 

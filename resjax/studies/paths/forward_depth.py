@@ -123,8 +123,9 @@ def forward_depth(
     own, kept_units = cores.copy(variables), deleting(gone[::-1])
     size, tell, rest = min(batch_size, TOGETHER), part(progress, 1, 3), (images, labels, kept_units)
     for batch, logits in logits_of_places(*given, *rest, batch_size=size, progress=tell):
-        examples = cores.split((batch.images, batch.labels))
-        nested, linear = cores.wait(_cut(cores, network, metric, own, *examples))
+        together = cores.if_shared(len(batch.labels))
+        examples = together.split((batch.images, batch.labels))
+        nested, linear = together.wait(_cut(together, network, metric, own, *examples))
         units = _measures(metric, logits[-1], batch.labels, logits)
         values = jax.device_get((nested, linear, units))
         found.append([np.asarray(v, np.float64)[..., batch.mask] for v in values])
