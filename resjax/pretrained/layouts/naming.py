@@ -157,7 +157,8 @@ def torchvision(network: Network) -> Naming:
             return chain(network, _EXPORTED_DENSE[len(dense)])
     raise ValueError(
         "torchvision has no names for this network; it has them for post-activation residual networks, for "
-        "VGG and for AlexNet with model.form='one_column'"
+        "VGG and for AlexNet with model.form='one_column', and timm for vision transformers with "
+        "model.placement='pre'"
     )
 
 
