@@ -1,6 +1,6 @@
 """Writes tests/data/pretrained.npz and pretrained_vit.npz, and two files as ``torch.save`` makes them.
 
-Run with torch 2.13.0, torchvision 0.28.0, timm 1.0.31 and transformers 5.23.0: python
+Run with torch 2.13.0, torchvision 0.28.0, timm 1.0.31 and transformers 5.23.0 (ViT: 5.24.0): python
 tests/make_pretrained_references.py [pretrained|pretrained_vit]. For each network of ``SMALL`` in
 ``torch_models`` or ``torch_vits``: the names and shapes of its tensors, and ``pretrained_helpers.summary`` of
 the outputs of its stem and blocks and of its logits.
