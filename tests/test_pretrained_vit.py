@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from resjax import models
 from resjax.network.cut import cut_variables
-from resjax.pretrained import load, recognize
+from resjax.pretrained import load, read, recognize
 from resjax.pretrained.convert import to_tensors, to_variables
 from resjax.pretrained.export import export
 from resjax.pretrained.finding.prefixes import select
@@ -82,6 +82,16 @@ def test_what_a_file_shows(name, tmp_path):
     collection, mean, fields = RECOGNIZED[name]
     assert (layout.name, layout.mean, layout.num_classes, layout.image_size) == (collection, mean, 5, 16)
     assert layout.model.to_dict() == models.defaults("vit", **SIZE, **fields).to_dict()
+
+
+def test_a_vit_model_of_hugging_face_is_renamed(tmp_path):
+    whole = tensors_of("huggingface_vit")
+    body = {k.removeprefix("vit."): v for k, v in whole.items() if k.startswith("vit.")}
+    save_file({**body, "pooler.dense.weight": np.zeros((128, 128), np.float32)}, tmp_path / "x.safetensors")
+    (tmp_path / "names.txt").write_text("^ -> vit.\npooler\\. -> DROP\n")
+    source = read(tmp_path / "x.safetensors", names=tmp_path / "names.txt")
+    assert (source.layout.name, source.layout.num_classes) == ("Hugging Face", 0)
+    assert {*source.tensors} == {k for k in whole if k.startswith("vit.")}
 
 
 def test_metas_scripts_have_the_constants_of_imagenet():
