@@ -4,7 +4,8 @@
 tensors have torchvision's names and shapes, so ``model.load_state_dict(safetensors.torch.load_file(FILE))``
 works with a ResNet, VGG or AlexNet of torchvision. The units of a cut network are counted anew, and the
 command prints the lines of Python that build a ResNet with as many units in each stage. Networks for small
-images fit PyTorch classes whose layers have the same names (the classifier is called ``fc``).
+images fit PyTorch classes whose layers have the same names (the classifier is called ``fc``). A vision
+transformer has timm's names, and the command prints the lines that build it.
 
 ``--export=FILE`` writes the forward pass of any network as StableHLO, weights included, for processes that
 have only JAX (``resjax.pretrained.serving``). It takes standardized images, float32 [batch, H, W, C]; with
@@ -14,6 +15,7 @@ have only JAX (``resjax.pretrained.serving``). It takes standardized images, flo
 import functools
 import json
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,10 +25,13 @@ from jax.export import Exported
 from safetensors.numpy import save_file
 
 from resjax import command
+from resjax.models.residual import ResidualUnit
+from resjax.models.transformer import Mlp, NormedUnit
 from resjax.network import Network, Variables
 from resjax.network.example import described
+from resjax.network.unit import Unit
 from resjax.pretrained.convert import to_tensors
-from resjax.pretrained.layouts import naming
+from resjax.pretrained.layouts import naming, vit_export, vit_names
 from resjax.pretrained.layouts.torch_classes import building
 from resjax.pretrained.serving import forward_program
 from resjax.workdir.atomic import replacing, write
@@ -43,27 +48,44 @@ def export(
     """Writes ``variables`` of ``network`` as safetensors, float32; ``facts`` become the file's metadata.
 
     The folder of ``path`` is created. The gates that stochastic depth has outside training are multiplied
-    into the scale and bias of the BatchNorm that ends each branch, because PyTorch's classes have no gates.
+    into the layer that ends each branch, because PyTorch's classes have no gates.
 
     Raises:
-      ValueError: torchvision has no network of this kind.
+      ValueError: torchvision has no network of this kind, nor timm.
     """
-    names = naming.torchvision(network)
+    timm = vit_names.is_vit(network)
+    if timm:
+        vit_export.check(network)
+    names = vit_names.vit(network, vit_names.TIMM) if timm else naming.torchvision(network)
     tensors = to_tensors(_without_gates(network, variables), network, image_shape, names)
+    if timm:
+        tensors = vit_export.completed(tensors, network, image_shape)
     with replacing(Path(path)) as file:
         save_file(tensors, file, metadata={"format": "pt", **(facts or {})})
 
 
 def _without_gates(network: Network, variables: Variables) -> Variables:
-    """Variables with which the post-activation ``network`` computes the same with gates of 1."""
+    """Variables with which the post-activation ``network``, or vision transformer, computes the same with
+    gates of 1."""
     if network.test_gates is None:
         return variables
     params = jax.tree.map(np.array, variables["params"])
     for unit, gate in zip(network.units, np.asarray(network.test_gates), strict=True):
-        last = params[unit.part][f"bn{len(unit.stack.unit.layers)}"]
-        for array in last.values():
+        for array in _last_layer(unit.stack.unit, params[unit.part]).values():
             array[unit.row] *= gate
     return {**variables, "params": params}
+
+
+def _last_layer(unit: Unit, params: dict[str, Any]) -> dict[str, np.ndarray]:
+    """The arrays of the linear layer that ends the branch of ``unit``."""
+    if isinstance(unit, ResidualUnit):
+        return params[f"bn{len(unit.layers)}"]
+    if isinstance(unit, NormedUnit):
+        return params["branch"]["outer" if isinstance(unit.branch, Mlp) else "out"]
+    raise ValueError(
+        "a layer of attention and MLP that is one unit has no last layer into which the gate of stochastic "
+        "depth could be multiplied; use model.grain='unit', or write the network for JAX, --export=FILE"
+    )
 
 
 def _main(argv: list[str]) -> None:

@@ -4,29 +4,53 @@ A file of tensors does not contain the connections of the layers. What it does n
 the collection with the same names, and can be changed like any field of the configuration: the strided
 convolution of a bottleneck (its 3×3, as everywhere since torchvision), the side on which option A adds
 channels (both), what a projection of a pre-activation unit reads, ReLU between the fully connected layers of
-a head, BatchNorm's ε of 1e-5, and poolings without blur.
+a head, BatchNorm's ε of 1e-5, poolings without blur, the number of heads of an attention.
 """
 
+import functools
 import itertools
+from collections.abc import Callable
+from typing import NamedTuple
 
-from resjax.pretrained.layouts.chain import MARKER, chain, is_chain
+from resjax.pretrained.layouts import chain, vit
 from resjax.pretrained.layouts.layout import Layout
 from resjax.pretrained.layouts.residual import residual
 from resjax.pretrained.layouts.residual_names import UNITS
 from resjax.pretrained.reading.files import Tensors
 
-KNOWN = (
-    "ResNet, VGG and AlexNet of torchvision; ResNet, ResNetV2 and VGG of timm; Hugging Face "
-    "microsoft/resnet-*; for CIFAR, those of akamaster, bearpaw, chenyaofo, kuangliu, weiaicunzai and "
-    "xternalz"
+
+class Family(NamedTuple):
+    """Networks of one kind."""
+
+    marker: str  # a tensor that each of them has, one of its first unit or layer
+    has: Callable[[Tensors], bool]  # whether tensors with the marker have the names of this family
+    layout: Callable[[Tensors], Layout]
+
+
+def _any(tensors: Tensors) -> bool:
+    return True
+
+
+FAMILIES = (
+    *(Family(units.marker, _any, functools.partial(residual, units=units)) for units in UNITS),
+    Family(chain.MARKER, chain.is_chain, chain.chain),
+    *(Family(marker, vit.is_vit, vit.vit) for marker in vit.MARKERS),
 )
-# Each known layout has one of these tensors, the first of its first unit or layer.
-MARKERS = (*(units.marker for units in UNITS), MARKER)
+KNOWN = (
+    "ResNet, VGG, AlexNet and ViT of torchvision; ResNet, ResNetV2, VGG, ViT and DeiT of timm; Hugging Face "
+    "microsoft/resnet-* and ViTForImageClassification; Google's ViT (.npz); for CIFAR, those of akamaster, "
+    "bearpaw, chenyaofo, kuangliu, weiaicunzai and xternalz"
+)
+MARKERS = tuple(family.marker for family in FAMILIES)
 
 
 def is_known(tensors: Tensors) -> bool:
     """Whether ``tensors`` have the names of a known layout."""
-    return any(units.marker in tensors for units in UNITS) or (MARKER in tensors and is_chain(tensors))
+    return _family(tensors) is not None
+
+
+def _family(tensors: Tensors) -> Family | None:
+    return next((one for one in FAMILIES if one.marker in tensors and one.has(tensors)), None)
 
 
 def recognize(tensors: Tensors) -> Layout:
@@ -40,10 +64,7 @@ def recognize(tensors: Tensors) -> Layout:
         raise ValueError(
             f"{scalars[0]} is a single number, and a layer has more: it is not the tensor of one"
         )
-    for units in UNITS:
-        if units.marker in tensors:
-            return residual(tensors, units)
-    if MARKER in tensors:
-        return chain(tensors)
+    if family := _family(tensors):
+        return family.layout(tensors)
     first = ", ".join(itertools.islice(tensors, 5))
     raise ValueError(f"these tensors have no known layout: {len(tensors)} of them, {first}, … Known: {KNOWN}")

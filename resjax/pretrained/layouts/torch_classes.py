@@ -3,7 +3,7 @@
 torchvision's class ``ResNet`` takes any number of units in each of its four stages, so a cut ResNet is built
 from the number of units that are left: ``ResNet(BasicBlock, layers=[2, 1, 2, 2])``. Smaller networks, with
 three stages, are ``CifarResNet`` of chenyaofo/pytorch-cifar-models. For others there is a sentence that says
-what such a class has.
+what such a class has. Vision transformers are timm's class ``VisionTransformer`` (``vit_export``).
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import NamedTuple
 from resjax.models.residual import ResidualUnit
 from resjax.models.stem_head import STEMS, Head, Stem, StemForm
 from resjax.network import Network
+from resjax.pretrained.layouts import vit_export
+from resjax.pretrained.layouts.vit_names import is_vit
 
 
 class _Class(NamedTuple):
@@ -41,6 +43,8 @@ _CLASSES = (
 def building(network: Network, image_shape: tuple[int, int, int], file: str) -> str:
     """How to build ``network``, which was exported to ``file``, in PyTorch: lines of Python, or a sentence on
     the class that they need; "" for a network without residual units."""
+    if is_vit(network):
+        return vit_export.building(network, image_shape, file)
     if not all(isinstance(stack.unit, ResidualUnit) for stack in network.stacks):
         return ""
     sizes = collections.Counter(unit.stack.stage for unit in network.units)
