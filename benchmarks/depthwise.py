@@ -3,9 +3,9 @@
     python benchmarks/depthwise.py [--rounds 5] [--torch-python INTERPRETER-WITH-TORCH] [--json PATH]
 
 The shapes are those of ConvMixer-256 (windows of 5, 7 and 9) and of ConvNeXt's first and third stage. Stride
-1, float32. ``resjax`` has the forms for one thread, ``resjax, many`` those for a device with many. Milliseconds
-are processor time, so that other work on the machine counts less. All take turns; the table has medians, and
-ratios are medians over rounds of (milliseconds of the other / milliseconds of resjax).
+1, float32. ``resjax`` has the forms for one thread, ``resjax, many`` those for a device with many.
+Milliseconds are processor time, so that other work on the machine counts less. All take turns; the table has
+medians, and ratios are medians over rounds of (milliseconds of the other / milliseconds of resjax).
 """
 
 from __future__ import annotations

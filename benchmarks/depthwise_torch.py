@@ -31,7 +31,7 @@ def call(*shape: int, operation: str) -> Callable[[], object]:
     if operation == "forward":
         return lambda: F.conv2d(x, kernel, None, 1, p, 1, channels)
     which = BACKWARD[operation]
-    how = ([1, 1], [p, p], [1, 1], False, [0, 0], channels)  # strides, padding, dilation, transposed, …, groups
+    how = ([1, 1], [p, p], [1, 1], False, [0, 0], channels)  # strides, padding, dilation, not transposed, …
     return lambda: torch.ops.aten.convolution_backward(dy, x, kernel, None, *how, which)
 
 

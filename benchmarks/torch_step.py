@@ -105,7 +105,7 @@ def head(width: int, classes: int) -> tuple[nn.Module, ...]:
 def contender(
     form: str, network: str, batch: int, dtype: str, steps: int
 ) -> tuple[float, Callable[[], None], int]:
-    """Seconds of the first step (compilation, or choosing kernels), a round of steps, number of parameters."""
+    """Seconds of the first step (it compiles, or chooses kernels), a round of steps, number of parameters."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(0)
     model = NAMED[network]() if network in NAMED else small(int(network))

@@ -18,9 +18,9 @@ turns, so that a busy machine slows them alike. All of them use every core (or `
 * ``torch``, ``torch.compile`` (``torch_step.py``, where an interpreter is named): channels_last;
   ``torch.compile-graphs`` (only by --contenders) has mode="reduce-overhead", which means CUDA graphs.
 
-Networks are pre-activation ResNets of depth 6n + 2 on 32×32 images; there, too, the vision transformer of size
-'cifar' (``vit``) and ConvMixer-256/8 with windows of 5×5 and patches of 2×2 (``convmixer``), which PyTorch has
-from timm and stock Flax does not have; and ResNet-50 on 224×224. They compute in float32 or, written as
+Networks are pre-activation ResNets of depth 6n + 2 on 32×32 images; there, too, the vision transformer of
+size 'cifar' (``vit``) and ConvMixer-256/8 with windows of 5×5 and patches of 2×2 (``convmixer``), for which
+PyTorch has timm, and stock Flax nothing; and ResNet-50 on 224×224. They compute in float32 or, written as
 ``110:bfloat16``, in that; the numbers of parameters are compared. All use SGD with momentum. Compiling counts
 from the Python function on: tracing, lowering and XLA; in PyTorch, the first step. Ratios are medians over
 rounds of (seconds of the other / seconds of resjax) in the same round; ``processor`` has the same of the

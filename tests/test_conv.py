@@ -69,6 +69,8 @@ CASES = {
     "one pixel": Case((1, 1), 2, 3),
     "as large as the kernel": Case((5, 5), 2, 3, (5, 5), padding="VALID"),
     "one image": Case((6, 6), 1, 1, batch=1),
+    "many channels": Case((4, 5), 130, 3),
+    "many channels, strided": Case((5, 4), 66, 2, strides=(2, 2), padding=((1, 1), (1, 1))),
     "sixteen channels": Case((6, 8), 16, 16),
     "sixteen channels, odd": Case((5, 7), 16, 16, (2, 3), padding=((1, 0), (2, 1))),
 }
@@ -262,6 +264,18 @@ def test_the_product_of_a_1x1_kernel_gradient_has_its_longer_axis_last(channels,
     compiled = gradient.lower(x, dy).compile().as_text()
     assert re.findall(r"f32\[(\d+,\d+)\]\S* dot\(", compiled) == ["3,8"]
     assert gradient(x, dy).shape == kernel.shape
+
+
+def test_on_one_thread_many_channels_keep_the_form_of_many_threads():
+    """XLA's library, which runs convolutions that are not dilated, reads large kernels again and again."""
+
+    def program(channels: int, stride: int) -> str:
+        x, kernel = arrays(Case((6, 6), channels, 32))
+        with one_thread.one_thread():
+            return str(jax.make_jaxpr(lambda *a: conv(*a, strides=(stride, stride), impl="cpu"))(x, kernel))
+
+    dilated = {c_s: "lhs_dilation=(2, 1)" in program(*c_s) for c_s in ((128, 1), (129, 1), (64, 2), (65, 2))}
+    assert dilated == {(128, 1): False, (129, 1): True, (64, 2): False, (65, 2): True}
 
 
 def test_forward_mode_needs_the_stock_convolution():

@@ -18,8 +18,8 @@ two reasons:
   sum. (With few input channels, the dilated rows cost more than the threads save.)
 
 Where every core is a device (``resjax.training.cores``), each has one thread, and functions traced under
-``one_thread`` use the forms of ``resjax.cpu.one_thread``. Functions traced under ``any_device`` use JAX's
-convolution alone.
+``one_thread`` use the forms of ``resjax.cpu.one_thread``, except with many channels. Functions traced under
+``any_device`` use JAX's convolution alone.
 
 A 1×1 convolution is one matmul, and so are its gradients. Depthwise convolutions are sums of shifted images
 (``resjax.cpu.depthwise``). The gradients of the others are written in the fast
@@ -50,6 +50,9 @@ Padding = str | Pads
 Shape = tuple[int, ...]
 Arrays = tuple[jax.Array, jax.Array]
 _SPREAD = 2  # any dilation above 1 selects the multi-threaded kernel
+# Input channels times stride, above which the multi-threaded kernel is faster on one thread, too: the other
+# library reads the kernel again for each row of an image, from beyond the core's cache.
+_READ_AGAIN = 128
 _DTYPES = ("bfloat16", "float32", "float64")
 _for_any_device: contextvars.ContextVar[bool] = contextvars.ContextVar("any device", default=False)
 
@@ -160,7 +163,8 @@ def _fast(x: jax.Array, kernel: jax.Array, form: _Form, dilation: Pair = (1, 1))
     if alone is not None and plain and c == o == FEW and strides == (1, 1):
         return one_thread.in_pairs(x, kernel, pads)
     s = 1
-    if alone is None and plain and x.dtype == jnp.float32 and c >= FEW and max(c, o) > FEW:
+    threaded = alone is None or c * strides[0] > _READ_AGAIN
+    if threaded and plain and x.dtype == jnp.float32 and c >= FEW and max(c, o) > FEW:
         s = _SPREAD
     (top, bottom), columns = pads
     return lax.conv_general_dilated(

@@ -24,7 +24,7 @@ _TILE = 32  # pixels of dy, about: their products are the terms of the loop's bo
 
 
 def suits(kernel: jax.Array, groups: int) -> bool:
-    """Whether the convolution is depthwise, with one output for each of several channels, and not too large."""
+    """Whether it is depthwise, with one output for each of several channels, and its window not too large."""
     kh, kw, c, features = kernel.shape
     return c == 1 and features == groups > 1 and kh * kw <= _MOST
 
@@ -40,7 +40,8 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: Pair, pads: Pads, dilatio
     (s, t), size = strides, images.shape[1:3]
     rows, columns = ((n - k) // step + 1 for n, k, step in zip(size, (kh, kw), strides, strict=True))
     return sum(
-        images[:, i : i + s * (rows - 1) + 1 : s, j : j + t * (columns - 1) + 1 : t] * kernel[i : i + 1, j : j + 1]
+        images[:, i : i + s * (rows - 1) + 1 : s, j : j + t * (columns - 1) + 1 : t]
+        * kernel[i : i + 1, j : j + 1]
         for i in range(kh)
         for j in range(kw)
     )

@@ -18,7 +18,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from resjax.models.layers import Dense, Dtype, Initializer, LayerScale, layer_norm
+from resjax.models.layers import Dense, Dtype, Initializer, LayerScale, gelu, layer_norm
 from resjax.network import Stack
 from resjax.network.unit import Unit
 
@@ -67,7 +67,7 @@ class Mlp(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         h = Dense(self.width, kernel_init=self.kernel_init, dtype=self.dtype, name="inner")(x)
-        h = nn.gelu(h, approximate=False)
+        h = gelu(h)
         return Dense(x.shape[-1], kernel_init=self.kernel_init, dtype=self.dtype, name="outer")(h)
 
 
