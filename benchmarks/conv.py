@@ -2,9 +2,9 @@
 
     python benchmarks/conv.py [--set cifar|imagenet|all] [--seconds 8] [--one-core] [--json PATH]
 
-For each shape: the forward pass, the input gradient and the kernel gradient, as one call, and as one turn of a
-``lax.scan`` over stacked arguments. With ``--one-core``, resjax's forms are those for one thread, and times are
-processor time. All of a row's contenders take turns, so
+For each shape: the forward pass, the input gradient and the kernel gradient, as one call, and as one turn of
+a ``lax.scan`` over stacked arguments. With ``--one-core``, resjax's forms are those for one thread, and times
+are processor time. All of a row's contenders take turns, so
 that a busy machine slows them alike; the table has medians in milliseconds, the JSON also the fastest
 and the quartiles.
 """
