@@ -12,6 +12,9 @@ loop goes over tiles of a few pixels of dy, and its body adds their products to 
 elementwise, and all operands stay in the cache. ``benchmarks/depthwise.py`` measures both.
 """
 
+import functools
+import operator
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -39,12 +42,13 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: Pair, pads: Pads, dilatio
     images = _padded(x, pads, dilation)
     (s, t), size = strides, images.shape[1:3]
     rows, columns = ((n - k) // step + 1 for n, k, step in zip(size, (kh, kw), strides, strict=True))
-    return sum(
+    terms = (
         images[:, i : i + s * (rows - 1) + 1 : s, j : j + t * (columns - 1) + 1 : t]
         * kernel[i : i + 1, j : j + 1]
         for i in range(kh)
         for j in range(kw)
     )
+    return functools.reduce(operator.add, terms)
 
 
 def kernel_gradient(
@@ -89,13 +93,13 @@ def _of_image(x: jax.Array, dy: jax.Array, window: Pair, strides: Pair, pads: Pa
     tiles = -(-m // down), -(-n // across)
     size = tiles[0] * down, tiles[1] * across
     dy = jnp.pad(dy, ((0, size[0] - m), (0, size[1] - n), (0, 0)))
-    ends = (
+    top_bottom, left_right = (
         (lo, (out - 1) * step + k - full - lo)
         for lo, out, step, k, full in zip(
             (pads[0][0], pads[1][0]), size, strides, window, x.shape[:2], strict=True
         )
     )
-    image = _padded(x[None], tuple(ends), (1, 1))[0]
+    image = _padded(x[None], (top_bottom, left_right), (1, 1))[0]
     seen = (down - 1) * s + kh, (across - 1) * t + kw
 
     def add(tile: jax.Array, sums: jax.Array) -> jax.Array:
