@@ -216,7 +216,7 @@ def on_eight_devices(x, kernel, alone: bool):
 
 
 @pytest.mark.parametrize("alone", [False, True])
-@pytest.mark.parametrize("name", ["cifar", "transition", "projection", "sixteen channels"])
+@pytest.mark.parametrize("name", ["cifar", "transition", "projection", "sixteen channels", "depthwise"])
 def test_eight_devices_agree_with_one(name, alone, x64):
     case = CASES[name]._replace(batch=16)
     x, kernel = arrays(case, jnp.float64)
@@ -246,8 +246,9 @@ def test_one_thread_takes_images_that_its_devices_cannot_share(x64):
 
 
 @pytest.mark.parametrize("alone", [False, True])
-def test_kernel_gradient_of_a_batch_on_many_devices_moves_no_images(alone):
-    case = CASES["cifar"]._replace(batch=16)
+@pytest.mark.parametrize("name", ["cifar", "depthwise"])
+def test_kernel_gradient_of_a_batch_on_many_devices_moves_no_images(name, alone):
+    case = CASES[name]._replace(batch=16)
     *shared, threads = on_eight_devices(*arrays(case), alone)
     run = jax.jit(lambda *args: everything.__wrapped__(*args, case, "cpu"))
     with threads:
