@@ -1,9 +1,11 @@
 """How fast the convolution and its gradients are, resjax's against JAX's own, alone and inside a scan.
 
-    python benchmarks/conv.py [--set cifar|imagenet|all] [--seconds 8] [--json PATH]
+    python benchmarks/conv.py [--set cifar|imagenet|all|"many channels"] [--seconds 8] [--one-core]
+        [--operations forward "input gradient" "kernel gradient"] [--json PATH]
 
-For each shape: the forward pass (JAX's own in both), the input gradient and the kernel gradient, as one
-call, and as one turn of a ``lax.scan`` over stacked arguments. All of a row's contenders take turns, so
+For each shape: the forward pass, the input gradient and the kernel gradient, as one call, and as one turn of
+a ``lax.scan`` over stacked arguments. With ``--one-core``, resjax's forms are those for one thread, and times
+are processor time. All of a row's contenders take turns, so
 that a busy machine slows them alike; the table has medians in milliseconds, the JSON also the fastest
 and the quartiles.
 """
@@ -11,8 +13,9 @@ and the quartiles.
 from __future__ import annotations
 
 import argparse
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -26,6 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from resjax.cpu.conv import Padding, conv
+from resjax.cpu.one_thread import one_thread
 
 TURNS = 2  # of the scan
 OPERATIONS = ("forward", "input gradient", "kernel gradient")
@@ -72,6 +76,9 @@ SETS = {
         Shape(8, 56, 64, 256, window=1),
         Shape(8, 56, 256, 512, window=1, stride=2),
         Shape(8, 28, 128, 128),
+        Shape(8, 56, 128, 128, stride=2),
+        Shape(8, 28, 256, 256, stride=2),
+        Shape(8, 14, 512, 512, stride=2),
         Shape(8, 14, 256, 256),
         Shape(8, 7, 512, 512),
         Shape(8, 227, 3, 96, window=11, stride=4),
@@ -79,10 +86,13 @@ SETS = {
         Shape(8, 56, 64, 64, groups=64),
     ],
 }
+SETS["many channels"] = [shape for shape in SETS["imagenet"] if shape.window == 3 and shape.channels >= 128]
 SETS["all"] = SETS["cifar"] + SETS["imagenet"]
 
 
-def contenders(shape: Shape) -> dict[tuple[str, str, str], tuple[Callable[[], jax.Array], int]]:
+def contenders(
+    shape: Shape, alone: bool, wanted: Sequence[str] = OPERATIONS
+) -> dict[tuple[str, str, str], tuple[Callable[[], jax.Array], int]]:
     """(operation, implementation, place) → (a call, how many convolutions it is)."""
     keys = jax.random.split(jax.random.key(0), 3)
     side = (shape.batch, shape.size, shape.size, shape.channels)
@@ -105,10 +115,11 @@ def contenders(shape: Shape) -> dict[tuple[str, str, str], tuple[Callable[[], ja
             "input gradient": lambda x, k, dy, f=f: jax.vjp(lambda x: f(x, k), x)[1](dy)[0],
             "kernel gradient": lambda x, k, dy, f=f: jax.vjp(lambda k: f(x, k), k)[1](dy)[0],
         }
-        for name, operation in operations.items():
-            alone = partial(jax.jit(operation), x[0], kernel[0], dy[0])
+        for name in wanted:
+            operation = one_thread()(operations[name]) if alone else operations[name]
+            single = partial(jax.jit(operation), x[0], kernel[0], dy[0])
             looped = partial(jax.jit(partial(_scan, operation)), x, kernel, dy)
-            calls[name, impl, "alone"] = (alone, 1)
+            calls[name, impl, "alone"] = (single, 1)
             calls[name, impl, "in scan"] = (looped, TURNS)
     return calls
 
@@ -119,18 +130,21 @@ def _scan(operation: Callable[..., jax.Array], *stacked: jax.Array) -> jax.Array
     return lax.scan(lambda total, a: (total + operation(*a), None), zero, stacked)[0]
 
 
-def measure(shape: Shape, seconds: float) -> dict[tuple[str, str, str], list[float]]:
+def measure(
+    shape: Shape, seconds: float, alone: bool, wanted: Sequence[str]
+) -> dict[tuple[str, str, str], list[float]]:
     """Milliseconds a convolution, from as many rounds as fit in ``seconds``, at least three."""
-    calls = contenders(shape)
+    calls = contenders(shape, alone, wanted)
+    clock = time.process_time if alone else time.perf_counter
     for call, _ in calls.values():
         jax.block_until_ready(call())
     times: dict[tuple[str, str, str], list[float]] = {key: [] for key in calls}
     end = time.perf_counter() + seconds
     while min(map(len, times.values())) < 3 or time.perf_counter() < end:
         for key, (call, count) in calls.items():
-            start = time.perf_counter()
+            start = clock()
             jax.block_until_ready(call())
-            times[key].append(1e3 * (time.perf_counter() - start) / count)
+            times[key].append(1e3 * (clock() - start) / count)
     return times
 
 
@@ -138,8 +152,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--set", choices=SETS, default="cifar")
     parser.add_argument("--seconds", type=float, default=8, help="for each shape, after compiling")
+    parser.add_argument("--operations", nargs="*", default=OPERATIONS, choices=OPERATIONS)
+    parser.add_argument("--one-core", action="store_true", help="and the forms for one thread")
     parser.add_argument("--json", type=Path, help="where to write the results")
     args = parser.parse_args()
+    if args.one_core:
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 
     console = Console()
     table = Table("shape", "operation", title="milliseconds (medians): JAX's own → resjax's")
@@ -151,8 +169,8 @@ def main() -> None:
     with console.status("compiling and measuring") as status:
         for shape in SETS[args.set]:
             status.update(str(shape))
-            times = measure(shape, args.seconds)
-            for operation in OPERATIONS:
+            times = measure(shape, args.seconds, args.one_core, args.operations)
+            for operation in args.operations:
                 cells = []
                 for place in ("alone", "in scan"):
                     stock, own = (times[operation, impl, place] for impl in ("lax", "cpu"))
@@ -168,10 +186,10 @@ def main() -> None:
                             "ratio": ratio,
                         }
                     )
-                first = operation == OPERATIONS[0]
+                first = operation == args.operations[0]
                 table.add_row(str(shape) if first else "", operation, *cells)
             table.add_section()
-            save(args.json, {"turns": TURNS, "rows": rows})
+            save(args.json, {"turns": TURNS, "one_core": args.one_core, "rows": rows})
     console.print(table)
     if args.json:
         console.print(f"written: {args.json}")

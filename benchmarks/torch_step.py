@@ -3,7 +3,7 @@
 Serves one contender: ``python torch_step.py FORM NETWORK BATCH DTYPE STEPS-A-ROUND``. FORM is eager; compile,
 which is ``torch.compile`` of the forward pass and the loss, and so of their gradients; or graphs, the same
 with CUDA graphs. channels_last throughout, the fast layout of PyTorch on CPU and GPU; bfloat16 is autocast.
-It imports nothing of resjax.
+``vit`` and ``convmixer`` need timm. It imports nothing of resjax.
 """
 
 from __future__ import annotations
@@ -81,17 +81,34 @@ def resnet50() -> nn.Module:
     return nn.Sequential(*stem, *units, *head(2048, 1000))
 
 
+def vit() -> nn.Module:
+    """timm's, of resjax's size 'cifar'."""
+    from timm.models.vision_transformer import VisionTransformer
+
+    return VisionTransformer(32, 4, num_classes=10, embed_dim=256, depth=7, num_heads=4, mlp_ratio=2)
+
+
+def convmixer() -> nn.Module:
+    """timm's, ConvMixer-256/8 with windows of 5×5 and patches of 2×2."""
+    from timm.models.convmixer import ConvMixer
+
+    return ConvMixer(256, 8, kernel_size=5, patch_size=2, num_classes=10)
+
+
+NAMED = {"resnet50": resnet50, "vit": vit, "convmixer": convmixer}
+
+
 def head(width: int, classes: int) -> tuple[nn.Module, ...]:
     return nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, classes)
 
 
 def contender(
     form: str, network: str, batch: int, dtype: str, steps: int
-) -> tuple[float, Callable[[], None]]:
-    """Seconds of the first step (compilation, or choosing kernels), and a round of steps."""
+) -> tuple[float, Callable[[], None], int]:
+    """Seconds of the first step (it compiles, or chooses kernels), a round of steps, number of parameters."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(0)
-    model = resnet50() if network == "resnet50" else small(int(network))
+    model = NAMED[network]() if network in NAMED else small(int(network))
     size, classes = (224, 1000) if network == "resnet50" else (32, 10)
     model = model.to(device, memory_format=torch.channels_last)
     x = torch.randn(batch, 3, size, size, device=device)
@@ -116,9 +133,11 @@ def contender(
 
     start = time.perf_counter()
     run(1)
-    return time.perf_counter() - start, lambda: run(steps)
+    parameters = sum(p.numel() for p in model.parameters())
+    return time.perf_counter() - start, lambda: run(steps), parameters
 
 
 if __name__ == "__main__":
     form, network, batch, dtype, steps = sys.argv[1:]
-    serve(*contender(form, network, int(batch), dtype, int(steps)), int(steps))
+    seconds, run_round, parameters = contender(form, network, int(batch), dtype, int(steps))
+    serve(seconds, run_round, int(steps), parameters=parameters)

@@ -1,11 +1,12 @@
 """A training step of resjax against stock Flax and PyTorch: images a second, and seconds to compile.
 
-    python benchmarks/train_step.py [--networks 20 56 110 resnet50] [--batch 128] [--large-batch 16]
-        [--rounds 5] [--steps 20] [--torch-python INTERPRETER-WITH-TORCH] [--together] [--json PATH]
-        [--contenders resjax resjax-1 loop unrolled stock torch torch.compile torch.compile-graphs]
+    python benchmarks/train_step.py [--networks 20 56 110 resnet50 vit convmixer] [--batch 128]
+        [--large-batch 16] [--rounds 5] [--steps 20] [--cores 1] [--together] [--json PATH]
+        [--torch-python INTERPRETER-WITH-TORCH]
+        [--contenders resjax resjax-1 loop unrolled lax stock torch torch.compile torch.compile-graphs]
 
 Every contender has a process of its own and waits while another one runs; once all have compiled they take
-turns, so that a busy machine slows them alike. All of them use every core, or the one GPU.
+turns, so that a busy machine slows them alike. All of them use every core (or ``--cores``), or the one GPU.
 
 * ``resjax`` runs the program of ``python -m resjax.train``: a round is one dispatch of several steps, which
   take their images from the data set on the device, standardize them, measure norms where a log line is
@@ -13,13 +14,17 @@ turns, so that a busy machine slows them alike. All of them use every core, or t
 * ``resjax-1`` (only by --contenders): the same on one device.
 * ``stock`` (``stock.py``): Linen, unrolled, JAX's own convolution and BatchNorm, one dispatch a step.
 * ``loop``, ``unrolled`` (only by --contenders): ``resjax`` with one unit a loop iteration, or all of them.
+* ``lax`` (only by --contenders): ``resjax`` with JAX's own convolution.
 * ``torch``, ``torch.compile`` (``torch_step.py``, where an interpreter is named): channels_last;
   ``torch.compile-graphs`` (only by --contenders) has mode="reduce-overhead", which means CUDA graphs.
 
-Networks are pre-activation ResNets of depth 6n + 2 on 32×32 images, and ResNet-50 on 224×224, in float32 or,
-written as ``110:bfloat16``, in that. Compiling
-counts from the Python function on: tracing, lowering and XLA; in PyTorch, the first step. Ratios are medians
-over rounds of (seconds of the other / seconds of resjax) in the same round. ``compile.py`` has more on
+Networks are pre-activation ResNets of depth 6n + 2 on 32×32 images; there, too, the vision transformer of
+size 'cifar' (``vit``) and ConvMixer-256/8 with windows of 5×5 and patches of 2×2 (``convmixer``), for which
+PyTorch has timm, and stock Flax nothing; and ResNet-50 on 224×224. They compute in float32 or, written as
+``110:bfloat16``, in that; the numbers of parameters are compared. All use SGD with momentum. Compiling counts
+from the Python function on: tracing, lowering and XLA; in PyTorch, the first step. Ratios are medians over
+rounds of (seconds of the other / seconds of resjax) in the same round; ``processor`` has the same of the
+seconds that the processor worked, which depend less on other work on the machine. ``compile.py`` has more on
 compilation. Bounds: a step's multiply-adds (three times the forward pass's) against the rate of a large
 matrix product, measured on the same machine in the same dtype; the rate of copying memory stands beside it,
 and the bytes that XLA estimates for the compiled step of those that have no loop over units (its "bytes
@@ -49,7 +54,11 @@ HERE = Path(__file__).parent
 _ALL = 1000  # units a loop iteration: more than a stack has
 
 Served = tuple[float, Callable[[], None], dict[str, float]]
-"""Seconds to compile, a round, and XLA's estimate of the bytes of a step where it has one."""
+"""Seconds to compile, a round, and facts: parameters, XLA's estimate of the bytes of a step."""
+SMALL: dict[str, tuple[str, dict[str, Any]]] = {
+    "vit": ("vit", {"size": "cifar"}),
+    "convmixer": ("convmixer", {"width": 256, "depth": 8, "kernel": 5, "patch": 2}),
+}
 DEFAULT = ("resjax", "stock", "torch", "torch.compile")
 TORCH = {"torch": "eager", "torch.compile": "compile", "torch.compile-graphs": "graphs"}
 
@@ -81,18 +90,25 @@ def _bytes(compiled: Any) -> dict[str, float]:
     return {"xla_bytes_accessed": found} if found else {}
 
 
-def _network(name: str, dtype: str, unroll: int = 0) -> Any:
+def _network(name: str, dtype: str, unroll: int = 0, conv: str = "auto") -> Any:
     from resjax import models
 
     if name == "resnet50":
-        model = models.defaults("imagenet_resnet", dtype=dtype, unroll=unroll)
+        model = models.defaults("imagenet_resnet", dtype=dtype, unroll=unroll, conv=conv)
         return models.build(model, image_shape=(224, 224, 3), num_classes=1000)
-    model = models.defaults("resnet", depth=int(name), dtype=dtype, unroll=unroll)
+    family, options = SMALL.get(name) or ("resnet", {"depth": int(name)})
+    model = models.defaults(family, **options, dtype=dtype, unroll=unroll, conv=conv)
     return models.build(model, image_shape=(32, 32, 3), num_classes=10)
 
 
 def _resjax(
-    network: str, batch: int, dtype: str, steps: int, unroll: int = 0, cpu_devices: int = 0
+    network: str,
+    batch: int,
+    dtype: str,
+    steps: int,
+    unroll: int = 0,
+    cpu_devices: int = 0,
+    conv: str = "auto",
 ) -> Served:
     import jax
     import jax.numpy as jnp
@@ -111,7 +127,7 @@ def _resjax(
     config.parallel.cpu_devices = cpu_devices
     share_cores(config)
     devices = Devices()
-    built = _network(network, dtype, unroll)
+    built = _network(network, dtype, unroll, conv)
     constants = Statistics(
         np.full((1, 1, 1, 1), 128, np.float32),
         np.full((1, 1, 1, 1), 64, np.float32),
@@ -134,9 +150,10 @@ def _resjax(
         state = jax.block_until_ready(compiled(state, data, batches, jnp.int32(done), count, None)[0])
         done += steps
 
+    facts = {"parameters": sum(p.size for p in jax.tree.leaves(state.params))}
     # The loop over the steps of a dispatch counts once, so without a loop over units this is one step's.
     looped = any(built.scan_unroll(stack.n, train=True) < stack.n for stack in built.stacks)
-    return seconds, run_round, {} if looped else _bytes(compiled)
+    return seconds, run_round, facts if looped else facts | _bytes(compiled)
 
 
 OWN: dict[str, Callable[[str, int, str, int], Served]] = {
@@ -144,6 +161,7 @@ OWN: dict[str, Callable[[str, int, str, int], Served]] = {
     "resjax-1": partial(_resjax, cpu_devices=1),
     "loop": partial(_resjax, unroll=1),
     "unrolled": partial(_resjax, unroll=_ALL),
+    "lax": partial(_resjax, conv="lax"),
     "stock": _stock,
 }
 
@@ -203,6 +221,8 @@ def contenders_of(
         side = (torch_python, str(HERE / "torch_step.py"))
         commands |= {name: (*side, form) for name, form in TORCH.items()}
     commands = {name: command for name, command in commands.items() if name in names}
+    if network in SMALL:
+        commands.pop("stock", None)
     given = (network, str(batch), dtype, str(steps))
     if together:
         return {k: Contender(*v, *given) for k, v in commands.items()}
@@ -228,16 +248,29 @@ def compete(
             "compile_seconds": contender.compile_seconds,
             "images_per_second": batch / float(np.median(times)),
         }
-        ratios = np.divide(times, row["resjax"]["rounds"])
-        row[name] |= {"ratio": float(np.median(ratios)), "range": [min(ratios), max(ratios)]}
+        row[name] |= _against(times, row["resjax"]["rounds"])
+        work = contender.processor_seconds[1:]
+        own = row[name]["processor"] = {"step_seconds": float(np.median(work)), "rounds": work}
+        own |= _against(work, row["resjax"]["processor"]["rounds"])
         row[name] |= contender.facts
+    counts = {k: v["parameters"] for k, v in row.items() if isinstance(v, dict) and "parameters" in v}
+    if len(set(counts.values())) > 1:
+        raise ValueError(f"{network}: the contenders differ in their numbers of parameters: {counts}")
     return row
+
+
+def _against(times: Sequence[float], own: Sequence[float]) -> dict[str, Any]:
+    ratios = np.divide(times, own)
+    return {"ratio": float(np.median(ratios)), "range": [float(min(ratios)), float(max(ratios))]}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--networks", nargs="*", default=["20", "56", "110", "resnet50"], help="depth[:dtype]"
+        "--networks",
+        nargs="*",
+        default=["20", "56", "110", "resnet50"],
+        help="depth[:dtype], or vit, convmixer, resnet50",
     )
     parser.add_argument("--batch", type=int, default=128, help="of the small images")
     parser.add_argument("--large-batch", type=int, default=16, help="of ResNet-50's")
@@ -247,6 +280,7 @@ def main() -> None:
         "--together", action="store_true", help="all contenders of all networks compile at once: "
         "sooner, where there are many cores and memory, but their seconds to compile say little"
     )  # fmt: skip
+    parser.add_argument("--cores", type=int, help="use only so many")
     parser.add_argument("--torch-python", help="an interpreter that has torch")
     parser.add_argument("--contenders", nargs="*", default=DEFAULT, choices=(*OWN, *TORCH))
     parser.add_argument("--json", type=Path, help="where to write the results, after each network")
@@ -262,11 +296,13 @@ def main() -> None:
     if args.contenders != DEFAULT and "torch" in " ".join(args.contenders) and not args.torch_python:
         parser.error("torch and torch.compile need --torch-python")
 
+    if args.cores:
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.cores])
     # Contenders share a GPU's memory.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     console = Console()
     table = Table("network", "contender", title="one training step; ratio: resjax's speed / theirs")
-    for column in ("seconds", "images/s", "ratio (range)", "seconds to compile"):
+    for column in ("seconds", "images/s", "ratio (range)", "processor", "ratio (range)", "to compile"):
         table.add_column(column, justify="right")
     named = (name.partition(":") for name in dict.fromkeys(args.networks))
     rows = [(network, dtype or "float32") for network, _, dtype in named]
@@ -282,6 +318,7 @@ def main() -> None:
         return int(args.large_batch if network == "resnet50" else args.batch)
 
     record: dict[str, Any] = {"steps_a_round": args.steps, "together": args.together, "rows": []}
+    record["cores"] = len(os.sched_getaffinity(0))
     started = {}
     if args.together:
         started = {row: begin(*row) for row in rows}
@@ -325,6 +362,8 @@ def add_rows(table: Table, row: dict[str, Any]) -> None:
             f"{it['step_seconds']:.4f}",
             f"{it['images_per_second']:.0f}",
             "{:.2f}× ({:.2f} to {:.2f})".format(it["ratio"], *it["range"]),
+            f"{it['processor']['step_seconds']:.4f}",
+            "{:.2f}× ({:.2f} to {:.2f})".format(it["processor"]["ratio"], *it["processor"]["range"]),
             f"{it['compile_seconds']:.1f}",
         )
 

@@ -57,12 +57,20 @@ CASES = {
     "imagenet stem": Case((23, 22), 3, 4, (7, 7), (2, 2), ((3, 3), (3, 3))),
     "alexnet 1": Case((31, 31), 3, 4, (11, 11), (4, 4), "VALID"),
     "alexnet 2": Case((9, 9), 4, 6, (5, 5), groups=2),
-    "depthwise": Case((6, 7), 4, 8, groups=4),
+    "two filters a channel": Case((6, 7), 4, 8, groups=4),
+    "depthwise": Case((6, 7), 4, 4, (3, 5), groups=4),
+    "depthwise, wide": Case((2, 70), 2, 2, groups=2),
+    "depthwise, strided": Case((7, 8), 3, 3, (3, 3), (2, 3), ((1, 1), (0, 2)), groups=3),
+    "depthwise, stride > kernel": Case((10, 11), 3, 3, (2, 3), (5, 4), "VALID", groups=3),
+    "depthwise, 1×1": Case((4, 5), 3, 3, (1, 1), groups=3),
+    "depthwise, large window": Case((14, 15), 2, 2, (13, 14), groups=2),
     "asymmetric": Case((6, 7), 2, 3, (2, 4), (2, 1), ((0, 3), (2, 0))),
     "smaller than the kernel": Case((2, 1), 2, 3, (5, 3)),
     "one pixel": Case((1, 1), 2, 3),
     "as large as the kernel": Case((5, 5), 2, 3, (5, 5), padding="VALID"),
     "one image": Case((6, 6), 1, 1, batch=1),
+    "many channels": Case((4, 5), 130, 3),
+    "many channels, strided": Case((5, 4), 66, 2, strides=(2, 2), padding=((1, 1), (1, 1))),
     "sixteen channels": Case((6, 8), 16, 16),
     "sixteen channels, odd": Case((5, 7), 16, 16, (2, 3), padding=((1, 0), (2, 1))),
 }
@@ -208,7 +216,7 @@ def on_eight_devices(x, kernel, alone: bool):
 
 
 @pytest.mark.parametrize("alone", [False, True])
-@pytest.mark.parametrize("name", ["cifar", "transition", "projection", "sixteen channels"])
+@pytest.mark.parametrize("name", ["cifar", "transition", "projection", "sixteen channels", "depthwise"])
 def test_eight_devices_agree_with_one(name, alone, x64):
     case = CASES[name]._replace(batch=16)
     x, kernel = arrays(case, jnp.float64)
@@ -238,8 +246,9 @@ def test_one_thread_takes_images_that_its_devices_cannot_share(x64):
 
 
 @pytest.mark.parametrize("alone", [False, True])
-def test_kernel_gradient_of_a_batch_on_many_devices_moves_no_images(alone):
-    case = CASES["cifar"]._replace(batch=16)
+@pytest.mark.parametrize("name", ["cifar", "depthwise"])
+def test_kernel_gradient_of_a_batch_on_many_devices_moves_no_images(name, alone):
+    case = CASES[name]._replace(batch=16)
     *shared, threads = on_eight_devices(*arrays(case), alone)
     run = jax.jit(lambda *args: everything.__wrapped__(*args, case, "cpu"))
     with threads:
@@ -256,6 +265,18 @@ def test_the_product_of_a_1x1_kernel_gradient_has_its_longer_axis_last(channels,
     compiled = gradient.lower(x, dy).compile().as_text()
     assert re.findall(r"f32\[(\d+,\d+)\]\S* dot\(", compiled) == ["3,8"]
     assert gradient(x, dy).shape == kernel.shape
+
+
+def test_on_one_thread_many_channels_keep_the_form_of_many_threads():
+    """XLA's library, which runs convolutions that are not dilated, reads large kernels again and again."""
+
+    def program(channels: int, stride: int) -> str:
+        x, kernel = arrays(Case((6, 6), channels, 32))
+        with one_thread.one_thread():
+            return str(jax.make_jaxpr(lambda *a: conv(*a, strides=(stride, stride), impl="cpu"))(x, kernel))
+
+    dilated = {c_s: "lhs_dilation=(2, 1)" in program(*c_s) for c_s in ((128, 1), (129, 1), (64, 2), (65, 2))}
+    assert dilated == {(128, 1): False, (129, 1): True, (64, 2): False, (65, 2): True}
 
 
 def test_forward_mode_needs_the_stock_convolution():

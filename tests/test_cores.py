@@ -186,3 +186,11 @@ def test_a_streamed_evaluation_has_one_program_under_way_on_cores(count, monkeyp
 def test_a_negative_number_is_refused():
     with pytest.raises(ValueError, match=r"parallel\.cpu_devices=-1; allowed: 1, 2, …"):
         configs.check(config(parallel_cpu_devices=-1))
+
+
+@pytest.mark.parametrize("available", [1, 2])
+def test_a_device_that_has_the_only_core_has_one_thread(available, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(available)), raising=False)
+    monkeypatch.setattr(one_thread, "PAYS", True)
+    device = Devices(devices=jax.devices()[:1])
+    assert (device._traced(one_thread.threads)() is not None) == (available == 1)

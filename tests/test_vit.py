@@ -120,6 +120,11 @@ def test_logits_are_those_of_the_papers_formulas(form):
     close(logits_of(network, variables, x, gates=gates), formula(form, variables, x, gates))
 
 
+def test_gelu_keeps_its_small_values_in_half_precision():
+    x = jnp.linspace(-4, 4, 33, dtype=jnp.bfloat16)
+    close(layers.gelu(x).astype(jnp.float32), gelu(np.asarray(x, np.float64)), rtol=2**-8, atol=1e-6)
+
+
 def test_gelu_is_the_exact_one():
     """The tanh approximation differs from it by up to 5e-4."""
     unit = build(**TINY).stacks[1].unit.branch

@@ -18,10 +18,11 @@ two reasons:
   sum. (With few input channels, the dilated rows cost more than the threads save.)
 
 Where every core is a device (``resjax.training.cores``), each has one thread, and functions traced under
-``one_thread`` use the forms of ``resjax.cpu.one_thread``. Functions traced under ``any_device`` use JAX's
-convolution alone.
+``one_thread`` use the forms of ``resjax.cpu.one_thread``, except with many channels. Functions traced under
+``any_device`` use JAX's convolution alone.
 
-A 1×1 convolution is one matmul, and so are its gradients. The gradients of the others are written in the fast
+A 1×1 convolution is one matmul, and so are its gradients. Depthwise convolutions are sums of shifted images
+(``resjax.cpu.depthwise``). The gradients of the others are written in the fast
 order::
 
     dx[b,h,w,c] = Σ_{i,j,o} dy[b, (h+p−i)/s, (w+p−j)/s, o] · k[i,j,c,o]
@@ -42,13 +43,16 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from resjax.cpu import one_thread
+from resjax.cpu import depthwise, one_thread
 from resjax.cpu.one_thread import FEW, NHWC_HWIO, OneThread, Pads, Pair
 
 Padding = str | Pads
 Shape = tuple[int, ...]
 Arrays = tuple[jax.Array, jax.Array]
 _SPREAD = 2  # any dilation above 1 selects the multi-threaded kernel
+# Input channels times stride, above which the multi-threaded kernel is faster on one thread, too: the other
+# library reads the kernel again for each row of an image, from beyond the core's cache.
+_READ_AGAIN = 128
 _DTYPES = ("bfloat16", "float32", "float64")
 _for_any_device: contextvars.ContextVar[bool] = contextvars.ContextVar("any device", default=False)
 
@@ -154,10 +158,13 @@ def _fast(x: jax.Array, kernel: jax.Array, form: _Form, dilation: Pair = (1, 1))
         x = x[:, :: strides[0], :: strides[1]]
         # Flattened before the product: in a loop, XLA does not flatten the axes itself.
         return (x.reshape(-1, c) @ kernel[0, 0]).reshape(*x.shape[:3], o)
+    if depthwise.suits(kernel, groups):
+        return depthwise.convolve(x, kernel, strides, pads, dilation).astype(x.dtype)
     if alone is not None and plain and c == o == FEW and strides == (1, 1):
         return one_thread.in_pairs(x, kernel, pads)
     s = 1
-    if alone is None and plain and x.dtype == jnp.float32 and c >= FEW and max(c, o) > FEW:
+    threaded = alone is None or c * strides[0] > _READ_AGAIN
+    if threaded and plain and x.dtype == jnp.float32 and c >= FEW and max(c, o) > FEW:
         s = _SPREAD
     (top, bottom), columns = pads
     return lax.conv_general_dilated(
@@ -222,6 +229,8 @@ def _kernel_gradient(x: jax.Array, dy: jax.Array, kernel: jax.Array, form: _Form
         else:
             dk = _sum_of_products(rows, slopes)
         return dk.reshape(1, 1, c, -1).astype(dtype)
+    if depthwise.suits(kernel, groups):
+        return depthwise.kernel_gradient(x, dy, window, strides, pads, alone).astype(dtype)
     if alone is not None and groups == 1 and one_thread.suits(x, dy, alone.mesh):
         dk = one_thread.kernel_gradient(x, dy, window, strides, pads, alone.mesh)
         return dk.astype(dtype)

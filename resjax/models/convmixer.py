@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from resjax.models.checks import computation, patches, positive
 from resjax.models.checks import unit_dropout as dropout_of
-from resjax.models.layers import BatchNorm, Conv, Dtype
+from resjax.models.layers import BatchNorm, Conv, Dtype, gelu
 from resjax.models.stem_head import Head
 from resjax.network import Network, Stack
 from resjax.network.unit import Unit
@@ -20,7 +20,7 @@ class ActivatedConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        h = nn.gelu(self.conv(x), approximate=False)
+        h = gelu(self.conv(x))
         return BatchNorm(dtype=self.dtype, name="bn")(h, train)
 
 

@@ -15,6 +15,7 @@ from resjax.models.layers import (
     GlobalAveragePool,
     GlobalResponseNorm,
     LayerScale,
+    gelu,
     layer_norm,
 )
 from resjax.models.tokens import normal_002
@@ -85,7 +86,7 @@ class ConvNextUnit(Unit):
 
     def split(self, x: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
         x = self.skip(x, train)
-        h = nn.gelu(self.inner(self.norm(self.depthwise(x))), approximate=False)
+        h = gelu(self.inner(self.norm(self.depthwise(x))))
         f = self.outer(self.grn(h) if self.version == "v2" else h)
         return x, (self.scale(f) if self.version == "v1" and self.layer_scale else f)
 

@@ -4,6 +4,7 @@ Parameters and batch statistics are float32 for every ``dtype`` (the dtype of th
 with a window or with weights is a module, so that ``resjax.describe`` lists it.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -230,6 +231,16 @@ class LocalResponseNorm(nn.Module):
         channels = x.shape[-1]
         total = sum(squares[..., i : i + channels] for i in range(self.n))
         return (wide * (self.k + self.alpha * total) ** -self.beta).astype(x.dtype)
+
+
+def gelu(x: jax.Array) -> jax.Array:
+    """x Φ(x), elementwise, with the exact Φ of a standard normal (Hendrycks & Gimpel 2016).
+
+    Computed in float32 at least, from erf, as PyTorch does. ``flax.linen.gelu`` has erfc, which is as precise
+    relative to results near zero, but takes twice as long on a CPU. Here the error is relative to x.
+    """
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return (wide * (0.5 + 0.5 * lax.erf(wide * math.sqrt(0.5)))).astype(x.dtype)
 
 
 def layer_norm(dtype: Dtype = jnp.float32, name: str | None = None, epsilon: float = 1e-6) -> nn.LayerNorm:

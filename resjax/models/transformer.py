@@ -21,14 +21,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from resjax.models.layers import Dense, Dtype, Initializer, LayerScale, layer_norm
+from resjax.models.layers import Dense, Dtype, Initializer, LayerScale, gelu, layer_norm
 from resjax.network import Stack
 from resjax.network.unit import Unit
 
 PLACEMENTS = ("pre", "post")
 # x Φ(x), with Φ as 'gelu' has it, by tanh (Flax's default), or as the logistic function of 1.702 x (CLIP).
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "gelu": partial(nn.gelu, approximate=False),
+    "gelu": gelu,
     "gelu_tanh": partial(nn.gelu, approximate=True),
     "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
 }

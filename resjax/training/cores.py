@@ -67,6 +67,11 @@ def _pixels(data: ConfigDict) -> int:
 
 def number_of_devices(batch_size: int) -> int:
     """The largest number of devices that divides the batch, with at least one core of this process each."""
-    available = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None  # on Linux
-    cores = len(available) if available else os.cpu_count() or 1
+    cores = available_cores()
     return max(n for n in range(1, min(cores, _MOST) + 1) if batch_size % n == 0)
+
+
+def available_cores() -> int:
+    """The number of cores that this process may use."""
+    available = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None  # on Linux
+    return len(available) if available else os.cpu_count() or 1

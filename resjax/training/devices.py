@@ -21,6 +21,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from resjax.cpu.one_thread import one_thread
+from resjax.training.cores import available_cores
 from resjax.training.step import Batch, Task, eval_steps, train_steps
 
 Tree = Any
@@ -116,6 +117,7 @@ class Devices:
 
     def _traced(self, steps: Callable[..., Any], **fixed: Any) -> Callable[..., Any]:
         """``steps`` with fixed arguments, and convolutions that suit the number of threads per device."""
-        if self.on_cores:
+        single = self._devices[0].platform == "cpu" and available_cores() == 1
+        if self.on_cores or single:
             steps = one_thread(self._mesh if self.mode == "jit" else None)(steps)
         return functools.partial(steps, **fixed)
