@@ -232,12 +232,12 @@ class LocalResponseNorm(nn.Module):
         return (wide * (self.k + self.alpha * total) ** -self.beta).astype(x.dtype)
 
 
-def layer_norm(dtype: Dtype = jnp.float32, name: str | None = None) -> nn.LayerNorm:
+def layer_norm(dtype: Dtype = jnp.float32, name: str | None = None, epsilon: float = 1e-6) -> nn.LayerNorm:
     """Layer normalization over the last axis (Ba et al. 2016), ε = 1e-6 as in the code of ViT and ConvNeXt.
 
     Mean and variance are at least float32; the variance is that around the mean, E[(x − m)²].
     """
-    return nn.LayerNorm(epsilon=1e-6, dtype=dtype, use_fast_variance=False, name=name)
+    return nn.LayerNorm(epsilon=epsilon, dtype=dtype, use_fast_variance=False, name=name)
 
 
 class LayerScale(nn.Module):
