@@ -214,7 +214,8 @@ def test_the_other_depths_are_recognized_by_shapes(name, depth):
         model = models.defaults("vgg", configuration=depth, norm=True)
     network = models.build(model, image_shape=(224, 224, 3), num_classes=1000)
     names = naming.torchvision(network)
-    shapes = {p.key(names): np.broadcast_to(0.0, p.torch_shape) for p in places(network, (224,) * 2 + (3,))}
+    every = places(network, (224, 224, 3))
+    shapes = {p.keys(names)[0]: np.broadcast_to(0.0, p.torch_shape()) for p in every}
     layout = recognize(shapes)
     assert layout.model.to_dict() == model.to_dict()
     assert (layout.num_classes, layout.image_size) == (1000, 224)

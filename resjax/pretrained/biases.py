@@ -21,11 +21,12 @@ def adapted(tensors: Tensors, network: Network, places: Sequence[Place], naming:
     Raises:
       ValueError: no BatchNorm of the unit follows a convolution whose bias is not 0.
     """
-    means = {place.module: place.key(naming) for place in places if place.leaf == "mean"}
-    own = {place.key(naming) for place in places}
+    means = {place.module: place.keys(naming)[0] for place in places if place.leaf == "mean"}
+    named = ((place, place.keys(naming)) for place in places)
+    own = {key: place.torch_shape(len(keys)) for place, keys in named for key in keys}
     get = {name: partial(tensors.__getitem__, name) for name in tensors}
     for module in _weighted(places, rank=4):
-        bias = f"{naming(module)}.bias"
+        (bias,) = naming(module, "bias")
         if bias not in tensors or bias in own:
             continue
         del get[bias]
@@ -39,15 +40,27 @@ def adapted(tensors: Tensors, network: Network, places: Sequence[Place], naming:
             )
         if mean in tensors and tensors[mean].shape == tensors[bias].shape:
             get[mean] = partial(_difference, tensors, mean, bias)
-    for rank in (2, 4):
+    for layers in _groups(places):
         # If only some are missing, the file is damaged, or its names differ.
-        biases = [(f"{naming(module)}.bias", module) for module in _weighted(places, rank)]
-        if any(name in tensors for name, _ in biases):
-            continue
-        for name, module in biases:
-            if name in own and f"{naming(module)}.weight" in tensors:
-                get[name] = partial(np.zeros, len(tensors[f"{naming(module)}.weight"]), np.float32)
+        names = [pair for layer in layers for pair in _biases(layer, naming)]
+        if not any(bias in tensors for bias, _ in names):
+            for bias, weight in names:
+                if bias in own and weight in tensors:
+                    get[bias] = partial(np.zeros, own[bias], np.float32)
     return Lazy(get)
+
+
+def _groups(places: Sequence[Place]) -> tuple[list[Module], ...]:
+    """Layers that have biases together or not at all. In many transformers, those of queries, keys and values
+    have none."""
+    dense = _weighted(places, rank=2)
+    attention = [module for module in dense if module.path[-1] == "qkv"]
+    return attention, [module for module in dense if module not in attention], _weighted(places, rank=4)
+
+
+def _biases(layer: Module, naming: Naming) -> Iterable[tuple[str, str]]:
+    """The names of its bias and its weights, of each of its tensors."""
+    return zip(naming(layer, "bias"), naming(layer, "kernel"), strict=True)
 
 
 def _weighted(places: Iterable[Place], rank: int) -> list[Module]:

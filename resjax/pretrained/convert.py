@@ -31,7 +31,7 @@ def to_variables(
       ValueError: tensors are missing, unexpected or of another shape; the message names them.
     """
     kept = [place for place in places(network, image_shape) if head or not _in_classifier(place.module)]
-    wanted = {place.key(naming): place for place in kept}
+    wanted = {key: place for place in kept for key in place.keys(naming)}
     old = set() if head else set(replaced(tensors, network, image_shape, naming))
     tensors = adapted(tensors, network, kept, naming)
     known = {*wanted, *old}
@@ -39,16 +39,19 @@ def to_variables(
     missing = [key for key in wanted if key not in tensors]
     arrays: dict[Place, np.ndarray] = {}
     misshaped, wrong, hints = [], [], []
-    for key, place in wanted.items():
-        if key not in tensors:
+    for place in kept:
+        keys = place.keys(naming)
+        if not all(key in tensors for key in keys):
             continue
-        tensor = tensors[key]
-        if place.fits(tensor.shape):
-            arrays[place] = place.from_torch(tensor)
-            if why := _no_weights(arrays[place], tensor.dtype, place.leaf):
-                wrong.append(f"{key} ({why})")
+        parts = [tensors[key] for key in keys]
+        other = [i for i, part in enumerate(parts) if not place.fits(part.shape, len(parts))]
+        if not other:
+            arrays[place] = place.from_torch(parts)
+            kinds = (_no_weights(arrays[place], part.dtype, place.leaf) for part in parts)
+            wrong += [f"{key} ({why})" for key, why in zip(keys, kinds, strict=True) if why]
             continue
-        misshaped.append(f"{key} {tensor.shape} instead of {place.torch_shape}")
+        wanted_shape = place.torch_shape(len(parts))
+        misshaped += [f"{keys[i]} {parts[i].shape} instead of {wanted_shape}" for i in other]
         if place.channels:
             hints.append(
                 "The number of inputs of this fully connected layer depends on the image size: use that of "
@@ -84,28 +87,30 @@ def _no_weights(array: np.ndarray, dtype: np.dtype, leaf: str) -> str:
 
 def replaced(tensors: Tensors, network: Network, image_shape: Shape, naming: Naming) -> list[str]:
     """The tensors that a new head replaces: those of the head's fully connected layers, and all others
-    outside stem, units and the head's BatchNorm."""
+    outside stem, units and the head's normalization."""
     every = list(places(network, image_shape))
-    head = {place.key(naming) for place in every if _in_classifier(place.module)}
-    roots = {place.key(naming).partition(".")[0] for place in every if not _in_classifier(place.module)}
+    head = {key for place in every if _in_classifier(place.module) for key in place.keys(naming)}
+    body = (key for place in every if not _in_classifier(place.module) for key in place.keys(naming))
+    roots = {key.partition(".")[0] for key in body}
     return [k for k in tensors if k in head or k.partition(".")[0] not in roots]
 
 
 def _in_classifier(module: Module) -> bool:
-    return module.part == "head" and module.path != ("bn",)
+    return module.part == "head" and module.path not in (("bn",), ("norm",))
 
 
 def to_tensors(
     variables: Variables, network: Network, image_shape: Shape, naming: Naming
 ) -> dict[str, np.ndarray]:
     """The inverse of ``to_variables``: tensors by name, float32, in PyTorch's order of dimensions."""
-    tensors = {}
+    tensors: dict[str, np.ndarray] = {}
     for place in places(network, image_shape):
         tree: Any = variables[place.collection][place.module.part]
         for name in (*place.module.path, place.leaf):
             tree = tree[name]
         array = np.asarray(tree[place.module.position] if place.units else tree)
-        tensors[place.key(naming)] = place.to_torch(array)
+        keys = place.keys(naming)
+        tensors |= dict(zip(keys, place.to_torch(array, len(keys)), strict=True))
     return tensors
 
 

@@ -1,4 +1,4 @@
-"""From a layer to its name among a file's tensors, and torchvision's names for export."""
+"""From a layer to the names of its arrays among a file's tensors, and torchvision's names for export."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ from resjax.models.stem_head import Head, Stem
 from resjax.network import Network
 from resjax.network.cut import HeadAfter, UnitAfter
 from resjax.network.maps import Map
-from resjax.pretrained.places import Module, Naming
+from resjax.pretrained.places import Module, Naming, of_layers
 
 
 class ResidualNames(NamedTuple):
@@ -49,7 +49,7 @@ def residual(network: Network, names: ResidualNames) -> Naming:
     seen: dict[int, int] = {}
     for info in network.units:
         stage = info.stack.stage - 1
-        units[info.stack.name, info.position] = stage, seen.get(stage, 0)
+        units[info.part, info.row] = stage, seen.get(stage, 0)
         seen[stage] = seen.get(stage, 0) + 1
 
     def name(module: Module) -> str:
@@ -66,7 +66,7 @@ def residual(network: Network, names: ResidualNames) -> Naming:
             own = within(names.conv if path[0].startswith("conv") else names.bn, int(path[0][-1]) - 1)
         return f"{prefix}.{own}"
 
-    return name
+    return of_layers(name)
 
 
 def _dense(names: tuple[str, ...], layer: str) -> str:
@@ -96,12 +96,12 @@ def chain(network: Network, dense: tuple[str, ...]) -> Naming:
     rest = iter(dense)
     names: dict[tuple[str, int], str] = {}
     for info in network.units:
-        unit, place = info.stack.unit, (info.stack.name, info.position)
+        unit, place = info.stack.unit, (info.part, info.row)
         if isinstance(unit, ConvUnit):
             numbers[place] = following + (unit.pool is not None)
             following = numbers[place] + (3 if unit.bn is not None else 2)
         else:
-            names[place] = next(rest, info.stack.name)
+            names[place] = next(rest, info.part)
     names["head", 0] = next(rest, "classifier")
 
     def name(module: Module) -> str:
@@ -110,7 +110,7 @@ def chain(network: Network, dense: tuple[str, ...]) -> Naming:
             return names[place]
         return f"features.{numbers[place] + (module.path[-1] == 'bn')}"
 
-    return name
+    return of_layers(name)
 
 
 def torchvision(network: Network) -> Naming:
