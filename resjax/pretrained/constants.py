@@ -13,6 +13,7 @@ class Constants(NamedTuple):
 
 
 IMAGENET = Constants(IMAGENET_MEAN, IMAGENET_STD)
+HALF = Constants((0.5,) * 3, (0.5,) * 3)
 # Of nearly all scripts for CIFAR, by the number of classes. The deviations of a fifth for CIFAR-10 are means
 # of each image's own deviation; over all pixels they are a quarter.
 CIFAR = {
@@ -23,7 +24,7 @@ USUAL = (
     IMAGENET,
     *CIFAR.values(),
     Constants((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),  # CIFAR-10, over all pixels
-    Constants((0.5,) * 3, (0.5,) * 3),
+    HALF,
     Constants((0.0,) * 3, (1.0,) * 3),  # pixels in 0 … 1 as they are
     Constants((0.0,) * 3, (1 / 255,) * 3),  # pixels in 0 … 255 as they are
     Constants((0.1307,), (0.3081,)),  # MNIST

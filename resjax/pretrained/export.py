@@ -1,10 +1,11 @@
 """Write a run's network, cut or whole, for those who use it elsewhere.
 
 ``python -m resjax.pretrained.export --workdir=DIR --out=FILE`` writes FILE.safetensors for PyTorch. Its
-tensors have torchvision's names and shapes, so ``model.load_state_dict(safetensors.torch.load_file(FILE))``
-works with a ResNet, VGG or AlexNet of torchvision. The units of a cut network are counted anew, and the
-command prints the lines of Python that build a ResNet with as many units in each stage. Networks for small
-images fit PyTorch classes whose layers have the same names (the classifier is called ``fc``).
+tensors have the names and shapes of torchvision (ResNet, VGG, AlexNet) or timm (ConvNeXt, MLP-Mixer,
+ConvMixer), so ``model.load_state_dict(safetensors.torch.load_file(FILE))`` works with their networks. The
+units of a cut network are counted anew, and the command prints the lines of Python that build a network with
+as many units. ResNets for small images fit PyTorch classes whose layers have the same names (the classifier
+is called ``fc``).
 
 ``--export=FILE`` writes the forward pass of any network as StableHLO, weights included, for processes that
 have only JAX (``resjax.pretrained.serving``). It takes standardized images, float32 [batch, H, W, C]; with
@@ -13,6 +14,7 @@ have only JAX (``resjax.pretrained.serving``). It takes standardized images, flo
 
 import functools
 import json
+import operator
 from pathlib import Path
 
 import jax
@@ -26,8 +28,7 @@ from resjax import command
 from resjax.network import Network, Variables
 from resjax.network.example import described
 from resjax.pretrained.convert import to_tensors
-from resjax.pretrained.layouts import naming
-from resjax.pretrained.layouts.torch_classes import building
+from resjax.pretrained.layouts.torch_classes import branch_end, building, names_of
 from resjax.pretrained.serving import forward_program
 from resjax.workdir.atomic import replacing, write
 from resjax.workdir.paths import writable_file
@@ -43,24 +44,24 @@ def export(
     """Writes ``variables`` of ``network`` as safetensors, float32; ``facts`` become the file's metadata.
 
     The folder of ``path`` is created. The gates that stochastic depth has outside training are multiplied
-    into the scale and bias of the BatchNorm that ends each branch, because PyTorch's classes have no gates.
+    into the parameters of the layer that ends each branch, because PyTorch's classes have no gates.
 
     Raises:
-      ValueError: torchvision has no network of this kind.
+      ValueError: neither torchvision nor timm has a network of this kind.
     """
-    names = naming.torchvision(network)
+    names = names_of(network)
     tensors = to_tensors(_without_gates(network, variables), network, image_shape, names)
     with replacing(Path(path)) as file:
         save_file(tensors, file, metadata={"format": "pt", **(facts or {})})
 
 
 def _without_gates(network: Network, variables: Variables) -> Variables:
-    """Variables with which the post-activation ``network`` computes the same with gates of 1."""
+    """Variables with which ``network`` computes the same with gates of 1."""
     if network.test_gates is None:
         return variables
     params = jax.tree.map(np.array, variables["params"])
     for unit, gate in zip(network.units, np.asarray(network.test_gates), strict=True):
-        last = params[unit.part][f"bn{len(unit.stack.unit.layers)}"]
+        last = functools.reduce(operator.getitem, branch_end(unit.stack.unit), params[unit.part])
         for array in last.values():
             array[unit.row] *= gate
     return {**variables, "params": params}

@@ -8,25 +8,38 @@ a head, BatchNorm's ε of 1e-5, and poolings without blur.
 """
 
 import itertools
+from collections.abc import Callable
+from functools import partial
 
 from resjax.pretrained.layouts.chain import MARKER, chain, is_chain
+from resjax.pretrained.layouts.convnext import convnext
+from resjax.pretrained.layouts.convnext_names import NAMES
 from resjax.pretrained.layouts.layout import Layout
+from resjax.pretrained.layouts.mixers import CONVMIXER, MIXER, convmixer, mixer
 from resjax.pretrained.layouts.residual import residual
 from resjax.pretrained.layouts.residual_names import UNITS
 from resjax.pretrained.reading.files import Tensors
 
 KNOWN = (
-    "ResNet, VGG and AlexNet of torchvision; ResNet, ResNetV2 and VGG of timm; Hugging Face "
-    "microsoft/resnet-*; for CIFAR, those of akamaster, bearpaw, chenyaofo, kuangliu, weiaicunzai and "
-    "xternalz"
+    "ResNet, VGG, AlexNet and ConvNeXt of torchvision; ResNet, ResNetV2, VGG, ConvNeXt, MLP-Mixer and "
+    "ConvMixer of timm; ResNet and ConvNeXt of Hugging Face; ConvNeXt of facebookresearch; for CIFAR, the "
+    "networks of akamaster, bearpaw, chenyaofo, kuangliu, weiaicunzai and xternalz"
 )
 # Each known layout has one of these tensors, the first of its first unit or layer.
-MARKERS = (*(units.marker for units in UNITS), MARKER)
+_RECOGNIZE: dict[str, Callable[[Tensors], Layout]] = {
+    **{units.marker: partial(residual, units=units) for units in UNITS},
+    **{names.marker: partial(convnext, names=names) for names in NAMES},
+    MIXER: mixer,
+    CONVMIXER: convmixer,
+    MARKER: chain,
+}
+MARKERS = tuple(_RECOGNIZE)
 
 
 def is_known(tensors: Tensors) -> bool:
     """Whether ``tensors`` have the names of a known layout."""
-    return any(units.marker in tensors for units in UNITS) or (MARKER in tensors and is_chain(tensors))
+    there = {marker for marker in MARKERS if marker in tensors}
+    return bool(there - {MARKER}) or (MARKER in there and is_chain(tensors))
 
 
 def recognize(tensors: Tensors) -> Layout:
@@ -40,10 +53,8 @@ def recognize(tensors: Tensors) -> Layout:
         raise ValueError(
             f"{scalars[0]} is a single number, and a layer has more: it is not the tensor of one"
         )
-    for units in UNITS:
-        if units.marker in tensors:
-            return residual(tensors, units)
-    if MARKER in tensors:
-        return chain(tensors)
+    for marker, network in _RECOGNIZE.items():
+        if marker in tensors:
+            return network(tensors)
     first = ", ".join(itertools.islice(tensors, 5))
     raise ValueError(f"these tensors have no known layout: {len(tensors)} of them, {first}, … Known: {KNOWN}")

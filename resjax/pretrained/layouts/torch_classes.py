@@ -1,9 +1,9 @@
-"""The lines of Python that build a network in PyTorch from an exported file.
+"""A network in PyTorch: its names in an exported file, and the lines of Python that build it from the file.
 
 torchvision's class ``ResNet`` takes any number of units in each of its four stages, so a cut ResNet is built
 from the number of units that are left: ``ResNet(BasicBlock, layers=[2, 1, 2, 2])``. Smaller networks, with
 three stages, are ``CifarResNet`` of chenyaofo/pytorch-cifar-models. For others there is a sentence that says
-what such a class has.
+what such a class has. ConvNeXt, MLP-Mixer and ConvMixer have timm's names (``timm_classes``).
 """
 
 from __future__ import annotations
@@ -11,9 +11,18 @@ from __future__ import annotations
 import collections
 from typing import NamedTuple
 
+import flax.linen as nn
+
+from resjax.models.convmixer import ConvMixerUnit
+from resjax.models.convnext import ConvNextUnit
+from resjax.models.mixer import TokenMixing
 from resjax.models.residual import ResidualUnit
 from resjax.models.stem_head import STEMS, Head, Stem, StemForm
+from resjax.models.transformer import NormedUnit
 from resjax.network import Network
+from resjax.network.cut import UnitAfter
+from resjax.pretrained.layouts import naming, timm_classes
+from resjax.pretrained.places import Naming
 
 
 class _Class(NamedTuple):
@@ -38,9 +47,36 @@ _CLASSES = (
 )  # fmt: skip
 
 
+def names_of(network: Network) -> Naming:
+    """The names under which ``network`` is exported.
+
+    The units of a cut network are counted as they are now, so names have no gaps.
+
+    Raises:
+      ValueError: neither torchvision nor timm has such a network; or a cut has left what they lack.
+    """
+    return timm_classes.names(network) or naming.torchvision(network)
+
+
+def branch_end(unit: nn.Module) -> tuple[str, ...]:
+    """The path of the layer that ends the branch of a unit: a factor on its parameters is one on the branch."""
+    if isinstance(unit, UnitAfter):
+        return ("unit", *branch_end(unit.unit))
+    if isinstance(unit, ConvMixerUnit):
+        return "depthwise", "bn"
+    if isinstance(unit, ConvNextUnit):
+        return ("scale",) if unit.version == "v1" and unit.layer_scale else ("outer",)
+    if isinstance(unit, NormedUnit):
+        return ("branch", "mlp", "outer") if isinstance(unit.branch, TokenMixing) else ("branch", "outer")
+    assert isinstance(unit, ResidualUnit)
+    return (f"bn{len(unit.layers)}",)
+
+
 def building(network: Network, image_shape: tuple[int, int, int], file: str) -> str:
     """How to build ``network``, which was exported to ``file``, in PyTorch: lines of Python, or a sentence on
     the class that they need; "" for a network without residual units."""
+    if lines := timm_classes.building(network, image_shape, file):
+        return lines
     if not all(isinstance(stack.unit, ResidualUnit) for stack in network.stacks):
         return ""
     sizes = collections.Counter(unit.stack.stage for unit in network.units)
