@@ -56,16 +56,16 @@ def read_npz(path: str) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
                 f"Needed: {', '.join(KEYS)} (class_names is optional){_renaming(path, [*members])}"
             )
         keys = [*KEYS, NAMES] if NAMES in members else [*KEYS]
-        told = {key: _told(path, archive, key, members[key], size) for key in keys}
+        told = {key: header(path, archive, key, members[key], size) for key in keys}
         _check_sizes(path, told, [members[key] for key in keys])
-        raw = {key: _read(path, archive, key, members[key]) for key in keys}
+        raw = {key: read_member(path, archive, key, members[key]) for key in keys}
     names = raw.pop(NAMES, np.zeros(0, str))
     if names.dtype.kind == "S":
         names = np.char.decode(names, "utf-8", "replace")
     return raw, tuple(map(str, names))
 
 
-class _Told(NamedTuple):
+class Header(NamedTuple):
     """What the header of an array says."""
 
     shape: tuple[int, ...]
@@ -84,7 +84,7 @@ _WITHOUT_OBJECTS = {
 }
 
 
-def _told(path: str, archive: zipfile.ZipFile, key: str, info: zipfile.ZipInfo, size: int) -> _Told:
+def header(path: str, archive: zipfile.ZipFile, key: str, info: zipfile.ZipInfo, size: int) -> Header:
     """The header of an array, in a file of ``size`` bytes.
 
     Raises:
@@ -106,16 +106,17 @@ def _told(path: str, archive: zipfile.ZipFile, key: str, info: zipfile.ZipInfo, 
     except Exception as error:  # of zipfile, zlib, numpy or tokenize, by the place of the damage
         raise _damaged(path, key) from error
     if dtype.hasobject:
-        remedy = next(text for kind, text in _WITHOUT_OBJECTS.items() if key.endswith(kind))
+        remedies = (text for kind, text in _WITHOUT_OBJECTS.items() if key.endswith(kind))
+        remedy = next(remedies, "arrays of numbers")
         raise ValueError(f"{path}: {key} has dtype {dtype}, and Python objects are not read; save {remedy}")
-    told = _Told(shape, dtype)
+    told = Header(shape, dtype)
     fits = min((0, *shape)) == 0 and head.tell() + told.bytes == info.file_size
     if not fits or info.compress_size > size or info.file_size > most:
         raise _damaged(path, key)
     return told
 
 
-def _check_sizes(path: str, told: dict[str, _Told], members: list[zipfile.ZipInfo]) -> None:
+def _check_sizes(path: str, told: dict[str, Header], members: list[zipfile.ZipInfo]) -> None:
     """Raises ValueError for class names that are none, and for compressed arrays that fill the memory."""
     if names := told.get(NAMES):
         if len(names.shape) != 1 or names.dtype.kind not in "SUiu":
@@ -136,7 +137,7 @@ def _check_sizes(path: str, told: dict[str, _Told], members: list[zipfile.ZipInf
         )
 
 
-def _read(path: str, archive: zipfile.ZipFile, key: str, info: zipfile.ZipInfo) -> np.ndarray:
+def read_member(path: str, archive: zipfile.ZipFile, key: str, info: zipfile.ZipInfo) -> np.ndarray:
     try:
         with archive.open(info) as member:
             return np.lib.format.read_array(member, allow_pickle=False)

@@ -78,7 +78,7 @@ class ConvNextUnit(Unit):
             dtype=self.dtype,
             impl=self.conv_impl,
         )
-        self.norm = layer_norm(self.dtype, norm_epsilon=self.norm_epsilon)
+        self.norm = layer_norm(self.dtype, epsilon=self.norm_epsilon)
         self.inner, self.outer = Dense(4 * c, **dense), Dense(c, **dense)
         if self.version == "v2":
             self.grn = GlobalResponseNorm(self.dtype)
@@ -194,7 +194,10 @@ def convnext(
         )
     if not 0 <= layer_scale < float("inf"):
         raise ValueError(f"model.layer_scale={layer_scale}; allowed: more than 0, or 0 for none")
-    for name, value in (("norm_epsilon", norm_epsilon), ("head_norm_epsilon", head_norm_epsilon or norm_epsilon)):
+    for name, value in (
+        ("norm_epsilon", norm_epsilon),
+        ("head_norm_epsilon", head_norm_epsilon or norm_epsilon),
+    ):
         if not 0 < value < 1:
             raise ValueError(f"model.{name}={value}; allowed: 0 < {name} < 1")
     compute = computation(dtype, conv)

@@ -12,7 +12,7 @@ import numpy as np
 
 from resjax.models.layers import Conv, Dense, Dtype, GlobalAveragePool, Initializer, layer_norm
 
-POOLS = ("cls", "mean")
+POOLS = ("cls", "mean", "patches")
 POSITIONS = ("learned", "sincos")
 
 # Of the classifier, and of learned positions (BERT's; Dosovitskiy et al. 2021, in their code).
@@ -25,7 +25,7 @@ class PatchEmbedding(nn.Module):
     """Images [B, H, W, C] → tokens [B, T, width], T = H·W / patch², one more with a class token.
 
     The class token is first, and starts as zeros. ``positions`` are 'learned', 'sincos' (fixed, those of
-    ``sincos``, 0 for the class token), or 'none'.
+    ``sincos``, 0 for the class token), or 'none'. With ``norm``, LayerNorm of each token follows.
     """
 
     patch: int
@@ -34,6 +34,8 @@ class PatchEmbedding(nn.Module):
     positions: str = "none"
     dtype: Dtype = jnp.float32
     conv_impl: str = "auto"
+    norm: bool = False
+    norm_epsilon: float = 1e-6
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -56,13 +58,13 @@ class PatchEmbedding(nn.Module):
             cls = self.param("class_token", nn.initializers.zeros, (features,), jnp.float32)
             first = jnp.broadcast_to(cls.astype(tokens.dtype)[None, None], (batch, 1, features))
             tokens = jnp.concatenate([first, tokens], axis=1)
-        if self.positions == "none":
-            return tokens
         if self.positions == "learned":
             at = self.param("positions", normal_002, tokens.shape[1:], jnp.float32)
-        else:
+            tokens = tokens + at.astype(tokens.dtype)[None]
+        elif self.positions == "sincos":
             at = jnp.asarray(np.pad(sincos(height, width, features), ((int(self.class_token), 0), (0, 0))))
-        return tokens + at.astype(tokens.dtype)[None]
+            tokens = tokens + at.astype(tokens.dtype)[None]
+        return layer_norm(self.dtype, "norm", self.norm_epsilon)(tokens) if self.norm else tokens
 
 
 def sincos(height: int, width: int, features: int) -> np.ndarray:
@@ -85,21 +87,36 @@ class ClassToken(nn.Module):
         return x[:, 0]
 
 
+def _same(x: jax.Array) -> jax.Array:
+    return x
+
+
 class TokenHead(nn.Module):
-    """Optional LayerNorm of each token, then the class token or the mean of all tokens, then a classifier."""
+    """Optional LayerNorm of each token, then the class token or the mean of all tokens, then a classifier.
+
+    With ``pool`` 'patches', the mean of all tokens but the class token comes first, and LayerNorm reads it.
+    ``representation`` is the width of a fully connected layer with tanh in front of the classifier, 0 for
+    none (Dosovitskiy et al. 2021, §3.1, in pre-training).
+    """
 
     classes: int
     pool: str = "mean"  # one of POOLS
     norm: bool = True
     kernel_init: Initializer = normal_002
     dtype: Dtype = jnp.float32
+    norm_epsilon: float = 1e-6
+    representation: int = 0
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         del train
-        if self.norm:
-            x = layer_norm(self.dtype, "norm")(x)
-        x = (ClassToken if self.pool == "cls" else GlobalAveragePool)(name="pool")(x)
+        norm = layer_norm(self.dtype, "norm", self.norm_epsilon) if self.norm else _same
+        if self.pool == "patches":
+            x = norm(GlobalAveragePool(name="pool")(x[:, 1:]))
+        else:
+            x = (ClassToken if self.pool == "cls" else GlobalAveragePool)(name="pool")(norm(x))
         # At least float32: the classifier costs little, and logits in half precision lose digits.
         wide = jnp.promote_types(self.dtype, jnp.float32)
+        if self.representation:
+            x = nn.tanh(Dense(self.representation, lecun_normal, dtype=wide, name="representation")(x))
         return Dense(self.classes, kernel_init=self.kernel_init, dtype=wide, name="classifier")(x)

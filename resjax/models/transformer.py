@@ -3,16 +3,19 @@
 The two branches of a transformer (Vaswani et al. 2017; Dosovitskiy et al. 2021, Eq. 2 and 3)::
 
     attention   concat_h softmax(Q_h K_hᵀ / √d) V_h · W_out,  [Q K V] = x W_qkv,  d = D / heads
-    MLP         GELU(x W_1 + b_1) W_2 + b_2,  GELU(x) = x Φ(x) with the exact Φ (Hendrycks & Gimpel 2016)
+    MLP         GELU(x W_1 + b_1) W_2 + b_2,  GELU(x) = x Φ(x) (Hendrycks & Gimpel 2016)
 
 Each is a unit of its own, so a layer is two units: x + f(LN(x)), where LayerNorm is in front ('pre'), or
 LN(x + f(x)), where it follows the sum ('post', the original transformer). ``TransformerLayer`` joins both
 into one unit. With layer scale, f is multiplied by a factor γ for each channel.
 
+GELU has the exact Φ, or one of that paper's two approximations (``ACTIVATIONS``).
+
 A deleted 'post' unit still normalizes its input. All projections have biases, as in ViT.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -23,6 +26,12 @@ from resjax.network import Stack
 from resjax.network.unit import Unit
 
 PLACEMENTS = ("pre", "post")
+# x Φ(x), with Φ as 'gelu' has it, by tanh (Flax's default), or as the logistic function of 1.702 x (CLIP).
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "gelu": partial(nn.gelu, approximate=False),
+    "gelu_tanh": partial(nn.gelu, approximate=True),
+    "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
+}
 
 # Glorot & Bengio 2010: uniform, variance 2 / (fan-in + fan-out).
 glorot_uniform = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform")
@@ -63,11 +72,12 @@ class Mlp(nn.Module):
     width: int
     kernel_init: Initializer = glorot_uniform
     dtype: Dtype = jnp.float32
+    activation: str = "gelu"  # one of ACTIVATIONS
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         h = Dense(self.width, kernel_init=self.kernel_init, dtype=self.dtype, name="inner")(x)
-        h = nn.gelu(h, approximate=False)
+        h = ACTIVATIONS[self.activation](h)
         return Dense(x.shape[-1], kernel_init=self.kernel_init, dtype=self.dtype, name="outer")(h)
 
 
@@ -78,9 +88,10 @@ class NormedUnit(Unit):
     placement: str = "pre"  # one of PLACEMENTS
     layer_scale: float = 0.0  # the initial γ; 0 for none
     dtype: Dtype = jnp.float32
+    norm_epsilon: float = 1e-6
 
     def setup(self) -> None:
-        self.norm = layer_norm(self.dtype)
+        self.norm = layer_norm(self.dtype, epsilon=self.norm_epsilon)
         if self.layer_scale:
             self.scale = LayerScale(self.layer_scale, self.dtype)
 

@@ -5,7 +5,15 @@ from typing import NamedTuple
 from resjax.models.checks import computation, one_of, or_of_size, patches
 from resjax.models.checks import unit_dropout as dropout_of
 from resjax.models.tokens import POOLS, POSITIONS, PatchEmbedding, TokenHead
-from resjax.models.transformer import PLACEMENTS, Attention, Mlp, NormedUnit, TransformerLayer, alternating
+from resjax.models.transformer import (
+    ACTIVATIONS,
+    PLACEMENTS,
+    Attention,
+    Mlp,
+    NormedUnit,
+    TransformerLayer,
+    alternating,
+)
 from resjax.network import Network, Stack
 
 
@@ -42,6 +50,10 @@ def vit(
     placement: str = "pre",
     grain: str = "unit",
     layer_scale: float = 0.0,
+    activation: str = "gelu",
+    norm_epsilon: float = 1e-6,
+    input_norm: bool = False,
+    representation: int = 0,
     unit_dropout: str = "none",
     unit_survival: float = 0.5,
     units_active: int = 0,
@@ -68,14 +80,21 @@ def vit(
       depth: number of layers.
       heads: of each attention; it divides the width.
       mlp_width: outputs of an MLP's first layer.
-      pool: what the classifier reads after the last LayerNorm: 'cls', the class token, or 'mean', the mean of
-        all tokens; then there is no class token.
+      pool: what the classifier reads after the last LayerNorm: 'cls', the class token; 'mean', the mean of
+        all tokens, without a class token; or 'patches', the mean of all tokens but the class token, which
+        LayerNorm follows (He et al. 2022, MAE, in fine-tuning).
       positions: 'learned', or 'sincos', which are fixed (Beyer et al. 2022).
       placement: of LayerNorm: 'pre', in front of each branch, and once in front of the classifier; or 'post',
         behind each sum, as in the original transformer (Vaswani et al. 2017).
       grain: 'unit' for two units a layer, attention and MLP; 'layer' for one (only with placement 'pre').
       layer_scale: initial value of a factor for each channel of a branch, 0 for no such factors (Touvron et
         al. 2021, CaiT: 0.1 to 1e-6, smaller in deeper networks).
+      activation: of the MLPs: 'gelu', exact; or its approximations, 'gelu_tanh' (the authors' code) and
+        'quick_gelu' (Radford et al. 2021, CLIP).
+      norm_epsilon: ε of every LayerNorm.
+      input_norm: LayerNorm in front of the first layer (CLIP).
+      representation: width of a layer with tanh in front of the classifier, 0 for none (Dosovitskiy et al.
+        2021, §3.1, in pre-training).
       unit_dropout: 'none', 'linear', 'uniform' or 'subset', with ``unit_survival`` (p_L), ``units_active``
         (m) and ``unit_scale_at_test``, see ``resjax.network.stochastic_depth``.
     """
@@ -87,6 +106,7 @@ def vit(
     one_of("model.positions", positions, POSITIONS)
     one_of("model.placement", placement, PLACEMENTS)
     one_of("model.grain", grain, ("unit", "layer"))
+    one_of("model.activation", activation, tuple(ACTIVATIONS))
     compute = computation(dtype, conv)
     patches(image_shape, patch)
     if width % heads:
@@ -100,9 +120,17 @@ def vit(
         )
     if not 0 <= layer_scale < float("inf"):
         raise ValueError(f"model.layer_scale={layer_scale}; allowed: more than 0, or 0 for none")
+    if not 0 < norm_epsilon < 1:
+        raise ValueError(f"model.norm_epsilon={norm_epsilon}; allowed: more than 0, less than 1")
+    if representation < 0:
+        raise ValueError(f"model.representation={representation}; allowed: 1 or more, or 0 for none")
+    if pool == "patches" and placement == "post":
+        raise ValueError(
+            "model.pool='patches' with model.placement='post': use 'mean' or model.placement='pre'"
+        )
     attention, mlp = (
-        NormedUnit(branch, placement, layer_scale, compute)
-        for branch in (Attention(heads, compute), Mlp(mlp_width, dtype=compute))
+        NormedUnit(branch, placement, layer_scale, compute, norm_epsilon)
+        for branch in (Attention(heads, compute), Mlp(mlp_width, dtype=compute, activation=activation))
     )
     if grain == "layer":
         stacks: tuple[Stack, ...] = (Stack("layers", TransformerLayer(attention, mlp), depth, 1),)
@@ -112,9 +140,16 @@ def vit(
         unit_dropout, sum(s.n for s in stacks), unit_survival, units_active, unit_scale_at_test
     )
     return Network(
-        stem=PatchEmbedding(patch, width, pool == "cls", positions, compute, conv),
+        stem=PatchEmbedding(patch, width, pool != "mean", positions, compute, conv, input_norm, norm_epsilon),
         stacks=stacks,
-        head=TokenHead(num_classes, pool, norm=placement == "pre", dtype=compute),
+        head=TokenHead(
+            num_classes,
+            pool,
+            norm=placement == "pre",
+            dtype=compute,
+            norm_epsilon=norm_epsilon,
+            representation=representation,
+        ),
         unit_dropout=dropout,
         unroll=unroll,
     )

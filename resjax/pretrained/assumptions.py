@@ -4,7 +4,7 @@ A file shows the names and shapes of the weights. It shows neither what lies bet
 images were prepared.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +12,10 @@ from ml_collections import ConfigDict
 
 from resjax.data import Info
 from resjax.models.layers import BatchNorm
+from resjax.pretrained.constants import IMAGENET
 from resjax.pretrained.layouts.layout import Layout
+
+Choices = dict[Any, tuple[str, str]]  # {a value of a field: (in words, another value)}
 
 
 class Assumption(NamedTuple):
@@ -33,7 +36,8 @@ def assumptions(config: ConfigDict, layout: Layout, info: Info) -> list[Assumpti
       layout: of the file.
       info: of the data set that is loaded.
     """
-    return [*_of_images(config, layout, info), *_of_network(config.model, layout.model)]
+    of_network = _of_transformer if layout.model.name == "vit" else _of_network
+    return [*_of_images(config, layout, info), *of_network(config.model, layout)]
 
 
 def as_text(rows: list[Assumption]) -> str:
@@ -49,7 +53,8 @@ def _of_images(config: ConfigDict, layout: Layout, info: Info) -> Iterator[Assum
     shown_by_file = whose == "the file" or config.data.standardize != "channel"
     for name, usual, values in (("mean", layout.mean, info.mean), ("std", layout.std, info.std)):
         if not shown_by_file and tuple(config.data[name]) == tuple(usual):
-            other = ",".join(["0.5"] * len(values)) + ("," if len(values) == 1 else "")
+            other = ",".join(map(str, _OTHERS[name] if values == (0.5,) * 3 else [0.5] * len(values)))
+            other += "," if len(values) == 1 else ""
             shown = ", ".join(f"{value:.4g}" for value in values)
             yield Assumption(f"{name} (of {whose})", shown, f"--config.data.{name}={other}")
     height, width, _ = info.image_shape
@@ -59,6 +64,10 @@ def _of_images(config: ConfigDict, layout: Layout, info: Info) -> Iterator[Assum
         note = "" if same else f" (usual: {side}×{side})"
         other_size = 2 * side if same else side
         yield Assumption("pixels", f"{height}×{width}{note}", f"--config.data.image_size={other_size}")
+    if layout.model.get("positions") == "learned" and (height, width) != (side, side):
+        patch = layout.model.patch
+        grids = f"{side // patch}×{side // patch} to {height // patch}×{width // patch}"
+        yield Assumption("positions", f"resampled, {grids}", f"--config.data.image_size={side}")
     if layout.num_classes == info.num_classes:  # else, the classifier is new
         yield Assumption("order of classes", f"that of {Path(info.name).name}", "--config.data.name=DATA")
     if all(config.data[name] == value for name, value in layout.augmentation.items()):
@@ -68,16 +77,9 @@ def _of_images(config: ConfigDict, layout: Layout, info: Info) -> Iterator[Assum
         yield Assumption("training images", how, other_crop)
 
 
-def _of_network(model: ConfigDict, found: ConfigDict) -> Iterator[Assumption]:
-    """Of ``model``, in those fields that are as ``found`` in the file's layout."""
-    fields = {name: value for name, value in model.items() if found.get(name) == value}
-
-    def changed_by(what: str, field: str, choices: dict[Any, tuple[str, str]]) -> Iterator[Assumption]:
-        """A row if ``field`` has one of ``choices``: {its value: (in words, another value)}."""
-        if fields.get(field) in choices:
-            value, other = choices[fields[field]]
-            yield Assumption(what, value, f"--config.model.{field}={other}")
-
+def _of_network(model: ConfigDict, layout: Layout) -> Iterator[Assumption]:
+    """Of ``model``, in those fields that are as in the file's layout."""
+    changed_by = _rows(model, layout)
     widths = model.get("widths", ())
     yield from changed_by("max pooling in the stem", "stem", _STEMS)
     # Networks for re-identification and segmentation often have a stride of 1 in the last stage.
@@ -108,6 +110,45 @@ def _of_network(model: ConfigDict, found: ConfigDict) -> Iterator[Assumption]:
         yield Assumption("activation", "ReLU", "")
 
 
+def _of_transformer(model: ConfigDict, layout: Layout) -> Iterator[Assumption]:
+    """The same of a vision transformer."""
+    changed_by = _rows(model, layout)
+    width, heads = model.width, model.heads
+    if layout.name not in _SHOW_HEADS:
+        value = f"{heads} of {width // heads} numbers"
+        other_heads = 1 if width // heads % 2 else 2 * heads
+        yield from changed_by("heads", "heads", {heads: (value, str(other_heads))})
+    if model.pool == "cls":
+        yield Assumption("the classifier reads", "the class token", "")
+    if model.positions == "sincos":
+        yield Assumption("positions", "fixed sines and cosines", "")
+    if model.representation:
+        yield Assumption("in front of the classifier", "tanh", "")
+    epsilon = model.norm_epsilon
+    other = "1e-05" if epsilon == 1e-6 else "1e-06"
+    yield from changed_by("LayerNorm's ε", "norm_epsilon", {epsilon: (f"{epsilon:g}", other)})
+    yield from changed_by("activation", "activation", _GELUS)
+
+
+def _rows(model: ConfigDict, layout: Layout) -> Callable[[str, str, Choices], Iterator[Assumption]]:
+    """A function for rows on fields of ``model`` that are as in the file's layout."""
+    fields = {name: value for name, value in model.items() if layout.model.get(name) == value}
+
+    def changed_by(what: str, field: str, choices: Choices) -> Iterator[Assumption]:
+        """A row if ``field`` has one of ``choices``."""
+        if fields.get(field) in choices:
+            value, other = choices[fields[field]]
+            yield Assumption(what, value, f"--config.model.{field}={other}")
+
+    return changed_by
+
+
+_OTHERS = {"mean": IMAGENET.mean, "std": IMAGENET.std}  # where a half is assumed
+_SHOW_HEADS = {"vision_transformer", "big_vision"}  # collections whose files do
+_GELUS = {
+    "gelu": ("GELU", "quick_gelu"), "gelu_tanh": ("GELU, by tanh", "gelu"),
+    "quick_gelu": ("x σ(1.702 x)", "gelu"),
+}  # fmt: skip
 _STEMS = {
     "small": ("no", "small_pool"), "small_pool": ("yes", "small"),
     "large": ("yes", "large_no_pool"), "large_no_pool": ("no", "large"),

@@ -13,7 +13,8 @@ class Constants(NamedTuple):
 
 
 IMAGENET = Constants(IMAGENET_MEAN, IMAGENET_STD)
-HALF = Constants((0.5,) * 3, (0.5,) * 3)
+HALF = Constants((0.5,) * 3, (0.5,) * 3)  # pixels in −1 … 1
+CLIP = Constants((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 # Of nearly all scripts for CIFAR, by the number of classes. The deviations of a fifth for CIFAR-10 are means
 # of each image's own deviation; over all pixels they are a quarter.
 CIFAR = {

@@ -9,7 +9,7 @@ import numpy as np
 
 from resjax.models.layers import BatchNorm
 from resjax.network import Network, Variables
-from resjax.pretrained.biases import adapted
+from resjax.pretrained import biases, positions
 from resjax.pretrained.finding.names import DROP, Rule
 from resjax.pretrained.places import Module, Naming, Place, Shape, places
 from resjax.pretrained.reading.files import Tensors
@@ -25,7 +25,8 @@ def to_variables(
     """The variables of ``network`` for images (H, W, C), float32, in the layout of ``Network.init``.
 
     ``naming`` gives the names of its layers. If not ``head``, the fully connected layers of the head are left
-    out, whatever those of the file are. Biases before BatchNorm are folded into it (``biases``).
+    out, whatever those of the file are. Biases before BatchNorm are folded into it (``biases``); learned
+    positions of another image size are resampled (``positions``).
 
     Raises:
       ValueError: tensors are missing, unexpected or of another shape; the message names them.
@@ -33,7 +34,8 @@ def to_variables(
     kept = [place for place in places(network, image_shape) if head or not _in_classifier(place.module)]
     wanted = {key: place for place in kept for key in place.keys(naming)}
     old = set() if head else set(replaced(tensors, network, image_shape, naming))
-    tensors = adapted(tensors, network, kept, naming)
+    tensors = biases.adapted(tensors, network, kept, naming)
+    tensors = positions.adapted(tensors, network, kept, naming, image_shape)
     known = {*wanted, *old}
     unexpected = sorted(k for k in tensors if k not in known and not k.endswith(_COUNTERS))
     missing = [key for key in wanted if key not in tensors]

@@ -1,11 +1,11 @@
 """Write a run's network, cut or whole, for those who use it elsewhere.
 
 ``python -m resjax.pretrained.export --workdir=DIR --out=FILE`` writes FILE.safetensors for PyTorch. Its
-tensors have the names and shapes of torchvision (ResNet, VGG, AlexNet) or timm (ConvNeXt, MLP-Mixer,
-ConvMixer), so ``model.load_state_dict(safetensors.torch.load_file(FILE))`` works with their networks. The
-units of a cut network are counted anew, and the command prints the lines of Python that build a network with
-as many units. ResNets for small images fit PyTorch classes whose layers have the same names (the classifier
-is called ``fc``).
+tensors have torchvision's names and shapes, so ``model.load_state_dict(safetensors.torch.load_file(FILE))``
+works with a ResNet, VGG or AlexNet of torchvision. Vision transformers, ConvNeXt, MLP-Mixer and ConvMixer
+have timm's names. The units of a cut network are counted anew, and the command prints the lines of Python
+that build a network with as many units. ResNets for small images fit PyTorch classes whose layers have the
+same names (the classifier is called ``fc``).
 
 ``--export=FILE`` writes the forward pass of any network as StableHLO, weights included, for processes that
 have only JAX (``resjax.pretrained.serving``). It takes standardized images, float32 [batch, H, W, C]; with
@@ -14,8 +14,8 @@ have only JAX (``resjax.pretrained.serving``). It takes standardized images, flo
 
 import functools
 import json
-import operator
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,10 +25,18 @@ from jax.export import Exported
 from safetensors.numpy import save_file
 
 from resjax import command
+from resjax.models.convmixer import ConvMixerUnit
+from resjax.models.convnext import ConvNextUnit
+from resjax.models.mixer import TokenMixing
+from resjax.models.residual import ResidualUnit
+from resjax.models.transformer import Mlp, NormedUnit
 from resjax.network import Network, Variables
+from resjax.network.cut import UnitAfter
 from resjax.network.example import described
+from resjax.network.unit import Unit
 from resjax.pretrained.convert import to_tensors
-from resjax.pretrained.layouts.torch_classes import branch_end, building, names_of
+from resjax.pretrained.layouts import vit_export, vit_names
+from resjax.pretrained.layouts.torch_classes import building, names_of
 from resjax.pretrained.serving import forward_program
 from resjax.workdir.atomic import replacing, write
 from resjax.workdir.paths import writable_file
@@ -44,13 +52,15 @@ def export(
     """Writes ``variables`` of ``network`` as safetensors, float32; ``facts`` become the file's metadata.
 
     The folder of ``path`` is created. The gates that stochastic depth has outside training are multiplied
-    into the parameters of the layer that ends each branch, because PyTorch's classes have no gates.
+    into the layer that ends each branch, because PyTorch's classes have no gates.
 
     Raises:
-      ValueError: neither torchvision nor timm has a network of this kind.
+      ValueError: torchvision has no network of this kind, nor timm.
     """
     names = names_of(network)
     tensors = to_tensors(_without_gates(network, variables), network, image_shape, names)
+    if vit_names.is_vit(network):
+        tensors = vit_export.completed(tensors, network, image_shape)
     with replacing(Path(path)) as file:
         save_file(tensors, file, metadata={"format": "pt", **(facts or {})})
 
@@ -61,10 +71,30 @@ def _without_gates(network: Network, variables: Variables) -> Variables:
         return variables
     params = jax.tree.map(np.array, variables["params"])
     for unit, gate in zip(network.units, np.asarray(network.test_gates), strict=True):
-        last = functools.reduce(operator.getitem, branch_end(unit.stack.unit), params[unit.part])
-        for array in last.values():
+        for array in _last_layer(unit.stack.unit, params[unit.part]).values():
             array[unit.row] *= gate
     return {**variables, "params": params}
+
+
+def _last_layer(unit: Unit, params: dict[str, Any]) -> dict[str, np.ndarray]:
+    """The arrays of the linear layer that ends the branch of ``unit``."""
+    if isinstance(unit, UnitAfter):
+        return _last_layer(unit.unit, params["unit"])
+    if isinstance(unit, ResidualUnit):
+        return params[f"bn{len(unit.layers)}"]
+    if isinstance(unit, ConvNextUnit):
+        return params["outer"]
+    if isinstance(unit, ConvMixerUnit):
+        return params["depthwise"]["bn"]
+    if isinstance(unit, NormedUnit):
+        branch = params["branch"]
+        if isinstance(unit.branch, TokenMixing):
+            return branch["mlp"]["outer"]
+        return branch["outer" if isinstance(unit.branch, Mlp) else "out"]
+    raise ValueError(
+        "a layer of attention and MLP that is one unit has no last layer into which the gate of stochastic "
+        "depth could be multiplied; use model.grain='unit', or write the network for JAX, --export=FILE"
+    )
 
 
 def _main(argv: list[str]) -> None:

@@ -163,9 +163,9 @@ def torchvision(network: Network) -> Naming:
         if all(u.conv.kernel in ((1, 1), (3, 3)) for u in convs):
             return chain(network, _EXPORTED_DENSE[len(dense)])
     raise ValueError(
-        "torchvision and timm have no names for this network; torchvision has them for post-activation "
-        "residual networks, for VGG and for AlexNet with model.form='one_column', timm for ConvNeXt, MLP-Mixer "
-        "and ConvMixer"
+        "torchvision has no names for this network; it has them for post-activation residual networks, for "
+        "VGG and for AlexNet with model.form='one_column', and timm for vision transformers with "
+        "model.placement='pre', for ConvNeXt, MLP-Mixer and ConvMixer"
     )
 
 

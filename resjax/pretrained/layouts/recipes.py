@@ -2,8 +2,10 @@
 
 from collections.abc import Collection
 
-from resjax.pretrained.constants import CIFAR, Constants
+from resjax.pretrained.constants import CIFAR, IMAGENET, Constants
 from resjax.pretrained.layouts.layout import Layout
+
+_META = {"model", "teacher", "student"}
 
 
 def standardized(
@@ -13,8 +15,9 @@ def standardized(
 
     Those that the file itself stores come first. Then come kuangliu's scripts for CIFAR, from which most
     others are copied: they save ``{"net": …, "acc": …, "epoch": …}``, and their ResNets for small images have
-    four stages, while the layout's own collection has three. Images of another number of channels than three
-    have the constants of the training set.
+    four stages, while the layout's own collection has three. Meta's scripts (DeiT, MAE, DINO) save ViTs with
+    timm's names as ``{"model": …}`` or ``{"teacher": …}``, and use ImageNet's constants. Images of another
+    number of channels than three have the constants of the training set.
 
     Args:
       layout: the recognized network.
@@ -28,6 +31,8 @@ def standardized(
         return layout._replace(mean=(), std=(), constants_of="the training set")
     scripted = prefix.partition(".")[0] == "net" and "acc" in beside
     stages = len(layout.model.get("widths", ()))
+    if layout.name == "timm" and layout.model.name == "vit" and prefix.partition(".")[0] in _META:
+        return layout._replace(**IMAGENET._asdict(), constants_of="ImageNet")
     if layout.image_size == 32 and layout.num_classes in CIFAR and (scripted or stages == 4):
         return layout.for_small_images()
     return layout

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from resjax import models
 from resjax.models.resnet import IMAGENET_SIZES
+from resjax.pretrained.constants import HALF
 from resjax.pretrained.layouts import naming, residual_names
 from resjax.pretrained.layouts.layout import Layout, refuse
 from resjax.pretrained.layouts.residual_names import Found, UnitNames
@@ -15,7 +16,6 @@ from resjax.pretrained.reading.files import Tensors
 
 _WIDTHS = (64, 128, 256, 512)
 _LAYERS = 16  # of a unit
-_HALF = (0.5, 0.5, 0.5)
 
 
 class _Blocks(NamedTuple):
@@ -57,7 +57,7 @@ def residual(tensors: Tensors, units: UnitNames) -> Layout:
         channels=channels,
     )
     if units == residual_names.TIMM_V2:
-        return layout._replace(mean=_HALF, std=_HALF, constants_of="timm")
+        return layout._replace(**HALF._asdict(), constants_of="timm")
     return layout if large or layout.name == "akamaster" else layout.for_small_images()
 
 

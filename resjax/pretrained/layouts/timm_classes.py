@@ -1,4 +1,4 @@
-"""ConvNeXt, MLP-Mixer and ConvMixer in timm: their names for export, and the Python that builds their classes."""
+"""ConvNeXt, MLP-Mixer and ConvMixer in timm: names for export, and the Python that builds their classes."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from resjax.network.cut import HeadAfter, UnitAfter
 from resjax.pretrained.layouts.convnext_names import TIMM, convnext, stages
 from resjax.pretrained.layouts.mixers import convmixer_names, mixer_names
 from resjax.pretrained.layouts.naming import FOR_JAX, check_cut
+from resjax.pretrained.layouts.vit_export import ratio
 from resjax.pretrained.places import Naming
 
 Shape = tuple[int, int, int]
@@ -93,8 +94,8 @@ def _convnext(network: Network, image_shape: Shape) -> str:
     if len(depths) != 4 or stem.patch not in (1, 3, 4, 5, 6, 7):
         found = ", ".join(f"stages.{stage} ({n})" for stage, n in enumerate(depths))
         return (
-            "The names are those of timm's ConvNeXt, which has four stages and no windows of 2 pixels or of 8 "
-            f"and more in its stem. They fit a class with {found}; in brackets are the numbers of units"
+            "The names are those of timm's ConvNeXt, which has four stages, and no windows of 2 pixels or of "
+            f"8 and more in its stem. They fit a class with {found}; in brackets are the numbers of units"
         )
     options = {
         "in_chans": image_shape[-1], "num_classes": head.classes, "depths": depths, "dims": widths,
@@ -130,8 +131,8 @@ def _mixer_names(network: Network) -> Naming:
     for i, (name, part) in enumerate(units):
         if part != ("tokens", "channels")[i % 2] or (i % 2 == 0 and i + 1 == len(units)):
             raise ValueError(
-                "timm's MLP-Mixer has an MLP along the tokens and one along the channels in each layer, and a "
-                f"cut has left one alone near {name}: cut both units of a layer, {FOR_JAX}"
+                "timm's MLP-Mixer has an MLP along the tokens and one along the channels in each layer, and "
+                f"a cut has left one alone near {name}: cut both units of a layer, {FOR_JAX}"
             )
     return mixer_names(network)
 
@@ -142,15 +143,9 @@ def _mixer(network: Network, image_shape: Shape) -> str:
     options = {
         "img_size": image_shape[:2], "in_chans": image_shape[-1], "num_classes": network.head.classes,
         "patch_size": network.stem.patch, "num_blocks": network.num_units // 2, "embed_dim": width,
-        "mlp_ratio": tuple(_ratio(n, width) for n in (tokens.width, channels.width)),
+        "mlp_ratio": tuple(ratio(n, width) for n in (tokens.width, channels.width)),
     }  # fmt: skip
     return f"model = mlp_mixer.MlpMixer({_arguments(options)})"
-
-
-def _ratio(outputs: int, width: int) -> float:
-    """A number r for which int(r · width) is ``outputs``."""
-    ratio = outputs / width
-    return ratio if int(ratio * width) == outputs else (outputs + 0.5) / width
 
 
 def _is_convmixer(network: Network) -> bool:

@@ -3,7 +3,8 @@
 torchvision's class ``ResNet`` takes any number of units in each of its four stages, so a cut ResNet is built
 from the number of units that are left: ``ResNet(BasicBlock, layers=[2, 1, 2, 2])``. Smaller networks, with
 three stages, are ``CifarResNet`` of chenyaofo/pytorch-cifar-models. For others there is a sentence that says
-what such a class has. ConvNeXt, MLP-Mixer and ConvMixer have timm's names (``timm_classes``).
+what such a class has. Vision transformers are timm's class ``VisionTransformer`` (``vit_export``); ConvNeXt,
+MLP-Mixer and ConvMixer have classes of timm, too (``timm_classes``).
 """
 
 from __future__ import annotations
@@ -11,17 +12,10 @@ from __future__ import annotations
 import collections
 from typing import NamedTuple
 
-import flax.linen as nn
-
-from resjax.models.convmixer import ConvMixerUnit
-from resjax.models.convnext import ConvNextUnit
-from resjax.models.mixer import TokenMixing
 from resjax.models.residual import ResidualUnit
 from resjax.models.stem_head import STEMS, Head, Stem, StemForm
-from resjax.models.transformer import NormedUnit
 from resjax.network import Network
-from resjax.network.cut import UnitAfter
-from resjax.pretrained.layouts import naming, timm_classes
+from resjax.pretrained.layouts import naming, timm_classes, vit_export, vit_names
 from resjax.pretrained.places import Naming
 
 
@@ -55,26 +49,17 @@ def names_of(network: Network) -> Naming:
     Raises:
       ValueError: neither torchvision nor timm has such a network; or a cut has left what they lack.
     """
+    if vit_names.is_vit(network):
+        vit_export.check(network)
+        return vit_names.vit(network, vit_names.TIMM)
     return timm_classes.names(network) or naming.torchvision(network)
-
-
-def branch_end(unit: nn.Module) -> tuple[str, ...]:
-    """The path of the layer that ends the branch of a unit: a factor on its parameters is one on the branch."""
-    if isinstance(unit, UnitAfter):
-        return ("unit", *branch_end(unit.unit))
-    if isinstance(unit, ConvMixerUnit):
-        return "depthwise", "bn"
-    if isinstance(unit, ConvNextUnit):
-        return ("scale",) if unit.version == "v1" and unit.layer_scale else ("outer",)
-    if isinstance(unit, NormedUnit):
-        return ("branch", "mlp", "outer") if isinstance(unit.branch, TokenMixing) else ("branch", "outer")
-    assert isinstance(unit, ResidualUnit)
-    return (f"bn{len(unit.layers)}",)
 
 
 def building(network: Network, image_shape: tuple[int, int, int], file: str) -> str:
     """How to build ``network``, which was exported to ``file``, in PyTorch: lines of Python, or a sentence on
     the class that they need; "" for a network without residual units."""
+    if vit_names.is_vit(network):
+        return vit_export.building(network, image_shape, file)
     if lines := timm_classes.building(network, image_shape, file):
         return lines
     if not all(isinstance(stack.unit, ResidualUnit) for stack in network.stacks):

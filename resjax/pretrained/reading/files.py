@@ -1,10 +1,11 @@
 """Reading what a file holds: tensors by name, and the plain values beside them.
 
-Two kinds of files are read, and the folders and indices that consist of them (``folders``):
+Three kinds of files are read, and the folders and indices that consist of them (``folders``):
 
 * safetensors, with ``safetensors_files``;
 * files of ``torch.save``, in the current format and that of before 2020, with
-  ``torch_files``.
+  ``torch_files``;
+* .npz files, with ``numpy_files``.
 
 A tensor is read on demand, at each use. ``formats`` says what any other file is.
 
@@ -25,7 +26,8 @@ import numpy as np
 
 from resjax.data.files import open_regular
 from resjax.pretrained.reading.folders import INDEX, checkpoint_in, shards
-from resjax.pretrained.reading.formats import SAFETENSORS, recognize, shown
+from resjax.pretrained.reading.formats import NUMPY, SAFETENSORS, recognize, shown
+from resjax.pretrained.reading.numpy_files import read_numpy
 from resjax.pretrained.reading.safetensors_files import read_safetensors
 from resjax.pretrained.reading.torch_files import read_torch
 
@@ -121,9 +123,13 @@ def size(path: str | Path) -> int:
 
 
 def _read(file: Path) -> Checkpoint:
-    if recognize(file) == SAFETENSORS:
+    about = "nothing"
+    kind = recognize(file)
+    if kind == SAFETENSORS:
         tensors, values = read_safetensors(file)
-        about = "metadata alone" if values else "nothing"
+        about = "metadata alone" if values else about
+    elif kind == NUMPY:
+        tensors, values = read_numpy(file)
     else:
         tensors, values, about = read_torch(file)
     if not tensors:

@@ -14,8 +14,8 @@ from pathlib import Path
 from resjax.data.archives import open_zip
 from resjax.data.files import open_regular
 
-SAFETENSORS, TORCH = "safetensors", "torch"
-_KNOWN = "safetensors and files of torch.save are read"
+SAFETENSORS, TORCH, NUMPY = "safetensors", "torch", "numpy"
+_KNOWN = "safetensors, files of torch.save and .npz are read"
 _OTHER_FRAMEWORK = (
     f"{_KNOWN}. Networks of other libraries are analyzed as JAX functions: python -m resjax.analyze "
     "--network=MODULE:FUNCTION (docs/discover.md)"
@@ -48,7 +48,7 @@ _TABLE_MAGIC = bytes.fromhex("57fb808b247547db")  # at the end of TensorFlow's i
 
 
 def recognize(file: Path) -> str:
-    """``SAFETENSORS`` or ``TORCH``.
+    """``SAFETENSORS``, ``TORCH`` or ``NUMPY``.
 
     Raises:
       ValueError: it is of another format, empty, or not downloaded; the message says which and what to do.
@@ -83,6 +83,8 @@ def _readable(file: Path, head: bytes) -> str:
         parts = {name.rpartition("/")[2] for name in names}
         if "data.pkl" in parts and "constants.pkl" not in parts:
             return TORCH
+        if names and all(name.endswith(".npy") for name in names):
+            return NUMPY
     return ""
 
 
@@ -149,12 +151,6 @@ def _zip(file: Path, size: int) -> tuple[str, str]:
     if "constants.pkl" in parts:
         code = f"import torch; torch.save(torch.jit.load({str(file)!r}).state_dict(), 'weights.pth')"
         return "TorchScript, which holds a program", f"save the state_dict() alone:\n  {python_command(code)}"
-    if names and all(name.endswith(".npy") for name in names):
-        load = f"dict(numpy.load({str(file)!r}))"
-        code = f"import numpy, safetensors.numpy as s; s.save_file({load}, 'x.safetensors')"
-        return "a file of NumPy arrays (.npz)", (
-            f"if they have the names and shapes of PyTorch, convert it:\n  {python_command(code)}"
-        )
     if "model.weights.h5" in parts:
         return "a Keras model", _OTHER_FRAMEWORK
     inside = [
