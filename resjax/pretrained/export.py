@@ -35,8 +35,7 @@ from resjax.network.cut import UnitAfter
 from resjax.network.example import described
 from resjax.network.unit import Unit
 from resjax.pretrained.convert import to_tensors
-from resjax.pretrained.layouts import vit_export, vit_names
-from resjax.pretrained.layouts.torch_classes import building, names_of
+from resjax.pretrained.layouts.torch_classes import building, completed, names_of
 from resjax.pretrained.serving import forward_program
 from resjax.workdir.atomic import replacing, write
 from resjax.workdir.paths import writable_file
@@ -59,8 +58,7 @@ def export(
     """
     names = names_of(network)
     tensors = to_tensors(_without_gates(network, variables), network, image_shape, names)
-    if vit_names.is_vit(network):
-        tensors = vit_export.completed(tensors, network, image_shape)
+    tensors = completed(tensors, network, image_shape)
     with replacing(Path(path)) as file:
         save_file(tensors, file, metadata={"format": "pt", **(facts or {})})
 

@@ -1,36 +1,85 @@
-"""MLP-Mixer and ConvMixer of timm, by names and shapes."""
+"""MLP-Mixer of timm and of its authors' JAX code, and ConvMixer of timm, by names and shapes."""
 
+import functools
 import itertools
 import math
+from typing import NamedTuple
 
 from resjax import models
 from resjax.models.mixer import SIZES, Size
 from resjax.network import Network
 from resjax.pretrained.constants import HALF
 from resjax.pretrained.layouts.layout import Layout, refuse
+from resjax.pretrained.layouts.vit_names import layers_of
 from resjax.pretrained.places import Module, Naming, of_layers
 from resjax.pretrained.reading.files import Tensors
 
-# A tensor that every network of the kind has: the weights of its first unit's first layer.
-MIXER, CONVMIXER = "blocks.0.mlp_tokens.fc1.weight", "blocks.0.0.fn.0.weight"
-_MLP = {"inner": "fc1", "outer": "fc2"}
+
+class MixerNames(NamedTuple):
+    """Names of layers; {i} is the number of a layer of the network, which has an MLP along the tokens and one
+    along the channels."""
+
+    stem: str
+    layer: str  # the prefix of a layer, of which the following are parts; each has a name for both MLPs
+    norms: tuple[str, str]
+    mlps: tuple[str, str]
+    inner: str  # in an MLP
+    outer: str
+    norm: str  # behind the last layer
+    leaves: tuple[str, str] = ("weight", "weight")  # the weights of a layer, and of a LayerNorm
+
+    def tensor(self, layer: str, leaf: str) -> str:
+        """The name of an array of ours, 'kernel', 'scale' or 'bias', of a layer."""
+        return f"{layer}.{dict(zip(('kernel', 'scale'), self.leaves, strict=True)).get(leaf, leaf)}"
+
+    def of_mlp(self, i: int, along: int, layer: str) -> str:
+        """Layer ``inner`` or ``outer`` of an MLP in layer ``i``, ``along`` the tokens, 0, or channels, 1."""
+        return f"{self.layer.format(i=i)}.{self.mlps[along]}.{layer}"
+
+    def of_norm(self, i: int, along: int) -> str:
+        """The LayerNorm in front of that MLP."""
+        return f"{self.layer.format(i=i)}.{self.norms[along]}"
+
+    @property
+    def marker(self) -> str:
+        """A tensor that every network with these names has: the weights of its first unit's first layer."""
+        return self.tensor(self.of_mlp(0, 0, self.inner), "kernel")
+
+
+TIMM = MixerNames(
+    stem="stem.proj", layer="blocks.{i}", norms=("norm1", "norm2"), mlps=("mlp_tokens", "mlp_channels"),
+    inner="fc1", outer="fc2", norm="norm",
+)  # fmt: skip
+# Of google-research/vision_transformer.
+JAX = MixerNames(
+    stem="stem", layer="MixerBlock_{i}", norms=("LayerNorm_0", "LayerNorm_1"),
+    mlps=("token_mixing", "channel_mixing"), inner="Dense_0", outer="Dense_1", norm="pre_head_layer_norm",
+    leaves=("kernel", "scale"),
+)  # fmt: skip
+PARTS = ("tokens", "channels")
+# A tensor that every ConvMixer of timm has.
+CONVMIXER = "blocks.0.0.fn.0.weight"
 # The authors' ConvMixer-768/32 has ReLU, the others GELU (README of locuslab/convmixer; timm).
 _WITH_RELU = (768, 32)
 
 
-def mixer(tensors: Tensors) -> Layout:
-    """The layout of an MLP-Mixer.
+def mixer(tensors: Tensors, names: MixerNames) -> Layout:
+    """The layout of an MLP-Mixer whose layers have the names ``names``.
 
     Raises:
       ValueError: it can't be represented here; the message says why.
     """
     refuse(tensors, {"stem.norm.weight": "a normalization of its patches"})
-    depth = _count(tensors, "blocks.{}.mlp_tokens.fc1.weight")
-    token_width, tokens = _shape(tensors, MIXER, 2)
-    mlp_width, width = _shape(tensors, "blocks.0.mlp_channels.fc1.weight", 2)
-    _, channels, _, patch = _shape(tensors, "stem.proj.weight", 4)
-    for part, outputs in (("tokens", token_width), ("channels", mlp_width)):
-        name = f"blocks.0.mlp_{part}.fc2.weight"
+
+    def weights(along: int, layer: str, i: int = 0) -> str:
+        return names.tensor(names.of_mlp(i, along, layer), "kernel")
+
+    depth = next(i for i in itertools.count() if weights(0, names.inner, i) not in tensors)
+    token_width, tokens = _shape(tensors, names.marker, 2)
+    mlp_width, width = _shape(tensors, weights(1, names.inner), 2)
+    _, channels, _, patch = _shape(tensors, names.tensor(names.stem, "kernel"), 4)
+    for along, outputs in enumerate((token_width, mlp_width)):
+        name = weights(along, names.outer)
         if (inputs := _shape(tensors, name, 2)[1]) != outputs:
             raise ValueError(
                 f"{name} reads {inputs} of the {outputs} outputs of the layer in front of it, so a gate is "
@@ -38,34 +87,44 @@ def mixer(tensors: Tensors) -> Layout:
             )
     own = Size(width, depth, token_width, mlp_width, patch)
     size = next((size for size, known in SIZES.items() if known == own), "")
-    classes = tensors["head.weight"].shape[0] if "head.weight" in tensors else 0
+    head = names.tensor("head", "kernel")
     return Layout(
-        name="timm Mixer",
-        model=models.defaults("mixer", **({"size": size} if size else own._asdict())),
-        naming=mixer_names,
-        num_classes=classes,
+        name="timm Mixer" if names == TIMM else "vision_transformer Mixer",
+        model=models.defaults(
+            "mixer",
+            activation="gelu" if names == TIMM else "gelu_tanh",
+            **({"size": size} if size else own._asdict()),
+        ),
+        naming=functools.partial(mixer_names, names=names),
+        num_classes=tensors[head].shape[0] if head in tensors else 0,
         image_size=patch * math.isqrt(tokens),
         mean=HALF.mean,
         std=HALF.std,
         channels=channels,
-        constants_of="timm",
+        constants_of="timm's Mixer" if names == TIMM else "Google's Mixer",
     )
 
 
-def mixer_names(network: Network) -> Naming:
-    """timm's names of the layers of an MLP-Mixer whose layers are whole."""
+def mixer_names(network: Network, names: MixerNames) -> Naming:
+    """The names of all arrays of an MLP-Mixer. Its layers are counted as they are now, without gaps.
 
-    def name(module: Module) -> str:
+    A layer counts if one of its MLPs is left.
+    """
+    layers = layers_of(network)
+
+    def tensors(module: Module, leaf: str) -> tuple[str, ...]:
         part, row, path = module
         if part == "stem":
-            return "stem.proj"
-        if part == "head":
-            return {"norm": "norm", "classifier": "head"}[path[0]]
-        if path == ("norm",):
-            return f"blocks.{row}.norm{('tokens', 'channels').index(part) + 1}"
-        return f"blocks.{row}.mlp_{part}.{_MLP[path[-1]]}"
+            layer = names.stem
+        elif part == "head":
+            layer = {"norm": names.norm, "classifier": "head"}[path[0]]
+        else:
+            place = layers[part, row], PARTS.index(part)
+            own = {"inner": names.inner, "outer": names.outer}.get(path[-1])
+            layer = names.of_mlp(*place, own) if own else names.of_norm(*place)
+        return (names.tensor(layer, leaf),)
 
-    return of_layers(name)
+    return tensors
 
 
 def convmixer(tensors: Tensors) -> Layout:
@@ -75,7 +134,7 @@ def convmixer(tensors: Tensors) -> Layout:
       ValueError: it can't be represented here; the message says why.
     """
     width, of_each, kernel, _ = _shape(tensors, CONVMIXER, 4)
-    depth = _count(tensors, "blocks.{}.0.fn.0.weight")
+    depth = next(i for i in itertools.count() if f"blocks.{i}.0.fn.0.weight" not in tensors)
     _, channels, _, patch = _shape(tensors, "stem.0.weight", 4)
     if of_each != 1 or kernel % 2 == 0:
         raise ValueError(
@@ -117,10 +176,6 @@ def convmixer_names(network: Network) -> Naming:
     return of_layers(name)
 
 
-def _count(tensors: Tensors, template: str) -> int:
-    return next(i for i in itertools.count() if template.format(i) not in tensors)
-
-
 def _shape(tensors: Tensors, name: str, rank: int) -> tuple[int, ...]:
     """The shape of a tensor.
 
@@ -128,8 +183,8 @@ def _shape(tensors: Tensors, name: str, rank: int) -> tuple[int, ...]:
       ValueError: it is missing, or has another number of dimensions.
     """
     if name not in tensors:
-        raise ValueError(f"{name} is missing, which a network with {MIXER} or {CONVMIXER} has")
+        raise ValueError(f"{name} is missing, which every network with the names of this one has")
     shape = tensors[name].shape
     if len(shape) != rank:
-        raise ValueError(f"{name} has shape {shape}; its number of dimensions is {rank} in ours")
+        raise ValueError(f"{name} has shape {shape}; it has {rank} dimensions in ours")
     return shape

@@ -36,7 +36,10 @@ def _any(tensors: Tensors) -> bool:
 FAMILIES = (
     *(Family(units.marker, _any, functools.partial(residual, units=units)) for units in UNITS),
     *(Family(names.marker, _any, functools.partial(convnext, names=names)) for names in CONVNEXT),
-    Family(mixers.MIXER, _any, mixers.mixer),
+    *(
+        Family(names.marker, _any, functools.partial(mixers.mixer, names=names))
+        for names in (mixers.TIMM, mixers.JAX)
+    ),
     Family(mixers.CONVMIXER, _any, mixers.convmixer),
     Family(chain.MARKER, chain.is_chain, chain.chain),
     *(Family(marker, vit.is_vit, vit.vit) for marker in vit.MARKERS),
@@ -44,8 +47,8 @@ FAMILIES = (
 KNOWN = (
     "ResNet, VGG, AlexNet, ViT and ConvNeXt of torchvision; ResNet, ResNetV2, VGG, ViT, DeiT, ConvNeXt, "
     "MLP-Mixer and ConvMixer of timm; Hugging Face microsoft/resnet-*, ViTForImageClassification and "
-    "ConvNextForImageClassification; ConvNeXt of facebookresearch; Google's ViT (.npz); for CIFAR, those of "
-    "akamaster, bearpaw, chenyaofo, kuangliu, weiaicunzai and xternalz"
+    "ConvNextForImageClassification; ConvNeXt of facebookresearch; Google's ViT and MLP-Mixer (.npz); for "
+    "CIFAR, those of akamaster, bearpaw, chenyaofo, kuangliu, weiaicunzai and xternalz"
 )
 MARKERS = tuple(family.marker for family in FAMILIES)
 
