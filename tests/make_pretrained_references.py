@@ -1,35 +1,54 @@
-"""Writes tests/data/pretrained.npz, and two files as ``torch.save`` makes them.
+"""Writes tests/data/pretrained.npz and pretrained_vit.npz, and two files as ``torch.save`` makes them.
 
 Run with torch 2.13.0, torchvision 0.28.0, timm 1.0.31 and transformers 5.23.0: python
-tests/make_pretrained_references.py. For each network of ``torch_models.SMALL``: the names and shapes of its
-tensors, and ``pretrained_helpers.summary`` of the outputs of its stem and blocks and of its logits.
+tests/make_pretrained_references.py [pretrained|pretrained_vit]. For each network of ``SMALL`` in
+``torch_models`` or ``torch_vits``: the names and shapes of its tensors, and ``pretrained_helpers.summary`` of
+the outputs of its stem and blocks and of its logits.
 """
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch_models
+import torch_vits
 from pretrained_helpers import SAVED, images, summary
-from torch_models import SMALL, activations, build
 
 DATA = Path(__file__).parent / "data"
 
 
-def main():
-    """Writes everything."""
+def main(wanted):
+    """Writes everything, or the networks of one file."""
+    if wanted in ("", "pretrained"):
+        _write("pretrained", torch_models.SMALL, _build)
+        _write_saved()
+    if wanted in ("", "pretrained_vit"):
+        _write("pretrained_vit", torch_vits.SMALL, torch_vits.build)
+
+
+def _build(name):
+    model, looked_at, size = torch_models.build(name)
+    return model, looked_at, size, model.state_dict(), {}
+
+
+def _write(file, names, build):
     arrays = {}
-    for name in SMALL:
-        model, looked_at, size = build(name)
-        tensors = {k: list(v.shape) for k, v in model.state_dict().items()}
-        facts = {"size": size, "tensors": tensors}
+    for name in names:
+        model, looked_at, size, tensors, fields = build(name)
+        facts = {"size": size, "tensors": {k: list(v.shape) for k, v in tensors.items()}}
+        if fields:
+            facts["fields"] = fields
         arrays[f"{name}.facts"] = np.frombuffer(json.dumps(facts).encode(), np.uint8)
-        found = activations(model, looked_at, images(size))
+        found = torch_models.activations(model, looked_at, images(size))
         arrays[f"{name}.summaries"] = np.stack([summary(a) for a in found]).astype(np.float32)
         print(name, len(tensors), len(found))
     DATA.mkdir(exist_ok=True)
-    np.savez_compressed(DATA / "pretrained.npz", **arrays)
+    np.savez_compressed(DATA / f"{file}.npz", **arrays)
 
+
+def _write_saved():
     tensors = {k: torch.from_numpy(v) for k, v in SAVED.items()}
     state = torch.nn.Module().state_dict()
     for key, tensor in tensors.items():
@@ -42,4 +61,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    main("".join(sys.argv[1:]))

@@ -28,6 +28,15 @@ def info_of(found, side=0):
     return Info("/data/animals.npz", shape, 10, 100, 50, (), mean, std)
 
 
+VIT = ["LayerNorm's ε", "activation"]
+SMALL = {"width": 24, "depth": 2, "heads": 2, "mlp_width": 8, "patch": 4}
+
+
+def vit(name, **fields):
+    found = layout("vit", 16, **SMALL | fields)
+    return found._replace(name=name, mean=(0.5,) * 3, std=(0.5,) * 3, constants_of="Google's ViT")
+
+
 PROJECTED = {"placement": "post", "transition": "projection"}
 NETWORKS = {
     "option A": (
@@ -70,6 +79,15 @@ NETWORKS = {
     "VGG": (layout("vgg", 224, fc_width=64), [*IMAGES[:2], *IMAGES[3:], "activation"]),
     "VGG with BatchNorm": (layout("vgg", 224, fc_width=64, norm=True), [*IMAGES[:2], *IMAGES[3:], *FIXED]),
     "AlexNet": (layout("alexnet", 224, form="one_column"), [*IMAGES, "activation"]),
+    "ViT": (vit("timm"), [*IMAGES, "heads", "the classifier reads", *VIT]),
+    "ViT of Google": (
+        vit("big_vision", activation="gelu_tanh", representation=8, positions="sincos"),
+        [*IMAGES, "the classifier reads", "positions", "in front of the classifier", *VIT],
+    ),
+    "ViT with means": (
+        vit("Hugging Face", pool="mean", heads=1, norm_epsilon=1e-12),
+        [*IMAGES, "heads", *VIT],
+    ),
 }
 
 
@@ -99,6 +117,8 @@ def test_each_flag_changes_a_network_that_can_be_built(name):
             assert len(value) == found.channels
         elif isinstance(old, int) and not isinstance(old, bool):
             value = int(text)
+        elif isinstance(old, float):
+            value = float(text)
         assert value != old, row
         config[section][key] = value
         models.build(config.model, image_shape=info.image_shape, num_classes=10)
@@ -142,3 +162,10 @@ def test_other_images_than_usual_are_named():
     found = layout("resnet", **PROJECTED)
     rows = {row.what: row for row in assumptions(default_config(found), found, info_of(found, 28))}
     assert rows["pixels"][1:] == ("28×28 (usual: 32×32)", "--config.data.image_size=32")
+
+
+def test_positions_of_other_images_are_told():
+    found = vit("timm")
+    rows = {row.what: row for row in assumptions(default_config(found), found, info_of(found, 32))}
+    assert rows["positions"][1:] == ("resampled, 4×4 to 8×8", "--config.data.image_size=16")
+    assert rows["mean (of Google's ViT)"].flag == "--config.data.mean=0.485,0.456,0.406"

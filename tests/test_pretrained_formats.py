@@ -37,7 +37,7 @@ def tarred():
 
 def npz():
     made = io.BytesIO()
-    np.savez(made, a=np.zeros(2))
+    np.savez(made, a=np.array([{}]))
     return made.getvalue()
 
 
@@ -79,7 +79,7 @@ GZIPPED = gzip.compress(b"a", mtime=0)  # without the time, which would be in th
         ("x.params", struct.pack("<QQ", 0x112, 0), rf"is a file of MXNet{JAX}"),
         ("x.gguf", b"GGUF\3\0\0\0", "is GGUF"),
         ("x.npy", b"\x93NUMPY\x01\0", "is a single NumPy array"),
-        ("x.npz", npz(), r"NumPy arrays \(\.npz\).*\n.*s\.save_file\(dict\(numpy\.load\('.*x\.npz'\)"),
+        ("x.npz", npz(), "a has dtype object, and Python objects are not read; save arrays of numbers"),
         ("x.mat", b"MATLAB 5.0 MAT-file", "is a file of MATLAB"),
         ("x.pth.gz", GZIPPED, r"is compressed \(gzip\): .*: gunzip -k .*x\.pth\.gz$"),
         ("a b.tar.gz", GZIPPED, r"a compressed tar archive: .*: tar -xf '.*a b\.tar\.gz'$"),

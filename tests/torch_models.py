@@ -195,22 +195,33 @@ def build(name):
     """A module with drawn weights, in inference mode, the modules to look at, and its images' side."""
     function, arguments, size = {**SMALL, **LARGE}[name]
     model, looked_at = function(*arguments)
+    return drawn(model), looked_at, size
+
+
+def drawn(model):
+    """``model`` with drawn weights, in inference mode."""
     state = {k: torch.from_numpy(np.asarray(draw(k, tuple(v.shape)))) for k, v in model.state_dict().items()}
     model.load_state_dict(state)
-    return model.eval(), looked_at, size
+    return model.eval()
 
 
 def activations(model, looked_at, x):
-    """Outputs of the modules looked at and the logits, channels last; x is numpy [B, H, W, C]."""
+    """Outputs of the modules looked at and the logits, channels last; x is numpy [B, H, W, C].
+
+    Of a module called ``NAME:in``, the input.
+    """
     found = {}
 
     def hook(name):
         def keep(module, inputs, output):
-            found[name] = output.detach().clone()
+            one = inputs[0] if name.endswith(":in") else output
+            found[name] = one.detach().clone()
 
         return keep
 
-    handles = [model.get_submodule(name).register_forward_hook(hook(name)) for name in looked_at]
+    handles = [
+        model.get_submodule(name.removesuffix(":in")).register_forward_hook(hook(name)) for name in looked_at
+    ]
     with torch.no_grad():
         logits = model(torch.from_numpy(x).permute(0, 3, 1, 2))
     for handle in handles:

@@ -59,12 +59,14 @@ def _of_images(config: ConfigDict, layout: Layout, info: Info) -> Iterator[Assum
             yield Assumption(f"{name} (of {whose})", shown, f"--config.data.{name}={other}")
     height, width, _ = info.image_shape
     side = layout.image_size
-    if not config.data.image_size and "fc_width" not in layout.model:  # fc6 shows the size of its images
+    usual_size = side if layout.has_positions else 0
+    by_file = "fc_width" in layout.model  # fc6 shows the size of its images
+    if config.data.image_size == usual_size and not by_file:
         same = (height, width) == (side, side)
         note = "" if same else f" (usual: {side}×{side})"
         other_size = 2 * side if same else side
         yield Assumption("pixels", f"{height}×{width}{note}", f"--config.data.image_size={other_size}")
-    if layout.model.get("positions") == "learned" and (height, width) != (side, side):
+    if layout.has_positions and (height, width) != (side, side):
         patch = layout.model.patch
         grids = f"{side // patch}×{side // patch} to {height // patch}×{width // patch}"
         yield Assumption("positions", f"resampled, {grids}", f"--config.data.image_size={side}")

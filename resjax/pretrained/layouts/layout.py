@@ -26,6 +26,11 @@ class Layout(NamedTuple):
     constants_of: str = "ImageNet"  # where ``mean`` and ``std`` come from
 
     @property
+    def has_positions(self) -> bool:
+        """Whether positions were learned for images of ``image_size``."""
+        return self.model.get("positions") == "learned"
+
+    @property
     def augmentation(self) -> dict[str, Any]:
         """Fields of ``config.data`` for the crops and flips of the authors' training, from which the running
         statistics come. A file does not show them; these are the recipes of torchvision, timm and both

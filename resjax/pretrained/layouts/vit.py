@@ -33,6 +33,7 @@ COLLECTIONS = (
     Collection("torchvision", vit_names.TORCHVISION, IMAGENET, "ImageNet"),
     Collection("torchvision", vit_names.TORCHVISION_FIRST, IMAGENET, "ImageNet"),
     Collection("Hugging Face", vit_names.HUGGING_FACE, HALF, "Google's ViT", (("norm_epsilon", 1e-12),)),
+    Collection("Hugging Face", vit_names.HUGGING_FACE_5, HALF, "Google's ViT", (("norm_epsilon", 1e-12),)),
     Collection("vision_transformer", vit_names.JAX, HALF, "Google's ViT", (("activation", "gelu_tanh"),)),
     Collection("big_vision", vit_names.BIG_VISION, HALF, "Google's ViT", (("activation", "gelu_tanh"),)),
 )

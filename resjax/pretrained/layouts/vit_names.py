@@ -77,6 +77,11 @@ HUGGING_FACE = VitNames(
     outer="output.dense", scales=("", ""), norm="vit.layernorm", pooled_norm="",
     representation="vit.pooler.dense", head="classifier",
 )  # fmt: skip
+# Of the modules in transformers from version 5 on, whose files have the names above.
+HUGGING_FACE_5 = HUGGING_FACE._replace(
+    layer="vit.layers.{i}", qkv=("attention.q_proj", "attention.k_proj", "attention.v_proj"),
+    out="attention.o_proj", inner="mlp.fc1", outer="mlp.fc2",
+)  # fmt: skip
 # Of google-research/vision_transformer (ViT, AugReg), which counts all modules of a layer together.
 JAX = VitNames(
     patch="embedding", class_token="cls", positions="Transformer.posembed_input.pos_embedding", input_norm="",
