@@ -180,6 +180,7 @@ KINDS = {
     "pickle": Kind("x.pkl", lambda p: p.write_bytes(pickle.dumps(resnet())), _tensors),
     "safetensors": Kind("x.st", lambda p: safetensors.numpy.save_file(resnet(), p), _safetensors),
     "network": Kind("x.st", lambda p: safetensors.numpy.save_file(resnet(), p), _network),
+    "arrays": Kind("x.npz", lambda p: np.savez(p, **resnet()), _tensors),
     "npz": Kind("x.npz", lambda p: _arrays(p, np.savez), _npz),
     "deflated": Kind("x.npz", lambda p: _arrays(p, np.savez_compressed), _npz),
     "png": Kind("x.png", _image, _picture),

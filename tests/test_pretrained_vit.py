@@ -44,6 +44,7 @@ RECOGNIZED = {
     "google_big_vision": ("big_vision", HALF, {"activation": "gelu_tanh"}),
 }
 SHAPE = (16, 16, 3)
+FAST = ("timm_clip", "timm_mae", "torchvision_representation", "google_vit")
 
 
 def facts_of(name):
@@ -63,7 +64,7 @@ def saved(name, folder):
     return file
 
 
-@pytest.mark.parametrize("name", slow_but(NAMES, "timm_clip", "timm_mae", "huggingface_vit", "google_vit"))
+@pytest.mark.parametrize("name", slow_but(NAMES, *FAST))
 def test_every_unit_is_that_of_pytorch(name, tmp_path):
     facts = facts_of(name)
     found = load(saved(name, tmp_path), **facts.get("fields", {}))

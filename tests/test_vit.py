@@ -338,6 +338,10 @@ def test_kernels_start_with_the_variance_of_glorot(key):
         ({"grain": "layer", "placement": "post"}, "use model.grain='unit' or model.placement='pre'"),
         ({"layer_scale": -0.1}, "model.layer_scale=-0.1; allowed"),
         ({"unit_dropout": "some"}, "none, linear, uniform, subset"),
+        ({"activation": "relu"}, "gelu, gelu_tanh, quick_gelu"),
+        ({"norm_epsilon": 0.0}, "model.norm_epsilon=0.0; allowed"),
+        ({"representation": -1}, "model.representation=-1; allowed"),
+        ({"pool": "patches", "placement": "post"}, "use 'mean' or model.placement='pre'"),
     ],
 )
 def test_what_cannot_be_is_refused_with_the_remedy(fields, message):

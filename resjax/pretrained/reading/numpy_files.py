@@ -18,6 +18,7 @@ import numpy as np
 from resjax.data.archives import open_zip
 from resjax.data.files import open_regular
 from resjax.data.npz import header, read_member
+from resjax.pretrained.reading.formats import shown
 from resjax.pretrained.reading.scalars import scalars
 
 _ENDING = ".npy"
@@ -38,15 +39,15 @@ def read_numpy(file: Path) -> tuple[dict[str, Callable[[], np.ndarray]], dict[st
         with open_regular(file) as opened, open_zip(opened) as archive:
             for info in archive.infolist():
                 key = info.filename.removesuffix(_ENDING)
-                found = header(str(file), archive, key, info, size)
+                found = header(str(file), archive, shown(key), info, size)
                 total += found.bytes
                 name = key.replace("/", ".")
                 if name in tensors:
-                    raise ValueError(f"{file}: the name {name} stands twice in it; save it again")
+                    raise ValueError(f"{file}: the name {shown(name)} stands twice in it; save it again")
                 tensors[name] = partial(_read, file, key, info)
                 shapes[name] = found.shape
     except zipfile.BadZipFile as error:
-        raise ValueError(f"{file} is damaged ({error}): download it again") from error
+        raise _damaged(file, error) from error
     if total > max(_TIMES * size, _SMALL):
         raise ValueError(
             f"{file} has {size:,} bytes, and its arrays {total:,}; at most {_TIMES} times as many are read: "
@@ -56,9 +57,16 @@ def read_numpy(file: Path) -> tuple[dict[str, Callable[[], np.ndarray]], dict[st
 
 
 def _read(file: Path, key: str, info: zipfile.ZipInfo) -> np.ndarray:
-    with open_regular(file) as opened, open_zip(opened) as archive:
-        array = read_member(str(file), archive, key, info)
+    try:
+        with open_regular(file) as opened, open_zip(opened) as archive:
+            array = read_member(str(file), archive, shown(key), info)
+    except zipfile.BadZipFile as error:
+        raise _damaged(file, error) from error
     return _outputs_first(array, key.split("/")) if key.endswith("/kernel") else array
+
+
+def _damaged(file: Path, error: Exception) -> ValueError:
+    return ValueError(f"{file} is damaged ({error}): download it again")
 
 
 def _outputs_first(kernel: np.ndarray, path: list[str]) -> np.ndarray:
