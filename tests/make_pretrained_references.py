@@ -1,10 +1,9 @@
-"""Writes tests/data/pretrained.npz, pretrained_vit.npz and pretrained_conv.npz, and two files of
-``torch.save``.
+"""Writes tests/data/pretrained.npz, pretrained_vit.npz, pretrained_conv.npz and two files of ``torch.save``.
 
-Run with torch 2.13.0, torchvision 0.28.0, timm 1.0.31 and transformers 5.23.0 (5.24.0 for
-the latter two): python tests/make_pretrained_references.py [pretrained|pretrained_vit|pretrained_conv]. For
-each network of ``SMALL`` in ``torch_models``, ``torch_vits`` or ``torch_convs``: the names and shapes of its tensors, and
-``pretrained_helpers.summary`` of the outputs of its stem and blocks and of its logits.
+Run with torch 2.13.0, torchvision 0.28.0, timm 1.0.31 and transformers 5.23.0 (5.24.0 for the second and the
+third): python tests/make_pretrained_references.py [pretrained|pretrained_vit|pretrained_conv]. For each
+network of ``SMALL`` in ``torch_models``, ``torch_vits`` or ``torch_convs``: the names and shapes of its
+tensors, and ``pretrained_helpers.summary`` of the outputs of its stem and blocks and of its logits.
 """
 
 import json
