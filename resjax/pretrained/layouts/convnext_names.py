@@ -107,7 +107,7 @@ def convnext(network: Network, names: ConvNextNames) -> Naming:
     """The names of all layers of a ConvNeXt, whole or cut without maps."""
     units, downs, _, _ = stages(network)
     layers = {"depthwise": names.depthwise, "norm": names.norm, "inner": names.inner, "outer": names.outer}
-    alone = {
+    alone: dict[tuple[str, ...], str] = {
         ("scale", "gamma"): names.scale, ("grn", "gamma"): names.grn[0], ("grn", "beta"): names.grn[1]
     }  # fmt: skip
 

@@ -43,7 +43,7 @@ def completed(
     for i, left in enumerate(_left(network)):
         for along in {0, 1} - left:
             dense = {TIMM.inner: (widths[along], inputs[along]), TIMM.outer: (inputs[along], widths[along])}
-            shapes = {TIMM.of_norm(i, along): (stem.width,)}
+            shapes: dict[str, tuple[int, ...]] = {TIMM.of_norm(i, along): (stem.width,)}
             shapes |= {TIMM.of_mlp(i, along, name): shape for name, shape in dense.items()}
             for layer, shape in shapes.items():
                 out[TIMM.tensor(layer, "kernel")] = np.zeros(shape, np.float32)

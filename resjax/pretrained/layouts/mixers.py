@@ -162,7 +162,7 @@ def convmixer(tensors: Tensors) -> Layout:
 
 def convmixer_names(network: Network) -> Naming:
     """timm's names of the layers of a whole ConvMixer."""
-    layers = {
+    layers: dict[tuple[str, ...], str] = {
         ("depthwise", "conv"): "0.fn.0", ("depthwise", "bn"): "0.fn.2",
         ("pointwise", "conv"): "1", ("pointwise", "bn"): "3",
     }  # fmt: skip
