@@ -91,7 +91,7 @@ class Place(NamedTuple):
         if len(self.shape) < 2:
             return math.prod(shape) == math.prod(wanted)
         merged = ((math.prod(shape[:i]), math.prod(shape[i:])) for i in range(1, len(shape)))
-        return wanted in merged
+        return any(pair == wanted for pair in merged)
 
     def from_torch(self, tensors: Sequence[np.ndarray]) -> np.ndarray:
         """PyTorch's array as ours, float32; several ``tensors`` are joined."""

@@ -45,17 +45,16 @@ def completed(
 ) -> dict[str, np.ndarray]:
     """``tensors`` of ``network`` with timm's names, and what the class needs besides."""
     form, out = _form(network), dict(tensors)
-    grid = [side // form.stem.patch for side in image_shape[:2]]
+    rows, columns = (side // form.stem.patch for side in image_shape[:2])
     width, token = form.stem.width, int(form.stem.class_token)
     if TIMM.positions not in out:
         fixed = form.stem.positions == "sincos"
-        at = sincos(*grid, width) if fixed else np.zeros((math.prod(grid), width), np.float32)
+        at = sincos(rows, columns, width) if fixed else np.zeros((rows * columns, width), np.float32)
         out[TIMM.positions] = np.pad(at, ((token, 0), (0, 0)))[None]
     if form.stem.norm:
         bias = out.pop(TIMM.tensor(TIMM.patch, "bias"))
-        out[TIMM.positions] = out[TIMM.positions] + np.pad(
-            np.broadcast_to(bias, (math.prod(grid), width)), ((token, 0), (0, 0))
-        )
+        of_patches = np.broadcast_to(bias, (rows * columns, width))
+        out[TIMM.positions] = out[TIMM.positions] + np.pad(of_patches, ((token, 0), (0, 0)))
     for i, kinds in form.kinds.items():
         for kind in {"attention", "mlp"} - kinds:
             shapes = _shapes(kind, form, width)
@@ -133,7 +132,7 @@ def _shapes(kind: str, form: _Form, width: int) -> dict[str, tuple[int, ...]]:
     else:
         norm, scale = TIMM.mlp_norm, TIMM.scales[1]
         dense = {TIMM.inner: (form.mlp_width, width), TIMM.outer: (width, form.mlp_width)}
-    shapes = {TIMM.tensor(norm, leaf): (width,) for leaf in ("scale", "bias")}
+    shapes: dict[str, tuple[int, ...]] = {TIMM.tensor(norm, leaf): (width,) for leaf in ("scale", "bias")}
     for name, shape in dense.items():
         shapes |= {TIMM.tensor(name, "kernel"): shape, TIMM.tensor(name, "bias"): shape[:1]}
     return shapes | ({scale: (width,)} if form.layer_scale else {})
