@@ -174,6 +174,15 @@ def test_a_new_classifier_keeps_the_normalization_in_front_of_it(name, tmp_path)
     assert found.variables["params"]["head"]["classifier"]["kernel"].shape == (20, 9)
 
 
+def test_a_new_head_has_a_normalization_of_its_own_where_the_file_has_none(tmp_path):
+    tensors = {k: v for k, v in tensors_of("timm_convnextv2").items() if not k.startswith("head.")}
+    tensors["head.other.weight"] = np.ones((3, 20), np.float32)  # replaced, though head.norm belongs to ours
+    save_file(tensors, tmp_path / "x.safetensors")
+    head = load(tmp_path / "x.safetensors", 44, new_head=9).variables["params"]["head"]
+    assert np.array_equal(head["norm"]["scale"], np.ones(20))
+    assert head["classifier"]["kernel"].shape == (20, 9)
+
+
 # --- back to PyTorch ---
 
 TINY = {

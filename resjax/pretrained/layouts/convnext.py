@@ -29,7 +29,8 @@ def convnext(tensors: Tensors, names: ConvNextNames) -> Layout:
     widths = tuple(_width(tensors, names, stage) for stage in range(len(sizes)))
     patch, channels = _stem(tensors, names)
     first = names.of_unit(0, 0)
-    norm_first = "norm_pre.weight" in tensors
+    timm = names == TIMM
+    norm_first = timm and "norm_pre.weight" in tensors
     if norm_first:
         names = names._replace(head_norm="norm_pre")
     second = bool(names.grn[0]) and f"{first}.{names.grn[0]}" in tensors
@@ -42,7 +43,7 @@ def convnext(tensors: Tensors, names: ConvNextNames) -> Layout:
         version="v2" if second else "v1",
         layer_scale=1e-6 if scaled else 0.0,
         norm_first=norm_first,
-        norm_epsilon=1e-5 if names == TIMM and widths == _XXLARGE else 1e-6,
+        norm_epsilon=1e-5 if timm and widths == _XXLARGE else 1e-6,
         head_norm_epsilon=1e-12 if hugging_face else 0.0,
         **fields,
     )
