@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from resjax import models
 from resjax.network.cut import cut_variables
-from resjax.pretrained import load, recognize
+from resjax.pretrained import load, read, recognize
 from resjax.pretrained.convert import to_tensors, to_variables
 from resjax.pretrained.export import export
 from resjax.pretrained.finding.prefixes import select
@@ -84,6 +84,16 @@ def test_what_a_file_shows(name, tmp_path):
     assert layout.model.to_dict() == models.defaults("vit", **SIZE, **fields).to_dict()
 
 
+def test_a_vit_model_of_hugging_face_is_renamed(tmp_path):
+    whole = tensors_of("huggingface_vit")
+    body = {k.removeprefix("vit."): v for k, v in whole.items() if k.startswith("vit.")}
+    save_file({**body, "pooler.dense.weight": np.zeros((128, 128), np.float32)}, tmp_path / "x.safetensors")
+    (tmp_path / "names.txt").write_text("^ -> vit.\npooler\\. -> DROP\n")
+    source = read(tmp_path / "x.safetensors", names=tmp_path / "names.txt")
+    assert (source.layout.name, source.layout.num_classes) == ("Hugging Face", 0)
+    assert {*source.tensors} == {k for k in whole if k.startswith("vit.")}
+
+
 def test_metas_scripts_have_the_constants_of_imagenet():
     layout = recognize(tensors_of("timm_vit"))
     assert standardized(layout, "model.", ()).mean == IMAGENET
@@ -108,7 +118,9 @@ def shapes_of(name, **changes):
         ("timm_vit", {"patch_embed.backbone.stem.conv.weight": (8, 3, 7, 7)}, "hybrid"),
         ("timm_vit", {"blocks.0.attn.q_norm.weight": (64,)}, "normalized queries and keys"),
         ("timm_vit", {"blocks.0.attn.q_bias": (128,)}, "BEiT"),
-        ("timm_vit", {"blocks.0.mlp.fc1_g.weight": (192, 128)}, "an MLP with gates"),
+        ("timm_vit", {"blocks.0.mlp.w12.weight": (96, 128), "blocks.0.mlp.fc1.weight": None}, "with gates"),
+        ("timm_vit", {"blocks.0.mlp.fc1.weight": (384, 128)}, r"fc1\.weight: .*with gates"),
+        ("timm_vit", {"blocks.0.mlp.fc2.weight": None}, r"blocks\.0\.mlp\.fc2\.weight is missing"),
         ("timm_mae", {"cls_token": None}, r"fc_norm\.weight: .*no class token, cls_token; ours have both"),
         ("timm_vit", {"patch_embed.proj.weight": (128, 48)}, "ours have square patches"),
         ("timm_vit", {"pos_embed": (1, 8, 128)}, "its 8 positions are no square grid"),

@@ -37,10 +37,12 @@ COLLECTIONS = (
     Collection("vision_transformer", vit_names.JAX, HALF, "Google's ViT", (("activation", "gelu_tanh"),)),
     Collection("big_vision", vit_names.BIG_VISION, HALF, "Google's ViT", (("activation", "gelu_tanh"),)),
 )
+MARKERS = tuple(dict.fromkeys(one.names.marker for one in COLLECTIONS))
 # Heads of the sizes of timm and Google whose heads do not have 64 numbers, by width: So400m, H, g and G.
 _HEADS = {1152: 16, 1280: 16, 1408: 16, 1664: 16}
 _HEAD = 64
 _SCALE = 1e-5  # an initial layer scale, which the file's replaces
+_GATES = "an MLP with gates (SwiGLU)"
 # (pattern of names, what it is) of forms that ours do not have.
 _REFUSED = {
     r"dist_token|distillation_token|head_dist\.|distillation_classifier\.": (
@@ -53,22 +55,14 @@ _REFUSED = {
     r"blocks\.0\.attn\.(q_bias|relative_position|rel_pos)|rel_pos": "relative positions (BEiT)",
     r"blocks\.0\.attn\.[qk]_norm\.": "normalized queries and keys",
     r"blocks\.0\.(attn|mlp)\.norm\.": "LayerNorm within its branches",
-    r"blocks\.0\.mlp\.(fc1_g|fc1_x|w12|w1|w3)\.": "an MLP with gates",
+    r"blocks\.0\.mlp\.(fc1_g|fc1_x|w12|w1|w3)\.": _GATES,
     r"blocks\.0\.gamma_1": "layer scales of BEiT and CaiT",
 }
 
 
-MARKERS = tuple(dict.fromkeys(one.names.marker for one in COLLECTIONS))
-
-
 def _collections(tensors: Tensors) -> list[Collection]:
-    """Those that have names of ``tensors``."""
-
-    def has(names: VitNames) -> bool:
-        inner = names.tensor(names.of_layer(0, names.inner), "kernel")
-        return all(name in tensors for name in (names.marker, names.first, inner))
-
-    return [one for one in COLLECTIONS if has(one.names)]
+    """Those that have the names of the patches and the first attention of ``tensors``."""
+    return [one for one in COLLECTIONS if one.names.marker in tensors and one.names.first in tensors]
 
 
 def is_vit(tensors: Tensors) -> bool:
@@ -82,23 +76,26 @@ def vit(tensors: Tensors) -> Layout:
     Raises:
       ValueError: it can't be represented here; the message says why.
     """
-    collection, *_ = _collections(tensors)
-    names = collection.names
     for pattern, what in _REFUSED.items():
         if found := next((name for name in tensors if re.match(pattern, name)), None):
             raise ValueError(f"{found}: this vision transformer has {what}, which ours do not have")
+    candidates = _collections(tensors)
+    collection = next(
+        (one for one in candidates if _has(tensors, one.names, *_inner(one.names))), candidates[0]
+    )
+    names = collection.names
+    mlp_width = _mlp_width(tensors, names)
     patches = tensors[names.marker]
     if patches.ndim != 4 or patches.shape[2] != patches.shape[3]:
         raise ValueError(
             f"{names.marker} has shape {patches.shape}; ours have square patches in two dimensions"
         )
     width, channels, patch, _ = patches.shape
-    inner = tensors[names.tensor(names.of_layer(0, names.inner), "kernel")]
     fields = {
         "width": width,
         "depth": _depth(tensors, names),
         "patch": patch,
-        "mlp_width": inner.shape[0],
+        "mlp_width": mlp_width,
         "heads": _heads(tensors, names, width),
         "pool": _pool(tensors, names),
         "layer_scale": _SCALE if names.of_layer(0, names.scales[0]) in tensors else 0.0,
@@ -129,6 +126,21 @@ def vit(tensors: Tensors) -> Layout:
 
 def _has(tensors: Tensors, names: VitNames, layer: str, leaf: str) -> bool:
     return bool(layer) and names.tensor(layer, leaf) in tensors
+
+
+def _inner(names: VitNames) -> tuple[str, str]:
+    return names.of_layer(0, names.inner), "kernel"
+
+
+def _mlp_width(tensors: Tensors, names: VitNames) -> int:
+    """The outputs of the first layer of an MLP."""
+    inner, outer = (names.tensor(names.of_layer(0, name), "kernel") for name in (names.inner, names.outer))
+    for name in (inner, outer):
+        if name not in tensors:
+            raise ValueError(f"{name} is missing: this vision transformer has another MLP than ours")
+    if tensors[inner].shape[0] == 2 * tensors[outer].shape[-1]:
+        raise ValueError(f"{inner}: this vision transformer has {_GATES}, which ours do not have")
+    return tensors[inner].shape[0]
 
 
 def _depth(tensors: Tensors, names: VitNames) -> int:
