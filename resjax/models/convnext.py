@@ -194,12 +194,13 @@ def convnext(
         )
     if not 0 <= layer_scale < float("inf"):
         raise ValueError(f"model.layer_scale={layer_scale}; allowed: more than 0, or 0 for none")
-    for name, value in (
-        ("norm_epsilon", norm_epsilon),
-        ("head_norm_epsilon", head_norm_epsilon or norm_epsilon),
-    ):
-        if not 0 < value < 1:
-            raise ValueError(f"model.{name}={value}; allowed: 0 < {name} < 1")
+    if not 0 < norm_epsilon < 1:
+        raise ValueError(f"model.norm_epsilon={norm_epsilon}; allowed: more than 0, less than 1")
+    if not 0 <= head_norm_epsilon < 1:
+        raise ValueError(
+            f"model.head_norm_epsilon={head_norm_epsilon}; allowed: more than 0, less than 1, or 0 for "
+            "model.norm_epsilon"
+        )
     compute = computation(dtype, conv)
     least = patch * 2 ** (len(widths) - 1)
     at_least(image_shape, least, "convnext", f"which divides them by {least} in all")
