@@ -172,8 +172,8 @@ LARGE = {
     "timm_convnextv2_femto": (_timm_named, {"name": "convnextv2_femto"}, 129, {}),
     "timm_convnext_xxlarge_of_5": (_timm_named, {"name": "convnext_xxlarge", "depths": SIZES}, 64, {}),
     "torchvision_convnext_tiny": (_torchvision_named, {"name": "convnext_tiny"}, 224, {}),
-    "timm_mixer_b16": (_timm_named, {"name": "mixer_b16_224", "num_blocks": 4}, 224, {}),
-    "timm_mixer_l32": (_timm_named, {"name": "mixer_l32_224", "num_blocks": 2}, 224, {}),
+    "timm_mixer_s16": (_timm_named, {"name": "mixer_s16_224"}, 224, {}),
+    "timm_mixer_s32": (_timm_named, {"name": "mixer_s32_224"}, 224, {}),
     "timm_convmixer_768_32": (_timm_named, {"name": "convmixer_768_32"}, 56, {}),
 }
 
