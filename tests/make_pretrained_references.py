@@ -1,9 +1,9 @@
-"""Writes tests/data/pretrained.npz and pretrained_vit.npz, and two files as ``torch.save`` makes them.
+"""Writes tests/data/pretrained.npz, pretrained_vit.npz, pretrained_conv.npz and two files of ``torch.save``.
 
-Run with torch 2.13.0, torchvision 0.28.0, timm 1.0.31 and transformers 5.23.0 (ViT: 5.24.0): python
-tests/make_pretrained_references.py [pretrained|pretrained_vit]. For each network of ``SMALL`` in
-``torch_models`` or ``torch_vits``: the names and shapes of its tensors, and ``pretrained_helpers.summary`` of
-the outputs of its stem and blocks and of its logits.
+Run with torch 2.13.0, torchvision 0.28.0, timm 1.0.31 and transformers 5.23.0 (5.24.0 for the second and the
+third): python tests/make_pretrained_references.py [pretrained|pretrained_vit|pretrained_conv]. For each
+network of ``SMALL`` in ``torch_models``, ``torch_vits`` or ``torch_convs``: the names and shapes of its
+tensors, and ``pretrained_helpers.summary`` of the outputs of its stem and blocks and of its logits.
 """
 
 import json
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch_convs
 import torch_models
 import torch_vits
 from pretrained_helpers import SAVED, images, summary
@@ -26,6 +27,8 @@ def main(wanted):
         _write_saved()
     if wanted in ("", "pretrained_vit"):
         _write("pretrained_vit", torch_vits.SMALL, torch_vits.build)
+    if wanted in ("", "pretrained_conv"):
+        _write("pretrained_conv", torch_convs.SMALL, torch_convs.build)
 
 
 def _build(name):

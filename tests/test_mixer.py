@@ -105,6 +105,7 @@ def test_small_has_eight_layers_of_512():
     ("fields", "message"),
     [
         ({"size": "L"}, "digits, cifar, S, B"),
+        ({"activation": "relu"}, "model.activation='relu'; allowed: gelu, gelu_tanh, quick_gelu"),
         ({"patch": 5}, "model.patch=5 does not divide images of 4×6; allowed: 1, 2"),
         ({"token_width": -2}, "model.token_width=-2; allowed: 1 or more, or 0"),
     ],

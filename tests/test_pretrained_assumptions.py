@@ -79,6 +79,12 @@ NETWORKS = {
     "VGG": (layout("vgg", 224, fc_width=64), [*IMAGES[:2], *IMAGES[3:], "activation"]),
     "VGG with BatchNorm": (layout("vgg", 224, fc_width=64, norm=True), [*IMAGES[:2], *IMAGES[3:], *FIXED]),
     "AlexNet": (layout("alexnet", 224, form="one_column"), [*IMAGES, "activation"]),
+    "ConvNeXt": (
+        layout("convnext", 224, head_norm_epsilon=1e-12),
+        [*IMAGES, STAGES, "LayerNorm's ε", "ε of the head's", "activation"],
+    ),
+    "MLP-Mixer": (layout("mixer", 224), [*IMAGES[:2], *IMAGES[3:], *VIT]),
+    "ConvMixer": (layout("convmixer", 224), [*IMAGES, *FIXED]),
     "ViT": (vit("timm"), [*IMAGES, "heads", "the classifier reads", *VIT]),
     "ViT of Google": (
         vit("big_vision", activation="gelu_tanh", representation=8, positions="sincos"),

@@ -1,26 +1,34 @@
 """ConvMixer (Trockman & Kolter 2022): patches, then depthwise and pointwise convolutions."""
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from resjax.models.checks import computation, patches, positive
+from resjax.models.checks import computation, one_of, patches, positive
 from resjax.models.checks import unit_dropout as dropout_of
 from resjax.models.layers import BatchNorm, Conv, Dtype, gelu
 from resjax.models.stem_head import Head
 from resjax.network import Network, Stack
 from resjax.network.unit import Unit
 
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "gelu": gelu,
+    "relu": nn.relu,
+}
+
 
 class ActivatedConv(nn.Module):
-    """Convolution with bias → GELU → BatchNorm, [B, H, W, C] → [B, H', W', conv.features]."""
+    """Convolution with bias → activation → BatchNorm, [B, H, W, C] → [B, H', W', conv.features]."""
 
     conv: Conv
+    activation: str = "gelu"  # one of ACTIVATIONS
     dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        h = gelu(self.conv(x))
+        h = ACTIVATIONS[self.activation](self.conv(x))
         return BatchNorm(dtype=self.dtype, name="bn")(h, train)
 
 
@@ -52,6 +60,7 @@ def convmixer(
     depth: int = 20,
     kernel: int = 9,
     patch: int = 7,
+    activation: str = "gelu",
     unit_dropout: str = "none",
     unit_survival: float = 0.5,
     units_active: int = 0,
@@ -62,16 +71,17 @@ def convmixer(
 ) -> Network:
     """ConvMixer: one unit a layer, whose branch is the depthwise convolution.
 
-    Trockman & Kolter 2022 (2201.09792), Eq. 1 to 3. Each convolution has a bias and is followed by the exact
-    GELU and BatchNorm. The defaults are ConvMixer-1536/20 for images (224, 224, 3); for CIFAR-10 the paper
-    has ConvMixer-256/8. Kernels start He-normal, as in the convolutional networks here; the authors keep
-    PyTorch's default, uniform with variance 1/(3 fan-in).
+    Trockman & Kolter 2022 (2201.09792), Eq. 1 to 3. Each convolution has a bias and is followed by an
+    activation, usually the exact GELU, and BatchNorm. The defaults are ConvMixer-1536/20 for images
+    (224, 224, 3); for CIFAR-10 the paper has ConvMixer-256/8. Kernels start He-normal, as in the
+    convolutional networks here; the authors keep PyTorch's default, uniform with variance 1/(3 fan-in).
 
     Args: those of every builder (``resjax.models``), and
       width: h, channels.
       depth: d, number of layers.
       kernel: k, side of the depthwise window; odd, so that it has a middle.
       patch: p, pixels of a side of a patch; it divides the sides of the image.
+      activation: 'gelu', or 'relu' as in the authors' ConvMixer-768/32.
       unit_dropout: 'none', 'linear', 'uniform' or 'subset', with ``unit_survival`` (p_L), ``units_active``
         (m) and ``unit_scale_at_test``, see ``resjax.network.stochastic_depth``.
     """
@@ -79,6 +89,7 @@ def convmixer(
         positive(f"model.{name}", value)
     if kernel % 2 == 0:
         raise ValueError(f"model.kernel={kernel}; allowed: 1, 3, 5, …, which have a middle")
+    one_of("model.activation", activation, tuple(ACTIVATIONS))
     compute = computation(dtype, conv)
     patches(image_shape, patch)
 
@@ -86,7 +97,7 @@ def convmixer(
         shared = {"use_bias": True, "dtype": compute, "impl": conv}
         padding = "VALID" if stride > 1 else "torch"
         own = Conv(width, (side, side), (stride, stride), padding, groups, **shared)
-        return ActivatedConv(own, compute)
+        return ActivatedConv(own, activation, compute)
 
     unit = ConvMixerUnit(layer(kernel, groups=width), layer(1))
     return Network(

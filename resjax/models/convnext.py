@@ -43,12 +43,13 @@ class Downsampling(nn.Module):
     """LayerNorm → 2×2 convolution of stride 2, [B, H, W, C] → [B, ⌊H/2⌋, ⌊W/2⌋, features]."""
 
     features: int
+    norm_epsilon: float = 1e-6  # of LayerNorm
     dtype: Dtype = jnp.float32
     conv_impl: str = "auto"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = layer_norm(self.dtype, "norm")(x)
+        x = layer_norm(self.dtype, "norm", self.norm_epsilon)(x)
         return _patches(self.features, 2, self.dtype, self.conv_impl)(x)
 
 
@@ -63,6 +64,7 @@ class ConvNextUnit(Unit):
     version: str = "v1"
     layer_scale: float = 1e-6  # the initial γ of 'v1'; 0 for none
     downsampling: Downsampling | None = None
+    norm_epsilon: float = 1e-6  # of LayerNorm
     dtype: Dtype = jnp.float32
     conv_impl: str = "auto"
 
@@ -77,7 +79,7 @@ class ConvNextUnit(Unit):
             dtype=self.dtype,
             impl=self.conv_impl,
         )
-        self.norm = layer_norm(self.dtype)
+        self.norm = layer_norm(self.dtype, epsilon=self.norm_epsilon)
         self.inner, self.outer = Dense(4 * c, **dense), Dense(c, **dense)
         if self.version == "v2":
             self.grn = GlobalResponseNorm(self.dtype)
@@ -100,6 +102,7 @@ class ConvNextStem(nn.Module):
 
     features: int
     patch: int
+    norm_epsilon: float = 1e-6  # of LayerNorm
     dtype: Dtype = jnp.float32
     conv_impl: str = "auto"
 
@@ -107,20 +110,24 @@ class ConvNextStem(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         del train
         x = _patches(self.features, self.patch, self.dtype, self.conv_impl)(x)
-        return layer_norm(self.dtype, "norm")(x)
+        return layer_norm(self.dtype, "norm", self.norm_epsilon)(x)
 
 
 class ConvNextHead(nn.Module):
-    """Global mean → LayerNorm → classifier, in float32 at least from the LayerNorm on."""
+    """Global mean → LayerNorm → classifier, in float32 at least from the LayerNorm on; with ``norm_first``,
+    LayerNorm of each position is in front of the mean."""
 
     classes: int
+    norm_first: bool = False
+    norm_epsilon: float = 1e-6  # of LayerNorm
     dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         del train
         wide = jnp.promote_types(self.dtype, jnp.float32)
-        x = layer_norm(wide, "norm")(GlobalAveragePool(name="pool")(x))
+        norm, mean = layer_norm(wide, "norm", self.norm_epsilon), GlobalAveragePool(name="pool")
+        x = mean(norm(x)) if self.norm_first else norm(mean(x))
         return Dense(self.classes, kernel_init=normal_002, dtype=wide, name="classifier")(x)
 
 
@@ -140,6 +147,9 @@ def convnext(
     widths: tuple[int, ...] = (),
     version: str = "v1",
     layer_scale: float = 1e-6,
+    norm_first: bool = False,
+    norm_epsilon: float = 1e-6,
+    head_norm_epsilon: float = 0.0,
     unit_dropout: str = "none",
     unit_survival: float = 0.5,
     units_active: int = 0,
@@ -164,6 +174,9 @@ def convnext(
       widths: channels of each stage.
       version: 'v1', or 'v2' with a global response normalization in each branch and no layer scale.
       layer_scale: initial value of a factor for each channel of a branch of 'v1', 0 for no such factors.
+      norm_first: the head's LayerNorm is in front of the mean over the positions, not behind it.
+      norm_epsilon: ε of every LayerNorm.
+      head_norm_epsilon: ε of the head's LayerNorm, 0 for that of the others.
       unit_dropout: 'none', 'linear', 'uniform' or 'subset', with ``unit_survival`` (p_L), ``units_active``
         (m) and ``unit_scale_at_test``, see ``resjax.network.stochastic_depth``.
     """
@@ -182,13 +195,20 @@ def convnext(
         )
     if not 0 <= layer_scale < float("inf"):
         raise ValueError(f"model.layer_scale={layer_scale}; allowed: more than 0, or 0 for none")
+    if not 0 < norm_epsilon < 1:
+        raise ValueError(f"model.norm_epsilon={norm_epsilon}; allowed: more than 0, less than 1")
+    if not 0 <= head_norm_epsilon < 1:
+        raise ValueError(
+            f"model.head_norm_epsilon={head_norm_epsilon}; allowed: more than 0, less than 1, or 0 for "
+            "model.norm_epsilon"
+        )
     compute = computation(dtype, conv)
     least = patch * 2 ** (len(widths) - 1)
     at_least(image_shape, least, "convnext", f"which divides them by {least} in all")
 
     def unit(width: int, opens: bool) -> ConvNextUnit:
-        down = Downsampling(width, compute, conv) if opens else None
-        return ConvNextUnit(width, version, layer_scale, down, compute, conv)
+        down = Downsampling(width, norm_epsilon, compute, conv) if opens else None
+        return ConvNextUnit(width, version, layer_scale, down, norm_epsilon, compute, conv)
 
     stacks = []
     for stage, (n, width) in enumerate(zip(stage_sizes, widths, strict=True), 1):
@@ -197,9 +217,9 @@ def convnext(
         if rest := n - (stage > 1):
             stacks.append(Stack(f"stage{stage}", unit(width, False), rest, stage))
     return Network(
-        stem=ConvNextStem(widths[0], patch, compute, conv),
+        stem=ConvNextStem(widths[0], patch, norm_epsilon, compute, conv),
         stacks=tuple(stacks),
-        head=ConvNextHead(num_classes, compute),
+        head=ConvNextHead(num_classes, norm_first, head_norm_epsilon or norm_epsilon, compute),
         unit_dropout=dropout_of(
             unit_dropout, sum(stage_sizes), unit_survival, units_active, unit_scale_at_test
         ),

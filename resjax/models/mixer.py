@@ -10,7 +10,7 @@ from resjax.models.checks import computation, one_of, or_of_size, patches
 from resjax.models.checks import unit_dropout as dropout_of
 from resjax.models.layers import Dtype
 from resjax.models.tokens import PatchEmbedding, TokenHead, lecun_normal
-from resjax.models.transformer import Mlp, NormedUnit, alternating
+from resjax.models.transformer import ACTIVATIONS, Mlp, NormedUnit, alternating
 from resjax.network import Network
 
 
@@ -35,10 +35,11 @@ class TokenMixing(nn.Module):
 
     width: int
     dtype: Dtype = jnp.float32
+    activation: str = "gelu"  # one of ACTIVATIONS
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        mlp = Mlp(self.width, lecun_normal, self.dtype, name="mlp")
+        mlp = Mlp(self.width, lecun_normal, self.dtype, self.activation, name="mlp")
         return jnp.swapaxes(mlp(jnp.swapaxes(x, 1, 2)), 1, 2)
 
 
@@ -52,6 +53,7 @@ def mixer(
     depth: int = 0,
     token_width: int = 0,
     mlp_width: int = 0,
+    activation: str = "gelu",
     unit_dropout: str = "none",
     unit_survival: float = 0.5,
     units_active: int = 0,
@@ -75,6 +77,7 @@ def mixer(
       depth: number of layers.
       token_width: outputs of the first layer along the tokens (D_S).
       mlp_width: outputs of the first layer along the channels (D_C).
+      activation: of both MLPs, see ``resjax.models.vit``; 'gelu_tanh' in the authors' code.
       unit_dropout: see ``resjax.models.vit``, with ``unit_survival``, ``units_active`` and
         ``unit_scale_at_test``.
     """
@@ -82,11 +85,15 @@ def mixer(
     width, depth, token_width, mlp_width, patch = or_of_size(
         size, SIZES[size], Size(width, depth, token_width, mlp_width, patch)
     )
+    one_of("model.activation", activation, tuple(ACTIVATIONS))
     compute = computation(dtype, conv)
     patches(image_shape, patch)
     token, channel = (
         NormedUnit(branch, dtype=compute)
-        for branch in (TokenMixing(token_width, compute), Mlp(mlp_width, lecun_normal, compute))
+        for branch in (
+            TokenMixing(token_width, compute, activation),
+            Mlp(mlp_width, lecun_normal, compute, activation),
+        )
     )
     dropout = dropout_of(unit_dropout, 2 * depth, unit_survival, units_active, unit_scale_at_test)
     return Network(

@@ -36,7 +36,8 @@ def assumptions(config: ConfigDict, layout: Layout, info: Info) -> list[Assumpti
       layout: of the file.
       info: of the data set that is loaded.
     """
-    of_network = _of_transformer if layout.model.name == "vit" else _of_network
+    kinds = {"vit": _of_transformer, "convnext": _of_convnext, "mixer": _of_mixer, "convmixer": _of_convmixer}
+    of_network = kinds.get(layout.model.name, _of_network)
     return [*_of_images(config, layout, info), *of_network(config.model, layout)]
 
 
@@ -60,7 +61,8 @@ def _of_images(config: ConfigDict, layout: Layout, info: Info) -> Iterator[Assum
     height, width, _ = info.image_shape
     side = layout.image_size
     usual_size = side if layout.has_positions else 0
-    by_file = "fc_width" in layout.model  # fc6 shows the size of its images
+    # fc6 shows the size of its images, and so does an MLP along the tokens.
+    by_file = "fc_width" in layout.model or layout.model.name == "mixer"
     if config.data.image_size == usual_size and not by_file:
         same = (height, width) == (side, side)
         note = "" if same else f" (usual: {side}×{side})"
@@ -126,10 +128,38 @@ def _of_transformer(model: ConfigDict, layout: Layout) -> Iterator[Assumption]:
         yield Assumption("positions", "fixed sines and cosines", "")
     if model.representation:
         yield Assumption("in front of the classifier", "tanh", "")
+    yield from _of_layer_norm(model, layout)
+    yield from changed_by("activation", "activation", _GELUS)
+
+
+def _of_convnext(model: ConfigDict, layout: Layout) -> Iterator[Assumption]:
+    """The same of a ConvNeXt."""
+    yield Assumption("stride of later stages", "2", "")
+    yield from _of_layer_norm(model, layout)
+    changed_by = _rows(model, layout)
+    other = (f"{model.head_norm_epsilon:g}", "1e-06")
+    if model.head_norm_epsilon:
+        yield from changed_by("ε of the head's", "head_norm_epsilon", {model.head_norm_epsilon: other})
+    yield Assumption("activation", "GELU", "")
+
+
+def _of_mixer(model: ConfigDict, layout: Layout) -> Iterator[Assumption]:
+    """The same of an MLP-Mixer."""
+    yield Assumption("LayerNorm's ε", "1e-06", "")
+    yield from _rows(model, layout)("activation", "activation", _GELUS)
+
+
+def _of_convmixer(model: ConfigDict, layout: Layout) -> Iterator[Assumption]:
+    """The same of a ConvMixer."""
+    yield Assumption("BatchNorm's ε", f"{BatchNorm.epsilon:g}", "")
+    choices = {"gelu": ("GELU", "relu"), "relu": ("ReLU", "gelu")}
+    yield from _rows(model, layout)("activation", "activation", choices)
+
+
+def _of_layer_norm(model: ConfigDict, layout: Layout) -> Iterator[Assumption]:
     epsilon = model.norm_epsilon
     other = "1e-05" if epsilon == 1e-6 else "1e-06"
-    yield from changed_by("LayerNorm's ε", "norm_epsilon", {epsilon: (f"{epsilon:g}", other)})
-    yield from changed_by("activation", "activation", _GELUS)
+    yield from _rows(model, layout)("LayerNorm's ε", "norm_epsilon", {epsilon: (f"{epsilon:g}", other)})
 
 
 def _rows(model: ConfigDict, layout: Layout) -> Callable[[str, str, Choices], Iterator[Assumption]]:

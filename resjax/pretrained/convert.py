@@ -25,13 +25,15 @@ def to_variables(
     """The variables of ``network`` for images (H, W, C), float32, in the layout of ``Network.init``.
 
     ``naming`` gives the names of its layers. If not ``head``, the fully connected layers of the head are left
-    out, whatever those of the file are. Biases before BatchNorm are folded into it (``biases``); learned
-    positions of another image size are resampled (``positions``).
+    out, whatever those of the file are, and so is a normalization in the head that the file lacks. Biases
+    before BatchNorm are folded into it (``biases``); learned positions of another image size are resampled
+    (``positions``).
 
     Raises:
       ValueError: tensors are missing, unexpected or of another shape; the message names them.
     """
-    kept = [place for place in places(network, image_shape) if head or not _in_classifier(place.module)]
+    every = places(network, image_shape)
+    kept = [place for place in every if head or not _is_new(place, tensors, naming)]
     wanted = {key: place for place in kept for key in place.keys(naming)}
     old = set() if head else set(replaced(tensors, network, image_shape, naming))
     tensors = biases.adapted(tensors, network, kept, naming)
@@ -54,7 +56,7 @@ def to_variables(
             continue
         wanted_shape = place.torch_shape(len(parts))
         misshaped += [f"{keys[i]} {parts[i].shape} instead of {wanted_shape}" for i in other]
-        if place.channels:
+        if place.channels or place.module.part == "tokens":  # of an MLP-Mixer
             hints.append(
                 "The number of inputs of this fully connected layer depends on the image size: use that of "
                 "its training (data.image_size)."
@@ -90,11 +92,28 @@ def _no_weights(array: np.ndarray, dtype: np.dtype, leaf: str) -> str:
 def replaced(tensors: Tensors, network: Network, image_shape: Shape, naming: Naming) -> list[str]:
     """The tensors that a new head replaces: those of the head's fully connected layers, and all others
     outside stem, units and the head's normalization."""
-    every = list(places(network, image_shape))
-    head = {key for place in every if _in_classifier(place.module) for key in place.keys(naming)}
-    body = (key for place in every if not _in_classifier(place.module) for key in place.keys(naming))
-    roots = {key.partition(".")[0] for key in body}
-    return [k for k in tensors if k in head or k.partition(".")[0] not in roots]
+    head, layers, roots = set[str](), set[str](), set[str]()
+    for place in places(network, image_shape):
+        keys = place.keys(naming)
+        if _in_classifier(place.module):
+            head.update(keys)
+        elif place.module.part == "head":
+            layers.update(key.rpartition(".")[0] for key in keys)
+        else:
+            roots.update(key.partition(".")[0] for key in keys)
+
+    def stays(name: str) -> bool:
+        return name.partition(".")[0] in roots or name.rpartition(".")[0] in layers
+
+    return [name for name in tensors if name in head or not stays(name)]
+
+
+def _is_new(place: Place, tensors: Tensors, naming: Naming) -> bool:
+    """Whether a new head has an array of its own for ``place``."""
+    if _in_classifier(place.module):
+        return True
+    layers = {key.rpartition(".")[0] for key in place.keys(naming)} if place.module.part == "head" else set()
+    return bool(layers) and not any(name.rpartition(".")[0] in layers for name in tensors)
 
 
 def _in_classifier(module: Module) -> bool:

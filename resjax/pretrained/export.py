@@ -2,10 +2,10 @@
 
 ``python -m resjax.pretrained.export --workdir=DIR --out=FILE`` writes FILE.safetensors for PyTorch. Its
 tensors have torchvision's names and shapes, so ``model.load_state_dict(safetensors.torch.load_file(FILE))``
-works with a ResNet, VGG or AlexNet of torchvision. The units of a cut network are counted anew, and the
-command prints the lines of Python that build a ResNet with as many units in each stage. Networks for small
-images fit PyTorch classes whose layers have the same names (the classifier is called ``fc``). A vision
-transformer has timm's names, and the command prints the lines that build it.
+works with a ResNet, VGG or AlexNet of torchvision. Vision transformers, ConvNeXt, MLP-Mixer and ConvMixer
+have timm's names. The units of a cut network are counted anew, and the command prints the lines of Python
+that build a network with as many units. ResNets for small images fit PyTorch classes whose layers have the
+same names (the classifier is called ``fc``).
 
 ``--export=FILE`` writes the forward pass of any network as StableHLO, weights included, for processes that
 have only JAX (``resjax.pretrained.serving``). It takes standardized images, float32 [batch, H, W, C]; with
@@ -25,14 +25,17 @@ from jax.export import Exported
 from safetensors.numpy import save_file
 
 from resjax import command
+from resjax.models.convmixer import ConvMixerUnit
+from resjax.models.convnext import ConvNextUnit
+from resjax.models.mixer import TokenMixing
 from resjax.models.residual import ResidualUnit
 from resjax.models.transformer import Mlp, NormedUnit
 from resjax.network import Network, Variables
+from resjax.network.cut import UnitAfter
 from resjax.network.example import described
 from resjax.network.unit import Unit
 from resjax.pretrained.convert import to_tensors
-from resjax.pretrained.layouts import naming, vit_export, vit_names
-from resjax.pretrained.layouts.torch_classes import building
+from resjax.pretrained.layouts.torch_classes import building, completed, names_of
 from resjax.pretrained.serving import forward_program
 from resjax.workdir.atomic import replacing, write
 from resjax.workdir.paths import writable_file
@@ -53,20 +56,15 @@ def export(
     Raises:
       ValueError: torchvision has no network of this kind, nor timm.
     """
-    timm = vit_names.is_vit(network)
-    if timm:
-        vit_export.check(network)
-    names = vit_names.vit(network, vit_names.TIMM) if timm else naming.torchvision(network)
+    names = names_of(network)
     tensors = to_tensors(_without_gates(network, variables), network, image_shape, names)
-    if timm:
-        tensors = vit_export.completed(tensors, network, image_shape)
+    tensors = completed(tensors, network, image_shape)
     with replacing(Path(path)) as file:
         save_file(tensors, file, metadata={"format": "pt", **(facts or {})})
 
 
 def _without_gates(network: Network, variables: Variables) -> Variables:
-    """Variables with which the post-activation ``network``, or vision transformer, computes the same with
-    gates of 1."""
+    """Variables with which ``network`` computes the same with gates of 1."""
     if network.test_gates is None:
         return variables
     params = jax.tree.map(np.array, variables["params"])
@@ -78,10 +76,19 @@ def _without_gates(network: Network, variables: Variables) -> Variables:
 
 def _last_layer(unit: Unit, params: dict[str, Any]) -> dict[str, np.ndarray]:
     """The arrays of the linear layer that ends the branch of ``unit``."""
+    if isinstance(unit, UnitAfter):
+        return _last_layer(unit.unit, params["unit"])
     if isinstance(unit, ResidualUnit):
         return params[f"bn{len(unit.layers)}"]
+    if isinstance(unit, ConvNextUnit):
+        return params["outer"]
+    if isinstance(unit, ConvMixerUnit):
+        return params["depthwise"]["bn"]
     if isinstance(unit, NormedUnit):
-        return params["branch"]["outer" if isinstance(unit.branch, Mlp) else "out"]
+        branch = params["branch"]
+        if isinstance(unit.branch, TokenMixing):
+            return branch["mlp"]["outer"]
+        return branch["outer" if isinstance(unit.branch, Mlp) else "out"]
     raise ValueError(
         "a layer of attention and MLP that is one unit has no last layer into which the gate of stochastic "
         "depth could be multiplied; use model.grain='unit', or write the network for JAX, --export=FILE"

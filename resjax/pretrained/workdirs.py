@@ -22,14 +22,14 @@ _DATA = {(10, 32, 3): "cifar10", (100, 32, 3): "cifar100", (1000, 224, 3): "imag
 def default_config(layout: Layout) -> ConfigDict:
     """A configuration for a network of this layout: its model, its authors' constants and augmentation, and
     fine-tuning. ``data.name`` is "" where no known data are likely. Images have the size for which positions
-    were learned."""
+    were learned, or MLPs along the tokens."""
     c = configs.default()
     c.model = layout.model.copy_and_resolve_references()
     side = 224 if layout.has_positions and layout.image_size > 32 else layout.image_size
     c.data.name = _DATA.get((layout.num_classes, side, layout.channels), "")
     c.data.mean, c.data.std = layout.mean, layout.std
     c.data.update(layout.augmentation)
-    if layout.has_positions:
+    if layout.has_positions or layout.model.name == "mixer":
         c.data.image_size = layout.image_size
     set_fine_tuning(c, c.optimizer.learning_rate / 10)
     return c

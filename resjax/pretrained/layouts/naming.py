@@ -32,9 +32,16 @@ TORCHVISION = ResidualNames(
 
 
 def unit_prefix(template: str, stage: int, i: int) -> str:
-    """The prefix of a unit's names: {stage} counts from 0, {stage1} from 1, {stage2} from 2, {i} within the
-    stage from 0."""
-    return template.format(stage=stage, stage1=stage + 1, stage2=stage + 2, i=i)
+    """The prefix of a unit's names: {stage} counts from 0, {stage1} from 1, {stage2} from 2, {even} and {odd}
+    in steps of 2 from 0 and from 1, {i} within the stage from 0."""
+    counts = {
+        "stage": stage,
+        "stage1": stage + 1,
+        "stage2": stage + 2,
+        "even": 2 * stage,
+        "odd": 2 * stage + 1,
+    }
+    return template.format(**counts, i=i)
 
 
 def within(template: str, j: int) -> str:
@@ -122,7 +129,7 @@ def torchvision(network: Network) -> Naming:
       ValueError: torchvision has no such network: for example another placement of BatchNorm and ReLU, gates,
         or LRN; or a cut has left a map, a shortcut, or a stage without units.
     """
-    _check_cut(network)
+    check_cut(network)
     units = [stack.unit for stack in network.stacks]
     if all(isinstance(u, ResidualUnit) for u in units) and (
         isinstance(network.stem, Stem) and isinstance(network.head, Head)
@@ -158,29 +165,33 @@ def torchvision(network: Network) -> Naming:
     raise ValueError(
         "torchvision has no names for this network; it has them for post-activation residual networks, for "
         "VGG and for AlexNet with model.form='one_column', and timm for vision transformers with "
-        "model.placement='pre'"
+        "model.placement='pre', for ConvNeXt, MLP-Mixer and ConvMixer"
     )
 
 
-_FOR_JAX = "or write it for JAX, --export=FILE, which takes every network"
+FOR_JAX = "or write it for JAX, --export=FILE, which takes every network"
 
 
-def _check_cut(network: Network) -> None:
-    """Raises ValueError where a cut has left what none of torchvision's networks has."""
+def check_cut(network: Network, whose: str = "torchvision", shortcuts: bool = False) -> None:
+    """Raises ValueError where a cut has left what no network of ``whose`` has.
+
+    ``shortcuts`` says that they have what is left of a unit without its branch.
+    """
     parts = [(unit.name, unit.stack.unit) for unit in network.units]
     for name, part in (*parts, ("the head", network.head)):
         if not isinstance(part, UnitAfter | HeadAfter):
             continue
         if any(isinstance(module, Map) for module in part.before):
             raise ValueError(
-                f"torchvision's networks have no maps, and {name} begins with the map of the units that were "
-                f"cut in front of it: cut them without --map, {_FOR_JAX}"
+                f"{whose}'s networks have no maps, and {name} begins with the map of the units that were "
+                f"cut in front of it: cut them without --map, {FOR_JAX}"
             )
-        raise ValueError(
-            f"torchvision's networks have no shortcut without a branch, and {name} begins with that of a "
-            "unit that was cut in front of it: cut other units (those whose shortcut is the identity leave "
-            f"nothing), {_FOR_JAX}"
-        )
+        if not shortcuts:
+            raise ValueError(
+                f"{whose}'s networks have no shortcut without a branch, and {name} begins with that of a "
+                "unit that was cut in front of it: cut other units (those whose shortcut is the identity "
+                f"leave nothing), {FOR_JAX}"
+            )
 
 
 def _check_stages(network: Network) -> None:
@@ -189,5 +200,5 @@ def _check_stages(network: Network) -> None:
     if empty := sorted(set(range(1, max(stages) + 1)) - stages):
         raise ValueError(
             f"torchvision's networks have a unit or more in every stage, and stage {empty[0]} has none left: "
-            f"cut one unit less of it, {_FOR_JAX}"
+            f"cut one unit less of it, {FOR_JAX}"
         )

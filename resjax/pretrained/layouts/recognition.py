@@ -12,7 +12,9 @@ import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
-from resjax.pretrained.layouts import chain, vit
+from resjax.pretrained.layouts import chain, mixers, vit
+from resjax.pretrained.layouts.convnext import convnext
+from resjax.pretrained.layouts.convnext_names import NAMES as CONVNEXT
 from resjax.pretrained.layouts.layout import Layout
 from resjax.pretrained.layouts.residual import residual
 from resjax.pretrained.layouts.residual_names import UNITS
@@ -33,13 +35,20 @@ def _any(tensors: Tensors) -> bool:
 
 FAMILIES = (
     *(Family(units.marker, _any, functools.partial(residual, units=units)) for units in UNITS),
+    *(Family(names.marker, _any, functools.partial(convnext, names=names)) for names in CONVNEXT),
+    *(
+        Family(names.marker, _any, functools.partial(mixers.mixer, names=names))
+        for names in (mixers.TIMM, mixers.JAX)
+    ),
+    Family(mixers.CONVMIXER, _any, mixers.convmixer),
     Family(chain.MARKER, chain.is_chain, chain.chain),
     *(Family(marker, vit.is_vit, vit.vit) for marker in vit.MARKERS),
 )
 KNOWN = (
-    "ResNet, VGG, AlexNet and ViT of torchvision; ResNet, ResNetV2, VGG, ViT and DeiT of timm; Hugging Face "
-    "microsoft/resnet-* and ViTForImageClassification; Google's ViT (.npz); for CIFAR, those of akamaster, "
-    "bearpaw, chenyaofo, kuangliu, weiaicunzai and xternalz"
+    "ResNet, VGG, AlexNet, ViT and ConvNeXt of torchvision; ResNet, ResNetV2, VGG, ViT, DeiT, ConvNeXt, "
+    "MLP-Mixer and ConvMixer of timm; Hugging Face microsoft/resnet-*, ViTForImageClassification and "
+    "ConvNextForImageClassification; ConvNeXt of facebookresearch; Google's ViT and MLP-Mixer (.npz); for "
+    "CIFAR, those of akamaster, bearpaw, chenyaofo, kuangliu, weiaicunzai and xternalz"
 )
 MARKERS = tuple(family.marker for family in FAMILIES)
 

@@ -1,9 +1,10 @@
-"""The lines of Python that build a network in PyTorch from an exported file.
+"""A network in PyTorch: its names in an exported file, and the lines of Python that build it from the file.
 
 torchvision's class ``ResNet`` takes any number of units in each of its four stages, so a cut ResNet is built
 from the number of units that are left: ``ResNet(BasicBlock, layers=[2, 1, 2, 2])``. Smaller networks, with
 three stages, are ``CifarResNet`` of chenyaofo/pytorch-cifar-models. For others there is a sentence that says
-what such a class has. Vision transformers are timm's class ``VisionTransformer`` (``vit_export``).
+what such a class has. Vision transformers (``vit_export``), MLP-Mixer (``mixer_export``), ConvNeXt and
+ConvMixer (``conv_export``) are classes of timm.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from __future__ import annotations
 import collections
 from typing import NamedTuple
 
+import numpy as np
+
 from resjax.models.residual import ResidualUnit
 from resjax.models.stem_head import STEMS, Head, Stem, StemForm
 from resjax.network import Network
-from resjax.pretrained.layouts import vit_export
-from resjax.pretrained.layouts.vit_names import is_vit
+from resjax.pretrained.layouts import conv_export, mixer_export, mixers, naming, vit_export, vit_names
+from resjax.pretrained.places import Naming
 
 
 class _Class(NamedTuple):
@@ -40,11 +43,43 @@ _CLASSES = (
 )  # fmt: skip
 
 
+def names_of(network: Network) -> Naming:
+    """The names under which ``network`` is exported.
+
+    The units of a cut network are counted as they are now, so names have no gaps.
+
+    Raises:
+      ValueError: neither torchvision nor timm has such a network; or a cut has left what they lack.
+    """
+    if vit_names.is_vit(network):
+        vit_export.check(network)
+        return vit_names.vit(network, vit_names.TIMM)
+    if mixer_export.is_mixer(network):
+        naming.check_cut(network, "timm")
+        return mixers.mixer_names(network, mixers.TIMM)
+    return conv_export.names(network) or naming.torchvision(network)
+
+
+def completed(
+    tensors: dict[str, np.ndarray], network: Network, image_shape: tuple[int, int, int]
+) -> dict[str, np.ndarray]:
+    """``tensors`` of ``network`` with the names of ``names_of``, and what PyTorch's class needs besides."""
+    if vit_names.is_vit(network):
+        return vit_export.completed(tensors, network, image_shape)
+    if mixer_export.is_mixer(network):
+        return mixer_export.completed(tensors, network, image_shape)
+    return tensors
+
+
 def building(network: Network, image_shape: tuple[int, int, int], file: str) -> str:
     """How to build ``network``, which was exported to ``file``, in PyTorch: lines of Python, or a sentence on
-    the class that they need; "" for a network without residual units."""
-    if is_vit(network):
+    the class that they need; "" for a VGG and an AlexNet."""
+    if vit_names.is_vit(network):
         return vit_export.building(network, image_shape, file)
+    if mixer_export.is_mixer(network):
+        return mixer_export.building(network, image_shape, file)
+    if lines := conv_export.building(network, image_shape, file):
+        return lines
     if not all(isinstance(stack.unit, ResidualUnit) for stack in network.stacks):
         return ""
     sizes = collections.Counter(unit.stack.stage for unit in network.units)

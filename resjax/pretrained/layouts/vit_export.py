@@ -75,7 +75,7 @@ def building(network: Network, image_shape: tuple[int, int, int], file: str) -> 
         "embed_dim": stem.width,
         "depth": len(form.kinds),
         "num_heads": form.heads,
-        "mlp_ratio": _ratio(form.mlp_width, stem.width),
+        "mlp_ratio": ratio(form.mlp_width, stem.width),
     }
     if form.layer_scale:
         arguments["init_values"] = 1e-5
@@ -138,7 +138,7 @@ def _shapes(kind: str, form: _Form, width: int) -> dict[str, tuple[int, ...]]:
     return shapes | ({scale: (width,)} if form.layer_scale else {})
 
 
-def _ratio(mlp_width: int, width: int) -> float:
+def ratio(mlp_width: int, width: int) -> float:
     """A number r for which int(width · r), which timm computes, is ``mlp_width``."""
     ratio = mlp_width / width
     return ratio if int(width * ratio) == mlp_width else math.nextafter(ratio, math.inf)
