@@ -14,8 +14,9 @@ that stay in the cache. Two forms provide them:
   images at a time are transposed and used while they are in the cache. (Large images do not fit, and many
   channels make the product large enough anyway.)
 
-Before JAX 0.10, XLA did not have this library, and the two forms are not used. From 0.11 on, it is slower for
-few channels. The forms then gain less (docs/notes/performance_cpu.md has numbers).
+Before JAX 0.10, XLA did not have this library, and the two forms are not used. From 0.11 on, the library is
+slower at such convolutions, but not at matrix products. ``resjax.cpu.shifts`` then computes those that have
+strides 1, a few images at a time (docs/notes/performance_cpu.md has numbers).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import jax
@@ -33,12 +34,15 @@ from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 from jax.typing import ArrayLike
 
-Pair = tuple[int, int]
-Pads = tuple[Pair, Pair]
+from resjax.cpu import shifts
+from resjax.cpu.shifts import Pads, Pair
+
 NHWC_HWIO = ("NHWC", "HWIO", "NHWC")
 FEW = 16  # up to this number of channels XLA uses its own kernel
 PAYS = jaxlib.version.__version_info__[:2] >= (0, 10)
+SHIFTS_PAY = jaxlib.version.__version_info__[:2] >= (0, 11)
 _AT_ONCE = 2**16  # elements of images or gradients at a time, 256 kB: a part of a core's cache
+_SHIFTED_AT_ONCE = 2**14  # the same where ``shifts`` makes three copies of both
 _MANY = 128  # channels; above, any product is large
 
 
@@ -70,6 +74,25 @@ def threads() -> OneThread | None:
     return _current.get() if PAYS else None
 
 
+def of_few_channels(x: jax.Array, kernel: jax.Array, pads: Pads, mesh: Mesh | None) -> jax.Array:
+    """The convolution of FEW with FEW channels and strides 1."""
+    if not SHIFTS_PAY or x.dtype == jnp.bfloat16 or not suits(x, x, mesh):
+        return in_pairs(x, kernel, pads)
+
+    def share(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        most = max(1, _SHIFTED_AT_ONCE // math.prod(x.shape[1:]))
+        size = max(n for n in range(1, most + 1) if len(x) % n == 0)
+        parts = x.reshape(-1, size, *x.shape[1:])
+        y = lax.map(lambda part: shifts.convolution(part, kernel, pads), parts)
+        return y.reshape(-1, *y.shape[2:])
+
+    if mesh is None:
+        return share(x, kernel)
+    split = PartitionSpec(*mesh.axis_names)
+    on_each = jax.shard_map(share, mesh=mesh, in_specs=(split, PartitionSpec()), out_specs=split)
+    return on_each(x, kernel)
+
+
 def in_pairs(x: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Array:
     """The convolution with strides 1, computing two neighbouring pixels at once."""
     kw, o = kernel.shape[1], kernel.shape[3]
@@ -95,8 +118,8 @@ def suits(x: jax.Array, dy: jax.Array, mesh: Mesh | None) -> bool:
     return shared and _at_once(x, dy) > 1 and max(x.shape[3], dy.shape[3]) <= _MANY
 
 
-def _at_once(x: jax.Array, dy: jax.Array) -> int:
-    return _AT_ONCE // max(math.prod(x.shape[1:]), math.prod(dy.shape[1:]))
+def _at_once(x: jax.Array, dy: jax.Array, elements: int | None = None) -> int:
+    return (elements or _AT_ONCE) // max(math.prod(x.shape[1:]), math.prod(dy.shape[1:]))
 
 
 def kernel_gradient(
@@ -125,15 +148,22 @@ def kernel_gradient(
 
 
 def _of_own_images(x: jax.Array, dy: jax.Array, window: Pair, strides: Pair, pads: Pads) -> jax.Array:
-    (b, h, w, c), (m, n, o) = x.shape, dy.shape[1:]
+    if SHIFTS_PAY and strides == (1, 1):
+        size = max(1, _at_once(x, dy, _SHIFTED_AT_ONCE))
+        return _summed(lambda x, dy: shifts.kernel_gradient(x, dy, window, pads), x, dy, size)
+    return _of_rows(x, dy, window, strides, pads)
+
+
+def _of_rows(x: jax.Array, dy: jax.Array, window: Pair, strides: Pair, pads: Pads) -> jax.Array:
+    (h, w, c), (m, n, o) = x.shape[1:], dy.shape[1:]
     (kh, kw), (s, t), ((top, _), (left, _)) = window, strides, pads
     # Treat two neighbouring pixels of dy as one, if it has too few channels.
     two = 2 if o == FEW and n % 2 == 0 else 1
     # Trailing padding gives the kernel's size; it is negative if the forward pass left rows unread.
     bottom, right = (m - 1) * s + kh - h - top, (n - 1) * t + kw - w - left
 
-    def gradient_of(first: ArrayLike, size: int) -> jax.Array:
-        images, gradients = (lax.dynamic_slice_in_dim(a, first, size) for a in (x, dy))
+    def gradient_of(images: jax.Array, gradients: jax.Array) -> jax.Array:
+        size = len(images)
         return lax.conv_general_dilated(
             images.transpose(1, 2, 3, 0).reshape(1, h, w * c, size),
             gradients.reshape(size, m, n // two, two * o).transpose(1, 2, 0, 3),
@@ -143,12 +173,23 @@ def _of_own_images(x: jax.Array, dy: jax.Array, window: Pair, strides: Pair, pad
             dimension_numbers=NHWC_HWIO,
         )
 
-    size = min(b, _at_once(x, dy))
-    rest = b % size
-    zeros = jnp.zeros(jax.eval_shape(lambda: gradient_of(0, size)).shape, x.dtype)
-    total = lax.fori_loop(0, b // size, lambda i, sums: sums + gradient_of(i * size, size), zeros)
-    if rest:
-        total = total + gradient_of(b - rest, rest)
+    total = _summed(gradient_of, x, dy, _at_once(x, dy))
     # The second pixel of a pair sees the kernel's columns t further on.
     sums = total.reshape(kh, -1, c, two, o)
     return sum(sums[:, i * t : i * t + kw, :, i] for i in range(two))
+
+
+def _summed(
+    gradient_of: Callable[[jax.Array, jax.Array], jax.Array], x: jax.Array, dy: jax.Array, size: int
+) -> jax.Array:
+    """The sum of ``gradient_of(images, gradients)`` over parts of ``size`` images."""
+    b = len(x)
+    size = min(b, size)
+    rest = b % size
+
+    def part(first: ArrayLike, size: int) -> jax.Array:
+        return gradient_of(*(lax.dynamic_slice_in_dim(a, first, size) for a in (x, dy)))
+
+    zeros = jnp.zeros(jax.eval_shape(lambda: part(0, size)).shape, x.dtype)
+    total = lax.fori_loop(0, b // size, lambda i, sums: sums + part(i * size, size), zeros)
+    return total + part(b - rest, rest) if rest else total
