@@ -149,9 +149,13 @@ def kernel_gradient(
 
 def _of_own_images(x: jax.Array, dy: jax.Array, window: Pair, strides: Pair, pads: Pads) -> jax.Array:
     if SHIFTS_PAY and strides == (1, 1):
-        size = max(1, _at_once(x, dy, _SHIFTED_AT_ONCE))
-        return _summed(lambda x, dy: shifts.kernel_gradient(x, dy, window, pads), x, dy, size)
+        return _of_shifts(x, dy, window, pads)
     return _of_rows(x, dy, window, strides, pads)
+
+
+def _of_shifts(x: jax.Array, dy: jax.Array, window: Pair, pads: Pads) -> jax.Array:
+    size = max(1, _at_once(x, dy, _SHIFTED_AT_ONCE))
+    return _summed(lambda x, dy: shifts.kernel_gradient(x, dy, window, pads), x, dy, size)
 
 
 def _of_rows(x: jax.Array, dy: jax.Array, window: Pair, strides: Pair, pads: Pads) -> jax.Array:
