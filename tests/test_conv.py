@@ -66,6 +66,7 @@ CASES = {
     "one image": Case((6, 6), 1, 1, batch=1),
     "sixteen channels": Case((6, 8), 16, 16),
     "sixteen channels, odd": Case((5, 7), 16, 16, (2, 3), padding=((1, 0), (2, 1))),
+    "sixteen to more channels": Case((5, 6), 16, 18),
 }
 
 
@@ -156,7 +157,7 @@ def test_on_one_thread_it_is_the_same(case, batch, monkeypatch, x64):
         np.testing.assert_allclose(a, e, rtol=1e-11, atol=1e-11)
 
 
-SHIFTED = ("odd sizes", "transition", "asymmetric", "sixteen channels", "sixteen channels, odd")
+SHIFTED = ("transition", "sixteen channels", "sixteen channels, odd", "sixteen to more channels")
 
 
 @pytest.mark.parametrize("name", SHIFTED)

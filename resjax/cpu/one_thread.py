@@ -15,8 +15,9 @@ that stay in the cache. Two forms provide them:
   channels make the product large enough anyway.)
 
 Before JAX 0.10, XLA did not have this library, and the two forms are not used. From 0.11 on, the library is
-slower at such convolutions, but not at matrix products. ``resjax.cpu.shifts`` then computes those that have
-strides 1, a few images at a time (docs/notes/performance_cpu.md has numbers).
+slower at such convolutions, but not at matrix products. ``resjax.cpu.shifts`` then computes those with
+strides 1, a few images at a time: convolutions of 16 channels, and kernel gradients of 16 to 32. With fewer
+or more channels the forms above are at least as fast (docs/notes/performance_cpu.md has numbers).
 """
 
 from __future__ import annotations
@@ -148,7 +149,8 @@ def kernel_gradient(
 
 
 def _of_own_images(x: jax.Array, dy: jax.Array, window: Pair, strides: Pair, pads: Pads) -> jax.Array:
-    if SHIFTS_PAY and strides == (1, 1):
+    few, many = sorted((x.shape[3], dy.shape[3]))
+    if SHIFTS_PAY and strides == (1, 1) and few >= FEW and many <= 2 * FEW:
         return _of_shifts(x, dy, window, pads)
     return _of_rows(x, dy, window, strides, pads)
 
@@ -180,7 +182,7 @@ def _of_rows(x: jax.Array, dy: jax.Array, window: Pair, strides: Pair, pads: Pad
     total = _summed(gradient_of, x, dy, _at_once(x, dy))
     # The second pixel of a pair sees the kernel's columns t further on.
     sums = total.reshape(kh, -1, c, two, o)
-    return sum(sums[:, i * t : i * t + kw, :, i] for i in range(two))
+    return jnp.asarray(sum(sums[:, i * t : i * t + kw, :, i] for i in range(two)))
 
 
 def _summed(
