@@ -17,9 +17,10 @@ processor time, so that other work on the machine counts less. The forms take tu
 * ``beside``: images side by side, so that rows are longer; for 16 channels as pairs.
 * ``patches``: each image's windows as rows of a matrix, and one product.
 * ``nine products``: an image, shifted to each place of the window, with the kernel's matrix of that place.
-* ``shifts``: as JAX 0.11 and newer have it for 16 channels (``resjax.cpu.shifts``).
+* ``shifts``: the kernel's columns shift the images and its rows the result, as in ``one_thread``'s gradient;
+  two columns of the result at once.
 * ``many threads, kernel``, ``rows, kernel``, ``shifts, kernel``: the kernel's gradient (``resjax.cpu.conv``,
-  ``one_thread``, ``shifts``); ``rows`` has columns and channels as one axis. ``patches, kernel`` and ``nine
+  ``one_thread``); ``rows`` has columns and channels as one axis. ``patches, kernel`` and ``nine
   products, kernel`` are the gradients of these forms, image by image.
 
 An image's gradient is the same convolution of another array, so each form takes as long for it.
@@ -50,7 +51,7 @@ from results import save
 from rich.console import Console
 from rich.table import Table
 
-from resjax.cpu import conv, one_thread, shifts
+from resjax.cpu import conv, one_thread
 
 SAME = ((1, 1), (1, 1))
 SQUARE = (1, 1)
@@ -114,6 +115,15 @@ def patches(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return jnp.concatenate(shifted, 2).reshape(h * w, 9 * c) @ kernel.reshape(9 * c, -1)
 
     return lax.map(of_image, x).reshape(*x.shape[:3], -1)
+
+
+def shifted(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    (b, h, w, c), o = x.shape, kernel.shape[3]
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    windows = jnp.concatenate([padded[:, :, j : j + w - 1 : 2] for j in range(4)], 3)
+    matrix = together(kernel, 2).transpose(1, 2, 0, 3).reshape(4 * c, 6 * o)
+    z = (windows.reshape(-1, 4 * c) @ matrix).reshape(b, h + 2, w // 2, 3, 2 * o)
+    return sum(z[:, i : i + h, :, i] for i in range(3)).reshape(b, h, w, o)
 
 
 def nine_products(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -180,7 +190,7 @@ def calls(channels: int, batch: int) -> Calls:
         "beside": in_parts(partial(beside, m=m), 8),
         "patches": patches,
         "nine products": nine_products,
-        "shifts": in_parts(lambda x, k: shifts.convolution(x, k, SAME), 1),
+        "shifts": in_parts(lambda x, k: shifted(x, k), 1),
     }
     if m == 2:
         forms["pairs"] = lambda x, k: one_thread.in_pairs(x, k, SAME)

@@ -185,9 +185,9 @@ def test_shifts_replace_convolutions(monkeypatch):
             )
             return str(program(x, kernel)).count("conv_general_dilated[")
 
-    assert convolutions() >= 3
+    assert convolutions() == 3
     monkeypatch.setattr(one_thread, "SHIFTS_PAY", True)
-    assert convolutions() == 0
+    assert convolutions() == 2  # not that of the kernel's gradient
 
 
 def test_on_one_thread_a_bfloat16_kernel_gradient_is_summed_in_float32():

@@ -155,7 +155,7 @@ def _fast(x: jax.Array, kernel: jax.Array, form: _Form, dilation: Pair = (1, 1))
         # Flattened before the product: in a loop, XLA does not flatten the axes itself.
         return (x.reshape(-1, c) @ kernel[0, 0]).reshape(*x.shape[:3], o)
     if alone is not None and plain and c == o == FEW and strides == (1, 1):
-        return one_thread.of_few_channels(x, kernel, pads, alone.mesh)
+        return one_thread.in_pairs(x, kernel, pads)
     s = 1
     if alone is None and plain and x.dtype == jnp.float32 and c >= FEW and max(c, o) > FEW:
         s = _SPREAD

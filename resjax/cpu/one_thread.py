@@ -14,10 +14,14 @@ that stay in the cache. Two forms provide them:
   images at a time are transposed and used while they are in the cache. (Large images do not fit, and many
   channels make the product large enough anyway.)
 
-Before JAX 0.10, XLA did not have this library, and the two forms are not used. From 0.11 on, the library is
-slower at such convolutions, but not at matrix products. ``resjax.cpu.shifts`` then computes those with
-strides 1, a few images at a time: convolutions of 16 channels, and kernel gradients of 16 to 32. With fewer
-or more channels the forms above are at least as fast (docs/notes/performance_cpu.md has numbers).
+Before JAX 0.10, XLA did not have this library, and the forms are not used. From 0.11 on, the library is slower
+at such convolutions, but not at matrix products. Kernel gradients with strides 1 and 16 to 32 channels are then
+one product of shifted copies: the kernel's columns j shift the images, its rows i shift the gradients::
+
+    dk[i,j,c,o] = Σ_{b,h,w} x[b,h,w+j,c] · dy[b,h−i,w,o]
+
+(images padded, dy zero outside). These are kh + kw copies instead of the kh·kw of im2col. One or two images are
+copied and used at a time, in the cache. Other shapes gain nothing (docs/notes/performance_cpu.md has numbers).
 """
 
 from __future__ import annotations
@@ -35,15 +39,14 @@ from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 from jax.typing import ArrayLike
 
-from resjax.cpu import shifts
-from resjax.cpu.shifts import Pads, Pair
-
+Pair = tuple[int, int]
+Pads = tuple[Pair, Pair]
 NHWC_HWIO = ("NHWC", "HWIO", "NHWC")
 FEW = 16  # up to this number of channels XLA uses its own kernel
 PAYS = jaxlib.version.__version_info__[:2] >= (0, 10)
 SHIFTS_PAY = jaxlib.version.__version_info__[:2] >= (0, 11)
 _AT_ONCE = 2**16  # elements of images or gradients at a time, 256 kB: a part of a core's cache
-_SHIFTED_AT_ONCE = 2**14  # the same where ``shifts`` makes three copies of both
+_SHIFTED_AT_ONCE = 2**14  # the same where both are copied, shifted
 _MANY = 128  # channels; above, any product is large
 
 
@@ -73,25 +76,6 @@ def threads() -> OneThread | None:
     Always None with versions of JAX for which the forms of this module do not pay.
     """
     return _current.get() if PAYS else None
-
-
-def of_few_channels(x: jax.Array, kernel: jax.Array, pads: Pads, mesh: Mesh | None) -> jax.Array:
-    """The convolution of FEW with FEW channels and strides 1."""
-    if not SHIFTS_PAY or x.dtype == jnp.bfloat16 or not suits(x, x, mesh):
-        return in_pairs(x, kernel, pads)
-
-    def share(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        most = max(1, _SHIFTED_AT_ONCE // math.prod(x.shape[1:]))
-        size = max(n for n in range(1, most + 1) if len(x) % n == 0)
-        parts = x.reshape(-1, size, *x.shape[1:])
-        y = lax.map(lambda part: shifts.convolution(part, kernel, pads), parts)
-        return y.reshape(-1, *y.shape[2:])
-
-    if mesh is None:
-        return share(x, kernel)
-    split = PartitionSpec(*mesh.axis_names)
-    on_each = jax.shard_map(share, mesh=mesh, in_specs=(split, PartitionSpec()), out_specs=split)
-    return on_each(x, kernel)
 
 
 def in_pairs(x: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Array:
@@ -156,8 +140,21 @@ def _of_own_images(x: jax.Array, dy: jax.Array, window: Pair, strides: Pair, pad
 
 
 def _of_shifts(x: jax.Array, dy: jax.Array, window: Pair, pads: Pads) -> jax.Array:
+    (h, c), (m, n, o) = (x.shape[1], x.shape[3]), dy.shape[1:]
+    (kh, kw), ((top, _), sides) = window, pads
+    # Image row h meets row h + top - i of dy. Padding is negative where no row of an image needs it.
+    ends = ((0, 0, 0), (kh - 1 - top, h + top - m, 0), (0, 0, 0), (0, 0, 0))
+
+    def gradient_of(images: jax.Array, gradients: jax.Array) -> jax.Array:
+        images = jnp.pad(images, ((0, 0), (0, 0), sides, (0, 0)))
+        columns = jnp.concatenate([images[:, :, j : j + n] for j in range(kw)], 3)
+        gradients = lax.pad(gradients, jnp.zeros((), dy.dtype), ends)
+        rows = jnp.concatenate([gradients[:, kh - 1 - i : kh - 1 - i + h] for i in range(kh)], 3)
+        operands = rows.reshape(-1, kh * o), columns.reshape(-1, kw * c)
+        return lax.dot_general(*operands, (((0,), (0,)), ((), ())))
+
     size = max(1, _at_once(x, dy, _SHIFTED_AT_ONCE))
-    return _summed(lambda x, dy: shifts.kernel_gradient(x, dy, window, pads), x, dy, size)
+    return _summed(gradient_of, x, dy, size).reshape(kh, o, kw, c).transpose(0, 2, 3, 1)
 
 
 def _of_rows(x: jax.Array, dy: jax.Array, window: Pair, strides: Pair, pads: Pads) -> jax.Array:
