@@ -14,14 +14,14 @@ that stay in the cache. Two forms provide them:
   images at a time are transposed and used while they are in the cache. (Large images do not fit, and many
   channels make the product large enough anyway.)
 
-Before JAX 0.10, XLA did not have this library, and the forms are not used. From 0.11 on, the library is slower
-at such convolutions, but not at matrix products. Kernel gradients with strides 1 and 16 to 32 channels are then
-one product of shifted copies: the kernel's columns j shift the images, its rows i shift the gradients::
+Before JAX 0.10, XLA did not have this library, and the forms are not used. From 0.11 on, the library is
+slower at such convolutions, but not at matrix products. Kernel gradients with strides 1 and 16 to 32 channels
+are then one product of shifted copies: the kernel's columns j shift the images, its rows i the gradients::
 
     dk[i,j,c,o] = Σ_{b,h,w} x[b,h,w+j,c] · dy[b,h−i,w,o]
 
-(images padded, dy zero outside). These are kh + kw copies instead of the kh·kw of im2col. One or two images are
-copied and used at a time, in the cache. Other shapes gain nothing (docs/notes/performance_cpu.md has numbers).
+(images padded, dy zero outside). These are kh + kw copies instead of the kh·kw of im2col. One or two images
+are copied and used at a time, in the cache. Other shapes gain nothing (docs/notes/performance_cpu.md).
 """
 
 from __future__ import annotations
