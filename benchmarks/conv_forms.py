@@ -1,6 +1,7 @@
 """Forms of a convolution on one core of a CPU: which one does this version of XLA run fastest?
 
     python benchmarks/conv_forms.py [--channels 16 32 64] [--batch 64] [--rounds 7] [--json PATH]
+        [--only forms training pointwise]
 
 All forms compute the same sums, which is checked. Windows are 3×3; images are those of a ResNet on 32×32
 pixels: 32×32×16, 16×16×32 and 8×8×64. Run it with the interpreter of each version of JAX. Milliseconds are
@@ -15,7 +16,17 @@ processor time, so that other work on the machine counts less. The forms take tu
   so that a whole image could be one product; for 16 channels as pairs.
 * ``beside``: images side by side, so that rows are longer; for 16 channels as pairs.
 * ``patches``: each image's windows as rows of a matrix, and one product.
-* ``many threads, kernel``, ``rows, kernel``: the kernel's gradient (``resjax.cpu.conv``, ``one_thread``).
+* ``nine products``: an image, shifted to each place of the window, with the kernel's matrix of that place.
+* ``shifts``: the kernel's columns shift the images and its rows the result, as in ``one_thread``'s gradient;
+  two columns of the result at once.
+* ``many threads, kernel``, ``rows, kernel``, ``shifts, kernel``: the kernel's gradient (``resjax.cpu.conv``,
+  ``one_thread``); ``rows`` has columns and channels as one axis. ``patches, kernel`` and ``nine
+  products, kernel`` are the gradients of these forms, image by image.
+
+An image's gradient is the same convolution of another array, so each form takes as long for it.
+
+Then every convolution of a ResNet on 32×32 pixels in training's own form (``forward``, ``image`` and
+``kernel`` gradient): this compares versions of JAX.
 
 Then the kernel gradients of 1×1 convolutions of ResNet-50, for 4 images: the product of images and gradients
 as XLA has it (``plain``), that of gradients and images, transposed (``transposed``), resjax's choice
@@ -44,8 +55,21 @@ from resjax.cpu import conv, one_thread
 
 SAME = ((1, 1), (1, 1))
 SQUARE = (1, 1)
+PARTS = ("forms", "training", "pointwise")
 POINTWISE = ((256, 64, 56), (512, 128, 28), (64, 256, 56))  # input channels, output channels, side
+# Input channels, output channels, side, window, stride of the convolutions of a ResNet on 32×32 pixels.
+RESNET = (
+    (3, 16, 32, 3, 1),
+    (16, 16, 32, 3, 1),
+    (16, 32, 32, 3, 2),
+    (16, 32, 32, 1, 2),
+    (32, 32, 16, 3, 1),
+    (32, 64, 16, 3, 2),
+    (32, 64, 16, 1, 2),
+    (64, 64, 8, 3, 1),
+)
 Form = Callable[[jax.Array, jax.Array], jax.Array]
+Calls = dict[str, Callable[[], jax.Array]]
 
 
 def library(x: jax.Array, kernel: jax.Array, strides: Any = SQUARE, pads: Any = SAME) -> jax.Array:
@@ -93,6 +117,49 @@ def patches(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return lax.map(of_image, x).reshape(*x.shape[:3], -1)
 
 
+def shifted(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    (b, h, w, c), o = x.shape, kernel.shape[3]
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    windows = jnp.concatenate([padded[:, :, j : j + w - 1 : 2] for j in range(4)], 3)
+    matrix = together(kernel, 2).transpose(1, 2, 0, 3).reshape(4 * c, 6 * o)
+    z = (windows.reshape(-1, 4 * c) @ matrix).reshape(b, h + 2, w // 2, 3, 2 * o)
+    return sum(z[:, i : i + h, :, i] for i in range(3)).reshape(b, h, w, o)
+
+
+def nine_products(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    h, w, c = x.shape[1:]
+
+    def of_image(x: jax.Array) -> jax.Array:
+        padded = jnp.pad(x, ((1, 1), (1, 1), (0, 0)))
+        places = [(i, j) for i in range(3) for j in range(3)]
+        return sum(padded[i : i + h, j : j + w].reshape(-1, c) @ kernel[i, j] for i, j in places)
+
+    return lax.map(of_image, x).reshape(*x.shape[:3], -1)
+
+
+def patches_kernel(x: jax.Array, dy: jax.Array) -> jax.Array:
+    (h, w, c), o = x.shape[1:], dy.shape[3]
+
+    def add(total: jax.Array, image: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+        padded = jnp.pad(image[0], ((1, 1), (1, 1), (0, 0)))
+        shifted = [padded[i : i + h, j : j + w] for i in range(3) for j in range(3)]
+        windows = jnp.concatenate(shifted, 2).reshape(h * w, 9 * c)
+        return total + conv._sum_of_products(image[1].reshape(h * w, o), windows), None
+
+    return lax.scan(add, jnp.zeros((o, 9 * c)), (x, dy))[0].T.reshape(3, 3, c, o)
+
+
+def nine_products_kernel(x: jax.Array, dy: jax.Array) -> jax.Array:
+    (h, w, c), o = x.shape[1:], dy.shape[3]
+
+    def add(total: jax.Array, image: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+        padded, flat = jnp.pad(image[0], ((1, 1), (1, 1), (0, 0))), image[1].reshape(h * w, o)
+        shifted = [padded[i : i + h, j : j + w].reshape(h * w, c) for i in range(3) for j in range(3)]
+        return total + jnp.stack([conv._sum_of_products(s, flat) for s in shifted]), None
+
+    return lax.scan(add, jnp.zeros((9, c, o)), (x, dy))[0].reshape(3, 3, c, o)
+
+
 def in_parts(form: Form, size: int) -> Form:
     """The form, applied to ``size`` images at a time, which stay in the cache."""
 
@@ -103,7 +170,7 @@ def in_parts(form: Form, size: int) -> Form:
     return apply
 
 
-def calls(channels: int, batch: int) -> dict[str, Callable[[], jax.Array]]:
+def calls(channels: int, batch: int) -> Calls:
     """The forms by name, for images of 512 / channels pixels a side."""
     keys, side = jax.random.split(jax.random.key(0), 3), 512 // channels
     x, dy = (jax.random.normal(key, (batch, side, side, channels)) for key in keys[:2])
@@ -122,18 +189,41 @@ def calls(channels: int, batch: int) -> dict[str, Callable[[], jax.Array]]:
         "bands": in_parts(partial(bands, m=m), 8),
         "beside": in_parts(partial(beside, m=m), 8),
         "patches": patches,
+        "nine products": nine_products,
+        "shifts": in_parts(lambda x, k: shifted(x, k), 1),
     }
     if m == 2:
         forms["pairs"] = lambda x, k: one_thread.in_pairs(x, k, SAME)
     gradients: dict[str, Form] = {
         "many threads, kernel": lambda x, dy: conv._kernel_gradient(x, dy, kernel, form),
-        "rows, kernel": lambda x, dy: one_thread.kernel_gradient(x, dy, (3, 3), SQUARE, SAME, None),
+        "rows, kernel": lambda x, dy: one_thread._of_rows(x, dy, (3, 3), SQUARE, SAME),
+        "shifts, kernel": lambda x, dy: one_thread._of_shifts(x, dy, (3, 3), SAME),
+        "patches, kernel": patches_kernel,
+        "nine products, kernel": nine_products_kernel,
     }
     images = {name: partial(jax.jit(f), x, kernel) for name, f in forms.items()}
     return images | {name: partial(jax.jit(f), x, dy) for name, f in gradients.items()}
 
 
-def pointwise(channels: int, features: int, side: int) -> dict[str, Callable[[], jax.Array]]:
+def training(channels: int, features: int, side: int, size: int, stride: int, batch: int) -> Calls:
+    """A convolution, its image's and its kernel's gradient, as training on one thread computes them."""
+    keys, pad = jax.random.split(jax.random.key(0), 3), size // 2
+    x = jax.random.normal(keys[0], (batch, side, side, channels))
+    dy = jax.random.normal(keys[1], (batch, side // stride, side // stride, features))
+    kernel = jax.random.normal(keys[2], (size, size, channels, features))
+    alone = one_thread.OneThread(None) if one_thread.PAYS else None
+    form = conv._Form((stride, stride), ((pad, pad), (pad, pad)), 1, alone)
+    forward = jax.jit(lambda x, kernel: conv._fast(x, kernel, form))
+    image = jax.jit(lambda dy, kernel: conv._input_gradient(dy, kernel, x.shape[1:3], form))
+    gradient = jax.jit(lambda x, dy: conv._kernel_gradient(x, dy, kernel, form))
+    return {
+        "forward": partial(forward, x, kernel),
+        "image": partial(image, dy, kernel),
+        "kernel": partial(gradient, x, dy),
+    }
+
+
+def pointwise(channels: int, features: int, side: int) -> Calls:
     """Kernel gradients of a 1×1 convolution by name, and its forward pass."""
     keys = jax.random.split(jax.random.key(0), 3)
     x, dy = (
@@ -155,12 +245,13 @@ def pointwise(channels: int, features: int, side: int) -> dict[str, Callable[[],
     return {"forward": forward} | {name: partial(jax.jit(f), x, dy) for name, f in gradients.items()}
 
 
-def measure(forms: dict[str, Callable[[], jax.Array]], rounds: int) -> dict[str, dict[str, Any]]:
+def measure(forms: Calls, rounds: int) -> dict[str, dict[str, Any]]:
     """{form: milliseconds}, after a check that all forms of an operation agree."""
-    expected: dict[bool, np.ndarray] = {}
+    expected: dict[str, np.ndarray] = {}
     for name, call in forms.items():
         got = np.asarray(call())
-        first = expected.setdefault(name.endswith("kernel"), got)
+        operation = next((end for end in ("image", "kernel") if name.endswith(end)), "forward")
+        first = expected.setdefault(operation, got)
         np.testing.assert_allclose(got, first, rtol=1e-3, atol=1e-4 * np.abs(first).max(), err_msg=name)
     times: dict[str, list[float]] = {name: [] for name in forms}
     for _ in range(rounds):
@@ -177,6 +268,7 @@ def main() -> None:
     parser.add_argument("--channels", type=int, nargs="*", default=[16, 32, 64], choices=(16, 32, 64))
     parser.add_argument("--batch", type=int, default=64, help="divisible by 8")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--only", nargs="*", default=PARTS, choices=PARTS, help="parts of the tables")
     parser.add_argument("--json", type=Path, help="where to write the results")
     args = parser.parse_args()
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
@@ -186,7 +278,14 @@ def main() -> None:
     single = {
         f"1×1, {c} to {o} channels at {n}×{n}, 4 images": partial(pointwise, c, o, n) for c, o, n in POINTWISE
     }
-    for title, forms in (square | single).items():
+    of_resnet = {
+        f"{n}×{n}, {c} to {o} channels at {side}×{side}, stride {s}, {args.batch} images": partial(
+            training, c, o, side, n, s, args.batch
+        )
+        for c, o, side, n, s in RESNET
+    }
+    parts = dict(zip(PARTS, (square, of_resnet, single), strict=True))
+    for title, forms in ((title, forms) for name in args.only for title, forms in parts[name].items()):
         found = measure(forms(), args.rounds)
         rows.append({"convolution": title, "milliseconds": found})
         for name, it in found.items():

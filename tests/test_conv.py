@@ -23,6 +23,7 @@ from resjax.cpu.conv import conv
 def forms_of_one_thread(monkeypatch):
     """In every version of JAX: they are right everywhere, and fast in some."""
     monkeypatch.setattr(one_thread, "PAYS", True)
+    monkeypatch.setattr(one_thread, "SHIFTS_PAY", False)
 
 
 class Case(NamedTuple):
@@ -73,6 +74,7 @@ CASES = {
     "many channels, strided": Case((5, 4), 66, 2, strides=(2, 2), padding=((1, 1), (1, 1))),
     "sixteen channels": Case((6, 8), 16, 16),
     "sixteen channels, odd": Case((5, 7), 16, 16, (2, 3), padding=((1, 0), (2, 1))),
+    "sixteen to more channels": Case((5, 6), 16, 18),
 }
 
 
@@ -163,6 +165,39 @@ def test_on_one_thread_it_is_the_same(case, batch, monkeypatch, x64):
         np.testing.assert_allclose(a, e, rtol=1e-11, atol=1e-11)
 
 
+SHIFTED = ("transition", "sixteen channels", "sixteen channels, odd", "sixteen to more channels")
+
+
+@pytest.mark.parametrize("name", SHIFTED)
+@pytest.mark.parametrize("batch", slow_but([4, 5], 5))  # cut in pairs; one is left of 5
+def test_on_one_thread_shifts_are_the_same(name, batch, monkeypatch, x64):
+    case = CASES[name]._replace(batch=batch)
+    x, kernel = arrays(case, jnp.float64)
+    y = jax.eval_shape(partial(conv, **case.options()), x, kernel)
+    monkeypatch.setattr(one_thread, "SHIFTS_PAY", True)
+    monkeypatch.setattr(one_thread, "_SHIFTED_AT_ONCE", 2 * max(x[0].size, y.size // batch))
+    with one_thread.one_thread():
+        actual = jax.jit(lambda *args: everything.__wrapped__(*args, case, "cpu"))(x, kernel)
+    for a, e in zip(actual, everything(x, kernel, case, "lax"), strict=True):
+        np.testing.assert_allclose(a, e, rtol=1e-11, atol=1e-11)
+
+
+def test_shifts_replace_convolutions(monkeypatch):
+    """Without this, the tests of shifts could pass because nothing uses them."""
+    x, kernel = arrays(CASES["sixteen channels"])
+
+    def convolutions() -> int:
+        with one_thread.one_thread():
+            program = jax.make_jaxpr(
+                lambda *args: everything.__wrapped__(*args, CASES["sixteen channels"], "cpu")
+            )
+            return str(program(x, kernel)).count("conv_general_dilated[")
+
+    assert convolutions() == 3
+    monkeypatch.setattr(one_thread, "SHIFTS_PAY", True)
+    assert convolutions() == 2  # not that of the kernel's gradient
+
+
 def test_on_one_thread_a_bfloat16_kernel_gradient_is_summed_in_float32():
     x = jnp.full((8, 16, 16, 1), 1.0078125, jnp.bfloat16)
     kernel = jnp.ones((1, 1, 1, 1), jnp.bfloat16)
@@ -215,9 +250,19 @@ def on_eight_devices(x, kernel, alone: bool):
     return x, kernel, one_thread.one_thread(mesh) if alone else nullcontext()
 
 
-@pytest.mark.parametrize("alone", [False, True])
-@pytest.mark.parametrize("name", ["cifar", "transition", "projection", "sixteen channels", "depthwise"])
-def test_eight_devices_agree_with_one(name, alone, x64):
+@pytest.mark.parametrize(
+    "name, alone, shifted",
+    [
+        *(
+            (name, alone, False)
+            for name in ("cifar", "transition", "projection", "sixteen channels", "depthwise")
+            for alone in (False, True)
+        ),
+        ("sixteen channels", True, True),
+    ],
+)
+def test_eight_devices_agree_with_one(name, alone, shifted, monkeypatch, x64):
+    monkeypatch.setattr(one_thread, "SHIFTS_PAY", shifted)
     case = CASES[name]._replace(batch=16)
     x, kernel = arrays(case, jnp.float64)
     *shared, threads = on_eight_devices(x, kernel, alone)

@@ -14,8 +14,14 @@ that stay in the cache. Two forms provide them:
   images at a time are transposed and used while they are in the cache. (Large images do not fit, and many
   channels make the product large enough anyway.)
 
-Before JAX 0.10, XLA did not have this library, and the two forms are not used. From 0.11 on, it is slower for
-few channels. The forms then gain less (docs/notes/performance_cpu.md has numbers).
+Before JAX 0.10, XLA did not have this library, and the forms are not used. From 0.11 on, the library is
+slower at such convolutions, but not at matrix products. Kernel gradients with strides 1 and 16 to 32 channels
+are then one product of shifted copies: the kernel's columns j shift the images, its rows i the gradients::
+
+    dk[i,j,c,o] = Σ_{b,h,w} x[b,h,w+j,c] · dy[b,h−i,w,o]
+
+(images padded, dy zero outside). These are kh + kw copies instead of the kh·kw of im2col. One or two images
+are copied and used at a time, in the cache. Other shapes gain nothing (docs/notes/performance_cpu.md).
 """
 
 from __future__ import annotations
@@ -23,7 +29,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import jax
@@ -38,7 +44,9 @@ Pads = tuple[Pair, Pair]
 NHWC_HWIO = ("NHWC", "HWIO", "NHWC")
 FEW = 16  # up to this number of channels XLA uses its own kernel
 PAYS = jaxlib.version.__version_info__[:2] >= (0, 10)
+SHIFTS_PAY = jaxlib.version.__version_info__[:2] >= (0, 11)
 _AT_ONCE = 2**16  # elements of images or gradients at a time, 256 kB: a part of a core's cache
+_SHIFTED_AT_ONCE = 2**14  # the same where both are copied, shifted
 _MANY = 128  # channels; above, any product is large
 
 
@@ -95,8 +103,8 @@ def suits(x: jax.Array, dy: jax.Array, mesh: Mesh | None) -> bool:
     return shared and _at_once(x, dy) > 1 and max(x.shape[3], dy.shape[3]) <= _MANY
 
 
-def _at_once(x: jax.Array, dy: jax.Array) -> int:
-    return _AT_ONCE // max(math.prod(x.shape[1:]), math.prod(dy.shape[1:]))
+def _at_once(x: jax.Array, dy: jax.Array, elements: int | None = None) -> int:
+    return (elements or _AT_ONCE) // max(math.prod(x.shape[1:]), math.prod(dy.shape[1:]))
 
 
 def kernel_gradient(
@@ -125,15 +133,40 @@ def kernel_gradient(
 
 
 def _of_own_images(x: jax.Array, dy: jax.Array, window: Pair, strides: Pair, pads: Pads) -> jax.Array:
-    (b, h, w, c), (m, n, o) = x.shape, dy.shape[1:]
+    few, many = sorted((x.shape[3], dy.shape[3]))
+    if SHIFTS_PAY and strides == (1, 1) and few >= FEW and many <= 2 * FEW:
+        return _of_shifts(x, dy, window, pads)
+    return _of_rows(x, dy, window, strides, pads)
+
+
+def _of_shifts(x: jax.Array, dy: jax.Array, window: Pair, pads: Pads) -> jax.Array:
+    (h, c), (m, n, o) = (x.shape[1], x.shape[3]), dy.shape[1:]
+    (kh, kw), ((top, _), sides) = window, pads
+    # Image row h meets row h + top - i of dy. Padding is negative where no row of an image needs it.
+    ends = ((0, 0, 0), (kh - 1 - top, h + top - m, 0), (0, 0, 0), (0, 0, 0))
+
+    def gradient_of(images: jax.Array, gradients: jax.Array) -> jax.Array:
+        images = jnp.pad(images, ((0, 0), (0, 0), sides, (0, 0)))
+        columns = jnp.concatenate([images[:, :, j : j + n] for j in range(kw)], 3)
+        gradients = lax.pad(gradients, jnp.zeros((), dy.dtype), ends)
+        rows = jnp.concatenate([gradients[:, kh - 1 - i : kh - 1 - i + h] for i in range(kh)], 3)
+        operands = rows.reshape(-1, kh * o), columns.reshape(-1, kw * c)
+        return lax.dot_general(*operands, (((0,), (0,)), ((), ())))
+
+    size = max(1, _at_once(x, dy, _SHIFTED_AT_ONCE))
+    return _summed(gradient_of, x, dy, size).reshape(kh, o, kw, c).transpose(0, 2, 3, 1)
+
+
+def _of_rows(x: jax.Array, dy: jax.Array, window: Pair, strides: Pair, pads: Pads) -> jax.Array:
+    (h, w, c), (m, n, o) = x.shape[1:], dy.shape[1:]
     (kh, kw), (s, t), ((top, _), (left, _)) = window, strides, pads
     # Treat two neighbouring pixels of dy as one, if it has too few channels.
     two = 2 if o == FEW and n % 2 == 0 else 1
     # Trailing padding gives the kernel's size; it is negative if the forward pass left rows unread.
     bottom, right = (m - 1) * s + kh - h - top, (n - 1) * t + kw - w - left
 
-    def gradient_of(first: ArrayLike, size: int) -> jax.Array:
-        images, gradients = (lax.dynamic_slice_in_dim(a, first, size) for a in (x, dy))
+    def gradient_of(images: jax.Array, gradients: jax.Array) -> jax.Array:
+        size = len(images)
         return lax.conv_general_dilated(
             images.transpose(1, 2, 3, 0).reshape(1, h, w * c, size),
             gradients.reshape(size, m, n // two, two * o).transpose(1, 2, 0, 3),
@@ -143,12 +176,23 @@ def _of_own_images(x: jax.Array, dy: jax.Array, window: Pair, strides: Pair, pad
             dimension_numbers=NHWC_HWIO,
         )
 
-    size = min(b, _at_once(x, dy))
-    rest = b % size
-    zeros = jnp.zeros(jax.eval_shape(lambda: gradient_of(0, size)).shape, x.dtype)
-    total = lax.fori_loop(0, b // size, lambda i, sums: sums + gradient_of(i * size, size), zeros)
-    if rest:
-        total = total + gradient_of(b - rest, rest)
+    total = _summed(gradient_of, x, dy, _at_once(x, dy))
     # The second pixel of a pair sees the kernel's columns t further on.
     sums = total.reshape(kh, -1, c, two, o)
-    return sum(sums[:, i * t : i * t + kw, :, i] for i in range(two))
+    return jnp.asarray(sum(sums[:, i * t : i * t + kw, :, i] for i in range(two)))
+
+
+def _summed(
+    gradient_of: Callable[[jax.Array, jax.Array], jax.Array], x: jax.Array, dy: jax.Array, size: int
+) -> jax.Array:
+    """The sum of ``gradient_of(images, gradients)`` over parts of ``size`` images."""
+    b = len(x)
+    size = min(b, size)
+    rest = b % size
+
+    def part(first: ArrayLike, size: int) -> jax.Array:
+        return gradient_of(*(lax.dynamic_slice_in_dim(a, first, size) for a in (x, dy)))
+
+    zeros = jnp.zeros(jax.eval_shape(lambda: part(0, size)).shape, x.dtype)
+    total = lax.fori_loop(0, b // size, lambda i, sums: sums + part(i * size, size), zeros)
+    return total + part(b - rest, rest) if rest else total
