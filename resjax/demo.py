@@ -9,6 +9,7 @@ can go together. Nothing is downloaded. The demo runs only the studies that take
 
 from __future__ import annotations
 
+import shlex
 import time
 from pathlib import Path
 
@@ -69,9 +70,11 @@ def cut_short(workdir: Path, out: Path, smoke: bool) -> str:
 
 def _main(argv: list[str]) -> None:
     command.no_arguments(argv)
-    start = time.perf_counter()
-    report = demo(writable(_WORKDIR.value), _SMOKE.value)
+    start, directory = time.perf_counter(), writable(_WORKDIR.value)
+    report = demo(directory, _SMOKE.value)
     print(f"{time.perf_counter() - start:.0f} s. Open the report: {report}")
+    workdirs = ",".join(str(directory / name) for name in TWINS)
+    print(f"Take both apart by hand: python -m resjax.play --workdir={shlex.quote(workdirs)}")
 
 
 if __name__ == "__main__":
