@@ -135,6 +135,7 @@ def test_an_installed_resjax_needs_no_repository(installed, tmp_path):
 
     said = run("python", "-m", "resjax.demo", "--smoke", "--workdir=demo")
     assert "[2/4] plain: digits_plain:smoke" in said
+    assert "python -m resjax.play --workdir=demo/residual,demo/plain" in said
     assert (tmp_path / "demo/report/report.html").stat().st_size > 10_000
     left = {path.name for path in tmp_path.iterdir()} - {"__pycache__"}
     assert left == {"mine.py", "x", "demo"}
