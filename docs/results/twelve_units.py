@@ -3,7 +3,8 @@
 Five architectures on the same images with the same recipe: a pre-activation ResNet, a vision transformer and
 a Mixer (six layers of two units), a ConvMixer and a ConvNeXt (twelve layers of one unit). The recipe,
 AdamW with a warm-up and a cosine, was fixed before the first training and not tuned. CIFAR-10 is reduced to
-16×16 pixels and 10,000 training images. A seed draws the initial weights and the order of the batches.
+16×16 pixels and 10,000 training images, and stems and patches halve the sides once more than on digits, so
+units have the shapes that they have there. A seed draws the initial weights and the order of the batches.
 """
 
 from typing import Any, NamedTuple
@@ -31,37 +32,37 @@ NETWORKS = {
     "resnet": Member(
         "ResNet",
         "resnet",
-        {"stage_sizes": (4, 4, 4), "placement": "pre"},
-        {"widths": (8, 16, 32)},
-        {"widths": (8, 16, 32)},
+        {"stage_sizes": (4, 4, 4), "widths": (8, 16, 32), "placement": "pre"},
+        {},
+        {"stem": "small_pool"},
     ),
     "vit": Member(
         "ViT",
         "vit",
-        {"depth": 6, "heads": 4, "patch": 2},
-        {"width": 48, "mlp_width": 96},
-        {"width": 48, "mlp_width": 96, "patch": 4},
+        {"depth": 6, "width": 48, "heads": 4, "mlp_width": 96},
+        {"patch": 2},
+        {"patch": 4},
     ),
     "convmixer": Member(
         "ConvMixer",
         "convmixer",
-        {"depth": 12, "patch": 2},
-        {"width": 48, "kernel": 3},
-        {"width": 48, "kernel": 5},
+        {"depth": 12, "width": 48, "kernel": 3},
+        {"patch": 2},
+        {"patch": 4},
     ),
     "mixer": Member(
         "Mixer",
         "mixer",
-        {"depth": 6, "patch": 2},
-        {"width": 48, "token_width": 24, "mlp_width": 96},
-        {"width": 48, "token_width": 24, "mlp_width": 96, "patch": 4},
+        {"depth": 6, "width": 48, "token_width": 24, "mlp_width": 96},
+        {"patch": 2},
+        {"patch": 4},
     ),
     "convnext": Member(
         "ConvNeXt",
         "convnext",
-        {"stage_sizes": (6, 6), "layer_scale": 0.0},
-        {"widths": (16, 32), "patch": 1},
-        {"widths": (16, 32), "patch": 1},
+        {"stage_sizes": (6, 6), "widths": (16, 32), "layer_scale": 0.0},
+        {"patch": 1},
+        {"patch": 2},
     ),
 }
 # The ResNet with other numbers of units, for what should depend on depth.
