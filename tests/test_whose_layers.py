@@ -62,6 +62,18 @@ def test_rows_of_layers_are_judged_by_the_limits_of_the_table():
     assert [one["verdict"] for one in found.values()] == ["shown", "contradicted"]
 
 
+def test_orders_must_cost_much_without_and_little_with_training_in_random_orders():
+    noise = np.array([-0.001, 0, 0.001])
+    usual, shuffled = 0.05 + noise, 0.15 + noise
+    orders = np.full((3, 20), 0.5), np.full((3, 20), 0.17)
+    found = LAYERS.order_costs(usual, orders[0], shuffled, orders[1])
+    assert [round(one["mean"]) for one in found.values()] == [45, 2, 10]
+    assert {one["verdict"] for one in found.values()} == {"shown"}
+    assert (
+        LAYERS.by_seed.verdict_of(LAYERS.order_costs(usual, orders[0], shuffled, orders[0])) == "contradicted"
+    )
+
+
 def test_the_slope_over_depth_is_that_of_the_geometric_means():
     units = np.array(LAYERS.LIMITS[33]["units"])
     trained = [{"norm": [2 / n, 8 / n]} for n in units]

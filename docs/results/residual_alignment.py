@@ -3,7 +3,7 @@
     python docs/results/residual_alignment.py WORKDIR
 
 *Protocol.* Pre-activation ResNets of 6, 12 and 24 units on digits, three seeds, trained as ``twelve_units``
-says. ‖J_f‖₂ of each unit's branch by ``resjax.analysis.jacobians`` (20 power iterations), at 32 training
+says. ‖J_f‖₂ of each unit's branch by ``resjax.analysis.jacobians`` (20 power iterations), at 8 training
 images. Units that change the shape are left out: their branch has no square Jacobian. A network has one
 number, the geometric mean over its other units and the images; a seed has one slope, of log number on log
 units, by least squares over three depths. The same networks at initialization are measured beside them, with
@@ -36,7 +36,7 @@ from resjax.workdir.stopping import ends_process
 
 FILE = Path(__file__).resolve().with_suffix(".json")
 NETWORKS = ("resnet6", "resnet", "resnet24")
-IMAGES = 32
+IMAGES = 8
 
 
 def largest(run: Subject) -> Row:

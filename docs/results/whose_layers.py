@@ -136,7 +136,7 @@ def least_distant(run: Run, n: int) -> int:
 
 MEASURES: dict[str, tuple[tuple[str, ...], Callable[[Run], Row]]] = {
     "single": (tuple(twelve_units.NETWORKS), single),
-    "layers": (("vit", "mixer"), layers),
+    "layers": (("vit", "vit_shuffled"), layers),
 }
 """What is measured: of which networks, and how."""
 
@@ -153,13 +153,12 @@ def kept(workdir: Path, name: str, measure: Callable[[Run], Row]) -> Row:
 
 
 def judged(rows: list[Row]) -> Row:
-    """Rows 28 to 31, of the ViT."""
-    own = [r for r in rows if r["network"] == "vit" and "layers" in r]
-    if not own:
+    """Rows 28 to 32, of the ViT, as far as it was measured."""
+    part = of_network(rows, "vit")
+    if not part:
         return {}
-    intact = np.array([r["layers"]["intact"] for r in own])
-    part = {name: np.array([r["layers"][name] for r in own]) for name in own[0]["layers"]}
-    units = np.array([r["single"]["error"] for r in own])
+    intact = part["intact"]
+    units = np.array([r["single"]["error"] for r in rows if r["network"] == "vit"])
     learned = by_seed.judge(LEARNED, 100 * intact)
     found = {
         "28": single_layers(intact, part["layer"]),
@@ -167,11 +166,19 @@ def judged(rows: list[Row]) -> Row:
         "30": attention_and_mlp(units, part["three_attention"], part["three_mlp"]),
         "31": sharp_break(intact, part["cut"]),
     }
+    if shuffled := of_network(rows, "vit_shuffled"):
+        found["32"] = order_costs(intact, part["order"], shuffled["intact"], shuffled["order"])
     for row in found.values():
         row["learned"] = learned
         said = by_seed.verdict_of({k: v for k, v in row.items() if k != "learned"})
         row["verdict"] = said if learned["verdict"] == "shown" else "undecided"
     return found
+
+
+def of_network(rows: list[Row], network: str) -> dict[str, np.ndarray]:
+    """What ``layers`` has measured: arrays [seed, …]; empty if it has not."""
+    own = [r["layers"] for r in rows if r["network"] == network and "layers" in r]
+    return {name: np.array([one[name] for one in own]) for name in own[0]} if own else {}
 
 
 def single_layers(intact: np.ndarray, layer: np.ndarray) -> Row:
@@ -211,6 +218,24 @@ def sharp_break(intact: np.ndarray, cut: np.ndarray) -> Row:
             Criterion(f"{low} to {high} %", least=low, most=high), half
         ),
         "largest loss by one more layer, %": by_seed.judge(Criterion(f"≥ {step} %", least=step), largest),
+    }
+
+
+def order_costs(
+    usual: np.ndarray, usual_order: np.ndarray, shuffled: np.ndarray, shuffled_order: np.ndarray
+) -> Row:
+    """Row 32, from errors [seed] in the true order and [seed, order] in random ones, after both trainings."""
+    without, rise, cost = (LIMITS[32][name] for name in ("without", "rise", "cost"))
+    return {
+        "random orders after usual training, points": by_seed.judge(
+            Criterion(f"≥ {without}", least=without), 100 * (usual_order.mean(1) - usual)
+        ),
+        "random orders after training in random orders, points": by_seed.judge(
+            Criterion(f"≤ {rise}", most=rise), 100 * (shuffled_order.mean(1) - shuffled)
+        ),
+        "true order, by training in random orders, points": by_seed.judge(
+            Criterion(f"≤ {cost}", most=cost), 100 * (shuffled - usual)
+        ),
     }
 
 
