@@ -34,6 +34,7 @@ from resjax.studies.lesions.batch_statistics import reestimate
 from resjax.studies.lesions.deletions import deletions
 from resjax.studies.lesions.interventions import interventions
 from resjax.studies.lesions.lesion import lesion
+from resjax.studies.lesions.looping import looping
 from resjax.studies.lesions.pairs import pairs
 from resjax.studies.lesions.pruning import pruning
 from resjax.studies.lesions.recalibrate import recalibrate
@@ -54,6 +55,7 @@ from resjax.studies.signals.branch_variance import branch_variance
 from resjax.studies.signals.gradients import gradients
 from resjax.studies.signals.jacobians import jacobians
 from resjax.studies.signals.norms_over_training import norms_over_training
+from resjax.studies.signals.rank_collapse import rank_collapse
 from resjax.studies.signals.shattering import gradients_along_line, shattering
 from resjax.studies.signals.vanishing import vanishing
 from resjax.studies.small_training import digits_recipe
@@ -61,6 +63,7 @@ from resjax.studies.subject import Subject
 from resjax.studies.units.added_layers import added_layers
 from resjax.studies.units.decay_in_training import decay_in_training
 from resjax.studies.units.identity import identity
+from resjax.studies.units.influence import influence
 from resjax.studies.units.insertion import insert, start_from
 from resjax.studies.units.learns_identity import learns_identity
 from resjax.studies.units.responses import responses
@@ -93,6 +96,7 @@ __all__ = [
     "gradients",
     "gradients_along_line",
     "identity",
+    "influence",
     "insert",
     "interventions",
     "jacobians",
@@ -101,6 +105,7 @@ __all__ = [
     "load_network",
     "load_run",
     "load_runs",
+    "looping",
     "norms_over_training",
     "pairs",
     "path_counts",
@@ -110,6 +115,7 @@ __all__ = [
     "paths",
     "plot",
     "pruning",
+    "rank_collapse",
     "recalibrate",
     "reestimate",
     "reorder",

@@ -16,6 +16,7 @@ from pattern_helpers import IMAGES, LABELS, SHAPE, apart, blocks, masked, mixed,
 
 from resjax import analysis
 from resjax.cpu.shared_batches import Cores
+from resjax.network.groups import kinds
 from resjax.network.losses import cross_entropy, share_wrong
 from resjax.network.refusal import Refusal
 from resjax.studies.lesions.prefixes import measure_places
@@ -131,6 +132,9 @@ def test_reorder_swaps_units_of_one_class():
     assert result.tau[-1] == pytest.approx(1 - 4 * (6 + 3) / (8 * 7))
     np.testing.assert_array_equal(result.order[-1], [0, 5, 4, 7, 2, 1, 6, 3])
     assert "one class" in result.choices["units that change places"]
+    layers = result.order[result.of_kind("layers")]  # mixing ×2 and a unit of layers, twice; then one more
+    np.testing.assert_array_equal(layers, [[0, 4, 5, 6, 1, 2, 3, 7]])
+    assert kinds(network.units) == ("", *("mixing",) * 2, "layers", *("mixing",) * 2, *("layers",) * 2)
 
 
 def test_path_lengths_sum_to_the_gradient():

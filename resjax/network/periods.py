@@ -82,6 +82,18 @@ def loops(places: Sequence[Place]) -> list[list[Place]]:
     return [list(own) for _, own in itertools.groupby(places, key=lambda place: place.loop)]
 
 
+def layers_of(stacks: Sequence[Stack]) -> list[np.ndarray]:
+    """The units of each layer, int [units] each, in order: those of a period where stacks alternate, such as
+    attention and MLP; elsewhere each unit is a layer."""
+    first = np.cumsum([0, *(stack.n for stack in stacks)]).tolist()
+    found: list[np.ndarray] = []
+    for start, period, times in _periods(stacks):
+        ends = range(start, start + period * times + 1, period)
+        own = [np.arange(first[a], first[b]) for a, b in itertools.pairwise(ends)]
+        found += own if period > 1 else [np.array([unit]) for unit in np.concatenate(own)]
+    return found
+
+
 def scan_places(
     places: Sequence[Place],
     step: Step,

@@ -28,6 +28,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "cutting.cut",
         "lesions.reorder",
         "lesions.interventions",
+        "lesions.looping",
     ),
     "Paths": (
         "paths.path_counts",
@@ -44,11 +45,12 @@ _MODULES: dict[str, tuple[str, ...]] = {
         "signals.branch_variance",
         "units.responses",
     ),
-    "What a unit does": ("units.identity", "units.surgery"),
+    "What a unit does": ("units.identity", "units.influence", "units.surgery"),
     "Why convolution works": ("convolution.connections", "convolution.equivariance"),
     "Why residual networks train": (
         "signals.vanishing",
         "signals.shattering",
+        "signals.rank_collapse",
         "units.learns_identity",
         "units.weight_decay",
         "units.decay_in_training",

@@ -1,4 +1,4 @@
-"""Rank correlation, also of what is left when other quantities are held fixed."""
+"""Rank correlation, also of what is left when other quantities are held fixed, and its resamples."""
 
 from __future__ import annotations
 
@@ -28,3 +28,18 @@ def spearman(x: np.ndarray, y: np.ndarray, given: Sequence[np.ndarray] = ()) -> 
     if np.any(np.diag(left) <= _NOTHING * np.diag(c)[:2]):
         return float("nan")
     return float(np.clip(left[0, 1] / np.sqrt(left[0, 0] * left[1, 1]), -1, 1))
+
+
+def spearman_of_rows(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """[m]: Spearman's ρ of each row of x with that of y, [m, n] both; NaN where either is constant."""
+    a, b = (stats.rankdata(v, axis=-1) - (v.shape[-1] + 1) / 2 for v in (x, y))
+    size = np.sqrt((a * a).sum(-1) * (b * b).sum(-1))
+    return (a * b).sum(-1) / np.where(size > 0, size, np.nan)
+
+
+def moving_blocks(count: int, length: int, resamples: int, seed: int) -> np.ndarray:
+    """int [resample, count]: which of ``count`` values each resample of the moving-block bootstrap holds
+    (Künsch 1989). Neighbours are drawn in blocks of ``length``; with 1 it is the ordinary bootstrap."""
+    starts = (resamples, -(-count // length))
+    drawn = np.random.default_rng(seed).integers(0, count - length + 1, starts)
+    return (drawn[..., None] + np.arange(length)).reshape(resamples, -1)[:, :count]

@@ -22,6 +22,7 @@ _ON_LIGHT = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
 # On a dark background the lighter colours of the same palette come first.
 _ON_DARK = (SKY, ORANGE, GREEN, PURPLE, YELLOW, VERMILION)
 _MARKERS = ("o", "s", "^", "D", "v", "P")
+_FILLS = ("full", "none", "left", "right", "top", "bottom")
 LINES = ("-", "--", "-.", ":")
 
 WIDE, NARROW = (7.6, 3.6), (4.2, 3.5)
@@ -146,6 +147,11 @@ def color(i: int) -> str:
 def marker(i: int) -> str:
     """The marker of run ``i``."""
     return _MARKERS[i % len(_MARKERS)]
+
+
+def fill(i: int) -> str:
+    """How the markers of the i-th kind of one run are filled."""
+    return _FILLS[i % len(_FILLS)]
 
 
 def ink() -> str:

@@ -41,7 +41,13 @@ def sure(made, spared):
     return dataclasses.replace(made, spared=np.where(np.isnan(made.error), np.nan, spared))
 
 
+# Kinds of units that alternate: one kind costs nothing, the other much; the last unit has no such kind.
+KINDS = dataclasses.replace(
+    sure(result([0.13, 0.5, 0.126, 0.71, 0.134, 0.62, 0.13]), [1.0, 0.0, 0.97, 0.0, 0.3, 0.06, 0.9]),
+    kind=("attention", "mlp") * 3 + ("",),
+)
 CASES = {
+    "kinds that alternate": {"deep": KINDS, "spare": SPARE},
     "an interval from the half on, and from just below; up to a tenth, and just above": {
         "most": sure(SPARE, [0.0, 0.95, 0.96, 1.0, 0.94, 0.05]),
         "not sure": sure(SPARE, [0.0, 0.95, 0.9, 1.0, 0.94, 0.04]),

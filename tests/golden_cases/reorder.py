@@ -22,8 +22,8 @@ def order(wrong, n, fixed):
     return made
 
 
-def result(swaps, near=NEAR, intact=0.04, classes=10, fixed=1, n=5):
-    """``swaps``: {number of swaps: error of each draw}."""
+def result(swaps, near=NEAR, intact=0.04, classes=10, fixed=1, n=5, layers=()):
+    """``swaps``: {number of swaps: error of each draw}; ``layers``: rises with swaps of layers of two."""
     variants = []
     for k, errors in swaps.items():
         wrong = [k + 2 * j * j for j in range(len(errors))]
@@ -32,6 +32,10 @@ def result(swaps, near=NEAR, intact=0.04, classes=10, fixed=1, n=5):
         own = np.arange(n)
         own[[fixed + i, fixed + i + 1]] = own[[fixed + i + 1, fixed + i]]
         variants.append(("neighbours", 1, own, intact + rise))
+    for i, rise in enumerate(layers):
+        own, first = np.arange(n), fixed + 2 * i
+        own[first : first + 4] = own[[first + 2, first + 3, first, first + 1]]
+        variants.append(("layers", 1, own, intact + rise))
     shuffled = [0.4, 0.5 + intact / 5, 0.86, 0.49]
     variants += [("shuffle", 0, order(2 + j * j, n, fixed), e) for j, e in enumerate(shuffled)]
     variants.append(("reversal", 0, [*range(fixed), *range(n)[: fixed - n - 1 : -1]], 0.75 + intact / 8))
@@ -74,6 +78,10 @@ SURE = dataclasses.replace(
     spared=np.where(np.cumsum(SMOOTH.of_kind("neighbours")) == 1, 0.96, 0.04 + 0.1 * (SMOOTH.error < 0.06)),
 )
 CASES = {
+    "whole layers": {
+        "vit": result({1: [0.05, 0.06, 0.04], 3: [0.2, 0.3, 0.1]}, fixed=0, n=6, layers=(0.01, 0.0102)),
+        "deep": SMOOTH,
+    },
     "an interval of the swaps of neighbours": {"sure": SURE},
     "smooth": {"deep": SMOOTH},
     "at each threshold": {

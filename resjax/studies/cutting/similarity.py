@@ -24,6 +24,7 @@ Ties go to the earlier unit. No label is used. A distance that is not a number r
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -51,34 +52,54 @@ def block_distances(
     Raises:
       ValueError: other connections bypass units (``Network.chained``), or no example.
     """
-    if not network.chained:
-        network.check_chain()
-    images, n = checked_inputs(network, images), network.num_units
-    sums, count = np.zeros((n, n)), num_examples(images)
-    for batch in padded_batches(images, np.zeros(count, int), batch_size, progress):
-        state, step, _ = walker(network, variables, batch.images)
-        states = [state]
-        for i in range(n):
-            states.append(step(i, states[-1]))
-        for i, j, without in _blocks(states, step, allowed):
-            sums[i, j] += np.asarray(_angles(states[j + 1], without))[batch.mask].sum(dtype=float)
-    known = np.zeros((n, n), bool)
-    for i, j in itertools.combinations_with_replacement(range(n), 2):
-        known[i, j] = allowed[i : j + 1].all()
+    n, count = network.num_units, 0
+    sums, known = np.zeros((n, n)), np.zeros((n, n), bool)
+    every = blocks_by_batch(network, variables, images, allowed, n, batch_size=batch_size, progress=progress)
+    for mask, blocks in every:
+        count += int(mask.sum())
+        for i, j, behind, without in blocks:
+            known[i, j] = True
+            sums[i, j] += np.asarray(angles(behind, without))[mask].sum(dtype=float)
     return np.where(known, sums / count, np.nan)
 
 
-def _blocks(states: Any, step: Any, allowed: np.ndarray) -> Any:
-    """(i, j, the state behind units i … j without them) of all blocks."""
+Block = tuple[int, int, jax.Array, jax.Array]
+"""First and last unit; the state behind them in the intact network, and without them."""
+
+
+def blocks_by_batch(
+    network: Network,
+    variables: Variables,
+    images: Any,
+    allowed: np.ndarray,
+    longest: int,
+    *,
+    batch_size: int = BATCH_SIZE,
+    progress: Progress | None = None,
+) -> Iterator[tuple[np.ndarray, Iterator[Block]]]:
+    """For each batch of examples its mask bool [B], False where an example is padding, and all blocks of at
+    most ``longest`` units that are ``allowed``, in order."""
+    network.check_chain()
+    images = checked_inputs(network, images)
+    none = np.zeros(num_examples(images), int)
+    for batch in padded_batches(images, none, batch_size, progress):
+        state, step, _ = walker(network, variables, batch.images)
+        states = [state]
+        for i in range(network.num_units):
+            states.append(step(i, states[-1]))
+        yield batch.mask, _blocks(states, step, allowed, longest)
+
+
+def _blocks(states: Any, step: Any, allowed: np.ndarray, longest: int) -> Iterator[Block]:
     for i in range(len(allowed)):
-        without = states[i]
-        for j in itertools.takewhile(allowed.__getitem__, range(i, len(allowed))):
+        without, end = states[i], min(i + longest, len(allowed))
+        for j in itertools.takewhile(allowed.__getitem__, range(i, end)):
             without = step(~j, without)
-            yield i, j, without
+            yield i, j, states[j + 1], without
 
 
 @jax.jit
-def _angles(a: jax.Array, b: jax.Array) -> jax.Array:
+def angles(a: jax.Array, b: jax.Array) -> jax.Array:
     """[B], angles between vectors as shares of a half turn. (Two arc tangents lose no digits near 0, where
     the arc cosine does.)"""
     a, b = (v.reshape(len(v), -1).astype(jnp.promote_types(v.dtype, jnp.float32)) for v in (a, b))

@@ -37,6 +37,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
+from resjax.network.groups import kinds
 from resjax.network.losses import Loss, Metric, cross_entropy, share_wrong
 from resjax.studies import counts, style, verdicts
 from resjax.studies.batches import BATCH_SIZE, Inference, Progress
@@ -68,11 +69,21 @@ class Lesion(Compared):
     unit_evaluations: int  # evaluations of a unit per example
     # Share of resampled examples on which the error rises by at most one point; None in older results.
     spared: Annotated[np.ndarray | None, "unit"] = None
+    # Of each unit where kinds alternate, such as 'attention' and 'mlp'; else ''. () in older results.
+    kind: tuple[str, ...] = ()
 
     @property
     def deletable(self) -> np.ndarray:
         """bool [unit]."""
         return np.array([name not in self.left_out for name in self.unit])
+
+    @property
+    def of_kinds(self) -> dict[str, np.ndarray]:
+        """{kind: bool [unit], units that can be deleted}, where kinds alternate; {} where there is one."""
+        can_go = self.deletable
+        every = {name: can_go & (np.array(self.kind) == name) for name in dict.fromkeys(self.kind)}
+        found = {name or "other": own for name, own in every.items() if own.any()}
+        return found if len(found) > 1 else {}
 
 
 def lesion(
@@ -120,6 +131,7 @@ def lesion(
         class_error=over_units(np.asarray(lesioned.class_error)) if per_class else None,
         spared=over_units(counts.spared_share(lesioned.wrong, intact.wrong[0])),
         left_out=never,
+        kind=kinds(network.units),
         unit_evaluations=int(n + again[allowed].sum()),
         choices={
             "BatchNorm": "running statistics of training, not re-estimated after the deletion",
@@ -138,14 +150,18 @@ LETTERS = 100  # above a figure; of longer names none is shown, for they would o
 def plot(results: Mapping[str, Lesion]) -> style.Figure:
     """Error after the deletion of each unit; lines are the intact networks and chance.
 
-    A cross on the line of the intact network marks a unit that can't be deleted. Networks of different depth
-    share the axis by the number of the unit.
+    A cross on the line of the intact network marks a unit that can't be deleted. Kinds of units that
+    alternate, such as attention and MLP, differ in how markers are filled. Networks of different depth share
+    the axis by the number of the unit.
     """
     fig, ax = style.axes()
     for i, (label, r) in enumerate(results.items()):
         unit, can_go, color = 1 + np.arange(len(r.unit)), r.deletable, style.color(i)
         name, intact = f"{label}, one unit deleted".strip(", "), 100 * r.intact_error
-        ax.plot(unit[can_go], 100 * r.error[can_go], style.marker(i), color=color, label=name)
+        kinds = {f"{label}, one {kind} unit deleted".strip(", "): own for kind, own in r.of_kinds.items()}
+        for k, (deleted, own) in enumerate((kinds or {name: can_go}).items()):
+            look: dict[str, Any] = {"color": color, "fillstyle": style.fill(k), "ls": ""}
+            ax.plot(unit[own], 100 * r.error[own], marker=style.marker(i), label=deleted, **look)
         ax.axhline(intact, lw=1.2, ls="--", color=color, label=f"{label}, intact".strip(", "))
         ax.plot(unit[~can_go], np.full(int(np.sum(~can_go)), intact), "x", ms=6, color=color)
     if crossed := any(r.left_out for r in results.values()):
@@ -180,14 +196,14 @@ HELPED = (
 )
 
 
-def may_go(result: Lesion) -> int:
-    """Number of units whose deletion alone costs at most one percentage point."""
-    return int(verdicts.spared(result.error, result.intact_error).sum())
+def may_go(result: Lesion, own: Any = slice(None)) -> int:
+    """Number of units (of ``own`` units) whose deletion alone costs at most one percentage point."""
+    return int(verdicts.spared(result.error[own], result.intact_error).sum())
 
 
-def _interval(result: Lesion) -> tuple[int, int] | None:
+def _interval(result: Lesion, own: Any = slice(None)) -> tuple[int, int] | None:
     """The interval of ``may_go`` over test sets; None in older results."""
-    return counts.ends(np.sum, result.spared)
+    return counts.ends(np.sum, None if result.spared is None else result.spared[own])
 
 
 def verdict(result: Lesion) -> str:
@@ -220,7 +236,18 @@ def points(label: str, result: Lesion) -> list[str]:
         named = [f"{result.unit[i]} ({percent(result.error[i])})" for i in order[:harmful]]
         more = [f"{harmful - NAMED} more"] if harmful > NAMED else []
         text += f" Units whose deletion costs more: {join([*named[:NAMED], *more])}."
-    return [text + verdicts.left_out(result.left_out, "Left out (×)")]
+    return [text + verdicts.left_out(result.left_out, "Left out (×)"), *_by_kind(label, result)]
+
+
+def _by_kind(label: str, result: Lesion) -> list[str]:
+    """What the deletion of each kind of units costs, where kinds alternate."""
+    told = [
+        f"{kind} units, {percent(float(np.median(result.error[own])))} in the median and "
+        f"{percent(float(np.max(result.error[own])))} at worst, and {may_go(result, own)} of {own.sum()}"
+        f"{counts.between(_interval(result, own))} may go"
+        for kind, own in result.of_kinds.items()
+    ]
+    return [f"{label}, by kind of the deleted unit: {'; '.join(told)}."] if told else []
 
 
 def notes(results: Mapping[str, Lesion]) -> list[str]:
@@ -231,6 +258,7 @@ def notes(results: Mapping[str, Lesion]) -> list[str]:
 def table(result: Lesion) -> Columns:
     return {
         "deleted unit": result.unit,
+        **({"kind": result.kind} if result.of_kinds else {}),
         "error": percents(result.error),
         "rise": percents(result.error - result.intact_error),
         **({} if result.spared is None else {"may go, of resamples": percents(result.spared)}),
@@ -246,6 +274,10 @@ def summary(result: Lesion) -> dict[str, str]:
     return {
         "error, intact": percent(result.intact_error),
         "one unit deleted: median": percent(float(np.nanmedian(result.error))),
+        **{
+            f"one {kind} unit deleted: median": percent(float(np.median(result.error[own])))
+            for kind, own in result.of_kinds.items()
+        },
         "one unit deleted: worst": percent(float(np.nanmax(result.error))),
         "units that may go": "–" if verdicts.untrained(result) else spare,
     }

@@ -37,6 +37,22 @@ def neighbour_swaps(classes: Classes) -> np.ndarray:
     return orders
 
 
+def layer_swaps(layers: Sequence[np.ndarray], parts: Sequence[str]) -> np.ndarray:
+    """Every swap of two neighbouring layers of several units each: int [orders, n].
+
+    Args:
+      layers: the units of each layer, in order (``periods.layers_of``).
+      parts: of each unit (``UnitInfo.part``); only layers of the same parts change places.
+    """
+    orders = []
+    for one, other in itertools.pairwise(layers):
+        if len(one) > 1 and [parts[u] for u in one] == [parts[u] for u in other]:
+            order = np.arange(len(parts))
+            order[one], order[other] = other, one
+            orders.append(order)
+    return np.array(orders, int).reshape(-1, len(parts))
+
+
 def swapped(classes: Classes, k: int, draws: int, rng: np.random.Generator) -> np.ndarray:
     """k random pairs of one class swapped, one after the other: int [draws, n]."""
     pairs = np.concatenate([own[np.stack(np.triu_indices(len(own), 1), 1)] for own in classes])

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from resjax.network import Network
+from resjax.network.periods import layers_of
 from resjax.studies.costs import Cost, training
 from resjax.studies.cutting.greedy import MOST_CHOICE_EXAMPLES, num_trials, rounds_of
 from resjax.studies.lesions.prefixes import count_passes, deleting
@@ -67,9 +68,10 @@ def _counted_once(places: bytes, units: int, intact: bool) -> float:
 
 def of_orders(network: Network, drawn: int, examples: int) -> Cost:
     """The cost of ``measure_places`` for so many random orders of equal units, and for all swaps of
-    neighbours, which share half of their units; few of the others share any."""
+    neighbours and of neighbouring layers, which share half of their units; few of the others share any."""
     possible = math.prod(math.factorial(len(own)) for own in network.classes)
-    passes = 0.9 * drawn + sum(map(len, network.classes)) / 2
+    layers = [own for own in layers_of(network.stacks) if len(own) > 1]
+    passes = 0.9 * drawn + (sum(map(len, network.classes)) + len(layers)) / 2
     return Cost(walked=examples * (1 + min(passes, possible)), compilations=1, evaluated=examples)
 
 

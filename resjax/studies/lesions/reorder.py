@@ -8,7 +8,8 @@ find that the error rises smoothly as Kendall's rank correlation τ falls from 1
 between which others run (in a transformer, attention with attention, MLP with MLP). A unit that changes the
 shape, or has no equal, stays. The k pairs are drawn uniformly from all pairs of equal units and swapped one
 after the other, so the same unit may move twice. Further orders: every two neighbours of a class swapped (the
-smallest change; Lad et al. 2024), full shuffles within the classes, and all classes reversed.
+smallest change; Lad et al. 2024), full shuffles within the classes, and all classes reversed. Where layers
+have several units, such as attention and MLP, every two neighbouring layers are swapped as a whole, too.
 
 *Distance from the true order.* With d the number of pairs of equal units that run in the wrong order,
 
@@ -39,6 +40,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
+from resjax.network.periods import layers_of
 from resjax.network.refusal import Refusal
 from resjax.studies import counts, style, verdicts
 from resjax.studies.batches import Inference
@@ -47,7 +49,14 @@ from resjax.studies.intervals import bootstrap
 from resjax.studies.lesions.added import add_to, fields_of
 from resjax.studies.lesions.batch_statistics import measure_recalibrated
 from resjax.studies.lesions.deletions import BRACKETS, ROUNDING, STEP
-from resjax.studies.lesions.orders import kendall_tau, neighbour_swaps, reverse, shuffled, swapped
+from resjax.studies.lesions.orders import (
+    kendall_tau,
+    layer_swaps,
+    neighbour_swaps,
+    reverse,
+    shuffled,
+    swapped,
+)
 from resjax.studies.lesions.passes import of_orders
 from resjax.studies.lesions.prefixes import measure_places
 from resjax.studies.options import Options
@@ -59,7 +68,7 @@ from resjax.studies.subject import Subject
 from resjax.studies.words import correlation, count, join, number, percent
 
 SWAPS = (1, 2, 3, 5, 8, 10, 15, 20, 30)
-KINDS = ("swaps", "neighbours", "shuffle", "reversal")
+KINDS = ("swaps", "neighbours", "layers", "shuffle", "reversal")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,6 +142,7 @@ def reorder(
     made = [
         *(("swaps", k, swapped(classes, k, draws, rng(k))) for k in swaps),
         ("neighbours", 1, neighbour_swaps(classes)),
+        ("layers", 1, layer_swaps(layers_of(network.stacks), [unit.part for unit in network.units])),
         ("shuffle", 0, shuffled(classes, draws, rng(0))),
         ("reversal", 0, reverse(classes)),
     ]
@@ -199,16 +209,18 @@ def plot(results: Mapping[str, Reordering]) -> style.Figure:
         for kind, symbol in (("shuffle", "x"), ("reversal", "*")):
             own = r.of_kind(kind)
             left.plot(r.tau[own], 100 * r.error[own], symbol, alpha=0.7, **look)
-        own = r.of_kind("neighbours")
-        moved = r.moved[own]
-        place = 1 + (moved * np.arange(len(r.unit))).sum(1) / 2  # between the two, counted from 1
-        right.plot(place, 100 * r.error[own], style.marker(i), **look)
+        for kind, fill in (("neighbours", "full"), ("layers", "none")):
+            if not (own := r.of_kind(kind)).any():
+                continue
+            place = 1 + np.array([np.flatnonzero(row).mean() for row in r.moved[own]])  # between the two
+            right.plot(place, 100 * r.error[own], style.marker(i), fillstyle=fill, **look)
         right.axhline(100 * r.intact_error, lw=1.2, ls="--", **look)
     for ax in (left, right):
         style_errors(ax, max(r.chance_error for r in results.values()))
     left.set_xlabel("Kendall's τ (× shuffled, ★ reversed)")
     left.invert_xaxis()
-    right.set(xlabel="neighbours swapped (-- true order)", ylabel="")
+    layers = "; hollow: layers" if any(r.of_kind("layers").any() for r in results.values()) else ""
+    right.set(xlabel=f"neighbours swapped (-- true order{layers})", ylabel="")
     style.legend_above(fig, left)
     return fig
 
@@ -263,7 +275,23 @@ def points(label: str, result: Reordering) -> list[str]:
         f"Rank correlation of the median τ and the median error: {correlation(tau_and_error(result))}. "
         f"Of {count(len(error), 'swap')} of neighbours {gentle}{interval} cost at most one percentage point; "
         f"the worst, of {_units(result, near[worst])}, gives {percent(error[worst])}. "
-        f"{len(result.fixed)} of {count(len(result.unit), 'unit')} never moved."
+        f"{len(result.fixed)} of {count(len(result.unit), 'unit')} never moved.",
+        *_of_layers(label, result),
+    ]
+
+
+def _of_layers(label: str, result: Reordering) -> list[str]:
+    """What swaps of whole neighbouring layers cost, where layers have several units."""
+    own = np.flatnonzero(result.of_kind("layers"))
+    if not len(own):
+        return []
+    error, share = result.error[own], None if result.spared is None else result.spared[own]
+    gentle, worst = verdicts.spared(error, result.intact_error).sum(), own[np.argmax(error)]
+    return [
+        f"{label}: of {count(len(own), 'swap')} of neighbouring layers, whose units move together, "
+        f"{gentle}{counts.between(counts.ends(np.sum, share))} cost at most one percentage point; the "
+        f"median error is {percent(float(np.median(error)))}, the worst, of {_units(result, worst)}, "
+        f"{percent(float(np.max(error)))}."
     ]
 
 
@@ -275,14 +303,14 @@ def _units(result: Reordering, variant: int) -> str:
 def table(result: Reordering) -> Columns:
     """One row for each number of swaps, for shuffles, for the reversal, and for each swap of neighbours."""
     curve, shuffle = by_swaps(result), result.of_kind("shuffle")
-    others = np.flatnonzero(result.of_kind("reversal") | result.of_kind("neighbours")).tolist()
+    others = np.flatnonzero(np.isin(result.kind, ("reversal", "neighbours", "layers"))).tolist()
     orders = [
         f"{count(k, 'random swap')}, {count(draws, 'draw')}, median" if k else "true order"
         for k, draws in zip(curve.amount, curve.draws, strict=True)
     ]
     orders.append("full shuffles, median")
     for v in others:
-        near = result.kind[v] == "neighbours"
+        near = result.kind[v] != "reversal"
         orders.append(_units(result, v) if near else "all stacks reversed")
 
     def cells(name: str, show: Callable[[float], str], shuffled: str | None = None) -> list[str]:
