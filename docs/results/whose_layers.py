@@ -34,12 +34,13 @@ import numpy as np
 import twelve_units
 from by_seed import CHANCE, Criterion, Row
 
-from resjax.analysis import at_initialization, load_run
+from resjax.analysis import at_initialization, influence, load_run
 from resjax.cpu.compilation import compile_quickly, keep_compiled
 from resjax.studies import style
 from resjax.studies.cutting.similarity import block_distances
 from resjax.studies.lesions.prefixes import measure_places
 from resjax.studies.run import Run
+from resjax.studies.subject import Subject
 from resjax.train import train_and_evaluate
 from resjax.workdir.atomic import write
 from resjax.workdir.provenance import provenance
@@ -122,6 +123,22 @@ def layers(run: Run) -> Row:
     }
 
 
+def scores(run: Run) -> Row:
+    """Cheap scores of each unit, and Spearman's ρ of each with the rise of the loss by its deletion."""
+    return {"trained": ranked(run), "initial": ranked(at_initialization(run))}
+
+
+def ranked(run: Subject) -> Row:
+    found = influence(*run.evaluation(IMAGES), lengths=(1,), loss=run.loss)
+    rho = found.rho[found.damage.index("loss"), 0]
+    return {
+        "score": {
+            name: np.diag(value).tolist() for name, value in zip(found.score, found.value, strict=True)
+        },
+        "rho": dict(zip(found.score, rho.tolist(), strict=True)),
+    }
+
+
 def least_distant(run: Run, n: int) -> int:
     """The first of the n consecutive layers whose angular distance is least."""
 
@@ -137,6 +154,7 @@ def least_distant(run: Run, n: int) -> int:
 MEASURES: dict[str, tuple[tuple[str, ...], Callable[[Run], Row]]] = {
     "single": (tuple(twelve_units.NETWORKS), single),
     "layers": (("vit", "vit_shuffled"), layers),
+    "scores": (tuple(twelve_units.NETWORKS), scores),
 }
 """What is measured: of which networks, and how."""
 
@@ -153,7 +171,12 @@ def kept(workdir: Path, name: str, measure: Callable[[Run], Row]) -> Row:
 
 
 def judged(rows: list[Row]) -> Row:
-    """Rows 28 to 32, of the ViT, as far as it was measured."""
+    """Rows 28 to 32, of the ViT, and row 34, of all networks, as far as they were measured."""
+    return of_vit(rows) | novelty_and_size(rows)
+
+
+def of_vit(rows: list[Row]) -> Row:
+    """Rows 28 to 32."""
     part = of_network(rows, "vit")
     if not part:
         return {}
@@ -239,11 +262,40 @@ def order_costs(
     }
 
 
+def novelty_and_size(rows: list[Row]) -> Row:
+    """Row 34: the difference of two rank correlations, a mean over the architectures of a seed."""
+    own = [r for r in rows if "scores" in r]
+    differences: dict[int, list[float]] = {}
+    for r in own:
+        rho = r["scores"]["trained"]["rho"]
+        differences.setdefault(r["seed"], []).append(rho["novelty"] - rho["size"])
+    if not own or any(len(values) < LIMITS[34]["networks"] for values in differences.values()):
+        return {}
+    criterion = Criterion("novelty − size > 0", least=0)
+    found = by_seed.judge(criterion, [np.mean(values) for values in differences.values()])
+    return {"34": {"verdict": found["verdict"], "ρ of novelty − ρ of size": found}}
+
+
 def crossing(curve: np.ndarray, level: float) -> float:
     """The share of layers cut, 0 … 1, at which a curve of n = 0 … layers first falls to ``level``."""
     after = int(np.argmax(curve <= level))  # the last point is at chance level, below every level
     before, end = curve[after - 1], curve[after]
     return float((after - 1 + (before - level) / (before - end)) / (len(curve) - 1))
+
+
+def correlations(rows: list[Row]) -> Row:
+    """{network: {score: its rank correlation with the damage, over seeds}}, trained and at initialization."""
+    found: Row = {}
+    for network in dict.fromkeys(r["network"] for r in rows if "scores" in r):
+        own = [r["scores"] for r in rows if r["network"] == network]
+        found[network] = {
+            state: {
+                name: by_seed.estimate([one[state]["rho"][name] for one in own])
+                for name in own[0][state]["rho"]
+            }
+            for state in ("trained", "initial")
+        }
+    return found
 
 
 def summary(rows: list[Row]) -> Row:
@@ -309,6 +361,7 @@ def main(workdir: Path, part: str, data: str, networks: Sequence[str], train_onl
             "models": {name: own.model.to_dict() for name, own in told.items()},
             "finished": f"{len(rows)} of {len(twelve_units.SEEDS) * len(networks)} runs",
             "summary": summary(rows),
+            "correlations": correlations(rows),
             "judged": judged(rows),
             "runs": rows,
         }
