@@ -10,6 +10,7 @@ from resjax.training.experiment import load_experiment
 
 UNITS = load_script("docs/results/twelve_units.py")
 LAYERS = load_script("docs/results/whose_layers.py")
+ROWS = load_script("docs/results/layer_rows.py")
 ALIGNMENT = load_script("docs/results/residual_alignment.py")
 
 
@@ -33,32 +34,32 @@ def test_rows_of_places_delete_units_or_move_whole_layers():
 
 def test_half_of_the_accuracy_is_lost_between_two_numbers_of_layers():
     """Accuracy above chance 1, 0.8, 0.2, 0, 0: half of it after 1.5 of 4 layers."""
-    assert LAYERS.crossing(np.array([1, 0.8, 0.2, 0, 0]), 0.5) == pytest.approx(1.5 / 4)
+    assert ROWS.crossing(np.array([1, 0.8, 0.2, 0, 0]), 0.5) == pytest.approx(1.5 / 4)
     intact, slow = np.full(3, 0.1), np.array([0.1, 0.1, 0.2, 0.9, 0.9, 0.9])
     cut = slow + np.array([[-0.001], [0], [0.001]])
-    found = LAYERS.sharp_break(intact, cut)
+    found = ROWS.sharp_break(intact, cut)
     half, largest = found.values()
     # The error is 0.2 after three layers and 0.9 after four; half of the way is 0.5, after 3 + 3/7.
     assert half["mean"] == pytest.approx(100 * (3 + 3 / 7) / 6, abs=0.1)
     assert largest["mean"] == pytest.approx(100 * 0.7 / 0.8, abs=0.01)
     assert [one["verdict"] for one in found.values()] == ["shown", "shown"]
-    even = LAYERS.sharp_break(intact, np.linspace(0.1, 0.9, 7)[1:] + cut - slow)
+    even = ROWS.sharp_break(intact, np.linspace(0.1, 0.9, 7)[1:] + cut - slow)
     assert [one["verdict"] for one in even.values()] == ["shown", "contradicted"]
 
 
 def test_rows_of_layers_are_judged_by_the_limits_of_the_table():
     noise = np.array([[-0.001], [0], [0.001]])
     intact, one_harms = np.zeros(3), np.array([0.6, 0.01, 0.02, 0.01, 0.02, 0.03]) + noise
-    (found,) = LAYERS.single_layers(intact, one_harms).values()
+    (found,) = ROWS.single_layers(intact, one_harms).values()
     assert found["mean"] == pytest.approx(100 * 5 / 6) and found["verdict"] == "shown"
-    (found,) = LAYERS.single_layers(intact, one_harms[:, [0, 0, 2, 3, 4, 5]]).values()
+    (found,) = ROWS.single_layers(intact, one_harms[:, [0, 0, 2, 3, 4, 5]]).values()
     assert found["verdict"] == "contradicted"
     # The first and the last layer do not count.
-    kept = LAYERS.accuracy_kept(intact, one_harms, np.full((3, 5), 0.5) + noise)
+    kept = ROWS.accuracy_kept(intact, one_harms, np.full((3, 5), 0.5) + noise)
     assert [one["verdict"] for one in kept.values()] == ["shown", "contradicted"]
     assert kept["without a layer, %"]["mean"] == pytest.approx(98.5)
     units = np.tile([0.1, 0.3], 6) + noise
-    found = LAYERS.attention_and_mlp(units, np.full((3, 20), 0.5) + noise, np.full((3, 20), 0.4) + noise)
+    found = ROWS.attention_and_mlp(units, np.full((3, 20), 0.5) + noise, np.full((3, 20), 0.4) + noise)
     assert [one["verdict"] for one in found.values()] == ["shown", "contradicted"]
 
 
@@ -66,16 +67,14 @@ def test_orders_must_cost_much_without_and_little_with_training_in_random_orders
     noise = np.array([-0.001, 0, 0.001])
     usual, shuffled = 0.05 + noise, 0.15 + noise
     orders = np.full((3, 20), 0.5), np.full((3, 20), 0.17)
-    found = LAYERS.order_costs(usual, orders[0], shuffled, orders[1])
+    found = ROWS.order_costs(usual, orders[0], shuffled, orders[1])
     assert [round(one["mean"]) for one in found.values()] == [45, 2, 10]
     assert {one["verdict"] for one in found.values()} == {"shown"}
-    assert (
-        LAYERS.by_seed.verdict_of(LAYERS.order_costs(usual, orders[0], shuffled, orders[0])) == "contradicted"
-    )
+    assert ROWS.by_seed.verdict_of(ROWS.order_costs(usual, orders[0], shuffled, orders[0])) == "contradicted"
 
 
 def test_the_slope_over_depth_is_that_of_the_geometric_means():
-    units = np.array(LAYERS.LIMITS[33]["units"])
+    units = np.array(ROWS.LIMITS[33]["units"])
     trained = [{"norm": [2 / n, 8 / n]} for n in units]
     rows = [
         {"network": network, "seed": seed, "trained": own, "initial": {"norm": [1.0, 2.0 + 0.01 * seed]}}
@@ -95,5 +94,7 @@ FILES = [REPOSITORY / f"docs/results/whose_layers_{part}.json" for part in UNITS
 @pytest.mark.parametrize("path", [path for path in FILES if path.is_file()], ids=lambda path: path.stem)
 def test_recorded_verdicts_follow_from_the_recorded_errors(path):
     record = json.loads(path.read_text("utf-8"))
-    assert json.loads(json.dumps(LAYERS.judged(record["runs"]))) == record["judged"]
+    assert json.loads(json.dumps(ROWS.judged(record["runs"]))) == record["judged"]
     assert json.loads(json.dumps(LAYERS.summary(record["runs"]))) == record["summary"]
+    page = (path.parent / "whose_layers.md").read_text("utf-8")
+    assert f"\n\n{LAYERS.table(record)}\n\n" in page, "docs/results/whose_layers.py prints it"

@@ -23,7 +23,8 @@ import by_seed
 import numpy as np
 import twelve_units
 from by_seed import Criterion, Row
-from whose_layers import LIMITS, kept
+from layer_rows import LIMITS
+from whose_layers import kept
 
 from resjax.analysis import at_initialization, jacobians
 from resjax.cpu.compilation import compile_quickly, keep_compiled
