@@ -14,7 +14,7 @@ ROWS = load_script("docs/results/layer_rows.py")
 ALIGNMENT = load_script("docs/results/residual_alignment.py")
 
 
-@pytest.mark.parametrize("network", [*UNITS.NETWORKS, *UNITS.DEPTHS])
+@pytest.mark.parametrize("network", [*UNITS.NETWORKS, *UNITS.DEPTHS, UNITS.SHUFFLED])
 def test_networks_have_as_many_units_as_the_script_says(network):
     config = UNITS.config_of("digits", network, 2)
     built = load_experiment(config).task.network

@@ -67,6 +67,8 @@ NETWORKS = {
 }
 # The ResNet with other numbers of units, for what should depend on depth.
 DEPTHS = {"resnet6": (2, 2, 2), "resnet24": (8, 8, 8)}
+# The ViT, trained with its layers in another random order in each step.
+SHUFFLED = "vit_shuffled"
 
 
 def config_of(part: str, network: str, seed: int, data: str = "") -> ConfigDict:
@@ -74,11 +76,12 @@ def config_of(part: str, network: str, seed: int, data: str = "") -> ConfigDict:
 
     Args:
       part: one of ``PARTS``.
-      network: one of ``NETWORKS`` or ``DEPTHS``.
+      network: one of ``NETWORKS`` or ``DEPTHS``, or ``SHUFFLED``.
       seed: of weights and batches.
       data: for CIFAR-10, an .npz file of it, or '' for the prepared one.
     """
-    member = NETWORKS["resnet" if network in DEPTHS else network]
+    base = "resnet" if network in DEPTHS else "vit" if network == SHUFFLED else network
+    member = NETWORKS[base]
     fields = member.fields | getattr(member, part)
     if network in DEPTHS:
         fields["stage_sizes"] = DEPTHS[network]
@@ -94,6 +97,8 @@ def config_of(part: str, network: str, seed: int, data: str = "") -> ConfigDict:
         c.data.image_size, c.data.pad, c.data.flip = 16, 2, True
         c.data.train_examples = 10_000
         c.train.duration, c.optimizer.warmup = "8 epochs", "1 epochs"
+    if network == SHUFFLED:
+        c.train.shuffle = "layers"
     c.log.every = "1 epochs"
     c.eval.every = c.checkpoint.every = c.train.duration
     c.checkpoint.keep = 1

@@ -151,7 +151,7 @@ def least_distant(run: Run, n: int) -> int:
 
 MEASURES: dict[str, tuple[tuple[str, ...], Callable[[Run], Row]]] = {
     "single": (tuple(twelve_units.NETWORKS), single),
-    "layers": (("vit", "vit_shuffled"), layers),
+    "layers": (("vit", twelve_units.SHUFFLED), layers),
     "scores": (tuple(twelve_units.NETWORKS), scores),
 }
 """What is measured: of which networks, and how."""
@@ -183,7 +183,7 @@ def correlations(rows: list[Row]) -> Row:
 def summary(rows: list[Row]) -> Row:
     """Of each network, over seeds: errors, units that may go, and its predictions that deletions keep."""
     found: Row = {}
-    for network in dict.fromkeys(r["network"] for r in rows):
+    for network in dict.fromkeys(r["network"] for r in rows if "single" in r):
         own = [r["single"] for r in rows if r["network"] == network]
         rise = [100 * (np.array(one["error"]) - one["intact"]) for one in own]
         found[network] = {
@@ -252,14 +252,14 @@ def main(workdir: Path, part: str, data: str, networks: Sequence[str], train_onl
         if train_only:
             continue
         row = {name: kept(folder, name, measure) for name, (on, measure) in MEASURES.items() if network in on}
-        print(f"{network}, seed {seed}: {100 * row['single']['intact']:.1f} % error", flush=True)
+        print(f"{network}, seed {seed}: measured", flush=True)
         rows.append({"network": network, "seed": seed, **row})
-        told = {name: twelve_units.config_of(part, name, 0) for name in networks}
+        built = {name: twelve_units.config_of(part, name, 0) for name in networks}
         record = {
             "made": {k: v for k, v in provenance().items() if k != "command"},
             "command": f"python docs/results/whose_layers.py WORKDIR {part}",
-            "config": told[networks[0]].to_dict() | {"seed": list(twelve_units.SEEDS)},
-            "models": {name: own.model.to_dict() for name, own in told.items()},
+            "config": built[networks[0]].to_dict() | {"seed": list(twelve_units.SEEDS)},
+            "models": {name: own.model.to_dict() for name, own in built.items()},
             "finished": f"{len(rows)} of {len(twelve_units.SEEDS) * len(networks)} runs",
             "summary": summary(rows),
             "correlations": correlations(rows),
