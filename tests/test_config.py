@@ -40,6 +40,10 @@ def test_a_duration_without_meaning_is_refused(duration):
         ("train.batch_size", 0),
         ("checkpoint.keep", 0),
         ("train.label_smoothing", 1.0),
+        ("train.ema", 1.0),
+        ("train.mixup", -0.1),
+        ("train.cutmix", float("inf")),
+        ("train.shuffle", "stages"),
         ("train.temperature", 0.0),
         ("train.temperature", float("inf")),
         ("train.teacher_weight", 1.1),
@@ -53,6 +57,13 @@ def test_values_that_no_run_can_have_are_refused_by_name(field, value):
     section, _, name = field.rpartition(".")
     (c[section] if section else c)[name] = value
     with pytest.raises(ValueError, match=field.replace(".", r"\.")):
+        configs.check(c)
+
+
+def test_mixing_does_not_depend_on_the_number_of_devices():
+    c = configs.default()
+    c.train.mixup, c.parallel.mode = 0.8, "pmap"
+    with pytest.raises(ValueError, match=r"train\.mixup=0\.8 with parallel\.mode='pmap'"):
         configs.check(c)
 
 
@@ -86,6 +97,8 @@ YOUNGER = (
     "data.pad_with",
     "optimizer.clip_norm",
     "optimizer.name",
+    "train.ema",
+    "data.randaugment",
     "parallel.cpu_devices",
     "eval",
 )
@@ -194,7 +207,7 @@ def test_a_configuration_is_found_by_name(tmp_path, monkeypatch):
     ("name", "said"),
     [
         ("digit", "'digit'.*Did you mean --config=digits?"),
-        ("configs/cifar10_vit.py", "Did you mean --config=cifar10_veit?"),
+        ("configs/cifar10_preakt.py", "Did you mean --config=cifar10_preact?"),
         ("nothing_such", "none of this name. Allowed: .* one of cifar10_effective_paths, .*digits, "),
         ("", "configuration ''"),
     ],

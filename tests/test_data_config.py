@@ -92,3 +92,12 @@ def test_the_folder_of_prepared_sets_becomes_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert data.absolute(config(data_dir="sets")).data_dir == str(tmp_path / "sets")
     assert data.absolute(config()) == config()  # '' is the default folder, wherever that is
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("randaugment", -1), ("randaugment_magnitude", 10.5), ("randaugment_probability", 1.1)],
+)
+def test_numbers_out_of_range_are_refused(field, value):
+    with pytest.raises(ValueError, match=rf"^data\.{field}={value}: must be"):
+        data.load(config(**{field: value}))

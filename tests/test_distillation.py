@@ -108,7 +108,7 @@ def images_of_the_teacher(x, task, teacher):
 
 def test_a_step_is_that_of_the_loss_by_hand(experiment, batch, teacher, step):
     task, state = experiment.task, experiment.create_state()
-    x, key = training_input(state, batch, task=task)
+    x, _, key, _ = training_input(state, batch, task=task)
     seen = images_of_the_teacher(x, task, teacher)
     assert np.abs(seen - x).max() > 0.5
     targets = jax.nn.softmax(teacher.network.apply(teacher.variables, seen).logits / 3)

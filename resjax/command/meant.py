@@ -78,6 +78,8 @@ MEANT = {
         "data.pad": "padding croppadding randomcrop",
         "data.standardize": "normalize standardise normalise",
         "data.workers": "numworkers nworkers numthreads",
+        "data.randaugment": "randaug ra ranumops numops autoaugment autoaug aa",
+        "data.randaugment_magnitude": "randaugm ram magnitude",
         "data.holdout": "val valsize valsplit validation validationsplit",
         "data.train_examples": "numtrain ntrain trainsize subset",
         "train.duration": "epochs epoch numepochs nepochs maxepochs trainepochs steps numsteps maxsteps "
@@ -85,6 +87,10 @@ MEANT = {
         "train.batch_size": "bs batch batchsize trainbatchsize minibatch minibatchsize globalbatchsize",
         "train.loss": "criterion objective lossfn",
         "train.label_smoothing": "smoothing labelsmooth",
+        "train.mixup": "mixupalpha mixupprob",
+        "train.cutmix": "cutmixalpha cutmixprob",
+        "train.ema": "emadecay modelema modelemadecay useema polyak averaging",
+        "train.shuffle": "layershuffle shufflelayers shuffleunits",
         "train.teacher": "distill distillation distillfrom kd teachermodel teacherpath teacherdir "
         "teacherworkdir teachercheckpoint teacherckpt",
         "train.temperature": "temp tau distillationtau distillationtemperature kdtemperature kdtemp kdt",

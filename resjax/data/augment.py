@@ -29,6 +29,13 @@ class Statistics(NamedTuple):
     std: np.ndarray  # [1, 1, 1, C] or [1, 1, 1, 1]; positive
     fill: np.ndarray  # [1, 1, 1, 1] or [1, 1, 1, C], the value of padding after standardizing
 
+    @property
+    def outside(self) -> jax.Array:
+        """float32 [C], or [1] for all channels: the value of padding in grey levels; of a mean image its
+        mean."""
+        grey = jnp.asarray(self.fill) * jnp.asarray(self.std) + jnp.asarray(self.mean)
+        return grey.mean((0, 1, 2))
+
 
 def statistics(data: Arrays | Stream, kind: str, pad_with: str = "mean") -> Statistics:
     """The constants of `config.data.standardize` and `pad_with`, computed from the training images alone.

@@ -7,6 +7,7 @@ import pathlib
 import ml_collections
 
 from resjax.data.info import TABLE
+from resjax.data.randaugment import STRONGEST
 
 # Values of `config.name` besides paths: the built-in set and sets of TFDS.
 SMALL = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "svhn_cropped")
@@ -46,6 +47,11 @@ def defaults() -> ml_collections.ConfigDict:
     c.pad_with = "mean"
     # Mirror training images left to right with probability 1/2 (not for digits and letters).
     c.flip = False
+    # RandAugment: number of random operations on each training image (Cubuk 2020), 0 = none; their magnitude,
+    # 0 .. 10, and the probability with which each is done.
+    c.randaugment = 0
+    c.randaugment_magnitude = 9.0
+    c.randaugment_probability = 1.0
     # Standardization. 'channel': mean and standard deviation of each channel of the training set; 'pixel':
     # mean image, and standard deviation of all pixels; 'unit': x/255; 'lenet': 0 -> -0.1 and 255 -> 1.175
     # (LeCun 1998 §II-B).
@@ -78,9 +84,13 @@ def check(config: ml_collections.ConfigDict) -> None:
     for field, allowed in CHOICES.items():
         if config[field] not in allowed:
             raise ValueError(f"data.{field}={config[field]!r}: choose one of {', '.join(allowed)}")
-    for field in ("image_size", "pad", "workers", "train_examples", "holdout", "split_seed"):
+    for field in ("image_size", "pad", "workers", "train_examples", "holdout", "split_seed",
+                  "randaugment"):  # fmt: skip
         if config[field] < 0:
             raise ValueError(f"data.{field}={config[field]}: must be 0 or more")
+    for field, most in (("randaugment_magnitude", STRONGEST), ("randaugment_probability", 1)):
+        if not 0 <= config[field] <= most:
+            raise ValueError(f"data.{field}={config[field]}: must be from 0 to {most:g}")
     if config.pad_with == "black" and config.standardize == "pixel":
         raise ValueError(
             "data.pad_with='black' requires data.standardize='channel', 'unit' or 'lenet': a mean image ends "
@@ -104,6 +114,8 @@ def _check_kind(field: str, value: object, default: object) -> None:
         case int():
             right = isinstance(value, numbers.Integral) and not isinstance(value, bool)
             needed = f"a whole number, such as {default}"
+        case float():
+            right, needed = _is_number(value), f"a number, such as {default:g}"
         case str():
             right, needed = isinstance(value, str), f"text, such as {default or '~/data'!r}"
         case _:

@@ -125,7 +125,9 @@ class Run(Subject):
         crop = f"random crops after padding by {c.pad} pixels of {_PADDING[c.pad_with]}" if c.pad else ""
         if isinstance(self.experiment.dataset, data.Stream):
             crop = f"random crops ({c.crop!r})"
-        return " and ".join(filter(None, (crop, "random flips" if c.flip else "")))
+        flips = "random flips" if c.flip else ""
+        operations = f"RandAugment ({c.randaugment}, {c.randaugment_magnitude:g})" if c.randaugment else ""
+        return " and ".join(filter(None, (crop, flips, operations)))
 
     @property
     def train_batch_size(self) -> int:

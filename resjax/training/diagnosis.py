@@ -31,22 +31,23 @@ def first_nonfinite(state: TrainState, batch: Batch, teacher: Teacher | None = N
     """
     network = task.network
     state, teacher = jax.tree.map(lambda leaf: leaf.addressable_data(0), (state, teacher))
-    x, network_key = training_input(state, batch, task=task)
+    x, labels, network_key, order = training_input(state, batch, task=task)
     targets = jax.jit(partial(soft_targets, task=task))(state, batch, teacher=teacher)
 
     @jax.jit
     def forward(variables: Any) -> jax.Array:
         stem, _ = network.run_stem(network.bound(variables, x), x, train=True, key=network_key)
-        out = network.apply(
-            variables, x, train=True, key=network_key, tap=lambda p: jnp.all(jnp.isfinite(p.y))
-        )
-        loss = training_loss(out.logits, batch["label"], targets, task=task, teacher=teacher)
+        finite = lambda parts: jnp.all(jnp.isfinite(parts.y))  # noqa: E731
+        out = network.apply(variables, x, train=True, key=network_key, order=order, tap=finite)
+        loss = training_loss(out.logits, labels, targets, task=task, teacher=teacher)
         units = [out.taps[stack.name] for stack in network.stacks]
         ends = [jnp.all(jnp.isfinite(out.logits)), all_finite(targets), jnp.isfinite(loss)]
         return jnp.concatenate([jnp.all(jnp.isfinite(stem))[None], *units, jnp.stack(ends)])
 
-    names = ["stem", *(u.name for u in network.units), "head", "the teacher", "loss"]
-    for name, finite in zip(names, forward(state.variables), strict=True):
+    running = range(network.num_units) if order is None else order.tolist()
+    names = ["stem", *(network.units[i].name for i in running), "head", "the teacher", "loss"]
+    trained = {"params": state.params, "batch_stats": state.batch_stats}
+    for name, finite in zip(names, forward(trained), strict=True):
         if not finite:
             return f"the output of {name}" if name != "loss" else "the loss"
 
@@ -54,8 +55,8 @@ def first_nonfinite(state: TrainState, batch: Batch, teacher: Teacher | None = N
     def gradients(params: Any) -> Any:
         def loss_fn(params: Any) -> jax.Array:
             variables = {"params": params, "batch_stats": state.batch_stats}
-            logits = network.apply(variables, x, train=True, key=network_key).logits
-            return training_loss(logits, batch["label"], targets, task=task, teacher=teacher)
+            logits = network.apply(variables, x, train=True, key=network_key, order=order).logits
+            return training_loss(logits, labels, targets, task=task, teacher=teacher)
 
         return layer_norms(network, jax.grad(loss_fn)(params))
 

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from resjax import config as configs
 from resjax import data, models
 from resjax.data.info import TABLE
-from resjax.network import losses
+from resjax.network import Network, losses, shuffle
 from resjax.training.optimizer import make_optimizer, schedule
 from resjax.training.step import Metrics, Task, TrainState, state_maker
 
@@ -101,7 +101,7 @@ def load_experiment(config: ConfigDict) -> Experiment:
     configs.check(config)
     if config.data.name in TABLE:  # reject an invalid network before reading the data
         info = data.info(config.data)
-        models.build(config.model, image_shape=info.image_shape, num_classes=info.num_classes)
+        _build(config, info)
     return make_experiment(config, data.load(config.data))
 
 
@@ -109,7 +109,7 @@ def make_experiment(config: ConfigDict, dataset: data.Arrays | data.Stream) -> E
     """As ``load_experiment``, with a loaded data set."""
     configs.check(config)
     info = dataset.info
-    network = models.build(config.model, image_shape=info.image_shape, num_classes=info.num_classes)
+    network = _build(config, info)
     per_epoch = info.num_train / config.train.batch_size
 
     def steps(duration: str, field: str) -> int:
@@ -139,5 +139,20 @@ def make_experiment(config: ConfigDict, dataset: data.Arrays | data.Stream) -> E
         flip=config.data.flip,
         norms_every=plan.log,
         activations=config.log.activations,
+        operations=config.data.randaugment,
+        magnitude=config.data.randaugment_magnitude,
+        probability=config.data.randaugment_probability,
+        mixup=config.train.mixup,
+        cutmix=config.train.cutmix,
+        shuffle=config.train.shuffle,
+        ema=config.train.ema,
     )
     return Experiment(config, dataset, task, plan)
+
+
+def _build(config: ConfigDict, info: data.Info) -> Network:
+    """The network of a configuration, for the images and classes of ``info``."""
+    network = models.build(config.model, image_shape=info.image_shape, num_classes=info.num_classes)
+    if not config.model.get("cut"):  # what is left of a network that was shuffled may have no equal units
+        shuffle.check(network.units, config.train.shuffle)
+    return network

@@ -20,7 +20,7 @@ from resjax.training.experiment import Experiment
 from resjax.training.feed import Evaluation
 from resjax.training.optimizer import at_step
 from resjax.training.safety import bytes_of, need_space
-from resjax.training.step import TrainState
+from resjax.training.step import TrainState, state_of
 from resjax.workdir import atomic, workdir
 from resjax.workdir.alone import alone
 from resjax.workdir.paths import local
@@ -50,9 +50,11 @@ def config_file(name: str) -> str:
 
 
 def set_fine_tuning(config: ConfigDict, learning_rate: float) -> None:
-    """Sets a short schedule without a teacher, for weights that are trained already."""
+    """Sets a short schedule for weights that are trained already, without a teacher, and without an average,
+    which may be longer than this training."""
     config.train.duration = "5 epochs"
     config.train.teacher = ""
+    config.train.ema = 0.0
     config.optimizer.learning_rate = learning_rate
     config.optimizer.schedule = "cosine"
     config.optimizer.warmup = "0 steps"
@@ -88,13 +90,8 @@ def begin(
       OSError: a file can't be written; the others are removed.
     """
     placed = jax.tree.map(jnp.asarray, jax.device_get(variables))
-    state = TrainState(
-        step=jnp.full_like(state.step, STEP),
-        params=placed["params"],
-        batch_stats=placed["batch_stats"],
-        opt_state=at_step(state.opt_state, STEP),
-        key=state.key,
-    )
+    fresh = state_of(experiment.task, placed, state.key)
+    state = fresh.replace(step=jnp.full_like(state.step, STEP), opt_state=at_step(fresh.opt_state, STEP))
     home = local(directory)
     checkpoints = Checkpoints(home)
     need_space(checkpoints.directory, bytes_of(state))

@@ -55,7 +55,8 @@ def make_optimizer(
 
     ``weight_decay`` replaces that of the configuration in a program that takes it as an argument.
     """
-    parts, decays = [], []
+    parts: list[optax.GradientTransformation] = []
+    decays: list[optax.GradientTransformation] = []
     if config.clip_norm:
         parts.append(optax.clip_by_global_norm(config.clip_norm))
     if weight_decay is not None or config.weight_decay:

@@ -1,7 +1,7 @@
 """Training and evaluation steps as pure functions, without any device layout.
 
-(seed, step) determines a step's examples, their augmentation, and the dropped units and activations. So a
-resumed run repeats no step and skips none.
+(seed, step) determines a step's examples, how they are augmented and mixed, the order of the units, and the
+dropped units and activations. So a resumed run repeats no step and skips none.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,14 +17,18 @@ import optax
 from flax import struct
 from jax import lax
 
-from resjax.data import Statistics, augment, standardize
+from resjax.data import Statistics, augment, randaugment, standardize
 from resjax.network import Network
 from resjax.network.losses import Loss, distillation
 from resjax.network.norms import layer_norms, output_norm, zero_norms
+from resjax.network.shuffle import shuffled
+from resjax.training.mixing import Labels, mixed
 
 Batch = Mapping[str, jax.Array]
 Metrics = dict[str, Any]
 _NORMS = ("gradient", "parameter", "update")
+# Numbers that are folded into keys; those of examples and of parts of a network count from 0.
+_MIXING, _ORDER = 2**31 - 1, 2**31 - 2
 
 
 class TrainState(struct.PyTreeNode):
@@ -45,7 +49,26 @@ class TrainState(struct.PyTreeNode):
 
     @property
     def variables(self) -> dict[str, Any]:
+        """Those with which the network is evaluated and analyzed."""
         return {"params": self.params, "batch_stats": self.batch_stats}
+
+
+class AveragedState(TrainState):
+    """A state with an exponential moving average of the variables, of a run with ``train.ema`` above 0.
+
+    It is a class of its own, so the checkpoints of other runs have no such entry.
+
+    Attributes:
+      average: a_t = d · a_(t−1) + (1 − d) · (the variables after step t), from the initial ones on; with
+        BatchNorm's statistics, which belong to the parameters.
+    """
+
+    average: Any
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """The average."""
+        return dict(self.average)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -55,7 +78,11 @@ class Task:
     Attributes:
       norms_every: norms of gradients, parameters and updates are measured at multiples of this step number
         and are 0 at other steps.
-      activations: at those steps, also measure the norm of every unit's output.
+      activations: at those steps, also measure the norm of every unit's output, in running order.
+      operations, magnitude, probability: of ``randaugment``.
+      mixup, cutmix: α of each, see ``resjax.training.mixing``; 0 for none.
+      shuffle: the kind of orders in which the units run, see ``resjax.network.shuffle``.
+      ema: d in 0 … 1, the decay of the average of the variables; 0 for no average.
     """
 
     network: Network
@@ -67,6 +94,13 @@ class Task:
     flip: bool = False
     norms_every: int = 1
     activations: bool = False
+    operations: int = 0
+    magnitude: float = 0.0
+    probability: float = 1.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    shuffle: str = "none"
+    ema: float = 0.0
 
 
 class Teacher(struct.PyTreeNode):
@@ -90,14 +124,24 @@ class Teacher(struct.PyTreeNode):
 def first_state(key: jax.Array, *, task: Task, image_shape: tuple[int, int, int]) -> TrainState:
     """The state before the first step, as a pure function of a random key."""
     init_key, key = jax.random.split(key)
-    variables = task.network.init(init_key, image_shape)
-    return TrainState(
-        step=jnp.zeros((), jnp.int32),
-        params=variables["params"],
-        batch_stats=variables["batch_stats"],
-        opt_state=task.optimizer.init(variables["params"]),
-        key=key,
-    )
+    return state_of(task, task.network.init(init_key, image_shape), key)
+
+
+def state_of(task: Task, variables: Mapping[str, Any], key: jax.Array) -> TrainState:
+    """The state at step 0 with given variables and random key; the optimizer and the average start there."""
+    params, batch_stats = variables["params"], variables.get("batch_stats", {})
+    given: dict[str, Any] = {
+        "step": jnp.zeros((), jnp.int32),
+        "params": params,
+        "batch_stats": batch_stats,
+        "opt_state": task.optimizer.init(params),
+        "key": key,
+    }
+    if not task.ema:
+        return TrainState(**given)
+    # Copies: a state with the same array at two places can't be donated.
+    average = jax.tree.map(jnp.copy, {"params": params, "batch_stats": batch_stats})
+    return AveragedState(**given, average=average)
 
 
 def state_maker(task: Task, image_shape: tuple[int, int, int]) -> jax.stages.Wrapped:
@@ -113,27 +157,42 @@ def create_state(task: Task, seed: int, image_shape: tuple[int, int, int]) -> Tr
     return state_maker(task, image_shape)(jax.random.key(seed))
 
 
-def training_input(state: TrainState, batch: Batch, *, task: Task) -> tuple[jax.Array, jax.Array]:
-    """The network's input at this step: augmented images float32 [B, H, W, C], and its random key."""
+class Drawn(NamedTuple):
+    """What a step runs on: images float32 [B, H, W, C], their labels, and the network's key and order (int
+    [units], or None)."""
+
+    images: jax.Array
+    labels: Labels
+    key: jax.Array
+    order: jax.Array | None
+
+
+def training_input(state: TrainState, batch: Batch, *, task: Task) -> Drawn:
+    """The examples of this step, augmented and mixed, and what is drawn for the network."""
     augment_key, network_key = jax.random.split(jax.random.fold_in(state.key, state.step))
-    return augmented(batch["image"], batch["slot"], augment_key, task=task), network_key
+    x = augmented(batch["image"], batch["slot"], augment_key, task=task)
+    mixing = jax.random.fold_in(augment_key, _MIXING)
+    x, labels = mixed(x, batch["label"], mixing, mixup=task.mixup, cutmix=task.cutmix)
+    order = None
+    if task.shuffle != "none":
+        order = shuffled(jax.random.fold_in(network_key, _ORDER), task.network.units, task.shuffle)
+    return Drawn(x, labels, network_key, order)
 
 
 def soft_targets(state: TrainState, batch: Batch, *, task: Task, teacher: Teacher | None) -> jax.Array | None:
-    """The teacher's logits float32 [B, classes] for the crops and flips of this step; None without one."""
+    """The teacher's logits float32 [B, classes] for the images of this step; None without one."""
     if teacher is None:
         return None
-    seen = dataclasses.replace(task, constants=teacher.constants)
-    x, _ = training_input(state, batch, task=seen)
-    return teacher.network.apply(teacher.variables, x).logits
+    seen = training_input(state, batch, task=dataclasses.replace(task, constants=teacher.constants))
+    return teacher.network.apply(teacher.variables, seen.images).logits
 
 
 def training_loss(
-    logits: jax.Array, labels: jax.Array, targets: jax.Array | None, *, task: Task, teacher: Teacher | None
+    logits: jax.Array, labels: Labels, targets: jax.Array | None, *, task: Task, teacher: Teacher | None
 ) -> jax.Array:
     """What a step decreases, the mean over the batch: ``task.loss``, and with a teacher the mixture that
     ``Teacher`` states; ``targets`` are its ``soft_targets``."""
-    loss = task.loss(logits, labels)
+    loss = labels.weigh(lambda own: task.loss(logits, own))
     if teacher is not None and targets is not None:
         soft = distillation(logits, targets, teacher.temperature)
         loss = (1 - teacher.weight) * loss + teacher.weight * soft
@@ -143,6 +202,15 @@ def training_loss(
 def augmented(images: jax.Array, slots: jax.Array, key: jax.Array, *, task: Task) -> jax.Array:
     """uint8 images [B, H, W, C], standardized and augmented as in training; slot i [B] seeds image i."""
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, slots)
+    if task.operations:
+        images = randaugment(
+            images,
+            jax.vmap(jax.random.fold_in, (0, None))(keys, 2),  # ``augment`` splits them into 0 and 1
+            operations=task.operations,
+            magnitude=task.magnitude,
+            probability=task.probability,
+            fill=task.constants.outside,
+        )
     x = standardize(images, task.constants)
     return augment(x, keys, pad=task.pad, flip=task.flip, fill=task.constants.fill)
 
@@ -168,20 +236,20 @@ def train_step(
         masks.
 
     Returns:
-      The state after the step, and ``loss`` (``training_loss``), ``error`` (means over the batch, before the
-      update),
-      ``learning_rate``, ``finite``, and ``norms``: L2 norms of each layer, see ``Task.norms_every``.
+      The state after the step, and ``loss`` (``training_loss``) and ``error`` (with mixed examples against
+      the label of the larger weight), which are means over the batch before the update; ``learning_rate``,
+      ``finite``, and ``norms``: L2 norms of each layer, see ``Task.norms_every``.
     """
     network = task.network
-    x, network_key = training_input(state, batch, task=task)
+    x, labels, network_key, order = training_input(state, batch, task=task)
     targets = soft_targets(state, batch, task=task, teacher=teacher)
 
     def loss_fn(params: Any) -> tuple[jax.Array, Any]:
         variables = {"params": params, "batch_stats": state.batch_stats}
         tap = output_norm if task.activations else None
-        out = network.apply(variables, x, train=True, key=network_key, tap=tap)
-        error = jnp.mean(jnp.argmax(out.logits, -1) != batch["label"])
-        loss = training_loss(out.logits, batch["label"], targets, task=task, teacher=teacher)
+        out = network.apply(variables, x, train=True, key=network_key, order=order, tap=tap)
+        error = jnp.mean(jnp.argmax(out.logits, -1) != labels.main)
+        loss = training_loss(out.logits, labels, targets, task=task, teacher=teacher)
         return loss, (error, out.batch_stats, out.taps)
 
     (loss, (error, batch_stats, taps)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
@@ -194,6 +262,11 @@ def train_step(
     # A non-finite gradient gives a non-finite parameter.
     finite = jnp.isfinite(loss) & all_finite((params, batch_stats))
     new = state.replace(step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state)
+    if isinstance(new, AveragedState):
+        now = {"params": params, "batch_stats": batch_stats}
+        new = new.replace(
+            average=jax.tree.map(lambda a, v: task.ema * a + (1 - task.ema) * v, new.average, now)
+        )
     # A branch, not ``where`` on each leaf: XLA would then recompute ``finite`` in each leaf's
     # kernel from the flags of all leaves, which took a quarter of the compile time.
     new = lax.cond(finite, lambda: new, lambda: state)

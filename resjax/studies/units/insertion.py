@@ -41,7 +41,7 @@ from resjax.network.parts import part_of
 from resjax.network.refusal import Refusal
 from resjax.network.unit import Parts, Unit
 from resjax.studies.examples import only_modules
-from resjax.training.step import Task, TrainState
+from resjax.training.step import Task, TrainState, state_of
 
 # Largest relative difference of a plain unit's output from its input that counts as float32 rounding.
 ROUNDING = 1e-5
@@ -123,13 +123,7 @@ def start_from(task: Task, variables: Variables, seed: int = 0) -> TrainState:
         task = dataclasses.replace(run.experiment.task, network=network, optimizer=optax.sgd(1e-3, 0.9))
         state, metrics = train_step(start_from(task, variables), batch, task=task)
     """
-    return TrainState(
-        step=jnp.zeros((), jnp.int32),
-        params=variables["params"],
-        batch_stats=variables.get("batch_stats", {}),
-        opt_state=task.optimizer.init(variables["params"]),
-        key=jax.random.key(seed),
-    )
+    return state_of(task, variables, jax.random.key(seed))
 
 
 @partial(jax.jit, static_argnums=0, compiler_options=_QUICK)
