@@ -168,7 +168,7 @@ def test_the_true_order_changes_no_bit():
 def test_all_kinds_of_orders_are_there():
     result = reordered()
     counts = {kind: int(result.of_kind(kind).sum()) for kind in KINDS}
-    assert counts == {"swaps": 10, "neighbours": 3, "shuffle": 5, "reversal": 1}
+    assert counts == {"swaps": 10, "neighbours": 3, "layers": 0, "shuffle": 5, "reversal": 1}
     np.testing.assert_array_equal(result.order[-1], [0, 3, 2, 1, 4, 6, 5])
     np.testing.assert_array_equal(result.tau, kendall_tau(result.order))
     np.testing.assert_array_equal(np.bincount(result.swaps), [6, 8, 0, 0, 5])

@@ -172,7 +172,7 @@ def plot(results: Mapping[str, Lesion]) -> style.Figure:
     longest = max((r.unit for r in results.values()), key=len)
     stages = [unit.split("/")[0] for unit in longest]
     names = list(dict.fromkeys(stages))
-    fits = sum(len(name) + 2 for name in names) <= LETTERS
+    fits = len(names) > 1 and sum(len(name) + 2 for name in names) <= LETTERS
     for stage in names if fits else ():  # thin lines between stages, with the names above
         first, units = stages.index(stage), stages.count(stage)
         style.label_above(ax, first + 0.5 + units / 2, stage.replace("stage", "stage "))

@@ -140,7 +140,7 @@ def looping(
     scores = Scores.of(map(scored, batches), labels, num_classes)
     tell()
     intact, changed = scores.take(slice(1)), scores.take(slice(1, None))
-    measured = {m: np.full((len(names), len(runs)), np.nan) for m in (*MEASURES, "spared")}
+    measured: dict[str, Any] = {m: np.full((len(names), len(runs)), np.nan) for m in (*MEASURES, "spared")}
     values = {**changed.means, "spared": counts.spared_share(changed.wrong, intact.wrong[0])}
     for m, table in measured.items():
         for i, (name, run) in enumerate(found):

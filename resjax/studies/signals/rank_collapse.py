@@ -108,7 +108,7 @@ def rank_collapse(
     network = models.build(
         models.defaults("vit", size=size, depth=depth, patch=PATCH), image_shape=shape, num_classes=10
     )
-    heads = network.stacks[0].unit.branch.heads  # type: ignore[attr-defined]
+    heads = network.stacks[0].unit.branch.heads
     found = []
     for i in reported(range(seeds), progress):
         image = np.random.default_rng((seed, i)).standard_normal((1, *shape), np.float32)
@@ -213,13 +213,18 @@ def headline(results: Mapping[str, RankCollapse]) -> str:
 
 def points(label: str, r: RankCollapse) -> list[str]:
     """r in front of the first and behind the last layer, and the order of the last."""
-    mean = r.log_residual.mean(0)
-    (low, high), (least, most) = (map(float, bootstrap(own)) for own in (r.fall, r.order))
-    return [
+    mean, (low, high) = r.log_residual.mean(0), map(float, bootstrap(r.fall))
+    text = (
         f"{label}: log₁₀ r is {number(mean[0])} in front of the layers and {number(mean[-1])} behind the "
         f"last of {r.layer[-1]}, a change of {number(r.fall.mean())} ({number(low)} to {number(high)} over "
-        f"{len(r.log_residual)} networks). log r of the last layer is {r.order.mean():.3f} times that of the "
-        f"one before ({least:.3f} to {most:.3f}); 3 is a layer that cubes r."
+        f"{len(r.log_residual)} networks)."
+    )
+    if high >= -EVEN:
+        return [text]
+    least, most = map(float, bootstrap(r.order))
+    return [
+        f"{text} log r of the last layer is {r.order.mean():.3f} times that of the one before ({least:.3f} "
+        f"to {most:.3f}); 3 is a layer that cubes r."
     ]
 
 
@@ -227,8 +232,8 @@ def table(r: RankCollapse) -> Columns:
     low, high = bootstrap(r.log_residual.T)
     ends = zip(numbers(low), numbers(high), strict=True)
     mean = r.log_residual.mean(0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        times = [np.nan, *(r.log_residual[:, 1:] / r.log_residual[:, :-1]).mean(0)]
+    # Only where r is small does the ratio of logarithms say how r shrinks.
+    times = [np.nan, *np.where(mean[:-1] < -EVEN, mean[1:] / np.where(mean[:-1], mean[:-1], 1), np.nan)]
     return {
         "layer": [str(layer) for layer in r.layer],
         "log₁₀ r": numbers(mean),
@@ -237,7 +242,7 @@ def table(r: RankCollapse) -> Columns:
     }
 
 
-KINDS: dict[str, dict[str, bool]] = {
+KINDS: dict[str, dict[str, Any]] = {
     "attention alone": {"shortcuts": False, "mlps": False},
     "attention alone, no LayerNorm": {"shortcuts": False, "mlps": False, "norm": False},
     "attention and MLP": {"shortcuts": False},

@@ -30,9 +30,9 @@ intervals are below 0.5. Else it is undecided. (The loss, because most errors ar
 
 *Reading it.* A rank correlation over a dozen units is coarse. The interval treats units as draws of more
 units of this kind, which those of one network are not, so it is a rough guide; it does not cover other seeds.
-A score and the damage may both follow a unit's place, so a high ρ is no cause: see the network at
-initialization, and the partial correlations of ``identity``. That a score ranks units rightly does not say
-how much their deletion costs.
+A score and the damage may both follow a unit's place, so a high ρ is no cause: the scores at initialization
+are ranked against the damage to the trained network, too, and ``identity`` has partial correlations. That a
+score ranks units rightly does not say how much their deletion costs.
 
 *Cost.* One forward pass, and the shortcuts of each run, which run no branch; and one deletion for each run of
 1, 2, 4 and 8 units, which shares states with others. All of it twice, for the network at initialization.

@@ -11,6 +11,7 @@ from resjax.studies import style, verdicts
 from resjax.studies.initial import drawn
 from resjax.studies.judged import MET, MISSED, judged
 from resjax.studies.marks import plain_log_ticks
+from resjax.studies.ranks import spearman
 from resjax.studies.study import Columns
 from resjax.studies.units.influence_result import DAMAGES, SCORES, Influence
 from resjax.studies.words import correlation, count, factor, join, numbers, percent, percents
@@ -41,18 +42,19 @@ def plot(results: Mapping[str, Influence]) -> style.Figure:
         unit, length = 1 + np.arange(len(r.unit)), 1 + np.arange(len(r.unit))
         ax = axes["influence"]
         ax.plot(unit, r.of("influence"), style.marker(i) + "-", label=label, **look)
-        ends = (np.diagonal(v[SCORES.index("influence")]) for v in (r.low, r.high))
-        ax.fill_between(unit, *ends, color=style.color(i), alpha=0.15, lw=0)
+        low, high = (np.diagonal(v[SCORES.index("influence")]) for v in (r.low, r.high))
+        ax.fill_between(unit, low, high, color=style.color(i), alpha=0.15, lw=0)
         least = np.array([_least(r.of("distance", int(n))) for n in length])
         axes["distance"].plot(length, least, style.marker(i) + "-", **look)
+    axes["loss"].set_xscale("log")
+    axes["loss"].set_yscale("symlog", linthresh=0.01)
     for i, (label, r) in enumerate(results.items()):
         _draw_loss(axes["loss"], i, label, r)
     axes["influence"].set(xlabel="unit", ylabel=NAMES["influence"], yscale="log")
     axes["distance"].set(xlabel="consecutive units", ylabel="least angular distance")
     for name in ("influence", "distance"):
         style.integer_ticks(axes[name])
-    axes["loss"].set(xlabel="block influence of a unit", ylabel="rise of the loss without it", xscale="log")
-    axes["loss"].set_yscale("symlog", linthresh=0.01)
+    axes["loss"].set(xlabel="block influence of a unit", ylabel="rise of the loss without it")
     plain_log_ticks(axes["loss"].xaxis)
     if axes["loss"].get_legend_handles_labels()[0]:
         axes["loss"].legend(fontsize=7.5)
@@ -132,14 +134,22 @@ def _ranks(r: Influence) -> list[str]:
 
 
 def _rho(r: Influence, damage: int, length: int, score: int) -> str:
-    """'+0.62 (+0.20 to +0.85)', and the value at initialization."""
+    """'+0.62 (+0.20 to +0.85)', and how the scores at initialization rank with the same damage."""
     at = damage, length, score
     text = _signed(r.rho[at])
     if np.isfinite(r.rho_low[at]):
         text += f" ({_signed(r.rho_low[at])} to {_signed(r.rho_high[at])})"
-    if r.initial is not None and r.initial.rho.shape == r.rho.shape and np.isfinite(r.initial.rho[at]):
-        text += f" [at init {_signed(r.initial.rho[at])}]"
+    if r.initial is not None and np.isfinite(before := _before(r, damage, int(r.length[length]), score)):
+        text += f" [scores at init {_signed(before)}]"
     return text
+
+
+def _before(r: Influence, damage: int, length: int, score: int) -> float:
+    """ρ of the scores at initialization with the damage to the trained network; NaN for too few runs."""
+    own = np.diagonal((r.loss, r.error)[damage], length - 1)
+    rows = np.stack([np.diagonal(r.initial.value[score], length - 1), own])
+    rows = rows[:, np.isfinite(rows).all(0)]
+    return spearman(*rows) if rows.shape[1] >= 4 else np.nan
 
 
 def _signed(value: float) -> str:
