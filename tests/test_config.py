@@ -208,7 +208,7 @@ def test_a_configuration_is_found_by_name(tmp_path, monkeypatch):
     [
         ("digit", "'digit'.*Did you mean --config=digits?"),
         ("configs/cifar10_preakt.py", "Did you mean --config=cifar10_preact?"),
-        ("nothing_such", "none of this name. Allowed: .* one of cifar10_effective_paths, .*digits, "),
+        ("nothing_such", "none of this name. Allowed: .* one of cifar10_convmixer, .*digits, "),
         ("", "configuration ''"),
     ],
 )

@@ -78,8 +78,9 @@ def mixed(
     return x, Labels(labels, labels[::-1], weight)
 
 
-def box(share: jax.Array, key: jax.Array, shape: tuple[int, int]) -> jax.Array:
-    """bool [H, W]: a box of √(1 − ``share``) of both sides, with a uniform center, within the image."""
+def box(share: jax.Array, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """bool [H, W] = ``shape``: a box of √(1 − ``share``) of both sides, with a uniform center, within the
+    image."""
     height, width = shape
     ratio = jnp.sqrt(1 - share)
     y, x = jax.random.uniform(key, (2,)) * jnp.array(shape)
