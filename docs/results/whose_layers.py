@@ -1,6 +1,6 @@
 """Whose layers can go? Five architectures of twelve units, each unit deleted; rows 28 to 32 for the ViT.
 
-    python docs/results/whose_layers.py WORKDIR digits|cifar10 [DATA] [--networks=vit,resnet,…] [--train_only]
+    python docs/results/whose_layers.py WORKDIR digits|cifar10 [DATA] [--networks=vit,resnet,…]
 
 *Protocol.* The networks and the recipe of ``twelve_units``, three seeds; DATA is an .npz file of CIFAR-10. A
 finished training or measurement is not repeated. Every deletion is at test time, without further training and
@@ -157,9 +157,14 @@ MEASURES: dict[str, tuple[tuple[str, ...], Callable[[Run], Row]]] = {
 """What is measured: of which networks, and how."""
 
 
+def path_of(workdir: Path, name: str) -> Path:
+    """The file of a measurement of a run."""
+    return workdir / f"whose_layers_{name}.json"
+
+
 def kept(workdir: Path, name: str, measure: Callable[[Run], Row]) -> Row:
     """A measurement of a finished run, which is made once."""
-    path = workdir / f"whose_layers_{name}.json"
+    path = path_of(workdir, name)
     if not path.is_file():
         write(path, json.dumps(measure(load_run(workdir))))
     return json.loads(path.read_text("utf-8"))
@@ -169,7 +174,7 @@ def correlations(rows: list[Row]) -> Row:
     """{network: {score: its rank correlation with the damage, over seeds}}, trained and at initialization."""
     found: Row = {}
     for network in dict.fromkeys(r["network"] for r in rows if "scores" in r):
-        own = [r["scores"] for r in rows if r["network"] == network]
+        own = [r["scores"] for r in rows if r["network"] == network and "scores" in r]
         found[network] = {
             state: {
                 name: by_seed.estimate([one[state]["rho"][name] for one in own])
@@ -243,35 +248,45 @@ def plot(rows: list[Row]) -> style.Figure:
     return fig
 
 
-def main(workdir: Path, part: str, data: str, networks: Sequence[str], train_only: bool) -> None:
-    rows: list[Row] = []
+def row_of(part: str, network: str, seed: int, data: str, folder: Path) -> Row:
+    """The measurements of one run, which is trained if one of them is missing."""
+    wanted = {name: measure for name, (on, measure) in MEASURES.items() if network in on}
+    if not all(path_of(folder, name).is_file() for name in wanted):
+        train_and_evaluate(twelve_units.config_of(part, network, seed, data), folder)
+    return {
+        "network": network,
+        "seed": seed,
+        **{name: kept(folder, name, measure) for name, measure in wanted.items()},
+    }
+
+
+def record_of(part: str, networks: Sequence[str], rows: list[Row]) -> Row:
+    """What is written: the measurements, what they say, and what made them."""
+    built = {name: twelve_units.config_of(part, name, 0) for name in networks}
+    return {
+        "made": {k: v for k, v in provenance().items() if k != "command"},
+        "command": f"python docs/results/whose_layers.py WORKDIR {part}",
+        "config": built[networks[0]].to_dict() | {"seed": list(twelve_units.SEEDS)},
+        "models": {name: own.model.to_dict() for name, own in built.items()},
+        "finished": f"{len(rows)} of {len(twelve_units.SEEDS) * len(networks)} runs",
+        "summary": summary(rows),
+        "correlations": correlations(rows),
+        "judged": judged(rows),
+        "runs": rows,
+    }
+
+
+def main(workdir: Path, part: str, data: str, networks: Sequence[str]) -> None:
+    rows, record = [], {}
     for seed, network in itertools.product(twelve_units.SEEDS, networks):
-        config = twelve_units.config_of(part, network, seed, data)
-        folder = workdir / f"{part}-{network}-seed{seed}"
-        train_and_evaluate(config, folder)
-        if train_only:
-            continue
-        row = {name: kept(folder, name, measure) for name, (on, measure) in MEASURES.items() if network in on}
+        rows.append(row_of(part, network, seed, data, workdir / f"{part}-{network}-seed{seed}"))
         print(f"{network}, seed {seed}: measured", flush=True)
-        rows.append({"network": network, "seed": seed, **row})
-        built = {name: twelve_units.config_of(part, name, 0) for name in networks}
-        record = {
-            "made": {k: v for k, v in provenance().items() if k != "command"},
-            "command": f"python docs/results/whose_layers.py WORKDIR {part}",
-            "config": built[networks[0]].to_dict() | {"seed": list(twelve_units.SEEDS)},
-            "models": {name: own.model.to_dict() for name, own in built.items()},
-            "finished": f"{len(rows)} of {len(twelve_units.SEEDS) * len(networks)} runs",
-            "summary": summary(rows),
-            "correlations": correlations(rows),
-            "judged": judged(rows),
-            "runs": rows,
-        }
+        record = record_of(part, networks, rows)
         write(HERE / f"whose_layers_{part}.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
-    if rows:
-        with style.theme():
-            plot(rows).savefig(HERE / f"whose_layers_{part}.png", dpi=150, facecolor="white")
-        print(table(record))
-        print(json.dumps(record["judged"], indent=1, ensure_ascii=False))
+    with style.theme():
+        plot(rows).savefig(HERE / f"whose_layers_{part}.png", dpi=150, facecolor="white")
+    print(table(record))
+    print(json.dumps(record["judged"], indent=1, ensure_ascii=False))
 
 
 if __name__ == "__main__":
@@ -281,10 +296,9 @@ if __name__ == "__main__":
     parser.add_argument("workdir", type=Path)
     parser.add_argument("part", choices=twelve_units.PARTS)
     parser.add_argument("data", nargs="?", default="")
-    parser.add_argument("--networks", default=",".join(twelve_units.NETWORKS))
-    parser.add_argument("--train_only", action="store_true")
+    parser.add_argument("--networks", default=",".join((*twelve_units.NETWORKS, twelve_units.SHUFFLED)))
     given = parser.parse_args()
     compile_quickly()
     keep_compiled()
     with ends_process():
-        main(given.workdir, given.part, given.data, given.networks.split(","), given.train_only)
+        main(given.workdir, given.part, given.data, given.networks.split(","))
