@@ -17,7 +17,7 @@ error (chance is 90 %), decides nothing: its rows are undecided.
   deleted (Gromov et al. 2024, Eq. 7, with the whole state of an image for that of the last token). Accuracy
   above chance falls to half at a share of the layers that is interpolated between two n.
 
-Writes whose_layers_DATA.json and .png beside this file, with all networks and seeds that are finished.
+Writes whose_layers_DATA.json and .png beside this file, anew after each seed.
 """
 
 from __future__ import annotations
@@ -278,9 +278,10 @@ def record_of(part: str, networks: Sequence[str], rows: list[Row]) -> Row:
 
 def main(workdir: Path, part: str, data: str, networks: Sequence[str]) -> None:
     rows, record = [], {}
-    for seed, network in itertools.product(twelve_units.SEEDS, networks):
-        rows.append(row_of(part, network, seed, data, workdir / f"{part}-{network}-seed{seed}"))
-        print(f"{network}, seed {seed}: measured", flush=True)
+    for seed in twelve_units.SEEDS:
+        for network in networks:
+            rows.append(row_of(part, network, seed, data, workdir / f"{part}-{network}-seed{seed}"))
+            print(f"{network}, seed {seed}: measured", flush=True)
         record = record_of(part, networks, rows)
         write(HERE / f"whose_layers_{part}.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     with style.theme():
