@@ -24,7 +24,7 @@ import numpy as np
 import twelve_units
 from by_seed import Criterion, Row
 from layer_rows import LIMITS
-from whose_layers import kept
+from whose_layers import kept, path_of
 
 from resjax.analysis import at_initialization, jacobians
 from resjax.cpu.compilation import compile_quickly, keep_compiled
@@ -97,7 +97,8 @@ def main(workdir: Path) -> None:
     for seed in twelve_units.SEEDS:
         for network in NETWORKS:
             folder = workdir / f"digits-{network}-seed{seed}"
-            train_and_evaluate(twelve_units.config_of("digits", network, seed), folder)
+            if not path_of(folder, "jacobians").is_file():
+                train_and_evaluate(twelve_units.config_of("digits", network, seed), folder)
             rows.append({"network": network, "seed": seed, **kept(folder, "jacobians", measured)})
             print(network, seed, {state: level(rows[-1][state]) for state in ("trained", "initial")})
     record = {
