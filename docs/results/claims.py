@@ -43,8 +43,8 @@ network, not of the paper's. Otherwise, the row's own protocol was followed. Col
 seeds, and the sample behind the interval.
 
 Of {total} rows, {own} followed the paper's own protocol: {split}. {other} others have verdicts on a shorter
-training or in kind only, and {none} have none. What is not run needs trainings of ResNet-110 on CIFAR-10, or
-of a network on ImageNet.
+training or in kind only, and {none} have none. What is not run needs trainings of ResNet-110 on CIFAR-10, of
+networks on ImageNet, or language models.
 
 For CIFAR-10, `python launch/reproduce.py NAME` makes these trainings, with the NAME in the row. It can be
 stopped and continued, and writes `tolerances.json`, which applies the criteria of rows {judged}
@@ -58,9 +58,11 @@ END = """\
 ## Papers
 
 Veit, Wilber & Belongie 2016; He et al. 2015 and 2016; Huang et al. 2016 (first version); Greff et al. 2017;
-Jastrzębski et al. 2018; De & Smith 2020; Littwin & Wolf 2016; Balduzzi et al. 2017; LeCun et al. 1998. What
-they leave open (BatchNorm's mode, number of draws, loss reduction, …) is recorded under "choices" in every
-JSON file.
+Jastrzębski et al. 2018; De & Smith 2020; Littwin & Wolf 2016; Balduzzi et al. 2017; LeCun et al. 1998. Rows
+28 to 33: Bhojanapalli et al. 2021 (arXiv 2103.14586), Lad et al. 2024 (2406.19384), He, Sun, Shen & Li 2024
+(2406.15786), Gromov et al. 2024 (2403.17887), Freiberger et al. 2024 (2407.04513), Li & Papyan 2023
+(2401.09018). What they leave open (BatchNorm's mode, number of draws, loss reduction, …) is recorded under
+"choices" in every JSON file, or in the docstring of the script that judges a row.
 """
 
 
