@@ -137,6 +137,15 @@ def test_a_unit_that_one_of_two_runs_needs_stays_on(page):
     assert "gates" not in page.url
 
 
+def test_the_gradient_is_shown_where_there_is_one(page):
+    unit(page, 1).locator(".box").click()
+    settled(page)
+    page.locator("#gradient").click()
+    page.wait_for_function("document.querySelectorAll('.gradient').length === 2")
+    residual, plain = (panel.inner_text() for panel in page.locator(".gradient").all())
+    assert "mean length" in residual and "No gradient by path length: a unit without a shortcut" in plain
+
+
 def test_an_address_has_its_state(page, browser, address):
     unit(page, 1).locator(".box").click()
     page.locator("#reestimated").check()

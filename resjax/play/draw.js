@@ -181,3 +181,17 @@ function bars(rows) {
       element("u", {}, i % every ? "\u00a0" : String(label)))));
 }
 
+// The gradient by path length of one run, or the reason why it has none.
+function showGradientOf(details, one) {
+  const panel = title => element("div", {className: "gradient"}, element("h3", {}, title));
+  details.querySelector(".gradient")?.remove();
+  if (one.wrong) {
+    details.append(panel(`No gradient by path length: ${one.wrong}`));
+    return;
+  }
+  const most = Math.max(...one.share.filter(x => x !== null), 1e-9);
+  const mean = one.mean === null ? "no gradient" : `mean length ${one.mean.toFixed(1)}`;
+  const shown = panel(`Gradient by path length, of ${one.examples} examples (share of the norms, ${mean})`);
+  shown.append(bars(one.length.map((k, j) => [k, one.share[j] ?? 0, most, percent(one.share[j] ?? 0)])));
+  details.append(shown);
+}

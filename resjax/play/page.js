@@ -193,13 +193,7 @@ async function showGradient() {
   try {
     const found = await ask("gradient", {state: own});
     if (!found || own !== state) return say("The state has changed; ask again.");
-    found.forEach((one, i) => {
-      const most = Math.max(...one.share.filter(x => x !== null), 1e-9);
-      const chart = bars(one.length.map((k, j) => [k, one.share[j] ?? 0, most, percent(one.share[j] ?? 0)]));
-      const mean = one.mean === null ? "no gradient" : `mean length ${one.mean.toFixed(1)}`;
-      const title = `Gradient by path length, of ${one.examples} examples (share of the norms, ${mean})`;
-      document.querySelectorAll(".run .details")[i].append(element("div", {className: "gradient"}, element("h3", {}, title), chart));
-    });
+    found.forEach((one, i) => showGradientOf(document.querySelectorAll(".run .details")[i], one));
     say("");
   } catch (error) {
     say(error.message, true);

@@ -76,7 +76,7 @@ def app(lives: Sequence[Live], token: str) -> Starlette:
 
     questions: dict[str, Callable[[Mapping[str, Any]], Any]] = {
         "measure": lambda given: [live.measure(own) for own in [state_of(given)] for live in lives],
-        "gradient": lambda given: [live.gradient(own) for own in [state_of(given)] for live in lives],
+        "gradient": lambda given: [_gradient(live, own) for own in [state_of(given)] for live in lives],
         "python": lambda given: [as_python(live, own) for own in [state_of(given)] for live in lives],
         "greedy": lambda given: first.greedy_order,
     }
@@ -105,6 +105,14 @@ def app(lives: Sequence[Live], token: str) -> Starlette:
         return JSONResponse({"found": found})
 
     return Starlette(routes=[Route("/", show), Route("/ask/{question}", ask, methods=["POST"])])
+
+
+def _gradient(live: Live, state: State) -> dict[str, Any]:
+    """The gradient of one network by path length, or why it has none: the other network may have it."""
+    try:
+        return live.gradient(state)
+    except Wrong as error:
+        return {"wrong": str(error)}
 
 
 def _refused(request: Request, given: str, token: str) -> str:
