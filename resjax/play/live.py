@@ -94,14 +94,16 @@ class Live:
           ``error`` with its 95 % interval ``between``, ``loss``, ``kl``, ``agreement``: as
           ``resjax.studies.scores`` defines them; ``class_error``: a list, None where a class has no example;
           ``branch``: the share of each place's output that its branch carries, ‖f‖ / (‖s‖ + ‖f‖), None where
-          no states stand between the units; ``changed``: how many answers have changed, and ``some`` of them;
+          no states stand between the units; ``changed``: of how many examples the answer has changed, at any
+          position that counts, and ``some`` of them;
           ``paths``: numbers of paths by length, as log10.
         """
         logits, answers, branch = self._run(state)
         scores = self._scores(logits)
         error = float(scores.error[0])
         low, high = wilson(error, scores.num_examples)
-        changed = np.flatnonzero((answers != self.answers).reshape(len(answers), -1).any(1))
+        differs = (answers != self.answers) & (self.labels >= 0)  # elsewhere no answer is asked for
+        changed = np.flatnonzero(differs.reshape(len(answers), -1).any(1))
         return {
             "error": error,
             "between": [float(low), float(high)],
