@@ -1,9 +1,12 @@
 """The page on which networks are taken apart: it has the numbers of public functions, and a safe server."""
 
 import contextlib
+import copy
+import dataclasses
 import io
 import itertools
 import json
+import signal
 import threading
 import time
 import urllib.error
@@ -17,7 +20,7 @@ from run_helpers import tiny_run
 from resjax.analysis import lesion, load_run, path_spectrum
 from resjax.play import server
 from resjax.play.as_python import as_python
-from resjax.play.live import Live, Sizes
+from resjax.play.live import Live, Sizes, Stopped
 from resjax.play.pictures import pictures
 from resjax.play.state import State, Wrong, read
 from resjax.studies.given import load_network
@@ -78,6 +81,15 @@ def test_the_lines_of_python_print_what_the_page_shows(live, change):
     found = live.measure(own)
     assert [words[0], words[2]] == ["error", "loss"]
     np.testing.assert_allclose([float(words[1]), float(words[3])], [found["error"], found["loss"]], rtol=2e-5)
+
+
+def test_the_lines_of_python_allow_the_code_of_a_run(live):
+    own, config = copy.copy(live), live.subject.config.copy_and_resolve_references()
+    config.model.name = "mine.nets:make"
+    experiment = dataclasses.replace(live.subject.experiment, config=config)
+    own.subject = dataclasses.replace(live.subject, experiment=experiment)
+    assert ", allow_code='mine.nets:make')" in as_python(own, State.intact(5))
+    assert "allow_code" not in as_python(live, State.intact(5))
 
 
 def test_the_answers_that_changed_are_those_that_differ(run, live):
@@ -276,6 +288,18 @@ def test_an_error_of_a_measurement_is_no_unknown_question(address, monkeypatch, 
     status, text = ask(address, data=json.dumps({"state": {}}).encode())
     assert status == 500 and "KeyError: 'head'" in text
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_signal_ends_what_runs(live):
+    other = copy.copy(live)
+    other._stopped = threading.Event()
+    other.__dict__.pop("greedy_order", None)
+    server.Server(server.app([other], "token")).handle_exit(signal.SIGTERM, None)
+    intact = state(live)
+    long = [lambda: other.greedy_order, lambda: other.gradient(intact), lambda: other._reestimated(intact)]
+    for measurement in long:
+        with pytest.raises(Stopped):
+            measurement()
 
 
 def test_a_label_can_not_leave_the_script():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import threading
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from resjax.network.refusal import Refusal
 from resjax.network.unit import Parts
 from resjax.play.pictures import pictures
 from resjax.play.state import State, Wrong
-from resjax.studies.batches import padded_batches
+from resjax.studies.batches import Inference, padded_batches
 from resjax.studies.cutting.greedy import greedy, rounds_of
 from resjax.studies.examples import checked_examples
 from resjax.studies.intervals import wilson
@@ -39,11 +40,15 @@ class Sizes(NamedTuple):
     batch_size: int = 200
 
 
+class Stopped(Exception):
+    """The command ends."""
+
+
 class Live:
     """A network, its sample, and what the intact network answers."""
 
     def __init__(self, subject: Subject, sizes: Sizes = Sizes()) -> None:  # noqa: B008 (a constant)
-        self.subject, self.sizes = subject, sizes
+        self.subject, self.sizes, self._stopped = subject, sizes, threading.Event()
         network, variables, images, labels = subject.evaluation(sizes.examples)
         self.images, self.labels, self.classes = checked_examples(network, variables, images, labels)
         self.network, self.variables = network, variables
@@ -59,6 +64,15 @@ class Live:
         """Whether the network has statistics of BatchNorm, and training examples to re-estimate them."""
         statistics = jax.tree.leaves(self.variables.get("batch_stats", {}))
         return bool(statistics) and self.subject.has_training_examples
+
+    def stop(self) -> None:
+        """Ends a long measurement with ``Stopped``, one that runs and each that begins later."""
+        self._stopped.set()
+
+    def _go_on(self, done: int, of: int) -> None:
+        """The progress of a long measurement."""
+        if self._stopped.is_set():
+            raise Stopped
 
     def described(self) -> dict[str, Any]:
         """What the page needs to draw the network; JSON-ready."""
@@ -137,6 +151,7 @@ class Live:
                 order=state.order_array,
                 loss=self.subject.loss,
                 batch_size=count,
+                progress=self._go_on,
             )
         except Refusal as error:
             raise Wrong(str(error)) from error
@@ -157,7 +172,8 @@ class Live:
             raise Wrong("the order is chosen on training examples, and none were given")
         given = self.network, self.variables, *self.subject.examples("train", CHOICE)
         rounds, subject = rounds_of(int(allowed.sum())), self.subject
-        found = greedy(*given, allowed, rounds, loss=subject.loss, metric=subject.metric, batch_size=CHOICE)
+        how = Inference(loss=subject.loss, metric=subject.metric, batch_size=CHOICE, progress=self._go_on)
+        found = greedy(*given, allowed, rounds, **how)
         return [int(unit) for unit in found.order]
 
     def _run(self, state: State) -> tuple[list[jax.Array], np.ndarray, list[float | None] | None]:
@@ -189,7 +205,8 @@ class Live:
     def _reestimated(self, state: State) -> Variables:
         images = self.subject.examples("train", REFERENCE, augmented=True)[0]
         order = state.order_array if state.moved else None
-        return reestimate(self.network, self.variables, images, gates=state.gate_array, order=order)
+        lesion = {"gates": state.gate_array, "order": order}
+        return reestimate(self.network, self.variables, images, **lesion, progress=self._go_on)
 
     def _paths(self, state: State) -> dict[str, list[float | None]]:
         """log10 of the number of paths of each length that are left.

@@ -18,6 +18,7 @@ import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
+from types import FrameType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -29,7 +30,7 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from resjax.play.as_python import as_python
-from resjax.play.live import Live
+from resjax.play.live import Live, Stopped
 from resjax.play.state import State, Wrong, read
 
 MOST_BYTES = 100_000  # of a request; a state of 1,000 units has about 15,000
@@ -101,6 +102,8 @@ def app(lives: Sequence[Live], token: str) -> Starlette:
             found = await run_in_threadpool(newest.run, lambda: answer(given))
         except Replaced:
             return JSONResponse({"replaced": True})
+        except Stopped:
+            return JSONResponse({"wrong": "the command has ended"}, 503)
         except Wrong as error:
             return JSONResponse({"wrong": str(error)}, 400)
         except Exception as error:  # the server goes on, and the page tells
@@ -108,7 +111,9 @@ def app(lives: Sequence[Live], token: str) -> Starlette:
             return JSONResponse({"wrong": f"{type(error).__name__}: {error}"}, 500)
         return JSONResponse({"found": found})
 
-    return Starlette(routes=[Route("/", show), Route("/ask/{question}", ask, methods=["POST"])])
+    own = Starlette(routes=[Route("/", show), Route("/ask/{question}", ask, methods=["POST"])])
+    own.state.lives = lives
+    return own
 
 
 def _refused(request: Request, given: str, token: str) -> str:
@@ -177,7 +182,21 @@ def bound(host: str, port: int) -> socket.socket:
     raise OSError(f"no port from {port} to {port + _TRIES - 1} is free; name another one: --port=N")
 
 
+class Server(uvicorn.Server):
+    """Ends the measurement that runs, too; its thread would keep the process."""
+
+    def __init__(self, application: Starlette) -> None:
+        super().__init__(
+            uvicorn.Config(application, log_level="warning", timeout_graceful_shutdown=5, lifespan="off")
+        )
+        self._lives: Sequence[Live] = application.state.lives
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        for live in self._lives:
+            live.stop()
+        super().handle_exit(sig, frame)
+
+
 def serve(application: Starlette, own: socket.socket) -> None:
     """Answers until a signal ends the process."""
-    config = uvicorn.Config(application, log_level="warning", timeout_graceful_shutdown=1, lifespan="off")
-    uvicorn.Server(config).run(sockets=[own])
+    Server(application).run(sockets=[own])
