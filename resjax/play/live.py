@@ -205,8 +205,14 @@ class Live:
     def _reestimated(self, state: State) -> Variables:
         images = self.subject.examples("train", REFERENCE, augmented=True)[0]
         order = state.order_array if state.moved else None
-        lesion = {"gates": state.gate_array, "order": order}
-        return reestimate(self.network, self.variables, images, **lesion, progress=self._go_on)
+        return reestimate(
+            self.network,
+            self.variables,
+            images,
+            gates=state.gate_array,
+            order=order,
+            progress=self._go_on,
+        )
 
     def _paths(self, state: State) -> dict[str, list[float | None]]:
         """log10 of the number of paths of each length that are left.
