@@ -11,7 +11,7 @@ from resjax.network import Network, Stack
 from resjax.network.unit import Unit
 from resjax.studies.cutting.similarity import block_distances
 from resjax.studies.ranks import moving_blocks, spearman, spearman_of_rows
-from resjax.studies.units.influence import SCORES, longest_scored
+from resjax.studies.units.influence import SCORES, _ranked, longest_scored
 
 
 class Turn(Unit):
@@ -120,3 +120,14 @@ def test_bad_lengths_are_refused():
         analysis.influence(NETWORK, VARIABLES, IMAGES, LABELS, lengths=(0, 1))
     with pytest.raises(ValueError, match=r"lengths=\(9,\); allowed here"):
         analysis.influence(NETWORK, VARIABLES, IMAGES, LABELS, lengths=(9,))
+
+
+def test_neighbouring_runs_are_drawn_together():
+    rng = np.random.default_rng(0)
+    score, damage = np.arange(12.0), np.arange(12.0) + 4 * rng.normal(size=12)
+    starts = np.random.default_rng(7).integers(0, 10, (1_000, 4))
+    drawn = (starts[..., None] + np.arange(3)).reshape(1_000, 12)  # four blocks of three neighbours
+    made = [stats.spearmanr(score[own], damage[own]).statistic for own in drawn]
+    found = _ranked(score, damage, 3, 7)
+    np.testing.assert_allclose(found[1:], np.percentile(made, [2.5, 97.5]), atol=1e-9)
+    assert found != _ranked(score, damage, 1, 7)

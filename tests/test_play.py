@@ -1,9 +1,12 @@
 """The page on which networks are taken apart: it has the numbers of public functions, and a safe server."""
 
 import contextlib
+import copy
+import dataclasses
 import io
 import itertools
 import json
+import signal
 import threading
 import time
 import urllib.error
@@ -17,9 +20,10 @@ from run_helpers import tiny_run
 from resjax.analysis import lesion, load_run, path_spectrum
 from resjax.play import server
 from resjax.play.as_python import as_python
-from resjax.play.live import Live, Sizes
+from resjax.play.live import Live, Sizes, Stopped
 from resjax.play.pictures import pictures
 from resjax.play.state import State, Wrong, read
+from resjax.studies.given import load_network
 
 EXAMPLES = 24
 
@@ -79,6 +83,15 @@ def test_the_lines_of_python_print_what_the_page_shows(live, change):
     np.testing.assert_allclose([float(words[1]), float(words[3])], [found["error"], found["loss"]], rtol=2e-5)
 
 
+def test_the_lines_of_python_allow_the_code_of_a_run(live):
+    own, config = copy.copy(live), live.subject.config.copy_and_resolve_references()
+    config.model.name = "mine.nets:make"
+    experiment = dataclasses.replace(live.subject.experiment, config=config)
+    own.subject = dataclasses.replace(live.subject, experiment=experiment)
+    assert ", allow_code='mine.nets:make')" in as_python(own, State.intact(5))
+    assert "allow_code" not in as_python(live, State.intact(5))
+
+
 def test_the_answers_that_changed_are_those_that_differ(run, live):
     own = state(live, u0=0.0, u3=0.0)
     network, variables, images, labels = run.evaluation(EXAMPLES)
@@ -131,6 +144,31 @@ def test_the_greedy_order_has_each_unit_once(live):
     assert sorted(live.greedy_order) == [0, 1, 2, 3, 4]
 
 
+def test_answers_at_positions_that_do_not_count_do_not_change():
+    rng = np.random.default_rng(0)
+    x, w = rng.normal(size=(6, 4, 3)).astype(np.float32), rng.normal(size=(2, 3, 3)).astype(np.float32)
+
+    def fn(v, x):
+        for own in v:
+            x = x + jax.nn.tanh(x @ own)
+        return x
+
+    labels = np.zeros((6, 4), int)
+    found = {}
+    for name, counted in (("all", 4), ("first", 1)):
+        labels[:, counted:] = -1
+        tokens = Live(
+            load_network({"fn": fn, "variables": list(w), "inputs": x, "labels": labels}), Sizes(6, 4)
+        )
+        off = State((0.0, 1.0), (0, 1))
+        found[name] = tokens.measure(off)
+        differs = np.argmax(fn(w, x), -1) != np.argmax(fn(w[1:], x), -1)
+        assert found[name]["changed"] == differs[:, :counted].any(1).sum()
+        assert found[name]["some"] == []
+    assert found["first"]["changed"] < found["all"]["changed"]
+    assert found["first"]["agreement"] == 1 - found["first"]["changed"] / 6
+
+
 def test_pictures_have_the_whole_range_and_whole_factors():
     images = np.linspace(-1, 3, 2 * 8 * 8).reshape(2, 8, 8, 1).astype(np.float32)
     first, last = pictures(images, np.array([0, 1]))
@@ -148,6 +186,7 @@ def test_pictures_have_the_whole_range_and_whole_factors():
         ({"gates": [1, 1, True, 1, 1]}, "gates must be 5 numbers"),
         ({"gates": [1, 1, 2.5, 1, 1]}, "the factor of stage1/unit3 is 2.5; allowed: 0 to 2"),
         ({"gates": [1, 1, float("nan"), 1, 1]}, "allowed: 0 to 2"),
+        ({"gates": [1, 1, 10**400, 1, 1]}, "allowed: 0 to 2"),  # more than a float holds
         ({"order": [0, 0, 1, 2, 3]}, "each of the units 0 to 4 once"),
         ({"order": [3, 1, 2, 0, 4]}, "only equal units can be exchanged"),
         ({"reestimated": 1}, "allowed: true or false"),
@@ -228,13 +267,44 @@ def test_bad_requests_are_answered_and_the_server_goes_on(address, path, data, s
 
 
 def test_a_taken_port_is_followed_by_the_next():
-    first = server.bound("127.0.0.1", 8450)
-    first.listen()
+    first = server.bound("127.0.0.1", 8450)  # nobody is answered there yet
     second = server.bound("127.0.0.1", 8450)
     ports = [own.getsockname()[1] for own in (first, second)]
     for own in (first, second):
         own.close()
     assert ports[0] < ports[1]
+
+
+def test_a_host_of_another_machine_is_told():
+    with pytest.raises(OSError, match=r"--host=192.0.2.1 --port=8450: .*; name an address of this machine"):
+        server.bound("192.0.2.1", 8450)
+
+
+def test_an_error_of_a_measurement_is_no_unknown_question(address, monkeypatch, capsys):
+    def fails(live, own):
+        raise KeyError("head")
+
+    monkeypatch.setattr(Live, "measure", fails)
+    status, text = ask(address, data=json.dumps({"state": {}}).encode())
+    assert status == 500 and "KeyError: 'head'" in text
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_signal_ends_what_runs(live):
+    other = copy.copy(live)
+    other._stopped = threading.Event()
+    other.__dict__.pop("greedy_order", None)
+    server.Server(server.app([other], "token")).handle_exit(signal.SIGTERM, None)
+    intact = state(live)
+    long = [lambda: other.greedy_order, lambda: other.gradient(intact), lambda: other._reestimated(intact)]
+    for measurement in long:
+        with pytest.raises(Stopped):
+            measurement()
+
+
+def test_a_label_can_not_leave_the_script():
+    page = server._page([{"label": "</script><!--<script>"}], "token")
+    assert page.count("<script") == page.count("</script") == 1 and "<!--" not in page
 
 
 def test_of_the_questions_that_wait_the_newest_is_answered():

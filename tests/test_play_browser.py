@@ -158,6 +158,31 @@ def test_an_address_has_its_state(page, browser, address):
     other.close()
 
 
+@pytest.mark.parametrize("state", ["order=0,1", "order=0,0,1,2,3", "order=a", "gates=1:x", "gates=9:0", "?"])
+def test_an_address_of_another_network_is_the_intact_one(browser, address, page, state):
+    other = browser.new_page()
+    errors = []
+    other.on("pageerror", lambda error: errors.append(str(error)))
+    other.goto(f"{address}#{state}")
+    settled(other)
+    assert errors == [] and errors_of(other) == errors_of(page)
+    other.close()
+
+
+def test_a_question_that_was_replaced_is_asked_again(page):
+    answered = []
+
+    def once(route):
+        answered.append(1)
+        route.fulfill(json={"replaced": True}) if len(answered) == 1 else route.continue_()
+
+    page.route("**/ask/measure", once)
+    before = errors_of(page)
+    page.evaluate("change({gates: [0, 0, 0, 1, 0]})")
+    settled(page)
+    assert len(answered) == 2 and errors_of(page) != before
+
+
 def test_a_pulled_slider_never_queues(page):
     asked = []
     page.on("request", lambda request: asked.append(request.url) if "/ask/measure" in request.url else None)

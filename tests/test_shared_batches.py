@@ -9,7 +9,7 @@ from network_helpers import draw
 from script_helpers import run_each
 
 from resjax import models
-from resjax.analysis import delete_subsets, lesion
+from resjax.analysis import delete_subsets, lesion, looping
 from resjax.cpu import shared_batches as cores
 from resjax.studies.batches import padded_batches
 
@@ -85,7 +85,7 @@ def test_two_of_the_tests_devices_find_what_one_does(monkeypatch):
 
     def measured():  # 15 examples: 8 for each device, four at a time, and one of the 16 is padding
         sets_of = [delete_subsets(*given, sets, batch_size=16, recalibrate_on=on) for on in (None, x[:4])]
-        return [lesion(*given, batch_size=16), *sets_of]
+        return [lesion(*given, batch_size=16), *sets_of, looping(*given, times=(2,), batch_size=16)]
 
     one = measured()
     shared = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from resjax.models import runs_code
 from resjax.play.live import REFERENCE, Live
 from resjax.play.state import State
 from resjax.studies.given import GivenNetwork
@@ -38,7 +39,9 @@ def _loader(live: Live) -> tuple[str, str]:
     """The public function that loads the network, and its call."""
     subject = live.subject
     if isinstance(subject, Run):
-        return "load_run", f"load_run({str(subject.workdir)!r})"
+        builder = subject.config.model.name
+        allowed = f", allow_code={builder!r}" if runs_code(builder) else ""
+        return "load_run", f"load_run({str(subject.workdir)!r}{allowed})"
     assert isinstance(subject, GivenNetwork)
     return "load_network", f"load_network({subject.source or 'package.module:make'!r})"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import threading
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from resjax.network.refusal import Refusal
 from resjax.network.unit import Parts
 from resjax.play.pictures import pictures
 from resjax.play.state import State, Wrong
-from resjax.studies.batches import padded_batches
+from resjax.studies.batches import Inference, padded_batches
 from resjax.studies.cutting.greedy import greedy, rounds_of
 from resjax.studies.examples import checked_examples
 from resjax.studies.intervals import wilson
@@ -39,11 +40,15 @@ class Sizes(NamedTuple):
     batch_size: int = 200
 
 
+class Stopped(Exception):
+    """The command ends."""
+
+
 class Live:
     """A network, its sample, and what the intact network answers."""
 
     def __init__(self, subject: Subject, sizes: Sizes = Sizes()) -> None:  # noqa: B008 (a constant)
-        self.subject, self.sizes = subject, sizes
+        self.subject, self.sizes, self._stopped = subject, sizes, threading.Event()
         network, variables, images, labels = subject.evaluation(sizes.examples)
         self.images, self.labels, self.classes = checked_examples(network, variables, images, labels)
         self.network, self.variables = network, variables
@@ -59,6 +64,15 @@ class Live:
         """Whether the network has statistics of BatchNorm, and training examples to re-estimate them."""
         statistics = jax.tree.leaves(self.variables.get("batch_stats", {}))
         return bool(statistics) and self.subject.has_training_examples
+
+    def stop(self) -> None:
+        """Ends a long measurement with ``Stopped``, one that runs and each that begins later."""
+        self._stopped.set()
+
+    def _go_on(self, done: int, of: int) -> None:
+        """The progress of a long measurement."""
+        if self._stopped.is_set():
+            raise Stopped
 
     def described(self) -> dict[str, Any]:
         """What the page needs to draw the network; JSON-ready."""
@@ -94,14 +108,16 @@ class Live:
           ``error`` with its 95 % interval ``between``, ``loss``, ``kl``, ``agreement``: as
           ``resjax.studies.scores`` defines them; ``class_error``: a list, None where a class has no example;
           ``branch``: the share of each place's output that its branch carries, ‖f‖ / (‖s‖ + ‖f‖), None where
-          no states stand between the units; ``changed``: how many answers have changed, and ``some`` of them;
+          no states stand between the units; ``changed``: of how many examples the answer has changed, at any
+          position that counts, and ``some`` of them;
           ``paths``: numbers of paths by length, as log10.
         """
         logits, answers, branch = self._run(state)
         scores = self._scores(logits)
         error = float(scores.error[0])
         low, high = wilson(error, scores.num_examples)
-        changed = np.flatnonzero((answers != self.answers).reshape(len(answers), -1).any(1))
+        differs = (answers != self.answers) & (self.labels >= 0)  # elsewhere no answer is asked for
+        changed = np.flatnonzero(differs.reshape(len(answers), -1).any(1))
         return {
             "error": error,
             "between": [float(low), float(high)],
@@ -135,6 +151,7 @@ class Live:
                 order=state.order_array,
                 loss=self.subject.loss,
                 batch_size=count,
+                progress=self._go_on,
             )
         except Refusal as error:
             raise Wrong(str(error)) from error
@@ -155,7 +172,8 @@ class Live:
             raise Wrong("the order is chosen on training examples, and none were given")
         given = self.network, self.variables, *self.subject.examples("train", CHOICE)
         rounds, subject = rounds_of(int(allowed.sum())), self.subject
-        found = greedy(*given, allowed, rounds, loss=subject.loss, metric=subject.metric, batch_size=CHOICE)
+        how = Inference(loss=subject.loss, metric=subject.metric, batch_size=CHOICE, progress=self._go_on)
+        found = greedy(*given, allowed, rounds, **how)
         return [int(unit) for unit in found.order]
 
     def _run(self, state: State) -> tuple[list[jax.Array], np.ndarray, list[float | None] | None]:
@@ -187,7 +205,14 @@ class Live:
     def _reestimated(self, state: State) -> Variables:
         images = self.subject.examples("train", REFERENCE, augmented=True)[0]
         order = state.order_array if state.moved else None
-        return reestimate(self.network, self.variables, images, gates=state.gate_array, order=order)
+        return reestimate(
+            self.network,
+            self.variables,
+            images,
+            gates=state.gate_array,
+            order=order,
+            progress=self._go_on,
+        )
 
     def _paths(self, state: State) -> dict[str, list[float | None]]:
         """log10 of the number of paths of each length that are left.

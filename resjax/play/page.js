@@ -1,5 +1,5 @@
 // The state is {gates, order, reestimated}. Every change draws it, writes it into the address and asks the server
-// for its numbers. One question is on its way at a time; while it is, later states replace each other.
+// for its numbers. One of these questions is on its way at a time; while it is, later states replace each other.
 
 const N = GIVEN.runs[0].units.length;
 // A unit can be changed if it can be in every run, because all runs get the same changes.
@@ -25,6 +25,7 @@ function written(s) {
   return parts.join("&");
 }
 
+// The state of an address; what does not fit this network, such as a part cut off, is left out.
 function readAddress(text) {
   const s = intact();
   for (const part of text.replace(/^#/, "").split("&").filter(Boolean)) {
@@ -32,10 +33,11 @@ function readAddress(text) {
     if (name === "gates") {
       for (const pair of value.split(",")) {
         const [unit, gate] = pair.split(":").map(Number);
-        if (unit in s.gates) s.gates[unit] = gate;
+        if (unit in s.gates && Number.isFinite(gate)) s.gates[unit] = gate;
       }
     } else if (name === "order") {
-      s.order = value.split(",").map(Number);
+      const order = value.split(",").map(Number);
+      if (order.length === N && new Set(order).size === N && order.every(u => u in UNITS)) s.order = order;
     } else if (name === "reestimated") {
       s.reestimated = true;
     }
@@ -72,6 +74,8 @@ async function measure() {
       if (found) {
         if (!waiting) show(found);
         log.push({state: own, runs: found.map(numbersOf), at: new Date().toISOString()});
+      } else {
+        waiting ??= own;  // another question, or another window, has replaced it
       }
     } catch (error) {
       say(error.message, true);

@@ -9,12 +9,16 @@ Of several questions that wait, the newest is answered; the page has no use for 
 
 from __future__ import annotations
 
+import errno
 import json
 import secrets
 import socket
+import sys
 import threading
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
+from types import FrameType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,7 +30,7 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from resjax.play.as_python import as_python
-from resjax.play.live import Live
+from resjax.play.live import Live, Stopped
 from resjax.play.state import State, Wrong, read
 
 MOST_BYTES = 100_000  # of a request; a state of 1,000 units has about 15,000
@@ -90,21 +94,26 @@ def app(lives: Sequence[Live], token: str) -> Starlette:
     async def ask(request: Request) -> Response:
         if reason := _refused(request, request.headers.get("x-token", ""), token):
             return JSONResponse({"wrong": reason}, 403)
+        answer = questions.get(request.path_params["question"])
+        if answer is None:
+            return JSONResponse({"wrong": f"questions are {', '.join(questions)}"}, 404)
         try:
             given = await _body(request)
-            answer = questions[request.path_params["question"]]
             found = await run_in_threadpool(newest.run, lambda: answer(given))
-        except KeyError:
-            return JSONResponse({"wrong": f"questions are {', '.join(questions)}"}, 404)
         except Replaced:
             return JSONResponse({"replaced": True})
+        except Stopped:
+            return JSONResponse({"wrong": "the command has ended"}, 503)
         except Wrong as error:
             return JSONResponse({"wrong": str(error)}, 400)
         except Exception as error:  # the server goes on, and the page tells
+            traceback.print_exc(file=sys.stderr)
             return JSONResponse({"wrong": f"{type(error).__name__}: {error}"}, 500)
         return JSONResponse({"found": found})
 
-    return Starlette(routes=[Route("/", show), Route("/ask/{question}", ask, methods=["POST"])])
+    own = Starlette(routes=[Route("/", show), Route("/ask/{question}", ask, methods=["POST"])])
+    own.state.lives = lives
+    return own
 
 
 def _gradient(live: Live, state: State) -> dict[str, Any]:
@@ -151,32 +160,51 @@ def _page(described: Sequence[Mapping[str, Any]], token: str) -> str:
         resources.files("resjax.play").joinpath(name).read_text("utf-8")
         for name in ("page.html", "page.css", "draw.js", "page.js")
     )
-    given = json.dumps({"runs": described, "token": token}, allow_nan=False).replace("</", "<\\/")
+    # No label or name can end the script, or begin a comment in it.
+    given = json.dumps({"runs": described, "token": token}, allow_nan=False).replace("<", "\\u003c")
     script = "\n".join([f"const GIVEN = {given};", *scripts])
     return html.replace("/*css*/", css).replace("/*js*/", script)
 
 
 def bound(host: str, port: int) -> socket.socket:
-    """A socket at ``port`` or the next free one.
+    """A socket that listens at ``port`` or the next free one.
 
     Raises:
-      OSError: none of a hundred ports is free, or the host is not one of this machine.
+      OSError: none of a hundred ports is free, the host is not one of this machine, or the port is reserved.
     """
     for number in range(port, min(port + _TRIES, 65_536)):
         own = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
         own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             own.bind((host, number))
+            own.listen()  # else another process could bind this port, too, until one of them listens
         except OSError as error:
             own.close()
-            if not isinstance(error, PermissionError) and error.errno == 98:  # the address is in use
+            if error.errno == errno.EADDRINUSE:
                 continue
-            raise
+            raise OSError(
+                f"the page can't be at --host={host} --port={number}: {error.strerror or error}; name an "
+                "address of this machine, such as --host=127.0.0.1, and a port from 1024 on"
+            ) from error
         return own
     raise OSError(f"no port from {port} to {port + _TRIES - 1} is free; name another one: --port=N")
 
 
+class Server(uvicorn.Server):
+    """Ends the measurement that runs, too; its thread would keep the process."""
+
+    def __init__(self, application: Starlette) -> None:
+        super().__init__(
+            uvicorn.Config(application, log_level="warning", timeout_graceful_shutdown=5, lifespan="off")
+        )
+        self._lives: Sequence[Live] = application.state.lives
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        for live in self._lives:
+            live.stop()
+        super().handle_exit(sig, frame)
+
+
 def serve(application: Starlette, own: socket.socket) -> None:
     """Answers until a signal ends the process."""
-    config = uvicorn.Config(application, log_level="warning", timeout_graceful_shutdown=1, lifespan="off")
-    uvicorn.Server(config).run(sockets=[own])
+    Server(application).run(sockets=[own])

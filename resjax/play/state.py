@@ -7,7 +7,6 @@ the log and the lines of Python that compute it are three ways to write the same
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -70,8 +69,8 @@ def read(given: Any, network: Network, deletable: np.ndarray, has_statistics: bo
     _check_list("gates", gates, n, (int, float), f"{n} numbers, one for each unit")
     _check_list("order", order, n, (int,), f"{n} whole numbers, one for each place")
     for unit, gate in zip(network.units, gates, strict=True):
-        if not (math.isfinite(gate) and 0 <= gate <= MOST):
-            raise Wrong(f"the factor of {unit.name} is {gate:g}; allowed: 0 to {MOST:g}")
+        if not 0 <= gate <= MOST:  # also NaN
+            raise Wrong(f"the factor of {unit.name} is {gate}; allowed: 0 to {MOST:g}")
         if gate != 1 and not deletable[unit.index]:
             raise Wrong(f"{unit.name} changes the shape and has no shortcut, so it must stay as it is")
     if sorted(order) != list(range(n)):

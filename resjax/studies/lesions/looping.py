@@ -29,7 +29,7 @@ first; the deletion of either is in ``lesion``. ``interventions`` runs all units
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, NamedTuple
 
 import jax
@@ -49,7 +49,7 @@ from resjax.studies.examples import checked_examples, tracing
 from resjax.studies.lesions.prefixes import walker
 from resjax.studies.options import Options
 from resjax.studies.result import Compared
-from resjax.studies.scores import MEASURES, Outcomes, Scores, compiled_compare
+from resjax.studies.scores import MEASURES, Outcomes, Scores, compiled_compare, stacked
 from resjax.studies.study import Bench, Columns, Study
 from resjax.studies.subject import Subject
 from resjax.studies.words import join, numbers, percent, percents
@@ -118,26 +118,25 @@ def looping(
     if not found:
         raise Refusal(NOTHING)
     changes, cores = list(found.values()), on_cores.shared_cores()
-    variables = cores.copy(variables)
-    batches = list(padded_batches(images, labels, batch_size, multiple=cores.count))
+    batches = list(padded_batches(images, labels, cores.own_size(len(labels), batch_size)))
     tell = counted(progress, len(batches) * len(changes))
 
-    def scored(batch: PaddedBatch) -> tuple[Outcomes, np.ndarray]:
-        x, y = cores.split(jax.device_put((batch.images, batch.labels)))
-        first, step, logits = walker(network, variables, x, cores)
+    def compared(core: on_cores.Cores, variables: Variables, batch: PaddedBatch) -> Iterator[Outcomes]:
+        x, y = core.split(jax.device_put((batch.images, batch.labels)))
+        first, step, logits = walker(network, variables, x, core)
         states = [first]
         for u in range(network.num_units):
             states.append(step(u, states[-1]))
         intact = logits(states[-1])
-        scores = [cores.wait(compiled_compare(intact, intact, y, loss, metric))]
+        yield compiled_compare(intact, intact, y, loss, metric)
         for change in changes:
             tell()
-            state = _changed(change, states[change.first], step, cores)
+            state = _changed(change, states[change.first], step)
             state = _through(range(change.last + 1, network.num_units), state, step)
-            scores.append(cores.wait(compiled_compare(logits(state), intact, y, loss, metric)))
-        return jax.tree.map(lambda *v: np.stack(v), *jax.device_get(scores)), batch.mask
+            yield compiled_compare(logits(state), intact, y, loss, metric)
 
-    scores = Scores.of(map(scored, batches), labels, num_classes)
+    every = on_cores.over_batches(cores, compared, variables, batches)
+    scores = Scores.of(stacked(every, (batch.mask for batch in batches)), labels, num_classes)
     tell()
     intact, changed = scores.take(slice(1)), scores.take(slice(1, None))
     measured: dict[str, Any] = {m: np.full((len(names), len(runs)), np.nan) for m in (*MEASURES, "spared")}
@@ -207,17 +206,15 @@ def _through(units: Any, state: jax.Array, step: Callable[..., jax.Array]) -> ja
     return state
 
 
-def _changed(
-    change: _Change, x: jax.Array, step: Callable[..., jax.Array], cores: on_cores.Cores
-) -> jax.Array:
+def _changed(change: _Change, x: jax.Array, step: Callable[..., jax.Array]) -> jax.Array:
     y = _through(change.units, x, step)
     if not change.beside:
         return y
-    return cores.wait(_joined(cores, x, y, _through(change.beside, x, step)))
+    return _joined(x, y, _through(change.beside, x, step))
 
 
-@on_cores.jit(static=1)
-def _joined(cores: on_cores.Cores, x: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
+@jax.jit
+def _joined(x: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
     return a + (b - x)
 
 

@@ -170,14 +170,22 @@ def walker(
     Args:
       network, variables: any that is chained.
       x: inputs [B, …], like the variables on the device of ``core``.
-      core: a single device.
+      core: a single device, because nothing waits between the steps (``on_cores.over_batches``).
 
     Returns:
       The state in front of the first unit; a function (place, state) → the state behind this place; and a
       function from the last state to logits. The second function has two more arguments, for a unit that
       runs: ``other``, variables of the network of which the unit takes its own (a collection that they lack
       stays as it is), and ``factor``, of its branch.
+
+    Raises:
+      ValueError: several devices.
     """
+    if core.mesh is not None:
+        raise ValueError(
+            f"a walk on {core.count} devices at once would start the next program before the last has ended, "
+            "which can deadlock; give each device batches of its own with shared_batches.over_batches"
+        )
     units = network.units
     variables, first = _start(core, network, variables, x)
     own = [part_of(variables, unit.part) for unit in units]
