@@ -46,9 +46,9 @@ def test_an_import_into_a_workdir_that_is_written_is_refused(tmp_path):
     source = SimpleNamespace(
         path=tmp_path / "net", layout=SimpleNamespace(name="torchvision"), prefix="", names=()
     )
-    counter = optax.scale_by_schedule(lambda step: 1.0).init({})
-    state = TrainState(jnp.int32(0), {}, {}, counter, jax.random.key(0))
-    experiment = SimpleNamespace(create_state=lambda: state)
+    task = SimpleNamespace(optimizer=optax.scale_by_schedule(lambda step: 1.0), ema=0)
+    state = TrainState(jnp.int32(0), {}, {}, task.optimizer.init({}), jax.random.key(0))
+    experiment = SimpleNamespace(create_state=lambda: state, task=task)
     variables = {"params": {}, "batch_stats": {}}
     with alone(tmp_path / "run"), pytest.raises(ValueError, match="another process is writing a run"):
         make_workdir(source, tmp_path / "run", experiment, variables=variables)

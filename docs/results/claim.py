@@ -29,6 +29,7 @@ NAMES = (
     "equal_parameters",
     "sharing_by_layer",
     "activations",
+    "rank_collapse",
 )
 
 
