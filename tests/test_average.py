@@ -10,6 +10,8 @@ from network_helpers import equal
 
 from resjax import config as configs
 from resjax.analysis import load_run
+from resjax.studies.catalogue import STUDIES
+from resjax.studies.options import Options
 from resjax.train import train_and_evaluate
 from resjax.training.devices import Devices
 from resjax.training.experiment import load_experiment
@@ -73,6 +75,8 @@ def test_the_average_is_saved_evaluated_and_analyzed(everything):
     sums = Evaluation(run.experiment.task, run.experiment.dataset, Devices(), c.eval.batch_size)(state)
     logged = [r["test_loss"] for r in read_records(folder) if "test_loss" in r]
     assert logged[-1] == pytest.approx(float(sums["loss"] / sums["count"]), rel=1e-5)
+    choices = STUDIES["curves"].run(run, Options()).choices
+    assert choices["training images"] == "RandAugment (1, 9), mixup and CutMix"
 
 
 def test_a_run_that_continues_ends_as_one_that_was_not_stopped(everything, tmp_path):

@@ -221,7 +221,7 @@ def test_running_statistics_of_step_0_are_a_choice():
     r = interventions(network, v, x, y, initial=other(v), alphas=(), draws=0, reset_statistics=True)
     reset = run(network, v, x, with_variables, one, other(v))
     assert r.of("reset")[0, 1] == error_of(reset, y)
-    assert "running statistics of step 0" in r.choices["reset and redrawn units"]
+    assert "running statistics of step 0" in r.choices["BatchNorm of reset and redrawn units"]
     assert not np.array_equal(r.kl, result_of("pre").of("reset", "kl"))
 
 

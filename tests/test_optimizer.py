@@ -8,7 +8,7 @@ import pytest
 
 from resjax import config as configs
 from resjax.network.losses import cross_entropy, rbf_map
-from resjax.training.optimizer import at_step, make_optimizer, schedule
+from resjax.training.optimizer import at_step, in_words, make_optimizer, schedule
 
 
 def section(**changes):
@@ -166,3 +166,11 @@ def test_rbf_map_is_equation_9():
     energies = np.array([[1.0, 2.0, 4.0]])
     expected = 2.0 + np.log(np.exp(-0.1) + np.exp(-1.0) + np.exp(-2.0) + np.exp(-4.0))
     np.testing.assert_allclose(rbf_map(jnp.array(-energies), jnp.array([1]), 0.1), [expected], rtol=1e-6)
+
+
+def test_words_name_the_optimizer_of_the_configuration():
+    assert in_words(section()) == "SGD, momentum 0.9, weight decay 0.0001, step rate"
+    other = section(name="adamw", decay="kernels", weight_decay=0.05, clip_norm=1.0, schedule="cosine")
+    start = "AdamW, β₁ 0.9, β₂ 0.999, gradient norm at most 1"
+    assert in_words(other) == f"{start}, weight decay 0.05 of kernels, cosine rate"
+    assert in_words(other, decay=False) == f"{start}, cosine rate"

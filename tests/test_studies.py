@@ -1,9 +1,11 @@
 """What holds for every study: one name everywhere, and measuring apart from drawing and words."""
 
+import dataclasses
 import importlib
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,6 +13,8 @@ import resjax.analysis
 from resjax.report import fingerprint
 from resjax.report.fingerprint import code_fingerprint, reached
 from resjax.studies.catalogue import CLAIMS, STUDIES
+from resjax.studies.options import Options
+from resjax.studies.result import Result
 from resjax.studies.run import Run
 
 ALL = {**STUDIES, **CLAIMS}
@@ -36,6 +40,14 @@ def test_what_measures_reaches_nothing_that_draws_or_words(name):
     shown = {f"{ALL[name].measure.__module__}:{part}" for part in ("plot", "points", "table", "STUDY")}
     assert not set(covered) & shown
     assert "resjax.network.network" in covered or name in ("curves", "edges", "sharing")
+
+
+@pytest.mark.parametrize("statistics", [{}, {"mean": 0.0}])
+def test_choices_about_batch_norm_are_of_networks_that_have_it(statistics):
+    told = {"BatchNorm": "running statistics", "BatchNorm elsewhere": "the same", "draws": 2}
+    study = dataclasses.replace(STUDIES["curves"], measure=lambda bench: Result(choices=dict(told)))
+    run = SimpleNamespace(step=1, variables={"batch_stats": statistics})
+    assert study.run(run, Options()).choices == (told if statistics else {"draws": 2})
 
 
 def test_all_studies_are_imported_without_matplotlib():

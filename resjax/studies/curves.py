@@ -76,7 +76,7 @@ def curves(records: Iterable[Mapping[str, Any]], *, split: str, **fields: Any) -
         eval_error=eval_error,
         split=split,
         **fields,
-        choices={"training error": "mean since the last record, before each update, augmented"},
+        choices={"training error": "mean since the last record, before each update"},
     )
 
 
@@ -245,7 +245,10 @@ def summary(r: Curves) -> dict[str, str]:
 
 def measure(bench: Bench) -> Curves:
     run = as_run(bench.run)
-    info = run.experiment.dataset.info
+    info, train = run.experiment.dataset.info, run.config.train
+    mixed = [name for name, alpha in (("mixup", train.mixup), ("CutMix", train.cutmix)) if alpha]
+    changed = join([*filter(None, [run.augmentation]), *mixed])
+    bench.choices["training images"] = changed or run.as_they_are
     return curves(
         run.records.without_norms(),
         split=run.split,

@@ -29,6 +29,12 @@ def untrained(result: Any) -> bool:
     return bool(result.intact_error > LEARNED * result.chance_error)
 
 
+def undertrained(result: Any) -> str:
+    """Why deletions may lower the error; of BatchNorm only where a choice of the result tells of it."""
+    also = ", or BatchNorm's running statistics have not converged" if "BatchNorm" in result.choices else ""
+    return f"the network is undertrained{also}"
+
+
 def num_deletable(run: Subject) -> int:
     """How many units of a run's network can be deleted."""
     return int(run.deletable.sum())

@@ -76,6 +76,24 @@ def make_optimizer(
     return optax.chain(*parts, optax.scale_by_learning_rate(rate))
 
 
+def in_words(config: ConfigDict, *, decay: bool = True) -> str:
+    """The ``optimizer`` section of a configuration, without rates: 'SGD, momentum 0.9, weight decay 0.0001,
+    cosine rate'.
+
+    Args:
+      decay: False leaves the weight decay out.
+    """
+    adam = config.name == "adamw"
+    told = [NAMES[config.name], f"{'β₁' if adam else 'momentum'} {config.momentum:g}"]
+    told += [f"β₂ {config.beta2:g}"] if adam else []
+    told += ["Nesterov"] if config.nesterov else []
+    told += [f"gradient norm at most {config.clip_norm:g}"] if config.clip_norm else []
+    if decay:
+        only = " of kernels" if config.decay == "kernels" and config.weight_decay else ""
+        told.append(f"weight decay {config.weight_decay:g}{only}")
+    return ", ".join([*told, f"{config.schedule} rate"])
+
+
 def at_step(opt_state: Any, step: int) -> Any:
     """``opt_state`` with the schedule at ``step``. The counter of AdamW's means stays: it says how many
     gradients they have seen."""

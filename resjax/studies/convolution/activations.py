@@ -45,6 +45,7 @@ from resjax.studies.result import Result
 from resjax.studies.small_training import best_rate, examples, loss_after, train, with_holdout, with_numbers
 from resjax.studies.study import Claim, Columns
 from resjax.studies.words import columns, count, number
+from resjax.training.optimizer import in_words
 
 THRESHOLD = 0.25  # training error
 WINDOW = 10  # batches whose errors are averaged
@@ -154,8 +155,7 @@ def activations(
             choices={
                 "network": str(dict(_form(recipe, activation).model)),
                 "data": f"{recipe.data.name}, {recipe.data.train_examples or 'all'} training images",
-                "optimizer": f"SGD, momentum {recipe.optimizer.momentum:g}, constant rate, batches of "
-                f"{recipe.train.batch_size}, no weight decay",
+                "optimizer": f"{in_words(recipe.optimizer)}, batches of {recipe.train.batch_size}",
                 "choice of the rate": f"lowest loss on {holdout} held-out training images after "
                 f"{choice_steps} steps, {choice_seeds} other seed{'' if choice_seeds == 1 else 's'}",
                 "seeds": f"{seed} … {seed + seeds - 1}",

@@ -212,9 +212,8 @@ def interventions(
         left_out=why_not(network, can_go),
         spared=np.stack([counts.spared_share(own, intact.wrong[0]) for own in drawn]),
         choices={
-            "reset and redrawn units": "parameters and BatchNorm's running statistics of step 0"
-            if reset_statistics
-            else "parameters alone; BatchNorm keeps its trained running statistics",
+            "BatchNorm of reset and redrawn units": "its scale and bias change, and it has the running "
+            f"statistics of {'step 0' if reset_statistics else 'training'}",
             "fresh draws": how_drawn,
             "frozen units": how_frozen,
             "in parallel": "x + Σ f_i(x) over a stack's units, then what follows the last one's sum",

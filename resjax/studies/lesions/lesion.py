@@ -190,10 +190,6 @@ def plot(results: Mapping[str, Lesion]) -> style.Figure:
 # of their number is at least a share MOST of them, "hardly any" if it is at most a share HARDLY.
 MOST, HARDLY = 0.5, 0.1
 NAMED = 6  # most harmful units that are named
-HELPED = (
-    " Most deletions lower the error: the network is undertrained, or BatchNorm's running statistics "
-    "have not converged. This does not show that the units are dispensable."
-)
 
 
 def may_go(result: Lesion, own: Any = slice(None)) -> int:
@@ -229,7 +225,8 @@ def points(label: str, result: Lesion) -> list[str]:
         "at a cost of at most one percentage point."
     )
     if median - result.intact_error < -verdicts.MAY_GO:
-        text += HELPED
+        text += f" Most deletions lower the error: {verdicts.undertrained(result)}."
+        text += " This does not show that the units are dispensable."
     order = np.argsort(-np.where(result.deletable, result.error, -1), kind="stable")
     harmful = int(result.deletable.sum()) - may_go(result)
     if verdict(result) == "spare" and harmful:  # the worst first, with the error after the deletion

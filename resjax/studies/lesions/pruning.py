@@ -166,8 +166,6 @@ def random_curve(result: Pruning) -> Spread:
 
 # --- what the report shows ---
 
-HELPED = " Deletions lower the error: undertrained, or BatchNorm's running statistics have not converged."
-
 
 def plot(results: Mapping[str, Pruning]) -> style.Figure:
     """Error by the number of deleted units: dashed for the greedy order, bands for random sets."""
@@ -234,7 +232,7 @@ def points(label: str, result: Pruning) -> list[str]:
         f"{percent(result.choice_error[middle])}."
     )
     if np.min(result.error) < result.intact_error - verdicts.MAY_GO:
-        text += HELPED
+        text += f" Deletions lower the error: {verdicts.undertrained(result)}."
     return [text + verdicts.left_out(result.left_out)]
 
 

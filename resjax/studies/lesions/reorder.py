@@ -221,6 +221,7 @@ def plot(results: Mapping[str, Reordering]) -> style.Figure:
     left.invert_xaxis()
     layers = "; hollow: layers" if any(r.of_kind("layers").any() for r in results.values()) else ""
     right.set(xlabel=f"neighbours swapped (-- true order{layers})", ylabel="")
+    style.integer_ticks(right)
     style.legend_above(fig, left)
     return fig
 

@@ -52,6 +52,7 @@ from resjax.studies.study import Claim, Columns
 from resjax.studies.variants import measure as measure_variants
 from resjax.studies.variants import with_gates
 from resjax.studies.words import count, factor, join, percent
+from resjax.training.optimizer import in_words
 
 LENGTHS = (1, 2, 3, 6)
 RATES = (0.03, 0.1, 0.3)
@@ -133,8 +134,7 @@ def skip_length(
             num_classes=sets.num_classes,
             choices={
                 "training": f"{recipe.train.duration} of {recipe.train.batch_size} of "
-                f"{len(sets.train[1]):,} images, SGD, momentum {recipe.optimizer.momentum:g}, weight decay "
-                f"{recipe.optimizer.weight_decay:g}, {recipe.optimizer.schedule} rate",
+                f"{len(sets.train[1]):,} images, {in_words(recipe.optimizer)}",
                 "learning rate": f"{tuned.rate:g}, chosen on {recipe.data.holdout} held-out training images",
                 "held-out loss by rate": {f"{k:g}": v for k, v in tuned.held_out_loss.items()},
                 "deletions": f"on {len(sets.test[1])} test images; running statistics are not re-estimated",

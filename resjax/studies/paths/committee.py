@@ -391,9 +391,9 @@ STUDY = Study(
     },
     points=points,
     notes=lambda results: [
-        "Voters were never trained to vote, and they use BatchNorm statistics of the whole network. A "
-        "committee that comes close does not prove that the network is an ensemble: the forward pass is not "
-        "a sum of models."
+        "Voters were never trained to vote; where there is BatchNorm, its statistics are those of the whole "
+        "network. A committee that comes close does not prove that the network is an ensemble: the forward "
+        "pass is not a sum of models."
     ],
     table=table,
     summary=summary,

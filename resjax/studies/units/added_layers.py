@@ -57,6 +57,7 @@ from resjax.studies.study import Claim, Columns
 from resjax.studies.units.insertion import insert
 from resjax.studies.verdicts import MAY_GO
 from resjax.studies.words import count, factor, join, percent
+from resjax.training.optimizer import in_words
 
 RATES = (0.03, 0.1, 0.3)
 TRIED = 32  # examples on which inserted units are tried
@@ -139,8 +140,7 @@ def added_layers(
         num_classes=sets.num_classes,
         choices={
             "training": f"twice {recipe.train.duration} of {recipe.train.batch_size} of "
-            f"{len(sets.train[1]):,} images, SGD, momentum {recipe.optimizer.momentum:g}, weight decay "
-            f"{recipe.optimizer.weight_decay:g}, {recipe.optimizer.schedule} rate, the optimizer anew",
+            f"{len(sets.train[1]):,} images, {in_words(recipe.optimizer)}, the optimizer anew",
             "learning rate": f"{first.rate:g}, then by case; chosen on {recipe.data.holdout} held-out "
             f"training images ({tries} of the seeds)",
             "learning rate by case": chosen,

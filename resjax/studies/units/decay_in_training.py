@@ -55,6 +55,7 @@ from resjax.studies.study import Claim, Columns
 from resjax.studies.units.identity import EXAMPLES, identity
 from resjax.studies.verdicts import MAY_GO, spared
 from resjax.studies.words import count, factor, join, percent
+from resjax.training.optimizer import in_words
 
 DECAYS = (0.0, 1e-4, 1e-3, 3e-3, 1e-2)
 RATES = {True: (0.03, 0.1, 0.3), False: (0.01, 0.03, 0.1)}  # with and without BatchNorm
@@ -147,9 +148,10 @@ def decay_in_training(
         num_test=sizes[1],
         num_classes=10,
         choices={
-            "training": f"{recipe.train.duration} of {recipe.train.batch_size} of {sizes[0]:,} images, SGD, "
-            f"momentum {optimizer.momentum:g}, {optimizer.schedule} rate, warm-up {optimizer.warmup}",
-            "weight decay": "of all parameters, added to the gradient",
+            "training": f"{recipe.train.duration} of {recipe.train.batch_size} of {sizes[0]:,} images, "
+            f"{in_words(optimizer, decay=False)}, warm-up {optimizer.warmup}",
+            "weight decay": f"of {'kernels' if optimizer.decay == 'kernels' else 'all parameters'}, added to "
+            f"the {'update' if optimizer.name == 'adamw' else 'gradient'}",
             "learning rate": f"{tuned.rate:g}, chosen on {recipe.data.holdout} held-out training images at "
             f"λ = {optimizer.weight_decay:g}",
             "held-out loss by rate": {f"{k:g}": v for k, v in tuned.held_out_loss.items()},
