@@ -167,7 +167,7 @@ def _score(
 
     def run(given: Any, of_images: Any) -> Outcomes:
         variables, variant, extra = given
-        x, *compared = of_images
-        return compare(forward(network, variables, x, variant, extra), *compared, loss, metric)
+        x, intact, labels = of_images
+        return compare(forward(network, variables, x, variant, extra), intact, labels, loss, metric)
 
     return on_cores.few_at_a_time(cores, run, (variables, variant, extra), (x, *compared))
