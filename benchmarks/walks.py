@@ -1,10 +1,13 @@
-"""Passes unit by unit (``resjax.studies.lesions.prefixes``) of two versions of resjax, side by side.
+"""Passes through a network of two versions of resjax, side by side: unit by unit, and in one program.
 
-    python benchmarks/walks.py --workdir DIR --against TREE [--images 64] [--rounds 5] [--json PATH]
+    python benchmarks/walks.py --workdir DIR --against TREE [--kinds each …] [--images 64]
+        [--rounds 5] [--json PATH]
 
 Each version is a process that has compiled its programs before the first round, with the devices that
 ``resjax.analyze`` chooses. In every round they take turns with ``orders``, equal units in random order, and
-``sets``, random units deleted. Numbers are milliseconds of one example and one pass (``count_passes``):
+``sets``, random units deleted, which run unit by unit (``resjax.studies.lesions.prefixes``); with ``scaled``,
+branches times random factors, whole networks in one program (``resjax.studies.variants``); and with ``each``,
+every unit deleted alone, all in one program. Numbers are milliseconds of one example and one pass:
 ``processor`` of all cores, which depend less on what else the machine does, and ``seconds`` by the clock.
 """
 
@@ -25,17 +28,20 @@ from rich.console import Console
 from rich.table import Table
 
 HERE = Path(__file__).resolve().parent.parent
-ROWS = 6  # orders, and sets
+ROWS = 6  # orders, sets, and networks with scaled branches
+KINDS = ("orders", "sets", "scaled", "each")
 
 
-def serve(workdir: str, count: int) -> None:
+def serve(workdir: str, count: int, chosen: list[str]) -> None:
     """Measures once for each line of the input, and answers with a line of JSON."""
     import numpy as np
 
     from resjax import config as configs
     from resjax.cpu.compilation import compile_quickly
+    from resjax.studies.lesions.lesion import lesion
     from resjax.studies.lesions.prefixes import count_passes, deleting, measure_places
     from resjax.studies.run import load_run
+    from resjax.studies.variants import measure, with_gates
     from resjax.training.cores import share_cores_to_analyse
 
     compile_quickly()
@@ -46,16 +52,24 @@ def serve(workdir: str, count: int) -> None:
     for order in orders:
         for own in network.classes:
             order[own] = rng.permutation(own)
-    kinds = {"orders": orders, "sets": deleting(rng.random(orders.shape) < 0.2)}
-    for places in kinds.values():
-        measure_places(*given, places)
+    sets = deleting(rng.random(orders.shape) < 0.2)
+    gates = rng.random(orders.shape).astype(np.float32)
+    kinds = {
+        "orders": (lambda: measure_places(*given, orders), count_passes(orders)),
+        "sets": (lambda: measure_places(*given, sets), count_passes(sets)),
+        "scaled": (lambda: measure(*given, with_gates, gates), 1 + ROWS),
+        "each": (lambda: lesion(*given), (network.num_units + 1) / 2),
+    }
+    kinds = {kind: own for kind, own in kinds.items() if kind in chosen}
+    for run, _ in kinds.values():
+        run()
     print("ready", flush=True)
     for _ in sys.stdin:
         found = {}
-        for kind, places in kinds.items():
+        for kind, (run, passes) in kinds.items():
             wall, processor = time.perf_counter(), time.process_time()
-            measure_places(*given, places)
-            each = 1000 / (count * count_passes(places))
+            run()
+            each = 1000 / (count * passes)
             found[kind] = {
                 "seconds": each * (time.perf_counter() - wall),
                 "processor": each * (time.process_time() - processor),
@@ -65,6 +79,7 @@ def serve(workdir: str, count: int) -> None:
 
 def started(tree: Path, args: argparse.Namespace) -> subprocess.Popen[str]:
     command = [sys.executable, __file__, "--serve", "--workdir", args.workdir, "--images", str(args.images)]
+    command += ["--kinds", *args.kinds]
     env = {**os.environ, "PYTHONPATH": str(tree), "RESJAX_CACHE_DIR": "off"}
     return subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
@@ -93,12 +108,13 @@ def main() -> None:
     parser.add_argument("--workdir", required=True, help="a run of resjax.train that both versions read")
     parser.add_argument("--against", type=Path, help="folder of another version of resjax")
     parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--kinds", nargs="*", choices=KINDS, default=KINDS)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, help="where to write the results")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve:
-        serve(args.workdir, args.images)
+        serve(args.workdir, args.images, args.kinds)
         return
     if args.against is None:
         parser.error("--against is missing: the folder of another version of resjax")

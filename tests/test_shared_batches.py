@@ -12,6 +12,7 @@ from resjax import models
 from resjax.analysis import delete_subsets, lesion, looping
 from resjax.cpu import shared_batches as cores
 from resjax.studies.batches import padded_batches
+from resjax.studies.variants import measure, with_gates
 
 STUDIES = """
 import sys
@@ -85,7 +86,9 @@ def test_two_of_the_tests_devices_find_what_one_does(monkeypatch):
 
     def measured():  # 15 examples: 8 for each device, four at a time, and one of the 16 is padding
         sets_of = [delete_subsets(*given, sets, batch_size=16, recalibrate_on=on) for on in (None, x[:4])]
-        return [lesion(*given, batch_size=16), *sets_of, looping(*given, times=(2,), batch_size=16)]
+        whole = measure(*given, with_gates, np.float32([[0.5, 1], [1, 0]]), batch_size=16)[0]
+        looped = looping(*given, times=(2,), batch_size=16)
+        return [lesion(*given, batch_size=16), whole, *sets_of, looped]
 
     one = measured()
     shared = []
@@ -141,19 +144,35 @@ def test_each_core_works_on_batches_of_its_own_and_results_keep_their_order():
 
 
 @pytest.mark.parametrize(
-    "shape, sizes", [((8, 2, 2, 1), [4]), ((10, 2, 2, 1), [5]), ((7, 2, 2, 1), [7]), ((8, 3), [8])]
+    "shape, own, shared",
+    [((16, 2, 2, 1), 4, 4), ((20, 2, 2, 1), 4, 5), ((14, 2, 2, 1), 2, 14), ((8, 3), 8, 8)],
 )
-def test_one_thread_takes_a_few_images_at_a_time(shape, sizes):
-    x, seen = np.arange(np.prod(shape), dtype=np.float32).reshape(shape), []
+def test_one_thread_takes_a_few_images_at_a_time(shape, own, shared):
+    both, seen = two_cores(), []
+    x, labels = np.arange(np.prod(shape), dtype=np.float32).reshape(shape), np.arange(shape[0])
+    for core, size in ((both.each()[0], own), (both, shared), (cores.Cores(), len(x))):
 
-    def run(x):
-        seen.append(len(x))
-        return 2 * x
+        @cores.jit(static=1)
+        def run(core, factor, *of_images):
+            return cores.few_at_a_time(core, a_few, factor, of_images)
 
-    for core, expected in ((two_cores().each()[0], sizes), (cores.Cores(), [len(x)])):
+        def a_few(factor, of_images):
+            seen.append(len(of_images[0]))
+            return {"images": factor * of_images[0], "labels": of_images[1] + 1}
+
         seen.clear()
-        np.testing.assert_array_equal(cores.few_at_a_time(core, run, x), 2 * x)
-        assert seen == expected
+        found = run(core, core.copy(np.float32(2)), *core.split((x, labels)))
+        np.testing.assert_array_equal(found["images"], 2 * x)
+        np.testing.assert_array_equal(found["labels"], labels + 1)
+        assert set(seen) == {size}
+
+
+def test_many_variables_are_not_read_again_for_every_few_images(monkeypatch):
+    monkeypatch.setattr(cores, "MOST_GIVEN", 3)
+    core, x, seen = two_cores().each()[0], np.zeros((8, 2, 2, 1), np.float32), []
+    for count in (3, 4):
+        cores.few_at_a_time(core, lambda given, x: seen.append(len(x)) or x, np.zeros(count), x)
+    assert seen == [4, 8]
 
 
 def test_an_error_in_one_batch_ends_the_others():

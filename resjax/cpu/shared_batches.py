@@ -48,6 +48,7 @@ from resjax.cpu.one_thread import one_thread
 
 FEW = (4, 5, 3, 2)  # images at a time, the first that divides a batch
 MOST_ELEMENTS = 2**14  # of an image; larger ones were not tried
+MOST_GIVEN = 2**21  # elements of variables, which are read again for every few images
 Tree = TypeVar("Tree")
 Batch = TypeVar("Batch")
 Part = TypeVar("Part")
@@ -150,14 +151,41 @@ def over_batches(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def few_at_a_time(core: Cores, run: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
-    """``run(x)`` of images [B, H, W, C], a few after another where ``core`` has one thread, so that all that
-    ``run`` computes of them stays in its cache. ``run`` must treat every image alone."""
-    few = next((size for size in FEW if x.shape[0] % size == 0), x.shape[0])
-    if not core.one_thread or x.ndim != 4 or math.prod(x.shape[1:]) > MOST_ELEMENTS or few == x.shape[0]:
-        return run(x)
-    y = lax.map(run, x.reshape(-1, few, *x.shape[1:]))
-    return y.reshape(-1, *y.shape[2:])
+def few_at_a_time(cores: Cores, run: Callable[[Any, Any], Tree], given: Any, of_images: Any) -> Tree:
+    """``run(given, of_images)``, a few images after another where each core has one thread, so that all that
+    ``run`` computes of them stays in the core's cache.
+
+    Args:
+      run: must treat every image alone, and return arrays [B, …].
+      given: a pytree of arrays, the same for all images; with too many elements, nothing is gained.
+      of_images: a pytree of arrays [B, …], first the images [B, H, W, C]; others run together.
+    """
+    images = jax.tree.leaves(of_images)[0]
+    size = len(images) // cores.count
+    few = next((few for few in FEW if size % few == 0), size)
+    elements = sum(math.prod(np.shape(leaf)) for leaf in jax.tree.leaves(given))
+    small = math.prod(images.shape[1:]) <= MOST_ELEMENTS and elements <= MOST_GIVEN
+    alone = cores.mesh is None and not cores.one_thread
+    if alone or images.ndim != 4 or not small or few == size:
+        return run(given, of_images)
+
+    def after_another(given: Any, of_images: Any) -> Tree:
+        grouped = jax.tree.map(lambda v: v.reshape(-1, few, *v.shape[1:]), of_images)
+        found = lax.map(lambda own: run(given, own), grouped)
+        return jax.tree.map(lambda v: v.reshape(-1, *v.shape[2:]), found)
+
+    if cores.mesh is None:
+        return after_another(given, of_images)
+    split = PartitionSpec(*cores.mesh.axis_names)
+
+    def on_each(given: Any, of_images: Any) -> Tree:
+        with one_thread():  # each core works alone
+            return after_another(given, of_images)
+
+    each = jax.shard_map(
+        on_each, mesh=cores.mesh, in_specs=(PartitionSpec(), split), out_specs=split, check_vma=False
+    )
+    return each(given, of_images)
 
 
 def jit(static: int) -> Callable[[Callable[..., Any]], Any]:

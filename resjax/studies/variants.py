@@ -32,7 +32,7 @@ from resjax.studies.scores import Outcomes, Scores, compare, compiled_compare
 
 Forward = Callable[[Network, Variables, Any, Any, Any], jax.Array]
 """(network, variables, inputs [B, …], one variant, extra) → logits [B, …, classes]. Define it at module
-level: each new function object is compiled again."""
+level: each new function object is compiled again. It must treat each example alone."""
 
 
 def with_gates(
@@ -141,7 +141,13 @@ def logits_with(
     cores: on_cores.Cores, network: Network, forward: Forward, variables: Variables, *inputs: Any
 ) -> jax.Array:
     """Logits of one variant on one batch; ``inputs`` are x, the variant and ``extra``."""
-    return forward(network, variables, *inputs)
+
+    def run(given: Any, x: Any) -> jax.Array:
+        variables, variant, extra = given
+        return forward(network, variables, x, variant, extra)
+
+    x, *others = inputs
+    return on_cores.few_at_a_time(cores, run, (variables, *others), x)
 
 
 @on_cores.jit(static=5)
@@ -158,4 +164,10 @@ def _score(
     compared: tuple[jax.Array, jax.Array],
 ) -> Outcomes:
     """``compared`` is (intact logits, labels)."""
-    return compare(forward(network, variables, x, variant, extra), *compared, loss, metric)
+
+    def run(given: Any, of_images: Any) -> Outcomes:
+        variables, variant, extra = given
+        x, intact, labels = of_images
+        return compare(forward(network, variables, x, variant, extra), intact, labels, loss, metric)
+
+    return on_cores.few_at_a_time(cores, run, (variables, variant, extra), (x, *compared))

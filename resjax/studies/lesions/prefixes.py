@@ -238,12 +238,14 @@ def _head(cores: on_cores.Cores, network: Network, variables: Variables, h: jax.
 def run_unit(cores: on_cores.Cores, unit: Unit, stacked: Any, position: Any, h: jax.Array, gate: Any) -> Any:
     own = jax.tree.map(lambda v: v[position], stacked)
 
-    def run(h: jax.Array) -> Any:
+    def run(given: Any, h: jax.Array) -> Any:
+        own, gate = given
         parts: Any = unit.apply(own, h, gate, method="parts")
         return parts.y
 
     # What a unit reads beside its state belongs to the whole batch.
-    return run(h) if "context" in own else on_cores.few_at_a_time(cores, run, h)
+    together = "context" in own
+    return run((own, gate), h) if together else on_cores.few_at_a_time(cores, run, (own, gate), h)
 
 
 @on_cores.jit(static=2)

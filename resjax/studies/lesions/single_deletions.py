@@ -73,6 +73,24 @@ def _lesion_batch(
     labels: jax.Array,
 ) -> Outcomes:
     """Outcomes [1 + deletions, B] of the intact network and of each deletion."""
+
+    def run(variables: Variables, of_images: Any) -> Outcomes:
+        found = _lesion(network, loss, metric, deletable, variables, *of_images)
+        return jax.tree.map(lambda v: v.T, found)
+
+    found = on_cores.few_at_a_time(cores, run, variables, (images, labels))
+    return jax.tree.map(lambda v: v.T, found)
+
+
+def _lesion(
+    network: Network,
+    loss: Loss,
+    metric: Metric,
+    deletable: tuple[bool, ...],
+    variables: Variables,
+    images: Any,
+    labels: jax.Array,
+) -> Outcomes:
     variables = network.bound(variables, images)
     h, _ = network.run_stem(variables, images)
     # [deletions so far, B, …]: the state of each lesioned network at this place.
