@@ -26,7 +26,6 @@ from resjax import command
 from resjax import config as configs
 
 if TYPE_CHECKING:
-    from resjax.play.live import Live
     from resjax.studies.subject import Subject
 
 
@@ -55,10 +54,10 @@ def _main(argv: list[str]) -> None:
         subjects = load_runs(list(workdirs), allow_code=allow_code)
     else:
         subjects = [load_network(network)]
+    _check_alike(subjects)
     own = server.bound(_HOST.value, _PORT.value)  # before the long work
     print("compiling ...", flush=True)
     lives = [Live(subject, Sizes(_EXAMPLES.value, _BATCH_SIZE.value)) for subject in subjects]
-    _check_alike(lives)
     token = secrets.token_urlsafe(16)
     application = server.app(lives, token)
     host, port = own.getsockname()[:2]
@@ -71,9 +70,9 @@ def _main(argv: list[str]) -> None:
     server.serve(application, own)
 
 
-def _check_alike(lives: Sequence[Live]) -> None:
+def _check_alike(subjects: Sequence[Subject]) -> None:
     """Raises a ``ValueError`` for networks that can't have the same state."""
-    units = [[(unit.stack.part, unit.name) for unit in live.network.units] for live in lives]
+    units = [[(unit.stack.part, unit.name) for unit in one.network.units] for one in subjects]
     if any(own != units[0] for own in units):
         numbers = " and ".join(str(len(own)) for own in units)
         raise ValueError(

@@ -185,9 +185,10 @@ class Live:
             own, share = self.cores.wait(_forward(self.cores, self.network, variables, x, *given))
             logits.append(own)
             answers.append(np.argmax(jax.device_get(own), -1)[batch.mask])
-            shares.append(jax.device_get(share)[:, batch.mask])
-        branch = np.concatenate(shares, 1).mean(1, dtype=np.float64)
-        return logits, np.concatenate(answers), list(map(_number, branch)) if len(branch) else None
+            if share is not None:
+                shares.append(jax.device_get(share)[batch.mask])
+        branch = np.concatenate(shares).mean(0, dtype=np.float64) if shares else None
+        return logits, np.concatenate(answers), None if branch is None else list(map(_number, branch))
 
     def _scores(self, logits: Sequence[jax.Array]) -> Scores:
         assert self._intact is not None
@@ -252,23 +253,26 @@ def _forward(
     x: Any,
     gates: jax.Array,
     order: jax.Array | None,
-) -> tuple[jax.Array, jax.Array]:
-    """Logits [B, …, classes], and the branch's share of each place [units, B], [0, B] without a chain."""
+) -> tuple[jax.Array, jax.Array | None]:
+    """Logits [B, …, classes], and the branch's share of each place [B, units], None without a chain."""
 
     def tap(parts: Parts) -> tuple[jax.Array, jax.Array]:
         zero = jnp.zeros_like(parts.branch) if parts.shortcut is None else parts.shortcut
         return _norms(zero), _norms(parts.branch)
 
-    if not network.chained:
-        logits = network.apply(variables, x, gates=gates).logits
-        return logits, jnp.zeros((0, len(logits)))
-    out = network.apply(variables, x, gates=gates, order=order, tap=tap)
-    taps = [out.taps[stack.name] for stack in network.stacks]
-    shortcut, branch = (jnp.concatenate([tap[i] for tap in taps]) for i in (0, 1))
-    branch = branch * jnp.asarray(network.all_gates(gates))[order][:, None]
-    # A plain unit has no shortcut beside its branch.
-    shortcut = jnp.where(jnp.asarray(network.residual)[:, None], shortcut, 0)
-    return out.logits, branch / jnp.maximum(shortcut + branch, jnp.finfo(branch.dtype).tiny)
+    def run(given: Any, x: Any) -> tuple[jax.Array, jax.Array | None]:
+        variables, gates, order = given
+        if not network.chained:
+            return network.apply(variables, x, gates=gates).logits, None
+        out = network.apply(variables, x, gates=gates, order=order, tap=tap)
+        taps = [out.taps[stack.name] for stack in network.stacks]
+        shortcut, branch = (jnp.concatenate([tap[i] for tap in taps]).T for i in (0, 1))
+        branch = branch * jnp.asarray(network.all_gates(gates))[order][None]
+        # A plain unit has no shortcut beside its branch.
+        shortcut = jnp.where(jnp.asarray(network.residual)[None], shortcut, 0)
+        return out.logits, branch / jnp.maximum(shortcut + branch, jnp.finfo(branch.dtype).tiny)
+
+    return on_cores.few_at_a_time(cores, run, (variables, gates, order), x)
 
 
 def _norms(x: jax.Array) -> jax.Array:
