@@ -76,7 +76,7 @@ def test_the_average_is_saved_evaluated_and_analyzed(everything):
     logged = [r["test_loss"] for r in read_records(folder) if "test_loss" in r]
     assert logged[-1] == pytest.approx(float(sums["loss"] / sums["count"]), rel=1e-5)
     choices = STUDIES["curves"].run(run, Options()).choices
-    assert choices["training images"] == "RandAugment (1, 9), mixup and CutMix"
+    assert choices["training images"] == "RandAugment (1, 9), mixup, CutMix"
 
 
 def test_a_run_that_continues_ends_as_one_that_was_not_stopped(everything, tmp_path):

@@ -26,7 +26,7 @@ from resjax.studies import style
 from resjax.studies.costs import nothing
 from resjax.studies.intervals import LEVEL, of_difference, of_mean
 from resjax.studies.result import Classified
-from resjax.studies.run import as_run, no_training
+from resjax.studies.run import Run, as_run, no_training
 from resjax.studies.study import Bench, Columns, Study
 from resjax.studies.verdicts import LEARNED
 from resjax.studies.words import join, numbers, percent, percents
@@ -243,12 +243,17 @@ def summary(r: Curves) -> dict[str, str]:
     return {"training error": percent(r.train_error[-1])}
 
 
+def _changed(run: Run) -> str:
+    """How training changed its images, in words; '' if it did not."""
+    train = run.config.train
+    mixed = [name for name, alpha in (("mixup", train.mixup), ("CutMix", train.cutmix)) if alpha]
+    return ", ".join([*filter(None, [run.augmentation]), *mixed])
+
+
 def measure(bench: Bench) -> Curves:
     run = as_run(bench.run)
-    info, train = run.experiment.dataset.info, run.config.train
-    mixed = [name for name, alpha in (("mixup", train.mixup), ("CutMix", train.cutmix)) if alpha]
-    changed = join([*filter(None, [run.augmentation]), *mixed])
-    bench.choices["training images"] = changed or run.as_they_are
+    info = run.experiment.dataset.info
+    bench.choices["training images"] = _changed(run) or run.as_they_are
     return curves(
         run.records.without_norms(),
         split=run.split,

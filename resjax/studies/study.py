@@ -176,8 +176,9 @@ class Study:
         bench = Bench(run, options, progress, earlier=earlier)
         result = self.measure(bench)
         result.choices.update(bench.choices)
-        if not jax.tree.leaves(run.variables.get("batch_stats", {})):  # then no choice was made about it
-            for name in [name for name in result.choices if "BatchNorm" in name]:
+        named = [name for name in result.choices if "BatchNorm" in name]
+        if named and not jax.tree.leaves(run.variables.get("batch_stats", {})):  # no choice was made about it
+            for name in named:
                 del result.choices[name]
         return result
 
