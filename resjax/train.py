@@ -74,7 +74,8 @@ def train_and_evaluate(
         if not Checkpoints(path).steps:
             _on_all_hosts(find)  # before the data are read; a run with checkpoints may have ended
         devices = Devices(config.parallel.mode)
-        devices.check_batch_size(config.train.batch_size)
+        mixes = bool(config.train.mixup or config.train.cutmix)
+        devices.check_batch_size(config.train.batch_size, in_pairs=mixes)
         with phase("the data were read"):
             experiment = load_experiment(config)
         experiment.check_batch_size()

@@ -60,13 +60,6 @@ def test_values_that_no_run_can_have_are_refused_by_name(field, value):
         configs.check(c)
 
 
-def test_mixing_does_not_depend_on_the_number_of_devices():
-    c = configs.default()
-    c.train.mixup, c.parallel.mode = 0.8, "pmap"
-    with pytest.raises(ValueError, match=r"train\.mixup=0\.8 with parallel\.mode='pmap'"):
-        configs.check(c)
-
-
 def test_differences_name_fields_that_change_results_only():
     old, new = configs.default(), configs.default()
     new.log.every = "7 steps"

@@ -1,6 +1,7 @@
 """Mixup and CutMix against their definitions, and the loss against that of soft labels."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +10,10 @@ import optax
 import pytest
 
 from resjax.network.losses import cross_entropy
-from resjax.training.mixing import Labels, box, mixed
+from resjax.training.mixing import Labels, box, mixed, partners
 
-B, H, W = 8, 6, 10
+B, H, W = 16, 6, 10
+PARTNERS = np.arange(B) ^ 1
 
 
 @functools.partial(jax.jit, static_argnames=("mixup", "cutmix"))
@@ -29,15 +31,15 @@ def test_mixup_is_a_weighted_mean_of_two_examples():
     out, mixture = run(x, labels, jax.random.key(0), mixup=0.8)
     share = float(mixture.share)
     assert 0 < share < 1
-    np.testing.assert_allclose(out, share * x + (1 - share) * x[::-1], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(out, share * x + (1 - share) * x[PARTNERS], rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(mixture.own, labels)
-    np.testing.assert_array_equal(mixture.other, labels[::-1])
+    np.testing.assert_array_equal(mixture.other, labels[PARTNERS])
 
 
 def test_cutmix_puts_a_box_of_another_example_in():
     x, labels = batch()
     out, mixture = run(x, labels, jax.random.key(3), cutmix=1.0)
-    kept, taken = np.asarray(out == x).all((0, 3)), np.asarray(out == x[::-1]).all((0, 3))
+    kept, taken = np.asarray(out == x).all((0, 3)), np.asarray(out == x[PARTNERS]).all((0, 3))
     np.testing.assert_array_equal(kept, ~taken)  # the same box in all examples
     rows, columns = taken.any(1), taken.any(0)
     np.testing.assert_array_equal(taken, rows[:, None] & columns[None])  # a box
@@ -82,8 +84,27 @@ def test_eight_devices_agree_with_one():
     x, labels = batch()
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:8]), ("data",))
     split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
-    spread, _ = run(jax.device_put(x, split), jax.device_put(labels, split), jax.random.key(2), mixup=1.0)
-    np.testing.assert_array_equal(spread, run(x, labels, jax.random.key(2), mixup=1.0)[0])
+    given = jax.device_put(x, split), jax.device_put(labels, split), jax.random.key(2)
+    spread, mixture = run(*given, mixup=1.0)
+    alone, expected = run(x, labels, jax.random.key(2), mixup=1.0)
+    np.testing.assert_array_equal(spread, alone)
+    np.testing.assert_array_equal(mixture.other, expected.other)
+
+
+def test_devices_do_not_wait_for_images_of_each_other():
+    """Devices that share a CPU have one thread each: two exchanges in different orders never end."""
+    x, labels = batch()
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:8]), ("data",))
+    split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    given = jax.device_put(x, split), jax.device_put(labels, split), jax.random.key(2)
+    program = run.lower(*given, mixup=1.0, cutmix=1.0).compile().as_text()
+    assert not re.findall("collective-permute|all-to-all|all-gather|all-reduce", program)
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_the_last_of_an_odd_batch_stays(size):
+    exchanged = [i ^ 1 if i ^ 1 < size else i for i in range(size)]
+    np.testing.assert_array_equal(partners(jnp.arange(size)), exchanged)
 
 
 def test_nothing_asked_nothing_done():

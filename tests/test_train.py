@@ -170,6 +170,9 @@ def test_pmap_normalizes_by_the_statistics_of_each_share(experiment, step):
 def test_a_batch_that_devices_cannot_share_is_refused():
     with pytest.raises(ValueError, match=r"train\.batch_size=12 .* 8 devices.*16"):
         Devices().check_batch_size(12)
+    Devices().check_batch_size(8)
+    with pytest.raises(ValueError, match=r"train\.batch_size=8 .* in the pairs of train\.mixup .*16"):
+        Devices().check_batch_size(8, in_pairs=True)
 
 
 @pytest.mark.parametrize("batch_size", [7, 64, 1000])

@@ -55,12 +55,6 @@ def check(config: ConfigDict) -> None:
         beta = value_of(config, field)
         if not 0 <= beta < 1 and (config.optimizer.name == "adamw" or field == "optimizer.beta2"):
             raise ValueError(f"{field}={beta}; allowed with optimizer.name='adamw': 0 ≤ value < 1")
-    for field in ("train.mixup", "train.cutmix"):
-        if (alpha := value_of(config, field)) and config.parallel.mode == "pmap":
-            raise ValueError(
-                f"{field}={alpha} with parallel.mode='pmap': pairs of examples would depend on the "
-                "number of devices; use parallel.mode='jit'"
-            )
     fields = ("train.duration", "eval.every", "log.every", "checkpoint.every", "optimizer.warmup")
     durations = [(field, value_of(config, field)) for field in fields]
     durations += [("optimizer.boundaries", boundary) for boundary in config.optimizer.boundaries]

@@ -58,13 +58,15 @@ class Devices:
         self._copied = NamedSharding(self._mesh, PartitionSpec())
         self._split = NamedSharding(self._mesh, PartitionSpec(None, "data"))
 
-    def check_batch_size(self, batch_size: int) -> None:
-        """Raises ValueError if the devices can't share a batch equally."""
-        if batch_size % self.count:
-            fitting = -(-batch_size // self.count) * self.count
+    def check_batch_size(self, batch_size: int, *, in_pairs: bool = False) -> None:
+        """Raises ValueError if the devices can't share a batch equally, or can't ``in_pairs`` of examples
+        (``resjax.training.mixing``)."""
+        multiple = self.count * (2 if in_pairs and self.count > 1 else 1)
+        if batch_size % multiple:
+            pairs = " in the pairs of train.mixup and train.cutmix" if not batch_size % self.count else ""
             raise ValueError(
-                f"train.batch_size={batch_size} can't be shared equally by {self.count} devices; use a "
-                f"multiple, e.g. {fitting}"
+                f"train.batch_size={batch_size} can't be shared equally by {self.count} devices{pairs}; use a "
+                f"multiple of {multiple}, e.g. {-(-batch_size // multiple) * multiple}"
             )
 
     def copy(self, tree: Tree) -> Tree:

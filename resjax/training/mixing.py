@@ -5,10 +5,11 @@
   λ ~ Beta(α, α), its center is uniform in the image, and what is outside of the image is cut off; then λ is
   the share of pixels that x keeps.
 
-x′ is the example at the same place of the reversed batch, and each step has one λ and one box, as in most
-code. Both are drawn from the key of the step, so a batch does not depend on how it is split over devices. A
-loss that is linear in the target distribution, as the cross-entropy is with or without label smoothing, is λ
-times that of the own label plus (1 − λ) times that of the other: no soft labels are needed.
+Examples 2k and 2k + 1 of the batch, whose order is random, are mixed with each other, and each step has one λ
+and one box, as in most code. λ and the box are drawn from the key of the step and no pair is split over two
+devices, so a batch does not depend on their number, and no device waits for images of another. A loss that is
+linear in the target distribution, as the cross-entropy is with or without label smoothing, is λ times that of
+the own label plus (1 − λ) times that of the other: no soft labels are needed.
 """
 
 from __future__ import annotations
@@ -64,18 +65,25 @@ def mixed(
 
     def of_mixup() -> tuple[jax.Array, jax.Array]:
         weight = jax.random.beta(share, mixup, mixup)
-        return weight * x + (1 - weight) * x[::-1], weight
+        return weight * x + (1 - weight) * partners(x), weight
 
     def of_cutmix() -> tuple[jax.Array, jax.Array]:
         inside = box(jax.random.beta(share, cutmix, cutmix), place, x.shape[1:3])
         weight = 1 - jnp.mean(inside, dtype=jnp.float32)
-        return jnp.where(inside[None, :, :, None], x[::-1], x), weight
+        return jnp.where(inside[None, :, :, None], partners(x), x), weight
 
     if mixup and cutmix:
         x, weight = jax.lax.cond(jax.random.bernoulli(which), of_mixup, of_cutmix)
     else:
         x, weight = of_mixup() if mixup else of_cutmix()
-    return x, Labels(labels, labels[::-1], weight)
+    return x, Labels(labels, partners(labels), weight)
+
+
+def partners(a: jax.Array) -> jax.Array:
+    """[B, …] with a[2k] and a[2k + 1] exchanged. The last of an odd number stays where it is."""
+    even = len(a) // 2 * 2
+    pairs = a[:even].reshape(even // 2, 2, *a.shape[1:])
+    return jnp.concatenate([pairs[:, ::-1].reshape(even, *a.shape[1:]), a[even:]])
 
 
 def box(share: jax.Array, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
