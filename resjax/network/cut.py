@@ -307,6 +307,13 @@ def _check_bound(network: Network, unit: UnitInfo, what: str) -> None:
         )
 
 
+def whole(module: nn.Module) -> nn.Module:
+    """A unit or head without what is left of the units that were cut in front of it."""
+    while isinstance(module, UnitAfter | HeadAfter):
+        module = module.unit if isinstance(module, UnitAfter) else module.head
+    return module
+
+
 def _inputs(network: Network, shapes: Variables, example: Any) -> list[jax.ShapeDtypeStruct]:
     """The shape of the input of each unit."""
 

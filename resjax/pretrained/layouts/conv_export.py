@@ -4,10 +4,12 @@ from resjax.models.convmixer import ActivatedConv, ConvMixerUnit
 from resjax.models.convnext import ConvNextHead, ConvNextStem, ConvNextUnit
 from resjax.models.stem_head import Head
 from resjax.network import Network
-from resjax.network.cut import HeadAfter, UnitAfter
+from resjax.network.cut import whole
 from resjax.pretrained.layouts.convnext_names import TIMM, convnext, stages
 from resjax.pretrained.layouts.mixers import convmixer_names
 from resjax.pretrained.layouts.naming import check_cut
+from resjax.pretrained.layouts.python_lines import arguments as told
+from resjax.pretrained.layouts.python_lines import loaded
 from resjax.pretrained.places import Naming
 
 Shape = tuple[int, int, int]
@@ -39,32 +41,25 @@ def building(network: Network, image_shape: Shape, file: str) -> str:
 
 def is_convnext(network: Network) -> bool:
     """Whether these are the parts of a ConvNeXt, whole or cut."""
-    units = all(isinstance(_whole(stack.unit), ConvNextUnit) for stack in network.stacks)
-    return units and isinstance(network.stem, ConvNextStem) and isinstance(_whole(network.head), ConvNextHead)
+    units = all(isinstance(whole(stack.unit), ConvNextUnit) for stack in network.stacks)
+    return units and isinstance(network.stem, ConvNextStem) and isinstance(whole(network.head), ConvNextHead)
 
 
 def is_convmixer(network: Network) -> bool:
     """Whether these are the parts of a ConvMixer, whole or cut."""
-    units = all(isinstance(_whole(stack.unit), ConvMixerUnit) for stack in network.stacks)
+    units = all(isinstance(whole(stack.unit), ConvMixerUnit) for stack in network.stacks)
     return units and isinstance(network.stem, ActivatedConv)
 
 
-def _whole(module: object) -> object:
-    """A unit or head without what is left of those that were cut in front of it."""
-    while isinstance(module, UnitAfter | HeadAfter):
-        module = module.unit if isinstance(module, UnitAfter) else module.head
-    return module
-
-
 def _head(network: Network) -> ConvNextHead:
-    head = _whole(network.head)
+    head = whole(network.head)
     assert isinstance(head, ConvNextHead)
     return head
 
 
 def _convnext(network: Network, image_shape: Shape, file: str) -> str:
     found, stem, head = stages(network), network.stem, _head(network)
-    unit = _whole(network.stacks[0].unit)
+    unit = whole(network.stacks[0].unit)
     assert isinstance(stem, ConvNextStem) and isinstance(unit, ConvNextUnit)
     # timm has four stages. With other windows, its first stage or its last has another stride than ours.
     if len(found.depths) != 4 or stem.patch not in (1, 3, 4, 5, 6, 7):
@@ -90,12 +85,12 @@ def _convnext(network: Network, image_shape: Shape, file: str) -> str:
         arguments["norm_eps"] = unit.norm_epsilon
     lines = [
         "import safetensors.torch, timm.models.convnext as convnext",
-        f"model = convnext.ConvNeXt({_told(arguments)})",
+        f"model = convnext.ConvNeXt({told(arguments)})",
     ]
     if head.norm_epsilon != unit.norm_epsilon:
         norm = "norm_pre" if head.norm_first else "head.norm"
         lines.append(f"model.{norm}.eps = {head.norm_epsilon!r}")
-    return "\n".join((*lines, _loaded(file)))
+    return "\n".join((*lines, loaded(file)))
 
 
 def _convmixer(network: Network, image_shape: Shape, file: str) -> str:
@@ -115,15 +110,7 @@ def _convmixer(network: Network, image_shape: Shape, file: str) -> str:
     return "\n".join(
         (
             f"import {imported}, timm.models.convmixer as convmixer",
-            f"model = convmixer.ConvMixer({_told(arguments)}{activation})",
-            _loaded(file),
+            f"model = convmixer.ConvMixer({told(arguments)}{activation})",
+            loaded(file),
         )
     )
-
-
-def _told(arguments: dict[str, object]) -> str:
-    return ", ".join(f"{name}={value!r}" for name, value in arguments.items())
-
-
-def _loaded(file: str) -> str:
-    return f"model.eval().load_state_dict(safetensors.torch.load_file({file!r}))"

@@ -12,7 +12,8 @@ from resjax.models.mixer import TokenMixing
 from resjax.models.tokens import PatchEmbedding, TokenHead
 from resjax.models.transformer import Mlp, NormedUnit
 from resjax.network import Network
-from resjax.network.cut import UnitAfter
+from resjax.network.cut import whole
+from resjax.pretrained.layouts import python_lines
 from resjax.pretrained.layouts.mixers import PARTS, TIMM
 from resjax.pretrained.layouts.vit_export import ratio
 from resjax.pretrained.layouts.vit_names import layers_of
@@ -22,8 +23,7 @@ _ACTIVATIONS = {"gelu_tanh": "GELUTanh", "quick_gelu": "QuickGELU"}  # in timm.l
 
 def is_mixer(network: Network) -> bool:
     """Whether these are the parts of an MLP-Mixer, of which at least one MLP along the tokens is left."""
-    units = [stack.unit for stack in network.stacks]
-    units = [unit.unit if isinstance(unit, UnitAfter) else unit for unit in units]
+    units = [whole(stack.unit) for stack in network.stacks]
     kinds = {type(unit.branch) for unit in units if isinstance(unit, NormedUnit)}
     return (
         isinstance(network.stem, PatchEmbedding)
@@ -64,7 +64,7 @@ def building(network: Network, image_shape: tuple[int, int, int], file: str) -> 
         "embed_dim": stem.width,
         "mlp_ratio": tuple(ratio(width, stem.width) for width in _widths(network)),
     }
-    told = [f"{name}={value!r}" for name, value in arguments.items()]
+    told = [python_lines.arguments(arguments)]
     imported = "safetensors.torch, timm.models.mlp_mixer as mlp_mixer"
     if (activation := _branches(network)[0].activation) != "gelu":
         imported = f"timm.layers, {imported}"
@@ -72,14 +72,11 @@ def building(network: Network, image_shape: tuple[int, int, int], file: str) -> 
     lines = [
         f"import {imported}",
         f"model = mlp_mixer.MlpMixer({', '.join(told)})",
-        f"model.eval().load_state_dict(safetensors.torch.load_file({file!r}))",
+        python_lines.loaded(file),
     ]
     for along, part in enumerate(PARTS):
-        if without := [str(i) for i, own in enumerate(left) if along not in own]:
-            blocks = ", ".join(without)
-            lines.append(
-                f"# No MLP along the {part} is left in blocks {blocks}: its tensors are zeros there."
-            )
+        gone = (i for i, own in enumerate(left) if along not in own)
+        lines += python_lines.without(f"MLP along the {part}", gone)
     return "\n".join(lines)
 
 

@@ -18,6 +18,7 @@ from resjax.models.residual import ResidualUnit
 from resjax.models.stem_head import STEMS, Head, Stem, StemForm
 from resjax.network import Network
 from resjax.pretrained.layouts import conv_export, mixer_export, mixers, naming, vit_export, vit_names
+from resjax.pretrained.layouts.python_lines import loaded
 from resjax.pretrained.places import Naming
 
 
@@ -92,7 +93,7 @@ def building(network: Network, image_shape: tuple[int, int, int], file: str) -> 
                         f"import safetensors.torch, {known.module} as resnet{known.note}",
                         f"model = resnet.{known.name}(resnet.{block}, layers={layers}, "
                         f"num_classes={network.head.classes})",
-                        f"model.eval().load_state_dict(safetensors.torch.load_file({file!r}))",
+                        loaded(file),
                     )
                 )
     stages = ", ".join(f"layer{stage} ({n})" for stage, n in enumerate(layers, 1))

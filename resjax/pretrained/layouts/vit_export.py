@@ -14,6 +14,7 @@ import numpy as np
 from resjax.models.tokens import PatchEmbedding, TokenHead, sincos
 from resjax.models.transformer import Attention, Mlp, NormedUnit
 from resjax.network import Network
+from resjax.pretrained.layouts import python_lines
 from resjax.pretrained.layouts.vit_names import TIMM, branches, layers_of
 
 
@@ -87,18 +88,18 @@ def building(network: Network, image_shape: tuple[int, int, int], file: str) -> 
         arguments["pre_norm"] = True
     if form.activation != "gelu":
         arguments["act_layer"] = form.activation
-    told = [f"{name}={value!r}" for name, value in arguments.items()]
+    told = [python_lines.arguments(arguments)]
     lines = ["import safetensors.torch, timm.models.vision_transformer as vit"]
     if form.epsilon != 1e-6:
         lines[0] = f"import functools, torch, {lines[0].removeprefix('import ')}"
         told.append(f"norm_layer=functools.partial(torch.nn.LayerNorm, eps={form.epsilon!r})")
     lines += [
         f"model = vit.VisionTransformer({', '.join(told)})",
-        f"model.eval().load_state_dict(safetensors.torch.load_file({file!r}))",
+        python_lines.loaded(file),
     ]
     for kind, name in (("attention", "attention"), ("mlp", "MLP")):
-        if without := [str(i) for i, kinds in form.kinds.items() if kind not in kinds]:
-            lines.append(f"# No {name} is left in blocks {', '.join(without)}: its tensors are zeros there.")
+        gone = (i for i, kinds in form.kinds.items() if kind not in kinds)
+        lines += python_lines.without(name, gone)
     return "\n".join(lines)
 
 
