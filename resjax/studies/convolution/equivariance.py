@@ -324,6 +324,7 @@ def measure(bench: Bench) -> Equivariance:
 def cost(run: Subject, options: Options) -> Cost:
     only_modules(run.network, "shifts of features")
     count, shifts = evaluated(run, options, EXAMPLES), 1 + _most(run)
+    # Few programs, which took as long to compile as so many passes of ResNet-56.
     return Cost(forward=5 * count * shifts, compilations=20, evaluated=count)
 
 

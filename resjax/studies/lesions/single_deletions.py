@@ -74,36 +74,24 @@ def _lesion_batch(
 ) -> Outcomes:
     """Outcomes [1 + deletions, B] of the intact network and of each deletion."""
 
-    def run(variables: Variables, of_images: Any) -> Outcomes:
-        found = _lesion(network, loss, metric, deletable, variables, *of_images)
-        return jax.tree.map(lambda v: v.T, found)
+    def run(variables: Variables, of_images: tuple[Any, jax.Array]) -> Outcomes:
+        images, labels = of_images
+        variables = network.bound(variables, images)
+        h, _ = network.run_stem(variables, images)
+        # [deletions so far, B, …]: the state of each lesioned network at this place.
+        lesioned = jnp.zeros((0, *h.shape), h.dtype)
+        for places in loops(network.places(variables)):
+            h, lesioned = _run_loop(places, h, lesioned, np.array(deletable))
+        logits, _ = network.run_head(variables, h)
+
+        def against(own: jax.Array) -> Outcomes:
+            return compare(own, logits, labels, loss, metric)
+
+        changed = lax.map(lambda h: against(network.run_head(variables, h)[0]), lesioned)
+        return jax.tree.map(lambda one, all: jnp.concatenate([one[None], all]).T, against(logits), changed)
 
     found = on_cores.few_at_a_time(cores, run, variables, (images, labels))
     return jax.tree.map(lambda v: v.T, found)
-
-
-def _lesion(
-    network: Network,
-    loss: Loss,
-    metric: Metric,
-    deletable: tuple[bool, ...],
-    variables: Variables,
-    images: Any,
-    labels: jax.Array,
-) -> Outcomes:
-    variables = network.bound(variables, images)
-    h, _ = network.run_stem(variables, images)
-    # [deletions so far, B, …]: the state of each lesioned network at this place.
-    lesioned = jnp.zeros((0, *h.shape), h.dtype)
-    for places in loops(network.places(variables)):
-        h, lesioned = _run_loop(places, h, lesioned, np.array(deletable))
-    logits, _ = network.run_head(variables, h)
-
-    def against(own: jax.Array) -> Outcomes:
-        return compare(own, logits, labels, loss, metric)
-
-    changed = lax.map(lambda h: against(network.run_head(variables, h)[0]), lesioned)
-    return jax.tree.map(lambda one, all: jnp.concatenate([one[None], all]), against(logits), changed)
 
 
 def _run_loop(
