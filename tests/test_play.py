@@ -8,17 +8,20 @@ import itertools
 import json
 import signal
 import threading
-import time
 import urllib.error
 import urllib.request
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
+from play_helpers import served
 from run_helpers import tiny_run
 
+from resjax import models
 from resjax.analysis import lesion, load_run, path_spectrum
 from resjax.play import server
+from resjax.play.__main__ import _check_alike
 from resjax.play.as_python import as_python
 from resjax.play.live import Live, Sizes, Stopped
 from resjax.play.pictures import pictures
@@ -204,21 +207,29 @@ def test_what_can_not_be_deleted_or_re_estimated_stays(live):
         read({"reestimated": True}, live.network, np.ones(5, bool), False)
 
 
+def test_runs_of_another_structure_are_told_before_anything_is_compiled():
+    deep, wide = (
+        SimpleNamespace(
+            network=models.build(
+                models.defaults("resnet", stage_sizes=sizes, widths=(4, 8)),
+                image_shape=(8, 8, 1),
+                num_classes=3,
+            )
+        )
+        for sizes in ((3, 2), (2, 2))
+    )
+    _check_alike([deep, deep])
+    with pytest.raises(ValueError, match="the runs have 5 and 4 units"):
+        _check_alike([deep, wide])
+
+
 # --- the server ---
 
 
 @pytest.fixture(scope="module")
 def address(live):
-    own = server.bound("127.0.0.1", 8400)
-    config = server.uvicorn.Config(server.app([live], "token"), log_level="error", lifespan="off")
-    served = server.uvicorn.Server(config)
-    thread = threading.Thread(target=served.run, kwargs={"sockets": [own]})
-    thread.start()
-    while not served.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{own.getsockname()[1]}"
-    served.should_exit = True
-    thread.join()
+    with served([live]) as own:
+        yield own
 
 
 def ask(address, path="/ask/measure", data=b"{}", **headers):

@@ -3,16 +3,14 @@
 import contextlib
 import io
 import json
-import threading
-import time
 
 import numpy as np
 import pytest
+from play_helpers import served
 from run_helpers import tiny_run
 from test_report_browser import BROWSER
 
 from resjax.analysis import lesion, load_runs, reorder
-from resjax.play import server
 from resjax.play.live import Live, Sizes
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
@@ -36,16 +34,8 @@ def lives(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def address(lives):
-    own = server.bound("127.0.0.1", 8400)
-    config = server.uvicorn.Config(server.app(lives, "token"), log_level="error", lifespan="off")
-    served = server.uvicorn.Server(config)
-    thread = threading.Thread(target=served.run, kwargs={"sockets": [own]})
-    thread.start()
-    while not served.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{own.getsockname()[1]}/?token=token"
-    served.should_exit = True
-    thread.join()
+    with served(lives) as own:
+        yield f"{own}/?token=token"
 
 
 @pytest.fixture(scope="module")

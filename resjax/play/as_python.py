@@ -12,13 +12,14 @@ from resjax.studies.run import Run
 def as_python(live: Live, state: State) -> str:
     """Lines that print the error and the loss of a network in this state."""
     changes = _changes(state)
-    names = [_loader(live)[0], *(["reestimate"] if state.reestimated else [])]
+    loader, loading = _loader(live)
+    names = [loader, *(["reestimate"] if state.reestimated else [])]
     arguments = "".join(f", {name}={name}" for name in changes)
     lines = [
         *(["import numpy as np", ""] if changes else []),
         f"from resjax.analysis import {', '.join(names)}",
         "",
-        f"run = {_loader(live)[1]}",
+        f"run = {loading}",
         f"network, variables, inputs, labels = run.evaluation({live.sizes.examples})",
         *(line for own in changes.values() for line in own),
     ]

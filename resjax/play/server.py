@@ -69,7 +69,7 @@ def app(lives: Sequence[Live], token: str) -> Starlette:
       lives: the networks, which all get the same state.
       token: what a request must name, in the address of the page or in the header ``X-Token``.
     """
-    first, newest = lives[0], Newest()
+    newest = Newest()
     described = [live.described() for live in lives]
     page = _page(described, token)
 
@@ -78,11 +78,18 @@ def app(lives: Sequence[Live], token: str) -> Starlette:
             state = read(given.get("state"), live.network, live.subject.deletable, live.has_statistics)
         return state
 
+    def of_each(answer: Callable[[Live, State], Any]) -> Callable[[Mapping[str, Any]], Any]:
+        def answers(given: Mapping[str, Any]) -> list[Any]:
+            state = state_of(given)
+            return [answer(live, state) for live in lives]
+
+        return answers
+
     questions: dict[str, Callable[[Mapping[str, Any]], Any]] = {
-        "measure": lambda given: [live.measure(own) for own in [state_of(given)] for live in lives],
-        "gradient": lambda given: [_gradient(live, own) for own in [state_of(given)] for live in lives],
-        "python": lambda given: [as_python(live, own) for own in [state_of(given)] for live in lives],
-        "greedy": lambda given: first.greedy_order,
+        "measure": of_each(Live.measure),
+        "gradient": of_each(_gradient),
+        "python": of_each(as_python),
+        "greedy": lambda given: lives[0].greedy_order,
     }
 
     async def show(request: Request) -> Response:
