@@ -1,11 +1,14 @@
 """Random weights by name, and what is compared of activations; needs no PyTorch."""
 
 import functools
+import json
 import zlib
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from safetensors.numpy import save_file
 
 
 def draw(name, shape):
@@ -29,6 +32,33 @@ SAVED = {
     "conv.weight": draw("conv.weight", (4, 3, 3, 3)),
     "bn.running_var": draw("bn.running_var", (4,)),
 }
+
+
+class References:
+    """Committed references: networks by ``names``; of each, what a file of it holds and what it computes."""
+
+    def __init__(self, file):
+        self._arrays = np.load(Path(__file__).parent / "data" / file)
+        self.names = sorted(key.removesuffix(".facts") for key in self._arrays if key.endswith(".facts"))
+
+    def facts(self, name):
+        return json.loads(self._arrays[f"{name}.facts"].tobytes())
+
+    def tensors(self, name):
+        """Drawn tensors with the names and shapes that a file of that network has."""
+        return {k: np.asarray(draw(k, tuple(shape))) for k, shape in self.facts(name)["tensors"].items()}
+
+    def summaries(self, name):
+        return self._arrays[f"{name}.summaries"]
+
+
+def saved(tensors, name, folder):
+    """A file of ``tensors``, in the form of the collection that ``name`` begins with."""
+    if name.startswith("google"):
+        np.savez(file := folder / "x.npz", **tensors)
+    else:
+        save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, file := folder / "x.safetensors")
+    return file
 
 
 def images(size):

@@ -1,9 +1,7 @@
 """ConvNeXt, MLP-Mixer and ConvMixer of others: every unit is PyTorch's (committed references), what does not
 fit, and the way back."""
 
-import json
 import re
-from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +9,7 @@ import pytest
 from marks import slow_but
 from network_helpers import draw as draw_variables
 from network_helpers import equal, logits_of
-from pretrained_helpers import activations, draw, images, summary
+from pretrained_helpers import References, activations, images, saved, summary
 from safetensors.numpy import load_file, save_file
 
 from resjax import models
@@ -25,8 +23,8 @@ from resjax.pretrained.layouts.torch_classes import building, names_of
 from resjax.pretrained.places import places
 from resjax.pretrained.reading.files import read_checkpoint
 
-REFERENCES = np.load(Path(__file__).parent / "data" / "pretrained_conv.npz")
-NAMES = sorted(key.removesuffix(".facts") for key in REFERENCES if key.endswith(".facts"))
+REFERENCES = References("pretrained_conv.npz")
+NAMES = REFERENCES.names
 IMAGENET, HALF = (0.485, 0.456, 0.406), (0.5,) * 3
 CONVNEXT = {"stage_sizes": (1, 2, 1, 1), "widths": (8, 12, 12, 20), "patch": 4}
 MIXER = {"width": 24, "depth": 2, "token_width": 12, "mlp_width": 36, "patch": 4}
@@ -51,31 +49,14 @@ RECOGNIZED = {
 }
 
 
-def facts_of(name):
-    return json.loads(REFERENCES[f"{name}.facts"].tobytes())
-
-
-def tensors_of(name):
-    """Drawn tensors with the names and shapes that a file of that network has."""
-    return {k: np.asarray(draw(k, tuple(shape))) for k, shape in facts_of(name)["tensors"].items()}
-
-
-def saved(name, folder):
-    if name.startswith("google"):
-        np.savez(file := folder / "x.npz", **tensors_of(name))
-    else:
-        save_file(tensors_of(name), file := folder / "x.safetensors")
-    return file
-
-
 @pytest.mark.parametrize(
     "name", slow_but(NAMES, "timm_convnextv2", "torchvision_convnext", "google_mixer", "timm_convmixer_relu")
 )
 def test_every_unit_is_that_of_pytorch(name, tmp_path):
-    facts = facts_of(name)
-    found = load(saved(name, tmp_path), facts["size"], **facts.get("fields", {}))
+    facts = REFERENCES.facts(name)
+    found = load(saved(REFERENCES.tensors(name), name, tmp_path), facts["size"], **facts.get("fields", {}))
     given = [summary(a) for a in activations(found.network, found.variables, images(facts["size"]))]
-    wanted = REFERENCES[f"{name}.summaries"]
+    wanted = REFERENCES.summaries(name)
     assert len(given) == len(wanted) == found.network.num_units + 2
     # Of each activation, relative to its root mean square, which comes first.
     assert np.all(np.abs(np.stack(given) - wanted) <= 3e-5 * wanted[:, :1])
@@ -83,7 +64,8 @@ def test_every_unit_is_that_of_pytorch(name, tmp_path):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_a_file_shows(name, tmp_path):
-    layout = recognize(select(read_checkpoint(saved(name, tmp_path)).tensors).tensors)
+    file = saved(REFERENCES.tensors(name), name, tmp_path)
+    layout = recognize(select(read_checkpoint(file).tensors).tensors)
     collection, fields = RECOGNIZED[name]
     side, mean = (16, HALF) if name.endswith("mixer") and "conv" not in name else (224, IMAGENET)
     assert (layout.name, layout.mean, layout.num_classes, layout.image_size) == (collection, mean, 5, side)
@@ -138,7 +120,7 @@ UNIT = "stages.0.blocks.0"
     ],
 )
 def test_what_ours_do_not_have_is_refused_by_name(name, changes, message):
-    shapes = {**facts_of(name)["tensors"], **changes}
+    shapes = {**REFERENCES.facts(name)["tensors"], **changes}
     with pytest.raises(ValueError, match=message):
         recognize({k: np.broadcast_to(0.0, shape) for k, shape in shapes.items() if shape is not None})
 
@@ -150,7 +132,7 @@ def converted(tensors, shape, **fields):
 
 
 def test_what_is_missing_unexpected_or_misshaped_is_named():
-    tensors = tensors_of("torchvision_convnext")
+    tensors = REFERENCES.tensors("torchvision_convnext")
     del tensors["features.3.1.layer_scale"]
     tensors |= {"features.2.1.weight": np.zeros((12, 8, 3, 3)), "features.3.0.alpha": np.zeros(3)}
     with pytest.raises(ValueError) as refusal:
@@ -162,20 +144,20 @@ def test_what_is_missing_unexpected_or_misshaped_is_named():
 
 def test_a_mixer_is_for_images_of_one_size():
     with pytest.raises(ValueError, match=r"mlp_tokens.fc1.weight \(12, 16\) .*data.image_size"):
-        converted(tensors_of("timm_mixer"), (24, 24, 3))
+        converted(REFERENCES.tensors("timm_mixer"), (24, 24, 3))
 
 
 @pytest.mark.parametrize("name", ["timm_convnext", "torchvision_convnext"])
 def test_a_new_classifier_keeps_the_normalization_in_front_of_it(name, tmp_path):
-    found = load(saved(name, tmp_path), 44, new_head=9)
-    tensors = tensors_of(name)
+    found = load(saved(REFERENCES.tensors(name), name, tmp_path), 44, new_head=9)
+    tensors = REFERENCES.tensors(name)
     norm = tensors["head.norm.weight" if name.startswith("timm") else "classifier.0.weight"]
     assert np.array_equal(found.variables["params"]["head"]["norm"]["scale"], norm)
     assert found.variables["params"]["head"]["classifier"]["kernel"].shape == (20, 9)
 
 
 def test_a_new_head_has_a_normalization_of_its_own_where_the_file_has_none(tmp_path):
-    tensors = {k: v for k, v in tensors_of("timm_convnextv2").items() if not k.startswith("head.")}
+    tensors = {k: v for k, v in REFERENCES.tensors("timm_convnextv2").items() if not k.startswith("head.")}
     tensors["head.other.weight"] = np.ones((3, 20), np.float32)  # replaced, though head.norm belongs to ours
     save_file(tensors, tmp_path / "x.safetensors")
     head = load(tmp_path / "x.safetensors", 44, new_head=9).variables["params"]["head"]

@@ -1,8 +1,6 @@
 """Layouts: every block's activation is PyTorch's (committed references), and what does not fit is named."""
 
-import json
 import re
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -10,7 +8,7 @@ import pytest
 from marks import slow_but
 from network_helpers import draw as draw_variables
 from network_helpers import equal
-from pretrained_helpers import activations, draw, images, summary
+from pretrained_helpers import References, activations, images, summary
 from safetensors.numpy import save_file
 
 from resjax import models
@@ -21,8 +19,8 @@ from resjax.pretrained.finding.names import read_table, renamed
 from resjax.pretrained.layouts import naming
 from resjax.pretrained.places import places
 
-REFERENCES = np.load(Path(__file__).parent / "data" / "pretrained.npz")
-NAMES = sorted(key.removesuffix(".facts") for key in REFERENCES if key.endswith(".facts"))
+REFERENCES = References("pretrained.npz")
+NAMES = REFERENCES.names
 RECOGNIZED = {
     "akamaster_resnet20": ("akamaster", "resnet"),
     "akamaster_option_b": ("akamaster", "resnet"),
@@ -41,26 +39,17 @@ RECOGNIZED = {
 }
 
 
-def facts_of(name):
-    return json.loads(REFERENCES[f"{name}.facts"].tobytes())
-
-
-def tensors_of(name):
-    """Drawn tensors with the names and shapes that PyTorch's module has."""
-    return {k: np.asarray(draw(k, tuple(shape))) for k, shape in facts_of(name)["tensors"].items()}
-
-
 @pytest.mark.parametrize("name", slow_but(NAMES, *(name for name in NAMES if name != "torchvision_alexnet")))
 def test_activations_of_every_block_are_those_of_pytorch(name, tmp_path):
-    size = facts_of(name)["size"]
-    tensors = tensors_of(name)
+    size = REFERENCES.facts(name)["size"]
+    tensors = REFERENCES.tensors(name)
     layout = recognize(tensors)
     assert (layout.name, layout.model.name) == RECOGNIZED[name]
     shape = (size, size, 3)
     network = models.build(layout.model, image_shape=shape, num_classes=layout.num_classes)
     variables = to_variables(tensors, network, shape, layout.naming(network))
     found = np.stack([summary(a) for a in activations(network, variables, images(size))])
-    wanted = REFERENCES[f"{name}.summaries"]
+    wanted = REFERENCES.summaries(name)
     assert found.shape == wanted.shape  # the stem, every unit, the logits
     # Of each activation, relative to its root mean square, which comes first.
     assert np.all(np.abs(found - wanted) <= 3e-5 * wanted[:, :1])
@@ -68,7 +57,7 @@ def test_activations_of_every_block_are_those_of_pytorch(name, tmp_path):
 
 def small(**changes):
     """Tensors of akamaster's ResNet-20, some replaced; None removes one."""
-    tensors = {**tensors_of("akamaster_resnet20"), **changes}
+    tensors = {**REFERENCES.tensors("akamaster_resnet20"), **changes}
     return {k: v for k, v in tensors.items() if v is not None}
 
 
@@ -183,7 +172,7 @@ def without_all(part):
     ],
 )
 def test_a_network_that_ours_can_not_represent_is_refused_with_the_reason(name, change, message):
-    shapes = facts_of(name)["tensors"] if name else {}
+    shapes = REFERENCES.facts(name)["tensors"] if name else {}
     tensors = {k: np.broadcast_to(0.0, shape) for k, shape in shapes.items()}
     if callable(change):
         tensors = change(tensors)
@@ -195,11 +184,11 @@ def test_a_network_that_ours_can_not_represent_is_refused_with_the_reason(name, 
 
 def test_images_of_another_size_do_not_fit_a_vgg():
     with pytest.raises(ValueError, match=r"data\.image_size"):
-        convert(tensors_of("torchvision_vgg11"), size=256)
+        convert(REFERENCES.tensors("torchvision_vgg11"), size=256)
 
 
 def test_unequal_stages_and_unknown_depths_are_kept():
-    layout = recognize(tensors_of("timm_bottleneck"))
+    layout = recognize(REFERENCES.tensors("timm_bottleneck"))
     assert layout.model.name == "resnet" and layout.model.stage_sizes == (1, 2, 1, 1)
 
 
@@ -256,7 +245,7 @@ def test_what_is_exported_comes_back_bit_for_bit(name, tmp_path):
 
 
 def test_every_tensor_of_a_file_is_written_back():
-    tensors = tensors_of("torchvision_basic")
+    tensors = REFERENCES.tensors("torchvision_basic")
     layout = recognize(tensors)
     shape = (64, 64, 3)
     network = models.build(layout.model, image_shape=shape, num_classes=7)
@@ -283,7 +272,7 @@ def test_networks_that_torchvision_lacks_are_not_exported(model, shape, tmp_path
 
 
 def test_load_builds_the_network_and_takes_what_a_file_can_not_show(tmp_path):
-    save_file(tensors_of("akamaster_resnet20"), tmp_path / "x.safetensors")
+    save_file(REFERENCES.tensors("akamaster_resnet20"), tmp_path / "x.safetensors")
     found = load(tmp_path / "x.safetensors")
     assert found.model.pad_centre and found.model.depth == 20 and found.image_shape == (32, 32, 3)
     assert found.layout.mean == (0.485, 0.456, 0.406)

@@ -5,22 +5,19 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from network_helpers import draw, logits_of  # noqa: E402
 from pretrained_helpers import activations, images  # noqa: E402
 from pretrained_references import Tensors, max_pool  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 from torch.nn.utils import prune  # noqa: E402
-from torch_models import LARGE, SMALL, build  # noqa: E402
+from torch_models import LARGE, SMALL, build, built_as_printed, check_alike  # noqa: E402
 from torch_models import activations as torch_activations  # noqa: E402
 
 from resjax import models  # noqa: E402
-from resjax.network.cut import cut_variables  # noqa: E402
 from resjax.pretrained import load, read, recognize  # noqa: E402
 from resjax.pretrained.convert import to_variables  # noqa: E402
 from resjax.pretrained.export import export  # noqa: E402
 from resjax.pretrained.finding.prefixes import equal  # noqa: E402
 from resjax.pretrained.finding.reparametrized import effective  # noqa: E402
-from resjax.pretrained.layouts.torch_classes import building  # noqa: E402
 from resjax.pretrained.reading.files import read_checkpoint  # noqa: E402
 
 PACKAGES = {"timm": "timm", "torchvision": "torchvision", "chenyaofo": "torchvision",
@@ -39,11 +36,8 @@ def test_every_activation_is_that_of_pytorch(name, tmp_path):
     found = load(tmp_path / "x.pth", image_size=size)
     wanted = torch_activations(model, looked_at, images(size))
     ours = activations(found.network, found.variables, images(size))
-    assert len(wanted) == len(ours) == found.network.num_units + 2
-    for a, b in zip(ours, wanted, strict=True):
-        b = b.reshape(a.shape) if a.ndim == 2 else b
-        assert a.shape == b.shape
-        assert np.max(np.abs(a - b)) <= 2e-5 * (np.sqrt(np.mean(b**2)) + np.max(np.abs(b)))
+    wanted = [b.reshape(a.shape) if a.ndim == 2 else b for a, b in zip(ours, wanted, strict=True)]
+    check_alike(ours, wanted, found.network.num_units)
 
 
 @pytest.mark.parametrize("layer", ["conv", "strided", "bn", "linear", "max_pool"])
@@ -160,24 +154,11 @@ def test_pytorch_takes_back_what_is_exported(name, tmp_path):
 @pytest.mark.parametrize("block", ["basic", "bottleneck"])
 def test_the_printed_lines_build_a_cut_network(block, tmp_path):
     pytest.importorskip("torchvision")
-    gone, shape = ("stage1/unit2", "stage3/unit2"), (64, 64, 3)
     fields = {"stage_sizes": (2, 1, 3, 1), "widths": (64, 128, 256, 512), "stem": "large", "block": block,
               "placement": "post", "transition": "projection", "bottleneck_stride": "3x3"}  # fmt: skip
-    whole, network = (
-        models.build(models.defaults("resnet", **fields, **more), image_shape=shape, num_classes=7)
-        for more in ({}, {"cut": gone})
-    )
-    variables = cut_variables(whole, draw(whole, shape), gone, shape)
-    file = str(tmp_path / "it's cut.safetensors")
-    export(network, variables, shape, file)
-    scope: dict = {}
-    exec(building(network, shape, file), scope)  # as pasted
-    x, model = images(64), scope["model"]
+    gone = ("stage1/unit2", "stage3/unit2")
+    model = built_as_printed("resnet", fields, gone, images(64), tmp_path)
     assert type(model).__name__ == "ResNet" and [len(model.layer1), len(model.layer3)] == [1, 2]
-    with torch.no_grad():
-        wanted = model(torch.from_numpy(x).permute(0, 3, 1, 2)).numpy()
-    ours = logits_of(network, variables, x)
-    np.testing.assert_allclose(ours, wanted, rtol=0, atol=2e-5 * float(np.max(np.abs(wanted))))
 
 
 def weight_norm(layer):

@@ -1,8 +1,6 @@
 """Vision transformers of others: every unit is PyTorch's (committed references), and what does not fit."""
 
-import json
 import re
-from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +8,7 @@ import pytest
 from marks import slow_but
 from network_helpers import draw as draw_variables
 from network_helpers import equal, logits_of
-from pretrained_helpers import activations, draw, images, summary
+from pretrained_helpers import References, activations, images, saved, summary
 from safetensors.numpy import load_file, save_file
 
 from resjax import models
@@ -25,8 +23,8 @@ from resjax.pretrained.layouts.torch_classes import building
 from resjax.pretrained.positions import resized
 from resjax.pretrained.reading.files import read_checkpoint
 
-REFERENCES = np.load(Path(__file__).parent / "data" / "pretrained_vit.npz")
-NAMES = sorted(key.removesuffix(".facts") for key in REFERENCES if key.endswith(".facts"))
+REFERENCES = References("pretrained_vit.npz")
+NAMES = REFERENCES.names
 HALF, IMAGENET, CLIP = (0.5,) * 3, (0.485, 0.456, 0.406), (0.48145466, 0.4578275, 0.40821073)
 # (layout, mean, and the fields that are not the defaults of a small ViT)
 SIZE = {"width": 128, "depth": 2, "heads": 2, "mlp_width": 192, "patch": 4}
@@ -47,29 +45,12 @@ SHAPE = (16, 16, 3)
 FAST = ("timm_clip", "timm_mae", "torchvision_representation", "google_vit")
 
 
-def facts_of(name):
-    return json.loads(REFERENCES[f"{name}.facts"].tobytes())
-
-
-def tensors_of(name):
-    """Drawn tensors with the names and shapes that a file of that network has."""
-    return {k: np.asarray(draw(k, tuple(shape))) for k, shape in facts_of(name)["tensors"].items()}
-
-
-def saved(name, folder):
-    if name.startswith("google"):
-        np.savez(file := folder / "x.npz", **tensors_of(name))
-    else:
-        save_file(tensors_of(name), file := folder / "x.safetensors")
-    return file
-
-
 @pytest.mark.parametrize("name", slow_but(NAMES, *FAST))
 def test_every_unit_is_that_of_pytorch(name, tmp_path):
-    facts = facts_of(name)
-    found = load(saved(name, tmp_path), **facts.get("fields", {}))
+    facts = REFERENCES.facts(name)
+    found = load(saved(REFERENCES.tensors(name), name, tmp_path), **facts.get("fields", {}))
     given = [summary(a) for a in activations(found.network, found.variables, images(facts["size"]))]
-    wanted = REFERENCES[f"{name}.summaries"]
+    wanted = REFERENCES.summaries(name)
     assert found.image_shape == (facts["size"],) * 2 + (3,) and len(given) == len(wanted) == 2 + 2 * 2
     # Of each activation, relative to its root mean square, which comes first.
     assert np.all(np.abs(np.stack(given) - wanted) <= 3e-5 * wanted[:, :1])
@@ -77,7 +58,7 @@ def test_every_unit_is_that_of_pytorch(name, tmp_path):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_a_file_shows(name, tmp_path):
-    tensors = select(read_checkpoint(saved(name, tmp_path)).tensors).tensors
+    tensors = select(read_checkpoint(saved(REFERENCES.tensors(name), name, tmp_path)).tensors).tensors
     layout = recognize(tensors)
     collection, mean, fields = RECOGNIZED[name]
     assert (layout.name, layout.mean, layout.num_classes, layout.image_size) == (collection, mean, 5, 16)
@@ -85,7 +66,7 @@ def test_what_a_file_shows(name, tmp_path):
 
 
 def test_a_vit_model_of_hugging_face_is_renamed(tmp_path):
-    whole = tensors_of("huggingface_vit")
+    whole = REFERENCES.tensors("huggingface_vit")
     body = {k.removeprefix("vit."): v for k, v in whole.items() if k.startswith("vit.")}
     save_file({**body, "pooler.dense.weight": np.zeros((128, 128), np.float32)}, tmp_path / "x.safetensors")
     (tmp_path / "names.txt").write_text("^ -> vit.\npooler\\. -> DROP\n")
@@ -95,16 +76,16 @@ def test_a_vit_model_of_hugging_face_is_renamed(tmp_path):
 
 
 def test_metas_scripts_have_the_constants_of_imagenet():
-    layout = recognize(tensors_of("timm_vit"))
+    layout = recognize(REFERENCES.tensors("timm_vit"))
     assert standardized(layout, "model.", ()).mean == IMAGENET
     assert standardized(layout, "state_dict.", ()).mean == HALF
-    hugging_face = recognize(tensors_of("huggingface_vit"))
+    hugging_face = recognize(REFERENCES.tensors("huggingface_vit"))
     assert standardized(hugging_face, "model.", ()).mean == HALF
 
 
 def shapes_of(name, **changes):
     """Zeros in the shapes of a file's tensors, some replaced; None removes one."""
-    shapes = {**facts_of(name)["tensors"], **changes}
+    shapes = {**REFERENCES.facts(name)["tensors"], **changes}
     return {k: np.broadcast_to(np.float32(0), shape) for k, shape in shapes.items() if shape is not None}
 
 
@@ -141,7 +122,7 @@ def converted(tensors, shape=SHAPE, **fields):
 
 def test_tensors_that_are_joined_are_named_one_by_one():
     weight = "vit.encoder.layer.1.attention.attention.key.weight"
-    whole = tensors_of("huggingface_vit")
+    whole = REFERENCES.tensors("huggingface_vit")
     with pytest.raises(ValueError, match=rf"Missing: {re.escape(weight)}\."):
         converted({k: v for k, v in whole.items() if k != weight})
     with pytest.raises(ValueError, match=rf"{re.escape(weight)} \(7, 128\) instead of \(128, 128\)"):
@@ -152,7 +133,7 @@ def test_tensors_that_are_joined_are_named_one_by_one():
 def test_heads_are_those_of_googles_files_and_else_of_64_numbers(heads):
     assert recognize(shapes_of("timm_vit")).model.heads == 2
     block = "Transformer.encoderblock_0.MultiHeadDotProductAttention_1"
-    shapes = {k.replace("/", "."): shape for k, shape in facts_of("google_vit")["tensors"].items()}
+    shapes = {k.replace("/", "."): shape for k, shape in REFERENCES.facts("google_vit")["tensors"].items()}
     shapes["embedding.kernel"] = (128, 3, 4, 4)
     shapes[f"{block}.query.kernel"] = (heads, 128 // heads, 128)
     given = {k: np.broadcast_to(np.float32(0), shape) for k, shape in shapes.items()}
@@ -166,14 +147,14 @@ def test_the_heads_that_are_assumed(width, heads):
 
 
 def shapes_items(name):
-    return facts_of(name)["tensors"].items()
+    return REFERENCES.facts(name)["tensors"].items()
 
 
 # --- positions ---
 
 
 def test_positions_of_another_grid_keep_the_class_token_and_what_is_constant():
-    tensors = tensors_of("timm_vit")
+    tensors = REFERENCES.tensors("timm_vit")
     tensors["pos_embed"] = np.concatenate(
         [tensors["pos_embed"][:, :1], np.broadcast_to(np.arange(128, dtype=np.float32), (1, 16, 128))], 1
     )
@@ -192,15 +173,15 @@ def test_a_grid_that_doubles_keeps_a_slope_inside():
 
 
 def test_without_a_position_of_its_own_a_class_token_gets_zeros():
-    tensors = tensors_of("timm_deit3")
+    tensors = REFERENCES.tensors("timm_deit3")
     at = converted(tensors)["params"]["stem"]["positions"]
     assert not at[0].any() and np.array_equal(at[1:], tensors["pos_embed"][0])
 
 
 def test_missing_biases_of_queries_keys_and_values_are_zeros_and_others_are_missed():
-    found = converted(tensors_of("timm_mae"))["params"]["attention"]["branch"]
+    found = converted(REFERENCES.tensors("timm_mae"))["params"]["attention"]["branch"]
     assert not found["qkv"]["bias"].any() and found["out"]["bias"].any()
-    tensors = tensors_of("timm_vit")
+    tensors = REFERENCES.tensors("timm_vit")
     del tensors["blocks.1.attn.proj.bias"]
     with pytest.raises(ValueError, match=r"Missing: blocks\.1\.attn\.proj\.bias\."):
         converted(tensors)
@@ -263,7 +244,7 @@ def test_every_tensor_comes_back_in_each_collections_names(names):
 
 
 def test_a_cut_of_an_import_is_that_of_its_network(tmp_path):
-    found = load(saved("timm_vit", tmp_path))
+    found = load(saved(REFERENCES.tensors("timm_vit"), "timm_vit", tmp_path))
     gone = ("stage1/unit1",)
     less = models.build(models.defaults("vit", **SIZE, cut=gone), image_shape=SHAPE, num_classes=5)
     smaller = cut_variables(found.network, found.variables, gone, SHAPE)

@@ -6,8 +6,15 @@ units, in order. The two CIFAR collections are no packages; their networks are b
 
 import numpy as np
 import torch
+from network_helpers import draw as draw_variables
+from network_helpers import logits_of
 from pretrained_helpers import draw
 from torch import nn
+
+from resjax import models
+from resjax.network.cut import cut_variables
+from resjax.pretrained.export import export
+from resjax.pretrained.layouts.torch_classes import building
 
 
 class Block(nn.Module):
@@ -229,3 +236,31 @@ def activations(model, looked_at, x):
     outputs = [found[name] for name in looked_at]
     last = logits if isinstance(logits, torch.Tensor) else logits.logits
     return [t.permute(0, 2, 3, 1).numpy() if t.ndim == 4 else t.numpy() for t in (*outputs, last)]
+
+
+def check_alike(ours, wanted, units):
+    """Compares the activations of stem, units and logits with PyTorch's, element by element."""
+    assert len(wanted) == len(ours) == units + 2
+    for a, b in zip(ours, wanted, strict=True):
+        assert a.shape == b.shape
+        assert np.max(np.abs(a - b)) <= 2e-5 * (np.sqrt(np.mean(b**2)) + np.max(np.abs(b)))
+
+
+def built_as_printed(name, fields, gone, x, folder):
+    """PyTorch's network, from the lines that are printed for an exported one without the units ``gone``; its
+    logits of images ``x`` are ours."""
+    shape = x.shape[1:]
+    whole, network = (
+        models.build(models.defaults(name, **fields, **more), image_shape=shape, num_classes=7)
+        for more in ({}, {"cut": gone})
+    )
+    variables = cut_variables(whole, draw_variables(whole, shape), gone, shape)
+    file = str(folder / "it's cut.safetensors")
+    export(network, variables, shape, file)
+    scope: dict = {}
+    exec(building(network, shape, file), scope)  # as pasted
+    with torch.no_grad():
+        wanted = scope["model"](torch.from_numpy(x).permute(0, 3, 1, 2)).numpy()
+    ours = logits_of(network, variables, x)
+    np.testing.assert_allclose(ours, wanted, rtol=0, atol=2e-5 * float(np.max(np.abs(wanted))))
+    return scope["model"]
