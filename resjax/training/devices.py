@@ -64,9 +64,10 @@ class Devices:
         multiple = self.count * (2 if in_pairs and self.count > 1 else 1)
         if batch_size % multiple:
             pairs = " in the pairs of train.mixup and train.cutmix" if not batch_size % self.count else ""
+            fitting = -(-batch_size // multiple) * multiple
             raise ValueError(
-                f"train.batch_size={batch_size} can't be shared equally by {self.count} devices{pairs}; use a "
-                f"multiple of {multiple}, e.g. {-(-batch_size // multiple) * multiple}"
+                f"train.batch_size={batch_size} can't be shared equally by {self.count} devices{pairs}; "
+                f"use a multiple of {multiple}, e.g. {fitting}"
             )
 
     def copy(self, tree: Tree) -> Tree:
