@@ -24,8 +24,6 @@ def shown(study, results):
     lines += ["table:", *(f"  {' | '.join(row)}" for row in (table.columns, *table.rows))]
     with style.theme():
         figure = overlay.draw(study, results)
-        figure.set_layout_engine("none")  # places matter nowhere below, and finding them takes two draws
-        figure.draw_without_rendering()
     lines.append("figure:")
     for number, ax in enumerate(figure.axes, 1):
         if ax.get_label() == "<colorbar>":

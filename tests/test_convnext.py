@@ -186,6 +186,7 @@ def test_a_network_without_a_unit_computes_what_a_gate_of_0_does(form):
     assert smaller.num_units == n - 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", TINY)
 def test_programs_do_not_grow_with_the_depth(form):
     name, fields = TINY[form]

@@ -135,6 +135,7 @@ def test_the_figure_shows_the_image_and_the_first_filters():
     assert titles == ["8×9×3", *(f"filter {i}, 6×7" for i in (1, 2, 3, 4))]
 
 
+@pytest.mark.slow
 def test_the_command_prints_draws_and_explains_errors(tmp_path):
     command = [sys.executable, "-m", "resjax.convolve"]
     figure = tmp_path / "figure.png"

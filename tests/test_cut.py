@@ -239,6 +239,7 @@ def test_training_updates_the_statistics_of_what_stays():
                  found, own["batch_stats"])  # fmt: skip
 
 
+@pytest.mark.slow
 def test_it_is_initialized_and_has_gradients_everywhere():
     _, _, shape, _ = whole("projection")
     smaller, _ = built("projection", ("stage1/unit2", "stage2/unit1", "stage3/unit2"))

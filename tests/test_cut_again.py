@@ -70,6 +70,7 @@ KINDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kinds", slow_but(KINDS, "affine, linear"))
 @pytest.mark.parametrize("case", slow_but(["post", "bn_after_add"], "post"))
 def test_the_configuration_says_both_cuts(kinds, case):
@@ -139,6 +140,7 @@ def test_maps_in_the_place_of_a_unit_that_begins_with_one_are_rectified_alike():
     assert isinstance(new, Map) and new.rectified
 
 
+@pytest.mark.slow
 def test_a_shortcut_within_what_is_left_is_on_the_way():
     """A map in front of a unit that begins with a projection: the strides of the latter count for both."""
     network, variables, shape, _ = whole("projection")

@@ -142,6 +142,7 @@ def test_new_maps_return_their_input(case, kind):
     assert np.isfinite(found).all() and np.abs(found - expected).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_later_maps_are_fitted_on_what_the_first_ones_leave():
     network, variables, shape, _ = whole("pre")
     names, x = ["stage1/unit2", "stage2/unit2"], images(shape, 6)
@@ -191,6 +192,7 @@ def test_what_a_map_costs(kind, own, products):
     assert count(cut_variables(network, variables, names, shape, (kind, 2))) == mapped.parameters
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["affine", "linear"])
 def test_maps_are_trained(kind):
     network, variables, shape, _ = whole("post")

@@ -57,6 +57,7 @@ def explicit(names, network, variables, reference=None):
     return np.mean(np.asarray(logits_of(smaller, own, images)).argmax(-1) != labels)
 
 
+@pytest.mark.slow
 def test_the_order_is_that_of_pruning():
     result = measured()
     given = *network_of(), *examples(5, 9)
@@ -87,6 +88,7 @@ def test_errors_are_those_of_networks_that_were_cut():
         np.testing.assert_equal(getattr(back, field.name), getattr(result, field.name), field.name)
 
 
+@pytest.mark.slow
 def test_without_batch_norm_nothing_is_mended():
     result = measured(norm=False, placement="post")
     assert np.isnan(result.recalibrated).all() and "no BatchNorm" in result.choices["BatchNorm"]
@@ -161,6 +163,7 @@ def smaller_of(run):
     return cut_network(run.network, name, shape), cut_variables(run.network, run.variables, name, shape)
 
 
+@pytest.mark.slow
 def test_training_on_is_training(run):
     """Like the trainings of claims, which run all steps in one program."""
     network, variables = smaller_of(run)
@@ -184,6 +187,7 @@ def test_training_on_is_training(run):
         training_on.train(run, config, network, variables, 7, stops)
 
 
+@pytest.mark.slow
 def test_a_training_that_diverges_has_no_result(run):
     network, variables = smaller_of(run)
     config = training_on.short_schedule(run)

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import pytest
 from data_helpers import accept, write_mnist
 
 from resjax.data import prepare
@@ -24,6 +25,7 @@ assert "tensorflow" not in sys.modules
 """
 
 
+@pytest.mark.slow
 def test_no_tensorflow_even_when_a_prepared_set_is_read(tmp_path, monkeypatch):
     write_mnist(tmp_path / "source")
     accept(monkeypatch, tmp_path / "source")

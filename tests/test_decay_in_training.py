@@ -67,6 +67,7 @@ def test_decay_shrinks_kernels_and_all_numbers_have_their_ranges(norm):
     assert seen == sorted(seen, key=lambda a: a[0] / a[1]) and seen[-1][0] == seen[-1][1]
 
 
+@pytest.mark.slow
 def test_it_is_the_training_of_the_configuration_with_paired_seeds():
     r, _ = trained(True)
     one = train([with_numbers(recipe(norm=True), seed=1, learning_rate=0.02, weight_decay=3.0)])[0]

@@ -90,6 +90,7 @@ def test_rows_of_stacked_layers_go():
         cut(variables, x)
 
 
+@pytest.mark.slow
 def test_gradients_are_those_of_the_smaller_function():
     own, found = (
         case("plain_jax: normalization behind the sum", double=True),

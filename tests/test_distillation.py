@@ -106,6 +106,7 @@ def images_of_the_teacher(x, task, teacher):
     return (x * ours.std + ours.mean - theirs.mean) / theirs.std
 
 
+@pytest.mark.slow
 def test_a_step_is_that_of_the_loss_by_hand(experiment, batch, teacher, step):
     task, state = experiment.task, experiment.create_state()
     x, _, key, _ = training_input(state, batch, task=task)

@@ -204,6 +204,7 @@ def run(subject, *names):
     return {study.name: own[subject.label] for study, own in done.shown}, done.left_out
 
 
+@pytest.mark.slow
 def test_studies_run_with_what_is_given_and_say_what_is_missing(bare, tmp_path):
     here = dataclasses.replace(bare, folder=tmp_path)
     results, left_out = run(here, "curves", "lesion", "path_growth", "paths", "pruning", "identity")
@@ -300,6 +301,7 @@ def test_from_a_name_to_a_report(module, tmp_path, capsys, monkeypatch):
     np.testing.assert_array_equal(again.loss, result.loss)
 
 
+@pytest.mark.slow
 def test_a_kept_result_belongs_to_what_was_given(bare):
     given, study = bare.given, STUDIES["lesion"]
 

@@ -135,6 +135,7 @@ def test_gradients_are_those_of_each_batch(network, variables, train):
             np.testing.assert_allclose(norms[name], np.linalg.norm(np.ravel(grad)), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_other_norms_beside_the_gradient(network, variables):
     """Kernels, units' outputs, and the first update of SGD with decay: −η (∂L/∂W + λ W)."""
     images, labels = examples(4)

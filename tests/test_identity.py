@@ -186,6 +186,7 @@ def result_with(sizes, **fields):
     return Identity(unit=names, stage=stage, residual=np.ones(n, bool), **{**usual, **fields})
 
 
+@pytest.mark.slow
 def test_held_fixed_the_place_explains_what_only_follows_it():
     """Ratio and damage fall along every stage, and have nothing else in common."""
     rng, place = np.random.default_rng(2), np.tile(np.arange(100), 3)
@@ -311,6 +312,7 @@ def test_intervals_cover_the_mean_of_all_images(monkeypatch):
     assert hits >= 0.9 * 200
 
 
+@pytest.mark.slow
 def test_the_interval_of_the_share_below_0_covers_that_of_all_images(monkeypatch):
     """Units whose mean cosines differ by about as much as 256 images tell apart."""
     monkeypatch.setattr(over_images, "RESAMPLES", 200)

@@ -99,6 +99,7 @@ def test_a_run_without_training_is_no_control_of_itself(tmp_path):
     assert result.initial is None and "at initialization" not in result.choices
 
 
+@pytest.mark.slow
 def test_without_batch_norm_it_is_the_network_of_step_0(tmp_path):
     run = tiny_run(tmp_path / "run", norm=False)
     assert not equal(at_initialization(run).variables, run.variables)

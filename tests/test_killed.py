@@ -103,6 +103,7 @@ def assert_whole(states, before=None):
             assert content in (old.get(name), new.get(name)), name
 
 
+@pytest.mark.slow
 def test_an_import_is_whole_or_refused(tmp_path, states):
     shape, model = (8, 8, 1), models.defaults("resnet", depth=8, widths=(2, 4, 8), placement="post")
     network = models.build(model, image_shape=shape, num_classes=10)

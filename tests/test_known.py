@@ -74,6 +74,7 @@ def assert_same(one, two):
             assert two[path] == value, path
 
 
+@pytest.mark.slow
 def test_studies_that_share_find_what_each_finds_by_itself(ran):
     together, alone, units = subject(), {}, {}
     for name in SHARING:

@@ -34,6 +34,7 @@ def test_steps_are_counted_to_the_first_time():
     np.testing.assert_array_equal(steps_to(error, 0.01), [2, np.inf, 0])
 
 
+@pytest.mark.slow
 def test_a_residual_block_needs_fewer_steps_and_a_penalty_alone_makes_it_the_identity():
     given = {"rates": (0.1,), "steps": 150, "hidden": 32, "seeds": 6, "tries": 1, "enough": 0.01}
     residual, plain = (fit(kind, 0.0, **given).error for kind in (True, False))

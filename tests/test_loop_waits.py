@@ -102,6 +102,7 @@ def train(tmp_path, patience):
     return devices
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     jax.__version_info__ < (0, 8),
     reason="with jax 0.7 on a CPU a callback that waits holds up the next dispatch",

@@ -41,6 +41,7 @@ def through(unit, h, *units):
     return h
 
 
+@pytest.mark.slow
 def test_changes_are_those_by_hand():
     r = analysis.looping(*made(), IMAGES, LABELS, times=(3,), batch_size=4)
     names = [f"stage1/unit{i}" for i in (2, 3, 4, 5, 1)]

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 
+import pytest
 from script_helpers import REPOSITORY, environment, run_each
 from test_rooms import COMMANDS as FILES
 from test_rooms import modules
@@ -44,6 +45,7 @@ def test_the_list_of_commands_needs_no_jax(tmp_path):
     assert "imported" in resjax("train").stderr  # JAX could indeed not be imported
 
 
+@pytest.mark.slow
 def test_a_command_by_name_is_its_module(tmp_path):
     """In a folder without ``configs/``; the name of the configuration is given in both forms of a flag."""
     commands = [

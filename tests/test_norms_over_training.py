@@ -114,6 +114,7 @@ def test_study_and_plot(network, records):
     assert labels[:2] == ["run 0", "run 1"] and labels[-1] == "last quarter"
 
 
+@pytest.mark.slow
 def test_many_runs_are_maps_of_every_layer(network, records):
     result = norms_over_training(network, records, SHAPE)
     larger = dataclasses.replace(result, gradient=10 * result.gradient)

@@ -4,8 +4,8 @@ import re
 
 import numpy as np
 import pytest
+from pretrained_helpers import References
 from safetensors.numpy import save_file
-from test_pretrained_layouts import tensors_of
 
 from resjax.pretrained import load, read
 from resjax.pretrained.finding import foreign
@@ -13,6 +13,7 @@ from resjax.pretrained.finding.names import new_names, read_table, renamed
 from resjax.pretrained.finding.proposal import propose
 from resjax.pretrained.reading.files import under
 
+REFERENCES = References("pretrained.npz")
 TABLE = r"""
 # The stem.
 ^conv0\. -> conv1.
@@ -46,7 +47,7 @@ def same(found, wanted):
     return set(found) == set(wanted) and all(np.array_equal(found[k], wanted[k]) for k in wanted)
 
 
-RESNET, OPTION_B = tensors_of("akamaster_resnet20"), tensors_of("torchvision_basic")
+RESNET, OPTION_B = REFERENCES.tensors("akamaster_resnet20"), REFERENCES.tensors("torchvision_basic")
 
 
 @pytest.mark.parametrize("form", ["file", "dictionary"])
@@ -164,7 +165,7 @@ FOREIGN = {
     ),
     "option B of the collections for CIFAR": (
         lambda t: foreign_names(t, units=(r"^layer(\d)", r"stage\1"), shortcut=("shortcut", "skip")),
-        tensors_of("akamaster_option_b"),
+        REFERENCES.tensors("akamaster_option_b"),
         5,
     ),
     "BatchNorm within convolutions": (
@@ -182,17 +183,17 @@ FOREIGN = {
     ),
     "bottlenecks": (
         lambda t: foreign_names(t, units=(r"^layer(\d)", r"group\1"), shortcut=("downsample", "proj")),
-        tensors_of("torchvision_bottleneck"),
+        REFERENCES.tensors("torchvision_bottleneck"),
         6,
     ),
     "a chain": (
         lambda t: foreign_names(t, convs=("features", "body"), head=("classifier", "top")),
-        tensors_of("torchvision_vgg11"),
+        REFERENCES.tensors("torchvision_vgg11"),
         2,
     ),
     "a chain with BatchNorm": (
         lambda t: foreign_names(t, convs=(r"features\.", "net.conv"), head=(r"classifier\.", "net.fc")),
-        tensors_of("chenyaofo_vgg11_bn"),
+        REFERENCES.tensors("chenyaofo_vgg11_bn"),
         19,
     ),
 }

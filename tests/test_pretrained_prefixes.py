@@ -6,8 +6,8 @@ from functools import partial
 
 import numpy as np
 import pytest
+from pretrained_helpers import References
 from safetensors.numpy import save_file
-from test_pretrained_layouts import tensors_of
 
 from resjax.pretrained import read
 from resjax.pretrained.finding.besides import besides, classifier
@@ -16,7 +16,8 @@ from resjax.pretrained.finding.normalizers import constants
 from resjax.pretrained.finding.prefixes import equal, select
 from resjax.pretrained.reading.files import Lazy
 
-NET, VGG = tensors_of("akamaster_resnet20"), tensors_of("torchvision_vgg11")
+REFERENCES = References("pretrained.npz")
+NET, VGG = REFERENCES.tensors("akamaster_resnet20"), REFERENCES.tensors("torchvision_vgg11")
 BODY = {name: tensor for name, tensor in NET.items() if not name.startswith("linear")}
 MEAN, STD = np.float32([0.5, 0.25, 0.125]), np.float32([0.5, 1.0, 0.75])
 PAIR = (tuple(MEAN.tolist()), tuple(STD.tolist()))

@@ -102,6 +102,7 @@ def test_a_workdir_holds_the_network_and_where_it_comes_from(files, tmp_path):
         make_workdir(read(folder / "net.safetensors"), tmp_path / "run", experiment)
 
 
+@pytest.mark.slow
 def test_its_training_images_are_augmented_as_its_authors_did(files, tmp_path):
     """Padded with black before standardizing; statistics of such images are found again on such images."""
     folder, _, variables = files
@@ -159,6 +160,7 @@ def test_an_older_workdir_goes_on_without_the_fields_that_came_later(files, tmp_
     assert configs.differences(configs.load(home), config) == []
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_the_pretrained_network(files, tmp_path):
     folder, _, variables = files
     home = tmp_path / "run"

@@ -181,6 +181,7 @@ def test_a_lone_set_of_several_is_shown_but_not_fitted():
     assert line.r2 == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_every_single_unit_is_deleted():
     fields = models.defaults("resnet", stage_sizes=(2, 1), widths=(4, 6))
     network = models.build(fields, image_shape=(6, 6, 1), num_classes=3)

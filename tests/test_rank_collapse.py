@@ -81,6 +81,7 @@ def test_uniform_attention_leaves_nothing():
     assert again.relative == -np.inf and np.isfinite(again.whole).all()
 
 
+@pytest.mark.slow
 def test_a_layer_is_that_of_the_vit():
     network = models.build(
         models.defaults("vit", size="digits", depth=2, width=8, heads=2, mlp_width=12),

@@ -51,6 +51,7 @@ def losses(result, rows):
     return {tuple(row): loss for row, loss in variants}
 
 
+@pytest.mark.slow
 def test_draws_are_added_and_nothing_gets_worse(folder, tmp_path, monkeypatch, capsys):
     added, earlier = [], kept.earlier
 

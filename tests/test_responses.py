@@ -208,6 +208,7 @@ def test_a_constant_response_and_a_single_image_have_no_error():
     assert np.isnan(deviation_of(np.array([[[2.0], [5]]]))[1]).all()
 
 
+@pytest.mark.slow
 def test_the_study_shows_initialization(tmp_path):
     """Where γ = 1 and β = 0 make every normalized response 1, but for what differs between images."""
     result = STUDY.run(tiny_run(tmp_path / "run", placement="post"), Options(max_examples=64, batch_size=16))

@@ -95,6 +95,7 @@ def test_recorded_verdicts_follow_from_recorded_studies_and_the_limits_of_claims
     assert json.loads(json.dumps(TOLERANCES.tolerances(SCRIPTS / folder))) == recorded
 
 
+@pytest.mark.slow
 def test_a_limit_of_claims_json_decides(monkeypatch):
     """The median rise of the shorter training is 0.78 points, and its interval reaches from 0.4 to 1.1."""
     name, verdicts = "median rise where the shape stays, points", []

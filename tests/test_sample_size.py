@@ -35,6 +35,7 @@ def trained():
     return results, seen
 
 
+@pytest.mark.slow
 def test_shapes_progress_and_easy_examples_are_learned():
     results, seen = trained()
     assert tuple(results) == CONNECTIONS

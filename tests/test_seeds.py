@@ -67,6 +67,7 @@ def six(tmp_path_factory):
 # --- patterns ---
 
 
+@pytest.mark.slow
 def test_a_pattern_stands_for_the_runs_that_match_by_number(six):
     assert [path.name for path in find([six / "deep" / "seed*"])] == ["seed0", "seed2", "seed10"]
     assert len(find([str(six / "*" / "seed*")])) == 6

@@ -75,6 +75,7 @@ def test_two_cores_find_what_one_device_does(tmp_path):
         np.testing.assert_allclose(two[name], one[name], rtol=2e-4, atol=2e-5, err_msg=name)
 
 
+@pytest.mark.slow
 def test_two_of_the_tests_devices_find_what_one_does(monkeypatch):
     network = models.build(
         models.defaults("resnet", stage_sizes=(2,), widths=(4,)), image_shape=(6, 6, 1), num_classes=4

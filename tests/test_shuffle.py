@@ -64,6 +64,7 @@ def test_a_network_without_equal_units_is_refused():
     check(units, "none")
 
 
+@pytest.mark.slow
 def test_a_step_runs_the_units_in_the_order_that_was_drawn():
     c = configs.default("vit", size="digits", depth=2, width=8, heads=2, mlp_width=8)
     c.data.name, c.data.train_examples, c.train.batch_size, c.train.shuffle = "digits", 16, 16, "units"

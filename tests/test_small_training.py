@@ -40,6 +40,7 @@ def close(a, b):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6), a, b)
 
 
+@pytest.mark.slow
 def test_it_is_the_training_of_resjax_train(tmp_path):
     config = with_numbers(recipe(), seed=3)
     train_and_evaluate(config, tmp_path)
@@ -150,6 +151,7 @@ def test_loss_and_error_of_a_network_without_knowledge():
     assert error == 3 / 5
 
 
+@pytest.mark.slow
 def test_the_rate_is_chosen_on_images_that_are_held_out():
     c = with_holdout(with_numbers(recipe(150, norm=False, widths=(16,)), weight_decay=0), 200)
     c.data.train_examples = 800

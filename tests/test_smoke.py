@@ -60,6 +60,7 @@ def test_smoke_form_trains(path, tmp_path):
     assert 0 <= records[-1]["test_error"] <= 1
 
 
+@pytest.mark.slow
 def test_a_streamed_folder_trains_like_any_other(tmp_path):
     """The path of large data sets: decoded on the way, cropped on the host, resumed by step."""
     c = configs.default("resnet", depth=6, widths=(4, 8))

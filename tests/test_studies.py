@@ -50,6 +50,7 @@ def test_choices_about_batch_norm_are_of_networks_that_have_it(statistics):
     assert study.run(run, Options()).choices == (told if statistics else {"draws": 2})
 
 
+@pytest.mark.slow
 def test_all_studies_are_imported_without_matplotlib():
     code = (
         "import sys; sys.modules['matplotlib'] = None\n"

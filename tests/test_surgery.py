@@ -375,6 +375,7 @@ def result():
     )
 
 
+@pytest.mark.slow
 def test_the_function_stays_and_both_train_on_from_it():
     r = result()
     assert r.place == ("in front of all units", "behind stage1/unit2", "behind stage1/unit3")

@@ -162,6 +162,7 @@ def net(*, image_shape, num_classes):
 """
 
 
+@pytest.mark.slow
 def test_a_teacher_with_a_builder_of_somebody_else_is_allowed_by_name(teaching, tmp_path, monkeypatch):
     (tmp_path / "builder_of_a_teacher.py").write_text(BUILDER)
     monkeypatch.syspath_prepend(str(tmp_path))

@@ -148,6 +148,7 @@ def test_pmap_on_one_device_is_jit_on_one_device(one_device):
     assert_close(state, one_device[0])
 
 
+@pytest.mark.slow
 def test_pmap_normalizes_by_the_statistics_of_each_share(experiment, step):
     """Batch statistics of two shares, computed by hand, are what pmap's running averages hold."""
     devices = Devices("pmap", jax.devices()[:2])
@@ -212,6 +213,7 @@ def test_a_run_leaves_its_files_and_says_what_it_found(tmp_path, capfd):
     assert "step      8" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_update_norms_are_those_of_sgd(experiment):
     """Without momentum and decay, update = learning rate × gradient, layer by layer."""
     c = small_config()
@@ -482,6 +484,7 @@ def test_a_stop_request_saves_and_the_run_goes_on_later(finished, tmp_path):
     assert_equal(whole, resumed)
 
 
+@pytest.mark.slow
 def test_a_signal_in_the_last_steps_is_told_and_the_training_is_whole(finished, tmp_path, monkeypatch):
     """Then a loop of a shell, or the demo, does not go on with the next training."""
     write = loop._Reports.write
@@ -613,6 +616,7 @@ def test_processes_that_decode_end_with_a_training_that_is_killed(tmp_path):
     assert process.returncode == -signal.SIGKILL and "resource_tracker" not in said
 
 
+@pytest.mark.slow
 def test_training_imports_no_tensorflow():
     code = "import sys, resjax.train, resjax.analyze, resjax.demo; sys.exit('tensorflow' in sys.modules)"
     env = {**os.environ, "PYTHONPATH": str(REPOSITORY)}

@@ -213,6 +213,7 @@ def test_both_agree_where_units_are_affine_and_only_there(name):
     assert np.abs(curved[0][2] - curved[1][2]).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_linearized_it_is_the_taylor_polynomial_in_the_gates_of_an_affine_network():
     network, variables = kind("affine")
     bare = dataclasses.replace(network, head=Copy())  # the polynomial is that of the last state

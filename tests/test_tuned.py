@@ -36,6 +36,7 @@ def test_a_rate_is_an_argument_and_decides_what_is_learned():
         assert done.train[0, seed] == pytest.approx(np.mean(np.argmax(logits, -1) != labels))
 
 
+@pytest.mark.slow
 def test_a_choice_is_by_the_error_in_the_middle_or_at_all_places():
     train, held_out = bars(24, 0), bars(10, 1)
     trainings = [Training("one", moved, 24, 0.5) for moved in (False, True)]

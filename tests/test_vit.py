@@ -245,6 +245,7 @@ def test_gradients_of_all_path_lengths_sum_to_the_gradient(form):
     assert found.norm.shape[-1] == 7 and not found.norm[0, 0, 0] and (found.norm[0, 0, 1:] > 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", slow_but(FORMS, "pre"))
 def test_programs_do_not_grow_with_the_depth(form):
     def operations(depth, train):

@@ -125,6 +125,7 @@ def test_the_experiment_follows_the_closed_form_while_epsilon_is_small(placement
     assert np.all(r.branch_interval[..., 1] >= r.branch * (1 - 1e-9))
 
 
+@pytest.mark.slow
 def test_epsilon_ends_it_in_the_long_run():
     r = weight_decay("post", decay=1.0, steps=60, every=20, width=2, size=3, batch_size=4, draws=2)
     kept = r.branch[1] / r.branch[1, 0]

@@ -85,7 +85,7 @@ def _reached(measure: Callable[..., Any]) -> Iterator[tuple[str, str]]:
             yield f"{module}:{name}", ast.dump(node)
             waiting += [(module, used) for used in _used(source, node) | _attributes(node)]
     for module in whole:
-        yield module, ast.dump(_source(module).tree)
+        yield module, _syntax(_source(module).tree)
 
 
 def _used(source: _Source, node: ast.AST) -> set[str]:
@@ -136,10 +136,15 @@ def _path(module: str) -> Path | None:
 
 @functools.cache
 def _source(module: str) -> _Source:
-    text = source_of(module)
+    return _parsed(source_of(module))
+
+
+@functools.cache
+def _parsed(text: str) -> _Source:
+    """What the text of a module says. ``forget`` need not clear it: another text is another entry."""
     tree = _without_docstrings(ast.parse(text))
     used: dict[str, set[str]] = {}
-    for table in symtable.symtable(text, module, "exec").get_children():
+    for table in symtable.symtable(text, "module", "exec").get_children():
         used.setdefault(table.get_name(), set()).update(_globals(table))
     definitions: dict[str, list[ast.AST]] = {}
     imported, modules = {}, set()
@@ -154,6 +159,12 @@ def _source(module: str) -> _Source:
         for name in _defines(node):
             definitions.setdefault(name, []).append(node)
     return _Source(definitions, used, imported, modules, tree)
+
+
+@functools.cache
+def _syntax(tree: ast.Module) -> str:
+    """A whole module as text. Most studies reach the same modules."""
+    return ast.dump(tree)
 
 
 def _defines(node: ast.stmt) -> list[str]:
