@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from marks import slow_but
 from network_helpers import draw, logits_of
 
 from resjax import models
@@ -141,7 +142,7 @@ def test_response_normalization_of_maps_without_a_response():
 SIZES = {"T": 28_589_128, "S": 50_223_688, "B": 88_591_464, "L": 197_767_336}
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", slow_but(SIZES, "T", "B"))
 def test_convnext_has_the_published_numbers_of_parameters(size):
     assert count(build("convnext", IMAGENET, 1000, size=size)) == SIZES[size]
 
@@ -174,7 +175,7 @@ def test_multiply_adds():
 # --- units ---
 
 
-@pytest.mark.parametrize("form", TINY)
+@pytest.mark.parametrize("form", slow_but(TINY, "v2"))
 def test_a_network_without_a_unit_computes_what_a_gate_of_0_does(form):
     network, variables = tiny(form)
     x, n, gone = images(), network.num_units, [0, 2]

@@ -96,8 +96,11 @@ def steps(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "rel"),
     [
-        *[(name, 1e-6) for name in ("deletions", "pairs", "recalibrate", "committee", "interventions")],
-        *[(name, 1e-6) for name in ("looping", "influence")],
+        *[(name, 1e-6) for name in ("deletions", "pairs", "committee", "influence")],
+        *[
+            pytest.param(name, 1e-6, marks=pytest.mark.slow)
+            for name in ("recalibrate", "interventions", "looping")
+        ],
         ("pruning", 0.15),  # a greedy order is not known before
         ("forward_depth", 0.15),
         pytest.param("cut", 0.35, marks=pytest.mark.slow),  # nor which numbers of units are tried

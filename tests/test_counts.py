@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from marks import slow_but
 from scipy import stats
 
 from resjax.studies import counts
@@ -87,7 +88,7 @@ def drawn(rises, count, rng):
     return np.where(intact, ~healed, new), intact
 
 
-@pytest.mark.parametrize("count", [128, 397])
+@pytest.mark.parametrize("count", slow_but([128, 397], 128))
 @pytest.mark.parametrize("name", RISES)
 def test_the_interval_covers_the_true_number(name, count):
     """In at least 88 of 100 test sets (expected: 92 or more). The percentiles of the resampled counts cover

@@ -83,7 +83,7 @@ def close(found, expected):
 
 
 @pytest.mark.parametrize("kind", GONE)
-@pytest.mark.parametrize("case", slow_but(CASES, "post", "bn_after_add", "plain"))
+@pytest.mark.parametrize("case", slow_but(CASES, "post", "plain"))
 def test_the_logits_are_those_with_gates_of_0(case, kind):
     network, variables, shape, can_go = whole(case)
     chosen = OF_CASE.get(case, GONE)[kind]
@@ -220,6 +220,7 @@ def test_what_is_left_of_a_unit_is_not_joined_to_a_part_that_reads_context():
         cut(network, [network.units[2].name], SHAPE)
 
 
+@pytest.mark.slow
 def test_training_updates_the_statistics_of_what_stays():
     """Also those within what is left of a cut unit, as where the whole network runs with its gates."""
     network, variables, shape, _ = whole("bn_after_add")

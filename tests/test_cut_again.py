@@ -43,6 +43,7 @@ def smaller_by_one(network, variables, shape, names, maps):
     return smaller, cut_variables(network, variables, names, shape)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "case", slow_but(["post", "pre", "bn_after_add", "projection", "effective paths"], "projection")
 )

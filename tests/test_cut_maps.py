@@ -125,7 +125,7 @@ def test_what_does_not_vary_is_left_out(kind):
 GONE = ("stage1/unit2", "stage2/unit1", "stage2/unit2", "stage3/unit2")
 
 
-@pytest.mark.parametrize("kind", ["affine", "linear"])
+@pytest.mark.parametrize("kind", slow_but(["affine", "linear"], "affine"))
 @pytest.mark.parametrize(
     "case", slow_but(["post", "pre", "bn_after_add", "projection", "plain", "effective paths"], "post")
 )
@@ -162,6 +162,7 @@ def test_later_maps_are_fitted_on_what_the_first_ones_leave():
         np.testing.assert_allclose(one, other, rtol=1e-2, atol=1e-3, err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_relu_follows_where_one_ends_the_units():
     x = -jnp.ones((2, 3))
     for rectified, expected in ((True, 0), (False, -1)):

@@ -46,6 +46,7 @@ def test_statistics_of_two_batches(name):
         assert_close(home[path], expected, 1e-6)  # the momentum is estimated
 
 
+@pytest.mark.slow
 def test_each_deletion():
     name = "linen: pre-activation ResNet"
     own, found = case(name), found_in(name)

@@ -10,6 +10,7 @@ import pytest
 from discover_helpers import case, found_in
 from foreign.linen import ConvNeXt, ResNet, ViT
 from foreign.plain_jax import normalized
+from marks import slow_but
 
 import resjax
 from resjax.network.refusal import Refusal
@@ -62,7 +63,7 @@ BEHIND = {  # {layer of Linen: what its response is the output of}
 }
 
 
-@pytest.mark.parametrize("name", BEHIND)
+@pytest.mark.parametrize("name", slow_but(BEHIND, *list(BEHIND)[::2]))
 def test_layers_are_those_that_linen_captures(name):
     module, behind = BEHIND[name]
     own, result = case(name), found_responses(name)

@@ -7,6 +7,7 @@ import pytest
 from discover_helpers import MAKERS, assert_close, case, found_in, jitted, labels_for, loss, paths_of
 from foreign import refused
 from foreign.case import in_double
+from marks import slow_but
 
 import resjax
 from resjax import analysis
@@ -18,7 +19,7 @@ X_OF_8 = np.random.default_rng(1).normal(size=(4, 8))
 TRAINED = [name for name in MAKERS if "ResNet" in name and not name.startswith("equinox")]
 
 
-@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("name", slow_but(TRAINED, *TRAINED[:2]))
 def test_logits_and_statistics(name):
     own, found = case(name, double=True), found_in(name, double=True)
     key = jax.random.key(0)
@@ -40,7 +41,7 @@ def test_logits_and_statistics(name):
     assert any(np.abs(old[path] - value).max() > 1e-3 for path, value in here.items())
 
 
-@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("name", slow_but(TRAINED, *TRAINED[:2]))
 def test_gradients_of_the_parameters(name):
     own, found = case(name, double=True), found_in(name, double=True)
     labels, key = labels_for(own), jax.random.key(0)

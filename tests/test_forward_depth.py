@@ -191,6 +191,7 @@ def test_the_study_shows_the_network_at_initialization():
     np.testing.assert_allclose(right.lines[1].get_ydata(), 100 * result.agreement[0])
 
 
+@pytest.mark.slow
 def test_no_program_is_compiled_for_each_unit():
     deep = models.defaults("resnet", stage_sizes=(6,), widths=(4,))
     network = models.build(deep, image_shape=SHAPE, num_classes=CLASSES)

@@ -221,6 +221,7 @@ def test_studies_run_with_what_is_given_and_say_what_is_missing(bare, tmp_path):
     assert len(results["paths"].exact) == 1  # without a training mode
 
 
+@pytest.mark.slow
 def test_with_initial_variables_there_is_a_control(full, tmp_path):
     here = dataclasses.replace(full, folder=tmp_path)
     results, left_out = run(here, "identity", "pruning", "backward_signal")

@@ -104,7 +104,7 @@ def test_layers_come_in_the_order_in_which_they_run(network):
     assert heads == ["head/last_but_one/kernel", "head/classifier/kernel"]
 
 
-@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("train", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_gradients_are_those_of_each_batch(network, variables, train):
     images, labels = examples(11)
     result = gradients(network, variables, images, labels, train=train, batch_size=4, step=3)

@@ -94,6 +94,7 @@ def test_at_initialization_activations_are_normalized_and_nothing_else_changes(r
     assert np.abs(raw.std[raw.normalized] - 1).max() > 0.2
 
 
+@pytest.mark.slow
 def test_a_run_without_training_is_no_control_of_itself(tmp_path):
     result = study().run(tiny_run(tmp_path / "run", step=0), QUICK, lambda done, of: None)
     assert result.initial is None and "at initialization" not in result.choices
@@ -167,6 +168,7 @@ def test_a_figure_shows_initialization_first_and_pale():
     assert [label for _, label, *_ in drawn({"": two()})] == ["at init", ""]
 
 
+@pytest.mark.slow
 def test_a_kept_result_has_its_control_and_depends_on_it(run, monkeypatch):
     one = study(measure=STUDIES["responses"].measure, result=STUDIES["responses"].result)
     result = one.run(run, QUICK)

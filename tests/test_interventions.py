@@ -225,6 +225,7 @@ def test_running_statistics_of_step_0_are_a_choice():
     assert not np.array_equal(r.kl, result_of("pre").of("reset", "kl"))
 
 
+@pytest.mark.slow
 def test_each_kind_is_compiled_once():
     network = build("post", widths=(3,), stage_sizes=(2,))
     v = jax.tree.map(jnp.asarray, draw(network, SHAPE))  # numpy's count as another kind of argument
@@ -295,6 +296,7 @@ def test_the_rule_for_parallel_stacks():
     ]
 
 
+@pytest.mark.slow
 def test_progress_covers_the_means_too():
     network, v = made("pre")
     images, labels = examples()

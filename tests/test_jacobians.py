@@ -34,7 +34,10 @@ def examples(n):
 
 @pytest.mark.parametrize(
     "fields",
-    [{}, {"placement": "post", "shortcut": "none", "stage_sizes": (2,), "widths": (2,)}],
+    [
+        pytest.param({}, marks=pytest.mark.slow),
+        {"placement": "post", "shortcut": "none", "stage_sizes": (2,), "widths": (2,)},
+    ],
     ids=["pre", "plain"],
 )
 def test_equals_dense_singular_values(fields):

@@ -125,6 +125,7 @@ def test_only_sets_that_are_new_are_measured(monkeypatch):
     assert both.kl[2] == 0 and both.intact_loss == one.intact_loss == both.loss[2]
 
 
+@pytest.mark.slow
 def test_fewer_examples_are_other_scores():
     run = subject()
     few, all_ = (

@@ -171,6 +171,7 @@ def test_every_example_counts_once_whatever_the_batch_size():
     np.testing.assert_allclose(parts.error * 11, np.round(parts.error * 11), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_errors_of_each_class_on_request():
     network, variables, images, labels, whole = lesions_of("plain")
     assert whole.class_error is None

@@ -117,6 +117,7 @@ def test_the_paths_that_are_left(live):
     assert left == [1, 3, 3, 1, None, None]
 
 
+@pytest.mark.slow
 def test_the_gradient_is_that_of_the_changed_network(run, live):
     own = state(live, u1=0.0, u2=0.5, order=[0, 2, 1, 3, 4])
     found = live.gradient(own)

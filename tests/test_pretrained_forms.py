@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from marks import slow_but
 from network_helpers import equal
 from pretrained_helpers import activations
 from pretrained_references import FORMS, Tensors, post, pre, vgg11
@@ -28,7 +29,7 @@ def imported(tensors, side=8, head=True, **fields):
     return network, to_variables(tensors, network, shape, layout.naming(network), head=head)
 
 
-@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("name", slow_but(FORMS, *list(FORMS)[::2]))
 def test_activations_of_every_block_are_those_of_its_definition(name):
     function, arguments, (channels, side), layout, model = FORMS[name]
     tensors, x, wanted = made(function, channels, side, **arguments)

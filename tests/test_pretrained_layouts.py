@@ -228,7 +228,7 @@ EXPORTED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", EXPORTED)
+@pytest.mark.parametrize("name", slow_but(EXPORTED, *list(EXPORTED)[::2]))
 def test_what_is_exported_comes_back_bit_for_bit(name, tmp_path):
     kind, fields = EXPORTED[name]
     model = models.defaults(kind, **fields)

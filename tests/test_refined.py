@@ -100,6 +100,7 @@ def test_the_table_names_the_smallest_sizes_too(folder):
     assert [sizes for _, _, sizes, _ in plan.rows(plan_)] == ["64 examples", *["64 examples, 8 draws"] * 2]
 
 
+@pytest.mark.slow
 def test_without_time_a_study_of_cuts_does_not_train(folder):
     """The table says so; with more time it trains, and what was given is kept."""
     options = dataclasses.replace(FULL, cut_training="30 steps")

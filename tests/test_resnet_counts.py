@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from marks import slow_but
 
 from resjax.models import build, defaults
 
@@ -32,7 +33,7 @@ def imagenet(**fields) -> int:
     return count("imagenet_resnet", 224, 1000, **fields)
 
 
-@pytest.mark.parametrize("depth", CIFAR)
+@pytest.mark.parametrize("depth", slow_but(CIFAR, *list(CIFAR)[:3]))
 def test_cifar_depths(depth):
     """He et al. 2015, Table 6 prints 0.27, 0.46, 0.66, 0.85, 1.7 and 19.4 million."""
     post = {"depth": depth, "placement": "post"}
@@ -73,7 +74,7 @@ def test_without_normalization():
     assert fixup == CIFAR[20] - 2 * channels + 16 + 9 * 5
 
 
-@pytest.mark.parametrize("depth", IMAGENET)
+@pytest.mark.parametrize("depth", slow_but(IMAGENET, *list(IMAGENET)[:3]))
 def test_imagenet_depths(depth):
     assert imagenet(depth=depth, version="v1") == IMAGENET[depth]
 

@@ -124,6 +124,7 @@ def test_a_group_is_named_by_what_its_folders_share(names, label):
     assert grouped(*names) == {label: list(names)}
 
 
+@pytest.mark.slow
 def test_names_of_groups_are_as_long_as_needed(six):
     runs = load_runs([six / "*" / "seed*"])
     assert groups_of(runs) == {
@@ -295,6 +296,7 @@ def test_from_workdirs_to_the_report_of_groups(six, capsys):
     assert "deep, n = 3 seeds" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_seed_of_which_a_study_failed_is_missing_in_the_group(six, tmp_path, monkeypatch):
     original = STUDIES["curves"]
 

@@ -45,6 +45,7 @@ def normed():
     return {s: shattering(shortcut=s, norm=True, **size) for s in (False, True)}
 
 
+@pytest.mark.slow
 def test_plain_networks_with_batchnorm_halve_the_correlation_in_every_layer(normed):
     plain = normed[False]
     rate, fit = plain.exponential()

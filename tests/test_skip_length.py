@@ -35,6 +35,7 @@ def parameters(of):
     return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
 
 
+@pytest.mark.slow
 def test_all_lengths_have_the_same_parameters():
     lengths, how = (1, 2, 3, 4, 6, 12), {"widths": (2, 3)}
     counts = {parameters(network(n, **how)) for n in lengths} | {parameters(network(6, plain=True, **how))}

@@ -56,6 +56,7 @@ def test_it_is_the_training_of_resjax_train(tmp_path):
     assert trained.loss.shape == trained.error.shape == (6,) and not trained.diverged
 
 
+@pytest.mark.slow
 def test_seeds_rates_and_decays_share_a_program_and_are_trained_as_alone(monkeypatch):
     made = []
 

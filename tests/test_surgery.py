@@ -429,6 +429,7 @@ def test_json_and_figure():
     assert len(STUDY.plot({"a": result(), "b": result(), "c": result()}).axes) == 3
 
 
+@pytest.mark.slow
 def test_a_place_where_no_copy_fits_is_refused_and_not_met_with_a_crash():
     """LeNet's last unit, 120 → 84, would keep 84 numbers, with another kernel."""
     network = models.build(models.defaults("lenet5"), image_shape=(28, 28, 1), num_classes=3)

@@ -96,6 +96,7 @@ def test_the_loss_of_evaluations_is_that_on_labels(taught):
     np.testing.assert_allclose(evaluated[0], on_labels, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_resuming_is_bit_identical_even_if_the_teacher_was_trained_on(half, teaching, taught):
     a, b = half
     further(load_run(a))

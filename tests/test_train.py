@@ -110,6 +110,7 @@ def test_the_step_is_pure_and_needs_no_devices(experiment, step):
     assert all(moved)
 
 
+@pytest.mark.slow
 def test_the_loop_of_one_dispatch_is_the_step_repeated(experiment, step):
     c = experiment.config
     feed = Feed(c, experiment.dataset, Devices(devices=jax.devices()[:1]), 0)
@@ -143,6 +144,7 @@ def test_pmap_agrees_with_one_device_where_there_is_no_batchnorm(model):
     assert_close(a, b)
 
 
+@pytest.mark.slow
 def test_pmap_on_one_device_is_jit_on_one_device(one_device):
     state, _ = run_steps(small_config(), Devices("pmap", jax.devices()[:1]))
     assert_close(state, one_device[0])
@@ -404,6 +406,7 @@ def test_an_infinite_gradient_is_traced_to_its_layer(experiment):
     assert where.startswith("the gradient of head/")
 
 
+@pytest.mark.slow
 def test_a_dispatch_after_a_stopped_one_does_nothing(experiment):
     c = experiment.config
     feed = Feed(c, experiment.dataset, Devices(devices=jax.devices()[:1]), 0)

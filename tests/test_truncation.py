@@ -236,6 +236,7 @@ class Copy(nn.Module):
         return x
 
 
+@pytest.mark.slow
 def test_without_a_branch_only_shortcuts_are_left():
     network, variables = kind("curved")
     gates = np.zeros(network.num_units)

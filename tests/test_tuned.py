@@ -149,6 +149,7 @@ def test_one_layer_at_a_time_loses_its_sharing(monkeypatch):
     }
 
 
+@pytest.mark.slow
 def test_a_chain_of_layers_pools_where_it_should():
     net = chain(("convolution",) * 3, (2, 3, 4), image_shape=(8, 9, 1), num_classes=5, pools=(1, 2))
     variables = initial(net, (8, 9, 1))

@@ -48,6 +48,7 @@ def test_scores_are_those_of_a_loop(setting):
     assert intact.error[0] == scores.error[0] and intact.error.shape == (1,)
 
 
+@pytest.mark.slow
 def test_deleting_each_is_a_variant(setting):
     network, v, images, labels = setting
     one = lesion(network, v, images, labels, per_class=True)

@@ -201,7 +201,7 @@ def test_multiply_adds_count_attention():
 # --- units ---
 
 
-@pytest.mark.parametrize("form", slow_but(FORMS, "pre", "post"))
+@pytest.mark.parametrize("form", slow_but(FORMS, "post"))
 def test_a_network_without_a_unit_computes_what_a_gate_of_0_does(form):
     network, variables = tiny(form)
     x, n = images(), network.num_units
@@ -229,6 +229,7 @@ def test_attention_changes_places_with_attention_only():
         network.apply(variables, x, order=[1, 0, 2, 3, 4, 5])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", slow_but(["pre", "post"], "post"))
 def test_gradients_of_all_path_lengths_sum_to_the_gradient(form):
     network, variables = tiny(form)

@@ -186,6 +186,7 @@ def test_the_moment_is_when_kernels_are_small():
     np.testing.assert_allclose(left(made([0.5, 1, 0.1])), [0.5, 1, 0.1])
 
 
+@pytest.mark.slow
 def test_the_claim_measures_both_units_and_json_keeps_everything(monkeypatch):
     def short(placement, seed, draws, width, size):
         assert (seed, draws, width, size) == (4, 2, 4, 4)
