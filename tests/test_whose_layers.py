@@ -100,6 +100,7 @@ def test_recorded_verdicts_follow_from_the_recorded_errors(path):
     assert f"\n\n{LAYERS.table(record)}\n\n" in page, "docs/results/whose_layers.py prints it"
 
 
-def test_the_recorded_slope_follows_from_the_recorded_norms():
-    record = json.loads((REPOSITORY / "docs/results/residual_alignment.json").read_text("utf-8"))
+@pytest.mark.parametrize("name", ALIGNMENT.FILES.values())
+def test_the_recorded_slope_follows_from_the_recorded_norms(name):
+    record = json.loads((REPOSITORY / "docs/results" / name).read_text("utf-8"))
     assert json.loads(json.dumps(ALIGNMENT.judged(record["runs"]))) == record["judged"]

@@ -1,13 +1,13 @@
 """Row 33: the largest singular values of branches' Jacobians by depth (Li & Papyan 2023, RA4).
 
-    python docs/results/residual_alignment.py WORKDIR
+    python docs/results/residual_alignment.py WORKDIR digits|cifar10 [DATA]
 
-*Protocol.* Pre-activation ResNets of 6, 12 and 24 units on digits, three seeds, trained as ``twelve_units``
-says. ‖J_f‖₂ of each unit's branch by ``resjax.analysis.jacobians`` (20 power iterations), at 8 training
-images. Units that change the shape are left out: their branch has no square Jacobian. A network has one
-number, the geometric mean over its other units and the images; a seed has one slope, of log number on log
-units, by least squares over three depths. The same networks at initialization are measured beside them, with
-BatchNorm's statistics re-estimated.
+*Protocol.* Pre-activation ResNets of 6, 12 and 24 units, three seeds, trained as ``twelve_units`` says; DATA
+is an .npz file of CIFAR-10. ‖J_f‖₂ of each unit's branch by ``resjax.analysis.jacobians``, 20 iterations,
+at 8 training images. Units that change the shape are left out: their branch has no square Jacobian. A network
+has one number, the geometric mean over its other units and the images; a seed has one slope, of log number on
+log units, by least squares over three depths. The same networks at initialization are measured beside them,
+with BatchNorm's statistics re-estimated.
 
 *Criteria* of docs/results/claims.json, committed before the measurement: the slope, and the trained minus the
 initial slope. Intervals are Student's t over seeds.
@@ -35,7 +35,8 @@ from resjax.workdir.atomic import write
 from resjax.workdir.provenance import provenance
 from resjax.workdir.stopping import ends_process
 
-FILE = Path(__file__).resolve().with_suffix(".json")
+HERE = Path(__file__).resolve().parent
+FILES = {"digits": "residual_alignment.json", "cifar10": "residual_alignment_cifar10.json"}
 NETWORKS = ("resnet6", "resnet", "resnet24")
 IMAGES = 8
 
@@ -92,31 +93,32 @@ def judged(rows: list[Row]) -> Row:
     }
 
 
-def main(workdir: Path) -> None:
+def main(workdir: Path, part: str, data: str) -> None:
     rows: list[Row] = []
     for seed in twelve_units.SEEDS:
         for network in NETWORKS:
-            folder = workdir / f"digits-{network}-seed{seed}"
+            folder = workdir / f"{part}-{network}-seed{seed}"
             if not path_of(folder, "jacobians").is_file():
-                train_and_evaluate(twelve_units.config_of("digits", network, seed), folder)
+                train_and_evaluate(twelve_units.config_of(part, network, seed, data), folder)
             rows.append({"network": network, "seed": seed, **kept(folder, "jacobians", measured)})
             print(network, seed, {state: level(rows[-1][state]) for state in ("trained", "initial")})
     record = {
         "made": {k: v for k, v in provenance().items() if k != "command"},
-        "command": "python docs/results/residual_alignment.py WORKDIR",
-        "config": twelve_units.config_of("digits", "resnet", 0).to_dict()
+        "command": f"python docs/results/residual_alignment.py WORKDIR {part}",
+        "config": twelve_units.config_of(part, "resnet", 0).to_dict()
         | {"seed": list(twelve_units.SEEDS), "stage_sizes": twelve_units.DEPTHS},
         "judged": judged(rows),
         "runs": rows,
     }
-    write(FILE, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    write(HERE / FILES[part], json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     print(json.dumps(record["judged"], indent=1, ensure_ascii=False))
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
+    workdir, part, data = (*sys.argv[1:], *[""] * 3)[:3]
+    if part not in FILES or len(sys.argv) > 4:
         raise SystemExit(__doc__)
     compile_quickly()
     keep_compiled()
     with ends_process():
-        main(Path(sys.argv[1]))
+        main(Path(workdir), part, data)
