@@ -41,8 +41,11 @@ function unitOf(label, name) {
 
 for (const one of said) one.units = one.names.map(name => one.layers ? unitOf(one.label, name) : name);
 
-// A figure of a given network has no label.
-const same = (a, b) => a.unit === b.unit && (a.label === b.label || !a.label || !b.label);
+// Networks whose units all have the same names, such as a network and its plain twin, are compared unit by
+// unit; of others, each unit stands for itself. A figure of a given network has no label.
+const twins = (a, b) => units[a].size === units[b].size && [...units[a]].every(name => units[b].has(name));
+const comparable = (a, b) => a === b || !a || !b || twins(a, b);
+const same = (a, b) => a.unit === b.unit && comparable(a.label, b.label);
 
 // --- where they are ---
 
@@ -60,7 +63,8 @@ function placesOfNames(said, {frame, x, y}) {
     const [top, bottom] = y ? y.slice(2 * k) : [frame[1], frame[3]];
     return {
       said, k, name, label: said.label, unit: said.units[k], panel: said.panel, left, right, top, bottom,
-      x: (left + right) / 2, y: (top + bottom) / 2, point: Boolean(x && y), row: !x,
+      x: (left + right) / 2, y: (top + bottom) / 2,
+      point: Boolean(x && y), row: !x, map: !x || "values" in said,
     };
   }).filter(place => place.left !== null && place.top !== null);
 }
@@ -78,17 +82,25 @@ function hits(figure, x, y) {
 
 let kept = [];  // places whose units stay highlighted
 
-function highlight(chosen) {
+// In the map to which the pointer points, one column and one row; elsewhere, all places of these units.
+function highlight(chosen, pointed) {
   document.querySelectorAll(".unit-mark").forEach(mark => mark.remove());
   for (const figure of figures) {
-    const own = placesOf(figure).filter(place => chosen.some(one => same(one, place)));
-    for (const {left, top, right, bottom, point} of joined(own)) {
-      const mark = element("i", figure.element, undefined, point ? "unit-mark point" : "unit-mark");
-      const share = value => `${100 * value / PARTS}%`;
-      Object.assign(mark.style, {
-        left: share(left), top: share(top), width: share(right - left), height: share(bottom - top),
-      });
-    }
+    const crossed = chosen.filter(place => figure === pointed && place.map);
+    const here = place => crossed.includes(place) || crossed.every(one => one.panel !== place.panel);
+    mark(figure, placesOf(figure).filter(place => chosen.some(one => same(one, place)) && here(place)));
+  }
+}
+
+function mark(figure, places) {
+  const share = value => `${100 * value / PARTS}%`;
+  for (const {left, top, right, bottom, point, map} of joined(places)) {
+    const own = element("i", figure.element, undefined, "unit-mark");
+    own.classList.toggle("point", point);
+    own.classList.toggle("map", map);
+    Object.assign(own.style, {
+      left: share(left), top: share(top), width: share(right - left), height: share(bottom - top),
+    });
   }
 }
 
@@ -98,7 +110,7 @@ function joined(places) {
   for (const place of [...places].sort((a, b) => a.top - b.top || a.left - b.left)) {
     const last = found.at(-1);
     const beside = last && last.top === place.top && last.bottom === place.bottom && place.left <= last.right;
-    if (beside && !place.point) last.right = Math.max(last.right, place.right);
+    if (beside && !place.point && !place.map) last.right = Math.max(last.right, place.right);
     else found.push({...place});
   }
   return found;
@@ -138,7 +150,7 @@ function crossing(places) {
 
 // The names of the units; where several networks have different ones there, each with its network.
 function titleOf(places) {
-  const names = [...new Set(places.map(place => place.name))];
+  const names = [...new Set([...places].sort((a, b) => a.k - b.k).map(place => place.name))];
   const several = new Set(places.map(place => place.label)).size > 1 && names.length > 1;
   const labels = name => places.filter(place => place.name === name).map(place => place.label).join(", ");
   return names.map(name => several ? `${name} (${labels(name)})` : name).join(" and ");
@@ -160,28 +172,42 @@ function fill(figure, places) {
   shown.forEach((cells, i) => {
     if (i === 0 && !cells.some(Boolean)) return;
     const line = element("tr", table);
-    cells.forEach((cell, j) => element(i === 0 || j === 0 ? "th" : "td", line, cell));
+    cells.forEach((cell, j) => {
+      const [, value, interval] = cell.match(/^(\S.*?)( \(.* to .*\))$/) ?? [];
+      const own = element(i === 0 || j === 0 ? "th" : "td", line, interval ? value : cell);
+      if (interval) element("span", own, interval);  // the line breaks in front of it, not within
+    });
   });
 }
 
-// Beside the point (in the window), where it fits; never outside of the window.
-function move(x, y) {
+// Beside the highlighted unit at the height y (in the window) or, where there is no room, below or above its
+// figure; never outside of the window.
+function move(figure, places, y) {
+  const size = figure.element.getBoundingClientRect(), page = document.documentElement, gap = 10, margin = 4;
+  const here = one => places.some(place => place.panel === one.panel && same(place, one));
+  const own = placesOf(figure).filter(one => !one.row && here(one));
+  const left = size.left + Math.min(...own.map(place => place.left)) / PARTS * size.width - gap;
+  const right = size.left + Math.max(...own.map(place => place.right)) / PARTS * size.width + gap;
   box.hidden = false;
   box.style.left = box.style.top = "0px";
-  const {width, height} = box.getBoundingClientRect(), page = document.documentElement;
-  const gap = 14, margin = 4;
-  const within = (at, size, room) => {
-    const beside = at + gap + size <= room - margin ? at + gap : at - gap - size;
-    return Math.max(margin, Math.min(beside, room - size - margin));
-  };
-  box.style.left = `${scrollX + within(x, width, page.clientWidth)}px`;
-  box.style.top = `${scrollY + within(y, height, page.clientHeight)}px`;
+  const {width, height} = box.getBoundingClientRect();
+  const fits = {right: right + width + margin <= page.clientWidth, left: left - width >= margin};
+  let at = [right, y + gap];
+  if (!fits.right) at = [left - width, y + gap];
+  if (!fits.right && !fits.left) {
+    const below = size.bottom + height + margin <= page.clientHeight;
+    at = [(left + right - width) / 2, below ? size.bottom : size.top - height];
+  }
+  const within = (value, room) => Math.max(margin, Math.min(value, room - margin));
+  box.style.left = `${scrollX + within(at[0], page.clientWidth - width)}px`;
+  box.style.top = `${scrollY + within(at[1], page.clientHeight - height)}px`;
 }
 
-function show(figure, places, x, y) {
-  highlight(places);
+function show(figure, places, y) {
+  highlight(places, figure);
+  mark(figure, places.filter(place => place.said.layers));  // darker than the rest of its unit
   fill(figure, places);
-  move(x, y);
+  move(figure, places, y);
 }
 
 function leave() {
@@ -217,7 +243,7 @@ function go(figure, place) {
     y: row && !place.row ? old?.y ?? row.y : place.y,
   };
   const size = figure.element.getBoundingClientRect(), {x, y} = figure.at;
-  show(figure, hits(figure, x, y), size.left + x / PARTS * size.width, size.top + y / PARTS * size.height);
+  show(figure, hits(figure, x, y), size.top + y / PARTS * size.height);
 }
 
 const STEPS = {ArrowLeft: -1, ArrowUp: -1, ArrowRight: 1, ArrowDown: 1, Home: -Infinity, End: Infinity};
@@ -246,15 +272,15 @@ for (const figure of figures) {
     if (event.pointerType === "touch") return;  // it scrolls, or it will click
     const places = hits(figure, ...pointOf(figure, event));
     own.classList.toggle("on-unit", places.length > 0);
-    if (places.length) show(figure, places, event.clientX, event.clientY);
+    if (places.length) show(figure, places, event.clientY);
     else leave();
   });
   own.addEventListener("pointerleave", event => event.pointerType === "touch" || leave());
   own.addEventListener("click", event => {
     const places = hits(figure, ...pointOf(figure, event));
-    const again = places.length && places.every(place => kept.some(one => same(one, place)));
+    const again = places.length === kept.length && places.every(place => kept.includes(place));
     kept = again ? [] : places;
-    if (kept.length) show(figure, places, event.clientX, event.clientY);
+    if (kept.length) show(figure, places, event.clientY);
     else leave();
     event.stopPropagation();
   });
