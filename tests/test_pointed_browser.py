@@ -87,9 +87,11 @@ def share(study, results, x, y=0.5, panel=0, narrow=False, form=""):
 
 
 def place(page, study, at):
-    """That share of the figure as a point of the window, after scrolling to its section."""
-    page.evaluate(f"document.querySelector('#{study} figure').scrollIntoView({{block: 'center'}})")
-    box = page.locator(f"#{study} figure img").bounding_box()
+    """That share of the figure as a point of the window, after scrolling it to the middle."""
+    image = page.locator(f"#{study} figure img")
+    box = image.bounding_box()
+    page.evaluate(f"scrollBy(0, {box['y'] + at[1] * box['height'] - page.viewport_size['height'] / 2})")
+    box = image.bounding_box()
     return box["x"] + at[0] * box["width"], box["y"] + at[1] * box["height"]
 
 
