@@ -1,5 +1,8 @@
 """Results made by hand, and a small report of them."""
 
+import json
+import re
+
 import numpy as np
 
 from resjax.report.write import Report
@@ -90,3 +93,8 @@ def report_of_two():
         provenance={"commit": "0123abcd"},
         command={name: f"python -m resjax.analyze --studies={name}" for name in SHOWN},
     )
+
+
+def data_of(text):
+    """What the first figure with units in this part of a page says to the page's script."""
+    return json.loads(re.search(r'class="units">(.*?)</script>', text)[1])

@@ -4,8 +4,9 @@ import json
 import re
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
-from report_helpers import SHOWN, deletions, report_of_two
+from report_helpers import LABELS, SHOWN, data_of, deletions, report_of_two
 
 from resjax.report import compare
 from resjax.report.write import read, write
@@ -75,7 +76,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         attrs = dict(attrs)
-        assert tag not in ("script", "link", "iframe", "object")
+        assert tag not in ("link", "iframe", "object") and not (tag == "script" and "src" in attrs)
         self.loaded += [attrs[k] for k in ("src", "srcset", "data") if k in attrs]
         self.links += [attrs["href"]] if "href" in attrs else []
         self.ids |= {attrs["id"]} if "id" in attrs else set()
@@ -145,3 +146,42 @@ def test_results_are_read_back(written):
         read(out / "curves.json", STUDIES["lesion"])
     with pytest.raises(FileNotFoundError, match="does not exist"):
         read(out / "nothing.json", STUDIES["lesion"])
+
+
+def cells_of(section):
+    """Cells of the section's table of numbers, [row][column]."""
+    table = section[section.index('<table class="numbers">') :]
+    rows = re.findall(r"<tr>(.*?)</tr>", table[: table.index("</table>")])
+    return [re.findall(r"<t[hd]>(.*?)</t[hd]>", row) for row in rows]
+
+
+def test_the_numbers_of_a_unit_are_those_in_the_data(written):
+    _, path, out = written
+    sections = dict(re.findall(r'<section id="(\w+)">(.*?)</section>', path.read_text("utf-8"), re.DOTALL))
+    assert 'class="units"' not in sections["curves"]  # it has no figure of units
+    columns, *rows = cells_of(sections["lesion"])
+    stored = json.loads((out / "lesion.json").read_text("utf-8"))["runs"]
+    for said, label in zip(data_of(sections["lesion"])["said"], LABELS, strict=True):
+        result = stored[said["label"]]["result"]
+        assert said["label"] == label and said["names"] == result["unit"] and len(said["rows"]) == 10
+        for k, (row,) in enumerate(said["rows"]):
+            shown = {columns[i]: rows[row][i] for i in said["columns"]}
+            assert shown["error"] == words.percent(float(result["error"][k]))
+            assert shown["KL (nats)"] == words.number(float(result["kl"][k]))
+            assert rows[row][said["own"]] == result["unit"][k]
+    columns, *rows = cells_of(sections["gradients"])
+    stored = json.loads((out / "gradients.json").read_text("utf-8"))["runs"]
+    for said in data_of(sections["gradients"])["said"]:
+        result = stored[said["label"]]["result"]
+        mean = np.mean(result["norm"], axis=1)  # [step, layer]
+        assert said["layers"] and said["names"] == result["layer"]
+        for k, (row,) in enumerate(said["rows"]):
+            shown = [rows[row][i].split(" (")[0] for i in said["columns"]]
+            assert shown == [words.number(value) for value in mean[:, k]]
+
+
+def test_a_name_does_not_end_the_script(written):
+    _, path, _ = written
+    text = path.read_text("utf-8")
+    assert LABELS[1] == "<b>flat</b>" and "<b>flat" not in text
+    assert data_of(text)["said"][1]["label"] == LABELS[1]

@@ -129,7 +129,7 @@ def table(study: Study, results: Pooled) -> Table:
     for label, result in results.items():
         of_runs = {run: _cells(study, one) for run, one in by_run(label, result).items()}
         if len(of_runs) > 1 and _same_rows(list(of_runs.values())):
-            tables[f"{label} ({len(of_runs)} seeds)"] = _pooled(list(of_runs.values()))
+            tables[_of_seeds(label, of_runs)] = _pooled(list(of_runs.values()))
         else:
             tables.update(of_runs)
     columns = tuple(dict.fromkeys(column for own in tables.values() for column in own))
@@ -139,6 +139,22 @@ def table(study: Study, results: Pooled) -> Table:
         cells = [own.get(column, ["–"] * length) for column in columns]
         rows += [(label, *row) for row in zip(*cells, strict=True)]
     return Table((study.labels, *columns), rows)
+
+
+def labels_of_rows(results: Pooled) -> dict[str, list[str]]:
+    """{label in a figure: labels in ``table``}: its own one, that of its group, and those of its runs; the
+    table has some of them."""
+    found: dict[str, list[str]] = {}
+    for label, result in results.items():
+        runs = by_run(label, result)
+        group = [_of_seeds(label, runs)] if isinstance(result, Seeds) else []
+        found |= {run: [run, *group] for run in runs}
+        found[label] = list(dict.fromkeys([label, *group, *runs]))
+    return found
+
+
+def _of_seeds(label: str, runs: Mapping[str, Any]) -> str:
+    return f"{label} ({len(runs)} seeds)"
 
 
 def _cells(study: Study, result: Any) -> Cells:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from resjax.discovery import Found, FoundUnit
 from resjax.report.compare import Table
-from resjax.studies import style
+from resjax.studies import pointing, style
 from resjax.studies.words import capital, count, join
 
 if TYPE_CHECKING:
@@ -86,6 +88,7 @@ def plot(found: Found) -> Figure:
             ax.axvline(start - 0.5, lw=0.8, ls=":", color=style.ink())
         if len(starts) <= _MOST_SHAPES:
             style.label_above(ax, (start + end - 1) / 2, _shape(units[start]))
+    pointing.along(ax, "", [unit.name for unit in units], np.arange(len(units)))
     ax.set(xlabel="unit", ylabel="parameters (% of all)", xlim=(-0.7, len(units) - 0.3))
     style.integer_ticks(ax)
     style.legend_above(fig, ax)

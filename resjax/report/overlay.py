@@ -18,6 +18,7 @@ import numpy as np
 
 from resjax.report.seeds import Pooled, by_run, first_of, have_seeds, runs_in
 from resjax.report.texts import mean_and_interval, merge
+from resjax.studies import pointing
 from resjax.studies.study import Study
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def _overlay(ax: Axes, others: Mapping[str, Sequence[Axes]]) -> None:
                 _add_interval(ax, artists)
             _ADD[kind](ax, artists)
     _overlay_texts([ax], [[other] for other in every], _texts)
+    pointing.average(ax, others)
     for name in "xy":
         if not getattr(ax, f"get_autoscale{name}_on")():
             ends = np.array([getattr(one, f"get_{name}lim")() for one in (ax, *every)])

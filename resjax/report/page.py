@@ -14,6 +14,12 @@ from resjax.studies.study import Study
 
 Facts = Mapping[str, str]
 FOUND = "What was found"
+# The page's script shows it where there are figures that answer the pointer.
+HINT = (
+    "Point at a unit in a figure, or tap it: a box shows its numbers, and all figures highlight this unit. "
+    "In brackets are 95 % intervals. A click keeps the highlight, Escape removes it. With the keyboard, Tab "
+    "chooses a figure and the arrow keys choose a unit."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +75,7 @@ class Page:
 
 def render(page: Page) -> str:
     """The page as HTML; it links only to the data and figure files beside it."""
-    css = resources.files("resjax.report").joinpath("report.css").read_text("utf-8")
+    css, script = map(_file, ("report.css", "pointed.js"))
     groups = [(g, list(own)) for g, own in itertools.groupby(page.sections, lambda s: s.group)]
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -91,7 +97,8 @@ def render(page: Page) -> str:
 {"".join(_headlines(group, own) for group, own in groups)}</nav>
 {_facts(page.summary) if page.summary else ""}
 {f'<p class="seeds">{_prose(page.seeds)}</p>' if page.seeds else ""}
-{_state(page)}</header>
+{_state(page)}<p class="hint" hidden>{HINT}</p>
+</header>
 {_found(page.found) if page.found else ""}
 {"".join(_chapter(group, own) for group, own in groups)}
 <section id="runs">
@@ -104,9 +111,15 @@ def render(page: Page) -> str:
 {_facts({"": page.made})}
 </section>
 </main>
+<script type="module">
+{script}</script>
 </body>
 </html>
 """
+
+
+def _file(name: str) -> str:
+    return resources.files("resjax.report").joinpath(name).read_text("utf-8")
 
 
 def _state(page: Page) -> str:

@@ -125,14 +125,15 @@ def _write(report: Report, out: Path, drawn: Drawn) -> Path:
 def _section(report: Report, out: Path, study: Study, results: Results, pooled: Pooled) -> html.Section:
     """Writes the figures and the data of a study, and shows them."""
     finding, drawn = compare.finding(study, pooled), partial(draw, study, pooled)
+    table = compare.table(study, pooled)
     figures = save(drawn, out / "figures", study.name)
     data = out / f"{study.name}.json"
     atomic.write(data, json.dumps(_data(report, study, results), indent=1) + "\n")
     return html.Section(
         study=study,
         finding=finding,
-        picture=picture(drawn, f"{study.title}. {finding.headline}"),
-        table=compare.table(study, pooled),
+        picture=picture(drawn, f"{study.title}. {finding.headline}", table, compare.labels_of_rows(pooled)),
+        table=table,
         choices={label: result.choices for label, result in results.items()},
         group=report.groups[study.name],
         command=report.command[study.name],
@@ -147,10 +148,11 @@ def _found(found: Found, out: Path) -> html.FoundSection:
     data = out / "found.json"
     atomic.write(data, json.dumps(units.to_json(found), indent=1) + "\n")
     files = [data, *save(draw, out / "figures", "found")]
+    table = units.table(found)
     return html.FoundSection(
         finding=said,
-        picture=picture(draw, f"{html.FOUND}. {said.headline}"),
-        table=units.table(found),
+        picture=picture(draw, f"{html.FOUND}. {said.headline}", table, {}),
+        table=table,
         files=[path.relative_to(out).as_posix() for path in files],
     )
 

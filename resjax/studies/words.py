@@ -102,6 +102,18 @@ def numbers(values: Iterable[float]) -> list[str]:
     return [number(float(value)) for value in values]
 
 
+def with_ends(
+    values: np.ndarray, ends: Iterable[np.ndarray], show: Callable[[float], str] = number
+) -> list[str]:
+    """'0.25 (0.24 to 0.26)' for each value [n] and ends of its interval, two of [n]; '0.25' without one."""
+    cells = []
+    for value, low, high in zip(values, *ends, strict=True):
+        known = np.isfinite([value, low, high]).all()
+        text = f"{show(value)} ({show(low)} to {show(high)})" if known else show(value)
+        cells.append(Number.of(text, value, show))
+    return list(cells)
+
+
 def correlation(value: float) -> str:
     """A correlation with two digits: '0.95'; not a number → '–'."""
     return Number.of("–" if np.isnan(value) else f"{value:.2f}", value, correlation)

@@ -48,7 +48,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
-from resjax.studies import style
+from resjax.studies import pointing, style
 from resjax.studies.batches import BATCH_SIZE, Progress, padded_batches, reported, total
 from resjax.studies.convolution import moves
 from resjax.studies.costs import Cost, evaluated
@@ -196,6 +196,8 @@ def plot(results: Mapping[str, Equivariance]) -> style.Figure:
         if np.isfinite(result.interior).any():
             ring: dict[str, Any] = {"mfc": "none", "ms": 8, "mew": 1.6, **look}
             left.plot(x, result.interior, style.marker(i), label=f"{name}interior alone", **ring)
+        shown = ("shift (pixels)", "relative error", "interior alone", "left in place")
+        pointing.along(left, label, result.place, x, columns=shown)
         error = 100 * result.error
         right.plot(result.shift, error.mean(1), f"{style.marker(i)}-", **look)
         right.fill_between(result.shift, error.min(1), error.max(1), alpha=0.2, lw=0, **look)

@@ -46,7 +46,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
-from resjax.studies import counts, style, verdicts
+from resjax.studies import counts, pointing, style, verdicts
 from resjax.studies.batches import BATCH_SIZE, Inference, part
 from resjax.studies.examples import checked_inputs, tracing
 from resjax.studies.intervals import bootstrap
@@ -271,6 +271,7 @@ def _by_unit(ax: style.Axes, result: Interventions, label: str) -> None:
     for first, size, error in zip(result.first, result.size, result.parallel_error, strict=True):
         ax.plot((first + 0.7, first + size + 0.3), [100 * error] * 2, label=name, **look)
         name = "_"
+    pointing.along(ax, label, result.unit, number, by="intervention")
     ax.axhline(100 * result.chance_error, lw=1, ls=":", color=style.ink(), label="chance")
     ax.set(xlabel="changed unit", ylabel="error (%)", ylim=(-3, 104), title=label)
     ax.set_xlim(0.2, len(result.unit) + 0.8)

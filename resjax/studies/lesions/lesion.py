@@ -39,7 +39,7 @@ from numpy.typing import ArrayLike
 from resjax.network import Network, Variables
 from resjax.network.groups import kinds
 from resjax.network.losses import Loss, Metric, cross_entropy, share_wrong
-from resjax.studies import counts, style, verdicts
+from resjax.studies import counts, pointing, style, verdicts
 from resjax.studies.batches import BATCH_SIZE, Inference, Progress
 from resjax.studies.costs import Cost, evaluated
 from resjax.studies.lesions.known import KnownDeletions, known_deletions
@@ -164,6 +164,7 @@ def plot(results: Mapping[str, Lesion]) -> style.Figure:
             ax.plot(unit[own], 100 * r.error[own], marker=style.marker(i), label=deleted, **look)
         ax.axhline(intact, lw=1.2, ls="--", color=color, label=f"{label}, intact".strip(", "))
         ax.plot(unit[~can_go], np.full(int(np.sum(~can_go)), intact), "x", ms=6, color=color)
+        pointing.along(ax, label, r.unit, unit)
     if crossed := any(r.left_out for r in results.values()):
         # One entry for all networks; the crosses have the networks' colours.
         ax.plot([], [], "x", ms=6, color=style.ink(), label="can't be deleted")

@@ -42,7 +42,7 @@ from resjax.network.example import one_example
 from resjax.network.losses import Loss, Metric, cross_entropy, share_wrong
 from resjax.network.periods import layers_of
 from resjax.network.refusal import Refusal
-from resjax.studies import counts, style, verdicts
+from resjax.studies import counts, pointing, style, verdicts
 from resjax.studies.batches import BATCH_SIZE, PaddedBatch, Progress, counted, padded_batches
 from resjax.studies.costs import Cost, evaluated
 from resjax.studies.examples import checked_examples, tracing
@@ -232,12 +232,26 @@ def plot(results: Mapping[str, Looping]) -> style.Figure:
             places = at + (r.size / 2 if name == PARALLEL else 0)
             ax.plot(places[~r.layer], 100 * r.error[i][~r.layer], ls="", ms=2.5, alpha=0.6, **look)
             ax.plot(places[r.layer], 100 * r.error[i][r.layer], lw=1, label=told_as(name), **look)
+        _point(ax, label, r)
         ax.axhline(100 * r.intact_error, lw=1.2, ls="--", color=style.ink(), label="intact")
         style.draw_chance(ax, r.chance_error)
         ax.set(xlabel="unit", ylabel="error (%)", ylim=(-3, 104), title=label)
         style.integer_ticks(ax)
     style.legend_above(fig, axes[0], 4)
     return fig
+
+
+def _point(ax: style.Axes, label: str, r: Looping) -> None:
+    """Every unit has its place; its layer's changes are shown beside its own."""
+    units = np.flatnonzero(r.size == 1)
+    layer_of = {
+        r.run[unit]: r.run[layer]
+        for layer in np.flatnonzero(r.size > 1)
+        for unit in units
+        if 0 <= r.first[unit] - r.first[layer] < r.size[layer]
+    }
+    names = [r.run[unit] for unit in units]
+    pointing.along(ax, label, names, 1 + r.first[units], by="change", beside=layer_of)
 
 
 def told_as(change: str) -> str:

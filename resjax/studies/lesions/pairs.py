@@ -33,7 +33,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
-from resjax.studies import counts, style, verdicts
+from resjax.studies import counts, pointing, style, verdicts
 from resjax.studies.batches import Inference
 from resjax.studies.costs import Cost, evaluated
 from resjax.studies.lesions.deletions_result import Deletions
@@ -112,6 +112,9 @@ def plot(results: Mapping[str, Deletions]) -> style.Figure:
         name = f"{label}: " if label else ""
         _heat(left, together, "PuOr_r", (-most, most), f"{name}two units, interaction (points)")
         _heat(right, run.T, "viridis", (0, 100), f"{name}runs of neighbours, error (%)")
+        at = 1 + np.arange(len(result.unit))
+        pointing.cells(left, label, result.unit, at, together, "interaction (points)")
+        pointing.cells(right, label, result.unit, at, run.T, "error (%)")
         left.set(xlabel="unit", ylabel="unit")
         right.set(xlabel="first deleted", ylabel="last deleted")
     return fig

@@ -34,7 +34,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
-from resjax.studies import counts, style, verdicts
+from resjax.studies import counts, pointing, style, verdicts
 from resjax.studies.batches import BATCH_SIZE, Inference, part
 from resjax.studies.costs import NOTHING, Cost, evaluated, training
 from resjax.studies.examples import num_examples
@@ -206,6 +206,7 @@ def plot(results: Mapping[str, Recalibrated]) -> style.Figure:
                 **look,
             )
             ax.axhline(100 * result.intact_error[j], lw=1, ls=("--", ":")[j], color=color)
+        pointing.along(ax, label, result.unit, number)
     longest = max(len(result.unit) for result in results.values())
     ax.set(xlabel="deleted unit", ylabel="error (%)", ylim=(-3, 104), xlim=(0.2, longest + 0.8))
     style.integer_ticks(ax)

@@ -34,7 +34,7 @@ are kept.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Annotated, Any, Unpack
 
@@ -45,7 +45,7 @@ from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
 from resjax.network.losses import Loss, cross_entropy
-from resjax.studies import style
+from resjax.studies import pointing, style
 from resjax.studies.costs import Cost, of_first_batches
 from resjax.studies.intervals import of_mean
 from resjax.studies.marks import band_on_log, few_ticks, legend_by_colour_and_line
@@ -56,7 +56,7 @@ from resjax.studies.result import Result
 from resjax.studies.signals.training_batches import FirstBatches, first_batches, on_training_batches
 from resjax.studies.study import Columns, Study
 from resjax.studies.subject import Subject
-from resjax.studies.words import around, factor, numbers, percent, percents
+from resjax.studies.words import around, factor, number, numbers, percent, with_ends
 
 Place = Annotated[np.ndarray, "step", "batch", "place"]
 
@@ -167,6 +167,9 @@ def _measure(rows: jax.Array) -> jax.Array:
 # --- what the report shows ---
 
 
+ABOVE, BELOW = ("signal ÷ the head's", "the “1” ÷ the head's"), ("share of the “1”",)  # columns
+
+
 def plot(results: Mapping[str, BackwardSignal]) -> style.Figure:
     """Above, ‖∂L/∂x_l‖ from the first unit to the head, relative to the head's; below, the share of the "1".
 
@@ -179,8 +182,12 @@ def plot(results: Mapping[str, BackwardSignal]) -> style.Figure:
     (above,), (below,) = grid[0], grid[-1]
     above.set(ylabel="‖∂L/∂xₗ‖ ÷ ‖∂L/∂xₙ‖", yscale="log")
     lines: dict[str, str] = {}
-    for i, r in enumerate(results.values()):
-        color = style.color(i)
+    for i, (label, r) in enumerate(results.items()):
+        color, names = style.color(i), (*r.unit, "head")
+        place = 1 + np.arange(len(names))
+        pointing.along(above, label, names, place, by="moment", columns=ABOVE)
+        if r.residual:
+            pointing.along(below, label, names, place, by="moment", columns=BELOW)
         for t, step in enumerate(r.step):
             ls = style.LINES[t % 3]
             lines.setdefault(moment(step), ls)
@@ -257,11 +264,18 @@ def points(label: str, r: BackwardSignal) -> list[str]:
 
 def table(r: BackwardSignal) -> Columns:
     """Means over batches."""
+
+    def with_interval(values: np.ndarray, show: Callable[[float], str] = number) -> list[list[str]]:
+        """Of [step, batch, place], where the figure shows the means."""
+        shown = np.where(np.isfinite(values) & (values != 0), values, np.nan)
+        return [with_ends(own.mean(0), of_mean(own, 0), show) for own in shown]
+
     cells = {
+        **dict(zip(ABOVE, map(with_interval, (r.total / r.end, r.shortcut / r.end)), strict=True)),
         "signal": map(numbers, r.total.mean(1)),
         "the “1”": map(numbers, r.shortcut.mean(1)),
         "the rest": map(numbers, r.rest.mean(1)),
-        "share of the “1”": map(percents, r.share.mean(1)),
+        BELOW[0]: with_interval(r.share, percent),
     }
     return by_moment(r.step, "in front of", (*r.unit, "head"), cells)
 

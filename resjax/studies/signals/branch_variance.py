@@ -40,7 +40,7 @@ from scipy import stats
 from resjax.network import Network, Variables
 from resjax.network.refusal import Refusal
 from resjax.network.unit import Parts
-from resjax.studies import style
+from resjax.studies import pointing, style
 from resjax.studies.costs import Cost, of_first_batches
 from resjax.studies.intervals import LEVEL
 from resjax.studies.marks import legend_by_colour_and_line, plain_log_ticks
@@ -181,8 +181,10 @@ def plot(results: Mapping[str, BranchVariance]) -> style.Figure:
     fig, panels = style.panels(len(stages), height=0.65, sharey=True)
     lines: dict[str, str] = {}
     for ax, stage in zip(panels, stages, strict=True):
-        for i, r in enumerate(results.values()):
+        for i, (label, r) in enumerate(results.items()):
             own = r.of_stage(stage)
+            names = [unit for unit, here in zip(r.unit, own, strict=True) if here]
+            pointing.along(ax, label, names, r.position[own], by="moment")
             look: dict[str, Any] = {"color": style.color(i), "marker": style.marker(i)}
             for t, step in enumerate(r.step):
                 ls = lines.setdefault(moment(step), style.LINES[t % 3])

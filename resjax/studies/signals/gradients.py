@@ -37,7 +37,7 @@ from resjax.network.example import one_example
 from resjax.network.losses import Loss, cross_entropy
 from resjax.network.norms import flatten_norms, flatten_taps, kernel_names, layer_norms, output_norm
 from resjax.network.refusal import Refusal
-from resjax.studies import style
+from resjax.studies import pointing, style
 from resjax.studies.costs import Cost, of_first_batches
 from resjax.studies.intervals import of_mean
 from resjax.studies.marks import band_on_log
@@ -49,7 +49,7 @@ from resjax.studies.signals.norms_over_training import evenness, quarters
 from resjax.studies.signals.training_batches import FirstBatches, first_batches, on_training_batches
 from resjax.studies.study import Columns, Study
 from resjax.studies.subject import Subject
-from resjax.studies.words import around, factor, join, numbers
+from resjax.studies.words import around, factor, join, numbers, with_ends
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,6 +184,9 @@ def _batch_norms(
 # --- what the report shows ---
 
 
+GRADIENT = "‖∂L/∂W‖"
+
+
 def plot(results: Mapping[str, Gradients]) -> style.Figure:
     """Gradient norm of each kernel: mean over batches, and its 95 % interval.
 
@@ -201,7 +204,9 @@ def plot(results: Mapping[str, Gradients]) -> style.Figure:
             ax.plot(number, mean, ls, label=name, color=color, lw=lw)
             low, high = r.interval[:, t]
             band_on_log(ax, number, low, high, color)
-    ax.set(xlabel="kernel, from the first layer to the last", ylabel="‖∂L/∂W‖")
+        shown = tuple(f"{GRADIENT} {moment(step)}" for step in r.step)
+        pointing.along(ax, label, r.layer, number, columns=shown, layers=True)
+    ax.set(xlabel="kernel, from the first layer to the last", ylabel=GRADIENT)
     style.legend_above(fig, ax)
     return fig
 
@@ -264,13 +269,13 @@ def _others(r: Gradients) -> str:
 def table(r: Gradients) -> Columns:
     """One row for each kernel, then one for each unit: means over batches."""
     layers, units = np.full(r.mean.shape, np.nan), np.full((len(r.step), len(r.unit)), np.nan)
-    kinds = {
-        "‖∂L/∂W‖": (r.mean, units),
-        "‖W‖": (r.parameter, units),
-        "‖y‖": (layers, r.activation.mean(1)),
-    }
+    kinds = {"‖W‖": (r.parameter, units), "‖y‖": (layers, r.activation.mean(1))}
     return {
         "kernel or unit": (*r.layer, *r.unit),
+        **{
+            f"{GRADIENT} {moment(step)}": [*with_ends(mean, ends), *numbers(none)]
+            for step, mean, ends, none in zip(r.step, r.mean, r.interval.swapaxes(0, 1), units, strict=True)
+        },
         **{
             f"{kind} {moment(step)}": numbers(row)
             for kind, parts in kinds.items()

@@ -43,7 +43,7 @@ from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
 from resjax.network.losses import Loss, cross_entropy
-from resjax.studies import style
+from resjax.studies import pointing, style
 from resjax.studies.batches import Progress, per_example
 from resjax.studies.costs import Cost, data
 from resjax.studies.examples import checked_examples, take
@@ -58,7 +58,7 @@ from resjax.studies.signals.near_one import ALIKE, compared
 from resjax.studies.signals.training_batches import init_and_now
 from resjax.studies.study import Bench, Columns, Study
 from resjax.studies.subject import Subject
-from resjax.studies.words import factor, join, numbers
+from resjax.studies.words import factor, join, with_ends
 
 ITERATIONS, PROBES = 20, 8
 
@@ -238,6 +238,8 @@ def _largest(
 
 # --- what the report shows ---
 
+GAINS = ("gain of the gradient", "root mean square", "largest singular value")  # columns of the table
+PRODUCTS = ("product of gains", "product of root mean squares")
 LINES = {"actual gradient": "-", "random gradient": "--", "largest possible": ":"}
 
 
@@ -251,8 +253,11 @@ def plot(results: Mapping[str, Jacobians]) -> style.Figure:
     columns = max(len(r.step) for r in results.values())
     fig, grid = style.axes_grid(2, columns, sharex=True, sharey="row")
     fig.set_figheight(fig.get_figheight() * 1.5)
-    for i, r in enumerate(results.values()):
+    for i, (label, r) in enumerate(results.items()):
         for t, step in enumerate(r.step):
+            for row, shown in zip(grid, (GAINS, PRODUCTS), strict=True):
+                own: dict[str, Any] = {"by": "moment", "only": moment(step), "columns": shown}
+                pointing.along(row[t], label, r.unit, 1 + np.arange(len(r.unit)), **own)
             one = (r.gain[t], np.sqrt(r.mean_square[t]), r.largest[t])
             for ax, kinds in ((grid[0][t], one), (grid[1][t], (r.actual[t], r.typical[t]))):
                 for values, ls in zip(kinds, LINES.values(), strict=False):
@@ -331,15 +336,12 @@ def points(label: str, r: Jacobians) -> list[str]:
 
 def table(r: Jacobians) -> Columns:
     def cells(values: np.ndarray) -> list[str]:
-        told = zip(*map(numbers, centre(values)), strict=True)
-        return [f"{mean} ({low} to {high})" for mean, low, high in told]
+        mean, *ends = centre(values)
+        return with_ends(mean, ends)
 
-    kinds = {
-        "gain of the gradient": map(cells, r.gain),
-        "root mean square": map(cells, np.sqrt(r.mean_square)),
-        "largest singular value": map(cells, r.largest),
-        "of the branch alone": map(cells, r.branch),
-    }
+    own = r.gain, np.sqrt(r.mean_square), r.largest, r.branch, r.actual, r.typical
+    names = *GAINS, "of the branch alone", *PRODUCTS
+    kinds = {name: map(cells, values) for name, values in zip(names, own, strict=True)}
     return by_moment(r.step, "unit", r.unit, kinds)
 
 

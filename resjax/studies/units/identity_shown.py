@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from resjax.studies import style
+from resjax.studies import pointing, style
 from resjax.studies.initial import drawn, less
 from resjax.studies.judged import MET, MISSED, UNDECIDED, all_of, judged
 from resjax.studies.study import Columns
 from resjax.studies.units.identity_result import Identity
-from resjax.studies.words import factor, join, numbers, percent
+from resjax.studies.words import factor, join, numbers, percent, with_ends
 
 NAMES = {
     "ratio": "size ‖F‖/‖x‖",
@@ -20,6 +20,9 @@ NAMES = {
     "novelty": "novelty",
     "estimation": "distance from the stage's last output",
 }
+COLUMNS = dict(
+    zip(NAMES, ("‖F‖/‖x‖", "cosine", "novelty", "distance from last"), strict=True)
+)  # of the table
 NEAR_0 = 0.1  # a mean of at most this share of its deviation is near 0
 _FILLS = {"nothing": "full", "place": "left", "place and stage": "none"}
 
@@ -45,6 +48,8 @@ def plot(results: Mapping[str, Identity]) -> style.Figure:
             ax.plot(unit, r.measured(measure), style.marker(i) + "-", **look)
             band = np.where(np.isfinite(r.measured(measure))[:, None], r.interval[k], np.nan)
             ax.fill_between(unit, *band.T, color=style.color(i), alpha=0.15, lw=0)
+        for label, r in results.items():
+            pointing.along(ax, label, r.unit, 1 + np.arange(len(r.unit)), columns=(COLUMNS[measure],))
         is_log = measure in ("ratio", "estimation")
         ax.set(xlabel="unit", ylabel=label_of_axis, yscale="log" if is_log else "linear")
         style.integer_ticks(ax)
@@ -271,14 +276,10 @@ def _ranks(r: Identity) -> list[str]:
 
 def table(r: Identity) -> Columns:
     damage = np.full(len(r.unit), np.nan) if r.damage is None else r.damage
-    ends = [f"{a} to {b}" for a, b in zip(*map(numbers, r.interval[1].T), strict=True)]
+    measured = zip(COLUMNS.items(), r.interval, strict=True)
     return {
         "unit": r.unit,
-        "‖F‖/‖x‖": numbers(r.ratio),
-        "cosine": numbers(r.cosine),
-        "cosine, 95 %": [end.replace("– to –", "–") for end in ends],
-        "novelty": numbers(r.novelty),
-        "distance from last": numbers(r.estimation),
+        **{column: with_ends(r.measured(name), ends.T) for (name, column), ends in measured},
         "mean ÷ deviation": numbers(r.bias),
         "damage (KL)": numbers(damage),
     }

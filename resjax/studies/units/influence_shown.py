@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from resjax.studies import style, verdicts
+from resjax.studies import pointing, style, verdicts
 from resjax.studies.initial import drawn
 from resjax.studies.judged import MET, MISSED, judged
 from resjax.studies.marks import plain_log_ticks
@@ -50,6 +50,11 @@ def plot(results: Mapping[str, Influence]) -> style.Figure:
     axes["loss"].set_yscale("symlog", linthresh=0.01)
     for i, (label, r) in enumerate(results.items()):
         _draw_loss(axes["loss"], i, label, r)
+        score, number = "block influence", 1 + np.arange(len(r.unit))
+        pointing.along(axes["influence"], label, r.unit, number, columns=(score, "influence, 95 %"))
+        place = r.of("influence"), np.diagonal(r.loss) - r.intact_loss
+        shown = (score, "loss without it", "error without it")
+        pointing.points(axes["loss"], label, r.unit, *place, columns=shown)
     axes["influence"].set(xlabel="unit", ylabel=NAMES["influence"], yscale="log")
     axes["distance"].set(xlabel="consecutive units", ylabel="least angular distance")
     for name in ("influence", "distance"):

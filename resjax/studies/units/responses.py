@@ -50,7 +50,7 @@ from resjax.network.example import one_example
 from resjax.network.parts import part_of
 from resjax.network.periods import Place, by_unit, scan_places
 from resjax.network.refusal import Refusal
-from resjax.studies import style
+from resjax.studies import pointing, style
 from resjax.studies.batches import BATCH_SIZE, Progress, per_example
 from resjax.studies.costs import Cost, evaluated
 from resjax.studies.examples import checked_inputs, num_examples, tracing
@@ -235,6 +235,8 @@ def plot(results: Mapping[str, Responses]) -> style.Figure:
                 name = f"{label}, {kind}".strip(", ")
                 order.plot(1 + np.flatnonzero(which), std, fmt, ms=4, label=name, **look)
                 ranked.plot(1 + np.arange(len(std)), -np.sort(-std), line, **look)
+    for label, r in results.items():
+        pointing.along(order, label, r.layer, 1 + np.arange(len(r.layer)), layers=True)
     order.set(xlabel="layer, in the order of the network", ylabel="deviation of the response")
     ranked.set(xlabel="layer, from the largest deviation")
     for ax in (order, ranked):
