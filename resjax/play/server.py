@@ -86,7 +86,7 @@ def app(lives: Sequence[Live], token: str) -> Starlette:
         return answers
 
     questions: dict[str, Callable[[Mapping[str, Any]], Any]] = {
-        "measure": of_each(Live.measure),
+        "measure": of_each(lambda live, state: live.measure(state)),
         "gradient": of_each(_gradient),
         "python": of_each(as_python),
         "greedy": lambda given: lives[0].greedy_order,
