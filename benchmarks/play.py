@@ -21,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ml_collections import ConfigDict
 from results import save
 from rich.console import Console
 from rich.table import Table
@@ -41,14 +42,12 @@ def seconds_of(
     return {"clock": clock, "processor": processor}
 
 
-def untrained(folder: Path) -> Path:
-    """A run of ``configs/digits.py`` that ends before the first step."""
-    from resjax import config as configs
+def untrained(config: ConfigDict, folder: Path) -> Path:
+    """A run of this configuration that ends before the first step."""
     from resjax.training.checkpoint import Checkpoints
     from resjax.training.experiment import load_experiment
     from resjax.workdir.workdir import claim
 
-    config = configs.load_file(configs.files()["digits"], "")
     Checkpoints(claim(folder, config)).save(load_experiment(config).create_state())
     return folder
 
@@ -70,10 +69,10 @@ def main() -> None:
     from resjax.training.cores import share_cores_to_analyse
 
     compile_quickly()
+    config = configs.load(args.workdir) if args.workdir else configs.load_file(configs.files()["digits"], "")
+    share_cores_to_analyse(config, small=True)  # before the first array
     with tempfile.TemporaryDirectory() as folder:
-        workdir = args.workdir or untrained(Path(folder))
-        share_cores_to_analyse(configs.load(workdir), small=True)
-        run = load_run(workdir)
+        run = load_run(args.workdir or untrained(config, Path(folder)))
         start = time.perf_counter()
         live = Live(run, Sizes(args.examples))
         live.described()
