@@ -8,6 +8,7 @@ import itertools
 import json
 import signal
 import threading
+import time
 import urllib.error
 import urllib.request
 from types import SimpleNamespace
@@ -335,6 +336,29 @@ def test_a_signal_ends_what_runs(live):
     for measurement in long:
         with pytest.raises(Stopped):
             measurement()
+
+
+def test_an_answer_that_can_not_be_stopped_does_not_keep_the_server(live, monkeypatch):
+    other, begun, go, answers = copy.copy(live), threading.Event(), threading.Event(), []
+    other._stopped = threading.Event()
+    own, socket = server.Server(server.app([other], "token")), server.bound("127.0.0.1", 8470)
+    monkeypatch.setattr(Live, "measure", lambda *_: begun.set() or go.wait())
+    running = threading.Thread(target=own.run, kwargs={"sockets": [socket]})
+    running.start()
+    while not own.started:
+        time.sleep(0.01)
+    address = f"http://127.0.0.1:{socket.getsockname()[1]}"
+    asking = threading.Thread(target=lambda: answers.append(ask(address, data=b'{"state": {}}')))
+    asking.start()
+    begun.wait()
+    start = time.monotonic()
+    own.handle_exit(signal.SIGTERM, None)
+    running.join()
+    seconds = time.monotonic() - start
+    go.set()
+    asking.join()
+    assert seconds < 4
+    assert answers == [(503, '{"wrong":"the command has ended"}')]
 
 
 def test_a_label_can_not_leave_the_script():
