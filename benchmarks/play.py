@@ -4,7 +4,8 @@
 
 Without ``--workdir``, a ResNet-56 for 8×8 digits with initial weights: the time of an answer does not depend
 on the weights. Columns: the median and the largest of the rounds for an answer after a switch, a slider, and
-a move, in this process, and for a request with its answer.
+a move, in this process, and for a request with its answer. Each round changes another unit of the intact
+network, from the first to the last; the first one is the slowest, because all units are computed again.
 """
 
 from __future__ import annotations
@@ -20,29 +21,33 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ml_collections import ConfigDict
 from results import save
 from rich.console import Console
 from rich.table import Table
 
 
-def seconds_of(function: Callable[[int], Any], rounds: int) -> list[float]:
-    """Wall seconds of ``function(0)``, ``function(1)``, …"""
-    found = []
+def seconds_of(
+    function: Callable[[int], Any], before: Callable[[], Any], rounds: int
+) -> dict[str, list[float]]:
+    """Seconds on the clock and of the processor of ``function(0)``, ``function(1)``, …, each after
+    ``before()``, which does not count."""
+    clock, processor = [], []
     for i in range(rounds):
-        start = time.perf_counter()
+        before()
+        start = time.perf_counter(), time.process_time()
         function(i)
-        found.append(time.perf_counter() - start)
-    return found
+        clock.append(time.perf_counter() - start[0])
+        processor.append(time.process_time() - start[1])
+    return {"clock": clock, "processor": processor}
 
 
-def untrained(folder: Path) -> Path:
-    """A run of ``configs/digits.py`` that ends before the first step."""
-    from resjax import config as configs
+def untrained(config: ConfigDict, folder: Path) -> Path:
+    """A run of this configuration that ends before the first step."""
     from resjax.training.checkpoint import Checkpoints
     from resjax.training.experiment import load_experiment
     from resjax.workdir.workdir import claim
 
-    config = configs.load_file(configs.files()["digits"], "")
     Checkpoints(claim(folder, config)).save(load_experiment(config).create_state())
     return folder
 
@@ -64,33 +69,37 @@ def main() -> None:
     from resjax.training.cores import share_cores_to_analyse
 
     compile_quickly()
+    config = configs.load(args.workdir) if args.workdir else configs.load_file(configs.files()["digits"], "")
+    share_cores_to_analyse(config, small=True)  # before the first array
     with tempfile.TemporaryDirectory() as folder:
-        workdir = args.workdir or untrained(Path(folder))
-        share_cores_to_analyse(configs.load(workdir))
-        run = load_run(workdir)
+        run = load_run(args.workdir or untrained(config, Path(folder)))
         start = time.perf_counter()
         live = Live(run, Sizes(args.examples))
         live.described()
         compiling = time.perf_counter() - start
         n = live.network.num_units
 
-        def switched(i: int) -> State:
-            return State(tuple(float(u != i % n) for u in range(n)), tuple(range(n)))
+        def switched(i: int, factor: float = 0.0) -> State:
+            unit = i * n // args.rounds
+            return State(tuple(factor if u == unit else 1.0 for u in range(n)), tuple(range(n)))
 
         def scaled(i: int) -> State:
-            return State((1 + (i + 1) / 100,) + (1.0,) * (n - 1), tuple(range(n)))
+            return switched(i, 0.5)
 
         pairs = [own[k : k + 2] for own in live.network.classes for k in range(len(own) - 1)]
 
         def moved(i: int) -> State:
             order = list(range(n))
-            a, b = pairs[i % len(pairs)]
+            a, b = pairs[i * len(pairs) // args.rounds]
             order[a], order[b] = order[b], order[a]
             return State((1.0,) * n, tuple(order))
 
+        def back() -> None:
+            live.measure(State.intact(n))
+
         states = {"switch": switched, "slider": scaled, "move": moved}
         seconds = {
-            name: seconds_of(lambda i, make=make: live.measure(make(i)), args.rounds)
+            name: seconds_of(lambda i, make=make: live.measure(make(i)), back, args.rounds)
             for name, make in states.items()
         }
         own = server.bound("127.0.0.1", 8400)
@@ -103,13 +112,20 @@ def main() -> None:
                 answer.read()
 
         time.sleep(1)
-        seconds["switch, with the request"] = seconds_of(request, args.rounds)
-    save(args.json, {"units": n, "examples": len(live.labels), "compiling": compiling, "seconds": seconds})
+        seconds["switch, with the request"] = seconds_of(request, back, args.rounds)
+    sizes = {"units": n, "examples": len(live.labels), "devices": live.cores.count}
+    save(args.json, {**sizes, "compiling": compiling, "seconds": seconds})
     table = Table(
-        "answer after a", "median (s)", "largest (s)", title=f"{n} units, {len(live.labels)} examples"
+        "answer after a",
+        "median (s)",
+        "largest (s)",
+        "processor, median (s)",
+        title=f"{n} units, {len(live.labels)} examples",
     )
     for name, own_seconds in seconds.items():
-        table.add_row(name, f"{statistics.median(own_seconds):.3f}", f"{max(own_seconds):.3f}")
+        clock, processor = own_seconds["clock"], own_seconds["processor"]
+        numbers = (statistics.median(clock), max(clock), statistics.median(processor))
+        table.add_row(name, *(f"{number:.3f}" for number in numbers))
     Console().print(table)
     print(f"compiling: {compiling:.1f} s")
 

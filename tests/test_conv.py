@@ -67,6 +67,7 @@ CASES = {
     "depthwise, large window": Case((14, 15), 2, 2, (13, 14), groups=2),
     "asymmetric": Case((6, 7), 2, 3, (2, 4), (2, 1), ((0, 3), (2, 0))),
     "smaller than the kernel": Case((2, 1), 2, 3, (5, 3)),
+    "smaller than the kernel, strided": Case((2, 3), 2, 3, (3, 4), (2, 1), ((1, 1), (0, 2))),
     "one pixel": Case((1, 1), 2, 3),
     "as large as the kernel": Case((5, 5), 2, 3, (5, 5), padding="VALID"),
     "one image": Case((6, 6), 1, 1, batch=1),
@@ -322,6 +323,17 @@ def test_on_one_thread_many_channels_keep_the_form_of_many_threads():
 
     dilated = {c_s: "lhs_dilation=(2, 1)" in program(*c_s) for c_s in ((128, 1), (129, 1), (64, 2), (65, 2))}
     assert dilated == {(128, 1): False, (129, 1): True, (64, 2): False, (65, 2): True}
+
+
+def test_on_one_thread_tiny_images_take_one_product():
+    def convolutions(size: int, channels: int) -> int:
+        x, kernel = arrays(Case((size, size), channels, 64))
+        with one_thread.one_thread():
+            program = jax.make_jaxpr(partial(conv, impl="cpu"))(x, kernel)
+        return str(program).count("conv_general_dilated[")
+
+    found = {given: convolutions(*given) for given in ((2, 64), (1, 300), (2, 129), (3, 4))}
+    assert found == {(2, 64): 0, (1, 300): 0, (2, 129): 1, (3, 4): 1}
 
 
 def test_forward_mode_needs_the_stock_convolution():

@@ -51,6 +51,13 @@ def test_a_run_is_analysed_on_the_cores_that_are_here(six_cores):
     assert elsewhere.parallel.cpu_devices == 16
 
 
+def test_small_images_are_shared_where_no_sums_are(six_cores):
+    cores.share_cores_to_analyse(config("digits"))
+    assert six_cores == []
+    cores.share_cores_to_analyse(config("digits"), small=True)
+    assert six_cores == [("jax_num_cpu_devices", 4)]
+
+
 @pytest.mark.parametrize(
     "fields, count",
     [

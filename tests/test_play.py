@@ -8,6 +8,7 @@ import itertools
 import json
 import signal
 import threading
+import time
 import urllib.error
 import urllib.request
 from types import SimpleNamespace
@@ -20,7 +21,7 @@ from run_helpers import tiny_run
 
 from resjax import models
 from resjax.analysis import lesion, load_run, path_spectrum
-from resjax.play import server
+from resjax.play import server, walk
 from resjax.play.__main__ import _check_alike
 from resjax.play.as_python import as_python
 from resjax.play.live import Live, Sizes, Stopped
@@ -65,6 +66,29 @@ def test_a_deletion_has_the_numbers_of_lesion(run, live):
             0 < b < 1 for i, b in enumerate(found["branch"]) if i != unit
         )
     assert len({live.measure(state(live, **{f"u{u}": 0.0}))["loss"] for u in range(5)}) == 5
+
+
+@pytest.mark.parametrize(("kept", "stride"), [(walk.KEPT, 1), (2**16, 2)])
+def test_the_way_that_was_taken_before_changes_no_number(run, kept, stride, monkeypatch):
+    monkeypatch.setattr(walk, "KEPT", kept)
+    own, rows = Live(run, Sizes(EXAMPLES, 10)), []
+    step = walk._step
+    monkeypatch.setattr(walk, "_step", lambda *given: rows.append(1) or step(*given))
+    batches = len(own._batches)
+    assert own._walks[0]._stride == stride
+    network, variables, images, _ = run.evaluation(EXAMPLES)
+    swapped = [0, 2, 1, 3, 4]
+    ways = [({"u3": 0.0}, 3), ({"u3": 0.0, "u4": 0.5}, 4), ({"u4": 0.5}, 3), ({"order": swapped}, 1),
+            ({"order": swapped}, 5), ({}, 1), ({"reestimated": True}, 0), ({"u0": 0.0}, 0)]  # fmt: skip
+    for change, first in ways:  # the first unit that differs from the way before
+        rows.clear()
+        now = state(own, **change)
+        found = own.measure(now)
+        assert len(rows) == batches * (5 - (first // stride * stride if first < 5 else 5))
+        variables = own._variables(now)
+        logits = network.apply(variables, images, gates=now.gate_array, order=now.order_array).logits
+        loss = run.loss(logits, run.evaluation(EXAMPLES)[3]).mean()
+        np.testing.assert_allclose(found["loss"], loss, rtol=1e-5)
 
 
 def test_an_intact_network_agrees_with_itself(run, live):
@@ -308,10 +332,34 @@ def test_a_signal_ends_what_runs(live):
     other.__dict__.pop("greedy_order", None)
     server.Server(server.app([other], "token")).handle_exit(signal.SIGTERM, None)
     intact = state(live)
-    long = [lambda: other.greedy_order, lambda: other.gradient(intact), lambda: other._reestimated(intact)]
+    long = [lambda: other.greedy_order, lambda: other.gradient(intact), lambda: other._reestimated(intact),
+            lambda: other.measure(intact)]  # fmt: skip
     for measurement in long:
         with pytest.raises(Stopped):
             measurement()
+
+
+def test_an_answer_that_can_not_be_stopped_does_not_keep_the_server(live, monkeypatch):
+    other, begun, go, answers = copy.copy(live), threading.Event(), threading.Event(), []
+    other._stopped = threading.Event()
+    own, socket = server.Server(server.app([other], "token")), server.bound("127.0.0.1", 8470)
+    monkeypatch.setattr(Live, "measure", lambda *_: begun.set() or go.wait())
+    running = threading.Thread(target=own.run, kwargs={"sockets": [socket]})
+    running.start()
+    while not own.started:
+        time.sleep(0.01)
+    address = f"http://127.0.0.1:{socket.getsockname()[1]}"
+    asking = threading.Thread(target=lambda: answers.append(ask(address, data=b'{"state": {}}')))
+    asking.start()
+    begun.wait()
+    start = time.monotonic()
+    own.handle_exit(signal.SIGTERM, None)
+    running.join()
+    seconds = time.monotonic() - start
+    go.set()
+    asking.join()
+    assert seconds < 4
+    assert answers == [(503, '{"wrong":"the command has ended"}')]
 
 
 def test_a_label_can_not_leave_the_script():

@@ -162,6 +162,8 @@ def _fast(x: jax.Array, kernel: jax.Array, form: _Form, dilation: Pair = (1, 1))
         return depthwise.convolve(x, kernel, strides, pads, dilation).astype(x.dtype)
     if alone is not None and plain and c == o == FEW and strides == (1, 1):
         return one_thread.in_pairs(x, kernel, pads)
+    if alone is not None and plain and one_thread.tiny(x, kernel, strides, pads):
+        return one_thread.as_product(x, kernel, strides, pads)
     s = 1
     threaded = alone is None or c * strides[0] > _READ_AGAIN
     if threaded and plain and x.dtype == jnp.float32 and c >= FEW and max(c, o) > FEW:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import threading
-from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
@@ -13,18 +13,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from resjax.cpu import shared_batches as on_cores
-from resjax.network import Network, Variables
+from resjax.network import Variables
+from resjax.network.losses import Loss, Metric
 from resjax.network.refusal import Refusal
-from resjax.network.unit import Parts
 from resjax.play.pictures import pictures
 from resjax.play.state import State, Wrong
+from resjax.play.walk import Walk
 from resjax.studies.batches import Inference, padded_batches
 from resjax.studies.cutting.greedy import greedy, rounds_of
 from resjax.studies.examples import checked_examples
 from resjax.studies.intervals import wilson
-from resjax.studies.lesions.batch_statistics import reestimate
+from resjax.studies.lesions.batch_statistics import check_statistics, reestimate
 from resjax.studies.paths.path_exact import path_spectrum
-from resjax.studies.scores import Scores, compiled_compare
+from resjax.studies.scores import Outcomes, Scores, compare
 from resjax.studies.subject import Subject
 
 REFERENCE = 512  # training images for BatchNorm's statistics
@@ -40,6 +41,15 @@ class Sizes(NamedTuple):
     batch_size: int = 200
 
 
+class _Ran(NamedTuple):
+    """Of all examples: how they compare with the intact network, their answers [N, …], and the share of each
+    place's branch, None where no states stand between the units."""
+
+    scores: Scores
+    answers: np.ndarray
+    branch: list[float | None] | None
+
+
 class Stopped(Exception):
     """The command ends."""
 
@@ -53,24 +63,36 @@ class Live:
         self.images, self.labels, self.classes = checked_examples(network, variables, images, labels)
         self.network, self.variables = network, variables
         self.cores = on_cores.shared_cores()
-        self._own = self.cores.copy(variables)
-        batches = padded_batches(self.images, self.labels, sizes.batch_size, multiple=self.cores.count)
-        self._batches = [(batch, self.cores.split(jax.device_put(batch.images))) for batch in batches]
-        self._intact: list[jax.Array] | None = None
-        self._intact, self.answers, _ = self._run(State.intact(network.num_units))
+        self._cores = self.cores.each()  # each has batches of its own
+        self._given: Variables | None = None
+        size = self.cores.own_size(len(self.labels), sizes.batch_size)
+        self._batches = list(padded_batches(self.images, self.labels, size))
+        own = [self._cores[i % len(self._cores)] for i in range(len(self._batches))]
+        self._labels = [
+            core.split(jax.device_put(batch.labels)) for core, batch in zip(own, self._batches, strict=True)
+        ]
+        self._walks = [
+            Walk(core, network, batch.images, len(own), self._go_on)
+            for core, batch in zip(own, self._batches, strict=True)
+        ]
+        self._intact: dict[int, jax.Array] = {}  # logits of each batch
+        self.answers = self._run(State.intact(network.num_units)).answers
 
     @functools.cached_property
     def has_statistics(self) -> bool:
-        """Whether the network has statistics of BatchNorm, and training examples to re-estimate them."""
-        statistics = jax.tree.leaves(self.variables.get("batch_stats", {}))
-        return bool(statistics) and self.subject.has_training_examples
+        """Whether statistics of BatchNorm can be re-estimated: there are some, and training examples."""
+        try:
+            check_statistics(self.variables)
+        except Refusal:
+            return False
+        return self.subject.has_training_examples
 
     def stop(self) -> None:
         """Ends a long measurement with ``Stopped``, one that runs and each that begins later."""
         self._stopped.set()
 
-    def _go_on(self, done: int, of: int) -> None:
-        """The progress of a long measurement."""
+    def _go_on(self, done: int = 0, of: int = 0) -> None:
+        """The progress of a measurement, which it ends if the command ends."""
         if self._stopped.is_set():
             raise Stopped
 
@@ -112,8 +134,7 @@ class Live:
           position that counts, and ``some`` of them;
           ``paths``: numbers of paths by length, as log10.
         """
-        logits, answers, branch = self._run(state)
-        scores = self._scores(logits)
+        scores, answers, branch = self._run(state)
         error = float(scores.error[0])
         low, high = wilson(error, scores.num_examples)
         differs = (answers != self.answers) & (self.labels >= 0)  # elsewhere no answer is asked for
@@ -176,28 +197,48 @@ class Live:
         found = greedy(*given, allowed, rounds, **how)
         return [int(unit) for unit in found.order]
 
-    def _run(self, state: State) -> tuple[list[jax.Array], np.ndarray, list[float | None] | None]:
-        """Logits of each batch; the answers [N, …]; and the branches' shares."""
-        variables = self._own if not state.reestimated else self.cores.copy(self._variables(state))
-        given = state.gate_array, state.order_array if self.network.chained else None
-        logits, answers, shares = [], [], []
-        for batch, x in self._batches:
-            own, share = self.cores.wait(_forward(self.cores, self.network, variables, x, *given))
-            logits.append(own)
-            answers.append(np.argmax(jax.device_get(own), -1)[batch.mask])
-            if share is not None:
-                shares.append(jax.device_get(share)[batch.mask])
-        branch = np.concatenate(shares).mean(0, dtype=np.float64) if shares else None
-        return logits, np.concatenate(answers), None if branch is None else list(map(_number, branch))
+    def _run(self, state: State) -> _Ran:
+        """All examples, those of each core one batch after another."""
+        variables = self._variables(state)
+        if variables is not self._given:
+            self._own = [core.copy(variables) for core in self._cores]
+            self._given = variables
 
-    def _scores(self, logits: Sequence[jax.Array]) -> Scores:
-        assert self._intact is not None
-        subject, outcomes = self.subject, []
-        for (batch, _), own, intact in zip(self._batches, logits, self._intact, strict=True):
-            labels = self.cores.split(jax.device_put(batch.labels))
-            found = self.cores.wait(compiled_compare(own, intact, labels, subject.loss, subject.metric))
-            outcomes.append((jax.tree.map(lambda v: np.asarray(v)[None], jax.device_get(found)), batch.mask))
-        return Scores.of(outcomes, self.labels, self.classes)
+        def run(number: int) -> list[Any]:
+            # The next batch is not dispatched before this one has its results, so its memory is free again.
+            return [jax.device_get(self._batch(i, state)) for i in range(number, len(self._batches), count)]
+
+        count = len(self._cores)
+        if count == 1:
+            found = [run(0)]
+        else:
+            with ThreadPoolExecutor(count) as pool:
+                found = list(pool.map(run, range(count)))
+        in_order = [found[i % count][i // count] for i in range(len(self._batches))]
+        masks = [batch.mask for batch in self._batches]
+        outcomes = [
+            (jax.tree.map(lambda v: v[None], own), m) for (own, *_), m in zip(in_order, masks, strict=True)
+        ]
+        answers = np.concatenate([own[m] for (_, own, _), m in zip(in_order, masks, strict=True)])
+        branch = None
+        if self.network.chained:
+            shares = [own[:, m] for (_, _, own), m in zip(in_order, masks, strict=True)]
+            branch = list(map(_number, np.concatenate(shares, 1).mean(1, dtype=np.float64)))
+        return _Ran(Scores.of(outcomes, self.labels, self.classes), answers, branch)
+
+    def _batch(self, i: int, state: State) -> tuple[Outcomes, jax.Array, jax.Array | None]:
+        """One batch: the comparison, the answers [B, …], and the branches' shares [places, B]."""
+        self._go_on()
+        number = i % len(self._cores)
+        passed = self._walks[i](self._own[number], state)
+        if i not in self._intact:  # the first state is the intact one
+            self._intact[i] = passed.logits
+        judged = _judged(
+            passed.logits, self._intact[i], self._labels[i], self.subject.loss, self.subject.metric
+        )
+        if passed.shortcut is None or passed.branch is None:
+            return *judged, None
+        return *judged, _share(passed.shortcut, passed.branch)
 
     def _variables(self, state: State) -> Variables:
         return self._reestimated(state) if state.reestimated else self.variables
@@ -245,40 +286,18 @@ class Live:
         ]
 
 
-@on_cores.jit(static=2)
-def _forward(
-    cores: on_cores.Cores,
-    network: Network,
-    variables: Variables,
-    x: Any,
-    gates: jax.Array,
-    order: jax.Array | None,
-) -> tuple[jax.Array, jax.Array | None]:
-    """Logits [B, …, classes], and the branch's share of each place [B, units], None without a chain."""
-
-    def tap(parts: Parts) -> tuple[jax.Array, jax.Array]:
-        zero = jnp.zeros_like(parts.branch) if parts.shortcut is None else parts.shortcut
-        return _norms(zero), _norms(parts.branch)
-
-    def run(given: Any, x: Any) -> tuple[jax.Array, jax.Array | None]:
-        variables, gates, order = given
-        if not network.chained:
-            return network.apply(variables, x, gates=gates).logits, None
-        out = network.apply(variables, x, gates=gates, order=order, tap=tap)
-        taps = [out.taps[stack.name] for stack in network.stacks]
-        shortcut, branch = (jnp.concatenate([tap[i] for tap in taps]).T for i in (0, 1))
-        branch = branch * jnp.asarray(network.all_gates(gates))[order][None]
-        # A plain unit has no shortcut beside its branch.
-        shortcut = jnp.where(jnp.asarray(network.residual)[None], shortcut, 0)
-        return out.logits, branch / jnp.maximum(shortcut + branch, jnp.finfo(branch.dtype).tiny)
-
-    return on_cores.few_at_a_time(cores, run, (variables, gates, order), x)
+@functools.partial(jax.jit, static_argnums=(3, 4))
+def _judged(
+    logits: jax.Array, intact: jax.Array, labels: jax.Array, loss: Loss, metric: Metric
+) -> tuple[Outcomes, jax.Array]:
+    """The comparison with the intact network, and the answers [B, …]."""
+    return compare(logits, intact, labels, loss, metric), jnp.argmax(logits, -1)
 
 
-def _norms(x: jax.Array) -> jax.Array:
-    """[B]: ‖x‖₂ of each example, in float32 at least."""
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    return jnp.sqrt(jnp.sum(jnp.square(wide), tuple(range(1, x.ndim))))
+@jax.jit
+def _share(shortcut: jax.Array, branch: jax.Array) -> jax.Array:
+    """‖f‖ / (‖s‖ + ‖f‖), 0 where both are."""
+    return branch / jnp.maximum(shortcut + branch, jnp.finfo(branch.dtype).tiny)
 
 
 def _number(value: Any) -> float | None:

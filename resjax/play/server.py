@@ -9,6 +9,7 @@ Of several questions that wait, the newest is answered; the page has no use for 
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import json
 import secrets
@@ -109,7 +110,7 @@ def app(lives: Sequence[Live], token: str) -> Starlette:
             found = await run_in_threadpool(newest.run, lambda: answer(given))
         except Replaced:
             return JSONResponse({"replaced": True})
-        except Stopped:
+        except (Stopped, asyncio.CancelledError):  # cancelled: what can't be stopped, such as a compilation
             return JSONResponse({"wrong": "the command has ended"}, 503)
         except Wrong as error:
             return JSONResponse({"wrong": str(error)}, 400)
@@ -202,7 +203,8 @@ class Server(uvicorn.Server):
 
     def __init__(self, application: Starlette) -> None:
         super().__init__(
-            uvicorn.Config(application, log_level="warning", timeout_graceful_shutdown=5, lifespan="off")
+            # Errors of answers are printed by the application.
+            uvicorn.Config(application, log_level="critical", timeout_graceful_shutdown=1, lifespan="off")
         )
         self._lives: Sequence[Live] = application.state.lives
 

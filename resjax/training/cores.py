@@ -23,8 +23,9 @@ _PIXELS = 32 * 32  # per image; with fewer, sums over devices cost more than the
 _FLAG = "xla_force_host_platform_device_count"
 
 
-def share_cores(config: ConfigDict) -> None:
-    """Makes ``config.parallel.cpu_devices`` devices of a CPU; 0 chooses a suitable number.
+def share_cores(config: ConfigDict, small: bool = False) -> None:
+    """Makes ``config.parallel.cpu_devices`` devices of a CPU; 0 chooses a suitable number, which is 1 for
+    small images, unless ``small``: without sums over devices, several are faster there, too.
 
     Call it before the first use of a JAX device. It does not affect accelerators, and a number given in
     ``XLA_FLAGS`` takes precedence.
@@ -34,25 +35,26 @@ def share_cores(config: ConfigDict) -> None:
     """
     if _FLAG in os.environ.get("XLA_FLAGS", ""):
         return
-    count = config.parallel.cpu_devices or _suitable(config)
+    count = config.parallel.cpu_devices or _suitable(config, small)
     if count > 1:
         jax.config.update("jax_num_cpu_devices", count)
 
 
-def share_cores_to_analyse(config: ConfigDict) -> None:
+def share_cores_to_analyse(config: ConfigDict, small: bool = False) -> None:
     """As ``share_cores``, for a finished run, whose config may predate ``cpu_devices``.
 
     A value of 1 is kept; any other number was meant for the machine that trained.
     """
     here = config.copy_and_resolve_references()
     here.parallel.cpu_devices = int(config.parallel.get("cpu_devices", 0) == 1)
-    share_cores(here)
+    share_cores(here, small)
 
 
-def _suitable(config: ConfigDict) -> int:
+def _suitable(config: ConfigDict, small: bool) -> int:
     # Results of pmap depend on the number of devices; several processes divide a host's cores themselves.
     alone = config.parallel.mode == "jit" and not config.parallel.distributed
-    if not alone or "JAX_COORDINATOR_ADDRESS" in os.environ or _pixels(config.data) < _PIXELS:
+    few = not small and _pixels(config.data) < _PIXELS
+    if not alone or "JAX_COORDINATOR_ADDRESS" in os.environ or few:
         return 1
     return number_of_devices(config.train.batch_size)
 

@@ -84,9 +84,9 @@ def reestimate(
     return {**variables, "batch_stats": jax.tree.map(lambda v: v[0], new)}
 
 
-def equal_batches(network: Network, variables: Variables, images: Any, batch_size: int) -> list[Any]:
-    """Equal-sized batches for estimating statistics, after all checks of ``reestimate``."""
-    images, statistics = checked_inputs(network, images), variables.get("batch_stats", {})
+def check_statistics(variables: Variables) -> None:
+    """Raises a ``Refusal`` if there are no statistics that can be estimated, or some of an unknown kind."""
+    statistics = variables.get("batch_stats", {})
     if not jax.tree.leaves(statistics):
         raise Refusal(
             "this network has no BatchNorm: there are no batch statistics to re-estimate, and its lesions "
@@ -97,6 +97,12 @@ def equal_batches(network: Network, variables: Variables, images: Any, batch_siz
             raise Refusal(
                 f"batch statistic {path[-1].key!r}; only 'mean' and 'var' of a BatchNorm can be estimated"
             )
+
+
+def equal_batches(network: Network, variables: Variables, images: Any, batch_size: int) -> list[Any]:
+    """Equal-sized batches for estimating statistics, after all checks of ``reestimate``."""
+    images = checked_inputs(network, images)
+    check_statistics(variables)
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}; allowed: 1 or more")
     examples = num_examples(images)

@@ -18,7 +18,7 @@ bypass units (``Network.chained``), there are no prefixes: each different row is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -156,7 +156,7 @@ def count_passes(places: np.ndarray, intact: bool = True) -> float:
     return run / n
 
 
-def shared_places(row: list[int], previous: list[int]) -> int:
+def shared_places(row: Sequence[Any], previous: Sequence[Any]) -> int:
     """Length of the common prefix of two rows."""
     pairs = enumerate(zip(row, previous, strict=True))
     return next((i for i, (new, old) in pairs if new != old), len(row))

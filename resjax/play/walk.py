@@ -1,0 +1,136 @@
+"""A batch of examples on its way through the units, which keeps its states for the next way.
+
+A change on the page usually touches one unit. The states in front of it are those of the way before, so only
+the units behind it are computed again: on average half of them. Every unit is a small program, compiled once
+for each kind of unit, whatever its factor and wherever it runs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from resjax.cpu import shared_batches as on_cores
+from resjax.network import Network, Variables
+from resjax.network.parts import part_of
+from resjax.network.unit import Unit
+from resjax.play.state import State
+from resjax.studies.lesions.prefixes import shared_places
+
+KEPT = 2**29  # bytes of states of a network; with larger ones, not every state is kept
+LEAST = 2**11  # elements of an example's state; smaller ones gain nothing from a few examples at a time
+
+
+class Passed(NamedTuple):
+    """``logits`` [B, …, classes]; ``shortcut`` and ``branch`` [places, B], the norms of each place's two
+    summands, None where no states stand between the units."""
+
+    logits: jax.Array
+    shortcut: jax.Array | None = None
+    branch: jax.Array | None = None
+
+
+class Walk:
+    """The way of one batch, on one device."""
+
+    def __init__(
+        self, core: on_cores.Cores, network: Network, x: Any, walks: int, go_on: Callable[[], None]
+    ) -> None:
+        """``walks``: how many there are of this network; they share the memory for states. ``go_on`` is
+        called in front of each unit; its error ends the way."""
+        self._core, self._network, self._walks, self._go_on = core, network, walks, go_on
+        self._x = core.split(jax.device_put(x))
+        self._units = network.units
+        self._given: Variables | None = None
+
+    def __call__(self, variables: Variables, state: State) -> Passed:
+        """The outputs in this state; ``variables`` are on the device of the walk."""
+        if not self._network.chained:
+            gates = state.gate_array
+            return Passed(_whole(self._core, self._network, variables, self._x, gates))
+        if self._given is not variables:
+            self._start(variables)
+        self._go([(unit, state.gates[unit]) for unit in state.order])
+        logits = _head(self._core, self._network, self._bound, self._last)
+        return Passed(logits, *(jnp.stack([own[i] for own in self._norms]) for i in (0, 1)))
+
+    def _start(self, variables: Variables) -> None:
+        self._given = None  # until the first state is there
+        self._bound, first = _stem(self._core, self._network, variables, self._x)
+        self._states, self._last = {0: first}, first
+        self._norms: list[Any] = []
+        self._way: list[tuple[int, float]] = []
+        self._stride = max(1, math.ceil(first.nbytes * len(self._units) * self._walks / KEPT))
+        self._given = variables
+
+    def _go(self, way: list[tuple[int, float]]) -> None:
+        """Goes from the last kept state in front of the first change to the end."""
+        shared = shared_places(way, self._way) if self._way else 0
+        if shared == len(way):
+            return
+        start = shared // self._stride * self._stride
+        self._way, self._norms = [], self._norms[:start]  # no way, should an error end this one
+        self._states = {place: kept for place, kept in self._states.items() if place <= start}
+        h = self._states[start]
+        own_gates = self._network.test_gates
+        for place in range(start, len(way)):
+            self._go_on()
+            if place % self._stride == 0:
+                self._states[place] = h
+            u, gate = way[place]
+            unit, own = self._units[u], part_of(self._bound, self._units[u].part)
+            factor = np.float32(gate) if own_gates is None else own_gates[u] * gate
+            h, norms = _step(self._core, unit.stack.unit, own, np.int32(unit.row), h, factor)
+            self._norms.append(norms)
+            jax.block_until_ready(h)  # or dispatch would run ahead, and the way could not be ended
+        self._last, self._way = h, way
+
+
+@on_cores.jit(static=2)
+def _whole(
+    cores: on_cores.Cores, network: Network, variables: Variables, x: Any, gates: jax.Array
+) -> jax.Array:
+    def run(given: Any, x: Any) -> jax.Array:
+        return network.apply(given[0], x, gates=given[1]).logits
+
+    return on_cores.few_at_a_time(cores, run, (variables, gates), x)
+
+
+@on_cores.jit(static=2)
+def _stem(
+    cores: on_cores.Cores, network: Network, variables: Variables, x: Any
+) -> tuple[Variables, jax.Array]:
+    bound = network.bound(variables, x)
+    return bound, network.run_stem(bound, x)[0]
+
+
+@on_cores.jit(static=2)
+def _head(cores: on_cores.Cores, network: Network, variables: Variables, h: jax.Array) -> jax.Array:
+    return network.run_head(variables, h)[0]
+
+
+@on_cores.jit(static=2)
+def _step(cores: on_cores.Cores, unit: Unit, stacked: Any, row: Any, h: jax.Array, factor: Any) -> Any:
+    """The state behind a unit, and the norms [B] of its shortcut, 0 without one, and of its scaled branch."""
+    own = jax.tree.map(lambda v: v[row], stacked)
+
+    def run(given: Any, h: jax.Array) -> Any:
+        own, factor = given
+        parts: Any = unit.apply(own, h, factor, method="parts")
+        branch = factor * _norms(parts.branch)
+        return parts.y, (_norms(parts.shortcut) if unit.residual else jnp.zeros_like(branch), branch)
+
+    # What a unit reads beside its state belongs to the whole batch.
+    together = "context" in own or math.prod(h.shape[1:]) < LEAST
+    return run((own, factor), h) if together else on_cores.few_at_a_time(cores, run, (own, factor), h)
+
+
+def _norms(x: jax.Array) -> jax.Array:
+    """[B]: ‖x‖₂ of each example, in float32 at least."""
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return jnp.sqrt(jnp.sum(jnp.square(wide), tuple(range(1, x.ndim))))
