@@ -9,7 +9,8 @@ processor time, so that other work on the machine counts less. The forms take tu
 
 * ``many threads``: dilated, which selects XLA's own kernel (``resjax.cpu.conv``).
 * ``library``: as it is. For more than 16 channels XLA uses YNNPACK.
-* ``pairs``: two neighbouring pixels at once (``resjax.cpu.one_thread``).
+* ``pairs``: a window that is one column wider computes two neighbouring pixels at once, as more channels.
+* ``fewer multiplications``, and with ``, kernel``: those of ``resjax.cpu.winograd``.
 * ``wide``: columns and channels as one axis, along which the window moves in steps of all channels; for 16
   channels as pairs.
 * ``bands``: the window's columns become channels; the window is 3×1, and rows are not padded at their sides,
@@ -17,11 +18,10 @@ processor time, so that other work on the machine counts less. The forms take tu
 * ``beside``: images side by side, so that rows are longer; for 16 channels as pairs.
 * ``patches``: each image's windows as rows of a matrix, and one product.
 * ``nine products``: an image, shifted to each place of the window, with the kernel's matrix of that place.
-* ``shifts``: the kernel's columns shift the images and its rows the result, as in ``one_thread``'s gradient;
-  two columns of the result at once.
-* ``many threads, kernel``, ``rows, kernel``, ``shifts, kernel``: the kernel's gradient (``resjax.cpu.conv``,
-  ``one_thread``); ``rows`` has columns and channels as one axis. ``patches, kernel`` and ``nine
-  products, kernel`` are the gradients of these forms, image by image.
+* ``shifts``: the kernel's columns shift the images and its rows the result; two columns of it at once.
+* ``many threads, kernel``, ``rows, kernel``: the kernel's gradient (``resjax.cpu.conv``, ``one_thread``);
+  ``rows`` has columns and channels as one axis. ``shifts, kernel``: columns shift images, rows gradients.
+  ``patches, kernel`` and ``nine products, kernel`` are the gradients of these forms, image by image.
 
 An image's gradient is the same convolution of another array, so each form takes as long for it.
 
@@ -51,7 +51,7 @@ from results import save
 from rich.console import Console
 from rich.table import Table
 
-from resjax.cpu import conv, one_thread
+from resjax.cpu import conv, one_thread, winograd
 
 SAME = ((1, 1), (1, 1))
 SQUARE = (1, 1)
@@ -80,6 +80,11 @@ def together(kernel: jax.Array, m: int) -> jax.Array:
     """The kernel [3, 2 + m, C, m·O] of m neighbouring pixels."""
     shifted = [jnp.pad(kernel, ((0, 0), (i, m - 1 - i), (0, 0), (0, 0))) for i in range(m)]
     return jnp.concatenate(shifted, 3)
+
+
+def in_pairs(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    y = library(x, together(kernel, 2), (1, 2))
+    return y.reshape(*y.shape[:2], -1, kernel.shape[3])
 
 
 def wide(x: jax.Array, kernel: jax.Array, m: int) -> jax.Array:
@@ -160,6 +165,20 @@ def nine_products_kernel(x: jax.Array, dy: jax.Array) -> jax.Array:
     return lax.scan(add, jnp.zeros((9, c, o)), (x, dy))[0].reshape(3, 3, c, o)
 
 
+def shifted_kernel(x: jax.Array, dy: jax.Array) -> jax.Array:
+    (h, w, c), o = x.shape[1:], dy.shape[3]
+
+    def gradient_of(images: jax.Array, gradients: jax.Array) -> jax.Array:
+        images = jnp.pad(images, ((0, 0), (0, 0), (1, 1), (0, 0)))
+        columns = jnp.concatenate([images[:, :, j : j + w] for j in range(3)], 3)
+        gradients = jnp.pad(gradients, ((0, 0), (1, 1), (0, 0), (0, 0)))
+        rows = jnp.concatenate([gradients[:, 2 - i : 2 - i + h] for i in range(3)], 3)
+        return conv._sum_of_products(rows.reshape(-1, 3 * o), columns.reshape(-1, 3 * c))
+
+    total = winograd.summed(gradient_of, x, dy, max(1, 2**14 // x[0].size))
+    return total.reshape(3, o, 3, c).transpose(0, 2, 3, 1)
+
+
 def in_parts(form: Form, size: int) -> Form:
     """The form, applied to ``size`` images at a time, which stay in the cache."""
 
@@ -190,14 +209,16 @@ def calls(channels: int, batch: int) -> Calls:
         "beside": in_parts(partial(beside, m=m), 8),
         "patches": patches,
         "nine products": nine_products,
+        "fewer multiplications": lambda x, k: winograd.convolve(x, k, SAME),
         "shifts": in_parts(lambda x, k: shifted(x, k), 1),
     }
     if m == 2:
-        forms["pairs"] = lambda x, k: one_thread.in_pairs(x, k, SAME)
+        forms["pairs"] = in_pairs
     gradients: dict[str, Form] = {
         "many threads, kernel": lambda x, dy: conv._kernel_gradient(x, dy, kernel, form),
         "rows, kernel": lambda x, dy: one_thread._of_rows(x, dy, (3, 3), SQUARE, SAME),
-        "shifts, kernel": lambda x, dy: one_thread._of_shifts(x, dy, (3, 3), SAME),
+        "shifts, kernel": shifted_kernel,
+        "fewer multiplications, kernel": lambda x, dy: winograd.kernel_gradient(x, dy, SAME),
         "patches, kernel": patches_kernel,
         "nine products, kernel": nine_products_kernel,
     }

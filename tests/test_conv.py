@@ -15,7 +15,7 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from marks import slow_but
 
-from resjax.cpu import one_thread
+from resjax.cpu import one_thread, winograd
 from resjax.cpu.conv import conv
 
 
@@ -23,7 +23,7 @@ from resjax.cpu.conv import conv
 def forms_of_one_thread(monkeypatch):
     """In every version of JAX: they are right everywhere, and fast in some."""
     monkeypatch.setattr(one_thread, "PAYS", True)
-    monkeypatch.setattr(one_thread, "SHIFTS_PAY", False)
+    monkeypatch.setattr(one_thread, "PRODUCTS_PAY", False)
 
 
 class Case(NamedTuple):
@@ -75,6 +75,8 @@ CASES = {
     "many channels, strided": Case((5, 4), 66, 2, strides=(2, 2), padding=((1, 1), (1, 1))),
     "sixteen channels": Case((6, 8), 16, 16),
     "sixteen channels, odd": Case((5, 7), 16, 16, (2, 3), padding=((1, 0), (2, 1))),
+    "sixteen channels, uneven": Case((5, 7), 16, 16, padding=((1, 0), (2, 1))),
+    "sixteen channels, far padding": Case((4, 3), 16, 17, padding=((3, 0), (0, 4))),
     "sixteen to more channels": Case((5, 6), 16, 18),
 }
 
@@ -166,37 +168,52 @@ def test_on_one_thread_it_is_the_same(case, batch, monkeypatch, x64):
         np.testing.assert_allclose(a, e, rtol=1e-11, atol=1e-11)
 
 
-SHIFTED = ("transition", "sixteen channels", "sixteen channels, odd", "sixteen to more channels")
+WITH_16 = tuple(name for name in CASES if name.startswith("sixteen"))
 
 
-@pytest.mark.parametrize("name", SHIFTED)
-@pytest.mark.parametrize("batch", slow_but([4, 5], 5))  # cut in pairs; one is left of 5
-def test_on_one_thread_shifts_are_the_same(name, batch, monkeypatch, x64):
+@pytest.mark.parametrize("name", ("transition", *WITH_16))
+@pytest.mark.parametrize("batch", slow_but([4, 5], 4))  # in pairs; 5 has no divisor but 1
+def test_on_one_thread_products_are_the_same(name, batch, monkeypatch, x64):
     case = CASES[name]._replace(batch=batch)
     x, kernel = arrays(case, jnp.float64)
     y = jax.eval_shape(partial(conv, **case.options()), x, kernel)
-    monkeypatch.setattr(one_thread, "SHIFTS_PAY", True)
-    monkeypatch.setattr(one_thread, "_SHIFTED_AT_ONCE", 2 * max(x[0].size, y.size // batch))
+    monkeypatch.setattr(one_thread, "PRODUCTS_PAY", True)
+    monkeypatch.setattr(winograd, "_AT_ONCE", 2 * max(x[0].size, y.size // batch))
     with one_thread.one_thread():
         actual = jax.jit(lambda *args: everything.__wrapped__(*args, case, "cpu"))(x, kernel)
     for a, e in zip(actual, everything(x, kernel, case, "lax"), strict=True):
         np.testing.assert_allclose(a, e, rtol=1e-11, atol=1e-11)
 
 
-def test_shifts_replace_convolutions(monkeypatch):
-    """Without this, the tests of shifts could pass because nothing uses them."""
-    x, kernel = arrays(CASES["sixteen channels"])
+@pytest.mark.parametrize("name", WITH_16)
+def test_on_one_thread_products_round_little(name, monkeypatch):
+    monkeypatch.setattr(one_thread, "PRODUCTS_PAY", True)
+    with one_thread.one_thread():
+        error = jax.jit(lambda *args: largest_error.__wrapped__(*args, CASES[name]))(*arrays(CASES[name]))
+    assert error < 5e-6
 
-    def convolutions() -> int:
+
+def test_products_replace_convolutions(monkeypatch):
+    """Without this, the tests of products could pass because nothing uses them."""
+
+    def convolutions(case: Case, dtype=jnp.float32) -> int:
         with one_thread.one_thread():
-            program = jax.make_jaxpr(
-                lambda *args: everything.__wrapped__(*args, CASES["sixteen channels"], "cpu")
-            )
-            return str(program(x, kernel)).count("conv_general_dilated[")
+            program = jax.make_jaxpr(lambda *args: everything.__wrapped__(*args, case, "cpu"))
+            return str(program(*arrays(case, dtype))).count("conv_general_dilated[")
 
-    assert convolutions() == 3
-    monkeypatch.setattr(one_thread, "SHIFTS_PAY", True)
-    assert convolutions() == 2  # not that of the kernel's gradient
+    case = CASES["sixteen channels"]
+    assert convolutions(case) == 1  # of the kernel's gradient
+    monkeypatch.setattr(one_thread, "PRODUCTS_PAY", True)
+    assert convolutions(case) == 0
+    assert convolutions(case, jnp.bfloat16) == 2  # its kernel's gradient is computed in float32
+    for other in (
+        {"channels": 15},
+        {"features": 129},
+        {"strides": (1, 2)},
+        {"kernel": (2, 3)},
+        {"size": (48, 48)},
+    ):
+        assert convolutions(case._replace(**other)) == 3
 
 
 def test_on_one_thread_a_bfloat16_kernel_gradient_is_summed_in_float32():
@@ -252,7 +269,7 @@ def on_eight_devices(x, kernel, alone: bool):
 
 
 @pytest.mark.parametrize(
-    "name, alone, shifted",
+    "name, alone, products",
     [
         *(
             (name, alone, False)
@@ -262,8 +279,8 @@ def on_eight_devices(x, kernel, alone: bool):
         ("sixteen channels", True, True),
     ],
 )
-def test_eight_devices_agree_with_one(name, alone, shifted, monkeypatch, x64):
-    monkeypatch.setattr(one_thread, "SHIFTS_PAY", shifted)
+def test_eight_devices_agree_with_one(name, alone, products, monkeypatch, x64):
+    monkeypatch.setattr(one_thread, "PRODUCTS_PAY", products)
     case = CASES[name]._replace(batch=16)
     x, kernel = arrays(case, jnp.float64)
     *shared, threads = on_eight_devices(x, kernel, alone)

@@ -44,10 +44,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from resjax.cpu import depthwise, one_thread
-from resjax.cpu.one_thread import FEW, NHWC_HWIO, OneThread, Pads, Pair
+from resjax.cpu.one_thread import FEW, NHWC_HWIO, OneThread
+from resjax.cpu.winograd import Pads, Pair, Shape
 
 Padding = str | Pads
-Shape = tuple[int, ...]
 Arrays = tuple[jax.Array, jax.Array]
 _SPREAD = 2  # any dilation above 1 selects the multi-threaded kernel
 # Input channels times stride, above which the multi-threaded kernel is faster on one thread, too: the other
@@ -160,10 +160,10 @@ def _fast(x: jax.Array, kernel: jax.Array, form: _Form, dilation: Pair = (1, 1))
         return (x.reshape(-1, c) @ kernel[0, 0]).reshape(*x.shape[:3], o)
     if depthwise.suits(kernel, groups):
         return depthwise.convolve(x, kernel, strides, pads, dilation).astype(x.dtype)
-    if alone is not None and plain and c == o == FEW and strides == (1, 1):
-        return one_thread.in_pairs(x, kernel, pads)
     if alone is not None and plain and one_thread.tiny(x, kernel, strides, pads):
         return one_thread.as_product(x, kernel, strides, pads)
+    if alone is not None and plain and one_thread.multiplies_less(x, kernel, strides, alone.mesh):
+        return one_thread.convolve(x, kernel, pads, alone.mesh)
     s = 1
     threaded = alone is None or c * strides[0] > _READ_AGAIN
     if threaded and plain and x.dtype == jnp.float32 and c >= FEW and max(c, o) > FEW:

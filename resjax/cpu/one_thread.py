@@ -1,30 +1,22 @@
 """Convolutions for CPU devices that have one thread each (``resjax.training.cores``).
 
 On one thread, the library that XLA uses for convolutions of more than 16 channels (YNNPACK) is up to 1.7
-times as fast as XLA's own kernel. It computes a matrix product over the window's pixels and the channels,
-which is fast with many columns (output channels), many rows (neighbouring pixels of the result), and operands
-that stay in the cache. Two forms provide them:
+times as fast as XLA's own kernel, and XLA's matrix products are faster still. Two forms use them:
 
-* ``in_pairs``: with 16 channels, XLA would not use the library. A window that is one column wider computes
-  two neighbouring pixels at once, as 32 channels of one pixel: a third more arithmetic in 0.6 times the time.
+* ``convolve``: 3×3 convolutions with stride 1 have fewer multiplications (``resjax.cpu.winograd``).
 * ``kernel_gradient``: images are convolved with gradients as windows, and batch and channels exchange their
   roles (``resjax.cpu.conv``). The result has as few pixels as the kernel, 3×3. So columns and channels of the
   images become one axis, [1, H, W·C, batch]; a window dilated by C moves along it in steps of one, and a row
-  of the result has 3·C pixels. With 16 channels, two columns of the window become one of 32, as above. A few
-  images at a time are transposed and used while they are in the cache. (Large images do not fit, and many
-  channels make the product large enough anyway.)
+  of the result has 3·C pixels. With 16 channels, two columns of the window become one of 32. A few images
+  at a time are transposed and used while they are in the cache. (Large images do not fit, and many channels
+  make the product large enough anyway.)
 
 Where images are smaller than the window, as the 2×2 pixels at the end of a ResNet for digits, ``as_product``
 makes a matrix of the kernel: fewer operations than the window needs, in one product.
 
 Before JAX 0.10, XLA did not have this library, and the forms are not used. From 0.11 on, the library is
-slower at such convolutions, but not at matrix products. Kernel gradients with strides 1 and 16 to 32 channels
-are then one product of shifted copies: the kernel's columns j shift the images, its rows i the gradients::
-
-    dk[i,j,c,o] = Σ_{b,h,w} x[b,h,w+j,c] · dy[b,h−i,w,o]
-
-(images padded, dy zero outside). These are kh + kw copies instead of the kh·kw of im2col. One or two images
-are copied and used at a time, in the cache. Other shapes gain nothing (docs/notes/performance_cpu.md).
+slower, and XLA copies faster; kernel gradients of 3×3 convolutions with stride 1 then have fewer
+multiplications, too (docs/notes/performance_cpu.md).
 """
 
 from __future__ import annotations
@@ -32,7 +24,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
@@ -41,16 +33,15 @@ import jaxlib.version
 import numpy as np
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec
-from jax.typing import ArrayLike
 
-Pair = tuple[int, int]
-Pads = tuple[Pair, Pair]
+from resjax.cpu import winograd
+from resjax.cpu.winograd import Pads, Pair
+
 NHWC_HWIO = ("NHWC", "HWIO", "NHWC")
 FEW = 16  # up to this number of channels XLA uses its own kernel
 PAYS = jaxlib.version.__version_info__[:2] >= (0, 10)
-SHIFTS_PAY = jaxlib.version.__version_info__[:2] >= (0, 11)
+PRODUCTS_PAY = jaxlib.version.__version_info__[:2] >= (0, 11)
 _AT_ONCE = 2**16  # elements of images or gradients at a time, 256 kB: a part of a core's cache
-_SHIFTED_AT_ONCE = 2**14  # the same where both are copied, shifted
 _MANY = 128  # channels; above, any product is large
 _PRODUCT = 2**17  # elements of a matrix that is made anew for every convolution
 
@@ -83,20 +74,25 @@ def threads() -> OneThread | None:
     return _current.get() if PAYS else None
 
 
-def in_pairs(x: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Array:
-    """The convolution with strides 1, computing two neighbouring pixels at once."""
-    kw, o = kernel.shape[1], kernel.shape[3]
-    left, right = (jnp.pad(kernel, ((0, 0), (i, 1 - i), (0, 0), (0, 0))) for i in (0, 1))
-    rows, (before, after) = pads
-    width = x.shape[2] + before + after - kw + 1
-    y = lax.conv_general_dilated(
-        x,
-        jnp.concatenate((left, right), 3),
-        (1, 2),
-        (rows, (before, after + width % 2)),
-        dimension_numbers=NHWC_HWIO,
+def convolve(x: jax.Array, kernel: jax.Array, pads: Pads, mesh: Mesh | None) -> jax.Array:
+    """``winograd.convolve``, where each device of ``mesh`` has its share of the images."""
+    if mesh is None:
+        return winograd.convolve(x, kernel, pads)
+    split = PartitionSpec(*mesh.axis_names)
+    own = jax.shard_map(
+        lambda x, kernel: winograd.convolve(x, kernel, pads),
+        mesh=mesh,
+        in_specs=(split, PartitionSpec()),
+        out_specs=split,
+        check_vma=False,
     )
-    return y.reshape(*y.shape[:2], -1, o)[:, :, :width]
+    return own(x, kernel)
+
+
+def multiplies_less(x: jax.Array, kernel: jax.Array, strides: Pair, mesh: Mesh | None) -> bool:
+    """Whether ``convolve`` accepts images [B, H, W, C] and a kernel like these, and is faster."""
+    shared = mesh is None or len(x) % mesh.size == 0
+    return shared and winograd.suits(x, kernel, strides)
 
 
 def tiny(x: jax.Array, kernel: jax.Array, strides: Pair, pads: Pads) -> bool:
@@ -142,8 +138,8 @@ def suits(x: jax.Array, dy: jax.Array, mesh: Mesh | None) -> bool:
     return shared and _at_once(x, dy) > 1 and max(x.shape[3], dy.shape[3]) <= _MANY
 
 
-def _at_once(x: jax.Array, dy: jax.Array, elements: int | None = None) -> int:
-    return (elements or _AT_ONCE) // max(math.prod(x.shape[1:]), math.prod(dy.shape[1:]))
+def _at_once(x: jax.Array, dy: jax.Array) -> int:
+    return _AT_ONCE // max(math.prod(x.shape[1:]), math.prod(dy.shape[1:]))
 
 
 def kernel_gradient(
@@ -172,28 +168,9 @@ def kernel_gradient(
 
 
 def _of_own_images(x: jax.Array, dy: jax.Array, window: Pair, strides: Pair, pads: Pads) -> jax.Array:
-    few, many = sorted((x.shape[3], dy.shape[3]))
-    if SHIFTS_PAY and strides == (1, 1) and few >= FEW and many <= 2 * FEW:
-        return _of_shifts(x, dy, window, pads)
+    if PRODUCTS_PAY and winograd.suits_gradient(x, dy, window, strides):
+        return winograd.kernel_gradient(x, dy, pads)
     return _of_rows(x, dy, window, strides, pads)
-
-
-def _of_shifts(x: jax.Array, dy: jax.Array, window: Pair, pads: Pads) -> jax.Array:
-    (h, c), (m, n, o) = (x.shape[1], x.shape[3]), dy.shape[1:]
-    (kh, kw), ((top, _), sides) = window, pads
-    # Image row h meets row h + top - i of dy. Padding is negative where no row of an image needs it.
-    ends = ((0, 0, 0), (kh - 1 - top, h + top - m, 0), (0, 0, 0), (0, 0, 0))
-
-    def gradient_of(images: jax.Array, gradients: jax.Array) -> jax.Array:
-        images = jnp.pad(images, ((0, 0), (0, 0), sides, (0, 0)))
-        columns = jnp.concatenate([images[:, :, j : j + n] for j in range(kw)], 3)
-        gradients = lax.pad(gradients, jnp.zeros((), dy.dtype), ends)
-        rows = jnp.concatenate([gradients[:, kh - 1 - i : kh - 1 - i + h] for i in range(kh)], 3)
-        operands = rows.reshape(-1, kh * o), columns.reshape(-1, kw * c)
-        return lax.dot_general(*operands, (((0,), (0,)), ((), ())))
-
-    size = max(1, _at_once(x, dy, _SHIFTED_AT_ONCE))
-    return _summed(gradient_of, x, dy, size).reshape(kh, o, kw, c).transpose(0, 2, 3, 1)
 
 
 def _of_rows(x: jax.Array, dy: jax.Array, window: Pair, strides: Pair, pads: Pads) -> jax.Array:
@@ -215,23 +192,7 @@ def _of_rows(x: jax.Array, dy: jax.Array, window: Pair, strides: Pair, pads: Pad
             dimension_numbers=NHWC_HWIO,
         )
 
-    total = _summed(gradient_of, x, dy, _at_once(x, dy))
+    total = winograd.summed(gradient_of, x, dy, _at_once(x, dy))
     # The second pixel of a pair sees the kernel's columns t further on.
     sums = total.reshape(kh, -1, c, two, o)
     return jnp.asarray(sum(sums[:, i * t : i * t + kw, :, i] for i in range(two)))
-
-
-def _summed(
-    gradient_of: Callable[[jax.Array, jax.Array], jax.Array], x: jax.Array, dy: jax.Array, size: int
-) -> jax.Array:
-    """The sum of ``gradient_of(images, gradients)`` over parts of ``size`` images."""
-    b = len(x)
-    size = min(b, size)
-    rest = b % size
-
-    def part(first: ArrayLike, size: int) -> jax.Array:
-        return gradient_of(*(lax.dynamic_slice_in_dim(a, first, size) for a in (x, dy)))
-
-    zeros = jnp.zeros(jax.eval_shape(lambda: part(0, size)).shape, x.dtype)
-    total = lax.fori_loop(0, b // size, lambda i, sums: sums + part(i * size, size), zeros)
-    return total + part(b - rest, rest) if rest else total
