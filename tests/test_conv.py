@@ -342,15 +342,18 @@ def test_on_one_thread_many_channels_keep_the_form_of_many_threads():
     assert dilated == {(128, 1): False, (129, 1): True, (64, 2): False, (65, 2): True}
 
 
-def test_on_one_thread_tiny_images_take_one_product():
+@pytest.mark.parametrize("threads", [nullcontext, one_thread.one_thread])
+def test_images_smaller_than_the_window_take_one_product(threads):
     def convolutions(size: int, channels: int) -> int:
+        """Of the images and of both gradients."""
         x, kernel = arrays(Case((size, size), channels, 64))
-        with one_thread.one_thread():
-            program = jax.make_jaxpr(partial(conv, impl="cpu"))(x, kernel)
+        with threads():
+            program = jax.make_jaxpr(jax.grad(lambda x: conv(x, kernel, impl="cpu").sum()))(x)
         return str(program).count("conv_general_dilated[")
 
     found = {given: convolutions(*given) for given in ((2, 64), (1, 300), (2, 129), (3, 4))}
-    assert found == {(2, 64): 0, (1, 300): 0, (2, 129): 1, (3, 4): 1}
+    # The kernel's gradient stays a convolution.
+    assert found == {(2, 64): 1, (1, 300): 1, (2, 129): 3, (3, 4): 3}
 
 
 def test_forward_mode_needs_the_stock_convolution():

@@ -21,9 +21,9 @@ Where every core is a device (``resjax.training.cores``), each has one thread, a
 ``one_thread`` use the forms of ``resjax.cpu.one_thread``, except with many channels. Functions traced under
 ``any_device`` use JAX's convolution alone.
 
-A 1×1 convolution is one matmul, and so are its gradients. Depthwise convolutions are sums of shifted images
-(``resjax.cpu.depthwise``). The gradients of the others are written in the fast
-order::
+A 1×1 convolution is one matmul, and so are its gradients. Images smaller than the window take one, too
+(``resjax.cpu.small``). Depthwise convolutions are sums of shifted images (``resjax.cpu.depthwise``). The
+gradients of the others are written in the fast order::
 
     dx[b,h,w,c] = Σ_{i,j,o} dy[b, (h+p−i)/s, (w+p−j)/s, o] · k[i,j,c,o]
     dk[i,j,c,o] = Σ_{h,w,b} x[b, s·h+i−p, s·w+j−p, c] · dy[b,h,w,o]
@@ -43,7 +43,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from resjax.cpu import depthwise, one_thread
+from resjax.cpu import depthwise, one_thread, small
 from resjax.cpu.one_thread import FEW, NHWC_HWIO, OneThread
 from resjax.cpu.winograd import Pads, Pair, Shape
 
@@ -160,8 +160,8 @@ def _fast(x: jax.Array, kernel: jax.Array, form: _Form, dilation: Pair = (1, 1))
         return (x.reshape(-1, c) @ kernel[0, 0]).reshape(*x.shape[:3], o)
     if depthwise.suits(kernel, groups):
         return depthwise.convolve(x, kernel, strides, pads, dilation).astype(x.dtype)
-    if alone is not None and plain and one_thread.tiny(x, kernel, strides, pads):
-        return one_thread.as_product(x, kernel, strides, pads)
+    if plain and small.suits(x, kernel, strides, pads):
+        return small.convolve(x, kernel, strides, pads)
     if alone is not None and plain and one_thread.multiplies_less(x, kernel, strides, alone.mesh):
         return one_thread.convolve(x, kernel, pads, alone.mesh)
     s = 1

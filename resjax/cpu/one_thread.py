@@ -11,9 +11,6 @@ times as fast as XLA's own kernel, and XLA's matrix products are faster still. T
   at a time are transposed and used while they are in the cache. (Large images do not fit, and many channels
   make the product large enough anyway.)
 
-Where images are smaller than the window, as the 2×2 pixels at the end of a ResNet for digits, ``as_product``
-makes a matrix of the kernel: fewer operations than the window needs, in one product.
-
 Before JAX 0.10, XLA did not have this library, and the forms are not used. From 0.11 on, the library is
 slower, and XLA copies faster; kernel gradients of 3×3 convolutions with stride 1 then have fewer
 multiplications, too (docs/notes/performance_cpu.md).
@@ -30,7 +27,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import jaxlib.version
-import numpy as np
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
@@ -43,7 +39,6 @@ PAYS = jaxlib.version.__version_info__[:2] >= (0, 10)
 PRODUCTS_PAY = jaxlib.version.__version_info__[:2] >= (0, 11)
 _AT_ONCE = 2**16  # elements of images or gradients at a time, 256 kB: a part of a core's cache
 _MANY = 128  # channels; above, any product is large
-_PRODUCT = 2**17  # elements of a matrix that is made anew for every convolution
 
 
 class OneThread(NamedTuple):
@@ -93,40 +88,6 @@ def multiplies_less(x: jax.Array, kernel: jax.Array, strides: Pair, mesh: Mesh |
     """Whether ``convolve`` accepts images [B, H, W, C] and a kernel like these, and is faster."""
     shared = mesh is None or len(x) % mesh.size == 0
     return shared and winograd.suits(x, kernel, strides)
-
-
-def tiny(x: jax.Array, kernel: jax.Array, strides: Pair, pads: Pads) -> bool:
-    """Whether ``as_product`` is faster: the window is larger than the image, and most of it lies outside."""
-    (h, w), (kh, kw, c, o) = x.shape[1:3], kernel.shape
-    m, n = _size(x, kernel, strides, pads)
-    return h < kh and w < kw and h * w * m * n * c * o <= _PRODUCT
-
-
-def as_product(x: jax.Array, kernel: jax.Array, strides: Pair, pads: Pads) -> jax.Array:
-    """The convolution as one product with a matrix [pixels and channels of x, those of the result].
-
-    Its blocks are the kernel's, and zero where a pixel of x is not in the window of a pixel of the result."""
-    (b, h, w, c), (kh, kw, _, o) = x.shape, kernel.shape
-    m, n = _size(x, kernel, strides, pads)
-    # The row of the kernel that joins each row of x to each row of the result; behind the last one, zeros.
-    rows, columns = (
-        np.arange(size)[:, None] + lo - s * np.arange(out)
-        for size, out, s, (lo, _) in zip((h, w), (m, n), strides, pads, strict=True)
-    )
-    rows, columns = (np.where((i >= 0) & (i < k), i, k) for i, k in ((rows, kh), (columns, kw)))
-    padded = jnp.pad(kernel, ((0, 1), (0, 1), (0, 0), (0, 0)))
-    blocks = padded[rows[:, None, :, None], columns[None, :, None, :]]  # [h, w, m, n, c, o]
-    matrix = blocks.transpose(0, 1, 4, 2, 3, 5).reshape(h * w * c, m * n * o)
-    return (x.reshape(b, -1) @ matrix).reshape(b, m, n, o)
-
-
-def _size(x: jax.Array, kernel: jax.Array, strides: Pair, pads: Pads) -> Pair:
-    """Height and width of the result."""
-    m, n = (
-        (size + lo + hi - k) // s + 1
-        for size, k, s, (lo, hi) in zip(x.shape[1:3], kernel.shape[:2], strides, pads, strict=True)
-    )
-    return m, n
 
 
 def suits(x: jax.Array, dy: jax.Array, mesh: Mesh | None) -> bool:
