@@ -362,6 +362,8 @@ def test_tokens_are_rows_of_one_matrix_in_a_layer():
     def gradient(v):
         return jax.grad(lambda v: layer.apply(v, x).sum())(v)
 
-    products = [eqn for eqn in jax.make_jaxpr(gradient)(variables).eqns if eqn.primitive.name == "dot_general"]
+    products = [
+        eqn for eqn in jax.make_jaxpr(gradient)(variables).eqns if eqn.primitive.name == "dot_general"
+    ]
     assert products
     assert {v.aval.ndim for eqn in products for v in eqn.invars} == {2}

@@ -276,8 +276,7 @@ def points(label: str, result: Reordering) -> list[str]:
         f"{_shuffled(result)} after full shuffles and {percent(result.error[-1])} in reverse. "
         f"Rank correlation of the median τ and the median error: {correlation(tau_and_error(result))}. "
         f"Of {count(len(error), 'swap')} of neighbours {gentle}{interval} cost at most one percentage point; "
-        f"the worst, of {_units(result, near[worst])}, gives {percent(error[worst])}."
-        + fixed,
+        f"the worst, of {_units(result, near[worst])}, gives {percent(error[worst])}." + fixed,
         *_of_layers(label, result),
     ]
 
