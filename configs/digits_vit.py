@@ -2,10 +2,10 @@
 
 Command:  python -m resjax.train --config=configs/digits_vit.py --workdir=runs/digits_vit
           … --config.model.placement=post                                (LayerNorm behind each sum)
-Hardware: 2 CPU cores (AMD EPYC), shared with other work.
-Time:     27 s, from the start to the last record.
-Result:   7.8 % test error, 0.0 % training error after 30 epochs, one seed; nothing was tuned
-          (docs/results/digits_vit.json).
+Hardware: 2 CPU cores (AMD EPYC), shared with much other work.
+Time:     36 to 60 s, from the start to the last record.
+Result:   2.4 % test error (0.0 to 5.0), 0.0 % training error after 30 epochs, n = 3. Rate and decay were
+          chosen on held-out training images (docs/results/digits_vit_recipe.json).
 """
 
 from ml_collections import ConfigDict
@@ -20,8 +20,9 @@ def get_config(arg: str = "") -> ConfigDict:
     c.train.duration = "30 epochs"
     c.train.batch_size = 64
 
-    c.optimizer.learning_rate = 0.05
-    c.optimizer.weight_decay = 1e-4
+    c.optimizer.name = "adamw"
+    c.optimizer.learning_rate = 0.01
+    c.optimizer.weight_decay = 2.0
     c.optimizer.decay = "kernels"
     c.optimizer.clip_norm = 1.0
     c.optimizer.schedule = "cosine"

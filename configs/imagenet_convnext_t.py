@@ -48,7 +48,7 @@ def get_config(arg: str = "") -> ConfigDict:
         c.model.stage_sizes = (1, 1, 2, 1)
         c.data.image_size = 64
         c.data.workers = 0
-        c.train.batch_size = 8
+        c.train.batch_size = 16
         c.train.duration = "2 steps"
         c.optimizer.warmup = "1 steps"
     return c

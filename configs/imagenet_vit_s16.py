@@ -47,7 +47,7 @@ def get_config(arg: str = "") -> ConfigDict:
         c.model.depth = 2
         c.data.image_size = 64
         c.data.workers = 0
-        c.train.batch_size = 8
+        c.train.batch_size = 16
         c.train.duration = "2 steps"
         c.optimizer.warmup = "1 steps"
     return c

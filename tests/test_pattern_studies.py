@@ -16,7 +16,6 @@ from pattern_helpers import IMAGES, LABELS, SHAPE, apart, blocks, masked, mixed,
 
 from resjax import analysis
 from resjax.cpu.shared_batches import Cores
-from resjax.network.groups import kinds
 from resjax.network.losses import cross_entropy, share_wrong
 from resjax.network.refusal import Refusal
 from resjax.studies.lesions.prefixes import measure_places
@@ -95,6 +94,18 @@ def test_a_study_gives_the_result_of_the_network_without_groups(name):
     assert_same(*(MEASURED[name](*form) for form in forms()))
 
 
+def test_units_of_groups_have_kinds():
+    kinds = ("", "mixing", "mixing", "layers", "mixing", "mixing", "layers", "layers")
+    assert analysis.lesion(*forms()[0], *GIVEN).kind == kinds
+    one = blocks(1)  # a kind with one unit has its name, too
+    found = analysis.lesion(one, draw(one, SHAPE), *GIVEN)
+    assert {kind: own.tolist() for kind, own in found.of_kinds.items()} == {
+        "other": [True, False, False],
+        "mixing": [False, True, False],
+        "layers": [False, False, True],
+    }
+
+
 def test_reset_units_are_those_of_the_initial_variables():
     """Unit by unit, so that a row that is mixed up would show."""
     network, variables = forms()[0]
@@ -135,7 +146,6 @@ def test_reorder_swaps_units_of_one_class():
     assert "one class" in result.choices["units that change places"]
     layers = result.order[result.of_kind("layers")]  # mixing ×2 and a unit of layers, twice; then one more
     np.testing.assert_array_equal(layers, [[0, 4, 5, 6, 1, 2, 3, 7]])
-    assert kinds(network.units) == ("", *("mixing",) * 2, "layers", *("mixing",) * 2, *("layers",) * 2)
 
 
 def test_path_lengths_sum_to_the_gradient():

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from pattern_helpers import mixed
 
 from resjax import config as configs
 from resjax import models
@@ -29,7 +30,7 @@ def vit():
 
 def orders(network, kind, draws=120):
     keys = jax.random.split(jax.random.key(0), draws)
-    return np.asarray(jax.jit(jax.vmap(lambda key: shuffled(key, network.units, kind)))(keys))
+    return np.asarray(jax.jit(jax.vmap(lambda key: shuffled(key, network, kind)))(keys))
 
 
 @pytest.mark.parametrize("kind", ["units", "layers"])
@@ -43,9 +44,15 @@ def test_only_equal_units_move_and_each_runs_once(vit, kind):
     assert len({tuple(order) for order in drawn[:, ::2].tolist()}) == 6
 
 
+def test_layers_of_several_equal_units_move_together():
+    drawn = orders(mixed(), "layers", 60)  # mixing ×2 and a unit of layers, twice; then one more
+    there, swapped = [0, 1, 2, 3, 4, 5, 6, 7], [0, 4, 5, 6, 1, 2, 3, 7]
+    assert {tuple(order) for order in drawn.tolist()} == {tuple(there), tuple(swapped)}
+
+
 def test_the_same_key_gives_the_same_order(vit):
     key = jax.random.key(5)
-    np.testing.assert_array_equal(shuffled(key, vit.units, "layers"), shuffled(key, vit.units, "layers"))
+    np.testing.assert_array_equal(shuffled(key, vit, "layers"), shuffled(key, vit, "layers"))
 
 
 def test_units_of_a_resnet_stay_in_their_stage():
@@ -58,10 +65,10 @@ def test_units_of_a_resnet_stay_in_their_stage():
 
 
 def test_a_network_without_equal_units_is_refused():
-    units = models.build(configs.default("lenet5").model, image_shape=(32, 32, 1), num_classes=10).units
+    network = models.build(configs.default("lenet5").model, image_shape=(32, 32, 1), num_classes=10)
     with pytest.raises(ValueError, match=r"train\.shuffle='units'.*no two units"):
-        check(units, "units")
-    check(units, "none")
+        check(network, "units")
+    check(network, "none")
 
 
 @pytest.mark.slow

@@ -85,7 +85,9 @@ class Dense(nn.Module):
         shape = (x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
         bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
-        y = checkpoint_name(x.astype(self.dtype) @ kernel.astype(self.dtype), CONVOLUTION)
+        # Flattened before the product: of other forms, XLA:CPU transposes the gradients for the kernel's.
+        rows = x.astype(self.dtype).reshape(-1, x.shape[-1]) @ kernel.astype(self.dtype)
+        y = checkpoint_name(rows.reshape(*x.shape[:-1], self.features), CONVOLUTION)
         return y + _rows(bias.astype(self.dtype), x.ndim)
 
 

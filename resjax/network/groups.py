@@ -25,15 +25,6 @@ def classes(units: Sequence[UnitInfo]) -> list[np.ndarray]:
     return [np.array(own) for own in found.values()]
 
 
-def kinds(units: Sequence[UnitInfo]) -> tuple[str, ...]:
-    """The group of each unit, where its stacks alternate with others, such as 'attention' and 'mlp'; '' for
-    the units of a stack that stands alone."""
-    stacks: dict[str, set[str]] = {}
-    for unit in units:
-        stacks.setdefault(unit.part, set()).add(unit.stack.name)
-    return tuple(unit.part if len(stacks[unit.part]) > 1 else "" for unit in units)
-
-
 def of_rows(units: Sequence[UnitInfo]) -> dict[str, np.ndarray]:
     """{part: the index of the unit of each of its rows}."""
     found: dict[str, list[int]] = {}

@@ -154,5 +154,5 @@ def _build(config: ConfigDict, info: data.Info) -> Network:
     """The network of a configuration, for the images and classes of ``info``."""
     network = models.build(config.model, image_shape=info.image_shape, num_classes=info.num_classes)
     if not config.model.get("cut"):  # what is left of a network that was shuffled may have no equal units
-        shuffle.check(network.units, config.train.shuffle)
+        shuffle.check(network, config.train.shuffle)
     return network

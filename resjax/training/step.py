@@ -175,7 +175,7 @@ def training_input(state: TrainState, batch: Batch, *, task: Task) -> Drawn:
     x, labels = mixed(x, batch["label"], mixing, mixup=task.mixup, cutmix=task.cutmix)
     order = None
     if task.shuffle != "none":
-        order = shuffled(jax.random.fold_in(network_key, _ORDER), task.network.units, task.shuffle)
+        order = shuffled(jax.random.fold_in(network_key, _ORDER), task.network, task.shuffle)
     return Drawn(x, labels, network_key, order)
 
 

@@ -37,7 +37,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
-from resjax.network.groups import kinds
 from resjax.network.losses import Loss, Metric, cross_entropy, share_wrong
 from resjax.studies import counts, pointing, style, verdicts
 from resjax.studies.batches import BATCH_SIZE, Inference, Progress
@@ -131,7 +130,7 @@ def lesion(
         class_error=over_units(np.asarray(lesioned.class_error)) if per_class else None,
         spared=over_units(counts.spared_share(lesioned.wrong, intact.wrong[0])),
         left_out=never,
-        kind=kinds(network.units),
+        kind=tuple(unit.stack.group for unit in network.units),
         unit_evaluations=int(n + again[allowed].sum()),
         choices={
             "BatchNorm": "running statistics of training, not re-estimated after the deletion",

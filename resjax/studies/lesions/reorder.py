@@ -270,13 +270,13 @@ def points(label: str, result: Reordering) -> list[str]:
     error = result.error[near]
     worst, gentle = int(np.argmax(error)), verdicts.spared(error, result.intact_error).sum()
     interval = counts.between(counts.ends(np.sum, None if result.spared is None else result.spared[near]))
+    fixed = f" {len(result.fixed)} of {count(len(result.unit), 'unit')} never moved." if result.fixed else ""
     return [
         f"{label}: {percent(result.intact_error)} error in the true order; median {join(swaps)}; "
         f"{_shuffled(result)} after full shuffles and {percent(result.error[-1])} in reverse. "
         f"Rank correlation of the median τ and the median error: {correlation(tau_and_error(result))}. "
         f"Of {count(len(error), 'swap')} of neighbours {gentle}{interval} cost at most one percentage point; "
-        f"the worst, of {_units(result, near[worst])}, gives {percent(error[worst])}. "
-        f"{len(result.fixed)} of {count(len(result.unit), 'unit')} never moved.",
+        f"the worst, of {_units(result, near[worst])}, gives {percent(error[worst])}." + fixed,
         *_of_layers(label, result),
     ]
 

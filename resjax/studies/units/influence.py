@@ -48,7 +48,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
-from resjax.network.groups import kinds
 from resjax.studies import verdicts
 from resjax.studies.batches import BATCH_SIZE, Inference, part
 from resjax.studies.costs import Cost, evaluated
@@ -117,7 +116,7 @@ def influence(
     return Influence(
         **intact.as_intact,
         unit=tuple(unit.name for unit in network.units),
-        kind=kinds(network.units),
+        kind=tuple(unit.stack.group for unit in network.units),
         score=SCORES,
         value=value,
         low=low,
