@@ -81,7 +81,7 @@ def counted(monkeypatch):
 @pytest.fixture
 def undrawn(monkeypatch):
     """No figures, which take a second each, where a test looks at something else."""
-    monkeypatch.setattr(write, "picture", lambda draw, alt: "")
+    monkeypatch.setattr(write, "picture", lambda draw, alt, table, labels: "")
     monkeypatch.setattr(write, "save", lambda draw, directory, name: [])
 
 

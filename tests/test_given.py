@@ -294,7 +294,7 @@ def test_from_a_name_to_a_report(module, tmp_path, capsys, monkeypatch):
     record = json.loads((out / "lesion.json").read_text())["runs"]["own_network"]
     assert record["network"] == "own_network:make" and len(record["found"]["units"]) == 3
 
-    monkeypatch.setattr(write, "picture", lambda draw, alt: "")
+    monkeypatch.setattr(write, "picture", lambda draw, alt, table, labels: "")
     monkeypatch.setattr(write, "save", lambda draw, directory, name: [])
     analyze_network("own_network:make", ["lesion"], out=out, options=QUICK)
     assert "done before" in capsys.readouterr().err

@@ -38,7 +38,7 @@ def run(tmp_path_factory):
 def drawn(monkeypatch):
     """Names of the studies that are drawn; no figure is made."""
     names = []
-    monkeypatch.setattr(write, "picture", lambda draw, alt: "")
+    monkeypatch.setattr(write, "picture", lambda draw, alt, table, labels: "")
     monkeypatch.setattr(write, "save", lambda draw, directory, name: names.append(name) or [])
     return names
 

@@ -31,7 +31,7 @@ def folder(tmp_path_factory):
 def slow_machine(monkeypatch):
     """A pass takes 20 ms; no figure is drawn."""
     monkeypatch.setattr(plan, "measure_speed", lambda run, options: Speed(0.02, 0.02, 0.02, 0.0))
-    monkeypatch.setattr(write, "picture", lambda draw, alt: "")
+    monkeypatch.setattr(write, "picture", lambda draw, alt, table, labels: "")
     monkeypatch.setattr(write, "save", lambda draw, directory, name: [])
 
 

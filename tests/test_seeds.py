@@ -306,7 +306,7 @@ def test_a_seed_of_which_a_study_failed_is_missing_in_the_group(six, tmp_path, m
         return original.measure(bench)
 
     monkeypatch.setitem(STUDIES, "curves", dataclasses.replace(original, measure=measure))
-    monkeypatch.setattr(write, "picture", lambda draw, alt: "")
+    monkeypatch.setattr(write, "picture", lambda draw, alt, table, labels: "")
     monkeypatch.setattr(write, "save", lambda draw, directory, name: [])
     path = analyze([six / "deep" / "seed*"], ["curves"], tmp_path, Options(seed=7))
     data = json.loads((tmp_path / "curves.json").read_text("utf-8"))
