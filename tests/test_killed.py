@@ -178,7 +178,9 @@ def test_no_record_is_lost_while_lines_are_set_aside(tmp_path, states):
 
 
 def test_every_file_of_a_report_is_whole(tmp_path, monkeypatch, states):
-    monkeypatch.setattr(reports, "picture", lambda draw, alt, table, labels: "")  # of the page itself; takes long
+    monkeypatch.setattr(
+        reports, "picture", lambda draw, alt, table, labels: ""
+    )  # of the page itself; takes long
     report = dataclasses.replace(report_of_two(), results=report_of_two().results[:1])
     with states(tmp_path / "out") as found:
         reports.write(report, tmp_path / "out")

@@ -60,7 +60,7 @@ _for_any_device: contextvars.ContextVar[bool] = contextvars.ContextVar("any devi
 @contextlib.contextmanager
 def any_device() -> Iterator[None]:
     """Convolutions traced under it are JAX's own, whatever their ``impl``, for programs that other devices
-    run. The values are equal."""
+    run. The values are equal up to rounding."""
     token = _for_any_device.set(True)
     try:
         yield
@@ -95,8 +95,8 @@ def conv(
       padding: "SAME", "VALID" or zeros added as ((top, bottom), (left, right)).
       groups: number of independent groups of channels.
       impl: "cpu" is this module's gradient, "lax" JAX's own, "auto" is "cpu" if the default device is a CPU.
-        The values are equal. Only "lax" has forward-mode derivatives (``jax.jvp``, ``jax.jacfwd``); with
-        "cpu" JAX raises a TypeError.
+        Values are equal up to rounding. Only "lax" has forward-mode derivatives (``jax.jvp``,
+        ``jax.jacfwd``); with "cpu" JAX raises a TypeError.
 
     Returns:
       [B, H', W', O], dtype of x.
@@ -164,6 +164,8 @@ def _fast(x: jax.Array, kernel: jax.Array, form: _Form, dilation: Pair = (1, 1))
         return small.convolve(x, kernel, strides, pads)
     if alone is not None and plain and one_thread.multiplies_less(x, kernel, strides, alone.mesh):
         return one_thread.convolve(x, kernel, pads, alone.mesh)
+    if alone is not None and plain and c == o == FEW and strides == (1, 1):
+        return one_thread.in_pairs(x, kernel, pads)
     s = 1
     threaded = alone is None or c * strides[0] > _READ_AGAIN
     if threaded and plain and x.dtype == jnp.float32 and c >= FEW and max(c, o) > FEW:

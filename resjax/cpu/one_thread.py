@@ -1,19 +1,23 @@
 """Convolutions for CPU devices that have one thread each (``resjax.training.cores``).
 
 On one thread, the library that XLA uses for convolutions of more than 16 channels (YNNPACK) is up to 1.7
-times as fast as XLA's own kernel, and XLA's matrix products are faster still. Two forms use them:
+times as fast as XLA's own kernel. It computes a matrix product over the window's pixels and the channels,
+which is fast with many columns (output channels), many rows (neighboring pixels of the result), and operands
+that stay in the cache. Two forms provide them:
 
-* ``convolve``: 3×3 convolutions with stride 1 have fewer multiplications (``resjax.cpu.winograd``).
+* ``in_pairs``: with 16 channels, XLA would not use the library. A window that is one column wider computes
+  two neighboring pixels at once, as 32 channels of one pixel: a third more arithmetic in 0.6 times the time.
 * ``kernel_gradient``: images are convolved with gradients as windows, and batch and channels exchange their
   roles (``resjax.cpu.conv``). The result has as few pixels as the kernel, 3×3. So columns and channels of the
   images become one axis, [1, H, W·C, batch]; a window dilated by C moves along it in steps of one, and a row
-  of the result has 3·C pixels. With 16 channels, two columns of the window become one of 32. A few images
-  at a time are transposed and used while they are in the cache. (Large images do not fit, and many channels
-  make the product large enough anyway.)
+  of the result has 3·C pixels. With 16 channels, two columns of the window become one of 32, as above. A few
+  images at a time are transposed and used while they are in the cache. (Large images do not fit, and many
+  channels make the product large enough anyway.)
 
 Before JAX 0.10, XLA did not have this library, and the forms are not used. From 0.11 on, the library is
-slower, and XLA copies faster; kernel gradients of 3×3 convolutions with stride 1 then have fewer
-multiplications, too (docs/notes/performance_cpu.md).
+slower, but not matrix products: 3×3 convolutions with stride 1 then become products with fewer
+multiplications (``resjax.cpu.winograd``). With 0.10 these gain nothing in a training step, and take longer to
+compile (docs/notes/performance_cpu.md).
 """
 
 from __future__ import annotations
@@ -53,7 +57,8 @@ _current: contextvars.ContextVar[OneThread | None] = contextvars.ContextVar("thr
 
 @contextlib.contextmanager
 def one_thread(mesh: Mesh | None = None) -> Iterator[None]:
-    """Convolutions traced under it are for CPU devices with one thread each. It affects speed only."""
+    """Convolutions traced under it are for CPU devices with one thread each. It changes speed, and values by
+    rounding."""
     token = _current.set(OneThread(mesh))
     try:
         yield
@@ -69,11 +74,28 @@ def threads() -> OneThread | None:
     return _current.get() if PAYS else None
 
 
+def in_pairs(x: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Array:
+    """The convolution with strides 1, computing two neighboring pixels at once."""
+    kw, o = kernel.shape[1], kernel.shape[3]
+    left, right = (jnp.pad(kernel, ((0, 0), (i, 1 - i), (0, 0), (0, 0))) for i in (0, 1))
+    rows, (before, after) = pads
+    width = x.shape[2] + before + after - kw + 1
+    y = lax.conv_general_dilated(
+        x,
+        jnp.concatenate((left, right), 3),
+        (1, 2),
+        (rows, (before, after + width % 2)),
+        dimension_numbers=NHWC_HWIO,
+    )
+    return y.reshape(*y.shape[:2], -1, o)[:, :, :width]
+
+
 def convolve(x: jax.Array, kernel: jax.Array, pads: Pads, mesh: Mesh | None) -> jax.Array:
     """``winograd.convolve``, where each device of ``mesh`` has its share of the images."""
     if mesh is None:
         return winograd.convolve(x, kernel, pads)
-    split = PartitionSpec(*mesh.axis_names)
+    (axis,) = mesh.axis_names
+    split = PartitionSpec(axis)
     own = jax.shard_map(
         lambda x, kernel: winograd.convolve(x, kernel, pads),
         mesh=mesh,
@@ -86,8 +108,7 @@ def convolve(x: jax.Array, kernel: jax.Array, pads: Pads, mesh: Mesh | None) -> 
 
 def multiplies_less(x: jax.Array, kernel: jax.Array, strides: Pair, mesh: Mesh | None) -> bool:
     """Whether ``convolve`` accepts images [B, H, W, C] and a kernel like these, and is faster."""
-    shared = mesh is None or len(x) % mesh.size == 0
-    return shared and winograd.suits(x, kernel, strides)
+    return PRODUCTS_PAY and _shared(x, mesh) and winograd.suits(x, kernel, strides)
 
 
 def suits(x: jax.Array, dy: jax.Array, mesh: Mesh | None) -> bool:
@@ -95,8 +116,11 @@ def suits(x: jax.Array, dy: jax.Array, mesh: Mesh | None) -> bool:
 
     Some batches can't be split over a mesh, such as the single image of a per-example gradient.
     """
-    shared = mesh is None or len(x) % mesh.size == 0
-    return shared and _at_once(x, dy) > 1 and max(x.shape[3], dy.shape[3]) <= _MANY
+    return _shared(x, mesh) and _at_once(x, dy) > 1 and max(x.shape[3], dy.shape[3]) <= _MANY
+
+
+def _shared(x: jax.Array, mesh: Mesh | None) -> bool:
+    return mesh is None or len(x) % mesh.size == 0
 
 
 def _at_once(x: jax.Array, dy: jax.Array) -> int:

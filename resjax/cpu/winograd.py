@@ -17,7 +17,7 @@ the images and A of the gradients, products over all tiles, then Gᵀ. That take
 36, and fewer copies than the transpose in rows and columns.
 
 Sums differ from those of the formula by rounding alone: the factors are 1 and 1/2. bfloat16, whose rounding
-is coarse, is not computed so.
+is coarse, is not convolved so.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def suits_gradient(x: jax.Array, dy: jax.Array, window: Shape, strides: Pair) ->
 
 def _suit(x: jax.Array, features: int, window: Shape, strides: Pair) -> bool:
     few, many = sorted((x.shape[3], features))
-    exact, small = x.dtype != jnp.bfloat16, math.prod(x.shape[1:]) <= _AT_ONCE
+    exact, small = x.dtype != jnp.bfloat16, 0 < x.size <= len(x) * _AT_ONCE
     return window == (3, 3) and strides == (1, 1) and few >= _FEW and many <= _MANY and exact and small
 
 
@@ -60,7 +60,7 @@ def convolve(x: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Array:
     h, w = (n + sum(pad) - 2 for n, pad in zip(x.shape[1:3], pads, strict=True))
     tall, wide = (h + 1) // 2, (w + 1) // 2  # tiles
     places = _of_kernel(_of_kernel(kernel, 0), 1).reshape(16, *kernel.shape[2:])
-    size = _divisor(b, _AT_ONCE // max(x[0].size, h * w * o))
+    size = _divisor(b, _AT_ONCE // max(math.prod(x.shape[1:]), h * w * o))
 
     def some(x: jax.Array) -> jax.Array:
         x = _padded(x, pads, (2 * tall + 2, 2 * wide + 2))
@@ -92,7 +92,7 @@ def kernel_gradient(x: jax.Array, dy: jax.Array, pads: Pads) -> jax.Array:
         operands = jnp.stack(_of_images(images, 2)).reshape(4, -1, c), rows.reshape(4, -1, 3 * o)
         return lax.dot_general(*operands, (((1,), (1,)), ((0,), (0,))))
 
-    sums = summed(products, x, dy, max(1, _AT_ONCE // max(x[0].size, dy[0].size)))
+    sums = summed(products, x, dy, max(1, _AT_ONCE // max(math.prod(x.shape[1:]), math.prod(dy.shape[1:]))))
     m0, m1, m2, m3 = sums.reshape(4, c, 3, o)
     half = (m1 + m2) / 2
     return jnp.stack([m0 + half, (m1 - m2) / 2, m3 + half]).transpose(2, 0, 1, 3)
