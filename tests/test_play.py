@@ -68,8 +68,8 @@ def test_a_deletion_has_the_numbers_of_lesion(run, live):
     assert len({live.measure(state(live, **{f"u{u}": 0.0}))["loss"] for u in range(5)}) == 5
 
 
-@pytest.mark.parametrize(("kept", "stride"), [(walk.KEPT, 1), (2**16, 2)])
-def test_the_way_that_was_taken_before_changes_no_number(run, kept, stride, monkeypatch):
+@pytest.mark.parametrize(("kept", "stride"), [(walk.KEPT, 1), (3 * 2**15, 2), (1, 5)])
+def test_states_of_the_pass_before_change_no_number(run, kept, stride, monkeypatch):
     monkeypatch.setattr(walk, "KEPT", kept)
     own, rows = Live(run, Sizes(EXAMPLES, 10)), []
     step = walk._step
@@ -80,7 +80,7 @@ def test_the_way_that_was_taken_before_changes_no_number(run, kept, stride, monk
     swapped = [0, 2, 1, 3, 4]
     ways = [({"u3": 0.0}, 3), ({"u3": 0.0, "u4": 0.5}, 4), ({"u4": 0.5}, 3), ({"order": swapped}, 1),
             ({"order": swapped}, 5), ({}, 1), ({"reestimated": True}, 0), ({"u0": 0.0}, 0)]  # fmt: skip
-    for change, first in ways:  # the first unit that differs from the way before
+    for change, first in ways:  # the first unit that differs from the pass before
         rows.clear()
         now = state(own, **change)
         found = own.measure(now)

@@ -1,6 +1,6 @@
-"""A batch of examples on its way through the units, which keeps its states for the next way.
+"""The forward pass of one batch, unit by unit, which keeps its states for the next pass.
 
-A change on the page usually touches one unit. The states in front of it are those of the way before, so only
+A change on the page usually touches one unit. The states in front of it are those of the pass before, so only
 the units behind it are computed again: on average half of them. Every unit is a small program, compiled once
 for each kind of unit, whatever its factor and wherever it runs.
 """
@@ -22,7 +22,7 @@ from resjax.network.unit import Unit
 from resjax.play.state import State
 from resjax.studies.lesions.prefixes import shared_places
 
-KEPT = 2**29  # bytes of states of a network; with larger ones, not every state is kept
+KEPT = 2**29  # bytes of kept states of a network, at most; the first of each batch is always kept
 LEAST = 2**11  # elements of an example's state; smaller ones gain nothing from a few examples at a time
 
 
@@ -36,20 +36,20 @@ class Passed(NamedTuple):
 
 
 class Walk:
-    """The way of one batch, on one device."""
+    """The forward passes of one batch, on one device."""
 
     def __init__(
         self, core: on_cores.Cores, network: Network, x: Any, walks: int, go_on: Callable[[], None]
     ) -> None:
         """``walks``: how many there are of this network; they share the memory for states. ``go_on`` is
-        called in front of each unit; its error ends the way."""
+        called in front of each unit; its error ends the pass."""
         self._core, self._network, self._walks, self._go_on = core, network, walks, go_on
         self._x = core.split(jax.device_put(x))
         self._units = network.units
         self._given: Variables | None = None
 
     def __call__(self, variables: Variables, state: State) -> Passed:
-        """The outputs in this state; ``variables`` are on the device of the walk."""
+        """The outputs in this state; ``variables`` are on the device of the batch."""
         if not self._network.chained:
             gates = state.gate_array
             return Passed(_whole(self._core, self._network, variables, self._x, gates))
@@ -61,34 +61,42 @@ class Walk:
 
     def _start(self, variables: Variables) -> None:
         self._given = None  # until the first state is there
-        self._bound, first = _stem(self._core, self._network, variables, self._x)
+        added, first = _stem(self._core, self._network, variables, self._x)
+        self._bound = {**variables, **added}
         self._states, self._last = {0: first}, first
         self._norms: list[Any] = []
-        self._way: list[tuple[int, float]] = []
-        self._stride = max(1, math.ceil(first.nbytes * len(self._units) * self._walks / KEPT))
+        self._before: list[tuple[int, float]] = []
+        most = max(1, KEPT // (first.nbytes * self._walks))
+        self._stride = math.ceil(len(self._units) / most)
         self._given = variables
 
-    def _go(self, way: list[tuple[int, float]]) -> None:
-        """Goes from the last kept state in front of the first change to the end."""
-        shared = shared_places(way, self._way) if self._way else 0
-        if shared == len(way):
+    def _go(self, places: list[tuple[int, float]]) -> None:
+        """Runs the units, each with its gate, from the last kept state in front of the first change."""
+        shared = shared_places(places, self._before) if self._before else 0
+        if shared == len(places):
             return
-        start = shared // self._stride * self._stride
-        self._way, self._norms = [], self._norms[:start]  # no way, should an error end this one
+        start = max(place for place in self._states if place <= shared)
+        self._before, self._norms = [], self._norms[:start]  # no pass before, should an error end this one
         self._states = {place: kept for place, kept in self._states.items() if place <= start}
         h = self._states[start]
         own_gates = self._network.test_gates
-        for place in range(start, len(way)):
+        for place in range(start, len(places)):
             self._go_on()
             if place % self._stride == 0:
-                self._states[place] = h
-            u, gate = way[place]
+                self._keep(place, h)
+            u, gate = places[place]
             unit, own = self._units[u], part_of(self._bound, self._units[u].part)
             factor = np.float32(gate) if own_gates is None else own_gates[u] * gate
             h, norms = _step(self._core, unit.stack.unit, own, np.int32(unit.row), h, factor)
             self._norms.append(norms)
-            jax.block_until_ready(h)  # or dispatch would run ahead, and the way could not be ended
-        self._last, self._way = h, way
+            jax.block_until_ready(h)  # or dispatch would run ahead, and the pass could not be ended
+        self._last, self._before = h, places
+
+    def _keep(self, place: int, h: jax.Array) -> None:
+        """Keeps a state, unless it is too much: some states are larger than the first."""
+        held = sum(kept.nbytes for other, kept in self._states.items() if other != place)
+        if (held + h.nbytes) * self._walks <= KEPT:
+            self._states[place] = h
 
 
 @on_cores.jit(static=2)
@@ -105,8 +113,11 @@ def _whole(
 def _stem(
     cores: on_cores.Cores, network: Network, variables: Variables, x: Any
 ) -> tuple[Variables, jax.Array]:
+    """What ``Network.bound`` adds to the variables, and the first state."""
     bound = network.bound(variables, x)
-    return bound, network.run_stem(bound, x)[0]
+    # Not the variables themselves: what a program returns is a copy.
+    added = {collection: tree for collection, tree in bound.items() if collection not in variables}
+    return added, network.run_stem(bound, x)[0]
 
 
 @on_cores.jit(static=2)
