@@ -70,7 +70,7 @@ def main() -> None:
 
     compile_quickly()
     config = configs.load(args.workdir) if args.workdir else configs.load_file(configs.files()["digits"], "")
-    share_cores_to_analyse(config, small=True)  # before the first array
+    share_cores_to_analyse(config, sums=False)  # before the first array
     with tempfile.TemporaryDirectory() as folder:
         run = load_run(args.workdir or untrained(config, Path(folder)))
         start = time.perf_counter()

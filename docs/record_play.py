@@ -1,9 +1,10 @@
 """Records the page of ``resjax.play`` for the README: one unit off, five units off, the order reversed.
 
     python docs/record_play.py --workdir=runs/demo/residual,runs/demo/plain [--out docs/img/play.webp]
+        [--still docs/img/play.png]
 
 It needs Playwright with a Chromium, which RESJAX_BROWSER may name. Every frame shows numbers that the page
-has measured. --still also writes the picture of docs/play.md.
+has measured. ``--still`` also writes the picture of docs/play.md.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ def test_a_run_is_analysed_on_the_cores_that_are_here(six_cores):
 def test_small_images_are_shared_where_no_sums_are(six_cores):
     cores.share_cores_to_analyse(config("digits"))
     assert six_cores == []
-    cores.share_cores_to_analyse(config("digits"), small=True)
+    cores.share_cores_to_analyse(config("digits"), sums=False)
     assert six_cores == [("jax_num_cpu_devices", 4)]
 
 

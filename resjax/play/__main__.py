@@ -50,7 +50,7 @@ def _main(argv: list[str]) -> None:
     allow_code = _ALLOW_CODE.value or []
     subjects: Sequence[Subject]
     if workdirs:
-        share_cores_to_analyse(configs.load(workdirs[0], allow_code), small=True)
+        share_cores_to_analyse(configs.load(workdirs[0], allow_code), sums=False)
         subjects = load_runs(list(workdirs), allow_code=allow_code)
     else:
         subjects = [load_network(network)]

@@ -16,6 +16,8 @@ from resjax.report.texts import merge, pool_cells
 from resjax.studies.study import Study
 from resjax.studies.words import capital, join
 
+AT_INIT = ", at init"  # ends the name of a table's column with values at initialization
+
 
 class Finding(NamedTuple):
     """What the numbers say: a headline, and the points that support it, usually one for each network."""
@@ -167,7 +169,7 @@ def _cells(study: Study, result: Any) -> Cells:
     for column, cells in own.items():
         both[column] = cells
         if there.get(column, cells) != cells:
-            both[f"{column}, at init"] = there[column]
+            both[f"{column}{AT_INIT}"] = there[column]
     return both
 
 

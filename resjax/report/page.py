@@ -17,8 +17,8 @@ FOUND = "What was found"
 # The page's script shows it where there are figures that answer the pointer.
 HINT = (
     "Point at a unit in a figure, or tap it: a box shows its numbers, and all figures highlight this unit. "
-    "In brackets are 95 % intervals. A click keeps the highlight, Escape removes it. With the keyboard, Tab "
-    "chooses a figure and the arrow keys choose a unit."
+    "In brackets are 95 % intervals. A click keeps the highlight until the next click or Escape. With the "
+    "keyboard, Tab chooses a figure and the arrow keys choose a unit."
 )
 
 

@@ -26,7 +26,7 @@ const figures = [...document.querySelectorAll("script.units")].map(script => {
 // --- which names are of one unit ---
 
 const said = figures.flatMap(figure => figure.said);
-const units = {};  // {label: names of units}
+const units = Object.create(null);  // {label: names of units}; a label may be the name of a method
 for (const {label, layers, names} of said) {
   units[label] ??= new Set();
   if (!layers) names.forEach(name => units[label].add(name));
@@ -130,7 +130,7 @@ function entriesOf(figure, place) {
     const cells = [...figure.table.tBodies[0].rows[number].cells].map(cell => cell.textContent);
     const name = cells[said.own] === said.names[k] ? "" : cells[said.own];
     const by = said.by === undefined ? "" : cells[said.by];
-    const now = {}, before = {};
+    const now = Object.create(null), before = Object.create(null);
     for (const i of said.columns) {
       if (heads[i].endsWith(AT_INIT)) before[heads[i].slice(0, -AT_INIT.length)] = cells[i];
       else now[heads[i]] = cells[i];
@@ -248,17 +248,21 @@ function go(figure, place) {
 
 const STEPS = {ArrowLeft: -1, ArrowUp: -1, ArrowRight: 1, ArrowDown: 1, Home: -Infinity, End: Infinity};
 
+function forget() {
+  kept = [];
+  leave();
+}
+
 function press(figure, event) {
-  if (event.key === "Escape") {
-    kept = [];
-    leave();
-  } else if (event.key in STEPS) {
+  const other = event.altKey || event.ctrlKey || event.metaKey;  // keys of the browser
+  if (Object.hasOwn(STEPS, event.key) && !other) {
     const rows = ["ArrowUp", "ArrowDown"].includes(event.key), axis = rows ? "y" : "x";
     const way = stops(figure, rows);
     if (!way.length) return;  // the page scrolls
     event.preventDefault();
     const now = way.findIndex(one => one.panel === figure.at?.panel && one[axis] === figure.at[axis]);
-    go(figure, way[now < 0 ? 0 : Math.max(0, Math.min(now + STEPS[event.key], way.length - 1))]);
+    const next = now < 0 && event.key !== "End" ? 0 : now + STEPS[event.key];
+    go(figure, way[Math.max(0, Math.min(next, way.length - 1))]);
   }
 }
 
@@ -292,9 +296,7 @@ for (const figure of figures) {
   });
   own.addEventListener("blur", leave);
 }
-document.addEventListener("click", () => {
-  kept = [];
-  leave();
-});
+document.addEventListener("click", forget);
+document.addEventListener("keydown", event => event.key === "Escape" && forget());
 narrow.addEventListener("change", leave);
 for (const hint of document.querySelectorAll(".hint")) hint.hidden = !figures.length;

@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from resjax.report.compare import Table
+from resjax.report.compare import AT_INIT, Table
 from resjax.studies.pointing import Place, Said
 from resjax.studies.words import number
 
-AT_INIT = ", at init"  # ends the name of a column with values at initialization (``compare.table``)
 _PARTS = 10_000  # places are whole numbers of these parts of the picture's width or height
 
 

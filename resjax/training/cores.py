@@ -4,9 +4,9 @@ A single CPU device uses many threads, which synchronize after every small opera
 XLA's multi-threaded kernel. Devices of one core each split a step once, by examples, and use a
 single-threaded kernel that is up to 1.7 times as fast per core (``resjax.cpu.one_thread``). In return, they
 must sum BatchNorm's statistics and the gradients over devices, which costs tens of microseconds per layer. So
-small images do not benefit. The result is the same up to the order of sums, since BatchNorm sees the whole
-batch (``resjax.training.devices``). Each device holds a copy of the data set. Analyses share their batches in
-the same way (``resjax.cpu.shared_batches``). Measurements: docs/performance.md.
+training on small images does not benefit. The result is the same up to the order of sums, since BatchNorm sees
+the whole batch (``resjax.training.devices``). Each device holds a copy of the data set. Analyses share their
+batches in the same way (``resjax.cpu.shared_batches``). Measurements: docs/performance.md.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ _PIXELS = 32 * 32  # per image; with fewer, sums over devices cost more than the
 _FLAG = "xla_force_host_platform_device_count"
 
 
-def share_cores(config: ConfigDict, small: bool = False) -> None:
-    """Makes ``config.parallel.cpu_devices`` devices of a CPU; 0 chooses a suitable number, which is 1 for
-    small images, unless ``small``: without sums over devices, several are faster there, too.
+def share_cores(config: ConfigDict, *, sums: bool = True) -> None:
+    """Makes ``config.parallel.cpu_devices`` devices of a CPU; 0 chooses a suitable number.
+
+    With ``sums`` over devices, as in training, that is 1 for small images; without, several are faster.
 
     Call it before the first use of a JAX device. It does not affect accelerators, and a number given in
     ``XLA_FLAGS`` takes precedence.
@@ -35,26 +36,26 @@ def share_cores(config: ConfigDict, small: bool = False) -> None:
     """
     if _FLAG in os.environ.get("XLA_FLAGS", ""):
         return
-    count = config.parallel.cpu_devices or _suitable(config, small)
+    count = config.parallel.cpu_devices or _suitable(config, sums)
     if count > 1:
         jax.config.update("jax_num_cpu_devices", count)
 
 
-def share_cores_to_analyse(config: ConfigDict, small: bool = False) -> None:
+def share_cores_to_analyse(config: ConfigDict, *, sums: bool = True) -> None:
     """As ``share_cores``, for a finished run, whose config may predate ``cpu_devices``.
 
     A value of 1 is kept; any other number was meant for the machine that trained.
     """
     here = config.copy_and_resolve_references()
     here.parallel.cpu_devices = int(config.parallel.get("cpu_devices", 0) == 1)
-    share_cores(here, small)
+    share_cores(here, sums=sums)
 
 
-def _suitable(config: ConfigDict, small: bool) -> int:
+def _suitable(config: ConfigDict, sums: bool) -> int:
     # Results of pmap depend on the number of devices; several processes divide a host's cores themselves.
     alone = config.parallel.mode == "jit" and not config.parallel.distributed
-    few = not small and _pixels(config.data) < _PIXELS
-    if not alone or "JAX_COORDINATOR_ADDRESS" in os.environ or few:
+    unsuited = sums and _pixels(config.data) < _PIXELS
+    if not alone or "JAX_COORDINATOR_ADDRESS" in os.environ or unsuited:
         return 1
     return number_of_devices(config.train.batch_size)
 

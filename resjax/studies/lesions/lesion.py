@@ -68,7 +68,7 @@ class Lesion(Compared):
     unit_evaluations: int  # evaluations of a unit per example
     # Share of resampled examples on which the error rises by at most one point; None in older results.
     spared: Annotated[np.ndarray | None, "unit"] = None
-    # Of each unit where kinds alternate, such as 'attention' and 'mlp'; else ''. () in older results.
+    # Of each unit, the group of its stack, such as 'attention' or 'mlp'; '' without. () in older results.
     kind: tuple[str, ...] = ()
 
     @property

@@ -19,7 +19,7 @@ class Influence(Compared):
     not measured, and below the diagonal."""
 
     unit: tuple[str, ...]  # names of all units in order, on the axes first and last
-    kind: tuple[str, ...]  # of each, where kinds alternate, such as 'attention' and 'mlp'; else ''
+    kind: tuple[str, ...]  # of each, the group of its stack, such as 'attention' or 'mlp'; '' without
     score: tuple[str, ...]  # SCORES
     value: Annotated[np.ndarray, "score", "first", "last"]  # mean over examples
     low: Annotated[np.ndarray, "score", "first", "last"]  # ends of its 95 % interval over examples
