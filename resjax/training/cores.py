@@ -4,7 +4,7 @@ A single CPU device uses many threads, which synchronize after every small opera
 XLA's multi-threaded kernel. Devices of one core each split a step once, by examples, and use a
 single-threaded kernel that is up to 1.7 times as fast per core (``resjax.cpu.one_thread``). In return, they
 must sum BatchNorm's statistics and the gradients over devices, which costs tens of microseconds per layer. So
-training on small images does not benefit. The result is the same up to the order of sums, since BatchNorm sees
+training on small images does not benefit. The result is the same up to the order of sums: BatchNorm sees
 the whole batch (``resjax.training.devices``). Each device holds a copy of the data set. Analyses share their
 batches in the same way (``resjax.cpu.shared_batches``). Measurements: docs/performance.md.
 """
