@@ -44,7 +44,8 @@ API = {
     "report": "resjax.report",
     "cut": "resjax.cut",
 }
-LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
+# The text of a link may be a picture.
+LINK = re.compile(r"(!?)\[((?:!\[[^\]]*\]\([^)\s]+\)|[^\]])*)\]\(([^)\s]+)\)")
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -80,14 +81,15 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
     def replaced(match: re.Match[str]) -> str:
         picture, text, target = match.groups()
+        text = LINK.sub(replaced, text)
         path, mark, anchor = target.partition("#")
         if not path or "://" in path:
-            return match[0]
+            return f"{picture}[{text}]({target})"
         there = posixpath.normpath(posixpath.join(posixpath.dirname(source), path))
         uri = pages.get(there, there.removeprefix("docs/").replace(".ipynb", ".md"))
         if files.get_file_from_path(uri) is None:
             # A file of the repository that the site does not have.
-            return text if (HOME / there).exists() else match[0]
+            return text if (HOME / there).exists() else f"{picture}[{text}]({target})"
         start = posixpath.dirname(page.file.src_uri) or "."
         return f"{picture}[{text}]({posixpath.relpath(uri, start)}{mark}{anchor})"
 
