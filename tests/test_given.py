@@ -336,14 +336,14 @@ def test_a_kept_result_belongs_to_what_was_given(bare):
 @pytest.mark.slow
 def test_a_mistake_on_the_command_line_is_one_line(module, tmp_path):
     mistakes = [
-        ((), "name either --workdir=DIR"),
-        (("--network=own_network:make", "--workdir=a", "--out=b"), "not both"),
-        (("--network=own_network:make",), "--network needs --out=DIR"),
-        (("--network=broken_network:make", "--out=b"), "No module named 'no_such_package'"),
+        ((), 2, "name either --workdir=DIR"),
+        (("--network=own_network:make", "--workdir=a", "--out=b"), 2, "not both"),
+        (("--network=own_network:make",), 2, "--network needs --out=DIR"),
+        (("--network=broken_network:make", "--out=b"), 1, "No module named 'no_such_package'"),
     ]
-    ended = run_each([("resjax.analyze", *own) for own, _ in mistakes], tmp_path, cwd=module)
-    for (arguments, said), done in zip(mistakes, ended, strict=True):
-        assert done.returncode == 1, (arguments, done)
+    ended = run_each([("resjax.analyze", *own) for own, *_ in mistakes], tmp_path, cwd=module)
+    for (arguments, code, said), done in zip(mistakes, ended, strict=True):
+        assert done.returncode == code, (arguments, done)
         assert done.stderr.startswith("error: ") and said in done.stderr
         assert done.stderr.count("\n") == 1
     assert not (module / "b").exists()
