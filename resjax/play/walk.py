@@ -20,7 +20,7 @@ from resjax.network import Network, Variables
 from resjax.network.parts import part_of
 from resjax.network.unit import Unit
 from resjax.play.state import State
-from resjax.studies.lesions.prefixes import shared_places
+from resjax.studies.lesions import prefixes
 
 KEPT = 2**29  # bytes of kept states of a network, at most; the first of each batch is always kept
 LEAST = 2**11  # elements of an example's state; smaller ones gain nothing from a few examples at a time
@@ -56,13 +56,12 @@ class Walk:
         if self._given is not variables:
             self._start(variables)
         self._go([(unit, state.gates[unit]) for unit in state.order])
-        logits = _head(self._core, self._network, self._bound, self._last)
+        logits = prefixes.run_head(self._core, self._network, self._bound, self._last)
         return Passed(logits, *(jnp.stack([own[i] for own in self._norms]) for i in (0, 1)))
 
     def _start(self, variables: Variables) -> None:
         self._given = None  # until the first state is there
-        added, first = _stem(self._core, self._network, variables, self._x)
-        self._bound = {**variables, **added}
+        self._bound, first = prefixes.start(self._core, self._network, variables, self._x)
         self._states, self._last = {0: first}, first
         self._norms: list[Any] = []
         self._before: list[tuple[int, float]] = []
@@ -72,7 +71,7 @@ class Walk:
 
     def _go(self, places: list[tuple[int, float]]) -> None:
         """Runs the units, each with its gate, from the last kept state in front of the first change."""
-        shared = shared_places(places, self._before) if self._before else 0
+        shared = prefixes.shared_places(places, self._before) if self._before else 0
         if shared == len(places):
             return
         start = max(place for place in self._states if place <= shared)
@@ -107,22 +106,6 @@ def _whole(
         return network.apply(given[0], x, gates=given[1]).logits
 
     return on_cores.few_at_a_time(cores, run, (variables, gates), x)
-
-
-@on_cores.jit(static=2)
-def _stem(
-    cores: on_cores.Cores, network: Network, variables: Variables, x: Any
-) -> tuple[Variables, jax.Array]:
-    """What ``Network.bound`` adds to the variables, and the first state."""
-    bound = network.bound(variables, x)
-    # Not the variables themselves: what a program returns is a copy.
-    added = {collection: tree for collection, tree in bound.items() if collection not in variables}
-    return added, network.run_stem(bound, x)[0]
-
-
-@on_cores.jit(static=2)
-def _head(cores: on_cores.Cores, network: Network, variables: Variables, h: jax.Array) -> jax.Array:
-    return network.run_head(variables, h)[0]
 
 
 @on_cores.jit(static=2)

@@ -187,7 +187,7 @@ def walker(
             "which can deadlock; give each device batches of its own with shared_batches.over_batches"
         )
     units = network.units
-    variables, first = _start(core, network, variables, x)
+    variables, first = start(core, network, variables, x)
     own = [part_of(variables, unit.part) for unit in units]
     gates: Any = [None] * len(units) if network.test_gates is None else network.test_gates
 
@@ -202,7 +202,7 @@ def walker(
             gate = np.float32(factor) if gate is None else gate * factor
         return run(core, units[u].stack.unit, part, np.int32(units[u].row), state, gate)
 
-    return first, step, lambda state: _head(core, network, variables, state)
+    return first, step, lambda state: run_head(core, network, variables, state)
 
 
 def _walk(
@@ -220,17 +220,26 @@ def _walk(
         yield logits(states[-1])
 
 
-@on_cores.jit(static=2)
-def _start(
-    cores: on_cores.Cores, network: Network, variables: Variables, x: jax.Array
+def start(
+    cores: on_cores.Cores, network: Network, variables: Variables, x: Any
 ) -> tuple[Variables, jax.Array]:
     """The variables bound to ``x``, and the state in front of the first unit."""
-    variables = network.bound(variables, x)
-    return variables, network.run_stem(variables, x)[0]
+    added, first = _start(cores, network, variables, x)
+    return {**variables, **added}, first
 
 
 @on_cores.jit(static=2)
-def _head(cores: on_cores.Cores, network: Network, variables: Variables, h: jax.Array) -> jax.Array:
+def _start(
+    cores: on_cores.Cores, network: Network, variables: Variables, x: Any
+) -> tuple[Variables, jax.Array]:
+    bound = network.bound(variables, x)
+    # Not the variables themselves: what a program returns is a copy.
+    added = {collection: tree for collection, tree in bound.items() if collection not in variables}
+    return added, network.run_stem(bound, x)[0]
+
+
+@on_cores.jit(static=2)
+def run_head(cores: on_cores.Cores, network: Network, variables: Variables, h: jax.Array) -> jax.Array:
     return network.run_head(variables, h)[0]
 
 
