@@ -45,7 +45,7 @@ from jax import lax
 
 from resjax.cpu import depthwise, one_thread, small
 from resjax.cpu.one_thread import FEW, NHWC_HWIO, OneThread
-from resjax.cpu.winograd import Pads, Pair, Shape
+from resjax.cpu.shapes import Pads, Pair, Shape
 
 Padding = str | Pads
 Arrays = tuple[jax.Array, jax.Array]

@@ -20,7 +20,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import PartitionSpec
 
-from resjax.cpu.one_thread import OneThread, Pads, Pair
+from resjax.cpu.one_thread import OneThread
+from resjax.cpu.shapes import Pads, Pair
 
 _MOST = 169  # pixels of a window (13×13); each is a term of the sum, and compilation takes longer with each
 _TILE = 32  # pixels of dy, about: their products are the terms of the loop's body

@@ -35,7 +35,7 @@ from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
 from resjax.cpu import winograd
-from resjax.cpu.winograd import Pads, Pair
+from resjax.cpu.shapes import Pads, Pair
 
 NHWC_HWIO = ("NHWC", "HWIO", "NHWC")
 FEW = 16  # up to this number of channels XLA uses its own kernel

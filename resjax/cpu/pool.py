@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from resjax.cpu.one_thread import Pads, Pair
+from resjax.cpu.shapes import Pads, Pair
 
 Padding = str | Pads
 _NOWHERE = 255  # the place of no pixel; a byte can name the places before it

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from resjax.cpu.winograd import Pads, Pair
+from resjax.cpu.shapes import Pads, Pair
 
 _MOST = 2**17  # elements of the matrix, which is made anew for every convolution
 

@@ -30,9 +30,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-Shape = tuple[int, ...]
-Pair = tuple[int, int]
-Pads = tuple[Pair, Pair]
+from resjax.cpu.shapes import Pads, Pair, Shape
+
 _AT_ONCE = 2**15  # elements of images at a time; their 16 places are four times as many, 512 kB
 # Numbers of channels between which the products are fast and the kernel's places stay in the cache.
 _FEW, _MANY = 16, 128
