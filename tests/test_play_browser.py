@@ -6,20 +6,15 @@ import json
 
 import numpy as np
 import pytest
+from browser_helpers import NEEDS_BROWSER, chromium
 from play_helpers import served
 from run_helpers import tiny_run
-from test_report_browser import BROWSER
 
 from resjax.analysis import lesion, load_runs, reorder
 from resjax.play.live import Live, Sizes
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        BROWSER is None, reason="no browser: RESJAX_BROWSER names none, and no Chromium is found"
-    ),
-]
+pytestmark = NEEDS_BROWSER
 EXAMPLES = 24
 
 
@@ -40,10 +35,8 @@ def address(lives):
 
 @pytest.fixture(scope="module")
 def browser():
-    with playwright.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+    with chromium() as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import io
 
 import numpy as np
 import pytest
+from browser_helpers import NEEDS_BROWSER, chromium
 from report_helpers import LABELS, report_of_two
-from test_report_browser import BROWSER
 
 from resjax.report.write import write
 from resjax.studies import style
@@ -15,12 +15,7 @@ from resjax.studies.catalogue import STUDIES
 from resjax.studies.words import number, percent
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        BROWSER is None, reason="no browser: RESJAX_BROWSER names none, and no Chromium is found"
-    ),
-]
+pytestmark = NEEDS_BROWSER
 FIGURES = {}  # as they are drawn for a page, or for a phone
 PHONE = {"viewport": {"width": 390, "height": 800}, "has_touch": True, "color_scheme": "dark"}
 
@@ -45,10 +40,8 @@ def address(tmp_path_factory, results):
 
 @pytest.fixture(scope="module")
 def browser():
-    with playwright.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+    with chromium() as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture

@@ -1,31 +1,20 @@
-"""The report in a real browser, where there is one: at a phone's width and a desktop's, light and dark.
-
-Any Chromium will do: one on the PATH, or the program that RESJAX_BROWSER names.
-"""
+"""The report in a real browser, where there is one: at a phone's width and a desktop's, light and dark."""
 
 import html
 import itertools
 import json
-import os
 import re
-import shutil
 import subprocess
 
 import pytest
+from browser_helpers import BROWSER, NEEDS_BROWSER
 from report_helpers import SHOWN, report_of_two
 
 from resjax.report.write import write
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "headless-shell")
-BROWSER = os.environ.get("RESJAX_BROWSER") or next(filter(None, map(shutil.which, NAMES)), None)
 WIDTHS, SCHEMES = (390, 1280), {"dark": 0, "light": 1}
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        BROWSER is None, reason=f"no browser: none of {', '.join(NAMES)}, and no RESJAX_BROWSER"
-    ),
-]
+pytestmark = NEEDS_BROWSER
 
 # A window is at least 500 pixels wide, a frame is as narrow as wanted. The page itself stays as it is.
 FRAME = """<!DOCTYPE html>
