@@ -146,6 +146,10 @@ def finish(
     return json.loads(kept.read_text())
 
 
+DIVERGED: Row = {"train_error": 1.0, "loss": float("inf"), "error": 1.0}
+"""The ``errors`` of a run whose training diverged."""
+
+
 def errors(workdir: Path) -> Row:
     """From a run's log: error of the last epoch's training batches, loss and error of the last evaluation."""
     records = read_records(workdir)

@@ -23,7 +23,6 @@ from resjax.workdir.provenance import provenance
 
 HERE = Path(__file__).parent
 RATES, HOLDOUT = (0.02, 0.05, 0.1), 300
-DIVERGED = {"train_error": 1.0, "loss": float("inf"), "error": 1.0}
 CHOICE_SEEDS, TEST_SEEDS = (0, 1), (0, 1, 2)
 
 
@@ -54,7 +53,9 @@ def main(workdir: Path) -> None:
     for rate in RATES:
         for seed in CHOICE_SEEDS:
             config = make_config("digits", rate, seed, HOLDOUT)
-            found = by_seed.finish(config, workdir / f"rate{rate}" / f"seed{seed}", by_seed.errors, DIVERGED)
+            found = by_seed.finish(
+                config, workdir / f"rate{rate}" / f"seed{seed}", by_seed.errors, by_seed.DIVERGED
+            )
             note(choice, {"rate": rate, "seed": seed, **found})
     losses = {rate: np.mean([c["loss"] for c in choice if c["rate"] == rate]) for rate in RATES}
     rate = min(losses, key=lambda r: losses[r])
@@ -62,7 +63,7 @@ def main(workdir: Path) -> None:
     for seed in TEST_SEEDS:
         for kind in ("digits", "digits_plain"):
             found = by_seed.finish(
-                make_config(kind, rate, seed, 0), workdir / f"{kind}{seed}", by_seed.errors, DIVERGED
+                make_config(kind, rate, seed, 0), workdir / f"{kind}{seed}", by_seed.errors, by_seed.DIVERGED
             )
             note(tests, {"network": kind, "seed": seed, **found})
 

@@ -25,7 +25,6 @@ from resjax.workdir.stopping import ends_process
 HERE = Path(__file__).parent
 RATES, DECAYS, HOLDOUT = (0.001, 0.003, 0.01, 0.03), (0.05, 0.5, 2.0), 300
 SEEDS = (0, 1, 2)
-DIVERGED = {"train_error": 1.0, "loss": float("inf"), "error": 1.0}
 
 
 def make_config(rate: float, decay: float, seed: int, holdout: int) -> ConfigDict:
@@ -51,7 +50,7 @@ def main(workdir: Path) -> None:
     def train(rate: float, decay: float, seed: int, holdout: int, rows: list[dict[str, Any]]) -> None:
         config = make_config(rate, decay, seed, holdout)
         name = f"rate{rate}-decay{decay}" if holdout else "digits_vit"
-        found = by_seed.finish(config, workdir / f"{name}-seed{seed}", by_seed.errors, DIVERGED)
+        found = by_seed.finish(config, workdir / f"{name}-seed{seed}", by_seed.errors, by_seed.DIVERGED)
         rows.append({"rate": rate, "decay": decay, "seed": seed, **found})
         print(rows[-1], flush=True)
         write(HERE / "digits_vit_recipe.json", json.dumps(record, indent=1) + "\n")
@@ -60,11 +59,9 @@ def main(workdir: Path) -> None:
         """The value of a field with the lowest mean loss over the seeds."""
         values = dict.fromkeys(row[field] for row in rows)
         losses = {v: float(np.mean([row["loss"] for row in rows if row[field] == v])) for v in values}
-        record[f"mean loss by {field}"], record[f"chosen {field}"] = (
-            losses,
-            min(losses, key=lambda v: losses[v]),
-        )
-        return record[f"chosen {field}"]
+        chosen = min(losses, key=lambda v: losses[v])
+        record[f"mean loss by {field}"], record[f"chosen {field}"] = losses, chosen
+        return chosen
 
     for rate in RATES:
         for seed in SEEDS:
