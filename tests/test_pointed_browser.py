@@ -190,6 +190,17 @@ def test_a_click_keeps_the_unit_until_escape(opened, results):
     assert page.locator(".unit-mark").count() == 0
 
 
+def test_escape_works_anywhere_and_the_browser_keeps_its_keys(opened, results):
+    page = opened()
+    page.mouse.click(*place(page, "lesion", share("lesion", results, 3)))
+    page.evaluate("document.activeElement.blur()")
+    page.keyboard.press("Escape")
+    assert page.locator(".unit-mark").count() == 0
+    taken = """alt => !document.querySelector("#lesion figure").dispatchEvent(
+        new KeyboardEvent("keydown", {key: "ArrowRight", altKey: alt, bubbles: true, cancelable: true}))"""
+    assert page.evaluate(taken, False) and not page.evaluate(taken, True)
+
+
 def test_the_keyboard_chooses_a_unit(opened):
     page, title = opened(), ".unit-box strong"
 

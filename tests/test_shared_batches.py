@@ -12,6 +12,7 @@ from resjax import models
 from resjax.analysis import delete_subsets, lesion, looping
 from resjax.cpu import shared_batches as cores
 from resjax.studies.batches import padded_batches
+from resjax.studies.lesions import prefixes
 from resjax.studies.variants import measure, with_gates
 
 STUDIES = """
@@ -208,3 +209,13 @@ def test_what_is_not_shared_is_not_touched():
     tree = {"a": np.ones(3)}
     alone = cores.Cores()
     assert alone.copy(tree) is tree and alone.split(tree) is tree and alone.wait(tree) is tree
+
+
+def test_variables_bound_to_a_batch_are_no_copy():
+    network = models.build(
+        models.defaults("resnet", stage_sizes=(1,), widths=(4,)), image_shape=(8, 8, 1), num_classes=3
+    )
+    variables = network.init(jax.random.key(0), (8, 8, 1))
+    bound, state = prefixes.start(cores.Cores(), network, variables, np.zeros((2, 8, 8, 1), np.float32))
+    assert state.shape == (2, 8, 8, 4)
+    assert [id(a) for a in jax.tree.leaves(bound)] == [id(a) for a in jax.tree.leaves(variables)]
