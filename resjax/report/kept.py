@@ -5,8 +5,9 @@ is (configuration, checkpoints, log), versions, and a hash of the code that meas
 (``resjax.report.fingerprint``). If the key differs, or the result is not the one that was saved, it is
 recomputed. So ``analyze`` can be stopped and restarted, and a run in several comparisons is analyzed only
 once. More draws repeat no study that draws nothing, and a study whose ``adds`` names the option that differs
-starts from the result with fewer (``earlier``). Results of claims, and of a network that somebody else made
-and trained, are in the folder of the report, ``OUT/kept/NAME.json``.
+starts from the result with fewer (``earlier``). Studies that delete or reorder units share scores, which
+``resjax.report.kept_scores`` keeps: they repeat neither examples nor draws. Results of claims, and of a
+network that somebody else made and trained, are in the folder of the report, ``OUT/kept/NAME.json``.
 """
 
 from __future__ import annotations

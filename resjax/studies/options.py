@@ -53,7 +53,8 @@ class Options(Checked):
     """Options of all studies: ``python -m resjax.analyze --NAME=VALUE``."""
 
     max_examples: int = option(
-        10_000, "maximum number of evaluation examples; a subset is spread evenly over the set"
+        10_000,
+        "maximum number of evaluation examples, spread evenly over the set; fewer are part of more",
     )
     batch_size: int = option(
         128,
