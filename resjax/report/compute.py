@@ -80,8 +80,8 @@ def run_studies(
                         with task(name, one.seconds.get(run.label, 0.0) if one else 0.0) as tell:
                             result = study.run(run, recorded, tell, before, stored)
                         try:
+                            stored.save()  # first, so that whoever finds the result finds its scores
                             kept.save(run, study, own, result, recorded.read)
-                            stored.save()
                         except OSError as error:  # the folder of the run can't be written
                             console.print(f"result not saved: {explained(error)}", markup=False)
                 except Refusal as error:
