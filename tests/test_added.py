@@ -10,7 +10,7 @@ from network_helpers import draw, subject_of
 from resjax import models
 from resjax.report import kept
 from resjax.studies.catalogue import STUDIES
-from resjax.studies.lesions import orders, prefixes
+from resjax.studies.lesions import interventions, orders, prefixes
 from resjax.studies.lesions.deletions import deletions
 from resjax.studies.lesions.known import KnownScores
 from resjax.studies.lesions.reorder import reorder
@@ -18,6 +18,7 @@ from resjax.studies.lesions.subsets import random_halves, random_subsets
 from resjax.studies.options import Options, Recorded
 from resjax.studies.paths import path_sampled
 from resjax.studies.paths.paths import paths
+from resjax.studies.study import Bench
 
 SHAPE, CLASSES, BATCH = (6, 6, 1), 4, 4
 CONFIG = models.defaults("resnet", stage_sizes=(6, 1), widths=(4, 6))
@@ -35,7 +36,7 @@ def subject(folder=None):
     def give(split, most, augmented=False):
         return examples(min(most, 32), seed=len(split))
 
-    more = {"identity": {"name": "made"}, "kept": folder}
+    more = {"identity": {"name": "made"}, "kept": folder, "count": lambda split: 32}
     return subject_of(NETWORK, VARIABLES, give, SHAPE, **more)
 
 
@@ -108,14 +109,37 @@ def test_what_a_study_did_not_read_does_not_repeat_it(tmp_path):
     study, run = STUDIES["lesion"], subject(tmp_path)
     own = Recorded(OPTIONS)
     result = study.run(run, own)
-    assert own.read == {"max_examples", "batch_size"}
+    assert own.read == {"max_examples, at most 32", "batch_size"}
     kept.save(run, study, OPTIONS, result, own.read)
     assert kept.load(run, study, dataclasses.replace(OPTIONS, draws=9, seed=3)).to_json() == result.to_json()
     for changed in ({"max_examples": 6}, {"batch_size": 5}):
         assert kept.load(run, study, dataclasses.replace(OPTIONS, **changed)) is None
     # A file that names other options is not the one that was saved.
     path = tmp_path / "lesion.json"
-    path.write_text(path.read_text().replace('["batch_size", "max_examples"]', '["batch_size"]'))
+    path.write_text(path.read_text().replace('["batch_size", "max_examples, at most 32"]', '["batch_size"]'))
     assert kept.load(run, study, OPTIONS) is None
     kept.save(run, study, OPTIONS, result)
     assert kept.load(run, study, dataclasses.replace(OPTIONS, draws=9)) is None
+
+
+def test_more_than_a_study_uses_does_not_repeat_it(tmp_path):
+    """There are 32 examples, and ``looping`` would use 1,000."""
+    looping, run = STUDIES["looping"], subject(tmp_path)
+    every = Options(max_examples=32, batch_size=32)
+    own = Recorded(every)
+    kept.save(run, looping, every, looping.run(run, own), own.read)
+    assert kept.load(run, looping, dataclasses.replace(every, max_examples=10_000)) is not None
+    assert kept.load(run, looping, dataclasses.replace(every, max_examples=31)) is None
+
+    own = Recorded(dataclasses.replace(every, draws=30))
+    assert own.at_most("draws", 3) == 3 and own.read == {"draws, at most 3"}
+    assert [Options(draws=draws).value("draws, at most 3") for draws in (2, 3, 100)] == [2, 3, 3]
+    assert every.value("max_examples") == 32
+
+
+def test_interventions_are_not_repeated_for_more_draws(tmp_path, monkeypatch):
+    study, run, own = STUDIES["interventions"], subject(tmp_path), Recorded(OPTIONS)
+    run.from_scratch = False
+    monkeypatch.setattr(interventions, "interventions", lambda *given, **how: how["draws"])
+    assert study.measure(Bench(run, own)) == 3
+    assert {entry for entry in own.read if "draws" in entry} == {"draws, at most 3"}

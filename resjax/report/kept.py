@@ -39,7 +39,7 @@ class Finished(NamedTuple):
     """A kept result that is still that of the run and of the code."""
 
     options: Options  # with which it was computed
-    read: Collection[str]  # the names of those on which it depends
+    read: Collection[str]  # those on which it depends, as ``Recorded`` remembers them
     result: Result
 
 
@@ -64,7 +64,7 @@ def earlier(run: Subject, study: Study, options: Options) -> Result | None:
     if found is None:
         return None
     others = set(found.read) - set(study.adds)
-    same = all(getattr(found.options, name) == getattr(options, name) for name in others)
+    same = all(found.options.value(entry) == options.value(entry) for entry in others)
     return found.result if same else None
 
 
@@ -82,7 +82,7 @@ def _finished(run: Subject, study: Study) -> Finished | None:
 def save(
     run: Subject, study: Study, options: Options, result: Result, read: Collection[str] | None = None
 ) -> None:
-    """Saves ``result`` atomically; ``read`` names the options on which it depends, None for all."""
+    """Saves ``result`` atomically; ``read`` says on which options it depends (``Recorded``), None for all."""
     names = sorted(_ALL if read is None else read)
     more = {"options": dataclasses.asdict(options), "read": names}
     _save(_path(run, study), key(run, study, options, names), result.to_json(), more)
@@ -107,8 +107,8 @@ _ALL = tuple(field.name for field in dataclasses.fields(Options))
 
 
 def key(run: Subject, study: Study, options: Options, read: Collection[str] = _ALL) -> str:
-    """Changes with everything that could change the result, of the options with those in ``read``."""
-    own = {name: getattr(options, name) for name in _ALL if name in read}
+    """Changes with everything that could change the result, of the options with what ``read`` says."""
+    own = {entry: options.value(entry) for entry in read}
     return _digest(study, own, **run.identity, subject=code_fingerprint(type(run)))
 
 

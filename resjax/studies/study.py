@@ -79,7 +79,8 @@ class Bench:
         """Network, variables, inputs and labels: the evaluation set, at most ``most`` of its examples and at
         most ``options.max_examples``."""
         run = self.run
-        count = min(self.options.max_examples, self.options.max_examples if most is None else most)
+        there = run.count(run.split)
+        count = self.options.at_most("max_examples", there if most is None else min(there, most))
         inputs, labels = run.examples(run.split, count)
         self.choices["data"] = f"{len(labels):,} {run.split} examples, {run.as_they_are}"
         return *self.network(), inputs, labels
