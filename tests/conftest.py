@@ -49,7 +49,7 @@ hypothesis.settings.register_profile("any machine", deadline=None)
 hypothesis.settings.load_profile("any machine")
 
 
-ENOUGH_BYTES = 800 * 2**20
+ENOUGH_BYTES = 1000 * 2**20
 
 
 def resident_bytes() -> int:
