@@ -20,18 +20,19 @@ def build(features):
 def counted(cls, name, monkeypatch):
     """A list that grows with every call of this method."""
     calls, real = [], getattr(cls, name)
-    monkeypatch.setattr(
-        cls, name, lambda self, *given, **how: calls.append(name) or real(self, *given, **how)
-    )
+
+    def called(self, *given, **how):
+        calls.append(name)
+        return real(self, *given, **how)
+
+    monkeypatch.setattr(cls, name, called)
     return calls
 
 
 def test_they_are_those_of_initial_variables_and_found_once(monkeypatch):
     calls = counted(Network, "init", monkeypatch)
     shapes = variable_shapes(build(3), SHAPE)
-    again = variable_shapes(
-        build(3), jnp.zeros((5, *SHAPE))
-    )  # an equal network, and as many examples as you like
+    again = variable_shapes(build(3), jnp.zeros((5, *SHAPE)))  # of an equal network, given more examples
     assert shapes == again and len(calls) == 1
     variables = initial(build(3), SHAPE)
     assert jax.tree.map(lambda v: jax.ShapeDtypeStruct(v.shape, v.dtype), variables) == shapes
