@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from marks import slow_but
 from network_helpers import draw, subject_of
 
 from resjax import models
@@ -93,7 +94,7 @@ def test_paths_are_added(ran):
         paths(NETWORK, VARIABLES, *examples(4), draws=5, batch_size=BATCH, earlier=few)
 
 
-@pytest.mark.parametrize("name", ["deletions", "reorder", "paths"])
+@pytest.mark.parametrize("name", slow_but(["deletions", "reorder", "paths"], "deletions", "reorder"))
 def test_a_kept_result_with_fewer_draws_is_added_to(name, tmp_path, ran):
     study, run = dataclasses.replace(STUDIES[name], control=False), subject(tmp_path)
     first = Recorded(OPTIONS)

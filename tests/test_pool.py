@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from marks import slow_but
 
 from resjax.cpu.pool import max_pool
 from resjax.models.layers import Pool
@@ -37,9 +38,15 @@ def both(pool, x):
     return y, backward(weights)[0]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("case", CASES)
-def test_values_and_gradients_are_those_of_xla(case, dtype):
+WIDE, HALF = ([(case, dtype) for case in CASES] for dtype in ("float32", "bfloat16"))
+TELLING = {"resnet's stem", "each pixel in nine windows"}
+
+
+@pytest.mark.parametrize(
+    "kind", slow_but(WIDE + HALF, *WIDE, *(kind for kind in HALF if kind[0] in TELLING)), ids="-".join
+)
+def test_values_and_gradients_are_those_of_xla(kind):
+    case, dtype = kind
     size, *how = CASES[case]
     x = inputs(size, dtype)
     for own, stock in zip(
