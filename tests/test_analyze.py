@@ -113,6 +113,8 @@ def test_from_workdirs_to_report(workdirs, capsys):
     folders = f"{workdirs / 'deep'},{workdirs / 'flat'}"
     own = "--max_examples=50 --batch_size=32 --gradient_batches=2 --full"
     assert f"resjax.analyze --workdir={folders} --studies=lesion {own}" in shown
+    with np.load(workdirs / "deep" / "studies" / "scores.npz") as scores:  # without each unit, and intact
+        assert scores["count"].tolist() == [50] * (1 + scores["rows"].shape[1])
     norms = read(workdirs / "report" / "gradients.json", STUDIES["gradients"])
     assert list(norms["deep"].step) == [0, 2] and norms["deep"].norm.shape[1] == 2
     terminal = capsys.readouterr().out

@@ -130,6 +130,27 @@ def test_a_configuration_that_a_command_makes(capsys, monkeypatch):
     assert capsys.readouterr().err.startswith("error: --config takes no file here")
 
 
+@pytest.mark.parametrize(
+    "given, said",
+    [
+        ("--minutes=abc", "--minutes=abc: it must be a number"),
+        ("--draws=1.5", "--draws=1.5: it must be a whole number"),
+        ("--draws=", "--draws=: it must be a whole number"),
+        ("--full=maybe", "--full=maybe: it must be true or false"),
+        ("--port=0", "flag --port=0: 0 is not an integer in the range [1, 9]"),
+    ],
+)
+def test_a_value_of_a_wrong_type_for_a_plain_flag(capsys, given, said):
+    known = flags.FlagValues()
+    flags.DEFINE_float("minutes", 5.0, "", flag_values=known)
+    flags.DEFINE_integer("draws", 30, "", flag_values=known)
+    flags.DEFINE_bool("full", False, "", flag_values=known)
+    flags.DEFINE_integer("port", 8, "", 1, 9, flag_values=known)
+    with pytest.raises(SystemExit, match="2"):
+        parsing.parse(["analyze", given], known)
+    assert capsys.readouterr().err == f"error: {said}\n"
+
+
 def test_a_docstring_in_the_terminal_has_no_marks():
     assert command.plain_text("Runs ``x``::\n\n    y") == "Runs x:\n\n    y"
 

@@ -6,9 +6,11 @@ import sys
 import time
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 
-from resjax.cpu.compilation import DAYS, cache_folder, check_owner
+from resjax.cpu.compilation import DAYS, cache_folder, check_owner, compiling_anew
 from resjax.train import load_experiment
 from resjax.training.checkpoint import Checkpoints
 
@@ -199,3 +201,25 @@ def test_a_choice_of_the_compiler_is_added_once_and_never_overrules():
     empty = {}
     compile_quickly(empty)
     assert empty == {"XLA_FLAGS": own}
+
+
+def test_within_a_context_programs_are_compiled_without_the_cache():
+    asked = []
+
+    def listen(name, **_):
+        if name.endswith("compile_requests_use_cache"):
+            asked.append(name)
+
+    def compile_one(shape):
+        before = len(asked)
+        jax.jit(lambda x: x + 1)(np.zeros(shape)).block_until_ready()
+        return len(asked) > before
+
+    jax.monitoring.register_event_listener(listen)
+    try:
+        assert compile_one(1)
+        with compiling_anew():
+            assert not compile_one(2)
+        assert compile_one(3)
+    finally:
+        jax.monitoring.unregister_event_listener(listen)

@@ -1,14 +1,16 @@
 """What studies say that they cost, compared with the passes that they make."""
 
 import dataclasses
+import itertools
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 from run_helpers import tiny_run
 
 from resjax.network import Stack, Unit
-from resjax.studies import variants
+from resjax.studies import speed, variants
 from resjax.studies.budget import RANGES
 from resjax.studies.catalogue import STUDIES
 from resjax.studies.costs import Cost, Speed
@@ -18,7 +20,6 @@ from resjax.studies.lesions.passes import each_alone, of_greedy, of_orders, one_
 from resjax.studies.lesions.reorder import REPORTED, neighbour_swaps, reverse, shuffled, swapped
 from resjax.studies.options import Options
 from resjax.studies.run import load_run
-from resjax.studies.speed import measure_speed
 
 SMALL = Options(max_examples=8, draws=4, path_draws=4, gradient_batches=2, reference=16)
 
@@ -181,8 +182,21 @@ def test_the_speed_is_that_of_the_fastest_round_without_the_compilation(run):
         now.seconds += next(readings)
         return now.seconds
 
-    speed = measure_speed(run, dataclasses.replace(SMALL, batch_size=8), clock=clock)
+    found = speed.measure_speed(run, dataclasses.replace(SMALL, batch_size=8), clock=clock)
     # Rounds take 2, 4 and 6 seconds, then 8, 10 and 12, then 14, 16 and 18.
-    assert speed.forward == 4 / (2 * 8) and speed.compilation == 0
-    assert speed.walked == pytest.approx(10 / (8 * prefixes.count_passes(np.array([[0, 1, 2, 3, ~4]]))))
-    assert speed.backward == 16 / (3 * 8)
+    assert found.forward == 4 / (2 * 8) and found.compilation == 0
+    assert found.walked == pytest.approx(10 / (8 * prefixes.count_passes(np.array([[0, 1, 2, 3, ~4]]))))
+    assert found.backward == 16 / (3 * 8)
+
+
+def test_compilation_is_timed_without_the_cache(run, monkeypatch):
+    """Else a second look would take the time of loading a program for that of compiling another one."""
+    cached = []
+
+    def measure(*given, **how):
+        cached.append(jax.config.jax_enable_compilation_cache)
+
+    monkeypatch.setattr(speed, "measure", measure)
+    before = jax.config.jax_enable_compilation_cache
+    speed.measure_speed(run, SMALL, clock=itertools.count().__next__)
+    assert cached == [False, before, before]

@@ -14,6 +14,8 @@ from resjax.data.folder import Files
 from resjax.data.info import Info
 from resjax.data.stream import Stream
 from resjax.data.tfds import Records
+from resjax.studies.examples import evenly_spread
+from resjax.studies.run import _read
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +76,16 @@ def test_threads_of_a_worker_open_a_prepared_set_once(monkeypatch):
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(records.read, [[]] * 4))
     assert opened == [records]
+
+
+def test_evaluation_pictures_are_read_forwards_and_come_in_the_order_of_an_analysis(files, monkeypatch):
+    read, own = [], Files.read
+    monkeypatch.setattr(Files, "read", lambda self, indices: read.extend(indices) or own(self, indices))
+    images, labels = _read(stream(files), "test", 5, 0)
+    np.testing.assert_array_equal(labels, evenly_spread(13)[:5])
+    assert list(dict.fromkeys(read)) == sorted(labels)
+    every, _ = _read(stream(files), "test", 13, 0)
+    np.testing.assert_array_equal(images, every[:5])
 
 
 def test_an_epoch_sees_each_training_picture_once(files):

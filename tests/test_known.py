@@ -9,10 +9,13 @@ from network_helpers import draw, subject_of
 from resjax import models
 from resjax.studies.catalogue import STUDIES
 from resjax.studies.lesions import known as known_module
-from resjax.studies.lesions import prefixes
+from resjax.studies.lesions import prefixes, single_deletions
 from resjax.studies.lesions.deletions import deletions
-from resjax.studies.lesions.known import KnownDeletions
+from resjax.studies.lesions.known import KnownScores
 from resjax.studies.lesions.lesion import lesion
+from resjax.studies.lesions.pairs import pairs
+from resjax.studies.lesions.prefixes import deleting
+from resjax.studies.lesions.reorder import reorder
 from resjax.studies.lesions.sets import delete_subsets
 from resjax.studies.options import Options
 
@@ -90,7 +93,7 @@ def test_studies_that_share_find_what_each_finds_by_itself(ran):
 
 
 def test_a_set_is_measured_once(ran):
-    given, known = (*network_of(), *examples()), KnownDeletions()
+    given, known = (*network_of(), *examples()), KnownScores()
     first = deletions(*given, draws=3, batch_size=BATCH, known=known)
     assert ran
     del ran[:]
@@ -112,17 +115,56 @@ def test_a_set_is_measured_once(ran):
 
 
 def test_only_sets_that_are_new_are_measured(monkeypatch):
-    given, known, seen = (*network_of(), *examples()), KnownDeletions(), []
+    given, known, seen = (*network_of(), *examples()), KnownScores(), []
     measure = known_module.measure_places
-    monkeypatch.setattr(
-        known_module, "measure_places", lambda *a, **how: seen.append(a[-1]) or measure(*a, **how)
-    )
-    sets = np.array([[1, 0, 0, 1], [0, 1, 1, 0], [0, 0, 0, 0]], bool)
+    noted = lambda *a, **how: seen.append((len(a[3]), a[-1])) or measure(*a, **how)  # noqa: E731
+    monkeypatch.setattr(known_module, "measure_places", noted)
+    sets = np.array([[1, 0, 0, 1], [0, 1, 1, 0], [0, 0, 1, 0], [0, 0, 0, 0]], bool)
     one = delete_subsets(*given, sets[:2], batch_size=BATCH, known=known)
     both = delete_subsets(*given, sets, batch_size=BATCH, known=known)
-    np.testing.assert_array_equal(seen[1] < 0, sets[2:])
+    assert [count for count, _ in seen] == [7, 7]
+    np.testing.assert_array_equal(seen[1][1] < 0, sets[2:3])  # nothing deleted: the intact network is known
     np.testing.assert_array_equal(both.loss[:2], one.loss)
-    assert both.kl[2] == 0 and both.intact_loss == one.intact_loss == both.loss[2]
+    assert both.kl[3] == 0 and both.intact_loss == one.intact_loss == both.loss[3]
+
+
+@pytest.mark.parametrize("analysis", [lesion, deletions, reorder, pairs])
+def test_only_examples_that_are_new_are_measured(analysis, monkeypatch):
+    """3 of 7 examples, then 5, all, and 4: each is measured once, and the results are those of one pass."""
+    network, variables = network_of()
+    images, labels = examples()
+    known, seen = KnownScores(), []
+    for module, name, place in ((known_module, "measure_places", 3), (single_deletions, "padded_batches", 1)):
+        monkeypatch.setattr(module, name, functools.partial(_noted, getattr(module, name), seen, place))
+    for count, new in ((3, [3]), (5, [2]), (7, [2]), (4, [])):
+        del seen[:]
+        given = network, variables, images[:count], labels[:count]
+        shared = analysis(*given, batch_size=BATCH, known=known)
+        assert seen == new
+        alone = analysis(*given, batch_size=BATCH)
+        assert shared.num_examples == count
+        assert_same(alone, shared)
+
+
+def _noted(run, seen, place, *given, **how):
+    seen.append(len(given[place]))
+    return run(*given, **how)
+
+
+def test_rows_that_are_known_on_fewer_examples_than_others():
+    """One set is known on 2 examples, one on 5 and one not at all: all are measured on the rest."""
+    network, variables = network_of()
+    images, labels = examples()
+    known, sets = KnownScores(), np.array([[1, 0, 0, 1], [0, 1, 1, 0], [0, 0, 1, 0]], bool)
+    for count, some in ((2, sets[:1]), (5, sets[1:2])):
+        delete_subsets(
+            network, variables, images[:count], labels[:count], some, batch_size=BATCH, known=known
+        )
+    work = [(first, end, new.tolist()) for first, end, new in known.missing(deleting(sets), 7)]
+    assert work == [(0, 2, [False, False, True]), (2, 5, [True, False, True]), (5, 7, [True, True, True])]
+    given = network, variables, images, labels, sets
+    assert_same(delete_subsets(*given), delete_subsets(*given, batch_size=BATCH, known=known))
+    assert [known.count(row) for row in deleting(sets)] == [7, 7, 7]
 
 
 @pytest.mark.slow

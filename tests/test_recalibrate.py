@@ -27,7 +27,7 @@ from resjax.studies.lesions.recalibrate import (
     share_of_damage,
     verdict,
 )
-from resjax.studies.scores import Scores
+from resjax.studies.scores import Outcomes, Scores
 
 SHAPE, CLASSES = (6, 6, 2), 3
 
@@ -175,8 +175,8 @@ def test_rows_are_deletions_with_old_and_with_new_statistics(name):
 def scores(wrong):
     """Of outcomes [networks, images]: an error rate and nothing else."""
     wrong = np.array(wrong, bool)
-    rest = np.zeros(len(wrong))
-    return Scores(wrong.mean(1), rest, rest, rest, wrong, None, CLASSES)
+    rest = np.zeros(wrong.shape, np.float32)
+    return Scores(Outcomes(wrong, rest, rest, rest), np.zeros(wrong.shape[1], int), CLASSES)
 
 
 def assembled(old, new):

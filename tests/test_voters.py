@@ -1,6 +1,7 @@
 """Intervals over voters: how often they hold the value of all voters, of a population that is known."""
 
 import functools
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -108,3 +109,15 @@ def test_more_draws_begin_with_the_same_committees():
     one = draw_committees((3, 1), V, SIZES[-1:], 4)  # whatever the other sizes
     np.testing.assert_array_equal(one[0], few[-1])
     assert (draw_committees((3, 2), V, SIZES, 4) != few).any()
+
+
+def test_memory_does_not_grow_with_the_number_of_classes():
+    """Predictions of 17 voters, of 2 and of 200 classes: 1 MB of them for one class at a time."""
+    rng, peaks = np.random.default_rng(0), []
+    for classes in (2, 200):
+        answers = rng.integers(0, classes, (17, 8000))
+        tracemalloc.start()
+        diversity_of(answers, np.zeros(8000, int))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.2 * peaks[0]

@@ -28,6 +28,11 @@ flags.disclaim_key_flags()
 # What parsing of flags and loading of a configuration raise.
 _BROKEN = (SyntaxError, ImportError, NameError, ArithmeticError)
 _ERRORS = (flags.Error, AttributeError, KeyError, IndexError, OSError, TypeError, ValueError, *_BROKEN)
+# What absl says of a value of another type is the error of the conversion.
+_NOT_CONVERTED = re.compile(
+    r"flag --(\w+)=(.*): (?:invalid literal|could not convert|\('Non-boolean)", re.DOTALL
+)
+_KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false"}
 
 
 class Misuse(ValueError):
@@ -160,6 +165,8 @@ def explained(argv: list[str], error: Exception, config: ConfigDict | None, know
         return of_system(int(system[1]), system[2])
     if isinstance(error, flags.UnrecognizedFlagError):
         return _unknown_flag(argv, error.flagname, config, known)
+    if wrong := _NOT_CONVERTED.match(text):
+        return f"--{wrong[1]}={wrong[2]}: it must be {_KINDS[known[wrong[1]].flag_type()]}"
     if missing := re.match(r"flag --(\w+)=None: .* must have a value", text):
         return f"--{missing[1]} is needed: {known[missing[1]].help}"
     if "has no attribute 'get_config'" in text:

@@ -29,12 +29,14 @@ import stat
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import jax
 import jaxlib
+from jax.experimental.compilation_cache import compilation_cache
 
 DAYS = 30
 SECONDS = 0.1  # programs that compile faster are not cached
@@ -95,6 +97,20 @@ def keep_compiled(environment: Mapping[str, str] = os.environ) -> Path | None:
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in environment:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", SECONDS)
     return folder
+
+
+@contextmanager
+def compiling_anew() -> Iterator[None]:
+    """Within it, programs are neither read from the cache nor written to it."""
+    config: Any = jax.config
+    enabled = config.jax_enable_compilation_cache
+    config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()  # JAX looks at the option once, until this call
+    try:
+        yield
+    finally:
+        config.update("jax_enable_compilation_cache", enabled)
+        compilation_cache.reset_cache()
 
 
 def check_owner(folder: Path) -> None:

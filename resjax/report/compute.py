@@ -11,6 +11,7 @@ from rich.console import Console
 
 from resjax.network.refusal import Refusal
 from resjax.report import kept
+from resjax.report.kept_scores import KeptScores
 from resjax.report.plan import Plan
 from resjax.report.progress import progress
 from resjax.studies.options import ClaimOptions, Options, Recorded
@@ -59,6 +60,7 @@ def run_studies(
     done: Shown = []
     left_out: list[str] = []
     failed: list[str] = []
+    stored = KeptScores(options.batch_size)
     with progress(console, KEPT, total) as task:
         for i, study in enumerate(studies):
             one = planned.get(study.name)
@@ -76,8 +78,9 @@ def run_studies(
                     else:
                         recorded, before = Recorded(own), kept.earlier(run, study, own)
                         with task(name, one.seconds.get(run.label, 0.0) if one else 0.0) as tell:
-                            result = study.run(run, recorded, tell, before)
+                            result = study.run(run, recorded, tell, before, stored)
                         try:
+                            stored.save()  # first, so that whoever finds the result finds its scores
                             kept.save(run, study, own, result, recorded.read)
                         except OSError as error:  # the folder of the run can't be written
                             console.print(f"result not saved: {explained(error)}", markup=False)

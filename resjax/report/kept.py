@@ -5,8 +5,9 @@ is (configuration, checkpoints, log), versions, and a hash of the code that meas
 (``resjax.report.fingerprint``). If the key differs, or the result is not the one that was saved, it is
 recomputed. So ``analyze`` can be stopped and restarted, and a run in several comparisons is analyzed only
 once. More draws repeat no study that draws nothing, and a study whose ``adds`` names the option that differs
-starts from the result with fewer (``earlier``). Results of claims, and of a network that somebody else made
-and trained, are in the folder of the report, ``OUT/kept/NAME.json``.
+starts from the result with fewer (``earlier``). Studies that delete or reorder units share scores, which
+``resjax.report.kept_scores`` keeps: they repeat neither examples nor draws. Results of claims, and of a
+network that somebody else made and trained, are in the folder of the report, ``OUT/kept/NAME.json``.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Finished(NamedTuple):
     """A kept result that is still that of the run and of the code."""
 
     options: Options  # with which it was computed
-    read: Collection[str]  # the names of those on which it depends
+    read: Collection[str]  # those on which it depends, as ``Recorded`` remembers them
     result: Result
 
 
@@ -63,7 +64,7 @@ def earlier(run: Subject, study: Study, options: Options) -> Result | None:
     if found is None:
         return None
     others = set(found.read) - set(study.adds)
-    same = all(getattr(found.options, name) == getattr(options, name) for name in others)
+    same = all(found.options.value(entry) == options.value(entry) for entry in others)
     return found.result if same else None
 
 
@@ -81,7 +82,7 @@ def _finished(run: Subject, study: Study) -> Finished | None:
 def save(
     run: Subject, study: Study, options: Options, result: Result, read: Collection[str] | None = None
 ) -> None:
-    """Saves ``result`` atomically; ``read`` names the options on which it depends, None for all."""
+    """Saves ``result`` atomically; ``read`` says on which options it depends (``Recorded``), None for all."""
     names = sorted(_ALL if read is None else read)
     more = {"options": dataclasses.asdict(options), "read": names}
     _save(_path(run, study), key(run, study, options, names), result.to_json(), more)
@@ -106,8 +107,8 @@ _ALL = tuple(field.name for field in dataclasses.fields(Options))
 
 
 def key(run: Subject, study: Study, options: Options, read: Collection[str] = _ALL) -> str:
-    """Changes with everything that could change the result, of the options with those in ``read``."""
-    own = {name: getattr(options, name) for name in _ALL if name in read}
+    """Changes with everything that could change the result, of the options with what ``read`` says."""
+    own = {entry: options.value(entry) for entry in read}
     return _digest(study, own, **run.identity, subject=code_fingerprint(type(run)))
 
 

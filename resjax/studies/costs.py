@@ -23,7 +23,7 @@ batch that is smaller than that of the measurement takes more time for each exam
 
 *What it counts too often.* Studies of one command share scores of deletions, the greedy order and the network
 at initialization: the first of them computes these, and the others take them. Each is estimated as if it were
-the first, and as if there were no earlier result to which it adds draws. In this respect, the estimate of
+the first, and as if no earlier one had kept scores to which it adds. In this respect, the estimate of
 several studies is an upper bound. ``benchmarks/analyze_estimates.py`` compares estimates with times.
 """
 

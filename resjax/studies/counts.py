@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from resjax.studies.intervals import LEVEL
+from resjax.studies.scores import Scores
 from resjax.studies.verdicts import spared
 
 RESAMPLES = 2_000
@@ -66,6 +67,12 @@ def spared_share(wrong: np.ndarray, intact: np.ndarray) -> np.ndarray:
     if fine:
         shares[fine] = spared(resampled_rises(wrong[fine], intact), 0.0).mean(0)
     return shares
+
+
+def fields_of(scores: Scores, intact: Scores) -> dict[str, Any]:
+    """The fields of a ``Compared`` result from the scores of its networks and of the intact one: their means,
+    ``spared``, and what describes the intact network."""
+    return {**scores.means, "spared": spared_share(scores.wrong, intact.wrong[0]), **intact.as_intact}
 
 
 def ends(count: Callable[[np.ndarray], Any], share: np.ndarray | None) -> tuple[int, int] | None:

@@ -28,7 +28,7 @@ from resjax.network.example import alike, described, one_example
 from resjax.network.losses import Loss, Metric, cross_entropy, share_wrong
 from resjax.network.refusal import Refusal
 from resjax.studies.checksum import of_arrays, of_function
-from resjax.studies.examples import check_labels, logits_shape
+from resjax.studies.examples import check_labels, evenly_spread, logits_shape
 from resjax.studies.moments import AS_GIVEN
 from resjax.studies.subject import Examples, Subject
 
@@ -237,13 +237,12 @@ class GivenNetwork(Subject):
             raise Refusal("it needs training examples, and none were given (train_inputs, train_labels)")
         inputs, labels = (given.train_inputs, given.train_labels) if train else (given.inputs, given.labels)
         count = min(most, len(labels))
-        key = split, count, False
-        if key not in self._examples:
-            # A subset is spread evenly over the evaluation set, which may be sorted by class.
-            rows = slice(count) if train else np.linspace(0, len(labels) - 1, count).round().astype(int)
-            taken = jax.tree.map(lambda v: np.asarray(v)[rows], inputs)
-            self._examples[key] = taken, np.asarray(labels)[rows]
-        return self._examples[key]
+
+        def read() -> Examples:
+            rows = slice(count) if train else evenly_spread(len(labels))[:count]
+            return jax.tree.map(lambda v: np.asarray(v)[rows], inputs), np.asarray(labels)[rows]
+
+        return self._read_once(split, count, False, read)
 
     def count(self, split: str) -> int:
         labels = self.given.train_labels if split == "train" else self.given.labels

@@ -53,7 +53,8 @@ class Options(Checked):
     """Options of all studies: ``python -m resjax.analyze --NAME=VALUE``."""
 
     max_examples: int = option(
-        10_000, "maximum number of evaluation examples; a subset is spread evenly over the set"
+        10_000,
+        "maximum number of evaluation examples, spread evenly over the set; fewer are part of more",
     )
     batch_size: int = option(
         128,
@@ -84,9 +85,26 @@ class Options(Checked):
     )
     seed: int = option(0, "seed of all random draws of a study", least=0)
 
+    def at_most(self, name: str, most: int) -> int:
+        """An option's value, or ``most`` where a study uses no more: larger values change no result."""
+        return int(min(getattr(self, name), most))
+
+    def value(self, entry: str) -> Any:
+        """What an entry of ``Recorded.read`` stands for: 'NAME', or 'NAME, at most MOST'.
+
+        Raises:
+          AttributeError, ValueError: no such option, or no number.
+        """
+        name, limited, most = entry.partition(_AT_MOST)
+        return self.at_most(name, int(most)) if limited else getattr(self, name)
+
+
+_AT_MOST = ", at most "
+
 
 class Recorded(Options):
-    """Options that remember which of them were read, in ``read``: a result depends on no others."""
+    """Options that remember what was read of them, in ``read``: a result depends on nothing else. An entry is
+    the name of an option, or of what ``at_most`` returned; ``value`` understands both."""
 
     read: set[str]
 
@@ -99,6 +117,10 @@ class Recorded(Options):
         if name in Options.__dataclass_fields__ and "read" in own:
             own["read"].add(name)
         return object.__getattribute__(self, name)
+
+    def at_most(self, name: str, most: int) -> int:
+        self.read.add(f"{name}{_AT_MOST}{most}")
+        return int(min(vars(self)[name], most))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,6 +26,7 @@ from resjax.data.info import TABLE
 from resjax.network import Network, Variables
 from resjax.network.losses import Loss
 from resjax.network.refusal import Refusal
+from resjax.studies.examples import evenly_spread
 from resjax.studies.subject import Examples, Subject
 from resjax.training.checkpoint import Checkpoints
 from resjax.training.experiment import Experiment, load_experiment
@@ -183,8 +184,9 @@ class Run(Subject):
         return Checkpoints(self.workdir).restore(self.initial, step).variables
 
     def examples(self, split: str, most: int, *, augmented: bool = False) -> Examples:
-        """At most ``most`` examples: of ``run.split``, spread evenly over the evaluation set; of 'train', the
-        first training examples of the run.
+        """At most ``most`` examples: of ``run.split``, the first in an order that spreads them evenly over
+        the evaluation set (``resjax.studies.examples.evenly_spread``); of 'train', the first training
+        examples of the run.
 
         Args:
           split: 'train' or ``run.split``.
@@ -199,16 +201,17 @@ class Run(Subject):
             raise ValueError(f"split={split!r}; this run has: 'train', {self.split!r}")
         if augmented and split != "train":
             raise ValueError(f"split={split!r}, augmented=True; only 'train' is augmented")
-        key = split, most, augmented
-        if key not in self._examples:
+
+        def read() -> Examples:
             images, labels = _read(self.experiment.dataset, split, most, self.config.seed)
             task = self.experiment.task
             if augmented:
                 prepared = _augmented(jnp.asarray(images), self.config.seed, task)
             else:
                 prepared = data.standardize(jnp.asarray(images), task.constants)
-            self._examples[key] = np.asarray(prepared), labels
-        return self._examples[key]
+            return np.asarray(prepared), labels
+
+        return self._read_once(split, most, augmented, read)
 
     def count(self, split: str) -> int:
         """How many examples 'train' or ``run.split`` has."""
@@ -335,8 +338,7 @@ def _read(dataset: data.Arrays | data.Stream, split: str, most: int, seed: int) 
     train = split == "train"
     total = dataset.info.num_train if train else dataset.info.num_test
     count = min(most, total)
-    # A subset is spread evenly over the evaluation set, which may be sorted by class.
-    spread = np.linspace(0, total - 1, count).round().astype(int)
+    spread = evenly_spread(total)[:count]
     if isinstance(dataset, data.Arrays):
         if train:
             rows = data.batch_indices(seed, 0, total, count)
@@ -345,8 +347,9 @@ def _read(dataset: data.Arrays | data.Stream, split: str, most: int, seed: int) 
     if train:
         batch = next(dataset.train_batches(seed, count))
         return batch["image"], batch["label"]
-    part = dataclasses.replace(dataset, test_indices=dataset.test_indices[spread])
+    in_file, back = np.unique(spread, return_inverse=True)  # files are read forwards
+    part = dataclasses.replace(dataset, test_indices=dataset.test_indices[in_file])
     batches = list(part.test_batches(min(count, 256)))
     real = np.concatenate([b["mask"] for b in batches]) > 0
     images, labels = (np.concatenate([b[key] for b in batches]) for key in ("image", "label"))
-    return images[real], labels[real]
+    return images[real][back], labels[real][back]

@@ -17,6 +17,7 @@ and returns one result for each of them (``python -m resjax.claims``).
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 Clause = str | Callable[[str, Any], str]
 """The clause for all networks with one verdict. In a string, ``{}`` stands for their labels: "the error of {}
 rises". A function returns one clause for each network, given its label and its result."""
+Stored = Callable[[Subject, bool], Any]
+"""(network, whether it is a control at initialization) → the scores that are known of it, for ``Bench``."""
 Columns = Mapping[str, Iterable[str]]
 """A table: {name of the column: cells from top to bottom}."""
 
@@ -53,6 +56,9 @@ class Bench:
     # The result of an earlier measurement that differs in ``Study.adds`` alone, whose parts need not be
     # measured again; None where there is none.
     earlier: Any = None
+    # What is known of the network's scores before its first study (``resjax.studies.lesions.known``); None
+    # for nothing.
+    stored: Callable[[], Any] | None = None
 
     @property
     def running(self) -> Running:
@@ -73,7 +79,8 @@ class Bench:
         """Network, variables, inputs and labels: the evaluation set, at most ``most`` of its examples and at
         most ``options.max_examples``."""
         run = self.run
-        count = min(self.options.max_examples, self.options.max_examples if most is None else most)
+        there = run.count(run.split)
+        count = self.options.at_most("max_examples", there if most is None else min(there, most))
         inputs, labels = run.examples(run.split, count)
         self.choices["data"] = f"{len(labels):,} {run.split} examples, {run.as_they_are}"
         return *self.network(), inputs, labels
@@ -139,18 +146,25 @@ class Study:
     adds: tuple[str, ...] = ()  # options whose larger values only add to the result, see ``Bench.earlier``
 
     def run(
-        self, run: Subject, options: Options, progress: Progress | None = None, earlier: Any = None
+        self,
+        run: Subject,
+        options: Options,
+        progress: Progress | None = None,
+        earlier: Any = None,
+        stored: Stored | None = None,
     ) -> Any:
         """The result for ``run``, with the choices that its bench recorded, and with ``control`` also the
         result of its network at initialization. ``earlier`` is as of ``Bench``."""
+        known = stored and functools.partial(stored, run, False)
         if not self.control or run.step == 0:
-            return self._measured(run, options, progress, earlier)
-        result = self._measured(run, options, part(progress, 0, 2), earlier)
+            return self._measured(run, options, progress, earlier, known)
+        result = self._measured(run, options, part(progress, 0, 2), earlier, known)
         try:
             size = options.batch_size  # one network for all studies, so they share what they find of it
             untrained = run.once(("at initialization", size), lambda: at_initialization(run, size))
             before = None if earlier is None else earlier.initial
-            initial = self._measured(untrained, options, part(progress, 1, 2), before)
+            known = stored and functools.partial(stored, untrained, True)
+            initial = self._measured(untrained, options, part(progress, 1, 2), before, known)
         except Refusal as error:
             result.choices["at initialization"] = f"not measured: {error}"
             return result
@@ -171,9 +185,14 @@ class Study:
         return own + again(self.cost(initial, options)) + Cost(forward=statistics)
 
     def _measured(
-        self, run: Subject, options: Options, progress: Progress | None, earlier: Any = None
+        self,
+        run: Subject,
+        options: Options,
+        progress: Progress | None,
+        earlier: Any,
+        stored: Callable[[], Any] | None,
     ) -> Any:
-        bench = Bench(run, options, progress, earlier=earlier)
+        bench = Bench(run, options, progress, earlier=earlier, stored=stored)
         result = self.measure(bench)
         result.choices.update(bench.choices)
         named = [name for name in result.choices if "BatchNorm" in name]

@@ -93,8 +93,8 @@ class Subject(abc.ABC):
 
     @abc.abstractmethod
     def examples(self, split: str, most: int, *, augmented: bool = False) -> Examples:
-        """At most ``most`` examples: of ``split``, spread evenly over the evaluation set; of 'train', the
-        first training examples.
+        """At most ``most`` examples: of ``split``, the first in an order that spreads them evenly over the
+        evaluation set (``resjax.studies.examples.evenly_spread``); of 'train', the first training examples.
 
         Raises:
           ValueError: an unknown split, or augmented examples of the evaluation set.
@@ -197,6 +197,20 @@ class Subject(abc.ABC):
             self._shared[key] = make()
         value: T = self._shared[key]
         return value
+
+    def _read_once(self, split: str, most: int, augmented: bool, read: Callable[[], Examples]) -> Examples:
+        """``read()`` of the first call with these arguments. Fewer examples of the evaluation set are the
+        first of more, so only the most that were read are in memory."""
+        of_evaluation = {key: own for key, own in self._examples.items() if key[0] == split == self.split}
+        for (_, count, _), (inputs, labels) in of_evaluation.items():
+            if count >= most:
+                return jax.tree.map(lambda v: v[:most], inputs), labels[:most]
+        key = split, most, augmented
+        if key not in self._examples:
+            self._examples[key] = read()
+            for fewer in of_evaluation:
+                del self._examples[fewer]
+        return self._examples[key]
 
     def reading_as(self, other: Subject) -> Self:
         """Itself, with the arrays of examples that ``other``, of the same data, has read."""

@@ -104,7 +104,7 @@ def given_or_greedy(
 def chosen_order(bench: Bench, progress: Progress | None = None, told: str = "chosen on") -> Rounds:
     """The order in which studies of a bench delete units, chosen on some of its training examples. It is
     computed once for all of them. ``bench.choices`` say how, under the name ``told``."""
-    images, labels = bench.training(min(bench.options.max_examples, MOST_CHOICE_EXAMPLES))
+    images, labels = bench.training(bench.options.at_most("max_examples", MOST_CHOICE_EXAMPLES))
     network, variables = bench.run.network, bench.run.variables
     allowed, _ = candidates(network, variables, images)
     pool = int(allowed.sum())

@@ -41,7 +41,7 @@ from resjax.studies.costs import Cost, evaluated
 from resjax.studies.intervals import LEVEL
 from resjax.studies.judged import MET, MISSED, judged
 from resjax.studies.lesions.deletions_result import Deletions
-from resjax.studies.lesions.known import KnownDeletions, known_deletions
+from resjax.studies.lesions.known import KnownScores, known_scores
 from resjax.studies.lesions.passes import of_rows
 from resjax.studies.lesions.prefixes import deleting
 from resjax.studies.lesions.proportion import (
@@ -79,8 +79,7 @@ def deletions(
     transitions: bool = True,
     seed: int = 0,
     recalibrate_on: Any = None,
-    known: KnownDeletions | None = None,
-    earlier: Deletions | None = None,
+    known: KnownScores | None = None,
     **how: Unpack[Inference],
 ) -> Deletions:
     """Deletes k random units for each k, as Veit et al. 2016, Fig. 5a; see ``by_number``.
@@ -102,7 +101,7 @@ def deletions(
         alone = np.eye(len(allowed), dtype=bool)[allowed]
         subsets = np.concatenate([alone, subsets[subsets.sum(1) != 1]])
     given = network, variables, images, labels, subsets
-    result = delete_subsets(*given, recalibrate_on=recalibrate_on, known=known, earlier=earlier, **how)
+    result = delete_subsets(*given, recalibrate_on=recalibrate_on, known=known, **how)
     kept = "branch removed, shortcut kept" if transitions else "not deleted"
     drawn = f"{draws} different sets of each size, or all where there are no more; all sets of one unit"
     result.choices.update({"units that change the shape": kept, "draws": drawn, "seed": seed})
@@ -284,8 +283,8 @@ def measure(bench: Bench) -> Deletions:
     options = bench.options
     ks = range(1, min(options.delete_up_to, num_deletable(bench.run)) + 1)
     given, draws, seed = bench.evaluation(), options.draws, options.seed
-    more: dict[str, Any] = {"known": known_deletions(bench, len(given[-1])), "earlier": bench.earlier}
-    return deletions(*given, ks=ks or None, draws=draws, seed=seed, **more, **bench.how)
+    known = known_scores(bench)
+    return deletions(*given, ks=ks or None, draws=draws, seed=seed, known=known, **bench.how)
 
 
 def cost(run: Subject, options: Options) -> Cost:
@@ -310,7 +309,6 @@ STUDY = Study(
     result=Deletions,
     unsuited=verdicts.cannot_delete,
     measure=measure,
-    adds=("draws",),
     cost=cost,
     plot=plot,
     verdict=verdict,

@@ -365,7 +365,7 @@ def measure(bench: Bench) -> Interventions:
         initial=run.initial_variables if run.from_scratch else None,
         reference=bench.training(REFERENCE)[0] if run.has_training_examples else None,
         alphas=ALPHAS,
-        draws=min(DRAWS, options.draws),
+        draws=options.at_most("draws", DRAWS),
         seed=options.seed,
         **bench.how,
     )

@@ -1,51 +1,90 @@
-"""Scores of deletions that several studies need: each set of units is measured once on the same examples.
+"""Scores that several studies need: each network is measured once on each example.
 
 ``lesion`` and ``recalibrate`` delete each unit alone, ``deletions`` deletes random sets and each unit alone,
-``pruning`` the first of the same random sets and a chain of sets. Whoever comes first measures a set, and the
-others take its scores. A score depends on the network, the examples and the set alone, so the results are
-those of each study by itself. (Up to rounding: ``lesion`` computes all single deletions in one program, and
-``deletions`` runs unit by unit.)
+``pairs`` and ``influence`` delete neighbours, ``pruning`` the first of the same random sets and a chain of
+sets, ``reorder`` changes the order. Each of these networks is a row of *places*
+(``resjax.studies.lesions.prefixes``). Whoever comes first measures a row, and the others take its scores.
 
-*Memory.* One byte an example for each set, 4 MB for 400 sets and 10,000 examples; eight with a metric of
-floats. Nothing is kept between processes; what finished studies keep on disk are their results.
+*More examples.* Subsets of the evaluation set are nested (``resjax.studies.examples.evenly_spread``), and
+what is kept of a row are the outcomes on each example. So a study with more examples than another measures
+the row on the additional ones alone, and a study with fewer takes the first of those that are known.
+
+*More draws.* The first draws of a seed are the same however many there are, so more draws measure only the
+rows that are new.
+
+The outcome on one example depends on the network, the example and the row alone, so the results are those of
+each study by itself. (Up to rounding: ``lesion`` computes all single deletions in one program, and the others
+run unit by unit.)
+
+*Memory.* That of ``Scores``. ``resjax.report.kept_scores`` keeps them on disk for later processes.
 """
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable, Iterator
 from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
-from resjax.studies.batches import Inference
-from resjax.studies.lesions.prefixes import deleting, measure_places
-from resjax.studies.scores import Scores
+from resjax.studies.batches import Inference, within
+from resjax.studies.examples import checked_examples, take
+from resjax.studies.lesions.prefixes import measure_places
+from resjax.studies.scores import Outcomes, Scores
 from resjax.studies.study import Bench
 
 
-class KnownDeletions:
-    """Scores of one network without sets of units, all on the same examples."""
+class KnownScores:
+    """Scores of networks that run the units of one network at other places, all on the same examples.
 
-    def __init__(self) -> None:
-        self._found: dict[bytes, Scores] = {}
-        self._intact: Scores | None = None
+    All calls must have the same network, variables, loss, metric and order of examples; some may have more
+    of these examples than others.
+    """
 
-    def missing(self, deleted: np.ndarray) -> np.ndarray:
-        """bool [m]: which of the sets, bool [m, units], are not known."""
-        return np.array([row.tobytes() not in self._found for row in deleted], bool)
+    def __init__(self, found: Iterable[tuple[np.ndarray, Outcomes]] = ()) -> None:
+        """``found``: rows of places, and what is known of each: arrays [examples]."""
+        self._found = {_key(row): own for row, own in found}
 
-    def add(self, deleted: np.ndarray, scores: Scores, intact: Scores) -> None:
-        """Keeps scores of sets, bool [m, units], and of the intact network; those that are known stay."""
-        if self._intact is None:
-            self._intact = intact
-        for i in np.flatnonzero(self.missing(deleted)):
-            self._found[deleted[i].tobytes()] = scores.take(slice(i, i + 1))
+    @property
+    def rows(self) -> dict[bytes, Outcomes]:
+        """What is known: {a row of places, int64: its outcomes [examples]}; do not change it."""
+        return self._found
 
-    def take(self, deleted: np.ndarray) -> tuple[Scores, Scores]:
-        """Scores of sets that are all known, and of the intact network (m = 1)."""
-        assert self._intact is not None
-        return Scores.join([self._found[row.tobytes()] for row in deleted]), self._intact
+    @property
+    def size(self) -> int:
+        """How many outcomes are known, over all rows."""
+        return sum(len(own.loss) for own in self._found.values())
+
+    def count(self, row: np.ndarray) -> int:
+        """On how many of the first examples a row is known."""
+        own = self._found.get(_key(row))
+        return 0 if own is None else len(own.loss)
+
+    def missing(self, places: np.ndarray, examples: int) -> Iterator[tuple[int, int, np.ndarray]]:
+        """What must be measured so that the rows [m, units] are known on so many examples: the first example,
+        the one behind the last, and bool [m], the rows of which these are unknown."""
+        known = np.array([min(self.count(row), examples) for row in places])
+        for first, end in itertools.pairwise(sorted({*known.tolist(), examples})):
+            yield first, end, known <= first
+
+    def add(self, places: np.ndarray, scores: Scores, first: int = 0) -> None:
+        """Adds the scores of rows [m, units] on examples from ``first`` on; what is known stays."""
+        for i, row in enumerate(places):
+            if self.count(row) < first + scores.num_examples:
+                new = Outcomes(*(np.asarray(values[i]) for values in scores.each))
+                old, skip = self._found.get(_key(row)), self.count(row) - first
+                assert skip >= 0, "there is a gap between the known examples and the new ones"
+                if old is not None:
+                    new = Outcomes(*(np.append(a, b[skip:]) for a, b in zip(old, new, strict=True)))
+                self._found[_key(row)] = new
+
+    def take(self, places: np.ndarray, labels: np.ndarray, num_classes: int) -> Scores:
+        """The scores of rows [m, units] that are all known on the examples of ``labels`` [N, …]."""
+        found = [Outcomes(*(v[: len(labels)] for v in self._found[_key(row)])) for row in places]
+        each = Outcomes(*(np.stack(values) for values in zip(*found, strict=True)))
+        return Scores(each, labels, num_classes)
 
     def measure(
         self,
@@ -53,21 +92,35 @@ class KnownDeletions:
         variables: Variables,
         images: Any,
         labels: ArrayLike,
-        deleted: np.ndarray,
+        places: np.ndarray,
         **how: Unpack[Inference],
     ) -> tuple[Scores, Scores]:
-        """What ``measure_places`` finds without the sets bool [m, units], m ≥ 1, of which it runs those that
-        are not known. The other arguments must be the same in every call, up to ``progress``."""
-        new = self.missing(deleted)
-        if new.any():
-            own = deleted[new]
-            self.add(own, *measure_places(network, variables, images, labels, deleting(own), **how))
-        elif progress := how.get("progress"):
+        """What ``measure_places`` finds of rows [m, units], m ≥ 1, of which it runs those that are not known
+        on the examples on which they are not."""
+        images, labels, num_classes = checked_examples(network, variables, images, labels)
+        work = list(self.missing(places, len(labels)))
+        steps = [(end - first) * int(new.sum()) for first, end, new in work]
+        progress, whole = how.get("progress"), intact_places(network)
+        for i, (first, end, new) in enumerate(work):
+            how["progress"] = within(progress, sum(steps[:i]), steps[i], sum(steps))
+            some = take(images, slice(first, end)), labels[first:end]
+            scores, intact = measure_places(network, variables, *some, places[new], **how)
+            self.add(places[new], scores, first)
+            self.add(whole, intact, first)
+        if progress and not work:
             progress(1, 1)
-        return self.take(deleted)
+        return self.take(places, labels, num_classes), self.take(whole, labels, num_classes)
 
 
-def known_deletions(bench: Bench, examples: int) -> KnownDeletions:
-    """Those of the bench's network on so many examples of the evaluation set, empty at first."""
-    key = "deletions", bench.run.split, examples, bench.options.batch_size
-    return bench.run.once(key, KnownDeletions)
+def intact_places(network: Network) -> np.ndarray:
+    """int [1, units]: every unit at its own place."""
+    return np.arange(network.num_units)[None]
+
+
+def known_scores(bench: Bench) -> KnownScores:
+    """Those of the bench's network on its evaluation set; at first what an earlier process has kept."""
+    return bench.run.once(("scores", bench.options.batch_size), bench.stored or KnownScores)
+
+
+def _key(row: np.ndarray) -> bytes:
+    return row.astype(np.int64).tobytes()

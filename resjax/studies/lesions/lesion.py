@@ -41,7 +41,7 @@ from resjax.network.losses import Loss, Metric, cross_entropy, share_wrong
 from resjax.studies import counts, pointing, style, verdicts
 from resjax.studies.batches import BATCH_SIZE, Inference, Progress
 from resjax.studies.costs import Cost, evaluated
-from resjax.studies.lesions.known import KnownDeletions, known_deletions
+from resjax.studies.lesions.known import KnownScores, known_scores
 from resjax.studies.lesions.passes import each_alone
 from resjax.studies.lesions.single_deletions import score_deletions, spread_over
 from resjax.studies.lesions.subsets import candidates
@@ -92,7 +92,7 @@ def lesion(
     labels: ArrayLike,
     *,
     per_class: bool = False,
-    known: KnownDeletions | None = None,
+    known: KnownScores | None = None,
     loss: Loss = cross_entropy,
     metric: Metric = share_wrong,
     batch_size: int = BATCH_SIZE,
@@ -104,7 +104,8 @@ def lesion(
 
     Args: those of every analysis (``Inference``), and
       per_class: also measure the error of each class, for labels [N].
-      known: scores of deletions on the same examples, which are not measured again; new ones are added.
+      known: scores on the same examples, or on more or fewer of them in the same order. What they have is
+        not measured again; new scores are added.
 
     Raises:
       ValueError: also if no unit can be deleted, and for ``per_class`` where labels are not [N].
@@ -281,8 +282,7 @@ def summary(result: Lesion) -> dict[str, str]:
 
 
 def measure(bench: Bench) -> Lesion:
-    given = bench.evaluation()
-    return lesion(*given, known=known_deletions(bench, len(given[-1])), **bench.how)
+    return lesion(*bench.evaluation(), known=known_scores(bench), **bench.how)
 
 
 def cost(run: Subject, options: Options) -> Cost:

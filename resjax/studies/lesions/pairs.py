@@ -37,7 +37,7 @@ from resjax.studies import counts, pointing, style, verdicts
 from resjax.studies.batches import Inference
 from resjax.studies.costs import Cost, evaluated
 from resjax.studies.lesions.deletions_result import Deletions
-from resjax.studies.lesions.known import KnownDeletions, known_deletions
+from resjax.studies.lesions.known import KnownScores, known_scores
 from resjax.studies.lesions.passes import of_rows
 from resjax.studies.lesions.prefixes import deleting
 from resjax.studies.lesions.sets import delete_subsets
@@ -56,7 +56,7 @@ def pairs(
     labels: ArrayLike,
     *,
     recalibrate_on: Any = None,
-    known: KnownDeletions | None = None,
+    known: KnownScores | None = None,
     **how: Unpack[Inference],
 ) -> Deletions:
     """Deletes every pair of units, every run of consecutive units, and each unit alone; see ``pair_matrix``,
@@ -241,7 +241,7 @@ def unsuited(run: Subject) -> str | None:
 
 def measure(bench: Bench) -> Deletions:
     given = bench.evaluation(MOST_EXAMPLES)
-    result = pairs(*given, known=known_deletions(bench, len(given[-1])), **bench.how)
+    result = pairs(*given, known=known_scores(bench), **bench.how)
     many = f"{len(result.error):,} deletions"
     bench.choices["data"] += f"; at most {MOST_EXAMPLES}, because of the {many}"
     return result

@@ -44,7 +44,7 @@ from resjax.studies.cutting.greedy import (
     num_trials,
     rounds_of,
 )
-from resjax.studies.lesions.known import KnownDeletions, known_deletions
+from resjax.studies.lesions.known import KnownScores, known_scores
 from resjax.studies.lesions.passes import of_choice, of_rows, one_by_one
 from resjax.studies.lesions.prefixes import deleting
 from resjax.studies.lesions.subsets import candidates, default_numbers, random_subsets
@@ -95,7 +95,7 @@ def pruning(
     draws: int = RANDOM_SETS,
     seed: int = 0,
     chosen: Rounds | None = None,
-    known: KnownDeletions | None = None,
+    known: KnownScores | None = None,
     **how: Unpack[Inference],
 ) -> Pruning:
     """Deletes units one after the other, the least harmful first, and measures the remaining network.
@@ -133,8 +133,8 @@ def pruning(
     for k, unit in enumerate(chosen.order):
         deleted[k + 1 :, unit] = True
     how["progress"] = within(progress, before, total - before, total)
-    given = network, variables, images, labels, np.concatenate([deleted, random])
-    scores, _ = (known or KnownDeletions()).measure(*given, **how)
+    given = network, variables, images, labels, deleting(np.concatenate([deleted, random]))
+    scores, _ = (known or KnownScores()).measure(*given, **how)
     return Pruning(
         **{name: values[: rounds + 1] for name, values in scores.means.items()},
         unit=tuple(unit.name for unit in network.units),
@@ -263,7 +263,7 @@ def measure(bench: Bench) -> Pruning:
     chosen = chosen_order(bench, part(bench.progress, 0, 2))
     given, how = bench.evaluation(), bench.how
     how["progress"] = part(bench.progress, 1, 2)
-    known = known_deletions(bench, len(given[-1]))
+    known = known_scores(bench)
     return pruning(*given, chosen=chosen, seed=bench.options.seed, known=known, **how)
 
 

@@ -41,7 +41,7 @@ from resjax.studies.examples import num_examples
 from resjax.studies.intervals import bootstrap, percentiles
 from resjax.studies.judged import MET, MISSED, judged
 from resjax.studies.lesions.batch_statistics import equal_batches, measure_recalibrated
-from resjax.studies.lesions.known import KnownDeletions, known_deletions
+from resjax.studies.lesions.known import KnownScores, known_scores
 from resjax.studies.lesions.passes import each_alone, has_statistics, of_recalibrated
 from resjax.studies.lesions.prefixes import deleting
 from resjax.studies.lesions.single_deletions import score_deletions, spread_over
@@ -88,7 +88,7 @@ def recalibrate(
     *,
     reference: Any,
     seed: int = 0,
-    known: KnownDeletions | None = None,
+    known: KnownScores | None = None,
     **how: Unpack[Inference],
 ) -> Recalibrated:
     """Deletes each unit in turn, with running statistics (Veit et al. 2016) and with new ones.
@@ -332,8 +332,7 @@ def summary(r: Recalibrated) -> dict[str, str]:
 
 def measure(bench: Bench) -> Recalibrated:
     reference, seed = bench.reference(), bench.options.seed
-    given = bench.evaluation()
-    known = known_deletions(bench, len(given[-1]))
+    given, known = bench.evaluation(), known_scores(bench)
     return recalibrate(*given, reference=reference, seed=seed, known=known, **bench.how)
 
 

@@ -46,9 +46,9 @@ from resjax.studies import counts, style, verdicts
 from resjax.studies.batches import Inference
 from resjax.studies.costs import Cost, evaluated
 from resjax.studies.intervals import bootstrap
-from resjax.studies.lesions.added import add_to, fields_of
 from resjax.studies.lesions.batch_statistics import measure_recalibrated
 from resjax.studies.lesions.deletions import BRACKETS, ROUNDING, STEP
+from resjax.studies.lesions.known import KnownScores, known_scores
 from resjax.studies.lesions.orders import (
     kendall_tau,
     layer_swaps,
@@ -58,7 +58,6 @@ from resjax.studies.lesions.orders import (
     swapped,
 )
 from resjax.studies.lesions.passes import of_orders
-from resjax.studies.lesions.prefixes import measure_places
 from resjax.studies.options import Options
 from resjax.studies.ranks import spearman
 from resjax.studies.result import Compared
@@ -108,7 +107,7 @@ def reorder(
     draws: int = 30,
     seed: int = 0,
     recalibrate_on: Any = None,
-    earlier: Reordering | None = None,
+    known: KnownScores | None = None,
     **how: Unpack[Inference],
 ) -> Reordering:
     """Runs the units in other orders, as in Veit et al. 2016, Fig. 5b; see ``by_swaps``.
@@ -120,7 +119,7 @@ def reorder(
       seed: seed of the draws.
       recalibrate_on: float [M, H, W, C], training images for re-estimating BatchNorm statistics for each
         order; None for running statistics, which move with their unit, as in the paper.
-      earlier: a result of the same network, examples and statistics, whose orders are not measured again.
+      known: scores on the same examples, as of ``lesion``; without ``recalibrate_on`` alone.
 
     Raises:
       ValueError: also if no two units are equal, for fewer than one swap or draw, and with
@@ -151,19 +150,14 @@ def reorder(
     given = network, variables, images, labels
     choices = {"BatchNorm": "running statistics of training, which move with their unit"}
 
-    def measure(rows: np.ndarray) -> dict[str, Any]:
-        if recalibrate_on is None:
-            return fields_of(*measure_places(*given, rows, **how))
-        scores, intact, own = measure_recalibrated(*given, {"order": rows}, recalibrate_on, **how)
-        choices.update(own)
-        return fields_of(scores, intact)
-
-    if earlier is None:
-        fields = measure(orders)
+    if recalibrate_on is None:
+        scores = (known or KnownScores()).measure(*given, orders, **how)
     else:
-        fields = add_to(earlier, earlier.order, orders, network, len(np.asarray(labels)), measure)
+        changed, intact, own = measure_recalibrated(*given, {"order": orders}, recalibrate_on, **how)
+        scores = changed, intact
+        choices.update(own)
     return Reordering(
-        **fields,
+        **counts.fields_of(*scores),
         unit=tuple(unit.name for unit in network.units),
         kind=tuple(kind for kind, _, orders in made for _ in orders),
         swaps=np.concatenate([np.full(len(orders), k) for _, k, orders in made]),
@@ -341,9 +335,8 @@ def unsuited(run: Subject) -> str | None:
 
 
 def measure(bench: Bench) -> Reordering:
-    draws, seed = bench.options.draws, bench.options.seed
-    more: dict[str, Any] = {"draws": draws, "seed": seed, "earlier": bench.earlier}
-    return reorder(*bench.evaluation(), swaps=REPORTED, **more, **bench.how)
+    draws, seed, known = bench.options.draws, bench.options.seed, known_scores(bench)
+    return reorder(*bench.evaluation(), swaps=REPORTED, draws=draws, seed=seed, known=known, **bench.how)
 
 
 def cost(run: Subject, options: Options) -> Cost:
@@ -362,7 +355,6 @@ STUDY = Study(
     result=Reordering,
     unsuited=unsuited,
     measure=measure,
-    adds=("draws",),
     cost=cost,
     plot=plot,
     verdict=verdict,

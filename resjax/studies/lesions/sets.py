@@ -9,10 +9,10 @@ from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
 from resjax.studies.batches import Inference
-from resjax.studies.lesions.added import add_to, fields_of
+from resjax.studies.counts import fields_of
 from resjax.studies.lesions.batch_statistics import measure_recalibrated
 from resjax.studies.lesions.deletions_result import Deletions
-from resjax.studies.lesions.known import KnownDeletions
+from resjax.studies.lesions.known import KnownScores
 from resjax.studies.lesions.prefixes import count_passes, deleting
 from resjax.studies.lesions.subsets import candidates
 
@@ -25,8 +25,7 @@ def delete_subsets(
     subsets: np.ndarray,
     *,
     recalibrate_on: Any = None,
-    known: KnownDeletions | None = None,
-    earlier: Deletions | None = None,
+    known: KnownScores | None = None,
     **how: Unpack[Inference],
 ) -> Deletions:
     """Deletes each of the given sets of units and measures the remaining network.
@@ -35,14 +34,11 @@ def delete_subsets(
       subsets: bool [deletion, unit], True where a unit is deleted; at least one row.
       recalibrate_on: float [M, H, W, C], training images for re-estimating BatchNorm statistics for each
         set, including an empty one; None for running statistics, as in the paper.
-      known: scores of deletions with running statistics on the same examples, which are not measured again;
-        new ones are added.
-      earlier: a result of the same network, examples and statistics, whose sets are not measured again.
+      known: scores on the same examples, as of ``lesion``; without ``recalibrate_on`` alone.
 
     Raises:
       ValueError: also if no unit can be deleted, if ``subsets`` has a wrong shape or dtype or deletes a unit
-        that can't be deleted, for an earlier result of other units or another number of examples, and with
-        ``recalibrate_on`` for a network without BatchNorm.
+        that can't be deleted, and with ``recalibrate_on`` for a network without BatchNorm.
     """
     subsets, n = np.asarray(subsets), network.num_units
     if subsets.ndim != 2 or subsets.shape[1] != n or not len(subsets) or subsets.dtype != bool:
@@ -59,18 +55,13 @@ def delete_subsets(
         "further training": "none",
     }
 
-    def measure(rows: np.ndarray) -> dict[str, Any]:
-        if recalibrate_on is None:
-            return fields_of(*(known or KnownDeletions()).measure(*given, rows, **how))
-        gates = {"gates": 1 - rows.astype(np.float32)}
-        lesioned, intact, chosen = measure_recalibrated(*given, gates, recalibrate_on, **how)
-        choices.update(chosen)
-        return fields_of(lesioned, intact)
-
-    if earlier is None:
-        fields = measure(subsets)
+    if recalibrate_on is None:
+        scores = (known or KnownScores()).measure(*given, deleting(subsets), **how)
     else:
-        fields = add_to(earlier, earlier.deleted, subsets, network, len(np.asarray(labels)), measure)
+        gates = {"gates": 1 - subsets.astype(np.float32)}
+        lesioned, intact, chosen = measure_recalibrated(*given, gates, recalibrate_on, **how)
+        scores = lesioned, intact
+        choices.update(chosen)
     if recalibrate_on is None:
         places = deleting(subsets)
         passes = (
@@ -85,7 +76,7 @@ def delete_subsets(
             "beginnings are shared",
         }
     return Deletions(
-        **fields,
+        **fields_of(*scores),
         unit=tuple(unit.name for unit in network.units),
         deleted=subsets,
         left_out=never,

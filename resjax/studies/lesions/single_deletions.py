@@ -18,8 +18,9 @@ from resjax.network import Network, Variables
 from resjax.network.losses import Loss, Metric, cross_entropy, share_wrong
 from resjax.network.periods import Place, loops, scan_places
 from resjax.studies.batches import BATCH_SIZE, Inference, Progress, padded_batches
-from resjax.studies.examples import checked_examples
-from resjax.studies.lesions.known import KnownDeletions
+from resjax.studies.examples import checked_examples, take
+from resjax.studies.lesions.known import KnownScores, intact_places
+from resjax.studies.lesions.prefixes import deleting
 from resjax.studies.scores import Outcomes, Scores, compare
 
 
@@ -37,7 +38,7 @@ def score_deletions(
     labels: ArrayLike,
     allowed: np.ndarray,
     *,
-    known: KnownDeletions | None = None,
+    known: KnownScores | None = None,
     loss: Loss = cross_entropy,
     metric: Metric = share_wrong,
     batch_size: int = BATCH_SIZE,
@@ -45,20 +46,23 @@ def score_deletions(
 ) -> tuple[Scores, Scores]:
     """Scores without each of the ``allowed`` units, bool [units], and of the intact network (m = 1);
     ``known`` as of ``lesion``."""
-    known, alone = known or KnownDeletions(), np.eye(len(allowed), dtype=bool)[allowed]
-    if not network.chained or not known.missing(alone).any():
+    known, alone = known or KnownScores(), deleting(np.eye(len(allowed), dtype=bool)[allowed])
+    images, labels, num_classes = checked_examples(network, variables, images, labels)
+    work = list(known.missing(alone, len(labels)))
+    if not network.chained or len(work) != 1 or not work[0][2].all():
         how = Inference(loss=loss, metric=metric, batch_size=batch_size, progress=progress)
         return known.measure(network, variables, images, labels, alone, **how)
-    images, labels, num_classes = checked_examples(network, variables, images, labels)
-    cores, deletable = on_cores.shared_cores(), tuple(allowed.tolist())
+    first, cores, deletable = work[0][0], on_cores.shared_cores(), tuple(allowed.tolist())
     variables, found = cores.copy(variables), []
-    for batch in padded_batches(images, labels, batch_size, progress, cores.count):
+    new = take(images, slice(first, None)), labels[first:]
+    for batch in padded_batches(*new, batch_size, progress, cores.count):
         x, y = cores.split((batch.images, batch.labels))
         outcomes = _lesion_batch(cores, network, loss, metric, deletable, variables, x, y)
         found.append((jax.device_get(outcomes), batch.mask))
-    scores = Scores.of(found, labels, num_classes)
-    known.add(alone, scores.take(slice(1, None)), scores.take(slice(1)))
-    return known.take(alone)
+    scores, whole = Scores.of(found, new[1], num_classes), intact_places(network)
+    known.add(alone, scores.take(slice(1, None)), first)
+    known.add(whole, scores.take(slice(1)), first)
+    return known.take(alone, labels, num_classes), known.take(whole, labels, num_classes)
 
 
 @on_cores.jit(static=5)

@@ -219,7 +219,7 @@ def _diversity(answers: np.ndarray, labels: np.ndarray, counts: np.ndarray) -> n
     right = (answers == labels).astype(float)
     one = right @ (1 - right).T
     one_right = one + one.T  # [V, V]: number of examples for which exactly one of two voters is right
-    same = [(answers == c).astype(float) for c in np.unique(answers)]
+    same = ((answers == c).astype(float) for c in np.unique(answers))  # one class at a time in memory
     unlike = len(labels) - sum(own @ own.T for own in same)
     pairs = counts.sum(-1) ** 2 - np.sum(counts**2, -1)
     disagreement, different = (

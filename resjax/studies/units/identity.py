@@ -166,7 +166,7 @@ def _rho(rows: np.ndarray, axis: int = -1) -> np.ndarray:
 
 
 def measure(bench: Bench) -> Identity:
-    images, labels = bench.data(min(EXAMPLES, bench.options.max_examples))
+    images, labels = bench.data(bench.options.at_most("max_examples", EXAMPLES))
     given, how, judged = (*bench.network(), images, labels), bench.running, bench.how
     judged["progress"] = part(bench.progress, 0, 2)
     lesions = lesion(*given, **judged)

@@ -54,7 +54,7 @@ from resjax.studies.costs import Cost, evaluated
 from resjax.studies.cutting.similarity import angles, blocks_by_batch
 from resjax.studies.examples import num_examples
 from resjax.studies.intervals import percentiles
-from resjax.studies.lesions.known import KnownDeletions, known_deletions
+from resjax.studies.lesions.known import KnownScores, known_scores
 from resjax.studies.lesions.passes import of_rows
 from resjax.studies.lesions.prefixes import deleting
 from resjax.studies.lesions.subsets import candidates
@@ -77,7 +77,7 @@ def influence(
     labels: ArrayLike,
     *,
     lengths: tuple[int, ...] = LENGTHS,
-    known: KnownDeletions | None = None,
+    known: KnownScores | None = None,
     seed: int = 0,
     **how: Unpack[Inference],
 ) -> Influence:
@@ -87,7 +87,7 @@ def influence(
       network: any that is chained.
       images, labels: held-out examples.
       lengths: numbers of units in the runs that are deleted; those that no run has are left out.
-      known: scores of deletions on the same examples, which are not measured again; new ones are added.
+      known: scores on the same examples, as of ``lesion``.
       seed: of the bootstraps.
 
     Raises:
@@ -98,7 +98,8 @@ def influence(
     every = runs_of(allowed, lengths)
     size, progress = how.get("batch_size", BATCH_SIZE), how.get("progress")
     how["progress"] = part(progress, 0, 2)
-    scores, intact = (known or KnownDeletions()).measure(network, variables, images, labels, every, **how)
+    given = network, variables, images, labels, deleting(every)
+    scores, intact = (known or KnownScores()).measure(*given, **how)
     told = part(progress, 1, 2)
     value, low, high = _scored(network, variables, images, allowed, seed, size, told)
     n = network.num_units
@@ -242,9 +243,8 @@ def unsuited(run: Subject) -> str | None:
 
 
 def measure(bench: Bench) -> Influence:
-    given = bench.evaluation()
-    known = known_deletions(bench, len(given[-1]))
-    return influence(*given, known=known, seed=bench.options.seed, **bench.how)
+    seed, known = bench.options.seed, known_scores(bench)
+    return influence(*bench.evaluation(), known=known, seed=seed, **bench.how)
 
 
 def cost(run: Subject, options: Options) -> Cost:
