@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from resjax.network.example import one_example
+from resjax.network.initial import variable_shapes
 from resjax.network.losses import cross_entropy, share_wrong
 from resjax.studies.subject import Subject
 
@@ -26,13 +27,17 @@ def draw(network, shape):
         fan_in = np.prod(v.shape[-4:-1]) if name == "kernel" else 100
         return noise * np.float32(fan_in**-0.5)
 
-    variables = jax.eval_shape(lambda key: network.init(key, shape), jax.random.key(0))
+    variables = variable_shapes(network, shape)
     return jax.tree_util.tree_map_with_path(leaf, variables)
 
 
 def initial(network, example, seed=0):
     """Initial variables, made by one program: otherwise, each operation of the forward pass would be one."""
-    return jax.jit(lambda key: network.init(key, example))(jax.random.key(seed))
+    zeros = jax.tree.map(lambda v: np.zeros(v.shape, v.dtype), one_example(example))
+    return _init(network, jax.random.key(seed), zeros)
+
+
+_init = jax.jit(lambda network, key, example: network.init(key, example), static_argnums=0)
 
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames="train")

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from marks import slow_but
 from matplotlib.figure import Figure
 from network_helpers import draw, subject_of
 
@@ -34,7 +35,7 @@ def examples(n):
     [
         ({}, True),
         ({"placement": "post", "transition": "projection"}, False),
-        ({"shortcut": "exclusive_gate", "gate_bias": -1.0}, False),
+        pytest.param({"shortcut": "exclusive_gate", "gate_bias": -1.0}, False, marks=pytest.mark.slow),
         ({"unit_dropout": "linear"}, True),
     ],
     ids=["pre", "post", "gates", "stochastic depth"],
@@ -84,7 +85,7 @@ def test_equals_a_loop_over_the_units(fields, train):
     np.testing.assert_allclose(result.share[0, 0], shares, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("scale", [0.5, 0.7])
+@pytest.mark.parametrize("scale", slow_but([0.5, 0.7], 0.5))
 def test_constant_scaling_multiplies_the_one_by_the_scale_in_every_unit(scale):
     """He et al. 2016, Eq. 8: the "1" becomes the product of the scales."""
     network = build(stage_sizes=(5,), widths=(3,), shortcut="scale", shortcut_scale=scale)

@@ -12,16 +12,13 @@ from resjax import models
 from resjax.models.layers import AdaptiveAveragePool, LocalResponseNorm
 from resjax.models.lenet import C3_TABLE, PartialConv, TrainableSubsampling, rbf_codes
 from resjax.network import Network, losses
+from resjax.network.initial import variable_shapes
 
 MNIST, CIFAR, IMAGENET = (28, 28, 1), (32, 32, 3), (224, 224, 3)
 
 
 def build(name, shape, classes=10, **fields) -> Network:
     return models.build(models.defaults(name, **fields), image_shape=shape, num_classes=classes)
-
-
-def shapes_of(network, shape):
-    return jax.eval_shape(lambda key: network.init(key, shape), jax.random.key(0))
 
 
 def count(tree) -> int:
@@ -56,13 +53,13 @@ def count(tree) -> int:
 )
 def test_parameter_counts_are_exact(name, shape, fields, expected):
     classes = 1000 if name in ("alexnet", "vgg") else 10
-    variables = shapes_of(build(name, shape, classes, **fields), shape)
+    variables = variable_shapes(build(name, shape, classes, **fields), shape)
     assert count(variables["params"]) == expected
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables))
 
 
 def test_alexnet_layers_have_the_published_counts():
-    params = shapes_of(build("alexnet", IMAGENET, 1000), IMAGENET)["params"]
+    params = variable_shapes(build("alexnet", IMAGENET, 1000), IMAGENET)["params"]
     counts = {name: count(tree) for name, tree in params.items()}
     assert counts == {
         "stem": 34_944,
@@ -105,7 +102,7 @@ def ready(name, **changes):
             deviation, mean = 0.1, 1 if kind in ("scale", "var", "coefficient") else 0
         return (mean + deviation * rng.normal(size=leaf.shape)).astype(np.float32)
 
-    variables = jax.tree_util.tree_map_with_path(draw, shapes_of(network, shape))
+    variables = jax.tree_util.tree_map_with_path(draw, variable_shapes(network, shape))
     return network, variables, rng.normal(size=(2, *shape)).astype(np.float32), shape
 
 
@@ -125,7 +122,7 @@ def test_gates_of_one_change_nothing(name):
 def test_bfloat16_computes_in_half_precision_and_gives_float32_logits(name, key):
     shape, network = small(name, dtype="bfloat16")
     dtypes = {}
-    variables = shapes_of(network, shape)
+    variables = variable_shapes(network, shape)
     x = jax.ShapeDtypeStruct((2, *shape), jnp.float32)
 
     def tap(parts):
@@ -155,7 +152,7 @@ def test_with_stock_convolutions_poolings_have_forward_mode_derivatives(name, sh
 
     def slope(conv):
         network = build(name, shape, conv=conv, **fields)
-        variables = shapes_of(network, shape)
+        variables = variable_shapes(network, shape)
         return jax.eval_shape(
             lambda v: jax.jvp(lambda x: network.apply(v, x).logits, (x,), (x,))[1], variables
         )
@@ -175,7 +172,7 @@ def test_with_stock_convolutions_poolings_have_forward_mode_derivatives(name, sh
 )
 def test_units_whose_shapes_agree_are_deletable(name, shape, fields, fixed):
     network = build(name, shape, **fields)
-    deletable = network.deletable(shapes_of(network, shape), shape)
+    deletable = network.deletable(variable_shapes(network, shape), shape)
     assert set(np.flatnonzero(~deletable)) == fixed
 
 

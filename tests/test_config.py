@@ -3,12 +3,12 @@
 import json
 from pathlib import Path
 
-import jax
 import pytest
 from ml_collections import ConfigDict
 
 from resjax import config as configs
 from resjax import data, models
+from resjax.network.initial import variable_shapes
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
 
@@ -219,7 +219,7 @@ def test_every_configuration_builds(path, arg):
     json.loads(configs.to_json(c))
     info = data.info(c.data)
     network = models.build(c.model, image_shape=info.image_shape, num_classes=info.num_classes)
-    jax.eval_shape(lambda k: network.init(k, info.image_shape), jax.random.key(0))
+    variable_shapes(network, info.image_shape)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)

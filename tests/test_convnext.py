@@ -14,6 +14,7 @@ from resjax import models
 from resjax.models.layer_table import layer_table, totals
 from resjax.models.layers import GlobalResponseNorm
 from resjax.network.cut import cut, cut_variables
+from resjax.network.initial import variable_shapes
 
 IMAGENET, SHAPE, CLASSES = (224, 224, 3), (6, 8, 3), 5
 TINY = {
@@ -38,7 +39,7 @@ def images(n=3):
 
 
 def count(network, shape=IMAGENET):
-    variables = jax.eval_shape(lambda key: network.init(key, shape), jax.random.key(0))
+    variables = variable_shapes(network, shape)
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"]))
 
 

@@ -18,6 +18,7 @@ from resjax.models.layers import Conv, Dense, Pool
 from resjax.models.local import twin
 from resjax.models.plain import Classifier, ConvStem, ConvUnit, DenseUnit
 from resjax.network import Network, Stack
+from resjax.network.initial import variable_shapes
 from resjax.report import compare
 from resjax.studies import style
 from resjax.studies.convolution.equivariance import STUDY, Equivariance, equivariance
@@ -36,7 +37,7 @@ def chain(*convs, last=(), pool=None):
 
 def integers(network, shape):
     """Small whole numbers, of which sums are exact in any order."""
-    shapes = jax.eval_shape(lambda key: network.init(key, shape), jax.random.key(0))
+    shapes = variable_shapes(network, shape)
     rng = np.random.default_rng(0)
     return jax.tree.map(lambda v: rng.integers(-3, 4, v.shape).astype(np.float32), shapes)
 

@@ -1,6 +1,7 @@
 """A network that somebody else made and trained: from what is given to subjects, studies and a report."""
 
 import dataclasses
+import functools
 import json
 import re
 
@@ -47,10 +48,16 @@ def examples(n=N, seed=0):
     return rng.normal(size=(n, 2, 2, 2)).astype(np.float32), rng.integers(0, CLASSES, n).astype(np.int32)
 
 
+@functools.cache
+def made(residual):
+    """The network and its variables, made once: many parameters of tests hold them."""
+    net = Net(residual)
+    return net, jax.jit(net.init)(jax.random.key(1), examples()[0][:1])
+
+
 def fields(*more, residual=True):
     """What a user gives: what is needed, and the optional fields named in ``more``."""
-    net, (inputs, labels) = Net(residual), examples()
-    variables = jax.jit(net.init)(jax.random.key(1), inputs[:1])
+    (net, variables), (inputs, labels) = made(residual), examples()
     given = {"fn": net.apply, "variables": variables, "inputs": inputs, "labels": labels}
     train_inputs, train_labels = examples(16, seed=1)
     optional = {

@@ -14,6 +14,7 @@ from network_helpers import programs
 
 from resjax import models
 from resjax.network import Network, Stack
+from resjax.network.initial import variable_shapes
 from resjax.network.losses import cross_entropy
 from resjax.network.stochastic_depth import UnitDropout
 from resjax.network.unit import Unit
@@ -35,7 +36,7 @@ def build(**fields):
 
 def variables_of(network, seed=0):
     """Random numbers of the right shapes: a fresh BatchNorm or a zero bias would hide mistakes."""
-    shapes = jax.eval_shape(lambda k: network.init(k, SHAPE), jax.random.key(0))
+    shapes = variable_shapes(network, SHAPE)
     rng = np.random.default_rng(seed)
     return jax.tree_util.tree_map_with_path(
         # Variances are positive.

@@ -11,6 +11,7 @@ from network_helpers import draw, logits_of
 from resjax import models
 from resjax.models.layer_table import layer_table, totals
 from resjax.network.cut import cut, cut_variables
+from resjax.network.initial import variable_shapes
 
 IMAGENET, SHAPE, CLASSES = (224, 224, 3), (4, 6, 3), 5
 TINY = {"size": "digits", "width": 8, "depth": 3, "token_width": 7, "mlp_width": 12}
@@ -25,7 +26,7 @@ def images(n=3):
 
 
 def count(network, shape):
-    variables = jax.eval_shape(lambda key: network.init(key, shape), jax.random.key(0))
+    variables = variable_shapes(network, shape)
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"]))
 
 

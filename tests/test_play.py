@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
+from network_helpers import logits_of
 from play_helpers import served
 from run_helpers import tiny_run
 
@@ -86,7 +87,7 @@ def test_states_of_the_pass_before_change_no_number(run, kept, stride, monkeypat
         found = own.measure(now)
         assert len(rows) == batches * (5 - (first // stride * stride if first < 5 else 5))
         variables = own._variables(now)
-        logits = network.apply(variables, images, gates=now.gate_array, order=now.order_array).logits
+        logits = logits_of(network, variables, images, gates=now.gate_array, order=now.order_array)
         loss = run.loss(logits, run.evaluation(EXAMPLES)[3]).mean()
         np.testing.assert_allclose(found["loss"], loss, rtol=1e-5)
 

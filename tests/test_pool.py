@@ -1,10 +1,13 @@
 """Max pooling on a CPU: its values and its gradient are XLA's, bit by bit."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from marks import slow_but
 
 from resjax.cpu.pool import max_pool
 from resjax.models.layers import Pool
@@ -28,15 +31,22 @@ def inputs(size, dtype="float32"):
     return jnp.asarray(np.maximum(x, 0), dtype)
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def both(pool, x):
     y, backward = jax.vjp(pool, x)
     weights = jax.random.normal(jax.random.key(1), y.shape, y.dtype)
     return y, backward(weights)[0]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("case", CASES)
-def test_values_and_gradients_are_those_of_xla(case, dtype):
+WIDE, HALF = ([(case, dtype) for case in CASES] for dtype in ("float32", "bfloat16"))
+TELLING = {"resnet's stem", "each pixel in nine windows"}
+
+
+@pytest.mark.parametrize(
+    "kind", slow_but(WIDE + HALF, *WIDE, *(kind for kind in HALF if kind[0] in TELLING)), ids="-".join
+)
+def test_values_and_gradients_are_those_of_xla(kind):
+    case, dtype = kind
     size, *how = CASES[case]
     x = inputs(size, dtype)
     for own, stock in zip(
@@ -70,8 +80,8 @@ def test_the_layer_does_not_search_windows_again():
 
 def test_gradients_of_examples_and_of_batches_agree():
     x, how = inputs((8, 8)), ((3, 3), (2, 2), "SAME")
-    gradient = jax.grad(lambda x: jnp.sum(max_pool(x, *how) ** 2))
-    alone = jax.vmap(lambda x: gradient(x[None])[0])(x)
+    gradient = jax.jit(jax.grad(lambda x: jnp.sum(max_pool(x, *how) ** 2)))
+    alone = jax.jit(jax.vmap(lambda x: gradient(x[None])[0]))(x)
     np.testing.assert_array_equal(alone, gradient(x))
 
 

@@ -147,7 +147,7 @@ def test_a_mixer_is_for_images_of_one_size():
         converted(REFERENCES.tensors("timm_mixer"), (24, 24, 3))
 
 
-@pytest.mark.parametrize("name", ["timm_convnext", "torchvision_convnext"])
+@pytest.mark.parametrize("name", slow_but(["timm_convnext", "torchvision_convnext"], "timm_convnext"))
 def test_a_new_classifier_keeps_the_normalization_in_front_of_it(name, tmp_path):
     found = load(saved(REFERENCES.tensors(name), name, tmp_path), 44, new_head=9)
     tensors = REFERENCES.tensors(name)

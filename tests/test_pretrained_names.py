@@ -47,7 +47,7 @@ def same(found, wanted):
     return set(found) == set(wanted) and all(np.array_equal(found[k], wanted[k]) for k in wanted)
 
 
-RESNET, OPTION_B = REFERENCES.tensors("akamaster_resnet20"), REFERENCES.tensors("torchvision_basic")
+RESNET, OPTION_B = REFERENCES.tensors("akamaster_resnet20"), REFERENCES.outline("torchvision_basic")
 
 
 @pytest.mark.parametrize("form", ["file", "dictionary"])
@@ -165,7 +165,7 @@ FOREIGN = {
     ),
     "option B of the collections for CIFAR": (
         lambda t: foreign_names(t, units=(r"^layer(\d)", r"stage\1"), shortcut=("shortcut", "skip")),
-        REFERENCES.tensors("akamaster_option_b"),
+        REFERENCES.outline("akamaster_option_b"),
         5,
     ),
     "BatchNorm within convolutions": (
@@ -183,17 +183,17 @@ FOREIGN = {
     ),
     "bottlenecks": (
         lambda t: foreign_names(t, units=(r"^layer(\d)", r"group\1"), shortcut=("downsample", "proj")),
-        REFERENCES.tensors("torchvision_bottleneck"),
+        REFERENCES.outline("torchvision_bottleneck"),
         6,
     ),
     "a chain": (
         lambda t: foreign_names(t, convs=("features", "body"), head=("classifier", "top")),
-        REFERENCES.tensors("torchvision_vgg11"),
+        REFERENCES.outline("torchvision_vgg11"),
         2,
     ),
     "a chain with BatchNorm": (
         lambda t: foreign_names(t, convs=(r"features\.", "net.conv"), head=(r"classifier\.", "net.fc")),
-        REFERENCES.tensors("chenyaofo_vgg11_bn"),
+        REFERENCES.outline("chenyaofo_vgg11_bn"),
         19,
     ),
 }
@@ -236,7 +236,8 @@ def test_the_refusal_lists_the_names_and_its_table_can_be_used(tmp_path):
 def test_units_in_a_chain_are_no_vgg(tmp_path):
     """What torch.nn.Sequential(*children) makes of a residual network begins as a VGG does."""
     path, table = tmp_path / "x.safetensors", tmp_path / "names.txt"
-    body = {k: v for k, v in OPTION_B.items() if not k.startswith("fc")}
+    whole = REFERENCES.tensors("torchvision_basic")
+    body = {k: v for k, v in whole.items() if not k.startswith("fc")}
     save_file(
         foreign_names(body, children=(r"^(conv1|bn1|layer\d)\.", lambda m: f"features.{STAGES[m[1]]}.")), path
     )

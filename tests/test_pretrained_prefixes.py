@@ -17,7 +17,8 @@ from resjax.pretrained.finding.prefixes import equal, select
 from resjax.pretrained.reading.files import Lazy
 
 REFERENCES = References("pretrained.npz")
-NET, VGG = REFERENCES.tensors("akamaster_resnet20"), REFERENCES.tensors("torchvision_vgg11")
+NET, VGG = REFERENCES.tensors("akamaster_resnet20"), REFERENCES.outline("torchvision_vgg11")
+TWIN = {name: tensor.copy() for name, tensor in NET.items()}
 BODY = {name: tensor for name, tensor in NET.items() if not name.startswith("linear")}
 MEAN, STD = np.float32([0.5, 0.25, 0.125]), np.float32([0.5, 1.0, 0.75])
 PAIR = (tuple(MEAN.tolist()), tuple(STD.tolist()))
@@ -25,7 +26,7 @@ PAIR = (tuple(MEAN.tolist()), tuple(STD.tolist()))
 
 def under(prefix, tensors=NET, plus=0):
     """``tensors`` with longer names, and with ``plus`` added to every number that training changes."""
-    return {prefix + name: t + np.float32(plus) if t.ndim else t for name, t in tensors.items()}
+    return {prefix + name: t + np.float32(plus) if plus and t.ndim else t for name, t in tensors.items()}
 
 
 def within(pattern, new, tensors=NET):
@@ -128,7 +129,7 @@ FOUND = {
             **under("model.module.model."),
             "model.module.attacker.normalize.new_mean": image(MEAN, 3, 1, 1) / 2,
             "model.module.attacker.normalize.new_std": image(STD, 3, 1, 1),
-            **under("model.module.attacker.model."),
+            **under("model.module.attacker.model.", TWIN),
         },
         "model.module.model.",
         NET,

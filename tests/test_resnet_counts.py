@@ -6,6 +6,7 @@ import pytest
 from marks import slow_but
 
 from resjax.models import build, defaults
+from resjax.network.initial import variable_shapes
 
 CIFAR = {20: 269_722, 32: 464_154, 44: 658_586, 56: 853_018, 110: 1_727_962, 1202: 19_421_274}
 IMAGENET = {
@@ -21,7 +22,7 @@ IMAGENET = {
 def count(name: str, size: int, classes: int, **fields) -> int:
     shape = (size, size, 3)
     network = build(defaults(name, **fields), image_shape=shape, num_classes=classes)
-    variables = jax.eval_shape(lambda key: network.init(key, shape), jax.random.key(0))
+    variables = variable_shapes(network, shape)
     return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(variables["params"]))
 
 

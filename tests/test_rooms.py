@@ -7,6 +7,7 @@ Run this file to count the imports that cross rooms, of this tree or of another 
 
 import ast
 import collections
+import functools
 import sys
 from pathlib import Path
 
@@ -33,6 +34,7 @@ COMMANDS = ("__main__", "train", "analyze", "claims", "describe", "convolve", "d
             "pretrained/export", "cut/__main__", "play/__main__", "data/prepare")  # fmt: skip
 
 
+@functools.cache
 def modules(repository=REPOSITORY):
     """{dotted name: file} of every module of resjax; a package is named without ``__init__``."""
     files = (repository / "resjax").rglob("*.py")
@@ -40,6 +42,7 @@ def modules(repository=REPOSITORY):
     return {name.removesuffix(".__init__"): f for name, f in names.items()}
 
 
+@functools.cache
 def imports(repository=REPOSITORY):
     """{module: resjax's modules that it imports}, within functions and under ``TYPE_CHECKING`` too."""
     known = modules(repository)

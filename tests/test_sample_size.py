@@ -57,10 +57,10 @@ def test_shapes_progress_and_easy_examples_are_learned():
 
 
 def test_the_seed_decides_everything_in_one_compilation():
-    results, _ = trained()
+    run = functools.partial(sample_size.sample_size, bars(24, 0), bars(10, 1), **SMALL | {"steps": 8})
+    results = run()
     before = programs(few_examples._train)
-    again = sample_size.sample_size(bars(24, 0), bars(10, 1), **SMALL)
-    other = sample_size.sample_size(bars(24, 0), bars(10, 1), **SMALL, seed=5)
+    again, other = run(), run(seed=5)
     assert programs(few_examples._train) == before
     for name in CONNECTIONS:
         np.testing.assert_array_equal(again[name].test_error, results[name].test_error)

@@ -15,6 +15,7 @@ from resjax.models import layers
 from resjax.models.layer_table import layer_table, totals
 from resjax.models.tokens import sincos
 from resjax.network.cut import cut, cut_variables
+from resjax.network.initial import variable_shapes
 from resjax.network.losses import cross_entropy
 from resjax.studies.paths.path_exact import path_spectrum
 from resjax.studies.paths.path_walk import Probe
@@ -44,7 +45,7 @@ def images(n=3):
 
 
 def count(network, shape):
-    variables = jax.eval_shape(lambda key: network.init(key, shape), jax.random.key(0))
+    variables = variable_shapes(network, shape)
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"]))
 
 

@@ -43,6 +43,7 @@ import jax.numpy as jnp
 from resjax.models import layers, lenet, tokens, transformer
 from resjax.network import Network
 from resjax.network.cut import Remnant, beside_branch
+from resjax.network.initial import variable_shapes
 from resjax.network.parts import part_of
 
 Pair = tuple[int, int]
@@ -134,7 +135,7 @@ def layer_table(network: Network, image_shape: tuple[int, int, int]) -> list[Lay
 
     Nothing is computed or allocated; the unit of a stack or group is traced once.
     """
-    variables = jax.eval_shape(lambda key: network.init(key, image_shape), jax.random.key(0))
+    variables = variable_shapes(network, image_shape)
     h: Any = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     path = _Path((Fraction(1),) * 2, (Fraction(1),) * 2, image_shape[:2])
     rows: list[LayerRow] = []

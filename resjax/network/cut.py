@@ -27,6 +27,7 @@ import jax
 import numpy as np
 
 from resjax.network.example import one_example
+from resjax.network.initial import variable_shapes
 from resjax.network.maps import INITIAL, Map
 from resjax.network.maps import check as check_maps
 from resjax.network.network import Network, Variables
@@ -176,7 +177,7 @@ def cut_variables(
         return variables
     pieces, tail = _plan(network, gone, example, maps)
     smaller = _without(network, pieces, tail)
-    shapes = jax.eval_shape(smaller.init, jax.random.key(0), one_example(example))
+    shapes = variable_shapes(smaller, example)
     sources: dict[str, list[_Piece]] = {stack.part: [] for stack in smaller.stacks}
     for piece, stack in zip(pieces, smaller.stacks, strict=True):
         sources[stack.part].append(piece)
@@ -237,7 +238,7 @@ def _plan(
     if maps:
         check_maps(*maps)
     example = one_example(example)
-    shapes = jax.eval_shape(network.init, jax.random.key(0), example)
+    shapes = variable_shapes(network, example)
     checked = _checked(network, gone, shapes, example)
     inputs = _inputs(network, shapes, example)
     pieces: list[_Piece] = []

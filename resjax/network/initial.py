@@ -9,7 +9,31 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from resjax.network.example import one_example
 from resjax.network.unit import Stack
+
+
+def variable_shapes(network: Any, example: Any) -> dict[str, Any]:
+    """What ``network.init`` returns for inputs like ``example``, without computing it.
+
+    A network is traced once, however often its shapes are asked for.
+
+    Args:
+      network: a ``resjax.network.Network``.
+      example: as for ``one_example``.
+
+    Returns:
+      {collection: {part: …}} of ``jax.ShapeDtypeStruct``.
+
+    Raises:
+      ValueError: as ``network.init``.
+    """
+    shapes: dict[str, Any] = _init.eval_shape(network, jax.random.key(0), one_example(example))
+    return shapes
+
+
+# ``jax.eval_shape`` traces in every call, a compiled function once for each form of its arguments.
+_init = jax.jit(lambda network, key, example: network.init(key, example), static_argnums=0)
 
 
 def initial_variables(
@@ -39,8 +63,17 @@ def initial_variables(
     first = 0  # number of the first unit of the module
     for i, (name, module, n) in enumerate(modules):
         group = own[name].group if n else ""
-        out = shapes[group][1] if group in shapes and shapes[group][0] == h else None
-        if out is None:  # the units of a group are traced once
+        # Each part is traced once, for its variables and its output.
+        if not n:
+            y, parts[name] = variables_of(module, of_parts[i], h)
+            out = jax.ShapeDtypeStruct(y.shape, y.dtype)
+        elif own[name].part not in parts:
+            keys = jnp.concatenate(of_rows[own[name].part])
+            y, parts[own[name].part] = jax.vmap(lambda k, m=module, h=h: variables_of(m, k, h))(keys)
+            out = jax.ShapeDtypeStruct(y.shape[1:], y.dtype)
+        elif shapes[group][0] == h:
+            out = shapes[group][1]
+        else:
             out = jax.eval_shape(lambda k, m=module, h=h: variables_of(m, k, h)[0], of_parts[i])
         if n > 1 and out.shape != h.shape:
             raise ValueError(
@@ -56,11 +89,6 @@ def initial_variables(
                     f"to {list(out.shape[1:])}, but the first one maps {known[0]} to {known[1]}: "
                     "give units of other shapes another group"
                 )
-        if not n:
-            parts[name] = variables_of(module, of_parts[i], h)[1]
-        elif own[name].part not in parts:
-            keys = jnp.concatenate(of_rows[own[name].part])
-            parts[own[name].part] = jax.vmap(lambda k, m=module, h=h: variables_of(m, k, h)[1])(keys)
         h, first = out, first + n
     return {
         collection: {name: v[collection] for name, v in parts.items() if collection in v}

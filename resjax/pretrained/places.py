@@ -24,6 +24,7 @@ import numpy as np
 
 from resjax.models.plain import Classifier, ConvUnit, DenseUnit
 from resjax.network import Network
+from resjax.network.initial import variable_shapes
 
 Shape = tuple[int, ...]
 _SUFFIX = {
@@ -132,7 +133,7 @@ class Place(NamedTuple):
 
 def places(network: Network, image_shape: Shape) -> Iterator[Place]:
     """Every array of ``network`` on images (H, W, C), unit by unit."""
-    shapes = jax.eval_shape(lambda key: network.init(key, image_shape), jax.random.key(0))
+    shapes = variable_shapes(network, image_shape)
     units = collections.Counter[str]()
     for stack in network.stacks:
         units[stack.part] += stack.n
