@@ -52,6 +52,7 @@ from rich.console import Console
 from rich.table import Table
 
 from resjax.cpu import conv, one_thread, winograd
+from resjax.cpu.compilation import compile_quickly
 
 SAME = ((1, 1), (1, 1))
 SQUARE = (1, 1)
@@ -292,6 +293,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=PARTS, choices=PARTS, help="parts of the tables")
     parser.add_argument("--json", type=Path, help="where to write the results")
     args = parser.parse_args()
+    compile_quickly()  # as the commands do; without it, products of many small operations are slower
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     rows: list[dict[str, Any]] = []
     table = Table("convolution", "form", "ms", title=f"jax {jax.__version__}, one core")

@@ -15,7 +15,7 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from marks import slow_but
 
-from resjax.cpu import one_thread, winograd
+from resjax.cpu import one_thread, patches, winograd
 from resjax.cpu.conv import conv
 
 
@@ -78,6 +78,10 @@ CASES = {
     "sixteen channels, uneven": Case((5, 7), 16, 16, padding=((1, 0), (2, 1))),
     "sixteen channels, far padding": Case((4, 3), 16, 17, padding=((3, 0), (0, 4))),
     "sixteen to more channels": Case((5, 6), 16, 18),
+    "sixteen channels, strided": Case((6, 8), 16, 17, strides=(2, 2), padding=((1, 1), (1, 1))),
+    "sixteen channels, strided, uneven": Case((8, 5), 18, 16, strides=(2, 2), padding=((0, 3), (2, 0))),
+    "sixteen channels of a stem": Case((5, 7), 3, 16),
+    "sixteen channels of a stem, uneven": Case((5, 6), 1, 16, padding=((1, 0), (2, 1))),
 }
 
 
@@ -178,7 +182,8 @@ def test_on_one_thread_products_are_the_same(name, batch, monkeypatch, x64):
     x, kernel = arrays(case, jnp.float64)
     y = jax.eval_shape(partial(conv, **case.options()), x, kernel)
     monkeypatch.setattr(one_thread, "PRODUCTS_PAY", True)
-    monkeypatch.setattr(winograd, "_AT_ONCE", 2 * max(x[0].size, y.size // batch))
+    for form in (winograd, patches):
+        monkeypatch.setattr(form, "_AT_ONCE", 2 * max(x[0].size, y.size // batch))
     with one_thread.one_thread():
         actual = jax.jit(lambda *args: everything.__wrapped__(*args, case, "cpu"))(x, kernel)
     for a, e in zip(actual, everything(x, kernel, case, "lax"), strict=True):
@@ -214,6 +219,25 @@ def test_products_replace_convolutions(monkeypatch):
         {"size": (48, 48)},
     ):
         assert convolutions(case._replace(**other)) == 3
+
+    stem = CASES["sixteen channels of a stem"]
+    assert convolutions(stem) == 2  # the forward pass is a product
+    for other in (
+        {"features": 15},
+        {"channels": 4},
+        {"kernel": (2, 3)},
+        {"strides": (2, 1)},
+        {"size": (128, 128)},
+    ):
+        assert convolutions(stem._replace(**other)) == 3
+    assert convolutions(stem, jnp.bfloat16) == 3
+
+    strided = CASES["sixteen channels, strided"]
+    assert convolutions(strided) == 2  # the kernel's gradient is a product
+    for other in ({"channels": 15}, {"features": 65}, {"kernel": (3, 2)}, {"strides": (2, 3)}):
+        assert convolutions(strided._replace(**other)) == 3
+    monkeypatch.setattr(one_thread, "PRODUCTS_PAY", False)
+    assert convolutions(strided) == convolutions(stem) == 3
 
 
 def test_on_one_thread_a_bfloat16_kernel_gradient_is_summed_in_float32():
@@ -277,6 +301,8 @@ def on_eight_devices(x, kernel, alone: bool):
             for alone in (False, True)
         ),
         ("sixteen channels", True, True),
+        ("sixteen channels, strided", True, True),
+        ("sixteen channels of a stem", True, True),
     ],
 )
 def test_eight_devices_agree_with_one(name, alone, products, monkeypatch, x64):

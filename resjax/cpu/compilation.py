@@ -125,7 +125,7 @@ def check_owner(folder: Path) -> None:
 
 
 def compile_quickly(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Disables XLA:CPU loop unrolling: compiles ~17 % faster, runs equally fast.
+    """Disables XLA:CPU loop unrolling: compiles ~17 % faster and runs as fast, or faster with JAX 0.12.
 
     Call it after imports and before the first compilation. An existing ``xla_backend_extra_options`` is left
     alone. ``gc.freeze()`` keeps Python's collector from visiting all imported objects while programs are

@@ -162,7 +162,7 @@ def _fast(x: jax.Array, kernel: jax.Array, form: _Form, dilation: Pair = (1, 1))
         return depthwise.convolve(x, kernel, strides, pads, dilation).astype(x.dtype)
     if plain and small.suits(x, kernel, strides, pads):
         return small.convolve(x, kernel, strides, pads)
-    if alone is not None and plain and one_thread.multiplies_less(x, kernel, strides, alone.mesh):
+    if alone is not None and plain and one_thread.is_product(x, kernel, strides, alone.mesh):
         return one_thread.convolve(x, kernel, pads, alone.mesh)
     if alone is not None and plain and c == o == FEW and strides == (1, 1):
         return one_thread.in_pairs(x, kernel, pads)

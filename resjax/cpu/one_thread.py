@@ -16,8 +16,9 @@ that stay in the cache. Two forms provide them:
 
 Before JAX 0.10, XLA did not have this library, and the forms are not used. From 0.11 on, the library is
 slower, but not matrix products: 3×3 convolutions with stride 1 then become products with fewer
-multiplications (``resjax.cpu.winograd``). With 0.10 these gain nothing in a training step, and take longer to
-compile (docs/notes/performance_cpu.md).
+multiplications (``resjax.cpu.winograd``). A stem's pairs of pixels and the kernel's gradient with stride 2
+become products of patches (``resjax.cpu.patches``). With 0.10 products gain nothing in a training step, and
+the former take longer to compile (docs/notes/performance_cpu.md).
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ import jaxlib.version
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
-from resjax.cpu import winograd
+from resjax.cpu import patches, winograd
 from resjax.cpu.shapes import Pads, Pair
 
 NHWC_HWIO = ("NHWC", "HWIO", "NHWC")
@@ -78,26 +79,26 @@ def in_pairs(x: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Array:
     """The convolution with strides 1, computing two neighboring pixels at once."""
     kw, o = kernel.shape[1], kernel.shape[3]
     left, right = (jnp.pad(kernel, ((0, 0), (i, 1 - i), (0, 0), (0, 0))) for i in (0, 1))
+    pair = jnp.concatenate((left, right), 3)
     rows, (before, after) = pads
     width = x.shape[2] + before + after - kw + 1
-    y = lax.conv_general_dilated(
-        x,
-        jnp.concatenate((left, right), 3),
-        (1, 2),
-        (rows, (before, after + width % 2)),
-        dimension_numbers=NHWC_HWIO,
-    )
+    ends = rows, (before, after + width % 2)
+    if patches.suits(x, kernel):
+        y = patches.convolve(x, pair, (1, 2), ends)
+    else:
+        y = lax.conv_general_dilated(x, pair, (1, 2), ends, dimension_numbers=NHWC_HWIO)
     return y.reshape(*y.shape[:2], -1, o)[:, :, :width]
 
 
 def convolve(x: jax.Array, kernel: jax.Array, pads: Pads, mesh: Mesh | None) -> jax.Array:
-    """``winograd.convolve``, where each device of ``mesh`` has its share of the images."""
+    """The convolution with strides 1 as products, each device of ``mesh`` with its share of the images."""
+    form = in_pairs if patches.suits(x, kernel) else winograd.convolve
     if mesh is None:
-        return winograd.convolve(x, kernel, pads)
+        return form(x, kernel, pads)
     (axis,) = mesh.axis_names
     split = PartitionSpec(axis)
     own = jax.shard_map(
-        lambda x, kernel: winograd.convolve(x, kernel, pads),
+        lambda x, kernel: form(x, kernel, pads),
         mesh=mesh,
         in_specs=(split, PartitionSpec()),
         out_specs=split,
@@ -106,9 +107,10 @@ def convolve(x: jax.Array, kernel: jax.Array, pads: Pads, mesh: Mesh | None) -> 
     return own(x, kernel)
 
 
-def multiplies_less(x: jax.Array, kernel: jax.Array, strides: Pair, mesh: Mesh | None) -> bool:
+def is_product(x: jax.Array, kernel: jax.Array, strides: Pair, mesh: Mesh | None) -> bool:
     """Whether ``convolve`` accepts images [B, H, W, C] and a kernel like these, and is faster."""
-    return PRODUCTS_PAY and _shared(x, mesh) and winograd.suits(x, kernel, strides)
+    stem = strides == (1, 1) and patches.suits(x, kernel)
+    return PRODUCTS_PAY and _shared(x, mesh) and (stem or winograd.suits(x, kernel, strides))
 
 
 def suits(x: jax.Array, dy: jax.Array, mesh: Mesh | None) -> bool:
@@ -155,6 +157,8 @@ def kernel_gradient(
 def _of_own_images(x: jax.Array, dy: jax.Array, window: Pair, strides: Pair, pads: Pads) -> jax.Array:
     if PRODUCTS_PAY and winograd.suits_gradient(x, dy, window, strides):
         return winograd.kernel_gradient(x, dy, pads)
+    if PRODUCTS_PAY and patches.suits_gradient(x, dy, window, strides):
+        return patches.kernel_gradient(x, dy, window, strides, pads)
     return _of_rows(x, dy, window, strides, pads)
 
 

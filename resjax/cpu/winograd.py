@@ -59,17 +59,17 @@ def convolve(x: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Array:
     h, w = (n + sum(pad) - 2 for n, pad in zip(x.shape[1:3], pads, strict=True))
     tall, wide = (h + 1) // 2, (w + 1) // 2  # tiles
     places = _of_kernel(_of_kernel(kernel, 0), 1).reshape(16, *kernel.shape[2:])
-    size = _divisor(b, _AT_ONCE // max(math.prod(x.shape[1:]), h * w * o))
+    size = divisor(b, _AT_ONCE // max(math.prod(x.shape[1:]), h * w * o))
 
     def some(x: jax.Array) -> jax.Array:
-        x = _padded(x, pads, (2 * tall + 2, 2 * wide + 2))
-        tiles = jnp.stack([place for rows in _of_images(x, 1) for place in _of_images(rows, 2)])
-        y = lax.dot_general(tiles.reshape(16, -1, x.shape[3]), places, (((2,), (1,)), ((0,), (0,))))
-        # Without the barrier, XLA computes the sums over rows once for each column.
-        upper, lower = lax.optimization_barrier(_of_products(y.reshape(4, 4, size, tall, wide, o)))
-        rows = [jnp.concatenate(_of_products(m), 3)[:, :, None] for m in (upper, lower)]
-        pixels = jnp.concatenate(rows, 2).reshape(size, 2 * tall, 2 * wide, o)[:, :h, :w]
-        return lax.optimization_barrier(pixels)  # not fused with the copy into the result
+        x = padded(x, pads, (2 * tall + 2, 2 * wide + 2))
+        # Stacked, rows and columns are two large operations instead of 16 small ones and their copy.
+        tiles = jnp.stack(_of_images(jnp.stack(_of_images(x, 1)), 3), 1).reshape(16, -1, x.shape[3])
+        y = lax.dot_general(tiles, places, (((2,), (1,)), ((0,), (0,)))).reshape(4, 4, size, tall, wide, o)
+        # [4, 2, size, tall, wide, o]. Without the barrier, XLA computes the sums once for each column.
+        rows = lax.optimization_barrier(jnp.stack(_of_products(y), 1))
+        pixels = jnp.stack(_of_products(rows), 4).transpose(1, 2, 0, 3, 4, 5)
+        return lax.optimization_barrier(pixels.reshape(size, 2 * tall, 2 * wide, o)[:, :h, :w])
 
     return lax.map(some, x.reshape(-1, size, *x.shape[1:])).reshape(b, h, w, o)
 
@@ -80,14 +80,15 @@ def kernel_gradient(x: jax.Array, dy: jax.Array, pads: Pads) -> jax.Array:
     (top, _), (left, _) = pads
     wide = (w + 1) // 2
     # Image row h meets row h + top - i of dy. Padding is negative where no row of an image needs it.
-    ends = ((0, 0, 0), (2 - top, h + top - m, 0), (0, 0, 0), (0, 0, 0))
+    ends = ((0, 0, 0), (2 - top, h + top - m, 0), (0, 2 * wide - w, 0), (0, 0, 0))
 
     def products(images: jax.Array, gradients: jax.Array) -> jax.Array:
-        images = _padded(images, ((0, 0), (left, 0)), (h, 2 * wide + 2))
-        even, odd = _pairs(_padded(gradients, ((0, 0), (0, 0)), (m, 2 * wide)), 2)
-        slopes = jnp.stack((even, even + odd, even - odd, -odd))
-        slopes = lax.pad(slopes, jnp.zeros((), dy.dtype), ((0, 0, 0), *ends))
-        rows = jnp.concatenate([slopes[:, :, 2 - i : 2 - i + h] for i in range(3)], 4)
+        images = padded(images, ((0, 0), (left, 0)), (h, 2 * wide + 2))
+        slopes = lax.pad(gradients, jnp.zeros((), dy.dtype), ends)
+        # Without the barriers, XLA adds even and odd columns once for each row.
+        rows = lax.optimization_barrier(jnp.concatenate([slopes[:, 2 - i : 2 - i + h] for i in range(3)], 3))
+        even, odd = _pairs(rows, 2)
+        rows = lax.optimization_barrier(jnp.stack((even, even + odd, even - odd, -odd)))
         operands = jnp.stack(_of_images(images, 2)).reshape(4, -1, c), rows.reshape(4, -1, 3 * o)
         return lax.dot_general(*operands, (((1,), (1,)), ((0,), (0,))))
 
@@ -113,12 +114,12 @@ def summed(
     return total + part(b - rest, rest) if rest else total
 
 
-def _divisor(b: int, most: int) -> int:
+def divisor(b: int, most: int) -> int:
     """The largest divisor of b that is not above ``most``, at least 1."""
     return max(n for n in range(1, max(1, min(b, most)) + 1) if b % n == 0)
 
 
-def _padded(x: jax.Array, pads: Pads, size: Pair) -> jax.Array:
+def padded(x: jax.Array, pads: Pads, size: Pair) -> jax.Array:
     """x with zeros before, and as many after as make ``size``."""
     (top, _), (left, _) = pads
     h, w = x.shape[1:3]
