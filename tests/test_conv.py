@@ -23,7 +23,7 @@ from resjax.cpu.conv import conv
 def forms_of_one_thread(monkeypatch):
     """In every version of JAX: they are right everywhere, and fast in some."""
     monkeypatch.setattr(one_thread, "PAYS", True)
-    monkeypatch.setattr(one_thread, "PRODUCTS_PAY", False)
+    monkeypatch.setattr(one_thread, "PRODUCTS", False)
 
 
 class Case(NamedTuple):
@@ -181,7 +181,7 @@ def test_on_one_thread_products_are_the_same(name, batch, monkeypatch, x64):
     case = CASES[name]._replace(batch=batch)
     x, kernel = arrays(case, jnp.float64)
     y = jax.eval_shape(partial(conv, **case.options()), x, kernel)
-    monkeypatch.setattr(one_thread, "PRODUCTS_PAY", True)
+    monkeypatch.setattr(one_thread, "PRODUCTS", True)
     for form in (winograd, patches):
         monkeypatch.setattr(form, "_AT_ONCE", 2 * max(x[0].size, y.size // batch))
     with one_thread.one_thread():
@@ -192,7 +192,7 @@ def test_on_one_thread_products_are_the_same(name, batch, monkeypatch, x64):
 
 @pytest.mark.parametrize("name", WITH_16)
 def test_on_one_thread_products_round_little(name, monkeypatch):
-    monkeypatch.setattr(one_thread, "PRODUCTS_PAY", True)
+    monkeypatch.setattr(one_thread, "PRODUCTS", True)
     with one_thread.one_thread():
         error = jax.jit(lambda *args: largest_error.__wrapped__(*args, CASES[name]))(*arrays(CASES[name]))
     assert error < 5e-6
@@ -208,7 +208,7 @@ def test_products_replace_convolutions(monkeypatch):
 
     case = CASES["sixteen channels"]
     assert convolutions(case) == 3
-    monkeypatch.setattr(one_thread, "PRODUCTS_PAY", True)
+    monkeypatch.setattr(one_thread, "PRODUCTS", True)
     assert convolutions(case) == 0
     assert convolutions(case, jnp.bfloat16) == 2  # its kernel's gradient is computed in float32
     for other in (
@@ -236,7 +236,7 @@ def test_products_replace_convolutions(monkeypatch):
     assert convolutions(strided) == 2  # the kernel's gradient is a product
     for other in ({"channels": 15}, {"features": 65}, {"kernel": (3, 2)}, {"strides": (2, 3)}):
         assert convolutions(strided._replace(**other)) == 3
-    monkeypatch.setattr(one_thread, "PRODUCTS_PAY", False)
+    monkeypatch.setattr(one_thread, "PRODUCTS", False)
     assert convolutions(strided) == convolutions(stem) == 3
 
 
@@ -306,7 +306,7 @@ def on_eight_devices(x, kernel, alone: bool):
     ],
 )
 def test_eight_devices_agree_with_one(name, alone, products, monkeypatch, x64):
-    monkeypatch.setattr(one_thread, "PRODUCTS_PAY", products)
+    monkeypatch.setattr(one_thread, "PRODUCTS", products)
     case = CASES[name]._replace(batch=16)
     x, kernel = arrays(case, jnp.float64)
     *shared, threads = on_eight_devices(x, kernel, alone)

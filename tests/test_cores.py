@@ -159,10 +159,8 @@ def test_convolutions_on_shared_cores_are_of_one_thread(count, pays, monkeypatch
     }
     program = Devices(devices=jax.devices()[:count]).eval_program(experiment.task)
     traced = program.trace(experiment.state_shapes.variables, batches).jaxpr
-    # The form of 16 channels on one thread: products with newer JAX, else pairs of pixels.
-    products = (
-        "dimension_numbers=(([2], [1]), ([0], [0]))" if one_thread.PRODUCTS_PAY else "window_strides=(1, 2)"
-    )
+    # The form of 16 channels on one thread.
+    products = "dimension_numbers=(([2], [1]), ([0], [0]))"
     assert (products in str(traced)) == (count == 2 and pays)
     x, kernel = jnp.zeros((2, 8, 8, 16)), jnp.zeros((3, 3, 16, 16))
     assert products not in str(jax.make_jaxpr(conv)(x, kernel))  # and not what is traced afterwards

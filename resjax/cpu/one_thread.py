@@ -14,11 +14,12 @@ that stay in the cache. Two forms provide them:
   images at a time are transposed and used while they are in the cache. (Large images do not fit, and many
   channels make the product large enough anyway.)
 
-Before JAX 0.10, XLA did not have this library, and the forms are not used. From 0.11 on, the library is
-slower, but not matrix products: 3×3 convolutions with stride 1 then become products with fewer
-multiplications (``resjax.cpu.winograd``). A stem's pairs of pixels and the kernel's gradient with stride 2
-become products of patches (``resjax.cpu.patches``). With 0.10 products gain nothing in a training step, and
-the former take longer to compile (docs/notes/performance_cpu.md).
+Products of matrices are faster still. 3×3 convolutions with stride 1 and 16 to 128 channels are products with
+fewer multiplications (``resjax.cpu.winograd``). A stem's pairs of pixels and the kernel's gradient with
+stride 2 are products of patches (``resjax.cpu.patches``). The two forms above remain for all others.
+
+Before JAX 0.10, XLA did not have this library, and no form is used. docs/notes/performance_cpu.md has the
+speeds with 0.10 and 0.12.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from resjax.cpu.shapes import Pads, Pair
 NHWC_HWIO = ("NHWC", "HWIO", "NHWC")
 FEW = 16  # up to this number of channels XLA uses its own kernel
 PAYS = jaxlib.version.__version_info__[:2] >= (0, 10)
-PRODUCTS_PAY = jaxlib.version.__version_info__[:2] >= (0, 11)
+PRODUCTS = True  # off in tests of the two forms, which products replace at small sizes
 _AT_ONCE = 2**16  # elements of images or gradients at a time, 256 kB: a part of a core's cache
 _MANY = 128  # channels; above, any product is large
 
@@ -110,7 +111,7 @@ def convolve(x: jax.Array, kernel: jax.Array, pads: Pads, mesh: Mesh | None) -> 
 def is_product(x: jax.Array, kernel: jax.Array, strides: Pair, mesh: Mesh | None) -> bool:
     """Whether ``convolve`` accepts images [B, H, W, C] and a kernel like these, and is faster."""
     stem = strides == (1, 1) and patches.suits(x, kernel)
-    return PRODUCTS_PAY and _shared(x, mesh) and (stem or winograd.suits(x, kernel, strides))
+    return PRODUCTS and _shared(x, mesh) and (stem or winograd.suits(x, kernel, strides))
 
 
 def suits(x: jax.Array, dy: jax.Array, mesh: Mesh | None) -> bool:
@@ -155,9 +156,9 @@ def kernel_gradient(
 
 
 def _of_own_images(x: jax.Array, dy: jax.Array, window: Pair, strides: Pair, pads: Pads) -> jax.Array:
-    if PRODUCTS_PAY and winograd.suits_gradient(x, dy, window, strides):
+    if PRODUCTS and winograd.suits_gradient(x, dy, window, strides):
         return winograd.kernel_gradient(x, dy, pads)
-    if PRODUCTS_PAY and patches.suits_gradient(x, dy, window, strides):
+    if PRODUCTS and patches.suits_gradient(x, dy, window, strides):
         return patches.kernel_gradient(x, dy, window, strides, pads)
     return _of_rows(x, dy, window, strides, pads)
 
