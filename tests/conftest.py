@@ -1,7 +1,6 @@
 """Every test runs strict: no silent rank promotion, eight virtual CPU devices, nothing from the network or
 compiled by an earlier run. Programs that this run compiled are kept for its other tests."""
 
-import ctypes
 import gc
 import importlib.metadata
 import os
@@ -33,10 +32,11 @@ import hypothesis
 import jax
 import pytest
 
+from resjax.cpu.memory import forget_programs
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Nobody reads the lines of Python in compiled programs; finding them is part of each lowering.
 jax.config.update("jax_traceback_in_locations_limit", 0)
-LIBC = ctypes.CDLL(None)
 # Many tests build the same network and compile the same program. Each process has a folder of its own, since
 # JAX does not write programs atomically.
 COMPILED = tempfile.TemporaryDirectory(prefix="resjax-compiled-")
@@ -54,14 +54,6 @@ hypothesis.settings.load_profile("any machine")
 ENOUGH_BYTES = 800 * 2**20
 
 
-def resident_bytes() -> int:
-    """Memory that this process holds, in bytes."""
-    if sys.platform != "linux":
-        return 2**63  # not known: as if it were too much
-    with open("/proc/self/statm") as f:
-        return int(f.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
 def pytest_collection_finish():
     """What was imported stays: the collector need not visit it."""
     gc.collect()
@@ -73,11 +65,9 @@ def pytest_runtest_teardown(item, nextitem):
     """Compiled programs go when there are many; without that, a process grows to gigabytes. They go behind a
     file: the next one may have the same small programs, but hardly the same large ones."""
     yield
-    if (nextitem is None or nextitem.path != item.path) and resident_bytes() > ENOUGH_BYTES:
-        jax.clear_caches()
-        gc.collect()
-        if hasattr(LIBC, "malloc_trim"):  # glibc would keep what was freed
-            LIBC.malloc_trim(0)
+    if nextitem is None or nextitem.path != item.path:
+        # Elsewhere the memory is not known: as if it were too much.
+        forget_programs(ENOUGH_BYTES if sys.platform == "linux" else None)
 
 
 def pytest_unconfigure():

@@ -1,13 +1,17 @@
 """Scores that a command has measured are on disk for the next one, which adds examples and draws to them."""
 
 import dataclasses
+import io
 
 import numpy as np
 import pytest
 from network_helpers import draw, subject_of
+from rich.console import Console
+from run_helpers import tiny_run
 
 from resjax import models
-from resjax.report import kept_scores
+from resjax.analysis import load_run
+from resjax.report import compute, kept_scores
 from resjax.report.kept_scores import KeptScores
 from resjax.studies.catalogue import STUDIES
 from resjax.studies.lesions import prefixes
@@ -47,7 +51,7 @@ def fill(folder, names=("deletions", "reorder")):
     stored = KeptScores(BATCH)
     for name in names:
         dataclasses.replace(STUDIES[name], control=False).run(subject(folder), OPTIONS, stored=stored)
-        stored.save()
+        stored.save(folder)
 
 
 @pytest.mark.parametrize("name", ["deletions", "reorder"])
@@ -95,12 +99,59 @@ def test_a_damaged_file_is_measured_again(damage, tmp_path, monkeypatch):
     assert result.to_json() == ran_by(subject(tmp_path), "reorder", OPTIONS, monkeypatch)[0].to_json()
 
 
+def test_no_damaged_byte_of_the_table_of_contents_stops_a_study(tmp_path):
+    """Whatever zipfile or numpy makes of it: the file is read as it is, or not at all."""
+    fill(tmp_path, ["reorder"])
+    path = tmp_path / "scores.npz"
+    content, whole = path.read_bytes(), KeptScores(BATCH)(subject(tmp_path), False)
+    table = content.rfind(b"PK\x01\x02", 0, content.find(b"PK\x05\x06"))  # of the last array
+    assert whole.size and table > 0
+    for place in range(table, len(content)):
+        for bit in (1, 8, 128):
+            changed = bytearray(content)
+            changed[place] ^= bit
+            path.write_bytes(changed)
+            found = KeptScores(BATCH)(subject(tmp_path), False)
+            assert found.size == 0 or found.rows.keys() == whole.rows.keys()
+
+
+def test_a_control_takes_the_scores_of_the_network_at_initialization(tmp_path):
+    tiny_run(tmp_path, stage_sizes=(2, 1))
+    study, options = dataclasses.replace(STUDIES["lesion"], control=True), Options(max_examples=8)
+    alone = study.run(load_run(tmp_path), options)
+    for _ in range(2):  # the first command measures, the second reads
+        stored, run = KeptScores(options.batch_size), load_run(tmp_path)
+        result = study.run(run, options, stored=stored)
+        stored.save(run.kept)
+        assert result.loss.tolist() == alone.loss.tolist() != result.initial.loss.tolist()
+        assert result.initial.loss.tolist() == alone.initial.loss.tolist()
+    names = sorted(path.name for path in run.kept.iterdir())
+    assert names == ["scores.npz", "scores_initial.npz"]
+
+
+def test_a_folder_that_cannot_be_written_costs_no_other_run_its_results(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    runs = [subject(tmp_path / name) for name in ("file", "folder")]
+    for run in runs:
+        run.label = run.kept.name
+    printed, asked = io.StringIO(), []
+    monkeypatch.setattr(compute, "forget_programs", asked.append)
+    study = dataclasses.replace(STUDIES["reorder"], control=False)
+    done = compute.run_studies(runs, [study], OPTIONS, Console(file=printed, width=200))
+    assert list(done.shown[0][1]) == ["file", "folder"]
+    assert sorted(path.name for path in (tmp_path / "folder").iterdir()) == ["reorder.json", "scores.npz"]
+    assert printed.getvalue().count("scores not saved") == printed.getvalue().count("result not saved") == 1
+    assert asked == [compute.ENOUGH] * 2  # behind each study
+
+
 def test_the_network_at_initialization_has_scores_of_its_own(tmp_path):
     stored = KeptScores(BATCH)
     trained, initial = (stored(subject(tmp_path, step=step), step == 0) for step in (9, 0))
     known = prefixes.measure_places(NETWORK, VARIABLES, *subject(tmp_path).examples("test", 3), PLACES)[0]
     initial.add(PLACES, known)
-    stored.save()
+    stored.save(tmp_path / "other")
+    assert not list(tmp_path.iterdir())
+    stored.save(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["scores_initial.npz"]
     assert trained.size == 0
     again = KeptScores(BATCH)

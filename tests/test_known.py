@@ -165,12 +165,3 @@ def test_rows_that_are_known_on_fewer_examples_than_others():
     given = network, variables, images, labels, sets
     assert_same(delete_subsets(*given), delete_subsets(*given, batch_size=BATCH, known=known))
     assert [known.count(row) for row in deleting(sets)] == [7, 7, 7]
-
-
-@pytest.mark.slow
-def test_fewer_examples_are_other_scores():
-    run = subject()
-    few, all_ = (
-        STUDIES["lesion"].run(run, Options(max_examples=n, batch_size=BATCH)).num_examples for n in (3, 7)
-    )
-    assert (few, all_) == (3, 7)

@@ -5,6 +5,7 @@ and a sum of it, and the product's last axis has more than 128 KiB (docs/notes/p
 """
 
 import re
+from contextlib import nullcontext
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,9 @@ import pytest
 from marks import slow_but
 
 from resjax import models
+from resjax.cpu import one_thread
 from resjax.models.layers import BatchNorm
+from resjax.network.initial import variable_shapes
 from resjax.network.losses import cross_entropy, share_wrong
 from resjax.network.norms import layer_norms
 
@@ -26,7 +29,10 @@ NETWORKS = {
     "mixer": ("mixer", {"size": "cifar", "depth": 1}, (32, 32, 3), 64),
 }
 """{name: family, fields, shape of images, batch}."""
-CASES = [f"{name}, {what}" for name in NETWORKS for what in ("logits", "gradient")]
+CASES = [
+    *(f"{name}, {what}" for name in NETWORKS for what in ("logits", "gradient")),
+    *(f"resnet on one thread, {what}" for what in ("logits", "gradient")),
+]
 
 
 def products_with_more(text: str) -> list[int]:
@@ -59,13 +65,14 @@ def test_the_program_that_the_library_gets_wrong_is_recognized():
     assert widest(32_768) == WIDEST < widest(32_769)
 
 
-@pytest.mark.parametrize("case", slow_but(CASES, "vit, logits"))
+@pytest.mark.parametrize("case", slow_but(CASES, "vit, logits", "resnet on one thread, logits"))
 def test_products_of_networks_in_fusions_with_sums_are_narrow(case):
     name, _, what = case.partition(", ")
+    name, alone, _ = name.partition(" on one thread")
     train = what == "gradient"
     family, fields, shape, batch = NETWORKS[name]
     network = models.build(models.defaults(family, **fields), image_shape=shape, num_classes=10)
-    variables = jax.eval_shape(lambda key: network.init(key, shape), jax.random.key(0))
+    variables = variable_shapes(network, shape)
     images = jax.ShapeDtypeStruct((batch, *shape), jnp.float32)
     labels = jax.ShapeDtypeStruct((batch,), jnp.int32)
 
@@ -74,8 +81,10 @@ def test_products_of_networks_in_fusions_with_sums_are_narrow(case):
         return jnp.mean(cross_entropy(logits, labels))
 
     run = jax.grad(loss) if train else loss
-    found = products_with_more(compiled(run, variables["params"], variables, images, labels))
-    assert all(width <= WIDEST for width in found)
+    with one_thread.one_thread() if alone else nullcontext():  # its convolutions are products
+        text = compiled(run, variables["params"], variables, images, labels)
+    assert " dot(" in text
+    assert all(width <= WIDEST for width in products_with_more(text))
 
 
 @pytest.mark.parametrize(("rows", "classes"), [(32_769, 3), (43_520, 3), (50_000, 100)])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from traceback import format_exc
 from typing import NamedTuple
 
 from rich.console import Console
 
+from resjax.cpu.memory import forget_programs
 from resjax.network.refusal import Refusal
 from resjax.report import kept
 from resjax.report.kept_scores import KeptScores
@@ -21,6 +23,7 @@ from resjax.studies.subject import Subject
 from resjax.studies.words import join
 from resjax.workdir.failures import explained
 
+ENOUGH = 2**30  # bytes that the process may hold between two studies without losing its programs
 KEPT = "finished results are kept; the same command continues"
 Shown = list[tuple[Study, dict[str, Result]]]
 """The contents of a report: (study or claim, {label: result})."""
@@ -79,11 +82,12 @@ def run_studies(
                         recorded, before = Recorded(own), kept.earlier(run, study, own)
                         with task(name, one.seconds.get(run.label, 0.0) if one else 0.0) as tell:
                             result = study.run(run, recorded, tell, before, stored)
-                        try:
-                            stored.save()  # first, so that whoever finds the result finds its scores
+                        # Scores first, so that whoever finds the result finds them, too.
+                        with _saving("scores", console):
+                            stored.save(run.kept)
+                        with _saving("result", console):
                             kept.save(run, study, own, result, recorded.read)
-                        except OSError as error:  # the folder of the run can't be written
-                            console.print(f"result not saved: {explained(error)}", markup=False)
+                        forget_programs(ENOUGH)
                 except Refusal as error:
                     refused.setdefault(str(error).rstrip("."), []).append(run.label)
                     console.print(f"left out: {name}: {error}", markup=False)
@@ -102,6 +106,15 @@ def run_studies(
                 if to_come := studies[i + 1 :]:
                     finished(Done(done, left_out, failed), to_come)
     return Done(done, left_out, failed)
+
+
+@contextmanager
+def _saving(what: str, console: Console) -> Iterator[None]:
+    """Where a file can't be written, as in another user's folder, a line says so, and the work goes on."""
+    try:
+        yield
+    except OSError as error:
+        console.print(f"{what} not saved: {explained(error)}", markup=False)
 
 
 def run_claims(claims: Sequence[Claim], options: ClaimOptions, out: Path, console: Console) -> Shown:

@@ -9,7 +9,8 @@ A file is used if its key is that of the run and of the code: what the run is (c
 versions, batch size, and hashes of the code that measures. Else it is replaced.
 
 *Size.* About nine bytes for each network and example: 1 MB for 250 networks and 400 examples, 40 MB for 450
-networks and 10,000 examples.
+networks and 10,000 examples; in memory ten, for all runs of a command. What is known stays, whatever options
+a later command has. A file of more than 1 GiB is not read, so its place is taken by a new one.
 """
 
 from __future__ import annotations
@@ -17,8 +18,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,14 +57,14 @@ class KeptScores:
         self._open[path] = _Open(scores, key, scores.size)
         return scores
 
-    def save(self) -> None:
-        """Writes the scores to which something was added.
+    def save(self, folder: Path) -> None:
+        """Writes the scores of this folder of finished results, if something was added to them.
 
         Raises:
-          OSError: a folder that can't be written.
+          OSError: it can't be written.
         """
         for path, own in self._open.items():
-            if own.scores.size > own.size:
+            if path.parent == folder and own.scores.size > own.size:
                 write(path, _packed(own.scores, own.key))
                 self._open[path] = own._replace(size=own.scores.size)
 
@@ -107,9 +106,5 @@ def load(path: Path, key: str) -> KnownScores:
             every = (np.split(data[name], ends[:-1]) for name in Outcomes._fields)
             found = [Outcomes(*own) for own in zip(*every, strict=True)]
             return KnownScores(zip(data["rows"], found, strict=True))
-    except _NOT_SCORES:
+    except Exception:  # of zipfile, zlib or numpy, by the place of the damage; or there is no file
         return KnownScores()
-
-
-# What reading raises where a file is not there, can't be read, is damaged, or is in another format.
-_NOT_SCORES = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)

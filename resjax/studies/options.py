@@ -54,7 +54,7 @@ class Options(Checked):
 
     max_examples: int = option(
         10_000,
-        "maximum number of evaluation examples, spread evenly over the set; fewer are part of more",
+        "maximum number of evaluation examples, spread evenly over the set",
     )
     batch_size: int = option(
         128,

@@ -352,4 +352,5 @@ def _read(dataset: data.Arrays | data.Stream, split: str, most: int, seed: int) 
     batches = list(part.test_batches(min(count, 256)))
     real = np.concatenate([b["mask"] for b in batches]) > 0
     images, labels = (np.concatenate([b[key] for b in batches]) for key in ("image", "label"))
-    return images[real][back], labels[real][back]
+    rows = np.flatnonzero(real)[back]
+    return images[rows], labels[rows]

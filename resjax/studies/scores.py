@@ -76,8 +76,8 @@ def stacked(found: Iterable[Sequence[Outcomes]], masks: Iterable[np.ndarray]) ->
 class Scores:
     """What each of m changed networks does with each of N examples, and the means over these.
 
-    *Memory.* Ten bytes for each network and example, 40 MB for 400 networks and 10,000 examples; with a
-    metric of floats, 13.
+    *Memory.* Ten bytes for each network and example, 40 MB for 400 networks and 10,000 examples; 13 with a
+    metric of floats, and 16 with labels at several positions.
     """
 
     each: Outcomes  # arrays [m, N]: bool or float ``wrong``, float32 ``loss`` and ``kl``, ``agree``

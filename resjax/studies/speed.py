@@ -12,7 +12,8 @@ which a quick look often has. A pass of a smaller batch takes longer for each ex
 The time of a compilation is that of a program which no cache has. After a first look the cache has these
 programs, but not those of studies that were left out: their estimates would be too low.
 
-*Cost.* The compilation of three programs and about a dozen passes of a batch: a few seconds.
+*Cost.* The compilation of three programs, two of them in every command, and about a dozen passes of a batch:
+a few seconds.
 """
 
 from __future__ import annotations

@@ -191,7 +191,7 @@ class Subject(abc.ABC):
 
         For values that several studies of this network need, such as its scores without a unit. They live as
         long as the subject, which stands for one network on one set of data, so the key names only what else
-        they depend on. Keep small values alone: scores, not states.
+        they depend on. Keep scores, not states.
         """
         if key not in self._shared:
             self._shared[key] = make()

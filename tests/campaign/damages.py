@@ -37,6 +37,7 @@ TARGETS = {
     "runs.json": Target("run/runs.json", _READERS),
     "metrics.jsonl": Target("run/metrics.jsonl", ("resume", "analyze")),
     "kept result": Target("run/studies/*.json", ("analyze again",)),
+    "kept scores": Target("run/studies/*.npz", ("analyze again",)),
     "import: file": Target("net.safetensors", ("import",)),
 }
 # Commands on a state that only damages need: (command, state, the undisturbed command with the same result).

@@ -28,6 +28,7 @@ from jax import lax
 
 from resjax import data
 from resjax.network import Network
+from resjax.network.initial import variable_shapes
 from resjax.network.losses import cross_entropy
 from resjax.studies.batches import Progress, reported
 from resjax.studies.examples import check_images, check_labels
@@ -145,8 +146,7 @@ def field(train: Examples, margin: int) -> tuple[int, int, int]:
 
 
 def num_parameters(network: Network, shape: tuple[int, int, int]) -> int:
-    variables = jax.eval_shape(lambda key: network.init(key, shape), jax.random.key(0))
-    return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+    return sum(leaf.size for leaf in jax.tree.leaves(variable_shapes(network, shape)["params"]))
 
 
 def at_places(images: np.ndarray, margin: int) -> np.ndarray:

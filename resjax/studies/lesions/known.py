@@ -1,8 +1,8 @@
 """Scores that several studies need: each network is measured once on each example.
 
 ``lesion`` and ``recalibrate`` delete each unit alone, ``deletions`` deletes random sets and each unit alone,
-``pairs`` and ``influence`` delete neighbours, ``pruning`` the first of the same random sets and a chain of
-sets, ``reorder`` changes the order. Each of these networks is a row of *places*
+``pairs`` deletes all pairs, ``influence`` runs of neighbours, ``pruning`` the first of the same random sets
+and a chain of sets, ``reorder`` changes the order. Each of these networks is a row of *places*
 (``resjax.studies.lesions.prefixes``). Whoever comes first measures a row, and the others take its scores.
 
 *More examples.* Subsets of the evaluation set are nested (``resjax.studies.examples.evenly_spread``), and
@@ -13,8 +13,8 @@ the row on the additional ones alone, and a study with fewer takes the first of 
 rows that are new.
 
 The outcome on one example depends on the network, the example and the row alone, so the results are those of
-each study by itself. (Up to rounding: ``lesion`` computes all single deletions in one program, and the others
-run unit by unit.)
+each study by itself. (Up to rounding: ``lesion`` computes all single deletions in one program, the others run
+unit by unit, and examples that are added run in batches of another size.)
 
 *Memory.* That of ``Scores``. ``resjax.report.kept_scores`` keeps them on disk for later processes.
 """
@@ -73,7 +73,7 @@ class KnownScores:
         """Adds the scores of rows [m, units] on examples from ``first`` on; what is known stays."""
         for i, row in enumerate(places):
             if self.count(row) < first + scores.num_examples:
-                new = Outcomes(*(np.asarray(values[i]) for values in scores.each))
+                new = Outcomes(*(np.array(values[i]) for values in scores.each))  # no view of all of them
                 old, skip = self._found.get(_key(row)), self.count(row) - first
                 assert skip >= 0, "there is a gap between the known examples and the new ones"
                 if old is not None:
