@@ -113,7 +113,7 @@ def test_results_are_kept_where_words_pictures_or_other_studies_change(monkeypat
         ("resjax.studies.scores", "log_p - log_q", "log_q - log_p"),
         # The share of resamples in which a unit may go is measured with this line.
         ("resjax.studies.verdicts", "MAY_GO = 0.01", "MAY_GO = 0.02"),
-        ("resjax.studies.study", "min(self.options.max_examples", "max(self.options.max_examples"),
+        ("resjax.studies.study", "min(there, most)", "max(there, most)"),
         ("resjax.network.unit", "z = s + z", "z = s - z"),
         ("resjax.models.layers", "class BatchNorm", "class Batchnorm"),
     ],
