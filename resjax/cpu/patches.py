@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from resjax.cpu.shapes import Pads, Pair, Shape
-from resjax.cpu.winograd import divisor, padded, summed
+from resjax.cpu.winograd import divisor, exact_and_small, padded, summed
 
 _AT_ONCE = 2**15  # elements of images or results at a time; patches are several times as many
 # Channels of a stem's images, at most; of its result; and of the larger of images and gradients, at most.
@@ -24,8 +24,8 @@ _STEM, _FEW, _MANY = 3, 16, 64
 
 def suits(x: jax.Array, kernel: jax.Array) -> bool:
     """Whether images [B, H, W, C] and a kernel are a stem's, for which ``convolve`` is faster in pairs."""
-    exact, small = x.dtype != jnp.bfloat16, 0 < x.size <= len(x) * _AT_ONCE
-    return kernel.shape[:2] == (3, 3) and x.shape[3] <= _STEM and kernel.shape[3] == _FEW and exact and small
+    stem = kernel.shape[:2] == (3, 3) and x.shape[3] <= _STEM and kernel.shape[3] == _FEW
+    return stem and exact_and_small(x)
 
 
 def suits_gradient(x: jax.Array, dy: jax.Array, window: Pair, strides: Pair) -> bool:

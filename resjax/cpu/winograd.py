@@ -49,8 +49,13 @@ def suits_gradient(x: jax.Array, dy: jax.Array, window: Shape, strides: Pair) ->
 
 def _suit(x: jax.Array, features: int, window: Shape, strides: Pair) -> bool:
     few, many = sorted((x.shape[3], features))
-    exact, small = x.dtype != jnp.bfloat16, 0 < x.size <= len(x) * _AT_ONCE
-    return window == (3, 3) and strides == (1, 1) and few >= _FEW and many <= _MANY and exact and small
+    return window == (3, 3) and strides == (1, 1) and few >= _FEW and many <= _MANY and exact_and_small(x)
+
+
+def exact_and_small(x: jax.Array) -> bool:
+    """Whether a product of images [B, …] rounds as little as a convolution, and a few of them stay in the
+    core's cache."""
+    return x.dtype != jnp.bfloat16 and 0 < x.size <= len(x) * _AT_ONCE
 
 
 def convolve(x: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Array:

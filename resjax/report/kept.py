@@ -121,11 +121,16 @@ def _digest(study: Study, options: dict[str, Any], **facts: Any) -> str:
     facts |= {
         "study": study.name,
         "options": options,
-        "versions": [jax.__version__, jax.default_backend()],
         "code": code_fingerprint(study.measure),
         "control": code_fingerprint(at_initialization) if study.control else None,
     }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    return hashed(facts)
+
+
+def hashed(facts: Mapping[str, Any]) -> str:
+    """A key: the hash of JSON-ready facts and of what every result depends on, JAX and its backend."""
+    every = {**facts, "versions": [jax.__version__, jax.default_backend()]}
+    return hashlib.sha256(json.dumps(every, sort_keys=True).encode()).hexdigest()
 
 
 def _load(

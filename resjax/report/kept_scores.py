@@ -15,17 +15,15 @@ a later command has. A file of more than 1 GiB is not read, so its place is take
 
 from __future__ import annotations
 
-import hashlib
 import io
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from resjax.data.files import read_bytes
 from resjax.report.fingerprint import code_fingerprint
+from resjax.report.kept import hashed
 from resjax.studies.initial import at_initialization
 from resjax.studies.lesions.known import KnownScores
 from resjax.studies.lesions.single_deletions import score_deletions
@@ -53,7 +51,7 @@ class KeptScores:
         """What is known of a network, or of one at ``initial``ization; a study adds to it."""
         path = subject.kept / ("scores_initial.npz" if initial else "scores.npz")
         key = _key(subject, initial, self._batch_size)
-        scores = load(path, key)
+        scores = _load(path, key)
         self._open[path] = _Open(scores, key, scores.size)
         return scores
 
@@ -73,11 +71,10 @@ def _key(subject: Subject, initial: bool, batch_size: int) -> str:
     facts = {
         **subject.identity,
         "batch_size": batch_size,
-        "versions": [jax.__version__, jax.default_backend()],
         "code": [code_fingerprint(part) for part in (score_deletions, KnownScores, type(subject))],
         "control": code_fingerprint(at_initialization) if initial else None,
     }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    return hashed(facts)
 
 
 def _packed(scores: KnownScores, key: str) -> bytes:
@@ -94,7 +91,7 @@ def _packed(scores: KnownScores, key: str) -> bytes:
     return file.getvalue()
 
 
-def load(path: Path, key: str) -> KnownScores:
+def _load(path: Path, key: str) -> KnownScores:
     """The scores of a file, or none if it has another key, is damaged, or is not there."""
     try:
         if path.stat().st_size > _LONGEST:

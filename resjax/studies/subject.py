@@ -20,6 +20,7 @@ import optax
 
 from resjax.network import Network, Variables
 from resjax.network.losses import Loss, Metric, share_wrong
+from resjax.studies.examples import take
 
 T = TypeVar("T")
 Examples = tuple[Any, Any]
@@ -204,7 +205,7 @@ class Subject(abc.ABC):
         of_evaluation = {key: own for key, own in self._examples.items() if key[0] == split == self.split}
         for (_, count, _), (inputs, labels) in of_evaluation.items():
             if count >= most:
-                return jax.tree.map(lambda v: v[:most], inputs), labels[:most]
+                return take(inputs, slice(most)), labels[:most]
         key = split, most, augmented
         if key not in self._examples:
             self._examples[key] = read()

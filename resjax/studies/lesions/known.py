@@ -72,13 +72,12 @@ class KnownScores:
     def add(self, places: np.ndarray, scores: Scores, first: int = 0) -> None:
         """Adds the scores of rows [m, units] on examples from ``first`` on; what is known stays."""
         for i, row in enumerate(places):
-            if self.count(row) < first + scores.num_examples:
-                new = Outcomes(*(np.array(values[i]) for values in scores.each))  # no view of all of them
-                old, skip = self._found.get(_key(row)), self.count(row) - first
-                assert skip >= 0, "there is a gap between the known examples and the new ones"
-                if old is not None:
-                    new = Outcomes(*(np.append(a, b[skip:]) for a, b in zip(old, new, strict=True)))
-                self._found[_key(row)] = new
+            old, known = self._found.get(_key(row)), self.count(row)
+            if known < first + scores.num_examples:
+                assert known >= first, "there is a gap between the known examples and the new ones"
+                # Copies: a view would keep the outcomes of all rows.
+                new = Outcomes(*(np.array(values[i, known - first :]) for values in scores.each))
+                self._found[_key(row)] = new if old is None else Outcomes(*map(np.append, old, new))
 
     def take(self, places: np.ndarray, labels: np.ndarray, num_classes: int) -> Scores:
         """The scores of rows [m, units] that are all known on the examples of ``labels`` [N, …]."""
