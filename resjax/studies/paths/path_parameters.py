@@ -43,6 +43,7 @@ from resjax.studies import style
 from resjax.studies.batches import Progress, Running, whole_batches
 from resjax.studies.costs import Cost
 from resjax.studies.intervals import of_mean
+from resjax.studies.more_batches import add_batches
 from resjax.studies.options import Options
 from resjax.studies.paths.path_counts import between, one_path
 from resjax.studies.paths.path_exact import part_of, walk_lengths
@@ -125,6 +126,7 @@ def path_parameters(
     loss: Loss = cross_entropy,
     probe: Probe = PAPER,
     batch_size: int = BATCH_SIZE,
+    first_batch: int = 0,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> PathParameters:
@@ -141,7 +143,7 @@ def path_parameters(
     batches = whole_batches(network, variables, images, labels, batch_size)
     found = [
         jax.device_get(_by_unit(network, loss, probe, variables, *batch))
-        for batch in batches.keyed(seed, progress)
+        for batch in batches.keyed(seed, progress, first_batch)
     ]
     norms, parts, total, scale = (np.stack(values) for values in zip(*found, strict=True))
     scale = scale.astype(np.float64)[:, None]
@@ -298,7 +300,8 @@ def table(r: PathParameters) -> Columns:
 def measure(bench: Bench) -> PathParameters:
     images, labels = bench.data(STUDY_BATCH * study_batches(bench.options))
     how: Running = bench.running | {"batch_size": STUDY_BATCH}
-    return path_parameters(*bench.network(), images, labels, seed=bench.options.seed, **how)
+    given, seed = (*bench.network(), images, labels), bench.options.seed
+    return add_batches(bench.earlier, len(labels), partial(path_parameters, *given, seed=seed, **how))
 
 
 def cost(run: Subject, options: Options) -> Cost:
@@ -323,6 +326,7 @@ STUDY = Study(
     control=True,
     unsuited=one_path,
     measure=measure,
+    adds=("gradient_batches",),
     cost=cost,
     plot=plot,
     verdict=verdict,

@@ -214,23 +214,26 @@ def sample_paths(
     Args: those of ``path_spectrum``, where ``progress`` counts draws, and
       draws: paths of each length, 2 or more.
       seed: seed of paths and of resampled draws, and of dropout with ``probe.train``.
-      earlier: a result that differs in the number of draws alone; its draws are not measured again.
+      earlier: a result that differs in the numbers of draws and of batches alone; its draws are not measured
+        again where they are of the same batch.
 
     Raises:
-      ValueError: also for fewer than two draws, and for an earlier result of other batches.
+      ValueError: also for fewer than two draws, and for an earlier result of batches of another size.
     """
     if draws < 2:
         raise ValueError(f"draws={draws}; allowed: 2 or more, because one draw has no interval")
     batches = whole_batches(network, variables, images, labels, batch_size)
     probe = probe.fits(batches.pairs[0][0])
     residual, plain = count_units(network)
-    rng, columns = np.random.default_rng(seed), _columns(earlier, batches)[:draws]
+    rng, known = np.random.default_rng(seed), _known(earlier, batches)
+    columns: list[tuple[np.ndarray, float]] = []
     in_turn = itertools.cycle(batches.keyed(seed))
     for i in reported(range(draws), progress):
         batch = next(in_turn)
         # One path of each length: the first 0, 1, 2, … units of a random order take their branch.
         place = rng.permuted(np.tile(np.arange(residual), (residual + 1, 1)), axis=1)
-        if i < len(columns):
+        if i in known:
+            columns.append(known[i])
             continue  # the random numbers are drawn, so the next draw is the next one
         branch = np.zeros((residual + 1, network.num_units), bool)
         branch[:, network.residual] = place < np.arange(residual + 1)[:, None]
@@ -255,17 +258,19 @@ def sample_paths(
     )
 
 
-def _columns(earlier: PathSample | None, batches: WholeBatches) -> list[tuple[np.ndarray, float]]:
-    """The draws of an earlier result on the same batches: norms [length], and that of the whole gradient."""
+def _known(earlier: PathSample | None, batches: WholeBatches) -> dict[int, tuple[np.ndarray, float]]:
+    """{number of a draw: norms [length], and that of the whole gradient}, of those draws of an earlier result
+    that are of the same batch as here."""
     if earlier is None:
-        return []
-    had = earlier.batches, earlier.batch_size
-    if had != (len(batches.pairs), batches.size):
+        return {}
+    had, now = earlier.batches, len(batches.pairs)
+    if had is None or earlier.batch_size != batches.size:
         raise ValueError(
-            f"the earlier draws are of {had[0]} batches of {had[1]} examples; allowed: the same batches, "
-            f"{batches}"
+            f"the earlier draws are of {had} batches of {earlier.batch_size} examples; "
+            f"allowed: any number of batches of {batches.size}"
         )
-    return [(norm, float(total)) for norm, total in zip(earlier.norm.T, earlier.total, strict=True)]
+    draws = enumerate(zip(earlier.norm.T, earlier.total, strict=True))
+    return {i: (norm, float(total)) for i, (norm, total) in draws if i % had == i % now}
 
 
 def path_norms(
