@@ -147,7 +147,14 @@ def test_each_core_works_on_batches_of_its_own_and_results_keep_their_order():
 
 @pytest.mark.parametrize(
     "shape, own, shared",
-    [((16, 2, 2, 1), 4, 4), ((20, 2, 2, 1), 4, 5), ((14, 2, 2, 1), 2, 14), ((8, 3), 8, 8)],
+    [
+        ((32, 2, 2, 1), 8, 8),
+        ((20, 2, 2, 1), 5, 5),
+        ((14, 2, 2, 1), 7, 14),
+        ((18, 64, 32, 8), 2, 3),
+        ((4, 128, 64, 4), 4, 4),
+        ((8, 3), 8, 8),
+    ],
 )
 def test_one_thread_takes_a_few_images_at_a_time(shape, own, shared):
     both, seen = two_cores(), []
@@ -171,10 +178,10 @@ def test_one_thread_takes_a_few_images_at_a_time(shape, own, shared):
 
 def test_many_variables_are_not_read_again_for_every_few_images(monkeypatch):
     monkeypatch.setattr(cores, "MOST_GIVEN", 3)
-    core, x, seen = two_cores().each()[0], np.zeros((8, 2, 2, 1), np.float32), []
+    core, x, seen = two_cores().each()[0], np.zeros((16, 2, 2, 1), np.float32), []
     for count in (3, 4):
         cores.few_at_a_time(core, lambda given, x: seen.append(len(x)) or x, np.zeros(count), x)
-    assert seen == [4, 8]
+    assert seen == [8, 16]
 
 
 def test_an_error_in_one_batch_ends_the_others():
@@ -193,11 +200,13 @@ def test_an_error_in_one_batch_ends_the_others():
     assert len(begun) < 6 and len(parts) < 40_000
 
 
-@pytest.mark.parametrize("examples, most, size", [(64, 128, 32), (300, 128, 50), (3, 1, 1)])
+@pytest.mark.parametrize(
+    "examples, most, size", [(60, 128, 30), (300, 128, 52), (250, 128, 64), (126, 126, 63), (3, 1, 1)]
+)
 def test_cores_get_equally_many_batches(examples, most, size):
     own = two_cores().own_size(examples, most)
     assert own == size and -(-examples // own) % 2 == (examples == 3)
-    assert cores.Cores().own_size(examples, most) == -(-examples // -(-examples // most))
+    assert cores.Cores().own_size(examples, most) == {300: 100, 250: 128, 3: 1}.get(examples, examples)
 
 
 @pytest.mark.parametrize("size, count", [(6, 2), (5, 1)])

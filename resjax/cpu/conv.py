@@ -162,7 +162,7 @@ def _fast(x: jax.Array, kernel: jax.Array, form: _Form, dilation: Pair = (1, 1))
         return depthwise.convolve(x, kernel, strides, pads, dilation).astype(x.dtype)
     if plain and small.suits(x, kernel, strides, pads):
         return small.convolve(x, kernel, strides, pads)
-    if alone is not None and plain and one_thread.is_product(x, kernel, strides, alone.mesh):
+    if alone is not None and plain and one_thread.is_product(x, kernel, strides, pads, alone.mesh):
         return one_thread.convolve(x, kernel, pads, alone.mesh)
     if alone is not None and plain and c == o == FEW and strides == (1, 1):
         return one_thread.in_pairs(x, kernel, pads)
@@ -235,7 +235,7 @@ def _kernel_gradient(x: jax.Array, dy: jax.Array, kernel: jax.Array, form: _Form
         return dk.reshape(1, 1, c, -1).astype(dtype)
     if depthwise.suits(kernel, groups):
         return depthwise.kernel_gradient(x, dy, window, strides, pads, alone).astype(dtype)
-    if alone is not None and groups == 1 and one_thread.suits(x, dy, alone.mesh):
+    if alone is not None and groups == 1 and one_thread.suits(x, dy, window, strides, alone.mesh):
         dk = one_thread.kernel_gradient(x, dy, window, strides, pads, alone.mesh)
         return dk.astype(dtype)
     x, dy = _apart(x, dy, kernel)

@@ -14,9 +14,10 @@ that stay in the cache. Two forms provide them:
   images at a time are transposed and used while they are in the cache. (Large images do not fit, and many
   channels make the product large enough anyway.)
 
-Products of matrices are faster still. 3×3 convolutions with stride 1 and 16 to 128 channels are products with
-fewer multiplications (``resjax.cpu.winograd``). A stem's pairs of pixels and the kernel's gradient with
-stride 2 are products of patches (``resjax.cpu.patches``). The two forms above remain for all others.
+Products of matrices are faster still. 3×3 convolutions with stride 1 and 16 channels or more, but not too
+many, are products with fewer multiplications (``resjax.cpu.winograd``). A stem's pairs of pixels and the
+kernel's gradient with stride 2 are products of patches (``resjax.cpu.patches``). The two forms above remain
+for all others.
 
 Before JAX 0.10, XLA did not have this library, and no form is used. docs/notes/performance_cpu.md has the
 speeds with 0.10 and 0.12.
@@ -26,7 +27,6 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -37,7 +37,7 @@ from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
 from resjax.cpu import patches, winograd
-from resjax.cpu.shapes import Pads, Pair
+from resjax.cpu.shapes import Pads, Pair, that_fit
 
 NHWC_HWIO = ("NHWC", "HWIO", "NHWC")
 FEW = 16  # up to this number of channels XLA uses its own kernel
@@ -108,18 +108,20 @@ def convolve(x: jax.Array, kernel: jax.Array, pads: Pads, mesh: Mesh | None) -> 
     return own(x, kernel)
 
 
-def is_product(x: jax.Array, kernel: jax.Array, strides: Pair, mesh: Mesh | None) -> bool:
+def is_product(x: jax.Array, kernel: jax.Array, strides: Pair, pads: Pads, mesh: Mesh | None) -> bool:
     """Whether ``convolve`` accepts images [B, H, W, C] and a kernel like these, and is faster."""
     stem = strides == (1, 1) and patches.suits(x, kernel)
-    return PRODUCTS and _shared(x, mesh) and (stem or winograd.suits(x, kernel, strides))
+    return PRODUCTS and _shared(x, mesh) and (stem or winograd.suits(x, kernel, strides, pads))
 
 
-def suits(x: jax.Array, dy: jax.Array, mesh: Mesh | None) -> bool:
+def suits(x: jax.Array, dy: jax.Array, window: Pair, strides: Pair, mesh: Mesh | None) -> bool:
     """Whether ``kernel_gradient`` accepts images and gradients [B, H, W, C] like these, and is faster.
 
     Some batches can't be split over a mesh, such as the single image of a per-example gradient.
     """
-    return _shared(x, mesh) and _at_once(x, dy) > 1 and max(x.shape[3], dy.shape[3]) <= _MANY
+    several, many = _at_once(x, dy) > 1, max(x.shape[3], dy.shape[3]) > _MANY
+    product = PRODUCTS and winograd.suits_gradient(x, dy, window, strides)
+    return _shared(x, mesh) and (product or (several and not many))
 
 
 def _shared(x: jax.Array, mesh: Mesh | None) -> bool:
@@ -127,7 +129,7 @@ def _shared(x: jax.Array, mesh: Mesh | None) -> bool:
 
 
 def _at_once(x: jax.Array, dy: jax.Array) -> int:
-    return _AT_ONCE // max(math.prod(x.shape[1:]), math.prod(dy.shape[1:]))
+    return that_fit(_AT_ONCE, x.shape[1:], dy.shape[1:])
 
 
 def kernel_gradient(

@@ -8,14 +8,12 @@ gradient with strides (docs/notes/performance_cpu.md has the speeds).
 
 from __future__ import annotations
 
-import math
-
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from resjax.cpu.shapes import Pads, Pair, Shape
-from resjax.cpu.winograd import divisor, exact_and_small, padded, summed
+from resjax.cpu.shapes import Pads, Pair, Shape, that_fit
+from resjax.cpu.winograd import divisor, is_exact, padded, summed
 
 _AT_ONCE = 2**15  # elements of images or results at a time; patches are several times as many
 # Channels of a stem's images, at most; of its result; and of the larger of images and gradients, at most.
@@ -25,7 +23,7 @@ _STEM, _FEW, _MANY = 3, 16, 64
 def suits(x: jax.Array, kernel: jax.Array) -> bool:
     """Whether images [B, H, W, C] and a kernel are a stem's, for which ``convolve`` is faster in pairs."""
     stem = kernel.shape[:2] == (3, 3) and x.shape[3] <= _STEM and kernel.shape[3] == _FEW
-    return stem and exact_and_small(x)
+    return stem and is_exact(x) and 0 < x.size <= len(x) * _AT_ONCE
 
 
 def suits_gradient(x: jax.Array, dy: jax.Array, window: Pair, strides: Pair) -> bool:
@@ -42,7 +40,7 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: Pair, pads: Pads) -> jax.
         (size + sum(pad) - k) // s + 1
         for size, pad, k, s in zip(x.shape[1:3], pads, (kh, kw), strides, strict=True)
     )
-    size = divisor(b, _AT_ONCE // max(math.prod(x.shape[1:]), m * n * o))
+    size = divisor(b, that_fit(_AT_ONCE, x.shape[1:], (m, n, o)))
 
     def some(x: jax.Array) -> jax.Array:
         rows = _patches(x, (kh, kw), strides, pads, (m, n))
@@ -60,7 +58,7 @@ def kernel_gradient(x: jax.Array, dy: jax.Array, window: Pair, strides: Pair, pa
         # XLA's product is faster with the longer axis last.
         return lax.dot_general(gradients.reshape(-1, o), rows, (((0,), (0,)), ((), ())))
 
-    total = summed(products, x, dy, max(1, _AT_ONCE // max(math.prod(x.shape[1:]), m * n * o)))
+    total = summed(products, x, dy, that_fit(_AT_ONCE, x.shape[1:], dy.shape[1:]))
     return total.T.reshape(*window, x.shape[3], o)
 
 

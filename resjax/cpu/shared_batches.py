@@ -45,8 +45,11 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from resjax.cpu.one_thread import one_thread
+from resjax.cpu.shapes import that_fit
 
-FEW = (4, 5, 3, 2)  # images at a time, the first that divides a batch
+# Images at a time: so many that their elements stay in the cache, and a kernel is not transformed too often.
+AT_ONCE, MOST_IMAGES = 2**15, 8
+MANY = 32  # images of a core's batch: then there are a multiple of 4, which can be taken a few at a time
 MOST_ELEMENTS = 2**14  # of an image; larger ones were not tried
 MOST_GIVEN = 2**21  # elements of variables, which are read again for every few images
 Tree = TypeVar("Tree")
@@ -90,7 +93,7 @@ class Cores:
         so that all devices get equally many batches."""
         most = max(batch_size // self.count, 1)
         rounds = -(-examples // (most * self.count))
-        return -(-examples // (rounds * self.count))
+        return even_size(examples, rounds * self.count, most)
 
     def wait(self, tree: Tree) -> Tree:
         """Waits until ``tree`` is computed, if the next program must not start before."""
@@ -104,6 +107,13 @@ class Cores:
         if self.mesh is None:
             return jax.device_put(tree, self.device)
         return jax.device_put(tree, NamedSharding(self.mesh, spec))
+
+
+def even_size(examples: int, batches: int, most: int) -> int:
+    """Examples in each of so many ``batches`` of one size, at most ``most``: as few as possible, but a
+    multiple of 4 from ``MANY`` on."""
+    size = -(-examples // batches)
+    return min(-(-size // 4) * 4, most) if size >= MANY else size
 
 
 def over_batches(
@@ -162,7 +172,9 @@ def few_at_a_time(cores: Cores, run: Callable[[Any, Any], Tree], given: Any, of_
     """
     images = jax.tree.leaves(of_images)[0]
     size = len(images) // cores.count
-    few = next((few for few in FEW if size % few == 0), size)
+    most = min(that_fit(AT_ONCE, images.shape[1:]), MOST_IMAGES)
+    or_else = (*range(most, 1, -1), *range(most + 1, MOST_IMAGES + 1))
+    few = next((few for few in or_else if size % few == 0), size)
     elements = sum(math.prod(np.shape(leaf)) for leaf in jax.tree.leaves(given))
     small = math.prod(images.shape[1:]) <= MOST_ELEMENTS and elements <= MOST_GIVEN
     alone = cores.mesh is None and not cores.one_thread

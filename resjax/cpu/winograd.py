@@ -1,28 +1,29 @@
 """3×3 convolutions with stride 1 on one thread, with fewer multiplications.
 
-The method is Winograd's (1980), for convolutional networks Lavin & Gray's (2016, arXiv:1509.09308).
-Two neighbouring values of a convolution with three weights g need four multiplications instead of six::
+The method is Winograd's (1980), for convolutional networks Lavin & Gray's (2016, arXiv:1509.09308). Four
+neighbouring values y of a convolution of six values d with three weights g need six multiplications instead
+of twelve, one for each of the points 0, p, −p, q, −q and ∞::
 
-    d = (d0, d1, d2, d3) → Bᵀd = (d0 − d2, d1 + d2, d2 − d1, d1 − d3)
-    g = (g0, g1, g2)     → Gg  = (g0, (g0 + g1 + g2) / 2, (g0 − g1 + g2) / 2, g2)
-    m = Bᵀd · Gg         → Aᵀm = (m0 + m1 + m2, m1 − m2 − m3)
+    y = Aᵀ[(G g) ⊙ (Bᵀ d)],   M(t) = t · (t² − p²) · (t² − q²)
 
-With rows and columns treated so, 2×2 pixels of the result need 16 multiplications for each pair of channels
-instead of 36. For each of the 16 places there is one matrix product [tiles, C]·[C, O], which XLA computes
-for all places at once (docs/notes/performance_cpu.md has the speeds). A few images are computed at a time,
-and stay in the core's cache.
+    row of Bᵀ for the point t: coefficients of M / (x − t);   for ∞: of M
+    row of G:                  (1, t, t²) / M'(t)             for ∞: (0, 0, 1)
+    row of A:                  (1, t, t², t³)                 for ∞: (0, 0, 0, 1)
 
-The kernel's gradient is the transpose of this in the columns only, and its rows i shift the gradients: Bᵀ of
-the images and A of the gradients, products over all tiles, then Gᵀ. That takes 24 multiplications instead of
-36, and fewer copies than the transpose in rows and columns.
+With rows and columns treated so, 4×4 pixels of the result need 36 multiplications for each pair of channels
+instead of 144. For each of the 36 pairs of points there is one matrix product [tiles, C]·[C, O], which XLA
+computes for all of them at once (docs/notes/performance_cpu.md has the speeds). A few images are computed at
+a time, and stay in the core's cache. The kernel's gradient is the transpose of this: Bᵀ of the images and A
+of the gradients, products over all tiles, then Gᵀ.
 
-Sums differ from those of the formula by rounding alone: the factors are 1 and 1/2. bfloat16, whose rounding
-is coarse, is not convolved so.
+Rounding errors are about three times those of XLA's convolution: 7·10⁻⁷ instead of 2.5·10⁻⁷ of the result's
+root mean square, with 64 channels and float32. They depend on the points (Barabasz et al. 2018,
+arXiv:1803.10986). The points 1 and 2, which are in common use, would double them. bfloat16, whose rounding is
+coarse, is not convolved so.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import jax
@@ -30,77 +31,81 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from resjax.cpu.shapes import Pads, Pair, Shape
+from resjax.cpu.shapes import Pads, Pair, Shape, that_fit
 
-_AT_ONCE = 2**15  # elements of images at a time; their 16 places are four times as many, 512 kB
-# Numbers of channels between which the products are fast and the kernel's places stay in the cache.
-_FEW, _MANY = 16, 128
+_P, _Q = 3 / 4, 3 / 2  # the points; float32 holds their powers exactly
+_P2, _Q2 = _P**2, _Q**2
+_AT_P, _AT_Q = 2 * _P2 * (_P2 - _Q2), 2 * _Q2 * (_Q2 - _P2)  # M' at ±p and ±q
+_SIDE, _POINTS = 4, 6  # pixels of a tile of the result, along an axis
+# Elements of images at a time; at all points, they are 2.25 times as many.
+_AT_ONCE, _AT_ONCE_GRADIENT = 2**15, 2**16
+_FEW = 16  # channels; with fewer, products are slow
+# Pairs of channels: with more, memory limits the speed, because the kernel has four times its elements.
+_MOST, _MOST_GRADIENT = 2**17 - 1, 2**18
 
 
-def suits(x: jax.Array, kernel: jax.Array, strides: Pair) -> bool:
+def suits(x: jax.Array, kernel: jax.Array, strides: Pair, pads: Pads) -> bool:
     """Whether ``convolve`` accepts images [B, H, W, C] and a kernel like these, and is faster."""
-    return _suit(x, kernel.shape[3], kernel.shape[:2], strides)
+    c, o = kernel.shape[2:]
+    return c * o <= _MOST and _suit(x, o, _result(x, pads), kernel.shape[:2], strides)
 
 
 def suits_gradient(x: jax.Array, dy: jax.Array, window: Shape, strides: Pair) -> bool:
     """The same for ``kernel_gradient`` and images and gradients."""
-    return _suit(x, dy.shape[3], window, strides)
+    o = dy.shape[3]
+    return x.shape[3] * o <= _MOST_GRADIENT and _suit(x, o, dy.shape[1:3], window, strides)
 
 
-def _suit(x: jax.Array, features: int, window: Shape, strides: Pair) -> bool:
-    few, many = sorted((x.shape[3], features))
-    return window == (3, 3) and strides == (1, 1) and few >= _FEW and many <= _MANY and exact_and_small(x)
+def _suit(x: jax.Array, features: int, size: Shape, window: Shape, strides: Pair) -> bool:
+    h, w = size
+    tall, wide = (_SIDE * n for n in _tiles(size))
+    plain = window == (3, 3) and strides == (1, 1) and x.size > 0
+    # Tiles that reach far beyond the result cost more than they save.
+    return plain and min(x.shape[3], features) >= _FEW and tall * wide <= 2 * h * w and is_exact(x)
 
 
-def exact_and_small(x: jax.Array) -> bool:
-    """Whether a product of images [B, …] rounds as little as a convolution, and a few of them stay in the
-    core's cache."""
-    return x.dtype != jnp.bfloat16 and 0 < x.size <= len(x) * _AT_ONCE
+def is_exact(x: jax.Array) -> bool:
+    """Whether a product of numbers like these rounds as little as XLA's convolution, up to a small factor."""
+    return x.dtype != jnp.bfloat16
 
 
 def convolve(x: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Array:
     """Images [B, H, W, C], padded, with a kernel [3, 3, C, O]: [B, H', W', O]; float32 or float64."""
-    b, o = len(x), kernel.shape[3]
-    h, w = (n + sum(pad) - 2 for n, pad in zip(x.shape[1:3], pads, strict=True))
-    tall, wide = (h + 1) // 2, (w + 1) // 2  # tiles
-    places = _of_kernel(_of_kernel(kernel, 0), 1).reshape(16, *kernel.shape[2:])
-    size = divisor(b, _AT_ONCE // max(math.prod(x.shape[1:]), h * w * o))
+    b, (c, o), (h, w) = len(x), kernel.shape[2:], _result(x, pads)
+    tall, wide = _tiles((h, w))
+    weights = _of_kernel(_of_kernel(kernel, 0), 1).reshape(-1, c, o)
+    size = divisor(b, that_fit(_AT_ONCE, x.shape[1:], (h, w, o)))
 
     def some(x: jax.Array) -> jax.Array:
-        x = padded(x, pads, (2 * tall + 2, 2 * wide + 2))
-        # Stacked, rows and columns are two large operations instead of 16 small ones and their copy.
-        tiles = jnp.stack(_of_images(jnp.stack(_of_images(x, 1)), 3), 1).reshape(16, -1, x.shape[3])
-        y = lax.dot_general(tiles, places, (((2,), (1,)), ((0,), (0,)))).reshape(4, 4, size, tall, wide, o)
-        # [4, 2, size, tall, wide, o]. Without the barrier, XLA computes the sums once for each column.
+        tiles = _at_points(padded(x, pads, _needed(tall, wide)), _of_images)
+        y = lax.dot_general(tiles, weights, (((2,), (1,)), ((0,), (0,))))
+        y = y.reshape(_POINTS, _POINTS, size, tall, wide, o)
+        # [6, 4, size, tall, wide, o]. Without the barrier, XLA computes the sums once for each column.
         rows = lax.optimization_barrier(jnp.stack(_of_products(y), 1))
         pixels = jnp.stack(_of_products(rows), 4).transpose(1, 2, 0, 3, 4, 5)
-        return lax.optimization_barrier(pixels.reshape(size, 2 * tall, 2 * wide, o)[:, :h, :w])
+        pixels = pixels.reshape(size, _SIDE * tall, _SIDE * wide, o)
+        return lax.optimization_barrier(pixels[:, :h, :w])
 
     return lax.map(some, x.reshape(-1, size, *x.shape[1:])).reshape(b, h, w, o)
 
 
 def kernel_gradient(x: jax.Array, dy: jax.Array, pads: Pads) -> jax.Array:
     """Gradient [3, 3, C, O] from images x [B, H, W, C] and gradients dy [B, H', W', O], of their dtype."""
-    h, c, (m, w, o) = x.shape[1], x.shape[3], dy.shape[1:]
-    (top, _), (left, _) = pads
-    wide = (w + 1) // 2
-    # Image row h meets row h + top - i of dy. Padding is negative where no row of an image needs it.
-    ends = ((0, 0, 0), (2 - top, h + top - m, 0), (0, 2 * wide - w, 0), (0, 0, 0))
+    c, o = x.shape[3], dy.shape[3]
+    tall, wide = _tiles(dy.shape[1:3])
+    none = ((0, 0), (0, 0))
 
     def products(images: jax.Array, gradients: jax.Array) -> jax.Array:
-        images = padded(images, ((0, 0), (left, 0)), (h, 2 * wide + 2))
-        slopes = lax.pad(gradients, jnp.zeros((), dy.dtype), ends)
-        # Without the barriers, XLA adds even and odd columns once for each row.
-        rows = lax.optimization_barrier(jnp.concatenate([slopes[:, 2 - i : 2 - i + h] for i in range(3)], 3))
-        even, odd = _pairs(rows, 2)
-        rows = lax.optimization_barrier(jnp.stack((even, even + odd, even - odd, -odd)))
-        operands = jnp.stack(_of_images(images, 2)).reshape(4, -1, c), rows.reshape(4, -1, 3 * o)
+        images = _at_points(padded(images, pads, _needed(tall, wide)), _of_images)
+        gradients = _at_points(padded(gradients, none, (_SIDE * tall, _SIDE * wide)), _of_gradients)
+        operands = lax.optimization_barrier((images, gradients))
         return lax.dot_general(*operands, (((1,), (1,)), ((0,), (0,))))
 
-    sums = summed(products, x, dy, max(1, _AT_ONCE // max(math.prod(x.shape[1:]), math.prod(dy.shape[1:]))))
-    m0, m1, m2, m3 = sums.reshape(4, c, 3, o)
-    half = (m1 + m2) / 2
-    return jnp.stack([m0 + half, (m1 - m2) / 2, m3 + half]).transpose(2, 0, 1, 3)
+    # Enough images that adding to the sums, which have 36·C·O elements, takes little of the time.
+    most = max(_AT_ONCE_GRADIENT, 4 * c * o)
+    sums = summed(products, x, dy, that_fit(most, x.shape[1:], dy.shape[1:]))
+    sums = sums.reshape(_POINTS, _POINTS, c, o)
+    return _to_kernel(_to_kernel(sums, 0), 1)
 
 
 def summed(
@@ -125,35 +130,86 @@ def divisor(b: int, most: int) -> int:
 
 
 def padded(x: jax.Array, pads: Pads, size: Pair) -> jax.Array:
-    """x with zeros before, and as many after as make ``size``."""
+    """x with zeros before, and as many after as make ``size``; rows and columns beyond it are cut off."""
     (top, _), (left, _) = pads
     h, w = x.shape[1:3]
     ends = ((0, 0, 0), (top, size[0] - h - top, 0), (left, size[1] - w - left, 0), (0, 0, 0))
     return lax.pad(x, jnp.zeros((), x.dtype), ends)
 
 
-def _pairs(x: jax.Array, axis: int) -> tuple[jax.Array, jax.Array]:
-    """Its elements of even and of odd places along an axis."""
-    halves = x.reshape(*x.shape[:axis], -1, 2, *x.shape[axis + 1 :])
-    even, odd = (lax.index_in_dim(halves, i, axis + 1, keepdims=False) for i in (0, 1))
-    return even, odd
+def _result(x: jax.Array, pads: Pads) -> Pair:
+    h, w = (n + sum(pad) - 2 for n, pad in zip(x.shape[1:3], pads, strict=True))
+    return h, w
+
+
+def _tiles(size: Shape) -> Pair:
+    tall, wide = (-(-n // _SIDE) for n in size)
+    return tall, wide
+
+
+def _needed(tall: int, wide: int) -> Pair:
+    """Pixels of images for so many tiles of the result. Two less would do, but not for ``_quarters``."""
+    return _SIDE * (tall + 1), _SIDE * (wide + 1)
+
+
+def _at_points(x: jax.Array, of: Callable[[jax.Array, int], Sequence[jax.Array]]) -> jax.Array:
+    """[36, B·tiles, C]: transformed along rows and columns of x [B, H, W, C].
+
+    Stacked, these are two large operations instead of 36 small ones and their copy.
+    """
+    return jnp.stack(of(jnp.stack(of(x, 1)), 3), 1).reshape(_POINTS**2, -1, x.shape[3])
+
+
+def _quarters(x: jax.Array, axis: int) -> list[jax.Array]:
+    """Every fourth element along an axis, from the first, the second, the third and the fourth."""
+    tiled = x.reshape(*x.shape[:axis], -1, _SIDE, *x.shape[axis + 1 :])
+    return [lax.index_in_dim(tiled, i, axis + 1, keepdims=False) for i in range(_SIDE)]
 
 
 def _of_images(x: jax.Array, axis: int) -> tuple[jax.Array, ...]:
-    """Bᵀd for all tiles along an axis of 2·(tiles + 1) pixels."""
-    tiles = x.shape[axis] // 2 - 1
-    (d0, d2), (d1, d3) = (
-        [lax.slice_in_dim(half, i, i + tiles, axis=axis) for i in (0, 1)] for half in _pairs(x, axis)
-    )
-    return d0 - d2, d1 + d2, d2 - d1, d1 - d3
+    """Bᵀd for all tiles along an axis of 4·(tiles + 1) pixels."""
+    quarters = _quarters(x, axis)
+    tiles = quarters[0].shape[axis] - 1
+    d0, d1, d2, d3 = (lax.slice_in_dim(part, 0, tiles, axis=axis) for part in quarters)
+    d4, d5 = (lax.slice_in_dim(part, 1, tiles + 1, axis=axis) for part in quarters[:2])
+    even_p, odd_p = d4 - _Q2 * d2, _P * (d3 - _Q2 * d1)
+    even_q, odd_q = d4 - _P2 * d2, _Q * (d3 - _P2 * d1)
+    first, last = (_P2 * _Q2 * a - (_P2 + _Q2) * b + c for a, b, c in ((d0, d2, d4), (d1, d3, d5)))
+    return first, even_p + odd_p, even_p - odd_p, even_q + odd_q, even_q - odd_q, last
+
+
+def _of_gradients(dy: jax.Array, axis: int) -> tuple[jax.Array, ...]:
+    """A applied to all tiles along an axis of 4·tiles pixels."""
+    y0, y1, y2, y3 = _quarters(dy, axis)
+    even_p, odd_p = y0 + _P2 * y2, _P * (y1 + _P2 * y3)
+    even_q, odd_q = y0 + _Q2 * y2, _Q * (y1 + _Q2 * y3)
+    return y0, even_p + odd_p, even_p - odd_p, even_q + odd_q, even_q - odd_q, y3
 
 
 def _of_kernel(kernel: jax.Array, axis: int) -> jax.Array:
-    """Gg: 3 weights along an axis become 4 places."""
+    """Gg: 3 weights along an axis become 6."""
     g0, g1, g2 = (lax.index_in_dim(kernel, i, axis, keepdims=False) for i in range(3))
-    return jnp.stack([g0, (g0 + g1 + g2) / 2, (g0 - g1 + g2) / 2, g2], axis)
+    at_p, at_q = ((g0 + t**2 * g2) / slope for t, slope in ((_P, _AT_P), (_Q, _AT_Q)))
+    odd_p, odd_q = _P / _AT_P * g1, _Q / _AT_Q * g1
+    return jnp.stack([g0 / (_P2 * _Q2), at_p + odd_p, at_p - odd_p, at_q + odd_q, at_q - odd_q, g2], axis)
 
 
-def _of_products(m: Sequence[jax.Array] | jax.Array) -> tuple[jax.Array, jax.Array]:
+def _to_kernel(m: jax.Array, axis: int) -> jax.Array:
+    """Gᵀ: 6 sums along an axis become the gradient of 3 weights."""
+    m0, *_, m5 = parts = [lax.index_in_dim(m, i, axis, keepdims=False) for i in range(_POINTS)]
+    (even_p, odd_p), (even_q, odd_q) = _even_and_odd(parts)
+    even_p, odd_p, even_q, odd_q = even_p / _AT_P, odd_p / _AT_P, even_q / _AT_Q, odd_q / _AT_Q
+    weights = m0 / (_P2 * _Q2) + even_p + even_q, _P * odd_p + _Q * odd_q, _P2 * even_p + _Q2 * even_q + m5
+    return jnp.stack(weights, axis)
+
+
+def _of_products(m: Sequence[jax.Array] | jax.Array) -> tuple[jax.Array, ...]:
     """Aᵀm."""
-    return m[0] + m[1] + m[2], m[1] - m[2] - m[3]
+    (even_p, odd_p), (even_q, odd_q) = _even_and_odd(m)
+    last = _P**3 * odd_p + _Q**3 * odd_q + m[5]
+    return m[0] + even_p + even_q, _P * odd_p + _Q * odd_q, _P2 * even_p + _Q2 * even_q, last
+
+
+def _even_and_odd(m: Sequence[jax.Array] | jax.Array) -> tuple[tuple[jax.Array, jax.Array], ...]:
+    """Sum and difference at p and −p, and at q and −q."""
+    return (m[1] + m[2], m[1] - m[2]), (m[3] + m[4], m[3] - m[4])

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
+from resjax.cpu.shared_batches import even_size
 from resjax.network import Network, Variables
 from resjax.network.losses import Loss, Metric
 from resjax.studies.examples import checked_examples, num_examples, take
@@ -124,7 +125,7 @@ def padded_batches(
     progress: Progress | None = None,
     multiple: int = 1,
 ) -> Iterator[PaddedBatch]:
-    """Batches of one size, at most ``batch_size``, as even as possible; the last is padded.
+    """Batches of one size, at most ``batch_size`` (``even_size``); the last is padded.
 
     The size is a multiple of ``multiple``, and equal to it if ``batch_size`` is smaller.
 
@@ -136,7 +137,7 @@ def padded_batches(
     most = max(batch_size // multiple, 1) * multiple
     examples = num_examples(images)
     count = -(-examples // most)
-    size = -(-examples // (count * multiple)) * multiple
+    size = even_size(examples, count * multiple, most // multiple) * multiple
     for i in reported(range(count), progress):
         # Padding repeats a real example: zeros could be outside the range a network was trained on.
         rows = np.arange(i * size, (i + 1) * size)
