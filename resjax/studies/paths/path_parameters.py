@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Annotated, Any
 
@@ -37,10 +37,11 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from numpy.typing import ArrayLike
 
+from resjax.cpu import shared_batches as on_cores
 from resjax.network import Network, Variables
 from resjax.network.losses import Loss, cross_entropy
 from resjax.studies import style
-from resjax.studies.batches import Progress, Running, whole_batches
+from resjax.studies.batches import Progress, Running, counted, whole_batches
 from resjax.studies.costs import Cost
 from resjax.studies.intervals import of_mean
 from resjax.studies.more_batches import add_batches
@@ -141,10 +142,15 @@ def path_parameters(
             f"norm={probe.norm!r}; allowed: 'batch', because the gradient of a weight is a sum over the batch"
         )
     batches = whole_batches(network, variables, images, labels, batch_size)
-    found = [
-        jax.device_get(_by_unit(network, loss, probe, variables, *batch))
-        for batch in batches.keyed(seed, progress, first_batch)
-    ]
+    keyed = list(batches.keyed(seed, first=first_batch))
+    tell = counted(progress, len(keyed))
+
+    def split(core: on_cores.Cores, variables: Variables, batch: Any) -> Iterator[Any]:
+        tell()
+        yield jax.device_get(_by_unit(core, network, loss, probe, variables, *core.split(batch)))
+
+    found = [own for (own,) in on_cores.over_batches(on_cores.shared_cores(), split, variables, keyed)]
+    tell()
     norms, parts, total, scale = (np.stack(values) for values in zip(*found, strict=True))
     scale = scale.astype(np.float64)[:, None]
     choices = {**probe.choices(), "norm": "L2 over all parameters of a unit"}
@@ -173,8 +179,10 @@ def _by_length(values: np.ndarray, residual: np.ndarray) -> np.ndarray:
     return placed
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def _by_unit(network: Network, loss: Loss, probe: Probe, *batch: Any) -> tuple[jax.Array, ...]:
+@on_cores.jit(static=4)
+def _by_unit(
+    core: on_cores.Cores, network: Network, loss: Loss, probe: Probe, *batch: Any
+) -> tuple[jax.Array, ...]:
     """Norms and contributions [unit, row], the whole norms [unit], and the scale that norms are divided by.
 
     ``batch`` is (variables, images, labels, key).

@@ -38,7 +38,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property, partial
 from typing import Annotated, Any
 
@@ -48,10 +48,11 @@ import numpy as np
 from jax import lax
 from numpy.typing import ArrayLike
 
+from resjax.cpu import shared_batches as on_cores
 from resjax.network import Network, Variables
 from resjax.network.losses import Loss, cross_entropy
 from resjax.studies import style
-from resjax.studies.batches import Progress, WholeBatches, reported, whole_batches
+from resjax.studies.batches import Progress, WholeBatches, counted, whole_batches
 from resjax.studies.intervals import jackknife, of_positive_mean
 from resjax.studies.marks import explain_lines
 from resjax.studies.paths.path_counts import show_lengths
@@ -225,20 +226,27 @@ def sample_paths(
     batches = whole_batches(network, variables, images, labels, batch_size)
     probe = probe.fits(batches.pairs[0][0])
     residual, plain = count_units(network)
-    rng, known = np.random.default_rng(seed), _known(earlier, batches)
-    columns: list[tuple[np.ndarray, float]] = []
-    in_turn = itertools.cycle(batches.keyed(seed))
-    for i in reported(range(draws), progress):
-        batch = next(in_turn)
-        # One path of each length: the first 0, 1, 2, … units of a random order take their branch.
+    rng, columns = np.random.default_rng(seed), _known(earlier, batches)
+    new: dict[int, Any] = {}
+    for i, batch in zip(range(draws), itertools.cycle(batches.keyed(seed)), strict=False):
+        # One path of each length: the first 0, 1, 2, … units of a random order take their branch. These
+        # random numbers are drawn for known draws, too, so that the others are the same.
         place = rng.permuted(np.tile(np.arange(residual), (residual + 1, 1)), axis=1)
-        if i in known:
-            columns.append(known[i])
-            continue  # the random numbers are drawn, so the next draw is the next one
         branch = np.zeros((residual + 1, network.num_units), bool)
         branch[:, network.residual] = place < np.arange(residual + 1)[:, None]
-        columns.append(_norms(branch, network, loss, probe, variables, *batch))
-    norms, whole = zip(*columns, strict=True)
+        if i not in columns:
+            new[i] = branch, batch
+    tell = counted(progress, len(new))
+
+    def draw(core: on_cores.Cores, variables: Variables, own: Any) -> Iterator[tuple[np.ndarray, float]]:
+        tell()
+        branch, batch = own
+        yield _norms(core, branch, network, loss, probe, variables, *batch)
+
+    found = on_cores.over_batches(on_cores.shared_cores(), draw, variables, list(new.values()))
+    columns |= {i: column for i, (column,) in zip(new, found, strict=True)}
+    tell()
+    norms, whole = zip(*(columns[i] for i in range(draws)), strict=True)
     return of_draws(
         np.stack(norms, axis=1),
         np.array(whole),
@@ -296,27 +304,33 @@ def path_norms(
         raise ValueError(f"branch has shape {branch.shape}; allowed: {allowed}")
     size = max(len(np.asarray(labels)), 1)
     (batch,) = whole_batches(network, variables, images, labels, size).keyed(seed)
-    return _norms(branch, network, loss, probe, variables, *batch)[0]
+    return _norms(on_cores.Cores(), branch, network, loss, probe, variables, *batch)[0]
 
 
 def _norms(
-    branch: np.ndarray, network: Network, loss: Loss, probe: Probe, *batch: Any
+    core: on_cores.Cores,
+    branch: np.ndarray,
+    network: Network,
+    loss: Loss,
+    probe: Probe,
+    variables: Variables,
+    *batch: Any,
 ) -> tuple[np.ndarray, float]:
     """Norms float64 [paths], and that of the whole gradient. Every path crosses the branches of plain units,
     whatever ``branch`` says."""
     through = (branch | ~network.residual).T
-    norms, logs = jax.device_get(_walk_paths(network, loss, probe, through, *batch))
+    given = variables, *core.split(batch)
+    norms, logs = jax.device_get(_walk_paths(core, network, loss, probe, through, *given))
     *single, whole = probe.of_examples(norms) * np.exp(np.asarray(logs, np.float64))
     return np.array(single), float(whole)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
+@on_cores.jit(static=4)
 def _walk_paths(
-    network: Network, loss: Loss, probe: Probe, through: jax.Array, *batch: Any
+    core: on_cores.Cores, network: Network, loss: Loss, probe: Probe, through: jax.Array, *batch: Any
 ) -> tuple[jax.Array, jax.Array]:
     """Norms [paths + 1, B] of scaled gradients, and logarithms [paths + 1] of their scales; the last row is
-    the
-    whole gradient.
+    the whole gradient.
 
     ``batch`` is (variables, images, labels, key); ``through`` is bool [units, paths].
     """
