@@ -17,6 +17,7 @@ from resjax.studies.lesions.reorder import reorder
 from resjax.studies.lesions.subsets import random_halves, random_subsets
 from resjax.studies.options import Options, Recorded
 from resjax.studies.paths import path_sampled
+from resjax.studies.paths.path_sampled import sample_paths
 from resjax.studies.paths.paths import paths
 from resjax.studies.study import Bench
 
@@ -83,8 +84,21 @@ def test_paths_are_added(ran):
     added = paths(*given, draws=5, batch_size=BATCH, earlier=few)
     assert len(ran) == 2
     assert added.to_json() == all_.to_json()
-    with pytest.raises(ValueError, match="2 batches of 4 examples; allowed: the same batches, 1 of 4"):
-        paths(NETWORK, VARIABLES, *examples(4), draws=5, batch_size=BATCH, earlier=few)
+    with pytest.raises(ValueError, match="2 batches of 4 examples; allowed: any number of batches of 3"):
+        paths(NETWORK, VARIABLES, *examples(4), draws=5, batch_size=3, earlier=few)
+
+
+# Six draws, then seven. Draw i is of batch i mod the number of batches, so these are new.
+@pytest.mark.parametrize(("batches", "new"), [(2, [2, 3, 6]), (4, [6]), (1, [1, 2, 3, 5, 6])])
+def test_draws_on_the_same_batch_are_kept(batches, new, ran):
+    images, labels = examples(16)
+    count = BATCH * batches
+    few = sample_paths(NETWORK, VARIABLES, images[:count], labels[:count], draws=6, batch_size=BATCH)
+    all_ = sample_paths(NETWORK, VARIABLES, images, labels, draws=7, batch_size=BATCH)
+    del ran[:]
+    added = sample_paths(NETWORK, VARIABLES, images, labels, draws=7, batch_size=BATCH, earlier=few)
+    assert len(ran) == len(new)
+    assert added.to_json() == all_.to_json()
 
 
 def test_a_kept_result_with_fewer_draws_is_added_to(tmp_path, ran):
@@ -101,8 +115,8 @@ def test_a_kept_result_with_fewer_draws_is_added_to(tmp_path, ran):
     added = study.run(run, more, earlier=earlier)
     assert 0 < len(ran) < alone
     assert study.points("a", added)[0] == study.points("a", all_)[0]
-    # Other examples are another measurement.
-    assert kept.earlier(run, study, dataclasses.replace(more, max_examples=3, gradient_batches=3)) is None
+    # Other random numbers are another measurement.
+    assert kept.earlier(run, study, dataclasses.replace(more, seed=1)) is None
 
 
 def test_what_a_study_did_not_read_does_not_repeat_it(tmp_path):

@@ -88,6 +88,12 @@ def test_evaluation_pictures_are_read_forwards_and_come_in_the_order_of_an_analy
     np.testing.assert_array_equal(images, every[:5])
 
 
+def test_the_first_training_pictures_of_an_analysis_are_the_same_however_many_there_are(files):
+    (few, few_labels), (more, more_labels) = (_read(stream(files), "train", most, 5) for most in (4, 11))
+    np.testing.assert_array_equal(few, more[:4])
+    np.testing.assert_array_equal(few_labels, more_labels[:4])
+
+
 def test_an_epoch_sees_each_training_picture_once(files):
     labels = [batch["label"] for batch in take(stream(files).train_batches(0, 11), 2)]
     for epoch in labels:

@@ -160,10 +160,16 @@ class WholeBatches:
         return f"{len(self.pairs)} of {self.size} examples"
 
     def keyed(
-        self, seed: int, progress: Progress | None = None
+        self, seed: int, progress: Progress | None = None, first: int = 0
     ) -> Iterator[tuple[Any, np.ndarray, jax.Array]]:
-        """Images, labels and a random key of each batch; reports progress."""
-        for i, pair in enumerate(reported(self.pairs, progress)):
+        """Images, labels and a random key of each batch from number ``first`` on; reports progress.
+
+        Raises:
+          ValueError: there is no batch of this number.
+        """
+        if not 0 <= first < len(self.pairs):
+            raise ValueError(f"first_batch={first}; allowed: 0 … {len(self.pairs) - 1}")
+        for i, pair in enumerate(reported(self.pairs[first:], progress), first):
             yield *pair, jax.random.fold_in(jax.random.key(seed), i)
 
 

@@ -150,6 +150,7 @@ def path_spectrum(
     loss: Loss = cross_entropy,
     probe: Probe = PAPER,
     batch_size: int = BATCH_SIZE,
+    first_batch: int = 0,
     step: int = 0,
     seed: int = 0,
     progress: Progress | None = None,
@@ -162,11 +163,13 @@ def path_spectrum(
       probe: BatchNorm's mode, reduction, norm, and where the gradient is measured.
       batch_size: examples in a batch, or all examples where there are fewer. The result depends on it,
         because a gradient belongs to a batch; examples beyond the last whole batch are not used.
+      first_batch: number of the first batch that is measured (``resjax.studies.more_batches``).
       step: training steps done, noted in the result.
       seed: seed of dropout, used with ``probe.train``.
 
     Raises:
-      ValueError: also for gates other than 1 of units without a shortcut.
+      ValueError: also for gates other than 1 of units without a shortcut, and for a
+        ``first_batch`` that is not there.
     """
     batches = whole_batches(network, variables, images, labels, batch_size)
     factors = network.all_gates(gates)
@@ -181,7 +184,7 @@ def path_spectrum(
     found: list[tuple[np.ndarray, ...]] = []
     cores = on_cores.shared_cores().if_shared(batches.size)
     variables, *changed = cores.copy((variables, factors, checked))
-    for *examples, key in batches.keyed(seed, progress):
+    for *examples, key in batches.keyed(seed, progress, first_batch):
         batch = variables, *cores.split(tuple(examples)), key, *changed
         out = jax.device_get(_spectrum(cores, network, loss, probe, *batch))
         norms, parts, total, scale = (np.asarray(v, np.float64) for v in out)

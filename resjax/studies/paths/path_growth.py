@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any, NamedTuple, Self, Unpack
 
 import numpy as np
@@ -40,6 +41,7 @@ from resjax.studies.batches import Progress, Running
 from resjax.studies.costs import Cost
 from resjax.studies.intervals import LEVEL, of_mean
 from resjax.studies.moments import at_moments, moment
+from resjax.studies.more_batches import add_batches
 from resjax.studies.options import Options
 from resjax.studies.paths.path_counts import between, one_path
 from resjax.studies.paths.path_exact import PathSpectrum, path_spectrum
@@ -102,6 +104,7 @@ def path_growth(
     labels: ArrayLike,
     *,
     probe: Probe = TRAINING,
+    first_batch: int = 0,
     seed: int = 0,
     **how: Unpack[Running],
 ) -> PathGrowth:
@@ -115,7 +118,8 @@ def path_growth(
     def measure(step: int, variables: Variables, tell: Progress) -> PathGrowth:
         own: Running = how | {"progress": tell}
         given = network, variables, images, labels
-        spectrum = path_spectrum(*given, probe=probe, step=step, seed=seed, **own)
+        which: dict[str, Any] = {"first_batch": first_batch, "step": step, "seed": seed}
+        spectrum = path_spectrum(*given, probe=probe, **which, **own)
         fields = {f.name: getattr(spectrum, f.name) for f in dataclasses.fields(spectrum)}
         return PathGrowth(**fields, scale=unit_scales(network, variables)[None])
 
@@ -296,7 +300,8 @@ def measure(bench: Bench) -> PathGrowth:
     images, labels = bench.data(STUDY_BATCH * study_batches(options))
     steps = sorted({*([0] if run.from_scratch else []), *run.steps, run.step})
     how: Running = bench.running | {"batch_size": STUDY_BATCH}
-    return path_growth(run.network, steps, run.at, images, labels, seed=options.seed, **how)
+    given, seed = (run.network, steps, run.at, images, labels), options.seed
+    return add_batches(bench.earlier, len(labels), partial(path_growth, *given, seed=seed, **how))
 
 
 def cost(run: Subject, options: Options) -> Cost:
@@ -321,6 +326,7 @@ STUDY = Study(
     result=PathGrowth,
     unsuited=lambda run: no_training(run) or one_path(run),
     measure=measure,
+    adds=("gradient_batches",),
     cost=cost,
     plot=plot,
     verdict=verdict,

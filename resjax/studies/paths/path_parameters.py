@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Annotated, Any
 
@@ -37,12 +37,14 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from numpy.typing import ArrayLike
 
+from resjax.cpu import shared_batches as on_cores
 from resjax.network import Network, Variables
 from resjax.network.losses import Loss, cross_entropy
 from resjax.studies import style
-from resjax.studies.batches import Progress, Running, whole_batches
+from resjax.studies.batches import Progress, Running, counted, whole_batches
 from resjax.studies.costs import Cost
 from resjax.studies.intervals import of_mean
+from resjax.studies.more_batches import add_batches
 from resjax.studies.options import Options
 from resjax.studies.paths.path_counts import between, one_path
 from resjax.studies.paths.path_exact import part_of, walk_lengths
@@ -125,6 +127,7 @@ def path_parameters(
     loss: Loss = cross_entropy,
     probe: Probe = PAPER,
     batch_size: int = BATCH_SIZE,
+    first_batch: int = 0,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> PathParameters:
@@ -139,10 +142,15 @@ def path_parameters(
             f"norm={probe.norm!r}; allowed: 'batch', because the gradient of a weight is a sum over the batch"
         )
     batches = whole_batches(network, variables, images, labels, batch_size)
-    found = [
-        jax.device_get(_by_unit(network, loss, probe, variables, *batch))
-        for batch in batches.keyed(seed, progress)
-    ]
+    keyed = list(batches.keyed(seed, first=first_batch))
+    tell = counted(progress, len(keyed))
+
+    def split(core: on_cores.Cores, variables: Variables, batch: Any) -> Iterator[Any]:
+        tell()
+        yield jax.device_get(_by_unit(core, network, loss, probe, variables, *core.split(batch)))
+
+    found = [own for (own,) in on_cores.over_batches(on_cores.shared_cores(), split, variables, keyed)]
+    tell()
     norms, parts, total, scale = (np.stack(values) for values in zip(*found, strict=True))
     scale = scale.astype(np.float64)[:, None]
     choices = {**probe.choices(), "norm": "L2 over all parameters of a unit"}
@@ -171,8 +179,10 @@ def _by_length(values: np.ndarray, residual: np.ndarray) -> np.ndarray:
     return placed
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def _by_unit(network: Network, loss: Loss, probe: Probe, *batch: Any) -> tuple[jax.Array, ...]:
+@on_cores.jit(static=4)
+def _by_unit(
+    core: on_cores.Cores, network: Network, loss: Loss, probe: Probe, *batch: Any
+) -> tuple[jax.Array, ...]:
     """Norms and contributions [unit, row], the whole norms [unit], and the scale that norms are divided by.
 
     ``batch`` is (variables, images, labels, key).
@@ -298,7 +308,8 @@ def table(r: PathParameters) -> Columns:
 def measure(bench: Bench) -> PathParameters:
     images, labels = bench.data(STUDY_BATCH * study_batches(bench.options))
     how: Running = bench.running | {"batch_size": STUDY_BATCH}
-    return path_parameters(*bench.network(), images, labels, seed=bench.options.seed, **how)
+    given, seed = (*bench.network(), images, labels), bench.options.seed
+    return add_batches(bench.earlier, len(labels), partial(path_parameters, *given, seed=seed, **how))
 
 
 def cost(run: Subject, options: Options) -> Cost:
@@ -323,6 +334,7 @@ STUDY = Study(
     control=True,
     unsuited=one_path,
     measure=measure,
+    adds=("gradient_batches",),
     cost=cost,
     plot=plot,
     verdict=verdict,

@@ -38,7 +38,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property, partial
 from typing import Annotated, Any
 
@@ -48,10 +48,11 @@ import numpy as np
 from jax import lax
 from numpy.typing import ArrayLike
 
+from resjax.cpu import shared_batches as on_cores
 from resjax.network import Network, Variables
 from resjax.network.losses import Loss, cross_entropy
 from resjax.studies import style
-from resjax.studies.batches import Progress, WholeBatches, reported, whole_batches
+from resjax.studies.batches import Progress, WholeBatches, counted, whole_batches
 from resjax.studies.intervals import jackknife, of_positive_mean
 from resjax.studies.marks import explain_lines
 from resjax.studies.paths.path_counts import show_lengths
@@ -214,28 +215,38 @@ def sample_paths(
     Args: those of ``path_spectrum``, where ``progress`` counts draws, and
       draws: paths of each length, 2 or more.
       seed: seed of paths and of resampled draws, and of dropout with ``probe.train``.
-      earlier: a result that differs in the number of draws alone; its draws are not measured again.
+      earlier: a result that differs in the numbers of draws and of batches alone; its draws are not measured
+        again where they are of the same batch.
 
     Raises:
-      ValueError: also for fewer than two draws, and for an earlier result of other batches.
+      ValueError: also for fewer than two draws, and for an earlier result of batches of another size.
     """
     if draws < 2:
         raise ValueError(f"draws={draws}; allowed: 2 or more, because one draw has no interval")
     batches = whole_batches(network, variables, images, labels, batch_size)
     probe = probe.fits(batches.pairs[0][0])
     residual, plain = count_units(network)
-    rng, columns = np.random.default_rng(seed), _columns(earlier, batches)[:draws]
-    in_turn = itertools.cycle(batches.keyed(seed))
-    for i in reported(range(draws), progress):
-        batch = next(in_turn)
-        # One path of each length: the first 0, 1, 2, … units of a random order take their branch.
+    rng, columns = np.random.default_rng(seed), _known(earlier, batches)
+    new: dict[int, Any] = {}
+    for i, batch in zip(range(draws), itertools.cycle(batches.keyed(seed)), strict=False):
+        # One path of each length: the first 0, 1, 2, … units of a random order take their branch. These
+        # random numbers are drawn for known draws, too, so that the others are the same.
         place = rng.permuted(np.tile(np.arange(residual), (residual + 1, 1)), axis=1)
-        if i < len(columns):
-            continue  # the random numbers are drawn, so the next draw is the next one
         branch = np.zeros((residual + 1, network.num_units), bool)
         branch[:, network.residual] = place < np.arange(residual + 1)[:, None]
-        columns.append(_norms(branch, network, loss, probe, variables, *batch))
-    norms, whole = zip(*columns, strict=True)
+        if i not in columns:
+            new[i] = branch, batch
+    tell = counted(progress, len(new))
+
+    def draw(core: on_cores.Cores, variables: Variables, own: Any) -> Iterator[tuple[np.ndarray, float]]:
+        tell()
+        branch, batch = own
+        yield _norms(core, branch, network, loss, probe, variables, *batch)
+
+    found = on_cores.over_batches(on_cores.shared_cores(), draw, variables, list(new.values()))
+    columns |= {i: column for i, (column,) in zip(new, found, strict=True)}
+    tell()
+    norms, whole = zip(*(columns[i] for i in range(draws)), strict=True)
     return of_draws(
         np.stack(norms, axis=1),
         np.array(whole),
@@ -255,17 +266,19 @@ def sample_paths(
     )
 
 
-def _columns(earlier: PathSample | None, batches: WholeBatches) -> list[tuple[np.ndarray, float]]:
-    """The draws of an earlier result on the same batches: norms [length], and that of the whole gradient."""
+def _known(earlier: PathSample | None, batches: WholeBatches) -> dict[int, tuple[np.ndarray, float]]:
+    """{number of a draw: norms [length], and that of the whole gradient}, of those draws of an earlier result
+    that are of the same batch as here."""
     if earlier is None:
-        return []
-    had = earlier.batches, earlier.batch_size
-    if had != (len(batches.pairs), batches.size):
+        return {}
+    had, now = earlier.batches, len(batches.pairs)
+    if had is None or earlier.batch_size != batches.size:
         raise ValueError(
-            f"the earlier draws are of {had[0]} batches of {had[1]} examples; allowed: the same batches, "
-            f"{batches}"
+            f"the earlier draws are of {had} batches of {earlier.batch_size} examples; "
+            f"allowed: any number of batches of {batches.size}"
         )
-    return [(norm, float(total)) for norm, total in zip(earlier.norm.T, earlier.total, strict=True)]
+    draws = enumerate(zip(earlier.norm.T, earlier.total, strict=True))
+    return {i: (norm, float(total)) for i, (norm, total) in draws if i % had == i % now}
 
 
 def path_norms(
@@ -291,27 +304,33 @@ def path_norms(
         raise ValueError(f"branch has shape {branch.shape}; allowed: {allowed}")
     size = max(len(np.asarray(labels)), 1)
     (batch,) = whole_batches(network, variables, images, labels, size).keyed(seed)
-    return _norms(branch, network, loss, probe, variables, *batch)[0]
+    return _norms(on_cores.Cores(), branch, network, loss, probe, variables, *batch)[0]
 
 
 def _norms(
-    branch: np.ndarray, network: Network, loss: Loss, probe: Probe, *batch: Any
+    core: on_cores.Cores,
+    branch: np.ndarray,
+    network: Network,
+    loss: Loss,
+    probe: Probe,
+    variables: Variables,
+    *batch: Any,
 ) -> tuple[np.ndarray, float]:
     """Norms float64 [paths], and that of the whole gradient. Every path crosses the branches of plain units,
     whatever ``branch`` says."""
     through = (branch | ~network.residual).T
-    norms, logs = jax.device_get(_walk_paths(network, loss, probe, through, *batch))
+    given = variables, *core.split(batch)
+    norms, logs = jax.device_get(_walk_paths(core, network, loss, probe, through, *given))
     *single, whole = probe.of_examples(norms) * np.exp(np.asarray(logs, np.float64))
     return np.array(single), float(whole)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
+@on_cores.jit(static=4)
 def _walk_paths(
-    network: Network, loss: Loss, probe: Probe, through: jax.Array, *batch: Any
+    core: on_cores.Cores, network: Network, loss: Loss, probe: Probe, through: jax.Array, *batch: Any
 ) -> tuple[jax.Array, jax.Array]:
     """Norms [paths + 1, B] of scaled gradients, and logarithms [paths + 1] of their scales; the last row is
-    the
-    whole gradient.
+    the whole gradient.
 
     ``batch`` is (variables, images, labels, key); ``through`` is bool [units, paths].
     """

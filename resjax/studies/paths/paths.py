@@ -21,6 +21,7 @@ fifth of the draws.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Unpack
 
 import numpy as np
@@ -30,6 +31,7 @@ from resjax.network import Network, Variables
 from resjax.studies import style
 from resjax.studies.batches import Running, following, whole_batches
 from resjax.studies.marks import explain_lines
+from resjax.studies.more_batches import add_batches
 from resjax.studies.paths.path_counts import between, one_path, show_lengths
 from resjax.studies.paths.path_exact import PathSpectrum, path_spectrum
 from resjax.studies.paths.path_lengths import log_path_counts, path_shares, share_between
@@ -62,20 +64,19 @@ def paths(
 ) -> Paths:
     """``path_spectrum`` and ``sample_paths`` on the same batches, with their arguments and errors.
 
-    ``progress`` counts batches and draws together. With ``earlier``, a result that differs in the number of
-    draws alone, only the missing draws are measured.
+    ``progress`` counts batches and draws together. With ``earlier``, a result that differs in the numbers of
+    draws and of batches alone, only new batches are measured, and draws that are new or of another batch.
     """
     given = network, variables, images, labels
     batches = len(whole_batches(*given, how.get("batch_size", BATCH_SIZE)).pairs)
     tell, of = how.get("progress"), batches + draws
     first: Running = how | {"progress": following(tell, 0, of)}
     then: Running = how | {"progress": following(tell, batches, of)}
-    mode, old = probe.statistics, None
-    if earlier is not None and mode in earlier.sample:
-        spectrum, old = earlier.exact[mode], earlier.sample[mode]
-    else:
-        spectrum = path_spectrum(*given, probe=probe, seed=seed, **first)
-    sample = sample_paths(*given, draws=draws, probe=probe, seed=seed, earlier=old, **then)
+    mode = probe.statistics
+    old, drawn = (earlier.exact.get(mode), earlier.sample.get(mode)) if earlier else (None, None)
+    exactly = partial(path_spectrum, *given, probe=probe, seed=seed, **first)
+    spectrum = add_batches(old, np.shape(labels)[0], exactly)
+    sample = sample_paths(*given, draws=draws, probe=probe, seed=seed, earlier=drawn, **then)
     return Paths({mode: spectrum}, {mode: sample})
 
 
@@ -297,7 +298,7 @@ STUDY = Study(
     control=True,
     unsuited=one_path,
     measure=measure,
-    adds=("path_draws",),
+    adds=("path_draws", "gradient_batches"),
     cost=cost,
     plot=plot,
     verdict=verdict,

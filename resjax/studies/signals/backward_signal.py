@@ -304,6 +304,7 @@ STUDY = Study(
     ),
     result=BackwardSignal,
     measure=lambda bench: on_training_batches(bench, backward_signal, loss=bench.run.loss),
+    adds=("gradient_batches",),
     cost=cost,
     plot=plot,
     verdict=verdict,

@@ -303,6 +303,7 @@ STUDY = Study(
     result=BranchVariance,
     unsuited=lambda run: None if run.residual else NO_SHORTCUT,
     measure=measure,
+    adds=("gradient_batches",),
     cost=cost,
     plot=plot,
     verdict=verdict,

@@ -312,6 +312,7 @@ STUDY = Study(
     measure=lambda bench: on_training_batches(
         bench, gradients, loss=bench.run.loss, optimizer=bench.run.optimizer
     ),
+    adds=("gradient_batches",),
     cost=cost,
     plot=plot,
     headline=headline,

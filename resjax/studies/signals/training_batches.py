@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypedDict, TypeVar
 
 import jax
@@ -13,6 +14,7 @@ from numpy.typing import ArrayLike
 from resjax.network import Network, Variables
 from resjax.studies.batches import Progress, WholeBatches, whole_batches
 from resjax.studies.moments import at_moments
+from resjax.studies.more_batches import add_batches
 from resjax.studies.paths.path_walk import Probe
 from resjax.studies.study import Bench
 
@@ -31,6 +33,7 @@ class FirstBatches(TypedDict, total=False):
     # batch are not used, because batch statistics need batches of one size.
     batch_size: int
     max_batches: int  # the largest number of batches, default 8
+    first_batch: int  # number of the first that is measured, default 0; for ``add_batches``
     step: int  # training steps done, noted in the result, default 0
     seed: int  # of dropout and stochastic depth, default 0
     progress: Progress | None
@@ -45,6 +48,7 @@ class Batches(WholeBatches):
     step: int
     seed: int
     progress: Progress | None
+    first: int
 
     @property
     def choices(self) -> dict[str, Any]:
@@ -54,8 +58,9 @@ class Batches(WholeBatches):
         return {"BatchNorm": statistics, **mode, "batches": str(self), "seed": self.seed}
 
     def measure(self, run: Callable[..., Any]) -> list[np.ndarray]:
-        """Each output of ``run(images, labels, key)`` over the batches, as float64 [1, batch, …]."""
-        rows = [jax.device_get(run(*batch)) for batch in self.keyed(self.seed, self.progress)]
+        """Each output of ``run(images, labels, key)`` over the batches from number ``first`` on, as float64
+        [1, batch, …]."""
+        rows = [jax.device_get(run(*batch)) for batch in self.keyed(self.seed, self.progress, self.first)]
         return [np.array([values], np.float64) for values in zip(*rows, strict=True)]
 
 
@@ -68,6 +73,7 @@ def first_batches(
     train: bool | None = None,
     batch_size: int = 128,
     max_batches: int = 8,
+    first_batch: int = 0,
     step: int = 0,
     seed: int = 0,
     progress: Progress | None = None,
@@ -82,7 +88,7 @@ def first_batches(
     pairs = whole_batches(network, variables, images, labels, batch_size).pairs[:max_batches]
     if train is None:  # without batch statistics, both modes are the same up to dropout
         train = network.trains or bool(jax.tree.leaves(variables.get("batch_stats", {})))
-    return Batches(pairs, train, network.trains, step, seed, progress)
+    return Batches(pairs, train, network.trains, step, seed, progress, first_batch)
 
 
 def init_and_now(bench: Bench, analysis: Callable[..., R], *examples: np.ndarray, **options: Any) -> R:
@@ -98,8 +104,10 @@ def init_and_now(bench: Bench, analysis: Callable[..., R], *examples: np.ndarray
 
 
 def on_training_batches(bench: Bench, analysis: Callable[..., R], **options: Any) -> R:
-    """``init_and_now`` on images and labels of the first training batches."""
+    """``init_and_now`` on images and labels of the first training batches; those of ``bench.earlier`` are not
+    measured again."""
     run, most = bench.run, bench.options.gradient_batches
     images, labels = bench.data(run.train_batch_size * most)
     batches = {"batch_size": run.train_batch_size, "max_batches": most}
-    return init_and_now(bench, analysis, images, labels, **batches, **options)
+    measure = partial(init_and_now, bench, analysis, images, labels, **batches, **options)
+    return add_batches(bench.earlier, len(labels), measure)
