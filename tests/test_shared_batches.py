@@ -9,12 +9,7 @@ from network_helpers import draw
 from script_helpers import run_each
 
 from resjax import models
-from resjax.analysis import (
-    delete_subsets,
-    equivariance,
-    lesion,
-    looping,
-)
+from resjax.analysis import delete_subsets, equivariance, identity, lesion, looping
 from resjax.cpu import shared_batches as cores
 from resjax.studies.batches import padded_batches, sharing
 from resjax.studies.lesions import prefixes
@@ -112,9 +107,11 @@ def test_two_of_the_tests_devices_find_what_one_does(monkeypatch):
             np.testing.assert_allclose(getattr(own, name), getattr(alone, name), rtol=2e-4, atol=2e-5)
 
 
+# Each of two gets 10 images, five at a time (identity); of 3 images that fit, with their copies, 2.
 @pytest.mark.parametrize(
     "analysis, size, fields",
     [
+        (identity, 20, ("ratio", "cosine", "novelty", "estimation_mean", "estimation_std")),
         (equivariance, 15, ("whole", "in_place", "error", "agreement", "logits")),
     ],
 )
@@ -123,7 +120,7 @@ def test_one_program_on_two_of_the_tests_devices_finds_what_one_does(analysis, s
         models.defaults("resnet", stage_sizes=(2,), widths=(4,)), image_shape=(6, 6, 1), num_classes=4
     )
     rng = np.random.default_rng(0)
-    x, y = rng.standard_normal((8, 6, 6, 1)).astype(np.float32), rng.integers(0, 4, 8)
+    x, y = rng.standard_normal((20, 6, 6, 1)).astype(np.float32), rng.integers(0, 4, 20)
     given, used = (network, draw(network, (6, 6, 1)), x, y), set()
     one = analysis(*given, batch_size=size)
     split = cores.Cores.split
