@@ -9,9 +9,9 @@ from network_helpers import draw
 from script_helpers import run_each
 
 from resjax import models
-from resjax.analysis import delete_subsets, lesion, looping
+from resjax.analysis import delete_subsets, equivariance, identity, lesion, looping
 from resjax.cpu import shared_batches as cores
-from resjax.studies.batches import padded_batches
+from resjax.studies.batches import padded_batches, sharing
 from resjax.studies.lesions import prefixes
 from resjax.studies.variants import measure, with_gates
 
@@ -105,6 +105,55 @@ def test_two_of_the_tests_devices_find_what_one_does(monkeypatch):
     for own, alone in zip(found, one, strict=True):
         for name in ("error", "loss", "kl", "agreement"):
             np.testing.assert_allclose(getattr(own, name), getattr(alone, name), rtol=2e-4, atol=2e-5)
+
+
+# Each of two gets 10 images, five at a time (identity); of 3 images that fit, with their copies, 2.
+@pytest.mark.parametrize(
+    "analysis, size, fields",
+    [
+        (identity, 20, ("ratio", "cosine", "novelty", "estimation_mean", "estimation_std")),
+        (equivariance, 15, ("whole", "in_place", "error", "agreement", "logits")),
+    ],
+)
+def test_one_program_on_two_of_the_tests_devices_finds_what_one_does(analysis, size, fields, monkeypatch):
+    network = models.build(
+        models.defaults("resnet", stage_sizes=(2,), widths=(4,)), image_shape=(6, 6, 1), num_classes=4
+    )
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((20, 6, 6, 1)).astype(np.float32), rng.integers(0, 4, 20)
+    given, used = (network, draw(network, (6, 6, 1)), x, y), set()
+    one = analysis(*given, batch_size=size)
+    split = cores.Cores.split
+
+    def watched(self, tree):
+        used.add(self.count)
+        return split(self, tree)
+
+    monkeypatch.setattr(cores.Cores, "split", watched)
+    monkeypatch.setattr(cores, "shared_cores", two_cores)
+    two = analysis(*given, batch_size=size)
+    assert used == {2}
+    for name in fields:
+        assert np.isfinite(getattr(one, name)).any(), name
+        np.testing.assert_allclose(getattr(two, name), getattr(one, name), rtol=2e-4, atol=2e-5, err_msg=name)
+
+
+def test_a_batch_that_two_cores_can_t_share_equally_runs_on_one_device(monkeypatch):
+    monkeypatch.setattr(cores, "shared_cores", two_cores)
+    counts = []
+
+    @cores.jit(static=1)
+    def run(core, factor, x, shift):
+        counts.append(core.count)
+        return factor * x + shift
+
+    on_batch = sharing(run, np.float32(2))
+    for size in (4, 3):
+        x = np.arange(size, dtype=np.float32)
+        found = on_batch((x,), np.float32(1))
+        np.testing.assert_array_equal(found, 2 * x + 1)
+        assert len(found.devices()) == counts[-1]
+    assert counts == [2, 1]
 
 
 def test_devices_that_are_no_cores_are_left_alone():

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
-from resjax.cpu.shared_batches import even_size
+from resjax.cpu import shared_batches as on_cores
 from resjax.network import Network, Variables
 from resjax.network.losses import Loss, Metric
 from resjax.studies.examples import checked_examples, num_examples, take
@@ -137,7 +137,7 @@ def padded_batches(
     most = max(batch_size // multiple, 1) * multiple
     examples = num_examples(images)
     count = -(-examples // most)
-    size = even_size(examples, count * multiple, most // multiple) * multiple
+    size = on_cores.even_size(examples, count * multiple, most // multiple) * multiple
     for i in reported(range(count), progress):
         # Padding repeats a real example: zeros could be outside the range a network was trained on.
         rows = np.arange(i * size, (i + 1) * size)
@@ -188,6 +188,29 @@ def whole_batches(
     size = min(batch_size, len(known))
     cuts = [slice(i, i + size) for i in range(0, len(known) - size + 1, size)]
     return WholeBatches([(take(images, own), known[own].astype(np.int32)) for own in cuts])
+
+
+def sharing(run: Callable[..., T], variables: Variables) -> Callable[..., T]:
+    """``run`` as a function of (examples, *others): one program on all cores if they can share the examples
+    equally, else on one device (``resjax.cpu.shared_batches``).
+
+    ``examples`` is a tuple of arrays, or of pytrees of arrays, [B, …]; ``others`` are not split.
+
+    Args:
+      run: calls a program of ``on_cores.jit`` with (cores, variables, *examples, *others). The program has
+        ended when its result is returned.
+      variables: copied to each core once.
+    """
+    shared = on_cores.shared_cores()
+    copies: dict[on_cores.Cores, Variables] = {}
+
+    def on_batch(examples: tuple[Any, ...], *others: Any) -> T:
+        cores = shared.if_shared(num_examples(examples))
+        if cores not in copies:
+            copies[cores] = cores.copy(variables)
+        return cores.wait(run(cores, copies[cores], *cores.split(examples), *others))
+
+    return on_batch
 
 
 def per_example(

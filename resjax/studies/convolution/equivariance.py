@@ -47,9 +47,10 @@ import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
+from resjax.cpu import shared_batches as on_cores
 from resjax.network import Network, Variables
 from resjax.studies import pointing, style
-from resjax.studies.batches import BATCH_SIZE, Progress, padded_batches, reported, total
+from resjax.studies.batches import BATCH_SIZE, Progress, padded_batches, reported, sharing, total
 from resjax.studies.convolution import moves
 from resjax.studies.costs import Cost, evaluated
 from resjax.studies.examples import checked_examples, only_images, only_modules
@@ -114,10 +115,11 @@ def equivariance(
     copies = 1 + len(moves.DIRECTIONS)  # of each example, which run together
     together = batch_size // copies or min(1, batch_size)
     sums: dict[int, moves.Sums] = {}
+    multiple = on_cores.shared_cores().count
+    run = sharing(lambda cores, *given: moves.moved_batch(cores, network, steps, *given), variables)
     for pixels in reported(sorted({*range(most + 1), *own}), progress):
         sums[pixels] = total(
-            moves.moved_batch(network, steps, variables, pixels, *batch)
-            for batch in padded_batches(images, labels, together)
+            run(batch, pixels) for batch in padded_batches(images, labels, together, multiple=multiple)
         )
     probes = images[:_PROBES]
     noise = np.random.default_rng(seed).normal(0, 2, probes.shape).astype(probes.dtype)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from resjax.cpu import shared_batches as on_cores
 from resjax.models.layer_table import layer_table
 from resjax.network import Network, Tap, Variables
 from resjax.network.cut import beside_branch
@@ -49,19 +50,21 @@ class Sums(NamedTuple):
     size: Any  # sum of squares of the logits
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@on_cores.jit(static=3)
 def moved_batch(
+    cores: on_cores.Cores,
     network: Network,
     steps: tuple[Steps, ...],
     variables: Variables,
-    pixels: jax.Array,
     images: jax.Array,
     labels: jax.Array,
     mask: jax.Array,
+    pixels: jax.Array,
 ) -> Sums:
     """Sums over one batch and its four shifted copies."""
     copies = [translate(images, pixels * down, pixels * right) for down, right in _MOVES]
-    x = jnp.concatenate([images, *copies])
+    # The copies of an image stay together, on its core.
+    x = jnp.stack([images, *copies], 1).reshape(-1, *images.shape[1:])
     weight = mask.astype(jnp.float32)
 
     def squares(a: jax.Array) -> jax.Array:
@@ -71,7 +74,7 @@ def moved_batch(
         if y.ndim != 4:
             return Map(*(jnp.zeros((0, 0)),) * 4)
         y = y.astype(jnp.promote_types(y.dtype, jnp.float32))
-        before, *after = y.reshape(5, -1, *y.shape[1:])
+        before, *after = _by_copy(y)
         sums = []
         for move, moved in zip(_MOVES, after, strict=True):
             by = [pixels * m // s for m, s in zip(move, step, strict=True)]
@@ -90,7 +93,7 @@ def moved_batch(
         return jax.tree.map(lambda *v: sum(v), *sums)
 
     maps, logits = _walk(network, variables, x, look, steps)
-    before, *after = logits.reshape(5, -1, logits.shape[-1])
+    before, *after = _by_copy(logits)
     answer, answers = before.argmax(-1), jnp.stack(after).argmax(-1)
     squared = jnp.square(jnp.stack(after) - before[None])
     return Sums(
@@ -100,6 +103,11 @@ def moved_batch(
         jnp.sum(weight[None, :, None] * squared),
         len(after) * jnp.sum(weight[:, None] * jnp.square(before)),
     )
+
+
+def _by_copy(y: jax.Array) -> jax.Array:
+    """[B · copies, …] → [copies, B, …]: of the images, then of those moved in each direction."""
+    return jnp.moveaxis(y.reshape(-1, 1 + len(_MOVES), *y.shape[1:]), 1, 0)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from resjax.cpu import shared_batches as on_cores
 from resjax.network import Network, Variables
 from resjax.network.losses import Loss
 from resjax.network.periods import Place, by_stack, by_unit, scan_places
@@ -16,12 +16,30 @@ from resjax.network.unit import Parts
 from resjax.studies.paths.path_walk import norm, wide
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@on_cores.jit(static=3)
 def additions(
-    network: Network, loss: Loss, variables: Variables, images: Any, labels: jax.Array
+    cores: on_cores.Cores,
+    network: Network,
+    loss: Loss,
+    variables: Variables,
+    images: Any,
+    labels: jax.Array,
 ) -> dict[str, jax.Array]:
     """Measures of each unit and example, [unit, B], NaN where undefined: ratio, cosine, novelty;
     estimation and square, the mean and mean square of a_i − a_last; last, the mean square of a_last."""
+
+    def of_images(variables: Variables, examples: tuple[Any, jax.Array]) -> dict[str, jax.Array]:
+        found = _additions(network, loss, variables, *examples)
+        return jax.tree.map(jnp.transpose, found)  # [B, unit]
+
+    found = on_cores.few_at_a_time(cores, of_images, variables, (images, labels))
+    return jax.tree.map(jnp.transpose, found)
+
+
+def _additions(
+    network: Network, loss: Loss, variables: Variables, images: Any, labels: jax.Array
+) -> dict[str, jax.Array]:
+    """As ``additions``, of all images or a few of them."""
     variables = network.bound(variables, images)
     h, _ = network.run_stem(variables, images)
     places = network.places(variables)

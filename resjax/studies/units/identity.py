@@ -46,7 +46,6 @@ batch at a time are kept. The study also deletes each unit, and does all of it t
 from __future__ import annotations
 
 import dataclasses
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -54,7 +53,7 @@ from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
 from resjax.network.losses import Loss, cross_entropy
-from resjax.studies.batches import BATCH_SIZE, Progress, part, per_example
+from resjax.studies.batches import BATCH_SIZE, Progress, part, per_example, sharing
 from resjax.studies.costs import Cost, data
 from resjax.studies.examples import checked_examples
 from resjax.studies.intervals import bootstrap
@@ -101,8 +100,8 @@ def identity(
             f"the lesions are those of {len(lesions.unit)} units, {lesions.unit[0]} to {lesions.unit[-1]}; "
             f"this network has {len(names)}, {names[0]} to {names[-1]}: delete its own units"
         )
-    run = partial(additions, network, loss, variables)
-    of_each = per_example(run, images, labels, batch_size, progress)
+    run = sharing(lambda cores, *given: additions(cores, network, loss, *given), variables)
+    of_each = per_example(lambda *batch: run(batch), images, labels, batch_size, progress)
     stage = np.array([unit.stack.stage for unit in network.units])
     once = over_images.averages(of_each, np.ones((1, len(labels))))
     found = {name: values[..., 0] for name, values in over_images.statistics(once, stage).items()}
