@@ -98,8 +98,8 @@ def kernel_gradient(x: jax.Array, dy: jax.Array, pads: Pads) -> jax.Array:
     def products(images: jax.Array, gradients: jax.Array) -> jax.Array:
         images = _at_points(padded(images, pads, _needed(tall, wide)), _of_images)
         gradients = _at_points(padded(gradients, none, (_SIDE * tall, _SIDE * wide)), _of_gradients)
-        operands = lax.optimization_barrier((images, gradients))
-        return lax.dot_general(*operands, (((1,), (1,)), ((0,), (0,))))
+        images, gradients = lax.optimization_barrier((images, gradients))
+        return lax.dot_general(images, gradients, (((1,), (1,)), ((0,), (0,))))
 
     # Enough images that adding to the sums, which have 36·C·O elements, takes little of the time.
     most = max(_AT_ONCE_GRADIENT, 4 * c * o)
