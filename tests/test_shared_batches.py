@@ -9,7 +9,15 @@ from network_helpers import draw
 from script_helpers import run_each
 
 from resjax import models
-from resjax.analysis import delete_subsets, equivariance, identity, lesion, looping
+from resjax.analysis import (
+    delete_subsets,
+    equivariance,
+    identity,
+    lesion,
+    looping,
+    path_parameters,
+    sample_paths,
+)
 from resjax.cpu import shared_batches as cores
 from resjax.studies.batches import padded_batches, sharing
 from resjax.studies.lesions import prefixes
@@ -136,6 +144,31 @@ def test_one_program_on_two_of_the_tests_devices_finds_what_one_does(analysis, s
     for name in fields:
         assert np.isfinite(getattr(one, name)).any(), name
         np.testing.assert_allclose(getattr(two, name), getattr(one, name), rtol=2e-4, atol=2e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("analysis, how", [(sample_paths, {"draws": 4}), (path_parameters, {})])
+def test_two_cores_walk_the_paths_of_one_device(analysis, how, monkeypatch):
+    network = models.build(
+        models.defaults("resnet", stage_sizes=(2,), widths=(4,)), image_shape=(6, 6, 1), num_classes=4
+    )
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((15, 6, 6, 1)).astype(np.float32), rng.integers(0, 4, 15)
+    given, calls, used = (network, draw(network, (6, 6, 1)), x, y), [], set()
+    how = {"batch_size": 5, "progress": lambda done, of: calls.append((done, of)), **how}
+    one = analysis(*given, **how)
+    told, split = list(calls), cores.Cores.split
+
+    def watched(self, tree):
+        used.add(self.device)
+        return split(self, tree)
+
+    monkeypatch.setattr(cores.Cores, "split", watched)
+    monkeypatch.setattr(cores, "shared_cores", two_cores)
+    calls.clear()
+    two = analysis(*given, **how)
+    assert used == set(jax.devices()[:2]) and calls == told
+    np.testing.assert_allclose(two.norm, one.norm, rtol=2e-5)
+    np.testing.assert_allclose(two.total, one.total, rtol=2e-5)
 
 
 def test_a_batch_that_two_cores_can_t_share_equally_runs_on_one_device(monkeypatch):
