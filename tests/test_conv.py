@@ -183,8 +183,8 @@ def test_on_one_thread_products_are_the_same(name, batch, monkeypatch, x64):
     y = jax.eval_shape(partial(conv, **case.options()), x, kernel)
     monkeypatch.setattr(one_thread, "PRODUCTS", True)
     few = 2 * max(x[0].size, y.size // batch)
-    for form, name in ((winograd, "_AT_ONCE"), (winograd, "_AT_ONCE_GRADIENT"), (patches, "_AT_ONCE")):
-        monkeypatch.setattr(form, name, few)
+    for form, limit in ((winograd, "_AT_ONCE"), (winograd, "_AT_ONCE_GRADIENT"), (patches, "_AT_ONCE")):
+        monkeypatch.setattr(form, limit, few)
     with one_thread.one_thread():
         actual = jax.jit(lambda *args: everything.__wrapped__(*args, case, "cpu"))(x, kernel)
     for a, e in zip(actual, everything(x, kernel, case, "lax"), strict=True):

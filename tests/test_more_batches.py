@@ -10,6 +10,7 @@ from run_helpers import tiny_run
 
 from resjax.report import kept
 from resjax.studies.catalogue import STUDIES
+from resjax.studies.more_batches import add_batches
 from resjax.studies.options import Options, Recorded
 from resjax.studies.paths import path_exact, path_parameters
 from resjax.studies.signals import backward_signal, branch_variance, gradients
@@ -69,6 +70,13 @@ def test_no_batch_is_measured_where_there_are_no_more(run, monkeypatch):
     monkeypatch.delattr(branch_variance, "_batch")
     added = study.run(run, Options(gradient_batches=9), earlier=every)
     assert added.to_json() == every.to_json()
+
+
+def test_batches_of_another_size_are_refused(run):
+    every = STUDIES["branch_variance"].run(run, TWO)
+    other = dataclasses.replace(every, batch_size=8)
+    with pytest.raises(ValueError, match="the earlier batches have 16 examples, the new ones 8"):
+        add_batches(every, 64, lambda first_batch: other)
 
 
 def test_a_batch_that_is_not_there_is_refused(run):

@@ -154,11 +154,12 @@ def _fast(x: jax.Array, kernel: jax.Array, form: _Form, dilation: Pair = (1, 1))
     strides, pads, groups, alone = form
     kh, kw, c, o = kernel.shape
     plain = groups == 1 and dilation == (1, 1)
-    if (kh, kw) == (1, 1) and groups == 1 and (strides == (1, 1) or not any(map(any, pads))):
+    padded = any(map(any, pads)) or dilation != (1, 1)
+    if (kh, kw) == (1, 1) and groups == 1 and (strides == (1, 1) or not padded):
         x = x[:, :: strides[0], :: strides[1]]
         # Flattened before the product: in a loop, XLA does not flatten the axes itself.
         y = (x.reshape(-1, c) @ kernel[0, 0]).reshape(*x.shape[:3], o)
-        if plain and not any(map(any, pads)):
+        if not padded:
             return y
         # Zeros between and around pixels stay zeros.
         ends = [(*pad, apart - 1) for pad, apart in zip(pads, dilation, strict=True)]

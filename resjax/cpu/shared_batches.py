@@ -90,7 +90,7 @@ class Cores:
 
     def own_size(self, examples: int, batch_size: int) -> int:
         """Examples in each of the batches of single devices, at most ``batch_size`` on all devices together,
-        so that all devices get equally many batches."""
+        so that all devices get about equally many batches."""
         most = max(batch_size // self.count, 1)
         rounds = -(-examples // (most * self.count))
         return even_size(examples, rounds * self.count, most)

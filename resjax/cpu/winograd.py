@@ -4,7 +4,7 @@ The method is Winograd's (1980), for convolutional networks Lavin & Gray's (2016
 neighbouring values y of a convolution of six values d with three weights g need six multiplications instead
 of twelve, one for each of the points 0, p, −p, q, −q and ∞::
 
-    y = Aᵀ[(G g) ⊙ (Bᵀ d)],   M(t) = t · (t² − p²) · (t² − q²)
+    y = Aᵀ[(G g) ⊙ (Bᵀ d)],   M(x) = x · (x² − p²) · (x² − q²)
 
     row of Bᵀ for the point t: coefficients of M / (x − t);   for ∞: of M
     row of G:                  (1, t, t²) / M'(t)             for ∞: (0, 0, 1)
@@ -16,8 +16,8 @@ computes for all of them at once (docs/notes/performance_cpu.md has the speeds).
 a time, and stay in the core's cache. The kernel's gradient is the transpose of this: Bᵀ of the images and A
 of the gradients, products over all tiles, then Gᵀ.
 
-Rounding errors are about three times those of XLA's convolution: 7·10⁻⁷ instead of 2.5·10⁻⁷ of the result's
-root mean square, with 64 channels and float32. They depend on the points (Barabasz et al. 2018,
+Rounding errors are three to five times those of XLA's convolution: 7·10⁻⁷ instead of 2.5·10⁻⁷ of the
+result's root mean square, with 64 channels and float32. They depend on the points (Barabasz et al. 2018,
 arXiv:1803.10986). The points 1 and 2, which are in common use, would double them. bfloat16, whose rounding is
 coarse, is not convolved so.
 """

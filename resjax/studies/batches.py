@@ -219,14 +219,15 @@ def per_example(
     labels: np.ndarray | None,
     batch_size: int,
     progress: Progress | None = None,
+    multiple: int = 1,
 ) -> Any:
-    """What ``run(images)`` or, with labels, ``run(images, labels)`` returns for each batch, arrays [..., B],
-    joined to [..., N] without the padding."""
+    """What ``run(images)`` or, with labels, ``run(images, labels)`` returns for each of ``padded_batches``,
+    arrays [..., B], joined to [..., N] without the padding."""
 
     def real(batch: PaddedBatch) -> Any:
         out = run(batch.images) if labels is None else run(batch.images, batch.labels)
         return jax.tree.map(lambda v: v[..., batch.mask], jax.device_get(out))
 
     some = np.zeros(num_examples(images), int) if labels is None else labels
-    parts = [real(batch) for batch in padded_batches(images, some, batch_size, progress)]
+    parts = [real(batch) for batch in padded_batches(images, some, batch_size, progress, multiple)]
     return jax.tree.map(lambda *v: np.concatenate(v, -1), *parts)

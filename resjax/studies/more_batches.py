@@ -23,6 +23,9 @@ def add_batches(earlier: R | None, examples: int, measure: Callable[..., R]) -> 
       earlier: the ``Result`` on more or fewer of the same batches, or None. It has the field ``batch_size``,
         and arrays with the axis ``batch``.
       measure: called as ``measure(first_batch=i)`` for the result on batch i and all behind it.
+
+    Raises:
+      ValueError: the new batches have another size than the earlier ones.
     """
     if earlier is None:
         return measure(first_batch=0)
@@ -34,6 +37,11 @@ def add_batches(earlier: R | None, examples: int, measure: Callable[..., R]) -> 
     if count == had:
         return earlier
     new = measure(first_batch=had)
+    if new.batch_size != earlier.batch_size:
+        raise ValueError(
+            f"the earlier batches have {earlier.batch_size} examples, the new ones {new.batch_size}; "
+            "measure all of them anew"
+        )
     both: dict[str, Any] = {
         name: np.concatenate([getattr(earlier, name), getattr(new, name)], axis)
         for name, axis in axes.items()

@@ -51,6 +51,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from resjax.cpu import shared_batches as on_cores
 from resjax.network import Network, Variables
 from resjax.network.losses import Loss, cross_entropy
 from resjax.studies.batches import BATCH_SIZE, Progress, part, per_example, sharing
@@ -101,7 +102,8 @@ def identity(
             f"this network has {len(names)}, {names[0]} to {names[-1]}: delete its own units"
         )
     run = sharing(lambda cores, *given: additions(cores, network, loss, *given), variables)
-    of_each = per_example(lambda *batch: run(batch), images, labels, batch_size, progress)
+    cores = on_cores.shared_cores().count
+    of_each = per_example(lambda *batch: run(batch), images, labels, batch_size, progress, cores)
     stage = np.array([unit.stack.stage for unit in network.units])
     once = over_images.averages(of_each, np.ones((1, len(labels))))
     found = {name: values[..., 0] for name, values in over_images.statistics(once, stage).items()}
