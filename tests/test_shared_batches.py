@@ -115,6 +115,16 @@ def test_two_of_the_tests_devices_find_what_one_does(monkeypatch):
             np.testing.assert_allclose(getattr(own, name), getattr(alone, name), rtol=2e-4, atol=2e-5)
 
 
+def two_units(count):
+    """A network of two units with its variables, and so many examples."""
+    network = models.build(
+        models.defaults("resnet", stage_sizes=(2,), widths=(4,)), image_shape=(6, 6, 1), num_classes=4
+    )
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((count, 6, 6, 1)).astype(np.float32), rng.integers(0, 4, count)
+    return network, draw(network, (6, 6, 1)), x, y
+
+
 # Each of two gets 10 images, five at a time (identity); of 3 images that fit, with their copies, 2.
 @pytest.mark.parametrize(
     "analysis, size, fields",
@@ -124,12 +134,7 @@ def test_two_of_the_tests_devices_find_what_one_does(monkeypatch):
     ],
 )
 def test_one_program_on_two_of_the_tests_devices_finds_what_one_does(analysis, size, fields, monkeypatch):
-    network = models.build(
-        models.defaults("resnet", stage_sizes=(2,), widths=(4,)), image_shape=(6, 6, 1), num_classes=4
-    )
-    rng = np.random.default_rng(0)
-    x, y = rng.standard_normal((20, 6, 6, 1)).astype(np.float32), rng.integers(0, 4, 20)
-    given, used = (network, draw(network, (6, 6, 1)), x, y), set()
+    given, used = two_units(20), set()
     one = analysis(*given, batch_size=size)
     split = cores.Cores.split
 
@@ -148,12 +153,7 @@ def test_one_program_on_two_of_the_tests_devices_finds_what_one_does(analysis, s
 
 @pytest.mark.parametrize("analysis, how", [(sample_paths, {"draws": 4}), (path_parameters, {})])
 def test_two_cores_walk_the_paths_of_one_device(analysis, how, monkeypatch):
-    network = models.build(
-        models.defaults("resnet", stage_sizes=(2,), widths=(4,)), image_shape=(6, 6, 1), num_classes=4
-    )
-    rng = np.random.default_rng(0)
-    x, y = rng.standard_normal((15, 6, 6, 1)).astype(np.float32), rng.integers(0, 4, 15)
-    given, calls, used = (network, draw(network, (6, 6, 1)), x, y), [], set()
+    given, calls, used = two_units(15), [], set()
     how = {"batch_size": 5, "progress": lambda done, of: calls.append((done, of)), **how}
     one = analysis(*given, **how)
     told, split = list(calls), cores.Cores.split

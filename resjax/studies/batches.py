@@ -213,6 +213,24 @@ def sharing(run: Callable[..., T], variables: Variables) -> Callable[..., T]:
     return on_batch
 
 
+def on_each_core(
+    run: Callable[[on_cores.Cores, Variables, Any], T],
+    variables: Variables,
+    batches: Sequence[Any],
+    progress: Progress | None,
+) -> list[T]:
+    """``run(core, variables, batch)`` of each batch, in order; each core works on batches of its own."""
+    tell = counted(progress, len(batches))
+
+    def work(core: on_cores.Cores, variables: Variables, batch: Any) -> Iterator[T]:
+        tell()
+        yield run(core, variables, batch)
+
+    found = [own for (own,) in on_cores.over_batches(on_cores.shared_cores(), work, variables, batches)]
+    tell()
+    return found
+
+
 def per_example(
     run: Callable[..., Any],
     images: Any,

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Annotated, Any
 
@@ -41,7 +41,7 @@ from resjax.cpu import shared_batches as on_cores
 from resjax.network import Network, Variables
 from resjax.network.losses import Loss, cross_entropy
 from resjax.studies import style
-from resjax.studies.batches import Progress, Running, counted, whole_batches
+from resjax.studies.batches import Progress, Running, on_each_core, whole_batches
 from resjax.studies.costs import Cost
 from resjax.studies.intervals import of_mean
 from resjax.studies.more_batches import add_batches
@@ -142,15 +142,11 @@ def path_parameters(
             f"norm={probe.norm!r}; allowed: 'batch', because the gradient of a weight is a sum over the batch"
         )
     batches = whole_batches(network, variables, images, labels, batch_size)
-    keyed = list(batches.keyed(seed, first=first_batch))
-    tell = counted(progress, len(keyed))
 
-    def split(core: on_cores.Cores, variables: Variables, batch: Any) -> Iterator[Any]:
-        tell()
-        yield jax.device_get(_by_unit(core, network, loss, probe, variables, *core.split(batch)))
+    def split(core: on_cores.Cores, variables: Variables, batch: Any) -> Any:
+        return jax.device_get(_by_unit(core, network, loss, probe, variables, *core.split(batch)))
 
-    found = [own for (own,) in on_cores.over_batches(on_cores.shared_cores(), split, variables, keyed)]
-    tell()
+    found = on_each_core(split, variables, list(batches.keyed(seed, first=first_batch)), progress)
     norms, parts, total, scale = (np.stack(values) for values in zip(*found, strict=True))
     scale = scale.astype(np.float64)[:, None]
     choices = {**probe.choices(), "norm": "L2 over all parameters of a unit"}

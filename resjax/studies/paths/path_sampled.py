@@ -38,7 +38,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cached_property, partial
 from typing import Annotated, Any
 
@@ -52,7 +52,7 @@ from resjax.cpu import shared_batches as on_cores
 from resjax.network import Network, Variables
 from resjax.network.losses import Loss, cross_entropy
 from resjax.studies import style
-from resjax.studies.batches import Progress, WholeBatches, counted, whole_batches
+from resjax.studies.batches import Progress, WholeBatches, on_each_core, whole_batches
 from resjax.studies.intervals import jackknife, of_positive_mean
 from resjax.studies.marks import explain_lines
 from resjax.studies.paths.path_counts import show_lengths
@@ -229,23 +229,19 @@ def sample_paths(
     rng, columns = np.random.default_rng(seed), _known(earlier, batches)
     new: dict[int, Any] = {}
     for i, batch in zip(range(draws), itertools.cycle(batches.keyed(seed)), strict=False):
-        # One path of each length: the first 0, 1, 2, … units of a random order take their branch. These
-        # random numbers are drawn for known draws, too, so that the others are the same.
+        # One path of each length: the first 0, 1, 2, … units of a random order take their branch.
         place = rng.permuted(np.tile(np.arange(residual), (residual + 1, 1)), axis=1)
         branch = np.zeros((residual + 1, network.num_units), bool)
         branch[:, network.residual] = place < np.arange(residual + 1)[:, None]
-        if i not in columns:
+        if i not in columns:  # known draws take their random numbers, too
             new[i] = branch, batch
-    tell = counted(progress, len(new))
 
-    def draw(core: on_cores.Cores, variables: Variables, own: Any) -> Iterator[tuple[np.ndarray, float]]:
-        tell()
+    def draw(core: on_cores.Cores, variables: Variables, own: Any) -> tuple[np.ndarray, float]:
         branch, batch = own
-        yield _norms(core, branch, network, loss, probe, variables, *batch)
+        return _norms(core, branch, network, loss, probe, variables, *batch)
 
-    found = on_cores.over_batches(on_cores.shared_cores(), draw, variables, list(new.values()))
-    columns |= {i: column for i, (column,) in zip(new, found, strict=True)}
-    tell()
+    found = on_each_core(draw, variables, list(new.values()), progress)
+    columns |= dict(zip(new, found, strict=True))
     norms, whole = zip(*(columns[i] for i in range(draws)), strict=True)
     return of_draws(
         np.stack(norms, axis=1),
@@ -308,19 +304,12 @@ def path_norms(
 
 
 def _norms(
-    core: on_cores.Cores,
-    branch: np.ndarray,
-    network: Network,
-    loss: Loss,
-    probe: Probe,
-    variables: Variables,
-    *batch: Any,
+    core: on_cores.Cores, branch: np.ndarray, network: Network, loss: Loss, probe: Probe, *batch: Any
 ) -> tuple[np.ndarray, float]:
     """Norms float64 [paths], and that of the whole gradient. Every path crosses the branches of plain units,
     whatever ``branch`` says."""
     through = (branch | ~network.residual).T
-    given = variables, *core.split(batch)
-    norms, logs = jax.device_get(_walk_paths(core, network, loss, probe, through, *given))
+    norms, logs = jax.device_get(_walk_paths(core, network, loss, probe, through, *core.split(batch)))
     *single, whole = probe.of_examples(norms) * np.exp(np.asarray(logs, np.float64))
     return np.array(single), float(whole)
 
