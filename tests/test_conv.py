@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from marks import slow_but
 
 from resjax.cpu import one_thread, patches, winograd
-from resjax.cpu.conv import conv
+from resjax.cpu.conv import conv, transposed_twice
 
 
 @pytest.fixture(autouse=True)
@@ -389,6 +389,24 @@ def test_images_smaller_than_the_window_take_one_product(threads):
     found = {given: convolutions(*given) for given in ((2, 64), (1, 300), (2, 129), (3, 4))}
     # The kernel's gradient stays a convolution.
     assert found == {(2, 64): 1, (1, 300): 1, (2, 129): 3, (3, 4): 3}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_transposed_twice_it_is_the_same_program(name, monkeypatch):
+    monkeypatch.setattr(one_thread, "PRODUCTS", True)
+    x, kernel = arrays(CASES[name])
+
+    def once(x):
+        return conv(x, kernel, **CASES[name].options(), impl="cpu")
+
+    def twice(x):
+        with transposed_twice():
+            output, pull = jax.vjp(once, x)
+            return jax.linear_transpose(lambda dy: pull(dy)[0], output)(x)[0]
+
+    with one_thread.one_thread():
+        first, second = (jax.jit(run).lower(x).as_text().replace(run.__name__, "") for run in (once, twice))
+    assert first == second
 
 
 def test_forward_mode_needs_the_stock_convolution():

@@ -12,6 +12,7 @@ from resjax import models
 from resjax.analysis import (
     delete_subsets,
     equivariance,
+    forward_depth,
     identity,
     lesion,
     looping,
@@ -98,7 +99,8 @@ def test_two_of_the_tests_devices_find_what_one_does(monkeypatch):
         sets_of = [delete_subsets(*given, sets, batch_size=16, recalibrate_on=on) for on in (None, x[:4])]
         whole = measure(*given, with_gates, np.float32([[0.5, 1], [1, 0]]), batch_size=16)[0]
         looped = looping(*given, times=(2,), batch_size=16)
-        return [lesion(*given, batch_size=16), whole, *sets_of, looped]
+        deep = forward_depth(*given, choose_on=(x[:4], y[:4]), batch_size=16)
+        return [lesion(*given, batch_size=16), whole, *sets_of, looped, deep]
 
     one = measured()
     shared = []
@@ -111,7 +113,7 @@ def test_two_of_the_tests_devices_find_what_one_does(monkeypatch):
     found = measured()
     assert {cores.count for cores in shared} == {2}
     for own, alone in zip(found, one, strict=True):
-        for name in ("error", "loss", "kl", "agreement"):
+        for name in {"error", "loss", "kl", "agreement", "cosine"} & set(dir(alone)):
             np.testing.assert_allclose(getattr(own, name), getattr(alone, name), rtol=2e-4, atol=2e-5)
 
 

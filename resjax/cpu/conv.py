@@ -42,6 +42,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.custom_derivatives import linear_call
 
 from resjax.cpu import depthwise, one_thread, small
 from resjax.cpu.one_thread import FEW, NHWC_HWIO, OneThread
@@ -55,6 +56,7 @@ _SPREAD = 2  # any dilation above 1 selects the multi-threaded kernel
 _READ_AGAIN = 128
 _DTYPES = ("bfloat16", "float32", "float64")
 _for_any_device: contextvars.ContextVar[bool] = contextvars.ContextVar("any device", default=False)
+_twice: contextvars.ContextVar[bool] = contextvars.ContextVar("transposed twice", default=False)
 
 
 @contextlib.contextmanager
@@ -68,13 +70,27 @@ def any_device() -> Iterator[None]:
         _for_any_device.reset(token)
 
 
+@contextlib.contextmanager
+def transposed_twice() -> Iterator[None]:
+    """The image gradient of convolutions traced under it is, transposed once more, this module's convolution,
+    and not what JAX makes of the gradient's form. It then can't be vectorized (``jax.vmap``), and its slope
+    in the kernel can't be taken."""
+    token = _twice.set(True)
+    try:
+        yield
+    finally:
+        _twice.reset(token)
+
+
 class _Form(NamedTuple):
-    """Strides, padding and groups of a convolution; on one thread if ``alone``, else on all."""
+    """Strides, padding and groups of a convolution; on one thread if ``alone``, else on all. ``twice``: its
+    image gradient can be transposed."""
 
     strides: Pair
     pads: Pads
     groups: int
     alone: OneThread | None
+    twice: bool
 
 
 def conv(
@@ -113,7 +129,7 @@ def conv(
             x, kernel, strides, pads, dimension_numbers=NHWC_HWIO, feature_group_count=groups
         )
     # Read the thread setting here: the backward pass may be traced outside ``one_thread``.
-    return _conv_cpu(x, kernel, _Form(strides, pads, groups, one_thread.threads()))
+    return _conv_cpu(x, kernel, _Form(strides, pads, groups, one_thread.threads(), _twice.get()))
 
 
 def _check(x: jax.Array, kernel: jax.Array, strides: Pair, groups: int, impl: str) -> None:
@@ -151,7 +167,7 @@ def _explicit(padding: Padding, size: Shape, window: Shape, strides: Pair) -> Pa
 
 def _fast(x: jax.Array, kernel: jax.Array, form: _Form, dilation: Pair = (1, 1)) -> jax.Array:
     """The convolution of x, dilated by ``dilation``."""
-    strides, pads, groups, alone = form
+    strides, pads, groups, alone, _ = form
     kh, kw, c, o = kernel.shape
     plain = groups == 1 and dilation == (1, 1)
     padded = any(map(any, pads)) or dilation != (1, 1)
@@ -200,7 +216,15 @@ def _forward(x: jax.Array, kernel: jax.Array, form: _Form) -> tuple[jax.Array, A
 
 def _backward(form: _Form, residuals: Arrays, dy: jax.Array) -> Arrays:
     x, kernel = residuals
-    dx = _input_gradient(dy, kernel, x.shape[1:3], form)
+    size = x.shape[1:3]
+
+    def input_gradient(kernel: jax.Array, dy: jax.Array) -> jax.Array:
+        return _input_gradient(dy, kernel, size, form)
+
+    if form.twice:
+        dx = linear_call(input_gradient, lambda kernel, x: _fast(x, kernel, form), kernel, dy)
+    else:
+        dx = input_gradient(kernel, dy)
     return dx, _kernel_gradient(x, dy, kernel, form)
 
 
@@ -209,7 +233,7 @@ _conv_cpu.defvjp(_forward, _backward)
 
 def _input_gradient(dy: jax.Array, kernel: jax.Array, size: Shape, form: _Form) -> jax.Array:
     """dy dilated by the stride, convolved with the flipped kernel whose channels are swapped."""
-    strides, pads, groups, _ = form
+    strides, pads, groups, *_ = form
     kh, kw, c, o = kernel.shape
     flipped = kernel[::-1, ::-1].reshape(kh, kw, c, groups, o // groups)
     flipped = flipped.transpose(0, 1, 4, 3, 2).reshape(kh, kw, o // groups, groups * c)
@@ -223,7 +247,7 @@ def _input_gradient(dy: jax.Array, kernel: jax.Array, size: Shape, form: _Form) 
 
 def _kernel_gradient(x: jax.Array, dy: jax.Array, kernel: jax.Array, form: _Form) -> jax.Array:
     """x convolved with dy dilated by the stride; channels as batch, batch as features."""
-    strides, pads, groups, alone = form
+    strides, pads, groups, alone, _ = form
     window, dtype = (kernel.shape[0], kernel.shape[1]), x.dtype
     if dtype == jnp.bfloat16:  # the sum over batch and positions has too many terms for 8 bits
         x, dy = x.astype(jnp.float32), dy.astype(jnp.float32)

@@ -161,7 +161,9 @@ def over_batches(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def few_at_a_time(cores: Cores, run: Callable[[Any, Any], Tree], given: Any, of_images: Any) -> Tree:
+def few_at_a_time(
+    cores: Cores, run: Callable[[Any, Any], Tree], given: Any, of_images: Any, most: int = MOST_IMAGES
+) -> Tree:
     """``run(given, of_images)``, a few images after another where each core has one thread, so that all that
     ``run`` computes of them stays in the core's cache.
 
@@ -169,10 +171,11 @@ def few_at_a_time(cores: Cores, run: Callable[[Any, Any], Tree], given: Any, of_
       run: must treat every image alone, and return arrays [B, …].
       given: a pytree of arrays, the same for all images; with too many elements, nothing is gained.
       of_images: a pytree of arrays [B, …], first the images [B, H, W, C]; others run together.
+      most: images at a time at most, fewer where ``run`` holds many states of each.
     """
     images = jax.tree.leaves(of_images)[0]
     size = len(images) // cores.count
-    most = min(that_fit(AT_ONCE, images.shape[1:]), MOST_IMAGES)
+    most = min(that_fit(AT_ONCE, images.shape[1:]), most)
     or_else = (*range(most, 1, -1), *range(most + 1, MOST_IMAGES + 1))
     few = next((few for few in or_else if size % few == 0), size)
     elements = sum(math.prod(np.shape(leaf)) for leaf in jax.tree.leaves(given))

@@ -75,6 +75,7 @@ from resjax.studies.subject import Subject
 from resjax.studies.words import count, number, percent, percents
 
 TOGETHER = 32  # examples at a time, because n + 1 states of each are held
+FEW = 2  # of them at a time in a core's cache
 NO_SHORTCUT = "no unit of this network has a shortcut, so all its paths have one length"
 
 
@@ -182,9 +183,14 @@ def _cut(
     labels: jax.Array,
 ) -> tuple[jax.Array, ...]:
     """``_measures`` [kept, measure, B] of the two cuts to paths."""
-    intact = network.apply(variables, images).logits
-    cuts = [truncated_logits(network, variables, images, linear=way) for way in (False, True)]
-    return tuple(_measures(metric, intact, labels, logits) for logits in cuts)
+
+    def cut(variables: Variables, images: Any) -> list[jax.Array]:
+        whole = network.apply(variables, images).logits
+        cuts = [truncated_logits(network, variables, images, linear=way) for way in (False, True)]
+        return [whole, *(logits.swapaxes(0, 1) for logits in cuts)]
+
+    intact, *cuts = on_cores.few_at_a_time(cores, cut, variables, images, most=FEW)
+    return tuple(_measures(metric, intact, labels, logits.swapaxes(0, 1)) for logits in cuts)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -334,8 +340,8 @@ def cost(run: Subject, options: Options) -> Cost:
     n = int(residual.sum())
     sizes = [k for k in default_numbers(n) if k < n] or [n]
     kept = random_subsets(residual, sizes, RANDOM_SETS, options.seed)
-    # Paths, the same with products with Jacobians of twice the cost, and the intact network.
-    cuts = Cost(forward=count * (3 * (n + 1) / 2 + 1), compilations=5, evaluated=count)
+    # Both cuts to paths, a third more for their states in memory, and twice the intact network.
+    cuts = Cost(forward=count * (4 / 3 * (n + 1) + 2), compilations=5, evaluated=count)
     dropped = one_by_one(run.deletable, rounds_of(int(run.deletable.sum()))) & residual
     units = (of_rows(run.network, deleting(rows), count) for rows in (dropped, residual & ~kept))
     return sum(units, of_choice(run, options) + cuts)

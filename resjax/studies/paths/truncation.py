@@ -43,6 +43,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from resjax.cpu.conv import transposed_twice
 from resjax.network import Network, Variables
 from resjax.network.periods import Place, scan_places
 from resjax.network.unit import Unit
@@ -108,8 +109,9 @@ def _linearized(maps: Maps, unit: Unit, h: jax.Array) -> Maps:
 
 def _pushforward(function: Callable[[jax.Array], Any], at: jax.Array) -> Callable[[jax.Array], Any]:
     """v → J v, as the transpose of the linear map c → Jᵀc: convolutions on CPUs have no forward mode."""
-    output, pull = jax.vjp(function, at)
-    transposed = jax.linear_transpose(lambda c: pull(c)[0], output)
+    with transposed_twice():
+        output, pull = jax.vjp(function, at)
+        transposed = jax.linear_transpose(lambda c: pull(c)[0], output)
     return lambda v: transposed(v)[0]
 
 
