@@ -18,6 +18,7 @@ from resjax.analysis import (
     looping,
     path_parameters,
     sample_paths,
+    surgery,
 )
 from resjax.cpu import shared_batches as cores
 from resjax.studies.batches import padded_batches, sharing
@@ -127,12 +128,18 @@ def two_units(count):
     return network, draw(network, (6, 6, 1)), x, y
 
 
+def further_training(network, variables, x, y, **how):
+    short = {"steps": 2, "repeats": 2, "train_batch_size": 4}
+    return surgery(network, variables, x, y, train=(x, y), places=[0], **short, **how)
+
+
 # Each of two gets 10 images, five at a time (identity); of 3 images that fit, with their copies, 2.
 @pytest.mark.parametrize(
     "analysis, size, fields",
     [
         (identity, 20, ("ratio", "cosine", "novelty", "estimation_mean", "estimation_std")),
         (equivariance, 15, ("whole", "in_place", "error", "agreement", "logits")),
+        (further_training, 20, ("deep_loss", "untouched_loss", "untouched_error", "change")),
     ],
 )
 def test_one_program_on_two_of_the_tests_devices_finds_what_one_does(analysis, size, fields, monkeypatch):

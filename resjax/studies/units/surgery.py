@@ -36,13 +36,14 @@ import numpy as np
 import optax
 from numpy.typing import ArrayLike
 
+from resjax.cpu import shared_batches as on_cores
 from resjax.data import Statistics
 from resjax.network import Network, Variables
 from resjax.network.losses import Loss, cross_entropy
 from resjax.network.refusal import Refusal
 from resjax.network.unit import Parts
 from resjax.studies import style
-from resjax.studies.batches import BATCH_SIZE, Progress, per_example, reported
+from resjax.studies.batches import BATCH_SIZE, Progress, per_example, reported, sharing
 from resjax.studies.costs import Cost, evaluated
 from resjax.studies.examples import checked_examples, only_images, only_modules
 from resjax.studies.intervals import bootstrap
@@ -156,10 +157,16 @@ def surgery(
             deep, own = put(deep, own, after=place, key=key)  # earlier states stay, too
         return deep, own
 
+    cores = on_cores.shared_cores()
+
     def measured(network: Network, variables: Variables) -> tuple[np.ndarray, np.ndarray]:
         """Logits [N, classes], and each unit's mean ‖y − x‖ / ‖x‖ over the examples [units]."""
-        run = partial(_forward, network, variables)
-        logits, change = per_example(run, images, None, batch_size)
+
+        def forward(cores: on_cores.Cores, variables: Variables, x: Any) -> tuple[jax.Array, jax.Array]:
+            return _forward(cores, network, variables, x)
+
+        on_batch = sharing(forward, variables)
+        logits, change = per_example(lambda x: on_batch((x,)), images, None, batch_size, multiple=cores.count)
         return logits.T, change.mean(1)
 
     deep, own = enlarge(0)
@@ -213,21 +220,34 @@ def _train(
 ) -> tuple[TrainState, np.ndarray]:
     """The state after training on examples ``rows`` [steps, batch], and the losses [steps]."""
     losses, slot = [], np.arange(rows.shape[1], dtype=np.int32)
+    cores = on_cores.shared_cores().if_shared(len(slot))
+    state = cores.copy(state)
     for chosen in rows:
         batch = {"image": images[chosen], "label": labels[chosen].astype(np.int32), "slot": slot}
-        state, metrics = _step(state, batch, task=task)
+        state, metrics = cores.wait(_step(cores, task, state, cores.split(batch)))
         losses.append(metrics["loss"])
     return state, np.array(jax.device_get(losses))
 
 
-_step = jax.jit(train_step, static_argnames="task")
+@on_cores.jit(static=2)
+def _step(
+    cores: on_cores.Cores, task: Task, state: TrainState, batch: dict[str, Any]
+) -> tuple[TrainState, dict[str, Any]]:
+    return train_step(state, batch, task=task)
 
 
-@partial(jax.jit, static_argnums=0)
-def _forward(network: Network, variables: Variables, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+@on_cores.jit(static=2)
+def _forward(
+    cores: on_cores.Cores, network: Network, variables: Variables, x: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     """Logits [classes, B] and changes [units, B]."""
-    out = network.apply(variables, x, tap=_change)
-    return out.logits.T, jnp.concatenate([out.taps[s.name] for s in network.stacks])
+
+    def run(variables: Variables, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        out = network.apply(variables, x, tap=_change)
+        return out.logits, jnp.concatenate([out.taps[s.name] for s in network.stacks]).T
+
+    logits, change = on_cores.few_at_a_time(cores, run, variables, x)
+    return logits.T, change.T
 
 
 def _change(parts: Parts) -> jax.Array:
