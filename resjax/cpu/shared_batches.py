@@ -15,6 +15,8 @@ each result before it starts the next program::
     for batch in padded_batches(images, labels, batch_size, multiple=cores.count):
         found = cores.wait(_run(cores, network, variables, *cores.split(batch)))
 
+If a result belongs to a whole batch, each core takes another batch through the program (``jit_each``).
+
 *Batches of its own for each core*, where many small programs follow each other: a host thread for each core
 runs them, and no core waits for another before the next batch. The programs have one device, so they can't
 deadlock; they are traced once and compiled for each device::
@@ -40,6 +42,7 @@ from contextlib import nullcontext
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -217,6 +220,55 @@ def jit(static: int) -> Callable[[Callable[..., Any]], Any]:
         return jax.jit(on_cores, static_argnums=tuple(range(static)))
 
     return decorate
+
+
+def jit_each(static: int) -> Callable[[Callable[..., Any]], Any]:
+    """``jit`` of a program that is compiled once, and in which each core has a batch of its own.
+
+    The wrapped function takes (a single core, the other static arguments, given, *batch). The program takes
+    (cores, …, given, *batch): ``given`` is the same for all cores, ``for_each`` makes ``batch``, and
+    ``of_each`` takes what the program returns.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        def on_cores(cores: Cores, *args: Any) -> Any:
+            fixed, given, batch = args[: static - 1], args[static - 1], args[static:]
+            if cores.mesh is None:
+                return function(cores, *fixed, given, *batch)
+            split = PartitionSpec(*cores.mesh.axis_names)
+
+            def own(given: Any, batch: Any) -> Any:
+                with one_thread():
+                    first = jax.tree.map(lambda v: v[0], batch)
+                    found = function(Cores(one_thread=True), *fixed, given, *first)
+                return jax.tree.map(lambda v: v[None], found)
+
+            each = jax.shard_map(
+                own, mesh=cores.mesh, in_specs=(PartitionSpec(), split), out_specs=split, check_vma=False
+            )
+            return each(given, batch)
+
+        on_cores.__name__ = function.__name__
+        return jit(static)(on_cores)
+
+    return decorate
+
+
+def for_each(cores: Cores, batches: Sequence[Tree]) -> Tree:
+    """A batch for each core, at most as many as there are; a core that is left gets the first one again."""
+    if cores.mesh is None:
+        return batches[0]
+    every = [*batches, *[batches[0]] * (cores.count - len(batches))]
+    return cores.split(jax.tree.map(lambda *v: jnp.stack(v), *every))
+
+
+def of_each(cores: Cores, found: Tree) -> list[Tree]:
+    """What each core has found."""
+
+    def own(i: int) -> Tree:
+        return jax.tree.map(lambda v: v[i], found)
+
+    return [found] if cores.mesh is None else [own(i) for i in range(cores.count)]
 
 
 def shared_cores() -> Cores:

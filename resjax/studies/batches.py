@@ -214,19 +214,27 @@ def sharing(run: Callable[..., T], variables: Variables) -> Callable[..., T]:
 
 
 def on_each_core(
-    run: Callable[[on_cores.Cores, Variables, Any], T],
+    program: Callable[..., Any],
+    fixed: tuple[Any, ...],
     variables: Variables,
-    batches: Sequence[Any],
+    batches: Sequence[tuple[Any, ...]],
     progress: Progress | None,
-) -> list[T]:
-    """``run(core, variables, batch)`` of each batch, in order; each core works on batches of its own."""
-    tell = counted(progress, len(batches))
+) -> list[Any]:
+    """``program(core, *fixed, variables, *batch)`` of each batch, in order, on the host; each core works on a
+    batch of its own.
 
-    def work(core: on_cores.Cores, variables: Variables, batch: Any) -> Iterator[T]:
-        tell()
-        yield run(core, variables, batch)
-
-    found = [own for (own,) in on_cores.over_batches(on_cores.shared_cores(), work, variables, batches)]
+    Args:
+      program: of ``on_cores.jit_each``, with ``fixed`` as its static arguments.
+      batches: equal tuples of arrays, or of pytrees of arrays.
+    """
+    cores, tell, found = on_cores.shared_cores(), counted(progress, len(batches)), list[Any]()
+    own = cores.copy(variables)
+    for i in range(0, len(batches), cores.count):
+        some = batches[i : i + cores.count]
+        for _ in some:
+            tell()
+        out = cores.wait(program(cores, *fixed, own, *on_cores.for_each(cores, some)))
+        found += on_cores.of_each(cores, jax.device_get(out))[: len(some)]
     tell()
     return found
 

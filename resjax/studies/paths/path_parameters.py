@@ -142,11 +142,8 @@ def path_parameters(
             f"norm={probe.norm!r}; allowed: 'batch', because the gradient of a weight is a sum over the batch"
         )
     batches = whole_batches(network, variables, images, labels, batch_size)
-
-    def split(core: on_cores.Cores, variables: Variables, batch: Any) -> Any:
-        return jax.device_get(_by_unit(core, network, loss, probe, variables, *core.split(batch)))
-
-    found = on_each_core(split, variables, list(batches.keyed(seed, first=first_batch)), progress)
+    each = list(batches.keyed(seed, first=first_batch))
+    found = on_each_core(_by_unit, (network, loss, probe), variables, each, progress)
     norms, parts, total, scale = (np.stack(values) for values in zip(*found, strict=True))
     scale = scale.astype(np.float64)[:, None]
     choices = {**probe.choices(), "norm": "L2 over all parameters of a unit"}
@@ -175,7 +172,7 @@ def _by_length(values: np.ndarray, residual: np.ndarray) -> np.ndarray:
     return placed
 
 
-@on_cores.jit(static=4)
+@on_cores.jit_each(static=4)
 def _by_unit(
     core: on_cores.Cores, network: Network, loss: Loss, probe: Probe, *batch: Any
 ) -> tuple[jax.Array, ...]:

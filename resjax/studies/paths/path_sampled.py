@@ -234,14 +234,9 @@ def sample_paths(
         branch = np.zeros((residual + 1, network.num_units), bool)
         branch[:, network.residual] = place < np.arange(residual + 1)[:, None]
         if i not in columns:  # known draws take their random numbers, too
-            new[i] = branch, batch
-
-    def draw(core: on_cores.Cores, variables: Variables, own: Any) -> tuple[np.ndarray, float]:
-        branch, batch = own
-        return _norms(core, branch, network, loss, probe, variables, *batch)
-
-    found = on_each_core(draw, variables, list(new.values()), progress)
-    columns |= dict(zip(new, found, strict=True))
+            new[i] = _through(network, branch), *batch
+    found = on_each_core(_walk_paths, (network, loss, probe), variables, list(new.values()), progress)
+    columns |= {i: _norms(probe, *own) for i, own in zip(new, found, strict=True)}
     norms, whole = zip(*(columns[i] for i in range(draws)), strict=True)
     return of_draws(
         np.stack(norms, axis=1),
@@ -300,39 +295,42 @@ def path_norms(
         raise ValueError(f"branch has shape {branch.shape}; allowed: {allowed}")
     size = max(len(np.asarray(labels)), 1)
     (batch,) = whole_batches(network, variables, images, labels, size).keyed(seed)
-    return _norms(on_cores.Cores(), branch, network, loss, probe, variables, *batch)[0]
+    given = network, loss, probe, variables, _through(network, branch)
+    return _norms(probe, *jax.device_get(_walk_paths(on_cores.Cores(), *given, *batch)))[0]
 
 
-def _norms(
-    core: on_cores.Cores, branch: np.ndarray, network: Network, loss: Loss, probe: Probe, *batch: Any
-) -> tuple[np.ndarray, float]:
-    """Norms float64 [paths], and that of the whole gradient. Every path crosses the branches of plain units,
-    whatever ``branch`` says."""
-    through = (branch | ~network.residual).T
-    norms, logs = jax.device_get(_walk_paths(core, network, loss, probe, through, *core.split(batch)))
+def _through(network: Network, branch: np.ndarray) -> np.ndarray:
+    """bool [units, paths]: every path crosses the branches of plain units, whatever ``branch`` says."""
+    return np.asarray((branch | ~network.residual).T)
+
+
+def _norms(probe: Probe, norms: np.ndarray, logs: np.ndarray) -> tuple[np.ndarray, float]:
+    """Norms float64 [paths], and that of the whole gradient, from those of ``_walk_paths``."""
     *single, whole = probe.of_examples(norms) * np.exp(np.asarray(logs, np.float64))
     return np.array(single), float(whole)
 
 
-@on_cores.jit(static=4)
+@on_cores.jit_each(static=4)
 def _walk_paths(
-    core: on_cores.Cores, network: Network, loss: Loss, probe: Probe, through: jax.Array, *batch: Any
+    core: on_cores.Cores, network: Network, loss: Loss, probe: Probe, variables: Variables, *batch: Any
 ) -> tuple[jax.Array, jax.Array]:
     """Norms [paths + 1, B] of scaled gradients, and logarithms [paths + 1] of their scales; the last row is
     the whole gradient.
 
-    ``batch`` is (variables, images, labels, key); ``through`` is bool [units, paths].
+    ``batch`` is (through, images, labels, key), with bool [units, paths].
     """
-    count, dtype = through.shape[1] + 1, wide(jax.eval_shape(partial(_first, network), *batch[:2]))
+    through, images, *others = batch
+    first = jax.eval_shape(partial(_first, network), variables, images)
+    count = through.shape[1] + 1
     walk = walk_back(
-        *(network, loss, probe, *batch),
+        *(network, loss, probe, variables, images, *others),
         start=lambda c: jnp.broadcast_to(c, (count, *c.shape)),
         cross=_cross,
-        carry=jnp.zeros(count, dtype),
+        carry=jnp.zeros(count, wide(first)),
         xs=through,
     )
     norms = lax.map(lambda c: norm_of_each(walk.to_input(c)), walk.rows)
-    return norms, walk.carry + jnp.log(walk.scale).astype(dtype)
+    return norms, walk.carry + jnp.log(walk.scale).astype(walk.carry.dtype)
 
 
 def _first(network: Network, variables: Variables, images: Any) -> jax.Array:
