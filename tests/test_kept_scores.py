@@ -129,6 +129,10 @@ def test_a_control_takes_the_scores_of_the_network_at_initialization(tmp_path):
     assert names == ["scores.npz", "scores_initial.npz"]
 
 
+def _fails(bench):
+    raise RuntimeError("a study with a fault")
+
+
 def test_a_folder_that_cannot_be_written_costs_no_other_run_its_results(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     runs = [subject(tmp_path / name) for name in ("file", "folder")]
@@ -137,11 +141,12 @@ def test_a_folder_that_cannot_be_written_costs_no_other_run_its_results(tmp_path
     printed, asked = io.StringIO(), []
     monkeypatch.setattr(compute, "forget_programs", asked.append)
     study = dataclasses.replace(STUDIES["reorder"], control=False)
-    done = compute.run_studies(runs, [study], OPTIONS, Console(file=printed, width=200))
-    assert list(done.shown[0][1]) == ["file", "folder"]
+    broken = dataclasses.replace(study, name="deletions", measure=_fails)
+    done = compute.run_studies(runs, [study, broken], OPTIONS, Console(file=printed, width=200))
+    assert list(done.shown[0][1]) == ["file", "folder"] and len(done.failed) == 2
     assert sorted(path.name for path in (tmp_path / "folder").iterdir()) == ["reorder.json", "scores.npz"]
     assert printed.getvalue().count("scores not saved") == printed.getvalue().count("result not saved") == 1
-    assert asked == [compute.ENOUGH] * 2  # behind each study
+    assert asked == [compute.ENOUGH] * 4  # behind each study of each run, also where it failed
 
 
 def test_the_network_at_initialization_has_scores_of_its_own(tmp_path):

@@ -87,7 +87,6 @@ def run_studies(
                             stored.save(run.kept)
                         with _saving("result", console):
                             kept.save(run, study, own, result, recorded.read)
-                        forget_programs(ENOUGH)
                 except Refusal as error:
                     refused.setdefault(str(error).rstrip("."), []).append(run.label)
                     console.print(f"left out: {name}: {error}", markup=False)
@@ -100,6 +99,7 @@ def run_studies(
                     console.print(f"{trace}failed: {failed[-1]}", markup=False)
                 else:
                     results[run.label] = result
+                forget_programs(ENOUGH)  # also of one that failed
             left_out += [f"{study.title}, of {join(labels)}: {reason}." for reason, labels in refused.items()]
             if results:
                 done.append((study, results))
