@@ -391,8 +391,9 @@ def test_images_smaller_than_the_window_take_one_product(threads):
     assert found == {(2, 64): 1, (1, 300): 1, (2, 129): 3, (3, 4): 3}
 
 
+@pytest.mark.parametrize("threads", [one_thread.one_thread, nullcontext])
 @pytest.mark.parametrize("name", CASES)
-def test_transposed_twice_it_is_the_same_program(name, monkeypatch):
+def test_transposed_twice_it_is_the_same_program(name, threads, monkeypatch):
     monkeypatch.setattr(one_thread, "PRODUCTS", True)
     x, kernel = arrays(CASES[name])
 
@@ -404,7 +405,7 @@ def test_transposed_twice_it_is_the_same_program(name, monkeypatch):
             output, pull = jax.vjp(once, x)
             return jax.linear_transpose(lambda dy: pull(dy)[0], output)(x)[0]
 
-    with one_thread.one_thread():
+    with threads():
         first, second = (jax.jit(run).lower(x).as_text().replace(run.__name__, "") for run in (once, twice))
     assert first == second
 

@@ -75,6 +75,13 @@ def test_every_number_is_that_of_its_logits(placement):
     assert set(result.random_number) == {1, 2}
 
 
+@pytest.mark.parametrize("linear", [False, True])
+def test_linearized_branches_are_convolutions(linear):
+    """Without ``transposed_twice``, what is transposed a second time takes three times as long."""
+    cut = functools.partial(truncated_logits, *network_of(placement="pre"), linear=linear)
+    assert ("linear_call" in str(jax.make_jaxpr(cut)(examples()[0]))) == linear
+
+
 @pytest.mark.slow
 def test_fewer_rounds_leave_out_fewer_units():
     given = network_of(placement="pre")

@@ -90,7 +90,7 @@ class _Form(NamedTuple):
     pads: Pads
     groups: int
     alone: OneThread | None
-    twice: bool
+    twice: bool = False
 
 
 def conv(

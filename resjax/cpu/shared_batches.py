@@ -15,7 +15,7 @@ each result before it starts the next program::
     for batch in padded_batches(images, labels, batch_size, multiple=cores.count):
         found = cores.wait(_run(cores, network, variables, *cores.split(batch)))
 
-If a result belongs to a whole batch, each core takes another batch through the program (``jit_each``).
+If a result belongs to a whole batch, each core takes a batch of its own through the program (``jit_each``).
 
 *Batches of its own for each core*, where many small programs follow each other: a host thread for each core
 runs them, and no core waits for another before the next batch. The programs have one device, so they can't
@@ -84,6 +84,12 @@ class Cores:
         if self.mesh is None:
             return self.copy(tree)
         return self._put(tree, PartitionSpec(*self.mesh.axis_names))
+
+    def first(self, count: int) -> Cores:
+        """The first ``count`` of these devices, or all where there are no more."""
+        if self.mesh is None or count >= self.count:
+            return self
+        return Cores(Mesh(self.mesh.devices[:count], self.mesh.axis_names))
 
     def each(self) -> list[Cores]:
         """The devices one by one."""
@@ -174,7 +180,8 @@ def few_at_a_time(
       run: must treat every image alone, and return arrays [B, …].
       given: a pytree of arrays, the same for all images; with too many elements, nothing is gained.
       of_images: a pytree of arrays [B, …], first the images [B, H, W, C]; others run together.
-      most: images at a time at most, fewer where ``run`` holds many states of each.
+      most: images at a time, fewer where ``run`` holds many states of each. Where neither so many nor fewer
+        divide the images of a core, they are more.
     """
     images = jax.tree.leaves(of_images)[0]
     size = len(images) // cores.count
@@ -255,11 +262,15 @@ def jit_each(static: int) -> Callable[[Callable[..., Any]], Any]:
 
 
 def for_each(cores: Cores, batches: Sequence[Tree]) -> Tree:
-    """A batch for each core, at most as many as there are; a core that is left gets the first one again."""
+    """A batch for each core, at most as many as there are; a core without one gets the first again."""
     if cores.mesh is None:
         return batches[0]
     every = [*batches, *[batches[0]] * (cores.count - len(batches))]
-    return cores.split(jax.tree.map(lambda *v: jnp.stack(v), *every))
+
+    def together(*values: Any) -> Any:
+        return np.stack(values) if isinstance(values[0], np.ndarray) else jnp.stack(values)
+
+    return cores.split(jax.tree.map(together, *every))
 
 
 def of_each(cores: Cores, found: Tree) -> list[Tree]:

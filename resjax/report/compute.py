@@ -99,7 +99,7 @@ def run_studies(
                     console.print(f"{trace}failed: {failed[-1]}", markup=False)
                 else:
                     results[run.label] = result
-                forget_programs(ENOUGH)  # also of one that failed
+                forget_programs(ENOUGH)  # also where the study failed
             left_out += [f"{study.title}, of {join(labels)}: {reason}." for reason, labels in refused.items()]
             if results:
                 done.append((study, results))

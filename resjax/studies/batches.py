@@ -220,20 +220,20 @@ def on_each_core(
     batches: Sequence[tuple[Any, ...]],
     progress: Progress | None,
 ) -> list[Any]:
-    """``program(core, *fixed, variables, *batch)`` of each batch, in order, on the host; each core works on a
-    batch of its own.
+    """What ``program`` returns of each batch, in order, on the host; each core works on a batch of its own.
 
     Args:
-      program: of ``on_cores.jit_each``, with ``fixed`` as its static arguments.
+      program: of ``on_cores.jit_each``, called with (cores, *fixed, variables, *batch); ``fixed`` is static.
       batches: equal tuples of arrays, or of pytrees of arrays.
     """
-    cores, tell, found = on_cores.shared_cores(), counted(progress, len(batches)), list[Any]()
-    own = cores.copy(variables)
+    cores, tell = on_cores.shared_cores().first(len(batches)), counted(progress, len(batches))
+    own, found = cores.copy(variables), list[Any]()
     for i in range(0, len(batches), cores.count):
         some = batches[i : i + cores.count]
-        for _ in some:
-            tell()
+        tell()
         out = cores.wait(program(cores, *fixed, own, *on_cores.for_each(cores, some)))
+        for _ in some[1:]:
+            tell()
         found += on_cores.of_each(cores, jax.device_get(out))[: len(some)]
     tell()
     return found

@@ -50,7 +50,7 @@ from resjax.network import Network, Variables
 from resjax.network.losses import Metric, over_positions, share_wrong
 from resjax.network.refusal import Refusal
 from resjax.studies import style, verdicts
-from resjax.studies.batches import BATCH_SIZE, Inference, part
+from resjax.studies.batches import BATCH_SIZE, Inference, on_each_core, part
 from resjax.studies.costs import Cost, evaluated
 from resjax.studies.cutting.greedy import (
     MOST_CHOICE_EXAMPLES,
@@ -111,7 +111,7 @@ def forward_depth(
         raise Refusal(NO_SHORTCUT)
     given, n = (network, variables), int(residual.sum())
     batch_size, metric = how.get("batch_size", BATCH_SIZE), how.get("metric", share_wrong)
-    how["progress"] = part(progress, 0, 3)
+    how["progress"] = part(progress, 0, 4)
     allowed, _ = candidates(*given, images)
     rounds = int(allowed.sum()) if max_deleted is None else max_deleted
     chosen = given_or_greedy(*given, choose_on, chosen, allowed, rounds, **how)
@@ -120,17 +120,16 @@ def forward_depth(
     for k, unit in enumerate(dropped.tolist()):
         gone[k + 1 :, unit] = True
 
-    cores, found = on_cores.shared_cores(), []
-    own, kept_units = cores.copy(variables), deleting(gone[::-1])
-    size, tell, rest = min(batch_size, TOGETHER), part(progress, 1, 3), (images, labels, kept_units)
-    for batch, logits in logits_of_places(*given, *rest, batch_size=size, progress=tell):
-        together = cores.if_shared(len(batch.labels))
-        examples = together.split((batch.images, batch.labels))
-        nested, linear = together.wait(_cut(together, network, metric, own, *examples))
-        units = _measures(metric, logits[-1], batch.labels, logits)
-        values = jax.device_get((nested, linear, units))
-        found.append([np.asarray(v, np.float64)[..., batch.mask] for v in values])
-    nested, linear, units = (np.concatenate(v, -1) for v in zip(*found, strict=True))
+    size, tell, of_units, batches = min(batch_size, TOGETHER), part(progress, 1, 4), [], []
+    places = deleting(gone[::-1])
+    for batch, logits in logits_of_places(*given, images, labels, places, batch_size=size, progress=tell):
+        batches.append(batch)
+        of_units.append(_measures(metric, logits[-1], batch.labels, logits))
+    examples = [(batch.images, batch.labels) for batch in batches]
+    cuts = on_each_core(_cut, (network, metric), variables, examples, part(progress, 2, 4))
+    masks = np.concatenate([batch.mask for batch in batches])
+    values = zip(*([*cut, own] for cut, own in zip(cuts, of_units, strict=True)), strict=True)
+    nested, linear, units = (np.concatenate(v, -1)[..., masks].astype(np.float64) for v in values)
     unmeasured = np.full((n + 1 - len(units), *units.shape[1:]), np.nan)
     each = np.stack([nested, linear, np.concatenate([unmeasured, units])])  # [cut, kept, measure, N]
 
@@ -138,7 +137,7 @@ def forward_depth(
     kept = random_subsets(residual, sizes, draws, seed)
     places = np.arange(network.num_units)
     places = np.where(kept | ~residual, places, ~places)
-    how["progress"] = part(progress, 2, 3)
+    how["progress"] = part(progress, 3, 4)
     random, intact = measure_places(*given, images, labels, places, **how)
 
     means = each.mean(-1)
@@ -173,9 +172,9 @@ def forward_depth(
     )
 
 
-@on_cores.jit(static=3)
+@on_cores.jit_each(static=3)
 def _cut(
-    cores: on_cores.Cores,
+    core: on_cores.Cores,
     network: Network,
     metric: Metric,
     variables: Variables,
@@ -189,7 +188,7 @@ def _cut(
         cuts = [truncated_logits(network, variables, images, linear=way) for way in (False, True)]
         return [whole, *(logits.swapaxes(0, 1) for logits in cuts)]
 
-    intact, *cuts = on_cores.few_at_a_time(cores, cut, variables, images, most=FEW)
+    intact, *cuts = on_cores.few_at_a_time(core, cut, variables, images, most=FEW)
     return tuple(_measures(metric, intact, labels, logits.swapaxes(0, 1)) for logits in cuts)
 
 
@@ -340,7 +339,7 @@ def cost(run: Subject, options: Options) -> Cost:
     n = int(residual.sum())
     sizes = [k for k in default_numbers(n) if k < n] or [n]
     kept = random_subsets(residual, sizes, RANDOM_SETS, options.seed)
-    # Both cuts to paths, a third more for their states in memory, and twice the intact network.
+    # Both cuts to paths, whose passes take a third longer than a network's, and the intact network twice.
     cuts = Cost(forward=count * (4 / 3 * (n + 1) + 2), compilations=5, evaluated=count)
     dropped = one_by_one(run.deletable, rounds_of(int(run.deletable.sum()))) & residual
     units = (of_rows(run.network, deleting(rows), count) for rows in (dropped, residual & ~kept))

@@ -301,7 +301,8 @@ def path_norms(
 
 def _through(network: Network, branch: np.ndarray) -> np.ndarray:
     """bool [units, paths]: every path crosses the branches of plain units, whatever ``branch`` says."""
-    return np.asarray((branch | ~network.residual).T)
+    through: np.ndarray = (branch | ~network.residual).T
+    return through
 
 
 def _norms(probe: Probe, norms: np.ndarray, logs: np.ndarray) -> tuple[np.ndarray, float]:

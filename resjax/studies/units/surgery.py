@@ -241,13 +241,8 @@ def _forward(
     cores: on_cores.Cores, network: Network, variables: Variables, x: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """Logits [classes, B] and changes [units, B]."""
-
-    def run(variables: Variables, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        out = network.apply(variables, x, tap=_change)
-        return out.logits, jnp.concatenate([out.taps[s.name] for s in network.stacks]).T
-
-    logits, change = on_cores.few_at_a_time(cores, run, variables, x)
-    return logits.T, change.T
+    out = network.apply(variables, x, tap=_change)
+    return out.logits.T, jnp.concatenate([out.taps[s.name] for s in network.stacks])
 
 
 def _change(parts: Parts) -> jax.Array:
