@@ -12,6 +12,7 @@ from run_helpers import tiny_run
 from test_any_network import found
 
 from resjax import models
+from resjax.cpu.memory import ENOUGH
 from resjax.models.layer_table import layer_table, totals
 from resjax.network.cut import cut as cut_network
 from resjax.network.cut import cut_variables
@@ -196,12 +197,14 @@ def test_a_training_that_diverges_has_no_result(run):
 
 
 @pytest.mark.slow
-def test_the_study_of_a_run(run):
+def test_the_study_of_a_run(run, monkeypatch):
     options = Options(
         max_examples=40, batch_size=16, reference=32, cut_training="3 steps", cut_seeds=2, cut_scratch=True
     )
-    bench = Bench(run, options)
+    bench, asked = Bench(run, options), []
+    monkeypatch.setattr(training_on, "forget_programs", asked.append)
     result = STUDY.measure(bench)
+    assert asked == [ENOUGH] * np.isfinite([result.trained, result.scratch]).sum()  # before each training
     sizes = tried_further(result.found, len(result.number))
     for errors in (result.trained, result.scratch):
         assert errors.shape == (len(result.number), 2)

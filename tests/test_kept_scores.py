@@ -11,6 +11,7 @@ from run_helpers import tiny_run
 
 from resjax import models
 from resjax.analysis import load_run
+from resjax.cpu.memory import ENOUGH
 from resjax.report import compute, kept_scores
 from resjax.report.kept_scores import KeptScores
 from resjax.studies.catalogue import STUDIES
@@ -146,7 +147,7 @@ def test_a_folder_that_cannot_be_written_costs_no_other_run_its_results(tmp_path
     assert list(done.shown[0][1]) == ["file", "folder"] and len(done.failed) == 2
     assert sorted(path.name for path in (tmp_path / "folder").iterdir()) == ["reorder.json", "scores.npz"]
     assert printed.getvalue().count("scores not saved") == printed.getvalue().count("result not saved") == 1
-    assert asked == [compute.ENOUGH] * 4  # behind each study of each run, also where it failed
+    assert asked == [ENOUGH] * 4  # behind each study of each run, also where it failed
 
 
 def test_the_network_at_initialization_has_scores_of_its_own(tmp_path):

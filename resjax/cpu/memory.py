@@ -14,6 +14,7 @@ from pathlib import Path
 
 import jax
 
+ENOUGH = 2**30  # bytes that a process may hold without losing its programs
 _STATM = Path("/proc/self/statm")
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from rich.console import Console
 
-from resjax.cpu.memory import forget_programs
+from resjax.cpu.memory import ENOUGH, forget_programs
 from resjax.network.refusal import Refusal
 from resjax.report import kept
 from resjax.report.kept_scores import KeptScores
@@ -23,7 +23,6 @@ from resjax.studies.subject import Subject
 from resjax.studies.words import join
 from resjax.workdir.failures import explained
 
-ENOUGH = 2**30  # bytes that the process may hold between two studies without losing its programs
 KEPT = "finished results are kept; the same command continues"
 Shown = list[tuple[Study, dict[str, Result]]]
 """The contents of a report: (study or claim, {label: result})."""

@@ -24,6 +24,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from resjax import config as configs
+from resjax.cpu.memory import ENOUGH, forget_programs
 from resjax.network import Network, Variables
 from resjax.network.cut import cut, cut_variables
 from resjax.studies.batches import Progress, part
@@ -142,6 +143,7 @@ def trained_further(
             names = [result.unit[unit] for unit in result.order[: result.number[i]]]
             starts[i] = _mended(run, names, reference, options.batch_size)
         network, variables = starts[i]
+        forget_programs(ENOUGH)  # a training takes as much memory as everything before it
         start = variables if name == "trained" else None
         tell = part(progress, done, len(work))
         own = train(run, configurations[name], network, start, seeds[j], tell)
