@@ -143,7 +143,15 @@ def further_training(network, variables, x, y, **how):
         (identity, 20, {2}, ("ratio", "cosine", "novelty", "estimation_mean", "estimation_std")),
         (equivariance, 15, {2}, ("whole", "in_place", "error", "agreement", "logits")),
         (cut_to_paths, 20, {1, 2}, ("error", "agreement", "kl", "cosine")),  # sets of units: on each alone
-        (further_training, 20, {2}, ("difference", "deep_loss", "untouched_loss", "deep_error", "change")),
+        pytest.param(
+            *(
+                further_training,
+                20,
+                {2},
+                ("difference", "deep_loss", "untouched_loss", "deep_error", "change"),
+            ),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_one_program_on_two_of_the_tests_devices_finds_what_one_does(analysis, size, on, fields, monkeypatch):
