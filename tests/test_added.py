@@ -44,9 +44,14 @@ def subject(folder=None):
 @pytest.fixture
 def ran(monkeypatch):
     """Units that ran one by one, and paths that were walked."""
-    times, run, walk = [], prefixes.run_unit, path_sampled._norms
+    times, run, walk = [], prefixes.run_unit, path_sampled.on_each_core
+
+    def walked(program, fixed, variables, batches, progress):
+        times.extend(batches)
+        return walk(program, fixed, variables, batches, progress)
+
     monkeypatch.setattr(prefixes, "run_unit", lambda *args: times.append(1) or run(*args))
-    monkeypatch.setattr(path_sampled, "_norms", lambda *args: times.append(1) or walk(*args))
+    monkeypatch.setattr(path_sampled, "on_each_core", walked)
     return times
 
 

@@ -77,7 +77,7 @@ def test_every_number_is_that_of_its_logits(placement):
 
 @pytest.mark.parametrize("linear", [False, True])
 def test_linearized_branches_are_convolutions(linear):
-    """Without ``transposed_twice``, what is transposed a second time takes three times as long."""
+    """Without ``transposed_twice``, the cut takes twice as long."""
     cut = functools.partial(truncated_logits, *network_of(placement="pre"), linear=linear)
     assert ("linear_call" in str(jax.make_jaxpr(cut)(examples()[0]))) == linear
 

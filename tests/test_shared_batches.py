@@ -142,7 +142,8 @@ def further_training(network, variables, x, y, **how):
     [
         (identity, 20, {2}, ("ratio", "cosine", "novelty", "estimation_mean", "estimation_std")),
         (equivariance, 15, {2}, ("whole", "in_place", "error", "agreement", "logits")),
-        (cut_to_paths, 20, {1, 2}, ("error", "agreement", "kl", "cosine")),  # sets of units: on each alone
+        # Seven batches of three, with one image of padding; sets of units run on each device alone.
+        (cut_to_paths, 6, {1, 2}, ("error", "agreement", "kl", "cosine")),
         pytest.param(
             *(
                 further_training,
@@ -215,20 +216,26 @@ def test_a_batch_that_two_cores_can_t_share_equally_runs_on_one_device(monkeypat
     assert counts == [2, 1]
 
 
-def test_each_core_runs_one_program_on_batches_of_its_own(monkeypatch):
+@pytest.mark.parametrize(("count", "devices"), [(0, 0), (1, 1), (3, 2)])
+def test_each_core_runs_one_program_on_batches_of_its_own(count, devices, monkeypatch):
     monkeypatch.setattr(cores, "shared_cores", two_cores)
-    seen = []
+    seen, told, programs = [], [], set()
 
     @cores.jit_each(static=2)
     def run(core, factor, given, batch):
         seen.append((core.count, core.one_thread))
         return {"sum": factor * given + batch["x"].sum()}
 
-    told, batches = [], [({"x": np.float32([i, 10 * i])},) for i in range(3)]
-    found = on_each_core(run, (2,), np.float32(0.5), batches, lambda *now: told.append(now))
-    assert [own["sum"] for own in found] == [1, 12, 23]
-    assert seen == [(1, True)] and run._cache_size() == 1
-    assert told == [(0, 3), (1, 3), (2, 3), (3, 3)]
+    def watched(core, *args):
+        programs.add(core.count)
+        return run(core, *args)
+
+    batches = [({"x": np.float32([i, 10 * i])},) for i in range(count)]
+    found = on_each_core(watched, (2,), np.float32(0.5), batches, lambda *now: told.append(now))
+    assert [own["sum"] for own in found] == [1 + 11 * i for i in range(count)]
+    assert seen == [(1, True)] * run._cache_size() and run._cache_size() == min(count, 1)
+    assert programs == {devices} - {0}
+    assert told == [(i, count) for i in range(count + 1)]
 
 
 def test_devices_that_are_no_cores_are_left_alone():
@@ -280,14 +287,14 @@ def test_each_core_works_on_batches_of_its_own_and_results_keep_their_order():
         ((8, 3), 8, 8),
     ],
 )
-def test_one_thread_takes_a_few_images_at_a_time(shape, own, shared):
+def test_one_thread_takes_a_few_images_at_a_time(shape, own, shared, most=8):
     both, seen = two_cores(), []
     x, labels = np.arange(np.prod(shape), dtype=np.float32).reshape(shape), np.arange(shape[0])
     for core, size in ((both.each()[0], own), (both, shared), (cores.Cores(), len(x))):
 
         @cores.jit(static=1)
         def run(core, factor, *of_images):
-            return cores.few_at_a_time(core, a_few, factor, of_images)
+            return cores.few_at_a_time(core, a_few, factor, of_images, most)
 
         def a_few(factor, of_images):
             seen.append(len(of_images[0]))
@@ -298,6 +305,11 @@ def test_one_thread_takes_a_few_images_at_a_time(shape, own, shared):
         np.testing.assert_array_equal(found["images"], 2 * x)
         np.testing.assert_array_equal(found["labels"], labels + 1)
         assert set(seen) == {size}
+
+
+@pytest.mark.parametrize(("images", "own", "shared"), [(16, 2, 2), (18, 2, 3), (14, 2, 14)])
+def test_one_thread_takes_fewer_images_where_many_states_are_held(images, own, shared):
+    test_one_thread_takes_a_few_images_at_a_time((images, 2, 2, 1), own, shared, most=2)
 
 
 def test_many_variables_are_not_read_again_for_every_few_images(monkeypatch):

@@ -15,6 +15,7 @@ from marks import slow_but
 from network_helpers import draw, equal
 
 from resjax import models
+from resjax.cpu import one_thread, shared_batches
 from resjax.models.layers import Conv, Dense
 from resjax.models.plain import ConvUnit, DenseUnit
 from resjax.models.residual import ResidualUnit
@@ -388,6 +389,19 @@ def test_the_function_stays_and_both_train_on_from_it():
     gaps = (r.deep_loss - r.untouched_loss)[:, 2:].mean(1)
     np.testing.assert_allclose(r.gap, gaps.mean())
     assert r.gap_interval[0] <= r.gap <= r.gap_interval[1]
+
+
+@pytest.mark.slow
+def test_on_cores_two_plain_layers_change_no_bit(monkeypatch):
+    """There, products replace convolutions of 16 channels: they round, also with an identity kernel."""
+    monkeypatch.setattr(one_thread, "PAYS", True)
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("data",))
+    monkeypatch.setattr(shared_batches, "shared_cores", lambda: shared_batches.Cores(mesh))
+    network = build("veit_plain", depth=6, width=16, num_stages=2)
+    given = network, draw(network, SHAPE), images(), np.arange(N) % CLASSES
+    train = images(), given[-1]
+    result = surgery(*given, train=train, places=[1], count=2, steps=2, repeats=2, train_batch_size=4)
+    assert result.difference == 0 and result.changed == 0 and len(result.place) == 1
 
 
 @pytest.mark.slow

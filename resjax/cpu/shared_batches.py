@@ -15,7 +15,8 @@ each result before it starts the next program::
     for batch in padded_batches(images, labels, batch_size, multiple=cores.count):
         found = cores.wait(_run(cores, network, variables, *cores.split(batch)))
 
-If a result belongs to a whole batch, each core takes a batch of its own through the program (``jit_each``).
+If cores can't share a batch equally, or a result belongs to a whole batch, each core takes a batch of its own
+through the program (``jit_each``).
 
 *Batches of its own for each core*, where many small programs follow each other: a host thread for each core
 runs them, and no core waits for another before the next batch. The programs have one device, so they can't
@@ -86,7 +87,7 @@ class Cores:
         return self._put(tree, PartitionSpec(*self.mesh.axis_names))
 
     def first(self, count: int) -> Cores:
-        """The first ``count`` of these devices, or all where there are no more."""
+        """The first ``count`` of these devices, 1 or more; all where there are no more."""
         if self.mesh is None or count >= self.count:
             return self
         return Cores(Mesh(self.mesh.devices[:count], self.mesh.axis_names))

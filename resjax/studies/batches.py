@@ -226,8 +226,12 @@ def on_each_core(
       program: of ``on_cores.jit_each``, called with (cores, *fixed, variables, *batch); ``fixed`` is static.
       batches: equal tuples of arrays, or of pytrees of arrays.
     """
-    cores, tell = on_cores.shared_cores().first(len(batches)), counted(progress, len(batches))
-    own, found = cores.copy(variables), list[Any]()
+    tell, found = counted(progress, len(batches)), list[Any]()
+    if not batches:
+        tell()
+        return found
+    cores = on_cores.shared_cores().first(len(batches))
+    own = cores.copy(variables)
     for i in range(0, len(batches), cores.count):
         some = batches[i : i + cores.count]
         tell()

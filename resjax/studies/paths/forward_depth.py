@@ -30,7 +30,8 @@ large depth of the *units* cut with a small one of *paths* means that many units
 
 *Cost.* Paths: (n + 1)/2 forward passes. Linearized: as many products with Jacobians. Units: about n/4 passes,
 because shared prefixes run once, and the greedy order, about n³/6 evaluations of a unit on the examples for
-choosing. Memory: n + 1 states of a batch of at most 32 examples.
+choosing. Memory: n + 1 states of a batch of at most 32 examples; on a CPU with a device for each core,
+usually of two for each.
 """
 
 from __future__ import annotations
@@ -124,7 +125,7 @@ def forward_depth(
     places = deleting(gone[::-1])
     for batch, logits in logits_of_places(*given, images, labels, places, batch_size=size, progress=tell):
         batches.append(batch)
-        of_units.append(_measures(metric, logits[-1], batch.labels, logits))
+        of_units.append(jax.device_get(_measures(metric, logits[-1], batch.labels, logits)))
     examples = [(batch.images, batch.labels) for batch in batches]
     cuts = on_each_core(_cut, (network, metric), variables, examples, part(progress, 2, 4))
     masks = np.concatenate([batch.mask for batch in batches])
