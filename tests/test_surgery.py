@@ -15,7 +15,7 @@ from marks import slow_but
 from network_helpers import draw, equal
 
 from resjax import models
-from resjax.cpu import one_thread, shared_batches
+from resjax.cpu import memory, one_thread, shared_batches
 from resjax.models.layers import Conv, Dense
 from resjax.models.plain import ConvUnit, DenseUnit
 from resjax.models.residual import ResidualUnit
@@ -399,9 +399,11 @@ def test_on_cores_two_plain_layers_change_no_bit(monkeypatch):
     monkeypatch.setattr(shared_batches, "shared_cores", lambda: shared_batches.Cores(mesh))
     network = build("veit_plain", depth=6, width=16, num_stages=2)
     given = network, draw(network, SHAPE), images(), np.arange(N) % CLASSES
-    train = images(), given[-1]
+    train, asked = (images(), given[-1]), []
+    monkeypatch.setattr("resjax.studies.units.surgery.forget_programs", asked.append)
     result = surgery(*given, train=train, places=[1], count=2, steps=2, repeats=2, train_batch_size=4)
     assert result.difference == 0 and result.changed == 0 and len(result.place) == 1
+    assert asked == [memory.ENOUGH]
 
 
 @pytest.mark.slow

@@ -37,6 +37,7 @@ import optax
 from numpy.typing import ArrayLike
 
 from resjax.cpu import shared_batches as on_cores
+from resjax.cpu.memory import ENOUGH, forget_programs
 from resjax.data import Statistics
 from resjax.network import Network, Variables
 from resjax.network.losses import Loss, cross_entropy
@@ -179,6 +180,7 @@ def surgery(
     tasks = [Task(n, *how, norms_every=steps + 1) for n in (deep, network)]
     losses, errors = np.zeros((2, repeats, steps)), np.zeros((2, repeats))
     change = np.zeros(repeats)
+    forget_programs(ENOUGH)  # those that inserted units, before memory is needed for training
     for r, i in reported(list(product(range(repeats), range(2))), progress):
         rng = np.random.default_rng([seed, r])
         rows = rng.integers(0, len(data[0]), (steps, train_batch_size))
