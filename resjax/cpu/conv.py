@@ -72,9 +72,9 @@ def any_device() -> Iterator[None]:
 
 @contextlib.contextmanager
 def transposed_twice() -> Iterator[None]:
-    """The image gradient of convolutions traced under it is, transposed once more, this module's convolution,
-    and not what JAX makes of the gradient's form. It then can't be vectorized (``jax.vmap``), and its slope
-    in the kernel can't be taken."""
+    """Under it, the transpose of a convolution's image gradient is this module's convolution. Otherwise it is
+    what JAX makes of the gradient's operations, which is slower. A gradient that is traced under it can't be
+    vectorized (``jax.vmap``), nor differentiated with respect to the kernel."""
     token = _twice.set(True)
     try:
         yield
@@ -83,8 +83,8 @@ def transposed_twice() -> Iterator[None]:
 
 
 class _Form(NamedTuple):
-    """Strides, padding and groups of a convolution; on one thread if ``alone``, else on all. ``twice``: its
-    image gradient can be transposed."""
+    """Strides, padding and groups of a convolution; on one thread if ``alone``, else on all. ``twice``:
+    traced under ``transposed_twice``."""
 
     strides: Pair
     pads: Pads

@@ -200,18 +200,26 @@ def few_at_a_time(
         found = lax.map(lambda own: run(given, own), grouped)
         return jax.tree.map(lambda v: v.reshape(-1, *v.shape[2:]), found)
 
-    if cores.mesh is None:
-        return after_another(given, of_images)
+    return (
+        after_another(given, of_images)
+        if cores.mesh is None
+        else _alone(cores, after_another, given, of_images)
+    )
+
+
+def _alone(cores: Cores, run: Callable[[Any, Any], Tree], given: Any, shared: Any) -> Tree:
+    """``run(given, part)`` on each core, with one thread, for its part of the first axis of ``shared``."""
+    assert cores.mesh is not None
     split = PartitionSpec(*cores.mesh.axis_names)
 
-    def on_each(given: Any, of_images: Any) -> Tree:
-        with one_thread():  # each core works alone
-            return after_another(given, of_images)
+    def own(given: Any, part: Any) -> Tree:
+        with one_thread():
+            return run(given, part)
 
     each = jax.shard_map(
-        on_each, mesh=cores.mesh, in_specs=(PartitionSpec(), split), out_specs=split, check_vma=False
+        own, mesh=cores.mesh, in_specs=(PartitionSpec(), split), out_specs=split, check_vma=False
     )
-    return each(given, of_images)
+    return each(given, shared)
 
 
 def jit(static: int) -> Callable[[Callable[..., Any]], Any]:
@@ -243,18 +251,13 @@ def jit_each(static: int) -> Callable[[Callable[..., Any]], Any]:
             fixed, given, batch = args[: static - 1], args[static - 1], args[static:]
             if cores.mesh is None:
                 return function(cores, *fixed, given, *batch)
-            split = PartitionSpec(*cores.mesh.axis_names)
 
             def own(given: Any, batch: Any) -> Any:
-                with one_thread():
-                    first = jax.tree.map(lambda v: v[0], batch)
-                    found = function(Cores(one_thread=True), *fixed, given, *first)
+                first = jax.tree.map(lambda v: v[0], batch)
+                found = function(Cores(one_thread=True), *fixed, given, *first)
                 return jax.tree.map(lambda v: v[None], found)
 
-            each = jax.shard_map(
-                own, mesh=cores.mesh, in_specs=(PartitionSpec(), split), out_specs=split, check_vma=False
-            )
-            return each(given, batch)
+            return _alone(cores, own, given, batch)
 
         on_cores.__name__ = function.__name__
         return jit(static)(on_cores)
@@ -263,7 +266,7 @@ def jit_each(static: int) -> Callable[[Callable[..., Any]], Any]:
 
 
 def for_each(cores: Cores, batches: Sequence[Tree]) -> Tree:
-    """A batch for each core, at most as many as there are; a core without one gets the first again."""
+    """Stacks batches, one for each core and at most so many. A core without one gets the first batch again."""
     if cores.mesh is None:
         return batches[0]
     every = [*batches, *[batches[0]] * (cores.count - len(batches))]
@@ -275,7 +278,7 @@ def for_each(cores: Cores, batches: Sequence[Tree]) -> Tree:
 
 
 def of_each(cores: Cores, found: Tree) -> list[Tree]:
-    """What each core has found."""
+    """Splits what a program of ``jit_each`` returns: one result for each core."""
 
     def own(i: int) -> Tree:
         return jax.tree.map(lambda v: v[i], found)

@@ -227,10 +227,7 @@ def on_each_core(
       batches: equal tuples of arrays, or of pytrees of arrays.
     """
     tell, found = counted(progress, len(batches)), list[Any]()
-    if not batches:
-        tell()
-        return found
-    cores = on_cores.shared_cores().first(len(batches))
+    cores = on_cores.shared_cores().first(max(1, len(batches)))
     own = cores.copy(variables)
     for i in range(0, len(batches), cores.count):
         some = batches[i : i + cores.count]

@@ -76,7 +76,7 @@ from resjax.studies.subject import Subject
 from resjax.studies.words import count, number, percent, percents
 
 TOGETHER = 32  # examples at a time, because n + 1 states of each are held
-FEW = 2  # of them at a time in a core's cache
+FEW = 2  # of them at a time on a core, so that their states stay in its cache
 NO_SHORTCUT = "no unit of this network has a shortcut, so all its paths have one length"
 
 
