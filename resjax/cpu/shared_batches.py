@@ -266,7 +266,7 @@ def jit_each(static: int) -> Callable[[Callable[..., Any]], Any]:
 
 
 def for_each(cores: Cores, batches: Sequence[Tree]) -> Tree:
-    """Stacks batches, one for each core and at most so many. A core without one gets the first batch again."""
+    """Stacks batches, at most one for each core. A core without one gets the first batch again."""
     if cores.mesh is None:
         return batches[0]
     every = [*batches, *[batches[0]] * (cores.count - len(batches))]
