@@ -26,6 +26,7 @@ def six_cores(monkeypatch):
     """A machine of six cores whose number of devices is not set; the numbers that JAX is told."""
     monkeypatch.setenv("XLA_FLAGS", "")
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(6)), raising=False)
+    monkeypatch.setattr(cores, "keep_freed", lambda: None)  # it can't be taken back
     told = []
     monkeypatch.setattr(jax.config, "update", lambda name, value: told.append((name, value)))
     return told
@@ -40,7 +41,9 @@ def config(name="cifar10", **fields):
     return c
 
 
-def test_a_run_is_analysed_on_the_cores_that_are_here(six_cores):
+def test_a_run_is_analysed_on_the_cores_that_are_here(six_cores, monkeypatch):
+    kept = []
+    monkeypatch.setattr(cores, "keep_freed", lambda: kept.append(True))
     older, elsewhere, off = config(), config(), config()
     del older.parallel.cpu_devices
     elsewhere.parallel.cpu_devices = 16
@@ -49,6 +52,7 @@ def test_a_run_is_analysed_on_the_cores_that_are_here(six_cores):
         cores.share_cores_to_analyse(run)
     assert six_cores == 2 * [("jax_num_cpu_devices", 4)]
     assert elsewhere.parallel.cpu_devices == 16
+    assert len(kept) == 3
 
 
 def test_small_images_are_shared_where_no_sums_are(six_cores):

@@ -1,6 +1,9 @@
 """Programs that no study needs any more do not fill the memory."""
 
+import platform
+import subprocess
 import sys
+import textwrap
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +24,13 @@ def test_programs_are_forgotten_where_the_process_holds_more_than_enough(monkeyp
     assert not memory.forget_programs(2**30)
 
 
+def test_programs_stay_where_memory_that_was_freed_is_what_the_process_holds(monkeypatch):
+    held = [2**31]
+    monkeypatch.setattr(memory, "resident_bytes", lambda: held[0])
+    monkeypatch.setattr(memory, "_return_freed", lambda: held.insert(0, 2**29))
+    assert not memory.forget_programs(2**30)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell")
 def test_the_memory_of_this_process_is_known():
     before = memory.resident_bytes()
@@ -31,3 +41,27 @@ def test_the_memory_of_this_process_is_known():
 def test_without_proc_the_memory_is_not_known(monkeypatch, tmp_path):
     monkeypatch.setattr(memory, "_STATM", tmp_path / "absent")
     assert memory.resident_bytes() is None
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other libraries have no such setting")
+def test_freed_memory_stays_with_the_process_until_programs_are_forgotten():
+    # In a process of its own, because the setting can't be taken back.
+    code = """
+        import sys
+        from resjax.cpu import memory
+
+        if sys.argv[1] == "keep":
+            memory.keep_freed()
+        held = [i.to_bytes(1) * 2**20 for i in range(200)]
+        del held
+        kept = memory.resident_bytes()
+        memory.forget_programs()
+        print(kept - memory.resident_bytes())
+    """
+    returned = {}
+    for way in ("keep", "return"):
+        done = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(code), way], capture_output=True, text=True, check=True
+        )
+        returned[way] = int(done.stdout)
+    assert returned["keep"] > 150 * 2**20 > returned["return"]

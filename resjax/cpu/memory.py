@@ -15,6 +15,8 @@ from pathlib import Path
 import jax
 
 ENOUGH = 2**30  # bytes that a process may hold without losing its programs
+_TRIM, _MAP = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of glibc's malloc.h
+_LARGE = 2**25  # bytes, the largest that glibc allows on 64-bit systems
 _STATM = Path("/proc/self/statm")
 
 
@@ -26,8 +28,25 @@ def resident_bytes() -> int | None:
         return None
 
 
+def keep_freed() -> None:
+    """Lets this process keep the memory that it frees, for its next allocation; on Linux with glibc only.
+
+    By default, glibc returns what a program's arrays have occupied to the system, which then clears each page
+    again for the next program: about 5 % of the processor time of an analysis that runs unit by unit. Arrays
+    of more than 32 MiB are still returned, and so is everything with ``forget_programs``. Thresholds that
+    the user has set by the variables MALLOC_TRIM_THRESHOLD_ or MALLOC_MMAP_THRESHOLD_ stay.
+    """
+    set_by_user = {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"} & os.environ.keys()
+    if sys.platform != "linux" or set_by_user:
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt and mallopt(_MAP, _LARGE):
+        mallopt(_TRIM, 2**31 - 1)
+
+
 def forget_programs(above: int | None = None) -> bool:
-    """Drops all compiled programs if the process holds more than ``above`` bytes, or in any case.
+    """Drops all compiled programs if the process holds more than ``above`` bytes, or in any case. Memory
+    that was freed does not count: it goes back to the system first.
 
     A program that is needed again is compiled again, or read from the cache of
     ``resjax.cpu.compilation.keep_compiled``.
@@ -35,10 +54,15 @@ def forget_programs(above: int | None = None) -> bool:
     Returns:
       Whether they were dropped; not where the system does not tell how much the process holds.
     """
+    _return_freed()
     if above is not None and (resident_bytes() or 0) <= above:
         return False
     jax.clear_caches()
     gc.collect()
-    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
-        trim(0)  # glibc would keep what was freed
+    _return_freed()
     return True
+
+
+def _return_freed() -> None:
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        trim(0)

@@ -16,6 +16,7 @@ import os
 import jax
 from ml_collections import ConfigDict
 
+from resjax.cpu.memory import keep_freed
 from resjax.data.info import TABLE
 
 _MOST = 8  # devices; more were not tried
@@ -42,10 +43,12 @@ def share_cores(config: ConfigDict, *, sums: bool = True) -> None:
 
 
 def share_cores_to_analyse(config: ConfigDict, *, sums: bool = True) -> None:
-    """As ``share_cores``, for a finished run, whose config may predate ``cpu_devices``.
+    """As ``share_cores``, for a finished run, whose config may predate ``cpu_devices``. It also makes the
+    process keep the memory that analyses free (``keep_freed``).
 
     A value of 1 is kept; any other number was meant for the machine that trained.
     """
+    keep_freed()
     here = config.copy_and_resolve_references()
     here.parallel.cpu_devices = int(config.parallel.get("cpu_devices", 0) == 1)
     share_cores(here, sums=sums)
