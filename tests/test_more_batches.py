@@ -13,6 +13,7 @@ from resjax.studies.catalogue import STUDIES
 from resjax.studies.more_batches import add_batches
 from resjax.studies.options import Options, Recorded
 from resjax.studies.paths import path_exact, path_parameters
+from resjax.studies.run import load_run
 from resjax.studies.signals import backward_signal, branch_variance, gradients
 
 # Of 16 examples: a study of paths takes two for each of ``gradient_batches``, the others one.
@@ -48,14 +49,14 @@ def test_batches_are_added(run, name, monkeypatch):
     study, own = STUDIES[name], getattr(module, function)
     times = []
     monkeypatch.setattr(module, function, lambda *args: times.append(1) or own(*args))
-    all_ = study.run(run, four)
+    all_ = study.run(load_run(run.workdir), four)  # what one study has measured, another one takes
     alone = len(times)
     read = Recorded(two)
-    kept.save(run, study, two, study.run(run, read), read.read)
+    kept.save(run, study, two, study.run(load_run(run.workdir), read), read.read)
     assert kept.load(run, study, four) is None
     earlier = kept.earlier(run, study, four)
     del times[:]
-    added = study.run(run, four, earlier=earlier)
+    added = study.run(load_run(run.workdir), four, earlier=earlier)
     assert len(times) == alone / 2
     assert added.to_json() == all_.to_json()
     # Of fewer batches, or with another seed, all are measured.
@@ -90,3 +91,20 @@ def test_the_first_training_examples_are_the_same_however_many_there_are(run):
     (few, few_labels), (more, more_labels) = (run.examples("train", count) for count in (32, 64))
     np.testing.assert_array_equal(few, more[:32])
     np.testing.assert_array_equal(few_labels, more_labels[:32])
+
+
+def test_growth_takes_what_paths_has_measured(run, monkeypatch):
+    times, own = [], path_exact._spectrum
+    monkeypatch.setattr(path_exact, "_spectrum", lambda *args: times.append(1) or own(*args))
+    paths, growth = (dataclasses.replace(STUDIES[name], control=False) for name in ("paths", "path_growth"))
+    few, alone = (growth.run(load_run(run.workdir), options) for options in (ONE_TWICE, TWO_TWICE))
+    moments = len(alone.step)
+    assert len(times) == (2 + 4) * moments
+    for earlier, missing in ((None, 4), (few, 2)):
+        here, seen = load_run(run.workdir), list[int]()
+        paths.run(here, TWO_TWICE)
+        del times[:]
+        found = growth.run(here, TWO_TWICE, lambda *parts, seen=seen: seen.append(parts), earlier=earlier)
+        assert found.to_json() == alone.to_json()
+        assert len(times) == missing * (moments - 1)
+        assert seen[-1][0] == seen[-1][1]

@@ -23,7 +23,7 @@ from resjax.network.unit import Unit
 from resjax.studies import moments
 from resjax.studies.batches import whole_batches
 from resjax.studies.options import Options
-from resjax.studies.paths import path_exact, path_sampled
+from resjax.studies.paths import path_exact, path_sampled, single_paths
 from resjax.studies.paths.path_exact import path_spectrum
 from resjax.studies.paths.path_growth import STUDY as GROWTH
 from resjax.studies.paths.path_growth import PathGrowth, path_growth, unit_scales
@@ -435,10 +435,33 @@ def test_half_of_n_backward_passes_in_one_compilation():
         _, count = counted(functools.partial(path_spectrum, network, v, images, labels))
         assert count == n * (n + 1) // 2 <= 0.7 * n * n
     assert programs(path_exact._spectrum) == before + 1
-    before = programs(path_sampled._walk_paths)
-    _, count = counted(lambda: sample_paths(network, variables, images, labels, draws=4))
-    assert count == 4 * (n * (n + 1) // 2 + n)  # single paths, and the whole gradient
-    assert programs(path_sampled._walk_paths) == before + 1
+    before = programs(single_paths.walk_paths)
+    _, count = counted(lambda: sample_paths(network, variables, images, labels, draws=3))
+    assert count - 2 * n < 3 * n * (n + 1) // 2  # two walks, and so two whole gradients
+    assert programs(single_paths.walk_paths) == before + 1
+    ways = np.random.default_rng(0).random((20, n)) < 0.5
+    _, count = counted(lambda: path_norms(network, variables, images, labels, ways))
+    ends = {tuple(way[i:]) for way in ways for i in range(n) if way[i]}
+    assert count == len(ends) + n < ways.sum() + n  # each end once, and the whole gradient
+
+
+def test_rows_are_the_different_ends_of_paths():
+    through = np.random.default_rng(1).random((5, 40)) < 0.5  # 32 different paths at most
+    through[2] = True  # a plain unit
+    rows, row = single_paths.rows_of(through)
+    same = (through[:, :, None] == through[:, None]).all(0)
+    np.testing.assert_array_equal(row[:, None] == row, same)
+    held = {0: ()}  # {row: the end that it has crossed}, behind the last unit
+    for i in reversed(range(5)):
+        new, sources = (rows[k][i][: rows.num_new[i]].tolist() for k in (1, 2))
+        assert not set(new) & set(held)
+        held |= {to: held[source] for to, source in zip(new, sources, strict=True)}
+        crossing = rows.crossing[i][: rows.num_crossing[i]].tolist()
+        assert sorted(crossing) == sorted(held)
+        by_branch = set(crossing[: rows.num_branches[i]])
+        held = {k: (k in by_branch, *end) for k, end in held.items()}
+        assert len(set(held.values())) == len(held)
+    assert all(held[row[k]] == tuple(through[:, k]) for k in range(40))
 
 
 class ShrinkingBlock(Unit):

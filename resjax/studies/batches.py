@@ -74,7 +74,8 @@ def within(progress: Progress | None, before: int, count: int, of: int) -> Progr
 
     def tell(done: int, total: int) -> None:
         if progress:
-            progress(before + done * count // total, of)
+            # Work without parts is done when it is reported.
+            progress(before + (done * count // total if total else count), of)
 
     return tell
 

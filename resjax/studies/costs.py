@@ -21,10 +21,11 @@ network and the machine at hand:
 *What it leaves out.* Reading of data, and work on the host, such as bootstraps and the counting of votes. A
 batch that is smaller than that of the measurement takes more time for each example.
 
-*What it counts too often.* Studies of one command share scores of deletions, the greedy order and the network
-at initialization: the first of them computes these, and the others take them. Each is estimated as if it were
-the first, and as if no earlier one had kept scores to which it adds. In this respect, the estimate of
-several studies is an upper bound. ``benchmarks/analyze_estimates.py`` compares estimates with times.
+*What it counts too often.* Studies of one command share scores of deletions, the greedy order, the network at
+initialization and the newest spectrum by path length: the first of them computes these, and the others take
+them. Each is estimated as if it were the first, and as if no earlier one had kept scores to which it adds. In
+this respect, the estimate of several studies is an upper bound. ``benchmarks/analyze_estimates.py`` compares
+estimates with times.
 """
 
 from __future__ import annotations

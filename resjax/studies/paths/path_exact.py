@@ -67,6 +67,7 @@ from resjax.studies.paths.path_lengths import (
 from resjax.studies.paths.path_walk import (
     BATCH_SIZE,
     PAPER,
+    STUDY_BATCH,
     Arrived,
     Crossing,
     Probe,
@@ -77,6 +78,7 @@ from resjax.studies.paths.path_walk import (
     wide,
 )
 from resjax.studies.result import Result
+from resjax.studies.study import Bench
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,6 +203,36 @@ def path_spectrum(
         batch_size=batches.size,
         choices={**probe.choices(), "batches": str(batches), "seed": seed},
     )
+
+
+def newest_spectrum(
+    bench: Bench,
+    probe: Probe,
+    images: Any,
+    labels: np.ndarray,
+    *,
+    first_batch: int = 0,
+    progress: Progress | None = None,
+) -> PathSpectrum:
+    """``path_spectrum`` of the bench's newest variables on its data, in batches of ``STUDY_BATCH``. Studies
+    of the same network and examples measure it once."""
+    run, seed = bench.run, bench.options.seed
+    known = run.once(("spectra", seed), dict[tuple[Probe, int], PathSpectrum])
+    found = known.get((probe, len(labels)))
+    if found is None:
+        how: dict[str, Any] = {"loss": run.loss, "batch_size": STUDY_BATCH, "first_batch": first_batch}
+        given = run.network, run.variables, images, labels
+        found = path_spectrum(*given, probe=probe, seed=seed, progress=progress, **how)
+        if first_batch == 0:
+            known[probe, len(labels)] = found
+    else:
+        of_batches = {
+            name: getattr(found, name)[:, first_batch:] for name in ("norm", "contribution", "total")
+        }
+        found = dataclasses.replace(found, **of_batches)
+        if progress:
+            progress(found.norm.shape[1], found.norm.shape[1])
+    return dataclasses.replace(found, choices=dict(found.choices))  # to which a study may add
 
 
 @on_cores.jit(static=4)

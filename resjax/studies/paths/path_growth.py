@@ -21,14 +21,14 @@ grows deeper during training, because BatchNorm's scales γ grow. Theirs is *a d
 of paths in the loss of a spin-glass model, which a gradient norm by path length neither confirms nor
 contradicts. The result holds the cause that they name, the mean |γ| of every unit, at each moment.
 
-*Cost.* One exact spectrum for each batch and moment; one compilation.
+*Cost.* One exact spectrum for each batch and moment, of which ``paths`` needs that of the newest moment, too;
+one compilation.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Annotated, Any, NamedTuple, Self, Unpack
 
 import numpy as np
@@ -44,7 +44,7 @@ from resjax.studies.moments import at_moments, moment
 from resjax.studies.more_batches import add_batches
 from resjax.studies.options import Options
 from resjax.studies.paths.path_counts import between, one_path
-from resjax.studies.paths.path_exact import PathSpectrum, path_spectrum
+from resjax.studies.paths.path_exact import PathSpectrum, newest_spectrum, path_spectrum
 from resjax.studies.paths.path_walk import (
     STUDY_BATCH,
     TRAINING,
@@ -106,6 +106,7 @@ def path_growth(
     probe: Probe = TRAINING,
     first_batch: int = 0,
     seed: int = 0,
+    measured: Mapping[int, Callable[[Progress], PathSpectrum]] | None = None,
     **how: Unpack[Running],
 ) -> PathGrowth:
     """The exact gradient by path length at several moments of a training.
@@ -113,13 +114,19 @@ def path_growth(
     Args: those of ``path_spectrum``, where ``progress`` counts batches of all moments, and
       steps: training steps done at each moment, in order.
       at: the variables after so many steps, such as ``run.at``; one checkpoint is held at a time.
+      measured: {number of steps: a function of ``progress`` that returns the spectrum there, of the same
+        batches}, where another one than ``path_spectrum`` measures it.
     """
+    elsewhere = measured or {}
 
     def measure(step: int, variables: Variables, tell: Progress) -> PathGrowth:
         own: Running = how | {"progress": tell}
         given = network, variables, images, labels
         which: dict[str, Any] = {"first_batch": first_batch, "step": step, "seed": seed}
-        spectrum = path_spectrum(*given, probe=probe, **which, **own)
+        if step in elsewhere:
+            spectrum = dataclasses.replace(elsewhere[step](tell), step=np.array([step]))
+        else:
+            spectrum = path_spectrum(*given, probe=probe, **which, **own)
         fields = {f.name: getattr(spectrum, f.name) for f in dataclasses.fields(spectrum)}
         return PathGrowth(**fields, scale=unit_scales(network, variables)[None])
 
@@ -301,7 +308,14 @@ def measure(bench: Bench) -> PathGrowth:
     steps = sorted({*([0] if run.from_scratch else []), *run.steps, run.step})
     how: Running = bench.running | {"batch_size": STUDY_BATCH}
     given, seed = (run.network, steps, run.at, images, labels), options.seed
-    return add_batches(bench.earlier, len(labels), partial(path_growth, *given, seed=seed, **how))
+
+    def from_batch(first_batch: int) -> PathGrowth:
+        def newest(tell: Progress) -> PathSpectrum:
+            return newest_spectrum(bench, TRAINING, images, labels, first_batch=first_batch, progress=tell)
+
+        return path_growth(*given, first_batch=first_batch, measured={run.step: newest}, seed=seed, **how)
+
+    return add_batches(bench.earlier, len(labels), from_batch)
 
 
 def cost(run: Subject, options: Options) -> Cost:

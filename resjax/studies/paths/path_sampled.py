@@ -29,8 +29,10 @@ adds norms, as if the gradients of all paths had the same direction. ``path_exac
 spread over decades, the few largest dominate their mean; compare the median.
 
 *Cost.* A draw of length k takes k backward passes of a branch with respect to its input; an identity shortcut
-costs nothing. One path of each length is propagated at a time, so d paths of each length cost as much as d
-exact spectra and need the memory of one. The whole gradient takes n more passes.
+costs nothing. A draw is one path of each length, each with one branch more than the one before. Paths share
+the units behind the last one that they cross differently (``single_paths``), and two draws of one batch share
+a walk. So d paths of each length take about 0.6 of the time of d exact spectra (ResNet-56, measured), and the
+memory of two. The whole gradient takes n more passes.
 """
 
 from __future__ import annotations
@@ -43,9 +45,7 @@ from functools import cached_property, partial
 from typing import Annotated, Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from numpy.typing import ArrayLike
 
 from resjax.cpu import shared_batches as on_cores
@@ -66,18 +66,11 @@ from resjax.studies.paths.path_lengths import (
     path_lengths,
     totals,
 )
-from resjax.studies.paths.path_walk import (
-    BATCH_SIZE,
-    PAPER,
-    Crossing,
-    Probe,
-    largest,
-    norm_of_each,
-    rows_before,
-    walk_back,
-    wide,
-)
+from resjax.studies.paths.path_walk import BATCH_SIZE, PAPER, Probe
+from resjax.studies.paths.single_paths import rows_of, walk_paths
 from resjax.studies.result import Result
+
+DRAWS_IN_A_WALK = 2  # at most, all of one batch; a walk holds one gradient for each path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,7 +205,7 @@ def sample_paths(
 ) -> PathSample:
     """Gradient norms of random paths of each length, as Veit et al. 2016, Fig. 6b.
 
-    Args: those of ``path_spectrum``, where ``progress`` counts draws, and
+    Args: those of ``path_spectrum``, where ``progress`` counts walks of up to two draws, and
       draws: paths of each length, 2 or more.
       seed: seed of paths and of resampled draws, and of dropout with ``probe.train``.
       earlier: a result that differs in the numbers of draws and of batches alone; its draws are not measured
@@ -227,16 +220,15 @@ def sample_paths(
     probe = probe.fits(batches.pairs[0][0])
     residual, plain = count_units(network)
     rng, columns = np.random.default_rng(seed), _known(earlier, batches)
-    new: dict[int, Any] = {}
-    for i, batch in zip(range(draws), itertools.cycle(batches.keyed(seed)), strict=False):
+    new: dict[int, dict[int, np.ndarray]] = {}  # of each batch: its draws, bool [units, paths]
+    for i, number in zip(range(draws), itertools.cycle(range(len(batches.pairs))), strict=False):
         # One path of each length: the first 0, 1, 2, … units of a random order take their branch.
         place = rng.permuted(np.tile(np.arange(residual), (residual + 1, 1)), axis=1)
         branch = np.zeros((residual + 1, network.num_units), bool)
         branch[:, network.residual] = place < np.arange(residual + 1)[:, None]
         if i not in columns:  # known draws take their random numbers, too
-            new[i] = _through(network, branch), *batch
-    found = on_each_core(_walk_paths, (network, loss, probe), variables, list(new.values()), progress)
-    columns |= {i: _norms(probe, *own) for i, own in zip(new, found, strict=True)}
+            new.setdefault(number, {})[i] = _through(network, branch)
+    columns |= _drawn(network, loss, probe, variables, list(batches.keyed(seed)), new, progress)
     norms, whole = zip(*(columns[i] for i in range(draws)), strict=True)
     return of_draws(
         np.stack(norms, axis=1),
@@ -255,6 +247,35 @@ def sample_paths(
             "range": "central 95 %",
         },
     )
+
+
+def _drawn(
+    network: Network,
+    loss: Loss,
+    probe: Probe,
+    variables: Variables,
+    batches: list[tuple[Any, ...]],
+    draws: dict[int, dict[int, np.ndarray]],
+    progress: Progress | None,
+) -> dict[int, tuple[np.ndarray, float]]:
+    """{number of a draw: norms [length], and that of the whole gradient}, of the draws of each batch."""
+    walks = []
+    for batch, own in draws.items():
+        for first in range(0, len(own), DRAWS_IN_A_WALK):
+            numbers = list(own)[first : first + DRAWS_IN_A_WALK]
+            # The last one again, if there are fewer: equal paths cross no branch twice.
+            filled = (numbers + numbers[-1:] * DRAWS_IN_A_WALK)[:DRAWS_IN_A_WALK]
+            paths = [own[i] for i in filled]
+            walks.append((numbers, *rows_of(np.concatenate(paths, axis=1)), batches[batch]))
+    each = [(rows, *examples) for _, rows, _, examples in walks]
+    found = on_each_core(walk_paths, (network, loss, probe), variables, each, progress)
+    columns: dict[int, tuple[np.ndarray, float]] = {}
+    for (numbers, _, row, _), out in zip(walks, found, strict=True):
+        norms, whole = _norms(probe, row, *out)
+        columns |= {
+            i: (own, whole) for i, own in zip(numbers, np.split(norms, DRAWS_IN_A_WALK), strict=False)
+        }
+    return columns
 
 
 def _known(earlier: PathSample | None, batches: WholeBatches) -> dict[int, tuple[np.ndarray, float]]:
@@ -295,8 +316,9 @@ def path_norms(
         raise ValueError(f"branch has shape {branch.shape}; allowed: {allowed}")
     size = max(len(np.asarray(labels)), 1)
     (batch,) = whole_batches(network, variables, images, labels, size).keyed(seed)
-    given = network, loss, probe, variables, _through(network, branch)
-    return _norms(probe, *jax.device_get(_walk_paths(on_cores.Cores(), *given, *batch)))[0]
+    rows, row = rows_of(_through(network, branch))
+    found = walk_paths(on_cores.Cores(), network, loss, probe, variables, rows, *batch)
+    return _norms(probe, row, *jax.device_get(found))[0]
 
 
 def _through(network: Network, branch: np.ndarray) -> np.ndarray:
@@ -305,67 +327,11 @@ def _through(network: Network, branch: np.ndarray) -> np.ndarray:
     return through
 
 
-def _norms(probe: Probe, norms: np.ndarray, logs: np.ndarray) -> tuple[np.ndarray, float]:
-    """Norms float64 [paths], and that of the whole gradient, from those of ``_walk_paths``."""
+def _norms(probe: Probe, row: np.ndarray, norms: np.ndarray, logs: np.ndarray) -> tuple[np.ndarray, float]:
+    """Norms float64 [paths], and that of the whole gradient, from those of ``walk_paths`` and the ``row`` of
+    each path."""
     *single, whole = probe.of_examples(norms) * np.exp(np.asarray(logs, np.float64))
-    return np.array(single), float(whole)
-
-
-@on_cores.jit_each(static=4)
-def _walk_paths(
-    core: on_cores.Cores, network: Network, loss: Loss, probe: Probe, variables: Variables, *batch: Any
-) -> tuple[jax.Array, jax.Array]:
-    """Norms [paths + 1, B] of scaled gradients, and logarithms [paths + 1] of their scales; the last row is
-    the whole gradient.
-
-    ``batch`` is (through, images, labels, key), with bool [units, paths].
-    """
-    through, images, *others = batch
-    first = jax.eval_shape(partial(_first, network), variables, images)
-    count = through.shape[1] + 1
-    walk = walk_back(
-        *(network, loss, probe, variables, images, *others),
-        start=lambda c: jnp.broadcast_to(c, (count, *c.shape)),
-        cross=_cross,
-        carry=jnp.zeros(count, wide(first)),
-        xs=through,
-    )
-    norms = lax.map(lambda c: norm_of_each(walk.to_input(c)), walk.rows)
-    return norms, walk.carry + jnp.log(walk.scale).astype(walk.carry.dtype)
-
-
-def _first(network: Network, variables: Variables, images: Any) -> jax.Array:
-    """The state in front of the first unit."""
-    return network.run_stem(network.bound(variables, images), images)[0]
-
-
-def _cross(unit: Crossing, rows: jax.Array, logs: jax.Array, through: jax.Array) -> Any:
-    """Each row but the last takes the branch or the shortcut; the last takes both. The product of many small
-    factors would underflow, so after a branch the row is scaled to a largest entry of 1, and the logarithm of
-    the scale is kept."""
-    new, old = rows_before(unit, rows)
-    merge, branch, last = unit.merge(), unit.branch(), len(rows) - 1
-    whole = merge(old(new, last))
-    # Rows that take the branch come first: two loops with traced bounds, so each row computes only one way.
-    order, count = jnp.argsort(~through), jnp.sum(through)
-
-    def by_branch(i: jax.Array, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        new, logs = state
-        k = order[i]
-        c = branch(merge(old(new, k)))
-        top = largest(c)
-        return new.at[k].set(c / top), logs.at[k].add(jnp.log(top.astype(logs.dtype)))
-
-    new, logs = lax.fori_loop(0, count, by_branch, (new, logs))
-    if unit.unit.residual:
-        shortcut, both = unit.shortcut(), unit.both()
-
-        def by_shortcut(i: jax.Array, new: jax.Array) -> jax.Array:
-            return new.at[order[i]].set(shortcut(merge(old(new, order[i]))))
-
-        new = lax.fori_loop(count, last, by_shortcut, new)
-        return new.at[last].set(both(whole, whole)), logs, None
-    return new.at[last].set(branch(whole)), logs, None
+    return np.array(single)[row], float(whole)
 
 
 # --- what the report shows ---

@@ -158,7 +158,7 @@ def _transpose(f: Callable[[Any], jax.Array], at: Any) -> Linear:
 class Arrived(NamedTuple):
     """Result of ``walk_back``. Gradients are divided by ``scale``, so that small losses do not underflow."""
 
-    rows: jax.Array  # [rows, B, …], at the input of the first unit
+    rows: Any  # arrays [B, …] or [rows, B, …], at the input of the first unit
     carry: Any
     units: Any  # outputs of ``cross``, with a leading axis of units
     to_input: Linear  # maps one row to the place where the probe measures
@@ -176,8 +176,8 @@ def walk_back(
     gates: jax.Array | None = None,
     order: jax.Array | None = None,
     *,
-    start: Callable[[jax.Array], jax.Array],
-    cross: Callable[[Crossing, jax.Array, Any, Any], tuple[jax.Array, Any, Any]],
+    start: Callable[[jax.Array], Any],
+    cross: Callable[[Crossing, Any, Any, Any], tuple[Any, Any, Any]],
     carry: Any,
     xs: Any,
 ) -> Arrived:
@@ -187,7 +187,7 @@ def walk_back(
       key: for dropout, used with ``probe.train``.
       gates: float [units], factors on branches; None for those outside training.
       order: int [units], as for ``Network.apply``; None for the true order.
-      start: the gradient behind the last unit [B, …] → rows [rows, B, …].
+      start: the gradient behind the last unit [B, …] → rows [rows, B, …], or a pytree of arrays.
       cross: (unit, rows behind it, carry, xs of the unit) → rows in front of it, carry, output of the unit.
       carry: pytree passed along with the rows.
       xs: pytree of arrays with a leading axis of units, in order.

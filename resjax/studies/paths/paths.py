@@ -20,7 +20,7 @@ fifth of the draws.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Unpack
 
@@ -29,11 +29,11 @@ from numpy.typing import ArrayLike
 
 from resjax.network import Network, Variables
 from resjax.studies import style
-from resjax.studies.batches import Running, following, whole_batches
+from resjax.studies.batches import Running, following, whole_batches, within
 from resjax.studies.marks import explain_lines
 from resjax.studies.more_batches import add_batches
 from resjax.studies.paths.path_counts import between, one_path, show_lengths
-from resjax.studies.paths.path_exact import PathSpectrum, path_spectrum
+from resjax.studies.paths.path_exact import PathSpectrum, newest_spectrum, path_spectrum
 from resjax.studies.paths.path_lengths import log_path_counts, path_shares, share_between
 from resjax.studies.paths.path_sampled import PathSample, draw_single, sample_paths
 from resjax.studies.paths.path_walk import (
@@ -60,22 +60,26 @@ def paths(
     probe: Probe = PAPER,
     seed: int = 0,
     earlier: Paths | None = None,
+    exactly: Callable[..., PathSpectrum] | None = None,
     **how: Unpack[Running],
 ) -> Paths:
     """``path_spectrum`` and ``sample_paths`` on the same batches, with their arguments and errors.
 
     ``progress`` counts batches and draws together. With ``earlier``, a result that differs in the numbers of
     draws and of batches alone, only new batches are measured, and draws that are new or of another batch.
+    ``exactly`` measures the exact sums instead of ``path_spectrum``; called with its keyword arguments
+    ``first_batch`` and ``progress``.
     """
     given = network, variables, images, labels
     batches = len(whole_batches(*given, how.get("batch_size", BATCH_SIZE)).pairs)
     tell, of = how.get("progress"), batches + draws
     first: Running = how | {"progress": following(tell, 0, of)}
-    then: Running = how | {"progress": following(tell, batches, of)}
+    then: Running = how | {"progress": within(tell, batches, draws, of)}
     mode = probe.statistics
     old, drawn = (earlier.exact.get(mode), earlier.sample.get(mode)) if earlier else (None, None)
-    exactly = partial(path_spectrum, *given, probe=probe, seed=seed, **first)
-    spectrum = add_batches(old, np.shape(labels)[0], exactly)
+    if exactly is None:
+        exactly = partial(path_spectrum, *given, probe=probe, seed=seed, **first)
+    spectrum = add_batches(old, np.shape(labels)[0], partial(exactly, progress=first["progress"]))
     sample = sample_paths(*given, draws=draws, probe=probe, seed=seed, earlier=drawn, **then)
     return Paths({mode: spectrum}, {mode: sample})
 
@@ -275,7 +279,9 @@ def measure(bench: Bench) -> Paths:
     for i, probe in enumerate(probes):
         tell = following(bench.progress, i * steps, len(probes) * steps)
         how: Running = bench.running | {"batch_size": STUDY_BATCH, "progress": tell}
-        one = paths(*given, draws=draws, probe=probe, seed=options.seed, earlier=old, **how)
+        exactly = partial(newest_spectrum, bench, probe, images, labels)
+        own = {"draws": draws, "probe": probe, "seed": options.seed, "earlier": old, "exactly": exactly}
+        one = paths(*given, **own, **how)
         for part in (*one.exact.values(), *one.sample.values()):
             part.choices.update(bench.choices)  # only the parts are kept on disk
         modes.append(one)

@@ -10,6 +10,8 @@ from resjax.studies.subject import Subject
 
 # The share of the draws that the network at initialization gets, and their least number.
 _CONTROL, _LEAST = 5, 2
+# Time of a draw ÷ that of an exact walk of one batch: ResNet-56, two draws in a walk (docs/notes).
+_DRAW = 0.62
 
 
 def draws_of(run: Subject, options: Options) -> int:
@@ -30,6 +32,7 @@ def passes_of_a_walk(network: Network) -> float:
 
 
 def cost(run: Subject, options: Options) -> Cost:
-    """That of the study ``paths``: exact sums of all batches, and draws that cost as much as one each."""
-    modes, walks = 1 + run.network.trains, study_examples(run, options) + STUDY_BATCH * draws_of(run, options)
+    """That of the study ``paths``: exact sums of all batches, and draws."""
+    modes = 1 + run.network.trains
+    walks = study_examples(run, options) + _DRAW * STUDY_BATCH * draws_of(run, options)
     return Cost(backward=modes * walks * passes_of_a_walk(run.network), compilations=7 * modes)
