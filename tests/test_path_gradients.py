@@ -424,7 +424,7 @@ def counted(f):
     return result, COUNTS["backward"]
 
 
-def test_half_of_n_backward_passes_in_one_compilation():
+def test_half_of_n_backward_passes_in_one_compilation(monkeypatch):
     n = 8
     stacks = (Stack("a", CountingBlock(), 5, 1), Stack("b", CountingBlock(), 3, 2))
     network = Network(Stem(2, dtype=jnp.float64), stacks, MeanHead(CLASSES))
@@ -436,8 +436,12 @@ def test_half_of_n_backward_passes_in_one_compilation():
         assert count == n * (n + 1) // 2 <= 0.7 * n * n
     assert programs(path_exact._spectrum) == before + 1
     before = programs(single_paths.walk_paths)
+    walks, make = [], path_sampled.rows_of
+    monkeypatch.setattr(path_sampled, "rows_of", lambda through: walks.append(through) or make(through))
     _, count = counted(lambda: sample_paths(network, variables, images, labels, draws=3))
-    assert count - 2 * n < 3 * n * (n + 1) // 2  # two walks, and so two whole gradients
+    ends = [{tuple(way[i:]) for way in own.T for i in range(n) if way[i]} for own in walks]
+    # Each end once, and one whole gradient a walk.
+    assert len(walks) == 2 and count == sum(map(len, ends)) + 2 * n < 3 * n * (n + 1) // 2
     assert programs(single_paths.walk_paths) == before + 1
     ways = np.random.default_rng(0).random((20, n)) < 0.5
     _, count = counted(lambda: path_norms(network, variables, images, labels, ways))

@@ -38,6 +38,7 @@ cotangents and the n inputs of the units.
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
@@ -67,7 +68,6 @@ from resjax.studies.paths.path_lengths import (
 from resjax.studies.paths.path_walk import (
     BATCH_SIZE,
     PAPER,
-    STUDY_BATCH,
     Arrived,
     Crossing,
     Probe,
@@ -205,34 +205,45 @@ def path_spectrum(
     )
 
 
-def newest_spectrum(
-    bench: Bench,
-    probe: Probe,
-    images: Any,
-    labels: np.ndarray,
-    *,
-    first_batch: int = 0,
-    progress: Progress | None = None,
-) -> PathSpectrum:
-    """``path_spectrum`` of the bench's newest variables on its data, in batches of ``STUDY_BATCH``. Studies
-    of the same network and examples measure it once."""
-    run, seed = bench.run, bench.options.seed
-    known = run.once(("spectra", seed), dict[tuple[Probe, int], PathSpectrum])
-    found = known.get((probe, len(labels)))
-    if found is None:
-        how: dict[str, Any] = {"loss": run.loss, "batch_size": STUDY_BATCH, "first_batch": first_batch}
-        given = run.network, run.variables, images, labels
-        found = path_spectrum(*given, probe=probe, seed=seed, progress=progress, **how)
-        if first_batch == 0:
-            known[probe, len(labels)] = found
-    else:
-        of_batches = {
-            name: getattr(found, name)[:, first_batch:] for name in ("norm", "contribution", "total")
-        }
-        found = dataclasses.replace(found, **of_batches)
-        if progress:
-            progress(found.norm.shape[1], found.norm.shape[1])
-    return dataclasses.replace(found, choices=dict(found.choices))  # to which a study may add
+def spectra_of(bench: Bench) -> Callable[..., PathSpectrum]:
+    """``path_spectrum`` for the studies of a bench, on its data: for the newest variables, they measure it
+    once."""
+    known = bench.run.once("spectra", dict[tuple[Any, ...], PathSpectrum])
+
+    def spectrum(
+        network: Network,
+        variables: Variables,
+        images: Any,
+        labels: np.ndarray,
+        *,
+        probe: Probe,
+        batch_size: int,
+        seed: int,
+        first_batch: int = 0,
+        step: int = 0,
+        progress: Progress | None = None,
+        **how: Any,
+    ) -> PathSpectrum:
+        # ``variables`` of a run are a new dict each time, of the same arrays.
+        newest = all(map(operator.is_, jax.tree.leaves(variables), jax.tree.leaves(bench.run.variables)))
+        key = probe, len(labels), batch_size, seed
+        if newest and key in known:
+            found = known[key]
+            parts = {
+                name: getattr(found, name)[:, first_batch:] for name in ("norm", "contribution", "total")
+            }
+            found = dataclasses.replace(found, **parts)
+            if progress:
+                progress(found.norm.shape[1], found.norm.shape[1])
+        else:
+            how |= {"probe": probe, "batch_size": batch_size, "seed": seed, "progress": progress}
+            found = path_spectrum(network, variables, images, labels, first_batch=first_batch, **how)
+            if newest and first_batch == 0:
+                known[key] = found
+        # A study may add to the choices.
+        return dataclasses.replace(found, step=np.array([step]), choices=dict(found.choices))
+
+    return spectrum
 
 
 @on_cores.jit(static=4)

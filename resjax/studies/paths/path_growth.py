@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any, NamedTuple, Self, Unpack
 
 import numpy as np
@@ -44,7 +45,7 @@ from resjax.studies.moments import at_moments, moment
 from resjax.studies.more_batches import add_batches
 from resjax.studies.options import Options
 from resjax.studies.paths.path_counts import between, one_path
-from resjax.studies.paths.path_exact import PathSpectrum, newest_spectrum, path_spectrum
+from resjax.studies.paths.path_exact import PathSpectrum, path_spectrum, spectra_of
 from resjax.studies.paths.path_walk import (
     STUDY_BATCH,
     TRAINING,
@@ -106,7 +107,7 @@ def path_growth(
     probe: Probe = TRAINING,
     first_batch: int = 0,
     seed: int = 0,
-    measured: Mapping[int, Callable[[Progress], PathSpectrum]] | None = None,
+    spectrum: Callable[..., PathSpectrum] = path_spectrum,
     **how: Unpack[Running],
 ) -> PathGrowth:
     """The exact gradient by path length at several moments of a training.
@@ -114,20 +115,15 @@ def path_growth(
     Args: those of ``path_spectrum``, where ``progress`` counts batches of all moments, and
       steps: training steps done at each moment, in order.
       at: the variables after so many steps, such as ``run.at``; one checkpoint is held at a time.
-      measured: {number of steps: a function of ``progress`` that returns the spectrum there, of the same
-        batches}, where another one than ``path_spectrum`` measures it.
+      spectrum: what is called instead of ``path_spectrum``, with its arguments.
     """
-    elsewhere = measured or {}
 
     def measure(step: int, variables: Variables, tell: Progress) -> PathGrowth:
         own: Running = how | {"progress": tell}
         given = network, variables, images, labels
         which: dict[str, Any] = {"first_batch": first_batch, "step": step, "seed": seed}
-        if step in elsewhere:
-            spectrum = dataclasses.replace(elsewhere[step](tell), step=np.array([step]))
-        else:
-            spectrum = path_spectrum(*given, probe=probe, **which, **own)
-        fields = {f.name: getattr(spectrum, f.name) for f in dataclasses.fields(spectrum)}
+        found = spectrum(*given, probe=probe, **which, **own)
+        fields = {f.name: getattr(found, f.name) for f in dataclasses.fields(found)}
         return PathGrowth(**fields, scale=unit_scales(network, variables)[None])
 
     return at_moments(steps, at, measure, how.get("progress"))
@@ -308,14 +304,8 @@ def measure(bench: Bench) -> PathGrowth:
     steps = sorted({*([0] if run.from_scratch else []), *run.steps, run.step})
     how: Running = bench.running | {"batch_size": STUDY_BATCH}
     given, seed = (run.network, steps, run.at, images, labels), options.seed
-
-    def from_batch(first_batch: int) -> PathGrowth:
-        def newest(tell: Progress) -> PathSpectrum:
-            return newest_spectrum(bench, TRAINING, images, labels, first_batch=first_batch, progress=tell)
-
-        return path_growth(*given, first_batch=first_batch, measured={run.step: newest}, seed=seed, **how)
-
-    return add_batches(bench.earlier, len(labels), from_batch)
+    measured = partial(path_growth, *given, seed=seed, spectrum=spectra_of(bench), **how)
+    return add_batches(bench.earlier, len(labels), measured)
 
 
 def cost(run: Subject, options: Options) -> Cost:

@@ -29,10 +29,10 @@ adds norms, as if the gradients of all paths had the same direction. ``path_exac
 spread over decades, the few largest dominate their mean; compare the median.
 
 *Cost.* A draw of length k takes k backward passes of a branch with respect to its input; an identity shortcut
-costs nothing. A draw is one path of each length, each with one branch more than the one before. Paths share
-the units behind the last one that they cross differently (``single_paths``), and two draws of one batch share
-a walk. So d paths of each length take about 0.6 of the time of d exact spectra (ResNet-56, measured), and the
-memory of two. The whole gradient takes n more passes.
+costs nothing. A draw is one random path of each length. Where paths cross the last units in the same way,
+their gradient is computed once (``single_paths``), and two draws of one batch share a walk. So d paths of
+each length take about 0.6 of the time of d exact spectra (ResNet-56, measured), and the memory of two. The
+whole gradient takes n more passes.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ from resjax.studies.batches import Running, following, whole_batches, within
 from resjax.studies.marks import explain_lines
 from resjax.studies.more_batches import add_batches
 from resjax.studies.paths.path_counts import between, one_path, show_lengths
-from resjax.studies.paths.path_exact import PathSpectrum, newest_spectrum, path_spectrum
+from resjax.studies.paths.path_exact import PathSpectrum, path_spectrum, spectra_of
 from resjax.studies.paths.path_lengths import log_path_counts, path_shares, share_between
 from resjax.studies.paths.path_sampled import PathSample, draw_single, sample_paths
 from resjax.studies.paths.path_walk import (
@@ -60,15 +60,14 @@ def paths(
     probe: Probe = PAPER,
     seed: int = 0,
     earlier: Paths | None = None,
-    exactly: Callable[..., PathSpectrum] | None = None,
+    spectrum: Callable[..., PathSpectrum] = path_spectrum,
     **how: Unpack[Running],
 ) -> Paths:
     """``path_spectrum`` and ``sample_paths`` on the same batches, with their arguments and errors.
 
     ``progress`` counts batches and draws together. With ``earlier``, a result that differs in the numbers of
     draws and of batches alone, only new batches are measured, and draws that are new or of another batch.
-    ``exactly`` measures the exact sums instead of ``path_spectrum``; called with its keyword arguments
-    ``first_batch`` and ``progress``.
+    ``spectrum`` is called instead of ``path_spectrum``, with its arguments.
     """
     given = network, variables, images, labels
     batches = len(whole_batches(*given, how.get("batch_size", BATCH_SIZE)).pairs)
@@ -77,11 +76,10 @@ def paths(
     then: Running = how | {"progress": within(tell, batches, draws, of)}
     mode = probe.statistics
     old, drawn = (earlier.exact.get(mode), earlier.sample.get(mode)) if earlier else (None, None)
-    if exactly is None:
-        exactly = partial(path_spectrum, *given, probe=probe, seed=seed, **first)
-    spectrum = add_batches(old, np.shape(labels)[0], partial(exactly, progress=first["progress"]))
+    exactly = partial(spectrum, *given, probe=probe, seed=seed, **first)
+    exact = add_batches(old, np.shape(labels)[0], exactly)
     sample = sample_paths(*given, draws=draws, probe=probe, seed=seed, earlier=drawn, **then)
-    return Paths({mode: spectrum}, {mode: sample})
+    return Paths({mode: exact}, {mode: sample})
 
 
 # --- what the report shows ---
@@ -279,9 +277,8 @@ def measure(bench: Bench) -> Paths:
     for i, probe in enumerate(probes):
         tell = following(bench.progress, i * steps, len(probes) * steps)
         how: Running = bench.running | {"batch_size": STUDY_BATCH, "progress": tell}
-        exactly = partial(newest_spectrum, bench, probe, images, labels)
-        own = {"draws": draws, "probe": probe, "seed": options.seed, "earlier": old, "exactly": exactly}
-        one = paths(*given, **own, **how)
+        measured = partial(paths, *given, probe=probe, spectrum=spectra_of(bench))
+        one = measured(draws=draws, seed=options.seed, earlier=old, **how)
         for part in (*one.exact.values(), *one.sample.values()):
             part.choices.update(bench.choices)  # only the parts are kept on disk
         modes.append(one)
