@@ -21,6 +21,7 @@ from resjax.analysis import (
     surgery,
 )
 from resjax.cpu import shared_batches as cores
+from resjax.network.parts import part_of
 from resjax.studies.batches import on_each_core, padded_batches, sharing
 from resjax.studies.lesions import prefixes
 from resjax.studies.paths.path_walk import TRAINING
@@ -310,6 +311,20 @@ def test_one_thread_takes_a_few_images_at_a_time(shape, own, shared, most=8):
 @pytest.mark.parametrize(("images", "own", "shared"), [(16, 2, 2), (18, 2, 3), (14, 2, 14)])
 def test_one_thread_takes_fewer_images_where_many_states_are_held(images, own, shared):
     test_one_thread_takes_a_few_images_at_a_time((images, 2, 2, 1), own, shared, most=2)
+
+
+@pytest.mark.parametrize(("side", "width", "few"), [(32, 16, 2), (16, 32, 2), (8, 64, 4), (8, 16, 8)])
+def test_one_unit_takes_so_few_images_that_its_products_are_not_split(side, width, few):
+    shape = (side, side, 3)
+    config = models.defaults("resnet", stage_sizes=(2,), widths=(width,))
+    network = models.build(config, image_shape=shape, num_classes=4)
+    variables = jax.eval_shape(lambda key: network.init(key, shape), jax.random.key(0))
+    core, unit, h = cores.Cores(one_thread=True), network.units[1], np.zeros((32, side, side, width))
+    program = jax.make_jaxpr(prefixes.run_unit, static_argnums=(0, 1))(
+        core, unit.stack.unit, part_of(variables, unit.part), np.int32(1), h.astype(np.float32), None
+    )
+    loop = next(eqn for eqn in program.jaxpr.eqns[0].params["jaxpr"].eqns if eqn.primitive.name == "scan")
+    assert loop.params["length"] == 32 // few
 
 
 def test_many_variables_are_not_read_again_for_every_few_images(monkeypatch):

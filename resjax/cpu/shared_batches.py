@@ -53,6 +53,10 @@ from resjax.cpu.shapes import that_fit
 
 # Images at a time: so many that their elements stay in the cache, and a kernel is not transformed too often.
 AT_ONCE, MOST_IMAGES = 2**15, 8
+# Elements of images in a program of one unit. XLA splits a product between threads if its first factor has
+# 2**16 elements or more, and the threads wait for each other. In Winograd's form, images have 2.25 times as
+# many elements as outside of it.
+OF_A_UNIT = 2**14
 MANY = 32  # images of a core's batch: then there are a multiple of 4, which can be taken a few at a time
 MOST_ELEMENTS = 2**14  # of an image; larger ones were not tried
 MOST_GIVEN = 2**21  # elements of variables, which are read again for every few images
@@ -172,7 +176,12 @@ def over_batches(
 
 
 def few_at_a_time(
-    cores: Cores, run: Callable[[Any, Any], Tree], given: Any, of_images: Any, most: int = MOST_IMAGES
+    cores: Cores,
+    run: Callable[[Any, Any], Tree],
+    given: Any,
+    of_images: Any,
+    most: int = MOST_IMAGES,
+    elements: int = AT_ONCE,
 ) -> Tree:
     """``run(given, of_images)``, a few images after another where each core has one thread, so that all that
     ``run`` computes of them stays in the core's cache.
@@ -183,14 +192,15 @@ def few_at_a_time(
       of_images: a pytree of arrays [B, …], first the images [B, H, W, C]; others run together.
       most: images at a time, fewer where ``run`` holds many states of each. Where neither so many nor fewer
         divide the images of a core, they are more.
+      elements: numbers that the images have together, at most; two images may have more.
     """
     images = jax.tree.leaves(of_images)[0]
     size = len(images) // cores.count
-    most = min(that_fit(AT_ONCE, images.shape[1:]), most)
+    most = min(that_fit(elements, images.shape[1:]), most)
     or_else = (*range(most, 1, -1), *range(most + 1, MOST_IMAGES + 1))
     few = next((few for few in or_else if size % few == 0), size)
-    elements = sum(math.prod(np.shape(leaf)) for leaf in jax.tree.leaves(given))
-    small = math.prod(images.shape[1:]) <= MOST_ELEMENTS and elements <= MOST_GIVEN
+    read = sum(math.prod(np.shape(leaf)) for leaf in jax.tree.leaves(given))
+    small = math.prod(images.shape[1:]) <= MOST_ELEMENTS and read <= MOST_GIVEN
     alone = cores.mesh is None and not cores.one_thread
     if alone or images.ndim != 4 or not small or few == size:
         return run(given, of_images)

@@ -120,8 +120,9 @@ def _step(cores: on_cores.Cores, unit: Unit, stacked: Any, row: Any, h: jax.Arra
         return parts.y, (_norms(parts.shortcut) if unit.residual else jnp.zeros_like(branch), branch)
 
     # What a unit reads beside its state belongs to the whole batch.
-    together = "context" in own or math.prod(h.shape[1:]) < LEAST
-    return run((own, factor), h) if together else on_cores.few_at_a_time(cores, run, (own, factor), h)
+    if "context" in own or math.prod(h.shape[1:]) < LEAST:
+        return run((own, factor), h)
+    return on_cores.few_at_a_time(cores, run, (own, factor), h, elements=on_cores.OF_A_UNIT)
 
 
 def _norms(x: jax.Array) -> jax.Array:

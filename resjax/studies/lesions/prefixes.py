@@ -253,8 +253,9 @@ def run_unit(cores: on_cores.Cores, unit: Unit, stacked: Any, position: Any, h: 
         return parts.y
 
     # What a unit reads beside its state belongs to the whole batch.
-    together = "context" in own
-    return run((own, gate), h) if together else on_cores.few_at_a_time(cores, run, (own, gate), h)
+    if "context" in own:
+        return run((own, gate), h)
+    return on_cores.few_at_a_time(cores, run, (own, gate), h, elements=on_cores.OF_A_UNIT)
 
 
 @on_cores.jit(static=2)

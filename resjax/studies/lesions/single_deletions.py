@@ -23,6 +23,8 @@ from resjax.studies.lesions.known import KnownScores, intact_places
 from resjax.studies.lesions.prefixes import deleting
 from resjax.studies.scores import Outcomes, Scores, compare
 
+FEW = 4  # images at a time on a core, with the states of all deletions so far; 8 take longer
+
 
 def spread_over(allowed: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Values [allowed units, …] as [units, …], NaN for the others."""
@@ -94,7 +96,7 @@ def _lesion_batch(
         changed = lax.map(lambda h: against(network.run_head(variables, h)[0]), lesioned)
         return jax.tree.map(lambda one, all: jnp.concatenate([one[None], all]).T, against(logits), changed)
 
-    found = on_cores.few_at_a_time(cores, run, variables, (images, labels))
+    found = on_cores.few_at_a_time(cores, run, variables, (images, labels), most=FEW)
     return jax.tree.map(lambda v: v.T, found)
 
 
