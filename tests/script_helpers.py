@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
+
 REPOSITORY = Path(__file__).parent.parent
 
 
@@ -20,6 +22,15 @@ def load_script(path):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def recorded(value):
+    """What was recorded, to compare with: other machines round the last digits of a number otherwise."""
+    if isinstance(value, dict):
+        return {key: recorded(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [recorded(inner) for inner in value]
+    return pytest.approx(value, rel=1e-9, abs=1e-12, nan_ok=True) if isinstance(value, float) else value
 
 
 def environment(**changes):

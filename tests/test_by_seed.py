@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from script_helpers import REPOSITORY, load_script
+from script_helpers import REPOSITORY, load_script, recorded
 
 from resjax.training.experiment import load_experiment
 
@@ -130,4 +130,4 @@ RECORDS = [REPOSITORY / f"docs/results/{name}.json" for name in SCRIPTS]
 def test_recorded_verdicts_follow_from_recorded_runs(path):
     record = json.loads(path.read_text("utf-8"))
     judged = load_script(f"docs/results/{path.stem}.py").judged(record["runs"])
-    assert json.loads(json.dumps(judged)) == record["judged"]
+    assert json.loads(json.dumps(judged)) == recorded(record["judged"])

@@ -5,7 +5,7 @@ import json
 import jax
 import numpy as np
 import pytest
-from script_helpers import REPOSITORY, load_script
+from script_helpers import REPOSITORY, load_script, recorded
 
 from resjax import config as configs
 from resjax.report import compare
@@ -64,8 +64,8 @@ JUDGED = [(claim["row"], trial) for claim in CLAIMS.claims() for trial in claim[
 def test_a_verdict_of_the_table_is_that_of_its_criteria(row, trial):
     folder, network, number, *begins = trial["judged"]
     assert number == str(row)
-    recorded = json.loads((SCRIPTS / folder / "tolerances.json").read_text("utf-8"))[network][number]
-    chosen = [c for name, c in recorded.items() if name.startswith(tuple(begins) or "")]
+    record = json.loads((SCRIPTS / folder / "tolerances.json").read_text("utf-8"))[network][number]
+    chosen = [c for name, c in record.items() if name.startswith(tuple(begins) or "")]
     verdicts = [c["verdict"] for c in chosen if "verdict" in c]
     said = {"met": "shown", "missed": "contradicted", "undecided": "undecided"}
     assert verdicts and trial["verdict"] == said[all_of(verdicts)]
@@ -91,8 +91,8 @@ def _seeds_of(judged):
 
 @pytest.mark.parametrize("folder", ["veit110_short", "pretrained"])
 def test_recorded_verdicts_follow_from_recorded_studies_and_the_limits_of_claims_json(folder):
-    recorded = json.loads((SCRIPTS / folder / "tolerances.json").read_text("utf-8"))
-    assert json.loads(json.dumps(TOLERANCES.tolerances(SCRIPTS / folder))) == recorded
+    record = json.loads((SCRIPTS / folder / "tolerances.json").read_text("utf-8"))
+    assert json.loads(json.dumps(TOLERANCES.tolerances(SCRIPTS / folder))) == recorded(record)
 
 
 @pytest.mark.slow

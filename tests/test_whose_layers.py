@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from script_helpers import REPOSITORY, load_script
+from script_helpers import REPOSITORY, load_script, recorded
 
 from resjax.training.experiment import load_experiment
 
@@ -94,8 +94,8 @@ FILES = [REPOSITORY / f"docs/results/whose_layers_{part}.json" for part in UNITS
 @pytest.mark.parametrize("path", [path for path in FILES if path.is_file()], ids=lambda path: path.stem)
 def test_recorded_verdicts_follow_from_the_recorded_errors(path):
     record = json.loads(path.read_text("utf-8"))
-    assert json.loads(json.dumps(ROWS.judged(record["runs"]))) == record["judged"]
-    assert json.loads(json.dumps(LAYERS.summary(record["runs"]))) == record["summary"]
+    assert json.loads(json.dumps(ROWS.judged(record["runs"]))) == recorded(record["judged"])
+    assert json.loads(json.dumps(LAYERS.summary(record["runs"]))) == recorded(record["summary"])
     page = (path.parent / "whose_layers.md").read_text("utf-8")
     assert f"\n\n{LAYERS.table(record)}\n\n" in page, "docs/results/whose_layers.py prints it"
 
@@ -103,4 +103,4 @@ def test_recorded_verdicts_follow_from_the_recorded_errors(path):
 @pytest.mark.parametrize("name", ALIGNMENT.FILES.values())
 def test_the_recorded_slope_follows_from_the_recorded_norms(name):
     record = json.loads((REPOSITORY / "docs/results" / name).read_text("utf-8"))
-    assert json.loads(json.dumps(ALIGNMENT.judged(record["runs"]))) == record["judged"]
+    assert json.loads(json.dumps(ALIGNMENT.judged(record["runs"]))) == recorded(record["judged"])

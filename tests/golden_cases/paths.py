@@ -60,7 +60,7 @@ ALIKE = 2  # batches
 SHORT = [0.5, 0.3, 0.175, 0.02, 0.005]  # 97.5 % up to the middle
 SHORTS = exact(*[SHORT] * ALIKE)
 ONE = sample(FALLS)
-BENT = sample([0.9, 0.1, 0.4, 0.05, 0.1], g=0.71, r_squared=0.2, spread=0.01)
+BENT = sample([0.9, 0.1, 0.4, 0.05, 0.095], g=0.71, r_squared=0.2, spread=0.01)
 
 
 def in_one(exact, sample=ONE):
