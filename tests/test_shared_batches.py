@@ -314,7 +314,7 @@ def test_one_thread_takes_fewer_images_where_many_states_are_held(images, own, s
 
 
 @pytest.mark.parametrize(("side", "width", "few"), [(32, 16, 2), (16, 32, 2), (8, 64, 4), (8, 16, 8)])
-def test_one_unit_takes_so_few_images_that_its_products_are_not_split(side, width, few):
+def test_a_program_of_one_unit_takes_fewer_images_at_a_time(side, width, few):
     shape = (side, side, 3)
     config = models.defaults("resnet", stage_sizes=(2,), widths=(width,))
     network = models.build(config, image_shape=shape, num_classes=4)

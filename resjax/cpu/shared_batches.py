@@ -53,9 +53,8 @@ from resjax.cpu.shapes import that_fit
 
 # Images at a time: so many that their elements stay in the cache, and a kernel is not transformed too often.
 AT_ONCE, MOST_IMAGES = 2**15, 8
-# Elements of images in a program of one unit. XLA splits a product between threads if its first factor has
-# 2**16 elements or more, and the threads wait for each other. In Winograd's form, images have 2.25 times as
-# many elements as outside of it.
+# The same for a program of one unit. XLA splits a product between threads if its first factor has 2**16
+# elements or more, and the threads wait for each other. In Winograd's form, images have 2.25 times as many.
 OF_A_UNIT = 2**14
 MANY = 32  # images of a core's batch: then there are a multiple of 4, which can be taken a few at a time
 MOST_ELEMENTS = 2**14  # of an image; larger ones were not tried
