@@ -204,12 +204,14 @@ def few_at_a_time(
     if alone or images.ndim != 4 or not small or few == size:
         return run(given, of_images)
 
+    run_few = jax.jit(run, inline=True)  # so that it is traced once, for its shapes and in the loop
+
     def after_another(given: Any, of_images: Any) -> Tree:
         own = jax.tree.map(lambda v: v[:few], of_images)
-        if jax.eval_shape(run, given, own) == jax.eval_shape(lambda own: own, own):
-            return _in_place(run, given, of_images, few)
+        if jax.eval_shape(run_few, given, own) == jax.eval_shape(lambda own: own, own):
+            return _in_place(run_few, given, of_images, few)
         grouped = jax.tree.map(lambda v: v.reshape(-1, few, *v.shape[1:]), of_images)
-        found = lax.map(lambda own: run(given, own), grouped)
+        found = lax.map(lambda own: run_few(given, own), grouped)
         return jax.tree.map(lambda v: v.reshape(-1, *v.shape[2:]), found)
 
     return (
