@@ -55,7 +55,7 @@ from resjax.studies.lesions.reorder import reorder
 from resjax.studies.lesions.sets import delete_subsets
 from resjax.studies.paths.path_exact import path_spectrum
 from resjax.studies.paths.path_sampled import path_norms
-from resjax.training.cores import share_cores
+from resjax.training.cores import share_cores_to_analyse
 
 KS, DRAWS = (2, 5, 10), 8
 SWAPS, ORDERS = (1, 5), 4
@@ -225,7 +225,7 @@ def main() -> None:
     jax.config.update("jax_default_matmul_precision", "highest")
     config = configs.default()
     config.data.image_size, config.train.batch_size = 32, args.batch
-    share_cores(config)  # as the command does
+    share_cores_to_analyse(config)  # as the command does
     with np.load(args.data) as data:
         images = data["images"][: args.images]
         labels = data["labels"][: args.images].astype(np.int32)

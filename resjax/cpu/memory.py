@@ -15,8 +15,9 @@ from pathlib import Path
 import jax
 
 ENOUGH = 2**30  # bytes that a process may hold without losing its programs
-_TRIM, _MAP = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of glibc's malloc.h
+_TRIM, _PAD, _MAP = -1, -2, -3  # M_TRIM_THRESHOLD, M_TOP_PAD and M_MMAP_THRESHOLD of glibc's malloc.h
 _LARGE = 2**25  # bytes, the largest that glibc allows on 64-bit systems
+_HEAP = 2**26  # bytes of a heap of a thread other than the first, on 64-bit systems
 _STATM = Path("/proc/self/statm")
 
 
@@ -33,15 +34,20 @@ def keep_freed() -> None:
 
     By default, glibc returns what a program's arrays have occupied to the system, which then clears each page
     again for the next program: about 5 % of the processor time of an analysis that runs unit by unit. Arrays
-    of more than 32 MiB are still returned, and so is everything with ``forget_programs``. Thresholds that
-    the user has set by the variables MALLOC_TRIM_THRESHOLD_ or MALLOC_MMAP_THRESHOLD_ stay.
+    of more than 32 MiB are still returned, and so is everything with ``forget_programs``. Nothing changes
+    where the user has set one of the variables MALLOC_TRIM_THRESHOLD_, MALLOC_MMAP_THRESHOLD_ or
+    MALLOC_TOP_PAD_.
+
+    Threads other than the first have heaps of 64 MiB. glibc returns an empty one whatever M_TRIM_THRESHOLD
+    is, but not if the free rest of the heap before it is smaller than M_TOP_PAD.
     """
-    set_by_user = {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"} & os.environ.keys()
+    set_by_user = {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_"} & os.environ.keys()
     if sys.platform != "linux" or set_by_user:
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt and mallopt(_MAP, _LARGE):
         mallopt(_TRIM, 2**31 - 1)
+        mallopt(_PAD, _HEAP)
 
 
 def forget_programs(above: int | None = None) -> bool:
