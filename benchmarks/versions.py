@@ -6,14 +6,16 @@
 
 A contender is NAME=INTERPRETER, then settings: XLA's begin with ``--``, others are environment variables.
 PYTHONPATH names another tree. The program is that of ``train_step.py``: each core is a device. Seconds are
-those of the processor, over all threads, so that other work on the machine counts less. The ratio is the
-median over rounds of (seconds / seconds of the first contender); the first round is dropped.
+those of the processor, over all threads, so that other work on the machine counts less; those on the clock
+show where cores wait. The ratio is the median over rounds of (seconds / seconds of the first contender); the
+first round is dropped.
 """
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from results import save
@@ -31,6 +33,21 @@ def contender(given: str, network: str, batch: int, steps: int) -> Contender:
     variables = [s for s in settings if not s.startswith("--")] + [f"XLA_FLAGS={own} {flags}".strip()]
     step = (str(STEP), "--serve", "resjax", network, str(batch), "float32", str(steps))
     return Contender("env", *variables, interpreter, *step)
+
+
+def compared(seconds: list[float], first: list[float]) -> dict[str, Any]:
+    """Of all rounds but the first, and their ratios to those of the first contender."""
+    ratios = np.divide(seconds[1:], first[1:])
+    return {
+        "seconds": float(np.median(seconds[1:])),
+        "rounds": seconds[1:],
+        "ratio": float(np.median(ratios)),
+        "range": [float(ratios.min()), float(ratios.max())],
+    }
+
+
+def told(row: dict[str, Any]) -> tuple[str, str]:
+    return f"{row['seconds']:.3f}", "{:.2f}× ({:.2f} to {:.2f})".format(row["ratio"], *row["range"])
 
 
 def main() -> None:
@@ -51,24 +68,17 @@ def main() -> None:
     for _ in range(args.rounds + 1):
         for it in started.values():
             it.round()
-    table = Table("contender", "processor seconds a step", "ratio (range)")
-    rows, first = {}, next(iter(started.values())).processor_seconds[1:]
+    table = Table("contender", "processor, s", "ratio (range)", "clock, s", "ratio (range)")
+    rows = {}
+    first = next(iter(started.values()))
     for name, it in started.items():
         it.close()
-        seconds = it.processor_seconds[1:]
-        ratios = np.divide(seconds, first)
-        rows[name] = {
-            "given": named[name],
-            "seconds": float(np.median(seconds)),
-            "rounds": seconds,
-            "ratio": float(np.median(ratios)),
-            "range": [float(ratios.min()), float(ratios.max())],
-            "compile_seconds": it.compile_seconds,
-        }
-        ratio = "{:.2f}× ({:.2f} to {:.2f})".format(rows[name]["ratio"], *rows[name]["range"])
-        table.add_row(name, f"{rows[name]['seconds']:.3f}", ratio)
+        work = compared(it.processor_seconds, first.processor_seconds)
+        clock = compared(it.step_seconds, first.step_seconds)
+        rows[name] = {"given": named[name], **work, "clock": clock, "compile_seconds": it.compile_seconds}
+        table.add_row(name, *told(work), *told(clock))
     about = {"network": args.network, "batch": args.batch, "steps_a_round": args.steps}
-    save(args.json, {"clock": "processor time, all threads", **about, "contenders": rows})
+    save(args.json, {"seconds": "processor time, all threads", **about, "contenders": rows})
     Console().print(table)
 
 

@@ -9,6 +9,7 @@ Each version is a process that has compiled its programs before the first round,
 branches times random factors, whole networks in one program (``resjax.studies.variants``); and with ``each``,
 every unit deleted alone, all in one program. Numbers are milliseconds of one example and one pass:
 ``processor`` of all cores, which depend less on what else the machine does, and ``seconds`` by the clock.
+``faults`` are pages that the system cleared for the process, of one example and one pass.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -67,14 +69,19 @@ def serve(workdir: str, count: int, chosen: list[str]) -> None:
     for _ in sys.stdin:
         found = {}
         for kind, (run, passes) in kinds.items():
-            wall, processor = time.perf_counter(), time.process_time()
+            wall, processor, faults = time.perf_counter(), time.process_time(), page_faults()
             run()
-            each = 1000 / (count * passes)
+            each = 1 / (count * passes)
             found[kind] = {
-                "seconds": each * (time.perf_counter() - wall),
-                "processor": each * (time.process_time() - processor),
+                "seconds": 1000 * each * (time.perf_counter() - wall),
+                "processor": 1000 * each * (time.process_time() - processor),
+                "faults": each * (page_faults() - faults),
             }
         print(json.dumps(found), flush=True)
+
+
+def page_faults() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 
 def started(tree: Path, args: argparse.Namespace) -> subprocess.Popen[str]:
@@ -92,14 +99,17 @@ def measured(process: subprocess.Popen[str]) -> dict[str, Any]:
 
 
 def table(rounds: list[dict[str, Any]]) -> Table:
-    """Medians, and the ratios this / other of the rounds."""
-    shown = Table("passes", "of", "this, ms", "other, ms", "ratio (range)")
+    """Medians, and of times the ratios this / other of the rounds."""
+    shown = Table("passes", "of", "this", "other", "ratio (range)")
     for kind in rounds[0]["this"]:
-        for of in ("processor", "seconds"):
+        for of, unit in (("processor", "ms"), ("seconds", "ms"), ("faults", "pages")):
             this, other = ([one[name][kind][of] for one in rounds] for name in ("this", "other"))
-            ratios = [a / b for a, b in zip(this, other, strict=True)]
-            told = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-            shown.add_row(kind, of, f"{statistics.median(this):.2f}", f"{statistics.median(other):.2f}", told)
+            told = ""
+            if of != "faults":  # of which there may be none
+                ratios = [a / b for a, b in zip(this, other, strict=True)]
+                told = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+            medians = (f"{statistics.median(found):.2f}" for found in (this, other))
+            shown.add_row(kind, f"{of}, {unit}", *medians, told)
     return shown
 
 

@@ -1,9 +1,6 @@
 """Cores of a CPU as devices: how many, where not, and that a run computes the same on them."""
 
 import os
-import subprocess
-import sys
-import textwrap
 from types import SimpleNamespace
 
 import jax
@@ -79,29 +76,6 @@ def test_small_images_are_shared_where_no_sums_are(six_cores):
 def test_cores_become_devices(six_cores, fields, count):
     cores.share_cores(config(**fields))
     assert six_cores == [("jax_num_cpu_devices", count)]
-
-
-@pytest.mark.skipif(cores.available_cores() < 2, reason="one core never splits an operation")
-@pytest.mark.parametrize("devices", [1, 2])
-def test_operations_are_split_only_where_one_device_has_all_cores(devices):
-    code = f"""
-        from resjax import config as configs
-        from resjax.training.cores import share_cores
-
-        config = configs.default()
-        config.parallel.cpu_devices = {devices}
-        share_cores(config)
-        import jax, jax.numpy as jnp
-
-        program = jax.jit(lambda: jnp.zeros((64, 32, 32, 16))).lower().compile().as_text()
-        print(jax.device_count(), '"outer_dimension_partitions":["' in program)
-    """
-    env = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
-    env.pop("JAX_COORDINATOR_ADDRESS", None)
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)], env=env, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.split() == [str(devices), str(devices == 1)]
 
 
 @pytest.mark.parametrize(

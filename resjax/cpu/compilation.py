@@ -132,24 +132,10 @@ def compile_quickly(environment: MutableMapping[str, str] = os.environ) -> None:
     traced.
     """
     gc.freeze()
-    _add_flag(environment, "xla_backend_extra_options", "xla_cpu_disable_loop_unrolling")
-
-
-def split_no_operation(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Lets XLA:CPU compute every large operation, such as filling an array, on one thread.
-
-    It splits them between threads, of which all devices of a CPU share as many as there are cores. Where each
-    core is a device with work of its own, such a thread is busy, and the device that asked waits for it.
-
-    Call it before the first compilation. An existing ``xla_disable_hlo_passes`` is left alone.
-    """
-    _add_flag(environment, "xla_disable_hlo_passes", "cpu-parallel-task-assigner")
-
-
-def _add_flag(environment: MutableMapping[str, str], name: str, value: str) -> None:
     flags = environment.get("XLA_FLAGS", "")
-    if name not in flags:
-        environment["XLA_FLAGS"] = f"{flags} --{name}={value}".strip()
+    if "xla_backend_extra_options" not in flags:
+        own = "--xla_backend_extra_options=xla_cpu_disable_loop_unrolling"
+        environment["XLA_FLAGS"] = f"{flags} {own}".strip()
 
 
 def _remove_unused(folder: Path, since: float) -> None:

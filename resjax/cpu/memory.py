@@ -34,12 +34,13 @@ def keep_freed() -> None:
 
     By default, glibc returns what a program's arrays have occupied to the system, which then clears each page
     again for the next program: about 5 % of the processor time of an analysis that runs unit by unit. Arrays
-    of more than 32 MiB are still returned, and so is everything with ``forget_programs``. Nothing changes
-    where the user has set one of the variables MALLOC_TRIM_THRESHOLD_, MALLOC_MMAP_THRESHOLD_ or
+    of more than 32 MiB are still returned, and so is most of the rest with ``forget_programs``. Nothing
+    changes where the user has set one of the variables MALLOC_TRIM_THRESHOLD_, MALLOC_MMAP_THRESHOLD_ or
     MALLOC_TOP_PAD_.
 
     Threads other than the first have heaps of 64 MiB. glibc returns an empty one whatever M_TRIM_THRESHOLD
-    is, but not if the free rest of the heap before it is smaller than M_TOP_PAD.
+    is, but not if the free rest of the heap before it is smaller than M_TOP_PAD. The free end of a thread's
+    last heap is never returned.
     """
     set_by_user = {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_"} & os.environ.keys()
     if sys.platform != "linux" or set_by_user:

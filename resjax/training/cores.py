@@ -16,7 +16,6 @@ import os
 import jax
 from ml_collections import ConfigDict
 
-from resjax.cpu.compilation import split_no_operation
 from resjax.cpu.memory import keep_freed
 from resjax.data.info import TABLE
 
@@ -25,12 +24,10 @@ _PIXELS = 32 * 32  # per image; with fewer, sums over devices cost more than the
 _FLAG = "xla_force_host_platform_device_count"
 
 
-def share_cores(config: ConfigDict) -> None:
+def share_cores(config: ConfigDict, *, sums: bool = True) -> None:
     """Makes ``config.parallel.cpu_devices`` devices of a CPU; 0 chooses a suitable number.
 
-    For small images that is 1, because the devices must sum BatchNorm's statistics and the gradients. With
-    several, XLA splits no operation between threads (``split_no_operation``): all devices run one program,
-    and would split and wait at the same time.
+    With ``sums`` over devices, as in training, that is 1 for small images; without, several are faster.
 
     Call it before the first use of a JAX device. It does not affect accelerators, and a number given in
     ``XLA_FLAGS`` takes precedence.
@@ -38,32 +35,23 @@ def share_cores(config: ConfigDict) -> None:
     Raises:
       RuntimeError: JAX has already initialized its devices.
     """
-    if _make_devices(config, sums=True):
-        split_no_operation()
+    if _FLAG in os.environ.get("XLA_FLAGS", ""):
+        return
+    count = config.parallel.cpu_devices or _suitable(config, sums)
+    if count > 1:
+        jax.config.update("jax_num_cpu_devices", count)
 
 
 def share_cores_to_analyse(config: ConfigDict, *, sums: bool = True) -> None:
     """As ``share_cores``, for a finished run, whose config may predate ``cpu_devices``. It also makes the
     process keep the memory that analyses free (``keep_freed``).
 
-    A value of 1 is kept; any other number was meant for the machine that trained. Without ``sums`` over
-    devices, several are faster for small images, too. Operations may be split between threads: a core that
-    has batches of its own may be idle.
+    A value of 1 is kept; any other number was meant for the machine that trained.
     """
     keep_freed()
     here = config.copy_and_resolve_references()
     here.parallel.cpu_devices = int(config.parallel.get("cpu_devices", 0) == 1)
-    _make_devices(here, sums)
-
-
-def _make_devices(config: ConfigDict, sums: bool) -> bool:
-    """Whether there will be several."""
-    if _FLAG in os.environ.get("XLA_FLAGS", ""):
-        return False
-    count = config.parallel.cpu_devices or _suitable(config, sums)
-    if count > 1:
-        jax.config.update("jax_num_cpu_devices", count)
-    return count > 1
+    share_cores(here, sums=sums)
 
 
 def _suitable(config: ConfigDict, sums: bool) -> int:
