@@ -6,10 +6,12 @@ Standard library only: every interpreter can serve.
 from __future__ import annotations
 
 import json
+import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 
 def serve(compile_seconds: float, run_round: Callable[[], None], steps: int, **facts: float) -> None:
@@ -21,6 +23,12 @@ def serve(compile_seconds: float, run_round: Callable[[], None], steps: int, **f
         run_round()
         taken = {"seconds": time.perf_counter() - start, "processor": time.process_time() - work}
         print(json.dumps({name: value / steps for name, value in taken.items()}), flush=True)
+
+
+def against(times: Sequence[float], others: Sequence[float]) -> dict[str, Any]:
+    """The median and the range over rounds of (time / the other's time in the same round)."""
+    ratios = [time / other for time, other in zip(times, others, strict=True)]
+    return {"ratio": statistics.median(ratios), "range": [min(ratios), max(ratios)]}
 
 
 class Contender:

@@ -46,7 +46,7 @@ import numpy as np
 from results import save
 from rich.console import Console
 from rich.table import Table
-from serving import Contender, serve
+from serving import Contender, against, serve
 
 HERE = Path(__file__).parent
 
@@ -248,20 +248,15 @@ def compete(
             "compile_seconds": contender.compile_seconds,
             "images_per_second": batch / float(np.median(times)),
         }
-        row[name] |= _against(times, row["resjax"]["rounds"])
+        row[name] |= against(times, row["resjax"]["rounds"])
         work = contender.processor_seconds[1:]
         own = row[name]["processor"] = {"step_seconds": float(np.median(work)), "rounds": work}
-        own |= _against(work, row["resjax"]["processor"]["rounds"])
+        own |= against(work, row["resjax"]["processor"]["rounds"])
         row[name] |= contender.facts
     counts = {k: v["parameters"] for k, v in row.items() if isinstance(v, dict) and "parameters" in v}
     if len(set(counts.values())) > 1:
         raise ValueError(f"{network}: the contenders differ in their numbers of parameters: {counts}")
     return row
-
-
-def _against(times: Sequence[float], own: Sequence[float]) -> dict[str, Any]:
-    ratios = np.divide(times, own)
-    return {"ratio": float(np.median(ratios)), "range": [float(min(ratios)), float(max(ratios))]}
 
 
 def main() -> None:

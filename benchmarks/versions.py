@@ -14,14 +14,14 @@ first round is dropped.
 from __future__ import annotations
 
 import argparse
+import statistics
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from results import save
 from rich.console import Console
 from rich.table import Table
-from serving import Contender
+from serving import Contender, against
 
 STEP = Path(__file__).parent / "train_step.py"
 
@@ -37,13 +37,8 @@ def contender(given: str, network: str, batch: int, steps: int) -> Contender:
 
 def compared(seconds: list[float], first: list[float]) -> dict[str, Any]:
     """Of all rounds but the first, and their ratios to those of the first contender."""
-    ratios = np.divide(seconds[1:], first[1:])
-    return {
-        "seconds": float(np.median(seconds[1:])),
-        "rounds": seconds[1:],
-        "ratio": float(np.median(ratios)),
-        "range": [float(ratios.min()), float(ratios.max())],
-    }
+    kept = seconds[1:]
+    return {"seconds": statistics.median(kept), "rounds": kept, **against(kept, first[1:])}
 
 
 def told(row: dict[str, Any]) -> tuple[str, str]:

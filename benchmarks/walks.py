@@ -9,7 +9,7 @@ Each version is a process that has compiled its programs before the first round,
 branches times random factors, whole networks in one program (``resjax.studies.variants``); and with ``each``,
 every unit deleted alone, all in one program. Numbers are milliseconds of one example and one pass:
 ``processor`` of all cores, which depend less on what else the machine does, and ``seconds`` by the clock.
-``faults`` are pages that the system cleared for the process, of one example and one pass.
+``faults`` are the page faults of the process that read nothing from a disk, of one example and one pass.
 """
 
 from __future__ import annotations

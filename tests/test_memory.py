@@ -4,6 +4,7 @@ import platform
 import subprocess
 import sys
 import textwrap
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +42,22 @@ def test_the_memory_of_this_process_is_known():
 def test_without_proc_the_memory_is_not_known(monkeypatch, tmp_path):
     monkeypatch.setattr(memory, "_STATM", tmp_path / "absent")
     assert memory.resident_bytes() is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such setting")
+@pytest.mark.parametrize(
+    "name", [None, "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_"]
+)
+def test_what_the_user_has_set_stays(monkeypatch, name):
+    called = []
+    library = SimpleNamespace(mallopt=lambda *given: called.append(given) or 1)
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda _: library)
+    for variable in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_"):
+        monkeypatch.delenv(variable, raising=False)
+    if name:
+        monkeypatch.setenv(name, "131072")
+    memory.keep_freed()
+    assert len(called) == (0 if name else 3)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other libraries have no such setting")
